@@ -1,0 +1,73 @@
+"""What the documentation shows, runs: every Python block of Markdown pages, every docstring example."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import pkgutil
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import cutaway
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted(p for p in [ROOT / "README.md", *ROOT.glob("docs/**/*.md")] if p.exists())
+FENCE = re.compile(r"^```python(?P<mark>[^\n]*)\n(?P<code>.*?)^```\s*$", re.DOTALL | re.MULTILINE)
+NO_RUN = re.compile(r"no-run: *(?P<reason>\S.*)")
+
+
+@dataclass(frozen=True)
+class Block:
+    page: Path
+    line: int
+    mark: str
+    code: str
+
+
+def blocks(page: Path) -> list[Block]:
+    """The Python blocks of a page, each with the line on which its code begins."""
+    text = page.read_text(encoding="utf-8")
+    return [
+        Block(page, text[: m.start("code")].count("\n") + 1, m["mark"].strip(), m["code"])
+        for m in FENCE.finditer(text)
+    ]
+
+
+def modules() -> list[str]:
+    found = pkgutil.walk_packages(cutaway.__path__, prefix="cutaway.")
+    return ["cutaway", *(m.name for m in found if not m.name.endswith("__main__"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of one page share their names, in order. A block marked `python no-run: REASON` is only
+    compiled.
+    """
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {"__name__": "__docs__"}
+    for block in blocks(page):
+        code = compile("\n" * (block.line - 1) + block.code, str(block.page), "exec")
+        if block.mark.startswith("no-run"):
+            assert NO_RUN.match(block.mark), (
+                f"{page.name}:{block.line}: a block that is not run needs a reason"
+            )
+            continue
+        exec(code, names)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_to_files_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:|mailto:|#)([^)#\s]+)", page.read_text(encoding="utf-8"))
+    missing = [link for link in links if not (page.parent / link).exists()]
+    assert not missing, f"{page.name} links to {missing}"
+
+
+@pytest.mark.parametrize("name", modules())
+def test_docstring_examples(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    flags = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
+    failed, _ = doctest.testmod(importlib.import_module(name), optionflags=flags)
+    assert failed == 0, f"{failed} examples of {name} failed; see the captured output"
