@@ -1,0 +1,214 @@
+"""A claim: what is said, the evidence for it, the controls it had to beat, and the verdict."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from cutaway.errors import BadFormat
+from cutaway.estimates import Estimate
+
+if TYPE_CHECKING:
+    from rich.panel import Panel
+
+Verdict = Literal["supported", "refuted", "inconclusive"]
+VERDICTS: tuple[str, ...] = get_args(Verdict)
+_COLOUR = {"supported": "#1a7f37", "refuted": "#b42318", "inconclusive": "#9a6700"}
+_MARK = {True: "✓", False: "✗", None: "?"}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One test of a claim: a figure (with interval, or a bare value), the threshold it had to pass, and
+    whether it did.
+
+    `passed` is None where the test could not decide. `sentence` says it in words, with the figures.
+    """
+
+    name: str
+    estimate: Estimate | None = None
+    value: float | None = None
+    threshold: float | None = None
+    passed: bool | None = None
+    sentence: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "name": self.name,
+            "estimate": self.estimate.to_dict() if self.estimate else None,
+            "value": self.value,
+            "threshold": self.threshold,
+            "passed": self.passed,
+            "sentence": self.sentence,
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Evidence:
+        """The inverse of `to_dict`."""
+        fields: dict[str, Any] = data | {"estimate": _estimate(data)}
+        return cls(**fields)
+
+    def figure(self) -> str:
+        """The figure as text: the estimate if there is one, else the value.
+
+        >>> Evidence("accuracy", value=0.5).figure()
+        '0.500'
+        """
+        if self.estimate is not None:
+            return str(self.estimate)
+        return "" if self.value is None else f"{self.value:.3f}"
+
+
+@dataclass(frozen=True)
+class Control:
+    """The same test where the claim must not hold (random sets, shuffled labels, random weights): `expected`
+    in words.
+
+    `passed` is True where the control came out as expected, None where it could not be run.
+    """
+
+    name: str
+    estimate: Estimate | None = None
+    expected: str = ""
+    passed: bool | None = None
+    sentence: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "name": self.name,
+            "estimate": self.estimate.to_dict() if self.estimate else None,
+            "expected": self.expected,
+            "passed": self.passed,
+            "sentence": self.sentence,
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Control:
+        """The inverse of `to_dict`."""
+        fields: dict[str, Any] = data | {"estimate": _estimate(data)}
+        return cls(**fields)
+
+    def figure(self) -> str:
+        """The figure as text; empty where there is none."""
+        return "" if self.estimate is None else str(self.estimate)
+
+
+def _estimate(data: dict[str, Any]) -> Estimate | None:
+    return Estimate.from_dict(data["estimate"]) if data.get("estimate") else None
+
+
+def judge(evidence: Sequence[Evidence], controls: Sequence[Control] = ()) -> Verdict:
+    """The verdict that the tests give: refuted by a failed test, supported only if all tests and controls
+    passed.
+
+    A control that did not come out as expected says that the test cannot tell: inconclusive.
+
+    >>> judge([Evidence("a", passed=True)], [Control("random", passed=False)])
+    'inconclusive'
+    """
+    if any(e.passed is False for e in evidence):
+        return "refuted"
+    if evidence and all(e.passed for e in evidence) and all(c.passed for c in controls):
+        return "supported"
+    return "inconclusive"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement about a network with its evidence, controls and verdict. It shows itself in a notebook and
+    a terminal.
+
+    >>> claim = Claim("Head 9.6 moves it.", "supported", (Evidence("knockout", value=0.8, passed=True),))
+    >>> Claim.from_dict(claim.to_dict()) == claim
+    True
+    """
+
+    statement: str
+    verdict: Verdict
+    evidence: tuple[Evidence, ...] = ()
+    controls: tuple[Control, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.verdict not in VERDICTS:
+            raise BadFormat(f"{self.verdict!r} is no verdict.", f"Use one of {', '.join(VERDICTS)}.")
+        for name in ("evidence", "controls", "notes"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+
+    @property
+    def supported(self) -> bool:
+        """Is the verdict 'supported'?"""
+        return self.verdict == "supported"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data, for JSON."""
+        return {
+            "statement": self.statement,
+            "verdict": self.verdict,
+            "evidence": [e.to_dict() for e in self.evidence],
+            "controls": [c.to_dict() for c in self.controls],
+            "notes": list(self.notes),
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Claim:
+        """The inverse of `to_dict`; BadFormat when the data is no claim."""
+        try:
+            return cls(
+                data["statement"],
+                data["verdict"],
+                tuple(Evidence.from_dict(e) for e in data["evidence"]),
+                tuple(Control.from_dict(c) for c in data["controls"]),
+                tuple(data["notes"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise BadFormat(
+                f"This is not the data of a claim: {error}.", "Pass what Claim.to_dict gave."
+            ) from error
+
+    def rows(self) -> list[tuple[str, str, str, str, str]]:
+        """The tests as text: kind, name, figure, mark, sentence."""
+        tests = [("evidence", e.name, e.figure(), _MARK[e.passed], e.sentence) for e in self.evidence]
+        return tests + [
+            ("control", c.name, c.figure(), _MARK[c.passed], c.sentence or c.expected) for c in self.controls
+        ]
+
+    def __str__(self) -> str:
+        lines = [f"{self.verdict.upper()}: {self.statement}"]
+        lines += [
+            " ".join(f"  {mark} {name}: {figure} {text}".split())
+            for _, name, figure, mark, text in self.rows()
+        ]
+        return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
+
+    def _repr_html_(self) -> str:
+        cells = "".join(
+            "<tr>"
+            + "".join(f"<td style='text-align:left'>{html.escape(cell)}</td>" for cell in row)
+            + "</tr>"
+            for row in self.rows()
+        )
+        notes = "".join(f"<p><small>{html.escape(note)}</small></p>" for note in self.notes)
+        head = "<tr><th>kind</th><th>test</th><th>figure</th><th></th><th>in words</th></tr>"
+        return (
+            f"<div><b style='color:{_COLOUR[self.verdict]}'>{self.verdict}</b> {html.escape(self.statement)}"
+            f"<table>{head}{cells}</table>{notes}</div>"
+        )
+
+    def __rich__(self) -> Panel:
+        from rich.markup import escape
+        from rich.panel import Panel
+        from rich.table import Table
+
+        colour = _COLOUR[self.verdict]
+        table = Table(box=None, show_header=False, padding=(0, 1))
+        for row in self.rows():
+            table.add_row(*(escape(cell) for cell in row))
+        for note in self.notes:
+            table.add_row("note", "", "", "", escape(note))
+        title = f"[bold {colour}]{self.verdict}[/] {escape(self.statement)}"
+        return Panel(table, title=title, title_align="left", border_style=colour)
