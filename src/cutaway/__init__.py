@@ -1,0 +1,68 @@
+"""Cutaway: open a trained network, find the mechanism behind a behaviour, and test it by intervening."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0.dev0"
+
+#: Public names and the module that each lives in; loaded when first used, so that `import cutaway` is quick.
+_PUBLIC: dict[str, str] = {
+    "open": "cutaway.network.opening:open_network",
+    "Network": "cutaway.network",
+    "Run": "cutaway.network",
+    "Site": "cutaway.network",
+    "Tokens": "cutaway.network",
+    "behaviour": "cutaway.behaviours",
+    "Behaviour": "cutaway.behaviours",
+    "performance": "cutaway.behaviours",
+    "patch": "cutaway.effects",
+    "Effects": "cutaway.effects",
+    "explain": "cutaway.explanations",
+    "Explanation": "cutaway.explanations",
+    "Claim": "cutaway.claims",
+    **dict.fromkeys(
+        ("Ablate", "Add", "Apply", "Clamp", "Freeze", "Interchange", "Patch", "Project", "Scale"),
+        "cutaway.interventions",
+    ),
+}
+
+__all__ = [*_PUBLIC, "__version__"]
+
+if TYPE_CHECKING:
+    from cutaway.behaviours import Behaviour as Behaviour
+    from cutaway.behaviours import behaviour as behaviour
+    from cutaway.behaviours import performance as performance
+    from cutaway.claims import Claim as Claim
+    from cutaway.effects import Effects as Effects
+    from cutaway.effects import patch as patch
+    from cutaway.explanations import Explanation as Explanation
+    from cutaway.explanations import explain as explain
+    from cutaway.interventions import Ablate as Ablate
+    from cutaway.interventions import Add as Add
+    from cutaway.interventions import Apply as Apply
+    from cutaway.interventions import Clamp as Clamp
+    from cutaway.interventions import Freeze as Freeze
+    from cutaway.interventions import Interchange as Interchange
+    from cutaway.interventions import Patch as Patch
+    from cutaway.interventions import Project as Project
+    from cutaway.interventions import Scale as Scale
+    from cutaway.network import Network as Network
+    from cutaway.network import Run as Run
+    from cutaway.network import Site as Site
+    from cutaway.network import Tokens as Tokens
+    from cutaway.network.opening import open_network as open  # noqa: F401
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'cutaway' has no attribute {name!r}")
+    module, _, attribute = _PUBLIC[name].partition(":")
+    value = getattr(importlib.import_module(module), attribute or name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PUBLIC])

@@ -1,0 +1,200 @@
+"""Addresses: which layers, heads, neurons, positions and rows of a site an intervention works on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from cutaway.errors import BadAddress
+from cutaway.network.anatomy import Attention
+from cutaway.network.edits import Here
+from cutaway.network.inputs import Pos
+from cutaway.network.sites import SITES, Site, SiteLike
+
+if TYPE_CHECKING:
+    from cutaway.network.network import Network
+
+Index = int | Sequence[int] | range | slice | None
+
+_HEAD_AXES = ("head", "kv_head")
+_UNIT_AXES = ("width", "head_width", "hidden", "expert", "vocab", "channel")
+
+
+@dataclass(frozen=True, eq=False)
+class Address:
+    """A part of a site. `None` means all of that axis.
+
+    layer: layers, where `at` names none. head: query heads (key/value heads at `k` and `v`). neuron: entries of the
+    last axis (channels of an image-like map). pos: row-relative positions, one list for all rows or one per row; at
+    `scores` and `pattern` these are destinations and `src` are sources. row: rows of the batch.
+    """
+
+    layer: Index = None
+    head: Index = None
+    neuron: Index = None
+    pos: Pos = None
+    src: Pos = None
+    row: Index = None
+
+    def sites(self, net: Network, at: SiteLike) -> list[Site]:
+        """The sites meant, after checking every part of the address against the network.
+
+        Raises `BadAddress`, `NotFound`, `SiteUnavailable`.
+        """
+        sites = net.resolve(at)
+        if self.layer is not None:
+            sites = self._at_layers(net, at, sites)
+        for site in sites:
+            self._check(net, site)
+        return sites
+
+    def _at_layers(self, net: Network, at: SiteLike, sites: list[Site]) -> list[Site]:
+        first = sites[0]
+        if first.module or not SITES[first.name].layered:
+            raise BadAddress(f"{first} has no layers, but layer={self.layer} was given.", "Leave layer out.")
+        depth = len(net.anatomy.stack(first.stack).layers)  # type: ignore[union-attr]
+        wanted = as_list(self.layer, depth, "layer")
+        chosen = [s for i in wanted for s in net.resolve(Site(first.name, i, first.stack))]
+        missing = [s for s in chosen if s not in sites]
+        if missing:
+            raise BadAddress(
+                f"{at!r} names its layer, but layer={self.layer} was given too.", "Give the layer once."
+            )
+        return chosen
+
+    def _check(self, net: Network, site: Site) -> None:
+        if site.module:
+            return
+        axes = site.axes
+        for name, index, kinds in (("head", self.head, _HEAD_AXES), ("neuron", self.neuron, _UNIT_AXES)):
+            axis = next((a for a in axes if a in kinds), None)
+            if index is None:
+                continue
+            if axis is None:
+                raise BadAddress(
+                    f"{site} has no axis of {name}s: its axes are {', '.join(axes)}.", f"Leave {name} out."
+                )
+            size = axis_size(net, site, axis)
+            if size is not None:
+                as_list(index, size, name, str(site))
+        if self.pos is not None and not {"pos", "dest"} & set(axes):
+            raise BadAddress(f"{site} has no positions: its axes are {', '.join(axes)}.", "Leave pos out.")
+        if self.src is not None and "src" not in axes:
+            raise BadAddress(f"{site} has no source positions.", "Use src at scores and pattern only.")
+
+    def mask(self, value: Tensor, here: Here) -> Tensor | None:
+        """Which entries of a value are meant: a boolean tensor that broadcasts to it; None for all of them.
+
+        Raises `BadAddress` where an index lies outside the value.
+        """
+        axes = here.axes or _axes_of(value)
+        masks: list[Tensor] = []
+        for axis, name in enumerate(axes):
+            index = self._index_for(name)
+            if name in ("pos", "dest", "src"):
+                found = self._positions(value, here, axis, index)
+            elif index is None:
+                continue
+            else:
+                chosen = as_list(index, value.shape[axis], "row" if name == "batch" else name, str(here.site))
+                flags = torch.zeros(value.shape[axis], dtype=torch.bool, device=value.device)
+                flags[chosen] = True
+                found = flags.reshape([-1 if i == axis else 1 for i in range(value.ndim)])
+            if found is not None:
+                masks.append(found)
+        if "y" in axes and self.pos is not None:
+            masks.append(self._pixels(value))
+        total: Tensor | None = None
+        for found in masks:
+            total = found if total is None else total & found
+        return total
+
+    def _index_for(self, axis: str) -> Any:
+        if axis == "batch":
+            return self.row
+        if axis in _HEAD_AXES:
+            return self.head
+        if axis in _UNIT_AXES:
+            return self.neuron
+        return self.src if axis == "src" else self.pos if axis in ("pos", "dest") else None
+
+    def _positions(self, value: Tensor, here: Here, axis: int, index: Any) -> Tensor | None:
+        is_source = here.axes[axis] == "src" if here.axes else False
+        found = (
+            here.index(index, value.shape[axis], value.device) if not is_source or index is not None else None
+        )
+        if found is None:
+            return None
+        flags = torch.zeros(here.batch, value.shape[axis], dtype=torch.bool, device=value.device)
+        flags[found] = True
+        shape = [1] * value.ndim
+        shape[0], shape[axis] = here.batch, value.shape[axis]
+        return flags.reshape(shape)
+
+    def _pixels(self, value: Tensor) -> Tensor:
+        """Spatial positions (y, x) of an image-like map [b channel y x]."""
+        points = torch.as_tensor(self.pos).reshape(-1, 2)
+        height, width = value.shape[-2:]
+        if bool((points < 0).any()) or bool((points >= torch.tensor([height, width])).any()):
+            raise BadAddress(
+                f"A spatial position of {points.tolist()} is outside the {height} x {width} map.",
+                "Give (y, x) inside it.",
+            )
+        flags = torch.zeros(1, 1, height, width, dtype=torch.bool, device=value.device)
+        flags[0, 0, points[:, 0], points[:, 1]] = True
+        return flags
+
+
+def _axes_of(value: Tensor) -> tuple[str, ...]:
+    """Axis names of a module's output, by its shape: an image-like map, rows of vectors, or vectors."""
+    if value.ndim == 4:
+        return ("batch", "channel", "y", "x")
+    return {3: ("batch", "pos", "width"), 2: ("batch", "width")}.get(
+        value.ndim, ("batch", *["?"] * (value.ndim - 1))
+    )
+
+
+def axis_size(net: Network, site: Site, axis: str) -> int | None:
+    """Length of one axis of a site as far as the anatomy tells without running; None otherwise."""
+    stack = net.anatomy.stack(site.stack)
+    if axis == "width":
+        return None if stack is None else stack.width
+    if axis == "vocab":
+        return net.d_vocab
+    layer = stack.layers[site.layer] if stack is not None and site.layer is not None else None
+    if layer is None:
+        return None
+    attention: Attention | None = layer.attention(cross=site.name.startswith("cross_"))
+    if axis in ("head", "kv_head", "head_width") and attention is not None:
+        return {"head": attention.heads, "kv_head": attention.kv_heads}.get(axis)
+    mlp = next((s.mlp for s in layer.sublayers if s.mlp is not None), None)
+    if axis == "expert" and mlp is not None:
+        return mlp.experts
+    if axis == "hidden" and mlp is not None and mlp.down is not None:
+        module = net.model.get_submodule(mlp.down)
+        size = getattr(module, "in_features", None)
+        return size if isinstance(size, int) else None
+    return None
+
+
+def as_list(index: object, size: int, name: str, where: str = "this network") -> list[int]:
+    """An index as a list of numbers from 0 to size - 1; negative ones count from the end.
+
+    Raises `BadAddress` where one is out of range.
+
+    >>> as_list(-1, 4, "head")
+    [3]
+    """
+    if isinstance(index, slice):
+        return list(range(*index.indices(size)))
+    if torch.is_tensor(index):
+        index = index.tolist()
+    numbers = [index] if isinstance(index, int) else [int(i) for i in index]  # type: ignore[union-attr]
+    for number in numbers:
+        if not -size <= number < size:
+            raise BadAddress(f"{name} {number} is out of range: {where} has {size}.", f"Use 0 to {size - 1}.")
+    return [n % size for n in numbers]

@@ -1,0 +1,313 @@
+"""The interventions. Each is a frozen dataclass: plain data that says what to do where.
+
+Several compose in a stated order: sites in the order in which the network computes them; at one site, in the order in
+which they were given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from cutaway.errors import BadAddress, BadInput
+from cutaway.interventions.address import Address, Index
+from cutaway.interventions.sources import Source
+from cutaway.network.edits import EditFunction, Here
+from cutaway.network.inputs import Pos
+from cutaway.network.sites import Site, SiteLike
+
+if TYPE_CHECKING:
+    from cutaway.network.network import Network
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Intervention:
+    """What all interventions share: the address. `None` on an axis means all of it; see `Address`."""
+
+    layer: Index = None
+    head: Index = None
+    neuron: Index = None
+    pos: Pos = None
+    src: Pos = None
+    row: Index = None
+
+    at: ClassVar[SiteLike]
+    savable: ClassVar[bool] = True
+
+    @property
+    def address(self) -> Address:
+        """Which part of the site is meant."""
+        return Address(self.layer, self.head, self.neuron, self.pos, self.src, self.row)
+
+    def check(self) -> None:
+        """Raise `BadInput` where the intervention itself makes no sense."""
+
+    def new_value(self, value: Tensor, here: Here) -> tuple[Tensor, Tensor | None]:
+        """The value to use instead, of the same shape, and which entries it is meant for (None for all)."""
+        raise TypeError(f"{type(self).__name__} does not say what to do.")
+
+    def bind(self, network: Network) -> Sequence[tuple[Site, EditFunction]]:
+        """Check against the network and give each site's edit function."""
+        self.check()
+        address = self.address
+        return [(site, self._edit(address)) for site in address.sites(network, self.at)]
+
+    def _edit(self, address: Address) -> EditFunction:
+        def edit(value: Tensor, here: Here) -> Tensor:
+            mask = address.mask(value, here)
+            new, covered = self.new_value(value, here)
+            if covered is not None:
+                mask = covered if mask is None else mask & covered
+            new = new.to(device=value.device, dtype=value.dtype)
+            return new.expand_as(value) if mask is None else torch.where(mask, new, value)
+
+        return edit
+
+    def __repr__(self) -> str:
+        parts = []
+        for f in fields(self):
+            item = getattr(self, f.name)
+            if item is None:
+                continue
+            if torch.is_tensor(item):
+                item = f"tensor[{' '.join(map(str, item.shape))}]"
+            elif isinstance(item, Source) or hasattr(item, "kept"):
+                item = "run"
+            elif f.name == "fn":
+                item = getattr(item, "__name__", "fn")
+            parts.append(f"{f.name}={item}" if f.name != "at" else str(item))
+        return f"{type(self).__name__}({', '.join(parts)})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Patch(Intervention):
+    """Replace a value by the same place's value in another run, or by a tensor laid out as the site.
+
+    Rows are matched by position within the row, whatever the padding; one source row serves all.
+    """
+
+    at: SiteLike
+    source: Any
+
+    def check(self) -> None:
+        """The source must be a run or a tensor."""
+        Source.of(self.source)
+
+    def new_value(self, value: Tensor, here: Here) -> tuple[Tensor, Tensor | None]:
+        """The source, aligned."""
+        return Source.of(self.source).aligned(value, here)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Freeze(Patch):
+    """Hold a value at what it was in another run, whatever was changed before it."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Ablate(Intervention):
+    """Take a value's information away.
+
+    how: "zero"; "mean", the mean over rows and real positions of the source (of the present batch without one), or with
+    `by_position` over rows only; "resample", the value of another row, drawn with `seed`, of the source (or batch).
+    """
+
+    at: SiteLike
+    how: Literal["zero", "mean", "resample"] = "zero"
+    source: Any = None
+    by_position: bool = False
+    seed: int = 0
+
+    def check(self) -> None:
+        """`how` must be known, and the source fit it."""
+        if self.how not in ("zero", "mean", "resample"):
+            raise BadInput(f"how={self.how!r} is not known.", 'Use "zero", "mean" or "resample".')
+        if self.source is not None:
+            Source.of(self.source)
+
+    def new_value(self, value: Tensor, here: Here) -> tuple[Tensor, Tensor | None]:
+        """Zero, the mean, or another row's value."""
+        if self.how == "zero":
+            return torch.zeros_like(value), None
+        if self.how == "mean":
+            return self._mean(value, here).expand_as(value), None
+        return self._resample(value, here)
+
+    def _mean(self, value: Tensor, here: Here) -> Tensor:
+        source = None if self.source is None else Source.of(self.source)
+        raw = value if source is None else source.raw(here.site).to(value)
+        tokens = here.tokens if source is None else source.tokens
+        axis = next((i for i, a in enumerate(here.axes) if a in ("pos", "dest")), None)
+        if raw.ndim < value.ndim:
+            return raw
+        if self.by_position or axis is None:
+            return raw.mean(0, keepdim=True)
+        if tokens is None or tokens.mask.shape != (raw.shape[0], raw.shape[axis]):
+            return raw.mean((0, axis), keepdim=True)
+        shape = [1] * raw.ndim
+        shape[0], shape[axis] = tokens.mask.shape
+        weight = tokens.mask.to(raw.device, raw.dtype).reshape(shape)
+        return (raw * weight).sum((0, axis), keepdim=True) / weight.sum()
+
+    def _resample(self, value: Tensor, here: Here) -> tuple[Tensor, Tensor | None]:
+        source = (
+            Source(tensor=value.detach(), tokens=here.tokens)
+            if self.source is None
+            else Source.of(self.source)
+        )
+        raw = source.raw(here.site)
+        rows = raw.shape[0]
+        if self.source is None and rows < 2:
+            raise BadInput(
+                "Resampling within a batch of one row changes nothing.", "Give source=run of other prompts."
+            )
+        chosen = torch.randint(rows, (value.shape[0],), generator=torch.Generator().manual_seed(self.seed))
+        if self.source is None:
+            chosen = (torch.arange(rows) + 1 + chosen % (rows - 1)) % rows
+        tokens = None if source.tokens is None else source.tokens[chosen]
+        return Source(tensor=raw[chosen.to(raw.device)], tokens=tokens).aligned(value, here)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Add(Intervention):
+    """Add `scale` times a vector (or any tensor that broadcasts to the site)."""
+
+    at: SiteLike
+    vector: Tensor
+    scale: float = 1.0
+
+    def new_value(self, value: Tensor, here: Here) -> tuple[Tensor, Tensor | None]:
+        """value + scale * vector."""
+        return value + self.scale * _fitting(self.vector, value, here), None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Scale(Intervention):
+    """Multiply by a factor."""
+
+    at: SiteLike
+    factor: float
+
+    def new_value(self, value: Tensor, here: Here) -> tuple[Tensor, Tensor | None]:
+        """factor * value."""
+        return value * self.factor, None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Project(Intervention):
+    """Project directions out of the last axis, or with `keep` everything but them.
+
+    directions: [k d] or [d], of any length and not necessarily orthogonal.
+    """
+
+    at: SiteLike
+    directions: Tensor
+    keep: bool = False
+
+    def new_value(self, value: Tensor, here: Here) -> tuple[Tensor, Tensor | None]:
+        """value - P value, or P value, with P the projection on the directions' span."""
+        inside = _projected(value, self.directions, here)
+        return (inside if self.keep else value - inside), None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Interchange(Intervention):
+    """Exchange the part of a value that lies in a subspace for that of a source (Geiger et al. 2023, interchange).
+
+    basis: [k d], spanning the subspace.
+    """
+
+    at: SiteLike
+    source: Any
+    basis: Tensor
+
+    def check(self) -> None:
+        """The source must be a run or a tensor."""
+        Source.of(self.source)
+
+    def new_value(self, value: Tensor, here: Here) -> tuple[Tensor, Tensor | None]:
+        """value + P (source - value)."""
+        other, covered = Source.of(self.source).aligned(value, here)
+        return value + _projected(other - value, self.basis, here), covered
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Clamp(Intervention):
+    """Hold values between two bounds; with equal bounds, at a value."""
+
+    at: SiteLike
+    low: float | None = None
+    high: float | None = None
+
+    def check(self) -> None:
+        """There must be a bound, and the lower one must not be above the upper."""
+        if self.low is None and self.high is None:
+            raise BadInput("Clamp has neither low nor high.", "Give at least one.")
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise BadInput(f"Clamp has low {self.low} above high {self.high}.", "Exchange them.")
+
+    def new_value(self, value: Tensor, here: Here) -> tuple[Tensor, Tensor | None]:
+        """The value, cut at the bounds."""
+        return value.clamp(self.low, self.high), None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Apply(Intervention):
+    """Run any function on the value: fn(value) or fn(value, here) gives the new value. It cannot be saved."""
+
+    at: SiteLike
+    fn: Callable[..., Tensor]
+    savable: ClassVar[bool] = False
+
+    def new_value(self, value: Tensor, here: Here) -> tuple[Tensor, Tensor | None]:
+        """fn(value), checked for shape."""
+        import inspect
+
+        try:
+            takes_here = len(inspect.signature(self.fn).parameters) > 1
+        except (TypeError, ValueError):
+            takes_here = False
+        new = self.fn(value, here) if takes_here else self.fn(value)
+        if not torch.is_tensor(new) or new.shape != value.shape:
+            got = tuple(new.shape) if torch.is_tensor(new) else type(new).__name__
+            raise BadInput(
+                f"The function at {here.site} gave {got}, not a tensor of shape {tuple(value.shape)}.",
+                "Return the changed value.",
+            )
+        return new, None
+
+
+def _fitting(vector: Tensor, value: Tensor, here: Here) -> Tensor:
+    vector = torch.as_tensor(vector).to(device=value.device, dtype=value.dtype)
+    try:
+        torch.broadcast_shapes(vector.shape, value.shape)
+    except RuntimeError as error:
+        raise BadInput(
+            f"A vector of shape {tuple(vector.shape)} does not fit {here.site}, which is {tuple(value.shape)}.",
+            f"Its last axis must be {value.shape[-1]} long.",
+        ) from error
+    return vector
+
+
+def _projected(value: Tensor, directions: Tensor, here: Here) -> Tensor:
+    """P value for the span of the directions, in float32 at least; directions of no length do not count."""
+    rows = torch.as_tensor(directions).to(value.device)
+    rows = rows[None] if rows.ndim == 1 else rows
+    if rows.ndim != 2 or rows.shape[-1] != value.shape[-1]:
+        raise BadAddress(
+            f"Directions of shape {tuple(rows.shape)} do not fit {here.site}, whose last axis is {value.shape[-1]} long.",
+            "Give [k d] or [d].",
+        )
+    precise = torch.promote_types(value.dtype, torch.float32)
+    u, s, _ = torch.linalg.svd(rows.to(precise).T, full_matrices=False)
+    tolerance = torch.finfo(precise).eps * max(rows.shape) * (s.max() if s.numel() else 0)
+    basis = u[:, s > tolerance]
+    return (value.to(precise) @ basis @ basis.T).to(value.dtype)
+
+
+KINDS: dict[str, type[Intervention]] = {
+    k.__name__: k for k in (Patch, Freeze, Ablate, Add, Scale, Project, Interchange, Clamp, Apply)
+}

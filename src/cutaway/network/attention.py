@@ -1,0 +1,357 @@
+"""Read and write inside attention, with the model's own attention function doing the work.
+
+Transformers looks its attention function up by a name in the configuration. For the time of one run, and for this
+network's configurations only, that name is one of ours; the function under it shows queries, keys, values and the
+weighted values to an observer and hands the work to the function that the model would have used. The mask function is
+registered under the same name, because without it a causal mask would silently not be made.
+
+Attention that a module writes out in its own code is reached by watching the torch functions that it calls.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from cutaway.errors import SiteUnavailable
+from cutaway.network.anatomy import FunctionTaps
+from cutaway.network.trace import WATCHED_OPS, op_name
+
+_PREFIX = "cutaway|"
+
+
+class Alias(str):
+    """Our name for an attention implementation: another key in a table, the same word to code that compares it.
+
+    Models choose code by comparing the configured name ("eager", "sdpa"); under our name they must choose the same.
+    """
+
+    base: str
+
+    def __new__(cls, base: str) -> Alias:
+        """Our name for `base`."""
+        self = super().__new__(cls, _PREFIX + base)
+        self.base = base
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        return str.__eq__(self, other) is True or other == self.base
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return str.__hash__(self)
+
+    def __reduce__(self) -> tuple[type[Alias], tuple[str]]:
+        return Alias, (self.base,)
+
+
+class Observer(Protocol):
+    """Sees the parts of one module's attention, in site layout, and may return other values for them."""
+
+    @property
+    def wants(self) -> frozenset[str]:
+        """Names of the parts that it asks for."""
+        ...
+
+    @property
+    def active(self) -> bool:
+        """Whether what happens now is the forward pass that it observes, and not the work of an edit."""
+        ...
+
+    def begin(self) -> None:
+        """A call of the module's attention starts."""
+
+    def see(self, name: str, value: Tensor) -> Tensor:
+        """A part was computed: q, v: [b p h e], k: [b p kv e], scores, pattern: [b h dest src], z: [b p h e]."""
+        ...
+
+
+#: Observers by module identity; empty unless a run is under way.
+_observers: dict[int, Observer] = {}
+
+
+def _function(base: str) -> Callable[..., Any]:
+    """The attention function registered for a base implementation such as 'sdpa' or 'eager'."""
+
+    def attend(
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Any = None,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Any]:
+        caller = sys._getframe(1).f_globals
+        original = _original(base, caller, module)
+        observer = _observers.get(id(module))
+        if observer is None or not observer.active:
+            return original(module, query, key, value, attention_mask, **kwargs)
+        observer.begin()
+        query = observer.see("q", query.transpose(1, 2)).transpose(1, 2)
+        key = observer.see("k", key.transpose(1, 2)).transpose(1, 2)
+        value = observer.see("v", value.transpose(1, 2)).transpose(1, 2)
+        if observer.wants & {"scores", "pattern"}:
+            with _SoftmaxTap(observer, key.shape[2]):
+                out, weights = original(module, query, key, value, attention_mask, **kwargs)
+        else:
+            out, weights = original(module, query, key, value, attention_mask, **kwargs)
+        return observer.see("z", out), weights
+
+    return attend
+
+
+def _original(base: str, caller: dict[str, Any], module: nn.Module) -> Callable[..., Any]:
+    """The function that the calling code would have used for this implementation."""
+    if base != "eager":
+        from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+        return caller.get("ALL_ATTENTION_FUNCTIONS", ALL_ATTENTION_FUNCTIONS)[base]
+    names = [n for n in caller if n.endswith("eager_attention_forward")]
+    if "eager_attention_forward" in names:
+        return caller["eager_attention_forward"]
+    if len(names) == 1:
+        return caller[names[0]]
+    raise SiteUnavailable(
+        f"The eager attention function of {type(module).__name__} was not found.",
+        "Read q, k, v and z, not the pattern.",
+    )
+
+
+class _SoftmaxTap(TorchFunctionMode):
+    """Shows the input and the output of the first softmax over keys.
+
+    Where a sink is put beside the scores, they are shown before that (some models shift scores and sink together), and
+    the pattern without the sink's column.
+    """
+
+    def __init__(self, observer: Observer, keys: int) -> None:
+        super().__init__()
+        self.observer, self.keys, self.done, self.scores_seen = observer, keys, False, False
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        name = op_name(func)
+        if not self.done and name == "cat" and self._adds_sink(args, kwargs):
+            self.scores_seen = True
+            scores, *rest = args[0]
+            return func([self.observer.see("scores", scores), *rest], *args[1:], **kwargs)
+        if self.done or name != "softmax":
+            return func(*args, **kwargs)
+        scores = args[0] if args else kwargs["input"]
+        if scores.ndim != 4 or not self.keys <= scores.shape[-1] <= self.keys + 1:
+            return func(*args, **kwargs)
+        self.done = True
+        if not self.scores_seen:
+            scores = _on_keys(self.observer, "scores", scores, self.keys)
+        pattern = func(scores, *args[1:], **{k: v for k, v in kwargs.items() if k != "input"})
+        return _on_keys(self.observer, "pattern", pattern, self.keys)
+
+    def _adds_sink(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        dim = kwargs.get("dim", args[1] if len(args) > 1 else 0)
+        parts = args[0] if args else ()
+        if self.scores_seen or dim not in (-1, 3) or len(parts) != 2:
+            return False
+        first, last = parts
+        return first.ndim == 4 and first.shape[-1] == self.keys and last.shape[-1] == 1
+
+
+def _on_keys(observer: Observer, name: str, value: Tensor, keys: int) -> Tensor:
+    """Show the first `keys` columns, keep the rest."""
+    if value.shape[-1] == keys:
+        return observer.see(name, value)
+    seen = value[..., :keys]
+    new = observer.see(name, seen)
+    return value if new is seen and not torch.is_grad_enabled() else torch.cat([new, value[..., keys:]], -1)
+
+
+class FunctionTap(TorchFunctionMode):
+    """Shows the parts of an attention that a module computes itself, at the calls that were found at opening."""
+
+    def __init__(self, observer: Observer, taps: FunctionTaps, heads: int) -> None:
+        super().__init__()
+        self.observer, self.taps, self.heads, self.count = observer, taps, heads, 0
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        name = op_name(func)
+        if name not in WATCHED_OPS or not self.observer.active:
+            return func(*args, **kwargs)
+        nth, self.count = self.count, self.count + 1
+        taps = self.taps
+        for call, work in ((taps.product, self._product), (taps.softmax, self._softmax), (taps.average, self._average),
+                           (taps.fused, self._fused)):  # fmt: skip
+            if call is not None and call.nth == nth and call.op == name:
+                return work(func, list(args), dict(kwargs))
+        return func(*args, **kwargs)
+
+    def _see(self, name: str, value: Tensor, flip: bool = False) -> Tensor:
+        """Show [b h p e] or [b*h p e] (its last two axes swapped if `flip`) as [b p h e], and bring the answer back."""
+        flat = value.ndim == 3
+        seen = value.unflatten(0, (-1, self.heads)) if flat else value
+        seen = (seen.transpose(-1, -2) if flip else seen).transpose(1, 2)
+        new = self.observer.see(name, seen)
+        if new is seen and not torch.is_grad_enabled():
+            return value
+        new = new.transpose(1, 2)
+        new = new.transpose(-1, -2) if flip else new
+        return new.flatten(0, 1) if flat else new
+
+    def _see_square(self, name: str, value: Tensor) -> Tensor:
+        flat = value.ndim == 3
+        seen = value.unflatten(0, (-1, self.heads)) if flat else value
+        new = self.observer.see(name, seen)
+        if new is seen and not torch.is_grad_enabled():
+            return value
+        return new.flatten(0, 1) if flat else new
+
+    def _product(self, func: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
+        first, second = _factor_places(op_name(func), args, kwargs)
+        first.set(self._see("q", first.get()))
+        second.set(self._see("k", second.get(), flip=True))
+        return func(*args, **kwargs)
+
+    def _softmax(self, func: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
+        scores = args.pop(0) if args else kwargs.pop("input")
+        return self._see_square("pattern", func(self._see_square("scores", scores), *args, **kwargs))
+
+    def _average(self, func: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
+        _, second = _factor_places(op_name(func), args, kwargs)
+        second.set(self._see("v", second.get()))
+        return self._see("z", func(*args, **kwargs))
+
+    def _fused(self, func: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
+        names = ("query", "key", "value")
+        parts = [args[i] if i < len(args) else kwargs.pop(n) for i, n in enumerate(names)]
+        seen = [self._see(n, t) for n, t in zip("qkv", parts, strict=True)]
+        if self.observer.wants & {"scores", "pattern"}:
+            return self._see("z", self._written_out(seen, args[3:], kwargs))
+        return self._see("z", func(*seen, *args[3:], **kwargs))
+
+    def _written_out(self, qkv: list[Tensor], rest: Sequence[Any], kwargs: dict[str, Any]) -> Tensor:
+        """torch's documented definition of scaled_dot_product_attention, so that its softmax can be seen."""
+        q, k, v = qkv
+        options = dict(zip(("attn_mask", "dropout_p", "is_causal"), rest, strict=False)) | kwargs
+        scale = options.get("scale") or q.shape[-1] ** -0.5
+        if options.get("enable_gqa"):
+            k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], 1) for t in (k, v))
+        scores = q @ k.transpose(-1, -2) * scale
+        mask = options.get("attn_mask")
+        if options.get("is_causal"):
+            ones = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device)
+            mask = ones.tril()
+        if mask is not None:
+            scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
+        pattern = self._see_square("scores", scores).softmax(-1)
+        return self._see_square("pattern", pattern) @ v
+
+
+class _Place:
+    """One argument of a call, given by position or by name."""
+
+    def __init__(self, holder: Any, key: Any) -> None:
+        self.holder, self.key = holder, key
+
+    def get(self) -> Tensor:
+        return self.holder[self.key]
+
+    def set(self, value: Tensor) -> None:
+        self.holder[self.key] = value
+
+
+def _factor_places(op: str, args: list[Any], kwargs: dict[str, Any]) -> tuple[_Place, _Place]:
+    """Where the two factors of a matrix product stand among its arguments."""
+    names = {"baddbmm": ("batch1", "batch2"), "bmm": ("input", "mat2")}.get(op, ("input", "other"))
+    skipped = 1 if op == "baddbmm" else 0
+    found = []
+    for i, name in enumerate(names):
+        found.append(_Place(kwargs, name) if name in kwargs else _Place(args, skipped + i))
+    return found[0], found[1]
+
+
+def configurations(model: nn.Module) -> list[Any]:
+    """The distinct configuration objects by which this model's modules look their attention function up."""
+    found = {id(c): c for m in model.modules() if (c := getattr(m, "config", None)) is not None}
+    return [c for c in found.values() if hasattr(c, "_attn_implementation_internal")]
+
+
+def _register(base: str) -> Alias | None:
+    """Make sure that our name for a base implementation is registered; None if the base is not a known one."""
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
+
+    name = Alias(base)
+    if str.__str__(name) in ALL_ATTENTION_FUNCTIONS:
+        return name
+    if base != "eager" and base not in ALL_ATTENTION_FUNCTIONS:
+        return None
+    if base in ALL_MASK_ATTENTION_FUNCTIONS:
+        AttentionMaskInterface.register(str.__str__(name), ALL_MASK_ATTENTION_FUNCTIONS[base])
+    AttentionInterface.register(str.__str__(name), _function(base))
+    return name
+
+
+@contextmanager
+def scoped(configs: Sequence[Any], observers: dict[nn.Module, Observer], eager: bool) -> Iterator[None]:
+    """While active, the modules in `observers` show their attention; everything is as before afterwards.
+
+    eager: use the model's eager function, which computes a pattern, whatever it is set to.
+    """
+    before = [(c, c._attn_implementation_internal) for c in configs]
+    shadowed = {id(m): _observers.get(id(m)) for m in observers}
+    try:
+        for config, current in before:
+            base = current.base if isinstance(current, Alias) else current or "eager"
+            name = _register("eager" if eager else base)
+            if name is not None:
+                config._attn_implementation_internal = name
+        for module, observer in observers.items():
+            _observers[id(module)] = observer
+        yield
+    finally:
+        for config, current in before:
+            config._attn_implementation_internal = current
+        for key, old in shadowed.items():
+            if old is None:
+                _observers.pop(key, None)
+            else:
+                _observers[key] = old
+
+
+@contextmanager
+def watching(module: nn.Module, mode: Callable[[], AbstractContextManager[Any]]) -> Iterator[None]:
+    """While active, every forward of the module runs under a fresh torch function mode (or other context)."""
+    own = module.__dict__.get("forward")
+    original = module.forward
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        with mode():
+            return original(*args, **kwargs)
+
+    module.forward = forward  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        if own is None:
+            del module.__dict__["forward"]
+        else:
+            module.forward = own  # type: ignore[method-assign]

@@ -1,0 +1,282 @@
+"""The certificate: numeric identities that show that each site is the tensor it is said to be, read and written.
+
+Every identity is checked twice: on an undisturbed pass, and on a pass in which noise was added at every site. In the
+second, what a site's value is computed from has been changed by us, so the identity holds only if the change was taken up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from cutaway.network.anatomy import Anatomy
+from cutaway.network.edits import Here
+from cutaway.network.identities import (
+    Check,
+    Ledger,
+    Pass,
+    check_head,
+    check_layer,
+    new_ledgers,
+    relative_error,
+)
+from cutaway.network.inputs import Inputs, Tokens
+from cutaway.network.session import Session, SiteWork
+from cutaway.network.sites import Site
+
+#: Largest relative error (of the largest value compared) that counts as equality, by dtype.
+TOLERANCE: dict[torch.dtype, float] = {
+    torch.float64: 1e-9,
+    torch.float32: 5e-5,
+    torch.float16: 2e-2,
+    torch.bfloat16: 6e-2,
+}
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What was checked on this network, to what error, and what is refused because of it."""
+
+    checks: tuple[Check, ...]
+    refusals: Mapping[str, str]
+    bitwise: bool
+    pads_right: bool | None
+    pads_left: bool | None
+    made: bool = True
+
+    def check(self, name: str) -> Check | None:
+        """The check of that name, if it applied."""
+        return next((c for c in self.checks if c.name == name), None)
+
+    def to_dict(self) -> dict[str, object]:
+        """The certificate as plain data."""
+        return {
+            "made": self.made,
+            "bitwise": self.bitwise,
+            "pads_right": self.pads_right,
+            "pads_left": self.pads_left,
+            "checks": [
+                {"name": c.name, "sentence": c.sentence, "error": c.error, "tolerance": c.tolerance, "places": c.places,
+                 "holds": c.holds, "failures": dict(c.failures)}
+                for c in self.checks
+            ],
+            "refusals": dict(self.refusals),
+        }  # fmt: skip
+
+
+Forward = Callable[[Inputs], Tensor | None]
+
+
+def certify(
+    model: nn.Module,
+    anatomy: Anatomy,
+    inputs: Inputs,
+    forward: Forward,
+    pad: Callable[[str], tuple[Inputs, Tensor] | None],
+    tolerance: float,
+    seed: int = 0,
+) -> Certificate:
+    """Check every identity that this anatomy claims; sites whose identity fails are refused with the reason.
+
+    forward: runs the bare model on inputs and gives its logits. pad: gives inputs padded on one side with the mask of
+    their real tokens, or None where padding does not apply.
+    """
+    tokens = {"": inputs.tokens}
+    bare = forward(inputs)
+    quiet = [s for s in anatomy.sites() if s.name.removeprefix("cross_") not in ("scores", "pattern")]
+    with _observed(model, anatomy, quiet, tokens, inputs.batch, {}, 0.0, seed):
+        watched = forward(inputs)
+    bitwise = bare is None or watched is None or torch.equal(bare, watched)
+    ledgers = new_ledgers()
+    if bare is not None and watched is not None:
+        ledgers["reading"].add("logits", watched, bare)
+    calm, noisy = Pass(), Pass()
+    with _observed(model, anatomy, anatomy.sites(), tokens, inputs.batch, {"": calm}, 0.0, seed):
+        patterned = forward(inputs)
+    if bare is not None and patterned is not None:
+        ledgers["pattern reading"].add("logits", patterned, bare)
+    with _observed(model, anatomy, anatomy.sites(), tokens, inputs.batch, {"": noisy}, 0.1, seed):
+        forward(inputs)
+    modules = dict(model.named_modules())
+    for values in (calm, noisy):
+        for stack in anatomy.stacks:
+            for layer in stack.layers:
+                check_layer(stack, layer, values, ledgers, modules, anatomy)
+        check_head(anatomy, values, ledgers, modules)
+    _check_effects(model, anatomy, inputs, forward, tokens, ledgers, seed)
+    pads = {
+        side: _check_padding(pad, side, forward, inputs, bare, ledgers, tolerance)
+        for side in ("right", "left")
+    }
+    checks = tuple(
+        c
+        for n, ledger in ledgers.items()
+        if (c := ledger.check(0.02 if n == "q.k -> scores" else tolerance)) is not None
+    )
+    refusals = _refusals(anatomy, checks)
+    return Certificate(checks, refusals, bitwise, pads["right"], pads["left"])
+
+
+def uncertified() -> Certificate:
+    """The certificate of a network that was opened without being checked."""
+    return Certificate((), {}, False, None, None, made=False)
+
+
+class _observed:
+    """A session that notes each site's value before and after adding noise of a given relative size."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        anatomy: Anatomy,
+        sites: Iterable[Site],
+        tokens: Mapping[str, Tokens | None],
+        batch: int,
+        out: Mapping[str, Pass],
+        noise: float,
+        seed: int,
+    ) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        values = out.get("")
+
+        def edit(value: Tensor, here: Here) -> Tensor:
+            new = value
+            if noise and here.site.name.removeprefix("cross_") != "head_out":
+                new = value + _noise(value, noise, generator)
+            if values is not None:
+                values.before[here.site], values.after[here.site] = (
+                    value.detach().clone(),
+                    new.detach().clone(),
+                )
+            return new
+
+        work = [SiteWork(s, anatomy.taps[s], edits=[edit]) for s in sites]
+        self.session = Session(model, anatomy, work, tokens, batch)
+
+    def __enter__(self) -> Session:
+        return self.session.__enter__()
+
+    def __exit__(self, *error: object) -> bool:
+        return self.session.__exit__(*error)  # type: ignore[arg-type]
+
+
+def _noise(value: Tensor, size: float, generator: torch.Generator) -> Tensor:
+    finite = value[value.abs() < 1e30]
+    scale = float(finite.double().std()) if finite.numel() > 1 else 1.0
+    return (torch.randn(value.shape, generator=generator) * size * (scale or 1.0)).to(value)
+
+
+#: Sites without an identity of their own: for these it is checked that writing has an effect.
+_BY_EFFECT = ("embed", "pos_embed", "attn_in", "cross_in", "mixer_in", "mlp_in", "mlp_pre", "router")
+
+
+def _check_effects(
+    model: nn.Module,
+    anatomy: Anatomy,
+    inputs: Inputs,
+    forward: Forward,
+    tokens: Mapping[str, Tokens | None],
+    ledgers: dict[str, Ledger],
+    seed: int,
+) -> None:
+    last = {s.name: s.layers[-1].index for s in anatomy.stacks if s.layers}
+    for name in _BY_EFFECT:
+        for stack in anatomy.stacks:
+            sites = [s for s in anatomy.sites() if s.name == name and s.stack == stack.name]
+            if not sites:
+                continue
+            outcome = Site("resid_post", last[stack.name], stack.name)
+            results = []
+            for noise in (0.0, 0.5):
+                watched = [*sites, *([outcome] if outcome in anatomy.taps else [])]
+                with _observed(
+                    model, anatomy, watched, tokens, inputs.batch, {"": (seen := Pass())}, 0.0, seed
+                ) as s:
+                    if noise:
+                        _add_noise(s, sites, noise, seed)
+                    logits = forward(inputs)
+                results.append(seen.before.get(outcome, logits))
+            if results[0] is not None and results[1] is not None:
+                same = torch.equal(results[0], results[1])
+                for site in sites:
+                    ledgers["writing"].note(str(site), 1.0 if same else 0.0)
+
+
+def _add_noise(session: Session, sites: list[Site], size: float, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for item in session.work:
+        if item.site in sites:
+            item.edits.insert(0, lambda value, here: value + _noise(value, size, generator))
+
+
+def _check_padding(
+    pad: Callable[[str], tuple[Inputs, Tensor] | None],
+    side: str,
+    forward: Forward,
+    inputs: Inputs,
+    bare: Tensor | None,
+    ledgers: dict[str, Ledger],
+    tolerance: float,
+) -> bool | None:
+    if bare is None or bare.ndim != 3 or (padded := pad(side)) is None:
+        return None
+    wide_inputs, mask = padded
+    wide = forward(wide_inputs)
+    if wide is None or wide.shape[:2] != mask.shape or int(mask.sum()) != bare.shape[0] * bare.shape[1]:
+        return None
+    error = relative_error(wide[mask.to(wide.device)].reshape(bare.shape), bare)
+    ledgers[f"{side} padding"].note(side, error)
+    return error <= tolerance
+
+
+#: Which sites each identity vouches for.
+_VOUCHES: dict[str, tuple[str, ...]] = {
+    "resid_mid": ("resid_mid",),
+    "resid_post": ("attn_write", "cross_write", "mixer_write", "mlp_write", "resid_mid"),
+    "pattern @ v = z": ("pattern", "v", "z", "head_out", "scores"),
+    "softmax(scores) = pattern": ("scores",),
+    "q.k -> scores": ("q", "k"),
+    "z @ W_O = attn_out": ("head_out",),
+    "down(mlp_act) = mlp_out": ("mlp_act",),
+    "norm(resid) = final_norm": ("final_norm",),
+}
+
+
+#: Sites whose reading goes through an attention function of ours.
+_READ_BY_KERNEL: dict[str, tuple[str, ...]] = {
+    "reading": ("q", "k", "v", "z", "scores", "pattern"),
+    "pattern reading": ("scores", "pattern"),
+}
+
+
+def _refusals(anatomy: Anatomy, checks: tuple[Check, ...]) -> dict[str, str]:
+    """Sites that are refused: those that were not found, and those whose identity failed."""
+    refused = {str(site): reason for site, reason in anatomy.refusals.items()}
+    for check in checks:
+        for name in _READ_BY_KERNEL.get(check.name, ()) if check.failures else ():
+            for site in (s for s in anatomy.taps if s.name.removeprefix("cross_") == name):
+                refused[str(site)] = f"Reading it changes the logits by a relative {check.error:.2g}."
+        for where, error in check.failures.items():
+            if check.name == "writing":
+                refused[where] = (
+                    "Writing here does not change the output, so it is not what the network uses."
+                )
+                continue
+            prefix = "cross_" if where.endswith("cross_") else ""
+            place = where.removesuffix("cross_")
+            stack, _, layer = place.rpartition(".")
+            for name in _VOUCHES.get(check.name, ()):
+                site = Site(name if check.name.startswith("resid") else prefix + name, _number(layer), stack)
+                if site in anatomy.taps:
+                    refused[str(site)] = (
+                        f"{check.name} does not hold at {place}: relative error {error:.2g}, "
+                        f"tolerance {check.tolerance:.2g}."
+                    )
+    return refused
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isdigit() else None

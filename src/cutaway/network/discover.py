@@ -1,0 +1,49 @@
+"""From the trace of one forward pass to the anatomy of the network: nothing about an architecture is assumed."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from cutaway.network.anatomy import (
+    Anatomy,
+    Stack,
+)  # fmt: skip
+from cutaway.network.endings import embedding_taps, find_head
+from cutaway.network.layers import Draft, read_layer
+from cutaway.network.linear import Sums
+from cutaway.network.stacks import Chain, find_chains, stack_names
+from cutaway.network.trace import Trace
+
+
+def discover(model: nn.Module, trace: Trace, batch: int) -> Anatomy:
+    """The anatomy that one traced forward pass shows.
+
+    batch: number of rows in the pass. A network without any layer list gives an anatomy without stacks: its modules can
+    still be reached by their dotted paths.
+    """
+    sums = Sums(trace)
+    chains = find_chains(model, trace, sums, batch)
+    main = _main_chain(chains)
+    names = stack_names(chains, main)
+    draft = Draft()
+    stacks = tuple(_read_stack(chain, names[chain.path], trace, sums, batch, draft) for chain in chains)
+    head = None
+    if main is not None:
+        in_layers = [(link.call.start, link.call.end) for chain in chains for link in chain.links]
+        for chain in chains:
+            embedding_taps(draft.taps, draft.refusals, trace, sums, chain, names[chain.path], in_layers)
+        head = find_head(draft.taps, draft.refusals, trace, sums, main)
+    return Anatomy(
+        tuple(sorted(stacks, key=lambda s: s.name)), draft.taps, draft.refusals, head, trace.in_place
+    )
+
+
+def _main_chain(chains: list[Chain]) -> Chain | None:
+    """The chain whose stream the output is read from: the last one (a decoder comes after its encoder)."""
+    return chains[-1] if chains else None
+
+
+def _read_stack(chain: Chain, name: str, trace: Trace, sums: Sums, batch: int, draft: Draft) -> Stack:
+    layers = tuple(read_layer(link, i, name, trace, sums, batch, draft) for i, link in enumerate(chain.links))
+    width = trace.nodes[chain.links[0].in_version].shape[-1]
+    return Stack(name, chain.path, width, layers)

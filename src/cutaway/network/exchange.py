@@ -1,0 +1,60 @@
+"""What a hook sees of a module call: tensors by dotted key, each replaceable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(eq=False)
+class Exchange:
+    """The arguments or the output of one module call, as a hook sees them: tensors by key, replaceable."""
+
+    value: Any
+    changed: bool = False
+
+    def get(self, key: str) -> Any:
+        """The item at a dotted key."""
+        item = self.value
+        for part in key.split(".") if key else ():
+            item = item[int(part)] if isinstance(item, tuple | list) else item[part]
+        return item
+
+    def set(self, key: str, new: Any) -> None:
+        """Replace the item at a dotted key, rebuilding the tuples on the way."""
+        self.value = _replaced(self.value, key.split(".") if key else [], new)
+        self.changed = True
+
+
+def _replaced(value: Any, parts: list[str], new: Any) -> Any:
+    if not parts:
+        return new
+    head, rest = parts[0], parts[1:]
+    if isinstance(value, tuple | list):
+        items = list(value)
+        items[int(head)] = _replaced(items[int(head)], rest, new)
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    value[head] = _replaced(value[head], rest, new)
+    return value
+
+
+class Arguments(Exchange):
+    """A module's positional and keyword arguments: numbers are positions, names are keywords."""
+
+    def get(self, key: str) -> Any:
+        """The argument at a dotted key."""
+        args, kwargs = self.value
+        head, _, rest = key.partition(".")
+        item = args[int(head)] if head.isdigit() else kwargs[head]
+        return Exchange(item).get(rest)
+
+    def set(self, key: str, new: Any) -> None:
+        """Replace the argument at a dotted key."""
+        args, kwargs = self.value
+        parts = key.split(".")
+        if parts[0].isdigit():
+            args = _replaced(args, parts, new)
+        else:
+            kwargs = {**kwargs, parts[0]: _replaced(kwargs[parts[0]], parts[1:], new)}
+        self.value = (args, kwargs)
+        self.changed = True

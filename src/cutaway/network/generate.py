@@ -1,0 +1,110 @@
+"""Continue prompts with edits in place, using the model's own generation and its key/value cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from cutaway.errors import BadInput, TooLong
+from cutaway.network.edits import Edit
+from cutaway.network.inputs import Inputs, Tokens
+from cutaway.network.running import Options, evaluating, memory_errors, plan_work
+from cutaway.network.session import Session
+
+if TYPE_CHECKING:
+    from cutaway.network.network import InputLike, Network
+
+
+@dataclass(frozen=True, eq=False)
+class Generation:
+    """Continued prompts. ids: LongTensor [b p+new] with prompts padded on the left; new: LongTensor [b new]."""
+
+    prompts: Tokens
+    ids: Tensor
+    new: Tensor
+    texts: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return "\n".join(self.texts)
+
+
+def generate(
+    net: Network,
+    inputs: InputLike,
+    max_new_tokens: int,
+    edits: Sequence[Edit],
+    on: str,
+    options: dict[str, Any],
+) -> Generation:
+    """Continue prompts under edits.
+
+    on: "all", "prompt" or "new": which tokens the edits act on. Positions in edits count from each prompt's first token;
+    negative ones from its last. Decoding is greedy unless `do_sample=True` is given; other options go to the model's
+    own `generate`.
+
+    Raises `BadInput` where the model cannot generate, where prompts of unequal length need left padding that this network
+    does not bear, or for beam search; `TooLong` beyond the context.
+    """
+    model: Any = net.model
+    if not hasattr(model, "generate"):
+        raise BadInput(
+            f"{type(net.model).__name__} cannot generate.", "Open a model with a language-modelling head."
+        )
+    if on not in ("all", "prompt", "new"):
+        raise BadInput(f"on={on!r} is not known.", 'Use "all", "prompt" or "new".')
+    if int(options.get("num_beams", 1)) > 1:
+        raise BadInput("Beam search reorders rows, so edits by row would be wrong.", "Use num_beams=1.")
+    tokens = net.encode(inputs) if not isinstance(inputs, Tokens) else inputs
+    if tokens.padded:
+        if net.certificate.pads_left is False:
+            raise BadInput(
+                "Prompts of unequal length need left padding, which changes this network's numbers.",
+                "Generate for prompts of one length at a time.",
+            )
+        tokens = tokens.padded_left()
+    width = tokens.width
+    if net.n_ctx is not None and width + max_new_tokens > net.n_ctx:
+        raise TooLong(
+            f"{width} prompt tokens and {max_new_tokens} new ones exceed the context of {net.n_ctx}.",
+            f"Ask for at most {max(net.n_ctx - width, 0)} new tokens.",
+        )
+    ids = tokens.ids.to(net.device)
+    arguments = {"do_sample": False, **options, "max_new_tokens": max_new_tokens}
+    pad = getattr(net.model.generation_config, "pad_token_id", None)
+    if pad is None:
+        arguments.setdefault("pad_token_id", net._pad_id())
+    work = plan_work(net, (), edits, Options())
+    holder = Inputs({}, tokens, tokens.n)
+    with memory_errors(holder), evaluating(net.model), torch.no_grad():
+        mask = tokens.mask.to(net.device).long()
+        if work:
+            session = Session(
+                net.model,
+                net.anatomy,
+                work,
+                {"": tokens},
+                tokens.n,
+                phase=on,
+                prompt_columns=width,  # type: ignore[arg-type]
+            )
+            with session:
+                out = model.generate(input_ids=ids, attention_mask=mask, **arguments)
+        else:
+            out = model.generate(input_ids=ids, attention_mask=mask, **arguments)
+    whole = out if torch.is_tensor(out) else out.sequences
+    new = whole[:, width:]
+    texts = tuple(
+        net.decode([*tokens.row_ids(i), *_until_end(net, new[i].tolist())]) for i in range(tokens.n)
+    )
+    return Generation(tokens, whole.cpu(), new.cpu(), texts)
+
+
+def _until_end(net: Network, row: list[int]) -> list[int]:
+    ends = getattr(net.model.generation_config, "eos_token_id", None)
+    stops = set(ends if isinstance(ends, list) else [ends])
+    cut = next((i for i, t in enumerate(row) if t in stops), len(row))
+    return row[:cut]

@@ -1,0 +1,40 @@
+"""Each head's slice of an output projection."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def output_weight(projection: nn.Module) -> Tensor | None:
+    """The matrix [h*e d] that takes heads to the stream, where the module is a plain matrix; None if it is not.
+
+    >>> output_weight(nn.Linear(6, 4)).shape
+    torch.Size([6, 4])
+    """
+    from transformers.pytorch_utils import Conv1D
+
+    weight = getattr(projection, "weight", None)
+    if type(projection) is nn.Linear and weight is not None:
+        return weight.T
+    if type(projection) is Conv1D and weight is not None:
+        return weight
+    return None
+
+
+def head_outputs(projection: nn.Module, z: Tensor, heads: int) -> Tensor:
+    """What each head adds to the projection's output: [... h d] from z [... h*e] (the bias belongs to no head).
+
+    A plain matrix is cut into slices; any other linear module (quantised, adapted) is applied to one head at a time.
+    """
+    split = z.unflatten(-1, (heads, -1))
+    weight = output_weight(projection)
+    if weight is not None and weight.device.type != "meta":
+        return torch.einsum("...he,hed->...hd", split, weight.unflatten(0, (heads, -1)).to(z.dtype))
+    nothing = projection(torch.zeros_like(z))
+    parts = []
+    for head in range(heads):
+        alone = torch.zeros_like(split)
+        alone[..., head, :] = split[..., head, :]
+        parts.append(projection(alone.flatten(-2)) - nothing)
+    return torch.stack(parts, -2)

@@ -1,0 +1,46 @@
+"""Who a network is: a hash of its configuration and its weights that is the same on every machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import torch
+from torch import Tensor, nn
+
+_SAMPLE = 4096
+_INTEGER = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def weights_hash(model: nn.Module) -> str:
+    """A SHA-256 over every weight's name, shape, type, integer checksum and a sample of its bytes, and the configuration.
+
+    The checksum is a sum of the weights' bit patterns as integers, so that any single change shows and the order of
+    summation does not.
+    """
+    digest = hashlib.sha256()
+    config = getattr(model, "config", None)
+    if config is not None and hasattr(config, "to_dict"):
+        plain = {
+            k: v
+            for k, v in config.to_dict().items()
+            if k not in ("_name_or_path", "transformers_version", "dtype")
+        }
+        digest.update(json.dumps(plain, sort_keys=True, default=str).encode())
+    for name, tensor in sorted({**dict(model.named_parameters()), **dict(model.named_buffers())}.items()):
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        if tensor.device.type != "meta":
+            _add(digest, tensor.detach())
+    return digest.hexdigest()
+
+
+def _add(digest: object, tensor: Tensor) -> None:
+    flat = tensor.contiguous().reshape(-1)
+    if flat.numel() == 0:
+        return
+    if flat.is_complex():
+        flat = torch.view_as_real(flat).reshape(-1)
+    bits = flat.view(_INTEGER[flat.element_size()])
+    step = max(1, bits.numel() // _SAMPLE)
+    digest.update(str(int(bits.sum(dtype=torch.int64))).encode())  # type: ignore[attr-defined]
+    digest.update(bits[::step].cpu().numpy().tobytes())  # type: ignore[attr-defined]

@@ -1,0 +1,186 @@
+"""What a network is run on: token rows with padding that positions do not see, or a model's own keyword arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cutaway.errors import BadAddress, BadInput
+
+#: A position as a user writes it: counted from a row's first real token, or from its last when negative.
+Pos = int | slice | Sequence[int] | Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """A batch of token rows. Positions are row-relative: 0 is a row's first real token, -1 its last.
+
+    ids: LongTensor [b p]; mask: BoolTensor [b p], true at real tokens (contiguous in each row).
+    """
+
+    ids: Tensor
+    mask: Tensor
+    names: tuple[tuple[str, ...], ...] | None = field(default=None, repr=False)
+
+    @property
+    def n(self) -> int:
+        """Number of rows."""
+        return self.ids.shape[0]
+
+    @property
+    def width(self) -> int:
+        """Number of columns, padding included."""
+        return self.ids.shape[1]
+
+    @property
+    def lengths(self) -> Tensor:
+        """Real tokens in each row: LongTensor [b]."""
+        return self.mask.sum(1)
+
+    @property
+    def first(self) -> Tensor:
+        """Column of each row's first real token: LongTensor [b]."""
+        return self.mask.long().argmax(1)
+
+    @property
+    def padded(self) -> bool:
+        """Whether any column of any row is padding."""
+        return not bool(self.mask.all())
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, rows: int | slice | Sequence[int] | Tensor) -> Tokens:
+        index = [rows] if isinstance(rows, int) else rows
+        names = None
+        if self.names is not None:
+            picked = torch.arange(self.n)[index].tolist()
+            names = tuple(self.names[i] for i in picked)
+        return Tokens(self.ids[index], self.mask[index], names)
+
+    def __iter__(self) -> Iterator[Tokens]:
+        return (self[i] for i in range(self.n))
+
+    def columns(self, pos: Pos) -> Tensor:
+        """The columns that row-relative positions stand for: LongTensor [b k].
+
+        Raises `BadAddress` when a position is outside a row.
+        """
+        lengths, first = self.lengths, self.first
+        if pos is None:
+            pos = slice(None)
+        if isinstance(pos, slice):
+            spans = [range(*pos.indices(int(n))) for n in lengths]
+            if len({len(s) for s in spans}) != 1:
+                raise BadAddress(
+                    f"The slice {pos.start}:{pos.stop} covers {sorted({len(s) for s in spans})} positions in rows of "
+                    "unequal length.",
+                    "Give positions as a list, or one row at a time.",
+                )
+            relative = torch.tensor([list(s) for s in spans], dtype=torch.long).reshape(self.n, -1)
+        else:
+            relative = torch.as_tensor(pos, dtype=torch.long)
+            if relative.ndim == 0:
+                relative = relative[None]
+            if relative.ndim == 1:
+                relative = relative[None].expand(self.n, -1)
+            if relative.ndim != 2 or relative.shape[0] != self.n:
+                raise BadAddress(
+                    f"Positions of shape {tuple(relative.shape)} do not fit {self.n} rows.",
+                    "Give an integer, a list of integers, or one list per row.",
+                )
+        size = lengths.to(relative.device)[:, None]
+        absolute = torch.where(relative < 0, relative + size, relative)
+        bad = (absolute < 0) | (absolute >= size)
+        if bool(bad.any()):
+            row, col = (int(i) for i in bad.nonzero()[0])
+            raise BadAddress(
+                f"Position {int(relative[row, col])} is outside row {row}, which has {int(lengths[row])} tokens.",
+                f"Use positions 0 to {int(lengths.min()) - 1}, or -1 for the last one.",
+            )
+        return absolute + first.to(absolute.device)[:, None]
+
+    def strings(self, row: int = 0) -> list[str]:
+        """The token strings of one row, padding left out (token numbers where there is no tokenizer)."""
+        if self.names is not None:
+            return list(self.names[row])
+        return [str(int(t)) for t in self.ids[row][self.mask[row]]]
+
+    def row_ids(self, row: int) -> list[int]:
+        """The token ids of one row, padding left out."""
+        return [int(t) for t in self.ids[row][self.mask[row]]]
+
+    def to(self, device: torch.device | str) -> Tokens:
+        """The same tokens on another device."""
+        return Tokens(self.ids.to(device), self.mask.to(device), self.names)
+
+    def padded_left(self) -> Tokens:
+        """The same rows with padding moved to the left, as generation needs it."""
+        return pack(
+            [self.row_ids(i) for i in range(self.n)],
+            int(self.ids.new_zeros(1)[0]),
+            side="left",
+            names=self.names,
+        ).to(self.ids.device)
+
+
+def pack(
+    rows: Sequence[Sequence[int]],
+    pad_id: int = 0,
+    side: str = "right",
+    names: tuple[tuple[str, ...], ...] | None = None,
+    columns: int | None = None,
+) -> Tokens:
+    """Rows of token ids as one padded batch.
+
+    Raises `BadInput` for an empty batch or an empty row.
+
+    >>> pack([[5, 6, 7], [8]]).ids.tolist()
+    [[5, 6, 7], [8, 0, 0]]
+    """
+    if len(rows) == 0 or any(len(r) == 0 for r in rows):
+        raise BadInput("A prompt is empty.", "Give at least one token in every row.")
+    width = max(max(len(r) for r in rows), columns or 0)
+    ids = torch.full((len(rows), width), pad_id, dtype=torch.long)
+    mask = torch.zeros((len(rows), width), dtype=torch.bool)
+    for i, row in enumerate(rows):
+        at = slice(0, len(row)) if side == "right" else slice(width - len(row), width)
+        ids[i, at] = torch.as_tensor(list(row), dtype=torch.long)
+        mask[i, at] = True
+    return Tokens(ids, mask, names)
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """Keyword arguments of one forward pass, with the token rows that its positions refer to (if it has any)."""
+
+    kwargs: Mapping[str, Any]
+    tokens: Tokens | None
+    batch: int
+
+    def select(self, rows: Tensor) -> Inputs:
+        """The same inputs for some rows only."""
+        picked = {
+            k: v[rows] if torch.is_tensor(v) and v.shape[:1] == (self.batch,) else v
+            for k, v in self.kwargs.items()
+        }
+        return Inputs(picked, None if self.tokens is None else self.tokens[rows], int(rows.numel()))
+
+
+def token_kwargs(tokens: Tokens, accepts: frozenset[str], device: torch.device) -> dict[str, Any]:
+    """The keyword arguments by which a transformers model is given token rows.
+
+    Without padding only the ids are passed, so that the call is the bare model's own. With padding on the left, position
+    ids are passed where the model takes them, because few models derive them from the mask.
+    """
+    kwargs: dict[str, Any] = {"input_ids": tokens.ids.to(device)}
+    if not tokens.padded:
+        return kwargs
+    kwargs["attention_mask"] = tokens.mask.to(device=device, dtype=torch.long)
+    if bool((tokens.first > 0).any()) and "position_ids" in accepts:
+        kwargs["position_ids"] = (kwargs["attention_mask"].cumsum(1) - 1).clamp(min=0)
+    return kwargs

@@ -1,0 +1,414 @@
+"""One layer of a traced network: its sublayers, and the taps of their sites."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from torch import Tensor
+
+from cutaway.network.anatomy import (
+    AttentionTap,
+    Form,
+    HeadOutTap,
+    Layer,
+    Port,
+    PortTap,
+    RouterTap,
+    Stretch,
+    Sublayer,
+    SumTap,
+    Tap,
+)  # fmt: skip
+from cutaway.network.linear import Coefficient, Sums
+from cutaway.network.sites import SITES, Site
+from cutaway.network.stacks import StreamCall
+from cutaway.network.streams import Step, find_steps, is_elementwise
+from cutaway.network.sublayers import (
+    FoundAttention,
+    Scope,
+    kind_of,
+    read_attention,
+    read_mlp,
+    reader_port,
+    registered,
+    written_out,
+)  # fmt: skip
+from cutaway.network.trace import Call, Trace
+
+
+@dataclass(eq=False)
+class Draft:
+    """Taps and refusals under construction."""
+
+    taps: dict[Site, Tap] = field(default_factory=dict)
+    refusals: dict[Site, str] = field(default_factory=dict)
+
+    def refuse(self, names: Iterable[str], layer: int | None, stack: str, reason: str) -> None:
+        """Note why sites are not there, unless they are."""
+        for name in names:
+            site = Site(name, layer, stack)
+            if site not in self.taps:
+                self.refusals.setdefault(site, reason)
+
+
+def find_attention(trace: Trace, within: list[Call]) -> list[FoundAttention]:
+    """Attention computations in a layer: those that were registered, and those written out in a module's own code."""
+    inside = {c.index for c in within}
+    found = [registered(trace, a) for a in trace.attention if a.call in inside]
+    for call in reversed(within):
+        contains = any(call.start <= f.call.start and f.call.end <= call.end for f in found)
+        if not contains and (own := written_out(trace, call)) is not None:
+            found.append(own)
+    return sorted(found, key=lambda f: f.fields["z"])
+
+
+def read_layer(
+    link: StreamCall, index: int, stack: str, trace: Trace, sums: Sums, batch: int, draft: Draft
+) -> Layer:
+    """The anatomy of one layer call; the taps of its sites, and refusals, go into the draft."""
+    call = link.call
+    within = trace.inside(call.index)
+    scope = Scope(trace, sums, call, within, batch)
+    scope.attention = find_attention(trace, within)
+    if not link.is_stream:
+        shape = " ".join(map(str, trace.nodes[link.in_version].shape))
+        reason = (
+            f"{type(call.module).__name__} hands on a tensor of shape {shape}, not one vector per position."
+        )
+        draft.refuse([*_WRITES, "resid_pre", "resid_post"], index, stack, reason)
+        _bare_attention(scope, index, stack, draft)
+        return Layer(index, call.path, call.nth, "unknown", ())
+    draft.taps[Site("resid_pre", index, stack)] = PortTap(Port(call.path, "in", link.in_key, call.nth))
+    draft.taps[Site("resid_post", index, stack)] = PortTap(Port(call.path, "out", link.out_key, call.nth))
+    steps = find_steps(trace, sums, link, within)
+    if steps is None:
+        reason = (
+            f"The output of {call.path} is not a sum of its input and of what its modules give, so what each sublayer "
+            "writes is not known."
+        )
+        draft.refuse(_WRITES, index, stack, reason)
+        _bare_attention(scope, index, stack, draft)
+        return Layer(index, call.path, call.nth, "unknown", ())
+    reader = _LayerReader(scope, link, steps, index, stack, draft)
+    return reader.read()
+
+
+_WRITES = (
+    "attn_write",
+    "attn_out",
+    "attn_in",
+    "mlp_write",
+    "mlp_out",
+    "mlp_in",
+    "resid_mid",
+    "mlp_act",
+    "mlp_pre",
+)
+
+
+def _bare_attention(scope: Scope, index: int, stack: str, draft: Draft) -> None:
+    """Attention sites of a layer whose stream could not be read."""
+    for found in scope.attention[:1]:
+        _attention_taps(found, index, stack, "", draft)
+
+
+def _attention_taps(found: FoundAttention, index: int, stack: str, prefix: str, draft: Draft) -> None:
+    for name in ("q", "k", "v", "scores", "pattern", "z"):
+        draft.taps[Site(prefix + name, index, stack)] = AttentionTap(found.call.path, found.nth, name)
+
+
+#: How the sites of each kind of sublayer begin.
+_SHORT: dict[str, str] = {"attention": "attn", "cross_attention": "cross", "mixer": "mixer", "mlp": "mlp"}
+
+
+@dataclass(eq=False)
+class _LayerReader:
+    """Turns the steps of one layer into its sublayers and the taps of their sites."""
+
+    scope: Scope
+    link: StreamCall
+    steps: list[Step]
+    index: int
+    stack: str
+    draft: Draft
+    mlp_reads: int | None = None
+    mlp_step: int = -1
+
+    def site(self, name: str) -> Site:
+        return Site(name, self.index, self.stack)
+
+    def read(self) -> Layer:
+        sums = self.scope.sums
+        states = {sums.root(self.link.in_version)}
+        for step in self.steps:
+            states |= {sums.root(step.state), sums.root(step.result), sums.root(step.summed)}
+        writers = [(v, c, n) for n, step in enumerate(self.steps) for v, c in step.writers]
+        all_writes = frozenset(v for v, _, _ in writers)
+        sublayers = []
+        for version, factor, n in writers:
+            stop = frozenset((all_writes - {version}) | {self.link.in_version} | states)
+            sublayers.append(self._sublayer(version, factor, n, stop, frozenset(states)))
+        form = self._form(sublayers, writers)
+        call = self.link.call
+        self._refuse_missing(sublayers)
+        return Layer(
+            self.index, call.path, call.nth, form, tuple(sublayers), self._stretches(sublayers, writers)
+        )
+
+    def _sublayer(
+        self, version: int, factor: Coefficient, n: int, stop: frozenset[int], states: frozenset[int]
+    ) -> Sublayer:
+        scope, trace = self.scope, self.scope.trace
+        giver = scope.giver(version)
+        raw, norm_after = version, None
+        while giver is not None and is_elementwise(trace, giver) and giver.inputs:
+            inner = next(
+                (v for _, v in giver.inputs if trace.nodes[v].shape == trace.nodes[version].shape), None
+            )
+            if inner is None or scope.sums.root(inner) in states:
+                break
+            norm_after = norm_after or giver.path
+            raw = scope.sums.root(inner)
+            giver = scope.giver(raw)
+        kind, found = kind_of(scope, raw, stop)
+        short = _SHORT[kind]
+        self._writes(f"{short}_out", raw, 1.0)
+        self._writes(f"{short}_write", version, factor)
+        path = giver.path if giver is not None else ""
+        if found is not None:
+            attention = self._attention(found, kind == "cross_attention", states)
+            return Sublayer(kind, found.call.path, factor, norm_after, attention=attention)  # type: ignore[arg-type]
+        if kind == "mixer":
+            self._mixer(giver)
+            return Sublayer(kind, path, factor, norm_after)  # type: ignore[arg-type]
+        mlp, reads, ports = read_mlp(scope, raw, giver)
+        self._mlp_taps(mlp, reads, ports, giver, states)
+        self.mlp_reads, self.mlp_step = reads if reads is not None else self._input_of(giver), n
+        return Sublayer(kind, path, factor, norm_after, mlp=mlp)  # type: ignore[arg-type]
+
+    def _stretches(
+        self, sublayers: list[Sublayer], writers: list[tuple[int, Coefficient, int]]
+    ) -> tuple[Stretch, ...]:
+        found = []
+        for n, step in enumerate(self.steps):
+            names = [
+                f"{_SHORT[s.kind]}_write" for s, (_, _, m) in zip(sublayers, writers, strict=True) if m == n
+            ]
+            norm = None if step.norm is None else step.norm.path
+            found.append(Stretch(step.carry, tuple(dict.fromkeys(names)), self._constant(step), norm))
+        return tuple(found)
+
+    def _constant(self, step: Step, of: int | None = None) -> Tensor | None:
+        """The sum of a step's constants, or of those that `of` was computed from."""
+        upstream = None if of is None else self.scope.trace.ancestors(of)
+        values = [
+            self.scope.trace.tensors[v].detach() * c
+            for v, c in step.constants
+            if upstream is None or v in upstream
+        ]
+        return sum(values[1:], values[0]) if values else None
+
+    def _input_of(self, giver: Call | None) -> int | None:
+        if giver is None:
+            return None
+        shape = self.scope.trace.nodes[self.link.in_version].shape
+        return next((v for _, v in giver.inputs if self.scope.trace.nodes[v].shape == shape), None)
+
+    def _port(self, version: int, factor: Coefficient = 1.0) -> PortTap | None:
+        """The output that hands a tensor over, if a module does."""
+        owner = self.scope.sums.owner(version, self.scope.within)
+        return None if owner is None else PortTap(Port(owner[0].path, "out", owner[1], owner[0].nth), factor)
+
+    def _writes(self, name: str, version: int, factor: Coefficient) -> None:
+        """Tap a writer; where two of a kind write, the site is their sum."""
+        tap, site = self._port(version, factor), self.site(name)
+        before = self.draft.taps.pop(site, None)
+        if tap is None or (before is None and site in self.draft.refusals):
+            self.draft.refuse(
+                [name], self.index, self.stack,
+                f"What is written in {self.link.call.path} is computed in the layer's own code, not given by a module.",
+            )  # fmt: skip
+        elif before is None:
+            self.draft.taps[site] = tap
+        elif name.endswith("_write"):
+            parts = before.parts if isinstance(before, SumTap) else (before,)
+            self.draft.taps[site] = SumTap((*(p for p in parts if isinstance(p, PortTap)), tap))
+        else:
+            kind = name.removesuffix("_out")
+            self.draft.refuse(
+                [name], self.index, self.stack,
+                f"Several {kind} sublayers write in {self.link.call.path}. Use {kind}_write, their sum.",
+            )  # fmt: skip
+
+    def _reads(self, name: str, version: int, consumers: list[Call], states: frozenset[int]) -> None:
+        sums_at = [s.summed for s in self.steps]
+        port = reader_port(self.scope, version, consumers, states, sums_at)
+        if port is None:
+            self.draft.refuse(
+                [name], self.index, self.stack, f"In {self.link.call.path} no single module reads it."
+            )
+            return
+        call, side, key = port
+        self.draft.taps.setdefault(self.site(name), PortTap(Port(call.path, side, key, call.nth)))  # type: ignore[arg-type]
+
+    def _attention(self, found: FoundAttention, cross: bool, states: frozenset[int]) -> object:
+        prefix = "cross_" if cross else ""
+        if self.site(prefix + "z") in self.draft.taps or self.site(prefix + "z") in self.draft.refusals:
+            for name in ("q", "k", "v", "scores", "pattern", "z", "head_out"):
+                self.draft.taps.pop(self.site(prefix + name), None)
+                self.draft.refuse(
+                    [prefix + name], self.index, self.stack, "The layer has several attentions."
+                )
+            return read_attention(self.scope, found, cross)
+        _attention_taps(found, self.index, self.stack, prefix, self.draft)
+        parts = read_attention(self.scope, found, cross)
+        queries = self.scope.linear_makers(found.fields["q"])
+        names = ("q",) if cross else ("q", "k", "v")
+        consumers = {c.index: c for n in names for c in self.scope.linear_makers(found.fields[n])}
+        read = {v for c in queries for _, v in c.inputs if self.scope.trace.nodes[v].floating}
+        site = "cross_in" if cross else "attn_in"
+        if len({self.scope.sums.root(v) for v in read}) == 1:
+            shared = [
+                c for c in consumers.values() if any(self.scope.sums.same(v, min(read)) for _, v in c.inputs)
+            ]
+            self._reads(site, min(read), shared, states)
+        else:
+            self.draft.refuse(
+                [site], self.index, self.stack, "The queries are not read from one tensor by one projection."
+            )
+        if parts.output is not None:
+            self.draft.taps[self.site(prefix + "head_out")] = HeadOutTap(
+                parts.output, parts.output_call, parts.heads
+            )
+        else:
+            self.draft.refuse(
+                [prefix + "head_out"], self.index, self.stack,
+                "The output projection does not read z itself (it is gated or normed on the way).",
+            )  # fmt: skip
+        return parts
+
+    def _mixer(self, giver: Call | None) -> None:
+        reads = self._input_of(giver)
+        if giver is not None and reads is not None:
+            key = next(k for k, v in giver.inputs if v == reads)
+            self.draft.taps.setdefault(self.site("mixer_in"), PortTap(Port(giver.path, "in", key, giver.nth)))
+
+    def _mlp_taps(
+        self,
+        mlp: object,
+        reads: int | None,
+        ports: dict[str, tuple[Call, str]],
+        giver: Call | None,
+        states: frozenset[int],
+    ) -> None:
+        experts = getattr(mlp, "experts", None)
+        for name in ("mlp_act", "mlp_pre"):
+            if name in ports:
+                call, key = ports[name]
+                self.draft.taps.setdefault(self.site(name), PortTap(Port(call.path, "in", key, call.nth)))
+            else:
+                why = (
+                    "The MLP is a mixture of experts: there is no one hidden layer. Use router and mlp_out."
+                    if experts
+                    else "The MLP has no single hidden layer between two weight matrices."
+                    if name == "mlp_act"
+                    else "The nonlinearity is not a module of its own. Use mlp_act."
+                )
+                self.draft.refuse([name], self.index, self.stack, why)
+        if "router" in ports:
+            call, keys = ports["router"]
+            weights_key, _, index_key = keys.partition(" ")
+            self.draft.taps[self.site("router")] = RouterTap(
+                call.path, call.nth, weights_key, index_key, int(experts or 0)
+            )
+        ups = [c for c in self.scope.within if c.path in getattr(mlp, "up", ())]
+        if reads is not None:
+            self._reads("mlp_in", reads, [c for c in ups if any(v == reads for _, v in c.inputs)], states)
+        elif giver is not None and (own := self._input_of(giver)) is not None:
+            key = next(k for k, v in giver.inputs if v == own)
+            self.draft.taps.setdefault(self.site("mlp_in"), PortTap(Port(giver.path, "in", key, giver.nth)))
+
+    def _form(self, sublayers: list[Sublayer], writers: list[tuple[int, Coefficient, int]]) -> Form:
+        if len(self.steps) > 1 or self.steps[0].norm is not None:
+            self._post_norm_mid(sublayers, writers)
+            return "post-norm"
+        if len(sublayers) < 2:
+            return "single"
+        mid = self._junction_before_mlp(sublayers, writers)
+        if mid is None:
+            turns = any(a.kind == "mlp" and b.kind != "mlp" for a, b in pairwise(sublayers))
+            how = (
+                "more than one attention and MLP take turns" if turns else "attention and MLP run in parallel"
+            )
+            self.draft.refuse(
+                ["resid_mid"], self.index, self.stack,
+                f"resid_mid does not exist in {type(self.link.call.module).__name__}: {how}. Use resid_pre or resid_post.",
+            )  # fmt: skip
+            return "sequential" if turns else "parallel"
+        return "sequential"
+
+    def _post_norm_mid(self, sublayers: list[Sublayer], writers: list[tuple[int, Coefficient, int]]) -> None:
+        """In a post-norm layer the stream between the sublayers is the output of the norm before the MLP."""
+        if self.mlp_step > 0 and (norm := self.steps[self.mlp_step - 1].norm) is not None:
+            key = next(
+                k for k, v in norm.outputs if self.scope.sums.same(v, self.steps[self.mlp_step - 1].result)
+            )
+            self.draft.taps[self.site("resid_mid")] = PortTap(Port(norm.path, "out", key, norm.nth))
+
+    def _junction_before_mlp(
+        self, sublayers: list[Sublayer], writers: list[tuple[int, Coefficient, int]]
+    ) -> SumTap | None:
+        """The sum that the MLP reads, if it is more than the layer's input."""
+        at = next((i for i, s in enumerate(sublayers) if s.kind == "mlp"), None)
+        if at is None or at == 0 or self.mlp_reads is None or any(s.kind != "mlp" for s in sublayers[at:]):
+            return None
+        trace, _sums, step = self.scope.trace, self.scope.sums, self.steps[0]
+        before = list(writers[:at])
+        upstream = trace.ancestors(self.mlp_reads, {self.link.in_version})
+        if not all(v in upstream for v, _, _ in before):
+            return None
+        taps = [self._port(v, c) for v, c, _ in before]
+        if None in taps:
+            return None
+        entry = PortTap(Port(self.link.call.path, "in", self.link.in_key, self.link.call.nth), step.carry)
+        mid = SumTap((entry, *(t for t in taps if t is not None)), self._constant(step, of=self.mlp_reads))
+        self.draft.taps[self.site("resid_mid")] = mid
+        return mid
+
+    def _refuse_missing(self, sublayers: list[Sublayer]) -> None:
+        kinds = {s.kind for s in sublayers}
+        what = ", ".join(sorted(kinds)) or "nothing"
+        for kind, prefix in (
+            ("attention", "attn"),
+            ("cross_attention", "cross"),
+            ("mixer", "mixer"),
+            ("mlp", "mlp"),
+        ):
+            if kind in kinds:
+                continue
+            names = [n for n in SITES if SITES[n].layered and _kind_of_site(n) == prefix]
+            self.draft.refuse(
+                names,
+                self.index,
+                self.stack,
+                f"Layer {self.index} has no {kind.replace('_', '-')}: it has {what}.",
+            )
+        if self.site("resid_mid") not in self.draft.taps:
+            self.draft.refuse(
+                ["resid_mid"], self.index, self.stack,
+                f"Layer {self.index} has {what}: nothing lies between attention and MLP.",
+            )  # fmt: skip
+        if self.site("router") not in self.draft.taps:
+            self.draft.refuse(
+                ["router"], self.index, self.stack, f"Layer {self.index} has no mixture of experts."
+            )
+
+
+def _kind_of_site(name: str) -> str:
+    if name.startswith(("cross_", "mixer_")):
+        return name.split("_")[0]
+    if name.startswith(("attn_", "head_")) or name in ("q", "k", "v", "z", "scores", "pattern"):
+        return "attn"
+    return "mlp" if name.startswith("mlp_") else ""

@@ -1,0 +1,384 @@
+"""A network: an opened model with its tokenizer, its anatomy and its certificate."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from cutaway.errors import BadAddress, NotFound, SiteUnavailable, nearest
+from cutaway.network import running
+from cutaway.network.anatomy import Anatomy, Port, PortTap, Tap
+from cutaway.network.certificate import Certificate
+from cutaway.network.edits import Edit
+from cutaway.network.identity import weights_hash
+from cutaway.network.inputs import Inputs, Pos
+from cutaway.network.probe import accepted, device_of, from_mapping
+from cutaway.network.run import Run
+from cutaway.network.sites import SITES, Site, SiteLike, expand_glob, is_glob, parse
+from cutaway.network.texts import InputLike, TokenVerbs
+from cutaway.network.transformerlens import TransformerLensVerbs
+from cutaway.network.views import anatomy_html, anatomy_tables
+
+if TYPE_CHECKING:
+    from cutaway.network.generate import Generation
+
+
+class Network(TokenVerbs, TransformerLensVerbs):
+    """A model that can be read and written at named sites. Made by `cutaway.open`."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        anatomy: Anatomy,
+        certificate: Certificate,
+        name: str,
+        example: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.anatomy = anatomy
+        self.certificate = certificate
+        self.name = name
+        self._example = example
+        self._standing: list[Edit] = []
+        self._accepts = accepted(model)
+        self._modules = dict(model.named_modules())
+
+    # what it is --------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of configuration and weights, the same on every machine."""
+        return weights_hash(self.model)
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs belong."""
+        return device_of(self.model)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights."""
+        return next((p.dtype for p in self.model.parameters() if p.is_floating_point()), torch.float32)
+
+    @property
+    def config(self) -> Any:
+        """The model's configuration, if it has one."""
+        return getattr(self.model, "config", None)
+
+    def _text_config(self) -> Any:
+        config = self.config
+        return getattr(config, "text_config", None) or config
+
+    @property
+    def n_layers(self) -> int:
+        """Layers of the main stack."""
+        stack = self.anatomy.stack()
+        return 0 if stack is None else len(stack.layers)
+
+    def heads(self, layer: int, stack: str = "") -> int | None:
+        """Attention heads of a layer; None where it has no attention."""
+        found = self.anatomy.stack(stack)
+        attention = found.layers[layer].attention() if found and 0 <= layer < len(found.layers) else None
+        return None if attention is None else attention.heads
+
+    @property
+    def n_heads(self) -> int | None:
+        """Heads per layer where all layers with attention agree, else None."""
+        counts = {h for i in range(self.n_layers) if (h := self.heads(i)) is not None}
+        return counts.pop() if len(counts) == 1 else None
+
+    @property
+    def d_model(self) -> int | None:
+        """Width of the main stream."""
+        stack = self.anatomy.stack()
+        return None if stack is None else stack.width
+
+    @property
+    def d_vocab(self) -> int | None:
+        """Number of output tokens."""
+        head = self.anatomy.head
+        weight = getattr(self._modules.get(head.unembed or ""), "weight", None) if head else None
+        size = getattr(self._text_config(), "vocab_size", None)
+        return int(weight.shape[0]) if torch.is_tensor(weight) and weight.ndim == 2 else size
+
+    @property
+    def n_ctx(self) -> int | None:
+        """Longest prompt, where the configuration names one."""
+        config = self._text_config()
+        for key in (
+            "max_position_embeddings",
+            "n_positions",
+            "n_ctx",
+            "max_seq_len",
+            "max_sequence_length",
+            "seq_length",
+        ):
+            size = getattr(config, key, None)
+            if isinstance(size, int) and size > 0:
+                return size
+        return None
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether a token's outputs do not depend on later tokens (as measured at opening)."""
+        return self.certificate.pads_right is True and self._causal
+
+    @cached_property
+    def _causal(self) -> bool:
+        return running.is_causal(self)
+
+    # sites -------------------------------------------------------------------------------------------------------
+
+    def sites(self) -> list[Site]:
+        """Every site that can be read and written here, in the order of computation."""
+        return [s for s in self.anatomy.sites() if str(s) not in self.certificate.refusals]
+
+    @cached_property
+    def _available(self) -> frozenset[Site]:
+        return frozenset(self.sites())
+
+    def layers_with(self, name: str, stack: str = "") -> list[int]:
+        """Layers at which a site exists.
+
+        >>> # net.layers_with("z") -> [0, 1, 2, ...]
+        """
+        return sorted(
+            s.layer for s in self._available if s.name == name and s.stack == stack and s.layer is not None
+        )
+
+    def has(self, site: SiteLike) -> bool:
+        """Whether a site exists here, at the given layer or, without one, at any."""
+        try:
+            return bool(self.resolve(site))
+        except (NotFound, SiteUnavailable, BadAddress):
+            return False
+
+    def refusal(self, site: SiteLike) -> str | None:
+        """Why a site is refused; None where it is there."""
+        try:
+            self.resolve(site)
+        except (NotFound, SiteUnavailable, BadAddress) as error:
+            return str(error)
+        return None
+
+    def resolve(self, spec: SiteLike, layers: Sequence[int] | None = None) -> list[Site]:
+        """The sites that a name stands for: one, or one per layer where no layer is named; globs give all that match.
+
+        Raises `NotFound`, `BadAddress` or `SiteUnavailable`, each saying what there is instead.
+        """
+        if is_glob(spec):
+            found = expand_glob(str(spec), self.sites())
+            if not found:
+                raise NotFound(f"No site matches {spec!r}.", f"Sites here: {', '.join(self._names())}.")
+            return found if layers is None else [s for s in found if s.layer in layers]
+        site = parse(spec, self._modules, [s.name for s in self.anatomy.stacks])
+        if site.module:
+            return [site]
+        self._check_rotary(spec, site)
+        if SITES[site.name].layered and site.layer is None:
+            chosen = self.layers_with(site.name, site.stack)
+            if layers is not None:
+                chosen = [i for i in chosen if i in {la % max(self._depth(site.stack), 1) for la in layers}]
+            if not chosen:
+                raise SiteUnavailable(*self._why(Site(site.name, 0, site.stack)))
+            return [Site(site.name, i, site.stack) for i in chosen]
+        if site.layer is not None:
+            site = self._in_range(site)
+        if site not in self._available:
+            raise SiteUnavailable(*self._why(site))
+        return [site]
+
+    def _check_rotary(self, spec: SiteLike, site: Site) -> None:
+        if not isinstance(spec, str) or not spec.endswith(("attn.hook_q", "attn.hook_k")):
+            return
+        stack = self.anatomy.stack()
+        attention = next((a for la in (stack.layers if stack else ()) if (a := la.attention())), None)
+        if attention is not None and attention.rotary:
+            raise SiteUnavailable(
+                f"{spec} means {site.name} before the rotary embedding, which is not a site here.",
+                f"Use {spec.replace('hook_', 'hook_rot_')} or {site.name}, after the rotary embedding.",
+            )
+
+    def _depth(self, stack: str) -> int:
+        found = self.anatomy.stack(stack)
+        return len(found.layers) if found else 0
+
+    def _in_range(self, site: Site) -> Site:
+        depth = self._depth(site.stack)
+        layer = site.layer or 0
+        if not -depth <= layer < depth:
+            raise BadAddress(
+                f"{site} asks for layer {layer}, but this network has {depth} layers.",
+                f"Use layers 0 to {depth - 1}." if depth else "Name modules by their dotted path.",
+            )
+        return Site(site.name, layer % depth, site.stack)
+
+    def _names(self) -> list[str]:
+        return list(dict.fromkeys((f"{s.stack}." if s.stack else "") + s.name for s in self.sites()))
+
+    def _why(self, site: Site) -> tuple[str, str]:
+        reason = self.certificate.refusals.get(str(site)) or self.certificate.refusals.get(
+            str(Site(site.name, None, site.stack))
+        )
+        here = self._names()
+        reason = (
+            f"{site} does not exist on this network." if reason is None else f"{site} is refused: {reason}"
+        )
+        offers = nearest(site.name, here, n=4) or here[:6]
+        return reason, f"Sites here: {', '.join(offers)}." if offers else "Name modules by their dotted path."
+
+    def tap(self, site: Site) -> Tap:
+        """Where a site lives in the module tree."""
+        if site.module:
+            path = site.name.removesuffix(":in")
+            side = "in" if site.name.endswith(":in") else "out"
+            return PortTap(Port(path, side, self._module_key(path, side)))
+        return self.anatomy.taps[site]
+
+    def _module_key(self, path: str, side: str) -> str:
+        """The argument or output of a module that a path means: the first tensor, as seen in one pass."""
+        return running.module_key(self, path, side)
+
+    # running -----------------------------------------------------------------------------------------------------
+
+    def run(
+        self,
+        inputs: InputLike,
+        keep: Sequence[SiteLike] | SiteLike = (),
+        edits: Sequence[Edit] | Edit = (),
+        *,
+        pos: Pos = None,
+        layers: Sequence[int] | range | None = None,
+        logits: bool | str | Pos = True,
+        grad: bool = False,
+        stop_at: SiteLike | None = None,
+    ) -> Run:
+        """Run the network once, keep the values of sites, and change them on the way.
+
+        inputs: text, texts, token ids, `Tokens`, or a mapping of the model's own arguments.
+        keep: sites by name, TransformerLens name, ("resid_post", 5), glob or module path; without a layer, all layers.
+        edits: interventions, applied in the order of computation and, at one site, in the order given.
+        pos, layers: keep only these (row-relative) positions and layers.
+        logits: True for all positions, "last" for each row's last token, positions, or False for none.
+        grad: keep the graph. stop_at: end the pass after this site.
+
+        Raises `NotFound`, `SiteUnavailable`, `BadAddress`, `BadInput`, `TooLong`, `OutOfMemory`.
+        """
+        options = running.Options(pos, None if layers is None else list(layers), logits, grad, stop_at)
+        wanted: list[Any] = [keep] if isinstance(keep, str | Site) or _is_pair(keep) else list(keep)
+        changes = [*edits] if isinstance(edits, Sequence) else [edits]
+        return running.run(self, self.prepare(inputs), wanted, [*self._standing, *changes], options)
+
+    def __call__(self, inputs: InputLike) -> Run:
+        """`run` with nothing kept and nothing changed."""
+        return self.run(inputs)
+
+    def prepare(self, inputs: InputLike) -> Inputs:
+        """Inputs as the model's keyword arguments.
+
+        Raises `BadInput` where rows of unequal length are given to a network whose padding was found not to be neutral.
+        """
+        if isinstance(inputs, Mapping):
+            return from_mapping(dict(inputs), self.device)
+        if torch.is_tensor(inputs) and inputs.is_floating_point():
+            name = getattr(self.model, "main_input_name", None) or next(iter(self._accepts), "x")
+            name = name if name in self._accepts else next(n for n in self._accepts if n != "self")
+            return Inputs({name: inputs.to(self.device)}, None, int(inputs.shape[0]))
+        return running.token_inputs(self, self.encode(inputs))
+
+    @contextmanager
+    def edit(self, *edits: Edit) -> Iterator[Network]:
+        """While active, every run and generation of this network carries these edits."""
+        for change in edits:
+            change.bind(self)
+        before = self._standing
+        self._standing = [*before, *edits]
+        try:
+            yield self
+        finally:
+            self._standing = before
+
+    def generate(
+        self,
+        inputs: InputLike,
+        max_new_tokens: int = 20,
+        *,
+        edits: Sequence[Edit] | Edit = (),
+        on: str = "all",
+        **options: Any,
+    ) -> Generation:
+        """Continue prompts under edits; see `cutaway.network.generate.generate`."""
+        from cutaway.network.generate import generate
+
+        changes = [*edits] if isinstance(edits, Sequence) else [edits]
+        return generate(self, inputs, max_new_tokens, [*self._standing, *changes], on, options)
+
+    def randomized(self, seed: int = 0) -> Network:
+        """The same architecture with freshly drawn weights: the control on which a mechanism must not be found.
+
+        Matrices are drawn anew from a normal distribution with the old one's spread; vectors (norms, biases) are permuted.
+        """
+        model = copy.deepcopy(self.model)
+        generator = torch.Generator().manual_seed(seed)
+        done: set[int] = set()
+        with torch.no_grad():
+            for tensor in model.parameters():
+                if id(tensor) in done or not tensor.is_floating_point() or tensor.numel() < 2:
+                    continue
+                done.add(id(tensor))
+                if tensor.ndim < 2:
+                    tensor.copy_(
+                        tensor[torch.randperm(tensor.numel(), generator=generator).to(tensor.device)]
+                    )
+                else:
+                    drawn = torch.randn(tensor.shape, generator=generator)
+                    tensor.copy_(
+                        (drawn * tensor.float().std().cpu() + tensor.float().mean().cpu()).to(tensor)
+                    )
+        return Network(
+            model,
+            self.tokenizer,
+            self.anatomy,
+            self.certificate,
+            f"{self.name} (random weights, seed {seed})",
+            self._example,
+        )
+
+    def close(self) -> None:
+        """Nothing of Cutaway is left on the model after a run; this only drops standing edits."""
+        self._standing = []
+
+    def __enter__(self) -> Network:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return (
+            f"Network({self.name!r}: {type(self.model).__name__}, {self.n_layers} layers, width {self.d_model}, "
+            f"{self.n_heads} heads, {len(self._names())} kinds of site)"
+        )
+
+    def __rich__(self) -> object:
+        return anatomy_tables(self)
+
+    def _repr_html_(self) -> str:
+        return anatomy_html(self)
+
+
+def _is_pair(value: object) -> bool:
+    return (
+        isinstance(value, tuple)
+        and len(value) == 2
+        and isinstance(value[0], str)
+        and isinstance(value[1], int)
+    )

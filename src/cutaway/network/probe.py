@@ -1,0 +1,131 @@
+"""A short input on which a network is observed at opening: enough to run it once, made from its configuration alone."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import nn
+
+from cutaway.errors import BadInput
+from cutaway.network.inputs import Inputs, Tokens, pack
+
+#: Rows and columns of the probe. Odd lengths keep positions, heads and widths from being taken for one another.
+ROWS, COLUMNS, OTHER_COLUMNS = 2, 7, 5
+
+
+def accepted(model: nn.Module) -> frozenset[str]:
+    """Names of the arguments that the model's forward takes."""
+    get = getattr(model, "get_base_model", None)
+    target: Any = get() if callable(get) else model
+    return frozenset(inspect.signature(type(target).forward).parameters)
+
+
+def vocabulary(model: nn.Module) -> int | None:
+    """Number of token ids that the model can be given, from its configuration."""
+    config = getattr(model, "config", None)
+    for part in (config, getattr(config, "text_config", None), getattr(config, "decoder", None)):
+        size = getattr(part, "vocab_size", None)
+        if isinstance(size, int) and size > 0:
+            return size
+    return None
+
+
+def special_ids(model: nn.Module) -> set[int]:
+    """Token ids with a meaning of their own (padding, image placeholders), which a probe had better not contain."""
+    config = getattr(model, "config", None)
+    parts = [config, getattr(config, "text_config", None)]
+    found: set[int] = set()
+    for part in parts:
+        for name, value in vars(part).items() if part is not None else ():
+            if (
+                name.endswith(("token_id", "token_index", "_id"))
+                and isinstance(value, int)
+                and not isinstance(value, bool)
+            ):
+                found.add(value)
+    return found
+
+
+def random_rows(model: nn.Module, columns: int, seed: int, rows: int = ROWS) -> list[list[int]]:
+    """Random token ids, special ones left out."""
+    size = vocabulary(model)
+    if size is None:
+        raise BadInput(
+            "The model's configuration names no vocabulary.",
+            "Give example inputs: open(model, example={...}).",
+        )
+    generator = torch.Generator().manual_seed(seed)
+    avoid = special_ids(model)
+    allowed = torch.tensor([i for i in range(min(size, 5000)) if i not in avoid] or [0])
+    picked = allowed[torch.randint(len(allowed), (rows, columns), generator=generator)]
+    return picked.tolist()
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """The device that a model's inputs belong on."""
+    hf = getattr(model, "device", None)
+    if isinstance(hf, torch.device) and hf.type != "meta":
+        return hf
+    first = next((p for p in model.parameters() if p.device.type != "meta"), None)
+    return torch.device("cpu") if first is None else first.device
+
+
+def probe_inputs(model: nn.Module, seed: int = 0, example: dict[str, Any] | None = None) -> Inputs:
+    """One short batch for the model: tokens, pixels or both, as its forward asks for them.
+
+    Raises `BadInput` when the model's arguments are not of a known kind and no example was given.
+    """
+    device = device_of(model)
+    if example is not None:
+        return from_mapping(example, device)
+    names = accepted(model)
+    config = getattr(model, "config", None)
+    kwargs: dict[str, Any] = {}
+    tokens: Tokens | None = None
+    if "input_ids" in names and vocabulary(model) is not None:
+        tokens = pack(random_rows(model, COLUMNS, seed))
+        kwargs["input_ids"] = tokens.ids.to(device)
+    elif "pixel_values" not in names:
+        raise BadInput(
+            f"It is not known what to give to {type(model).__name__} to look at it once.",
+            "Pass an example: cutaway.open(model, example={'x': tensor}).",
+        )
+    needs_pixels = "pixel_values" in names and (
+        tokens is None or type(model).__name__ in ("CLIPModel", "SiglipModel")
+    )
+    if needs_pixels:
+        kwargs["pixel_values"] = _pixels(model, config, seed).to(device)
+    if getattr(config, "is_encoder_decoder", False) and "decoder_input_ids" in names:
+        decoder = pack(random_rows(model, OTHER_COLUMNS, seed + 1))
+        kwargs["decoder_input_ids"] = decoder.ids.to(device)
+        tokens = decoder
+    if "use_cache" in names:
+        kwargs["use_cache"] = False
+    return Inputs(kwargs, tokens, ROWS)
+
+
+def _pixels(model: nn.Module, config: Any, seed: int) -> torch.Tensor:
+    vision = getattr(config, "vision_config", None) or config
+    size = getattr(vision, "image_size", 32)
+    height, width = (size, size) if isinstance(size, int) else (size[0], size[1])
+    channels = getattr(vision, "num_channels", 3)
+    generator = torch.Generator().manual_seed(seed)
+    dtype = next(model.parameters()).dtype
+    return torch.randn(ROWS, channels, height, width, generator=generator).to(dtype)
+
+
+def from_mapping(example: dict[str, Any], device: torch.device) -> Inputs:
+    """Keyword arguments given by the user, with their batch size and, if they hold token ids, their token rows."""
+    kwargs = {k: v.to(device) if torch.is_tensor(v) else v for k, v in example.items()}
+    tensors = [v for v in kwargs.values() if torch.is_tensor(v) and v.ndim > 0]
+    if not tensors:
+        raise BadInput("The inputs hold no tensor.", "Give at least input_ids or pixel_values.")
+    ids = kwargs.get("decoder_input_ids", kwargs.get("input_ids"))
+    tokens = None
+    if torch.is_tensor(ids) and ids.ndim == 2:
+        mask = kwargs.get("decoder_attention_mask" if "decoder_input_ids" in kwargs else "attention_mask")
+        mask = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
+        tokens = Tokens(ids.cpu(), mask.cpu())
+    return Inputs(kwargs, tokens, int(tensors[0].shape[0]))

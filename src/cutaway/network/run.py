@@ -1,0 +1,125 @@
+"""The result of one run: logits, tokens and the sites that were kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from cutaway.errors import NotFinite, NotFound, nearest
+from cutaway.network.inputs import Tokens
+from cutaway.network.sites import Site, SiteLike, parse
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What one forward pass gave.
+
+    logits: [b p v], [b k v] at the positions that were asked for, or None; for a model without an output head, None.
+    kept: the values of the sites that were asked for, as the rest of the network saw them (after edits).
+    """
+
+    logits: Tensor | None
+    tokens: Tokens | None
+    kept: dict[Site, Tensor] = field(repr=False)
+    output: object = field(default=None, repr=False)
+
+    def _site(self, key: object) -> Site:
+        if isinstance(key, tuple) and len(key) == 3 and isinstance(key[0], str):
+            key = (f"{key[0]}.{key[1]}", key[2])
+        paths = {s.name.removesuffix(":in") for s in self.kept if s.module}
+        stacks = ("", *{s.stack for s in self.kept})
+        return parse(key, paths, stacks)  # type: ignore[arg-type]
+
+    def __getitem__(self, key: SiteLike) -> Tensor:
+        site = self._site(key)
+        if site in self.kept:
+            return self.kept[site]
+        if site.name == "logits" and self.logits is not None:
+            return self.logits
+        offers = nearest(str(site), [str(s) for s in self.kept], n=5)
+        held = f"Nearest kept: {', '.join(offers)}." if offers else "Nothing like it was kept."
+        raise NotFound(
+            f"{site} was not kept in this run.", f'{held} Ask for it: net.run(..., keep=["{site}"]).'
+        )
+
+    def __contains__(self, key: object) -> bool:
+        try:
+            return self._site(key) in self.kept
+        except NotFound:
+            return False
+
+    @property
+    def sites(self) -> list[Site]:
+        """The kept sites in the order of computation."""
+        return sorted(self.kept, key=lambda s: (s.stack, s.rank))
+
+    def stack(self, name: str) -> Tensor:
+        """One site over all kept layers: [layers b ...].
+
+        Raises `NotFound` when no layer of it was kept.
+        """
+        found = [s for s in self.sites if s.name == name or str(s).rpartition(".")[0] == name]
+        if not found:
+            raise NotFound(
+                f"No layer of {name} was kept in this run.", f'Ask for it: net.run(..., keep=["{name}"]).'
+            )
+        return torch.stack([self.kept[s] for s in found])
+
+    def nonfinite(self) -> Site | None:
+        """The first kept site that holds NaN or infinity (masked scores are minus infinity by design and do not count)."""
+        for site in self.sites:
+            if not site.name.endswith("scores") and not bool(torch.isfinite(self.kept[site]).all()):
+                return site
+        return None
+
+    def check_finite(self) -> Run:
+        """This run, unless a kept site or the logits hold NaN or infinity: then `NotFinite` names the first place."""
+        site = self.nonfinite()
+        if site is not None:
+            bad = (~torch.isfinite(self.kept[site])).nonzero()[0].tolist()
+            raise NotFinite(
+                f"{site} holds NaN or infinity, first at index {bad}.",
+                "Run in float32, or look at the layer before.",
+            )
+        if self.logits is not None and not bool(torch.isfinite(self.logits).all()):
+            raise NotFinite(
+                "The logits hold NaN or infinity.", 'Keep "resid_post" to see in which layer it begins.'
+            )
+        return self
+
+    def _table(self) -> list[tuple[str, str, str]]:
+        rows = [
+            (str(s), " ".join(map(str, t.shape)), str(t.dtype).removeprefix("torch."))
+            for s in self.sites
+            for t in [self.kept[s]]
+        ]
+        if self.logits is not None:
+            rows.append(
+                (
+                    "logits",
+                    " ".join(map(str, self.logits.shape)),
+                    str(self.logits.dtype).removeprefix("torch."),
+                )
+            )
+        return rows
+
+    def __repr__(self) -> str:
+        kept = ", ".join(str(s) for s in self.sites[:6]) + (", ..." if len(self.kept) > 6 else "")
+        shape = None if self.logits is None else tuple(self.logits.shape)
+        return f"Run(logits={shape}, tokens={None if self.tokens is None else tuple(self.tokens.ids.shape)}, kept=[{kept}])"
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        head = ""
+        if self.tokens is not None:
+            pieces = "".join(
+                f"<span style='border:1px solid #ccd;border-radius:3px;padding:0 3px;margin:1px'>{escape(t)}</span>"
+                for t in self.tokens.strings(0)
+            )
+            more = "" if self.tokens.n == 1 else f" <i>and {self.tokens.n - 1} more rows</i>"
+            head = f"<div style='line-height:1.9'>{pieces}{more}</div>"
+        rows = "".join(f"<tr><td>{escape(n)}</td><td>{s}</td><td>{d}</td></tr>" for n, s, d in self._table())
+        return f"{head}<table><tr><th>site</th><th>shape</th><th>dtype</th></tr>{rows}</table>"

@@ -1,0 +1,280 @@
+"""Run a network once: from inputs, sites and edits to a `Run`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from cutaway.errors import BadInput, CutawayError, OutOfMemory
+from cutaway.network.anatomy import Anatomy, PortTap
+from cutaway.network.edits import Edit
+from cutaway.network.inputs import Inputs, Pos, Tokens, token_kwargs
+from cutaway.network.run import Run
+from cutaway.network.session import Session, SiteWork
+from cutaway.network.sites import Site, SiteLike
+from cutaway.network.trace import tensor_leaves
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cutaway.network.network import Network
+
+
+@dataclass(frozen=True, eq=False)
+class Options:
+    """What of a run is kept, and how it is done."""
+
+    pos: Pos = None
+    layers: list[int] | None = None
+    logits: bool | str | Pos = True
+    grad: bool = False
+    stop_at: SiteLike | None = None
+
+
+def token_inputs(net: Network, tokens: Tokens) -> Inputs:
+    """Token rows as keyword arguments.
+
+    Raises `BadInput` where the rows are padded on a side on which padding was found not to be neutral.
+    """
+    if tokens.padded:
+        left = bool((tokens.first > 0).any())
+        if (net.certificate.pads_left if left else net.certificate.pads_right) is False:
+            raise BadInput(
+                f"Prompts of unequal length need padding, and {'left' if left else 'right'} padding changes this network's "
+                "numbers.",
+                "Run prompts of one length at a time.",
+            )
+    kwargs = token_kwargs(tokens, net._accepts, net.device)
+    if "decoder_input_ids" in net._accepts and getattr(net.config, "is_encoder_decoder", False):
+        start = getattr(net.config, "decoder_start_token_id", None)
+        start = start if start is not None else getattr(net.config, "bos_token_id", 0) or 0
+        kwargs["decoder_input_ids"] = torch.full((tokens.n, 1), int(start), device=net.device)
+    return Inputs(kwargs, tokens, tokens.n)
+
+
+def tokens_by_stack(net: Network, inputs: Inputs) -> dict[str, Tokens | None]:
+    """The token rows that positions refer to, for each stack."""
+    found: dict[str, Tokens | None] = {"": inputs.tokens}
+    decoder = inputs.kwargs.get("decoder_input_ids")
+    if torch.is_tensor(decoder):
+        encoder = inputs.kwargs.get("input_ids")
+        mask = inputs.kwargs.get("attention_mask")
+        found[""] = Tokens(decoder.cpu(), torch.ones_like(decoder, dtype=torch.bool).cpu())
+        if torch.is_tensor(encoder):
+            whole = torch.ones_like(encoder, dtype=torch.bool) if mask is None else mask.bool()
+            found["encoder"] = Tokens(encoder.cpu(), whole.cpu())
+    for stack in net.anatomy.stacks:
+        found.setdefault(stack.name, None if stack.name else inputs.tokens)
+    return found
+
+
+def plan_work(
+    net: Network, keep: Sequence[SiteLike], edits: Sequence[Edit], options: Options
+) -> list[SiteWork]:
+    """What is to be done at each site: bind the edits, resolve the names of what is to be kept."""
+    work: dict[Site, SiteWork] = {}
+
+    def at(site: Site) -> SiteWork:
+        if site not in work:
+            work[site] = SiteWork(site, net.tap(site))
+        return work[site]
+
+    for edit in edits:
+        for site, function in edit.bind(net):
+            at(site).edits.append(function)
+    for spec in keep:
+        for site in net.resolve(spec, options.layers):
+            if site.name == "logits":
+                continue
+            item = at(site)
+            item.keep, item.pos = True, options.pos
+    return list(work.values())
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """While active every module is in evaluation mode; each one's own mode is as before afterwards."""
+    training = [m for m in model.modules() if m.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@contextmanager
+def memory_errors(inputs: Inputs) -> Iterator[None]:
+    """Turn a device's out-of-memory error into one that says how much was needed and what to lower."""
+    try:
+        yield
+    except CutawayError:
+        raise
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        text = str(error)
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "memory" not in text.lower():
+            raise
+        found = re.search(r"(?:allocate|Tried to allocate)\s+([\d.,]+\s*\w*)", text)
+        needed = f"{found.group(1)} more" if found else "more than there is"
+        raise OutOfMemory(
+            f"The device ran out of memory: {needed} was needed for {inputs.batch} rows.",
+            "Run fewer rows at a time, keep fewer sites or positions (pos=...), or read fewer logits (logits='last').",
+        ) from error
+
+
+def run(
+    net: Network, inputs: Inputs, keep: Sequence[SiteLike], edits: Sequence[Edit], options: Options
+) -> Run:
+    """Run once; see `Network.run`."""
+    work = plan_work(net, keep, edits, options)
+    stop = _stop_site(net, work, options)
+    if stop is not None and all(w.site != stop for w in work):
+        work.append(SiteWork(stop, net.tap(stop)))
+    kwargs, columns, kept_columns = _arguments(net, inputs, options)
+    with (
+        memory_errors(inputs),
+        evaluating(net.model),
+        torch.enable_grad() if options.grad else torch.no_grad(),
+    ):
+        session: Any = nullcontext()
+        if work:
+            session = Session(
+                net.model, net.anatomy, work, tokens_by_stack(net, inputs), inputs.batch, options.grad, stop
+            )
+        output: Any = None
+        with session:
+            output = net.model(**kwargs)
+    kept = session.kept if work else {}
+    logits = None if output is None else _logits(net, output, options, columns, kept_columns)
+    return Run(logits, inputs.tokens, dict(kept), output if net.anatomy.head is None else None)
+
+
+def _stop_site(net: Network, work: list[SiteWork], options: Options) -> Site | None:
+    """Where the pass may end: at the site asked for, or, without logits, after the last site that is kept."""
+    if options.stop_at is not None:
+        return net.resolve(options.stop_at)[-1]
+    if options.logits is not False:
+        return None
+    kept = [w.site for w in work if w.keep]
+    if not kept or any(s.module or s.stack or s.layer is None for s in kept) or len(net.anatomy.stacks) > 1:
+        return None
+    last = max(kept, key=lambda s: s.rank)
+    return None if any(w.edits for w in work if w.site == last) else last
+
+
+def _arguments(
+    net: Network, inputs: Inputs, options: Options
+) -> tuple[dict[str, Any], Tensor | None, Tensor | None]:
+    """The model's arguments; the columns [b k] whose logits are wanted; and those [c] that the model is asked for."""
+    kwargs = dict(inputs.kwargs)
+    if "use_cache" in net._accepts and "past_key_values" not in kwargs:
+        kwargs.setdefault("use_cache", False)
+    if options.logits is True:
+        return kwargs, None, None
+    if options.logits is False:
+        if "logits_to_keep" in net._accepts and net.d_vocab:
+            kwargs.setdefault("logits_to_keep", 1)
+        return kwargs, None, None
+    if inputs.tokens is None:
+        raise BadInput(
+            "Positions of logits were asked for, but these inputs hold no tokens.", "Use logits=True."
+        )
+    pos = -1 if options.logits == "last" else options.logits
+    if isinstance(pos, str):
+        raise BadInput(f"logits={pos!r} is not known.", 'Use True, False, "last" or positions.')
+    columns = inputs.tokens.columns(pos)
+    if "logits_to_keep" not in net._accepts or getattr(net.config, "is_encoder_decoder", False):
+        return kwargs, columns, None
+    asked = columns.unique()
+    kwargs["logits_to_keep"] = asked.to(net.device)
+    return kwargs, columns, asked
+
+
+def _logits(
+    net: Network, output: Any, options: Options, columns: Tensor | None, asked: Tensor | None
+) -> Tensor | None:
+    key = logits_key(net.anatomy)
+    if options.logits is False:
+        return None
+    logits = find_item(output, key or "logits")
+    if logits is None or columns is None:
+        return logits
+    where = torch.searchsorted(asked, columns) if asked is not None else columns
+    where = where.to(logits.device)
+    return logits.gather(1, where[..., None].expand(-1, -1, logits.shape[-1]))
+
+
+def find_item(output: Any, key: str) -> Tensor | None:
+    """The tensor at a key of a model\'s output, or the output itself if it is a tensor."""
+    if torch.is_tensor(output):
+        return output
+    for name, tensor in tensor_leaves(output):
+        if name == key:
+            return tensor
+    return None
+
+
+def logits_key(anatomy: Anatomy) -> str | None:
+    """The key of the logits in the model's output, if it has any."""
+    tap = anatomy.taps.get(Site("logits"))
+    return tap.port.key if isinstance(tap, PortTap) else None
+
+
+def module_key(net: Network, path: str, side: str) -> str:
+    """The key of the first tensor that a module takes or gives, found by one pass on the probe input."""
+    from cutaway.network.probe import probe_inputs
+
+    if side == "out" and getattr(net, "_module_keys", None) is None:
+        net._module_keys = {}  # type: ignore[attr-defined]
+    cache: dict[tuple[str, str], str] = net.__dict__.setdefault("_module_keys", {})
+    if (path, side) in cache:
+        return cache[(path, side)]
+    example = None if net._example is None else dict(net._example)
+    inputs = probe_inputs(net.model, example=example)
+    found: list[str] = []
+
+    def before(module: nn.Module, args: Any, kwargs: Any) -> None:
+        found.extend(k for k, t in [*tensor_leaves(args), *tensor_leaves(kwargs)] if t.is_floating_point())
+
+    def after(module: nn.Module, args: Any, output: Any) -> None:
+        found.extend(k for k, _ in tensor_leaves(output))
+
+    module = net._modules[path]
+    handle = (
+        module.register_forward_pre_hook(before, with_kwargs=True)
+        if side == "in"
+        else module.register_forward_hook(after)
+    )
+    try:
+        with torch.no_grad(), evaluating(net.model):
+            net.model(**inputs.kwargs)
+    finally:
+        handle.remove()
+    if not found:
+        raise BadInput(f"The module {path} was not run, or handles no tensor.", "Name another module.")
+    cache[(path, side)] = found[0]
+    return found[0]
+
+
+def is_causal(net: Network) -> bool:
+    """Change a prompt's last token: do the outputs at the tokens before it stay as they were?"""
+    from cutaway.network.probe import COLUMNS, random_rows
+
+    try:
+        rows = random_rows(net.model, COLUMNS, seed=5)
+    except CutawayError:
+        return False
+    other = [[*r[:-1], rows[1 - i][-1] if rows[1 - i][-1] != r[-1] else r[0]] for i, r in enumerate(rows)]
+    last = Site("resid_post", net.n_layers - 1)
+    if net.n_layers == 0:
+        return False
+    pairs = [net.run(r, keep=[last], logits=False)[last][:, :-1] for r in (rows, other)]
+    scale = float(pairs[0].abs().max())
+    return bool((pairs[0] - pairs[1]).abs().max() <= 1e-4 * max(scale, 1e-12))

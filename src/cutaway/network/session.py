@@ -1,0 +1,392 @@
+"""One run under observation: hooks that read and replace tensors at ports, in the order of computation.
+
+All state of a run lives here and is given up when the `with` block ends, whatever happened inside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cutaway.network.anatomy import (
+    Anatomy,
+    Attention,
+    AttentionTap,
+    FunctionTaps,
+    HeadOutTap,
+    Port,
+    PortTap,
+    RouterTap,
+    SumTap,
+    Tap,
+)  # fmt: skip
+from cutaway.network.attention import FunctionTap, configurations, scoped, watching
+from cutaway.network.edits import EditFunction, Here, Phase
+from cutaway.network.exchange import Arguments, Exchange
+from cutaway.network.heads import head_outputs
+from cutaway.network.inputs import Pos, Tokens
+from cutaway.network.linear import is_one, like
+from cutaway.network.sites import Site
+
+
+class _Stop(Exception):
+    """Ends a forward pass once everything that was asked for has been seen."""
+
+
+@dataclass(eq=False)
+class SiteWork:
+    """What is to be done at one site: keep its value (at some positions), and change it."""
+
+    site: Site
+    tap: Tap
+    keep: bool = False
+    pos: Pos = None
+    edits: list[EditFunction] = field(default_factory=list)
+
+
+Handler = Callable[[Exchange], None]
+
+
+@dataclass(eq=False)
+class Session:
+    """The hooks of one run. Use as a context manager; `kept` holds what was asked for."""
+
+    model: nn.Module
+    anatomy: Anatomy
+    work: Sequence[SiteWork]
+    tokens: Mapping[str, Tokens | None]
+    batch: int
+    grad: bool = False
+    stop_after: Site | None = None
+    phase: Phase = "all"
+    prompt_columns: int | None = None
+    kept: dict[Site, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._handlers: dict[tuple[str, str], list[tuple[int, tuple[int, int, int], Handler]]] = {}
+        self._observers: dict[str, _ModuleObserver] = {}
+        self._scratch: dict[Port, Tensor] = {}
+        self._calls: dict[tuple[str, str], int] = {}
+        self._stack = ExitStack()
+        self._seen = 0
+        self._length = 0
+        self.depth = 0
+        self.busy = False
+        for item in sorted(self.work, key=lambda w: w.site.rank):
+            self._plan(item)
+
+    # planning ----------------------------------------------------------------------------------------------------
+
+    def _plan(self, item: SiteWork) -> None:
+        tap, rank = item.tap, item.site.rank
+        if isinstance(tap, PortTap):
+            self._on(tap.port, rank, lambda x: self._at_port(x, item, tap))
+        elif isinstance(tap, AttentionTap):
+            observer = self._observers.setdefault(tap.path, _ModuleObserver(self))
+            observer.fields.setdefault((tap.call, tap.field), []).append(item)
+        elif isinstance(tap, SumTap):
+            for part in tap.parts[:-1]:
+                self._on(part.port, rank, lambda x, part=part: self._remember(x, part.port))
+            self._on(tap.parts[-1].port, rank, lambda x: self._at_sum(x, item, tap))
+        elif isinstance(tap, HeadOutTap):
+            entry = Port(tap.projection, "in", "0", tap.call)
+            self._on(entry, rank, lambda x: self._remember(x, entry))
+            self._on(
+                Port(tap.projection, "out", "", tap.call), rank, lambda x: self._at_heads(x, item, tap, entry)
+            )
+        else:
+            self._on(
+                Port(tap.path, "out", tap.weights_key, tap.call),
+                rank,
+                lambda x: self._at_router(x, item, tap),
+            )
+
+    def _on(self, port: Port, rank: tuple[int, int], handler: Handler) -> None:
+        rows = self._handlers.setdefault((port.path, port.side), [])
+        rows.append((port.call, (*rank, len(rows)), handler))
+
+    # hooks -------------------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Session:
+        try:
+            modules = dict(self.model.named_modules())
+            self._stack.callback(self.model.register_forward_pre_hook(self._begin, with_kwargs=True).remove)
+            self._stack.callback(self.model.register_forward_hook(self._end, always_call=True).remove)
+            for (path, side), rows in self._handlers.items():
+                rows.sort(key=lambda r: r[1])
+                module = modules[path]
+                if side == "in":
+                    handle = module.register_forward_pre_hook(self._pre_hook(path, rows), with_kwargs=True)
+                else:
+                    handle = module.register_forward_hook(self._post_hook(path, rows))
+                self._stack.callback(handle.remove)
+            self._enter_attention(modules)
+            return self
+        except BaseException:
+            self._stack.close()
+            raise
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        self._stack.close()
+        self._scratch.clear()
+        return isinstance(error, _Stop)
+
+    def _enter_attention(self, modules: Mapping[str, nn.Module]) -> None:
+        if not self._observers:
+            return
+        written_out: dict[str, tuple[FunctionTaps, int]] = {}
+        for attention in self._attentions():
+            if attention.functions is not None:
+                written_out[attention.path] = (attention.functions, attention.heads)
+        registered = {modules[p]: o for p, o in self._observers.items() if p not in written_out}
+        for path, observer in self._observers.items():
+            if path in written_out:
+                taps, heads = written_out[path]
+                self._stack.enter_context(
+                    watching(modules[path], lambda o=observer, t=taps, h=heads: _watched(o, t, h))
+                )
+        if registered:
+            eager = any(o.wants & {"scores", "pattern"} for o in self._observers.values())
+            self._stack.enter_context(scoped(configurations(self.model), dict(registered), eager))
+
+    def _attentions(self) -> list[Attention]:
+        return [
+            s.attention for st in self.anatomy.stacks for la in st.layers for s in la.sublayers if s.attention
+        ]
+
+    def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """A forward pass of the whole model starts: calls are counted anew, and the window moves on.
+
+        A pass within a pass (an edit that runs the model itself) is not ours: hooks act at depth one only.
+        """
+        self.depth += 1
+        if self.depth > 1:
+            return
+        self._calls.clear()
+        for observer in self._observers.values():
+            observer.count = -1
+        self._seen += self._length
+        ids = kwargs.get("decoder_input_ids", kwargs.get("input_ids", args[0] if args else None))
+        self._length = int(ids.shape[1]) if isinstance(ids, Tensor) and ids.ndim == 2 else 0
+
+    def _end(self, module: nn.Module, args: Any, output: Any) -> None:
+        self.depth -= 1
+
+    def _next(self, path: str, side: str) -> int:
+        n = self._calls.get((path, side), 0)
+        self._calls[(path, side)] = n + 1
+        return n
+
+    def _pre_hook(self, path: str, rows: list[Any]) -> Callable[..., Any]:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            if self.depth != 1:
+                return None
+            nth = self._next(path, "in")
+            exchange = Arguments((args, kwargs))
+            self._work(exchange, rows, nth)
+            return exchange.value if exchange.changed else None
+
+        return hook
+
+    def _post_hook(self, path: str, rows: list[Any]) -> Callable[..., Any]:
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+            if self.depth != (0 if module is self.model else 1):
+                return None
+            nth = self._next(path, "out")
+            exchange = Exchange(output)
+            self._work(exchange, rows, nth)
+            return exchange.value if exchange.changed else None
+
+        return hook
+
+    def _work(self, exchange: Exchange, rows: list[Any], nth: int) -> None:
+        """Run the handlers of one call; what they compute is not part of an attention that is being watched."""
+        before, self.busy = self.busy, True
+        try:
+            for call, _, handler in rows:
+                if call == nth:
+                    handler(exchange)
+        finally:
+            self.busy = before
+
+    # taps --------------------------------------------------------------------------------------------------------
+
+    def _at_port(self, exchange: Exchange, item: SiteWork, tap: PortTap) -> None:
+        raw = exchange.get(tap.port.key)
+        factor = like(tap.factor, raw)
+        shaped = self._shaped(raw, item.site)
+        if is_one(tap.factor) and shaped is raw:
+            new = self.apply(item, raw)
+            if new is not raw:
+                exchange.set(tap.port.key, new)
+            return
+        value = shaped if is_one(tap.factor) else shaped * factor
+        new, value = self._derived(item, value)
+        if new is not value:
+            back = new if is_one(tap.factor) else shaped + (new - value) / factor
+            exchange.set(tap.port.key, back.reshape(raw.shape) if back.numel() == raw.numel() else back)
+
+    def _shaped(self, raw: Tensor, site: Site) -> Tensor:
+        """Bring a port's tensor to [b p ...]: unflatten rows, add the batch axis where it was left to broadcasting."""
+        rank = len(site.axes)
+        if not rank or site.name == "logits" or raw.ndim == rank == 3 and raw.shape[0] == self.batch:
+            return raw
+        if (
+            raw.ndim == rank - 1
+            and raw.shape[0] % self.batch == 0
+            and raw.shape[0] >= self.batch
+            and site.name != "pos_embed"
+        ):
+            return raw.unflatten(0, (self.batch, -1))
+        if raw.ndim == rank - 1:
+            raw = raw[None]
+        if raw.ndim == rank and raw.shape[0] == 1 and self.batch > 1:
+            return raw.expand(self.batch, *raw.shape[1:])
+        return raw
+
+    def _remember(self, exchange: Exchange, port: Port) -> None:
+        self._scratch[port] = exchange.get(port.key)
+
+    def _at_sum(self, exchange: Exchange, item: SiteWork, tap: SumTap) -> None:
+        carrier = tap.parts[-1]
+        raw = exchange.get(carrier.port.key)
+        total: Tensor | None = None if tap.constant is None else tap.constant.to(raw)
+        for part in tap.parts:
+            piece = raw if part is carrier else self._scratch[part.port]
+            piece = self._shaped(piece, item.site)
+            if not is_one(part.factor):
+                piece = piece * like(part.factor, piece)
+            total = piece if total is None else total + piece.to(total.device)
+        assert total is not None
+        new, total = self._derived(item, total)
+        if new is not total:
+            factor = like(carrier.factor, raw)
+            delta = ((new - total) / factor).to(raw.device, raw.dtype)
+            exchange.set(carrier.port.key, raw + delta.reshape(raw.shape))
+
+    def _at_heads(self, exchange: Exchange, item: SiteWork, tap: HeadOutTap, entry: Port) -> None:
+        out = exchange.get("")
+        projection = self.model.get_submodule(tap.projection)
+        value = head_outputs(projection, self._scratch[entry], tap.heads).reshape(
+            self.batch, -1, tap.heads, out.shape[-1]
+        )
+        new, value = self._derived(item, value)
+        if new is not value:
+            exchange.set("", out + (new - value).sum(2).reshape(out.shape))
+
+    def _at_router(self, exchange: Exchange, item: SiteWork, tap: RouterTap) -> None:
+        weights, index = exchange.get(tap.weights_key), exchange.get(tap.index_key)
+        flat = weights.reshape(-1, weights.shape[-1])
+        table = flat.new_zeros(flat.shape[0], tap.experts).scatter(1, index.reshape(flat.shape).long(), flat)
+        value = table.reshape(self.batch, -1, tap.experts)
+        new = self.apply(item, value)
+        if new is not value:
+            best, chosen = new.reshape(table.shape).topk(flat.shape[-1], dim=-1)
+            exchange.set(tap.weights_key, best.reshape(weights.shape).to(weights.dtype))
+            exchange.set(tap.index_key, chosen.reshape(index.shape).to(index.dtype))
+
+    # values ------------------------------------------------------------------------------------------------------
+
+    def _derived(self, item: SiteWork, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Apply a site whose value no module hands over: (new value, value that the difference is taken from).
+
+        With gradients, a kept value becomes a leaf whose difference from the model's own is carried back, so that the
+        gradient with respect to it is that of the true value and nothing upstream is counted twice.
+        """
+        if self.grad and item.keep and not item.edits:
+            leaf = value.detach().requires_grad_()
+            return self.apply(item, leaf), value.detach()
+        return self.apply(item, value), value
+
+    def apply(self, item: SiteWork, value: Tensor) -> Tensor:
+        """Run a site's edits on its value in order, keep the result if asked, end the run if this was the last site."""
+        new = value
+        if item.edits:
+            here = self.here(item.site, value)
+            for edit in item.edits:
+                new = edit(new, here)
+        if item.keep:
+            if self.grad and not new.requires_grad and new.is_floating_point():
+                new = new.detach().requires_grad_()
+            self._keep(item, new)
+        if self.stop_after == item.site and not item.edits:
+            raise _Stop
+        return new
+
+    def here(self, site: Site, value: Tensor) -> Here:
+        """Where a value stands: its tokens and, in generation, the columns it covers."""
+        axes = (
+            site.axes if len(site.axes) == value.ndim else ("batch", "vocab") if site.name == "logits" else ()
+        )
+        tokens = self.tokens.get(site.stack if not _reads_other(site) else "encoder", self.tokens.get(""))
+        start = 0
+        if self.phase != "all" or self._seen or self.prompt_columns is not None:
+            pos_axis = axes.index("pos") if "pos" in axes else axes.index("dest") if "dest" in axes else None
+            covered = (
+                value.shape[pos_axis] if pos_axis is not None and pos_axis < value.ndim else self._length
+            )
+            start = max(self._seen + self._length - covered, 0) if not site.stack else 0
+        return Here(site, axes, tokens, start, self.prompt_columns, self.phase, self.batch)
+
+    def _keep(self, item: SiteWork, value: Tensor) -> None:
+        if not self.grad:
+            value = value.detach()
+        if item.pos is not None:
+            here = self.here(item.site, value)
+            axis = next((i for i, a in enumerate(here.axes) if a in ("pos", "dest")), None)
+            if axis is not None and here.tokens is not None:
+                columns = here.tokens.columns(item.pos).to(value.device)
+                shape = [columns.shape[0], *[1] * (value.ndim - 1)]
+                shape[axis] = columns.shape[1]
+                value = value.gather(
+                    axis, columns.reshape(shape).expand(*_with(value.shape, axis, columns.shape[1]))
+                )
+        elif self.anatomy.in_place and not self.grad:
+            value = value.clone()
+        self.kept[item.site] = value
+
+
+def _with(shape: torch.Size, axis: int, size: int) -> tuple[int, ...]:
+    return (*shape[:axis], size, *shape[axis + 1 :])
+
+
+def _reads_other(site: Site) -> bool:
+    return site.name in ("cross_k", "cross_v")
+
+
+@dataclass(eq=False)
+class _ModuleObserver:
+    """The sites inside one module's attention."""
+
+    session: Session
+    fields: dict[tuple[int, str], list[SiteWork]] = field(default_factory=dict)
+    count: int = -1
+
+    @property
+    def wants(self) -> frozenset[str]:
+        return frozenset(name for _, name in self.fields)
+
+    @property
+    def active(self) -> bool:
+        return self.session.depth == 1 and not self.session.busy
+
+    def begin(self) -> None:
+        self.count += 1
+
+    def see(self, name: str, value: Tensor) -> Tensor:
+        for item in self.fields.get((self.count, name), ()):
+            value = self.session.apply(item, value)
+        return value
+
+
+def _watched(observer: _ModuleObserver, taps: FunctionTaps, heads: int) -> AbstractContextManager[Any]:
+    """What one forward of a module that writes its attention out runs under."""
+    if not observer.active:
+        return nullcontext()
+    observer.begin()
+    return FunctionTap(observer, taps, heads)

@@ -1,0 +1,136 @@
+"""Find the layer lists of a traced network: chains of calls that each take and give one stream."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+from torch import nn
+
+from cutaway.network.linear import Sums
+from cutaway.network.trace import Call, Trace
+
+
+@dataclass(frozen=True, eq=False)
+class StreamCall:
+    """A layer call with the argument and the output that carry the stream."""
+
+    call: Call
+    in_key: str
+    in_version: int
+    out_key: str
+    out_version: int
+    is_stream: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Chain:
+    """A layer list: its container's path and its layer calls in order."""
+
+    path: str
+    links: tuple[StreamCall, ...]
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """First and last step of the trace that the chain covers."""
+        return self.links[0].call.start, self.links[-1].call.end
+
+
+def _stream_call(
+    trace: Trace, sums: Sums, call: Call, previous: StreamCall | None, batch: int
+) -> StreamCall | None:
+    """The stream through one call: an input and an output of one shape [b p d], linked to the call before if it can be."""
+    inputs = [(k, v) for k, v in call.inputs if _is_stream(trace, v, batch)]
+    outputs = [(k, v) for k, v in call.outputs if _is_stream(trace, v, batch)]
+    pairs = [(i, o) for i in inputs for o in outputs if trace.nodes[i[1]].shape == trace.nodes[o[1]].shape]
+    if not pairs and previous is None or previous is not None and not previous.is_stream:
+        return _wide_call(trace, call)
+    if not pairs:
+        return None
+    if previous is not None:
+        linked = [(i, o) for i, o in pairs if sums.same(i[1], previous.out_version)]
+        pairs = linked or pairs
+    (in_key, in_version), (out_key, out_version) = pairs[0]
+    return StreamCall(call, in_key, in_version, out_key, out_version)
+
+
+def _wide_call(trace: Trace, call: Call) -> StreamCall | None:
+    """A call that takes and gives tensors of one shape with more axes than a stream has (several streams at once)."""
+    if not any(trace.calls[a.call].path.startswith(call.path + ".") for a in trace.attention):
+        return None
+    for in_key, i in call.inputs:
+        for out_key, o in call.outputs:
+            shape = trace.nodes[i].shape
+            if (
+                trace.nodes[i].floating
+                and len(shape) >= 3
+                and shape == trace.nodes[o].shape
+                and trace.nodes[i].live
+            ):
+                return StreamCall(call, in_key, i, out_key, o, is_stream=False)
+    return None
+
+
+def _is_stream(trace: Trace, version: int, batch: int) -> bool:
+    node = trace.nodes[version]
+    return node.floating and node.live and len(node.shape) == 3 and node.shape[0] == batch
+
+
+def _containers(model: nn.Module, trace: Trace) -> dict[str, list[Call]]:
+    """Calls grouped by the list of modules that they belong to."""
+    groups: dict[str, list[Call]] = {}
+    modules = dict(model.named_modules())
+    for call in trace.calls:
+        parent, _, _ = call.path.rpartition(".")
+        if isinstance(modules.get(parent), nn.ModuleList | nn.Sequential | nn.ModuleDict):
+            groups.setdefault(parent, []).append(call)
+    return groups
+
+
+def find_chains(model: nn.Module, trace: Trace, sums: Sums, batch: int) -> list[Chain]:
+    """All layer lists that are not inside a layer of another one, in the order of computation."""
+    chains = []
+    for path, calls in _containers(model, trace).items():
+        links: list[StreamCall] = []
+        for call in sorted(calls, key=lambda c: c.index):
+            link = _stream_call(trace, sums, call, links[-1] if links else None, batch)
+            if link is not None and (not links or call.start >= links[-1].call.end):
+                links.append(link)
+        if links and _carries_stream(trace, sums, links):
+            chains.append(Chain(path, tuple(links)))
+    outer = [c for c in chains if not any(_inside(c, other) for other in chains if other is not c)]
+    return sorted(outer, key=lambda c: c.span)
+
+
+def _carries_stream(trace: Trace, sums: Sums, links: list[StreamCall]) -> bool:
+    """Whether each call feeds the next, and at least one call is more than a single small module."""
+    chained = all(b.in_version == a.out_version or _derived(trace, a, b) for a, b in pairwise(links))
+    return chained and any(list(link.call.module.children()) for link in links)
+
+
+def _derived(trace: Trace, a: StreamCall, b: StreamCall) -> bool:
+    return a.out_version in trace.ancestors(b.in_version)
+
+
+def _inside(chain: Chain, other: Chain) -> bool:
+    return all(
+        any(
+            o.call.start <= link.call.start and link.call.end <= o.call.end and o.call.index < link.call.index
+            for o in other.links
+        )
+        for link in chain.links
+    )
+
+
+def stack_names(chains: list[Chain], main: Chain | None) -> dict[str, str]:
+    """A short name for each chain: empty for the main one, else the first part of its path that tells it apart."""
+    names: dict[str, str] = {}
+    for chain in chains:
+        if chain is main:
+            names[chain.path] = ""
+            continue
+        parts = chain.path.split(".")
+        others = {p for c in chains if c is not chain for p in c.path.split(".")}
+        own = next((p for p in parts if p not in others and not p.isdigit()), chain.path.replace(".", "_"))
+        names[chain.path] = own
+    return names

@@ -1,0 +1,99 @@
+"""How one layer changes its stream: read from the trace as a chain of sums and norms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from cutaway.network.linear import Coefficient, Sums
+from cutaway.network.stacks import StreamCall
+from cutaway.network.trace import Call, Trace
+
+#: Operations that mix channels: a module without any of them is a norm, a scale or a gate.
+MATMUL_OPS = frozenset(
+    {"linear", "addmm", "matmul", "mm", "bmm", "baddbmm", "einsum", "conv1d", "conv2d", "bilinear", "rmatmul", "grouped_mm",
+     "scaled_dot_product_attention", "multi_head_attention_forward", "embedding"}
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One stretch of the stream: state * carry + sum of weighted writers, then a norm if the layer is post-norm.
+
+    `state` and `result` are versions of the trace; `norm` is the call whose output is `result`.
+    """
+
+    state: int
+    carry: Coefficient
+    writers: tuple[tuple[int, Coefficient], ...]
+    summed: int
+    norm: Call | None
+    result: int
+    constants: tuple[tuple[int, Coefficient], ...] = ()
+
+
+def is_elementwise(trace: Trace, call: Call) -> bool:
+    """Whether a call mixes no channels: a norm, a dropout, a learned scale."""
+    return not any(
+        n.op in MATMUL_OPS or n.op.startswith("module ") for n in trace.nodes[call.start : call.end]
+    )
+
+
+def is_linear_map(trace: Trace, call: Call) -> bool:
+    """Whether a call is a weight matrix applied to its input: it has no sub-calls and one matrix product."""
+    if any(c.parent == call.index for c in trace.calls[call.index + 1 :] if c.start < call.end):
+        products = [n for n in trace.nodes[call.start : call.end] if n.op in MATMUL_OPS]
+        return bool(products) and bool(getattr(call.module, "base_layer", None) is not None)
+    made_opaquely = any(
+        n.op.startswith("module ") and n.call == call.index for n in trace.nodes[call.start : call.end + 1]
+    )
+    products = sum(
+        n.op in ("linear", "addmm", "mm", "matmul", "conv1d", "einsum")
+        for n in trace.nodes[call.start : call.end]
+    )
+    weighted = next(call.module.parameters(), None) is not None or hasattr(call.module, "weight")
+    return weighted and (products == 1 or made_opaquely)
+
+
+def find_steps(trace: Trace, sums: Sums, link: StreamCall, within: list[Call]) -> list[Step] | None:
+    """The steps by which a layer's output follows from its input, or None where no such reading exists."""
+    start = sums.root(link.in_version)
+    return _explain(trace, sums, within, start, link.out_version, depth=5)
+
+
+def _explain(
+    trace: Trace, sums: Sums, within: list[Call], start: int, target: int, depth: int, top: bool = True
+) -> list[Step] | None:
+    parts = sums.expand(target, within, frozenset({start}))
+    if start in parts:
+        if len(parts) == 1 and sums.same(target, start):
+            return None if top else [Step(start, 1.0, (), target, None, target)]
+        return [_step(trace, parts, start, target)]
+    if depth == 0:
+        return None
+    for leaf in parts:
+        for call in reversed(within):
+            if not any(sums.same(v, leaf) for _, v in call.outputs) or not is_elementwise(trace, call):
+                continue
+            for _, version in call.inputs:
+                if trace.nodes[version].shape != trace.nodes[leaf].shape:
+                    continue
+                if sums.same(version, leaf):
+                    continue
+                before = _explain(trace, sums, within, start, version, depth - 1, top=False)
+                if before is None:
+                    continue
+                last = before[-1]
+                normed = replace(last, norm=call, result=leaf)
+                steps = [*before[:-1], normed]
+                if len(parts) > 1:
+                    steps.append(_step(trace, parts, leaf, target))
+                return steps
+    return None
+
+
+def _step(trace: Trace, parts: dict[int, Coefficient], state: int, target: int) -> Step:
+    """A sum as a step: what depends on the input is written, what does not is a constant (a bias added apart)."""
+    others = [(v, parts[v]) for v in sorted(parts) if v != state]
+    writers = tuple((v, c) for v, c in others if trace.nodes[v].live)
+    constants = tuple((v, c) for v, c in others if not trace.nodes[v].live)
+    return Step(state, parts[state], writers, target, None, target, constants)

@@ -1,0 +1,311 @@
+"""The parts of one writer to the stream: which kind it is, its projections, its neurons, its router."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from cutaway.network.anatomy import Attention, FunctionCall, FunctionTaps, Mlp, SublayerKind
+from cutaway.network.linear import MOVE_OPS, Sums
+from cutaway.network.streams import is_elementwise, is_linear_map
+from cutaway.network.trace import AttentionCall, Call, Node, Trace
+
+
+@dataclass(eq=False)
+class Scope:
+    """One layer call of a trace, with everything within it, and the attention calls that were found there."""
+
+    trace: Trace
+    sums: Sums
+    layer: Call
+    within: list[Call]
+    batch: int
+    attention: list[FoundAttention] = field(default_factory=list)
+
+    def giver(self, version: int) -> Call | None:
+        """The outermost call in the layer that owns a tensor."""
+        found = self.sums.owner(version, self.within)
+        return None if found is None else found[0]
+
+    def linear_makers(self, version: int) -> list[Call]:
+        """The nearest weight matrices that a tensor was computed by, not looking past each of them."""
+        found: dict[int, Call] = {}
+        seen: set[int] = set()
+        todo = [version]
+        while todo:
+            v = todo.pop()
+            if v in seen or v < self.layer.start:
+                continue
+            seen.add(v)
+            maker = self._linear_with_output(v)
+            if maker is not None:
+                found[maker.index] = maker
+                continue
+            todo.extend(self.trace.nodes[v].inputs)
+        return [found[i] for i in sorted(found)]
+
+    def _linear_with_output(self, version: int) -> Call | None:
+        for call in reversed(self.within):
+            gives = call.start <= version < call.end and any(
+                self.sums.same(v, version) for _, v in call.outputs
+            )
+            if gives and is_linear_map(self.trace, call):
+                return call
+        return None
+
+
+@dataclass(frozen=True, eq=False)
+class FoundAttention:
+    """One attention computation: the versions of its parts, and how to get at them."""
+
+    call: Call
+    nth: int
+    fields: dict[str, int]
+    functions: FunctionTaps | None
+
+
+def registered(trace: Trace, found: AttentionCall) -> FoundAttention:
+    """An attention that went through the registry of attention functions."""
+    return FoundAttention(trace.calls[found.call], found.nth, found.fields, None)
+
+
+def written_out(trace: Trace, call: Call) -> FoundAttention | None:
+    """An attention in a module's own code: a softmax between two products of live tensors, or one fused function."""
+    ops = [w for w in trace.watched if w.call == call.index]
+    for fused in (w for w in ops if w.op == "scaled_dot_product_attention" and None not in w.inputs[:3]):
+        q, k, v = (int(i) for i in fused.inputs[:3] if i is not None)
+        taps = FunctionTaps(None, None, None, FunctionCall(fused.op, fused.nth))
+        return FoundAttention(call, call.nth, {"q": q, "k": k, "v": v, "z": fused.output}, taps)
+    live = trace.nodes
+    products = [
+        w
+        for w in ops
+        if w.op in ("matmul", "bmm", "baddbmm")
+        and _factors(w.op, w.inputs) is not None
+        and all(live[i].live for i in _factors(w.op, w.inputs) or ())
+    ]
+    for soft in (w for w in ops if w.op == "softmax"):
+        source = soft.inputs[0]
+        if source is None:
+            continue
+        before = trace.ancestors(source)
+        first = [p for p in products if p.nth < soft.nth and p.output in before]
+        after = [
+            p
+            for p in products
+            if p.nth > soft.nth and soft.output in trace.ancestors((_factors(p.op, p.inputs) or (0,))[0])
+        ]
+        if not first or not after:
+            continue
+        q, k = _factors(first[-1].op, first[-1].inputs) or (0, 0)
+        _, v = _factors(after[0].op, after[0].inputs) or (0, 0)
+        taps = FunctionTaps(
+            FunctionCall(first[-1].op, first[-1].nth), FunctionCall("softmax", soft.nth),
+            FunctionCall(after[0].op, after[0].nth), None,
+        )  # fmt: skip
+        fields = {"q": q, "k": k, "v": v, "scores": source, "pattern": soft.output, "z": after[0].output}
+        return FoundAttention(call, call.nth, fields, taps)
+    return None
+
+
+def _factors(op: str, inputs: tuple[int | None, ...]) -> tuple[int, int] | None:
+    pair = inputs[1:3] if op == "baddbmm" else inputs[:2]
+    if len(pair) != 2 or pair[0] is None or pair[1] is None:
+        return None
+    return pair[0], pair[1]
+
+
+def kind_of(scope: Scope, raw: int, stop: frozenset[int]) -> tuple[SublayerKind, FoundAttention | None]:
+    """What kind of sublayer computed `raw` from the versions in `stop`.
+
+    Attention if an attention's output is among its ancestors; else MLP if a change at one position leaves the others
+    as they were when the module is run again; else another token mixer.
+    """
+    ancestors = scope.trace.ancestors(raw, set(stop))
+    for found in scope.attention:
+        if found.fields["z"] in ancestors:
+            own = scope.trace.ancestors(found.fields["k"], set(stop))
+            reads = {scope.sums.root(s) for s in stop} & {scope.sums.root(v) for v in own}
+            return ("attention" if reads else "cross_attention"), found
+    giver = scope.giver(raw)
+    return ("mixer" if giver is not None and mixes_positions(scope, giver) else "mlp"), None
+
+
+def mixes_positions(scope: Scope, call: Call) -> bool:
+    """Run a module again on its recorded arguments with one position changed: do other positions change?"""
+    target = next(
+        (v for _, v in call.inputs if scope.trace.nodes[v].floating and len(scope.trace.nodes[v].shape) >= 2),
+        None,
+    )
+    if target is None:
+        return False
+    original = scope.trace.tensors[target]
+    if original.ndim < 3 or original.shape[0] != scope.batch or original.shape[1] < 3:
+        return False
+    changed = original.clone()
+    changed[:, 1] += 1.0 + changed[:, 1].abs()
+
+    def swap(value: object) -> object:
+        if value is original:
+            return changed
+        if isinstance(value, tuple | list):
+            return type(value)(swap(v) for v in value)
+        return value
+
+    args = tuple(swap(a) for a in call.args)
+    kwargs = {k: swap(v) for k, v in call.kwargs.items()}
+    with torch.no_grad():
+        before, after = _first(call.module(*call.args, **call.kwargs)), _first(call.module(*args, **kwargs))
+    others = [i for i in range(original.shape[1]) if i != 1]
+    if before is None or after is None or before.ndim < 3 or before.shape[1] != original.shape[1]:
+        return False
+    scale = before.abs().max().clamp(min=1e-12)
+    return bool((before[:, others] - after[:, others]).abs().max() > 1e-4 * scale)
+
+
+def _first(output: object) -> Tensor | None:
+    if torch.is_tensor(output):
+        return output
+    if isinstance(output, tuple | list):
+        return next((t for t in output if torch.is_tensor(t)), None)
+    return None
+
+
+def moved_root(trace: Trace, version: int, stop: int) -> int:
+    """The version that a tensor is a rearrangement of, at latest `stop`."""
+    while version != stop:
+        node = trace.nodes[version]
+        if node.op not in MOVE_OPS or not node.inputs:
+            return version
+        version = node.inputs[0]
+    return version
+
+
+def read_attention(scope: Scope, found: FoundAttention, cross: bool) -> Attention:
+    """The projections of an attention, found by walking back from q, k and v and forward from z."""
+    trace, fields = scope.trace, found.fields
+    makers = {name: scope.linear_makers(fields[name]) for name in ("q", "k", "v")}
+    output = next(
+        (c for c in scope.within if c.index > found.call.index or c.path.startswith(found.call.path)
+         if is_linear_map(trace, c) and c.start > fields["z"]
+         and any(moved_root(trace, v, fields["z"]) == fields["z"] for _, v in c.inputs)),
+        None,
+    )  # fmt: skip
+    rotary = (
+        bool(makers["q"])
+        and all(moved_root(trace, fields["q"], -1) not in {v for _, v in c.outputs} for c in makers["q"])
+        and not _is_view_of(trace, fields["q"], makers["q"])
+    )
+    heads, kv_heads, width = _head_shape(scope, found)
+    paths = {name: tuple(c.path for c in calls) for name, calls in makers.items()}
+    return Attention(
+        found.call.path, found.call.nth, cross, heads, kv_heads, width, found.functions,
+        paths["q"], paths["k"], paths["v"],
+        None if output is None else output.path, 0 if output is None else output.nth, rotary,
+    )  # fmt: skip
+
+
+def _is_view_of(trace: Trace, version: int, makers: list[Call]) -> bool:
+    outputs = {v for c in makers for _, v in c.outputs}
+    while version not in outputs:
+        node = trace.nodes[version]
+        if (node.op not in MOVE_OPS and node.op not in ("mul", "truediv")) or not node.inputs:
+            return False
+        version = node.inputs[0]
+    return True
+
+
+def _head_shape(scope: Scope, found: FoundAttention) -> tuple[int, int, int]:
+    nodes, batch = scope.trace.nodes, scope.batch
+    q, k, v = (nodes[found.fields[n]].shape for n in ("q", "k", "v"))
+    if found.functions is None:
+        return q[2], k[2], v[-1]
+    if len(q) == 4:
+        return q[1], k[1], v[-1]
+    return q[0] // batch, k[0] // batch, v[-1]
+
+
+def read_mlp(
+    scope: Scope, raw: int, giver: Call | None
+) -> tuple[Mlp, int | None, dict[str, tuple[Call, str]]]:
+    """The projections of an MLP: (parts, the version it reads, the ports of its activation, pre-activation, router)."""
+    trace = scope.trace
+    ports: dict[str, tuple[Call, str]] = {}
+    if giver is not None and (router := _find_router(scope, giver)) is not None:
+        call, weights_key, index_key, experts = router
+        ports["router"] = (call, f"{weights_key} {index_key}")
+        return Mlp((), None, None, 0, experts), None, ports
+    makers = scope.linear_makers(raw)
+    if len(makers) != 1 or not any(scope.sums.same(v, raw) for _, v in makers[0].outputs):
+        return Mlp(tuple(c.path for c in makers), None, None), None, ports
+    down = makers[0]
+    key, act = next((k, v) for k, v in down.inputs if trace.nodes[v].floating)
+    ups = scope.linear_makers(act)
+    ups = [c for c in ups if c.index != down.index]
+    if not ups:
+        return Mlp((), None, down.path, down.nth), None, ports
+    ports["mlp_act"] = (down, key)
+    between = trace.ancestors(act, {v for c in ups for _, v in c.inputs})
+    activation = next(
+        (c for c in scope.within
+         if next(c.module.parameters(), None) is None and len(c.inputs) >= 1 and c.outputs
+         and c.outputs[0][1] in between and c.inputs[0][1] in between
+         and not scope.sums.same(c.inputs[0][1], c.outputs[0][1]) and is_elementwise(trace, c)
+         and not any(o is not c and o.parent == c.index for o in scope.within)
+         and trace.nodes[c.outputs[0][1]].shape[-1] == trace.nodes[act].shape[-1]),
+        None,
+    )  # fmt: skip
+    if activation is not None:
+        ports["mlp_pre"] = (activation, activation.inputs[0][0])
+    reads = next((v for _, v in ups[0].inputs if trace.nodes[v].floating), None)
+    parts = Mlp(tuple(c.path for c in ups), activation.path if activation else None, down.path, down.nth)
+    return parts, reads, ports
+
+
+def _find_router(scope: Scope, giver: Call) -> tuple[Call, str, str, int] | None:
+    """A module inside that gives floating weights and integer numbers of one shape [tokens k]: a top-k router."""
+    trace = scope.trace
+    for call in [giver, *(c for c in scope.within if giver.start <= c.start and c.end <= giver.end)]:
+        outputs = [(k, trace.nodes[v]) for k, v in call.outputs]
+        whole = [(k, n) for k, n in outputs if not n.floating and len(n.shape) >= 2]
+        for index_key, index in whole:
+            for weights_key, weights in outputs:
+                if weights.floating and weights.shape == index.shape:
+                    experts = _count_experts(call, trace, outputs, index.shape[-1])
+                    if experts is not None:
+                        return call, weights_key, index_key, experts
+    return None
+
+
+def _count_experts(call: Call, trace: Trace, outputs: list[tuple[str, Node]], k: int) -> int | None:
+    widths = [
+        n.shape[-1] for n in trace.nodes[call.start : call.end] if n.op in ("linear", "matmul", "mm", "addmm")
+    ]
+    return widths[-1] if widths and widths[-1] >= k else None
+
+
+def reader_port(
+    scope: Scope, version: int, consumers: list[Call], stream: frozenset[int], sums_at: list[int]
+) -> tuple[Call, str, str] | None:
+    """The port at which `consumers`, and no other writer to the stream, read a tensor: (call, side, key).
+
+    The outermost call inside the layer that takes the tensor and contains all consumers; failing that, the output of
+    the module that made it, unless it is the stream itself, which others read too. A call in which the stream is
+    added up (one of `sums_at`) is passed over: its argument is also the stream.
+    """
+    for call in scope.within:
+        if any(call.start <= s < call.end for s in sums_at):
+            continue
+        if not all(call.index <= c.index and call.start <= c.start and c.end <= call.end for c in consumers):
+            continue
+        for key, v in call.inputs:
+            if v == version or scope.sums.same(v, version):
+                return call, "in", key
+    if scope.sums.root(version) not in stream:
+        for call in scope.within:
+            for key, v in call.outputs:
+                if scope.sums.same(v, version) and is_elementwise(scope.trace, call):
+                    return call, "out", key
+    return None

@@ -1,0 +1,149 @@
+"""Text and token ids: how a network reads prompts and writes words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cutaway.errors import BadInput, TooLong
+from cutaway.network.inputs import Tokens, pack
+
+#: Everything that can be run: text, token ids, or a model's own keyword arguments.
+InputLike = str | Sequence[str] | Sequence[Sequence[int]] | Tensor | Tokens | Mapping[str, Any]
+
+
+class TokenVerbs:
+    """Mixed into `Network`: encoding, decoding, single tokens."""
+
+    model: nn.Module
+    tokenizer: Any
+
+    @property
+    def n_ctx(self) -> int | None:
+        """Longest prompt, where the configuration names one."""
+        raise AttributeError("n_ctx")
+
+    def _text_config(self) -> Any:
+        raise AttributeError("_text_config")
+
+    def encode(self, inputs: InputLike, add_special_tokens: bool = True) -> Tokens:
+        """Text or token ids as rows of tokens, padded on the right.
+
+        Raises `BadInput` for an empty prompt or text without a tokenizer, `TooLong` for a prompt beyond the context.
+        """
+        if isinstance(inputs, Tokens):
+            return inputs
+        rows = self._rows(inputs, add_special_tokens)
+        longest = max((len(r) for r in rows), default=0)
+        if self.n_ctx is not None and longest > self.n_ctx:
+            raise TooLong(
+                f"A prompt has {longest} tokens; the context of this network is {self.n_ctx}.",
+                f"Shorten it to at most {self.n_ctx} tokens.",
+            )
+        size = self.d_vocab_in
+        worst = max((max(r) for r in rows if len(r)), default=0)
+        if size is not None and worst >= size:
+            raise BadInput(
+                f"Token id {worst} is outside the vocabulary of {size} tokens.", f"Use ids 0 to {size - 1}."
+            )
+        tokens = pack(rows, self._pad_id())
+        names = tuple(tuple(self.token_strings(r)) for r in rows)
+        return Tokens(tokens.ids, tokens.mask, names)
+
+    @cached_property
+    def d_vocab_in(self) -> int | None:
+        """Number of token ids that can be given."""
+        get = getattr(self.model, "get_input_embeddings", None)
+        embed = get() if callable(get) else None
+        weight = getattr(embed, "weight", None)
+        return int(weight.shape[0]) if torch.is_tensor(weight) and weight.ndim == 2 else None
+
+    def _rows(self, inputs: Any, add_special_tokens: bool) -> list[list[int]]:
+        if isinstance(inputs, str):
+            inputs = [inputs]
+        if torch.is_tensor(inputs):
+            inputs = inputs[None] if inputs.ndim == 1 else inputs
+            return [[int(t) for t in row] for row in inputs]
+        rows = list(inputs)
+        if rows and isinstance(rows[0], int):
+            return [list(rows)]
+        if rows and isinstance(rows[0], str):
+            if self.tokenizer is None:
+                raise BadInput(
+                    "This network was opened without a tokenizer.",
+                    "Give token ids, or open it with tokenizer=...",
+                )
+            return [list(self.tokenizer(t, add_special_tokens=add_special_tokens)["input_ids"]) for t in rows]
+        return [[int(t) for t in row] for row in rows]
+
+    def _pad_id(self) -> int:
+        for source in (self.tokenizer, self._text_config()):
+            for key in ("pad_token_id", "eos_token_id"):
+                value = getattr(source, key, None)
+                if isinstance(value, int) and 0 <= value < (self.d_vocab_in or value + 1):
+                    return value
+        return 0
+
+    def token_strings(self, ids: Sequence[int]) -> list[str]:
+        """Each token as text (its number where there is no tokenizer)."""
+        if self.tokenizer is None:
+            return [str(i) for i in ids]
+        return [self._token_text(int(i)) for i in ids]
+
+    def _token_text(self, token: int) -> str:
+        text = self.tokenizer.decode([token], clean_up_tokenization_spaces=False)
+        piece = self.tokenizer.convert_ids_to_tokens(token)
+        if isinstance(piece, str) and piece.startswith("\u2581") and not text.startswith(" "):
+            text = " " + text
+        return text or str(piece)
+
+    def decode(self, ids: Tensor | Sequence[int]) -> str:
+        """Token ids as text."""
+        if self.tokenizer is None:
+            return " ".join(str(int(i)) for i in ids)
+        return self.tokenizer.decode([int(i) for i in ids])
+
+    def is_single_token(self, text: str) -> bool:
+        """Whether a piece of text is one token of this network's tokenizer."""
+        return len(self._plain_ids(text)) == 1
+
+    def to_single_token(self, text: str) -> int:
+        """The token that a piece of text is.
+
+        Raises `BadInput` naming the pieces when it is not one token.
+        """
+        ids = self._plain_ids(text)
+        if len(ids) != 1:
+            raise BadInput(
+                f"{text!r} is {len(ids)} tokens here: {self.token_strings(ids)}.",
+                "Choose a word that is one token, or give the ids of several.",
+            )
+        return ids[0]
+
+    def _plain_ids(self, text: str) -> list[int]:
+        if self.tokenizer is None:
+            raise BadInput(
+                "This network was opened without a tokenizer.",
+                "Give token ids, or open it with tokenizer=...",
+            )
+        return continuation_ids(self.tokenizer, text)
+
+
+def continuation_ids(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of a piece of text as it continues other text.
+
+    Tokenizers that put a space before everything (sentencepiece) are asked about the text behind a known token, so that
+    " Mary" is one token there as well.
+    """
+    plain = list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    if not text.startswith(" "):
+        return plain
+    anchor = list(tokenizer("a", add_special_tokens=False)["input_ids"])
+    whole = list(tokenizer("a" + text, add_special_tokens=False)["input_ids"])
+    if len(anchor) == 1 and whole[:1] == anchor:
+        return whole[1:]
+    return plain

@@ -1,0 +1,208 @@
+"""How a network shows itself: its anatomy and its certificate, in a terminal and in a notebook."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+import torch
+
+from cutaway.network.anatomy import Layer, Sublayer
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+    from cutaway.network.network import Network
+
+
+def describe_sublayer(sub: Sublayer) -> str:
+    """A sublayer in one line: kind, module, heads or width, factor, norm after it."""
+    parts = [f"{sub.kind.replace('_', '-')} {sub.path.split('.')[-1]}"]
+    if sub.attention is not None:
+        a = sub.attention
+        parts.append(
+            f"{a.heads} heads"
+            + (f" on {a.kv_heads} key/value heads" if a.kv_heads != a.heads else "")
+            + f" of {a.head_width}"
+        )
+    if sub.mlp is not None and sub.mlp.experts:
+        parts.append(f"{sub.mlp.experts} experts")
+    if torch.is_tensor(sub.factor):
+        parts.append("scaled per channel")
+    elif sub.factor != 1:
+        parts.append(f"times {sub.factor:.4g}")
+    if sub.norm_after:
+        parts.append(f"then {sub.norm_after.split('.')[-1]}")
+    return ", ".join(parts)
+
+
+def describe_layer(layer: Layer) -> str:
+    """A layer in one line: its form and its sublayers."""
+    if layer.form == "unknown":
+        return "unknown: what its sublayers write could not be read"
+    return f"{layer.form}: " + " | ".join(describe_sublayer(s) for s in layer.sublayers)
+
+
+def layer_groups(net: Network) -> list[tuple[str, str, str]]:
+    """(stack, layers, description), layers of the same make together."""
+    rows: list[tuple[str, list[int], str]] = []
+    for stack in net.anatomy.stacks:
+        for layer in stack.layers:
+            text = describe_layer(layer)
+            if rows and rows[-1][0] == stack.name and rows[-1][2] == text:
+                rows[-1][1].append(layer.index)
+            else:
+                rows.append((stack.name, [layer.index], text))
+    return [(s or "main", f"{i[0]}-{i[-1]}" if len(i) > 1 else str(i[0]), t) for s, i, t in rows]
+
+
+def head_line(net: Network) -> str:
+    """How the stream becomes logits, in one line."""
+    head = net.anatomy.head
+    if head is None:
+        return "no layer stack was found: modules can be read and written by their dotted paths"
+    steps = [head.norm or "no final norm"]
+    if head.before != 1:
+        steps.append(f"times {head.before:.4g}")
+    steps.append(head.unembed or "an output head of its own")
+    if head.scale != 1:
+        steps.append(f"times {head.scale:.4g}")
+    if head.softcap is not None:
+        steps.append(f"soft-cap {head.softcap:g}")
+    return " -> ".join(steps)
+
+
+def site_lines(net: Network) -> list[tuple[str, str]]:
+    """Kinds of site that exist here, each with its layers."""
+    found: dict[str, list[int]] = {}
+    for site in net.sites():
+        name = f"{site.stack}.{site.name}" if site.stack else site.name
+        found.setdefault(name, []).extend([] if site.layer is None else [site.layer])
+    return [(name, _ranges(layers)) for name, layers in found.items()]
+
+
+def refusal_lines(net: Network) -> list[tuple[str, str, str]]:
+    """(sites, layers, reason) of what is refused, alike ones together; what no layer could have is left out."""
+    grouped: dict[tuple[str, str], list[int]] = {}
+    present = {name for name, _ in site_lines(net)}
+    for text, reason in net.certificate.refusals.items():
+        head, _, tail = text.rpartition(".")
+        name, layer = (head, int(tail)) if tail.isdigit() else (text, None)
+        generic = (
+            reason.startswith("Layer ")
+            and " has no " in reason
+            or "mixture of experts" in reason
+            and "has no" in reason
+        )
+        if generic and name not in present:
+            continue
+        key = (name, _without_number(reason))
+        grouped.setdefault(key, []).extend([] if layer is None else [layer])
+    merged: dict[tuple[str, str], list[str]] = {}
+    for (name, reason), layers in grouped.items():
+        merged.setdefault((_ranges(layers), reason), []).append(name)
+    return [(", ".join(names), layers, reason) for (layers, reason), names in merged.items()]
+
+
+def _without_number(reason: str) -> str:
+    import re
+
+    reason = re.sub(r"^Layer \d+ ", "These layers ", reason).replace("These layers has", "These layers have")
+    return re.sub(
+        r"\.(\d+)(?=[.: ]|$)",
+        ".*",
+        re.sub(r" at (\w+\.)?\d+: relative error [\d.e+-]+|inf", " there", reason),
+    )
+
+
+def _ranges(layers: list[int]) -> str:
+    """
+    >>> _ranges([0, 1, 2, 5])
+    '0-2, 5'
+    """
+    out: list[list[int]] = []
+    for layer in sorted(set(layers)):
+        if out and layer == out[-1][-1] + 1:
+            out[-1].append(layer)
+        else:
+            out.append([layer])
+    return ", ".join(str(r[0]) if len(r) == 1 else f"{r[0]}-{r[-1]}" for r in out)
+
+
+def _facts(net: Network) -> str:
+    parameters = sum(p.numel() for p in net.model.parameters())
+    size = f"{parameters / 1e9:.2f} B" if parameters > 1e9 else f"{parameters / 1e6:.2f} M"
+    return (
+        f"{type(net.model).__name__}, {size} parameters, {net.n_layers} layers, width {net.d_model}, "
+        f"vocabulary {net.d_vocab}, context {net.n_ctx}, {str(net.dtype).removeprefix('torch.')} on {net.device}"
+    )
+
+
+def _certificate_rows(net: Network) -> list[tuple[str, str, str, str]]:
+    return [
+        ("holds" if c.holds else "fails", c.name, f"{c.error:.1e}" if c.name != "writing" else "", c.sentence)
+        for c in net.certificate.checks
+    ]
+
+
+def anatomy_tables(net: Network) -> Group:
+    """The network as rich tables."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    layers = Table(
+        "stack", "layers", "form and sublayers", title="Anatomy", title_justify="left", expand=False
+    )
+    for row in layer_groups(net):
+        layers.add_row(*row)
+    sites = Table("site", "layers", title="Sites", title_justify="left")
+    for name, where in site_lines(net):
+        sites.add_row(name, where)
+    parts: list[object] = [
+        Text(net.name, style="bold"),
+        Text(_facts(net)),
+        layers,
+        Text(f"output: {head_line(net)}"),
+        sites,
+    ]
+    if net.certificate.made:
+        checks = Table("", "identity", "error", "", title="Certificate", title_justify="left")
+        for verdict, name, error, sentence in _certificate_rows(net):
+            checks.add_row(
+                Text(verdict, style="green" if verdict == "holds" else "red"), name, error, sentence
+            )
+        parts.append(checks)
+        parts.append(Text("Reading leaves the logits bitwise as they were." if net.certificate.bitwise else
+                          "Reading changes the logits within the tolerance, not bitwise."))  # fmt: skip
+    else:
+        parts.append(Text("Not certified: opened with certify=False.", style="yellow"))
+    refused = Table("refused", "layers", "why", title="Refused", title_justify="left")
+    for row in refusal_lines(net):
+        refused.add_row(*row)
+    if refused.row_count:
+        parts.append(refused)
+    return Group(*parts)  # type: ignore[arg-type]
+
+
+def anatomy_html(net: Network) -> str:
+    """The network as HTML tables, for notebooks."""
+
+    def table(title: str, head: list[str], rows: list[tuple[str, ...]]) -> str:
+        if not rows:
+            return ""
+        cells = "".join(
+            "<tr>" + "".join(f"<td style='text-align:left'>{escape(c)}</td>" for c in row) + "</tr>"
+            for row in rows
+        )
+        heads = "".join(f"<th style='text-align:left'>{escape(h)}</th>" for h in head)
+        return f"<details open><summary><b>{escape(title)}</b></summary><table><tr>{heads}</tr>{cells}</table></details>"
+
+    return (
+        f"<div><b>{escape(net.name)}</b><br>{escape(_facts(net))}<br>output: {escape(head_line(net))}"
+        + table("Anatomy", ["stack", "layers", "form and sublayers"], list(layer_groups(net)))
+        + table("Sites", ["site", "layers"], list(site_lines(net)))
+        + table("Certificate", ["", "identity", "error", ""], list(_certificate_rows(net)))
+        + table("Refused", ["sites", "layers", "why"], list(refusal_lines(net)))
+        + "</div>"
+    )
