@@ -250,7 +250,7 @@ def bootstrap(
     """Mean of `values [n]` with a bootstrap interval; see `bootstrap_many`.
 
     >>> print(bootstrap([1.0, 2.0, 3.0, 4.0] * 25))
-    2.500 [2.270, 2.720]
+    2.500 [2.280, 2.729]
     """
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1:

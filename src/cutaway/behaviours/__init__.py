@@ -1,0 +1,21 @@
+"""What is asked of a network: contrast pairs with answers, metrics, and whether it does the behaviour."""
+
+from cutaway.behaviours.checks import (
+    Performance,
+    answer_log_prob,
+    answer_logits,
+    measure,
+    performance,
+    require_performed,
+)
+from cutaway.behaviours.data import Behaviour
+from cutaway.behaviours.formats import from_dataset, from_frame, read, write
+from cutaway.behaviours.generators import GENERATORS, Fact, FactTable
+from cutaway.behaviours.making import behaviour, generator
+from cutaway.behaviours.metrics import METRICS, Answers, Metric, custom, metric, shares
+
+__all__ = [
+    "GENERATORS", "METRICS", "Answers", "Behaviour", "Fact", "FactTable", "Metric", "Performance",
+    "answer_log_prob", "answer_logits", "behaviour", "custom", "from_dataset", "from_frame", "generator",
+    "measure", "metric", "performance", "read", "require_performed", "shares", "write",
+]  # fmt: skip

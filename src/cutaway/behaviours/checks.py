@@ -1,0 +1,173 @@
+"""Does the network do the behaviour at all? Explaining what is not there is refused, with the figures."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from cutaway.behaviours.data import Behaviour
+from cutaway.behaviours.metrics import METRICS, Answers
+from cutaway.errors import BadBehaviour, BadInput, NotPerformed
+from cutaway.estimates import Estimate, bootstrap, proportion
+
+if TYPE_CHECKING:
+    from cutaway.network import Edit, Network
+
+Which = Literal["clean", "corrupted"]
+CHANCE = 0.5
+AT_LEAST = 0.75
+
+
+def answer_logits(
+    net: Network, behaviour: Behaviour, which: Which = "clean", edits: Sequence[Edit] = (), batch: int = 64
+) -> Tensor:
+    """Logits at the answer position of every example's prompt: [n v], on the network's device, in its
+    precision.
+    """
+    tokens = behaviour.clean_tokens(net) if which == "clean" else behaviour.corrupted_tokens(net)
+    pos = torch.tensor(behaviour.answer_pos)[:, None]
+    parts = []
+    for start in range(0, behaviour.n, batch):
+        rows = slice(start, min(start + batch, behaviour.n))
+        run = net.run(tokens[rows], edits=list(edits), logits=pos[rows])
+        if run.logits is None:
+            raise BadInput(
+                f"{net.name} gives no logits.", "Behaviours need a network with an output over tokens."
+            )
+        parts.append(run.logits[:, 0])
+    return torch.cat(parts)
+
+
+def measure(
+    net: Network, behaviour: Behaviour, which: Which = "clean", edits: Sequence[Edit] = (), batch: int = 64
+) -> Tensor:
+    """The behaviour's metric on every example: [n]. KL is measured against the unedited clean prompts."""
+    answers = behaviour.answers
+    if behaviour.metric.needs == "reference":
+        answers = answers.with_reference(answer_logits(net, behaviour, "clean", (), batch))
+    return behaviour.metric(answer_logits(net, behaviour, which, edits, batch), answers)
+
+
+def answer_log_prob(
+    net: Network,
+    behaviour: Behaviour,
+    answer: Literal["right", "wrong"] = "right",
+    which: Which = "clean",
+    edits: Sequence[Edit] = (),
+    batch: int = 16,
+) -> Tensor:
+    """Log probability of each example's whole answer [n], all its tokens, where it follows the prompt; in
+    nats.
+
+    One answer for each example (the first, where there are several). Edits with positions counted from the
+    end (-1) would mean the answer's last token here; count them from the start. Raises BadBehaviour when the
+    answer position is not the last token, or an example has no such answer.
+    """
+    full = behaviour.right_full if answer == "right" else behaviour.wrong_full
+    prompts = behaviour.clean_ids if which == "clean" else behaviour.corrupted_ids
+    if any(pos not in (-1, len(ids) - 1) for pos, ids in zip(behaviour.answer_pos, prompts, strict=True)):
+        raise BadBehaviour(
+            f"{behaviour.name!r} has answers in the middle of prompts.",
+            "Whole answers are scored where they follow one.",
+        )
+    if not all(full):
+        raise BadBehaviour(
+            f"An example of {behaviour.name!r} has no {answer} answer.", "Give one for each example."
+        )
+    scores = []
+    for start in range(0, behaviour.n, batch):
+        rows = range(start, min(start + batch, behaviour.n))
+        tokens = net.encode([[*prompts[i], *full[i]] for i in rows])
+        logits = net.run(tokens, edits=list(edits), logits=True).logits
+        if logits is None:
+            raise BadInput(
+                f"{net.name} gives no logits.", "Behaviours need a network with an output over tokens."
+            )
+        for j, i in enumerate(rows):
+            at = int(tokens.first[j]) + len(prompts[i]) - 1
+            here = logits[j, at : at + len(full[i])].float().log_softmax(-1)
+            scores.append(here.gather(1, torch.tensor(full[i], device=here.device)[:, None]).sum())
+    return torch.stack(scores)
+
+
+@dataclass(frozen=True)
+class Performance:
+    """How well a network does a behaviour.
+
+    accuracy: share of clean prompts on which the best right answer beats every wrong one (every token, where
+    there are no wrong ones), with its Wilson interval. metric_clean, metric_corrupted: the behaviour's metric
+    (both against the clean prompt's answers). contrast: clean minus corrupted, paired, signed so that more is
+    better. does_it: is the accuracy at least what is asked, above chance beyond its interval, and the
+    contrast above zero beyond its own?
+    """
+
+    accuracy: Estimate
+    metric_clean: Estimate
+    metric_corrupted: Estimate
+    contrast: Estimate
+    does_it: bool
+    sentence: str
+
+    def __str__(self) -> str:
+        return self.sentence
+
+    def _repr_html_(self) -> str:
+        return f"<p>{html.escape(self.sentence)}</p>"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        figures = ("accuracy", "metric_clean", "metric_corrupted", "contrast")
+        return {k: getattr(self, k).to_dict() for k in figures} | {
+            "does_it": self.does_it,
+            "sentence": self.sentence,
+        }
+
+
+def performance(
+    net: Network,
+    behaviour: Behaviour,
+    at_least: float = AT_LEAST,
+    edits: Sequence[Edit] = (),
+    seed: int = 0,
+    batch: int = 64,
+) -> Performance:
+    """Run all clean and corrupted prompts and say whether the network does the behaviour, with intervals."""
+    clean = answer_logits(net, behaviour, "clean", edits, batch)
+    corrupted = answer_logits(net, behaviour, "corrupted", edits, batch)
+    answers: Answers = behaviour.answers
+    correct = METRICS["accuracy"](clean, answers)
+    if behaviour.metric.needs == "reference":
+        answers = answers.with_reference(clean)
+    values = [behaviour.metric(logits, answers).double().cpu().numpy() for logits in (clean, corrupted)]
+    sign = 1.0 if behaviour.metric.higher else -1.0
+    accuracy = proportion(int(correct.sum()), behaviour.n)
+    on_clean, on_corrupted = (bootstrap(v, behaviour.clusters, seed=seed) for v in values)
+    contrast = bootstrap(sign * (values[0] - values[1]), behaviour.clusters, seed=seed)
+    chance = CHANCE if all(behaviour.wrong) else 0.0
+    does_it = accuracy.value >= at_least and accuracy.above(chance) is True and contrast.above(0.0) is True
+    sentence = (
+        f"{net.name} answers {int(correct.sum())} of {behaviour.n} prompts of {behaviour.name!r} right: "
+        f"{accuracy} (asked: {at_least:.2f}, chance: {chance:.2f}). "
+        f"Its {behaviour.metric.name} is {on_clean} on clean and "
+        f"{on_corrupted} on corrupted prompts. It {'does' if does_it else 'does not do'} the behaviour."
+    )
+    return Performance(accuracy, on_clean, on_corrupted, contrast, does_it, sentence)
+
+
+def require_performed(
+    net: Network, behaviour: Behaviour, force: bool = False, at_least: float = AT_LEAST
+) -> Performance:
+    """The performance; NotPerformed, with the figures, when the network does not do the behaviour and `force`
+    is off.
+    """
+    found = performance(net, behaviour, at_least)
+    if not found.does_it and not force:
+        raise NotPerformed(
+            found.sentence, "Choose another behaviour or network, or pass force=True to go on all the same."
+        )
+    return found

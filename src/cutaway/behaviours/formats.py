@@ -1,0 +1,250 @@
+"""Files of contrast pairs and of facts, read by what they hold; and our own format, written."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from cutaway.behaviours.data import Behaviour
+from cutaway.behaviours.generators.facts import FactTable
+from cutaway.behaviours.metrics import METRICS
+from cutaway.behaviours.rows import FIELDS, Header, from_rows
+from cutaway.behaviours.tables import fact_table, indirect_object_rows
+from cutaway.errors import BadBehaviour, BadFormat, BadInput, NotFound
+from cutaway.results import atomic_write, to_json
+
+if TYPE_CHECKING:
+    from cutaway.network import Network
+
+Rows = list[dict[str, Any]]
+_PREFIX_PAIRS = {
+    "clean_prefix": "clean",
+    "patch_prefix": "corrupted",
+    "clean_answer": "right",
+    "patch_answer": "wrong",
+}
+
+
+def read(
+    path: str | os.PathLike[str], net: Network, n: int | None = None, seed: int = 0, aligned: bool = False
+) -> Behaviour | FactTable:
+    """The behaviour in a file (.jsonl, .json, .csv), or its table of facts (for `generators.facts`).
+
+    At most n pairs are drawn at random; with `aligned` only such as have as many clean as corrupted tokens.
+    Raises NotFound when there is no such file, BadFormat when its content is none of the formats of
+    docs/behaviours.md.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise NotFound(f"There is no file {file}.", "Give the path of a .jsonl, .json or .csv file.")
+    text = file.read_text(encoding="utf-8-sig")
+    if not text.strip():
+        raise BadBehaviour(f"{file} is empty.", "Give at least one contrast pair.")
+    if file.suffix == ".csv":
+        return from_rows(net, _csv_rows(text), Header(file.stem), n, seed, aligned)
+    whole = _whole(text)
+    if whole is None:
+        header, rows = _lines(file, text)
+        return from_rows(net, rows, header, n, seed, aligned)
+    if isinstance(whole, dict) and "prompts" in whole:
+        return from_rows(net, auto_circuit_rows(whole, file.stem), Header(file.stem), n, seed, aligned)
+    if rows := indirect_object_rows(whole):
+        return from_rows(net, rows, Header(file.stem), n, seed, aligned)
+    if isinstance(whole, list) and whole and all(isinstance(r, dict) and "clean" in r for r in whole):
+        return from_rows(net, whole, Header(file.stem), n, seed, aligned)
+    return fact_table(whole, file.stem, seed)
+
+
+def _whole(text: str) -> Any:
+    """The one JSON value that a text is, or None when it is not one (or a single line of JSON lines)."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return None
+    is_line = isinstance(value, dict) and (
+        "clean" in value or "clean_prefix" in value or "behaviour" in value
+    )
+    return None if is_line else value
+
+
+def _lines(file: Path, text: str) -> tuple[Header, Rows]:
+    """Header and rows of JSON lines: ours, or subject-verb pairs (`clean_prefix`, `patch_prefix`, ...)."""
+    rows, header = [], Header(file.stem)
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise BadFormat(
+                f"Line {number} of {file} is not JSON: {error}.", "Write one JSON object a line."
+            ) from error
+        if not isinstance(row, dict):
+            raise BadFormat(f"Line {number} of {file} is not a JSON object.", "Write one JSON object a line.")
+        if "behaviour" in row and not rows:
+            header = _header(file, row)
+        elif _PREFIX_PAIRS.keys() <= row.keys():
+            rows.append(
+                {ours: row[theirs] for theirs, ours in _PREFIX_PAIRS.items()}
+                | {"template": row.get("case", "")}
+            )
+        else:
+            rows.append(row)
+    return header, rows
+
+
+def _header(file: Path, row: Mapping[str, Any]) -> Header:
+    name = row.get("metric", "logit_diff")
+    if name not in METRICS:
+        raise BadFormat(
+            f"The metric {name!r} of {file} is not one of ours.", f"Use one of {', '.join(METRICS)}."
+        )
+    part, by = str(row.get("part", "all")), row.get("split_by", "example")
+    if part not in ("all", "discovery", "held-out") or by not in ("example", "template"):
+        raise BadFormat(f"{file} says part {part!r}, split_by {by!r}.", "Leave them out of the first line.")
+    notes = tuple(str(note) for note in row.get("notes", ()))
+    return Header(str(row["behaviour"]), METRICS[name], int(row.get("seed", 0)), notes, part, by)
+
+
+def _csv_rows(text: str) -> Rows:
+    """Rows of a CSV: `clean,corrupted,right,wrong[,template][,answer_pos][,span:NAME]`; several answers as
+    `a|b`.
+    """
+    table = csv.DictReader(io.StringIO(text))
+    return [_flat(row) for row in table]
+
+
+def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of a table with one cell for each field, as `from_rows` takes it."""
+    out: dict[str, Any] = {}
+    spans: dict[str, Any] = {}
+    for key, value in row.items():
+        if value is None or value != value:
+            continue
+        if key is not None and str(key).startswith("span:"):
+            spans[str(key).removeprefix("span:")] = value
+        elif key in ("right", "wrong") and isinstance(value, str):
+            out[key] = [answer for answer in value.split("|") if answer]
+        elif key == "answer_pos":
+            out[key] = int(value)
+        elif key == "held":
+            out[key] = str(value).strip().lower() in ("1", "true", "yes")
+        else:
+            out[str(key)] = value
+    return out | ({"spans": spans} if spans else {})
+
+
+def auto_circuit_rows(data: Mapping[str, Any], name: str) -> Rows:
+    """Rows of auto-circuit's JSON: `{"prompts": [{"clean", "corrupt", "answers", "wrong_answers"}, ...]}`."""
+    rows = []
+    for number, prompt in enumerate(data["prompts"], 1):
+        missing = {"clean", "corrupt", "answers"} - set(prompt)
+        if missing:
+            raise BadFormat(
+                f"Prompt {number} of {name!r} has no {sorted(missing)[0]!r}.", "Give clean, corrupt, answers."
+            )
+        row = {"clean": prompt["clean"], "corrupted": prompt["corrupt"], "right": prompt["answers"]}
+        rows.append(row | {"wrong": prompt.get("wrong_answers", [])})
+    return rows
+
+
+def _records(frame: pd.DataFrame, columns: Sequence[str]) -> Rows:
+    columns_of_cells = (frame[name].tolist() for name in columns)
+    return [_flat(dict(zip(columns, cells, strict=True))) for cells in zip(*columns_of_cells, strict=True)]
+
+
+def from_frame(
+    frame: pd.DataFrame,
+    net: Network,
+    name: str = "frame",
+    n: int | None = None,
+    seed: int = 0,
+    aligned: bool = False,
+) -> Behaviour:
+    """A behaviour from a pandas frame with the columns of the CSV format; answers may also be lists."""
+    known = [c for c in frame.columns if c in FIELDS or str(c).startswith("span:")]
+    if not {"clean", "corrupted", "right"} <= set(known):
+        raise BadFormat(
+            f"The frame {name!r} has the columns {', '.join(map(str, frame.columns)) or '(none)'}.",
+            f"It needs clean, corrupted and right; it may have {', '.join(FIELDS[3:])} and span:NAME.",
+        )
+    return from_rows(net, _records(frame, [str(c) for c in known]), Header(name), n, seed, aligned)
+
+
+def from_dataset(
+    data: Any, net: Network, name: str = "dataset", n: int | None = None, seed: int = 0, aligned: bool = False
+) -> Behaviour:
+    """A behaviour from a Hugging Face dataset (or anything that gives dictionaries when iterated over)."""
+    if isinstance(data, Mapping):
+        raise BadInput(
+            f"{name!r} is a dictionary of splits: {', '.join(map(str, data))}.",
+            "Choose one, e.g. data['train'].",
+        )
+    return from_frame(pd.DataFrame(list(data)), net, name, n, seed, aligned)
+
+
+def write(behaviour: Behaviour, path: str | os.PathLike[str]) -> Path:
+    """Write a behaviour to .jsonl (everything), .csv or .json (auto-circuit's: prompts and answers only),
+    atomically.
+
+    A behaviour made of token ids (such as induction) can be written to .jsonl only. Raises BadFormat for
+    other endings.
+    """
+    file = Path(path)
+    makers = {".jsonl": _as_lines, ".csv": _as_csv, ".json": _as_auto_circuit}
+    if file.suffix not in makers:
+        raise BadFormat(f"{file.name!r} names no known format.", f"Use one of {', '.join(makers)}.")
+    if not behaviour.from_text and file.suffix != ".jsonl":
+        raise BadFormat(f"{behaviour.name!r} is made of token ids.", "Write it as .jsonl.")
+    return atomic_write(file, makers[file.suffix](behaviour))
+
+
+def _as_lines(b: Behaviour) -> str:
+    head = {
+        "behaviour": b.name,
+        "metric": b.metric.name,
+        "seed": b.seed,
+        "part": b.part,
+        "split_by": b.split_by,
+    }
+    if b.metric.name not in METRICS:
+        raise BadFormat(
+            f"The metric {b.metric.name!r} is your own and has no place in a file.", "Use with_metric first."
+        )
+    lines = [to_json(head | {"notes": list(b.notes)}, indent=None)]
+    for i in range(b.n):
+        row: dict[str, Any] = {"clean": b.clean[i] if b.from_text else b.clean_ids[i]}
+        row["corrupted"] = b.corrupted[i] if b.from_text else b.corrupted_ids[i]
+        row["right"] = b.right_text[i] if b.from_text else b.right[i]
+        row["wrong"] = b.wrong_text[i] if b.from_text else b.wrong[i]
+        row |= {"template": b.template[i], "answer_pos": b.answer_pos[i], "held": b.held[i]}
+        row |= {"clean_ids": b.clean_ids[i]} if b.from_text else {}
+        lines.append(to_json(row | {"token_spans": {name: s[i] for name, s in b.spans.items()}}, indent=None))
+    return "\n".join(lines) + "\n"
+
+
+def _as_csv(b: Behaviour) -> str:
+    if any("|" in answer for answers in (*b.right_text, *b.wrong_text) for answer in answers):
+        raise BadFormat("An answer contains '|', which separates answers in a CSV.", "Write it as .jsonl.")
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["clean", "corrupted", "right", "wrong", "template", "answer_pos", "held"])
+    for i in range(b.n):
+        answers = ("|".join(b.right_text[i]), "|".join(b.wrong_text[i]))
+        writer.writerow([b.clean[i], b.corrupted[i], *answers, b.template[i], b.answer_pos[i], b.held[i]])
+    return out.getvalue()
+
+
+def _as_auto_circuit(b: Behaviour) -> str:
+    columns: Iterable[tuple[str, str, Sequence[str], Sequence[str]]]
+    columns = zip(b.clean, b.corrupted, b.right_text, b.wrong_text, strict=True)
+    return to_json(
+        {"prompts": [{"clean": c, "corrupt": d, "answers": r, "wrong_answers": w} for c, d, r, w in columns]}
+    )

@@ -1,0 +1,79 @@
+"""Greater-than: 'The war lasted from the year 1732 to the year 17' -> a year above 32; corrupted: the year
+1701.
+After Hanna et al. 2023, 'How does GPT-2 compute greater-than?'. Spans: event, YY. Metric: probability
+difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from cutaway.behaviours.data import Behaviour
+from cutaway.behaviours.generators import words as W
+from cutaway.behaviours.generators.engine import Candidate, choose, collect
+from cutaway.behaviours.metrics import METRICS
+from cutaway.behaviours.tokenizing import Words, continuation
+from cutaway.errors import BadBehaviour
+
+if TYPE_CHECKING:
+    from cutaway.network import Network
+
+FRAMES: Final = (
+    "The {event} lasted from the year {CC}{YY} to the year {CC}",
+    "The {event} lasted from {CC}{YY} to {CC}",
+    "The {event} began in {CC}{YY} and ended in {CC}",
+)
+_LEAST_YEARS = 20
+
+
+def greater_than(net: Network, n: int = 128, seed: int = 0, frames: Sequence[str] = FRAMES) -> Behaviour:
+    """Pairs of greater-than; right: all later two-digit years, wrong: that year and all earlier ones.
+
+    Only centuries are used whose years this tokenizer cuts into two tokens of two digits each.
+    Raises BadBehaviour when there is none, showing how it cuts a year.
+    """
+    words = Words(net, "greater-than")
+    used = words.known(frames, keep=2)
+    years = {century: _years(net, used[0], century) for century in W.CENTURIES}
+    years = {
+        century: found for century, found in years.items() if len(found) >= _LEAST_YEARS and "01" in found
+    }
+    if not years:
+        cut = words.tokenizer.convert_ids_to_tokens(list(continuation(net, "to", " 1732")))
+        raise BadBehaviour(
+            "'greater-than' needs years of two tokens of two digits, and this tokenizer cuts ' 1732' into "
+            f"{cut}.",
+            "Use a tokenizer that cuts numbers into pairs of digits.",
+        )
+
+    @cache
+    def answers(century: str, year: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        return tuple(y for y in years[century] if y > year), tuple(y for y in years[century] if y <= year)
+
+    def draw(rng: np.random.Generator) -> Candidate:
+        century = choose(rng, tuple(years))
+        year = choose(rng, [y for y in years[century][:-1] if y > "01"])
+        clean = {"event": choose(rng, W.EVENTS), "CC": century, "YY": year}
+        right, wrong = answers(century, year)
+        return Candidate(choose(rng, used), clean, clean | {"YY": "01"}, right, wrong, {"CC": ""})
+
+    return collect(net, "greater-than", draw, n, seed, METRICS["prob_diff"])
+
+
+def _years(net: Network, frame: str, century: str) -> tuple[str, ...]:
+    """The years of a century that are one token after it, and the same token wherever the year stands."""
+    prompt = frame.format(event="war", CC=century, YY="32")
+    found = []
+    for year in W.YEARS:
+        try:
+            after = continuation(net, prompt, year)
+            inside = continuation(net, f"from {century}", year)
+        except BadBehaviour:
+            continue
+        if len(after) == 1 and after == inside:
+            found.append(year)
+    return tuple(found)

@@ -1,0 +1,69 @@
+"""The words that generators fill their frames with: plain English ones, filtered by the tokenizer at hand."""
+
+from __future__ import annotations
+
+from typing import Final
+
+FEMALE: Final = tuple(
+    "Mary Anna Lucy Emma Rose Jane Alice Clara Nora Ruth Ella Grace Helen Sara Julia Kate Laura Lily Maria "
+    "Nina Paula Rita Susan Tina Vera Amy Betty Diana Eva Ivy Sarah Jessica Rachel Amanda Michelle Lisa "
+    "Jennifer Elizabeth Mia Sue Hannah Emily Claire Anne Mandy".split()
+)
+MALE: Final = tuple(
+    "John Tom James Peter Paul Mark David Henry Jack Luke Adam Simon Frank George Oscar Sam Leo Max Otto "
+    "Robert Steven Victor Walter Arthur Ben Carl Dan Eric Fred Hugo Ivan Michael Andrew Kevin Brian Richard "
+    "Thomas William Joseph Charles Daniel Tim Timmy Bob Jim Bill".split()
+)
+NAMES: Final = FEMALE + MALE
+#: Names of small texts, for tokenizers that know few names whole.
+PLAIN_FEMALE: Final = tuple("Lily Mia Sue Sara Lisa Amy Anna Lucy Emma Mary".split())
+PLAIN_MALE: Final = tuple("Tim Timmy Tom Ben Max Bob Sam Jim Jack Leo".split())
+PLACES: Final = tuple(
+    "park shop school garden house market station church library river forest beach farm bridge hotel museum "
+    "office store hospital restaurant".split()
+)
+THINGS: Final = tuple(
+    "ball book cup key ring letter hat lamp coin flower cake map bell rope basket drum pen mirror box shoe "
+    "drink computer".split()
+)
+FEELINGS: Final = tuple("happy sad tired cold quiet late lost hungry angry".split())
+NEAR: Final = ("near", "behind", "beside")
+NUMBER_PAIRS: Final = (  # (singular, plural)
+    ("boy", "boys"), ("girl", "girls"), ("dog", "dogs"), ("cat", "cats"), ("horse", "horses"),
+    ("bird", "birds"), ("tree", "trees"), ("door", "doors"), ("chair", "chairs"), ("ship", "ships"),
+    ("doctor", "doctors"), ("teacher", "teachers"), ("window", "windows"), ("king", "kings"),
+    ("queen", "queens"), ("cow", "cows"), ("star", "stars"), ("table", "tables"), ("key", "keys"),
+    ("author", "authors"), ("farmer", "farmers"), ("picture", "pictures"), ("car", "cars"), ("man", "men"),
+    ("woman", "women"), ("friend", "friends"), ("student", "students"), ("letter", "letters"),
+    ("manager", "managers"), ("pilot", "pilots"),
+)  # fmt: skip
+EVENTS: Final = tuple(
+    "war fair storm reign journey drought feast voyage siege strike conflict campaign expedition "
+    "dispute".split()
+)
+CENTURIES: Final = tuple("11 12 13 14 15 16 17 18".split())
+YEARS: Final = tuple(f"{year:02d}" for year in range(100))
+ARGUMENTS: Final = tuple(
+    "load size files last shared unit page point path text color shape name index line node role sum item "
+    "base code date image limit state user value width view key list table letter book map box ball "
+    "ring".split()
+)
+DESCRIPTIONS: Final = (
+    "the first part", "the new form", "a small piece", "the whole thing", "a good start", "the other side",
+    "an old one", "the next step",
+)  # fmt: skip
+LIST_WORDS: Final = tuple(
+    "ball book cup key ring letter hat lamp coin flower cake map bell rope basket drum pen mirror box shoe "
+    "dog cat horse bird tree door chair ship star table red blue green yellow white black brown happy big "
+    "little day time friend mom play park garden house river forest bridge".split()
+)
+CAPITALS: Final = (
+    ("France", "Paris"), ("Italy", "Rome"), ("England", "London"), ("Germany", "Berlin"), ("Egypt", "Cairo"),
+    ("Japan", "Tokyo"), ("Peru", "Lima"), ("Norway", "Oslo"), ("Spain", "Madrid"), ("Austria", "Vienna"),
+    ("Greece", "Athens"), ("Ireland", "Dublin"), ("Russia", "Moscow"), ("China", "Beijing"),
+    ("Cuba", "Havana"), ("Poland", "Warsaw"), ("Iran", "Tehran"), ("Iraq", "Baghdad"), ("Syria", "Damascus"),
+    ("Canada", "Ottawa"), ("Portugal", "Lisbon"), ("Sweden", "Stockholm"), ("Finland", "Helsinki"),
+    ("Hungary", "Budapest"), ("Turkey", "Ankara"), ("Thailand", "Bangkok"), ("Kenya", "Nairobi"),
+    ("Lebanon", "Beirut"), ("Belgium", "Brussels"), ("Denmark", "Copenhagen"), ("Ukraine", "Kiev"),
+    ("Afghanistan", "Kabul"), ("Libya", "Tripoli"),
+)  # fmt: skip

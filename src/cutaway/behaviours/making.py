@@ -1,0 +1,97 @@
+"""`behaviour(...)`: one door to the generators, the files and the tables."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from torch import Tensor
+
+from cutaway.behaviours.checks import require_performed
+from cutaway.behaviours.data import Behaviour
+from cutaway.behaviours.formats import from_dataset, from_frame, read
+from cutaway.behaviours.generators import GENERATORS, FactTable, facts
+from cutaway.behaviours.metrics import Answers, Metric
+from cutaway.behaviours.metrics import metric as find_metric
+from cutaway.errors import BadInput, NotFound, nearest
+
+if TYPE_CHECKING:
+    from cutaway.network import Network
+
+_FILES = (".json", ".jsonl", ".csv")
+_OTHER_NAMES = {
+    "indirect-object": "ioi", "subject-verb": "agreement", "subject-verb-agreement": "agreement",
+    "gendered-pronoun": "pronoun", "factual-recall": "facts", "copying": "list-copying",
+    "docstrings": "docstring",
+}  # fmt: skip
+
+
+def behaviour(
+    source: str | os.PathLike[str] | pd.DataFrame | FactTable | Behaviour | Any,
+    net: Network,
+    n: int = 128,
+    seed: int = 0,
+    metric: str | Metric | Callable[[Tensor, Answers], Tensor] | None = None,
+    force: bool = False,
+    **options: Any,
+) -> Behaviour:
+    """Contrast pairs for a network, checked: it must do the behaviour, or NotPerformed is raised with the
+    figures.
+
+    source: the name of a generator (see `GENERATORS`), a .jsonl/.json/.csv file, a pandas frame, a Hugging
+    Face dataset, a table of facts, or a Behaviour. n: at most this many pairs. metric: None takes the
+    behaviour's own (logit_diff; prob_diff for greater-than). force: go on when the network does not do it.
+    options: passed to the
+    generator or reader (`aligned=True` leaves out pairs of unequal length).
+
+    Raises NotFound for an unknown name, BadBehaviour when pairs cannot be made for this tokenizer, BadFormat
+    for a file that cannot be read, NotPerformed unless forced.
+    """
+    if n < 1:
+        raise BadInput(f"{n} examples are asked for.", "Ask for at least one.")
+    made = _make(source, net, n, seed, options)
+    if metric is not None:
+        made = made.with_metric(find_metric(metric))
+    require_performed(net, made, force)
+    return made
+
+
+def _make(source: Any, net: Network, n: int, seed: int, options: dict[str, Any]) -> Behaviour:
+    if isinstance(source, Behaviour):
+        return source if source.n <= n else source[:n]
+    if isinstance(source, FactTable):
+        return facts(net, n, seed, source, **options)
+    if isinstance(source, pd.DataFrame):
+        return from_frame(source, net, n=n, seed=seed, **options)
+    if not isinstance(source, (str, os.PathLike)):
+        if not hasattr(source, "__iter__"):
+            raise BadInput(
+                f"A {type(source).__name__} is no source of contrast pairs.",
+                f"Give a name ({', '.join(GENERATORS)}), a file, a frame or a dataset.",
+            )
+        return from_dataset(source, net, n=n, seed=seed, **options)
+    if Path(source).suffix in _FILES:
+        pairs_only = {key: options.pop(key) for key in ("aligned",) if key in options}
+        found = read(source, net, n, seed, **pairs_only)
+        return facts(net, n, seed, found, **options) if isinstance(found, FactTable) else found
+    return generator(str(source))(net, n=n, seed=seed, **options)
+
+
+def generator(name: str) -> Callable[..., Behaviour]:
+    """The generator of this name; NotFound with the nearest names.
+
+    >>> generator("greater_than").__name__
+    'greater_than'
+    """
+    key = name.strip().lower().replace("_", "-").replace(" ", "-")
+    key = _OTHER_NAMES.get(key, key)
+    if key not in GENERATORS:
+        near = nearest(key, GENERATORS) or list(GENERATORS)
+        raise NotFound(
+            f"There is no behaviour {name!r}.",
+            f"Did you mean {', '.join(near)}? Files end in {', '.join(_FILES)}.",
+        )
+    return GENERATORS[key]

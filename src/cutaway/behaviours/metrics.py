@@ -1,0 +1,257 @@
+"""How well an answer is given: functions of the logits at the answer position, one number for each example.
+
+Everything is computed in float32 (float64 logits stay float64), whatever the network's own precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from cutaway.errors import BadBehaviour, BadInput, NotFinite, NotFound, nearest
+
+Needs = Literal["both", "right", "reference", "nothing"]
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """The answer tokens of n examples, as sets padded to a common size, and logits to compare with (for KL).
+
+    right: LongTensor [n r], right_mask: BoolTensor [n r]; wrong likewise [n w] (w may be 0); reference: [n v]
+    or None.
+    """
+
+    right: Tensor
+    right_mask: Tensor
+    wrong: Tensor
+    wrong_mask: Tensor
+    reference: Tensor | None = None
+
+    @classmethod
+    def of(cls, right: Sequence[Sequence[int]], wrong: Sequence[Sequence[int]]) -> Answers:
+        """From token sets.
+
+        >>> Answers.of([[5], [6, 7]], [[1], [2]]).right_mask.tolist()
+        [[True, False], [True, True]]
+        """
+        return cls(*_padded(right), *_padded(wrong))
+
+    def __len__(self) -> int:
+        return len(self.right)
+
+    def __getitem__(self, rows: slice | Sequence[int] | Tensor) -> Answers:
+        reference = None if self.reference is None else self.reference[rows]
+        return Answers(
+            self.right[rows], self.right_mask[rows], self.wrong[rows], self.wrong_mask[rows], reference
+        )
+
+    def to(self, device: torch.device | str) -> Answers:
+        """The same on a device."""
+        reference = None if self.reference is None else self.reference.to(device)
+        right, wrong = self.right.to(device), self.wrong.to(device)
+        return Answers(right, self.right_mask.to(device), wrong, self.wrong_mask.to(device), reference)
+
+    def repeat(self, times: int) -> Answers:
+        """The same examples `times` over, one run after the other: for a batch of several edits."""
+        rows = torch.arange(len(self)).repeat(times)
+        return self[rows.to(self.right.device)]
+
+    def with_reference(self, logits: Tensor) -> Answers:
+        """The same with logits [n v] to compare with, those of the clean prompts for instance."""
+        return replace(self, reference=logits)
+
+
+def _padded(sets: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    width = max((len(s) for s in sets), default=0)
+    ids = torch.zeros(len(sets), width, dtype=torch.long)
+    mask = torch.zeros(len(sets), width, dtype=torch.bool)
+    for row, tokens in enumerate(sets):
+        ids[row, : len(tokens)] = torch.tensor(list(tokens), dtype=torch.long)
+        mask[row, : len(tokens)] = True
+    return ids, mask
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A named function of (logits [n v], Answers of n examples) -> [n].
+
+    `needs`: which answers it reads. `higher`: is more of it better at the behaviour? `unit`: of what it is a
+    number. Raises NotFinite on NaN or +inf logits (-inf is a masked token and allowed), BadBehaviour when an
+    answer that it needs is not there.
+    """
+
+    name: str
+    function: Callable[[Tensor, Answers], Tensor]
+    needs: Needs = "both"
+    higher: bool = True
+    unit: str = ""
+    says: str = ""
+
+    def __call__(self, logits: Tensor, answers: Answers) -> Tensor:
+        """The metric of each example: [n]."""
+        if logits.ndim != 2 or len(logits) != len(answers):
+            raise BadInput(
+                f"{self.name} takes logits [{len(answers)} v], not of shape {list(logits.shape)}.",
+                "Pass the logits at the answer position of each example.",
+            )
+        self._check(answers)
+        values = logits.double() if logits.dtype == torch.float64 else logits.float()
+        bad = torch.isnan(values) | (values == float("inf"))
+        if bool(bad.any()):
+            row, token = (int(i) for i in bad.nonzero()[0])
+            raise NotFinite(
+                f"{int(bad.any(1).sum())} of {len(values)} examples have logits that are NaN or infinite, "
+                f"first at example {row}, token {token}.",
+                "Look at that run's activations; such examples are not averaged away.",
+            )
+        return self.function(values, answers.to(values.device))
+
+    def _check(self, answers: Answers) -> None:
+        lacks_wrong = answers.wrong.shape[1] == 0 or not bool(answers.wrong_mask.any(1).all())
+        if self.needs == "both" and lacks_wrong:
+            raise BadBehaviour(
+                f"{self.name} compares with wrong answers, and an example has none.",
+                "Give wrong answers, or use log_prob or cross_entropy.",
+            )
+        if self.needs == "reference" and answers.reference is None:
+            raise BadInput(
+                f"{self.name} compares with reference logits, and there are none.",
+                "Use answers.with_reference(logits), e.g. the logits of the clean prompts.",
+            )
+
+
+def _mean(values: Tensor, mask: Tensor) -> Tensor:
+    return values.masked_fill(~mask, 0).sum(1) / mask.sum(1)
+
+
+def _pick(values: Tensor, ids: Tensor, mask: Tensor, fill: float = float("-inf")) -> Tensor:
+    return values.gather(1, ids).masked_fill(~mask, fill)
+
+
+def _logit_diff(logits: Tensor, a: Answers) -> Tensor:
+    right, wrong = logits.gather(1, a.right), logits.gather(1, a.wrong)
+    return _mean(right, a.right_mask) - _mean(wrong, a.wrong_mask)
+
+
+def _logit_diff_lse(logits: Tensor, a: Answers) -> Tensor:
+    right, wrong = _pick(logits, a.right, a.right_mask), _pick(logits, a.wrong, a.wrong_mask)
+    return right.logsumexp(1) - wrong.logsumexp(1)
+
+
+def _prob_diff(logits: Tensor, a: Answers) -> Tensor:
+    probs = logits.softmax(-1)
+    return _pick(probs, a.right, a.right_mask, 0).sum(1) - _pick(probs, a.wrong, a.wrong_mask, 0).sum(1)
+
+
+def _log_prob(logits: Tensor, a: Answers) -> Tensor:
+    return _pick(logits.log_softmax(-1), a.right, a.right_mask).logsumexp(1)
+
+
+def _cross_entropy(logits: Tensor, a: Answers) -> Tensor:
+    return -_log_prob(logits, a)
+
+
+def _kl(logits: Tensor, a: Answers) -> Tensor:
+    if a.reference is None or a.reference.shape != logits.shape:
+        raise BadInput(
+            f"The reference logits do not have the shape {list(logits.shape)} of the logits.",
+            "Take them at the same positions of the same examples.",
+        )
+    log_p, log_q = a.reference.to(logits.dtype).log_softmax(-1), logits.log_softmax(-1)
+    p = log_p.exp()
+    return torch.where(p > 0, p * (log_p - log_q), torch.zeros_like(p)).sum(-1)
+
+
+def _accuracy(logits: Tensor, a: Answers) -> Tensor:
+    right = _pick(logits, a.right, a.right_mask).amax(1)
+    best = logits.amax(1)
+    if a.wrong.shape[1]:
+        wrong = _pick(logits, a.wrong, a.wrong_mask).amax(1)
+        rival = torch.where(a.wrong_mask.any(1), wrong, best)
+        strict = right > rival
+        return torch.where(a.wrong_mask.any(1), strict, right >= best).to(logits.dtype)
+    return (right >= best).to(logits.dtype)
+
+
+METRICS: dict[str, Metric] = {
+    m.name: m
+    for m in (
+        Metric(
+            "logit_diff",
+            _logit_diff,
+            unit="logits",
+            says="mean logit of the right answers minus that of the wrong",
+        ),
+        Metric(
+            "logit_diff_lse",
+            _logit_diff_lse,
+            unit="nats",
+            says="log odds of any right answer against any wrong answer",
+        ),
+        Metric(
+            "prob_diff",
+            _prob_diff,
+            unit="probability",
+            says="probability of the right answers minus the wrong ones",
+        ),
+        Metric(
+            "log_prob",
+            _log_prob,
+            "right",
+            unit="nats",
+            says="log probability that the next token is a right answer",
+        ),
+        Metric("cross_entropy", _cross_entropy, "right", higher=False, unit="nats", says="minus log_prob"),
+        Metric("kl", _kl, "reference", higher=False, unit="nats", says="KL(reference || these logits)"),
+        Metric(
+            "accuracy",
+            _accuracy,
+            "right",
+            unit="share",
+            says="1 where the best right answer beats every wrong one (every token, where there are none)",
+        ),
+    )
+}
+
+
+def metric(which: str | Metric | Callable[[Tensor, Answers], Tensor]) -> Metric:
+    """A metric by name, or made of any function of (logits [n v], Answers) -> [n].
+
+    >>> metric("logit_diff")(torch.tensor([[1.0, 3.0]]), Answers.of([[1]], [[0]])).item()
+    2.0
+    """
+    if isinstance(which, Metric):
+        return which
+    if callable(which):
+        return custom(which)
+    if which not in METRICS:
+        raise NotFound(
+            f"There is no metric {which!r}.",
+            f"Did you mean {', '.join(nearest(which, METRICS) or sorted(METRICS))}?",
+        )
+    return METRICS[which]
+
+
+def custom(function: Callable[[Tensor, Answers], Tensor], name: str = "", higher: bool = True) -> Metric:
+    """A metric of your own: `function(logits [n v] in float32, answers) -> [n]`. Not saved to files by more
+    than its name.
+
+    >>> entropy = custom(lambda logits, _: -(logits.softmax(-1) * logits.log_softmax(-1)).sum(-1), "entropy")
+    >>> round(entropy(torch.zeros(1, 4), Answers.of([[0]], [[1]])).item(), 3)
+    1.386
+    """
+    return Metric(name or getattr(function, "__name__", "custom"), function, "nothing", higher)
+
+
+def shares(metric_values: Tensor, clean: Tensor, corrupted: Tensor) -> tuple[Tensor, Tensor]:
+    """What was restored and what there was to restore, for each example [n]: numerator and denominator of a
+    share.
+
+    Their ratio of means is 0 at the corrupted level, 1 at the clean level. Use `estimates.bootstrap_ratio` on
+    them.
+    """
+    return metric_values - corrupted, clean - corrupted

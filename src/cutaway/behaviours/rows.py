@@ -1,0 +1,213 @@
+"""From plain rows (dictionaries) to a behaviour: the one way in for every file format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cutaway.behaviours.data import Behaviour, Ids, Span, SplitBy
+from cutaway.behaviours.examples import Example, assemble
+from cutaway.behaviours.metrics import METRICS, Metric
+from cutaway.behaviours.tokenizing import continuation, encode, token_spans, tokenizer_of
+from cutaway.errors import BadBehaviour, BadFormat
+
+if TYPE_CHECKING:
+    from cutaway.network import Network
+
+FIELDS = (
+    "clean", "corrupted", "right", "wrong", "template", "answer_pos", "spans", "token_spans",
+    "clean_ids", "held",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of all its rows."""
+
+    name: str
+    metric: Metric = METRICS["logit_diff"]
+    seed: int = 0
+    notes: tuple[str, ...] = ()
+    part: str = "all"
+    split_by: SplitBy = "example"
+
+
+Row = Mapping[str, Any]
+
+
+def from_rows(
+    net: Network,
+    rows: Iterable[Row],
+    header: Header,
+    n: int | None = None,
+    seed: int = 0,
+    aligned: bool = False,
+) -> Behaviour:
+    """A behaviour of rows with `clean`, `corrupted`, `right` and, if wished, the other fields of `FIELDS`.
+
+    Prompts and answers are text, or token ids (`[5, 6]`; several answers are a list: `[" a", " b"]`, `[5,
+    6]`). With n, at most that many rows are drawn at random, kept in their order. Rows whose right and wrong
+    answers begin with the same token here are left out, and with `aligned` those of unequal length; a note
+    counts them. Raises BadFormat naming the row and field that is wrong, BadBehaviour when no row is left.
+    """
+    numbered = list(enumerate(rows, 1))
+    if not numbered:
+        raise BadBehaviour(f"{header.name!r} has no examples.", "Give at least one contrast pair.")
+    for number, row in numbered:
+        _check(header.name, number, row)
+    from_text = isinstance(numbered[0][1]["clean"], str)
+    if any(isinstance(row[key], str) != from_text for _, row in numbered for key in ("clean", "corrupted")):
+        raise BadFormat(f"{header.name!r} mixes prompts of text and of token ids.", "Use one kind.")
+    if from_text:
+        tokenizer_of(net, header.name)
+    kept, notes = _choose(net, numbered, header.name, n or len(numbered), seed, aligned)
+    examples = [example for _, example in kept]
+    held = [bool(row["held"]) for row in (rows_of(numbered, kept)) if "held" in row]
+    complete = len(held) == len(examples)
+    return assemble(
+        header.name,
+        examples,
+        held=tuple(held) if complete else (),
+        part=header.part,
+        split_by=header.split_by,
+        metric=header.metric,
+        seed=header.seed if complete else seed,
+        notes=(*header.notes, *(note for note in notes if note not in header.notes)),
+        from_text=from_text,
+    )
+
+
+def rows_of(numbered: Sequence[tuple[int, Row]], kept: Sequence[tuple[int, Example]]) -> list[Row]:
+    """The rows that examples were made of."""
+    return [numbered[number - 1][1] for number, _ in kept]
+
+
+def _choose(
+    net: Network, numbered: Sequence[tuple[int, Row]], name: str, n: int, seed: int, aligned: bool
+) -> tuple[list[tuple[int, Example]], list[str]]:
+    """At most n usable examples with their row numbers, in order, and notes on what was left out."""
+    order = list(range(len(numbered)))
+    if n < len(numbered):
+        order = np.random.default_rng(seed).permutation(len(numbered)).tolist()
+    kept: list[tuple[int, Example]] = []
+    same = unequal = 0
+    for start in range(0, len(order), n):
+        for number, example in _examples(net, [numbered[i] for i in order[start : start + n]], name):
+            if not example.tells:
+                same += 1
+            elif aligned and not example.aligned:
+                unequal += 1
+            elif len(kept) < n:
+                kept.append((number, example))
+        if len(kept) == n:
+            break
+    if not kept:
+        raise BadBehaviour(
+            f"No row of {name!r} can be used: in {same} answers begin with the same token, {unequal} are of "
+            "unequal length.",
+            "Use a tokenizer that tells the answers apart, or other pairs.",
+        )
+    answers = [ids for _, e in kept for _, ids in (*e.right, *e.wrong)]
+    notes = [
+        f"{same} rows were left out: their answers begin with the same token of this tokenizer."
+        if same
+        else "",
+        f"{unequal} rows were left out: clean and corrupted differ in length." if unequal else "",
+        "Answers of several tokens are scored on their first token."
+        if any(len(a) > 1 for a in answers)
+        else "",
+    ]
+    return sorted(kept, key=lambda pair: pair[0]), [note for note in notes if note]
+
+
+def _check(name: str, number: int, row: Mapping[str, Any]) -> None:
+    """BadFormat when a row lacks a field, has an unknown one, or one of the wrong kind."""
+    for key in ("clean", "corrupted", "right"):
+        if key not in row:
+            raise BadFormat(
+                f"Row {number} of {name!r} has no {key!r} (it has {', '.join(map(repr, row)) or 'nothing'}).",
+                f"The fields are {', '.join(FIELDS)}; the first three are needed.",
+            )
+    for key in ("clean", "corrupted"):
+        value = row[key]
+        ids = isinstance(value, (list, tuple)) and all(isinstance(i, int) and i >= 0 for i in value)
+        if not (isinstance(value, str) or ids) or len(value) == 0:
+            raise BadFormat(
+                f"Row {number} of {name!r}: {key!r} is {value!r}.", "Give a text or a list of token ids."
+            )
+    if unknown := [key for key in row if key not in FIELDS]:
+        raise BadFormat(
+            f"Row {number} of {name!r} has the unknown field {unknown[0]!r}.", f"Use {', '.join(FIELDS)}."
+        )
+
+
+def _examples(net: Network, chosen: Sequence[tuple[int, Row]], name: str) -> list[tuple[int, Example]]:
+    """Rows as examples, with their numbers."""
+    from_text = isinstance(chosen[0][1]["clean"], str)
+    prompts = {key: [row[key] for _, row in chosen] for key in ("clean", "corrupted")}
+    ids = {k: encode(net, v) if from_text else [tuple(row) for row in v] for k, v in prompts.items()}
+    found = []
+    for (number, row), clean, corrupted in zip(chosen, ids["clean"], ids["corrupted"], strict=True):
+        where = f"Row {number} of {name!r}"
+        right, wrong = (_answers(net, where, row, side, from_text) for side in ("right", "wrong"))
+        if {text for text, _ in right} & {text for text, _ in wrong}:
+            raise BadBehaviour(
+                f"{where} ({row['clean']!r}) has {right[0][0]!r} as right and as wrong answer.",
+                "Give different answers.",
+            )
+        texts = [row[key] if from_text else " ".join(map(str, row[key])) for key in ("clean", "corrupted")]
+        spans = _spans(net, where, row, clean)
+        template, pos = str(row.get("template", "")), int(row.get("answer_pos", -1))
+        made = Example(texts[0], texts[1], clean, corrupted, tuple(right), tuple(wrong), spans, template, pos)
+        found.append((number, made))
+    return found
+
+
+def _answers(
+    net: Network, where: str, row: Mapping[str, Any], key: str, from_text: bool
+) -> list[tuple[str, Ids]]:
+    """(text, tokens) of each right or wrong answer of a row."""
+    value = row.get(key)
+    if value is None or value != value:
+        value = []
+    answers: list[Any] = [value] if isinstance(value, (str, int)) else [*value]
+    if key == "right" and not answers:
+        raise BadBehaviour(f"{where} ({row['clean']!r}) has no right answer.", "Give at least one.")
+    if all(isinstance(a, (int, np.integer)) for a in answers):
+        return [(str(a), (int(a),)) for a in answers]
+    if not from_text or not all(isinstance(a, str) for a in answers):
+        raise BadFormat(f"{where}: {key!r} is {value!r}.", "Give texts (with prompts of text) or token ids.")
+    answers = [str(a) for a in answers]
+    if not all(answers):
+        raise BadFormat(
+            f"{where}: a {key} answer is empty.", "Give the text that follows the prompt, space included."
+        )
+    try:
+        return [(a, continuation(net, row["clean"], a)) for a in answers]
+    except BadBehaviour as error:
+        raise BadBehaviour(f"{where}: {error.problem}", error.remedy) from error
+
+
+def _spans(net: Network, where: str, row: Mapping[str, Any], ids: Ids) -> dict[str, Span]:
+    """Token ranges: as given by `token_spans`, or of the fragments that `spans` names ("Mary", or ["Mary",
+    2]).
+    """
+    found: dict[str, Span] = {}
+    if tuple(row.get("clean_ids") or ids) == ids:  # written with this tokenizer, or said to hold for any
+        found = {name: (int(a), int(b)) for name, (a, b) in (row.get("token_spans") or {}).items()}
+    chars: dict[str, Span] = {}
+    for name, fragment in (row.get("spans") or {}).items():
+        text, count = (fragment, 1) if isinstance(fragment, str) else (str(fragment[0]), int(fragment[1]))
+        start = -1
+        for _ in range(count):
+            start = row["clean"].find(text, start + 1) if isinstance(row["clean"], str) else -1
+            if start < 0:
+                raise BadFormat(
+                    f"{where}: {text!r} does not stand {count} times in the clean prompt.",
+                    "Name words of the prompt.",
+                )
+        chars[name] = (start, start + len(text))
+    return found | (token_spans(net, row["clean"], ids, chars) if chars else {})
