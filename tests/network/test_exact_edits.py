@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 import torch
-from cutaway.interventions import Ablate, Add, Patch, Scale
 from torch import Tensor, nn
 
 import cutaway
+from cutaway.interventions import Ablate, Add, Patch, Scale
 from cutaway.network.network import Network
 from cutaway.zoo.tiny import example_input, tiny
 

@@ -11,13 +11,16 @@ from torch import Tensor
 from cutaway.network.linear import Coefficient
 from cutaway.network.sites import Site
 
+#: The key of whatever tensor comes first among a module's arguments or outputs.
+FIRST = "*"
+
 
 @dataclass(frozen=True)
 class Port:
     """One argument or output of one call of one module: a tensor that a hook can read and replace.
 
-    `key` names it among the arguments or outputs ("0", "hidden_states", "" for a bare tensor); `call` counts the calls
-    of that module within one forward.
+    `key` names it among the arguments or outputs ("0", "hidden_states", "" for a bare tensor, `FIRST`); `call` counts the
+    calls of that module within one forward.
     """
 
     path: str

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from cutaway.errors import BadInput
+from cutaway.network.trace import tensor_leaves
+
 
 @dataclass(eq=False)
 class Exchange:
@@ -12,6 +15,16 @@ class Exchange:
 
     value: Any
     changed: bool = False
+
+    def first(self) -> str:
+        """Key of the first tensor; of a floating one if there is any.
+
+        Raises `BadInput` where there is none.
+        """
+        leaves = list(tensor_leaves(self.value))
+        if not leaves:
+            raise BadInput("A module that was named handles no tensor.", "Name another module.")
+        return next((k for k, t in leaves if t.is_floating_point()), leaves[0][0])
 
     def get(self, key: str) -> Any:
         """The item at a dotted key."""
@@ -40,6 +53,11 @@ def _replaced(value: Any, parts: list[str], new: Any) -> Any:
 
 class Arguments(Exchange):
     """A module's positional and keyword arguments: numbers are positions, names are keywords."""
+
+    def first(self) -> str:
+        """Key of the first tensor among positional, then keyword arguments."""
+        args, kwargs = self.value
+        return Exchange(args).first() if any(True for _ in tensor_leaves(args)) else Exchange(kwargs).first()
 
     def get(self, key: str) -> Any:
         """The argument at a dotted key."""

@@ -98,9 +98,15 @@ def generate(
     whole = out if torch.is_tensor(out) else out.sequences
     new = whole[:, width:]
     texts = tuple(
-        net.decode([*tokens.row_ids(i), *_until_end(net, new[i].tolist())]) for i in range(tokens.n)
+        _text(net, [*tokens.row_ids(i), *_until_end(net, new[i].tolist())]) for i in range(tokens.n)
     )
     return Generation(tokens, whole.cpu(), new.cpu(), texts)
+
+
+def _text(net: Network, ids: list[int]) -> str:
+    if net.tokenizer is None:
+        return net.decode(ids)
+    return net.tokenizer.decode(ids, skip_special_tokens=True)
 
 
 def _until_end(net: Network, row: list[int]) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -171,7 +171,7 @@ class Inputs:
         return Inputs(picked, None if self.tokens is None else self.tokens[rows], int(rows.numel()))
 
 
-def token_kwargs(tokens: Tokens, accepts: frozenset[str], device: torch.device) -> dict[str, Any]:
+def token_kwargs(tokens: Tokens, accepts: Collection[str], device: torch.device) -> dict[str, Any]:
     """The keyword arguments by which a transformers model is given token rows.
 
     Without padding only the ids are passed, so that the call is the bare model's own. With padding on the left, position

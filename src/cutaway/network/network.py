@@ -9,11 +9,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from cutaway.errors import BadAddress, NotFound, SiteUnavailable, nearest
+from cutaway.errors import BadAddress, BadInput, NotFound, SiteUnavailable, nearest
 from cutaway.network import running
-from cutaway.network.anatomy import Anatomy, Port, PortTap, Tap
+from cutaway.network.anatomy import FIRST, Anatomy, Port, PortTap, Tap
 from cutaway.network.certificate import Certificate
 from cutaway.network.edits import Edit
 from cutaway.network.identity import weights_hash
@@ -238,14 +238,9 @@ class Network(TokenVerbs, TransformerLensVerbs):
     def tap(self, site: Site) -> Tap:
         """Where a site lives in the module tree."""
         if site.module:
-            path = site.name.removesuffix(":in")
             side = "in" if site.name.endswith(":in") else "out"
-            return PortTap(Port(path, side, self._module_key(path, side)))
+            return PortTap(Port(site.name.removesuffix(":in"), side, FIRST))
         return self.anatomy.taps[site]
-
-    def _module_key(self, path: str, side: str) -> str:
-        """The argument or output of a module that a path means: the first tensor, as seen in one pass."""
-        return running.module_key(self, path, side)
 
     # running -----------------------------------------------------------------------------------------------------
 
@@ -288,9 +283,14 @@ class Network(TokenVerbs, TransformerLensVerbs):
         """
         if isinstance(inputs, Mapping):
             return from_mapping(dict(inputs), self.device)
-        if torch.is_tensor(inputs) and inputs.is_floating_point():
-            name = getattr(self.model, "main_input_name", None) or next(iter(self._accepts), "x")
-            name = name if name in self._accepts else next(n for n in self._accepts if n != "self")
+        if isinstance(inputs, Tensor) and inputs.is_floating_point():
+            main = getattr(self.model, "main_input_name", None)
+            name = main if main in self._accepts else next(iter(self._accepts), None)
+            if name is None:
+                raise BadInput(
+                    f"It is not known which argument of {type(self.model).__name__} a tensor is for.",
+                    "Give a mapping: net.run({'name': tensor}).",
+                )
             return Inputs({name: inputs.to(self.device)}, None, int(inputs.shape[0]))
         return running.token_inputs(self, self.encode(inputs))
 

@@ -15,11 +15,12 @@ from cutaway.network.inputs import Inputs, Tokens, pack
 ROWS, COLUMNS, OTHER_COLUMNS = 2, 7, 5
 
 
-def accepted(model: nn.Module) -> frozenset[str]:
-    """Names of the arguments that the model's forward takes."""
+def accepted(model: nn.Module) -> tuple[str, ...]:
+    """Names of the arguments that the model's forward takes, in order."""
     get = getattr(model, "get_base_model", None)
     target: Any = get() if callable(get) else model
-    return frozenset(inspect.signature(type(target).forward).parameters)
+    parameters = inspect.signature(type(target).forward).parameters.values()
+    return tuple(p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))[1:]
 
 
 def vocabulary(model: nn.Module) -> int | None:

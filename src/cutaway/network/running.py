@@ -153,7 +153,7 @@ def run(
             output = net.model(**kwargs)
     kept = session.kept if work else {}
     logits = None if output is None else _logits(net, output, options, columns, kept_columns)
-    return Run(logits, inputs.tokens, dict(kept), output if net.anatomy.head is None else None)
+    return Run(logits, inputs.tokens, dict(kept), output if logits is None else None)
 
 
 def _stop_site(net: Network, work: list[SiteWork], options: Options) -> Site | None:
@@ -225,42 +225,6 @@ def logits_key(anatomy: Anatomy) -> str | None:
     """The key of the logits in the model's output, if it has any."""
     tap = anatomy.taps.get(Site("logits"))
     return tap.port.key if isinstance(tap, PortTap) else None
-
-
-def module_key(net: Network, path: str, side: str) -> str:
-    """The key of the first tensor that a module takes or gives, found by one pass on the probe input."""
-    from cutaway.network.probe import probe_inputs
-
-    if side == "out" and getattr(net, "_module_keys", None) is None:
-        net._module_keys = {}  # type: ignore[attr-defined]
-    cache: dict[tuple[str, str], str] = net.__dict__.setdefault("_module_keys", {})
-    if (path, side) in cache:
-        return cache[(path, side)]
-    example = None if net._example is None else dict(net._example)
-    inputs = probe_inputs(net.model, example=example)
-    found: list[str] = []
-
-    def before(module: nn.Module, args: Any, kwargs: Any) -> None:
-        found.extend(k for k, t in [*tensor_leaves(args), *tensor_leaves(kwargs)] if t.is_floating_point())
-
-    def after(module: nn.Module, args: Any, output: Any) -> None:
-        found.extend(k for k, _ in tensor_leaves(output))
-
-    module = net._modules[path]
-    handle = (
-        module.register_forward_pre_hook(before, with_kwargs=True)
-        if side == "in"
-        else module.register_forward_hook(after)
-    )
-    try:
-        with torch.no_grad(), evaluating(net.model):
-            net.model(**inputs.kwargs)
-    finally:
-        handle.remove()
-    if not found:
-        raise BadInput(f"The module {path} was not run, or handles no tensor.", "Name another module.")
-    cache[(path, side)] = found[0]
-    return found[0]
 
 
 def is_causal(net: Network) -> bool:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from cutaway.network.anatomy import (
+    FIRST,
     Anatomy,
     Attention,
     AttentionTap,
@@ -217,19 +218,20 @@ class Session:
     # taps --------------------------------------------------------------------------------------------------------
 
     def _at_port(self, exchange: Exchange, item: SiteWork, tap: PortTap) -> None:
-        raw = exchange.get(tap.port.key)
+        key = exchange.first() if tap.port.key == FIRST else tap.port.key
+        raw = exchange.get(key)
         factor = like(tap.factor, raw)
         shaped = self._shaped(raw, item.site)
         if is_one(tap.factor) and shaped is raw:
             new = self.apply(item, raw)
             if new is not raw:
-                exchange.set(tap.port.key, new)
+                exchange.set(key, new)
             return
         value = shaped if is_one(tap.factor) else shaped * factor
         new, value = self._derived(item, value)
         if new is not value:
             back = new if is_one(tap.factor) else shaped + (new - value) / factor
-            exchange.set(tap.port.key, back.reshape(raw.shape) if back.numel() == raw.numel() else back)
+            exchange.set(key, back.reshape(raw.shape) if back.numel() == raw.numel() else back)
 
     def _shaped(self, raw: Tensor, site: Site) -> Tensor:
         """Bring a port's tensor to [b p ...]: unflatten rows, add the batch axis where it was left to broadcasting."""
