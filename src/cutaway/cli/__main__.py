@@ -1,0 +1,5 @@
+"""`python -m cutaway.cli`."""
+
+from cutaway.cli.main import app
+
+app()

@@ -1,0 +1,143 @@
+"""`cutaway`: the commands. Heavy libraries are loaded by the command that needs them, so `--help` is quick."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cutaway.cli.options import STOPPED, Common, command
+from cutaway.cli.screen import Screen
+
+app = typer.Typer(
+    name="cutaway",
+    help="Open a trained network, find the mechanism behind a behaviour, and test it by intervening.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+zoo_app = typer.Typer(help="Networks that are shipped with Cutaway.", no_args_is_help=True)
+app.add_typer(zoo_app, name="zoo")
+
+Model = Annotated[str, typer.Argument(help="A Hugging Face id, a local folder, or zoo:NAME.", show_default=False)]
+BehaviourName = Annotated[
+    str, typer.Option("--behaviour", "-b", help="A built-in behaviour (ioi, pronoun, agreement, ...) or a file of pairs.", show_default=False)
+]
+Examples = Annotated[int, typer.Option("--n", min=2, help="How many pairs.")]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="Where to save. Default: a folder named after model and behaviour.")]
+Force = Annotated[bool, typer.Option("--force", help="Go on although the network does not do the behaviour.")]
+
+
+@app.callback(invoke_without_command=True)
+def cutaway(
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
+) -> None:
+    """Open a trained network, find the mechanism behind a behaviour, and test it by intervening."""
+    if version:
+        from cutaway import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@command(app, "open")
+def open_(common: Common, screen: Screen, model: Model) -> None:
+    """Show a network's anatomy and its certificate: what was checked, to what error, and what is refused."""
+    from cutaway.cli import work
+
+    net = work.network(common, model)
+    screen.result(work.described(net), net)
+
+
+@command(app)
+def run(
+    common: Common,
+    screen: Screen,
+    model: Model,
+    text: Annotated[str, typer.Argument(help="The prompt.")],
+    keep: Annotated[list[str] | None, typer.Option("--keep", "-k", help="Sites to keep, e.g. resid_post, z.3; repeatable.")] = None,
+    top: Annotated[int, typer.Option("--top", min=1, help="How many next tokens to show.")] = 5,
+    save: Annotated[Path | None, typer.Option("--save", help="Write the kept sites and logits to this .safetensors file.")] = None,
+) -> None:
+    """Run a prompt: the likeliest next tokens, and the shapes of the sites that were kept."""
+    from cutaway.cli import work
+
+    net = work.network(common, model)
+    done = net.run(text, keep=keep or [])
+    screen.result(work.run_data(net, done, top), *work.run_tables(net, done, top))
+    if save is not None:
+        screen.saved(work.save_run(done, save))
+
+
+@command(app)
+def patch(
+    common: Common,
+    screen: Screen,
+    model: Model,
+    behaviour: BehaviourName,
+    at: Annotated[str, typer.Option("--at", help="The site to patch.")] = "resid_pre",
+    by: Annotated[str, typer.Option("--by", help="layer,position or layer,head or layer.")] = "layer,position",
+    direction: Annotated[str, typer.Option("--direction", help="restore (clean into corrupted) or corrupt.")] = "restore",
+    n: Examples = 64,
+    out: Out = None,
+    force: Force = False,
+) -> None:
+    """Activation patching: which layers, positions or heads matter, with intervals. Saves the numbers and a heat map."""
+    from cutaway.cli import work
+    from cutaway.effects import patch as sweep
+
+    net = work.network(common, model)
+    pairs = work.pairs(net, common, behaviour, n, force)
+    with screen.progress() as report, work.quiet_warnings():
+        effects = sweep(
+            net, pairs, at=at, by=tuple(part.strip() for part in by.split(",")), direction=direction, seed=common.seed,  # type: ignore[arg-type]
+            progress=lambda done, total: report(f"patching {at}", done, total),
+        )  # fmt: skip
+    target = out or Path(f"cutaway-patch-{work.slug(model)}-{work.slug(behaviour)}-{at}-{direction}")
+    paths = work.save_effects(screen, effects, target)
+    screen.result(work.effects_data(effects, paths), work.effects_table(effects))
+    screen.saved(*paths)
+    if not effects.complete:
+        screen.say("[yellow]Stopped.[/] The finished cells were kept and saved; the rest is marked as not run.")
+        raise typer.Exit(STOPPED)
+
+
+@command(app)
+def explain(
+    common: Common,
+    screen: Screen,
+    model: Model,
+    behaviour: BehaviourName,
+    n: Examples = 128,
+    out: Out = None,
+    force: Force = False,
+    no_controls: Annotated[bool, typer.Option("--no-controls", help="Skip the controls (then nothing can be supported).")] = False,
+) -> None:
+    """Find the components that carry a behaviour, test them on held-out prompts, and write a report."""
+    from cutaway.cli import work
+    from cutaway.explanations import explain as explain_it
+
+    net = work.network(common, model)
+    pairs = work.pairs(net, common, behaviour, n, force)
+    with screen.progress() as report:
+        found = explain_it(
+            net, pairs, seed=common.seed, force=force, controls=not no_controls, report=report,
+            command=work.command_line(common, model, behaviour, n, force, no_controls),
+        )  # fmt: skip
+    target = out or Path(f"cutaway-{work.slug(model)}-{work.slug(behaviour)}")
+    path = work.save_explanation(screen, found, target)
+    screen.result(found.to_dict() | {"report": str(path)}, found.claim, found.headline)
+    screen.saved(path)
+    if not found.complete:
+        screen.say("[yellow]Stopped.[/] What was finished is in the report, marked as partial.")
+        raise typer.Exit(STOPPED)
+
+
+@command(zoo_app, "list")
+def list_(common: Common, screen: Screen) -> None:
+    """List the shipped networks with what is known about them."""
+    from cutaway.cli import work
+
+    cards = work.zoo_cards()
+    screen.result({"networks": cards}, work.zoo_table(cards))

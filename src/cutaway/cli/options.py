@@ -1,0 +1,74 @@
+"""Options that every command has, and what happens to errors and Ctrl-C in every command."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from cutaway.cli.screen import Screen
+from cutaway.errors import CutawayError
+
+WRONG, STOPPED = 2, 130
+
+Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random; recorded in the result.")]
+Device = Annotated[str | None, typer.Option("--device", help="Where to run: cpu, cuda, cuda:1, mps. Default: as loaded.")]
+DType = Annotated[str | None, typer.Option("--dtype", help="Type of the weights: float32, bfloat16, ... Default: as stored.")]
+Trust = Annotated[bool, typer.Option("--trust-remote-code", help="Let the model's own repository run its code. Off by default.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Write JSON to stdout, and nothing else there.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+@dataclass(frozen=True)
+class Common:
+    """The options that travel together through every command."""
+
+    seed: Seed = 0
+    device: Device = None
+    dtype: DType = None
+    trust_remote_code: Trust = False
+    as_json: AsJson = False
+    debug: Debug = False
+
+
+def command(app: typer.Typer, name: str | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register `function(common, screen, ...)` as a command that also takes the common options.
+
+    An error of Cutaway is shown in two lines, what is wrong and what to do, and ends with exit code 2; Ctrl-C ends with
+    130. With `--json` the error is JSON, too.
+    """
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        own = list(inspect.signature(function).parameters.values())[2:]
+        hints = get_type_hints(function, include_extras=True)
+        common_hints = get_type_hints(Common, include_extras=True)
+
+        def run(**values: Any) -> None:
+            common = Common(**{field.name: values.pop(field.name) for field in fields(Common)})
+            screen = Screen(common.as_json)
+            try:
+                function(common, screen, **values)
+            except CutawayError as error:
+                if common.debug:
+                    raise
+                screen.error(error)
+                raise typer.Exit(WRONG) from None
+            except KeyboardInterrupt:
+                screen.say("[yellow]Stopped.[/] Nothing was finished, so nothing was saved.")
+                raise typer.Exit(STOPPED) from None
+
+        parameters = [p.replace(annotation=hints[p.name], kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
+        parameters += [
+            inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=common_hints[f.name])
+            for f in fields(Common)
+        ]
+        run.__name__, run.__doc__ = function.__name__, function.__doc__
+        run.__annotations__ = {p.name: p.annotation for p in parameters}
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        app.command(name or function.__name__)(run)
+        return function
+
+    return register

@@ -1,0 +1,205 @@
+"""What the commands do between opening and printing: tables, JSON and files."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from cutaway.errors import SaveFailed
+from cutaway.figures import show_token
+
+if TYPE_CHECKING:
+    from cutaway.behaviours import Behaviour
+    from cutaway.cli.options import Common
+    from cutaway.cli.screen import Screen
+    from cutaway.effects import Effects
+    from cutaway.explanations import Explanation
+    from cutaway.network import Network, Run
+
+
+def network(common: Common, model: str) -> Network:
+    """Open a network as the common options say."""
+    from transformers.utils import logging
+
+    from cutaway.network.opening import open_network
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    return open_network(model, device=common.device, dtype=common.dtype, trust_remote_code=common.trust_remote_code)
+
+
+def pairs(net: Network, common: Common, behaviour: str, n: int, force: bool) -> Behaviour:
+    """The behaviour's pairs; NotPerformed unless forced."""
+    from cutaway.behaviours import behaviour as make
+
+    return make(behaviour, net, n=n, seed=common.seed, force=force)
+
+
+@contextmanager
+def quiet_warnings() -> Iterator[None]:
+    """Leave out the library's remark about a stopped sweep: the command says it itself."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Stopped: .* cells are finished")
+        yield
+
+
+def slug(name: str) -> str:
+    """A name fit for a folder.
+
+    >>> slug("/models/stories260K"), slug("zoo:tales")
+    ('stories260K', 'tales')
+    """
+    last = Path(name).stem if name.endswith((".json", ".jsonl", ".csv")) else name.rstrip("/").split("/")[-1].split(":")[-1]
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", last) or "network"
+
+
+def command_line(common: Common, model: str, behaviour: str, n: int, force: bool, no_controls: bool) -> str:
+    """The command that repeats an explanation."""
+    words = ["cutaway", "explain", model, "--behaviour", behaviour, "--n", str(n), "--seed", str(common.seed)]
+    for name, value in (("--device", common.device), ("--dtype", common.dtype)):
+        words += [name, value] if value else []
+    flags = (("--force", force), ("--no-controls", no_controls), ("--trust-remote-code", common.trust_remote_code))
+    return shlex.join([*words, *(name for name, on in flags if on)])
+
+
+def described(net: Network) -> dict[str, Any]:
+    """A network as plain data."""
+    return {
+        "name": net.name,
+        "hash": net.hash,
+        "class": type(net.model).__name__,
+        "layers": net.n_layers,
+        "heads": net.n_heads,
+        "width": net.d_model,
+        "vocabulary": net.d_vocab,
+        "context": net.n_ctx,
+        "device": str(net.device),
+        "dtype": str(net.dtype).removeprefix("torch."),
+        "sites": [str(site) for site in net.sites()],
+        "certificate": net.certificate.to_dict(),
+    }
+
+
+def next_tokens(net: Network, run: Run, top: int) -> list[tuple[str, float]]:
+    """The likeliest next tokens with their probabilities."""
+    if run.logits is None or run.tokens is None:
+        return []
+    last = int(run.tokens.columns(-1)[0, 0])
+    best = run.logits[0, last].float().softmax(-1).topk(min(top, run.logits.shape[-1]))
+    return [(net.decode([int(t)]), float(p)) for p, t in zip(best.values, best.indices, strict=True)]
+
+
+def run_data(net: Network, run: Run, top: int) -> dict[str, Any]:
+    """A run as plain data: tokens, next tokens, shapes."""
+    return {
+        "network": net.name,
+        "tokens": run.tokens.strings(0) if run.tokens else None,
+        "next": [{"token": token, "probability": p} for token, p in next_tokens(net, run, top)],
+        "kept": {str(site): list(run.kept[site].shape) for site in run.sites},
+    }
+
+
+def run_tables(net: Network, run: Run, top: int) -> list[Table]:
+    """A run as tables."""
+    following = Table("next token", "probability", box=None)
+    for token, p in next_tokens(net, run, top):
+        following.add_row(repr(token), f"{p:.4f}")
+    tables = [following]
+    if run.kept:
+        kept = Table("site", "shape", box=None)
+        for site in run.sites:
+            kept.add_row(str(site), " × ".join(map(str, run.kept[site].shape)))
+        tables.append(kept)
+    return tables
+
+
+def save_run(run: Run, path: Path) -> Path:
+    """Write kept sites and logits as safetensors, atomically."""
+    from safetensors.torch import save
+
+    from cutaway.results import atomic_write
+
+    tensors = {str(site): value.detach().cpu().contiguous() for site, value in run.kept.items()}
+    if run.logits is not None:
+        tensors["logits"] = run.logits.detach().cpu().contiguous()
+    return atomic_write(path, save(tensors))
+
+
+def effects_data(effects: Effects, paths: list[Path]) -> dict[str, Any]:
+    """Effects as plain data: one record per cell."""
+    attrs = dict(effects.data.attrs)
+    return attrs | {"cells": effects.to_pandas().to_dict("records"), "saved": [str(path) for path in paths]}
+
+
+def effects_table(effects: Effects, top: int = 12) -> Table:
+    """The strongest cells."""
+    frame = effects.top(top)
+    names = [*effects.dims, *(["token"] if "token" in frame else [])]
+    title = f"{effects.headline()}: the {len(frame)} strongest of {len(effects.to_pandas())} cells"
+    table = Table(*names, "effect", "95 % interval", "q", box=None, title=title, title_justify="left")
+    for _, row in frame.iterrows():
+        place = [show_token(str(row[name]), escape=False) if name == "token" else str(row[name]) for name in names]
+        table.add_row(*place, f"{row['mean']:+.3f}", f"{row['low']:+.3f} to {row['high']:+.3f}", f"{row['q']:.3g}")
+    return table
+
+
+def save_effects(screen: Screen, effects: Effects, target: Path) -> list[Path]:
+    """Save the numbers (netCDF where the name ends in .nc, else a folder) and, beside or in it, the figure."""
+    from cutaway.reports import Figure, Page, Section, write
+
+    attrs = effects.data.attrs
+    shown = effects.groups()[0][1] if "position" in effects.dims else effects
+    caption = f"{attrs['intervals']}. {attrs['metric']}: clean {attrs['clean_metric']:.3f}, corrupted {attrs['corrupted_metric']:.3f}."
+    page = Page(
+        title=f"{attrs['site']} of {attrs['network']}, patched on “{attrs['behaviour']}”",
+        kicker="Cutaway · activation patching",
+        verdict=None,
+        headline=effects.headline(),
+        sections=[Section("map", "Effects", [Figure(shown.plot(), caption)])],
+    )
+
+    def save(place: Path) -> list[Path]:
+        netcdf = place.suffix == ".nc"
+        numbers = effects.save(place if netcdf else place / "effects")
+        return [numbers, write(page, place.with_suffix(".html") if netcdf else place / "figure.html")]
+
+    return _or_elsewhere(screen, save, target)
+
+
+def save_explanation(screen: Screen, found: Explanation, target: Path) -> Path:
+    """Save report and results."""
+    return _or_elsewhere(screen, found.save, target)
+
+
+def _or_elsewhere(screen: Screen, save: Any, target: Path) -> Any:
+    """Save to the target, or, when the disk refuses, to a temporary folder, saying so: the work is not lost."""
+    try:
+        return save(target)
+    except SaveFailed as error:
+        place = Path(tempfile.mkdtemp(prefix="cutaway-")) / target.name
+        saved = save(place)
+        screen.say(f"[yellow]{error.problem}[/] Saved in a temporary folder instead.")
+        return saved
+
+
+def zoo_cards() -> list[dict[str, Any]]:
+    """Every shipped network's card with its name."""
+    from cutaway import zoo
+
+    return [{"name": name} | zoo.card(name) for name in zoo.names()]
+
+
+def zoo_table(cards: list[dict[str, Any]]) -> Table:
+    """The shipped networks."""
+    table = Table("name", "what it is", box=None)
+    for card in cards:
+        table.add_row(f"zoo:{card['name']}", str(card.get("summary") or card.get("task") or card.get("description") or ""))
+    return table

@@ -1,0 +1,244 @@
+"""`Effects`: what interventions changed, as one labelled array with intervals, that shows, saves and loads itself."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from cutaway.effects import storage
+from cutaway.effects.baselines import Resampling
+from cutaway.effects.summary import summarise, token_labels
+from cutaway.results import Provenance
+from cutaway.sweeps import State
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from cutaway.figures import Grid
+
+_CELL = ("mean", "low", "high", "p", "q", "n", "known_zero", "not_finite")
+
+
+@dataclass(frozen=True, eq=False)
+class Effects:
+    """The effect of each cell of a sweep: the change of the metric, as a share of the gap between the baselines.
+
+    `data` is an `xarray.Dataset` over the sweep's dimensions (`layer`, `position`, `head`) and `example`:
+
+    - `effect` [... example]: change against the unpatched run, 1 = the whole gap. Restoring moves from 0 (corrupted
+      baseline) towards +1, corrupting from 1 (clean baseline) by down to -1.
+    - `metric` [... example]: the metric itself, in its own unit; `state` [... example]: see `sweeps.State`.
+    - `mean`, `low`, `high`, `p`, `q`, `n` [...]: mean over examples, ends of the 95 % interval, p-value of a sign-flip
+      test, the same after Benjamini-Hochberg over all cells of this sweep, number of examples.
+    - `known_zero`, `not_finite` [...]: nothing can change here; at least one example gave NaN or infinity (then there is
+      no mean).
+    - coordinate `token`: the token at each position of the example prompt.
+    """
+
+    data: xr.Dataset
+    provenance: Provenance
+
+    @property
+    def dims(self) -> tuple[str, ...]:
+        """Names of the sweep's dimensions, without `example`."""
+        return tuple(str(d) for d in self.data["mean"].dims)
+
+    @property
+    def values(self) -> xr.DataArray:
+        """Per-example effects [... example], NaN where a cell was not run or does not exist."""
+        return self.data["effect"]
+
+    @property
+    def mean(self) -> xr.DataArray:
+        """Mean effect of each cell."""
+        return self.data["mean"]
+
+    @property
+    def low(self) -> xr.DataArray:
+        """Lower end of each cell's interval."""
+        return self.data["low"]
+
+    @property
+    def high(self) -> xr.DataArray:
+        """Upper end of each cell's interval."""
+        return self.data["high"]
+
+    @property
+    def q(self) -> xr.DataArray:
+        """Corrected significance of each cell."""
+        return self.data["q"]
+
+    @property
+    def normalised(self) -> xr.DataArray:
+        """Mean metric on the scale where 0 is the corrupted and 1 the clean baseline."""
+        return self.data["mean"] + (0.0 if self.direction == "restore" else 1.0)
+
+    @property
+    def site(self) -> str:
+        """The site that was patched."""
+        return str(self.data.attrs["site"])
+
+    @property
+    def direction(self) -> str:
+        """`restore` (clean values into the corrupted run) or `corrupt` (the other way)."""
+        return str(self.data.attrs["direction"])
+
+    @property
+    def complete(self) -> bool:
+        """Whether every cell was run; False after Ctrl-C."""
+        return bool(self.data.attrs["complete"])
+
+    @property
+    def not_finite(self) -> list[str]:
+        """The cells that gave NaN or infinity, each named by its coordinates."""
+        return [self._name(index) for index in np.argwhere(self.data["not_finite"].values)]
+
+    def sel(self, **coordinates: Any) -> Effects:
+        """The same effects at some layers, positions, heads or examples (xarray's `sel`)."""
+        return Effects(self.data.sel(**coordinates), self.provenance)
+
+    def among(self, examples: Sequence[int]) -> Effects:
+        """The effects among some examples only: mean, interval, significance and token labels are computed anew."""
+        part = self.data.isel(example=list(examples))
+        cells = [part.sizes[d] for d in self.dims]
+        flat = {name: part[name].transpose(*self.dims, "example").values.reshape(-1, len(examples)) for name in ("effect", "state")}
+        resampling = Resampling.of([str(t) for t in part["template"].values])
+        summary = summarise(flat["effect"], flat["state"], resampling, self.provenance.seed)
+        part = part.assign({name: (list(self.dims), values.reshape(cells)) for name, values in summary.items()})
+        if "tokens" in part.coords:
+            tokens = part["tokens"].values
+            part = part.assign_coords(token=("position", token_labels(tokens))).isel(position=np.flatnonzero((tokens != "").any(0)))
+        return Effects(part.assign_attrs(part.attrs | {"intervals": resampling.sentence}), self.provenance)
+
+    def groups(self) -> list[tuple[str, Effects]]:
+        """The effects of each group of examples whose positions correspond: one template, one length. Largest group first.
+
+        Positions of prompts of different form do not mean the same; a heat map over all of them mixes them up.
+        """
+        lengths = (self.data["tokens"].values != "").sum(1) if "tokens" in self.data.coords else np.zeros(self.data.sizes["example"])
+        rows: dict[tuple[str, int], list[int]] = {}
+        for row, (template, length) in enumerate(zip(self.data["template"].values, lengths, strict=True)):
+            rows.setdefault((str(template), int(length)), []).append(row)
+        ordered = sorted(rows.items(), key=lambda item: (-len(item[1]), item[1][0]))
+        return [(template, self.among(members)) for (template, _), members in ordered]
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row per cell: coordinates, token, mean, low, high, p, q, n, known_zero, not_finite."""
+        frame = self.data[[name for name in _CELL if name in self.data]].to_dataframe()
+        return frame.reset_index() if self.dims else frame
+
+    def top(self, n: int = 10) -> pd.DataFrame:
+        """The `n` cells with the largest magnitude of effect, strongest first (ties in sweep order)."""
+        frame = self.to_pandas().dropna(subset=["mean"])
+        order = np.argsort(-frame["mean"].abs().to_numpy(), kind="stable")
+        return frame.iloc[order[:n]].reset_index(drop=True)
+
+    def plot(self, title: str | None = None, limit: float | None = None) -> go.Figure:
+        """A heat map over the two dimensions of the sweep, or bars where there is only one.
+
+        Raises `ValueError` when more than two dimensions are left; `sel` one of them first.
+        """
+        from cutaway.figures import Bar, bars, heatmap
+
+        title = self.headline() if title is None else title
+        if len(self.dims) == 2:
+            return heatmap(self.grid(), title=title, limit=limit)
+        if len(self.dims) == 1:
+            cells = self.to_pandas()
+            items = [
+                Bar(f"{self.dims[0]} {self._label(self.dims[0], i)}", row["mean"], row.low, row.high, row.q <= 0.05)
+                for i, row in cells.iterrows()
+                if np.isfinite(row["mean"])
+            ]
+            return bars(items, title=title, unit=self.unit)
+        raise ValueError(f"effects over {self.dims or 'a single cell'} have no picture; choose one or two dimensions")
+
+    @property
+    def unit(self) -> str:
+        """What an effect is a number of, in a few words."""
+        return "share of the gap"
+
+    def grid(self) -> Grid:
+        """Values and labels of the heat map [rows columns] of a two-dimensional sweep."""
+        from cutaway.figures import Grid
+
+        rows, columns = self.dims
+        cells = self.data
+        return Grid(
+            values=cells["mean"].values,
+            rows=[self._label(rows, i) for i in range(cells.sizes[rows])],
+            columns=[self._label(columns, i) for i in range(cells.sizes[columns])],
+            row_title=rows,
+            column_title="token" if columns == "position" else columns,
+            low=cells["low"].values,
+            high=cells["high"].values,
+            q=cells["q"].values,
+            known_zero=cells["known_zero"].values,
+            notes=np.array([[self._note((r, c)) for c in range(cells.sizes[columns])] for r in range(cells.sizes[rows])]),
+            unit=self.unit,
+        )
+
+    def headline(self) -> str:
+        """One line: what was patched into what, and whether the sweep is complete."""
+        way = "clean → corrupted" if self.direction == "restore" else "corrupted → clean"
+        tail = "" if self.complete else " · partial: stopped before the end"
+        return f"{self.site}, {way}{tail}"
+
+    def save(self, path: str | Path) -> Path:
+        """Write everything to a folder (manifest.json and safetensors), or to one netCDF file when `path` ends in `.nc`.
+
+        Atomic: the whole result or nothing. Raises `SaveFailed` when the disk refuses; the effects stay usable.
+        """
+        return storage.save(Path(path), self.data, self.provenance)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Effects:
+        """Read what `save` wrote. Raises `BadFormat` or `CorruptFile` when it is not that."""
+        return cls(*storage.load(Path(path)))
+
+    def _label(self, dim: str, index: int) -> str:
+        from cutaway.figures import show_token
+
+        if dim == "position" and "token" in self.data.coords:
+            return show_token(str(self.data["token"].values[index]))
+        return html.escape(str(self.data[dim].values[index]))
+
+    def _name(self, index: Sequence[int]) -> str:
+        place = ", ".join(f"{dim} {self.data[dim].values[i]}" for dim, i in zip(self.dims, index, strict=True))
+        return f"{self.site} at {place}" if place else self.site
+
+    def _note(self, index: tuple[int, int]) -> str:
+        cell = self.data.isel(dict(zip(self.dims, index, strict=True)))
+        if bool(cell["not_finite"]):
+            return "NaN or infinity here: not averaged"
+        state = cell["state"].values
+        if (state == State.NOT_RUN).any():
+            return f"run on {int((state == State.RUN).sum())} of {state.size} examples"
+        return f"{int(cell['n'])} examples" if (state == State.ABSENT).any() and int(cell["n"]) else ""
+
+    def _summary(self) -> str:
+        attrs = self.data.attrs
+        lines = [
+            self.headline(),
+            f"{attrs['network']} · {attrs['behaviour']} · {self.data.sizes.get('example', 1)} examples · {attrs['metric']}: "
+            f"clean {attrs['clean_metric']:.3f}, corrupted {attrs['corrupted_metric']:.3f}",
+            str(attrs["intervals"]),
+        ]
+        return "\n".join(lines + [f"not finite: {name}" for name in self.not_finite[:5]])
+
+    def __repr__(self) -> str:
+        return f"{self._summary()}\n{self.top(8).to_string(index=False, float_format='%.3f')}"
+
+    def _repr_html_(self) -> str:
+        from cutaway.figures import heatmap_table
+
+        head = "<br>".join(html.escape(line) for line in self._summary().split("\n"))
+        body = heatmap_table(self.grid()) if len(self.dims) == 2 else self.top(12).to_html(index=False, float_format="%.3f")
+        return f"<div><p>{head}</p>{body}</div>"

@@ -1,0 +1,91 @@
+"""Effects on disk: a folder of manifest.json and safetensors, or one netCDF file; written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from cutaway.errors import BadFormat
+from cutaway.results import Provenance, atomic_write, load_folder, save_folder
+
+_KIND = "cutaway effects"
+
+
+def save(path: Path, data: xr.Dataset, provenance: Provenance) -> Path:
+    """Write a dataset and its provenance; the form is chosen by the suffix (`.nc` is netCDF, else a folder)."""
+    if path.suffix == ".nc":
+        return atomic_write(path, _netcdf(data, provenance))
+    return save_folder(path, manifest(data, provenance), tensors(data))
+
+
+def load(path: Path) -> tuple[xr.Dataset, Provenance]:
+    """Read what `save` wrote."""
+    if path.suffix == ".nc":
+        return _from_netcdf(path)
+    saved = load_folder(path)
+    return from_parts(saved.manifest, saved.tensors)
+
+
+def manifest(data: xr.Dataset, provenance: Provenance) -> dict[str, Any]:
+    """The plain part: dimensions, coordinates, attributes, provenance."""
+    return {
+        "kind": _KIND,
+        "dims": {name: [str(d) for d in array.dims] for name, array in data.data_vars.items()},
+        "coords": {str(name): [list(map(str, c.dims)), c.values.tolist()] for name, c in data.coords.items()},
+        "attrs": dict(data.attrs),
+        "provenance": provenance.to_dict(),
+    }
+
+
+def tensors(data: xr.Dataset) -> dict[str, torch.Tensor]:
+    """The arrays of a dataset as tensors, NaN included."""
+    return {str(name): torch.from_numpy(np.ascontiguousarray(array.values)) for name, array in data.data_vars.items()}
+
+
+def from_parts(head: dict[str, Any], arrays: dict[str, torch.Tensor]) -> tuple[xr.Dataset, Provenance]:
+    """The inverse of `manifest` and `tensors`. Raises `BadFormat` when they are not those of effects."""
+    if head.get("kind") != _KIND:
+        raise BadFormat(f"This is {head.get('kind', 'unknown')!r}, not effects.", "Pass what Effects.save wrote.")
+    try:
+        variables = {name: (dims, arrays[name].numpy()) for name, dims in head["dims"].items()}
+        coords = {name: (tuple(dims), np.array(values)) for name, (dims, values) in head["coords"].items()}
+        return xr.Dataset(variables, coords, head["attrs"]), Provenance.from_dict(head["provenance"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadFormat(f"These effects cannot be read: {error!r}.", "Make them again.") from error
+
+
+def _netcdf(data: xr.Dataset, provenance: Provenance) -> bytes:
+    attrs = {k: int(v) if isinstance(v, bool) else v for k, v in data.attrs.items()}
+    plain = data.assign_attrs(attrs | {"kind": _KIND, "provenance": json.dumps(provenance.to_dict())})
+    plain = plain.assign({n: a.astype("int8") for n, a in plain.data_vars.items() if a.dtype == bool})
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "effects.nc"
+        try:
+            plain.to_netcdf(file)
+        except (ImportError, ValueError) as error:
+            raise BadFormat(
+                f"netCDF cannot be written here: {error}", "Install netCDF4 or h5netcdf, or save to a folder."
+            ) from error
+        return file.read_bytes()
+
+
+def _from_netcdf(path: Path) -> tuple[xr.Dataset, Provenance]:
+    try:
+        with xr.open_dataset(path) as file:
+            data = file.load()
+        attrs = dict(data.attrs)
+        if attrs.pop("kind", None) != _KIND:
+            raise BadFormat(f"{path} does not hold effects.", "Pass what Effects.save wrote.")
+        provenance = Provenance.from_dict(json.loads(attrs.pop("provenance")))
+    except (OSError, ValueError, KeyError) as error:
+        raise BadFormat(f"{path} cannot be read as netCDF: {error}", "Make the effects again.") from error
+    bools = {n: data[n].astype(bool) for n in ("known_zero", "not_finite")}
+    data = data.assign(bools)
+    data.attrs = attrs | {"complete": bool(attrs["complete"])}
+    return data, provenance

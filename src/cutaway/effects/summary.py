@@ -1,0 +1,64 @@
+"""From per-example effects to mean, interval and corrected significance of every cell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from cutaway.effects.baselines import Resampling
+from cutaway.estimates import benjamini_hochberg, bootstrap_many, sign_flip_p
+from cutaway.sweeps import State
+
+N_BOOT = 2000
+
+
+def summarise(effect: np.ndarray, states: np.ndarray, resampling: Resampling, seed: int) -> dict[str, np.ndarray]:
+    """Mean, low, high, p, q, n, known_zero, not_finite of each cell.
+
+    Args:
+        effect: [cells n] effect of each example, NaN where there is none.
+        states: [cells n] of `State`.
+        resampling: which examples are resampled together.
+        seed: of the bootstrap and the sign flips.
+
+    A cell with a non-finite example has no mean; a cell that is a known zero has mean 0 and p 1 without any run; a cell
+    that is not finished (Ctrl-C) has no mean. Examples without that position are left out of the cell's mean.
+    """
+    usable = np.isin(states, (State.RUN, State.KNOWN_ZERO))
+    not_finite = (states == State.NOT_FINITE).any(1)
+    unfinished = (states == State.NOT_RUN).any(1)
+    known = (states == State.KNOWN_ZERO).any(1) & (~usable | (states == State.KNOWN_ZERO)).all(1)
+    shown = ~not_finite & ~unfinished & usable.any(1)
+    out = {name: np.full(len(effect), np.nan) for name in ("mean", "low", "high", "p", "q")}
+    for pattern in np.unique(usable[shown], axis=0) if shown.any() else []:
+        cells = np.flatnonzero(shown & (usable == pattern).all(1))
+        values = effect[np.ix_(cells, np.flatnonzero(pattern))].T
+        estimates = bootstrap_many(values, _some(resampling.intervals, pattern), n_boot=N_BOOT, seed=seed)
+        out["mean"][cells], out["low"][cells], out["high"][cells] = estimates.value, estimates.low, estimates.high
+        out["p"][cells] = sign_flip_p(values, _some(resampling.signs, pattern), seed=seed)
+    out["p"][known] = 1.0
+    tested = shown & ~known & np.isfinite(out["p"])
+    out["q"][tested] = benjamini_hochberg(out["p"][tested])
+    out["q"][known] = 1.0
+    return out | {"n": usable.sum(1).astype(np.int64), "known_zero": known, "not_finite": not_finite}
+
+
+def token_labels(tokens: np.ndarray) -> list[str]:
+    """One label for each position of `tokens` [examples positions] ("" = no such position).
+
+    A token that all examples share is its own label; where they differ it is the longest prompt's, in angle quotes.
+
+    >>> token_labels(np.array([[" Mary", " ran"], [" John", " ran"]]))
+    ['‹Mary›', ' ran']
+    """
+    longest = int((tokens != "").sum(1).argmax())
+    labels = []
+    for column in tokens.T:
+        mine = str(column[longest])
+        labels.append(mine if set(column.tolist()) <= {mine, ""} else f"‹{mine.strip() or mine}›")
+    return labels
+
+
+def _some(labels: Sequence[str] | None, chosen: np.ndarray) -> list[str] | None:
+    return None if labels is None else [label for label, use in zip(labels, chosen, strict=True) if use]

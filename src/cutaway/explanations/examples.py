@@ -1,0 +1,66 @@
+"""A few example pairs as a reader should see them: tokens, where they differ, and what the network says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from cutaway.figures import show_token
+from cutaway.reports import Pair, Token
+
+if TYPE_CHECKING:
+    from cutaway.behaviours import Behaviour
+    from cutaway.network import Network
+    from cutaway.network.inputs import Tokens
+
+_ANSWERS = 3
+
+
+def example_pairs(net: Network, behaviour: Behaviour, n: int = 3) -> tuple[Pair, ...]:
+    """The first example of each of the first `n` templates (or the first `n` examples), with the network's own answers."""
+    first = {label: row for row, label in reversed(list(enumerate(behaviour.template)))}
+    rows = sorted(first.values())[:n]
+    rows += [row for row in range(behaviour.n) if row not in rows][: n - len(rows)]
+    few = behaviour.take(sorted(rows))
+    clean, corrupted = few.clean_tokens(net), few.corrupted_tokens(net)
+    positions = torch.as_tensor(list(few.answer_pos), dtype=torch.long)[:, None]
+    pairs = []
+    for row, (says_clean, says_corrupted) in enumerate(
+        zip(_says(net, clean, positions), _says(net, corrupted, positions), strict=True)
+    ):
+        same = [a == b for a, b in zip(few.clean_ids[row], few.corrupted_ids[row], strict=False)]
+        pairs.append(
+            Pair(
+                clean=_tokens(clean, row, same),
+                corrupted=_tokens(corrupted, row, same),
+                right=_answer(few.right_text[row]),
+                wrong=_answer(few.wrong_text[row]),
+                clean_says=says_clean,
+                corrupted_says=says_corrupted,
+            )
+        )
+    return tuple(pairs)
+
+
+def _tokens(tokens: Tokens, row: int, same: list[bool]) -> tuple[Token, ...]:
+    padded = same + [False] * int(tokens.lengths[row])
+    return tuple(Token(text, not equal) for text, equal in zip(tokens.strings(row), padded, strict=False))
+
+
+def _answer(texts: Sequence[str]) -> str:
+    """The answers of a set, the first three of them."""
+    shown = " / ".join(show_token(text, escape=False) for text in texts[:_ANSWERS])
+    return shown + (f" … ({len(texts)})" if len(texts) > _ANSWERS else "")
+
+
+def _says(net: Network, tokens: Tokens, positions: torch.Tensor) -> list[str]:
+    """The likeliest next token of each row with its probability."""
+    logits = net.run(tokens, logits=positions).logits
+    assert logits is not None
+    top = logits[:, 0].float().softmax(-1).max(-1)
+    return [
+        f"says {show_token(net.decode([int(token)]), escape=False)!r}, {100 * float(p):.0f} %"
+        for p, token in zip(top.values, top.indices, strict=True)
+    ]

@@ -1,0 +1,88 @@
+"""Where the behaviour is: activation patching of the stream, the heads and the other components, in both directions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cutaway.effects import Effects, patch
+from cutaway.effects.patching import Direction
+from cutaway.explanations.bench import Report
+from cutaway.explanations.components import Component
+
+if TYPE_CHECKING:
+    from cutaway.behaviours import Behaviour
+    from cutaway.network import Network
+
+DIRECTIONS: tuple[Direction, ...] = ("restore", "corrupt")
+_STREAM = ("resid_pre", ("layer", "position"))
+_PARTS = (("z", ("layer", "head")), ("attn_write", ("layer",)), ("mixer_write", ("layer",)), ("mlp_write", ("layer",)))
+
+
+def key(site: str, direction: str) -> str:
+    """The name of a map: `resid_pre, restore`."""
+    return f"{site}, {direction}"
+
+
+def sweeps(net: Network, stream: bool = True) -> list[tuple[str, tuple[str, ...], list[int]]]:
+    """Which sites are swept, over which dimensions, in which layers: what this network has, no more.
+
+    Whole attention layers are swept only where heads cannot be told apart.
+    """
+    found = []
+    if stream and net.has(_STREAM[0]):
+        found.append((*_STREAM, list(net.layers_with(_STREAM[0]))))
+    with_heads = set(net.layers_with("z"))
+    for site, by in _PARTS:
+        layers = [layer for layer in net.layers_with(site) if site != "attn_write" or layer not in with_heads]
+        if layers:
+            found.append((site, by, layers))
+    return found
+
+
+def localise(
+    net: Network, behaviour: Behaviour, seed: int, report: Report, stream: bool = True
+) -> Iterator[tuple[str, Effects]]:
+    """Run the sweeps one after the other and hand each map over as soon as it is done (or was stopped half-way)."""
+    for site, by, layers in sweeps(net, stream):
+        for direction in DIRECTIONS:
+            label = f"patching {site} by {' and '.join(by)}, {direction}"
+            effects = patch(
+                net, behaviour, at=site, by=by, direction=direction, layers=layers, seed=seed,
+                progress=lambda done, total, label=label: report(label, done, total),
+            )  # fmt: skip
+            yield key(site, direction), effects
+
+
+def single_effect(maps: Mapping[str, Effects], part: Component, direction: str) -> dict[str, float] | None:
+    """Mean, low, high and q of one component's own effect; None where it was not swept."""
+    effects = maps.get(key(part.write.site, direction))
+    if effects is None:
+        return None
+    place = {"layer": part.layer} | ({} if part.head is None else {"head": part.head})
+    cell = effects.data.sel(place)
+    return {name: float(cell[name]) for name in ("mean", "low", "high", "q")}
+
+
+def strength(maps: Mapping[str, Effects], part: Component) -> float:
+    """The larger of a component's two single effects, as a share of the gap: what it brings back, or what it breaks."""
+    sizes = [single_effect(maps, part, direction) for direction in DIRECTIONS]
+    return max((abs(cell["mean"]) for cell in sizes if cell is not None and np.isfinite(cell["mean"])), default=0.0)
+
+
+def journey(effects: Effects, least: float = 0.5) -> list[tuple[int, int, str, float]]:
+    """For each layer the position whose restored stream brings back most: (layer, position, token, share).
+
+    Layers where no single position brings back `least` of the gap are left out.
+    """
+    found = []
+    mean = effects.mean.values
+    for row, layer in enumerate(effects.data["layer"].values):
+        if not np.isfinite(mean[row]).any():
+            continue
+        place = int(np.nanargmax(mean[row]))
+        if mean[row, place] >= least:
+            found.append((int(layer), place, str(effects.data["token"].values[place]), float(mean[row, place])))
+    return found

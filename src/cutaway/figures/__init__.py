@@ -1,0 +1,21 @@
+"""From numbers to Plotly figures. Nothing else in Cutaway draws.
+
+The functions take plain arrays and labels, so that every room above can use them without being known here.
+"""
+
+from cutaway.figures.bars import Bar, bars, groups_of_bars
+from cutaway.figures.heatmap import Grid, heatmap, heatmap_table
+from cutaway.figures.random_sets import Comparison, against_random
+from cutaway.figures.tokens import show_token
+
+__all__ = [
+    "Bar",
+    "Comparison",
+    "Grid",
+    "against_random",
+    "bars",
+    "groups_of_bars",
+    "heatmap",
+    "heatmap_table",
+    "show_token",
+]

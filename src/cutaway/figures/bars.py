@@ -1,0 +1,86 @@
+"""Bars with intervals: effects of layers and of single components."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import plotly.graph_objects as go
+
+from cutaway.figures import theme
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar: a label (escaped), a value, the ends of its interval, and whether it is significant."""
+
+    label: str
+    value: float
+    low: float
+    high: float
+    significant: bool = True
+
+
+def bars(items: Sequence[Bar], title: str = "", unit: str = "share of the gap", colour: str = "") -> go.Figure:
+    """Horizontal bars with their intervals, first item on top; faint where not significant."""
+    return groups_of_bars({unit: items}, title=title, unit=unit, colours=[colour or theme.ACCENT])
+
+
+def groups_of_bars(
+    groups: Mapping[str, Sequence[Bar]], title: str = "", unit: str = "share of the gap", colours: Sequence[str] = ()
+) -> go.Figure:
+    """Horizontal bars in named groups side by side (the same labels in each), with intervals.
+
+    Args:
+        groups: name -> bars; the first label is drawn on top.
+        title: shown above.
+        unit: name of the value axis.
+        colours: one per group; default vermilion, blue, green.
+    """
+    palette = list(colours) or [theme.POSITIVE, theme.NEGATIVE, theme.ACCENT]
+    figure = go.Figure()
+    for (name, items), colour in zip(groups.items(), palette, strict=False):
+        places = list(range(len(items)))[::-1]
+        figure.add_trace(
+            go.Bar(
+                y=places,
+                x=[bar.value for bar in items],
+                name=name,
+                orientation="h",
+                marker={"color": colour, "opacity": [1.0 if bar.significant else 0.3 for bar in items]},
+                error_x={
+                    "type": "data",
+                    "symmetric": False,
+                    "array": [max(0.0, bar.high - bar.value) for bar in items],
+                    "arrayminus": [max(0.0, bar.value - bar.low) for bar in items],
+                    "color": theme.INK,
+                    "thickness": 1.1,
+                    "width": 3,
+                },
+                customdata=[
+                    f"{bar.label}<br>{bar.value:+.3f} ({bar.low:+.3f} to {bar.high:+.3f})<br>{name}"
+                    for bar in items
+                ],
+                hovertemplate="%{customdata}<extra></extra>",
+            )
+        )
+    longest = max((len(items) for items in groups.values()), default=0)
+    labels = [bar.label for bar in next(iter(groups.values()), [])]
+    row = 20 * max(1, len(groups)) + 6
+    theme.dress(figure, height=int(86 + (22 if len(groups) > 1 else 0) + row * longest), title=title)
+    figure.update_layout(barmode="group", bargap=0.28, bargroupgap=0.08, showlegend=len(groups) > 1)
+    if len(groups) > 1 and title:
+        figure.update_layout(margin={"t": 58}, title={"y": 0.99, "yanchor": "top"})
+    figure.update_yaxes(
+        tickmode="array", tickvals=list(range(longest))[::-1], ticktext=labels, ticks="outside", ticklen=5, tickcolor=theme.PAPER,
+        showgrid=False, zeroline=False
+    )
+    figure.update_xaxes(
+        title={"text": unit, "font": {"size": 12, "color": theme.MUTED}, "standoff": 6},
+        gridcolor=theme.GRID_LINE,
+        zeroline=True,
+        zerolinecolor=theme.INK,
+        zerolinewidth=1,
+        ticks="",
+    )
+    return figure

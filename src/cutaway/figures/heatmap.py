@@ -1,0 +1,211 @@
+"""Heat maps of effects: layers against tokens, layers against heads."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import plotly.graph_objects as go
+
+from cutaway.figures import theme
+
+NOT_SIGNIFICANT = "·"
+KNOWN_ZERO = "–"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What a heat map shows.
+
+    Attributes:
+        values: [rows columns]; NaN where there is nothing.
+        rows, columns: labels, already escaped (see `show_token`); duplicates are fine.
+        row_title, column_title: axis names.
+        low, high: [rows columns] ends of the interval, or None.
+        q: [rows columns] corrected significance, or None.
+        known_zero: [rows columns] bool, cells that need no run because nothing can change there.
+        notes: [rows columns] one more line for the hover, or None.
+        unit: name of the colour bar.
+    """
+
+    values: np.ndarray
+    rows: Sequence[str]
+    columns: Sequence[str]
+    row_title: str = "layer"
+    column_title: str = "token"
+    low: np.ndarray | None = None
+    high: np.ndarray | None = None
+    q: np.ndarray | None = None
+    known_zero: np.ndarray | None = None
+    notes: np.ndarray | None = None
+    unit: str = "share of the gap"
+
+    def __post_init__(self) -> None:
+        if self.values.shape != (len(self.rows), len(self.columns)):
+            raise ValueError(f"{self.values.shape} values for {len(self.rows)} rows and {len(self.columns)} columns")
+
+
+def scale_limit(*values: np.ndarray) -> float:
+    """A common symmetric limit for heat maps shown together: the largest magnitude, rounded up to a tenth.
+
+    >>> scale_limit(np.array([0.2, -0.73, np.nan]))
+    0.8
+    """
+    peak = max((float(np.nanmax(np.abs(v))) for v in values if np.isfinite(v).any()), default=0.0)
+    return max(0.1, float(np.ceil(peak * 10 - 1e-6) / 10))
+
+
+def heatmap(grid: Grid, title: str = "", limit: float | None = None, q_threshold: float = 0.05) -> go.Figure:
+    """A heat map with a symmetric diverging scale: white is zero, and cells that are not significant carry a dot.
+
+    Args:
+        grid: values and labels.
+        title: shown above.
+        limit: the scale runs from -limit to limit; default the largest magnitude.
+        q_threshold: cells with a larger q are marked faintly instead of showing their number.
+    """
+    limit = scale_limit(grid.values) if limit is None else limit
+    n_rows, n_columns = grid.values.shape
+    figure = go.Figure(
+        go.Heatmap(
+            z=grid.values,
+            x=list(range(n_columns)),
+            y=list(range(n_rows)),
+            zmin=-limit,
+            zmax=limit,
+            colorscale=theme.DIVERGING,
+            xgap=1,
+            ygap=1,
+            text=_cell_texts(grid, q_threshold),
+            texttemplate="%{text}",
+            textfont={"size": _text_size(n_columns)},
+            customdata=_hovers(grid),
+            hovertemplate="%{customdata}<extra></extra>",
+            hoverongaps=False,
+            colorbar=_colorbar(grid.unit, limit),
+        )
+    )
+    theme.dress(figure, height=_height(grid), title=title)
+    figure.update_layout(plot_bgcolor=theme.ABSENT)
+    figure.update_xaxes(**_axis(grid.columns, grid.column_title), tickangle=_angle(grid.columns))
+    figure.update_yaxes(**_axis(grid.rows, grid.row_title))
+    return figure
+
+
+def heatmap_table(grid: Grid, limit: float | None = None, q_threshold: float = 0.05) -> str:
+    """The same heat map as a small HTML table without any script: what a notebook shows."""
+    limit = scale_limit(grid.values) if limit is None else limit
+    texts = _cell_texts(Grid(**{**vars(grid)}), q_threshold, always=True)
+    cell = "padding:2px 5px;text-align:center;font-size:11px"
+    head = "".join(f'<th style="{cell};font-weight:normal">{label}</th>' for label in grid.columns)
+    body = []
+    for r in reversed(range(len(grid.rows))):
+        cells = []
+        for c in range(len(grid.columns)):
+            value = float(grid.values[r, c])
+            colour = theme.blend(value, limit) if np.isfinite(value) else theme.ABSENT
+            style = f"{cell};background:{colour};color:{theme.ink_on(colour)}"
+            cells.append(f'<td style="{style}">{texts[r][c]}</td>')
+        body.append(f'<tr><th style="{cell}">{grid.rows[r]}</th>{"".join(cells)}</tr>')
+    corner = f'<th style="{cell};font-weight:normal">{html.escape(grid.row_title)}</th>'
+    return f'<table style="border-collapse:collapse">{"".join(body)}<tr>{corner}{head}</tr></table>'
+
+
+def _cell_texts(grid: Grid, q_threshold: float, always: bool = False) -> list[list[str]]:
+    show_numbers = always or len(grid.columns) <= 24
+    texts: list[list[str]] = []
+    for r in range(grid.values.shape[0]):
+        line = []
+        for c in range(grid.values.shape[1]):
+            value = float(grid.values[r, c])
+            if not np.isfinite(value):
+                line.append("")
+            elif grid.known_zero is not None and grid.known_zero[r, c]:
+                line.append(KNOWN_ZERO)
+            elif grid.q is not None and not grid.q[r, c] <= q_threshold:
+                line.append(NOT_SIGNIFICANT)
+            else:
+                line.append(_short(value) if show_numbers else "")
+        texts.append(line)
+    return texts
+
+
+def _short(value: float) -> str:
+    if abs(value) < 0.005:
+        return "0"
+    text = f"{abs(value):.2f}"
+    text = text[1:] if text.startswith("0.") else f"{abs(value):.1f}"
+    return f"−{text}" if value < 0 else text
+
+
+def _hovers(grid: Grid) -> list[list[str]]:
+    return [[_hover(grid, r, c) for c in range(grid.values.shape[1])] for r in range(grid.values.shape[0])]
+
+
+def _hover(grid: Grid, r: int, c: int) -> str:
+    value = float(grid.values[r, c])
+    lines = [f"{grid.row_title} {grid.rows[r]} · {grid.column_title} <b>{grid.columns[c]}</b>"]
+    if not np.isfinite(value):
+        lines.append("no value")
+    elif grid.known_zero is not None and grid.known_zero[r, c]:
+        lines.append("0: both prompts agree here and nothing upstream differs")
+    else:
+        lines.append(f"{value:+.3f} {grid.unit}")
+        if grid.low is not None and grid.high is not None and np.isfinite(grid.low[r, c]):
+            lines.append(f"95 % interval {grid.low[r, c]:+.3f} to {grid.high[r, c]:+.3f}")
+        if grid.q is not None and np.isfinite(grid.q[r, c]):
+            lines.append(f"q = {grid.q[r, c]:.3g}")
+    if grid.notes is not None and grid.notes[r, c]:
+        lines.append(str(grid.notes[r, c]))
+    return "<br>".join(lines)
+
+
+def _axis(labels: Sequence[str], title: str) -> dict[str, object]:
+    step = max(1, int(np.ceil(len(labels) / 48)))
+    ticks = list(range(0, len(labels), step))
+    return {
+        "tickmode": "array",
+        "tickvals": ticks,
+        "ticktext": [labels[i] for i in ticks],
+        "title": {"text": title, "font": {"size": 12, "color": theme.MUTED}, "standoff": 8},
+        "showgrid": False,
+        "zeroline": False,
+        "ticks": "outside",
+        "ticklen": 4,
+        "tickcolor": theme.PAPER,
+        "range": [-0.5, len(labels) - 0.5],
+        "tickfont": {"size": 11 if len(labels) <= 30 else 9},
+    }
+
+
+def _colorbar(unit: str, limit: float) -> dict[str, object]:
+    return {
+        "title": {"text": unit, "side": "right", "font": {"size": 11, "color": theme.MUTED}},
+        "thickness": 10,
+        "len": 1.0,
+        "outlinewidth": 0.5,
+        "outlinecolor": theme.FAINT,
+        "tickvals": [-limit, -limit / 2, 0, limit / 2, limit],
+        "ticktext": [f"−{limit:.2g}", f"−{limit / 2:.2g}", "0", f"{limit / 2:.2g}", f"{limit:.2g}"],
+        "tickfont": {"size": 10},
+        "ticks": "outside",
+        "ticklen": 3,
+        "x": 1.01,
+    }
+
+
+def _text_size(n_columns: int) -> int:
+    return 11 if n_columns <= 12 else 10 if n_columns <= 18 else 8
+
+
+def _angle(labels: Sequence[str]) -> int:
+    longest = max((len(html.unescape(label)) for label in labels), default=0)
+    return 0 if longest <= 2 or longest * len(labels) <= 40 else -60
+
+
+def _height(grid: Grid) -> int:
+    longest = max((len(html.unescape(label)) for label in grid.columns), default=0)
+    below = 52 if _angle(grid.columns) == 0 else 58 + min(90, 6 * longest)
+    return int(max(150, 44 + below + min(26, max(14, 420 // max(1, len(grid.rows)))) * len(grid.rows)))

@@ -1,0 +1,110 @@
+"""A found set of components beside random sets of the same size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import plotly.graph_objects as go
+
+from cutaway.figures import theme
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One test: the set's value with its interval, the random sets' values, and the threshold it had to pass.
+
+    `pass_above` says on which side of the threshold the test is passed.
+    """
+
+    label: str
+    value: float
+    low: float
+    high: float
+    random: Sequence[float]
+    threshold: float
+    pass_above: bool
+
+
+def against_random(comparisons: Sequence[Comparison], title: str = "", unit: str = "share of the gap") -> go.Figure:
+    """Each test on its own line: grey dots are random sets, the diamond is the found set, the bracket the threshold.
+
+    The dots are spread vertically by rank order only so that they can be told apart.
+    """
+    figure = go.Figure()
+    for place, test in enumerate(reversed(comparisons)):
+        values = np.asarray(list(test.random), dtype=float)
+        spread = np.resize([0.0, 0.13, -0.13, 0.22, -0.22], len(values))
+        figure.add_trace(
+            go.Scatter(
+                x=values,
+                y=place + spread,
+                mode="markers",
+                name="random sets",
+                legendgroup="random",
+                showlegend=place == 0,
+                marker={"color": theme.MUTED, "size": 6, "opacity": 0.45},
+                hovertemplate="random set %{x:.3f}<extra></extra>",
+            )
+        )
+        figure.add_trace(
+            go.Scatter(
+                x=[test.value],
+                y=[place],
+                mode="markers",
+                name="the set that was found",
+                legendgroup="found",
+                showlegend=place == 0,
+                marker={"color": theme.POSITIVE, "size": 12, "symbol": "diamond", "line": {"color": "white", "width": 1}},
+                error_x={
+                    "type": "data",
+                    "symmetric": False,
+                    "array": [max(0.0, test.high - test.value)],
+                    "arrayminus": [max(0.0, test.value - test.low)],
+                    "color": theme.POSITIVE,
+                    "thickness": 2,
+                    "width": 5,
+                },
+                hovertemplate=f"{test.label}<br>%{{x:.3f}} ({test.low:.3f} to {test.high:.3f})<extra></extra>",
+            )
+        )
+        _threshold(figure, test, place, first=place == 0)
+    n = len(comparisons)
+    theme.dress(figure, height=118 + 64 * n, title=title)
+    figure.update_layout(margin={"t": 62 if title else 34}, title={"y": 0.98, "yanchor": "top"})
+    figure.update_yaxes(
+        tickmode="array",
+        tickvals=list(range(n)),
+        ticktext=[test.label for test in reversed(comparisons)],
+        range=[-0.55, n - 0.45],
+        showgrid=False,
+        zeroline=False,
+        ticks="",
+    )
+    figure.update_xaxes(
+        title={"text": unit, "font": {"size": 12, "color": theme.MUTED}, "standoff": 6},
+        gridcolor=theme.GRID_LINE,
+        zeroline=True,
+        zerolinecolor=theme.FAINT,
+        ticks="",
+    )
+    return figure
+
+
+def _threshold(figure: go.Figure, test: Comparison, place: int, first: bool) -> None:
+    figure.add_trace(
+        go.Scatter(
+            x=[test.threshold, test.threshold],
+            y=[place - 0.4, place + 0.4],
+            mode="lines+text",
+            text=["", "must lie right →" if test.pass_above else "← must lie left"],
+            textposition="top right" if test.pass_above else "top left",
+            textfont={"size": 10, "color": theme.NEGATIVE},
+            name="threshold, fixed beforehand",
+            legendgroup="threshold",
+            showlegend=first,
+            line={"color": theme.NEGATIVE, "width": 2, "dash": "dot"},
+            hovertemplate=f"threshold {test.threshold:.2f}<extra></extra>",
+        )
+    )

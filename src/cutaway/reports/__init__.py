@@ -1,0 +1,42 @@
+"""Reports: one self-contained HTML file that needs no network, reads well on a screen and on paper.
+
+A report is plain content (`Page`, made of sections and blocks) and one template. What a technique has to say it puts
+into blocks; how that looks is decided here.
+"""
+
+from cutaway.reports.content import (
+    Block,
+    Facts,
+    Figure,
+    KeyFigure,
+    Listing,
+    Page,
+    Pair,
+    Pairs,
+    Points,
+    Section,
+    Table,
+    Tests,
+    Text,
+    Token,
+)
+from cutaway.reports.render import render, write
+
+__all__ = [
+    "Block",
+    "Facts",
+    "Figure",
+    "KeyFigure",
+    "Listing",
+    "Page",
+    "Pair",
+    "Pairs",
+    "Points",
+    "Section",
+    "Table",
+    "Tests",
+    "Text",
+    "Token",
+    "render",
+    "write",
+]

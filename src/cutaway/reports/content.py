@@ -1,0 +1,164 @@
+"""What a report says, as plain data. Strings are text, not markup: the template escapes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import plotly.graph_objects as go
+
+from cutaway.claims import Claim, Verdict
+from cutaway.figures import show_token
+
+
+@dataclass(frozen=True)
+class Text:
+    """Paragraphs."""
+
+    paragraphs: tuple[str, ...]
+    kind: ClassVar[str] = "text"
+
+
+@dataclass(frozen=True)
+class Points:
+    """A list of sentences, each with an optional bold beginning."""
+
+    items: tuple[tuple[str, str], ...]
+    kind: ClassVar[str] = "points"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """An interactive figure with its caption."""
+
+    figure: go.Figure
+    caption: str
+    wide: bool = True
+    kind: ClassVar[str] = "figure"
+
+    @property
+    def height(self) -> int:
+        """Height in pixels, so that the page does not jump while figures are drawn."""
+        return int(self.figure.layout.height or 300)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of strings. `numeric` names the columns (by index) that are set as figures, flush right."""
+
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    caption: str = ""
+    numeric: frozenset[int] = frozenset()
+    kind: ClassVar[str] = "table"
+
+
+@dataclass(frozen=True)
+class Token:
+    """One token of a prompt: its text, and whether the two prompts of the pair differ there."""
+
+    text: str
+    differs: bool = False
+
+    @property
+    def shown(self) -> str:
+        """The text with control characters made visible (not escaped: the template does that)."""
+        return show_token(self.text, escape=False)
+
+    @property
+    def spaced(self) -> bool:
+        """Whether a word begins here."""
+        return self.text[:1] in (" ", "▁", "Ġ")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A clean and a corrupted prompt with the answers, and what the network says on each."""
+
+    clean: tuple[Token, ...]
+    corrupted: tuple[Token, ...]
+    right: str
+    wrong: str
+    clean_says: str = ""
+    corrupted_says: str = ""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Example pairs."""
+
+    pairs: tuple[Pair, ...]
+    caption: str = ""
+    kind: ClassVar[str] = "pairs"
+
+
+@dataclass(frozen=True)
+class Tests:
+    """A claim with every piece of evidence and every control."""
+
+    claim: Claim
+    kind: ClassVar[str] = "tests"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Names and values."""
+
+    items: tuple[tuple[str, str], ...]
+    kind: ClassVar[str] = "facts"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Code or a command, set in a fixed width."""
+
+    text: str
+    kind: ClassVar[str] = "listing"
+
+
+Block = Text | Points | Figure | Table | Pairs | Tests | Facts | Listing
+
+
+@dataclass(frozen=True)
+class Section:
+    """A headed part of the report. `name` is its anchor."""
+
+    name: str
+    title: str
+    blocks: Sequence[Block]
+    lead: str = ""
+
+
+@dataclass(frozen=True)
+class KeyFigure:
+    """One number that belongs at the top: what it is, the number, and its interval or scale."""
+
+    label: str
+    value: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Page:
+    """A whole report.
+
+    Attributes:
+        title: what the report is about.
+        kicker: a few words above the title.
+        verdict: the badge; None where the report makes no claim.
+        headline: the result in one plain sentence.
+        lead: two or three sentences more.
+        key_figures: the numbers at the top.
+        sections: the body.
+        colophon: one line at the end.
+    """
+
+    title: str
+    kicker: str
+    verdict: Verdict | None
+    headline: str
+    lead: str = ""
+    key_figures: Sequence[KeyFigure] = ()
+    sections: Sequence[Section] = ()
+    colophon: str = ""

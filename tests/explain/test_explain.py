@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import cutaway
+from cutaway.behaviours import Behaviour
+from cutaway.errors import BadBehaviour, NotPerformed, SaveFailed
+from cutaway.explanations import Component, Thresholds, components, load_maps
+from cutaway.explanations.bench import Bench
+from cutaway.explanations.controls import exchange_answers
+from cutaway.explanations.identify import identify
+from cutaway.explanations.trial import random_sets
+from cutaway.network import Network
+
+
+def test_the_written_head_is_found_and_supported(explanation: cutaway.Explanation, mover: Component) -> None:
+    assert explanation.verdict == "supported", str(explanation)
+    assert explanation.mechanism is not None
+    assert explanation.mechanism.members == (mover,)
+    assert explanation.trial is not None
+    assert explanation.trial.kept.value == pytest.approx(1, abs=0.15)
+    assert explanation.trial.left.value == pytest.approx(0, abs=0.15)
+    assert len(explanation.trial.kept_random) >= 20
+
+
+def test_every_control_comes_out_as_expected(explanation: cutaway.Explanation) -> None:
+    controls = {control.name: control for control in explanation.claim.controls}
+    assert set(controls) == {"Sham edit", "Random weights", "Shuffled answers"}
+    assert all(control.passed for control in controls.values())
+    assert "refused" in controls["Random weights"].sentence
+
+
+def test_the_map_says_where_the_name_is(explanation: cutaway.Explanation) -> None:
+    restored = explanation.maps["resid_pre, restore"].mean
+    assert restored.sel(layer=1, position=1).item() == pytest.approx(1, abs=0.2)
+    assert restored.sel(layer=2, position=4).item() == pytest.approx(1, abs=0.2)
+    assert abs(restored.sel(layer=2, position=1).item()) < 0.2
+
+
+def test_the_random_network_is_refused_with_the_figures(written: Network, names: Behaviour) -> None:
+    with pytest.raises(NotPerformed, match=r"answers \d+ of 48"):
+        cutaway.explain(written.randomized(1), names)
+
+
+def test_forcing_a_random_network_is_not_supported(written: Network, names: Behaviour) -> None:
+    forced = cutaway.explain(written.randomized(1), names, force=True, controls=False)
+    assert forced.verdict != "supported"
+    assert any("Forced" in note for note in forced.claim.notes)
+
+
+def test_without_controls_nothing_is_supported(written: Network, names: Behaviour) -> None:
+    assert cutaway.explain(written, names, controls=False).verdict == "inconclusive"
+
+
+def test_it_repeats_exactly(written: Network, names: Behaviour, explanation: cutaway.Explanation) -> None:
+    again = cutaway.explain(written, names, seed=0, controls=False)
+    assert again.trial is not None
+    assert explanation.trial is not None
+    assert again.trial.kept == explanation.trial.kept
+    assert again.trial.left_random == explanation.trial.left_random
+
+
+def test_ctrl_c_leaves_what_is_finished(written: Network, names: Behaviour, tmp_path: Path) -> None:
+    def stop(label: str, done: int, total: int) -> None:
+        if "mlp_write" in label:
+            raise KeyboardInterrupt
+
+    part = cutaway.explain(written, names, report=stop)
+    assert not part.complete
+    assert part.verdict == "inconclusive"
+    assert part.mechanism is None
+    assert {"resid_pre, restore", "z, corrupt"} <= set(part.maps)
+    assert "partial" in part.save(tmp_path / "part.html").read_text(encoding="utf-8").lower()
+
+
+def test_unequal_pairs_are_refused(written: Network, names: Behaviour) -> None:
+    from dataclasses import replace
+
+    odd = replace(names, corrupted_ids=tuple(ids[:-1] for ids in names.corrupted_ids))
+    with pytest.raises(BadBehaviour, match="equal length"):
+        cutaway.explain(written, odd, force=True)
+
+
+def test_sets_on_the_bench_equal_bare_hooks(written: Network, names: Behaviour, mover: Component) -> None:
+    few = names.take(range(4))
+    bench = Bench.of(written, few, 0)
+    chosen = {mover, Component(2, "mlp"), Component(0, "head", 5)}
+    kept, left = bench.keep_only([chosen])[0], bench.remove([chosen])[0]
+    everything = set(bench.components)
+    for row in range(few.n):
+        assert kept[row] == pytest.approx(_by_hand(written, few, row, everything - chosen), abs=1e-4)
+        assert left[row] == pytest.approx(_by_hand(written, few, row, chosen), abs=1e-4)
+    assert bench.keep_only([everything])[0] == pytest.approx(bench.ends.clean.metric, abs=1e-5)
+    assert bench.restore([[]])[0] == pytest.approx(bench.ends.corrupted.metric, abs=1e-5)
+
+
+def _by_hand(net: Network, pairs: Behaviour, row: int, replaced: set[Component]) -> float:
+    """The metric on a clean prompt with these components replaced by the corrupted run, by bare hooks on the bare model."""
+    model, kept, handles = net.model, {}, []
+    width = model.config.n_embd // model.config.n_head
+
+    def keep(name):
+        def note(_module, args, out):
+            kept[name] = (args[0].clone(), out.clone())
+
+        return note
+
+    for layer, block in enumerate(model.transformer.h):
+        handles.append(block.attn.c_proj.register_forward_hook(keep((layer, "head"))))
+        handles.append(block.mlp.register_forward_hook(keep((layer, "mlp"))))
+    with torch.no_grad():
+        model(torch.tensor([pairs.corrupted_ids[row]]))
+    for handle in handles:
+        handle.remove()
+    handles = []
+
+    def heads(layer):
+        def change(_module, args):
+            value = args[0].clone()
+            for part in replaced:
+                if (part.layer, part.kind) == (layer, "head"):
+                    where = slice(part.head * width, (part.head + 1) * width)
+                    value[..., where] = kept[(layer, "head")][0][..., where]
+            return (value,)
+
+        return change
+
+    for layer, block in enumerate(model.transformer.h):
+        handles.append(block.attn.c_proj.register_forward_pre_hook(heads(layer)))
+        if Component(layer, "mlp") in replaced:
+            handles.append(block.mlp.register_forward_hook(lambda _m, _a, _o, layer=layer: kept[(layer, "mlp")][1]))
+    with torch.no_grad():
+        logits = model(torch.tensor([pairs.clean_ids[row]])).logits[0, -1]
+    for handle in handles:
+        handle.remove()
+    return float(logits[pairs.right[row][0]] - logits[pairs.wrong[row][0]])
+
+
+def test_two_heads_that_stand_in_for_each_other_are_both_found(written: Network, names: Behaviour, mover: Component) -> None:
+    import copy
+
+    model = copy.deepcopy(written.model)
+    with torch.no_grad():  # a second mover in a later layer that does the same work, so that losing one costs little
+        width, to, back = 8, 5 * 8, mover.head * 8
+        old, new = model.transformer.h[1].attn, model.transformer.h[2].attn
+        for block in range(3):
+            new.c_attn.weight[:, 64 * block + to : 64 * block + to + width] = old.c_attn.weight[
+                :, 64 * block + back : 64 * block + back + width
+            ]
+        new.c_proj.weight[to : to + width] = old.c_proj.weight[back : back + width]
+    net = cutaway.open(model)
+    twin = Component(2, "head", 5)
+    bench = Bench.of(net, names.discovery, 0)
+    scores = {part: 1.0 if part in (mover, twin) else 0.0 for part in components(net)}
+    found = identify(bench, scores, Thresholds())
+    assert set(found.members) == {mover, twin}
+    assert found.left < 0.2
+
+
+def test_random_sets_match_in_size_and_kind(written: Network, mover: Component) -> None:
+    members = (mover, Component(0, "mlp"))
+    sets = random_sets(components(written), members, 30, seed=3)
+    assert len(set(sets)) == 30
+    assert members not in sets
+    assert all(sorted(c.kind for c in s) == ["head", "mlp"] for s in sets)
+    assert random_sets(components(written), components(written), 30, seed=3) == []
+
+
+def test_exchanged_answers_are_half(names: Behaviour) -> None:
+    shuffled = exchange_answers(names, 0)
+    swapped = np.array([a != b for a, b in zip(shuffled.right, names.right, strict=True)])
+    for held in (False, True):
+        half = swapped[np.array(names.held) == held]
+        assert abs(half.mean() - 0.5) <= 1 / len(half)
+    assert shuffled.held == names.held
+
+
+def test_saved_results_are_complete(explanation: cutaway.Explanation, tmp_path: Path) -> None:
+    report = explanation.save(tmp_path / "names.html")
+    assert report == tmp_path / "names.html"
+    manifest = json.loads((tmp_path / "names" / "manifest.json").read_text(encoding="utf-8"))
+    assert cutaway.Claim.from_dict(manifest["claim"]) == explanation.claim
+    assert manifest["provenance"]["seed"] == 0
+    maps = load_maps(tmp_path / "names")
+    assert set(maps) == set(explanation.maps)
+    assert maps["z, restore"].mean.equals(explanation.maps["z, restore"].mean)
+    folder = explanation.save(tmp_path / "folder")
+    assert folder == tmp_path / "folder" / "report.html"
+    assert (tmp_path / "folder" / "results" / "components.csv").is_file()
+
+
+def test_a_failed_save_says_so_and_loses_nothing(explanation: cutaway.Explanation, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(SaveFailed):
+        explanation.save(tmp_path / "file" / "out")
+    assert explanation.save(tmp_path / "out").is_file()
+
+
+def test_what_is_left_open_is_said(explanation: cutaway.Explanation) -> None:
+    heads = {what for what, _ in explanation.unexplained}
+    assert {"Left over.", "Positions.", "How the parts are wired.", "Other prompts."} <= heads
+
+
+def test_stories_do_not_do_the_indirect_object_task(shared: Path) -> None:
+    folder = shared / "models" / "stories260K"
+    if not folder.is_dir():
+        pytest.skip("the story model (models/stories260K of the folder of real inputs) is absent")
+    net = cutaway.open(folder)
+    with pytest.raises(NotPerformed, match=r"answers \d+ of \d+ prompts"):
+        cutaway.explain(net, "ioi")
