@@ -70,7 +70,12 @@ def test_each_kind_does_what_it_says(net):
 @settings(max_examples=30, deadline=None)
 @given(
     head=st.one_of(st.none(), st.integers(-4, 3), st.lists(st.integers(0, 3), min_size=1, max_size=3)),
-    pos=st.one_of(st.none(), st.integers(-5, 4), st.lists(st.integers(-5, 4), min_size=1, max_size=3), st.just(slice(1, 3))),
+    pos=st.one_of(
+        st.none(),
+        st.integers(-5, 4),
+        st.lists(st.integers(-5, 4), min_size=1, max_size=3),
+        st.just(slice(1, 3)),
+    ),
     neuron=st.one_of(st.none(), st.integers(0, 7)),
     row=st.one_of(st.none(), st.integers(0, 1)),
 )
@@ -106,7 +111,9 @@ def test_sources_are_matched_by_position_whatever_the_padding(net):
     source = net.run(pack(others, 0, "left", columns=8), keep=["resid_pre.1"])
     patched = net.run(rows, edits=[Patch("resid_pre.1", source)], logits="last").logits
     alone = [
-        net.run([r], edits=[Patch("resid_pre.1", net.run([o], keep=["resid_pre.1"]))], logits="last").logits[0]
+        net.run([r], edits=[Patch("resid_pre.1", net.run([o], keep=["resid_pre.1"]))], logits="last").logits[
+            0
+        ]
         for r, o in zip(rows, others, strict=True)
     ]
     assert torch.allclose(patched, torch.stack(alone), atol=1e-4)
@@ -117,7 +124,9 @@ def test_a_mean_does_not_see_padding(net):
     wide = pack(rows, 0, columns=9)
     plain = net.run(wide, keep=["z.0"])["z.0"]
     mean = plain[wide.mask].mean(0)
-    assert torch.allclose(net.run(wide, keep=["z.0"], edits=[Ablate("z.0", "mean")])["z.0"][0, 0], mean, atol=1e-6)
+    assert torch.allclose(
+        net.run(wide, keep=["z.0"], edits=[Ablate("z.0", "mean")])["z.0"][0, 0], mean, atol=1e-6
+    )
 
 
 def test_edits_compose_in_order(net):

@@ -50,7 +50,9 @@ def test_edits_everywhere_equal_whole_forwards(net, edit):
 def test_edits_on_the_prompt_and_on_new_tokens(net):
     whole = {"layer": 1}
     prompt = net.generate(IDS, 5, edits=[Scale("mlp_write", 0.1, **whole)], on="prompt").new
-    assert torch.equal(prompt, greedy(net, IDS, 5, lambda ids: [Scale("mlp_write", 0.1, pos=slice(0, 6), **whole)]))
+    assert torch.equal(
+        prompt, greedy(net, IDS, 5, lambda ids: [Scale("mlp_write", 0.1, pos=slice(0, 6), **whole)])
+    )
     new = net.generate(IDS, 5, edits=[Scale("mlp_write", 0.1, **whole)], on="new").new
 
     def later(ids):
@@ -70,8 +72,9 @@ def test_prompts_of_unequal_length(net):
 
 
 def test_refusals(net):
-    with pytest.raises(TooLong, match="exceed"):
-        net.generate(IDS, 10**5)
+    if net.n_ctx is not None:
+        with pytest.raises(TooLong, match="exceed"):
+            net.generate(IDS, 10**5)
     with pytest.raises(BadInput, match="not known"):
         net.generate(IDS, 2, on="sometimes")
     with pytest.raises(BadInput, match="Beam"):

@@ -112,7 +112,9 @@ def test_dtype_and_its_tolerances(folder):
     for dtype in ("float64", "bfloat16"):
         net = cutaway.open(folder, dtype=dtype)
         assert str(net.dtype) == f"torch.{dtype}"
-        assert all(c.holds for c in net.certificate.checks), [c for c in net.certificate.checks if not c.holds]
+        assert all(c.holds for c in net.certificate.checks), [
+            c for c in net.certificate.checks if not c.holds
+        ]
     with pytest.raises(BadInput, match="not a type"):
         cutaway.open(folder, dtype="floaty")
 
@@ -185,7 +187,9 @@ def test_a_stream_that_cannot_be_read_is_refused_with_a_reason(tiny_gpt2):
 
 def test_any_module_opens_by_dotted_path():
     net = cutaway.open(
-        nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 4, 3), nn.Flatten(), nn.Linear(144, 5))
+        nn.Sequential(
+            nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 4, 3), nn.Flatten(), nn.Linear(144, 5)
+        )
     )
     x = torch.randn(2, 3, 8, 8)
     run = net.run(x, keep=["0", "2:in"])
@@ -225,7 +229,9 @@ def test_a_network_shows_itself(tiny_gpt2):
 
 
 def test_opening_leaves_the_model_as_it_was():
-    model = GPT2LMHeadModel(GPT2Config(n_layer=2, n_embd=16, n_head=2, vocab_size=64, bos_token_id=0, eos_token_id=0))
+    model = GPT2LMHeadModel(
+        GPT2Config(n_layer=2, n_embd=16, n_head=2, vocab_size=64, bos_token_id=0, eos_token_id=0)
+    )
     model.train()
     model.transformer.h[0].eval()
     model.transformer.wte.weight.requires_grad_(False)

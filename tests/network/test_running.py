@@ -41,7 +41,9 @@ def test_globs_and_layer_ranges(net):
 
 
 def test_module_paths(net):
-    run = net.run(IDS, keep=["model.layers.1.mlp", "model.layers.1.mlp.down_proj:in", "mlp_out.1", "mlp_act.1"])
+    run = net.run(
+        IDS, keep=["model.layers.1.mlp", "model.layers.1.mlp.down_proj:in", "mlp_out.1", "mlp_act.1"]
+    )
     assert torch.equal(run["model.layers.1.mlp"], run["mlp_out.1"])
     assert torch.equal(run["model.layers.1.mlp.down_proj:in"], run["mlp_act.1"])
 
@@ -53,7 +55,9 @@ def test_positions_keep_slices(net, pos):
     rows = torch.arange(2)[:, None]
     columns = some.tokens.columns(pos)
     assert torch.equal(some["resid_post.1"], whole["resid_post.1"][rows, columns])
-    assert torch.allclose(some["pattern.0"].transpose(1, 2), whole["pattern.0"].transpose(1, 2)[rows, columns])
+    assert torch.allclose(
+        some["pattern.0"].transpose(1, 2), whole["pattern.0"].transpose(1, 2)[rows, columns]
+    )
 
 
 def test_logits_only_where_they_are_read(net):
@@ -80,7 +84,11 @@ def test_a_run_ends_where_nothing_more_is_asked(net):
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(lengths=st.lists(st.integers(1, 7), min_size=1, max_size=4), seed=st.integers(0, 10**6), kind=st.sampled_from(["llama", "gpt2"]))
+@given(
+    lengths=st.lists(st.integers(1, 7), min_size=1, max_size=4),
+    seed=st.integers(0, 10**6),
+    kind=st.sampled_from(["llama", "gpt2"]),
+)
 def test_padding_changes_nothing(lengths, seed, kind):
     net = _opened(kind)
     generator = torch.Generator().manual_seed(seed)
@@ -95,7 +103,9 @@ def test_padding_changes_nothing(lengths, seed, kind):
             square = together["pattern.1"][i][:, mask][:, :, mask]
             assert torch.allclose(square, alone[i]["pattern.1"][0], atol=2e-5)
             assert torch.allclose(together.logits[i][mask], alone[i].logits[0], atol=1e-4)
-            assert torch.allclose(net.run(pack(rows, 1, side), logits="last").logits[i, 0], alone[i].logits[0, -1], atol=1e-4)
+            assert torch.allclose(
+                net.run(pack(rows, 1, side), logits="last").logits[i, 0], alone[i].logits[0, -1], atol=1e-4
+            )
             assert len(row) == int(mask.sum())
 
 

@@ -41,13 +41,16 @@ class PortTap:
     factor: Coefficient = 1.0
 
 
+AttentionField = Literal["q", "k", "v", "scores", "pattern", "z"]
+
+
 @dataclass(frozen=True)
 class AttentionTap:
     """A site inside the attention function that a module calls."""
 
     path: str
     call: int
-    field: Literal["q", "k", "v", "scores", "pattern", "z"]
+    field: AttentionField
 
 
 @dataclass(frozen=True, eq=False)

@@ -44,6 +44,9 @@ def _main_chain(chains: list[Chain]) -> Chain | None:
 
 
 def _read_stack(chain: Chain, name: str, trace: Trace, sums: Sums, batch: int, draft: Draft) -> Stack:
-    layers = tuple(read_layer(link, i, name, trace, sums, batch, draft) for i, link in enumerate(chain.links))
+    layers = tuple(
+        read_layer(link, i, name, trace, sums, batch, chain.linked, draft)
+        for i, link in enumerate(chain.links)
+    )
     width = trace.nodes[chain.links[0].in_version].shape[-1]
     return Stack(name, chain.path, width, layers)

@@ -9,6 +9,7 @@ from itertools import pairwise
 from torch import Tensor
 
 from cutaway.network.anatomy import (
+    AttentionField,
     AttentionTap,
     Form,
     HeadOutTap,
@@ -56,7 +57,8 @@ class Draft:
 def find_attention(trace: Trace, within: list[Call]) -> list[FoundAttention]:
     """Attention computations in a layer: those that were registered, and those written out in a module's own code."""
     inside = {c.index for c in within}
-    found = [registered(trace, a) for a in trace.attention if a.call in inside]
+    first = {a.call: a for a in reversed(trace.attention) if a.call in inside}
+    found = [registered(trace, a) for a in first.values()]
     for call in reversed(within):
         contains = any(call.start <= f.call.start and f.call.end <= call.end for f in found)
         if not contains and (own := written_out(trace, call)) is not None:
@@ -65,24 +67,27 @@ def find_attention(trace: Trace, within: list[Call]) -> list[FoundAttention]:
 
 
 def read_layer(
-    link: StreamCall, index: int, stack: str, trace: Trace, sums: Sums, batch: int, draft: Draft
+    link: StreamCall, index: int, stack: str, trace: Trace, sums: Sums, batch: int, linked: bool, draft: Draft
 ) -> Layer:
     """The anatomy of one layer call; the taps of its sites, and refusals, go into the draft."""
     call = link.call
     within = trace.inside(call.index)
     scope = Scope(trace, sums, call, within, batch)
     scope.attention = find_attention(trace, within)
-    if not link.is_stream:
+    steps = find_steps(trace, sums, link, within) if link.is_stream else None
+    if not link.is_stream or (steps is None and not linked):
+        kind = type(call.module).__name__
         shape = " ".join(map(str, trace.nodes[link.in_version].shape))
         reason = (
-            f"{type(call.module).__name__} hands on a tensor of shape {shape}, not one vector per position."
+            f"{kind} hands on several streams, or one of shape {shape}: not one vector per position."
+            if not link.is_stream
+            else f"What {kind} gives is not what the next layer takes, so it is not known to be the stream."
         )
         draft.refuse([*_WRITES, "resid_pre", "resid_post"], index, stack, reason)
         _bare_attention(scope, index, stack, draft)
         return Layer(index, call.path, call.nth, "unknown", ())
     draft.taps[Site("resid_pre", index, stack)] = PortTap(Port(call.path, "in", link.in_key, call.nth))
     draft.taps[Site("resid_post", index, stack)] = PortTap(Port(call.path, "out", link.out_key, call.nth))
-    steps = find_steps(trace, sums, link, within)
     if steps is None:
         reason = (
             f"The output of {call.path} is not a sum of its input and of what its modules give, so what each sublayer "
@@ -108,14 +113,24 @@ _WRITES = (
 )
 
 
+#: The sites inside an attention function.
+_ATTENTION: tuple[AttentionField, ...] = ("q", "k", "v", "scores", "pattern", "z")
+
+
 def _bare_attention(scope: Scope, index: int, stack: str, draft: Draft) -> None:
     """Attention sites of a layer whose stream could not be read."""
+    if len(scope.attention) > 1:
+        draft.refuse(_ATTENTION, index, stack, "The layer has several attentions.")
     for found in scope.attention[:1]:
         _attention_taps(found, index, stack, "", draft)
 
 
 def _attention_taps(found: FoundAttention, index: int, stack: str, prefix: str, draft: Draft) -> None:
-    for name in ("q", "k", "v", "scores", "pattern", "z"):
+    if found.times > 1:
+        reason = f"{found.call.path} computes {found.times} attentions in one call, so one tensor is not the whole of it."
+        draft.refuse([prefix + name for name in (*_ATTENTION, "head_out")], index, stack, reason)
+        return
+    for name in _ATTENTION:
         draft.taps[Site(prefix + name, index, stack)] = AttentionTap(found.call.path, found.nth, name)
 
 
@@ -256,7 +271,7 @@ class _LayerReader:
     def _attention(self, found: FoundAttention, cross: bool, states: frozenset[int]) -> object:
         prefix = "cross_" if cross else ""
         if self.site(prefix + "z") in self.draft.taps or self.site(prefix + "z") in self.draft.refusals:
-            for name in ("q", "k", "v", "scores", "pattern", "z", "head_out"):
+            for name in (*_ATTENTION, "head_out"):
                 self.draft.taps.pop(self.site(prefix + name), None)
                 self.draft.refuse(
                     [prefix + name], self.index, self.stack, "The layer has several attentions."
@@ -278,6 +293,8 @@ class _LayerReader:
             self.draft.refuse(
                 [site], self.index, self.stack, "The queries are not read from one tensor by one projection."
             )
+        if found.times > 1:
+            return parts
         if parts.output is not None:
             self.draft.taps[self.site(prefix + "head_out")] = HeadOutTap(
                 parts.output, parts.output_call, parts.heads

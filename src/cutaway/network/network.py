@@ -18,7 +18,7 @@ from cutaway.network.certificate import Certificate
 from cutaway.network.edits import Edit
 from cutaway.network.identity import weights_hash
 from cutaway.network.inputs import Inputs, Pos
-from cutaway.network.probe import accepted, device_of, from_mapping
+from cutaway.network.probe import accepted, context, device_of, from_mapping
 from cutaway.network.run import Run
 from cutaway.network.sites import SITES, Site, SiteLike, expand_glob, is_glob, parse
 from cutaway.network.texts import InputLike, TokenVerbs
@@ -48,15 +48,18 @@ class Network(TokenVerbs, TransformerLensVerbs):
         self.name = name
         self._example = example
         self._standing: list[Edit] = []
+        self._hash: str | None = None
         self._accepts = accepted(model)
         self._modules = dict(model.named_modules())
 
     # what it is --------------------------------------------------------------------------------------------------
 
-    @cached_property
+    @property
     def hash(self) -> str:
-        """SHA-256 of configuration and weights, the same on every machine."""
-        return weights_hash(self.model)
+        """SHA-256 of configuration and weights, the same on every machine; computed once."""
+        if self._hash is None:
+            self._hash = weights_hash(self.model)
+        return self._hash
 
     @property
     def device(self) -> torch.device:
@@ -112,24 +115,12 @@ class Network(TokenVerbs, TransformerLensVerbs):
     @property
     def n_ctx(self) -> int | None:
         """Longest prompt, where the configuration names one."""
-        config = self._text_config()
-        for key in (
-            "max_position_embeddings",
-            "n_positions",
-            "n_ctx",
-            "max_seq_len",
-            "max_sequence_length",
-            "seq_length",
-        ):
-            size = getattr(config, key, None)
-            if isinstance(size, int) and size > 0:
-                return size
-        return None
+        return context(self.model)
 
     @property
     def is_causal(self) -> bool:
         """Whether a token's outputs do not depend on later tokens (as measured at opening)."""
-        return self.certificate.pads_right is True and self._causal
+        return self.certificate.pads_right is not False and self._causal
 
     @cached_property
     def _causal(self) -> bool:

@@ -18,7 +18,7 @@ from cutaway.network.certificate import TOLERANCE, Certificate, certify, uncerti
 from cutaway.network.discover import discover
 from cutaway.network.inputs import Inputs, pack, token_kwargs
 from cutaway.network.network import Network
-from cutaway.network.probe import accepted, device_of, probe_inputs
+from cutaway.network.probe import accepted, context, device_of, probe_inputs
 from cutaway.network.running import evaluating, find_item, logits_key
 from cutaway.network.trace import Recorder, Trace, record
 
@@ -155,8 +155,11 @@ def _certify(model: nn.Module, anatomy: Anatomy, inputs: Inputs) -> Certificate:
         names = accepted(model)
         if inputs.tokens is None or "attention_mask" not in names or "decoder_input_ids" in inputs.kwargs:
             return None
+        longest = min(inputs.tokens.width + 3, context(model) or inputs.tokens.width + 3)
+        if longest == inputs.tokens.width:
+            return None
         rows = [inputs.tokens.row_ids(i) for i in range(inputs.tokens.n)]
-        wide = pack(rows, rows[0][0], side, columns=inputs.tokens.width + 3)
+        wide = pack(rows, rows[0][0], side, columns=longest)
         kwargs = token_kwargs(wide, names, device_of(model))
         rest = {k: v for k, v in inputs.kwargs.items() if k not in ("input_ids", "attention_mask")}
         return Inputs({**rest, **kwargs}, wide, inputs.batch), wide.mask

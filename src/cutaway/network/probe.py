@@ -49,6 +49,24 @@ def special_ids(model: nn.Module) -> set[int]:
     return found
 
 
+def context(model: nn.Module) -> int | None:
+    """Longest prompt, where the configuration names one."""
+    config = getattr(model, "config", None)
+    config = getattr(config, "text_config", None) or config
+    for key in (
+        "max_position_embeddings",
+        "n_positions",
+        "n_ctx",
+        "max_seq_len",
+        "max_sequence_length",
+        "seq_length",
+    ):
+        size = getattr(config, key, None)
+        if isinstance(size, int) and size > 0:
+            return size
+    return None
+
+
 def random_rows(model: nn.Module, columns: int, seed: int, rows: int = ROWS) -> list[list[int]]:
     """Random token ids, special ones left out."""
     size = vocabulary(model)
@@ -86,7 +104,7 @@ def probe_inputs(model: nn.Module, seed: int = 0, example: dict[str, Any] | None
     kwargs: dict[str, Any] = {}
     tokens: Tokens | None = None
     if "input_ids" in names and vocabulary(model) is not None:
-        tokens = pack(random_rows(model, COLUMNS, seed))
+        tokens = pack(random_rows(model, min(COLUMNS, context(model) or COLUMNS), seed))
         kwargs["input_ids"] = tokens.ids.to(device)
     elif "pixel_values" not in names:
         raise BadInput(

@@ -232,7 +232,7 @@ def is_causal(net: Network) -> bool:
     from cutaway.network.probe import COLUMNS, random_rows
 
     try:
-        rows = random_rows(net.model, COLUMNS, seed=5)
+        rows = random_rows(net.model, min(COLUMNS, net.n_ctx or COLUMNS), seed=5)
     except CutawayError:
         return False
     other = [[*r[:-1], rows[1 - i][-1] if rows[1 - i][-1] != r[-1] else r[0]] for i, r in enumerate(rows)]

@@ -25,10 +25,11 @@ class StreamCall:
 
 @dataclass(frozen=True, eq=False)
 class Chain:
-    """A layer list: its container's path and its layer calls in order."""
+    """A layer list: its container's path, its layer calls in order, and whether each takes just what the last one gave."""
 
     path: str
     links: tuple[StreamCall, ...]
+    linked: bool = True
 
     @property
     def span(self) -> tuple[int, int]:
@@ -43,10 +44,13 @@ def _stream_call(
     inputs = [(k, v) for k, v in call.inputs if _is_stream(trace, v, batch)]
     outputs = [(k, v) for k, v in call.outputs if _is_stream(trace, v, batch)]
     pairs = [(i, o) for i in inputs for o in outputs if trace.nodes[i[1]].shape == trace.nodes[o[1]].shape]
-    if not pairs and previous is None or previous is not None and not previous.is_stream:
+    if not pairs and (previous is None or not previous.is_stream):
         return _wide_call(trace, call)
     if not pairs:
         return None
+    if len({v for _, v in outputs}) > 1 and len(inputs) > 1:
+        (in_key, in_version), (out_key, out_version) = pairs[0]
+        return StreamCall(call, in_key, in_version, out_key, out_version, is_stream=False)
     if previous is not None:
         linked = [(i, o) for i, o in pairs if sums.same(i[1], previous.out_version)]
         pairs = linked or pairs
@@ -97,7 +101,8 @@ def find_chains(model: nn.Module, trace: Trace, sums: Sums, batch: int) -> list[
             if link is not None and (not links or call.start >= links[-1].call.end):
                 links.append(link)
         if links and _carries_stream(trace, sums, links):
-            chains.append(Chain(path, tuple(links)))
+            linked = all(sums.same(a.out_version, b.in_version) for a, b in pairwise(links))
+            chains.append(Chain(path, tuple(links), linked))
     outer = [c for c in chains if not any(_inside(c, other) for other in chains if other is not c)]
     return sorted(outer, key=lambda c: c.span)
 

@@ -58,17 +58,23 @@ class Scope:
 
 @dataclass(frozen=True, eq=False)
 class FoundAttention:
-    """One attention computation: the versions of its parts, and how to get at them."""
+    """One attention computation: the versions of its parts, and how to get at them.
+
+    `times`: how often its module calls an attention function in this one call; with more than one, a site such as `q`
+    would be but a part of what the layer does.
+    """
 
     call: Call
     nth: int
     fields: dict[str, int]
     functions: FunctionTaps | None
+    times: int = 1
 
 
 def registered(trace: Trace, found: AttentionCall) -> FoundAttention:
     """An attention that went through the registry of attention functions."""
-    return FoundAttention(trace.calls[found.call], found.nth, found.fields, None)
+    times = sum(a.call == found.call for a in trace.attention)
+    return FoundAttention(trace.calls[found.call], found.nth, found.fields, None, times)
 
 
 def written_out(trace: Trace, call: Call) -> FoundAttention | None:
