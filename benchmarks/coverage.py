@@ -29,7 +29,7 @@ import transformers
 from torch import nn
 
 import cutaway
-from by_hand import check_by_hand, logits
+from by_hand import check_by_hand, hand_attention_calls, logits
 from cutaway.results import atomic_write
 from cutaway.zoo.tiny import causal_lm_types, example_input, tiny
 from cutaway.zoo.tiny_tables import CANNOT
@@ -49,12 +49,14 @@ class Row:
     bitwise: bool | None = None
     layers: int = 0
     stream: str = ""
-    attention_layers: int = 0
+    attention_calls: int = 0
+    attention_sites: dict[str, int] = field(default_factory=dict)
     attention: list[str] = field(default_factory=list)
     mlp: str = ""
     router: bool = False
     mixer: bool = False
     checked: list[str] = field(default_factory=list)
+    written_back: int = 0
     wrong: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
@@ -99,9 +101,11 @@ def survey(kind: str, limit: int) -> Row:
             net = cutaway.open(tiny(kind))
             row.opening_seconds = time.perf_counter() - opening
             row.opened = True
+            row.attention_calls = hand_attention_calls(kind, inputs) if row.registry else 0
             _describe(row, net)
             trial = check_by_hand(kind, net, model, inputs)
             row.checked, row.wrong, row.bitwise = trial.checked, trial.wrong, trial.bitwise
+            row.written_back = trial.written_back
     except Exception as error:
         row.reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         if row.opened:
@@ -126,10 +130,10 @@ def _describe(row: Row, net: Any) -> None:
     held = net.certificate.check("resid_post")
     certified = held is not None and held.holds and held.places >= row.layers and "unknown" not in forms
     row.stream = ", ".join(sorted(forms)) if certified else ""
-    row.attention_layers = len(net.layers_with("z"))
-    row.attention = [
-        n for n in ATTENTION_SITES if row.attention_layers and len(net.layers_with(n)) >= row.attention_layers
-    ]
+    names = [site.name.removeprefix("cross_") for site in net.sites()]
+    row.attention_sites = {name: names.count(name) for name in ATTENTION_SITES}
+    wanted = row.attention_calls or max(row.attention_sites.values())
+    row.attention = [n for n, count in row.attention_sites.items() if wanted and count >= wanted]
     row.mlp = "neurons" if net.layers_with("mlp_act") else "output" if net.layers_with("mlp_out") else ""
     row.router = bool(net.layers_with("router"))
     row.mixer = bool(net.layers_with("mixer_out"))
@@ -145,9 +149,9 @@ def page(rows: list[Row]) -> str:
     post = [r for r in opened if "post-norm" in r.stream]
     registry = [r for r in built if r.registry]
     whole = [r for r in registry if len(r.attention) == len(ATTENTION_SITES)]
-    with_attention = [r for r in registry if r.attention_layers or not r.opened]
+    with_attention = [r for r in registry if r.attention_calls]
     wrong = [r for r in rows if r.wrong]
-    checks = sum(len(r.checked) for r in rows)
+    unchecked = [r.kind for r in opened if not r.checked]
     outside = [r for r in opened if not r.registry and len(r.attention) == len(ATTENTION_SITES)]
     figures = {
         "model types mapped to a causal language model": len(rows),
@@ -158,10 +162,12 @@ def page(rows: list[Row]) -> str:
         ),
         "residual stream certified, post-norm form (a norm of the sum)": len(post),
         "code that uses transformers' attention registry": len(registry),
-        "of these, with attention layers": len(with_attention),
-        "of these, `q k v pattern z` all readable and writable in every attention layer": len(whole),
+        "of these, types whose forward calls an attention function": len(with_attention),
+        "of these, `q k v pattern z` readable and writable at every such call": len(whole),
         "code that does not use the registry, `q k v pattern z` all there": len(outside),
-        "comparisons by hand": checks,
+        "logits with nothing read bitwise those of the bare model": sum(bool(r.bitwise) for r in opened),
+        "comparisons with bare hooks, or with what the model reports": sum(len(r.checked) for r in opened),
+        "sites written back what was read there": sum(r.written_back for r in opened),
         "silently wrong (a comparison by hand disagrees)": len(wrong),
     }
     lines = [
@@ -178,9 +184,11 @@ def page(rows: list[Row]) -> str:
         "| --- | --- |",
         *(f"| {what} | {count} |" for what, count in figures.items()),
         "",
-        "Columns: *stream*, the form in which `resid_pre + writes = resid_post` is certified; *attention*,",
-        "the sites readable and writable in every attention layer; *MLP*, `neurons` where `mlp_act` is",
-        "offered and `output` where only `mlp_out` is; *by hand*, how many comparisons were made.",
+        "Columns: *stream*, the form in which `resid_pre + writes = resid_post` is certified; *attention*, the",
+        "sites that are readable and writable at every call of an attention function (counted in the model's own",
+        "code), with the number of places where that is not so; *MLP*, `neurons` where `mlp_act` is offered and",
+        "`output` where only `mlp_out` is; *by hand*, comparisons with bare hooks or with the model's own reports.",
+        f"No module that the hand could be sure of, so no such comparison: {', '.join(unchecked) or 'none'}.",
         "",
         "| type | layers | stream | attention | MLP | router | mixer | by hand | opened in |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -191,7 +199,11 @@ def page(rows: list[Row]) -> str:
                 f"| {r.kind} | {'not opened' if r.built else 'not built'}: {_cell(r.reason)} | | | | | | | |"
             )
             continue
-        attention = " ".join(r.attention) or ("none" if r.attention_layers == 0 else "partly")
+        partly = {n: c for n, c in r.attention_sites.items() if n not in r.attention and c}
+        attention = " ".join(r.attention) + "".join(
+            f" ({n} {c}/{r.attention_calls})" for n, c in partly.items()
+        )
+        attention = attention.strip() or ("refused" if r.attention_calls else "none")
         cells = [r.kind, r.layers, r.stream or "refused", attention, r.mlp, "yes" if r.router else ""]
         cells += ["yes" if r.mixer else "", len(r.checked), f"{r.opening_seconds:.2f} s"]
         lines.append(f"| {' | '.join(map(str, cells))} |")

@@ -28,7 +28,7 @@ _PUBLIC: dict[str, str] = {
     ),
 }
 
-__all__ = [*_PUBLIC, "__version__"]
+__all__ = [*_PUBLIC, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour as Behaviour

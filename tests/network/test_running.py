@@ -145,8 +145,25 @@ def test_train_mode_is_put_aside_and_put_back(net):
         model.eval()
 
 
-@pytest.mark.parametrize("site", ["resid_pre.1", "resid_mid.1", "attn_write.1", "mlp_write.0", "z.1", "q.1", "k.1", "v.1",
-                                  "scores.1", "pattern.1", "head_out.1", "mlp_act.1", "mlp_pre.0", "final_norm"])  # fmt: skip
+@pytest.mark.parametrize(
+    "site",
+    [
+        "resid_pre.1",
+        "resid_mid.1",
+        "attn_write.1",
+        "mlp_write.0",
+        "z.1",
+        "q.1",
+        "k.1",
+        "v.1",
+        "scores.1",
+        "pattern.1",
+        "head_out.1",
+        "mlp_act.1",
+        "mlp_pre.0",
+        "final_norm",
+    ],
+)
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "granite", "bloom"])
 def test_gradients_equal_finite_differences(kind, site):
     net = cutaway.open(tiny(kind).double())
