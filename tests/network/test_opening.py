@@ -245,3 +245,67 @@ def test_opening_leaves_the_model_as_it_was():
     assert type(model.config._attn_implementation) is str
     assert model.config._attn_implementation == implementation
     assert not model.transformer.wte.weight.requires_grad
+
+
+IDS = torch.tensor([[5, 6, 7, 8, 9], [10, 11, 12, 13, 14]])
+
+
+def _same_edits(net, base, tolerance=1e-5):
+    for edit in (
+        cutaway.Ablate("z", layer=1, head=2),
+        cutaway.Scale("head_out", 2.0, layer=0),
+        cutaway.Ablate("mlp_act", layer=1),
+    ):
+        assert torch.allclose(
+            net.run(IDS, edits=[edit]).logits, base.run(IDS, edits=[edit]).logits, atol=tolerance
+        )
+
+
+def test_offloaded_and_placed_networks(folder, tiny_gpt2):
+    accelerate = pytest.importorskip("accelerate")
+    base = cutaway.open(folder)
+    placed = cutaway.open(folder, device_map="auto")
+    _same_edits(placed, base)
+    offloaded = cutaway.open(
+        accelerate.cpu_offload(cutaway.open(folder).model, execution_device=torch.device("cpu"))
+    )
+    assert offloaded.certificate.bitwise
+    _same_edits(offloaded, base)
+    with pytest.raises(BadInput, match="offloaded"):
+        offloaded.randomized()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_quantised_network():
+    model = tiny("llama")
+    net = cutaway.open(torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8))
+    assert "z @ W_O" in str(net.refusal("head_out.1"))  # activations are rounded together: heads do not add up
+    assert net.has("mlp_write.1")
+    run = net.run(IDS, keep=["attn_out.1", "resid_pre.1", "resid_mid.1", "attn_write.1"])
+    assert torch.allclose(run["resid_pre.1"] + run["attn_write.1"], run["resid_mid.1"], atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kind", ["gemma2", "qwen3", "gpt_neox"])
+def test_half_precision_certifies(kind, dtype):
+    net = cutaway.open(tiny(kind).to(dtype))
+    assert net.certificate.bitwise
+    assert [c.name for c in net.certificate.checks if not c.holds] == []
+
+
+def test_a_compiled_model_is_opened_as_what_it_wraps(tiny_gpt2):
+    net = cutaway.open(torch.compile(tiny_gpt2, backend="eager"))
+    assert net.model is tiny_gpt2
+
+
+def test_a_module_that_attends_twice_is_refused():
+    net = cutaway.open(tiny("diffllama"))
+    with pytest.raises(SiteUnavailable, match="2 attentions in one call"):
+        net.run(IDS, keep=["q.0"])
+    assert net.has("attn_write.0")
+
+
+@pytest.mark.parametrize("kind", ["xlm", "reformer"])
+def test_what_is_not_known_to_be_the_stream_is_refused(kind):
+    net = cutaway.open(tiny(kind))
+    assert not net.has("resid_pre")

@@ -316,7 +316,14 @@ class Network(TokenVerbs, TransformerLensVerbs):
         """The same architecture with freshly drawn weights: the control on which a mechanism must not be found.
 
         Matrices are drawn anew from a normal distribution with the old one's spread; vectors (norms, biases) are permuted.
+
+        Raises `BadInput` where the weights are offloaded.
         """
+        if any(p.device.type == "meta" for p in self.model.parameters()):
+            raise BadInput(
+                "The weights of this network are offloaded, so they cannot be drawn anew.",
+                "Open it on one device for the control with random weights.",
+            )
         model = copy.deepcopy(self.model)
         generator = torch.Generator().manual_seed(seed)
         done: set[int] = set()

@@ -31,27 +31,31 @@ class Step:
     constants: tuple[tuple[int, Coefficient], ...] = ()
 
 
+def is_product(op: str) -> bool:
+    """Whether an operation multiplies by a matrix (quantised forms, such as `linear_dynamic`, included)."""
+    return op in MATMUL_OPS or op.startswith("linear_")
+
+
 def is_elementwise(trace: Trace, call: Call) -> bool:
     """Whether a call mixes no channels: a norm, a dropout, a learned scale."""
-    return not any(
-        n.op in MATMUL_OPS or n.op.startswith("module ") for n in trace.nodes[call.start : call.end]
-    )
+    return not any(is_product(n.op) or n.op.startswith("module ") for n in trace.nodes[call.start : call.end])
 
 
 def is_linear_map(trace: Trace, call: Call) -> bool:
-    """Whether a call is a weight matrix applied to its input: it has no sub-calls and one matrix product."""
+    """Whether a call is a weight matrix applied to its input: one matrix product and no sub-calls.
+
+    An adapter around a matrix (one that holds a `base_layer`) counts as the matrix that it stands for.
+    """
+    nodes = trace.nodes[call.start : call.end]
     if any(c.parent == call.index for c in trace.calls[call.index + 1 :] if c.start < call.end):
-        products = [n for n in trace.nodes[call.start : call.end] if n.op in MATMUL_OPS]
-        return bool(products) and bool(getattr(call.module, "base_layer", None) is not None)
-    made_opaquely = any(
+        return getattr(call.module, "base_layer", None) is not None and any(is_product(n.op) for n in nodes)
+    opaque = any(
         n.op.startswith("module ") and n.call == call.index for n in trace.nodes[call.start : call.end + 1]
     )
-    products = sum(
-        n.op in ("linear", "addmm", "mm", "matmul", "conv1d", "einsum")
-        for n in trace.nodes[call.start : call.end]
-    )
+    weights = {"linear", "addmm", "mm", "matmul", "conv1d", "einsum"}
+    products = sum(n.op in weights or n.op.startswith("linear_") for n in nodes)
     weighted = next(call.module.parameters(), None) is not None or hasattr(call.module, "weight")
-    return weighted and (products == 1 or made_opaquely)
+    return weighted and (products == 1 or opaque)
 
 
 def find_steps(trace: Trace, sums: Sums, link: StreamCall, within: list[Call]) -> list[Step] | None:

@@ -140,7 +140,10 @@ def kind_of(scope: Scope, raw: int, stop: frozenset[int]) -> tuple[SublayerKind,
 
 
 def mixes_positions(scope: Scope, call: Call) -> bool:
-    """Run a module again on its recorded arguments with one position changed: do other positions change?"""
+    """Run a module again on its recorded arguments with one position changed: do other positions change?
+
+    Its channels are shifted by one, so that the range of values, which quantisation on the fly goes by, stays.
+    """
     target = next(
         (v for _, v in call.inputs if scope.trace.nodes[v].floating and len(scope.trace.nodes[v].shape) >= 2),
         None,
@@ -151,7 +154,7 @@ def mixes_positions(scope: Scope, call: Call) -> bool:
     if original.ndim < 3 or original.shape[0] != scope.batch or original.shape[1] < 3:
         return False
     changed = original.clone()
-    changed[:, 1] += 1.0 + changed[:, 1].abs()
+    changed[:, 1] = original[:, 1].roll(1, -1)
 
     def swap(value: object) -> object:
         if value is original:
