@@ -57,7 +57,11 @@ def patched_metric(
     position: int | None = None, head: int | None = None,
 ) -> float:  # fmt: skip
     """Metric of one example with one cell patched."""
-    base, source = (pairs.corrupted_ids, pairs.clean_ids) if direction == "restore" else (pairs.clean_ids, pairs.corrupted_ids)
+    base, source = (
+        (pairs.corrupted_ids, pairs.clean_ids)
+        if direction == "restore"
+        else (pairs.clean_ids, pairs.corrupted_ids)
+    )
     new = kept_value(model, source[row], site, layer)
     width = model.config.n_embd // model.config.n_head  # type: ignore[union-attr, operator]
     where = slice(None) if position is None else position
@@ -74,7 +78,9 @@ def patched_metric(
     return score(pairs, row, logits)
 
 
-def id_behaviour(lengths: tuple[int, ...] = (6, 6, 8, 8, 6, 8, 6, 8), shorter: int = 0, seed: int = 0) -> Behaviour:
+def id_behaviour(
+    lengths: tuple[int, ...] = (6, 6, 8, 8, 6, 8, 6, 8), shorter: int = 0, seed: int = 0
+) -> Behaviour:
     """Pairs that differ at position 2 (and, where `shorter`, lack so many tokens at the end of the corrupted prompt)."""
     rng = np.random.default_rng(seed)
     clean = [tuple(int(t) for t in rng.integers(1, 97, size)) for size in lengths]

@@ -10,7 +10,7 @@ import pytest
 import cutaway
 from cutaway.behaviours import Behaviour
 from cutaway.effects import Effects
-from cutaway.errors import BadFormat, CorruptFile, SaveFailed
+from cutaway.errors import BadFormat, BadInput, CorruptFile, SaveFailed
 from cutaway.network import Network
 
 
@@ -22,7 +22,9 @@ def effects(net: Network, pairs: Behaviour) -> Effects:
 def test_table_and_selection(effects: Effects) -> None:
     frame = effects.to_pandas()
     assert len(frame) == 3 * 8
-    assert {"layer", "position", "token", "mean", "low", "high", "p", "q", "n", "known_zero"} <= set(frame.columns)
+    assert {"layer", "position", "token", "mean", "low", "high", "p", "q", "n", "known_zero"} <= set(
+        frame.columns
+    )
     one = effects.sel(layer=1)
     assert one.dims == ("position",)
     assert len(one.to_pandas()) == 8
@@ -41,7 +43,7 @@ def test_it_shows_itself(effects: Effects) -> None:
     assert isinstance(effects.sel(layer=1).plot(), go.Figure)
     assert "<table" in effects._repr_html_()
     assert "resid_pre" in repr(effects)
-    with pytest.raises(ValueError, match="choose one or two"):
+    with pytest.raises(BadInput, match="One cell"):
         effects.sel(layer=1, position=2).plot()
 
 

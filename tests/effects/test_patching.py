@@ -18,12 +18,21 @@ from cutaway.sweeps import State
 @pytest.mark.parametrize(
     ("at", "by"), [("resid_pre", ("layer", "position")), ("z", ("layer", "head")), ("mlp_write", ("layer",))]
 )
-def test_every_cell_equals_a_bare_loop(net: Network, pairs: Behaviour, at: str, by: tuple[str, ...], direction: str) -> None:
+def test_every_cell_equals_a_bare_loop(
+    net: Network, pairs: Behaviour, at: str, by: tuple[str, ...], direction: str
+) -> None:
     found = cutaway.patch(net, pairs, at=at, by=by, direction=direction)
-    gap = np.mean([metric_of(net.model, pairs, r, "clean") - metric_of(net.model, pairs, r, "corrupted") for r in range(pairs.n)])
+    gap = np.mean(
+        [
+            metric_of(net.model, pairs, r, "clean") - metric_of(net.model, pairs, r, "corrupted")
+            for r in range(pairs.n)
+        ]
+    )
     assert found.data.attrs["gap"] == pytest.approx(gap, rel=1e-5)
     for index in np.ndindex(found.data["mean"].shape):
-        place = dict(zip(by, (int(found.data[d].values[i]) for d, i in zip(by, index, strict=True)), strict=True))
+        place = dict(
+            zip(by, (int(found.data[d].values[i]) for d, i in zip(by, index, strict=True)), strict=True)
+        )
         for row in range(pairs.n):
             got = float(found.data["metric"].values[(*index, row)])
             if place.get("position", 0) >= len(pairs.clean_ids[row]):
@@ -60,7 +69,13 @@ def test_places_that_some_prompts_lack_are_counted(net: Network, pairs: Behaviou
     assert [effects.data.sizes["example"] for _, effects in groups] == [4, 4]
     assert {effects.data.sizes["position"] for _, effects in groups} == {6, 8}
     part = groups[0][1]
-    assert part.mean.sel(layer=1, position=2).item() == pytest.approx(part.values.sel(layer=1, position=2).mean().item())
+    gap = float((part.data["clean"] - part.data["corrupted"]).mean())
+    assert part.data.attrs["gap"] == pytest.approx(gap)
+    change = part.data["metric"].sel(layer=0, position=2) - part.data["corrupted"]
+    assert part.values.sel(layer=0, position=2).values == pytest.approx(change.values / gap)
+    assert part.mean.sel(layer=1, position=2).item() == pytest.approx(
+        part.values.sel(layer=1, position=2).mean().item()
+    )
 
 
 def test_pairs_of_unequal_length(net: Network) -> None:

@@ -51,6 +51,7 @@ def test_forcing_a_random_network_is_not_supported(written: Network, names: Beha
     forced = cutaway.explain(written.randomized(1), names, force=True, controls=False)
     assert forced.verdict != "supported"
     assert any("Forced" in note for note in forced.claim.notes)
+    assert "does not perform" in forced.headline
 
 
 def test_without_controls_nothing_is_supported(written: Network, names: Behaviour) -> None:
@@ -133,7 +134,9 @@ def _by_hand(net: Network, pairs: Behaviour, row: int, replaced: set[Component])
     for layer, block in enumerate(model.transformer.h):
         handles.append(block.attn.c_proj.register_forward_pre_hook(heads(layer)))
         if Component(layer, "mlp") in replaced:
-            handles.append(block.mlp.register_forward_hook(lambda _m, _a, _o, layer=layer: kept[(layer, "mlp")][1]))
+            handles.append(
+                block.mlp.register_forward_hook(lambda _m, _a, _o, layer=layer: kept[(layer, "mlp")][1])
+            )
     with torch.no_grad():
         logits = model(torch.tensor([pairs.clean_ids[row]])).logits[0, -1]
     for handle in handles:
@@ -141,11 +144,15 @@ def _by_hand(net: Network, pairs: Behaviour, row: int, replaced: set[Component])
     return float(logits[pairs.right[row][0]] - logits[pairs.wrong[row][0]])
 
 
-def test_two_heads_that_stand_in_for_each_other_are_both_found(written: Network, names: Behaviour, mover: Component) -> None:
+def test_two_heads_that_stand_in_for_each_other_are_both_found(
+    written: Network, names: Behaviour, mover: Component
+) -> None:
     import copy
 
     model = copy.deepcopy(written.model)
-    with torch.no_grad():  # a second mover in a later layer that does the same work, so that losing one costs little
+    with (
+        torch.no_grad()
+    ):  # a second mover in a later layer that does the same work, so that losing one costs little
         width, to, back = 8, 5 * 8, mover.head * 8
         old, new = model.transformer.h[1].attn, model.transformer.h[2].attn
         for block in range(3):
@@ -199,6 +206,20 @@ def test_a_failed_save_says_so_and_loses_nothing(explanation: cutaway.Explanatio
     with pytest.raises(SaveFailed):
         explanation.save(tmp_path / "file" / "out")
     assert explanation.save(tmp_path / "out").is_file()
+
+
+def test_no_sentence_was_left_unfilled(explanation: cutaway.Explanation) -> None:
+    texts = [
+        explanation.headline,
+        str(explanation.claim),
+        *(text for point in explanation.unexplained for text in point),
+    ]
+    page = explanation.page()
+    texts += [page.lead, *(section.lead for section in page.sections)]
+    texts += [
+        block.caption for section in page.sections for block in section.blocks if hasattr(block, "caption")
+    ]
+    assert not [text for text in texts if "{" in text or "}" in text]
 
 
 def test_what_is_left_open_is_said(explanation: cutaway.Explanation) -> None:

@@ -20,18 +20,31 @@ app = typer.Typer(
 zoo_app = typer.Typer(help="Networks that are shipped with Cutaway.", no_args_is_help=True)
 app.add_typer(zoo_app, name="zoo")
 
-Model = Annotated[str, typer.Argument(help="A Hugging Face id, a local folder, or zoo:NAME.", show_default=False)]
+Model = Annotated[
+    str, typer.Argument(help="A Hugging Face id, a local folder, or zoo:NAME.", show_default=False)
+]
 BehaviourName = Annotated[
-    str, typer.Option("--behaviour", "-b", help="A built-in behaviour (ioi, pronoun, agreement, ...) or a file of pairs.", show_default=False)
+    str,
+    typer.Option(
+        "--behaviour",
+        "-b",
+        help="A built-in behaviour (ioi, pronoun, agreement, ...) or a file of pairs.",
+        show_default=False,
+    ),
 ]
 Examples = Annotated[int, typer.Option("--n", min=2, help="How many pairs.")]
-Out = Annotated[Path | None, typer.Option("--out", "-o", help="Where to save. Default: a folder named after model and behaviour.")]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", help="Where to save. Default: a folder named after model and behaviour."),
+]
 Force = Annotated[bool, typer.Option("--force", help="Go on although the network does not do the behaviour.")]
 
 
 @app.callback(invoke_without_command=True)
 def cutaway(
-    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)
+    ] = False,
 ) -> None:
     """Open a trained network, find the mechanism behind a behaviour, and test it by intervening."""
     if version:
@@ -56,9 +69,14 @@ def run(
     screen: Screen,
     model: Model,
     text: Annotated[str, typer.Argument(help="The prompt.")],
-    keep: Annotated[list[str] | None, typer.Option("--keep", "-k", help="Sites to keep, e.g. resid_post, z.3; repeatable.")] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option("--keep", "-k", help="Sites to keep, e.g. resid_post, z.3; repeatable."),
+    ] = None,
     top: Annotated[int, typer.Option("--top", min=1, help="How many next tokens to show.")] = 5,
-    save: Annotated[Path | None, typer.Option("--save", help="Write the kept sites and logits to this .safetensors file.")] = None,
+    save: Annotated[
+        Path | None, typer.Option("--save", help="Write the kept sites and logits to this .safetensors file.")
+    ] = None,
 ) -> None:
     """Run a prompt: the likeliest next tokens, and the shapes of the sites that were kept."""
     from cutaway.cli import work
@@ -77,8 +95,12 @@ def patch(
     model: Model,
     behaviour: BehaviourName,
     at: Annotated[str, typer.Option("--at", help="The site to patch.")] = "resid_pre",
-    by: Annotated[str, typer.Option("--by", help="layer,position or layer,head or layer.")] = "layer,position",
-    direction: Annotated[str, typer.Option("--direction", help="restore (clean into corrupted) or corrupt.")] = "restore",
+    by: Annotated[
+        str, typer.Option("--by", help="layer,position or layer,head or layer.")
+    ] = "layer,position",
+    direction: Annotated[
+        str, typer.Option("--direction", help="restore (clean into corrupted) or corrupt.")
+    ] = "restore",
     n: Examples = 64,
     out: Out = None,
     force: Force = False,
@@ -99,7 +121,9 @@ def patch(
     screen.result(work.effects_data(effects, paths), work.effects_table(effects))
     screen.saved(*paths)
     if not effects.complete:
-        screen.say("[yellow]Stopped.[/] The finished cells were kept and saved; the rest is marked as not run.")
+        screen.say(
+            "[yellow]Stopped.[/] The finished cells were kept and saved; the rest is marked as not run."
+        )
         raise typer.Exit(STOPPED)
 
 
@@ -112,7 +136,9 @@ def explain(
     n: Examples = 128,
     out: Out = None,
     force: Force = False,
-    no_controls: Annotated[bool, typer.Option("--no-controls", help="Skip the controls (then nothing can be supported).")] = False,
+    no_controls: Annotated[
+        bool, typer.Option("--no-controls", help="Skip the controls (then nothing can be supported).")
+    ] = False,
 ) -> None:
     """Find the components that carry a behaviour, test them on held-out prompts, and write a report."""
     from cutaway.cli import work
@@ -127,7 +153,9 @@ def explain(
         )  # fmt: skip
     target = out or Path(f"cutaway-{work.slug(model)}-{work.slug(behaviour)}")
     path = work.save_explanation(screen, found, target)
-    screen.result(found.to_dict() | {"report": str(path)}, found.claim, found.headline)
+    screen.result(
+        found.to_dict() | {"report": str(path)}, work.verdict_line(found), *work.claim_tables(found)
+    )
     screen.saved(path)
     if not found.complete:
         screen.say("[yellow]Stopped.[/] What was finished is in the report, marked as partial.")

@@ -15,9 +15,17 @@ from cutaway.errors import CutawayError
 WRONG, STOPPED = 2, 130
 
 Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random; recorded in the result.")]
-Device = Annotated[str | None, typer.Option("--device", help="Where to run: cpu, cuda, cuda:1, mps. Default: as loaded.")]
-DType = Annotated[str | None, typer.Option("--dtype", help="Type of the weights: float32, bfloat16, ... Default: as stored.")]
-Trust = Annotated[bool, typer.Option("--trust-remote-code", help="Let the model's own repository run its code. Off by default.")]
+Device = Annotated[
+    str | None, typer.Option("--device", help="Where to run: cpu, cuda, cuda:1, mps. Default: as loaded.")
+]
+DType = Annotated[
+    str | None,
+    typer.Option("--dtype", help="Type of the weights: float32, bfloat16, ... Default: as stored."),
+]
+Trust = Annotated[
+    bool,
+    typer.Option("--trust-remote-code", help="Let the model's own repository run its code. Off by default."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON to stdout, and nothing else there.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
@@ -34,7 +42,9 @@ class Common:
     debug: Debug = False
 
 
-def command(app: typer.Typer, name: str | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def command(
+    app: typer.Typer, name: str | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register `function(common, screen, ...)` as a command that also takes the common options.
 
     An error of Cutaway is shown in two lines, what is wrong and what to do, and ends with exit code 2; Ctrl-C ends with
@@ -62,7 +72,9 @@ def command(app: typer.Typer, name: str | None = None) -> Callable[[Callable[...
 
         parameters = [p.replace(annotation=hints[p.name], kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
         parameters += [
-            inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=common_hints[f.name])
+            inspect.Parameter(
+                f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=common_hints[f.name]
+            )
             for f in fields(Common)
         ]
         run.__name__, run.__doc__ = function.__name__, function.__doc__

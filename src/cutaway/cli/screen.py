@@ -31,7 +31,9 @@ class Screen:
     def result(self, data: dict[str, Any], *human: Any) -> None:
         """The command's result: `data` as JSON, or the human form."""
         if self.as_json:
-            self.out.file.write(json.dumps(finite(data), indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n")
+            self.out.file.write(
+                json.dumps(finite(data), indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n"
+            )
             return
         for item in human:
             self.out.print(item)

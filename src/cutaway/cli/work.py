@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from cutaway.errors import SaveFailed
@@ -33,7 +34,9 @@ def network(common: Common, model: str) -> Network:
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
-    return open_network(model, device=common.device, dtype=common.dtype, trust_remote_code=common.trust_remote_code)
+    return open_network(
+        model, device=common.device, dtype=common.dtype, trust_remote_code=common.trust_remote_code
+    )
 
 
 def pairs(net: Network, common: Common, behaviour: str, n: int, force: bool) -> Behaviour:
@@ -57,7 +60,11 @@ def slug(name: str) -> str:
     >>> slug("/models/stories260K"), slug("zoo:tales")
     ('stories260K', 'tales')
     """
-    last = Path(name).stem if name.endswith((".json", ".jsonl", ".csv")) else name.rstrip("/").split("/")[-1].split(":")[-1]
+    last = (
+        Path(name).stem
+        if name.endswith((".json", ".jsonl", ".csv"))
+        else name.rstrip("/").split("/")[-1].split(":")[-1]
+    )
     return re.sub(r"[^A-Za-z0-9._-]+", "-", last) or "network"
 
 
@@ -66,7 +73,11 @@ def command_line(common: Common, model: str, behaviour: str, n: int, force: bool
     words = ["cutaway", "explain", model, "--behaviour", behaviour, "--n", str(n), "--seed", str(common.seed)]
     for name, value in (("--device", common.device), ("--dtype", common.dtype)):
         words += [name, value] if value else []
-    flags = (("--force", force), ("--no-controls", no_controls), ("--trust-remote-code", common.trust_remote_code))
+    flags = (
+        ("--force", force),
+        ("--no-controls", no_controls),
+        ("--trust-remote-code", common.trust_remote_code),
+    )
     return shlex.join([*words, *(name for name, on in flags if on)])
 
 
@@ -133,6 +144,23 @@ def save_run(run: Run, path: Path) -> Path:
     return atomic_write(path, save(tensors))
 
 
+def claim_tables(found: Explanation) -> list[Table]:
+    """Every test and control in one line; the words are in the report. Nothing where nothing was tested."""
+    if not found.claim.rows():
+        return []
+    table = Table("", "test", "figure", box=None)
+    marks = {"✓": "[green]✓[/]", "✗": "[red]✗[/]", "?": "[yellow]?[/]"}
+    for kind, name, figure, mark, _ in found.claim.rows():
+        table.add_row(marks[mark], f"control: {name.lower()}" if kind == "control" else name.lower(), figure)
+    return [table]
+
+
+def verdict_line(found: Explanation) -> str:
+    """The verdict and the headline."""
+    colour = {"supported": "green", "refuted": "red", "inconclusive": "yellow"}[found.verdict]
+    return f"[bold {colour}]{found.verdict}[/] {escape(found.headline)}"
+
+
 def effects_data(effects: Effects, paths: list[Path]) -> dict[str, Any]:
     """Effects as plain data: one record per cell."""
     attrs = dict(effects.data.attrs)
@@ -140,14 +168,24 @@ def effects_data(effects: Effects, paths: list[Path]) -> dict[str, Any]:
 
 
 def effects_table(effects: Effects, top: int = 12) -> Table:
-    """The strongest cells."""
+    """The strongest cells; where prompts differ in form, those of the form with most examples."""
+    form, groups = "", effects.groups() if "position" in effects.dims else []
+    if len(groups) > 1:
+        template, effects = groups[0]
+        form = f", of the {effects.data.sizes['example']} pairs of the form {template!r}"
     frame = effects.top(top)
     names = [*effects.dims, *(["token"] if "token" in frame else [])]
-    title = f"{effects.headline()}: the {len(frame)} strongest of {len(effects.to_pandas())} cells"
+    title = escape(
+        f"{effects.headline()}: the {len(frame)} strongest of {len(effects.to_pandas())} cells{form}"
+    )
     table = Table(*names, "effect", "95 % interval", "q", box=None, title=title, title_justify="left")
     for _, row in frame.iterrows():
-        place = [show_token(str(row[name]), escape=False) if name == "token" else str(row[name]) for name in names]
-        table.add_row(*place, f"{row['mean']:+.3f}", f"{row['low']:+.3f} to {row['high']:+.3f}", f"{row['q']:.3g}")
+        place = [
+            show_token(str(row[name]), escape=False) if name == "token" else str(row[name]) for name in names
+        ]
+        table.add_row(
+            *place, f"{row['mean']:+.3f}", f"{row['low']:+.3f} to {row['high']:+.3f}", f"{row['q']:.3g}"
+        )
     return table
 
 
@@ -157,7 +195,10 @@ def save_effects(screen: Screen, effects: Effects, target: Path) -> list[Path]:
 
     attrs = effects.data.attrs
     shown = effects.groups()[0][1] if "position" in effects.dims else effects
-    caption = f"{attrs['intervals']}. {attrs['metric']}: clean {attrs['clean_metric']:.3f}, corrupted {attrs['corrupted_metric']:.3f}."
+    caption = (
+        f"{attrs['intervals']}. {attrs['metric']}: clean {attrs['clean_metric']:.3f}, corrupted "
+        f"{attrs['corrupted_metric']:.3f}."
+    )
     page = Page(
         title=f"{attrs['site']} of {attrs['network']}, patched on “{attrs['behaviour']}”",
         kicker="Cutaway · activation patching",
@@ -201,5 +242,8 @@ def zoo_table(cards: list[dict[str, Any]]) -> Table:
     """The shipped networks."""
     table = Table("name", "what it is", box=None)
     for card in cards:
-        table.add_row(f"zoo:{card['name']}", str(card.get("summary") or card.get("task") or card.get("description") or ""))
+        table.add_row(
+            f"zoo:{card['name']}",
+            str(card.get("summary") or card.get("task") or card.get("description") or ""),
+        )
     return table

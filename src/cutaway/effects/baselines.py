@@ -68,7 +68,9 @@ def measure(net: Network, behaviour: Behaviour, keep: Sequence[Site] = ()) -> Ba
     """
     positions = torch.as_tensor(list(behaviour.answer_pos), dtype=torch.long)
     clean, clean_kept, clean_logits = _run(net, behaviour.clean_tokens(net), positions, keep, "clean prompts")
-    corrupted, corrupted_kept, logits = _run(net, behaviour.corrupted_tokens(net), positions, keep, "corrupted prompts")
+    corrupted, corrupted_kept, logits = _run(
+        net, behaviour.corrupted_tokens(net), positions, keep, "corrupted prompts"
+    )
     answers = behaviour.answers
     if behaviour.metric.needs == "reference":
         answers = answers.with_reference(clean_logits)
@@ -109,8 +111,16 @@ class Resampling:
         signs = intervals if kinds >= MIN_SIGNS else None
         drawn = f"{kinds} templates ({n} examples)" if intervals else f"{n} examples"
         flipped = "whole templates" if signs else "examples"
-        about = "" if signs or kinds == n else f", so they speak of {'these templates' if kinds > 1 else 'this template'}"
-        return cls(intervals, signs, f"intervals: bootstrap over {drawn}; significance: sign flips of {flipped}{about}")
+        about = (
+            ""
+            if signs or kinds == n
+            else f", so they speak of {'these templates' if kinds > 1 else 'this template'}"
+        )
+        return cls(
+            intervals,
+            signs,
+            f"intervals: bootstrap over {drawn}; significance: sign flips of {flipped}{about}",
+        )
 
 
 def _run(

@@ -15,6 +15,7 @@ import xarray as xr
 from cutaway.effects import storage
 from cutaway.effects.baselines import Resampling
 from cutaway.effects.summary import summarise, token_labels
+from cutaway.errors import BadInput
 from cutaway.results import Provenance
 from cutaway.sweeps import State
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
     from cutaway.figures import Grid
 
+#: Cells with a larger q are drawn faintly.
+Q = 0.05
+_OWN_GAP = 0.1
 _CELL = ("mean", "low", "high", "p", "q", "n", "known_zero", "not_finite")
 
 
@@ -39,6 +43,7 @@ class Effects:
       test, the same after Benjamini-Hochberg over all cells of this sweep, number of examples.
     - `known_zero`, `not_finite` [...]: nothing can change here; at least one example gave NaN or infinity (then there is
       no mean).
+    - `clean`, `corrupted` [example]: the metric of both baselines.
     - coordinate `token`: the token at each position of the example prompt.
     """
 
@@ -98,31 +103,52 @@ class Effects:
     @property
     def not_finite(self) -> list[str]:
         """The cells that gave NaN or infinity, each named by its coordinates."""
-        return [self._name(index) for index in np.argwhere(self.data["not_finite"].values)]
+        return [self._name(index.tolist()) for index in np.argwhere(self.data["not_finite"].values)]
 
     def sel(self, **coordinates: Any) -> Effects:
         """The same effects at some layers, positions, heads or examples (xarray's `sel`)."""
         return Effects(self.data.sel(**coordinates), self.provenance)
 
     def among(self, examples: Sequence[int]) -> Effects:
-        """The effects among some examples only: mean, interval, significance and token labels are computed anew."""
+        """The effects among some examples only, as a share of *their* gap, with interval, significance and labels anew.
+
+        Where these examples have hardly a gap of their own (under a tenth of the whole one), the whole gap stays the unit.
+        """
         part = self.data.isel(example=list(examples))
+        ends = [float(part[side].mean()) for side in ("clean", "corrupted")]
+        whole = float(part.attrs["gap"])
+        gap = ends[0] - ends[1] if (ends[0] - ends[1]) / whole > _OWN_GAP else whole
+        part = part.assign(effect=part["effect"] * (whole / gap))
+        flat = {name: part[name].transpose(*self.dims, "example").values for name in ("effect", "state")}
+        effect, states = (array.reshape(-1, len(examples)) for array in flat.values())
+        templates = [str(t) for t in part["template"].values]
+        summary = summarise(effect, states, templates, self.provenance.seed)
         cells = [part.sizes[d] for d in self.dims]
-        flat = {name: part[name].transpose(*self.dims, "example").values.reshape(-1, len(examples)) for name in ("effect", "state")}
-        resampling = Resampling.of([str(t) for t in part["template"].values])
-        summary = summarise(flat["effect"], flat["state"], resampling, self.provenance.seed)
-        part = part.assign({name: (list(self.dims), values.reshape(cells)) for name, values in summary.items()})
+        part = part.assign(
+            {name: (list(self.dims), values.reshape(cells)) for name, values in summary.items()}
+        )
         if "tokens" in part.coords:
             tokens = part["tokens"].values
-            part = part.assign_coords(token=("position", token_labels(tokens))).isel(position=np.flatnonzero((tokens != "").any(0)))
-        return Effects(part.assign_attrs(part.attrs | {"intervals": resampling.sentence}), self.provenance)
+            part = part.assign_coords(token=("position", token_labels(tokens)))
+            part = part.isel(position=np.flatnonzero((tokens != "").any(0)))
+        own = {
+            "intervals": Resampling.of(templates).sentence,
+            "gap": gap,
+            "clean_metric": ends[0],
+            "corrupted_metric": ends[1],
+        }
+        return Effects(part.assign_attrs(part.attrs | own), self.provenance)
 
     def groups(self) -> list[tuple[str, Effects]]:
         """The effects of each group of examples whose positions correspond: one template, one length. Largest group first.
 
         Positions of prompts of different form do not mean the same; a heat map over all of them mixes them up.
         """
-        lengths = (self.data["tokens"].values != "").sum(1) if "tokens" in self.data.coords else np.zeros(self.data.sizes["example"])
+        lengths = (
+            (self.data["tokens"].values != "").sum(1)
+            if "tokens" in self.data.coords
+            else np.zeros(self.data.sizes["example"])
+        )
         rows: dict[tuple[str, int], list[int]] = {}
         for row, (template, length) in enumerate(zip(self.data["template"].values, lengths, strict=True)):
             rows.setdefault((str(template), int(length)), []).append(row)
@@ -141,24 +167,32 @@ class Effects:
         return frame.iloc[order[:n]].reset_index(drop=True)
 
     def plot(self, title: str | None = None, limit: float | None = None) -> go.Figure:
-        """A heat map over the two dimensions of the sweep, or bars where there is only one.
+        """A heat map, or bars where the sweep has one dimension. With three, layers and heads share the rows.
 
-        Raises `ValueError` when more than two dimensions are left; `sel` one of them first.
+        Raises `BadInput` when only one cell is left.
         """
         from cutaway.figures import Bar, bars, heatmap
 
         title = self.headline() if title is None else title
-        if len(self.dims) == 2:
+        if len(self.dims) >= 2:
             return heatmap(self.grid(), title=title, limit=limit)
-        if len(self.dims) == 1:
-            cells = self.to_pandas()
-            items = [
-                Bar(f"{self.dims[0]} {self._label(self.dims[0], i)}", row["mean"], row.low, row.high, row.q <= 0.05)
-                for i, row in cells.iterrows()
-                if np.isfinite(row["mean"])
-            ]
-            return bars(items, title=title, unit=self.unit)
-        raise ValueError(f"effects over {self.dims or 'a single cell'} have no picture; choose one or two dimensions")
+        if not self.dims:
+            raise BadInput(
+                "One cell has no picture.", "Leave at least one dimension, such as layer, unselected."
+            )
+        cells = self.to_pandas().to_dict("records")
+        items = [
+            Bar(
+                f"{self.dims[0]} {self._label(self.dims[0], i)}",
+                row["mean"],
+                row["low"],
+                row["high"],
+                row["q"] <= Q,
+            )
+            for i, row in enumerate(cells)
+            if np.isfinite(row["mean"])
+        ]
+        return bars(items, title=title, unit=self.unit)
 
     @property
     def unit(self) -> str:
@@ -166,22 +200,24 @@ class Effects:
         return "share of the gap"
 
     def grid(self) -> Grid:
-        """Values and labels of the heat map [rows columns] of a two-dimensional sweep."""
+        """Values and labels of the heat map [rows columns]: the last dimension is the columns, the others the rows."""
         from cutaway.figures import Grid
 
-        rows, columns = self.dims
-        cells = self.data
+        *rows, columns = self.dims
+        places = list(np.ndindex(*(self.data.sizes[d] for d in rows)))
+        width = self.data.sizes[columns]
+        cells = {name: self.data[name].values.reshape(len(places), width) for name in _CELL}
         return Grid(
-            values=cells["mean"].values,
-            rows=[self._label(rows, i) for i in range(cells.sizes[rows])],
-            columns=[self._label(columns, i) for i in range(cells.sizes[columns])],
-            row_title=rows,
+            values=cells["mean"],
+            rows=[".".join(self._label(d, i) for d, i in zip(rows, place, strict=True)) for place in places],
+            columns=[self._label(columns, i) for i in range(width)],
+            row_title=".".join(rows),
             column_title="token" if columns == "position" else columns,
-            low=cells["low"].values,
-            high=cells["high"].values,
-            q=cells["q"].values,
-            known_zero=cells["known_zero"].values,
-            notes=np.array([[self._note((r, c)) for c in range(cells.sizes[columns])] for r in range(cells.sizes[rows])]),
+            low=cells["low"],
+            high=cells["high"],
+            q=cells["q"],
+            known_zero=cells["known_zero"],
+            notes=np.array([[self._note((*place, c)) for c in range(width)] for place in places]),
             unit=self.unit,
         )
 
@@ -211,10 +247,12 @@ class Effects:
         return html.escape(str(self.data[dim].values[index]))
 
     def _name(self, index: Sequence[int]) -> str:
-        place = ", ".join(f"{dim} {self.data[dim].values[i]}" for dim, i in zip(self.dims, index, strict=True))
+        place = ", ".join(
+            f"{dim} {self.data[dim].values[i]}" for dim, i in zip(self.dims, index, strict=True)
+        )
         return f"{self.site} at {place}" if place else self.site
 
-    def _note(self, index: tuple[int, int]) -> str:
+    def _note(self, index: tuple[int, ...]) -> str:
         cell = self.data.isel(dict(zip(self.dims, index, strict=True)))
         if bool(cell["not_finite"]):
             return "NaN or infinity here: not averaged"
@@ -240,5 +278,9 @@ class Effects:
         from cutaway.figures import heatmap_table
 
         head = "<br>".join(html.escape(line) for line in self._summary().split("\n"))
-        body = heatmap_table(self.grid()) if len(self.dims) == 2 else self.top(12).to_html(index=False, float_format="%.3f")
+        body = (
+            heatmap_table(self.grid())
+            if len(self.dims) >= 2
+            else self.top(12).to_html(index=False, float_format="%.3f")
+        )
         return f"<div><p>{head}</p>{body}</div>"

@@ -55,7 +55,9 @@ class Axes:
         cells: list[Cell] = []
         for index in np.ndindex(*self.shape):
             place = dict(zip(self.by, index, strict=True))
-            cells.append((Write(self.site, self.layers[place["layer"]], place.get("head"), place.get("position")),))
+            cells.append(
+                (Write(self.site, self.layers[place["layer"]], place.get("head"), place.get("position")),)
+            )
         return cells
 
 
@@ -108,7 +110,8 @@ def patch(
     if result.interrupted:
         finished = int((result.states != State.NOT_RUN).all(1).sum())
         warnings.warn(
-            f"Stopped: {finished} of {len(cells)} cells are finished and kept; the rest is marked as not run.", stacklevel=2
+            f"Stopped: {finished} of {len(cells)} cells are finished and kept; the rest is marked as not run.",
+            stacklevel=2,
         )
     effect = (result.values - base.metric[None, :]) / ends.gap
     data = _dataset(axes, behaviour, effect, result, seed)
@@ -116,6 +119,7 @@ def patch(
     if not everywhere:
         data.attrs["where"] = "answer position only: clean and corrupted prompts differ in length"
     data = data.assign_coords(_labels(axes, behaviour, ends.clean))
+    data = data.assign(clean=("example", ends.clean.metric), corrupted=("example", ends.corrupted.metric))
     return Effects(data, Provenance.of(net, behaviour.hash, seed, time.perf_counter() - started))
 
 
@@ -126,11 +130,15 @@ def _checked(
     dims = (by,) if isinstance(by, str) else tuple(by)
     if dims not in _BY:
         choices = "; ".join(", ".join(names) for names in _BY)
-        raise BadInput(f"A sweep cannot run over {', '.join(dims) or 'nothing'}.", f"Choose one of: {choices}.")
+        raise BadInput(
+            f"A sweep cannot run over {', '.join(dims) or 'nothing'}.", f"Choose one of: {choices}."
+        )
     sites = net.resolve(at)
     site, kind = sites[0].name, None if sites[0].module else SITES[sites[0].name]
     if kind is None or not kind.layered or kind.axes[:2] != ("batch", "pos"):
-        raise BadInput(f"The site {site} is not one value per layer and position.", "Use resid_pre, z, mlp_write, ...")
+        raise BadInput(
+            f"The site {site} is not one value per layer and position.", "Use resid_pre, z, mlp_write, ..."
+        )
     if "head" in dims and not {"head", "kv_head"} & set(kind.axes):
         raise BadInput(f"The site {site} has no heads.", "Use z, q, k or v, or sweep by layer and position.")
     if "position" in dims:
@@ -139,7 +147,9 @@ def _checked(
     chosen = tuple(has if layers is None else layers)
     missing = [layer for layer in chosen if layer not in has]
     if missing or not chosen:
-        raise SiteUnavailable(f"{site} does not exist in layer {missing[0] if missing else '-'}.", f"It exists in layers {has}.")
+        raise SiteUnavailable(
+            f"{site} does not exist in layer {missing[0] if missing else '-'}.", f"It exists in layers {has}."
+        )
     return site, chosen, dims
 
 
@@ -179,16 +189,16 @@ def _states(cells: list[Cell], base: Side, sources: dict[Site, Tensor]) -> np.nd
         write = cell[0]
         if write.where not in same:
             same[write.where] = _same(base, sources, write.where)
-        equal = same[write.where]  # [n p] or [n p h]
+        equal: np.ndarray = same[write.where]  # [n p] or [n p h]
         if write.head is not None:
             if write.head >= equal.shape[2]:
                 states[i] = State.ABSENT
                 continue
             equal = equal[:, :, write.head]
         elif equal.ndim == 3:
-            equal = equal.all(2)
+            equal = np.all(equal, axis=2)
         if write.position is None:
-            states[i, equal.all(1)] = State.KNOWN_ZERO
+            states[i, np.all(equal, axis=1)] = State.KNOWN_ZERO
             continue
         there = write.position < lengths
         column = np.where(there, first + write.position, 0)
@@ -205,9 +215,11 @@ def _same(base: Side, sources: dict[Site, Tensor], where: Site) -> np.ndarray:
     return (equal | padding.reshape(*padding.shape, *([1] * (equal.ndim - 2)))).cpu().numpy()
 
 
-def _dataset(axes: Axes, behaviour: Behaviour, effect: np.ndarray, result: CellValues, seed: int) -> xr.Dataset:
+def _dataset(
+    axes: Axes, behaviour: Behaviour, effect: np.ndarray, result: CellValues, seed: int
+) -> xr.Dataset:
     box, dims = axes.shape, list(axes.by)
-    summary = summarise(effect, result.states, Resampling.of(behaviour.template), seed)
+    summary = summarise(effect, result.states, behaviour.template, seed)
     variables = {name: (dims, values.reshape(box)) for name, values in summary.items()}
     for name, values in (("effect", effect), ("metric", result.values), ("state", result.states)):
         variables[name] = ([*dims, "example"], values.reshape(*box, -1))

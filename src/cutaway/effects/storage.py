@@ -45,13 +45,18 @@ def manifest(data: xr.Dataset, provenance: Provenance) -> dict[str, Any]:
 
 def tensors(data: xr.Dataset) -> dict[str, torch.Tensor]:
     """The arrays of a dataset as tensors, NaN included."""
-    return {str(name): torch.from_numpy(np.ascontiguousarray(array.values)) for name, array in data.data_vars.items()}
+    return {
+        str(name): torch.from_numpy(np.ascontiguousarray(array.values))
+        for name, array in data.data_vars.items()
+    }
 
 
 def from_parts(head: dict[str, Any], arrays: dict[str, torch.Tensor]) -> tuple[xr.Dataset, Provenance]:
     """The inverse of `manifest` and `tensors`. Raises `BadFormat` when they are not those of effects."""
     if head.get("kind") != _KIND:
-        raise BadFormat(f"This is {head.get('kind', 'unknown')!r}, not effects.", "Pass what Effects.save wrote.")
+        raise BadFormat(
+            f"This is {head.get('kind', 'unknown')!r}, not effects.", "Pass what Effects.save wrote."
+        )
     try:
         variables = {name: (dims, arrays[name].numpy()) for name, dims in head["dims"].items()}
         coords = {name: (tuple(dims), np.array(values)) for name, (dims, values) in head["coords"].items()}

@@ -13,13 +13,15 @@ from cutaway.sweeps import State
 N_BOOT = 2000
 
 
-def summarise(effect: np.ndarray, states: np.ndarray, resampling: Resampling, seed: int) -> dict[str, np.ndarray]:
+def summarise(
+    effect: np.ndarray, states: np.ndarray, templates: Sequence[str], seed: int
+) -> dict[str, np.ndarray]:
     """Mean, low, high, p, q, n, known_zero, not_finite of each cell.
 
     Args:
         effect: [cells n] effect of each example, NaN where there is none.
         states: [cells n] of `State`.
-        resampling: which examples are resampled together.
+        templates: [n] labels of the examples that share a frame; see `Resampling`.
         seed: of the bootstrap and the sign flips.
 
     A cell with a non-finite example has no mean; a cell that is a known zero has mean 0 and p 1 without any run; a cell
@@ -34,9 +36,14 @@ def summarise(effect: np.ndarray, states: np.ndarray, resampling: Resampling, se
     for pattern in np.unique(usable[shown], axis=0) if shown.any() else []:
         cells = np.flatnonzero(shown & (usable == pattern).all(1))
         values = effect[np.ix_(cells, np.flatnonzero(pattern))].T
-        estimates = bootstrap_many(values, _some(resampling.intervals, pattern), n_boot=N_BOOT, seed=seed)
-        out["mean"][cells], out["low"][cells], out["high"][cells] = estimates.value, estimates.low, estimates.high
-        out["p"][cells] = sign_flip_p(values, _some(resampling.signs, pattern), seed=seed)
+        drawn = Resampling.of([label for label, use in zip(templates, pattern, strict=True) if use])
+        estimates = bootstrap_many(values, drawn.intervals, n_boot=N_BOOT, seed=seed)
+        out["mean"][cells], out["low"][cells], out["high"][cells] = (
+            estimates.value,
+            estimates.low,
+            estimates.high,
+        )
+        out["p"][cells] = sign_flip_p(values, drawn.signs, seed=seed)
     out["p"][known] = 1.0
     tested = shown & ~known & np.isfinite(out["p"])
     out["q"][tested] = benjamini_hochberg(out["p"][tested])
@@ -58,7 +65,3 @@ def token_labels(tokens: np.ndarray) -> list[str]:
         mine = str(column[longest])
         labels.append(mine if set(column.tolist()) <= {mine, ""} else f"‹{mine.strip() or mine}›")
     return labels
-
-
-def _some(labels: Sequence[str] | None, chosen: np.ndarray) -> list[str] | None:
-    return None if labels is None else [label for label, use in zip(labels, chosen, strict=True) if use]

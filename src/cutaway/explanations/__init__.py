@@ -7,4 +7,13 @@ from cutaway.explanations.pipeline import explain
 from cutaway.explanations.thresholds import Thresholds
 from cutaway.explanations.trial import Trial
 
-__all__ = ["Component", "Explanation", "Mechanism", "Thresholds", "Trial", "components", "explain", "load_maps"]
+__all__ = [
+    "Component",
+    "Explanation",
+    "Mechanism",
+    "Thresholds",
+    "Trial",
+    "components",
+    "explain",
+    "load_maps",
+]

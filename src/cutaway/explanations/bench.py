@@ -65,7 +65,9 @@ class Bench:
     def keep_only(self, sets: Sequence[Set], label: str = "keeping sets") -> np.ndarray:
         """Clean prompts; every component outside the set takes its value from the corrupted run."""
         everything = set(self.components)
-        return self._run(self.ends.clean, self.ends.corrupted.kept, [everything - set(s) for s in sets], label)
+        return self._run(
+            self.ends.clean, self.ends.corrupted.kept, [everything - set(s) for s in sets], label
+        )
 
     def remove(self, sets: Sequence[Set], label: str = "removing sets") -> np.ndarray:
         """Clean prompts; every component of the set takes its value from the corrupted run."""
@@ -89,7 +91,9 @@ class Bench:
             return None
         everything = set(self.components)
         others = {site: value[order.to(value.device)] for site, value in self.ends.corrupted.kept.items()}
-        return self._run(self.ends.clean, others, [everything - set(s) for s in sets], "resampling from other prompts")
+        return self._run(
+            self.ends.clean, others, [everything - set(s) for s in sets], "resampling from other prompts"
+        )
 
     def share(self, metric: np.ndarray) -> Estimate:
         """A metric [n] as a share of the gap, with an interval in which the gap is uncertain, too."""
@@ -98,13 +102,20 @@ class Bench:
 
     def difference(self, first: np.ndarray, second: np.ndarray) -> Estimate:
         """The share of `first` less that of `second` (metrics [n]), paired by example."""
-        return bootstrap_ratio(first - second, self.ends.clean.metric - self.ends.corrupted.metric, self.behaviour.clusters, seed=self.seed)
+        return bootstrap_ratio(
+            first - second,
+            self.ends.clean.metric - self.ends.corrupted.metric,
+            self.behaviour.clusters,
+            seed=self.seed,
+        )
 
     def shares(self, metrics: np.ndarray) -> np.ndarray:
         """Metrics [sets n] as mean shares [sets]."""
         return self.ends.normalise(metrics).mean(-1)
 
-    def _run(self, base: Side, sources: dict[Site, Tensor], sets: Sequence[set[Component]], label: str) -> np.ndarray:
+    def _run(
+        self, base: Side, sources: dict[Site, Tensor], sets: Sequence[set[Component]], label: str
+    ) -> np.ndarray:
         cells: list[Cell] = [tuple(part.write for part in sorted(s, key=lambda c: c.order)) for s in sets]
         work = Work(self.net, base.tokens, self.ends.positions, self.ends.score, sources)
         result = run_cells(work, cells, progress=lambda done, total: self.report(label, done, total))
@@ -124,7 +135,9 @@ class Bench:
         rng = np.random.default_rng(self.seed)
         lengths, order = self.behaviour.lengths, np.arange(self.behaviour.n)
         for key in sorted(set(zip(lengths, self.behaviour.template, strict=True))):
-            rows = [i for i, pair in enumerate(zip(lengths, self.behaviour.template, strict=True)) if pair == key]
+            rows = [
+                i for i, pair in enumerate(zip(lengths, self.behaviour.template, strict=True)) if pair == key
+            ]
             if len(rows) > 1:
                 shuffled = rng.permutation(rows)
                 order[shuffled] = np.roll(shuffled, 1)

@@ -52,8 +52,15 @@ def components(net: Network) -> tuple[Component, ...]:
         found += [Component(layer, "head", head) for head in range(net.heads(layer) or 0)]
     for kind in ("attention", "mixer", "mlp"):
         layers = net.layers_with(_SITES[kind])
-        found += [Component(layer, kind) for layer in layers if kind != "attention" or layer not in with_heads]
-    return tuple(sorted(found, key=lambda c: c.order))
+        found += [
+            Component(layer, kind) for layer in layers if kind != "attention" or layer not in with_heads
+        ]
+    return in_order(found)
+
+
+def in_order(members: Iterable[Component]) -> tuple[Component, ...]:
+    """The members as the forward pass meets them."""
+    return tuple(sorted(members, key=lambda c: c.order))
 
 
 def kinds(members: Iterable[Component]) -> Counter[str]:
@@ -67,8 +74,15 @@ def count(members: Iterable[Component]) -> str:
     >>> count([Component(0, "mlp"), Component(1, "head", 2), Component(1, "head", 3)])
     '2 heads and 1 MLP'
     """
-    parts = [f"{n} {_KINDS[kind]}{'s' if n != 1 and kind != 'attention' else ''}" for kind, n in sorted(kinds(members).items())]
-    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 2 else parts) if parts else "no components"
+    parts = [
+        f"{n} {_KINDS[kind]}{'s' if n != 1 and kind != 'attention' else ''}"
+        for kind, n in sorted(kinds(members).items())
+    ]
+    return (
+        " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 2 else parts)
+        if parts
+        else "no components"
+    )
 
 
 def listing(members: Iterable[Component]) -> str:
@@ -78,7 +92,7 @@ def listing(members: Iterable[Component]) -> str:
     'heads 1.2, 1.3; MLP 0'
     """
     groups: list[str] = []
-    ordered = sorted(members, key=lambda c: c.order)
+    ordered = in_order(members)
     for kind, name in _KINDS.items():
         here = [str(m).split(" ")[1] for m in ordered if m.kind == kind]
         if here:

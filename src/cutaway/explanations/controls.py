@@ -32,7 +32,9 @@ class Examined:
     evidence: tuple[Evidence, ...]
 
 
-def examine(net: Network, behaviour: Behaviour, thresholds: Thresholds, seed: int, report: Report) -> Examined:
+def examine(
+    net: Network, behaviour: Behaviour, thresholds: Thresholds, seed: int, report: Report
+) -> Examined:
     """Localise components, identify a set on discovery data and test it on held-out data, whatever the performance."""
     maps = dict(localise(net, behaviour.discovery, seed, report, stream=False))
     if not all(effects.complete for effects in maps.values()):
@@ -40,17 +42,32 @@ def examine(net: Network, behaviour: Behaviour, thresholds: Thresholds, seed: in
     scores = {part: strength(maps, part) for part in components(net)}
     mechanism = identify(Bench.of(net, behaviour.discovery, seed, report), scores, thresholds)
     trial = put_to_test(Bench.of(net, behaviour.held_out, seed, report), mechanism.members, thresholds, seed)
-    return Examined(mechanism, trial, evidence(performance(net, behaviour.held_out), mechanism, trial, thresholds))
+    return Examined(
+        mechanism, trial, evidence(performance(net, behaviour.held_out), mechanism, trial, thresholds)
+    )
 
 
-def random_weights(net: Network, behaviour: Behaviour, thresholds: Thresholds, seed: int, report: Report) -> Control:
+def random_weights(
+    net: Network, behaviour: Behaviour, thresholds: Thresholds, seed: int, report: Report
+) -> Control:
     """The same architecture with fresh weights must not yield a supported mechanism, even when forced to look for one."""
     name, expected = "Random weights", "not supported"
     untrained = net.randomized(seed)
-    return _must_fail(name, expected, "The same architecture with fresh weights", untrained, behaviour, thresholds, seed, report)
+    return _must_fail(
+        name,
+        expected,
+        "The same architecture with fresh weights",
+        untrained,
+        behaviour,
+        thresholds,
+        seed,
+        report,
+    )
 
 
-def shuffled_answers(net: Network, behaviour: Behaviour, thresholds: Thresholds, seed: int, report: Report) -> Control:
+def shuffled_answers(
+    net: Network, behaviour: Behaviour, thresholds: Thresholds, seed: int, report: Report
+) -> Control:
     """With right and wrong answers exchanged on a random half of the examples there is nothing to explain."""
     name, expected = "Shuffled answers", "not supported"
     if not all(behaviour.wrong):
@@ -73,7 +90,8 @@ def sham(trial: Trial, thresholds: Thresholds) -> Control:
 
 
 def exchange_answers(behaviour: Behaviour, seed: int) -> Behaviour:
-    """The behaviour with right and wrong answers exchanged on a random half of its examples, discovery and held-out alike."""
+    """The behaviour with right and wrong answers exchanged on a random half of its "
+    "examples, discovery and held-out alike."""
     rng = np.random.default_rng(seed)
     swap = np.zeros(behaviour.n, dtype=bool)
     for half in (False, True):
@@ -88,7 +106,14 @@ def exchange_answers(behaviour: Behaviour, seed: int) -> Behaviour:
 
 
 def _must_fail(
-    name: str, expected: str, what: str, net: Network, behaviour: Behaviour, thresholds: Thresholds, seed: int, report: Report
+    name: str,
+    expected: str,
+    what: str,
+    net: Network,
+    behaviour: Behaviour,
+    thresholds: Thresholds,
+    seed: int,
+    report: Report,
 ) -> Control:
     """Performance, then the forced pipeline; passed when the verdict is not 'supported'."""
 
@@ -108,7 +133,8 @@ def _must_fail(
         return Control(name, estimate, expected, True, f"{what}: the pipeline refused. {error.problem}")
     verdict, alone = judge(found.evidence), judge(found.evidence[1:])
     second = (
-        f"Forced to go on, it picked {len(found.mechanism.members)} of {found.mechanism.total} components, which kept alone give "
+        f"Forced to go on, it picked {len(found.mechanism.members)} of {found.mechanism.total} "
+        "components, which kept alone give "
         f"{percent(found.trial.kept.value)} and removed leave {percent(found.trial.left.value)} of a gap of "
         f"{_gap(net, behaviour):.2g}: {verdict} (by the interventions alone: {alone})."
     )

@@ -104,7 +104,9 @@ class Explanation:
         else:
             report, results = target / "report.html", target / "results"
         tensors = {
-            f"{name}/{array}": value for name, effects in self.maps.items() for array, value in storage.tensors(effects.data).items()
+            f"{name}/{array}": value
+            for name, effects in self.maps.items()
+            for array, value in storage.tensors(effects.data).items()
         }
         tables = {} if self.mechanism is None else {"components": self.components()}
         save_folder(results, self.to_dict(), tensors, tables)
@@ -128,7 +130,10 @@ class Explanation:
             "seconds": dict(self.seconds),
             "command": self.command,
             "provenance": self.provenance.to_dict(),
-            "maps": {name: storage.manifest(effects.data, effects.provenance) for name, effects in self.maps.items()},
+            "maps": {
+                name: storage.manifest(effects.data, effects.provenance)
+                for name, effects in self.maps.items()
+            },
         }
 
     def __str__(self) -> str:

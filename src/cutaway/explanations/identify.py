@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from cutaway.explanations.bench import Bench
-from cutaway.explanations.components import Component, listing
+from cutaway.explanations.components import Component, in_order, listing
 from cutaway.explanations.thresholds import Thresholds
 
 _WORTH_ADDING = 0.02
@@ -38,7 +38,12 @@ class Step:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
-        return {"action": self.action, "members": [str(m) for m in self.members], "kept": self.kept, "left": self.left}
+        return {
+            "action": self.action,
+            "members": [str(m) for m in self.members],
+            "kept": self.kept,
+            "left": self.left,
+        }
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ class Mechanism:
     @property
     def members(self) -> tuple[Component, ...]:
         """Core and backup, in forward order."""
-        return tuple(sorted((*self.core, *self.backup), key=lambda c: c.order))
+        return in_order((*self.core, *self.backup))
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
@@ -107,29 +112,44 @@ def identify(bench: Bench, scores: Mapping[Component, float], thresholds: Thresh
     members = [*core, *backup]
     kept = float(bench.shares(bench.keep_only([members]))[0])
     left = float(bench.shares(bench.remove([members]))[0])
-    without = bench.shares(bench.keep_only([[m for m in members if m != gone] for gone in members], "weighing members"))
+    without = bench.shares(
+        bench.keep_only([[m for m in members if m != gone] for gone in members], "weighing members")
+    )
     loss = {member: kept - float(share) for member, share in zip(members, without, strict=True)}
-    by_order = {"key": lambda c: c.order}
     return Mechanism(
-        tuple(sorted(core, **by_order)), tuple(sorted(backup, **by_order)), len(order), kept, left, loss, tuple(steps)
+        in_order(core),
+        in_order(backup),
+        len(order),
+        kept,
+        left,
+        loss,
+        tuple(steps),
     )
 
 
-def _start(bench: Bench, order: Sequence[Component], thresholds: Thresholds, steps: list[Step]) -> list[Component]:
+def _start(
+    bench: Bench, order: Sequence[Component], thresholds: Thresholds, steps: list[Step]
+) -> list[Component]:
     """The shortest beginning of the ranking that reaches the target (all components keep everything, so one does)."""
     beginnings = [order[:size] for size in range(1, len(order) + 1)]
     shares = bench.shares(bench.keep_only(beginnings, "growing the set"))
     good = np.flatnonzero(fit(shares) >= thresholds.target)
     size = int(good[0]) + 1 if len(good) else len(order)
     chosen = list(order[:size])
-    steps.append(Step(f"start with the {size} strongest single effects", tuple(chosen), float(shares[size - 1])))
+    steps.append(
+        Step(f"start with the {size} strongest single effects", tuple(chosen), float(shares[size - 1]))
+    )
     return chosen
 
 
-def _drop(bench: Bench, members: list[Component], thresholds: Thresholds, steps: list[Step]) -> list[Component]:
+def _drop(
+    bench: Bench, members: list[Component], thresholds: Thresholds, steps: list[Step]
+) -> list[Component]:
     """Drop members while the rest reaches the target; many at once as long as that holds."""
     while len(members) > 1:
-        singly = fit(bench.shares(bench.keep_only([[m for m in members if m != gone] for gone in members], "dropping")))
+        singly = fit(
+            bench.shares(bench.keep_only([[m for m in members if m != gone] for gone in members], "dropping"))
+        )
         cheapest = [members[i] for i in np.argsort(-singly, kind="stable")]
         smaller = [[m for m in members if m not in cheapest[:size]] for size in range(1, len(members))]
         shares = bench.shares(bench.keep_only(smaller, "dropping"))
@@ -137,11 +157,15 @@ def _drop(bench: Bench, members: list[Component], thresholds: Thresholds, steps:
         if not len(good):
             break
         members = smaller[int(good[-1])]
-        steps.append(Step(f"drop {listing(cheapest[: int(good[-1]) + 1])}", tuple(members), float(shares[good[-1]])))
+        steps.append(
+            Step(f"drop {listing(cheapest[: int(good[-1]) + 1])}", tuple(members), float(shares[good[-1]]))
+        )
     return members
 
 
-def _back_up(bench: Bench, core: list[Component], thresholds: Thresholds, steps: list[Step]) -> list[Component]:
+def _back_up(
+    bench: Bench, core: list[Component], thresholds: Thresholds, steps: list[Step]
+) -> list[Component]:
     """Add what stands in for the core until its removal leaves little, up to the size at which a set explains nothing."""
     added: list[Component] = []
     left = float(bench.shares(bench.remove([core]))[0])
@@ -155,5 +179,7 @@ def _back_up(bench: Bench, core: list[Component], thresholds: Thresholds, steps:
         added.append(rest[best])
         left = float(shares[best])
         kept = float(bench.shares(bench.keep_only([[*core, *added]]))[0])
-        steps.append(Step(f"add {rest[best]}, which stands in when the others are gone", (*core, *added), kept, left))
+        steps.append(
+            Step(f"add {rest[best]}, which stands in when the others are gone", (*core, *added), kept, left)
+        )
     return added

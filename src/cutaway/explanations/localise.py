@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 DIRECTIONS: tuple[Direction, ...] = ("restore", "corrupt")
 _STREAM = ("resid_pre", ("layer", "position"))
-_PARTS = (("z", ("layer", "head")), ("attn_write", ("layer",)), ("mixer_write", ("layer",)), ("mlp_write", ("layer",)))
+_PARTS = (
+    ("z", ("layer", "head")),
+    ("attn_write", ("layer",)),
+    ("mixer_write", ("layer",)),
+    ("mlp_write", ("layer",)),
+)
 
 
 def key(site: str, direction: str) -> str:
@@ -69,7 +74,9 @@ def single_effect(maps: Mapping[str, Effects], part: Component, direction: str) 
 def strength(maps: Mapping[str, Effects], part: Component) -> float:
     """The larger of a component's two single effects, as a share of the gap: what it brings back, or what it breaks."""
     sizes = [single_effect(maps, part, direction) for direction in DIRECTIONS]
-    return max((abs(cell["mean"]) for cell in sizes if cell is not None and np.isfinite(cell["mean"])), default=0.0)
+    return max(
+        (abs(cell["mean"]) for cell in sizes if cell is not None and np.isfinite(cell["mean"])), default=0.0
+    )
 
 
 def journey(effects: Effects, least: float = 0.5) -> list[tuple[int, int, str, float]]:
@@ -84,5 +91,7 @@ def journey(effects: Effects, least: float = 0.5) -> list[tuple[int, int, str, f
             continue
         place = int(np.nanargmax(mean[row]))
         if mean[row, place] >= least:
-            found.append((int(layer), place, str(effects.data["token"].values[place]), float(mean[row, place])))
+            found.append(
+                (int(layer), place, str(effects.data["token"].values[place]), float(mean[row, place]))
+            )
     return found

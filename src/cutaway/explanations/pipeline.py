@@ -24,7 +24,7 @@ from cutaway.explanations.localise import localise, strength
 from cutaway.explanations.thresholds import Thresholds
 from cutaway.explanations.trial import Trial, put_to_test
 from cutaway.explanations.unexplained import unexplained
-from cutaway.explanations.verdict import evidence, headline, statement
+from cutaway.explanations.verdict import breaks_anyway, evidence, headline, remarks, statement
 from cutaway.results import Provenance
 
 if TYPE_CHECKING:
@@ -159,7 +159,9 @@ def _investigate(
         draft.controls.append(control_runs.sham(draft.trial, limits))
 
 
-def _control(net: Network, behaviour: Behaviour, limits: Thresholds, seed: int, report: Report, draft: _Draft) -> None:
+def _control(
+    net: Network, behaviour: Behaviour, limits: Thresholds, seed: int, report: Report, draft: _Draft
+) -> None:
     runs: dict[str, Callable[..., Control]] = {
         "control: random weights": control_runs.random_weights,
         "control: shuffled answers": control_runs.shuffled_answers,
@@ -170,7 +172,12 @@ def _control(net: Network, behaviour: Behaviour, limits: Thresholds, seed: int, 
 
 
 def _claim(
-    net: Network, behaviour: Behaviour, limits: Thresholds, draft: _Draft, performed: bool, with_controls: bool
+    net: Network,
+    behaviour: Behaviour,
+    limits: Thresholds,
+    draft: _Draft,
+    performed: bool,
+    with_controls: bool,
 ) -> Claim:
     if draft.mechanism is None or draft.trial is None or draft.tested is None:
         text = f"No claim: the explanation of {behaviour.name!r} in {net.name} was stopped while it was to {draft.stage}."
@@ -185,12 +192,9 @@ def _claim(
         notes.append("Forced: the network does not perform this behaviour.")
     if verdict == "supported" and (not draft.complete or not with_controls):
         verdict = "inconclusive"
-    if draft.trial.from_others is not None:
-        notes.append(
-            f"When the other components are taken from other prompts instead, the set keeps {100 * draft.trial.from_others:.0f} % "
-            "of the distance from everything replaced so to nothing replaced (no threshold was set for this)."
-        )
-    return Claim(statement(net.name, behaviour.name, draft.mechanism), verdict, tests, tuple(draft.controls), tuple(notes))
+    notes += remarks(draft.trial, limits)
+    text = statement(net.name, behaviour.name, draft.mechanism, breaks_anyway(draft.trial, limits))
+    return Claim(text, verdict, tests, tuple(draft.controls), tuple(notes))
 
 
 def _described(behaviour: Behaviour) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cutaway.effects import Effects
+from cutaway.estimates import Estimate
 from cutaway.explanations.components import count
 from cutaway.explanations.localise import DIRECTIONS, journey, key
 from cutaway.explanations.verdict import percent, short, with_interval
@@ -14,6 +16,7 @@ from cutaway.figures import Bar, Comparison, against_random, groups_of_bars, sho
 from cutaway.figures.heatmap import heatmap, scale_limit
 from cutaway.reports import (
     Block,
+    ClaimTests,
     Facts,
     Figure,
     KeyFigure,
@@ -23,7 +26,6 @@ from cutaway.reports import (
     Points,
     Section,
     Table,
-    Tests,
     Text,
 )
 
@@ -37,7 +39,8 @@ _WAYS = {
 _MORE_MAPS = 2
 _WORTH_A_MAP = 5
 _LEGEND = (
-    "White is zero; · cannot be told from zero (q > 0.05, Benjamini–Hochberg); – nothing can change here; ‹ › the token varies "
+    "White is zero; · cannot be told from zero (q > 0.05, Benjamini–Hochberg); – nothing can "
+    "change here; ‹ › the token varies "
     "between examples."
 )
 
@@ -45,7 +48,14 @@ _LEGEND = (
 def page(found: Explanation) -> Page:
     """The whole report."""
     name = found.behaviour["name"]
-    sections = [_behaviour(found), *_where(found), *_components(found), *_tests(found), _open(found), _repeat(found)]
+    sections = [
+        _behaviour(found),
+        *_where(found),
+        *_components(found),
+        *_tests(found),
+        _open(found),
+        _repeat(found),
+    ]
     return Page(
         title=f"What carries “{name}” in {short(found.provenance.network)}",
         kicker="Cutaway · explanation" + ("" if found.complete else " · partial"),
@@ -64,12 +74,16 @@ def page(found: Explanation) -> Page:
 def _lead(found: Explanation) -> str:
     if found.claim.verdict == "supported":
         return (
-            "The set was found on one half of the examples and tested on the other; it did better than random sets of the same "
-            "size, and the same procedure finds nothing in a network with random weights."
+            "The set was found on one half of the examples and tested on the other; it did better "
+            "than random sets of the same "
+            "size, and the same procedure, forced on random weights, supports nothing."
         )
     if found.trial is None:
         return "No test was run to its end, so nothing is claimed."
-    return "The tests below say which part of the claim did not hold. A negative result is a result: nothing is claimed beyond it."
+    return (
+        "The tests below say which part of the claim did not hold. A negative result is a "
+        "result: nothing is claimed beyond it."
+    )
 
 
 def _key_figures(found: Explanation) -> list[KeyFigure]:
@@ -77,58 +91,91 @@ def _key_figures(found: Explanation) -> list[KeyFigure]:
     figures = [KeyFigure("right answers, all examples", percent(done.accuracy.value), _range(done.accuracy))]
     if found.mechanism is not None:
         figures.append(
-            KeyFigure("components in the set", f"{len(found.mechanism.members)} of {found.mechanism.total}", count(found.mechanism.members))
+            KeyFigure(
+                "components in the set",
+                f"{len(found.mechanism.members)} of {found.mechanism.total}",
+                count(found.mechanism.members),
+            )
         )
     if found.trial is not None:
         figures += [
-            KeyFigure("kept with the set alone, held-out", percent(found.trial.kept.value), _range(found.trial.kept)),
-            KeyFigure("left without the set, held-out", percent(found.trial.left.value), _range(found.trial.left)),
+            KeyFigure(
+                "kept with the set alone, held-out", percent(found.trial.kept.value), _range(found.trial.kept)
+            ),
+            KeyFigure(
+                "left without the set, held-out", percent(found.trial.left.value), _range(found.trial.left)
+            ),
         ]
     return figures
 
 
-def _range(estimate) -> str:
-    return "no interval" if estimate.interval is None else f"{percent(estimate.interval.low)} to {percent(estimate.interval.high)}"
+def _range(estimate: Estimate) -> str:
+    return (
+        "no interval"
+        if estimate.interval is None
+        else f"{percent(estimate.interval.low)} to {percent(estimate.interval.high)}"
+    )
 
 
 def _behaviour(found: Explanation) -> Section:
     b, done = found.behaviour, found.performance
     unit = f" {b['metric_unit']}" if b["metric_unit"] else ""
     blocks: list[Block] = [
-        Pairs(found.pairs, "Tokens that differ are marked; the dashed box is the answer that belongs to each prompt."),
+        Pairs(
+            found.pairs,
+            "Tokens that differ are marked; the dashed box is the answer that belongs to each prompt.",
+        ),
         Facts(
             (
                 ("Does it", done.sentence),
                 ("Metric", f"{b['metric']}: {b['metric_says']}" if b["metric_says"] else b["metric"]),
                 ("On clean prompts", f"{done.metric_clean}{unit}"),
                 ("On corrupted prompts", f"{done.metric_corrupted}{unit} (answers of the clean prompt)"),
-                ("Examples", f"{b['n']} pairs from {b['templates']} templates: {b['discovery']} to find, {b['held_out']} to test"),
+                (
+                    "Examples",
+                    f"{b['n']} pairs from {b['templates']} templates: {b['discovery']} to find, {b['held_out']} to test",
+                ),
             )
         ),
     ]
     if b["notes"]:
         blocks.append(Points(tuple(("", note) for note in b["notes"])))
     lead = (
-        "Each pair differs only in what decides the answer. Everything below is measured as a share of the gap between the two: 0 "
+        "Each pair differs only in what decides the answer. Everything below is measured as a "
+        "share of the gap between the two: 0 "
         "is the corrupted prompt, 1 (100 %) the clean one."
     )
     return Section("behaviour", "The behaviour", blocks, lead)
 
 
 def _where(found: Explanation) -> list[Section]:
-    stream = {way: found.maps[key("resid_pre", way)] for way in DIRECTIONS if key("resid_pre", way) in found.maps}
+    stream = {
+        way: found.maps[key("resid_pre", way)] for way in DIRECTIONS if key("resid_pre", way) in found.maps
+    }
     if "restore" not in stream:
         return []
     groups = stream["restore"].groups()
     template, first = groups[0]
     shown = {way: effects.groups()[0][1] for way, effects in stream.items()}
-    others = [(name, effects) for name, effects in groups[1:] if effects.data.sizes["example"] >= _WORTH_A_MAP][:_MORE_MAPS]
-    limit = scale_limit(*(effects.mean.values for effects in [*shown.values(), *(effects for _, effects in others)]))
+    others = [
+        (name, effects) for name, effects in groups[1:] if effects.data.sizes["example"] >= _WORTH_A_MAP
+    ][:_MORE_MAPS]
+    limit = scale_limit(
+        *(effects.mean.values for effects in [*shown.values(), *(effects for _, effects in others)])
+    )
     blocks: list[Block] = [Text((_route(first),))]
-    form = "" if len(groups) == 1 else f" The {first.data.sizes['example']} discovery pairs of the form “{template}”."
+    form = (
+        ""
+        if len(groups) == 1
+        else f" The {first.data.sizes['example']} discovery pairs of the form “{template}”."
+    )
     for way, effects in shown.items():
         legend = _LEGEND if way == "restore" else "The same pairs, the other way."
-        what = f"The residual stream at one layer and token. {_WAYS[way]}.{form} " if way == "restore" else f"{_WAYS[way]}. "
+        what = (
+            f"The residual stream at one layer and token. {_WAYS[way]}.{form} "
+            if way == "restore"
+            else f"{_WAYS[way]}. "
+        )
         caption = f"{what}{legend}{_partial(effects)}"
         blocks.append(Figure(heatmap(effects.grid(), title=_WAYS[way], limit=limit), caption))
     for name, effects in others:
@@ -137,11 +184,13 @@ def _where(found: Explanation) -> list[Section]:
     unlike = ""
     if len(groups) > 1:
         unlike = (
-            f" Prompts of different form are shown apart, because their positions do not correspond ({len(groups)} forms, the "
-            f"{1 + len(others)} largest are shown)."
+            " Prompts of different form are shown apart, because their positions do not correspond, "
+            "each as a share of its own "
+            f"gap ({len(groups)} forms, the {1 + len(others)} largest are shown)."
         )
     lead = (
-        f"The residual stream of one run is copied into the other, one layer and token at a time, on {found.behaviour['discovery']} "
+        f"The residual stream of one run is copied into the other, one layer and token at a time, "
+        f"on {found.behaviour['discovery']} "
         f"discovery pairs.{unlike} {_sentence(first.data.attrs['intervals'])}"
     )
     return [Section("where", "Where the information sits", blocks, lead)]
@@ -164,7 +213,9 @@ def _route(effects: Effects) -> str:
     parts = []
     for first, last, place, token, share in stops:
         layers = f"layer {first}" if first == last else f"layers {first} to {last}"
-        parts.append(f"at position {place} (“{show_token(token, escape=False)}”) in {layers} (up to {percent(share)})")
+        parts.append(
+            f"at position {place} (“{show_token(token, escape=False)}”) in {layers} (up to {percent(share)})"
+        )
     return f"Entering the layers, one position is enough to bring back at least half of the gap: {'; then '.join(parts)}."
 
 
@@ -191,7 +242,8 @@ def _components(found: Explanation) -> list[Section]:
             blocks.append(
                 Figure(
                     groups_of_bars(groups),
-                    f"The output of one layer's {what} at all positions, restored and corrupted; faint bars are not significant.",
+                    f"The output of one layer's {what} at all positions, restored and corrupted; faint bars "
+                    "are not significant.",
                 )
             )
     if found.mechanism is not None:
@@ -203,17 +255,18 @@ def _components(found: Explanation) -> list[Section]:
             "components",
             "Which components carry it",
             blocks,
-            "The same with one component at a time. Restoring shows what is enough, corrupting what is needed; where several "
+            "The same with one component at a time. Restoring shows what is enough, corrupting what "
+            "is needed; where several "
             "components do the same work, only the first of the two shows it.",
         )
     ]
 
 
 def _bars(effects: Effects, what: str) -> list[Bar]:
-    frame = effects.to_pandas()
+    cells = effects.to_pandas().to_dict("records")
     return [
         Bar(f"{what} {int(row['layer'])}", row["mean"], row["low"], row["high"], bool(row["q"] <= 0.05))
-        for _, row in frame.iterrows()
+        for row in cells
         if np.isfinite(row["mean"])
     ]
 
@@ -222,7 +275,7 @@ def _table(found: Explanation) -> Table:
     frame = found.components()
     frame = frame.sort_values("loss_without", ascending=False, kind="stable")
     rows = []
-    for _, row in frame.iterrows():
+    for row in frame.to_dict("records"):
         notes = [row["role"]] + ([row["weight"]] if row["weight"] != "major" else [])
         rows.append(
             (
@@ -235,15 +288,17 @@ def _table(found: Explanation) -> Table:
         )
     assert found.mechanism is not None
     caption = (
-        f"The {len(rows)} members of the set, found on discovery pairs. Single effects with 95 % intervals; “set loses” is what the "
-        "set, kept alone, loses when this member is left out. Backup members were added because the behaviour survived without "
+        f"The {len(rows)} members of the set, found on discovery pairs. Single effects with 95 % "
+        "intervals; “set loses” is what the "
+        "set, kept alone, loses when this member is left out. Backup members were added because "
+        "the behaviour survived without "
         "the core; minor and redundant members cost little when they alone are corrupted (redundant: others stand in)."
     )
     head = ("Component", "Restored alone", "Corrupted alone", "Set loses", "Role")
     return Table(head, tuple(rows), caption, frozenset({1, 2, 3}))
 
 
-def _cell(row, way: str) -> str:
+def _cell(row: Mapping[Any, Any], way: str) -> str:
     mean, low, high, q = (row[f"{way}_{name}"] for name in ("mean", "low", "high", "q"))
     if mean is None or not np.isfinite(mean):
         return "–"
@@ -261,17 +316,23 @@ def _tests(found: Explanation) -> list[Section]:
             ("kept alone", trial.kept, trial.kept_random, limits.kept, True),
             ("removed", trial.left, trial.left_random, limits.left, False),
         ):
-            low, high = (estimate.value,) * 2 if estimate.interval is None else (estimate.interval.low, estimate.interval.high)
+            low, high = (
+                (estimate.value,) * 2
+                if estimate.interval is None
+                else (estimate.interval.low, estimate.interval.high)
+            )
             lines.append(Comparison(label, estimate.value, low, high, random, threshold, above))
         blocks.append(
             Figure(
                 against_random(lines),
-                f"Share of the gap that remains on {trial.n} held-out pairs when only the set is kept ({with_interval(trial.kept)}) and "
-                f"when it is removed ({with_interval(trial.left)}), beside {len(trial.kept_random)} random sets with as many "
+                f"Share of the gap that remains on {trial.n} held-out pairs when only the set is kept "
+                f"({with_interval(trial.kept)}) and "
+                f"when it is removed ({with_interval(trial.left)}), beside {len(trial.kept_random)} "
+                "random sets with as many "
                 "components of each kind. The dotted lines are the thresholds, fixed before anything was run.",
             )
         )
-    blocks.append(Tests(found.claim))
+    blocks.append(ClaimTests(found.claim))
     lead = (
         "The set is put to the test on pairs that played no part in finding it. Keeping it alone asks whether it is enough; "
         "removing it asks whether it is needed; the controls ask whether the procedure can say no."
@@ -294,19 +355,31 @@ def _repeat(found: Explanation) -> Section:
         Facts(
             (
                 ("Network", f"{origin.network}, SHA-256 {origin.network_hash[:32]}"),
-                ("Behaviour", f"{found.behaviour['name']}, n = {found.behaviour['n']}, hash {found.behaviour['hash']}"),
+                (
+                    "Behaviour",
+                    f"{found.behaviour['name']}, n = {found.behaviour['n']}, hash {found.behaviour['hash']}",
+                ),
                 ("Seed", f"{origin.seed} (examples: {found.behaviour['seed']})"),
                 ("Versions", versions),
                 ("Device and type", f"{origin.device}, {origin.dtype}"),
                 ("Time", f"{origin.seconds:.1f} s: {times}" if times else f"{origin.seconds:.1f} s"),
-                ("Thresholds", ", ".join(f"{name} {value:g}" for name, value in found.thresholds.to_dict().items())),
+                (
+                    "Thresholds",
+                    ", ".join(f"{name} {value:g}" for name, value in found.thresholds.to_dict().items()),
+                ),
             )
         )
     )
     checks = certificate.get("checks", [])
     if checks:
         rows = tuple(
-            (check["name"], check["sentence"], f"{check['error']:.1e}", "holds" if check["holds"] else "fails") for check in checks
+            (
+                check["name"],
+                check["sentence"],
+                f"{check['error']:.1e}",
+                "holds" if check["holds"] else "fails",
+            )
+            for check in checks
         )
         refused = certificate.get("refusals", {})
         caption = "The certificate: identities checked on this network when it was opened, with the largest relative error."

@@ -38,7 +38,10 @@ def unexplained(
         points += _redundant(limits, maps, mechanism)
         points += _not_tested(behaviour, mechanism)
     missing = [e for e in maps.values() if e.not_finite]
-    points += [("Not finite.", f"{e.site}: {len(e.not_finite)} cells gave NaN or infinity and were not averaged.") for e in missing]
+    points += [
+        ("Not finite.", f"{e.site}: {len(e.not_finite)} cells gave NaN or infinity and were not averaged.")
+        for e in missing
+    ]
     return tuple(points)
 
 
@@ -47,15 +50,21 @@ def _left_over(trial: Trial) -> list[Point]:
     if gone >= 0:
         first = f"{percent(gone)} of the gap is not kept by the set alone: the rest of the network adds that much."
     else:
-        first = f"The set alone overshoots by {percent(-gone)} of the gap: the rest of the network works against it by that much."
+        first = (
+            f"The set alone overshoots by {percent(-gone)} of the gap: the rest of the network works "
+            "against it by that much."
+        )
     restored = (
-        f"Put into the corrupted run, the set's clean values bring back {percent(trial.restored.value)} of the gap. That figure "
+        f"Put into the corrupted run, the set's clean values bring back "
+        f"{percent(trial.restored.value)} of the gap. That figure "
         "may also pass through other components, which are free to react to it."
     )
     return [("Left over.", first), ("Restoring.", restored)]
 
 
-def _outside(net: Network, limits: Thresholds, maps: Mapping[str, Effects], mechanism: Mechanism) -> list[Point]:
+def _outside(
+    net: Network, limits: Thresholds, maps: Mapping[str, Effects], mechanism: Mechanism
+) -> list[Point]:
     outside = [part for part in components(net) if part not in mechanism.members]
     strong = []
     for part in outside:
@@ -68,12 +77,18 @@ def _outside(net: Network, limits: Thresholds, maps: Mapping[str, Effects], mech
         points.append(
             (
                 "Outside the set.",
-                f"{listing(strong)} each move the metric by at least {percent(limits.minor)} of the gap when patched alone "
-                "(q ≤ " + f"{limits.q:g}), but the set reaches its target without them. What they do is not explained.",
+                f"{listing(strong)} {'each move' if len(strong) > 1 else 'moves'} the metric by at least "
+                f"{percent(limits.minor)} of the gap when patched alone (q ≤ {limits.q:g}), but the set reaches its target "
+                f"without {'them. What they do' if len(strong) > 1 else 'it. What it does'} is not explained.",
             )
         )
     if weak:
-        points.append(("Below the threshold.", f"{weak} further components have no single effect of that size and were left out."))
+        points.append(
+            (
+                "Below the threshold.",
+                f"{weak} further components have no single effect of that size and were left out.",
+            )
+        )
     return points
 
 
@@ -87,18 +102,25 @@ def _redundant(limits: Thresholds, maps: Mapping[str, Effects], mechanism: Mecha
         points.append(
             (
                 "Redundancy.",
-                f"Corrupting {listing(spare)} alone, in the whole network, {less}, but the set needs it: outside the set other "
+                f"Corrupting {listing(spare)} alone, in the whole network, {less}, but the set needs it: "
+                "outside the set other "
                 "components stand in.",
             )
         )
     if small:
         less = f"costs less than {percent(limits.minor)}" + (" each" if len(small) > 1 else "")
         points.append(
-            ("Small parts.", f"Corrupting {listing(small)} alone {less}. They belong to the set because together they matter.")
+            (
+                "Small parts.",
+                f"Corrupting {listing(small)} alone {less}. They belong to the set because together they matter.",
+            )
         )
     if mechanism.backup:
         points.append(
-            ("Backup.", f"{listing(mechanism.backup)} joined the set only because the behaviour survived the loss of the others.")
+            (
+                "Backup.",
+                f"{listing(mechanism.backup)} joined the set only because the behaviour survived the loss of the others.",
+            )
         )
     return points
 
@@ -124,18 +146,22 @@ def _not_tested(behaviour: Behaviour, mechanism: Mechanism) -> list[Point]:
         ),
         (
             "Smaller sets.",
-            "No single member can be dropped without missing the target on discovery data, but a smaller set of other members "
+            "No single member can be dropped without missing the target on discovery data, but a "
+            "smaller set of other members "
             "may exist.",
         ),
         (
             "Other prompts.",
-            f"Tested on {len(set(behaviour.template))} {'template' if len(set(behaviour.template)) == 1 else 'templates'} of "
-            f"{behaviour.name!r}, measured as {behaviour.metric.name}; nothing is said about other prompts, answers or metrics.",
+            f"Tested on {len(set(behaviour.template))} "
+            f"{'template' if len(set(behaviour.template)) == 1 else 'templates'} of "
+            f"{behaviour.name!r}, measured as {behaviour.metric.name}; nothing is said about other "
+            "prompts, answers or metrics.",
         ),
     ]
     if behaviour.split_by == "example":
         points[-1] = (
             points[-1][0],
-            points[-1][1] + " Held-out examples share their templates with discovery examples, but no prompt.",
+            points[-1][1]
+            + " Held-out examples share their templates with discovery examples, but no prompt.",
         )
     return points

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cutaway.behaviours import Performance
 
 _HALF = 0.5
+PERFORMS = "Performs it"
 
 
 def percent(share: float) -> str:
@@ -45,17 +46,21 @@ def short(network: str) -> str:
     return path.name if path.is_absolute() or path.exists() else network
 
 
-def evidence(performance: Performance, mechanism: Mechanism, trial: Trial, thresholds: Thresholds) -> tuple[Evidence, ...]:
+def evidence(
+    performance: Performance, mechanism: Mechanism, trial: Trial, thresholds: Thresholds
+) -> tuple[Evidence, ...]:
     """Every test of the claim with its figure, its threshold and whether it passed (None: it cannot tell)."""
     kept = _inside(trial.kept, thresholds.kept, thresholds.excess)
     left = _inside(trial.left, float("-inf"), thresholds.left)
     return (
         Evidence(
-            "Performs it", performance.accuracy, None, _HALF, performance.does_it, f"On held-out prompts: {performance.sentence}"
+            PERFORMS, performance.accuracy, None, _HALF, performance.does_it,
+            f"On held-out prompts: {performance.sentence}"
         ),
         Evidence(
             "Kept alone", trial.kept, None, thresholds.kept, kept,
-            f"With every other component replaced, {with_interval(trial.kept)} of the gap is kept; asked was {percent(thresholds.kept)} "
+            f"With every other component replaced, {with_interval(trial.kept)} of the gap is kept; "
+            f"asked was {percent(thresholds.kept)} "
             f"to {percent(thresholds.excess)}.",
         ),
         Evidence(
@@ -64,18 +69,52 @@ def evidence(performance: Performance, mechanism: Mechanism, trial: Trial, thres
             f"{percent(thresholds.left)}.",
         ),
         _kept_beside_random(trial, thresholds),
-        _removed_beside_random(trial, thresholds),
+        *(() if breaks_anyway(trial, thresholds) else (_removed_beside_random(trial),)),
         _size(mechanism, thresholds),
     )  # fmt: skip
 
 
-def statement(network: str, behaviour: str, mechanism: Mechanism) -> str:
-    """What is claimed: the set, for this behaviour's prompts, with this kind of replacement."""
+def statement(network: str, behaviour: str, mechanism: Mechanism, anyway: bool = False) -> str:
+    """What is claimed: the set, for this behaviour's prompts, with this kind of replacement.
+
+    anyway: removing random sets of this size breaks the behaviour as well; then the statement says so.
+    """
+    also = ", as replacing most sets of this size does" if anyway else ""
     return (
-        f"On “{behaviour}” prompts like those tested, {count(mechanism.members)} of {short(network)} ({listing(mechanism.members)}) "
-        "carry what tells the clean prompt's answer from the corrupted one's: they are enough to keep it while all other "
-        "components hold what they hold on the corrupted prompt, and replacing them alone takes it away."
+        f"On “{behaviour}” prompts like those tested, {count(mechanism.members)} of {short(network)} "
+        f"({listing(mechanism.members)}) carry what tells the clean prompt's answer from the "
+        "corrupted one's: they are enough "
+        "to keep it while all other components hold what they hold on the corrupted prompt, and "
+        "replacing them alone takes it "
+        f"away{also}."
     )
+
+
+def breaks_anyway(trial: Trial, thresholds: Thresholds) -> bool:
+    """Does removing random sets of this size break the behaviour too (on average no more is left than is asked of the set)?
+
+    Then comparing removals cannot tell the set from another, and the comparison is a note instead of a test.
+    """
+    return bool(trial.left_random) and _mean(trial.left_random) <= thresholds.left
+
+
+def remarks(trial: Trial, thresholds: Thresholds) -> list[str]:
+    """What the held-out runs say beside the tests."""
+    notes = []
+    if breaks_anyway(trial, thresholds):
+        notes.append(
+            f"Removing random sets of this size breaks the behaviour, too: on average they leave "
+            f"{percent(_mean(trial.left_random))}. So that the set is needed says little about it in "
+            "particular; what tells it "
+            "from others is that it is enough."
+        )
+    if trial.from_others is not None:
+        notes.append(
+            f"When the other components are taken from other prompts instead, the set keeps "
+            f"{percent(trial.from_others)} of the "
+            "distance from everything replaced so to nothing replaced (no threshold was set for this)."
+        )
+    return notes
 
 
 def _inside(estimate: Estimate, low: float, high: float) -> bool | None:
@@ -93,16 +132,23 @@ def _kept_beside_random(trial: Trial, thresholds: Thresholds) -> Evidence:
     if trial.kept_gain is None or trial.kept_p is None:
         return Evidence(name, sentence="There is no other set of this size to compare with.")
     above = trial.kept_gain.above(0.0)
-    passed = True if above and trial.kept_p <= thresholds.random_p else False if above is False or trial.kept_p > _HALF else None
+    passed = (
+        True
+        if above and trial.kept_p <= thresholds.random_p
+        else False
+        if above is False or trial.kept_p > _HALF
+        else None
+    )
     sentence = (
         f"{with_interval(trial.kept_gain)} of the gap more than random sets of the same size and kinds keep (their mean: "
-        f"{percent(_mean(trial.kept_random))}); {_as_good(trial.kept_p, trial.kept_random)} do as well (p = {trial.kept_p:.3f}; asked "
+        f"{percent(_mean(trial.kept_random))}); {_as_good(trial.kept_p, trial.kept_random)} do as "
+        f"well (p = {trial.kept_p:.3f}; asked "
         f"was at most {thresholds.random_p:g})."
     )
     return Evidence(name, trial.kept_gain, None, 0.0, passed, sentence)
 
 
-def _removed_beside_random(trial: Trial, thresholds: Thresholds) -> Evidence:
+def _removed_beside_random(trial: Trial) -> Evidence:
     """On average random sets leave more. No rank is asked: a random set may break the behaviour by hitting a part of it."""
     name = "Removed, beside random sets"
     if trial.left_gain is None or trial.left_p is None:
@@ -111,8 +157,6 @@ def _removed_beside_random(trial: Trial, thresholds: Thresholds) -> Evidence:
         f"{with_interval(trial.left_gain)} of the gap less than random sets of the same size and kinds leave (their mean: "
         f"{percent(_mean(trial.left_random))}); {_as_good(trial.left_p, trial.left_random)} leave as little."
     )
-    if _mean(trial.left_random) < thresholds.left:
-        sentence += " Removing almost any set of this size breaks the behaviour, so that this test says little here."
     return Evidence(name, trial.left_gain, None, 0.0, trial.left_gain.above(0.0), sentence)
 
 
@@ -128,20 +172,32 @@ def _size(mechanism: Mechanism, thresholds: Thresholds) -> Evidence:
     share = len(mechanism.members) / mechanism.total
     passed = True if share <= thresholds.largest else None
     sentence = (
-        f"{len(mechanism.members)} of {mechanism.total} components; a set with more than {percent(thresholds.largest)} of them "
+        f"{len(mechanism.members)} of {mechanism.total} components; a set with more than "
+        f"{percent(thresholds.largest)} of them "
         "would explain nothing."
     )
     return Evidence("Small", None, share, thresholds.largest, passed, sentence)
 
 
-def headline(claim: Claim, mechanism: Mechanism | None, trial: Trial | None, network: str, behaviour: str) -> str:
+def headline(
+    claim: Claim, mechanism: Mechanism | None, trial: Trial | None, network: str, behaviour: str
+) -> str:
     """The result in one or two plain sentences."""
     if mechanism is None or trial is None:
         return f"Stopped before a mechanism for “{behaviour}” was tested; what was finished is below."
     size = f"{len(mechanism.members)} of {mechanism.total} components of {short(network)} ({listing(mechanism.members)})"
-    figures = f"kept alone they keep {percent(trial.kept.value)} of it on held-out prompts, and without them {percent(trial.left.value)} is left"
+    figures = (
+        f"kept alone they keep {percent(trial.kept.value)} of it on held-out prompts, and without "
+        f"them {percent(trial.left.value)} is left"
+    )
     if claim.verdict == "supported":
         return f"{size} carry “{behaviour}”: {figures}."
+    performs = next((e for e in claim.evidence if e.name == PERFORMS), None)
+    if performs is not None and performs.passed is False and performs.estimate is not None:
+        return (
+            f"{short(network)} does not perform “{behaviour}” ({percent(performs.estimate.value)} of the held-out prompts "
+            f"right), so there is nothing to explain. Forced to go on: {size} were picked; {figures}."
+        )
     missed = [e.name.lower() for e in claim.evidence if e.passed is not True]
     missed += [f"control {c.name.lower()}" for c in claim.controls if c.passed is not True]
     reason = f"; not passed: {'; '.join(missed)}" if missed else ""

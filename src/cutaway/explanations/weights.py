@@ -14,7 +14,9 @@ from cutaway.explanations.thresholds import Thresholds
 Weight = Literal["major", "minor", "redundant"]
 
 
-def weight(maps: Mapping[str, Effects], mechanism: Mechanism, member: Component, limits: Thresholds) -> Weight:
+def weight(
+    maps: Mapping[str, Effects], mechanism: Mechanism, member: Component, limits: Thresholds
+) -> Weight:
     """`major` where corrupting the member alone costs much; else `redundant` where the set misses it more than the whole
     network does (others stand in for it there), or `minor`.
     """

@@ -21,13 +21,18 @@ class Bar:
     significant: bool = True
 
 
-def bars(items: Sequence[Bar], title: str = "", unit: str = "share of the gap", colour: str = "") -> go.Figure:
+def bars(
+    items: Sequence[Bar], title: str = "", unit: str = "share of the gap", colour: str = ""
+) -> go.Figure:
     """Horizontal bars with their intervals, first item on top; faint where not significant."""
     return groups_of_bars({unit: items}, title=title, unit=unit, colours=[colour or theme.ACCENT])
 
 
 def groups_of_bars(
-    groups: Mapping[str, Sequence[Bar]], title: str = "", unit: str = "share of the gap", colours: Sequence[str] = ()
+    groups: Mapping[str, Sequence[Bar]],
+    title: str = "",
+    unit: str = "share of the gap",
+    colours: Sequence[str] = (),
 ) -> go.Figure:
     """Horizontal bars in named groups side by side (the same labels in each), with intervals.
 
@@ -72,8 +77,14 @@ def groups_of_bars(
     if len(groups) > 1 and title:
         figure.update_layout(margin={"t": 58}, title={"y": 0.99, "yanchor": "top"})
     figure.update_yaxes(
-        tickmode="array", tickvals=list(range(longest))[::-1], ticktext=labels, ticks="outside", ticklen=5, tickcolor=theme.PAPER,
-        showgrid=False, zeroline=False
+        tickmode="array",
+        tickvals=list(range(longest))[::-1],
+        ticktext=labels,
+        ticks="outside",
+        ticklen=5,
+        tickcolor=theme.PAPER,
+        showgrid=False,
+        zeroline=False,
     )
     figure.update_xaxes(
         title={"text": unit, "font": {"size": 12, "color": theme.MUTED}, "standoff": 6},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -44,7 +45,9 @@ class Grid:
 
     def __post_init__(self) -> None:
         if self.values.shape != (len(self.rows), len(self.columns)):
-            raise ValueError(f"{self.values.shape} values for {len(self.rows)} rows and {len(self.columns)} columns")
+            raise ValueError(
+                f"{self.values.shape} values for {len(self.rows)} rows and {len(self.columns)} columns"
+            )
 
 
 def scale_limit(*values: np.ndarray) -> float:
@@ -162,7 +165,7 @@ def _hover(grid: Grid, r: int, c: int) -> str:
     return "<br>".join(lines)
 
 
-def _axis(labels: Sequence[str], title: str) -> dict[str, object]:
+def _axis(labels: Sequence[str], title: str) -> dict[str, Any]:
     step = max(1, int(np.ceil(len(labels) / 48)))
     ticks = list(range(0, len(labels), step))
     return {
@@ -180,7 +183,7 @@ def _axis(labels: Sequence[str], title: str) -> dict[str, object]:
     }
 
 
-def _colorbar(unit: str, limit: float) -> dict[str, object]:
+def _colorbar(unit: str, limit: float) -> dict[str, Any]:
     return {
         "title": {"text": unit, "side": "right", "font": {"size": 11, "color": theme.MUTED}},
         "thickness": 10,

@@ -27,7 +27,9 @@ class Comparison:
     pass_above: bool
 
 
-def against_random(comparisons: Sequence[Comparison], title: str = "", unit: str = "share of the gap") -> go.Figure:
+def against_random(
+    comparisons: Sequence[Comparison], title: str = "", unit: str = "share of the gap"
+) -> go.Figure:
     """Each test on its own line: grey dots are random sets, the diamond is the found set, the bracket the threshold.
 
     The dots are spread vertically by rank order only so that they can be told apart.
@@ -56,7 +58,12 @@ def against_random(comparisons: Sequence[Comparison], title: str = "", unit: str
                 name="the set that was found",
                 legendgroup="found",
                 showlegend=place == 0,
-                marker={"color": theme.POSITIVE, "size": 12, "symbol": "diamond", "line": {"color": "white", "width": 1}},
+                marker={
+                    "color": theme.POSITIVE,
+                    "size": 12,
+                    "symbol": "diamond",
+                    "line": {"color": "white", "width": 1},
+                },
                 error_x={
                     "type": "data",
                     "symmetric": False,

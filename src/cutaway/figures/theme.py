@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Noto Sans", "DejaVu Sans", sans-serif'
+FONT = (
+    'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Noto Sans", "DejaVu Sans", sans-serif'
+)
 MONO = 'ui-monospace, "SF Mono", "Cascadia Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace'
 
 INK = "#1c2127"
@@ -48,7 +50,14 @@ def dress(figure: go.Figure, height: int, title: str = "") -> go.Figure:
         plot_bgcolor=PAPER,
         margin={"l": 56, "r": 12, "t": 34 if title else 10, "b": 48},
         hoverlabel={"font": {"family": FONT, "size": 12, "color": INK}, "bgcolor": PAPER, "align": "left"},
-        legend={"orientation": "h", "x": 0, "y": 1.0, "xanchor": "left", "yanchor": "bottom", "font": {"size": 11}},
+        legend={
+            "orientation": "h",
+            "x": 0,
+            "y": 1.0,
+            "xanchor": "left",
+            "yanchor": "bottom",
+            "font": {"size": 11},
+        },
         dragmode=False,
     )
     figure.update_xaxes(automargin=True, fixedrange=True)

@@ -6,6 +6,7 @@ into blocks; how that looks is decided here.
 
 from cutaway.reports.content import (
     Block,
+    ClaimTests,
     Facts,
     Figure,
     KeyFigure,
@@ -16,7 +17,6 @@ from cutaway.reports.content import (
     Points,
     Section,
     Table,
-    Tests,
     Text,
     Token,
 )
@@ -34,7 +34,7 @@ __all__ = [
     "Points",
     "Section",
     "Table",
-    "Tests",
+    "ClaimTests",
     "Text",
     "Token",
     "render",

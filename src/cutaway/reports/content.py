@@ -94,7 +94,7 @@ class Pairs:
 
 
 @dataclass(frozen=True)
-class Tests:
+class ClaimTests:
     """A claim with every piece of evidence and every control."""
 
     claim: Claim
@@ -117,7 +117,7 @@ class Listing:
     kind: ClassVar[str] = "listing"
 
 
-Block = Text | Points | Figure | Table | Pairs | Tests | Facts | Listing
+Block = Text | Points | Figure | Table | Pairs | ClaimTests | Facts | Listing
 
 
 @dataclass(frozen=True)

@@ -26,24 +26,28 @@ def render(page: Page) -> str:
     """
     figures = [block for section in page.sections for block in section.blocks if isinstance(block, Figure)]
     names = {id(block): f"figure-{number}" for number, block in enumerate(figures, 1)}
-    return _environment().get_template("page.html.j2").render(
-        page=page,
-        figure_name=lambda block: names[id(block)],
-        figure_number=lambda block: names[id(block)].removeprefix("figure-"),
-        figure_json=lambda block: embed_json(json.loads(block.figure.to_json())),
-        mark=lambda passed: _MARKS[passed],
-        plotly=_script(get_plotlyjs()) if figures else "",
-        theme={
-            "font": theme.FONT,
-            "mono": theme.MONO,
-            "ink": theme.INK,
-            "muted": theme.MUTED,
-            "faint": theme.FAINT,
-            "line": theme.GRID_LINE,
-            "accent": theme.ACCENT,
-            "negative": theme.NEGATIVE,
-            "positive": theme.POSITIVE,
-        },
+    return (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            page=page,
+            figure_name=lambda block: names[id(block)],
+            figure_number=lambda block: names[id(block)].removeprefix("figure-"),
+            figure_json=lambda block: embed_json(json.loads(block.figure.to_json())),
+            mark=lambda passed: _MARKS[passed],
+            plotly=_script(get_plotlyjs()) if figures else "",
+            theme={
+                "font": theme.FONT,
+                "mono": theme.MONO,
+                "ink": theme.INK,
+                "muted": theme.MUTED,
+                "faint": theme.FAINT,
+                "line": theme.GRID_LINE,
+                "accent": theme.ACCENT,
+                "negative": theme.NEGATIVE,
+                "positive": theme.POSITIVE,
+            },
+        )
     )
 
 
@@ -75,4 +79,6 @@ def _script(source: str) -> Markup:
 @cache
 def _environment() -> Environment:
     loader = PackageLoader("cutaway.reports", "templates")
-    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )

@@ -113,7 +113,9 @@ def run_cells(
     Raises `OutOfMemory` when not even one row fits.
     """
     n = work.tokens.n
-    states = np.full((len(cells), n), State.NOT_RUN, np.int8) if states is None else states.astype(np.int8).copy()
+    states = (
+        np.full((len(cells), n), State.NOT_RUN, np.int8) if states is None else states.astype(np.int8).copy()
+    )
     values = np.full((len(cells), n), np.nan)
     if base is not None:
         values = np.where(states == State.KNOWN_ZERO, base[None, :], values)
@@ -157,7 +159,9 @@ def _batch(work: Work, cells: Sequence[Cell], part: np.ndarray) -> np.ndarray:
     scores = np.full(len(part), np.nan)
     if bool(usable.any()):
         chosen = usable.nonzero()[:, 0]
-        scores[chosen.numpy()] = work.score(logits[chosen.to(logits.device)], rows[chosen]).detach().double().cpu().numpy()
+        scores[chosen.numpy()] = (
+            work.score(logits[chosen.to(logits.device)], rows[chosen]).detach().double().cpu().numpy()
+        )
     return scores
 
 

@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from transformers import GPT2LMHeadModel
+from typer.testing import CliRunner
+
+from cutaway.cli import work
+from cutaway.cli.main import app
+from cutaway.effects import Effects
+
+runner = CliRunner()
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def as_json(*words: str) -> dict:
+    done = runner.invoke(app, [*words, "--json"])
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
+
+
+def test_help_is_quick_and_loads_no_torch() -> None:
+    heavy = ("torch", "transformers", "plotly", "xarray")
+    code = f"import sys, cutaway.cli.main; print([m for m in {heavy} if m in sys.modules])"
+    began = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    assert time.perf_counter() - began < 10
+    assert "explain" in runner.invoke(app, ["--help"]).stdout
+
+
+def test_open() -> None:
+    done = runner.invoke(app, ["open", "zoo:tales"])
+    assert done.exit_code == 0
+    assert "resid_pre" in done.stdout
+    data = as_json("open", "zoo:tales")
+    assert data["layers"] == 4
+    assert data["certificate"]["checks"]
+    assert "z.3" in data["sites"]
+
+
+def test_run_shows_next_tokens_and_saves(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    words = [
+        "run",
+        "zoo:tales",
+        "Mary was sad because",
+        "--keep",
+        "resid_post",
+        "--keep",
+        "z.1",
+        "--top",
+        "3",
+        "--save",
+        "run.safetensors",
+    ]
+    data = as_json(*words)
+    assert len(data["next"]) == 3
+    assert data["next"][0]["token"].strip() == "she"
+    assert set(data["kept"]) == {"resid_post.0", "resid_post.1", "resid_post.2", "resid_post.3", "z.1"}
+    assert set(load_file(tmp_path / "run.safetensors")) == {*data["kept"], "logits"}
+    assert "she" in runner.invoke(app, words).stdout
+
+
+def test_patch_saves_numbers_and_figure(tmp_path: Path) -> None:
+    words = [
+        "patch",
+        "zoo:tales",
+        "--behaviour",
+        "pronoun",
+        "--at",
+        "z",
+        "--by",
+        "layer,head",
+        "--n",
+        "16",
+        "--out",
+        "here",
+    ]
+    data = as_json(*words)
+    assert data["complete"] is True
+    assert len(data["cells"]) == 16
+    assert Effects.load(tmp_path / "here" / "effects").dims == ("layer", "head")
+    assert (tmp_path / "here" / "figure.html").is_file()
+    done = runner.invoke(app, words)
+    assert done.exit_code == 0
+    assert "saved" in done.stderr
+    assert "here" in done.stderr
+    assert "95 % interval" in done.stdout
+
+
+def test_explain_writes_a_report(tmp_path: Path) -> None:
+    data = as_json("explain", "zoo:tales", "-b", "pronoun", "--n", "24", "--no-controls", "--out", "out")
+    assert data["claim"]["verdict"] == "inconclusive"
+    done = runner.invoke(
+        app, ["explain", "zoo:tales", "-b", "pronoun", "--n", "24", "--no-controls", "--out", "out"]
+    )
+    assert done.stdout.startswith("inconclusive")
+    assert "kept alone" in done.stdout
+    assert "report.html" in done.stderr
+    assert data["command"].startswith("cutaway explain zoo:tales --behaviour pronoun --n 24")
+    assert (tmp_path / "out" / "report.html").is_file()
+    assert (tmp_path / "out" / "results" / "manifest.json").is_file()
+
+
+def test_zoo_list() -> None:
+    assert "tales" in [card["name"] for card in as_json("zoo", "list")["networks"]]
+    assert "zoo:tales" in runner.invoke(app, ["zoo", "list"]).stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "part"),
+    [
+        (["open", "zoo:tails"], "NotFound", "tales"),
+        (["run", "zoo:tales", "Mary", "--keep", "resid_pots"], "NotFound", "resid_post"),
+        (["patch", "zoo:tales", "-b", "pronouns"], "NotFound", "pronoun"),
+        (
+            ["patch", "zoo:tales", "-b", "pronoun", "--n", "8", "--at", "resid_pre", "--by", "layer,head"],
+            "BadInput",
+            "no heads",
+        ),
+        (["explain", "nowhere/at-all", "-b", "pronoun"], None, ""),
+    ],
+)
+def test_errors_are_two_lines_without_a_traceback(
+    words: list[str], kind: str | None, part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind is None:
+        words = ["explain", "./no-such-folder", "-b", "pronoun"]
+    done = runner.invoke(app, words)
+    assert done.exit_code == 2
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 2, done.stderr
+    assert kind is None or lines[0].startswith(kind)
+    assert part in done.stderr
+    assert "Traceback" not in done.output
+    assert done.stdout == ""
+    machine = runner.invoke(app, [*words, "--json"])
+    assert machine.exit_code == 2
+    assert set(json.loads(machine.stdout)["error"]) == {"kind", "problem", "remedy"}
+
+
+def test_debug_shows_the_error_itself() -> None:
+    from cutaway.errors import NotFound
+
+    done = runner.invoke(app, ["open", "zoo:tails", "--debug"])
+    assert isinstance(done.exception, NotFound)
+
+
+def test_a_behaviour_that_is_not_done_is_refused_with_the_figures(
+    tiny_gpt2: GPT2LMHeadModel, tmp_path: Path
+) -> None:
+    tiny_gpt2.save_pretrained(tmp_path / "random")
+    done = runner.invoke(app, ["explain", "random", "-b", "induction", "--n", "16"])
+    assert done.exit_code == 2
+    assert "NotPerformed" in done.stderr
+    assert "of 16 prompts" in done.stderr
+
+
+def test_ctrl_c_in_a_sweep_saves_and_ends_with_130(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cutaway.cli.screen import Screen
+
+    def stop(label: str, done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    class Stopping:
+        def __enter__(self):
+            return stop
+
+        def __exit__(self, *error: object) -> None:
+            return None
+
+    monkeypatch.setattr(Screen, "progress", lambda self: Stopping())
+    words = [
+        "patch",
+        "zoo:tales",
+        "-b",
+        "pronoun",
+        "--at",
+        "z",
+        "--by",
+        "layer,head,position",
+        "--n",
+        "32",
+        "--out",
+        "part",
+    ]
+    done = runner.invoke(app, words)
+    assert done.exit_code == 130, done.output
+    assert "Stopped" in done.stderr
+    assert not Effects.load(tmp_path / "part" / "effects").complete
+
+
+def test_ctrl_c_while_opening_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(work, "network", interrupted)
+    assert runner.invoke(app, ["open", "zoo:tales"]).exit_code == 130
+
+
+def test_a_full_disk_does_not_lose_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    words = [
+        "patch",
+        "zoo:tales",
+        "-b",
+        "pronoun",
+        "--at",
+        "mlp_write",
+        "--by",
+        "layer",
+        "--n",
+        "8",
+        "--out",
+        "file/out",
+    ]
+    done = runner.invoke(app, [*words, "--json"])
+    assert done.exit_code == 0
+    assert "temporary folder" in done.stderr
+    assert all(Path(path).exists() for path in json.loads(done.stdout)["saved"])
