@@ -59,7 +59,7 @@ class Evidence:
         """
         if self.estimate is not None:
             return str(self.estimate)
-        return "" if self.value is None else f"{self.value:.3f}"
+        return "" if self.value is None else f"{self.value:z.3f}"
 
 
 @dataclass(frozen=True)

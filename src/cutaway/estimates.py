@@ -64,8 +64,8 @@ class Estimate:
 
     def __str__(self) -> str:
         if self.interval is None:
-            return f"{self.value:.3f} (n={self.n}, no interval)"
-        return f"{self.value:.3f} [{self.interval.low:.3f}, {self.interval.high:.3f}]"
+            return f"{self.value:z.3f} (n={self.n}, no interval)"
+        return f"{self.value:z.3f} [{self.interval.low:z.3f}, {self.interval.high:z.3f}]"
 
     def above(self, threshold: float) -> bool | None:
         """Is the whole interval above the threshold (True), below it (False), or neither (None)?"""

@@ -60,7 +60,8 @@ def open_network(
     loaded = load_model(source, device, dtype, device_map, trust_remote_code, options)
     if tokenizer is None:
         tokenizer = load_tokenizer(source, trust_remote_code)
-    return examine(loaded, tokenizer, name, certify, example)
+    shown = name if name.startswith("zoo:") or not Path(name).is_dir() else Path(name).resolve().name
+    return examine(loaded, tokenizer, shown, certify, example)
 
 
 def _locate(name: str) -> str:

@@ -81,6 +81,14 @@ def site_lines(net: Network) -> list[tuple[str, str]]:
     return [(name, _ranges(layers)) for name, layers in found.items()]
 
 
+def site_groups(net: Network) -> list[tuple[str, str]]:
+    """(layers, kinds of site that exist at them), kinds with the same layers together."""
+    groups: dict[str, list[str]] = {}
+    for name, layers in site_lines(net):
+        groups.setdefault(layers or "none", []).append(name)
+    return [(layers, ", ".join(names)) for layers, names in groups.items()]
+
+
 def refusal_lines(net: Network) -> list[tuple[str, str, str]]:
     """(sites, layers, reason) of what is refused, alike ones together; what no layer could have is left out."""
     grouped: dict[tuple[str, str], list[int]] = {}
@@ -156,9 +164,9 @@ def anatomy_tables(net: Network) -> Group:
     )
     for row in layer_groups(net):
         layers.add_row(*row)
-    sites = Table("site", "layers", title="Sites", title_justify="left")
-    for name, where in site_lines(net):
-        sites.add_row(name, where)
+    sites = Table("layers", "sites", title="Sites", title_justify="left")
+    for row in site_groups(net):
+        sites.add_row(*row)
     parts: list[object] = [
         Text(net.name, style="bold"),
         Text(_facts(net)),
@@ -201,7 +209,7 @@ def anatomy_html(net: Network) -> str:
     return (
         f"<div><b>{escape(net.name)}</b><br>{escape(_facts(net))}<br>output: {escape(head_line(net))}"
         + table("Anatomy", ["stack", "layers", "form and sublayers"], list(layer_groups(net)))
-        + table("Sites", ["site", "layers"], list(site_lines(net)))
+        + table("Sites", ["layers", "sites"], list(site_groups(net)))
         + table("Certificate", ["", "identity", "error", ""], list(_certificate_rows(net)))
         + table("Refused", ["sites", "layers", "why"], list(refusal_lines(net)))
         + "</div>"
