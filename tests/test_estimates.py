@@ -136,6 +136,14 @@ def test_t_quantiles(df: int, value: float) -> None:
     assert t_quantile(0.025, df) == pytest.approx(-value, rel=0.01)
 
 
+@pytest.mark.parametrize(
+    ("p", "df", "value"),
+    [(0.9995, 3, 12.924), (0.9995, 4, 8.610), (0.975, 3, 3.182), (0.9995, 10, 4.587), (0.9995, 30, 3.646), (0.5, 5, 0)],
+)
+def test_t_quantiles_far_out(p: float, df: int, value: float) -> None:
+    assert t_quantile(p, df) == pytest.approx(value, rel=1e-3, abs=1e-9)
+
+
 def test_benjamini_hochberg_by_hand() -> None:
     # Benjamini and Hochberg (1995), table of 15 p-values: at 0.05 the first four are rejected.
     p = [

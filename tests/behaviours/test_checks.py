@@ -16,7 +16,7 @@ from cutaway.behaviours import (
     require_performed,
 )
 from cutaway.behaviours.generators import GENERATORS, agreement, indirect_object, induction, pronoun
-from cutaway.errors import BadBehaviour, NotFinite, NotPerformed
+from cutaway.errors import BadBehaviour, BadFormat, BadInput, NotFinite, NotPerformed
 from cutaway.network import Network
 
 
@@ -131,3 +131,20 @@ def test_every_generator_runs_on_a_network_without_knowledge(gpt2_net: Network) 
         found = performance(gpt2_net, made)
         assert found.accuracy.n == 8, name
         assert not found.does_it or made.metric.name == "prob_diff", name
+
+
+def test_one_example_is_refused_saying_how_many_are_needed(tales_net: Network) -> None:
+    with pytest.raises(NotPerformed, match=r"One example .* too few to tell .*from 4 on"):
+        require_performed(tales_net, pronoun(tales_net, n=8)[0])
+
+
+def test_bad_arguments_are_named(tales_net: Network, tmp_path) -> None:
+    for n in (2.5, 0, "many", True):
+        with pytest.raises(BadInput, match="whole number"):
+            behaviour("pronoun", tales_net, n=n)  # type: ignore[arg-type]
+    with pytest.raises(BadInput, match="'foo'"):
+        pronoun(tales_net, n=8).split("foo")  # type: ignore[arg-type]
+    file = tmp_path / "pairs.parquet"
+    file.write_text("x")
+    with pytest.raises(BadFormat, match=r"pairs.parquet.*type.*\.csv"):
+        behaviour(file, tales_net)

@@ -117,3 +117,15 @@ def test_bad_input() -> None:
 def test_shares() -> None:
     above, below = shares(torch.tensor([3.0]), torch.tensor([4.0]), torch.tensor([0.0]))
     assert (above / below).item() == 0.75
+
+
+@pytest.mark.parametrize("bad", [lambda x, _: x, lambda x, _: x.mean(), lambda _x, _: 1.0])
+def test_a_metric_of_the_wrong_shape_is_named(bad) -> None:
+    answers = Answers.of([[0], [0]], [[1], [1]])
+    with pytest.raises(BadInput, match=r"'mine' gave .*shape \[2\]"):
+        custom(bad, "mine")(torch.zeros(2, 3), answers)
+
+
+def test_nan_of_the_metric_itself_is_blamed_on_it() -> None:
+    with pytest.raises(NotFinite, match="'mine' itself gives NaN"):
+        custom(lambda x, _: x[:, 0] / x[:, 0], "mine")(torch.zeros(1, 3), Answers.of([[0]], [[1]]))

@@ -230,3 +230,72 @@ def test_a_full_disk_does_not_lose_the_work(tmp_path: Path) -> None:
     assert done.exit_code == 0
     assert "temporary folder" in done.stderr
     assert all(Path(path).exists() for path in json.loads(done.stdout)["saved"])
+
+
+def test_an_unexpected_error_is_two_lines_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError("odd [/bold] thing")
+
+    monkeypatch.setattr(work, "network", broken)
+    done = runner.invoke(app, ["open", "zoo:tales"])
+    assert done.exit_code == 2
+    assert done.stderr.splitlines() == [
+        "ValueError odd [/bold] thing",
+        "What to do Run again with --debug to see where.",
+    ]
+    machine = runner.invoke(app, ["open", "zoo:tales", "--json"])
+    assert json.loads(machine.stdout)["error"]["kind"] == "ValueError"
+    assert isinstance(runner.invoke(app, ["open", "zoo:tales", "--debug"]).exception, ValueError)
+
+
+def test_usage_errors_and_ctrl_c_are_json_where_json_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    for words in (["open", "--json"], ["opne", "--json"], ["patch", "zoo:tales", "--n", "many", "--json"]):
+        done = runner.invoke(app, words)
+        assert done.exit_code == 2
+        assert json.loads(done.stdout)["error"]["kind"] == "UsageError"
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(work, "network", interrupted)
+    done = runner.invoke(app, ["open", "zoo:tales", "--json"])
+    assert done.exit_code == 130
+    assert json.loads(done.stdout)["error"]["kind"] == "Stopped"
+
+
+def test_every_site_can_be_saved_and_a_bad_place_costs_nothing(tmp_path: Path) -> None:
+    words = ["run", "zoo:tales", "Mary was sad because", "--keep", "*", "--save"]
+    assert Path(as_json(*words, "all.safetensors")["saved"]).is_file()
+    (tmp_path / "file").write_text("in the way")
+    data = as_json(*words, "file/out.safetensors")
+    assert Path(data["saved"]).is_file()
+    assert data["saved"] != "file/out.safetensors"
+
+
+def test_remedies_speak_of_options_and_an_unknown_device_is_named(
+    tiny_gpt2: GPT2LMHeadModel, tmp_path: Path
+) -> None:
+    done = runner.invoke(app, ["open", "zoo:tales", "--device", "foo"])
+    assert done.exit_code == 2
+    assert len(done.stderr.strip().splitlines()) == 2
+    assert "'foo'" in done.stderr
+    tiny_gpt2.save_pretrained(tmp_path / "random")
+    done = runner.invoke(app, ["patch", "random", "-b", "induction", "--n", "16"])
+    assert "--force" in done.stderr
+    assert "force=True" not in done.stderr
+
+
+def test_unaligned_pairs_of_a_file_are_left_out_with_a_remark(tmp_path: Path) -> None:
+    from cutaway import behaviour, open
+    from cutaway.behaviours import write
+
+    made = behaviour("pronoun", open("zoo:tales"), n=12)
+    file = write(made, tmp_path / "pairs.csv")
+    lines = file.read_text().splitlines()
+    cells = lines[1].split(",")
+    cells[1] = f"{cells[1].split()[0]} {cells[1]}"
+    file.write_text("\n".join([lines[0], ",".join(cells), *lines[2:]]) + "\n")
+    words = ["patch", "zoo:tales", "-b", "pairs.csv", "--at", "resid_post.3", "--out", "out", "--force"]
+    done = runner.invoke(app, words)
+    assert done.exit_code == 0, done.output
+    assert "1 rows were left out" in done.stderr

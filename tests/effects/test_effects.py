@@ -82,3 +82,11 @@ def test_a_failed_save_leaves_the_effects_usable(effects: Effects, tmp_path: Pat
     with pytest.raises(SaveFailed):
         effects.save(tmp_path / "file" / "folder")
     assert effects.top(1) is not None
+
+
+def test_selecting_what_is_not_there_says_what_there_is(effects: Effects) -> None:
+    with pytest.raises(BadInput, match=r"no dimension 'head'.*layer, position"):
+        effects.sel(head=1)
+    with pytest.raises(BadInput, match=r"no layer 9.*0, 1, 2"):
+        effects.sel(layer=9)
+    assert effects.sel(layer=[0, 2], position=slice(1, 3)).data.sizes["position"] == 3

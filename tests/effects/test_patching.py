@@ -149,3 +149,11 @@ def test_a_finished_sweep_does_not_warn(net: Network, pairs: Behaviour) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert cutaway.patch(net, pairs, at="z", by=["layer", "head"]).complete
+
+
+def test_a_behaviour_by_name_and_a_pattern() -> None:
+    net = cutaway.open("zoo:tales")
+    by_name = cutaway.patch(net, "agreement", at="mlp_write", by="layer")
+    assert by_name.data.attrs["behaviour"] == "agreement"
+    with pytest.raises(BadInput, match="pattern"):
+        cutaway.patch(net, "agreement", at="resid_*")

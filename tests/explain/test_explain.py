@@ -234,3 +234,83 @@ def test_stories_do_not_do_the_indirect_object_task(shared: Path) -> None:
     net = cutaway.open(folder)
     with pytest.raises(NotPerformed, match=r"answers \d+ of \d+ prompts"):
         cutaway.explain(net, "ioi")
+
+
+def test_only_refusals_of_the_behaviour_count_for_a_control(
+    written: Network, names: Behaviour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cutaway.errors import OutOfMemory
+    from cutaway.explanations import controls
+    from cutaway.explanations.bench import silent
+
+    for error, passed in ((BadBehaviour("No gap."), True), (OutOfMemory("Full."), None)):
+
+        def stop(*_: object, error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr(controls, "examine", stop)
+        control = controls.shuffled_answers(written, names, Thresholds(), 0, silent)
+        assert control.passed is passed
+
+
+def test_a_control_says_when_performance_alone_decided(
+    written: Network, names: Behaviour, explanation: cutaway.Explanation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    from cutaway.explanations import controls
+    from cutaway.explanations.bench import silent
+
+    assert explanation.mechanism is not None
+    assert explanation.trial is not None
+    tests = explanation.claim.evidence
+    not_performed = (replace(tests[0], passed=False), *tests[1:])
+    found = controls.Examined(explanation.mechanism, explanation.trial, not_performed)
+    monkeypatch.setattr(controls, "examine", lambda *_: found)
+    control = controls.shuffled_answers(written, names, Thresholds(), 0, silent)
+    assert control.passed is True
+    assert "refuted (by the interventions alone: supported)" in control.sentence
+    assert "performance alone decided" in control.sentence
+    found = controls.Examined(explanation.mechanism, explanation.trial, tests)
+    assert controls.shuffled_answers(written, names, Thresholds(), 0, silent).passed is False
+
+
+def test_what_is_no_component_keeps_the_claim_from_being_supported(
+    written: Network, names: Behaviour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cutaway.explanations import pipeline, unexplained
+    from cutaway.explanations.components import uncovered
+
+    assert uncovered(written) == ()
+    layers_with = Network.layers_with
+    monkeypatch.setattr(
+        Network,
+        "layers_with",
+        lambda net, name, stack="": [
+            layer for layer in layers_with(net, name, stack) if (name, layer) != ("mlp_write", 2)
+        ],
+    )
+    assert uncovered(written) == ("MLP in layer 2",)
+    monkeypatch.undo()
+    for module in (pipeline, unexplained):
+        monkeypatch.setattr(module, "uncovered", lambda _: ("MLP in layer 2",))
+    monkeypatch.setattr(pipeline, "judge", lambda *_: "supported")
+    found = cutaway.explain(written, names, controls=True, thresholds=Thresholds())
+    assert found.verdict == "inconclusive"
+    assert any("MLP in layer 2" in note for note in found.claim.notes)
+    assert any(what == "Not among the components." for what, _ in found.unexplained)
+
+
+def test_no_results_without_their_report_are_left(
+    explanation: cutaway.Explanation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cutaway.explanations import explanation as module
+
+    def full(*_: object) -> None:
+        raise SaveFailed("The disk is full.")
+
+    monkeypatch.setattr(module, "write", full)
+    for name in ("out", "out.html"):
+        with pytest.raises(SaveFailed):
+            explanation.save(tmp_path / name)
+    assert not list(tmp_path.iterdir())

@@ -279,7 +279,9 @@ def test_offloaded_and_placed_networks(folder, tiny_gpt2):
 def test_a_quantised_network():
     model = tiny("llama")
     net = cutaway.open(torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8))
-    assert "z @ W_O" in str(net.refusal("head_out.1"))  # activations are rounded together: heads do not add up
+    assert "z @ W_O" in str(
+        net.refusal("head_out.1")
+    )  # activations are rounded together: heads do not add up
     assert net.has("mlp_write.1")
     run = net.run(IDS, keep=["attn_out.1", "resid_pre.1", "resid_mid.1", "attn_write.1"])
     assert torch.allclose(run["resid_pre.1"] + run["attn_write.1"], run["resid_mid.1"], atol=1e-5)

@@ -7,6 +7,7 @@ from cutaway.behaviours.checks import (
     measure,
     performance,
     require_performed,
+    require_several,
 )
 from cutaway.behaviours.data import Behaviour
 from cutaway.behaviours.formats import from_dataset, from_frame, read, write
@@ -17,5 +18,5 @@ from cutaway.behaviours.metrics import METRICS, Answers, Metric, custom, metric,
 __all__ = [
     "GENERATORS", "METRICS", "Answers", "Behaviour", "Fact", "FactTable", "Metric", "Performance",
     "answer_log_prob", "answer_logits", "behaviour", "custom", "from_dataset", "from_frame", "generator",
-    "measure", "metric", "performance", "read", "require_performed", "shares", "write",
+    "measure", "metric", "performance", "read", "require_performed", "require_several", "shares", "write",
 ]  # fmt: skip

@@ -159,6 +159,21 @@ def performance(
     return Performance(accuracy, on_clean, on_corrupted, contrast, does_it, sentence)
 
 
+def fewest(behaviour: Behaviour) -> int:
+    """The fewest examples of which, all right, the accuracy is above chance beyond its interval."""
+    chance = CHANCE if all(behaviour.wrong) else 0.0
+    return next(n for n in range(2, 1000) if proportion(n, n).above(chance) is True)
+
+
+def require_several(net: Network, behaviour: Behaviour) -> None:
+    """NotPerformed when there is a single example, saying that this cannot be told from one."""
+    if behaviour.n == 1:
+        raise NotPerformed(
+            f"One example of {behaviour.name!r} is too few to tell whether {net.name} does it.",
+            f"Give more (it can be told from {fewest(behaviour)} on, if all are right), or pass force=True to go on.",
+        )
+
+
 def require_performed(
     net: Network, behaviour: Behaviour, force: bool = False, at_least: float = AT_LEAST
 ) -> Performance:
@@ -167,6 +182,7 @@ def require_performed(
     """
     found = performance(net, behaviour, at_least)
     if not found.does_it and not force:
+        require_several(net, behaviour)
         raise NotPerformed(
             found.sentence, "Choose another behaviour or network, or pass force=True to go on all the same."
         )

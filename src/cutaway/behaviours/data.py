@@ -347,6 +347,8 @@ def assign_split(
         raise BadInput(
             f"The share {share} to hold out is not between 0 and 1.", "Use 0.5 for half of the examples."
         )
+    if by not in (None, "template", "example"):
+        raise BadInput(f"A behaviour cannot be split by {by!r}.", "Split it by 'template' or by 'example'.")
     templates = sorted(set(behaviour.template))
     by = by or ("template" if len(templates) >= _MIN_TEMPLATES else "example")
     families = _families(behaviour)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from cutaway.behaviours.formats import from_dataset, from_frame, read
 from cutaway.behaviours.generators import GENERATORS, FactTable, facts
 from cutaway.behaviours.metrics import Answers, Metric
 from cutaway.behaviours.metrics import metric as find_metric
-from cutaway.errors import BadInput, NotFound, nearest
+from cutaway.errors import BadFormat, BadInput, NotFound, nearest
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -50,8 +51,9 @@ def behaviour(
     Raises NotFound for an unknown name, BadBehaviour when pairs cannot be made for this tokenizer, BadFormat
     for a file that cannot be read, NotPerformed unless forced.
     """
-    if n < 1:
-        raise BadInput(f"{n} examples are asked for.", "Ask for at least one.")
+    if isinstance(n, bool) or not isinstance(n, Integral) or n < 1:
+        raise BadInput(f"{n!r} examples are asked for.", "Ask for a whole number, at least 1.")
+    n = int(n)
     made = _make(source, net, n, seed, options)
     if metric is not None:
         made = made.with_metric(find_metric(metric))
@@ -77,7 +79,20 @@ def _make(source: Any, net: Network, n: int, seed: int, options: dict[str, Any])
         pairs_only = {key: options.pop(key) for key in ("aligned",) if key in options}
         found = read(source, net, n, seed, **pairs_only)
         return facts(net, n, seed, found, **options) if isinstance(found, FactTable) else found
+    if Path(source).is_file() and not _is_name(str(source)):
+        raise BadFormat(
+            f"The file {source} is of a type that is not read.", f"Give a file that ends in {', '.join(_FILES)}."
+        )
     return generator(str(source))(net, n=n, seed=seed, **options)
+
+
+def _key(name: str) -> str:
+    key = name.strip().lower().replace("_", "-").replace(" ", "-")
+    return _OTHER_NAMES.get(key, key)
+
+
+def _is_name(name: str) -> bool:
+    return _key(name) in GENERATORS
 
 
 def generator(name: str) -> Callable[..., Behaviour]:
@@ -86,8 +101,7 @@ def generator(name: str) -> Callable[..., Behaviour]:
     >>> generator("greater_than").__name__
     'greater_than'
     """
-    key = name.strip().lower().replace("_", "-").replace(" ", "-")
-    key = _OTHER_NAMES.get(key, key)
+    key = _key(name)
     if key not in GENERATORS:
         near = nearest(key, GENERATORS) or list(GENERATORS)
         raise NotFound(

@@ -108,7 +108,23 @@ class Metric:
                 f"first at example {row}, token {token}.",
                 "Look at that run's activations; such examples are not averaged away.",
             )
-        return self.function(values, answers.to(values.device))
+        return self._checked(self.function(values, answers.to(values.device)), len(values))
+
+    def _checked(self, result: object, n: int) -> Tensor:
+        """The result when it is one number for each example; BadInput or NotFinite, blaming the metric, when not."""
+        if not isinstance(result, Tensor) or result.shape != (n,) or result.is_complex():
+            got = f"shape {list(result.shape)}" if isinstance(result, Tensor) else f"a {type(result).__name__}"
+            raise BadInput(
+                f"The metric {self.name!r} gave {got}, not one number for each of {n} examples.",
+                f"Return a tensor of shape [{n}], one number per row of the logits.",
+            )
+        if bool(torch.isnan(result).any()):
+            row = int(torch.isnan(result).nonzero()[0])
+            raise NotFinite(
+                f"The metric {self.name!r} itself gives NaN, first at example {row}; the logits hold none.",
+                "Look at the metric's function (a division by zero, inf minus inf), or use another metric.",
+            )
+        return result
 
     def _check(self, answers: Answers) -> None:
         lacks_wrong = answers.wrong.shape[1] == 0 or not bool(answers.wrong_mask.any(1).all())

@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
-from cutaway.cli.options import STOPPED, Common, command
+from cutaway.cli.options import STOPPED, Common, Group, command
 from cutaway.cli.screen import Screen
 
 app = typer.Typer(
     name="cutaway",
+    cls=Group,
     help="Open a trained network, find the mechanism behind a behaviour, and test it by intervening.",
     no_args_is_help=True,
     add_completion=False,
@@ -83,9 +84,11 @@ def run(
 
     net = work.network(common, model)
     done = net.run(text, keep=keep or [])
-    screen.result(work.run_data(net, done, top), *work.run_tables(net, done, top))
-    if save is not None:
-        screen.saved(work.save_run(done, save))
+    saved = None if save is None else work.save_run(screen, done, save)
+    data = work.run_data(net, done, top)
+    screen.result(data | ({"saved": str(saved)} if saved else {}), *work.run_tables(net, done, top))
+    if saved is not None:
+        screen.saved(saved)
 
 
 @command(app)
@@ -110,7 +113,7 @@ def patch(
     from cutaway.effects import patch as sweep
 
     net = work.network(common, model)
-    pairs = work.pairs(net, common, behaviour, n, force)
+    pairs = work.pairs(screen, net, common, behaviour, n, force, aligned="position" in by)
     with screen.progress() as report, work.quiet_warnings():
         effects = sweep(
             net, pairs, at=at, by=tuple(part.strip() for part in by.split(",")), direction=direction, seed=common.seed,  # type: ignore[arg-type]
@@ -145,7 +148,7 @@ def explain(
     from cutaway.explanations import explain as explain_it
 
     net = work.network(common, model)
-    pairs = work.pairs(net, common, behaviour, n, force)
+    pairs = work.pairs(screen, net, common, behaviour, n, force)
     with screen.progress() as report:
         found = explain_it(
             net, pairs, seed=common.seed, force=force, controls=not no_controls, report=report,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, get_type_hints
 
 import typer
+from typer.core import TyperGroup
 
 from cutaway.cli.screen import Screen
 from cutaway.errors import CutawayError
@@ -28,6 +30,36 @@ Trust = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON to stdout, and nothing else there.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+_LONGEST = 500
+#: Click's UsageError, which typer does not name (and of which it may ship a copy of its own).
+_USAGE: type[Exception] = typer.BadParameter.__mro__[1]
+
+
+def _short(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
+
+
+class Group(TyperGroup):
+    """The commands, with usage errors as JSON on stdout where --json is among the words."""
+
+    def main(self, args: Sequence[str] | None = None, *more: Any, **settings: Any) -> Any:
+        """As click's, but a usage error is also given as JSON when JSON was asked for."""
+        words = list(sys.argv[1:] if args is None else args)
+        if "--json" not in words or not settings.get("standalone_mode", True):
+            return super().main(words, *more, **settings)
+        try:
+            ended = super().main(words, *more, **(settings | {"standalone_mode": False}))
+        except _USAGE as error:
+            said = error.format_message() if isinstance(error, typer.BadParameter) else getattr(error, "message", "")
+            Screen(True).problem("UsageError", said or "A command is missing.", "See --help for what can be given.")
+            sys.exit(WRONG)
+        except typer.Abort:
+            Screen(True).problem("Stopped", "Nothing was finished, so nothing was saved.", "Run it again.")
+            sys.exit(STOPPED)
+        sys.exit(ended if isinstance(ended, int) else 0)
 
 
 @dataclass(frozen=True)
@@ -67,8 +99,18 @@ def command(
                 screen.error(error)
                 raise typer.Exit(WRONG) from None
             except KeyboardInterrupt:
-                screen.say("[yellow]Stopped.[/] Nothing was finished, so nothing was saved.")
+                screen.problem("Stopped", "Nothing was finished, so nothing was saved.", "Run it again.")
                 raise typer.Exit(STOPPED) from None
+            except (typer.Exit, typer.Abort, _USAGE):
+                raise
+            except Exception as error:
+                if common.debug:
+                    raise
+                said = str(error).strip() or "no message"
+                screen.problem(
+                    type(error).__name__, _short(said), "Run again with --debug to see where."
+                )
+                raise typer.Exit(WRONG) from None
 
         parameters = [p.replace(annotation=hints[p.name], kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
         parameters += [

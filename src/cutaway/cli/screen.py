@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.text import Text
 
 from cutaway.errors import CutawayError
 
@@ -31,9 +32,7 @@ class Screen:
     def result(self, data: dict[str, Any], *human: Any) -> None:
         """The command's result: `data` as JSON, or the human form."""
         if self.as_json:
-            self.out.file.write(
-                json.dumps(finite(data), indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n"
-            )
+            self._write_json(data)
             return
         for item in human:
             self.out.print(item)
@@ -49,12 +48,21 @@ class Screen:
 
     def error(self, error: CutawayError) -> None:
         """Two lines: what is wrong, what to do."""
+        self.problem(type(error).__name__, error.problem, for_terminal(error.remedy))
+
+    def problem(self, kind: str, problem: str, remedy: str) -> None:
+        """What is wrong and what to do, one line each, taken literally; with --json also as JSON."""
         if self.as_json:
-            data = {"error": {"kind": type(error).__name__, "problem": error.problem, "remedy": error.remedy}}
-            self.out.file.write(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
-        self.remarks.print(f"[bold red]{type(error).__name__}[/] {escape(error.problem)}", soft_wrap=True)
-        if error.remedy:
-            self.remarks.print(f"[bold]What to do[/] {escape(error.remedy)}", soft_wrap=True)
+            self._write_json({"error": {"kind": kind, "problem": problem, "remedy": remedy}})
+        for style, head, text in (("bold red", kind, problem), ("bold", "What to do", remedy)):
+            if text:
+                line = Text.assemble((head, style), " ", " ".join(text.split()))
+                self.remarks.print(line, soft_wrap=True)
+
+    def _write_json(self, data: dict[str, Any]) -> None:
+        self.out.file.write(
+            json.dumps(finite(data), indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n"
+        )
 
     @contextmanager
     def progress(self) -> Iterator[Callable[[str, int, int], None]]:
@@ -87,6 +95,15 @@ class Screen:
         finally:
             if shown:
                 bar.stop()
+
+
+def for_terminal(remedy: str) -> str:
+    """A remedy in the words of the command line.
+
+    >>> for_terminal("Pass force=True to go on.")
+    'Pass --force to go on.'
+    """
+    return remedy.replace("(force=True, --force)", "(--force)").replace("force=True", "--force")
 
 
 def finite(data: Any) -> Any:

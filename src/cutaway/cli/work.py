@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
-from cutaway.errors import SaveFailed
+from cutaway.errors import BadInput, SaveFailed
 from cutaway.figures import show_token
 
 if TYPE_CHECKING:
@@ -26,12 +26,17 @@ if TYPE_CHECKING:
     from cutaway.network import Network, Run
 
 
+_FILES = (".json", ".jsonl", ".csv")
+
+
 def network(common: Common, model: str) -> Network:
     """Open a network as the common options say."""
     from transformers.utils import logging
 
     from cutaway.network.opening import open_network
 
+    if common.device is not None:
+        _check_device(common.device)
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     return open_network(
@@ -39,11 +44,34 @@ def network(common: Common, model: str) -> Network:
     )
 
 
-def pairs(net: Network, common: Common, behaviour: str, n: int, force: bool) -> Behaviour:
-    """The behaviour's pairs; NotPerformed unless forced."""
+def _check_device(device: str) -> None:
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except Exception as error:
+        raise BadInput(
+            f"There is no device {device!r} here: {str(error).strip().splitlines()[0]}",
+            "Use cpu, or cuda, cuda:1 or mps where the machine has one.",
+        ) from error
+
+
+def pairs(
+    screen: Screen, net: Network, common: Common, behaviour: str, n: int, force: bool, aligned: bool = True
+) -> Behaviour:
+    """The behaviour's pairs; NotPerformed unless forced.
+
+    aligned: of a file, only the pairs of equal length, with a remark on stderr how many were left out.
+    """
     from cutaway.behaviours import behaviour as make
 
-    return make(behaviour, net, n=n, seed=common.seed, force=force)
+    options: dict[str, Any] = {"aligned": True} if aligned and behaviour.endswith(_FILES) else {}
+    made = make(behaviour, net, n=n, seed=common.seed, force=force, **options)
+    made = made.only_aligned() if options else made
+    for note in made.notes:
+        if options and "differ in length" in note:
+            screen.say(escape(note))
+    return made
 
 
 @contextmanager
@@ -62,7 +90,7 @@ def slug(name: str) -> str:
     """
     last = (
         Path(name).stem
-        if name.endswith((".json", ".jsonl", ".csv"))
+        if name.endswith(_FILES)
         else name.rstrip("/").split("/")[-1].split(":")[-1]
     )
     return re.sub(r"[^A-Za-z0-9._-]+", "-", last) or "network"
@@ -132,16 +160,17 @@ def run_tables(net: Network, run: Run, top: int) -> list[Table]:
     return tables
 
 
-def save_run(run: Run, path: Path) -> Path:
-    """Write kept sites and logits as safetensors, atomically."""
+def save_run(screen: Screen, run: Run, path: Path) -> Path:
+    """Write kept sites and logits as safetensors, atomically; sites that share memory are written as copies."""
     from safetensors.torch import save
 
     from cutaway.results import atomic_write
 
-    tensors = {str(site): value.detach().cpu().contiguous() for site, value in run.kept.items()}
+    tensors = {str(site): value.detach().cpu().contiguous().clone() for site, value in run.kept.items()}
     if run.logits is not None:
-        tensors["logits"] = run.logits.detach().cpu().contiguous()
-    return atomic_write(path, save(tensors))
+        tensors["logits"] = run.logits.detach().cpu().contiguous().clone()
+    content = save(tensors)
+    return _or_elsewhere(screen, lambda place: atomic_write(place, content), path)
 
 
 def claim_tables(found: Explanation) -> list[Table]:
@@ -227,7 +256,7 @@ def _or_elsewhere(screen: Screen, save: Any, target: Path) -> Any:
     except SaveFailed as error:
         place = Path(tempfile.mkdtemp(prefix="cutaway-")) / target.name
         saved = save(place)
-        screen.say(f"[yellow]{error.problem}[/] Saved in a temporary folder instead.")
+        screen.say(f"[yellow]{escape(error.problem)}[/] Saved in a temporary folder instead.")
         return saved
 
 

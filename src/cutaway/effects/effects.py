@@ -106,7 +106,23 @@ class Effects:
         return [self._name(index.tolist()) for index in np.argwhere(self.data["not_finite"].values)]
 
     def sel(self, **coordinates: Any) -> Effects:
-        """The same effects at some layers, positions, heads or examples (xarray's `sel`)."""
+        """The same effects at some layers, positions, heads or examples (xarray's `sel`).
+
+        Raises `BadInput` for a dimension or a value that these effects do not have.
+        """
+        for name, wanted in coordinates.items():
+            if name not in self.data.dims:
+                raise BadInput(
+                    f"These effects have no dimension {name!r}.",
+                    f"They have {', '.join(map(str, self.data.dims))}.",
+                )
+            there = self.data[name].values
+            asked = [] if isinstance(wanted, slice) else np.ravel(np.asarray(wanted)).tolist()
+            if missing := [value for value in asked if value not in there.tolist()]:
+                raise BadInput(
+                    f"These effects have no {name} {missing[0]!r}.",
+                    f"There is {name} {', '.join(map(str, there))}.",
+                )
         return Effects(self.data.sel(**coordinates), self.provenance)
 
     def among(self, examples: Sequence[int]) -> Effects:

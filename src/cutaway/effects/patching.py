@@ -63,7 +63,7 @@ class Axes:
 
 def patch(
     net: Network,
-    behaviour: Behaviour,
+    behaviour: Behaviour | str,
     at: str = "resid_pre",
     by: Sequence[str] = ("layer", "position"),
     direction: Direction = "restore",
@@ -75,7 +75,7 @@ def patch(
 
     Args:
         net: the network.
-        behaviour: pairs of prompts, answers and metric.
+        behaviour: pairs of prompts, answers and metric, or the name of a built-in behaviour.
         at: which site, e.g. `resid_pre`, `z`, `mlp_write`.
         by: the dimensions of the sweep: layer; layer and position; layer and head; layer, head and position. What is
             not named is patched whole (all positions, all heads).
@@ -99,6 +99,10 @@ def patch(
     started = time.perf_counter()
     if direction not in ("restore", "corrupt"):
         raise BadInput(f"There is no direction {direction!r}.", "Use 'restore' or 'corrupt'.")
+    if isinstance(behaviour, str):
+        from cutaway.behaviours import behaviour as make
+
+        behaviour = make(behaviour, net, seed=seed)
     site, chosen, dims = _checked(net, behaviour, at, by, layers)
     ends = measure(net, behaviour, [Site(site, layer) for layer in chosen])
     base, source = (ends.corrupted, ends.clean) if direction == "restore" else (ends.clean, ends.corrupted)
@@ -132,6 +136,10 @@ def _checked(
         choices = "; ".join(", ".join(names) for names in _BY)
         raise BadInput(
             f"A sweep cannot run over {', '.join(dims) or 'nothing'}.", f"Choose one of: {choices}."
+        )
+    if any(sign in at for sign in "*?["):
+        raise BadInput(
+            f"A sweep is over one kind of site, and {at!r} is a pattern.", "Use resid_pre, z, mlp_write, ..."
         )
     sites = net.resolve(at)
     site, kind = sites[0].name, None if sites[0].module else SITES[sites[0].name]

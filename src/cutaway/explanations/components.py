@@ -58,6 +58,33 @@ def components(net: Network) -> tuple[Component, ...]:
     return in_order(found)
 
 
+def uncovered(net: Network) -> tuple[str, ...]:
+    """What writes to a stream of this network and yet is no component, in words; empty where all is covered.
+
+    That is: other stacks (an encoder), sublayers of a kind that has no component (cross-attention), sublayers whose site
+    was refused, and layers in which nothing was told apart.
+    """
+    here = {(part.layer, "attention" if part.kind == "head" else part.kind) for part in components(net)}
+    left: dict[str, list[int]] = {}
+    others = []
+    for stack in net.anatomy.stacks:
+        if stack.name:
+            others.append(f"the {stack.name} ({len(stack.layers)} layers)")
+            continue
+        for layer in stack.layers:
+            for kind in dict.fromkeys(sublayer.kind for sublayer in layer.sublayers):
+                if (layer.index, kind) not in here:
+                    name = _KINDS.get(kind, kind).replace("_", "-")
+                    left.setdefault(name, []).append(layer.index)
+            if not layer.sublayers and not any(index == layer.index for index, _ in here):
+                left.setdefault("everything", []).append(layer.index)
+    named = [
+        f"{name} in layer{'s' if len(layers) > 1 else ''} {', '.join(map(str, layers))}"
+        for name, layers in left.items()
+    ]
+    return (*named, *others)
+
+
 def in_order(members: Iterable[Component]) -> tuple[Component, ...]:
     """The members as the forward pass meets them."""
     return tuple(sorted(members, key=lambda c: c.order))

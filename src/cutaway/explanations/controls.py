@@ -9,7 +9,7 @@ import numpy as np
 
 from cutaway.behaviours import performance
 from cutaway.claims import Control, Evidence, judge
-from cutaway.errors import CutawayError
+from cutaway.errors import BadBehaviour, CutawayError, NotPerformed
 from cutaway.explanations.bench import Bench, Report
 from cutaway.explanations.components import components
 from cutaway.explanations.identify import Mechanism, identify
@@ -52,11 +52,15 @@ def random_weights(
 ) -> Control:
     """The same architecture with fresh weights must not yield a supported mechanism, even when forced to look for one."""
     name, expected = "Random weights", "not supported"
-    untrained = net.randomized(seed)
+    what = "The same architecture with fresh weights"
+    try:
+        untrained = net.randomized(seed)
+    except CutawayError as error:
+        return Control(name, None, expected, None, f"{what}: could not be made. {error.problem}")
     return _must_fail(
         name,
         expected,
-        "The same architecture with fresh weights",
+        what,
         untrained,
         behaviour,
         thresholds,
@@ -115,7 +119,12 @@ def _must_fail(
     seed: int,
     report: Report,
 ) -> Control:
-    """Performance, then the forced pipeline; passed when the verdict is not 'supported'."""
+    """Performance, then the forced pipeline; passed when the whole procedure does not support a mechanism.
+
+    The whole procedure includes the test of performance: a network that does not do the task still has parts that carry
+    whatever gap it has. The sentence says what the interventions alone would have said, and when performance alone
+    decided. An error decides only where it says that there is nothing to explain; any other leaves the control open.
+    """
 
     def labelled(label: str, done: int, total: int) -> None:
         report(f"control ({name.lower()}): {label}", done, total)
@@ -129,8 +138,10 @@ def _must_fail(
         else:
             first = f"{what}: refused, the behaviour is not performed ({percent(done.accuracy.value)} right)."
         found = examine(net, behaviour, thresholds, seed, labelled)
-    except CutawayError as error:
+    except (NotPerformed, BadBehaviour) as error:
         return Control(name, estimate, expected, True, f"{what}: the pipeline refused. {error.problem}")
+    except CutawayError as error:
+        return Control(name, estimate, expected, None, f"{what}: could not be run. {error.problem}")
     verdict, alone = judge(found.evidence), judge(found.evidence[1:])
     second = (
         f"Forced to go on, it picked {len(found.mechanism.members)} of {found.mechanism.total} "
@@ -138,6 +149,8 @@ def _must_fail(
         f"{percent(found.trial.kept.value)} and removed leave {percent(found.trial.left.value)} of a gap of "
         f"{_gap(net, behaviour):.2g}: {verdict} (by the interventions alone: {alone})."
     )
+    if alone == "supported" and verdict != "supported":
+        second += " The test of performance alone decided."
     return Control(name, estimate, expected, verdict != "supported", f"{first} {second}")
 
 

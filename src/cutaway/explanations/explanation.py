@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,8 +97,8 @@ class Explanation:
         """Write the report and, beside it, a folder with everything in numbers. Returns the report's path.
 
         `ioi.html` is written with the folder `ioi` beside it; a path without `.html` is taken as a folder that gets
-        `report.html` and `results`. Both parts are atomic. Raises `SaveFailed` when the disk refuses; the explanation
-        stays usable and can be saved elsewhere.
+        `report.html` and `results`. Both parts are atomic, and new results without their report are
+        removed. Raises `SaveFailed` when the disk refuses; the explanation stays usable and can be saved elsewhere.
         """
         target = Path(path)
         if target.suffix == ".html":
@@ -109,8 +111,18 @@ class Explanation:
             for array, value in storage.tensors(effects.data).items()
         }
         tables = {} if self.mechanism is None else {"components": self.components()}
-        save_folder(results, self.to_dict(), tensors, tables)
-        return write(self.page(), report)
+        page, fresh = self.page(), not results.exists()
+        made = [parent for parent in results.parents if not parent.exists()]
+        try:
+            save_folder(results, self.to_dict(), tensors, tables)
+            return write(page, report)
+        except BaseException:
+            if fresh:
+                shutil.rmtree(results, ignore_errors=True)
+            for parent in made:
+                with suppress(OSError):
+                    parent.rmdir()
+            raise
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the arrays, as plain data."""

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cutaway.behaviours import behaviour as make_behaviour
-from cutaway.behaviours import performance
+from cutaway.behaviours import performance, require_several
 from cutaway.claims import Claim, Control, judge
 from cutaway.effects import Effects
 from cutaway.errors import CutawayError, NotPerformed
 from cutaway.explanations import controls as control_runs
 from cutaway.explanations.bench import Bench, Report, silent
-from cutaway.explanations.components import components
+from cutaway.explanations.components import components, uncovered
 from cutaway.explanations.examples import example_pairs
 from cutaway.explanations.explanation import Explanation
 from cutaway.explanations.identify import Mechanism, identify
@@ -133,6 +133,7 @@ def explain(
 def _performed(net: Network, behaviour: Behaviour, force: bool) -> Performance:
     done = performance(net, behaviour)
     if not done.does_it and not force:
+        require_several(net, behaviour)
         raise NotPerformed(
             f"{net.name} does not perform {behaviour.name!r}: {done.sentence}",
             "Choose a behaviour that it performs, or force the explanation (force=True, --force) to see why it is not one.",
@@ -190,7 +191,12 @@ def _claim(
         notes.append("Random weights and shuffled answers were not run as controls.")
     if not performed:
         notes.append("Forced: the network does not perform this behaviour.")
-    if verdict == "supported" and (not draft.complete or not with_controls):
+    left = uncovered(net)
+    if left:
+        notes.append(
+            f"“All other components” leaves out {'; '.join(left)}: never replaced, so nothing can be supported."
+        )
+    if verdict == "supported" and (left or not draft.complete or not with_controls):
         verdict = "inconclusive"
     notes += remarks(draft.trial, limits)
     text = statement(net.name, behaviour.name, draft.mechanism, breaks_anyway(draft.trial, limits))

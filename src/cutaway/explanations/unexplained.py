@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from cutaway.effects import Effects
-from cutaway.explanations.components import components, kinds, listing
+from cutaway.explanations.components import components, kinds, listing, uncovered
 from cutaway.explanations.identify import Mechanism
 from cutaway.explanations.localise import DIRECTIONS, single_effect
 from cutaway.explanations.thresholds import Thresholds
@@ -37,6 +37,14 @@ def unexplained(
         points += _outside(net, limits, maps, mechanism)
         points += _redundant(limits, maps, mechanism)
         points += _not_tested(behaviour, mechanism)
+    if left := uncovered(net):
+        points.append(
+            (
+                "Not among the components.",
+                f"{'; '.join(left)}: no site at which to replace {'them' if len(left) > 1 else 'it'} as a component, so "
+                "what happens there was neither kept nor removed.",
+            )
+        )
     missing = [e for e in maps.values() if e.not_finite]
     points += [
         ("Not finite.", f"{e.site}: {len(e.not_finite)} cells gave NaN or infinity and were not averaged.")

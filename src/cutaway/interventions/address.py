@@ -123,10 +123,9 @@ class Address:
         return self.src if axis == "src" else self.pos if axis in ("pos", "dest") else None
 
     def _positions(self, value: Tensor, here: Here, axis: int, index: Any) -> Tensor | None:
-        is_source = here.axes[axis] == "src" if here.axes else False
-        found = (
-            here.index(index, value.shape[axis], value.device) if not is_source or index is not None else None
-        )
+        name = here.axes[axis] if here.axes else "pos"
+        rows = None if self.row is None else as_list(self.row, value.shape[0], "row", str(here.site))
+        found = here.index(index, value.shape[axis], value.device, "src" if name == "src" else "pos", rows)
         if found is None:
             return None
         flags = torch.zeros(here.batch, value.shape[axis], dtype=torch.bool, device=value.device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,8 @@ def to_plain(change: Intervention, tensors: dict[str, Tensor], prefix: str = "")
 
 
 def _plain(value: Any, tensors: dict[str, Tensor], name: str) -> Any:
+    if isinstance(value, Mapping):
+        value = Source.of(value)
     if isinstance(value, Run | Source):
         source = Source.of(value)
         if source.tensor is not None:
@@ -52,7 +54,8 @@ def _plain(value: Any, tensors: dict[str, Tensor], name: str) -> Any:
                 "ids": _plain(source.tokens.ids, tensors, f"{name}.ids"),
                 "mask": _plain(source.tokens.mask, tensors, f"{name}.mask"),
             }
-        return {"values": held, "sites": sites, "tokens": tokens}
+        columns = None if source.columns is None else _plain(source.columns, tensors, f"{name}.columns")
+        return {"values": held, "sites": sites, "tokens": tokens, "columns": columns}
     if torch.is_tensor(value):
         tensors[name] = value.detach().cpu().contiguous()
         return {"tensor": name}
@@ -109,7 +112,7 @@ def _value(value: Any, tensors: dict[str, Tensor]) -> Any:
             if tokens is None
             else Tokens(_value(tokens["ids"], tensors), _value(tokens["mask"], tensors))
         )
-        return Source(values=values, tokens=rows)
+        return Source(values=values, tokens=rows, columns=_value(value.get("columns"), tensors))
     raise BadFormat(f"{value} is not understood.", "Save the interventions again.")
 
 

@@ -17,7 +17,7 @@ from cutaway.errors import BadAddress, BadInput
 from cutaway.interventions.address import Address, Index
 from cutaway.interventions.sources import Source
 from cutaway.network.edits import EditFunction, Here
-from cutaway.network.inputs import Pos
+from cutaway.network.inputs import Pos, Tokens
 from cutaway.network.sites import Site, SiteLike
 
 if TYPE_CHECKING:
@@ -58,12 +58,7 @@ class Intervention:
 
     def _edit(self, address: Address) -> EditFunction:
         def edit(value: Tensor, here: Here) -> Tensor:
-            mask = address.mask(value, here)
-            new, covered = self.new_value(value, here)
-            if covered is not None:
-                mask = covered if mask is None else mask & covered
-            new = new.to(device=value.device, dtype=value.dtype)
-            return new.expand_as(value) if mask is None else torch.where(mask, new, value)
+            return _blend(address, value, here, *self.new_value(value, here))
 
         return edit
 
@@ -81,6 +76,36 @@ class Intervention:
                 item = getattr(item, "__name__", "fn")
             parts.append(f"{f.name}={item}" if f.name != "at" else str(item))
         return f"{type(self).__name__}({', '.join(parts)})"
+
+
+def _blend(address: Address, value: Tensor, here: Here, new: Tensor, covered: Tensor | None) -> Tensor:
+    """The new value at the addressed entries that it covers, the old one elsewhere.
+
+    Raises `BadAddress` where real tokens of a prompt are addressed that a source does not have.
+    """
+    mask = address.mask(value, here)
+    if covered is not None:
+        _check_covered(mask, covered, value, here)
+        mask = covered if mask is None else mask & covered
+    new = new.to(device=value.device, dtype=value.dtype)
+    return new.expand_as(value) if mask is None else torch.where(mask, new, value)
+
+
+def _check_covered(mask: Tensor | None, covered: Tensor, value: Tensor, here: Here) -> None:
+    axis = next((i for i, a in enumerate(here.axes) if a in ("pos", "dest")), None)
+    if here.end is not None or here.tokens is None or axis is None or value.shape[axis] != here.tokens.width:
+        return
+    shape = [1] * value.ndim
+    shape[0], shape[axis] = here.tokens.mask.shape
+    missing = here.tokens.mask.to(value.device).reshape(shape) & ~covered
+    missing = missing if mask is None else missing & mask
+    if bool(missing.any()):
+        at = missing.nonzero()[0]
+        row, column = int(at[0]), int(at[axis])
+        raise BadAddress(
+            f"The source of {here.site} has no value for position {column - int(here.tokens.first[row])} of row {row}.",
+            "Address only positions that the source kept (pos=...).",
+        )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -111,8 +136,9 @@ class Freeze(Patch):
 class Ablate(Intervention):
     """Take a value's information away.
 
-    how: "zero"; "mean", the mean over rows and real positions of the source (of the present batch without one), or with
-    `by_position` over rows only; "resample", the value of another row, drawn with `seed`, of the source (or batch).
+    how: "zero"; "mean", the mean over rows and real positions of the source (without one, of the present batch; in
+    generation, of the prompts), or with `by_position` over rows, position by position; "resample", the value of another
+    row, drawn with `seed`, of the source (or batch).
     """
 
     at: SiteLike
@@ -133,42 +159,70 @@ class Ablate(Intervention):
         if self.how == "zero":
             return torch.zeros_like(value), None
         if self.how == "mean":
-            return self._mean(value, here).expand_as(value), None
+            return self._mean(value, here).aligned(value, here)
         return self._resample(value, here)
 
-    def _mean(self, value: Tensor, here: Here) -> Tensor:
-        source = None if self.source is None else Source.of(self.source)
-        raw = value if source is None else source.raw(here.site).to(value)
-        tokens = here.tokens if source is None else source.tokens
+    def _edit(self, address: Address) -> EditFunction:
+        if self.how != "mean" or self.source is not None:
+            return super()._edit(address)
+        means: dict[Site, Source] = {}  # the prompts' mean serves all steps of a generation
+
+        def edit(value: Tensor, here: Here) -> Tensor:
+            if here.site not in means or here.end is None:
+                means[here.site] = self._mean(value.detach(), here)
+            return _blend(address, value, here, *means[here.site].aligned(value, here))
+
+        return edit
+
+    def _mean(self, value: Tensor, here: Here) -> Source:
+        """The mean as a source: one entry for all positions, or one for each row-relative position."""
+        source = Source(tensor=value, tokens=here.tokens) if self.source is None else Source.of(self.source)
+        raw, tokens = source.raw(here.site).to(value), source.tokens
         axis = next((i for i, a in enumerate(here.axes) if a in ("pos", "dest")), None)
         if raw.ndim < value.ndim:
-            return raw
-        if self.by_position or axis is None:
-            return raw.mean(0, keepdim=True)
-        if tokens is None or tokens.mask.shape != (raw.shape[0], raw.shape[axis]):
-            return raw.mean((0, axis), keepdim=True)
-        shape = [1] * raw.ndim
-        shape[0], shape[axis] = tokens.mask.shape
-        weight = tokens.mask.to(raw.device, raw.dtype).reshape(shape)
-        return (raw * weight).sum((0, axis), keepdim=True) / weight.sum()
+            return Source(tensor=raw)
+        if axis is None:
+            return Source(tensor=raw.mean(0, keepdim=True))
+        columns = source.columns if source.columns is not None else torch.arange(raw.shape[axis])[None]
+        if tokens is None:
+            return Source(tensor=raw.mean(0 if self.by_position else (0, axis), keepdim=True))
+        relative = (columns - tokens.first[:, None]).expand(raw.shape[0], -1)
+        real = (relative >= 0) & (relative < tokens.lengths[:, None])
+        slot = torch.where(real, relative if self.by_position else torch.zeros_like(relative), -1)
+        size = int(tokens.lengths.max()) if self.by_position else 1
+        weight = torch.nn.functional.one_hot(slot.clamp(min=0), size) * real[..., None]
+        weight = weight.to(raw)
+        total = torch.einsum("bp...,bps->s...", raw.movedim(axis, 1), weight)
+        count = weight.sum((0, 1)).clamp(min=1)
+        mean = (total / count.reshape(-1, *[1] * (total.ndim - 1))).movedim(0, axis - 1)[None]
+        if not self.by_position:
+            return Source(tensor=mean)
+        ones = torch.ones(1, size, dtype=torch.bool)
+        return Source(tensor=mean, tokens=Tokens(torch.zeros(1, size, dtype=torch.long), ones))
 
     def _resample(self, value: Tensor, here: Here) -> tuple[Tensor, Tensor | None]:
-        source = (
-            Source(tensor=value.detach(), tokens=here.tokens)
-            if self.source is None
-            else Source.of(self.source)
-        )
-        raw = source.raw(here.site)
-        rows = raw.shape[0]
-        if self.source is None and rows < 2:
-            raise BadInput(
-                "Resampling within a batch of one row changes nothing.", "Give source=run of other prompts."
-            )
-        chosen = torch.randint(rows, (value.shape[0],), generator=torch.Generator().manual_seed(self.seed))
         if self.source is None:
-            chosen = (torch.arange(rows) + 1 + chosen % (rows - 1)) % rows
+            rows = value.shape[0]
+            if rows < 2:
+                raise BadInput(
+                    "Resampling within a batch of one row changes nothing.",
+                    "Give source=run of other prompts.",
+                )
+            chosen = self._draw(rows - 1, rows)
+            chosen = (torch.arange(rows) + 1 + chosen) % rows
+            if here.end is not None:
+                return value.detach()[chosen.to(value.device)], None
+            source = Source(tensor=value.detach(), tokens=here.tokens)
+        else:
+            source = Source.of(self.source)
+            chosen = self._draw(source.raw(here.site).shape[0], value.shape[0])
+        raw = source.raw(here.site)
         tokens = None if source.tokens is None else source.tokens[chosen]
-        return Source(tensor=raw[chosen.to(raw.device)], tokens=tokens).aligned(value, here)
+        columns = None if source.columns is None else source.columns[chosen]
+        return Source(tensor=raw[chosen.to(raw.device)], tokens=tokens, columns=columns).aligned(value, here)
+
+    def _draw(self, high: int, size: int) -> Tensor:
+        return torch.randint(high, (size,), generator=torch.Generator().manual_seed(self.seed))
 
 
 @dataclass(frozen=True, eq=False, repr=False)

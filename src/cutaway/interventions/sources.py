@@ -17,11 +17,15 @@ from cutaway.network.sites import Site
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """Values by site, with the tokens they were computed on; or one tensor for every site."""
+    """Values by site, with the tokens they were computed on; or one tensor for every site.
+
+    columns: LongTensor [b k], the columns that were kept where not all were.
+    """
 
     values: Mapping[Site, Tensor] = field(default_factory=dict)
     tensor: Tensor | None = None
     tokens: Tokens | None = None
+    columns: Tensor | None = None
 
     @staticmethod
     def of(value: object) -> Source:
@@ -32,8 +36,8 @@ class Source:
         if isinstance(value, Source):
             return value
         if isinstance(value, Run):
-            return Source(values=value.kept, tokens=value.tokens)
-        if torch.is_tensor(value):
+            return Source(values=value.kept, tokens=value.tokens, columns=value.columns)
+        if isinstance(value, Tensor):
             return Source(tensor=value)
         if isinstance(value, int | float):
             return Source(tensor=torch.tensor(float(value)))
@@ -61,66 +65,75 @@ class Source:
     def aligned(self, value: Tensor, here: Here) -> tuple[Tensor, Tensor | None]:
         """The source laid out like `value`, and which entries it covers (None for all).
 
-        Rows are matched by their row-relative positions, whatever the padding; one source row serves all rows.
+        A run's rows are matched by their row-relative positions, whatever the padding; a tensor is laid out as the
+        prompt's columns are. One source row serves all rows.
 
         Raises `BadInput` where the shapes do not go together.
         """
         raw = self.raw(here.site).to(device=value.device, dtype=value.dtype)
-        axis = next((i for i, a in enumerate(here.axes) if a in ("pos", "dest")), None)
-        if raw.shape == value.shape and here.start == 0 and self._same_tokens(here):
-            return raw, None
         if raw.ndim == value.ndim and raw.shape[0] not in (1, value.shape[0]):
             raise BadInput(
                 f"The source of {here.site} has {raw.shape[0]} rows, the run {value.shape[0]}.",
                 "Give as many rows, or one.",
             )
-        if (
-            axis is None
-            or raw.ndim < value.ndim
-            or raw.shape[axis] == 1
-            and value.shape[axis] != 1
-            and self.tokens is None
-        ):
-            return _broadcast(raw, value, here), None
-        return self._by_position(raw, value, here, axis)
+        covered: Tensor | None = None
+        if raw.ndim == value.ndim:
+            for axis, name in enumerate(here.axes):
+                slots = self._slots(raw, value, here, axis) if name in ("pos", "dest", "src") else None
+                if slots is None:
+                    continue
+                raw, inside = _gathered(raw, slots, value.shape[0], axis)
+                if name == "src":
+                    raw = torch.where(inside, raw, _nothing(here.site, raw))
+                else:
+                    covered = inside if covered is None else covered & inside
+        return _broadcast(raw, value, here), covered
 
-    def _same_tokens(self, here: Here) -> bool:
-        if self.tokens is None or here.tokens is None:
-            return True
-        return (
-            bool((self.tokens.first == here.tokens.first).all()) if self.tokens.n == here.tokens.n else False
-        )
-
-    def _by_position(self, raw: Tensor, value: Tensor, here: Here, axis: int) -> tuple[Tensor, Tensor]:
-        rows, size = value.shape[0], value.shape[axis]
-        columns = torch.arange(here.start, here.start + size, device=value.device)[None].expand(rows, -1)
-        if here.tokens is not None:
-            columns = columns - here.tokens.first.to(value.device)[:, None]
-        length = torch.full((rows, 1), raw.shape[axis], device=value.device)
-        if self.tokens is not None:
-            length = self.tokens.lengths.to(value.device)[:, None].expand(rows, 1)
-            inside = (columns >= 0) & (columns < length)
-            columns = columns + self.tokens.first.to(value.device)[:, None]
+    def _slots(self, raw: Tensor, value: Tensor, here: Here, axis: int) -> Tensor | None:
+        """For each entry of an axis, which entry of the source it takes (-1 for none): [b size]; None for its own."""
+        name, size, held = here.axes[axis], value.shape[axis], raw.shape[axis]
+        wanted = here.columns(size, name, value.device)
+        by_token = self.tokens is not None and not here.site.stack and here.src_tokens is None
+        if by_token and self.tokens is not None:
+            columns = self.columns if name != "src" else None
+            columns = torch.arange(held).expand(self.tokens.n, -1) if columns is None else columns
+            offered = (columns - self.tokens.first[:, None]).to(value.device)
+            real = (offered >= 0) & (offered < self.tokens.lengths.to(value.device)[:, None])
+            rows = here.rows_of(name)
+            if rows is not None:
+                wanted = wanted - rows.first.to(value.device)[:, None]
         else:
-            inside = (columns >= 0) & (columns < length)
-        columns = columns.clamp(0, raw.shape[axis] - 1)
-        shape = [1] * value.ndim
-        shape[0], shape[axis] = rows, size
-        wide = raw.expand(rows, *raw.shape[1:]) if raw.shape[0] == 1 else raw
-        target = list(wide.shape)
-        target[axis] = size
-        picked = wide.gather(axis, columns.reshape(shape).expand(target))
-        return _broadcast(_fit_sources(picked, value, here), value, here), inside.reshape(shape)
+            if held == size and here.start(size, name) == 0 or held == 1:
+                return None
+            if here.end is None:
+                raise BadInput(
+                    f"The source of {here.site} has {held} positions, the run {size}.",
+                    "Give a tensor laid out as the site, or a run, whose positions are matched.",
+                )
+            offered = torch.arange(held, device=value.device)[None]
+            real = torch.ones_like(offered, dtype=torch.bool)
+        match = (wanted[:, :, None] == offered[:, None, :]) & real[:, None, :]
+        slots = match.float().argmax(-1)
+        return torch.where(match.any(-1), slots, -1)
 
 
-def _fit_sources(picked: Tensor, value: Tensor, here: Here) -> Tensor:
-    """At attention patterns the source axis must have as many columns as the run's."""
-    if here.axes and here.axes[-1] == "src" and picked.shape[-1] != value.shape[-1]:
-        raise BadInput(
-            f"The source of {here.site} has {picked.shape[-1]} source positions, the run {value.shape[-1]}.",
-            "Patch patterns between prompts of one padded length.",
-        )
-    return picked
+def _gathered(raw: Tensor, slots: Tensor, rows: int, axis: int) -> tuple[Tensor, Tensor]:
+    """The source's entries at `slots` along an axis, and which of them exist."""
+    shape = [1] * raw.ndim
+    shape[0], shape[axis] = slots.shape
+    wide = raw.expand(rows, *raw.shape[1:]) if raw.shape[0] == 1 else raw
+    slots = slots.expand(rows, -1) if slots.shape[0] == 1 else slots
+    shape[0] = rows
+    target = list(wide.shape)
+    target[axis] = slots.shape[1]
+    picked = wide.gather(axis, slots.clamp(min=0).reshape(shape).expand(target))
+    return picked, (slots >= 0).reshape(shape)
+
+
+def _nothing(site: Site, value: Tensor) -> Tensor:
+    """What stands where a source has no column: no probability, or a masked score."""
+    lowest = torch.finfo(value.dtype).min
+    return value.new_full((), lowest if site.name.endswith("scores") else 0.0)
 
 
 def _broadcast(raw: Tensor, value: Tensor, here: Here) -> Tensor:

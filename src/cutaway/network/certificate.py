@@ -222,7 +222,7 @@ def _check_padding(
     ledgers: dict[str, Ledger],
     tolerance: float,
 ) -> bool | None:
-    if bare is None or bare.ndim != 3 or (padded := pad(side)) is None:
+    if bare is None or bare.ndim != 3 or bool(bare.isnan().any()) or (padded := pad(side)) is None:
         return None
     wide_inputs, mask = padded
     wide = forward(wide_inputs)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
@@ -22,42 +22,66 @@ Phase = Literal["all", "prompt", "new"]
 class Here:
     """Where an edit finds itself: the site, the token rows, and which columns the tensor before it covers.
 
-    In one forward over whole prompts the window is all columns. In generation it is what this step computes: `start` is
-    the absolute column of the tensor's first position.
+    In one forward over whole prompts an axis of positions covers all columns. In generation it covers the last ones of
+    the `end` columns that there are so far: the queries only the new ones, the keys all. `src_tokens` are the rows of
+    the other stack, at a cross-attention.
     """
 
     site: Site
     axes: tuple[str, ...]
     tokens: Tokens | None
-    start: int = 0
+    end: int | None = None
     prompt_columns: int | None = None
     phase: Phase = "all"
     batch: int = 1
-    notes: Mapping[str, object] = field(default_factory=dict)
+    src_tokens: Tokens | None = None
 
-    def index(self, pos: Pos, size: int, device: torch.device) -> tuple[Tensor, Tensor] | None:
-        """(rows, columns) of the window that positions stand for; None for everything.
+    def start(self, size: int, axis: str = "pos") -> int:
+        """Absolute column at which an axis of this size begins."""
+        if self.end is None or (axis == "src" and self.src_tokens is not None):
+            return 0
+        return max(self.end - size, 0)
 
-        pos: row-relative positions; size: length of the window. Columns outside the window are left out.
+    def rows_of(self, axis: str) -> Tokens | None:
+        """The token rows that an axis of positions is about."""
+        return self.src_tokens if axis == "src" and self.src_tokens is not None else self.tokens
+
+    def columns(self, size: int, axis: str, device: torch.device) -> Tensor:
+        """Absolute columns of an axis: LongTensor [b size]."""
+        start = self.start(size, axis)
+        return torch.arange(start, start + size, device=device)[None].expand(self.batch, -1)
+
+    def index(
+        self, pos: Pos, size: int, device: torch.device, axis: str = "pos", rows: list[int] | None = None
+    ) -> tuple[Tensor, Tensor] | None:
+        """(rows, entries) of an axis that positions stand for; None for everything.
+
+        pos: row-relative positions; size: length of the axis; rows: the batch rows that are meant (None: all). Columns
+        that the axis does not cover are left out.
         """
         everything = pos is None or (isinstance(pos, slice) and pos == slice(None))
-        if everything and self.phase == "all":
+        phased = self.phase != "all" and self.prompt_columns is not None and axis != "src"
+        if everything and not phased:
             return None
+        tokens = self.rows_of(axis)
+        chosen = torch.arange(self.batch) if rows is None else torch.as_tensor(rows)
         if everything:
-            columns = torch.arange(self.start, self.start + size, device=device)[None].expand(self.batch, -1)
-        elif self.tokens is None:
-            raw = torch.as_tensor(
-                list(range(*pos.indices(size))) if isinstance(pos, slice) else pos, device=device
-            )
-            raw = raw.reshape(1, -1).expand(self.batch, -1) if raw.ndim < 2 else raw
+            columns = self.columns(size, axis, device)[chosen.to(device)]
+        elif tokens is None:
+            numbers = list(range(*pos.indices(size))) if isinstance(pos, slice) else pos
+            raw = torch.as_tensor(numbers, device=device)
+            raw = raw.reshape(1, -1).expand(len(chosen), -1) if raw.ndim < 2 else raw[chosen.to(device)]
             columns = torch.where(raw < 0, raw + size, raw)
         else:
-            columns = self.tokens.columns(pos).to(device)
-        rows = torch.arange(columns.shape[0], device=device)[:, None].expand_as(columns)
-        inside = (columns >= self.start) & (columns < self.start + size)
-        if self.phase != "all" and self.prompt_columns is not None:
-            inside &= (columns < self.prompt_columns) == (self.phase == "prompt")
-        return rows[inside], columns[inside] - self.start
+            per_row = not isinstance(pos, int | slice) and torch.as_tensor(pos).ndim == 2
+            wanted = torch.as_tensor(pos)[chosen] if per_row else pos
+            columns = tokens[chosen].columns(wanted).to(device)
+        start = self.start(size, axis)
+        at = chosen.to(device)[:, None].expand_as(columns)
+        inside = (columns >= start) & (columns < start + size)
+        if phased:
+            inside &= (columns < (self.prompt_columns or 0)) == (self.phase == "prompt")
+        return at[inside], columns[inside] - start
 
 
 #: Takes a site's value and gives the value to use instead (the same object where nothing changes).

@@ -12,7 +12,7 @@ from torch import Tensor
 from cutaway.errors import BadInput, TooLong
 from cutaway.network.edits import Edit
 from cutaway.network.inputs import Inputs, Tokens
-from cutaway.network.running import Options, evaluating, memory_errors, plan_work
+from cutaway.network.running import Options, evaluating, lock_of, memory_errors, plan_work
 from cutaway.network.session import Session
 
 if TYPE_CHECKING:
@@ -56,8 +56,17 @@ def generate(
         )
     if on not in ("all", "prompt", "new"):
         raise BadInput(f"on={on!r} is not known.", 'Use "all", "prompt" or "new".')
-    if int(options.get("num_beams", 1)) > 1:
-        raise BadInput("Beam search reorders rows, so edits by row would be wrong.", "Use num_beams=1.")
+    if not isinstance(max_new_tokens, int) or max_new_tokens < 1:
+        raise BadInput(f"max_new_tokens={max_new_tokens!r} generates nothing.", "Ask for one token at least.")
+    for name in ("num_beams", "num_return_sequences"):
+        if int(options.get(name, getattr(model.generation_config, name, None) or 1)) > 1:
+            raise BadInput(f"With {name} above 1, rows are not the prompts any more.", f"Use {name}=1.")
+    encodes = bool(getattr(net.config, "is_encoder_decoder", False))
+    if encodes and edits:
+        raise BadInput(
+            "Edits in the generation of an encoder-decoder are not supported.",
+            "Use net.run with decoder_input_ids, which takes edits in both stacks.",
+        )
     tokens = net.encode(inputs) if not isinstance(inputs, Tokens) else inputs
     if tokens.padded:
         if net.certificate.pads_left is False:
@@ -79,7 +88,7 @@ def generate(
         arguments.setdefault("pad_token_id", net._pad_id())
     work = plan_work(net, (), edits, Options())
     holder = Inputs({}, tokens, tokens.n)
-    with memory_errors(holder), evaluating(net.model), torch.no_grad():
+    with lock_of(net.model), memory_errors(holder), evaluating(net.model), torch.no_grad():
         mask = tokens.mask.to(net.device).long()
         if work:
             session = Session(
@@ -96,10 +105,9 @@ def generate(
         else:
             out = model.generate(input_ids=ids, attention_mask=mask, **arguments)
     whole = out if torch.is_tensor(out) else out.sequences
-    new = whole[:, width:]
-    texts = tuple(
-        _text(net, [*tokens.row_ids(i), *_until_end(net, new[i].tolist())]) for i in range(tokens.n)
-    )
+    new = whole[:, 1 if encodes else width :]
+    prompts = [[] if encodes else tokens.row_ids(i) for i in range(tokens.n)]
+    texts = tuple(_text(net, [*p, *_until_end(net, new[i].tolist())]) for i, p in enumerate(prompts))
     return Generation(tokens, whole.cpu(), new.cpu(), texts)
 
 

@@ -53,6 +53,7 @@ class Ledger:
 
     def note(self, where: str, error: float) -> None:
         """Note an error; the largest at a place counts."""
+        error = error if error == error else float("inf")  # NaN compares as smaller than anything
         self.errors[where] = max(self.errors.get(where, 0.0), error)
 
     def check(self, tolerance: float) -> Check | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -49,6 +49,7 @@ class Network(TokenVerbs, TransformerLensVerbs):
         self._example = example
         self._standing: list[Edit] = []
         self._hash: str | None = None
+        self._examine: Callable[[nn.Module, str], Network] | None = None
         self._accepts = accepted(model)
         self._modules = dict(model.named_modules())
 
@@ -165,6 +166,8 @@ class Network(TokenVerbs, TransformerLensVerbs):
 
         Raises `NotFound`, `BadAddress` or `SiteUnavailable`, each saying what there is instead.
         """
+        if layers is not None:
+            layers = self._layer_numbers(layers)
         if is_glob(spec):
             found = expand_glob(str(spec), self.sites())
             if not found:
@@ -177,7 +180,7 @@ class Network(TokenVerbs, TransformerLensVerbs):
         if SITES[site.name].layered and site.layer is None:
             chosen = self.layers_with(site.name, site.stack)
             if layers is not None:
-                chosen = [i for i in chosen if i in {la % max(self._depth(site.stack), 1) for la in layers}]
+                chosen = [i for i in chosen if i in layers]
             if not chosen:
                 raise SiteUnavailable(*self._why(Site(site.name, 0, site.stack)))
             return [Site(site.name, i, site.stack) for i in chosen]
@@ -186,6 +189,19 @@ class Network(TokenVerbs, TransformerLensVerbs):
         if site not in self._available:
             raise SiteUnavailable(*self._why(site))
         return [site]
+
+    def _layer_numbers(self, layers: Sequence[int]) -> list[int]:
+        """Layers as numbers from 0; negative ones count from the end.
+
+        Raises `BadAddress` where one is out of range, `BadInput` where none is given.
+        """
+        depth = max((len(s.layers) for s in self.anatomy.stacks), default=0)
+        if not layers:
+            raise BadInput("layers is empty, so nothing would be kept.", "Leave it out for all layers.")
+        for layer in layers:
+            if not isinstance(layer, int) or not -depth <= layer < depth:
+                raise BadAddress(f"Layer {layer!r} is out of range.", f"Use layers 0 to {depth - 1}.")
+        return [layer % depth for layer in layers]
 
     def _check_rotary(self, spec: SiteLike, site: Site) -> None:
         if not isinstance(spec, str) or not spec.endswith(("attn.hook_q", "attn.hook_k")):
@@ -258,6 +274,10 @@ class Network(TokenVerbs, TransformerLensVerbs):
 
         Raises `NotFound`, `SiteUnavailable`, `BadAddress`, `BadInput`, `TooLong`, `OutOfMemory`.
         """
+        if layers is not None and not isinstance(layers, Sequence | range):
+            raise BadInput(
+                f"layers={layers!r} is not a list of layers.", "Write layers=[0, 1] or layers=range(2)."
+            )
         options = running.Options(pos, None if layers is None else list(layers), logits, grad, stop_at)
         wanted: list[Any] = [keep] if isinstance(keep, str | Site) or _is_pair(keep) else list(keep)
         changes = [*edits] if isinstance(edits, Sequence) else [edits]
@@ -317,7 +337,9 @@ class Network(TokenVerbs, TransformerLensVerbs):
 
         Matrices are drawn anew from a normal distribution with the old one's spread; vectors (norms, biases) are permuted.
 
-        Raises `BadInput` where the weights are offloaded.
+        The anatomy is discovered and certified anew, because factors of the stream may be weights.
+
+        Raises `BadInput` where the weights are offloaded or quantised.
         """
         if any(p.device.type == "meta" for p in self.model.parameters()):
             raise BadInput(
@@ -341,14 +363,15 @@ class Network(TokenVerbs, TransformerLensVerbs):
                     tensor.copy_(
                         (drawn * tensor.float().std().cpu() + tensor.float().mean().cpu()).to(tensor)
                     )
-        return Network(
-            model,
-            self.tokenizer,
-            self.anatomy,
-            self.certificate,
-            f"{self.name} (random weights, seed {seed})",
-            self._example,
-        )
+        if done.isdisjoint(id(p) for p in model.parameters() if p.ndim > 1):
+            raise BadInput(
+                "This network has no floating-point matrices (it is quantised), so none can be drawn anew.",
+                "Open it unquantised for the control with random weights.",
+            )
+        name = f"{self.name} (random weights, seed {seed})"
+        if self._examine is not None:
+            return self._examine(model, name)
+        return Network(model, self.tokenizer, self.anatomy, self.certificate, name, self._example)
 
     def close(self) -> None:
         """Nothing of Cutaway is left on the model after a run; this only drops standing edits."""

@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
-from cutaway.errors import BadInput, CorruptFile, CutawayError, NotFound, NoWeights, UnsafeFile
+from cutaway.errors import BadInput, CorruptFile, CutawayError, NotFinite, NotFound, NoWeights, UnsafeFile
 from cutaway.network.anatomy import Anatomy
 from cutaway.network.attention import configurations, scoped
 from cutaway.network.certificate import TOLERANCE, Certificate, certify, uncertified
@@ -45,7 +46,7 @@ def open_network(
     certify: check the anatomy by numeric identities (a few short forward passes).
     example: one batch of keyword arguments, for a module whose forward is not a transformers model's.
 
-    Raises `NotFound`, `NoWeights`, `CorruptFile`, `UnsafeFile`, `BadInput`.
+    Raises `NotFound`, `NoWeights`, `CorruptFile`, `UnsafeFile`, `NotFinite`, `BadInput`.
     """
     if isinstance(model, nn.Module):
         if device is not None or dtype is not None or device_map is not None:
@@ -55,6 +56,11 @@ def open_network(
             )
         name = getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__
         return examine(getattr(model, "_orig_mod", model), tokenizer, name, certify, example)
+    if not isinstance(model, str | Path) or not str(model).strip():
+        raise BadInput(
+            f"{model!r} is not a model.",
+            "Give a folder, a Hub id, a name such as 'zoo:tales', or a torch module.",
+        )
     name = str(model)
     source = _locate(name)
     loaded = load_model(source, device, dtype, device_map, trust_remote_code, options)
@@ -79,13 +85,18 @@ def examine(
     certified: bool = True,
     example: Mapping[str, Any] | None = None,
 ) -> Network:
-    """Discover and certify a module in hand."""
+    """Discover and certify a module in hand.
+
+    Raises `NotFinite` where a weight is NaN or infinite and the network is to be certified.
+    """
+    if certified:
+        check_finite(model)
     try:
         inputs = probe_inputs(model, example=None if example is None else dict(example))
     except BadInput:
         if example is not None:
             raise
-        return Network(model, tokenizer, Anatomy((), {}, {}, None, False), uncertified(), name, None)
+        return Network(model, tokenizer, Anatomy((), {}, {}, None, in_place=True), uncertified(), name, None)
     with evaluating(model):
         trace = observe(model, inputs)
         anatomy = discover(model, trace, inputs.batch)
@@ -94,7 +105,28 @@ def examine(
         certificate = Certificate(
             (), {str(s): r for s, r in anatomy.refusals.items()}, False, None, None, made=False
         )
-    return Network(model, tokenizer, anatomy, certificate, name, example)
+    net = Network(model, tokenizer, anatomy, certificate, name, example)
+    net._examine = lambda other, label: examine(other, tokenizer, label, certified, example)
+    return net
+
+
+def check_finite(model: nn.Module) -> None:
+    """Raise `NotFinite` naming the first parameter that holds NaN or infinity; offloaded ones are not looked at."""
+    for name, parameter in model.named_parameters():
+        if isinstance(parameter, UninitializedParameter):
+            continue
+        if not parameter.is_floating_point() or parameter.device.type == "meta" or not parameter.numel():
+            continue
+        value = parameter.detach()
+        try:
+            least, most = torch.aminmax(value.float() if value.dtype.itemsize == 1 else value)
+        except (NotImplementedError, RuntimeError):  # a quantised tensor that only its own layer can read
+            continue
+        if not (bool(torch.isfinite(least)) and bool(torch.isfinite(most))):
+            raise NotFinite(
+                f"The parameter {name} holds NaN or infinity.",
+                "Restore the weights; to look at them as they are, open with certify=False.",
+            )
 
 
 class _Noting:
@@ -139,7 +171,7 @@ def observe(model: nn.Module, inputs: Inputs) -> Trace:
             return record(model, lambda r: forward(r, eager=False))[0]
         except Exception:
             raise BadInput(
-                f"{type(model).__name__} could not be run on a short input: {error}",
+                f"{type(model).__name__} could not be run on a short input: {_sentence(error)}",
                 "Pass an example that it runs on: cutaway.open(model, example={...}).",
             ) from error
 
@@ -193,27 +225,67 @@ def load_model(
         raise NotFound(
             f"{source} is not a folder.", "Give a folder with config.json and weights, or a Hub id."
         )
-    settings: dict[str, Any] = {"trust_remote_code": trust_remote_code, **options}
+    if device is not None and device_map is None:
+        _check_device(device)
+    settings: dict[str, Any] = {"trust_remote_code": trust_remote_code, "ignore_mismatched_sizes": True}
+    settings |= {**options, "output_loading_info": True}
     settings["dtype"] = _dtype(dtype) if dtype is not None else "auto"
     if device_map is not None:
         settings["device_map"] = device_map
     try:
         config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
         loader = _loader(transformers, config)
-        model = loader.from_pretrained(source, **settings)
+        loaded = loader.from_pretrained(source, **settings)
     except CutawayError:
         raise
     except Exception as error:
         raise _loading_error(source, error) from error
+    model, info = loaded if isinstance(loaded, tuple) else (loaded, {})
+    _check_complete(source, info, asked="ignore_mismatched_sizes" in options)
     if device is not None and device_map is None:
         model = model.to(device)
     return model.eval()
 
 
+def _check_complete(source: str, info: Mapping[str, Any], asked: bool) -> None:
+    """Raise `CorruptFile` where loading had to draw parameters at random, because a file lacks them or their shape."""
+    missing = sorted(info.get("missing_keys") or ())
+    wrong = (
+        [] if asked else sorted(k if isinstance(k, str) else k[0] for k in info.get("mismatched_keys") or ())
+    )
+    for names, what in ((missing, "lack"), (wrong, "hold in another shape")):
+        if names:
+            shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+            raise CorruptFile(
+                f"The weights in {source} {what} {shown}, which would be random numbers.",
+                "Restore the files, or load the model yourself and pass it in if this is meant.",
+            )
+
+
+def _check_device(device: Any) -> None:
+    """Raise `BadInput` unless numbers can be put on the device."""
+    try:
+        found = torch.device(device)
+        torch.zeros(1, device=found)
+    except Exception as error:
+        raise BadInput(
+            f"The device {device!r} is not available: {_sentence(error)}",
+            "Use device='cpu', or leave it out.",
+        ) from error
+    if found.type == "meta":
+        raise BadInput("The device 'meta' holds no numbers.", "Use device='cpu', or leave it out.")
+
+
+def _sentence(error: object) -> str:
+    """The first line of an error, as a sentence that ends with a full stop."""
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:300].rstrip(" .:;,") + "."
+
+
 def _dtype(dtype: str | torch.dtype) -> torch.dtype:
     if isinstance(dtype, torch.dtype):
         return dtype
-    found = getattr(torch, dtype, None)
+    found = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else None
     if not isinstance(found, torch.dtype):
         raise BadInput(f"{dtype!r} is not a type.", "Use float32, float16, bfloat16 or float64.")
     return found
@@ -252,7 +324,7 @@ def load_tokenizer(source: str, trust_remote_code: bool) -> Any:
     except Exception as error:
         if folder.is_dir():
             raise CorruptFile(
-                f"The tokenizer in {source} cannot be read: {error}",
+                f"The tokenizer in {source} cannot be read: {_sentence(error)}",
                 "Restore its files, or pass tokenizer=...",
             ) from error
         return None
@@ -268,7 +340,11 @@ def check_folder(folder: Path, trust_remote_code: bool) -> None:
     try:
         config = json.loads(config_file.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CorruptFile(f"{config_file} is not JSON: {error}", "Restore the file.") from error
+        raise CorruptFile(f"{config_file} is not JSON: {_sentence(error)}", "Restore the file.") from error
+    if not isinstance(config, dict):
+        raise CorruptFile(
+            f"{config_file} holds {type(config).__name__} instead of a configuration.", "Restore the file."
+        )
     if config.get("auto_map") and not trust_remote_code:
         raise UnsafeFile(
             f"{folder} brings its own code ({', '.join(sorted(config['auto_map']))}), which is not run.",
@@ -325,23 +401,24 @@ def check_pickle(file: Path) -> None:
                 "Convert it to safetensors where you trust it.",
             ) from error
         raise CorruptFile(
-            f"{file} cannot be read: {text.splitlines()[0][:200]}", "Download or save it again."
+            f"{file} cannot be read: {_sentence(text)}", "Download or save it again."
         ) from error
 
 
 def _loading_error(source: str, error: Exception) -> CutawayError:
     text = str(error).strip()
-    first = text.splitlines()[0][:300] if text else type(error).__name__
+    first = _sentence(error)
     if "trust_remote_code" in text:
         return UnsafeFile(
             f"{source} brings its own code, which is not run.",
             "If you trust it, pass trust_remote_code=True (--trust-remote-code).",
         )
-    if (
-        "is not a local folder and is not a valid model identifier" in text
-        or "Can't load" in text
-        or "couldn't connect" in text
-    ):
+    if "couldn't connect" in text or "offline mode" in text:
+        return NotFound(
+            f"{source} is not a local folder, and the connection to the Hub failed.",
+            "If it is on the Hub, check the connection; if it is a folder, check the path.",
+        )
+    if "is not a local folder and is not a valid model identifier" in text or "Can't load" in text:
         return NotFound(
             f"{source} was found neither as a folder nor on the Hub: {first}",
             "Check the name, or give a local folder.",

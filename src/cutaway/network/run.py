@@ -18,19 +18,51 @@ class Run:
 
     logits: [b p v], [b k v] at the positions that were asked for, or None; for a model without an output head, None.
     kept: the values of the sites that were asked for, as the rest of the network saw them (after edits).
+    columns: LongTensor [b k], the columns that were kept where positions were asked for.
     """
 
     logits: Tensor | None
     tokens: Tokens | None
     kept: dict[Site, Tensor] = field(repr=False)
     output: object = field(default=None, repr=False)
+    columns: Tensor | None = field(default=None, repr=False)
 
     def _site(self, key: object) -> Site:
         if isinstance(key, tuple) and len(key) == 3 and isinstance(key[0], str):
             key = (f"{key[0]}.{key[1]}", key[2])
         paths = {s.name.removesuffix(":in") for s in self.kept if s.module}
         stacks = ("", *{s.stack for s in self.kept})
-        return parse(key, paths, stacks)  # type: ignore[arg-type]
+        site = parse(key, paths, stacks)  # type: ignore[arg-type]
+        layers = self._layers(site)
+        if site.layer is None or site.layer >= 0 or site.module or not layers:
+            return site
+        last = max(s.layer or 0 for s in self.kept if s.stack == site.stack and not s.module)
+        complete = layers == list(range(last + 1)) and last + 1 + site.layer >= 0
+        return Site(site.name, last + 1 + site.layer, site.stack) if complete else site
+
+    def _layers(self, site: Site) -> list[int]:
+        """The layers at which a kind of site was kept, ascending."""
+        return sorted(
+            s.layer for s in self.kept if (s.name, s.stack) == (site.name, site.stack) and s.layer is not None
+        )
+
+    def _missing(self, site: Site) -> NotFound:
+        kind, layers = str(Site(site.name, None, site.stack)), self._layers(site)
+        if layers and site.layer is None:
+            return NotFound(
+                f"{kind} was kept at layers {layers}, and no layer was named.",
+                f'Name one, run["{kind}", {layers[-1]}], or take them together: run.stack("{kind}").',
+            )
+        if layers and site.layer is not None and site.layer < 0:
+            return NotFound(
+                f"The layer {site.layer} of {kind} cannot be counted from the end: it was kept at layers {layers}.",
+                f'Count from 0: run["{kind}", {layers[-1]}].',
+            )
+        offers = nearest(str(site), [str(s) for s in self.kept], n=5)
+        held = f"Nearest kept: {', '.join(offers)}." if offers else "Nothing like it was kept."
+        return NotFound(
+            f"{site} was not kept in this run.", f'{held} Ask for it: net.run(..., keep=["{site}"]).'
+        )
 
     def __getitem__(self, key: SiteLike) -> Tensor:
         site = self._site(key)
@@ -38,11 +70,7 @@ class Run:
             return self.kept[site]
         if site.name == "logits" and self.logits is not None:
             return self.logits
-        offers = nearest(str(site), [str(s) for s in self.kept], n=5)
-        held = f"Nearest kept: {', '.join(offers)}." if offers else "Nothing like it was kept."
-        raise NotFound(
-            f"{site} was not kept in this run.", f'{held} Ask for it: net.run(..., keep=["{site}"]).'
-        )
+        raise self._missing(site)
 
     def __contains__(self, key: object) -> bool:
         try:

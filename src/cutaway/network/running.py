@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -86,6 +88,8 @@ def plan_work(
         return work[site]
 
     for edit in edits:
+        if not hasattr(edit, "bind"):
+            raise BadInput(f"{edit!r} is not an edit.", "Give interventions, such as cutaway.Ablate(...).")
         for site, function in edit.bind(net):
             at(site).edits.append(function)
     for spec in keep:
@@ -134,26 +138,40 @@ def run(
 ) -> Run:
     """Run once; see `Network.run`."""
     work = plan_work(net, keep, edits, options)
+    tokens = tokens_by_stack(net, inputs)
+    main = tokens[""]
+    if options.pos is not None and main is None:
+        raise BadInput("Positions were asked for, but these inputs hold no tokens.", "Leave pos out.")
     stop = _stop_site(net, work, options)
     if stop is not None and all(w.site != stop for w in work):
         work.append(SiteWork(stop, net.tap(stop)))
-    kwargs, columns, kept_columns = _arguments(net, inputs, options)
+    partly = all(w.site.name != "logits" or not w.edits for w in work)
+    kwargs, columns, asked = _arguments(net, inputs, main, options, partly)
     with (
+        lock_of(net.model),
         memory_errors(inputs),
         evaluating(net.model),
-        torch.enable_grad() if options.grad else torch.no_grad(),
+        torch.set_grad_enabled(options.grad),
     ):
         session: Any = nullcontext()
         if work:
-            session = Session(
-                net.model, net.anatomy, work, tokens_by_stack(net, inputs), inputs.batch, options.grad, stop
-            )
+            session = Session(net.model, net.anatomy, work, tokens, inputs.batch, options.grad, stop)
         output: Any = None
         with session:
             output = net.model(**kwargs)
     kept = session.kept if work else {}
-    logits = None if output is None else _logits(net, output, options, columns, kept_columns)
-    return Run(logits, inputs.tokens, dict(kept), output if logits is None else None)
+    logits = None if output is None else _logits(net, output, options, columns, asked)
+    at = None if options.pos is None or main is None else main.columns(options.pos)
+    return Run(logits, main, dict(kept), output if logits is None else None, at)
+
+
+#: One lock for each model, so that runs from several threads take turns; a run within a run passes.
+_locks: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
+
+
+def lock_of(model: nn.Module) -> threading.RLock:
+    """The model's lock: hooks and configuration belong to one run at a time."""
+    return _locks.setdefault(model, threading.RLock())
 
 
 def _stop_site(net: Network, work: list[SiteWork], options: Options) -> Site | None:
@@ -170,27 +188,31 @@ def _stop_site(net: Network, work: list[SiteWork], options: Options) -> Site | N
 
 
 def _arguments(
-    net: Network, inputs: Inputs, options: Options
+    net: Network, inputs: Inputs, main: Tokens | None, options: Options, partly: bool
 ) -> tuple[dict[str, Any], Tensor | None, Tensor | None]:
-    """The model's arguments; the columns [b k] whose logits are wanted; and those [c] that the model is asked for."""
+    """The model's arguments; the columns [b k] whose logits are wanted; and those [c] that the model is asked for.
+
+    partly: whether the model may compute the logits of some columns only (not where logits are edited by position).
+    """
     kwargs = dict(inputs.kwargs)
     if "use_cache" in net._accepts and "past_key_values" not in kwargs:
         kwargs.setdefault("use_cache", False)
     if options.logits is True:
         return kwargs, None, None
     if options.logits is False:
-        if "logits_to_keep" in net._accepts and net.d_vocab:
+        if partly and "logits_to_keep" in net._accepts and net.d_vocab:
             kwargs.setdefault("logits_to_keep", 1)
         return kwargs, None, None
-    if inputs.tokens is None:
+    if main is None:
         raise BadInput(
             "Positions of logits were asked for, but these inputs hold no tokens.", "Use logits=True."
         )
     pos = -1 if options.logits == "last" else options.logits
     if isinstance(pos, str):
         raise BadInput(f"logits={pos!r} is not known.", 'Use True, False, "last" or positions.')
-    columns = inputs.tokens.columns(pos)
-    if "logits_to_keep" not in net._accepts or getattr(net.config, "is_encoder_decoder", False):
+    columns = main.columns(pos)
+    encodes = getattr(net.config, "is_encoder_decoder", False)
+    if not partly or encodes or "logits_to_keep" not in net._accepts:
         return kwargs, columns, None
     asked = columns.unique()
     kwargs["logits_to_keep"] = asked.to(net.device)

@@ -78,6 +78,7 @@ class Session:
         self._length = 0
         self.depth = 0
         self.busy = False
+        self._stopping = False
         for item in sorted(self.work, key=lambda w: w.site.rank):
             self._plan(item)
 
@@ -171,9 +172,11 @@ class Session:
         self._calls.clear()
         for observer in self._observers.values():
             observer.count = -1
-        self._seen += self._length
+        total = self._seen + self._length
         ids = kwargs.get("decoder_input_ids", kwargs.get("input_ids", args[0] if args else None))
         self._length = int(ids.shape[1]) if isinstance(ids, Tensor) and ids.ndim == 2 else 0
+        # a pass over more columns than there were before is one over the whole row again: no cache is in use
+        self._seen = 0 if self._length > total else total
 
     def _end(self, module: nn.Module, args: Any, output: Any) -> None:
         self.depth -= 1
@@ -286,7 +289,7 @@ class Session:
         flat = weights.reshape(-1, weights.shape[-1])
         table = flat.new_zeros(flat.shape[0], tap.experts).scatter(1, index.reshape(flat.shape).long(), flat)
         value = table.reshape(self.batch, -1, tap.experts)
-        new = self.apply(item, value)
+        new, value = self._derived(item, value)
         if new is not value:
             best, chosen = new.reshape(table.shape).topk(flat.shape[-1], dim=-1)
             exchange.set(tap.weights_key, best.reshape(weights.shape).to(weights.dtype))
@@ -306,34 +309,55 @@ class Session:
         return self.apply(item, value), value
 
     def apply(self, item: SiteWork, value: Tensor) -> Tensor:
-        """Run a site's edits on its value in order, keep the result if asked, end the run if this was the last site."""
+        """Run a site's edits on its value in order, keep the result if asked, end the run once all was seen."""
         new = value
         if item.edits:
             here = self.here(item.site, value)
             for edit in item.edits:
                 new = edit(new, here)
         if item.keep:
-            if self.grad and not new.requires_grad and new.is_floating_point():
-                new = new.detach().requires_grad_()
+            new = self._own(new, new is value)
             self._keep(item, new)
-        if self.stop_after == item.site and not item.edits:
-            raise _Stop
+            if self.grad and self.anatomy.in_place:
+                new = new.clone()  # what goes on may be overwritten
+        stop = self.stop_after
+        if stop is not None:
+            self._stopping = self._stopping or item.site == stop
+            if self._stopping and all(
+                w.site in self.kept for w in self.work if w.keep and w.site.rank <= stop.rank
+            ):
+                raise _Stop
         return new
 
+    def _own(self, value: Tensor, shared: bool) -> Tensor:
+        """A value that is kept, as a tensor of its own where gradients or changes in place would blur it.
+
+        With gradients, a site's value must not be the tensor that another reader takes as well.
+        """
+        if not self.grad or not value.is_floating_point():
+            return value
+        if not value.requires_grad:
+            return value.detach().clone().requires_grad_()
+        return value.view_as(value) if shared else value
+
     def here(self, site: Site, value: Tensor) -> Here:
-        """Where a value stands: its tokens and, in generation, the columns it covers."""
+        """Where a value stands: its tokens and, in generation, the columns there are so far."""
         axes = (
             site.axes if len(site.axes) == value.ndim else ("batch", "vocab") if site.name == "logits" else ()
         )
-        tokens = self.tokens.get(site.stack if not _reads_other(site) else "encoder", self.tokens.get(""))
-        start = 0
-        if self.phase != "all" or self._seen or self.prompt_columns is not None:
-            pos_axis = axes.index("pos") if "pos" in axes else axes.index("dest") if "dest" in axes else None
-            covered = (
-                value.shape[pos_axis] if pos_axis is not None and pos_axis < value.ndim else self._length
-            )
-            start = max(self._seen + self._length - covered, 0) if not site.stack else 0
-        return Here(site, axes, tokens, start, self.prompt_columns, self.phase, self.batch)
+        stack = site.stack
+        if site.module:
+            owners = [
+                s for s in self.anatomy.stacks if s.path and site.name.startswith(s.path.split(".")[0] + ".")
+            ]
+            stack = owners[0].name if len({s.name for s in owners}) == 1 else ""
+            axes = {3: ("batch", "pos", "width"), 2: ("batch", "width")}.get(value.ndim, axes)
+        tokens = self.tokens.get(stack, None if stack else self.tokens.get(""))
+        other = self.tokens.get("encoder") if site.name.startswith("cross_") else None
+        end = None
+        if (self.phase != "all" or self.prompt_columns is not None) and not stack:
+            end = self._seen + self._length
+        return Here(site, axes, tokens, end, self.prompt_columns, self.phase, self.batch, other)
 
     def _keep(self, item: SiteWork, value: Tensor) -> None:
         if not self.grad:
@@ -355,10 +379,6 @@ class Session:
 
 def _with(shape: torch.Size, axis: int, size: int) -> tuple[int, ...]:
     return (*shape[:axis], size, *shape[axis + 1 :])
-
-
-def _reads_other(site: Site) -> bool:
-    return site.name in ("cross_k", "cross_v")
 
 
 @dataclass(eq=False)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import operator
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +15,8 @@ from cutaway.network.inputs import Tokens, pack
 
 #: Everything that can be run: text, token ids, or a model's own keyword arguments.
 InputLike = str | Sequence[str] | Sequence[Sequence[int]] | Tensor | Tokens | Mapping[str, Any]
+
+_GIVE = "Give text, a list of texts, token ids, or a list of rows of token ids."
 
 
 class TokenVerbs:
@@ -33,7 +36,8 @@ class TokenVerbs:
     def encode(self, inputs: InputLike, add_special_tokens: bool = True) -> Tokens:
         """Text or token ids as rows of tokens, padded on the right.
 
-        Raises `BadInput` for an empty prompt or text without a tokenizer, `TooLong` for a prompt beyond the context.
+        Raises `BadInput` for an empty prompt, text without a tokenizer or what is neither text nor token ids, `TooLong`
+        for a prompt beyond the context.
         """
         if isinstance(inputs, Tokens):
             return inputs
@@ -46,6 +50,9 @@ class TokenVerbs:
             )
         size = self.d_vocab_in
         worst = max((max(r) for r in rows if len(r)), default=0)
+        least = min((min(r) for r in rows if len(r)), default=0)
+        if least < 0:
+            raise BadInput(f"Token id {least} is negative.", "Token ids are counted from 0.")
         if size is not None and worst >= size:
             raise BadInput(
                 f"Token id {worst} is outside the vocabulary of {size} tokens.", f"Use ids 0 to {size - 1}."
@@ -66,19 +73,24 @@ class TokenVerbs:
         if isinstance(inputs, str):
             inputs = [inputs]
         if torch.is_tensor(inputs):
-            inputs = inputs[None] if inputs.ndim == 1 else inputs
-            return [[int(t) for t in row] for row in inputs]
+            return _tensor_rows(inputs)
+        if isinstance(inputs, bytes | Mapping) or not isinstance(inputs, Iterable):
+            raise BadInput(f"{inputs!r:.80} is neither text nor token ids.", _GIVE)
         rows = list(inputs)
-        if rows and isinstance(rows[0], int):
-            return [list(rows)]
-        if rows and isinstance(rows[0], str):
+        if not rows:
+            raise BadInput("There are no prompts: the list is empty.", "Give at least one prompt.")
+        texts = sum(isinstance(row, str) for row in rows)
+        if texts == len(rows):
             if self.tokenizer is None:
                 raise BadInput(
                     "This network was opened without a tokenizer.",
                     "Give token ids, or open it with tokenizer=...",
                 )
             return [list(self.tokenizer(t, add_special_tokens=add_special_tokens)["input_ids"]) for t in rows]
-        return [[int(t) for t in row] for row in rows]
+        many = [_is_row(row) for row in rows]
+        if texts or (any(many) and not all(many)):
+            raise BadInput("The prompts mix text, token ids and rows of token ids.", _GIVE)
+        return [[_token_id(t) for t in row] for row in (rows if many[0] else [rows])]
 
     def _pad_id(self) -> int:
         for source in (self.tokenizer, self._text_config()):
@@ -131,6 +143,35 @@ class TokenVerbs:
                 "Give token ids, or open it with tokenizer=...",
             )
         return continuation_ids(self.tokenizer, text)
+
+
+def _is_row(item: Any) -> bool:
+    """Whether one item of a list is a row of token ids, not a single one."""
+    if torch.is_tensor(item):
+        return item.ndim > 0
+    return isinstance(item, Iterable) and getattr(item, "ndim", 1) > 0
+
+
+def _tensor_rows(ids: Tensor) -> list[list[int]]:
+    """A tensor of token ids as rows."""
+    if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
+        raise BadInput(f"A tensor of {str(ids.dtype).removeprefix('torch.')} holds no token ids.", _GIVE)
+    if ids.ndim not in (1, 2):
+        raise BadInput(
+            f"A tensor of shape {tuple(ids.shape)} is not rows of token ids.",
+            "Give one row [p], or rows of equal length [b p].",
+        )
+    return [ids.tolist()] if ids.ndim == 1 else ids.tolist()
+
+
+def _token_id(value: Any) -> int:
+    """One token id as an integer."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        return operator.index(value)
+    except TypeError as error:
+        raise BadInput(f"{value!r:.80} is not a token id.", "Give token ids as integers.") from error
 
 
 def continuation_ids(tokenizer: Any, text: str) -> list[int]:

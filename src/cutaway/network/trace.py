@@ -141,6 +141,11 @@ def op_name(func: Any) -> str:
     }.get(name, name)
 
 
+def _changes(tensor: Tensor) -> int:
+    """How often a tensor was changed in place; torch counts it, except for inference tensors."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
 def _is_in_place(func: Any) -> bool:
     name = getattr(func, "__name__", "")
     return name in ("__setitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__") or (
@@ -199,9 +204,10 @@ class Recorder(TorchFunctionMode):
         kwargs = kwargs or {}
         name = op_name(func)
         sources = [t for _, t in tensor_leaves((args, kwargs))]
-        in_place = _is_in_place(func) and bool(sources)
         versions = tuple(self.version(t) for t in sources) if name not in _SILENT else ()
+        changes = [] if name in _SILENT else [(t, _changes(t)) for t in sources]
         out = func(*args, **kwargs)
+        in_place = bool(sources) and (_is_in_place(func) or any(_changes(t) != n for t, n in changes))
         results = [t for _, t in tensor_leaves(out)]
         if in_place and not any(r is args[0] for r in results):
             results.append(args[0])

@@ -116,11 +116,9 @@ def _without_number(reason: str) -> str:
     import re
 
     reason = re.sub(r"^Layer \d+ ", "These layers ", reason).replace("These layers has", "These layers have")
-    return re.sub(
-        r"\.(\d+)(?=[.: ]|$)",
-        ".*",
-        re.sub(r" at (\w+\.)?\d+: relative error [\d.e+-]+|inf", " there", reason),
-    )
+    reason = re.sub(r" at (\w+\.)?\d+: relative error inf\b", " there: relative error inf", reason)
+    reason = re.sub(r" at (\w+\.)?\d+: relative error [\d.e+-]+", " there", reason)
+    return re.sub(r"\.(\d+)(?=[.: ]|$)", ".*", reason)
 
 
 def _ranges(layers: list[int]) -> str:
