@@ -23,8 +23,8 @@ from cutaway.effects.summary import summarise, token_labels
 from cutaway.errors import BadInput, SiteUnavailable
 from cutaway.network.sites import SITES, Site
 from cutaway.results import Provenance
-from cutaway.sweeps import Cell, CellValues, State, Work, Write, run_cells
-from cutaway.sweeps.naive import Progress
+from cutaway.sweeps import Cell, CellValues, State, Write, run_cells
+from cutaway.sweeps.cells import Progress
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
@@ -109,7 +109,7 @@ def patch(
     axes = _axes(site, dims, chosen, base)
     cells = axes.cells()
     sources, everywhere = _sources(ends, behaviour.aligned, base, source)
-    work = Work(net, base.tokens, ends.positions, ends.score, sources)
+    work = ends.work(net, base, sources)
     result = run_cells(work, cells, base.metric, _states(cells, base, sources), progress=progress)
     if result.interrupted:
         finished = int((result.states != State.NOT_RUN).all(1).sum())
