@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from cutaway.effects.baselines import Baselines, Side, measure
+from cutaway.effects.components import Component, components
 from cutaway.errors import NotFinite, SiteUnavailable
 from cutaway.estimates import Estimate, bootstrap_ratio
-from cutaway.explanations.components import Component, components
 from cutaway.network.sites import Site
 from cutaway.sweeps import Cell, State, run_cells
 
