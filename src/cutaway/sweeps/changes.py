@@ -36,11 +36,15 @@ class Changes:
 
 @dataclass(frozen=True, eq=False)
 class Reach:
-    """What a change can reach: whether only positions from its own on (causal), and each layer's parts."""
+    """What a change can reach: whether only positions from its own on (causal), and each layer's parts.
+
+    one_position: logits are read at one position of each row.
+    """
 
     causal: bool
     parts: Mapping[int, Parts]
     zeros: bool = True
+    one_position: bool = True
 
     @property
     def last(self) -> int:
@@ -68,9 +72,9 @@ def find_changes(
         if any(not replayable(w.where) for w in cell):
             plain[i] = True
         found = [looker.look(write) for write in cell]
+        absent = np.all([f.absent for f in found], axis=0) if found else ~open_rows
+        out[i, open_rows & absent] = State.ABSENT
         if found and reach.zeros:
-            absent = np.all([f.absent for f in found], axis=0)
-            out[i, open_rows & absent] = State.ABSENT
             changed = np.any([f.seen.any(1) for f in found], axis=0)
             somewhere = np.any([f.changed for f in found], axis=0)
             unreachable[i] = bool(somewhere.any() and not changed.any())
@@ -158,13 +162,16 @@ class _Looker:
         if write.neuron is not None:
             different = different[:, :, :, write.neuron : write.neuron + 1]
         touched = different.any((2, 3)) & covered
-        return _Look(covered, touched & self._visible(write), np.any(touched, axis=1), ~np.any(covered, axis=1))
+        return _Look(
+            covered, touched & self._visible(write), np.any(touched, axis=1), ~np.any(covered, axis=1)
+        )
 
     def _visible(self, write: Write) -> np.ndarray:
         """[n p]: columns at which a change of this site can reach the logits that are read."""
         columns = np.arange(self.work.tokens.width)[None]
         parts = self.reach.parts.get(write.layer if write.layer is not None else -1)
-        if parts is not None and write.layer == self.reach.last and parts.local(write.site):
+        at_end = self.reach.one_position and write.layer == self.reach.last
+        if at_end and parts is not None and parts.local(write.site):
             return columns == self.answers[:, None]
         if self.reach.causal and replayable(write.where):
             return columns <= self.answers[:, None]

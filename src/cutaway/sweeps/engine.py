@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -15,13 +15,14 @@ from cutaway.network.sites import Site
 from cutaway.sweeps import naive
 from cutaway.sweeps.cells import Cell, State, Work, scores_of
 from cutaway.sweeps.changes import Changes, Reach, find_changes
-from cutaway.sweeps.record import Record, take
+from cutaway.sweeps.record import Record, take, take_plainly
 from cutaway.sweeps.replay import Replayer, Wave
 from cutaway.sweeps.rules import Rules
 from cutaway.sweeps.stages import Parts, parts_of
 
 if TYPE_CHECKING:
     from cutaway.network import Network
+    from cutaway.network.edits import Edit
 
 #: Tokens that one wave carries through a layer, unless memory says otherwise.
 TOKENS_IN_WAVE = 4_096
@@ -31,7 +32,8 @@ TOKENS_IN_WAVE = 4_096
 class Job:
     """A sweep made ready: the base run, what every cell changes, the waves, and what is left for whole forwards.
 
-    base: [n] metric of the base prompts. plain: (cell, row) pairs [k 2] that are run as whole forwards.
+    base: [n] metric of the base prompts. plain: (cell, row) pairs [k 2] that are run as whole forwards. live: cells whose
+    edits are made as they are, all rows in one plain forward, because they depend on one another.
     """
 
     work: Work
@@ -43,7 +45,8 @@ class Job:
     plain: np.ndarray
     base: np.ndarray
     replayer: Replayer | None
-    tokens_at_once: int = field(default=TOKENS_IN_WAVE)
+    tokens_at_once: int = TOKENS_IN_WAVE
+    live: Mapping[int, Sequence[Edit]] = field(default_factory=dict)
 
     def results(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Run everything, wave by wave: (cell, row) pairs [k 2] and their metric [k].
@@ -63,6 +66,9 @@ class Job:
             yield wave.pairs, scores
         if len(self.plain):
             yield from naive.batches(self.work, self.cells, self.plain)
+        for cell, edits in self.live.items():
+            rows = np.arange(self.work.tokens.n)
+            yield np.stack([np.full_like(rows, cell), rows], 1), naive.live(self.work, edits)
 
     def blank(self) -> tuple[np.ndarray, np.ndarray]:
         """Values and states [cells n] before anything is run: the base metric where nothing changes, NaN elsewhere."""
@@ -73,7 +79,14 @@ class Job:
         """The same job less the pairs that are done, BoolTensor [cells n]."""
         waves = [w.only(~done[w.pairs[:, 0], w.pairs[:, 1]]) for w in self.waves]
         plain = self.plain[~done[self.plain[:, 0], self.plain[:, 1]]] if len(self.plain) else self.plain
-        return replace(self, waves=tuple(w for w in waves if len(w.pairs)), plain=plain)
+        live = {cell: edits for cell, edits in self.live.items() if not done[cell].all()}
+        return replace(self, waves=tuple(w for w in waves if len(w.pairs)), plain=plain, live=live)
+
+    def with_live(self, live: Mapping[int, Sequence[Edit]]) -> Job:
+        """The same job with some cells run as they are."""
+        states = self.changes.states.copy()
+        states[list(live)] = State.NOT_RUN
+        return replace(self, live=live, changes=replace(self.changes, states=states))
 
     def cut(self, tokens_at_once: int) -> Job:
         """The same job in waves of at most so many tokens, a row at the least."""
@@ -111,21 +124,25 @@ def prepare(
     rules: Rules,
     states: np.ndarray | None = None,
     tokens_at_once: int = TOKENS_IN_WAVE,
+    one_position: bool = True,
 ) -> Job:
-    """Run the base prompts once, find what every cell changes, and sort the rest into waves."""
+    """Run the base prompts once, find what every cell changes, and sort the rest into waves.
+
+    one_position: the metric reads one position of each row, so that what cannot reach it is not run.
+    """
     net = work.net
     parts = layer_parts(net) if rules.restart else {}
     written = {w.where for cell in cells for w in cell}
     streams = {Site("resid_pre", i) for i in parts}
     modules = [p for part in parts.values() for p in (*part.attention, *part.mlp)] if rules.stages else []
     cached = rules.suffix or rules.last
-    record = take(work, written | streams, modules, cached)
+    record = take(work, written | streams, modules, cached) if rules.restart else take_plainly(work, written)
     if cached and len(record.caches) < len(parts):
         missing = min(set(parts) - set(record.caches))
         rules = rules.without(f"Layer {missing} does not keep keys and values of its own.", "suffix", "last")
     if not rules.stages:
         parts = {i: Parts((), (), p.parallel, frozenset(), False) for i, p in parts.items()}
-    reach = Reach(rules.suffix, parts, rules.zeros)
+    reach = Reach(rules.suffix, parts, rules.zeros, one_position)
     changes = find_changes(work, cells, {s: record.sites[s] for s in written}, reach, states)
     assert record.logits is not None
     base = scores_of(work, record.logits, torch.arange(work.tokens.n), few=False)
@@ -146,7 +163,7 @@ def _waves(work: Work, changes: Changes, rules: Rules, tokens_at_once: int) -> I
     cell, row = todo.T
     answers = work.answer_columns
     causal = rules.suffix
-    starts = changes.starts[cell, row] if causal else np.zeros(len(todo), np.int64)
+    starts = np.minimum(changes.starts[cell, row], answers[row]) if causal else np.zeros(len(todo), np.int64)
     stops = answers[row] + 1 if causal or rules.last else np.full(len(todo), work.tokens.width)
     layers, stages = changes.layers[cell, row], changes.stages[cell, row]
     order_of_kind = {

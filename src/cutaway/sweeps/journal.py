@@ -93,5 +93,7 @@ def identity(job: Job) -> str:
         value = held[key].detach().float().cpu().contiguous().numpy()
         digest.update(str(key).encode())
         digest.update(value.tobytes())
+    for cell, edits in job.live.items():
+        digest.update(f"{cell} {edits!r}".encode())
     digest.update(np.ascontiguousarray(job.base).tobytes())
     return digest.hexdigest()

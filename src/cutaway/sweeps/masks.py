@@ -43,8 +43,11 @@ class Overwrite:
         if layout.head is not None and axis is not None and layout.head < axis:
             mask = mask.transpose(1, 2).contiguous()
         source = taken(self.source, rows, axis, first, width)
-        if source.shape[-1] > value.shape[-1] and self.site.axes[-1] == "src":
-            source = source[..., first + width - value.shape[-1] : first + width]
+        if self.site.axes[-1] == "src":
+            window = slice(first + width - value.shape[-1], first + width)
+            source = source[..., window] if source.shape[-1] > value.shape[-1] else source
+            mask = mask[..., window] if mask.shape[-1] > value.shape[-1] else mask
+            shape[-1] = mask.shape[-1]
         return torch.where(
             mask.reshape(shape).to(value.device), source.to(device=value.device, dtype=value.dtype), value
         )

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from cutaway.errors import OutOfMemory
 from cutaway.interventions import Apply
+from cutaway.network.edits import Edit
 from cutaway.sweeps.cells import Cell, CellValues, Progress, State, Work, scores_of
 from cutaway.sweeps.masks import Overwrite, overwrites
 
@@ -85,24 +86,32 @@ def batches(
         yield part, scores
 
 
+def live(work: Work, edits: Sequence[Edit]) -> np.ndarray:
+    """Metric [n] of the base prompts under edits that are made as they are, in one forward pass."""
+    run = work.net.run(work.tokens, edits=list(edits), logits=work.positions[:, None])
+    assert run.logits is not None
+    return scores_of(work, run.logits[:, 0], torch.arange(work.tokens.n), few=False)
+
+
 def _batch(work: Work, cells: Sequence[Cell], part: np.ndarray) -> np.ndarray:
     """Metric of one batch of (cell, row) pairs `part [k 2]`."""
     rows = torch.as_tensor(part[:, 1].copy(), dtype=torch.long)
     inputs: object = work.tokens[rows.to(work.tokens.ids.device)]
     if work.inputs is not None:
         inputs = dict(work.inputs.select(rows).kwargs)
-    edits = [Apply(write.site, _Whole(write, rows)) for write in overwrites(work, cells, part)]
+    edits = [Apply(write.site, Whole(write, rows)) for write in overwrites(work, cells, part)]
     run = work.net.run(inputs, edits=edits, logits=work.positions[rows][:, None])  # type: ignore[arg-type]
     assert run.logits is not None
     return scores_of(work, run.logits[:, 0], rows, few=False)
 
 
 @dataclass(frozen=True, eq=False)
-class _Whole:
+class Whole:
     """An overwrite of whole rows, as a function of the site's value."""
 
     write: Overwrite
     rows: Tensor
 
     def __call__(self, value: Tensor) -> Tensor:
+        """The value with what the source writes."""
         return self.write.apply(value, slice(None), self.rows, 0)

@@ -87,6 +87,13 @@ def _joined(values: list[Any]) -> Any:
     return first
 
 
+def take_plainly(work: Work, sites: Collection[Site]) -> Record:
+    """Run the base prompts by `Network.run`, standing edits included, and keep the named sites and the logits."""
+    inputs: Any = work.tokens if work.inputs is None else dict(work.inputs.kwargs)
+    run = work.net.run(inputs, keep=sorted(sites), logits=work.positions[:, None])
+    return Record(dict(run.kept), logits=None if run.logits is None else run.logits[:, 0])
+
+
 def _take(work: Work, rows: Tensor, sites: Collection[Site], modules: Sequence[str], cached: bool) -> Record:
     net, record = work.net, Record()
     inputs = arguments(work, rows)

@@ -73,14 +73,15 @@ class Wave:
 
 @dataclass(eq=False)
 class Replayer:
-    """Runs waves over one record of the base prompts."""
+    """Runs waves over one record of the base prompts. `every`: give the logits of all columns [k w v], not the answer's."""
 
     work: Work
     cells: Sequence[Cell]
     record: Record
     parts: Mapping[int, Parts]
     rules: Rules
-    factors: dict[tuple[int, int], dict[tuple[int, str], int]] = field(default_factory=dict)
+    every: bool = False
+    factors: dict[tuple[int, int, bool], dict[tuple[int, str], int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         stack = self.work.net.anatomy.stack()
@@ -117,11 +118,15 @@ class Replayer:
         Found by giving the model two batches of different size and looking at the shapes that its layers are handed; once
         for each kind of window, or with `exact` for these very columns.
         """
-        key = (wave.columns, wave.start) if exact else (min(wave.columns, 2), min(wave.start, 1) - 2)
+        # a row with padding in it, if there is one, because the model is then handed masks that it is not handed without
+        padded = ~self.work.tokens.mask[:, : wave.stop].cpu().all(1).numpy()[wave.pairs[:, 1]]
+        shown = wave.pairs[int(padded.argmax()), 1]
+        window = (wave.columns, wave.start) if exact else (min(wave.columns, 2), min(wave.start, 1) - 2)
+        key = (*window, bool(padded.any()))
         if key not in self.factors:
             sizes: list[dict[tuple[int, str], int]] = []
             for count in (2, 3):
-                rows = np.zeros((count, 2), np.int64)
+                rows = np.full((count, 2), shown, np.int64)
                 seen: dict[tuple[int, str], int] = {}
                 dry = Wave(rows, np.full(count, len(self.layers)), (Stage(),) * count, wave.start, wave.stop)
                 _Pass(self, dry, [], shapes=seen).run()
@@ -187,6 +192,8 @@ class _Pass:
         logits = find_item(output, logits_key(net.anatomy) or "logits")
         if logits is None or self.shapes is not None:
             return torch.empty(0)
+        if self.own.every:
+            return logits
         if self.asked is None:
             return logits[:, -1]
         columns = torch.from_numpy(self.work.answer_columns[wave.pairs[:, 1]])
@@ -219,7 +226,7 @@ class _Pass:
             kwargs["encoder_outputs"] = (self.record.encoder[rows],)
         columns = torch.from_numpy(self.work.answer_columns[wave.pairs[:, 1]]).unique()
         self.asked = None if self.own.rules.suffix or self.own.rules.last else columns
-        if "logits_to_keep" in net._accepts:
+        if "logits_to_keep" in net._accepts and not self.own.every:
             kwargs["logits_to_keep"] = 1 if self.asked is None else self.asked.to(net.device)
         return Inputs(kwargs, tokens, len(self.rows)), kwargs
 

@@ -35,6 +35,8 @@ def valid_rules(work: Work) -> Rules:
 
     A rule that its anatomy rules out, or that fails on two of the prompts with random edits, is off, with the reason.
     """
+    if work.net._standing:
+        return Rules().without("Edits are standing on this network.", *Rules().names)
     tokens = work.tokens
     key = (tokens.width, tokens.padded, bool((tokens.first > 0).any()))
     verdicts = _known.setdefault(work.net.model, {})
@@ -64,16 +66,13 @@ def structural(net: Network, own_inputs: bool = False) -> Rules:
         rules = rules.without(
             f"{mixers[0]} mixes positions by a state, not by keys and values.", "suffix", "last"
         )
-    if (
-        "past_key_values" not in net._accepts
-        or own_inputs
-        or getattr(net.config, "is_encoder_decoder", False)
-    ):
+    encodes = own_inputs or bool(getattr(net.config, "is_encoder_decoder", False))
+    if not encodes and not net.is_causal:
+        rules = rules.without("Attention is not causal: every position sees every other.", "suffix", "last")
+    elif encodes or "past_key_values" not in net._accepts:
         rules = rules.without(
             "The model does not take keys and values of earlier positions here.", "suffix", "last"
         )
-    elif not net.is_causal:
-        rules = rules.without("Attention is not causal: every position sees every other.", "suffix", "last")
     return rules
 
 
