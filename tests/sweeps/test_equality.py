@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import GPT2LMHeadModel
 
 import cutaway
+from by_hand import BEDS, Bed
 from cutaway.network.inputs import Tokens, pack
 from cutaway.network.sites import Site
 from cutaway.sweeps import Cell, Rules, State, Work, Write, naive, run_cells
@@ -22,8 +23,6 @@ from cutaway.sweeps.logits import cell_logits
 from cutaway.sweeps.plan import plan_cells
 from cutaway.sweeps.validity import valid_rules
 from cutaway.zoo.tiny import tiny
-
-from by_hand import BEDS, Bed
 
 DTYPES = {torch.float32: 1e-5, torch.float64: 1e-11}
 N, P, CHANGED = 3, 7, 2

@@ -23,9 +23,10 @@ from cutaway.effects.baselines import Baselines, Resampling, Side, measure
 from cutaway.effects.box import Box, box_of, checked, span_columns
 from cutaway.effects.effects import Effects
 from cutaway.effects.summary import summarise, token_labels
-from cutaway.errors import BadInput
+from cutaway.errors import BadBehaviour, BadInput
 from cutaway.interventions import Ablate
 from cutaway.network.edits import Here
+from cutaway.network.inputs import Tokens
 from cutaway.network.sites import Site
 from cutaway.results import Provenance
 from cutaway.sweeps import CellValues, Plan, Progress, Rules, State, plan_cells
@@ -108,16 +109,33 @@ def ablate(
     site, chosen, dims = checked(net, behaviour, at, by, layers)
     ends = measure(net, behaviour, [Site(site, layer) for layer in chosen])
     base = ends.clean
-    sources = {
-        where: new.expand_as(value)
-        for where, value in base.kept.items()
-        for edit in Ablate(where, how=how, by_position=by_position, seed=seed).bind(net)
-        for new in [edit[1](value, Here(where, where.axes, base.tokens, batch=base.tokens.n))]
-    }
+    edit = Ablate(site, how=how, by_position=by_position, seed=seed)
+    sources = {where: _ablated(net, edit, where, value, base.tokens) for where, value in base.kept.items()}
     box = box_of(behaviour, site, dims, chosen, base)
     said = {"mean": "mean by position" if by_position else "mean"}.get(how, how)
     sweep = Sweep(net, behaviour, ends, box, base, sources, True, f"ablate ({said})", seed)
     return sweep.effects(sweep.plan(rules, time_it=False), started, folder, progress)
+
+
+def _ablated(net: Network, edit: Ablate, site: Site, value: Tensor, tokens: Tokens) -> Tensor:
+    """What an ablation writes on all prompts at one site: [n p ...].
+
+    Another prompt's value is one of equal length, so that every position has a counterpart.
+    """
+    function = next(f for where, f in edit.bind(net) if where == site)
+    if edit.how != "resample":
+        return function(value, Here(site, site.axes, tokens, batch=tokens.n)).expand_as(value)
+    new = value.clone()
+    for length in tokens.lengths.unique():
+        rows = (tokens.lengths == length).nonzero()[:, 0]
+        if len(rows) < 2:
+            raise BadBehaviour(
+                f"Only one prompt has {int(length)} tokens, so no other can take its place.",
+                "Use more examples, or how='mean'.",
+            )
+        here = Here(site, site.axes, tokens[rows], batch=len(rows))
+        new[rows.to(new.device)] = function(value[rows.to(value.device)], here)
+    return new
 
 
 @dataclass(frozen=True, eq=False)

@@ -47,7 +47,7 @@ def cell_logits(
     for cell in np.flatnonzero((job.changes.states != State.NOT_RUN).all(1)):
         yield int(cell), base
     plain = np.flatnonzero(job.changes.plain)
-    for number, logits in _plainly(work, [cells[i] for i in plain], base):
+    for number, logits in _plainly(work, [cells[int(i)] for i in plain], base):
         yield int(plain[number]), logits
     todo = _Cells(job.changes.starts, job.changes.layers, job.changes.states, rules.suffix)
     for start, group in todo.grouped(changed):

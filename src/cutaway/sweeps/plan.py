@@ -171,7 +171,7 @@ def plan_cells(
             raise OutOfMemory(
                 f"One cell on one example needs {_size(per_token * widest)} beside {_size(needed)} for the base run, and "
                 f"the budget is {_size(budget)}.",
-                f"Give memory={int(needed + per_token * widest) + 1} bytes or more, or use shorter prompts.",
+                f"Give memory={int(1.25 * (needed + per_token * widest)) + 1} bytes or more, or use shorter prompts.",
             )
         fits = int((budget - needed) / max(per_token, 1e-9))
         job = job.cut(min(job.tokens_at_once, max(fits, 1)))
