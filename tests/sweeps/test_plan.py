@@ -85,7 +85,7 @@ def test_too_little_memory_says_what_is_needed(work: Work) -> None:
         plan_cells(work, CELLS, memory=1000)
     needed = int(str(caught.value).split("memory=")[1].split(" ")[0])
     plan = plan_cells(work, CELLS, memory=needed)
-    assert max(len(w.pairs) * w.columns for w in plan.job.waves) <= max(w.columns for w in plan.job.waves)
+    assert max(len(w.pairs) * w.columns for w in plan.job.waves) <= 2 * max(w.columns for w in plan.job.waves)
     np.testing.assert_allclose(plan.run().values, run_cells(work, CELLS).values, atol=1e-5)
 
 

@@ -99,27 +99,37 @@ def patch(
     behaviour: BehaviourName,
     at: Annotated[str, typer.Option("--at", help="The site to patch.")] = "resid_pre",
     by: Annotated[
-        str, typer.Option("--by", help="layer,position or layer,head or layer.")
+        str,
+        typer.Option("--by", help="layer, and with it position, span, head or neuron: layer,position or layer,head."),
     ] = "layer,position",
     direction: Annotated[
         str, typer.Option("--direction", help="restore (clean into corrupted) or corrupt.")
     ] = "restore",
+    ablate: Annotated[
+        str | None, typer.Option("--ablate", help="zero, mean or resample on the clean prompts, instead of patching.")
+    ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Say what the sweep will cost, and do not run it.")] = False,
+    resume: Annotated[
+        Path | None,
+        typer.Option("--resume", help="Keep finished cells in this folder, and go on from what is there."),
+    ] = None,
     n: Examples = 64,
     out: Out = None,
     force: Force = False,
 ) -> None:
     """Activation patching: which layers, positions or heads matter, with intervals. Saves the numbers and a heat map."""
     from cutaway.cli import work
-    from cutaway.effects import patch as sweep
 
     net = work.network(common, model)
-    pairs = work.pairs(screen, net, common, behaviour, n, force, aligned="position" in by)
+    pairs = work.pairs(screen, net, common, behaviour, n, force, aligned="position" in by or "span" in by)
+    sweep = work.Sweep(net, pairs, at, tuple(part.strip() for part in by.split(",")), direction, ablate, common.seed)
+    if plan:
+        screen.result(*work.plan_shown(sweep))
+        return
     with screen.progress() as report, work.quiet_warnings():
-        effects = sweep(
-            net, pairs, at=at, by=tuple(part.strip() for part in by.split(",")), direction=direction, seed=common.seed,  # type: ignore[arg-type]
-            progress=lambda done, total: report(f"patching {at}", done, total),
-        )  # fmt: skip
-    target = out or Path(f"cutaway-patch-{work.slug(model)}-{work.slug(behaviour)}-{at}-{direction}")
+        effects = sweep.run(lambda done, total: report(f"patching {at}", done, total), resume)
+    way = direction if ablate is None else f"ablate-{ablate}"
+    target = out or Path(f"cutaway-patch-{work.slug(model)}-{work.slug(behaviour)}-{at}-{way}")
     paths = work.save_effects(screen, effects, target)
     screen.result(work.effects_data(effects, paths), work.effects_table(effects))
     screen.saved(*paths)
@@ -127,6 +137,50 @@ def patch(
         screen.say(
             "[yellow]Stopped.[/] The finished cells were kept and saved; the rest is marked as not run."
         )
+        raise typer.Exit(STOPPED)
+
+
+@command(app)
+def paths(
+    common: Common,
+    screen: Screen,
+    model: Model,
+    behaviour: BehaviourName,
+    senders: Annotated[
+        list[str] | None, typer.Option("--from", help='A sender, e.g. "head 3.1" or "MLP 0"; repeatable. Default: all.')
+    ] = None,
+    receivers: Annotated[
+        list[str] | None,
+        typer.Option("--to", help='A receiver, e.g. "head 5.3 <q>", "MLP 4", "logits"; repeatable. Default: all.'),
+    ] = None,
+    direction: Annotated[
+        str, typer.Option("--direction", help="corrupt (corrupted into clean) or restore.")
+    ] = "corrupt",
+    resume: Annotated[
+        Path | None,
+        typer.Option("--resume", help="Keep finished paths in this folder, and go on from what is there."),
+    ] = None,
+    n: Examples = 64,
+    out: Out = None,
+    force: Force = False,
+) -> None:
+    """Exact path patching: what each component tells each other directly. Saves the numbers and a heat map."""
+    from cutaway.cli import work
+    from cutaway.effects import path_patch
+
+    net = work.network(common, model)
+    pairs = work.pairs(screen, net, common, behaviour, n, force)
+    with screen.progress() as report, work.quiet_warnings():
+        effects = path_patch(
+            net, pairs, senders or None, receivers or None, direction, common.seed, folder=resume,  # type: ignore[arg-type]
+            progress=lambda done, total: report("patching paths", done, total),
+        )  # fmt: skip
+    target = out or Path(f"cutaway-paths-{work.slug(model)}-{work.slug(behaviour)}-{direction}")
+    saved = work.save_effects(screen, effects, target)
+    screen.result(work.effects_data(effects, saved), work.effects_table(effects))
+    screen.saved(*saved)
+    if not effects.complete:
+        screen.say("[yellow]Stopped.[/] The finished paths were kept and saved; the rest is marked as not run.")
         raise typer.Exit(STOPPED)
 
 

@@ -8,6 +8,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from cutaway.effects import Effects
     from cutaway.explanations import Explanation
     from cutaway.network import Network, Run
+    from cutaway.sweeps import Progress
 
 
 _FILES = (".json", ".jsonl", ".csv")
@@ -107,6 +109,51 @@ def command_line(common: Common, model: str, behaviour: str, n: int, force: bool
         ("--trust-remote-code", common.trust_remote_code),
     )
     return shlex.join([*words, *(name for name, on in flags if on)])
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """A patching or ablation sweep as the command line asks for it."""
+
+    net: Network
+    behaviour: Behaviour
+    at: str
+    by: tuple[str, ...]
+    direction: str
+    ablate: str | None
+    seed: int
+
+    def run(self, progress: Progress, folder: Path | None) -> Effects:
+        """Run it."""
+        from cutaway.effects import ablate, patch
+
+        common: dict[str, Any] = {
+            "at": self.at, "by": self.by, "seed": self.seed, "progress": progress, "folder": folder,
+        }  # fmt: skip
+        if self.ablate is not None:
+            return ablate(self.net, self.behaviour, how=self.ablate, **common)  # type: ignore[arg-type]
+        return patch(self.net, self.behaviour, direction=self.direction, **common)  # type: ignore[arg-type]
+
+
+def plan_shown(sweep: Sweep) -> tuple[dict[str, Any], Table]:
+    """What a sweep will cost, as plain data and as a table.
+
+    Raises `BadInput` for an ablation, which costs what patching the same cells costs.
+    """
+    from dataclasses import asdict
+
+    from cutaway.effects import plan
+
+    if sweep.ablate is not None:
+        raise BadInput("Plans are made for patching.", "Leave --ablate out: an ablation of the same cells costs the same.")
+    planned = plan(
+        sweep.net, sweep.behaviour, sweep.at, by=sweep.by, direction=sweep.direction, seed=sweep.seed  # type: ignore[arg-type]
+    )  # fmt: skip
+    table = Table(show_header=False, title="Planned, not run")
+    for name, value in planned.plan.rows():
+        table.add_row(escape(name), escape(value))
+    rules = {"on": planned.plan.rules.names, "off": dict(planned.plan.rules.reasons)}
+    return asdict(planned.plan.cost) | {"rules": rules, "notes": list(planned.plan.warnings)}, table
 
 
 def described(net: Network) -> dict[str, Any]:

@@ -104,7 +104,8 @@ class Plan:
             interrupted = True
         return CellValues(values, states, interrupted)
 
-    def _rows(self) -> list[tuple[str, str]]:
+    def rows(self) -> list[tuple[str, str]]:
+        """What it says, as names and values."""
         cost, rules = self.cost, self.rules
         rows = [
             ("cells", f"{cost.cells:,} on {self.job.work.tokens.n} examples: {cost.pairs:,} pairs"),
@@ -121,13 +122,13 @@ class Plan:
         return rows + [("note", text) for text in self.warnings]
 
     def __repr__(self) -> str:
-        width = max(len(name) for name, _ in self._rows())
-        return "\n".join(f"{name:<{width}}  {value}" for name, value in self._rows())
+        width = max(len(name) for name, _ in self.rows())
+        return "\n".join(f"{name:<{width}}  {value}" for name, value in self.rows())
 
     def _repr_html_(self) -> str:
         cells = "".join(
             f"<tr><th style='text-align:left'>{html.escape(n)}</th><td style='text-align:left'>{html.escape(v)}</td></tr>"
-            for n, v in self._rows()
+            for n, v in self.rows()
         )
         return f"<table>{cells}</table>"
 
