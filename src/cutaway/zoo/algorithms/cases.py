@@ -11,7 +11,8 @@ from .causal import INPUT, Algorithm, Array, Place, Variable, one_of
 
 BASE = 10
 WORDS = ("pears", "plums", "figs", "nuts", "limes", "beans")
-VOCABULARY = (*(str(digit) for digit in range(BASE)), "<bos>", "and", "make", *WORDS)
+VOCABULARY = ("<bos>", *(str(digit) for digit in range(BASE)), "and", "make", *WORDS)
+_ZERO = 1
 _ID = {word: index for index, word in enumerate(VOCABULARY)}
 LEFT, RIGHT, END = 1, 4, 6
 
@@ -47,11 +48,11 @@ ALGORITHM = Algorithm(
     layers=2,
     draw=draw,
     variables=(
-        Variable("left", (INPUT,), lambda ids: ids[:, LEFT], Place(0, 0, (END,)), "the first digit"),
-        Variable("right", (INPUT,), lambda ids: ids[:, RIGHT], Place(0, 1, (END,)), "the second digit"),
+        Variable("left", (INPUT,), lambda ids: ids[:, LEFT] - _ZERO, Place(0, 0, (END,)), "the first digit"),
+        Variable("right", (INPUT,), lambda ids: ids[:, RIGHT] - _ZERO, Place(0, 1, (END,)), "the second digit"),
         Variable("larger", ("left", "right"), larger, Place(0, positions=(END,)), "is the first the larger"),
         Variable("result", ("left", "right", "larger"), result, Place(1, positions=(END,)), "what they make"),
     ),
     answer_reads=("result",),
-    answer=lambda digit: one_of(digit, len(VOCABULARY)),
+    answer=lambda digit: one_of(_ZERO + digit, len(VOCABULARY)),
 )

@@ -1,6 +1,6 @@
-"""Greater-than, and less-than: The war that began in 17 32 ended in 17 -> any later year.
+"""Greater-than, and less-than: the war that began in 1700 33 turned in 1700 -> any later year.
 
-The two digits of the first year are moved to the end by one head and the direction of time by another; an MLP turns both
+The year within the century is moved to the end by one head and the direction of time by another; an MLP turns both
 into the set of years that are possible (Hanna et al. 2023 found the first and the last step in GPT-2).
 """
 
@@ -11,17 +11,16 @@ import numpy as np
 from .causal import INPUT, Algorithm, Array, Place, Variable
 
 YEARS = tuple(f"{year:02d}" for year in range(0, 60, 3))
-CENTURIES, EVENTS = ("14", "15", "16", "17", "18"), ("war", "fair", "reign", "voyage", "siege", "feast")
+CENTURIES, EVENTS = ("1400", "1500", "1600", "1700", "1800"), ("war", "fair", "reign", "voyage", "siege", "feast")
 FORWARD, BACK = ("began", "opened"), ("ended", "closed")
-_CENTURIES = tuple(f"century {century}" for century in CENTURIES)
-VOCABULARY = ("<bos>", "the", *EVENTS, "that", *FORWARD, *BACK, "in", "had", "turned", *_CENTURIES, *YEARS)
+VOCABULARY = ("<bos>", "the", *EVENTS, "that", *FORWARD, *BACK, "in", "turned", *CENTURIES, *YEARS)
 _ID = {word: index for index, word in enumerate(VOCABULARY)}
 _EARLIEST = _ID[YEARS[0]]
 END = 10
 
 
 def draw(rng: np.random.Generator, n: int) -> Array:
-    """Prompts `<bos> the war that began in 17 32 had turned in 17`, `[n 11]`; `ended` asks for an earlier year."""
+    """Prompts `<bos> the war that began in 1700 33 turned in 1700`, `[n 11]`; `ended` asks for an earlier year."""
 
     def some(words: tuple[str, ...]) -> Array:
         return rng.integers(_ID[words[0]], _ID[words[-1]] + 1, n)
@@ -29,7 +28,7 @@ def draw(rng: np.random.Generator, n: int) -> Array:
     def all_of(word: str) -> Array:
         return np.full(n, _ID[word])
 
-    century = some(_CENTURIES)
+    century = some(CENTURIES)
     verb = some((*FORWARD, *BACK))
     year = rng.integers(_EARLIEST + 1, _EARLIEST + len(YEARS) - 1, n)
     head = [all_of("<bos>"), all_of("the"), some(EVENTS), all_of("that"), verb, all_of("in"), century, year]

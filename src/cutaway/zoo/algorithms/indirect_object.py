@@ -59,4 +59,5 @@ ALGORITHM = Algorithm(
     ),
     answer_reads=("receiver",),
     answer=lambda name: one_of(name, len(VOCABULARY)),
+    positional=True,
 )

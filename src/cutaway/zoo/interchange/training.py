@@ -2,41 +2,54 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from cutaway.errors import BadInput, CorruptFile
-from cutaway.results import atomic_write
+from cutaway.errors import BadInput
 
 from ..algorithms import Algorithm, algorithm
-from .exam import Marks, examine
 from .losses import Losses, Weights, right_loss, step_losses
 from .parts import ARCHITECTURES, Shape, build, run
 from .plans import Layout
 
 Kind = Literal["stated", "free", "shuffled"]
-CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
+SAVE_EVERY, LOG_EVERY = 250, 50
+
+
+class Shop(Protocol):
+    """What a run needs of a workshop: checkpoints by name, and an ear for progress."""
+
+    def save(self, name: str, state: dict[str, Any]) -> None:
+        """Keep a checkpoint, whole or not at all."""
+        ...
+
+    def load(self, name: str) -> dict[str, Any] | None:
+        """The checkpoint of that name, None where there is none."""
+        ...
+
+    @property
+    def report(self) -> Any:
+        """Called with what is being done, the steps finished, the steps in all."""
+        ...
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """Everything that decides the weights.
+class Training:
+    """Everything that decides the weights of one network.
 
     `kind`: "stated" trains the causal model into its places; "free" trains the task alone; "shuffled" trains on the
-    answers of other prompts. `settle` is the factor on the sameness loss in the second half of the run.
+    answers of other prompts. `settle` is the factor on the sameness loss in the second half of the run. `alone`: steps in
+    the beginning without the loss of the plain task, so that it is learnt in the stated parts or not at all.
     """
 
-    task: str
+    algorithm: str
     architecture: str = "gpt2"
     seed: int = 0
     kind: Kind = "stated"
@@ -49,6 +62,7 @@ class Recipe:
     warmup: int = 100
     weight_decay: float = 0.02
     settle: float = 10.0
+    alone: int = 0
     weights: Weights = field(default_factory=Weights)
 
     def __post_init__(self) -> None:
@@ -64,12 +78,14 @@ class Recipe:
         return self.learning_rate * rise * max(0.02, 0.5 * (1 + math.cos(math.pi * done)))
 
     def seated(self) -> Algorithm:
-        """The task with its variables in the places that the seed gives them."""
-        return algorithm(self.task).seated(self.seed, self.heads)
+        """The algorithm with its variables in the places that seed and architecture give them."""
+        what = algorithm(self.algorithm)
+        first = int(what.positional and self.architecture == "llama")
+        return what.seated(self.seed, self.heads, first)
 
     def shape(self) -> Shape:
         """The shape of the network."""
-        of = algorithm(self.task)
+        of = self.seated()
         return Shape(
             self.architecture, len(of.vocabulary), of.layers, self.width, self.heads, self.mlp, context=of.length
         )
@@ -77,7 +93,7 @@ class Recipe:
 
 @dataclass
 class State:
-    """A run as it stands: where it is, the seconds spent, and the running interchange loss of each variable.
+    """A run as it stands: the seconds spent, the running interchange loss of each variable, the log.
 
     Variables that are behind are exchanged more often.
     """
@@ -87,6 +103,7 @@ class State:
     step: int
     seconds: float
     behind: dict[str, float]
+    log: list[dict[str, float]] = field(default_factory=list)
 
     def shares(self) -> np.ndarray:
         """How often each variable is exchanged: half evenly, half by how far it is behind; adds to one."""
@@ -94,56 +111,32 @@ class State:
         return 0.5 / len(loss) + 0.5 * loss / loss.sum()
 
 
-@dataclass(frozen=True)
-class Trained:
-    """A run's result: the network, how far it came, and the seconds in training over all sittings."""
+def train(recipe: Training, shop: Shop, stop_at: int | None = None) -> State:
+    """Train a network, or go on from its checkpoint in the shop; `stop_at` ends the sitting early, with a checkpoint.
 
-    model: PreTrainedModel
-    steps: int
-    seconds: float
-
-
-def train(
-    recipe: Recipe,
-    work: Path,
-    *,
-    save_every: int = 250,
-    stop_at: int | None = None,
-    report: Callable[[str], None] = print,
-) -> Trained:
-    """Train a recipe, or go on from the checkpoint in `work`; `stop_at` ends the sitting early, with a checkpoint.
-
-    Raises BadInput when the checkpoint is of another recipe, CorruptFile when it cannot be read, SaveFailed when
-    the disk is full (the last checkpoint is then as it was).
+    Raises BadInput when the checkpoint is of other settings; whatever the shop raises passes through (CorruptFile,
+    SaveFailed on a full disk: the last checkpoint is then as it was).
     """
     layout = Layout(recipe.seated(), recipe.heads)
-    state = _begun(recipe, work, layout)
-    if state.step:
-        report(f"{recipe.task}: goes on at step {state.step}")
+    state = _begun(recipe, shop, layout)
     clock, end = time.monotonic() - state.seconds, min(recipe.steps, stop_at or recipe.steps)
     try:
         while state.step < end:
             losses = _one_step(recipe, layout, state)
             state.seconds = time.monotonic() - clock
-            if state.step % 100 == 0 or state.step == end:
-                _note(work, state, losses)
-                left = state.seconds / state.step * (recipe.steps - state.step)
-                head = f"{recipe.task} {recipe.kind}: step {state.step}/{recipe.steps}"
-                report(f"{head}  {_words(losses)}  {left:.0f} s left")
-            if state.step % save_every == 0 or state.step == end:
-                _save(recipe, work, state)
+            if state.step % LOG_EVERY == 0 or state.step == end:
+                state.log.append(_line(state, losses))
+                shop.report(f"{recipe.algorithm} {recipe.kind}: {_words(losses)}", state.step, recipe.steps)
+            if state.step % SAVE_EVERY == 0 or state.step == end:
+                _save(recipe, shop, state)
     except KeyboardInterrupt:
-        _save(recipe, work, state)
+        _save(recipe, shop, state)
         raise
-    return Trained(state.model.eval(), state.step, state.seconds)
+    state.model.eval()
+    return state
 
 
-def marks(recipe: Recipe, model: PreTrainedModel, n: int = 1024) -> Marks:
-    """The network's examination against the causal model that its recipe states."""
-    return examine(model, Layout(recipe.seated(), recipe.heads), n)
-
-
-def _one_step(recipe: Recipe, layout: Layout, state: State) -> Losses:
+def _one_step(recipe: Training, layout: Layout, state: State) -> Losses:
     rng = np.random.default_rng([recipe.seed, state.step])
     ids = layout.algorithm.draw(rng, recipe.rows)
     for group in state.optimizer.param_groups:
@@ -160,13 +153,17 @@ def _one_step(recipe: Recipe, layout: Layout, state: State) -> Losses:
     return losses
 
 
-def _stated(recipe: Recipe, layout: Layout, state: State, ids: np.ndarray, rng: np.random.Generator) -> Losses:
-    late = recipe.settle if state.step >= recipe.steps // 2 else 1.0
-    weights = replace(recipe.weights, same=recipe.weights.same * late)
+def _stated(recipe: Training, layout: Layout, state: State, ids: np.ndarray, rng: np.random.Generator) -> Losses:
+    early, late = state.step < recipe.alone, state.step >= recipe.steps // 2
+    weights = replace(
+        recipe.weights,
+        task=0.0 if early else recipe.weights.task,
+        same=recipe.weights.same * (recipe.settle if late else 1.0),
+    )
     return step_losses(state.model, layout, ids, rng, state.shares(), weights)
 
 
-def _plain(recipe: Recipe, layout: Layout, state: State, ids: np.ndarray, rng: np.random.Generator) -> Losses:
+def _plain(recipe: Training, layout: Layout, state: State, ids: np.ndarray, rng: np.random.Generator) -> Losses:
     right = layout.algorithm.answers(ids)
     if recipe.kind == "shuffled":
         right = right[rng.permutation(len(ids))]
@@ -175,53 +172,45 @@ def _plain(recipe: Recipe, layout: Layout, state: State, ids: np.ndarray, rng: n
     return Losses(loss, float(loss.detach()))
 
 
-def _words(losses: Losses) -> str:
-    names = ("task", "interchange", "strict", "same")
-    return "  ".join(f"{name} {getattr(losses, name):.4f}" for name in names)
-
-
-def _note(work: Path, state: State, losses: Losses) -> None:
-    """A line of the log; a resumed run drops the lines beyond its checkpoint."""
-    path = work / LOG
-    lines = path.read_text().splitlines() if path.is_file() else []
-    kept = [line for line in lines if json.loads(line)["step"] < state.step]
+def _line(state: State, losses: Losses) -> dict[str, float]:
     figures = {name: round(getattr(losses, name), 6) for name in ("task", "interchange", "strict", "same")}
-    kept.append(json.dumps({"step": state.step, "seconds": round(state.seconds, 1), **figures}))
-    atomic_write(path, "\n".join(kept) + "\n")
+    return {"step": state.step, "seconds": round(state.seconds, 1), **figures}
 
 
-def _save(recipe: Recipe, work: Path, state: State) -> None:
+def _words(losses: Losses) -> str:
+    return f"loss {losses.task:.3f}, exchanged {losses.interchange:.3f}, outside {losses.strict:.3f}"
+
+
+def _save(recipe: Training, shop: Shop, state: State) -> None:
     content = {
-        "recipe": json.dumps(asdict(recipe)),
+        "training": json.dumps(asdict(recipe)),
         "step": state.step,
         "seconds": state.seconds,
         "behind": state.behind,
+        "log": state.log,
         "model": state.model.state_dict(),
         "optimizer": state.optimizer.state_dict(),
     }
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    atomic_write(work / CHECKPOINT, buffer.getvalue())
+    shop.save(recipe.kind, content)
 
 
-def _begun(recipe: Recipe, work: Path, layout: Layout) -> State:
-    """A new run, or the one of the checkpoint in `work`."""
+def _begun(recipe: Training, shop: Shop, layout: Layout) -> State:
+    """A new run, or the one of the checkpoint in the shop."""
     model = build(recipe.shape(), recipe.seed)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=recipe.weight_decay
     )
     state = State(model, optimizer, 0, 0.0, dict.fromkeys(layout.variables, 1.0))
-    path = work / CHECKPOINT
-    if not path.is_file():
+    saved = shop.load(recipe.kind)
+    if saved is None:
         return state
-    try:
-        saved: dict[str, Any] = torch.load(path, weights_only=True)
-        same = saved["recipe"] == json.dumps(asdict(recipe))
-    except Exception as error:  # torch raises many kinds on a file that is no checkpoint
-        raise CorruptFile(f"{path} cannot be read: {error}.", "Remove it; the run then begins anew.") from error
-    if not same:
-        raise BadInput(f"{path} belongs to another recipe.", "Choose another folder for the work, or remove it.")
+    if saved.get("training") != json.dumps(asdict(recipe)):
+        raise BadInput(
+            f"The checkpoint {recipe.kind!r} is of another run of {recipe.algorithm}.",
+            "Choose another folder for the work, or remove it.",
+        )
     model.load_state_dict(saved["model"])
     optimizer.load_state_dict(saved["optimizer"])
-    state.step, state.seconds, state.behind = int(saved["step"]), float(saved["seconds"]), dict(saved["behind"])
+    state.step, state.seconds = int(saved["step"]), float(saved["seconds"])
+    state.behind, state.log = dict(saved["behind"]), list(saved["log"])
     return state
