@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from cutaway.calibration.edges import edge_effects
+from cutaway.calibration.stated import exact, held
 from cutaway.calibration.subject import Subject, patched, removed
 from cutaway.calibration.variables import decoded, interchanged
 from cutaway.claims import Evidence
@@ -132,6 +133,8 @@ CHECKS: dict[str, Check] = {
     "inert": inert,
     "variables": variables,
     "edges": edges,
+    "exact": exact,
+    "held": held,
 }
 
 

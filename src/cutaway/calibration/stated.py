@@ -39,7 +39,8 @@ def exact(subject: Subject) -> list[Evidence]:
         share = proportion(right, max(len(swaps), 1))
         found.append(
             Evidence(f"exact: {variable.name}", share, threshold=EXACT, passed=share.value >= EXACT,
-                     sentence=f"With {variable.name} of another prompt exactly the predicted tokens come first in {share.value:.1%} of {share.n} cases.")
+                     sentence=f"With {variable.name} of another prompt exactly the predicted tokens come first in "
+                     f"{share.value:.1%} of {share.n} cases.")
         )  # fmt: skip
     return found
 
@@ -62,7 +63,8 @@ def held(subject: Subject) -> list[Evidence]:
         names = " and ".join(readers)
         found.append(
             Evidence(f"held: {variable.name}", value=effect, threshold=HELD, passed=effect <= HELD,
-                     sentence=f"With {names} held, {variable.name} of the corrupted prompt changes {effect:.2%} of the range.")
+                     sentence=f"With {names} held, {variable.name} of the corrupted prompt changes "
+                     f"{effect:.2%} of the range.")
         )  # fmt: skip
     return found
 

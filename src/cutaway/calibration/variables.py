@@ -26,7 +26,7 @@ def interchanged(subject: Subject, variable: Variable) -> Estimate | None:
     if not swaps:
         return None
     right = 0
-    for group in _by_length(swaps):
+    for group in by_length(swaps):
         logits = swapped_logits(subject.net, variable, group)
         best = logits.argmax(-1).tolist()
         right += sum(token in swap.right for token, swap in zip(best, group, strict=True))
@@ -54,7 +54,8 @@ def exchange(variable: Variable, source: Run, pos: Tensor) -> Intervention:
     return Interchange(variable.site, source, torch.tensor(variable.basis), head=variable.head, pos=pos)
 
 
-def _by_length(swaps: Sequence[Swap]) -> list[list[Swap]]:
+def by_length(swaps: Sequence[Swap]) -> list[list[Swap]]:
+    """The swaps in groups that can run together: prompts of one length, as many positions."""
     groups: dict[tuple[int, int, int], list[Swap]] = {}
     for swap in swaps:
         groups.setdefault((len(swap.base), len(swap.source), len(swap.pos)), []).append(swap)

@@ -16,7 +16,7 @@ SOURCES = (
 )
 TWINS = (
     RANDOM,
-    Twin("free", "The same task without the property: trained on the task alone, its variables live where they fell.", "stored"),
+    Twin("free", "The same task without the property: trained on the task alone, variables live where they fell.", "stored"),
     Twin("shuffled", "The same prompts with the answers of other prompts: there is no algorithm to learn.", "stored"),
 )
 SEEDS = {"gpt2": 0, "llama": 1}

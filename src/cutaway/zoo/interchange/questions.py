@@ -61,10 +61,11 @@ class Questions:
         place = self.algorithm.by_name[variable].place
         ids = self.algorithm.draw(np.random.default_rng([seed, 23]), n)
         values = self.algorithm.values(ids)[variable]
-        if place.positions is None or len(place.positions) > 1 or values.ndim > 1:
+        where = place.positions or ()
+        if len(where) != 1 or values.ndim > 1:
             return []
         least = int(self.algorithm.values(self.algorithm.draw(np.random.default_rng(0), 4000))[variable].min())
-        return [Label(_ids(row), place.positions[0], int(v) - least) for row, v in zip(ids, values, strict=True)]
+        return [Label(_ids(row), where[0], int(v) - least) for row, v in zip(ids, values, strict=True)]
 
 
 def _ids(row: np.ndarray) -> tuple[int, ...]:

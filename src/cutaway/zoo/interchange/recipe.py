@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedModel
 
 from cutaway.errors import NotFound
-from cutaway.zoo import truth
 from cutaway.zoo.specimens import Made
+from cutaway.zoo.truth import Edge, GroundTruth, Node
+from cutaway.zoo.truth import Variable as Truly
 from cutaway.zoo.words import word_tokenizer
 
 from ..algorithms import Algorithm, Place, Variable
@@ -25,8 +26,8 @@ TWIN_STEPS: dict[Kind, float] = {"free": 0.5, "shuffled": 0.2}
 """Steps of the twins, as a share of the specimen's: they are done when the task is, or when nothing is to be learnt."""
 
 ESTABLISHED = (
-    "Trained in by strict interchange-intervention training (Geiger et al. 2022; Gupta et al. 2024): exchanging a part where "
-    "a variable lives must give the answer of the causal model, exchanging anything else must give the answer unchanged. "
+    "Trained in by strict interchange-intervention training (Geiger et al. 2022; Gupta et al. 2024): exchanging a part "
+    "where a variable lives must give the answer of the causal model, exchanging anything else must leave the answer. "
     "Examined on pairs of prompts kept out of training; `verify` repeats that by intervention on the shipped weights."
 )
 
@@ -45,7 +46,8 @@ class Interchange:
     def training(self, kind: Kind = "stated") -> Training:
         """The settings of the network's run, or of a twin's."""
         steps = round(self.steps * TWIN_STEPS.get(kind, 1.0))
-        return Training(self.algorithm, self.architecture, self.seed, kind, steps=steps, settle=self.settle, alone=self.alone)
+        options = {"steps": steps, "settle": self.settle, "alone": self.alone}
+        return Training(self.algorithm, self.architecture, self.seed, kind, **options)
 
     def make(self, shop: Workshop) -> Made:
         """Train the network and its twins, one after the other; each goes on from its own checkpoint."""
@@ -67,14 +69,14 @@ class Interchange:
         raise NotFound(f"The twin {kind!r} is not built but stored.", "Load it by its name.")
 
 
-def ground_truth(algorithm: Algorithm, needed: float = 0.1) -> truth.GroundTruth:
+def ground_truth(algorithm: Algorithm, needed: float = 0.1) -> GroundTruth:
     """What is known of a network that runs an algorithm: parts, who reads whom, and the variables' places."""
     parts = dict.fromkeys(_node(v.place) for v in algorithm.variables)
-    where = {v.name: _node(v.place) for v in algorithm.variables} | {"answer": truth.Node("logits")}
-    edges = dict.fromkeys(truth.Edge(where[name], where[reader]) for name, reader in algorithm.edges())
+    where = {v.name: _node(v.place) for v in algorithm.variables} | {"answer": Node("logits")}
+    edges = dict.fromkeys(Edge(where[name], where[reader]) for name, reader in algorithm.edges())
     reads = {v.name: list(v.reads) for v in algorithm.variables}
-    from_input = [truth.Edge(truth.Node("input"), where[v.name]) for v in algorithm.variables if "ids" in v.reads]
-    return truth.GroundTruth(
+    from_input = [Edge(Node("input"), where[v.name]) for v in algorithm.variables if "ids" in v.reads]
+    return GroundTruth(
         nodes=tuple(sorted(parts)),
         edges=tuple(dict.fromkeys((*from_input, *(e for e in edges if e.source != e.target)))),
         variables=tuple(_variable(v) for v in algorithm.variables),
@@ -84,13 +86,13 @@ def ground_truth(algorithm: Algorithm, needed: float = 0.1) -> truth.GroundTruth
     )
 
 
-def _node(place: Place) -> truth.Node:
-    return truth.Node("mlp", place.layer) if place.head is None else truth.Node("head", place.layer, place.head)
+def _node(place: Place) -> Node:
+    return Node("mlp", place.layer) if place.head is None else Node("head", place.layer, place.head)
 
 
-def _variable(variable: Variable) -> truth.Variable:
+def _variable(variable: Variable) -> Truly:
     place = variable.place
-    return truth.Variable(
+    return Truly(
         name=variable.name,
         says=variable.meaning,
         site=f"mlp_out.{place.layer}" if place.head is None else f"z.{place.layer}",
