@@ -16,7 +16,7 @@ from cutaway.errors import BadInput
 from cutaway.zoo.tales import baselines, floor, loss, stream
 from cutaway.zoo.tales import prompts as P
 from cutaway.zoo.tales.grammar import PEOPLE, Draw, entities, pieces
-from cutaway.zoo.tales.scenes import BY_NAME, SCENES, Line, Script, scripts, stories
+from cutaway.zoo.tales.scenes import BY_NAME, SCENES, Line, Script, scripts
 from cutaway.zoo.tales.tokenizer import load_tokenizer
 
 
@@ -138,13 +138,9 @@ def test_labels_name_the_variables_that_decide(tokenizer):
     assert {t.scene for t in some} == {s.name for s in SCENES} | {"chant"}
 
 
-def test_text_stops_when_there_is_enough(tokenizer):
-    assert list(stream.texts(tokenizer, 0)) == []
-    texts = list(stream.texts(tokenizer, 500))
-    assert texts == [story.text for story in islice(stories(0), len(texts))]
-    for bad in (stream.tokens, stream.texts):
-        with pytest.raises(BadInput):
-            list(bad(tokenizer, -1))
+def test_a_negative_number_of_tokens_is_refused(tokenizer):
+    with pytest.raises(BadInput):
+        stream.tokens(tokenizer, -1)
 
 
 def test_counting_does_not_do_the_behaviours(tokenizer):

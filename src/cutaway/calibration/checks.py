@@ -10,6 +10,7 @@ import torch
 from cutaway.calibration.edges import edge_effects
 from cutaway.calibration.stated import exact, held
 from cutaway.calibration.subject import Subject, patched, removed
+from cutaway.calibration.templates import templates
 from cutaway.calibration.variables import decoded, interchanged
 from cutaway.claims import Evidence
 from cutaway.errors import NotFound, nearest
@@ -135,6 +136,7 @@ CHECKS: dict[str, Check] = {
     "edges": edges,
     "exact": exact,
     "held": held,
+    "templates": templates,
 }
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from itertools import islice
+from itertools import chain, islice
 
 from transformers import PreTrainedTokenizerFast
 
 from cutaway.errors import BadInput
 
-from .grammar import Split, Story, Word
+from .grammar import Split, Word
 from .scenes import stories
 from .tokenizer import Encoder
 
@@ -65,30 +65,20 @@ def tokens(
     """
     if n < 0:
         raise BadInput(f"There are no {n} tokens.", "Ask for a number from 0.")
-    return islice(_endless(tokenizer, seed, split), n)
+    return islice(chain.from_iterable(told(tokenizer, seed, split)), n)
 
 
-def texts(tokenizer: PreTrainedTokenizerFast, n: int, seed: int | str = 0, split: Split = "train") -> Iterator[str]:
-    """Whole stories as text, until they hold at least `n` tokens. Raises BadInput when n is negative."""
-    if n < 0:
-        raise BadInput(f"There are no {n} tokens.", "Ask for a number from 0.")
-    encode, have = Encoder(tokenizer), 0
-    for story in stories(seed, split):
-        if have >= n:
-            return
-        have += len(encode(story)[0]) - 2
-        yield story.text
-
-
-def _endless(tokenizer: PreTrainedTokenizerFast, seed: int | str, split: Split) -> Iterator[Token]:
+def told(
+    tokenizer: PreTrainedTokenizerFast, seed: int | str = 0, split: Split = "train"
+) -> Iterator[tuple[Token, ...]]:
+    """The stories of a seed, without end, as labelled tokens."""
     encode = Encoder(tokenizer)
     for number, story in enumerate(stories(seed, split)):
-        for word in story.words:
-            yield from _labelled(tokenizer, encode, story, word, number)
+        yield tuple(token for word in story.words for token in _labelled(tokenizer, encode, word, number))
 
 
 def _labelled(
-    tokenizer: PreTrainedTokenizerFast, encode: Encoder, story: Story, word: Word, number: int
+    tokenizer: PreTrainedTokenizerFast, encode: Encoder, word: Word, number: int
 ) -> Iterator[Token]:
     labels = dict(word.labels)
     scene, slot, determined, quote = (labels.pop(key) for key in ("scene", "slot", "determined", "quote"))
