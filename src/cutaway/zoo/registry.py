@@ -9,7 +9,7 @@ from cutaway.errors import NotFound, nearest
 from cutaway.zoo.specimens import Specimen
 
 #: Modules that list specimens with `specimens() -> tuple[Specimen, ...]`; loaded when a name is first asked for.
-MODULES: tuple[str, ...] = ("cutaway.zoo.constructed.catalogue",)
+MODULES: tuple[str, ...] = ("cutaway.zoo.constructed.catalogue", "cutaway.zoo.natural.catalogue")
 
 
 @cache
