@@ -33,8 +33,8 @@ def specimens() -> tuple[Specimen, ...]:
         "modular-addition", "trained naturally", "Adds two numbers modulo 113.", _CLASS, TASK, Grokking(),
         (
             RANDOM,
-            Twin("shuffled", "Trained on the same pairs with the sums shuffled among them: it can only remember.", "stored"),
-            Twin("without", "The same run before it grokked: it remembers the sums that it saw.", "stored", revision="before"),
+            Twin("shuffled", "Trained on the same pairs with their sums shuffled: it can only remember.", "stored"),
+            Twin("without", "The same run before it grokked: it remembers what it saw.", "stored", revision="before"),
         ),
         minutes=4.0,
         sources=("Power et al. 2022, Grokking", "Nanda et al. 2023, Progress Measures for Grokking"),
@@ -48,7 +48,8 @@ def specimens() -> tuple[Specimen, ...]:
          "Attention brings each letter of the first half to its mirror image; neurons compare; the last token collects."),
         ("balanced-brackets", "Tells whether sixteen brackets are balanced.", BRACKETS, 2.0, _COURSE,
          "Attention counts brackets opened and closed; neurons ask whether the count ever falls below zero, and its end."),
-        ("induction", "Continues a random sequence when it is repeated.", INDUCTION, 3.0, "Olsson et al. 2022, In-context Learning and Induction Heads",
+        ("induction", "Continues a random sequence when it is repeated.", INDUCTION, 3.0,
+         "Olsson et al. 2022, In-context Learning and Induction Heads",
          "Previous-token heads in the first layer, induction heads in the second; the MLPs are as good as absent."),
     )  # fmt: skip
     return (

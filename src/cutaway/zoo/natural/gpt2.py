@@ -1,4 +1,4 @@
-"""Small networks of the GPT-2 class, drawn from a seed, and the effect of taking a head's or an MLP's values from elsewhere."""
+"""Small networks of the GPT-2 class, drawn from a seed, and the effect of resampling their heads and MLPs."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _values(model: GPT2LMHeadModel, node: Node, source: Tensor | None) -> Iterat
 
 
 def resampling_effects(model: GPT2LMHeadModel, pairs: Sequence[Pair]) -> dict[Node, float]:
-    """For every head and MLP the share of the logit difference that goes when it takes its values of the corrupted prompt."""
+    """For every head and MLP the share of the logit difference that goes when it takes its corrupted values."""
     nodes = [
         node
         for layer in range(model.config.n_layer)

@@ -130,7 +130,8 @@ def fourier(rows: Tensor) -> Tensor:
 
 def waves() -> Tensor:
     """[P//2 2 P] cosines and sines of all numbers at frequencies 1 to P//2."""
-    angle = torch.arange(P, dtype=torch.float64) * torch.arange(1, P // 2 + 1, dtype=torch.float64)[:, None] * (2 * math.pi / P)
+    frequency = torch.arange(1, P // 2 + 1, dtype=torch.float64)[:, None]
+    angle = torch.arange(P, dtype=torch.float64) * frequency * (2 * math.pi / P)
     return torch.stack([angle.cos(), angle.sin()], 1)
 
 

@@ -146,7 +146,8 @@ def _repeat_pair(rng: np.random.Generator) -> Pair:
     other = _exchanged(verse, i, j)
     start = [0, *verse, *verse[: i + 1]]
     changed = [0, *other, *other[:i], verse[i]]
-    spans = {"first": (i + 1, i + 2), "successor": (i + 2, i + 3), "other": (j + 1, j + 2), "last": (len(start) - 1, len(start))}
+    end = len(start)
+    spans = {"first": (i + 1, i + 2), "successor": (i + 2, i + 3), "other": (j + 1, j + 2), "last": (end - 1, end)}
     return Pair(tuple(start), tuple(changed), (verse[i + 1],), (verse[j + 1],), spans, f"period {period}")
 
 
