@@ -8,30 +8,20 @@ import numpy as np
 import torch
 
 from cutaway.calibration.edges import edge_effects
+from cutaway.calibration.evidence import at_least, at_most
+from cutaway.calibration.natural import bystanders, frequencies, roles
 from cutaway.calibration.stated import exact, held
 from cutaway.calibration.subject import Subject, patched, removed
 from cutaway.calibration.templates import templates
 from cutaway.calibration.variables import decoded, interchanged
 from cutaway.claims import Evidence
 from cutaway.errors import NotFound, nearest
-from cutaway.estimates import Estimate, proportion
+from cutaway.estimates import proportion
 from cutaway.zoo.truth import Need
 
 #: What counts: share of the effect range that an inert part may have, and that a needed one must have; accuracies.
 INERT, NEEDED, CARRIES, ACCURACY, INTERCHANGE, DECODES = 0.02, 0.5, 0.05, 0.95, 0.95, 0.95
 Check = Callable[[Subject], list[Evidence]]
-
-
-def at_least(name: str, figure: Estimate | float, bar: float, sentence: str) -> Evidence:
-    """Evidence that passes when the figure reaches the bar; NaN does not."""
-    value = figure.value if isinstance(figure, Estimate) else figure
-    estimate = figure if isinstance(figure, Estimate) else None
-    return Evidence(name, estimate, value, bar, value >= bar, f"{sentence} At least {bar:.3g} is asked.")
-
-
-def at_most(name: str, value: float, limit: float, sentence: str) -> Evidence:
-    """Evidence that passes when the figure stays within the limit; NaN does not."""
-    return Evidence(name, None, value, limit, value <= limit, f"{sentence} At most {limit:.3g} is allowed.")
 
 
 def behaviour(subject: Subject) -> list[Evidence]:
@@ -127,7 +117,7 @@ def edges(subject: Subject) -> list[Evidence]:
     return found
 
 
-#: Every check by name; rooms of special specimens add theirs here.
+#: Every check by name: what a ground truth's `checks` may list.
 CHECKS: dict[str, Check] = {
     "behaviour": behaviour,
     "needed": needed,
@@ -137,6 +127,9 @@ CHECKS: dict[str, Check] = {
     "exact": exact,
     "held": held,
     "templates": templates,
+    "bystanders": bystanders,
+    "roles": roles,
+    "frequencies": frequencies,
 }
 
 

@@ -21,16 +21,20 @@ _INPUTS: tuple[Via, ...] = ("q", "k", "v")
 def edge_effects(subject: Subject) -> dict[Edge, float]:
     """For every edge the mean absolute change of the metric, in shares of the effect range.
 
-    The larger of two is given: values from the corrupted prompts, and from unrelated ones. Empty where there is no
+    The larger of two is given: values from the corrupted prompts, and from unrelated ones; where the ground truth
+    knows redundant parts, of three: clean values put into corrupted prompts, too. Empty where there is no
     range.
     """
     if not subject.range:
         return {}
     few = subject.first(_ROWS)
+    ways = [(few, True), (few, False)]
+    if any(not need.breaks for need in subject.truth.needs):  # of redundant paths each shows only where it restores
+        ways.append((few.turned(), True))
     effects: dict[Edge, float] = {}
-    for corrupted in (True, False):
+    for base, corrupted in ways:
         for sender in (Node("input"), *few.nodes):
-            for edge, effect in _from(few, sender, corrupted).items():
+            for edge, effect in _from(base, sender, corrupted).items():
                 effects[edge] = max(effects.get(edge, 0.0), effect)
     return effects
 

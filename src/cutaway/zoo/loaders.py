@@ -57,7 +57,7 @@ def path(name: str) -> Path:
     folder = _folder(base)
     check(folder)
     if twin:
-        return _part(folder / TWINS, twin, base, "twin")
+        return _twin_folder(folder, twin) or _part(folder / TWINS, twin, base, "twin")
     return _part(folder / REVISIONS, revision, base, "checkpoint") if revision else folder
 
 
@@ -128,11 +128,20 @@ def load_folder(folder: Path, twin: str = "") -> tuple[PreTrainedModel, PreTrain
         return _loaded(folder)
     from cutaway.zoo.twins import twin_model  # heavy, and only for twins
 
-    stored = folder / TWINS / twin
+    stored = _twin_folder(folder, twin)
     _, tokenizer = _loaded(folder)
-    if (stored / "config.json").is_file():
+    if stored is not None:
         return _loaded(stored)[0], tokenizer
     return twin_model(folder, str(read_card(folder).get("name", "")), twin), tokenizer
+
+
+def _twin_folder(folder: Path, kind: str) -> Path | None:
+    """Where a stored twin lies; some are checkpoints. None for twins that are made when asked for."""
+    for twin in read_card(folder).get("twins", []):
+        if twin["kind"] == kind and twin["how"] == "stored":
+            revision = twin.get("revision")
+            return folder / REVISIONS / revision if revision else folder / TWINS / kind
+    return None
 
 
 def _loaded(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:

@@ -125,14 +125,22 @@ def card_of(what: Specimen, made: Made) -> dict[str, Any]:
 
 
 def recipe_of(what: Specimen) -> dict[str, Any]:
-    """The fields of a recipe as plain data; an object is given by its name."""
+    """The fields of a recipe as plain data; objects are given by their names."""
     fields = dataclasses.fields(what.recipe)  # type: ignore[arg-type]
-    values = {f.name: getattr(what.recipe, f.name) for f in fields}
-    plain = (int, float, str, bool, tuple, list, type(None))
-    return {
-        key: value if isinstance(value, plain) else getattr(value, "name", type(value).__name__)
-        for key, value in values.items()
-    }
+    return {f.name: _described(getattr(what.recipe, f.name)) for f in fields}
+
+
+def _described(value: Any) -> Any:
+    if isinstance(value, int | float | str | bool | type(None)):
+        return value
+    if isinstance(value, dict):
+        return {str(k): _described(v) for k, v in value.items()}
+    if isinstance(value, tuple | list):
+        return [_described(v) for v in value]
+    named = getattr(value, "name", None) or getattr(value, "__name__", None)
+    if named or not dataclasses.is_dataclass(value):
+        return named or type(value).__name__
+    return {f.name: _described(getattr(value, f.name)) for f in dataclasses.fields(value)}
 
 
 def _rows_on_lines(text: str) -> str:

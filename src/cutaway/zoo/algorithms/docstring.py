@@ -1,8 +1,8 @@
-"""Argument recall: def f ( size name path mode ) : param name : param -> path.
+"""Argument recall: def f ( size name path mode key ) : param name -> path.
 
-At the argument described a head finds its place in the definition; one in the next layer carries the place to the
-end; one in the last layer moves the argument of the next place. After the last argument comes `returns`. (Heimersheim and
-Janiak 2023 describe the behaviour in a trained network.)
+In the definition one head notes, at every argument, which name stands before it; at the end a head of the next layer finds
+the place whose name before is the one described, and moves what stands there: induction, as Heimersheim and Janiak 2023
+find it in a network that completes docstrings. After the last argument comes `returns`.
 """
 
 from __future__ import annotations
@@ -11,50 +11,51 @@ import numpy as np
 
 from .causal import INPUT, Algorithm, Array, Place, Variable, one_of, shuffled_rows
 
-NAMES, ARGUMENTS = ("size", "name", "path", "mode", "key", "rate"), 4
+NAMES = ("size", "name", "path", "mode", "key")
 FUNCTIONS = ("load", "save", "find", "draw", "send", "read")
 VOCABULARY = ("<bos>", "def", *FUNCTIONS, "(", *NAMES, ")", ":", "param", "returns")
 _ID = {word: index for index, word in enumerate(VOCABULARY)}
-FIRST, LAST, END = 4, 11, 13
-"""Positions of the first argument in the definition, of the argument described, and of the last token."""
+FIRST, END = 4, 12
+"""Positions of the first argument in the definition, and of the argument described."""
+FOLLOWERS = tuple(range(FIRST + 1, FIRST + len(NAMES) + 1))
+"""The positions that stand after an argument: those of the other arguments, and the closing bracket."""
 
 
 def draw(rng: np.random.Generator, n: int) -> Array:
-    """Prompts `<bos> def f ( a b c d ) : param b : param`, `[n 14]`: four arguments in any order, one described."""
-    names = shuffled_rows(rng, n, range(_ID[NAMES[0]], _ID[NAMES[-1]] + 1), ARGUMENTS)
+    """Prompts `<bos> def f ( a b c d e ) : param b`, `[n 13]`: five arguments in any order, one of them described."""
+    names = shuffled_rows(rng, n, range(_ID[NAMES[0]], _ID[NAMES[-1]] + 1), len(NAMES))
 
     def all_of(word: str) -> Array:
         return np.full(n, _ID[word])
 
-    described = names[np.arange(n), rng.integers(0, ARGUMENTS, n)]
+    described = names[np.arange(n), rng.integers(0, len(NAMES), n)]
     function = rng.integers(_ID[FUNCTIONS[0]], _ID[FUNCTIONS[-1]] + 1, n)
-    head = [all_of("<bos>"), all_of("def"), function, all_of("("), *names.T, all_of(")"), all_of(":")]
-    return np.stack([*head, all_of("param"), described, all_of(":"), all_of("param")], 1)
+    head = [all_of("<bos>"), all_of("def"), function, all_of("(")]
+    return np.stack([*head, *names.T, all_of(")"), all_of(":"), all_of("param"), described], 1)
 
 
-def place(ids: Array) -> Array:
-    """Where the argument described stands in the definition, 0 to 3."""
-    return (ids[:, FIRST : FIRST + ARGUMENTS] == ids[:, LAST, None]).argmax(1)
+def before(ids: Array) -> Array:
+    """The name before each place that follows an argument, `[n 5]`."""
+    return ids[:, FIRST : FOLLOWERS[-1]]
 
 
-def following(ids: Array, at: Array) -> Array:
-    """The argument of the next place; `returns` after the last."""
-    names = np.concatenate([ids[:, FIRST : FIRST + ARGUMENTS], np.full((len(ids), 1), _ID["returns"])], 1)
-    return names[np.arange(len(ids)), at + 1]
+def following(ids: Array, names: Array) -> Array:
+    """What stands where the name before is the described one; `returns` at the closing bracket."""
+    at = (names == ids[:, END, None]).argmax(1)
+    found = ids[np.arange(len(ids)), FIRST + 1 + at]
+    return np.where(found == _ID[")"], _ID["returns"], found)
 
 
 ALGORITHM = Algorithm(
     name="docstring",
     summary="A description names the arguments in the order of the definition.",
     vocabulary=VOCABULARY,
-    layers=3,
+    layers=2,
     draw=draw,
     variables=(
-        Variable("place", (INPUT,), place, Place(0, 0, (LAST,)), "where the described argument was defined"),
-        Variable("carried", ("place",), lambda at: at, Place(1, 0, (END,)), "the same, carried to the end"),
-        Variable("next", (INPUT, "carried"), following, Place(2, 0, (END,)), "the argument in the next place"),
+        Variable("before", (INPUT,), before, Place(0, 0, FOLLOWERS), "which argument stands before"),
+        Variable("next", (INPUT, "before"), following, Place(1, 0, (END,)), "what stands after the described one"),
     ),
     answer_reads=("next",),
     answer=lambda name: one_of(name, len(VOCABULARY)),
-    positional=True,
 )

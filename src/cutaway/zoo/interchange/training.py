@@ -46,7 +46,7 @@ class Training:
 
     `kind`: "stated" trains the causal model into its places; "free" trains the task alone; "shuffled" trains on the
     answers of other prompts. `settle` is the factor on the sameness loss in the second half of the run. `alone`: steps in
-    the beginning without the loss of the plain task, so that it is learnt in the stated parts or not at all.
+    the beginning in which everything outside is always of other prompts, so that only the stated parts learn.
     """
 
     algorithm: str
@@ -124,7 +124,7 @@ def train(recipe: Training, shop: Shop, stop_at: int | None = None) -> State:
         while state.step < end:
             losses = _one_step(recipe, layout, state)
             state.seconds = time.monotonic() - clock
-            if state.step % LOG_EVERY == 0 or state.step == end:
+            if state.step % LOG_EVERY == 0 or state.step == recipe.steps:
                 state.log.append(_line(state, losses))
                 shop.report(f"{recipe.algorithm} {recipe.kind}: {_words(losses)}", state.step, recipe.steps)
             if state.step % SAVE_EVERY == 0 or state.step == end:
