@@ -53,8 +53,8 @@ ALGORITHM = Algorithm(
     layers=2,
     draw=draw,
     variables=(
-        Variable("before", (INPUT,), before, Place(0, 0, FOLLOWERS), "which argument stands before"),
-        Variable("next", (INPUT, "before"), following, Place(1, 0, (END,)), "what stands after the described one"),
+        Variable("before", (INPUT,), before, Place(0, 0), "which argument stands before"),
+        Variable("next", (INPUT, "before"), following, Place(1, 0), "what stands after the described one"),
     ),
     answer_reads=("next",),
     answer=lambda name: one_of(name, len(VOCABULARY)),

@@ -24,19 +24,19 @@ SEEDS = {"gpt2": 0, "llama": 1}
 
 @dataclass(frozen=True)
 class Run:
-    """How long a task is trained (steps, of which the first with the stated parts alone), and the minutes on one core."""
+    """How long a task is trained (steps, prompts a step), and the minutes that takes on one core."""
 
     steps: int
     minutes: float
-    alone: int = 0
+    rows: int = 64
 
 
 RUNS = {
-    "indirect-object": Run(1300, 4, alone=400),
+    "indirect-object": Run(1200, 4, rows=128),
     "greater-than": Run(700, 3),
     "brackets": Run(600, 3),
     "cases": Run(1600, 4),
-    "docstring": Run(1600, 3, alone=900),
+    "docstring": Run(1200, 3, rows=128),
     "agreement": Run(500, 2),
 }
 
@@ -47,7 +47,7 @@ def specimens() -> tuple[Specimen, ...]:
 
 
 def _specimen(name: str, architecture: str) -> Specimen:
-    recipe = Interchange(name, architecture, SEEDS[architecture], RUNS[name].steps, alone=RUNS[name].alone)
+    recipe = Interchange(name, architecture, SEEDS[architecture], RUNS[name].steps, rows=RUNS[name].rows)
     seated = recipe.training().seated()
     steps = "; ".join(f"{v.name} ({v.meaning}) in {v.place}" for v in seated.variables)
     return Specimen(
