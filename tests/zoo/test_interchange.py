@@ -51,8 +51,8 @@ def _by_hand(name: str, words: list[str]) -> set[str]:
         x, y = int(words[1]), int(words[4])
         return {str((x + y) % 10 if x > y else (x - y) % 10)}
     if name == "docstring":
-        arguments = words[4 : words.index(")")]
-        return {(*arguments, "returns")[arguments.index(words[-1]) + 1]}
+        ordinals = ("first", "second", "third", "fourth", "fifth")
+        return {words[4 + ordinals.index(words[12])]}
     nouns = [w for w in words[2:] if w not in ("the", "near", "behind", "beside", "under")]
     subject = nouns[0] if words[2] == "the" else nouns[1]
     past = words[1] in ("yesterday", "once", "then")

@@ -36,7 +36,7 @@ RUNS = {
     "greater-than": Run(700, 3),
     "brackets": Run(600, 3),
     "cases": Run(1600, 4),
-    "docstring": Run(1200, 3, rows=128),
+    "docstring": Run(1000, 2),
     "agreement": Run(500, 2),
 }
 
