@@ -20,7 +20,10 @@ from cutaway.estimates import proportion
 from cutaway.zoo.truth import Need
 
 #: What counts: share of the effect range that an inert part may have, and that a needed one must have; accuracies.
-INERT, NEEDED, CARRIES, ACCURACY, INTERCHANGE, DECODES = 0.02, 0.5, 0.05, 0.95, 0.95, 0.95
+INERT, SPARED, NEEDED, CARRIES = 0.02, 0.1, 0.5, 0.05
+ACCURACY, INTERCHANGE, DECODES = 0.95, 0.95, 0.95
+#: Silence leaves the answer open, half way to the corrupted one; so much less is asked where nodes are silenced.
+SILENCED = 0.8
 Check = Callable[[Subject], list[Evidence]]
 
 
@@ -46,9 +49,10 @@ def needed(subject: Subject) -> list[Evidence]:
         names = " + ".join(map(str, need.nodes))
         said = f"Taking {names} away ({need.how}) takes {effect:.1%} of the effect."
         if need.breaks:
-            found.append(at_least(f"needed: {names} ({need.how})", effect, bar, said))
+            asked = bar if need.how == "resample" else SILENCED * bar
+            found.append(at_least(f"needed: {names} ({need.how})", effect, asked, said))
         else:
-            found.append(at_most(f"spared: {names} ({need.how})", abs(effect), 1 - NEEDED, said))
+            found.append(at_most(f"spared: {names} ({need.how})", abs(effect), SPARED, said))
     return found
 
 

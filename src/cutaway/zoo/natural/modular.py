@@ -135,11 +135,15 @@ def waves() -> Tensor:
     return torch.stack([angle.cos(), angle.sin()], 1)
 
 
-def key_frequencies(model: Any, share: float = 0.05) -> list[int]:
-    """Frequencies that have more than this share of the power of the unembedding."""
+def key_frequencies(model: Any, share: float = 0.005) -> list[int]:
+    """Frequencies w whose waves cos and sin of w (a + b) have more than this share of the variance of the logits."""
+    pairs = torch.cartesian_prod(torch.arange(P), torch.arange(P))
     with torch.no_grad():
-        power = fourier(model.lm_head.weight[:P]).square().sum((1, 2))
-    return (1 + (power > share * power.sum()).nonzero()[:, 0]).tolist()
+        logits = answers(model, pairs).double()
+    logits = logits - logits.mean(0)
+    both = waves()[:, :, pairs.sum(1) % P] * (math.sqrt(2) / P)  # [P//2 2 P*P], orthonormal over all pairs
+    power = torch.einsum("kwn,nc->kwc", both, logits).square().sum((1, 2))
+    return (1 + (power > share * logits.square().sum()).nonzero()[:, 0]).tolist()
 
 
 def ground_truth(model: Any, recipe: Grokking) -> GroundTruth:
@@ -154,15 +158,15 @@ def ground_truth(model: Any, recipe: Grokking) -> GroundTruth:
     return GroundTruth(
         nodes=nodes(*heads, "m0"),
         variables=(
-            Variable("a", "the first number, as waves at the key frequencies", "resid_pre.0", "a", basis=number, classes=P),
-            Variable("b", "the second number, as waves at the key frequencies", "resid_pre.0", "b", basis=number, classes=P),
-            Variable("sum", "a + b, as waves at the key frequencies", "resid_post.0", "last", basis=total, classes=P),
+            Variable("a", "the first number, as waves at the key frequencies", "resid_pre.0", "a", basis=number),
+            Variable("b", "the second number, as waves at the key frequencies", "resid_pre.0", "b", basis=number),
+            Variable("sum", "a + b, as waves at the key frequencies", "resid_post.0", "last", basis=total),
         ),
         needs=(Need(nodes("m0")), Need(nodes(*heads))),
         facts={"key_frequencies": keys, "modulus": P, "share": recipe.share, "split_seed": recipe.seed},
         checks=("behaviour", "needed", "variables", "frequencies"),
-        established="Published (Nanda et al. 2023), and measured on these weights: the key frequencies are those of the "
-        "unembedding; losses restricted to them and without them, and interchange of their subspaces, are checked.",
+        established="Published (Nanda et al. 2023), and measured on these weights: the key frequencies are those that "
+        "the logits are made of; losses restricted to them and without them, and interchange of their subspaces, are checked.",
     )  # fmt: skip
 
 

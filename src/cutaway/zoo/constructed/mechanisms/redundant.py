@@ -29,7 +29,8 @@ def _or_plan() -> Blueprint:
     wanted, start = _OR_SPACE.unit("token", WANTED - 1), _OR_SPACE.unit("flag")
     found, verdict = _OR_SPACE.rows("found"), _OR_SPACE.unit("verdict")
     seek, keys = SHARP * one()[None], (wanted + 0.5 * start)[None]
-    heads = tuple(Head(f"path {i + 1}", wanted[None], found[i : i + 1], seek, keys) for i in range(2))
+    somewhere = (one() - start)[None]  # 1 wherever a head rests but at the beginning
+    heads = tuple(Head(f"path {i + 1}", somewhere, found[i : i + 1], seek, keys) for i in range(2))
     either = Mlp("either", *step(found.sum(0), 0.25, 4.0, verdict))
     return Blueprint(
         _OR_SPACE, _OR_WORDS, alphabet_embed(_OR_SPACE, _OR_WORDS), (Layer(heads, either),),
@@ -67,12 +68,13 @@ def _or_label(variable: str, rng: np.random.Generator) -> Label:
 REDUNDANT = Design(
     "redundant",
     "Tells whether the letter a was mentioned, by two paths of which either is enough.",
-    "Two heads of one layer look for the letter and each writes to its own dimension that it was found; neurons say yes "
+    "Two heads of one layer look for the letter, rest on it or else on the beginning, and each writes to a dimension of its "
+    "own whether it is there; neurons say yes "
     "where either did. Taking one path away changes nothing; both, everything.",
     _or_plan,
     Drawn(_OR_WORDS, _or_pair, _or_swap, _or_label),
     (
-        ("input", "path 1", "k"), ("input", "path 1", "v"), ("input", "path 2", "k"), ("input", "path 2", "v"),
+        ("input", "path 1", "k"), ("input", "path 2", "k"),
         ("path 1", "either", ""), ("path 2", "either", ""), ("either", "logits", ""),
     ),
     (

@@ -84,6 +84,6 @@ UNREAD = Design(
         "used": ("The note is read: the readout leans towards the third that was noted.", _used),
     },
     idle=("note",),
-    facts={"written_by": "note"},
+    facts={"written by": "note"},
     sources=("Ravichander et al. 2021, Probing the Probing Paradigm", "Elazar et al. 2021, Amnesic Probing"),
 )
