@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import cutaway
 from cutaway import zoo
 from cutaway.calibration import recovery, verify, verify_twins
 from cutaway.calibration.stated import held
@@ -20,6 +22,21 @@ def test_every_one_is_verified_and_its_nodes_are_found(name):
     found = verify(name, n=48, seed=5)
     assert found.holds, found.failures
     assert recovery(name, n=32, seed=5).auroc >= 0.95
+
+
+@pytest.mark.parametrize("name", SHIPPED[::4])
+def test_they_open_with_a_full_certificate_and_in_plain_transformers(name):
+    net = cutaway.open(f"zoo:{name}")
+    assert net.certificate.bitwise
+    assert all(check.holds for check in net.certificate.checks)
+    bare = AutoModelForCausalLM.from_pretrained(zoo.path(name)).eval()
+    ids = torch.tensor([zoo.specimen(name).task.pairs(1, 0)[0].clean])
+    logits = net.run(ids).logits
+    assert logits is not None
+    assert torch.equal(bare(input_ids=ids).logits, logits)
+    tokenizer = AutoTokenizer.from_pretrained(zoo.path(name))
+    words = zoo.specimen(name).task.words
+    assert tokenizer(" ".join(words[i] for i in ids[0, 1:]))["input_ids"] == ids[0].tolist()
 
 
 @pytest.mark.parametrize("name", SHIPPED[::3])
@@ -51,8 +68,6 @@ def test_held_is_what_interventions_by_hand_give():
 
 def test_a_network_whose_reader_is_cut_off_is_not_proved():
     """With the verb's MLP silenced in the weights, the specimen's own checks say so."""
-    import cutaway
-
     net = cutaway.open("zoo:agreement-gpt2")
     with torch.no_grad():
         for parameter in net.model.get_submodule("transformer.h.1.mlp.c_proj").parameters():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -302,6 +303,25 @@ def test_ground_truth_says_what_the_algorithm_says(name):
     assert truth == type(truth).from_dict(truth.to_dict())
     with pytest.raises(NotFound):
         recipe.twin("random")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_passages_show_each_variable_where_it_lives(name):
+    what = ALGORITHMS[name].seated(0, 4)
+    for passage in islice(Questions(what).passages(2), 20):
+        ids = np.array([[what.vocabulary.index(word) for word in passage.tokens]])
+        assert what.answers(ids[:, :-1])[0, ids[0, -1]]
+        for variable in what.variables:
+            shown = passage.labels[variable.name]
+            places = variable.place.positions or tuple(range(what.length))
+            assert [i for i, value in enumerate(shown) if value is not None] == list(places)
+            value = what.values(ids[:, :-1])[variable.name][0]
+            if value.ndim == 0:
+                assert {shown[i] for i in places} == {str(value)}
+    brackets = next(Questions(ALGORITHMS["brackets"]).passages(0))
+    below = brackets.labels["below"][1:11]
+    depths = np.cumsum([1 if word == "(" else -1 for word in brackets.tokens[1:11]])
+    assert list(below) == [str(int(depth < 0)) for depth in depths]
 
 
 def test_pairs_have_answers_that_differ():
