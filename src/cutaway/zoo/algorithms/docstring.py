@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from .causal import INPUT, Algorithm, Array, Place, Variable, one_of, shuffled_rows
+from .causal import INPUT, Algorithm, Array, Place, Variable, Words, one_of, shuffled_rows
 
 NAMES = ("size", "name", "path", "mode", "key", "rate", "seed", "text")
 FUNCTIONS = ("load", "save", "find", "draw", "send", "read")
 ORDINALS = ("first", "second", "third", "fourth", "fifth")
 VOCABULARY = ("<bos>", "def", *FUNCTIONS, "(", *NAMES, ")", ":", "argument", *ORDINALS)
-_ID = {word: index for index, word in enumerate(VOCABULARY)}
+_ID = Words(VOCABULARY)
 FIRST, ORDINAL, END = 4, 12, 13
 """Positions of the first argument in the definition, of the number, and of the last token."""
 
@@ -23,14 +23,8 @@ FIRST, ORDINAL, END = 4, 12, 13
 def draw(rng: np.random.Generator, n: int) -> Array:
     """Prompts `<bos> def f ( a b c d e ) : argument third :`, `[n 14]`: five different arguments, one asked for."""
     names = shuffled_rows(rng, n, range(_ID[NAMES[0]], _ID[NAMES[-1]] + 1), len(ORDINALS))
-
-    def all_of(word: str) -> Array:
-        return np.full(n, _ID[word])
-
-    function = rng.integers(_ID[FUNCTIONS[0]], _ID[FUNCTIONS[-1]] + 1, n)
-    ordinal = rng.integers(_ID[ORDINALS[0]], _ID[ORDINALS[-1]] + 1, n)
-    head = [all_of("<bos>"), all_of("def"), function, all_of("(")]
-    return np.stack([*head, *names.T, all_of(")"), all_of(":"), all_of("argument"), ordinal, all_of(":")], 1)
+    function, ordinal = _ID.some(rng, FUNCTIONS, n), _ID.some(rng, ORDINALS, n)
+    return _ID.rows(n, "<bos>", "def", function, "(", *names.T, ")", ":", "argument", ordinal, ":")
 
 
 def place(ids: Array) -> Array:
