@@ -50,7 +50,7 @@ def draw(panels: list[Panel], picture: Path) -> bool:
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "zoo.html"
         figure.update_layout(width=WIDTH)
-        figure.write_html(page, include_plotlyjs=True)
+        figure.write_html(page, include_plotlyjs=True, config={"displayModeBar": False})
         shot = Path(folder) / "zoo.png"
         command = [
             browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--virtual-time-budget=8000",

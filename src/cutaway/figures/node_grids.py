@@ -51,15 +51,16 @@ def node_grids(panels: Sequence[Panel], columns: int = 5, limit: float = 1.0) ->
             **place,
         )  # fmt: skip
         ringed = [(names[c], str(r)) for r, c in np.argwhere(panel.known)]
-        figure.add_trace(
-            go.Scatter(
-                x=[x for x, _ in ringed], y=[y for _, y in ringed], mode="markers", hoverinfo="skip",
-                marker={"symbol": "circle-open", "size": 15, "color": theme.INK, "line": {"width": 2}},
-            ),
-            **place,
-        )  # fmt: skip
+        for colour, line in ((theme.PAPER, 5), (theme.INK, 2)):  # dark on a pale rim, to be seen on every colour
+            figure.add_trace(
+                go.Scatter(
+                    x=[x for x, _ in ringed], y=[y for _, y in ringed], mode="markers", hoverinfo="skip",
+                    marker={"symbol": "circle-open", "size": 15, "color": colour, "line": {"width": line}},
+                ),
+                **place,
+            )  # fmt: skip
     theme.dress(figure, height=60 + 118 * rows)
-    figure.update_layout(showlegend=False, margin={"l": 26, "r": 8, "t": 34, "b": 24})
+    figure.update_layout(plot_bgcolor=theme.GRID_LINE, showlegend=False, margin={"l": 26, "r": 8, "t": 34, "b": 24})
     figure.update_annotations(font={"size": 11, "color": theme.INK, "family": theme.FONT})
     figure.update_xaxes(tickfont={"size": 9}, ticks="", showgrid=False, zeroline=False)
     figure.update_yaxes(tickfont={"size": 9}, ticks="", showgrid=False, zeroline=False, type="category")

@@ -17,7 +17,7 @@ SORT = Course(
     ({"role": "attends to answer", "at_least": 0.4},),
 )  # fmt: skip
 PALINDROME = Course(
-    S.PALINDROMES, S.palindrome_row, 14, Shape(2, 48, 4, 96, 16), Schedule(1500, 2e-3),
+    S.PALINDROMES, S.palindrome_row, 14, Shape(2, 64, 4, 128, 16), Schedule(2500, 1e-3),
     ({"role": "attends to mirror", "at_least": 0.4},),
 )  # fmt: skip
 BRACKETS = Course(S.BALANCE, S.bracket_row, 18, Shape(2, 48, 4, 96, 20), Schedule(1500, 2e-3))

@@ -40,12 +40,12 @@ P_END, P_YES, P_NO = 3, 4, 5
 
 
 def palindrome_row(rng: np.random.Generator) -> list[int]:
-    """BOS, twelve letters, "end", the verdict: [15]. Half are palindromes; most others are wrong in one place."""
+    """BOS, twelve letters, "end", the verdict: [15]. Half are palindromes; many others are wrong in one place."""
     half = rng.integers(1, 3, size=HALF)
     letters = np.concatenate([half, half[::-1]])
     yes = bool(rng.random() < 0.5)
     if not yes:
-        places = rng.permutation(HALF)[: 1 if rng.random() < 0.7 else int(rng.integers(1, HALF + 1))]
+        places = rng.permutation(HALF)[: 1 if rng.random() < 0.4 else int(rng.integers(1, HALF + 1))]
         letters[places] = 3 - letters[places]
     return [0, *letters.tolist(), P_END, P_YES if yes else P_NO]
 
