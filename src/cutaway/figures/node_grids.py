@@ -39,7 +39,7 @@ def node_grids(panels: Sequence[Panel], columns: int = 5, limit: float = 1.0) ->
         vertical_spacing=0.42 / rows,
     )
     for i, panel in enumerate(panels):
-        place = {"row": 1 + i // columns, "col": 1 + i % columns}
+        row, column = 1 + i // columns, 1 + i % columns
         layers, width = panel.scores.shape
         names = [*(f"h{h}" for h in range(width - 1)), "mlp"]
         figure.add_trace(
@@ -48,7 +48,7 @@ def node_grids(panels: Sequence[Panel], columns: int = 5, limit: float = 1.0) ->
                 colorscale=theme.DIVERGING, showscale=False, xgap=2, ygap=2,
                 hovertemplate="layer %{y}, %{x}: %{z:.3f}<extra></extra>",
             ),
-            **place,
+            row=row, col=column,
         )  # fmt: skip
         ringed = [(names[c], str(r)) for r, c in np.argwhere(panel.known)]
         for colour, line in ((theme.PAPER, 5), (theme.INK, 2)):  # dark on a pale rim, to be seen on every colour
@@ -57,7 +57,7 @@ def node_grids(panels: Sequence[Panel], columns: int = 5, limit: float = 1.0) ->
                     x=[x for x, _ in ringed], y=[y for _, y in ringed], mode="markers", hoverinfo="skip",
                     marker={"symbol": "circle-open", "size": 15, "color": colour, "line": {"width": line}},
                 ),
-                **place,
+                row=row, col=column,
             )  # fmt: skip
     theme.dress(figure, height=60 + 118 * rows)
     figure.update_layout(plot_bgcolor=theme.GRID_LINE, showlegend=False, margin={"l": 26, "r": 8, "t": 34, "b": 24})
