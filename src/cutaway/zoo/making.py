@@ -68,6 +68,8 @@ def write(what: Specimen, made: Made, out: Path) -> Path:
         for shelf, models in ((TWINS, made.twins), (REVISIONS, made.revisions)):
             for label, model in models.items():
                 save_model(model, folder / shelf / label)
+                if made.tokenizer is not None:
+                    made.tokenizer.save_pretrained(folder / shelf / label)
         for label, content in made.files.items():
             (folder / label).write_bytes(content)
         listing = {str(f.relative_to(folder)): _digest(f) for f in sorted(folder.rglob("*.safetensors"))}
