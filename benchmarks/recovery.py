@@ -50,7 +50,7 @@ def draw(panels: list[Panel], picture: Path) -> bool:
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "zoo.html"
         figure.update_layout(width=WIDTH)
-        figure.write_html(page, include_plotlyjs=True)
+        figure.write_html(page, include_plotlyjs=True, config={"displayModeBar": False})
         shot = Path(folder) / "zoo.png"
         command = [
             browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--virtual-time-budget=8000",
@@ -68,8 +68,8 @@ def page(found: list[Recovery], seconds: float, n: int) -> str:
         "",
         f"Made by `python benchmarks/recovery.py` in {seconds:.0f} s: {n} fresh pairs for each specimen; every head and MLP",
         "is given its clean value in the corrupted run, and its corrupted value in the clean one, by the sweep engine; its",
-        "score is the larger of the two mean effects, in shares of the gap. AUROC: the probability that a node that is known",
-        "to carry the behaviour scores above one that does not.",
+        "score is the larger of the two mean effects, in shares of the gap. AUROC: the probability that a node known to",
+        "carry the behaviour scores above one that does not.",
         f"torch {used['torch']}, transformers {used['transformers']}, Python {used['python']}.",
         "",
         "![Scores of all heads and MLPs, known nodes ringed](../images/zoo.png)",

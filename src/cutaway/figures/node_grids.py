@@ -39,7 +39,7 @@ def node_grids(panels: Sequence[Panel], columns: int = 5, limit: float = 1.0) ->
         vertical_spacing=0.42 / rows,
     )
     for i, panel in enumerate(panels):
-        place = {"row": 1 + i // columns, "col": 1 + i % columns}
+        row, column = 1 + i // columns, 1 + i % columns
         layers, width = panel.scores.shape
         names = [*(f"h{h}" for h in range(width - 1)), "mlp"]
         figure.add_trace(
@@ -48,18 +48,19 @@ def node_grids(panels: Sequence[Panel], columns: int = 5, limit: float = 1.0) ->
                 colorscale=theme.DIVERGING, showscale=False, xgap=2, ygap=2,
                 hovertemplate="layer %{y}, %{x}: %{z:.3f}<extra></extra>",
             ),
-            **place,
+            row=row, col=column,
         )  # fmt: skip
         ringed = [(names[c], str(r)) for r, c in np.argwhere(panel.known)]
-        figure.add_trace(
-            go.Scatter(
-                x=[x for x, _ in ringed], y=[y for _, y in ringed], mode="markers", hoverinfo="skip",
-                marker={"symbol": "circle-open", "size": 15, "color": theme.INK, "line": {"width": 2}},
-            ),
-            **place,
-        )  # fmt: skip
+        for colour, line in ((theme.PAPER, 5), (theme.INK, 2)):  # dark on a pale rim, to be seen on every colour
+            figure.add_trace(
+                go.Scatter(
+                    x=[x for x, _ in ringed], y=[y for _, y in ringed], mode="markers", hoverinfo="skip",
+                    marker={"symbol": "circle-open", "size": 15, "color": colour, "line": {"width": line}},
+                ),
+                row=row, col=column,
+            )  # fmt: skip
     theme.dress(figure, height=60 + 118 * rows)
-    figure.update_layout(showlegend=False, margin={"l": 26, "r": 8, "t": 34, "b": 24})
+    figure.update_layout(plot_bgcolor=theme.GRID_LINE, showlegend=False, margin={"l": 26, "r": 8, "t": 34, "b": 24})
     figure.update_annotations(font={"size": 11, "color": theme.INK, "family": theme.FONT})
     figure.update_xaxes(tickfont={"size": 9}, ticks="", showgrid=False, zeroline=False)
     figure.update_yaxes(tickfont={"size": 9}, ticks="", showgrid=False, zeroline=False, type="category")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cutaway.errors import CorruptFile, NotFound, nearest
+from cutaway.zoo.quiet import no_bars
 from cutaway.zoo.truth import GroundTruth
 
 if TYPE_CHECKING:
@@ -150,8 +151,9 @@ def _loaded(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | No
         AutoTokenizer,
     )
 
-    tokenizer = AutoTokenizer.from_pretrained(folder) if (folder / "tokenizer.json").is_file() else None
-    return AutoModelForCausalLM.from_pretrained(folder).eval(), tokenizer
+    with no_bars():
+        tokenizer = AutoTokenizer.from_pretrained(folder) if (folder / "tokenizer.json").is_file() else None
+        return AutoModelForCausalLM.from_pretrained(folder).eval(), tokenizer
 
 
 def read_card(folder: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from cutaway.errors import SaveFailed
 from cutaway.results import atomic_folder, to_json, versions
 from cutaway.zoo.loaders import CARD, REVISIONS, TWINS
+from cutaway.zoo.quiet import no_bars
 from cutaway.zoo.registry import specimen
 from cutaway.zoo.specimens import Made, Specimen
 from cutaway.zoo.workshop import Report, Workshop, silent
@@ -67,6 +68,8 @@ def write(what: Specimen, made: Made, out: Path) -> Path:
         for shelf, models in ((TWINS, made.twins), (REVISIONS, made.revisions)):
             for label, model in models.items():
                 save_model(model, folder / shelf / label)
+                if made.tokenizer is not None:
+                    made.tokenizer.save_pretrained(folder / shelf / label)
         for label, content in made.files.items():
             (folder / label).write_bytes(content)
         listing = {str(f.relative_to(folder)): _digest(f) for f in sorted(folder.rglob("*.safetensors"))}
@@ -77,19 +80,13 @@ def write(what: Specimen, made: Made, out: Path) -> Path:
 
 def save_model(model: PreTrainedModel, folder: Path) -> None:
     """Weights and configuration of one model; SaveFailed when the disk does not take them."""
-    from transformers.utils import logging
-
-    showed = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
     try:
-        model.save_pretrained(folder)
+        with no_bars():
+            model.save_pretrained(folder)
     except SafetensorError as error:
         raise SaveFailed(
             f"The weights could not be written to {folder}: {error}.", "Free some room, and run it again."
         ) from error
-    finally:
-        if showed:
-            logging.enable_progress_bar()
     (folder / "model.safetensors").chmod(0o644)  # safetensors writes for the owner alone
 
 

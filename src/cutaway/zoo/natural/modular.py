@@ -166,7 +166,7 @@ def ground_truth(model: Any, recipe: Grokking) -> GroundTruth:
         facts={"key_frequencies": keys, "modulus": P, "share": recipe.share, "split_seed": recipe.seed},
         checks=("behaviour", "needed", "variables", "frequencies"),
         established="Published (Nanda et al. 2023), and measured on these weights: the key frequencies are those that "
-        "the logits are made of; losses restricted to them and without them, and interchange of their subspaces, are checked.",
+        "the logits are made of; losses with them alone and without them, and interchange of their subspaces, are checked.",
     )  # fmt: skip
 
 

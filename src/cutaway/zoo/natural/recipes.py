@@ -59,7 +59,7 @@ class Course:
         model, twin = self._untrained(), self._untrained()
         name = self.row.__name__
         train(model, lambda m, step: self.loss(m, step, False), self.schedule, shop, name)
-        short = Schedule(self.schedule.steps // 4, self.schedule.rate, self.schedule.weight_decay)
+        short = Schedule(self.schedule.steps // 8, self.schedule.rate, self.schedule.weight_decay)
         train(twin, lambda m, step: self.loss(m, step, True), short, shop, f"{name}-shuffled")
         return Made(
             model, self.ground_truth(model), accuracy(model, self.task.pairs(1000, 1)),

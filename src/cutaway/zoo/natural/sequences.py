@@ -34,18 +34,18 @@ def _sort_pair(rng: np.random.Generator) -> Pair:
             return Pair(tuple(clean), tuple(corrupted), (right,), (wrong,), spans, f"rank {k}")
 
 
-HALF = 6
+HALF = 4
 PALINDROME_WORDS = ("BOS", "a", "b", "end", "palindrome", "other")
 P_END, P_YES, P_NO = 3, 4, 5
 
 
 def palindrome_row(rng: np.random.Generator) -> list[int]:
-    """BOS, twelve letters, "end", the verdict: [15]. Half are palindromes; most others are wrong in one place."""
+    """BOS, eight letters, "end", the verdict: [11]. Half are palindromes; many others are wrong in one place."""
     half = rng.integers(1, 3, size=HALF)
     letters = np.concatenate([half, half[::-1]])
     yes = bool(rng.random() < 0.5)
     if not yes:
-        places = rng.permutation(HALF)[: 1 if rng.random() < 0.7 else int(rng.integers(1, HALF + 1))]
+        places = rng.permutation(HALF)[: 1 if rng.random() < 0.4 else int(rng.integers(1, HALF + 1))]
         letters[places] = 3 - letters[places]
     return [0, *letters.tolist(), P_END, P_YES if yes else P_NO]
 
@@ -58,7 +58,7 @@ def _palindrome_pair(rng: np.random.Generator) -> Pair:
     broken = letters.copy()
     broken[at] = 3 - broken[at]
     yes, no = ((0, *x.tolist(), P_END) for x in (letters, broken))
-    spans = {"turned": (at + 1, at + 2), "mirror": (2 * HALF - at, 2 * HALF - at + 1), "last": (13, 14)}
+    spans = {"turned": (at + 1, at + 2), "mirror": (2 * HALF - at, 2 * HALF - at + 1), "last": (2 * HALF + 1, 2 * HALF + 2)}
     if rng.random() < 0.5:
         return Pair(yes, no, (P_YES,), (P_NO,), spans, "palindrome")
     return Pair(no, yes, (P_NO,), (P_YES,), spans, "other")
