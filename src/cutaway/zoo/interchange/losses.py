@@ -55,13 +55,8 @@ class Plans:
     single: dict[str, Tensor]
 
 
-def draw_plans(
-    layout: Layout, ids: np.ndarray, rng: np.random.Generator, shares: np.ndarray, alone: bool = False
-) -> Plans:
-    """The plans of a step on prompts `[n p]`; `shares` says how often each variable is exchanged.
-
-    `alone`: everything outside is of other prompts in every row, so that only the stated parts can help.
-    """
+def draw_plans(layout: Layout, ids: np.ndarray, rng: np.random.Generator, shares: np.ndarray) -> Plans:
+    """The plans of a step on prompts `[n p]`; `shares` says how often each variable is exchanged."""
     rows, names = len(ids), list(layout.variables)
 
     def partner() -> np.ndarray:
@@ -73,9 +68,9 @@ def draw_plans(
     chosen = {name: (one == i) | (several & extra_names[:, i]) for i, name in enumerate(names)}
     single = {name: torch.from_numpy((one == i) & ~several) for i, name in enumerate(names)}
     everything = np.ones((rows, layout.outside.shape[0]), bool)
-    some = np.where((rng.random(rows)[:, None] < 0.5) | alone, everything, rng.random(everything.shape) < 0.3)
+    some = np.where(rng.random(rows)[:, None] < 0.5, everything, rng.random(everything.shape) < 0.3)
     source = partner()
-    extra = partner() if rng.random() < 0.5 or alone else None
+    extra = partner() if rng.random() < 0.5 else None
     moved = [interchange(layout, ids, source, chosen, extra)]
     kept = [strict(layout, ids, partner(), some)]
     hidden = [name for name in names if "answer" not in layout.algorithm.children(name)]
@@ -119,13 +114,10 @@ def step_losses(
     shares: np.ndarray,
     weights: Weights,
 ) -> Losses:
-    """All losses of a step on prompts `[n p]`: one plain run, and one run of all exchanges together.
-
-    Where the plain task has no weight, only the stated parts learn (`draw_plans`).
-    """
+    """All losses of a step on prompts `[n p]`: one plain run, and one run of all exchanges together."""
     tokens = torch.from_numpy(ids)
     clean, captured = run(model, tokens, layout.heads)
-    plans = draw_plans(layout, ids, rng, shares, alone=weights.task == 0.0)
+    plans = draw_plans(layout, ids, rng, shares)
     both = joined([*plans.moved, *plans.kept])
     logits, _ = run(model, tokens[both.base], layout.heads, both.exchanges, captured)
     loss = right_loss(logits, both.right) * both.usable
