@@ -41,12 +41,12 @@ def test_they_open_with_a_full_certificate_and_in_plain_transformers(name):
 
 @pytest.mark.parametrize("name", SHIPPED[::3])
 def test_twins_fail_where_they_should(name):
-    twins = {twin.name.split("~")[1]: twin for twin in verify_twins(name, n=48)}
-    assert not any(twin.holds for twin in twins.values())
-    free = {evidence.name: evidence.passed for evidence in twins["free"].evidence}
+    assert not any(twin.holds for twin in verify_twins(name, n=48))
+    free = {evidence.name: evidence.passed for evidence in verify(f"{name}~free", n=48).evidence}
     assert free["behaviour"]  # it does the task as well
     assert not free["inert: all (corrupted)"]
-    assert not twins["shuffled"].evidence[0].passed
+    shuffled = {evidence.name: evidence.passed for evidence in verify(f"{name}~shuffled", n=48).evidence}
+    assert not shuffled["behaviour"]
 
 
 def test_held_is_what_interventions_by_hand_give():
