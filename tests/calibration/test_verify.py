@@ -10,7 +10,7 @@ import cutaway
 from cutaway import zoo
 from cutaway.calibration import recovery, verify, verify_twins
 from cutaway.calibration.checks import run_check
-from cutaway.calibration.recovery import auroc
+from cutaway.calibration.ranking import auroc
 from cutaway.calibration.subject import Subject
 from cutaway.calibration.verify import subject_of
 from cutaway.errors import NotFound

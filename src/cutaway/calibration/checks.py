@@ -10,6 +10,7 @@ import torch
 from cutaway.calibration.edges import edge_effects
 from cutaway.calibration.evidence import at_least, at_most
 from cutaway.calibration.natural import bystanders, frequencies, roles
+from cutaway.calibration.ranking import auroc
 from cutaway.calibration.stated import exact, held
 from cutaway.calibration.subject import Subject, patched, removed
 from cutaway.calibration.templates import templates
@@ -121,6 +122,23 @@ def edges(subject: Subject) -> list[Evidence]:
     return found
 
 
+def features(subject: Subject) -> list[Evidence]:
+    """Does each feature's direction tell the tokens that have it from all others, on clean prompts?"""
+    tested = [f for f in subject.truth.features if f.tokens]
+    if not tested:
+        return []
+    run = subject.net.run(subject.clean, keep=sorted({f.site for f in tested}), logits=False)
+    real, ids = subject.clean.mask, subject.clean.ids
+    scores = {}
+    for feature in tested:
+        along = run[feature.site].float().cpu() @ torch.tensor(feature.direction)
+        has = torch.isin(ids, torch.tensor(feature.tokens))
+        scores[feature.name] = auroc(along[real].numpy(), has[real].numpy())
+    worst = min(scores, key=lambda name: scores[name])
+    said = f"Of {len(scores)} features, {worst} is told least well by its direction: AUROC {scores[worst]:.3f}."
+    return [at_least("features", scores[worst], DECODES, said)]
+
+
 #: Every check by name: what a ground truth's `checks` may list.
 CHECKS: dict[str, Check] = {
     "behaviour": behaviour,
@@ -131,6 +149,7 @@ CHECKS: dict[str, Check] = {
     "exact": exact,
     "held": held,
     "templates": templates,
+    "features": features,
     "bystanders": bystanders,
     "roles": roles,
     "frequencies": frequencies,

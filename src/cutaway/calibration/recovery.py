@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cutaway.behaviours import Behaviour
+from cutaway.calibration.ranking import auroc
 from cutaway.calibration.verify import subject_of
 from cutaway.effects import Effects, patch
 from cutaway.network import Network
@@ -55,16 +56,3 @@ def node_scores(net: Network, behaviour: Behaviour) -> dict[Node, float]:
                 node = Node(kind, int(layers[index[0]]), int(head))
                 found[node] = max(found.get(node, 0.0), abs(float(value)))
     return dict(sorted(found.items(), key=lambda item: (item[0].layer, item[0].kind, item[0].head)))
-
-
-def auroc(scores: tuple[float, ...], known: tuple[bool, ...]) -> float:
-    """Area under the ROC curve; ties count a half.
-
-    >>> auroc((0.9, 0.1, 0.0), (True, False, False))
-    1.0
-    """
-    values, truth = np.asarray(scores, float), np.asarray(known, bool)
-    if truth.all() or not truth.any():
-        return float("nan")
-    above = values[truth][:, None] - values[~truth][None, :]
-    return float((above > 0).mean() + 0.5 * (above == 0).mean())

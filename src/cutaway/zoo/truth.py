@@ -111,7 +111,7 @@ class Need:
 
 @dataclass(frozen=True)
 class Feature:
-    """A direction [d] at a site that stands for something, and the tokens that have it."""
+    """A direction [d] at a site that stands for something, and the tokens that have it (none: it is a matter of degree)."""
 
     name: str
     says: str

@@ -20,7 +20,7 @@ PALINDROME = Course(
     S.PALINDROMES, S.palindrome_row, 2 + 2 * S.HALF, Shape(2, 48, 4, 96, 12), Schedule(1500, 2e-3),
     ({"role": "attends to mirror", "at_least": 0.4},), rows=128,
 )  # fmt: skip
-BRACKETS = Course(S.BALANCE, S.bracket_row, 18, Shape(2, 48, 4, 96, 20), Schedule(1200, 2e-3), rows=128)
+BRACKETS = Course(S.BALANCE, S.bracket_row, S.BRACKETS + 2, Shape(2, 48, 4, 96, 16), Schedule(1500, 1e-3))
 INDUCTION = Course(
     S.REPEATS, S.repeat_row, 1, Shape(2, 64, 4, 4, S.ROW, mlps=False), Schedule(2500, 2e-3),
     ({"role": "previous token", "at_least": 0.4}, {"role": "induction", "at_least": 0.4}), rows=64,
@@ -46,7 +46,7 @@ def specimens() -> tuple[Specimen, ...]:
          "Attention looks for the number that is next larger than the present one, and copies it."),
         ("palindrome", "Tells whether eight letters are a palindrome.", PALINDROME, 2.0, _COURSE,
          "Attention brings each letter of the first half to its mirror image; neurons compare; the last token collects."),
-        ("balanced-brackets", "Tells whether sixteen brackets are balanced.", BRACKETS, 2.0, _COURSE,
+        ("balanced-brackets", "Tells whether twelve brackets are balanced.", BRACKETS, 2.0, _COURSE,
          "Attention counts brackets opened and closed; neurons ask whether the count ever falls below zero, and its end."),
         ("induction", "Continues a random sequence when it is repeated.", INDUCTION, 3.0,
          "Olsson et al. 2022, In-context Learning and Induction Heads",

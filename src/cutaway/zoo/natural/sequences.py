@@ -64,13 +64,13 @@ def _palindrome_pair(rng: np.random.Generator) -> Pair:
     return Pair(no, yes, (P_NO,), (P_YES,), spans, "other")
 
 
-BRACKETS = 16
+BRACKETS = 12
 BRACKET_WORDS = ("BOS", "(", ")", "end", "balanced", "unbalanced")
 OPEN, CLOSE, B_END, B_YES, B_NO = 1, 2, 3, 4, 5
 
 
 def balanced(rng: np.random.Generator) -> list[int]:
-    """Sixteen brackets, balanced, drawn place by place."""
+    """Twelve brackets, balanced, drawn place by place."""
     row, level = [], 0
     for left in range(BRACKETS, 0, -1):
         up = level == 0 or (level < left and rng.random() < 0.5)
@@ -90,7 +90,7 @@ def is_balanced(row: list[int]) -> bool:
 
 
 def bracket_row(rng: np.random.Generator) -> list[int]:
-    """BOS, sixteen brackets, "end", the verdict: [19]. Half are balanced; of the others half have as many of each kind."""
+    """BOS, twelve brackets, "end", the verdict: [15]. Half are balanced; of the others half have as many of each kind."""
     row = balanced(rng)
     kind = rng.random()
     if kind > 0.5:

@@ -89,9 +89,8 @@ def _label(variable: str, rng: np.random.Generator) -> Label:
 def _features(arch: Architecture, seed: int) -> tuple[Feature, ...]:
     rows = direction(_plan(), "number", seed).tolist()
     names = [f"{wave} {f}" for wave in ("cos", "sin") for f in FREQUENCIES]
-    numbers = tuple(range(1, P + 1))
     return tuple(
-        Feature(name, f"{name[:3]}(2 pi {name[4:]} n / {P}) of a number n", "resid_pre.0", tuple(row), numbers)
+        Feature(name, f"{name[:3]}(2 pi {name[4:]} n / {P}) of a number n", "resid_pre.0", tuple(row))
         for name, row in zip(names, rows, strict=True)
     )
 

@@ -12,7 +12,7 @@ from cutaway.zoo.constructed.build import Architecture, direction
 from cutaway.zoo.constructed.design import Design, Held
 from cutaway.zoo.constructed.letters import SHARP
 from cutaway.zoo.tasks import Drawn, Label, Pair, Swap
-from cutaway.zoo.truth import Feature
+from cutaway.zoo.truth import Feature, GroundTruth
 
 F = 5
 _NAMES = ("red", "green", "blue", "gold", "grey")
@@ -103,5 +103,6 @@ SUPERPOSITION = Design(
     {"without": ("No decoder: the two dimensions are not read.", lambda b: b.without("decoder"))},
     features=_features,
     facts={"features": F, "dimensions": 2},
+    checks=(*GroundTruth.checks, "features"),
     sources=("Elhage et al. 2022, Toy Models of Superposition",),
 )
