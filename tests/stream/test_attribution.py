@@ -54,7 +54,9 @@ def test_contributions_sum_to_the_logit_difference(kind: str, edited: bool, by: 
         pytest.skip("the decoder's start token is all that it reads")
     edits = []
     if edited:
-        stream = torch.randn(3, 1 if kind == "t5" else 7, net.d_model or 0, generator=torch.Generator().manual_seed(7))
+        stream = torch.randn(
+            3, 1 if kind == "t5" else 7, net.d_model or 0, generator=torch.Generator().manual_seed(7)
+        )
         edits = [Patch("resid_pre.1", stream)]
     found = logit_attribution(net, ids, [11, 12, 13], [17, 18, 19], by=by, pos=pos, edits=edits)
     logits = net.run(ids, edits=edits, logits=pos).logits
@@ -89,8 +91,12 @@ def test_against_gpt2_by_hand() -> None:
     for layer, block in enumerate(core.h):
         weight = block.attn.c_proj.weight.unflatten(0, (4, -1))
         for head in range(4):
-            assert np.allclose(found[f"head {layer}.{head}"], adds(run["z", layer][:, -1, head] @ weight[head]), atol=1e-9)
-        assert np.allclose(found[f"attn bias {layer}"], adds(block.attn.c_proj.bias[None].expand(2, -1)), atol=1e-9)
+            assert np.allclose(
+                found[f"head {layer}.{head}"], adds(run["z", layer][:, -1, head] @ weight[head]), atol=1e-9
+            )
+        assert np.allclose(
+            found[f"attn bias {layer}"], adds(block.attn.c_proj.bias[None].expand(2, -1)), atol=1e-9
+        )
         assert np.allclose(found[f"mlp {layer}"], adds(run["mlp_out", layer][:, -1]), atol=1e-9)
     assert np.allclose(found["norm bias"], (core.ln_f.bias @ u).item(), atol=1e-9)
 

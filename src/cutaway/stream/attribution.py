@@ -102,7 +102,9 @@ class Attribution:
         for writer, value in zip(self.writers, self.values, strict=True):
             name = key(writer)
             found[name] = found[name] + value if name in found else value
-        return Attribution(**{**vars(self), "writers": tuple(found), "values": np.stack(list(found.values()))})
+        return Attribution(
+            **{**vars(self), "writers": tuple(found), "values": np.stack(list(found.values()))}
+        )
 
     def by_layer(self) -> Attribution:
         """Everything that one layer wrote as one contribution."""
@@ -135,7 +137,9 @@ class Attribution:
         }  # fmt: skip
 
     def __str__(self) -> str:
-        lines = [f"{self.what}: {float(self.wanted.mean()):+.4f}, by {self.by}; sums to it within {self.error:.1e}"]
+        lines = [
+            f"{self.what}: {float(self.wanted.mean()):+.4f}, by {self.by}; sums to it within {self.error:.1e}"
+        ]
         lines += [f"  {row['contribution']:+8.4f}  {row['writer']}" for _, row in self.top(12).iterrows()]
         return "\n".join(lines)
 

@@ -79,7 +79,11 @@ def attribute_features(
     g = direction_at(stream, site, target, foil)
     (resolved,) = stream.net.resolve(site)
     value = stream.net.run(
-        stream.tokens, keep=[resolved], edits=stream.edits, logits=False, pos=stream.columns - stream.tokens.first[:, None]
+        stream.tokens,
+        keep=[resolved],
+        edits=stream.edits,
+        logits=False,
+        pos=stream.columns - stream.tokens.first[:, None],
     )[resolved]
     value = working(value).reshape(g.shape)
     if activations.shape[:2] != g.shape[:2] or decoder.shape != (activations.shape[-1], g.shape[-1]):

@@ -53,7 +53,9 @@ class Stack:
         try:
             return self.values[self.labels.index(label)]
         except ValueError as error:
-            raise BadAddress(f"Nothing here is called {label!r}.", f"There are: {self.labels[:12]}.") from error
+            raise BadAddress(
+                f"Nothing here is called {label!r}.", f"There are: {self.labels[:12]}."
+            ) from error
 
     def sum(self) -> Tensor:
         """All together: [b k d]."""
@@ -107,7 +109,9 @@ class Stream:
         if layer is None:
             return depth
         if isinstance(layer, bool) or not isinstance(layer, int) or not -depth <= layer <= depth:
-            raise BadAddress(f"Layer {layer!r} is out of range.", f"Use layers 0 to {depth} ({depth}: the end).")
+            raise BadAddress(
+                f"Layer {layer!r} is out of range.", f"Use layers 0 to {depth} ({depth}: the end)."
+            )
         return layer if layer >= 0 else layer + depth
 
     # TransformerLens's meanings ----------------------------------------------------------------------------------

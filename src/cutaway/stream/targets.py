@@ -38,7 +38,9 @@ def head_of(net: Network) -> Head:
     return head
 
 
-def token_ids(net: Network, tokens: TokenLike, rows: int, what: str = "target", first: bool = False) -> Tensor:
+def token_ids(
+    net: Network, tokens: TokenLike, rows: int, what: str = "target", first: bool = False
+) -> Tensor:
     """A target as one token id per row: LongTensor [b].
 
     first: take the first token of a word of several. Raises `BadInput` for an unknown token, one outside the vocabulary,
@@ -79,7 +81,8 @@ def _one(net: Network, token: str | int, what: str, first: bool) -> int:
     size = net.d_vocab
     if token < 0 or (size is not None and token >= size):
         raise BadInput(
-            f"Token id {token} is outside the vocabulary of {size} tokens.", f"Use ids 0 to {(size or 1) - 1}."
+            f"Token id {token} is outside the vocabulary of {size} tokens.",
+            f"Use ids 0 to {(size or 1) - 1}.",
         )
     return token
 
@@ -130,7 +133,9 @@ def unembedding(module: nn.Module, ids: Tensor, width: int) -> tuple[Tensor, Ten
 
 
 def _by_gradient(module: nn.Module, index: int, width: int) -> tuple[Tensor, Tensor]:
-    like = next((t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()), torch.zeros(1))
+    like = next(
+        (t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()), torch.zeros(1)
+    )
     with torch.enable_grad():
         x = torch.zeros(1, 1, width, dtype=like.dtype, device=like.device, requires_grad=True)
         logit = module(x)[0, 0, index]

@@ -225,9 +225,7 @@ def _embedding(run: Run, start: Tensor, tolerance: float) -> list[Term]:
     return [Term(Writer("embed"), start)]
 
 
-def _step(
-    net: Network, run: Run, layer: Layer, stretch: Stretch, state: Tensor
-) -> tuple[Step, Tensor]:
+def _step(net: Network, run: Run, layer: Layer, stretch: Stretch, state: Tensor) -> tuple[Step, Tensor]:
     step = Step(layer.index, stretch.carry)
     total = state if is_one(stretch.carry) else state * like(stretch.carry, state)
     if stretch.constant is not None:
