@@ -129,7 +129,7 @@ def probe(function: Callable[[Tensor], Tensor], width: int, name: str, like: Ten
     rest = (plus - minus) / 2
     inner = scaled.to(rest)
     inner = inner - inner.mean(-1, keepdim=True) if centred else inner
-    weight = _weight(inner[0], rest[0])
+    weight = common_weight(inner[0], rest[0])
     form = Norm(name, centred, weight, bias, tolerance)
     form.at(scaled.to(plus), plus)
     form.at(-scaled.to(plus), minus)
@@ -146,7 +146,7 @@ def _answer(function: Callable[[Tensor], Tensor], x: Tensor, name: str) -> Tenso
     return found.double() if x.dtype == torch.float64 else found.float()
 
 
-def _weight(inner: Tensor, outer: Tensor) -> Tensor:
+def common_weight(inner: Tensor, outer: Tensor) -> Tensor:
     """The elementwise factor [d] between two sets of vectors [n d], each pair of which has a scale of its own.
 
     outer_n = s_n w inner_n, so outer_n inner_0 = (s_n / s_0) outer_0 inner_n gives the scales, and least squares w.
