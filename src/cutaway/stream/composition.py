@@ -73,7 +73,12 @@ class Composition:
         columns = [i for i in range(len(names)) if np.isfinite(self.scores[:, i]).any()]
         values = self.scores[np.ix_(rows, columns)] - self.chance
         grid = Grid(
-            values, [names[i] for i in rows], [names[i] for i in columns], "writer", "reader", unit="score minus chance"
+            values,
+            [names[i] for i in rows],
+            [names[i] for i in columns],
+            "writer",
+            "reader",
+            unit="score minus chance",
         )
         return heatmap(grid)
 

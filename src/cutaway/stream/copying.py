@@ -101,7 +101,8 @@ def copying(
     read, write = token_readout(net, ids).double().cpu(), token_embeddings(net, ids).double().cpu()
     scores = _scores(weights, read.mT @ write)
     null = [
-        _scores(weights, read.mT @ write[torch.randperm(len(ids), generator=generator)]) for _ in range(n_null)
+        _scores(weights, read.mT @ write[torch.randperm(len(ids), generator=generator)])
+        for _ in range(n_null)
     ]
     heads = tuple((w.layer, h) for w in weights for h in range(len(w.o)))
     return Copying(heads, scores, np.stack(null), len(ids))
@@ -139,7 +140,8 @@ def singular_directions(
     mine = next((w for w in (weights or head_weights(net, [layer])) if w.layer == layer), None)
     if mine is None or not 0 <= head < len(mine.o):
         raise BadAddress(
-            f"There is no head {layer}.{head}.", f"Layer {layer} has {0 if mine is None else len(mine.o)} heads."
+            f"There is no head {layer}.{head}.",
+            f"Layer {layer} has {0 if mine is None else len(mine.o)} heads.",
         )
     u, s, v = mine.ov[head].svd()
     ids = torch.arange(min(net.d_vocab or 0, net.d_vocab_in or 0))

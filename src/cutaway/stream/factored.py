@@ -41,7 +41,7 @@ class Factored:
         return int(self.left.shape[-1])
 
     @property
-    def T(self) -> Factored:  # noqa: N802
+    def T(self) -> Factored:
         """The transposed matrices."""
         return Factored(self.right.mT, self.left.mT)
 
@@ -68,7 +68,7 @@ class Factored:
         """The r eigenvalues that can be other than zero [... r], complex, largest first; those of right @ left."""
         if self.shape[-1] != self.shape[-2]:
             raise BadInput(f"A matrix of shape {self.shape} has no eigenvalues.", "Use svd().")
-        found = torch.linalg.eigvals((self.right.double() @ self.left.double()))
+        found = torch.linalg.eigvals(self.right.double() @ self.left.double())
         order = found.abs().argsort(dim=-1, descending=True)
         return found.gather(-1, order)
 

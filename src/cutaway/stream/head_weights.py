@@ -74,7 +74,8 @@ def head_weights(net: Network, layers: Sequence[int] | None = None, offset: int 
     chosen = able if layers is None else list(layers)
     if not chosen:
         raise SiteUnavailable(
-            "No layer has heads that can be told apart.", net.refusal("head_out") or "Use read_stream(by='sublayer')."
+            "No layer has heads that can be told apart.",
+            net.refusal("head_out") or "Use read_stream(by='sublayer').",
         )
     if isinstance(offset, bool) or not isinstance(offset, int) or not 0 <= offset < (net.n_ctx or 10**9):
         raise BadInput(f"offset={offset!r} is no distance between positions.", "Use 0, 1, 2.")
@@ -107,7 +108,9 @@ def reading_norm(net: Network, layer: int, site: str = "attn_in") -> Norm:
     known = norms_of(net).known
     if key not in known:
         source = "resid_mid" if site == "mlp_in" and net.has(Site("resid_mid", layer)) else "resid_pre"
-        known[key] = probe(_reader(net, Site(source, layer), Site(site, layer)), net.d_model or 0, key, _like(net))
+        known[key] = probe(
+            _reader(net, Site(source, layer), Site(site, layer)), net.d_model or 0, key, _like(net)
+        )
     return known[key]
 
 
@@ -131,7 +134,7 @@ def _answers(net: Network, layers: Sequence[int], offset: int) -> dict[Site, Ten
     width = net.d_model or 0
     generator = torch.Generator().manual_seed(0)
     inputs = torch.cat([torch.eye(width), torch.zeros(1, width), torch.randn(1, width, generator=generator)])
-    raw = _projections(net, layers)
+    raw = projections(net, layers)
     sites = [Site(n, i) for i in layers for n in ("q", "k", "v")]
     found: dict[Site, list[Tensor]] = {}
     for start in range(0, len(inputs), 256):
@@ -149,10 +152,10 @@ def _answers(net: Network, layers: Sequence[int], offset: int) -> dict[Site, Ten
 
 
 def _put(layer: int, part: Tensor) -> Apply:
-    return Apply(f"attn_in.{layer}", lambda value: part[:, None].to(value).expand_as(value))
+    return Apply(f"attn_in.{layer}", lambda value: part[:, None].to(value).expand_as(value).contiguous())
 
 
-def _projections(net: Network, layers: Sequence[int]) -> dict[Site, str]:
+def projections(net: Network, layers: Sequence[int]) -> dict[Site, str]:
     """Where queries and keys each come from one matrix of their own: the paths of these."""
     stack = net.anatomy.stack()
     assert stack is not None
@@ -192,15 +195,18 @@ def _layer(net: Network, layer: int, answers: dict[Site, Tensor], offset: int) -
     q, k, v = (
         m.repeat_interleave(groups if name != "q" else 1, 1).movedim(1, 0) for name, (m, _) in maps.items()
     )
-    biases = [b.repeat_interleave(groups if name != "q" else 1, 0) for name, (_, b) in maps.items()]
+    bias = {
+        name: b.repeat_interleave(groups if name != "q" else 1, 0) for name, (_, b) in maps.items()
+    }
     try:
         reader = reading_norm(net, layer)
     except NotFoldable:
         reader = None
     if reader is not None:
         q, k, v = (_through(reader, m) for m in (q, k, v))
+    o = output_matrix(net, here, sublayer)
     return HeadWeights(
-        layer, q, k, v, output_matrix(net, here, sublayer), *biases, reader, offset, frozenset(loose)
+        layer, q, k, v, o, bias["q"], bias["k"], bias["v"], reader, offset, frozenset(loose)
     )
 
 
