@@ -195,9 +195,7 @@ def _layer(net: Network, layer: int, answers: dict[Site, Tensor], offset: int) -
     q, k, v = (
         m.repeat_interleave(groups if name != "q" else 1, 1).movedim(1, 0) for name, (m, _) in maps.items()
     )
-    bias = {
-        name: b.repeat_interleave(groups if name != "q" else 1, 0) for name, (_, b) in maps.items()
-    }
+    bias = {name: b.repeat_interleave(groups if name != "q" else 1, 0) for name, (_, b) in maps.items()}
     try:
         reader = reading_norm(net, layer)
     except NotFoldable:
@@ -205,9 +203,7 @@ def _layer(net: Network, layer: int, answers: dict[Site, Tensor], offset: int) -
     if reader is not None:
         q, k, v = (_through(reader, m) for m in (q, k, v))
     o = output_matrix(net, here, sublayer)
-    return HeadWeights(
-        layer, q, k, v, o, bias["q"], bias["k"], bias["v"], reader, offset, frozenset(loose)
-    )
+    return HeadWeights(layer, q, k, v, o, bias["q"], bias["k"], bias["v"], reader, offset, frozenset(loose))
 
 
 def _through(reader: Norm, matrix: Tensor) -> Tensor:
