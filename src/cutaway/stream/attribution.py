@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import BadInput
+from cutaway.estimates import Estimate, bootstrap
 from cutaway.network.linear import is_one, like
 from cutaway.network.sites import Site
 from cutaway.stream.record import Stream, read_stream
@@ -118,6 +119,42 @@ class Attribution:
         if self.foil is None:
             return f"logit of {right!r}{capped}"
         return f"logit of {right!r} minus {' / '.join(dict.fromkeys(self.foil))!r}{capped}"
+
+    def plot(self, top: int = 24) -> Any:
+        """The largest contributions as bars, with 95 % intervals over prompts where there are several."""
+        from cutaway.figures import Bar, bars
+
+        frame = self.top(top)
+        items = []
+        for name in frame["writer"]:
+            found = self.estimate(str(name))
+            low, high = (
+                (found.value,) * 2 if found.interval is None else (found.interval.low, found.interval.high)
+            )
+            items.append(Bar(str(name), found.value, low, high))
+        return bars(items, unit=f"{self.what} (logits)")
+
+    def estimate(self, label: str) -> Estimate:
+        """One writer's mean contribution over positions, with an interval over prompts."""
+        return bootstrap(self[label].mean(1))
+
+    def heads(self) -> Any:
+        """Contributions of heads as a heat map, layer by head. Raises `BadInput` where heads were not told apart."""
+        from cutaway.figures import Grid, heatmap
+
+        cells = {
+            (w.layer or 0, w.index or 0): v
+            for w, v in zip(self.writers, self.mean(), strict=True)
+            if w.kind == "head"
+        }
+        if not cells:
+            raise BadInput(f"This attribution is by {self.by}.", 'Make it with by="head".')
+        layers, count = sorted({la for la, _ in cells}), 1 + max(h for _, h in cells)
+        table = np.array([[cells.get((la, h), np.nan) for h in range(count)] for la in layers])
+        grid = Grid(
+            table, [str(la) for la in layers], [str(h) for h in range(count)], "layer", "head", unit="logits"
+        )
+        return heatmap(grid)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""

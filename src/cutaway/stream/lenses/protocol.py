@@ -31,9 +31,12 @@ class Lens(Protocol):
     name: how it is called in tables; layers: which streams it reads; ahead: how many tokens beyond the next it reads.
     """
 
-    name: str
-    layers: tuple[int, ...]
-    ahead: int
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def layers(self) -> tuple[int, ...]: ...  # noqa: D102
+    @property
+    def ahead(self) -> int: ...  # noqa: D102
 
     def logits(self, stream: Tensor, layer: int) -> Tensor:
         """Logits [... v] of a stream [... d] that enters `layer`."""

@@ -38,6 +38,10 @@ class Rows:
         held = max(1, round(self.n * share))
         return Rows(self.ids[order[held:]], self.special), Rows(self.ids[order[:held]], self.special)
 
+    def first(self, most: int) -> Rows:
+        """At most so many of the rows."""
+        return Rows(self.ids[:most], self.special)
+
     def batches(self, size: int, seed: int) -> Iterator[Tensor]:
         """Batches [size p] without end, each pass over the rows in an order of its own; the same for the same seed."""
         size, number = min(size, self.n), 0
