@@ -77,7 +77,7 @@ def lens(
     reading = read_lens(made, net, text, layers=chosen, target=target)
     path = _save_lens(screen, reading, report, out or Path(f"cutaway-lens-{work.slug(model)}"))
     data = reading.to_dict() | {"saved": str(path)}
-    shown: list[Any] = [_lens_table(reading)]
+    shown: list[Any] = _lens_table(reading, screen.out.width)
     if report is not None:
         data["report"] = report.to_dict()
         shown.append(_report_table(report))
@@ -164,22 +164,24 @@ def _fitted(net: Network, common: Common, kind: str, how: _Fitting, fit: Rows, r
     return future_lens(net, fit, how.ahead, progress=lambda d, t: report("fitting the lens", d, t))
 
 
-def _lens_table(reading: Any) -> Any:
+def _lens_table(reading: Any, width: int) -> list[Any]:
+    """The reading, and where not all tokens fit the screen a word on which are shown."""
     from rich.table import Table
 
     from cutaway.figures import show_token
 
-    heads = [show_token(t, escape=False) for t in reading.tokens]
-    table = Table(
-        "layer", *heads, box=None, title=f"{reading.lens} lens of {reading.network}", title_justify="left"
-    )
+    fit = max(3, (width - 7) // 13)
+    start = max(0, len(reading.tokens) - fit)
+    heads = [show_token(t, escape=False) for t in reading.tokens[start:]]
+    table = Table("layer", *heads, box=None)
     for i in reversed(range(len(reading.layers))):
         cells = [
             f"{show_token(str(t), escape=False)} {p:.2f}"
-            for t, p in zip(reading.top[i, :, 0], reading.probability[i, :, 0], strict=True)
+            for t, p in zip(reading.top[i, start:, 0], reading.probability[i, start:, 0], strict=True)
         ]
         table.add_row(str(reading.layers[i]), *cells)
-    return table
+    part = f", the last {len(heads)} of {len(reading.tokens)} tokens" if start else ""
+    return [f"{reading.lens} lens of {reading.network}{part}", table]
 
 
 def _report_table(report: Any) -> Any:
@@ -243,6 +245,7 @@ def stream(
     out: Out = None,
 ) -> None:
     """Who wrote the answer: what each part adds to a logit, or to the difference of two, and that it all adds up."""
+    from rich.markup import escape
     from rich.table import Table
 
     from cutaway.cli import work
@@ -256,10 +259,11 @@ def stream(
     if any(w.kind == "head" for w in found.writers):
         figures.append(Figure(found.heads(), "What each attention head adds, layer by head."))
     title = f"{found.what}: {float(found.wanted.mean()):+.4f}; contributions add up to it within {found.error:.1e}"
-    table = Table("writer", "adds", box=None, title=title, title_justify="left")
+    table = Table("writer", "adds", box=None)
     for _, row in found.top(top).iterrows():
         table.add_row(str(row["writer"]), f"{row['contribution']:+.4f}")
-    data, shown = found.to_dict(), [table]
+    data: dict[str, Any] = found.to_dict()
+    shown: list[Any] = [escape(title), table]
     if depth is not None:
         first = net.token_strings if first_token else None
         goal = found.target[0] if first else target
@@ -267,13 +271,8 @@ def stream(
             net, text, goal, (found.foil or (None,))[0] if first else foil, depth=depth, pos=pos
         )
         data["paths"] = {"error": paths.error, "paths": paths.to_pandas().to_dict("records")}
-        listing = Table(
-            "path",
-            "adds",
-            box=None,
-            title=f"{len(paths.paths)} paths, error {paths.error:.1e}",
-            title_justify="left",
-        )
+        shown.append(f"{len(paths.paths)} paths; they add up to it within {paths.error:.1e}")
+        listing = Table("path", "adds", box=None)
         for _, row in paths.to_pandas().head(top).iterrows():
             listing.add_row(str(row["path"]), f"{row['value']:+.4f}")
         shown.append(listing)

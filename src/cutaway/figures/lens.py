@@ -121,6 +121,7 @@ def lines(drawn: Sequence[Line], x_title: str, y_title: str, title: str = "") ->
         figure.add_trace(
             go.Scatter(
                 **band,
+                mode="lines",
                 fill="toself",
                 fillcolor=_faint(colour),
                 line={"width": 0},

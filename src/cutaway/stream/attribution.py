@@ -125,6 +125,7 @@ class Attribution:
         from cutaway.figures import Bar, bars
 
         frame = self.top(top)
+        frame = frame[frame["contribution"] != 0]
         items = []
         for name in frame["writer"]:
             found = self.estimate(str(name))

@@ -31,7 +31,8 @@ class Training:
 
     steps: number of batches; rows: rows per batch; length: tokens per row; optimizer: "adamw" or "sgd" (Nesterov momentum
     0.9); rate: its first learning rate, falling linearly to zero (default 2e-3 and 1.0); decay: of the translators towards
-    the identity; clip: largest norm of a translator's gradient.
+    the identity; clip: largest norm of a translator's gradient. ahead: train towards the output that many places later,
+    which makes it a future lens.
     """
 
     steps: int = 300
@@ -42,12 +43,15 @@ class Training:
     decay: float = 1e-3
     clip: float = 1.0
     seed: int = 0
+    ahead: int = 0
 
     def __post_init__(self) -> None:
         if self.optimizer not in ("adamw", "sgd"):
             raise BadInput(f"The optimizer {self.optimizer!r} is not known.", "Use adamw or sgd.")
         if self.steps < 1 or self.rows < 1:
             raise BadInput("A lens needs at least one step of one row.", "Give steps=300, rows=16.")
+        if not 0 <= self.ahead < self.length - 2:
+            raise BadInput(f"ahead={self.ahead} does not fit rows of {self.length} tokens.", "Use 0, 1, 2.")
 
     @property
     def first_rate(self) -> float:
@@ -99,7 +103,7 @@ def train_tuned_lens(
     `NotFinite` where the loss is.
     """
     training = training or Training()
-    head, sites, chosen = OutputHead(net), streams(net), chosen_layers(net, layers)
+    head, sites, chosen = OutputHead(net), streams(net), chosen_layers(net, layers, last=training.ahead > 0)
     rows = texts if isinstance(texts, Rows) else rows_of(net, texts, training.length)
     like = torch.zeros(
         1, device=net.device, dtype=torch.float64 if net.dtype == torch.float64 else torch.float32
@@ -129,7 +133,8 @@ def train_tuned_lens(
     if checkpoint is not None:
         _save(checkpoint, maps, optimizer, about, done, losses)
     origin = {**about, "steps_done": done, "complete": complete, "last_losses": losses}
-    return AffineLens("tuned", head, maps.frozen(), 0, origin)
+    name = f"future+{training.ahead}" if training.ahead else "tuned"
+    return AffineLens(name, head, maps.frozen(), training.ahead, origin)
 
 
 def _optimizer(maps: _Translators, training: Training) -> torch.optim.Optimizer:
@@ -155,7 +160,7 @@ def _step(
     """One update of all translators; the KL divergence of each layer, in nats, before it."""
     run = net.run(batch, keep=sites)
     assert run.logits is not None
-    wanted = run.logits[:, special:].to(maps.matrix[0].dtype).log_softmax(-1)
+    wanted = run.logits[:, special + training.ahead :].to(maps.matrix[0].dtype).log_softmax(-1)
     optimizer.zero_grad(set_to_none=True)
     losses = []
     frozen = [p for p in net.model.parameters() if p.requires_grad]
@@ -164,7 +169,7 @@ def _step(
     try:
         for n, site in enumerate(sites):
             with torch.enable_grad():
-                stream = run[site][:, special:].to(maps.matrix[n].dtype)
+                stream = run[site][:, special : special + wanted.shape[1]].to(maps.matrix[n].dtype)
                 got = head(maps(stream, n)).log_softmax(-1)
                 loss = (wanted.exp() * (wanted - got)).sum(-1).mean()
             value = float(loss.detach())
