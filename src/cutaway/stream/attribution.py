@@ -114,11 +114,10 @@ class Attribution:
     @property
     def what(self) -> str:
         """What was attributed, in words."""
-        right = " / ".join(dict.fromkeys(self.target))
         capped = "" if self.softcap is None else " before the soft-cap"
         if self.foil is None:
-            return f"logit of {right!r}{capped}"
-        return f"logit of {right!r} minus {' / '.join(dict.fromkeys(self.foil))!r}{capped}"
+            return f"logit of {_named(self.target)}{capped}"
+        return f"logit of {_named(self.target)} minus {_named(self.foil)}{capped}"
 
     def plot(self, top: int = 24) -> Any:
         """The largest contributions as bars, with 95 % intervals over prompts where there are several."""
@@ -180,6 +179,13 @@ class Attribution:
         ]
         lines += [f"  {row['contribution']:+8.4f}  {row['writer']}" for _, row in self.top(12).iterrows()]
         return "\n".join(lines)
+
+
+def _named(tokens: Sequence[str]) -> str:
+    """One token in quotes, several as the first few of them."""
+    distinct = list(dict.fromkeys(tokens))
+    more = ", ..." if len(distinct) > 3 else ""
+    return ", ".join(repr(t) for t in distinct[:3]) + more
 
 
 def logit_attribution(

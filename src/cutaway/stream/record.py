@@ -93,8 +93,14 @@ class Stream:
         """The parts of a sublayer's write, as finely as this stream was read; None where it stays whole."""
         key = id(term)
         if key not in self._splits:
-            self._splits[key] = split(self.net, self.run, term, self.by, self.tolerance)
+            self._splits[key] = split(self.net, self.run, term, self.by, self.tolerance, self._doubtful)
         return self._splits[key]
+
+    @property
+    def _doubtful(self) -> bool:
+        """Whether parts may not add up to what was written: edits, half precision, or no certificate."""
+        plain = self.run[Site("resid_pre", 0)].dtype in (torch.float32, torch.float64)
+        return bool(self.edits or self.net._standing) or not plain or not self.net.certificate.made
 
     def before(self, layer: int | None) -> list[Step]:
         """The steps that lie before a layer; all of the layers without one; with -1 counted from the end.
