@@ -242,7 +242,7 @@ def value_weighted(net: Network, text: str | Sequence[int], layer: int) -> tuple
     term = next(
         t for s in stream.steps for t in s.terms if t.writer.kind == "attention" and t.writer.layer == layer
     )
-    part = split(net, stream.run, term, "head", stream.tolerance)
+    part = split(net, stream.run, term, "head", stream.slack)
     sites = [Site("pattern", layer), Site("v", layer)]
     for site in sites:
         net.resolve(site)

@@ -98,12 +98,12 @@ def composition(
         raise BadInput("Composition needs heads of at least two layers.", "Leave weights out for all heads.")
     heads = tuple((w.layer, h) for w in weights for h in range(len(w.o)))
     written = [_side(w.v) @ w.o.double() for w in weights]
-    written = [w / w.flatten(1).norm(dim=1)[:, None, None].clamp(min=1e-30) for w in written]
+    written = [_unit(w) for w in written]
     random = _random(weights, n_random, seed)
     found = {}
     for kind in KINDS:
         reading = [_reading(w, kind) for w in weights]
-        reading = [r / r.flatten(1).norm(dim=1)[:, None, None].clamp(min=1e-30) for r in reading]
+        reading = [_unit(r) for r in reading]
         scores = np.full((len(heads), len(heads)), np.nan)
         column = 0
         for n, reader in enumerate(weights):
@@ -122,8 +122,13 @@ def _block(written: Tensor, reading: Tensor) -> Tensor:
     """Norms of all products of [h e d] with [g d f]: [h g], from one matrix product."""
     h, e, d = written.shape
     g, _, f = reading.shape
-    product = written.float().reshape(h * e, d) @ reading.float().movedim(0, 1).reshape(d, g * f)
+    product = written.reshape(h * e, d) @ reading.movedim(0, 1).reshape(d, g * f)
     return product.reshape(h, e, g, f).square().sum((1, 3)).sqrt().double().cpu()
+
+
+def _unit(thin: Tensor) -> Tensor:
+    """Matrices [h . .] at length one, in single precision, in which the large products are made."""
+    return (thin / thin.flatten(1).norm(dim=1)[:, None, None].clamp(min=1e-30)).float()
 
 
 def _side(thin: Tensor) -> Tensor:

@@ -141,7 +141,9 @@ def _answers(net: Network, layers: Sequence[int], offset: int) -> dict[Site, Ten
         part = inputs[start : start + 256].to(net.device)
         edits = [_put(layer, part) for layer in layers]
         ids = torch.zeros(len(part), offset + 1, dtype=torch.long)
-        run = net.run(ids, keep=[*sites, *raw.values()], edits=edits, logits=False)
+        run = net.run(
+            ids, keep=[*sites, *raw.values()], edits=edits, logits=False, stop_at=Site("z", max(layers))
+        )
         for site in sites:
             at = offset if site.name == "q" else 0
             found.setdefault(site, []).append(working(run[site][:, at]))

@@ -15,7 +15,7 @@ from cutaway.errors import BadAddress, BadInput, SiteUnavailable
 from cutaway.network.linear import is_one, like
 from cutaway.network.sites import Site
 from cutaway.stream.split import Split, split
-from cutaway.stream.writers import Step, Term, Writer, layers_of, norms_of, sites_of, steps_of, working
+from cutaway.stream.writers import Slack, Step, Term, Writer, layers_of, norms_of, sites_of, steps_of, working
 
 if TYPE_CHECKING:
     from cutaway.network import Network, Run, Tokens
@@ -76,7 +76,7 @@ class Stream:
     steps: tuple[Step, ...]
     by: str
     edits: tuple[Edit, ...] = ()
-    tolerance: float = 3e-5
+    slack: Slack = field(default_factory=Slack)
     _splits: dict[int, Split | None] = field(default_factory=dict, repr=False)
 
     @property
@@ -93,14 +93,8 @@ class Stream:
         """The parts of a sublayer's write, as finely as this stream was read; None where it stays whole."""
         key = id(term)
         if key not in self._splits:
-            self._splits[key] = split(self.net, self.run, term, self.by, self.tolerance, self._doubtful)
+            self._splits[key] = split(self.net, self.run, term, self.by, self.slack)
         return self._splits[key]
-
-    @property
-    def _doubtful(self) -> bool:
-        """Whether parts may not add up to what was written: edits, half precision, or no certificate."""
-        plain = self.run[Site("resid_pre", 0)].dtype in (torch.float32, torch.float64)
-        return bool(self.edits or self.net._standing) or not plain or not self.net.certificate.made
 
     def before(self, layer: int | None) -> list[Step]:
         """The steps that lie before a layer; all of the layers without one; with -1 counted from the end.
@@ -222,11 +216,11 @@ def read_stream(
     run = net.run(tokens, keep=sites, edits=carried, pos=pos, logits=_columns(pos))
     tokens = run.tokens or tokens  # of an encoder-decoder: the decoder's
     columns = torch.arange(tokens.width).expand(tokens.n, -1) if pos is None else tokens.columns(pos)
-    kept = run[Site("resid_pre", 0)].dtype
-    tolerance = ROUNDING.get(kept, 3e-5)
-    kind = "edit" if carried or net._standing else "rest"
-    steps = tuple(steps_of(net, run, tolerance, kind))
-    return Stream(net, run, tokens, columns, steps, by, carried, tolerance)
+    kept, edited = run[Site("resid_pre", 0)].dtype, bool(carried or net._standing)
+    doubtful = edited or kept not in (torch.float32, torch.float64) or not net.certificate.made
+    slack = Slack(ROUNDING.get(kept, 3e-5), "edit" if edited else "rest", doubtful)
+    steps = tuple(steps_of(net, run, slack))
+    return Stream(net, run, tokens, columns, steps, by, carried, slack)
 
 
 def _columns(pos: Pos) -> bool | Pos:

@@ -12,7 +12,17 @@ from cutaway.errors import SiteUnavailable
 from cutaway.network.heads import output_weight
 from cutaway.network.linear import like
 from cutaway.network.sites import Site
-from cutaway.stream.writers import SHORT, Term, Writer, difference, norms_of, splits, splits_mlp, working
+from cutaway.stream.writers import (
+    SHORT,
+    Slack,
+    Term,
+    Writer,
+    difference,
+    norms_of,
+    splits,
+    splits_mlp,
+    working,
+)
 
 if TYPE_CHECKING:
     from cutaway.network import Network, Run
@@ -52,8 +62,8 @@ class Split:
     def contributions(self, g: Tensor) -> Tensor:
         """What each writer adds along the directions g [b k d]: [c b k]."""
         here = self.before(g)
-        through = torch.einsum("bkd,ged->bkge", here.to(self.weight.dtype), self.weight)
-        parts = (self.acts * through).sum(-1, dtype=torch.float64)
+        through = (here.to(self.weight.dtype) @ self.weight.flatten(0, 1).mT).reshape(self.acts.shape)
+        parts = (self.acts * through).sum(-1).double()
         found = [parts.movedim(-1, 0), (self.bias * g).sum(-1, dtype=torch.float64)[None]]
         if self.rest is not None:
             found.append((self.rest * g).sum(-1, dtype=torch.float64)[None])
@@ -72,13 +82,8 @@ _BIAS = {"head": "attention_bias", "cross_head": "cross_attention_bias", "neuron
 _PARTS = {"attention": "head", "cross_attention": "cross_head", "mlp": "neuron"}
 
 
-def split(
-    net: Network, run: Run, term: Term, by: str, tolerance: float, checked: bool = True
-) -> Split | None:
+def split(net: Network, run: Run, term: Term, by: str, slack: Slack) -> Split | None:
     """The parts of what a sublayer wrote, where it can be told apart by `by` ("head" or "neuron"), else None.
-
-    checked: look whether the parts add up to what was written, and note the rest. Without it the certificate's identity is
-    relied on, which holds for runs without edits in at least single precision.
 
     Raises `NotFoldable` where the norm behind the sublayer is not affine.
     """
@@ -108,12 +113,12 @@ def split(
     bias = own if fold is None else fold(own.expand_as(term.value)) + fold.bias
     bias = bias * like(sublayer.factor, bias)
     found = Split(_PARTS[sublayer.kind], layer, acts, weight, sublayer.factor, fold, bias)
-    if not checked:
+    if not slack.checked:
         return found
     flat = torch.einsum("bkge,ged->bkd", acts, weight)
     through = flat if fold is None else fold(flat)
     whole = through * like(sublayer.factor, through) + bias
-    rest = difference(term.value, whole, tolerance)
+    rest = difference(term.value, whole, slack.tolerance)
     return Split(**{**vars(found), "rest": rest})
 
 
