@@ -14,7 +14,7 @@ from cutaway.errors import BadAddress, BadInput, SiteUnavailable
 from cutaway.network import Network
 from cutaway.network.sites import Site
 from cutaway.stream import logit_attribution
-from cutaway.stream.attention_scores import head_scores, moving_scores, repeated_tokens, value_weighted
+from cutaway.stream.attention_scores import head_scores, moving_scores, repeated_tokens
 from cutaway.stream.composition import composition
 from cutaway.stream.copying import (
     copying,
@@ -25,6 +25,7 @@ from cutaway.stream.copying import (
 )
 from cutaway.stream.factored import Factored, positive_share
 from cutaway.stream.head_weights import head_weights
+from cutaway.stream.patterns import read_patterns
 from cutaway.stream.why_attend import why_attend
 from cutaway.zoo.tiny import tiny
 
@@ -224,7 +225,12 @@ def test_scores_are_sums_over_pairs_of_writers(kind: str, places: tuple[int, int
 
 
 def test_value_weighted_patterns(tales: Network) -> None:
-    pattern, weighted = value_weighted(tales, "Mary was sad because", 2)
+    found = read_patterns(tales, "Mary was sad because", 2)
+    pattern, weighted = found.pattern, found.weighted
+    assert found.to_pandas(1).shape == (5, 5)
+    assert found.plot(1, weighted=True) is not None
+    with pytest.raises(BadAddress):
+        found.plot(7)
     run = tales.run("Mary was sad because", keep=["pattern.2", "v.2"])
     weight = tales.model.model.layers[2].self_attn.o_proj.weight.T.unflatten(0, (4, -1))
     written = torch.einsum("she,hed->shd", run["v.2"][0], weight.detach()).norm(dim=-1)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -88,7 +89,7 @@ def reads_and_writes(net: Network, behaviour: Behaviour, members: Sequence[Compo
             read_stream(net, rows, by="head", pos=chosen.at).decompose()
             for rows in (chosen.clean, chosen.corrupted)
         )
-        sources = _sources(net, chosen)
+        sources = [_sources(net, chosen, rows) for rows in (chosen.clean, chosen.corrupted)]
         parts = tuple(_part(net, chosen, member, adds, clean, corrupted, sources) for member in members)
     except CutawayError as error:
         return ReadsAndWrites(reason=str(error))
@@ -113,10 +114,10 @@ def _writer(member: Component) -> Writer:
     return Writer(kind, member.layer, member.head)
 
 
-def _sources(net: Network, chosen: _Examples) -> Attribution | None:
+def _sources(net: Network, chosen: _Examples, rows: list[list[int]]) -> Attribution | None:
     """What heads add by source, where patterns can be read."""
     try:
-        return logit_attribution(net, chosen.clean, chosen.right, chosen.wrong, by="source", pos=chosen.at)
+        return logit_attribution(net, rows, chosen.right, chosen.wrong, by="source", pos=chosen.at)
     except CutawayError:
         return None
 
@@ -128,14 +129,14 @@ def _part(
     adds: Attribution,
     clean: Stack,
     corrupted: Stack,
-    sources: Attribution | None,
+    sources: list[Attribution | None],
 ) -> Part:
     writer = _writer(member)
     mine = adds.values[adds.writers.index(writer)][:, 0]
     difference = _of(clean, writer) - _of(corrupted, writer)
     tokens = Counter(t for row in in_vocabulary(net, difference[:, 0].detach(), _SHOWN) for t, _ in row)
     raises = tuple(token for token, _ in tokens.most_common(_SHOWN))
-    moved, place = _moved(chosen, writer, sources)
+    moved, place = _moved(chosen, writer, *sources)
     return Part(
         str(member),
         bootstrap(mine, chosen.template if len(set(chosen.template)) >= 4 else None),
@@ -150,26 +151,34 @@ def _of(stack: Stack, writer: Writer) -> Tensor:
 
 
 def _moved(
-    chosen: _Examples, writer: Writer, sources: Attribution | None
+    chosen: _Examples, writer: Writer, clean: Attribution | None, corrupted: Attribution | None
 ) -> tuple[tuple[tuple[str, float], ...], Tensor | None]:
-    """By what places a head adds what it adds, by span or token, largest first; and the largest place of each example."""
-    if writer.kind != "head" or sources is None:
+    """By what places a head adds what it adds, by span or token, largest first; and for each example the place by which that
+    differs most from the corrupted prompt."""
+    if writer.kind != "head" or clean is None or corrupted is None:
         return (), None
-    rows = [
-        i
-        for i, w in enumerate(sources.writers)
-        if (w.kind, w.layer, w.index) == ("source", writer.layer, writer.index)
-    ]
-    each = sources.values[rows][:, :, 0]  # [p b]
+    each, other = (_by_place(found, writer) for found in (clean, corrupted))
     total: dict[str, float] = {}
-    for b, tokens in enumerate(sources.tokens):
+    for b, tokens in enumerate(clean.tokens):
         named = {p: name for name, (first, end) in chosen.spans[b].items() for p in range(first, end)}
         for p, token in enumerate(tokens):
             label = named.get(p, token.strip() or repr(token))
-            total[label] = total.get(label, 0.0) + float(each[p, b]) / len(sources.tokens)
+            total[label] = total.get(label, 0.0) + float(each[p, b]) / len(clean.tokens)
     best = sorted(total.items(), key=lambda item: -abs(item[1]))[:_SHOWN]
-    place = [[int(abs(each[: len(row), b]).argmax())] for b, row in enumerate(chosen.clean)]
+    place = [
+        [int(abs(each[: len(row), b] - other[: len(row), b]).argmax())] for b, row in enumerate(chosen.clean)
+    ]
     return tuple((label, value) for label, value in best), torch.tensor(place)
+
+
+def _by_place(found: Attribution, writer: Writer) -> np.ndarray:
+    """What one head adds by each source: [p b]."""
+    rows = [
+        i
+        for i, w in enumerate(found.writers)
+        if (w.kind, w.layer, w.index) == ("source", writer.layer, writer.index)
+    ]
+    return found.values[rows][:, :, 0]
 
 
 def _read(
@@ -182,7 +191,7 @@ def _read(
 ) -> tuple[tuple[str, float], ...]:
     """Who wrote the difference between clean and corrupted prompts that the member reads: shares of its square.
 
-    A head's values are read where it adds most by; the others at the answer's place.
+    A head's values are read at the place by which what it adds differs most; the others at the answer's place.
     """
     if place is not None:
         clean, corrupted = (

@@ -34,7 +34,7 @@ def reads_and_writes_section(found: ReadsAndWrites) -> list[Section]:
             "Raises most: the tokens that are most often among those whose logits its write raises most, on clean over "
             "corrupted prompts. By way of: the places that a head moves its contribution from. Reads what was written by: "
             "shares of the difference between clean and corrupted prompts in the stream that it reads (a head's values at "
-            "the place it adds most by; others at the answer).",
+            "the place by which what it adds differs most; others at the answer).",
             frozenset({1}),
         ),
     ]

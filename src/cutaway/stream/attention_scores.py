@@ -20,8 +20,6 @@ from cutaway.errors import BadInput
 from cutaway.estimates import benjamini_hochberg, bootstrap_many, sign_flip_p
 from cutaway.network.sites import Site
 from cutaway.stream.attribution import logit_attribution
-from cutaway.stream.record import read_stream
-from cutaway.stream.split import sources, split
 from cutaway.stream.writers import working
 
 if TYPE_CHECKING:
@@ -228,28 +226,3 @@ def _by_source(
         if writer.kind == "source":
             table[where[writer.layer or 0, writer.index or 0], writer.source or 0] = value[0, 0]
     return table, heads
-
-
-def value_weighted(net: Network, text: str | Sequence[int], layer: int) -> tuple[np.ndarray, np.ndarray]:
-    """Patterns of one layer and the same weighted by what is moved: each entry times the length of the value's own write,
-    as share of the row's total. Both [h dest src].
-
-    A head that rests on a first token moves nothing from there; in the weighted pattern that attention is gone
-    (Kobayashi et al. 2020).
-    """
-    tokens = net.encode([text] if isinstance(text, str) else [list(text)])
-    stream = read_stream(net, tokens, by="head")
-    term = next(
-        t for s in stream.steps for t in s.terms if t.writer.kind == "attention" and t.writer.layer == layer
-    )
-    part = split(net, stream.run, term, "head", stream.slack)
-    sites = [Site("pattern", layer), Site("v", layer)]
-    for site in sites:
-        net.resolve(site)
-    run = net.run(tokens, keep=sites, logits=False)
-    moved = sources(run, run, layer)
-    assert part is not None
-    written = torch.einsum("bshe,hed->bshd", moved.values, part.weight.to(moved.values))
-    weighted = moved.pattern * written.norm(dim=-1).movedim(1, 2)[:, :, None]
-    weighted = weighted / weighted.sum(-1, keepdim=True).clamp(min=1e-30)
-    return moved.pattern[0].cpu().numpy(), weighted[0].cpu().numpy()
