@@ -17,7 +17,7 @@ _PUBLIC: dict[str, str] = {
     "behaviour": "cutaway.behaviours",
     "Behaviour": "cutaway.behaviours",
     "performance": "cutaway.behaviours",
-    "patch": "cutaway.effects",
+    **dict.fromkeys(("patch", "ablate", "path_patch", "pair_effects", "plan"), "cutaway.effects"),
     "Effects": "cutaway.effects",
     "read_stream": "cutaway.stream",
     "logit_attribution": "cutaway.stream",
@@ -38,7 +38,11 @@ if TYPE_CHECKING:
     from cutaway.behaviours import performance as performance
     from cutaway.claims import Claim as Claim
     from cutaway.effects import Effects as Effects
+    from cutaway.effects import ablate as ablate
+    from cutaway.effects import pair_effects as pair_effects
     from cutaway.effects import patch as patch
+    from cutaway.effects import path_patch as path_patch
+    from cutaway.effects import plan as plan
     from cutaway.explanations import Explanation as Explanation
     from cutaway.explanations import explain as explain
     from cutaway.interventions import Ablate as Ablate

@@ -278,8 +278,8 @@ def test_a_control_says_when_performance_alone_decided(
 def test_what_is_no_component_keeps_the_claim_from_being_supported(
     written: Network, names: Behaviour, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from cutaway.effects.components import uncovered
     from cutaway.explanations import pipeline, unexplained
-    from cutaway.explanations.components import uncovered
 
     assert uncovered(written) == ()
     layers_with = Network.layers_with

@@ -1,6 +1,7 @@
 """Discovery on layers drawn at random: the form, the writers and their factors are those the layer was written with."""
 
 import hypothesis.strategies as st
+import pytest
 import torch
 from hypothesis import given, settings
 from torch import nn
@@ -9,6 +10,7 @@ import cutaway
 from cutaway.network.anatomy import SumTap
 from cutaway.network.linear import Sums
 from cutaway.network.trace import record
+from cutaway.zoo.tiny import tiny
 
 WIDTH = 12
 
@@ -181,3 +183,17 @@ def test_what_no_module_hands_over_is_a_sum():
     tap = net.tap(net.resolve("resid_mid.0")[0])
     assert isinstance(tap, SumTap)
     assert net.anatomy.in_place
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("kind", ["gemma2", "gemma3_text"])
+def test_a_norm_that_casts_and_casts_back_hides_no_sublayer(kind: str, dtype: torch.dtype) -> None:
+    net, whole = cutaway.open(tiny(kind).to(dtype)), cutaway.open(tiny(kind))
+    stack, other = net.anatomy.stack(), whole.anatomy.stack()
+    assert stack is not None
+    assert other is not None
+    for layer, wanted in zip(stack.layers, other.layers, strict=True):
+        assert layer.form == wanted.form == "sequential"
+        assert [s.kind for s in layer.sublayers] == ["attention", "mlp"]
+    assert net.layers_with("z") == whole.layers_with("z")
+    assert net.layers_with("mlp_act") == whole.layers_with("mlp_act")

@@ -9,7 +9,8 @@ import cutaway
 from cutaway.errors import OutOfMemory
 from cutaway.network import Network
 from cutaway.network.sites import Site
-from cutaway.sweeps import State, Work, Write, run_cells
+from cutaway.sweeps import State, Work, Write
+from cutaway.sweeps.naive import run_cells
 
 
 @pytest.fixture

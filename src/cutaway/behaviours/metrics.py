@@ -60,6 +60,16 @@ class Answers:
         rows = torch.arange(len(self)).repeat(times)
         return self[rows.to(self.right.device)]
 
+    def vocabulary(self) -> Tensor:
+        """The answer tokens of all examples, ascending: LongTensor [k]."""
+        return torch.cat([self.right[self.right_mask], self.wrong[self.wrong_mask]]).unique()
+
+    def within(self, vocabulary: Tensor) -> Answers:
+        """The same answers as places in a list of tokens (ascending, as `vocabulary` gives it)."""
+        right, wrong = (torch.searchsorted(vocabulary, t.contiguous()) for t in (self.right, self.wrong))
+        top = max(int(vocabulary.numel()) - 1, 0)
+        return replace(self, right=right.clamp(max=top), wrong=wrong.clamp(max=top), reference=None)
+
     def with_reference(self, logits: Tensor) -> Answers:
         """The same with logits [n v] to compare with, those of the clean prompts for instance."""
         return replace(self, reference=logits)
@@ -80,8 +90,8 @@ class Metric:
     """A named function of (logits [n v], Answers of n examples) -> [n].
 
     `needs`: which answers it reads. `higher`: is more of it better at the behaviour? `unit`: of what it is a
-    number. Raises NotFinite on NaN or +inf logits (-inf is a masked token and allowed), BadBehaviour when an
-    answer that it needs is not there.
+    number. `few`: does it read the logits of the answer tokens and of no others? Raises NotFinite on NaN or
+    +inf logits (-inf is a masked token and allowed), BadBehaviour when an answer that it needs is not there.
     """
 
     name: str
@@ -90,6 +100,7 @@ class Metric:
     higher: bool = True
     unit: str = ""
     says: str = ""
+    few: bool = False
 
     def __call__(self, logits: Tensor, answers: Answers) -> Tensor:
         """The metric of each example: [n]."""
@@ -177,9 +188,10 @@ def _kl(logits: Tensor, a: Answers) -> Tensor:
             f"The reference logits do not have the shape {list(logits.shape)} of the logits.",
             "Take them at the same positions of the same examples.",
         )
-    log_p, log_q = a.reference.to(logits.dtype).log_softmax(-1), logits.log_softmax(-1)
+    # nearly equal distributions cancel: in float32 the rounding would be larger than the divergence
+    log_p, log_q = a.reference.double().log_softmax(-1), logits.double().log_softmax(-1)
     p = log_p.exp()
-    return torch.where(p > 0, p * (log_p - log_q), torch.zeros_like(p)).sum(-1)
+    return torch.where(p > 0, p * (log_p - log_q), torch.zeros_like(p)).sum(-1).to(logits.dtype)
 
 
 def _accuracy(logits: Tensor, a: Answers) -> Tensor:
@@ -201,12 +213,14 @@ METRICS: dict[str, Metric] = {
             _logit_diff,
             unit="logits",
             says="mean logit of the right answers minus that of the wrong",
+            few=True,
         ),
         Metric(
             "logit_diff_lse",
             _logit_diff_lse,
             unit="nats",
             says="log odds of any right answer against any wrong answer",
+            few=True,
         ),
         Metric(
             "prob_diff",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from cutaway.effects.finite import require_finite
 from cutaway.errors import BadBehaviour
 from cutaway.network.sites import Site
+from cutaway.sweeps import Work
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Answers, Behaviour, Metric
@@ -57,6 +58,23 @@ class Baselines:
     def score(self, logits: Tensor, rows: Tensor) -> Tensor:
         """Metric [k] of logits [k v] at the answer position of the examples `rows` [k]."""
         return self.metric(logits, self.answers[rows])
+
+    def work(self, net: Network, base: Side, sources: Mapping[Site, Tensor], **more: Any) -> Work:
+        """A sweep on one side's prompts: the metric, where it reads, and the tokens that it reads if they are few."""
+        few = self.metric.few and self.answers.right.numel() > 0
+        vocabulary = self.answers.vocabulary() if few else None
+        placed = None if vocabulary is None else self.answers.within(vocabulary)
+        score_few = None if placed is None else lambda logits, rows: self.metric(logits, placed[rows])
+        return Work(
+            net,
+            base.tokens,
+            self.positions,
+            self.score,
+            sources,
+            vocabulary=vocabulary,
+            score_few=score_few,
+            **more,
+        )
 
 
 def measure(net: Network, behaviour: Behaviour, keep: Sequence[Site] = ()) -> Baselines:

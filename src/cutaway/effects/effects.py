@@ -239,7 +239,8 @@ class Effects:
 
     def headline(self) -> str:
         """One line: what was patched into what, and whether the sweep is complete."""
-        way = "clean → corrupted" if self.direction == "restore" else "corrupted → clean"
+        ways = {"restore": "clean → corrupted", "corrupt": "corrupted → clean"}
+        way = ways.get(self.direction, self.direction)
         tail = "" if self.complete else " · partial: stopped before the end"
         return f"{self.site}, {way}{tail}"
 

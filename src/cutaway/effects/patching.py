@@ -2,14 +2,16 @@
 
 Vig et al. 2020 (causal mediation), Meng et al. 2022 (causal tracing), Wang et al. 2022 (path patching's simplest form);
 on the two directions and their meaning see Heimersheim and Nanda 2024, "How to use and interpret activation patching".
+Ablation replaces a value by one that carries no information about the prompt: zero, the mean, another prompt's.
 """
 
 from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -18,47 +20,23 @@ import xarray as xr
 from torch import Tensor
 
 from cutaway.effects.baselines import Baselines, Resampling, Side, measure
+from cutaway.effects.box import Box, box_of, checked, span_columns
 from cutaway.effects.effects import Effects
 from cutaway.effects.summary import summarise, token_labels
-from cutaway.errors import BadInput, SiteUnavailable
-from cutaway.network.sites import SITES, Site
+from cutaway.errors import BadBehaviour, BadInput
+from cutaway.interventions import Ablate
+from cutaway.network.edits import Here
+from cutaway.network.inputs import Tokens
+from cutaway.network.sites import Site
 from cutaway.results import Provenance
-from cutaway.sweeps import Cell, CellValues, State, Work, Write, run_cells
-from cutaway.sweeps.naive import Progress
+from cutaway.sweeps import CellValues, Plan, Progress, Rules, State, plan_cells
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
     from cutaway.network import Network
 
 Direction = Literal["restore", "corrupt"]
-_BY = (("layer",), ("layer", "position"), ("layer", "head"), ("layer", "head", "position"))
-
-
-@dataclass(frozen=True)
-class Axes:
-    """The cells of a sweep as a box: which layers, how many positions and heads (None where not a dimension)."""
-
-    site: str
-    by: tuple[str, ...]
-    layers: tuple[int, ...]
-    positions: int | None
-    heads: int | None
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Number of entries along each dimension of `by`."""
-        sizes = {"layer": len(self.layers), "position": self.positions, "head": self.heads}
-        return tuple(int(sizes[name] or 0) for name in self.by)
-
-    def cells(self) -> list[Cell]:
-        """One cell for each entry of the box, the last dimension running fastest."""
-        cells: list[Cell] = []
-        for index in np.ndindex(*self.shape):
-            place = dict(zip(self.by, index, strict=True))
-            cells.append(
-                (Write(self.site, self.layers[place["layer"]], place.get("head"), place.get("position")),)
-            )
-        return cells
+How = Literal["zero", "mean", "resample"]
 
 
 def patch(
@@ -70,20 +48,24 @@ def patch(
     layers: Sequence[int] | None = None,
     seed: int = 0,
     progress: Progress | None = None,
+    folder: str | Path | None = None,
+    rules: Rules | None = None,
 ) -> Effects:
     """Patch one site, cell by cell, and return the effect of each cell with its interval.
 
     Args:
         net: the network.
         behaviour: pairs of prompts, answers and metric, or the name of a built-in behaviour.
-        at: which site, e.g. `resid_pre`, `z`, `mlp_write`.
-        by: the dimensions of the sweep: layer; layer and position; layer and head; layer, head and position. What is
-            not named is patched whole (all positions, all heads).
+        at: which site, e.g. `resid_pre`, `z`, `pattern`, `mlp_act`, `mlp_write`.
+        by: the dimensions of the sweep: layer; layer with position, span, head or neuron; or layer and head (or neuron)
+            with position (or span). What is not named is patched whole (all positions, all heads).
         direction: `restore` copies clean values into the corrupted run (what is enough to bring the behaviour back?);
             `corrupt` copies corrupted values into the clean run (what is needed for it?).
         layers: only these; default every layer that has the site.
         seed: of the bootstrap and the sign-flip test.
         progress: called with (cells finished, cells in all).
+        folder: finished cells are kept there, and a run that was stopped goes on from it.
+        rules: which savings may be used; default all that are valid on this network. The numbers are the same.
 
     Returns:
         `Effects`, normalised so that 1 is the whole gap between corrupted and clean baseline. Pairs of unequal length
@@ -97,74 +79,154 @@ def patch(
         NotFinite: the unpatched runs hold NaN or infinity (it says where).
     """
     started = time.perf_counter()
+    sweep = patching_sweep(net, behaviour, at, by, direction, layers, seed)
+    return sweep.effects(sweep.plan(rules, time_it=False), started, folder, progress)
+
+
+def ablate(
+    net: Network,
+    behaviour: Behaviour | str,
+    at: str = "z",
+    by: Sequence[str] = ("layer", "head"),
+    how: How = "mean",
+    by_position: bool = False,
+    layers: Sequence[int] | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+    folder: str | Path | None = None,
+    rules: Rules | None = None,
+) -> Effects:
+    """Ablate one site on the clean prompts, cell by cell, and return the effect of each cell with its interval.
+
+    how: `zero`; `mean`, over the clean prompts and their positions (with `by_position`, position by position);
+    `resample`, the value of another prompt, drawn with `seed`. The other arguments, the result and the errors are those of
+    `patch`: an effect of -1 takes the metric from the clean to the corrupted baseline.
+    """
+    started = time.perf_counter()
+    if how not in ("zero", "mean", "resample"):
+        raise BadInput(f"There is no ablation {how!r}.", "Use 'zero', 'mean' or 'resample'.")
+    behaviour = _made(net, behaviour, seed)
+    site, chosen, dims = checked(net, behaviour, at, by, layers)
+    ends = measure(net, behaviour, [Site(site, layer) for layer in chosen])
+    base = ends.clean
+    edit = Ablate(site, how=how, by_position=by_position, seed=seed)
+    sources = {where: _ablated(net, edit, where, value, base.tokens) for where, value in base.kept.items()}
+    box = box_of(behaviour, site, dims, chosen, base)
+    said = {"mean": "mean by position" if by_position else "mean"}.get(how, how)
+    sweep = Sweep(net, behaviour, ends, box, base, sources, True, f"ablate ({said})", seed)
+    return sweep.effects(sweep.plan(rules, time_it=False), started, folder, progress)
+
+
+def _ablated(net: Network, edit: Ablate, site: Site, value: Tensor, tokens: Tokens) -> Tensor:
+    """What an ablation writes on all prompts at one site: [n p ...].
+
+    Another prompt's value is one of equal length, so that every position has a counterpart.
+    """
+    function = next(f for where, f in edit.bind(net) if where == site)
+    if edit.how != "resample":
+        return function(value, Here(site, site.axes, tokens, batch=tokens.n)).expand_as(value)
+    new = value.clone()
+    for length in tokens.lengths.unique():
+        rows = (tokens.lengths == length).nonzero()[:, 0]
+        if len(rows) < 2:
+            raise BadBehaviour(
+                f"Only one prompt has {int(length)} tokens, so no other can take its place.",
+                "Use more examples, or how='mean'.",
+            )
+        here = Here(site, site.axes, tokens[rows], batch=len(rows))
+        new[rows.to(new.device)] = function(value[rows.to(value.device)], here)
+    return new
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """A box of cells on one side's prompts, with what is written: ready to be planned and run.
+
+    direction: "restore", "corrupt", or how it is ablated. everywhere: whether every position is written, or only the
+    answer's, because pairs differ in length.
+    """
+
+    net: Network
+    behaviour: Behaviour
+    ends: Baselines
+    box: Box
+    base: Side
+    sources: Mapping[Site, Tensor]
+    everywhere: bool
+    direction: str
+    seed: int
+
+    def plan(self, rules: Rules | None = None, memory: int | None = None, time_it: bool = True) -> Plan:
+        """What the sweep will cost; running it gives the metric of every cell."""
+        work = self.ends.work(
+            self.net, self.base, self.sources, spans=span_columns(self.behaviour, self.base)
+        )
+        return plan_cells(work, self.box.cells(), None, rules, memory, None, time_it)
+
+    def effects(
+        self, plan: Plan, started: float, folder: str | Path | None = None, progress: Progress | None = None
+    ) -> Effects:
+        """Run a plan of this sweep and put the result together."""
+        plan.job.base[:] = self.base.metric
+        result = plan.run(folder, progress)
+        warn_if_stopped(result)
+        effect = (result.values - self.base.metric[None, :]) / self.ends.gap
+        data = dataset(
+            self.box.shape, self.box.by, self.box.coordinates(), self.behaviour, effect, result, self.seed
+        )
+        data.attrs.update(
+            attributes(
+                self.net, self.behaviour, self.ends, self.box.site, self.direction, not result.interrupted
+            )
+        )
+        if not self.everywhere:
+            data.attrs["where"] = "answer position only: clean and corrupted prompts differ in length"
+        data.attrs["notes"] = " ".join(plan.warnings)
+        data = data.assign_coords(_labels(self.box, self.behaviour, self.ends.clean))
+        data = data.assign(
+            clean=("example", self.ends.clean.metric), corrupted=("example", self.ends.corrupted.metric)
+        )
+        seconds = time.perf_counter() - started
+        return Effects(data, Provenance.of(self.net, self.behaviour.hash, self.seed, seconds))
+
+
+def patching_sweep(
+    net: Network,
+    behaviour: Behaviour | str,
+    at: str = "resid_pre",
+    by: Sequence[str] = ("layer", "position"),
+    direction: Direction = "restore",
+    layers: Sequence[int] | None = None,
+    seed: int = 0,
+) -> Sweep:
+    """The sweep that `patch` runs, not yet run: arguments and errors are those of `patch`."""
     if direction not in ("restore", "corrupt"):
         raise BadInput(f"There is no direction {direction!r}.", "Use 'restore' or 'corrupt'.")
+    behaviour = _made(net, behaviour, seed)
+    site, chosen, dims = checked(net, behaviour, at, by, layers)
+    ends = measure(net, behaviour, [Site(site, layer) for layer in chosen])
+    base, source = (ends.corrupted, ends.clean) if direction == "restore" else (ends.clean, ends.corrupted)
+    box = box_of(behaviour, site, dims, chosen, base)
+    sources, everywhere = _sources(ends, behaviour.aligned, base, source)
+    return Sweep(net, behaviour, ends, box, base, sources, everywhere, direction, seed)
+
+
+def _made(net: Network, behaviour: Behaviour | str, seed: int) -> Behaviour:
     if isinstance(behaviour, str):
         from cutaway.behaviours import behaviour as make
 
-        behaviour = make(behaviour, net, seed=seed)
-    site, chosen, dims = _checked(net, behaviour, at, by, layers)
-    ends = measure(net, behaviour, [Site(site, layer) for layer in chosen])
-    base, source = (ends.corrupted, ends.clean) if direction == "restore" else (ends.clean, ends.corrupted)
-    axes = _axes(site, dims, chosen, base)
-    cells = axes.cells()
-    sources, everywhere = _sources(ends, behaviour.aligned, base, source)
-    work = Work(net, base.tokens, ends.positions, ends.score, sources)
-    result = run_cells(work, cells, base.metric, _states(cells, base, sources), progress=progress)
+        return make(behaviour, net, seed=seed)
+    return behaviour
+
+
+def warn_if_stopped(result: CellValues) -> None:
+    """Say how much of a stopped sweep is there."""
     if result.interrupted:
         finished = int((result.states != State.NOT_RUN).all(1).sum())
         warnings.warn(
-            f"Stopped: {finished} of {len(cells)} cells are finished and kept; the rest is marked as not run.",
-            stacklevel=2,
+            f"Stopped: {finished} of {len(result.states)} cells are finished and kept; the rest is marked as not run.",
+            stacklevel=3,
         )
-    effect = (result.values - base.metric[None, :]) / ends.gap
-    data = _dataset(axes, behaviour, effect, result, seed)
-    data.attrs.update(_attrs(net, behaviour, ends, site, direction, not result.interrupted))
-    if not everywhere:
-        data.attrs["where"] = "answer position only: clean and corrupted prompts differ in length"
-    data = data.assign_coords(_labels(axes, behaviour, ends.clean))
-    data = data.assign(clean=("example", ends.clean.metric), corrupted=("example", ends.corrupted.metric))
-    return Effects(data, Provenance.of(net, behaviour.hash, seed, time.perf_counter() - started))
-
-
-def _checked(
-    net: Network, behaviour: Behaviour, at: str, by: Sequence[str], layers: Sequence[int] | None
-) -> tuple[str, tuple[int, ...], tuple[str, ...]]:
-    """Site name, layers and dimensions of a sweep that this network and behaviour allow."""
-    dims = (by,) if isinstance(by, str) else tuple(by)
-    if dims not in _BY:
-        choices = "; ".join(", ".join(names) for names in _BY)
-        raise BadInput(
-            f"A sweep cannot run over {', '.join(dims) or 'nothing'}.", f"Choose one of: {choices}."
-        )
-    if any(sign in at for sign in "*?["):
-        raise BadInput(
-            f"A sweep is over one kind of site, and {at!r} is a pattern.", "Use resid_pre, z, mlp_write, ..."
-        )
-    sites = net.resolve(at)
-    site, kind = sites[0].name, None if sites[0].module else SITES[sites[0].name]
-    if kind is None or not kind.layered or kind.axes[:2] != ("batch", "pos"):
-        raise BadInput(
-            f"The site {site} is not one value per layer and position.", "Use resid_pre, z, mlp_write, ..."
-        )
-    if "head" in dims and not {"head", "kv_head"} & set(kind.axes):
-        raise BadInput(f"The site {site} has no heads.", "Use z, q, k or v, or sweep by layer and position.")
-    if "position" in dims:
-        behaviour.require_aligned("A sweep over positions")
-    has = [s.layer for s in sites if s.layer is not None]
-    chosen = tuple(has if layers is None else layers)
-    missing = [layer for layer in chosen if layer not in has]
-    if missing or not chosen:
-        raise SiteUnavailable(
-            f"{site} does not exist in layer {missing[0] if missing else '-'}.", f"It exists in layers {has}."
-        )
-    return site, chosen, dims
-
-
-def _axes(site: str, dims: tuple[str, ...], layers: tuple[int, ...], base: Side) -> Axes:
-    heads = max(base.kept[Site(site, layer)].shape[2] for layer in layers) if "head" in dims else None
-    positions = int(base.tokens.lengths.max()) if "position" in dims else None
-    return Axes(site, dims, layers, positions, heads)
 
 
 def _sources(ends: Baselines, aligned: bool, base: Side, source: Side) -> tuple[dict[Site, Tensor], bool]:
@@ -179,68 +241,38 @@ def _sources(ends: Baselines, aligned: bool, base: Side, source: Side) -> tuple[
     here, there = base.tokens.columns(at)[:, 0].cpu(), source.tokens.columns(at)[:, 0].cpu()
     laid: dict[Site, Tensor] = {}
     for site, value in base.kept.items():
+        if "dest" in site.axes:
+            raise BadInput(
+                f"{site} of prompts of unequal length cannot be copied: their positions do not correspond.",
+                "Use pairs of one length (behaviour.only_aligned()), or patch z.",
+            )
         laid[site] = value.clone()
         laid[site][rows, here] = source.kept[site][rows, there]
     return laid, False
 
 
-def _states(cells: list[Cell], base: Side, sources: dict[Site, Tensor]) -> np.ndarray:
-    """Which (cell, example) need no run: the address does not exist, or the written value is the present one, bit for bit.
-
-    The comparison is of the values themselves, so it holds for every architecture.
-    """
-    states = np.full((len(cells), base.tokens.n), State.NOT_RUN, np.int8)
-    lengths, first = base.tokens.lengths.cpu().numpy(), base.tokens.first.cpu().numpy()
-    rows = np.arange(base.tokens.n)
-    same: dict[Site, np.ndarray] = {}
-    for i, cell in enumerate(cells):
-        write = cell[0]
-        if write.where not in same:
-            same[write.where] = _same(base, sources, write.where)
-        equal: np.ndarray = same[write.where]  # [n p] or [n p h]
-        if write.head is not None:
-            if write.head >= equal.shape[2]:
-                states[i] = State.ABSENT
-                continue
-            equal = equal[:, :, write.head]
-        elif equal.ndim == 3:
-            equal = np.all(equal, axis=2)
-        if write.position is None:
-            states[i, np.all(equal, axis=1)] = State.KNOWN_ZERO
-            continue
-        there = write.position < lengths
-        column = np.where(there, first + write.position, 0)
-        states[i, there & equal[rows, column]] = State.KNOWN_ZERO
-        states[i, ~there] = State.ABSENT
-    return states
-
-
-def _same(base: Side, sources: dict[Site, Tensor], where: Site) -> np.ndarray:
-    """[n p] or [n p h]: is the source's value the base's own? Padding counts as the same."""
-    own, new = base.kept[where], sources[where]
-    equal = (own == new).all(-1)
-    padding = ~base.tokens.mask.to(equal.device)
-    return (equal | padding.reshape(*padding.shape, *([1] * (equal.ndim - 2)))).cpu().numpy()
-
-
-def _dataset(
-    axes: Axes, behaviour: Behaviour, effect: np.ndarray, result: CellValues, seed: int
+def dataset(
+    shape: tuple[int, ...],
+    dims: Sequence[str],
+    coordinates: Mapping[str, Sequence[Any]],
+    behaviour: Behaviour,
+    effect: np.ndarray,
+    result: CellValues,
+    seed: int,
 ) -> xr.Dataset:
-    box, dims = axes.shape, list(axes.by)
+    """Effects [cells n] and their summary as a labelled dataset over `dims` and `example`."""
+    names = list(dims)
     summary = summarise(effect, result.states, behaviour.template, seed)
-    variables = {name: (dims, values.reshape(box)) for name, values in summary.items()}
+    variables = {name: (names, values.reshape(shape)) for name, values in summary.items()}
     for name, values in (("effect", effect), ("metric", result.values), ("state", result.states)):
-        variables[name] = ([*dims, "example"], values.reshape(*box, -1))
-    coords: dict[str, list[int]] = {"layer": list(axes.layers), "example": list(range(effect.shape[1]))}
-    for name, size in (("position", axes.positions), ("head", axes.heads)):
-        if size is not None:
-            coords[name] = list(range(size))
-    return xr.Dataset(variables, coords)
+        variables[name] = ([*names, "example"], values.reshape(*shape, -1))
+    return xr.Dataset(variables, {**coordinates, "example": list(range(effect.shape[1]))})
 
 
-def _attrs(
-    net: Network, behaviour: Behaviour, ends: Baselines, at: str, direction: Direction, complete: bool
+def attributes(
+    net: Network, behaviour: Behaviour, ends: Baselines, at: str, direction: str, complete: bool
 ) -> dict[str, object]:
+    """What a result says of itself."""
     return {
         "site": at,
         "direction": direction,
@@ -254,15 +286,16 @@ def _attrs(
         "intervals": Resampling.of(behaviour.template).sentence,
         "correction": "Benjamini-Hochberg over the cells of this sweep",
         "where": "",
+        "notes": "",
     }
 
 
-def _labels(axes: Axes, behaviour: Behaviour, clean: Side) -> dict[str, tuple[tuple[str, ...], Any]]:
+def _labels(box: Box, behaviour: Behaviour, clean: Side) -> dict[str, tuple[tuple[str, ...], Any]]:
     """Each example's template and clean tokens, and one token label for each position."""
     labels: dict[str, tuple[tuple[str, ...], Any]] = {"template": (("example",), list(behaviour.template))}
-    if axes.positions is not None:
+    if box.positions is not None:
         strings = [clean.tokens.strings(row) for row in range(clean.tokens.n)]
-        grid = np.array([[*row, *[""] * (axes.positions - len(row))] for row in strings])
+        grid = np.array([[*row, *[""] * (box.positions - len(row))] for row in strings])
         labels["tokens"] = (("example", "position"), grid)
         labels["token"] = (("position",), token_labels(grid))
     return labels

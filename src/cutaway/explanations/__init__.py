@@ -1,6 +1,6 @@
 """From a network and a behaviour to a tested explanation: localise, identify, test on held-out data, judge."""
 
-from cutaway.explanations.components import Component, components
+from cutaway.effects.components import Component, components
 from cutaway.explanations.explanation import Explanation, load_maps
 from cutaway.explanations.identify import Mechanism
 from cutaway.explanations.pipeline import explain

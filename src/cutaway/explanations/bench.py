@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from cutaway.effects.baselines import Baselines, Side, measure
+from cutaway.effects.components import Component, components
 from cutaway.errors import NotFinite, SiteUnavailable
 from cutaway.estimates import Estimate, bootstrap_ratio
-from cutaway.explanations.components import Component, components
 from cutaway.network.sites import Site
-from cutaway.sweeps import Cell, State, Work, run_cells
+from cutaway.sweeps import Cell, State, run_cells
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
@@ -117,7 +117,7 @@ class Bench:
         self, base: Side, sources: dict[Site, Tensor], sets: Sequence[set[Component]], label: str
     ) -> np.ndarray:
         cells: list[Cell] = [tuple(part.write for part in sorted(s, key=lambda c: c.order)) for s in sets]
-        work = Work(self.net, base.tokens, self.ends.positions, self.ends.score, sources)
+        work = self.ends.work(self.net, base, sources)
         result = run_cells(work, cells, progress=lambda done, total: self.report(label, done, total))
         if result.interrupted:
             raise KeyboardInterrupt

@@ -9,9 +9,9 @@ import numpy as np
 
 from cutaway.behaviours import performance
 from cutaway.claims import Control, Evidence, judge
+from cutaway.effects.components import components
 from cutaway.errors import BadBehaviour, CutawayError, NotPerformed
 from cutaway.explanations.bench import Bench, Report
-from cutaway.explanations.components import components
 from cutaway.explanations.identify import Mechanism, identify
 from cutaway.explanations.localise import localise, strength
 from cutaway.explanations.thresholds import Thresholds

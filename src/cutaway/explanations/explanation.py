@@ -13,7 +13,7 @@ import pandas as pd
 
 from cutaway.claims import Claim
 from cutaway.effects import Effects, storage
-from cutaway.explanations.components import Component
+from cutaway.effects.components import Component
 from cutaway.explanations.identify import Mechanism
 from cutaway.explanations.localise import DIRECTIONS, single_effect
 from cutaway.explanations.reads_and_writes import ReadsAndWrites

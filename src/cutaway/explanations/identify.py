@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from cutaway.effects.components import Component, in_order, listing
 from cutaway.explanations.bench import Bench
-from cutaway.explanations.components import Component, in_order, listing
 from cutaway.explanations.thresholds import Thresholds
 
 _WORTH_ADDING = 0.02

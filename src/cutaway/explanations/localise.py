@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cutaway.effects import Effects, patch
+from cutaway.effects.components import Component
 from cutaway.effects.patching import Direction
 from cutaway.explanations.bench import Report
-from cutaway.explanations.components import Component
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour

@@ -13,10 +13,10 @@ from cutaway.behaviours import behaviour as make_behaviour
 from cutaway.behaviours import performance, require_several
 from cutaway.claims import Claim, Control, judge
 from cutaway.effects import Effects
+from cutaway.effects.components import components, uncovered
 from cutaway.errors import CutawayError, NotPerformed
 from cutaway.explanations import controls as control_runs
 from cutaway.explanations.bench import Bench, Report, silent
-from cutaway.explanations.components import components, uncovered
 from cutaway.explanations.examples import example_pairs
 from cutaway.explanations.explanation import Explanation
 from cutaway.explanations.identify import Mechanism, identify

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cutaway.effects import Effects
+from cutaway.effects.components import count
 from cutaway.estimates import Estimate
-from cutaway.explanations.components import count
 from cutaway.explanations.localise import DIRECTIONS, journey, key
 from cutaway.explanations.reads_and_writes_section import reads_and_writes_section
 from cutaway.explanations.verdict import percent, short, with_interval

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from cutaway.effects.components import Component, kinds
 from cutaway.estimates import Estimate
 from cutaway.explanations.bench import Bench
-from cutaway.explanations.components import Component, kinds
 from cutaway.explanations.identify import fit
 from cutaway.explanations.thresholds import Thresholds
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from cutaway.effects import Effects
-from cutaway.explanations.components import components, kinds, listing, uncovered
+from cutaway.effects.components import components, kinds, listing, uncovered
 from cutaway.explanations.identify import Mechanism
 from cutaway.explanations.localise import DIRECTIONS, single_effect
 from cutaway.explanations.thresholds import Thresholds

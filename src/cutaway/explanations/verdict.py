@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cutaway.claims import Claim, Evidence
+from cutaway.effects.components import count, listing
 from cutaway.estimates import Estimate
-from cutaway.explanations.components import count, listing
 from cutaway.explanations.identify import Mechanism
 from cutaway.explanations.thresholds import Thresholds
 from cutaway.explanations.trial import Trial

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from cutaway.effects import Effects
-from cutaway.explanations.components import Component
+from cutaway.effects.components import Component
 from cutaway.explanations.identify import Mechanism
 from cutaway.explanations.localise import single_effect
 from cutaway.explanations.thresholds import Thresholds

@@ -20,6 +20,7 @@ from cutaway.network.inputs import Inputs, Pos, Tokens, token_kwargs
 from cutaway.network.run import Run
 from cutaway.network.session import Session, SiteWork
 from cutaway.network.sites import Site, SiteLike
+from cutaway.network.texts import InputLike
 from cutaway.network.trace import tensor_leaves
 
 if TYPE_CHECKING:
@@ -259,8 +260,12 @@ def is_causal(net: Network) -> bool:
         return False
     other = [[*r[:-1], rows[1 - i][-1] if rows[1 - i][-1] != r[-1] else r[0]] for i, r in enumerate(rows)]
     last = Site("resid_post", net.n_layers - 1)
-    if net.n_layers == 0:
+    if net.n_layers == 0 or last not in net.anatomy.taps:
         return False
-    pairs = [net.run(r, keep=[last], logits=False)[last][:, :-1] for r in (rows, other)]
+    inputs: list[InputLike] = [rows, other]
+    if getattr(net.config, "is_encoder_decoder", False) and "decoder_input_ids" in net._accepts:
+        source = torch.tensor(rows)
+        inputs = [{"input_ids": source, "decoder_input_ids": torch.tensor(r)} for r in (rows, other)]
+    pairs = [net.run(r, keep=[last], logits=False)[last][:, :-1] for r in inputs]
     scale = float(pairs[0].abs().max())
     return bool((pairs[0] - pairs[1]).abs().max() <= 1e-4 * max(scale, 1e-12))

@@ -181,6 +181,20 @@ class Session:
     def _end(self, module: nn.Module, args: Any, output: Any) -> None:
         self.depth -= 1
 
+    def mark(self) -> tuple[dict[tuple[str, str], int], list[int]]:
+        """How often each module has been called so far; give it to `rewind` to have the same calls counted again."""
+        return dict(self._calls), [o.count for o in self._observers.values()]
+
+    def rewind(self, mark: tuple[dict[tuple[str, str], int], list[int]]) -> None:
+        """Count calls from a mark on again: a layer is run a second time, on other rows."""
+        self._calls = dict(mark[0])
+        for observer, count in zip(self._observers.values(), mark[1], strict=True):
+            observer.count = count
+
+    def remember(self, port: Port, value: Tensor) -> None:
+        """Take a value as what a port hands over, for sums that are taken later in this pass."""
+        self._scratch[port] = value
+
     def _next(self, path: str, side: str) -> int:
         n = self._calls.get((path, side), 0)
         self._calls[(path, side)] = n + 1

@@ -117,6 +117,9 @@ def tensor_leaves(value: Any, key: str = "", depth: int = 0) -> Iterator[tuple[s
             yield from tensor_leaves(item, f"{key}.{name}" if key else str(name), depth + 1)
 
 
+#: Operations that take a second tensor for its form alone.
+_LIKE = frozenset({"type_as", "expand_as", "view_as", "reshape_as", "to"})
+
 #: Operations whose calls inside an attention module are counted, so that they can be found again when it runs.
 WATCHED_OPS = frozenset({"softmax", "matmul", "bmm", "baddbmm", "scaled_dot_product_attention"})
 
@@ -213,6 +216,8 @@ class Recorder(TorchFunctionMode):
             results.append(args[0])
         if name in _SILENT or not results:
             return out
+        if name in _LIKE:
+            versions = versions[:1]  # the others only say which type or shape is wanted
         live = any(self.trace.nodes[v].live for v in versions)
         plain = tuple(a if not torch.is_tensor(a) else None for a in args)
         options = {k: v for k, v in kwargs.items() if not torch.is_tensor(v)}

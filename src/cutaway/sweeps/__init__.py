@@ -1,5 +1,24 @@
-"""Running many interventions on one behaviour: one cell after another or many at once, always the same numbers."""
+"""Running many interventions on one behaviour at the least cost: always the numbers of one forward per cell.
 
-from cutaway.sweeps.naive import Cell, CellValues, State, Work, Write, run_cells
+`cells` says what is written, `rules` which savings there are and `validity` which of them hold on a network; `record` is
+the base run, `changes` what each cell changes of it, `stages` where in its layer; `replay` runs a wave of cells through
+the model, `engine` sorts cells into waves, `plan` says what it costs and runs it, `naive` is the plain loop.
+"""
 
-__all__ = ["Cell", "CellValues", "State", "Work", "Write", "run_cells"]
+from cutaway.sweeps.cells import Cell, CellValues, Progress, State, Work, Write
+from cutaway.sweeps.plan import Cost, Plan, plan_cells, run_cells
+from cutaway.sweeps.rules import Rules
+
+__all__ = [
+    "Cell",
+    "CellValues",
+    "Cost",
+    "Plan",
+    "Progress",
+    "Rules",
+    "State",
+    "Work",
+    "Write",
+    "plan_cells",
+    "run_cells",
+]

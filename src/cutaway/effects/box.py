@@ -1,0 +1,159 @@
+"""The cells of a sweep as a box with named sides: layers, positions, heads, neurons, spans."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cutaway.effects.baselines import Side
+from cutaway.errors import BadBehaviour, BadInput, SiteUnavailable
+from cutaway.network.sites import SITES, Site
+from cutaway.sweeps import Cell, Write
+
+if TYPE_CHECKING:
+    from cutaway.behaviours import Behaviour
+    from cutaway.network import Network
+
+#: The dimensions that a sweep can run over, in the order in which they are named.
+BY = (
+    ("layer",),
+    ("layer", "position"),
+    ("layer", "span"),
+    ("layer", "head"),
+    ("layer", "head", "position"),
+    ("layer", "head", "span"),
+    ("layer", "neuron"),
+    ("layer", "neuron", "position"),
+)
+_UNITS = ("hidden", "expert", "width")
+
+
+@dataclass(frozen=True)
+class Box:
+    """Which layers, and how many positions, heads and neurons (None where not a dimension); the names of spans."""
+
+    site: str
+    by: tuple[str, ...]
+    layers: tuple[int, ...]
+    positions: int | None = None
+    heads: int | None = None
+    neurons: int | None = None
+    spans: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of entries along each dimension of `by`."""
+        sizes = {
+            "layer": len(self.layers),
+            "position": self.positions,
+            "head": self.heads,
+            "neuron": self.neurons,
+            "span": len(self.spans),
+        }
+        return tuple(int(sizes[name] or 0) for name in self.by)
+
+    def cells(self) -> list[Cell]:
+        """One cell for each entry of the box, the last dimension running fastest."""
+        cells: list[Cell] = []
+        for index in np.ndindex(*self.shape):
+            place = dict(zip(self.by, index, strict=True))
+            span = self.spans[place["span"]] if "span" in place else ""
+            write = Write(
+                self.site,
+                self.layers[place["layer"]],
+                place.get("head"),
+                place.get("position"),
+                place.get("neuron"),
+                span,
+            )
+            cells.append((write,))
+        return cells
+
+    def coordinates(self) -> dict[str, list[int] | list[str]]:
+        """The labels along each dimension."""
+        coords: dict[str, list[int] | list[str]] = {"layer": list(self.layers)}
+        for name, size in (("position", self.positions), ("head", self.heads), ("neuron", self.neurons)):
+            if name in self.by:
+                coords[name] = list(range(int(size or 0)))
+        if "span" in self.by:
+            coords["span"] = list(self.spans)
+        return coords
+
+
+def checked(
+    net: Network, behaviour: Behaviour, at: str, by: Sequence[str], layers: Sequence[int] | None
+) -> tuple[str, tuple[int, ...], tuple[str, ...]]:
+    """Site name, layers and dimensions of a sweep that this network and behaviour allow.
+
+    Raises `BadInput`, `SiteUnavailable`, `BadBehaviour`.
+    """
+    dims = (by,) if isinstance(by, str) else tuple(by)
+    if dims not in BY:
+        choices = "; ".join(", ".join(names) for names in BY)
+        raise BadInput(
+            f"A sweep cannot run over {', '.join(dims) or 'nothing'}.", f"Choose one of: {choices}."
+        )
+    if any(sign in at for sign in "*?["):
+        raise BadInput(
+            f"A sweep is over one kind of site, and {at!r} is a pattern.", "Use resid_pre, z, mlp_write, ..."
+        )
+    sites = net.resolve(at)
+    site, kind = sites[0].name, None if sites[0].module else SITES[sites[0].name]
+    if kind is None or not kind.layered or not {"pos", "dest"} & set(kind.axes):
+        raise BadInput(
+            f"The site {site} is not one value per layer and position.", "Use resid_pre, z, mlp_write, ..."
+        )
+    if "head" in dims and not {"head", "kv_head"} & set(kind.axes):
+        raise BadInput(f"The site {site} has no heads.", "Use z, q, k or v, or sweep by layer and position.")
+    if "neuron" in dims and not set(_UNITS) & set(kind.axes):
+        raise BadInput(f"The site {site} has no neurons.", "Use mlp_act, or sweep by layer and position.")
+    if "position" in dims:
+        behaviour.require_aligned("A sweep over positions")
+    if "span" in dims:
+        behaviour.require_aligned("A sweep over spans")
+        if not behaviour.spans:
+            raise BadBehaviour(
+                f"{behaviour.name!r} names no spans of tokens.",
+                "Use a behaviour with spans, or sweep over positions.",
+            )
+    has = [s.layer for s in sites if s.layer is not None]
+    chosen = tuple(has if layers is None else layers)
+    missing = [layer for layer in chosen if layer not in has]
+    if missing or not chosen:
+        raise SiteUnavailable(
+            f"{site} does not exist in layer {missing[0] if missing else '-'}.", f"It exists in layers {has}."
+        )
+    return site, chosen, dims
+
+
+def box_of(
+    behaviour: Behaviour, site: str, dims: tuple[str, ...], layers: tuple[int, ...], base: Side
+) -> Box:
+    """The box of a sweep on one side's prompts."""
+    axes = Site(site, layers[0]).axes
+    kept = [base.kept[Site(site, layer)] for layer in layers]
+    head = next((i for i, a in enumerate(axes) if a in ("head", "kv_head")), None)
+    return Box(
+        site,
+        dims,
+        layers,
+        positions=int(base.tokens.lengths.max()) if "position" in dims else None,
+        heads=max(v.shape[head] for v in kept) if "head" in dims and head is not None else None,
+        neurons=max(v.shape[-1] for v in kept) if "neuron" in dims else None,
+        spans=tuple(behaviour.spans) if "span" in dims else (),
+    )
+
+
+def span_columns(behaviour: Behaviour, base: Side) -> dict[str, Tensor]:
+    """Each named span as columns of the base prompts: BoolTensor [n p]."""
+    first, columns = base.tokens.first.cpu(), torch.arange(base.tokens.width)
+    found = {}
+    for name, spans in behaviour.spans.items():
+        ends = torch.tensor([[start, stop] for start, stop in spans]) + first[:, None]
+        found[name] = (columns >= ends[:, :1]) & (columns < ends[:, 1:])
+    return found

@@ -1,0 +1,142 @@
+"""Activation patching under TransformerLens's names and signatures: `get_act_patch_resid_pre` and its kin.
+
+The tensors that come back are laid out as there, so that code written for that library's `patching` module runs on a
+network opened here. `patching_metric` takes all logits [b p v] and gives one number; it is called once for each cell.
+Queries and keys here are those that attention uses, after the rotary embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from cutaway.errors import BadInput
+from cutaway.network.sites import Site
+from cutaway.sweeps import Cell, Work, Write
+from cutaway.sweeps.logits import cell_logits
+
+if TYPE_CHECKING:
+    from cutaway.network import Network
+    from cutaway.network.texts import InputLike
+
+Metric = Callable[[Tensor], Any]
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """One of the sweeps: its site, and the axes of its result after the layer."""
+
+    site: str
+    axes: tuple[str, ...]
+
+
+_KINDS: dict[str, _Kind] = {
+    "resid_pre": _Kind("resid_pre", ("pos",)),
+    "resid_mid": _Kind("resid_mid", ("pos",)),
+    "attn_out": _Kind("attn_write", ("pos",)),
+    "mlp_out": _Kind("mlp_write", ("pos",)),
+    **{
+        f"attn_head_{name}_by_pos": _Kind(site, ("pos", "head"))
+        for name, site in (("out", "z"), ("q", "q"), ("k", "k"), ("v", "v"))
+    },
+    "attn_head_pattern_by_pos": _Kind("pattern", ("head", "dest")),
+    "attn_head_pattern_dest_src_pos": _Kind("pattern", ("head", "dest", "src")),
+    **{
+        f"attn_head_{name}_all_pos": _Kind(site, ("head",))
+        for name, site in (("out", "z"), ("q", "q"), ("k", "k"), ("v", "v"), ("pattern", "pattern"))
+    },
+}
+_PLACE = {"pos": "position", "dest": "position", "head": "head", "src": "neuron"}
+
+
+def act_patch(
+    which: str, model: Network, corrupted_tokens: InputLike, clean_cache: Any, patching_metric: Metric
+) -> Tensor:
+    """One of TransformerLens's patching sweeps: [layer, ...], the metric with the clean value put into the corrupted run.
+
+    which: the name after `get_act_patch_`. clean_cache: a `Run` of the clean prompts that kept the site, or anything
+    that gives `cache["z", layer]`.
+
+    Raises `BadInput` for an unknown sweep, `NotFound` where the cache lacks the site.
+    """
+    if which not in _KINDS:
+        raise BadInput(f"There is no patching sweep {which!r}.", f"Use one of: {', '.join(_KINDS)}.")
+    kind = _KINDS[which]
+    tokens = model.prepare(corrupted_tokens).tokens
+    if tokens is None:
+        raise BadInput("The corrupted prompts hold no tokens.", "Give text or token ids.")
+    layers = [s.layer for s in model.resolve(kind.site) if s.layer is not None]
+    sources = {Site(kind.site, layer): clean_cache[kind.site, layer] for layer in layers}
+    first = sources[Site(kind.site, layers[0])]
+    sizes = {
+        "pos": tokens.width,
+        "dest": tokens.width,
+        "src": tokens.width,
+        "head": first.shape[1 if kind.site == "pattern" else 2],
+    }
+    shape = (len(layers), *(sizes[a] for a in kind.axes))
+    cells: list[Cell] = []
+    for index in torch.cartesian_prod(*(torch.arange(s) for s in shape)).reshape(-1, len(shape)).tolist():
+        place = {_PLACE[a]: i for a, i in zip(kind.axes, index[1:], strict=True)}
+        cells.append((Write(kind.site, layers[index[0]], **place),))
+    work = Work(model, tokens, torch.full((tokens.n,), -1), _unread, sources)
+    out = torch.zeros(len(cells))
+    for cell, logits in cell_logits(work, cells):
+        out[cell] = float(patching_metric(logits))
+    return out.reshape(shape)
+
+
+def _unread(logits: Tensor, rows: Tensor) -> Tensor:
+    return logits[:, 0]
+
+
+def _named(which: str) -> Callable[[Any, Any, Any, Metric], Tensor]:
+    kind = _KINDS[which]
+
+    def sweep(model: Any, corrupted_tokens: Any, clean_cache: Any, patching_metric: Metric) -> Tensor:
+        return act_patch(which, model, corrupted_tokens, clean_cache, patching_metric)
+
+    sweep.__name__ = sweep.__qualname__ = f"get_act_patch_{which}"
+    sweep.__doc__ = f"Patch `{kind.site}` from the clean run, cell by cell: [layer {' '.join(kind.axes)}]; see `act_patch`."
+    return sweep
+
+
+def _stacked(names: Sequence[str]) -> Callable[[Any, Any, Any, Metric], Tensor]:
+    def sweep(model: Any, corrupted_tokens: Any, clean_cache: Any, patching_metric: Metric) -> Tensor:
+        parts = [act_patch(n, model, corrupted_tokens, clean_cache, patching_metric) for n in names]
+        return torch.stack(
+            [
+                p.transpose(1, 2) if n.endswith("pattern_by_pos") else p
+                for n, p in zip(names, parts, strict=True)
+            ]
+        )
+
+    return sweep
+
+
+get_act_patch_resid_pre = _named("resid_pre")
+get_act_patch_resid_mid = _named("resid_mid")
+get_act_patch_attn_out = _named("attn_out")
+get_act_patch_mlp_out = _named("mlp_out")
+get_act_patch_attn_head_out_by_pos = _named("attn_head_out_by_pos")
+get_act_patch_attn_head_q_by_pos = _named("attn_head_q_by_pos")
+get_act_patch_attn_head_k_by_pos = _named("attn_head_k_by_pos")
+get_act_patch_attn_head_v_by_pos = _named("attn_head_v_by_pos")
+get_act_patch_attn_head_pattern_by_pos = _named("attn_head_pattern_by_pos")
+get_act_patch_attn_head_pattern_dest_src_pos = _named("attn_head_pattern_dest_src_pos")
+get_act_patch_attn_head_out_all_pos = _named("attn_head_out_all_pos")
+get_act_patch_attn_head_q_all_pos = _named("attn_head_q_all_pos")
+get_act_patch_attn_head_k_all_pos = _named("attn_head_k_all_pos")
+get_act_patch_attn_head_v_all_pos = _named("attn_head_v_all_pos")
+get_act_patch_attn_head_pattern_all_pos = _named("attn_head_pattern_all_pos")
+get_act_patch_attn_head_all_pos_every = _stacked(
+    [f"attn_head_{n}_all_pos" for n in ("out", "q", "k", "v", "pattern")]
+)
+get_act_patch_attn_head_by_pos_every = _stacked(
+    [f"attn_head_{n}_by_pos" for n in ("out", "q", "k", "v", "pattern")]
+)
+get_act_patch_block_every = _stacked(["resid_pre", "attn_out", "mlp_out"])

@@ -1,0 +1,168 @@
+"""What a sweep is made of: writes, cells of writes that belong together, and what all cells share.
+
+A *cell* is a set of writes that are made at the same time (patch this head; replace all components but these). Its value
+is the metric of every example with those writes made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cutaway.errors import NotFound
+from cutaway.network.sites import Site
+
+if TYPE_CHECKING:
+    from cutaway.network import Network
+    from cutaway.network.inputs import Inputs, Tokens
+
+#: Called with (cells finished, cells in all).
+Progress = Callable[[int, int], None]
+
+
+class State(IntEnum):
+    """What is known of one cell on one example."""
+
+    NOT_RUN = 0
+    RUN = 1
+    KNOWN_ZERO = 2  # nothing can change here, so the base value stands
+    NOT_FINITE = 3  # the metric came out as NaN or infinity
+    ABSENT = 4  # there is no such position or head
+
+
+@dataclass(frozen=True)
+class Write:
+    """One address that takes its value from a source: a site of a layer, perhaps one head, neuron, position or span.
+
+    `head`, `neuron` and `position` None mean all of them; `position` is row-relative (0 = first real token) and counts
+    destinations at `scores` and `pattern`; `span` names positions that differ by example; `source` names the values that
+    are written ("" for the work's own).
+    """
+
+    site: str
+    layer: int | None
+    head: int | None = None
+    position: int | None = None
+    neuron: int | None = None
+    span: str = ""
+    source: str = ""
+
+    @property
+    def where(self) -> Site:
+        """The site without head and position."""
+        return Site(self.site, self.layer)
+
+
+#: Writes that are made together.
+Cell = tuple[Write, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Which axis of a site's tensor counts positions, heads and units; None where it has no such axis."""
+
+    position: int | None
+    head: int | None
+    unit: int
+
+    @classmethod
+    def of(cls, site: Site) -> Layout:
+        """The layout of a site.
+
+        >>> Layout.of(Site("pattern", 0)).position
+        2
+        """
+        axes = site.axes
+        position = next((i for i, a in enumerate(axes) if a in ("pos", "dest")), None)
+        head = next((i for i, a in enumerate(axes) if a in ("head", "kv_head")), None)
+        return cls(position, head, len(axes) - 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """What all cells of a sweep share.
+
+    Attributes:
+        net: the network.
+        tokens: the base prompts, n rows.
+        positions: LongTensor [n], the row-relative position whose logits the metric reads.
+        score: (logits [k v], row numbers [k]) -> metric [k].
+        sources: site -> what is written, laid out like the base run's own tensor [n p ...] (a first axis of 1 serves all).
+        named: further sources by name, each like `sources`; a write says which it takes.
+        spans: name -> BoolTensor [n p], columns that belong to a span, for writes that name one.
+        vocabulary: LongTensor [k] where the metric reads the logits of these tokens only; `score` then gets
+            [rows k] logits if `score_few` is given.
+        score_few: (logits [rows k] of `vocabulary`, row numbers) -> metric.
+        inputs: the model's own arguments, where token rows do not say all (an encoder-decoder's two rows of tokens).
+    """
+
+    net: Network
+    tokens: Tokens
+    positions: Tensor
+    score: Callable[[Tensor, Tensor], Tensor]
+    sources: Mapping[Site, Tensor]
+    named: Mapping[str, Mapping[Site, Tensor]] = field(default_factory=dict)
+    spans: Mapping[str, Tensor] = field(default_factory=dict)
+    vocabulary: Tensor | None = None
+    score_few: Callable[[Tensor, Tensor], Tensor] | None = None
+    inputs: Inputs | None = None
+
+    def source(self, write: Write) -> Tensor:
+        """The values that a write takes: [n p ...].
+
+        Raises `NotFound` where the source has no values for its site.
+        """
+        values = self.named[write.source] if write.source else self.sources
+        if write.where not in values:
+            raise NotFound(
+                f"The source {write.source or 'of this sweep'!r} holds no values of {write.where}.",
+                f"Keep {write.where} in the run that the values come from.",
+            )
+        return values[write.where]
+
+    @property
+    def answer_columns(self) -> np.ndarray:
+        """Column [n] of each row whose logits the metric reads."""
+        return self.tokens.columns(self.positions[:, None].cpu())[:, 0].cpu().numpy()
+
+
+@dataclass(frozen=True)
+class CellValues:
+    """Metric [cells n] of every cell and example (NaN where there is none), its `State`, and whether it was stopped."""
+
+    values: np.ndarray
+    states: np.ndarray
+    interrupted: bool = False
+
+
+def columns_of(work: Work, write: Write) -> Tensor:
+    """The columns that a write covers: BoolTensor [n p], padding left out."""
+    mask = work.tokens.mask.cpu()
+    if write.span:
+        return work.spans[write.span].cpu() & mask
+    if write.position is None:
+        return mask
+    lengths, first = work.tokens.lengths.cpu(), work.tokens.first.cpu()
+    position = torch.full_like(first, write.position)
+    position = torch.where(position < 0, position + lengths, position)
+    there = (position >= 0) & (position < lengths)
+    return (torch.arange(mask.shape[1]) == (first + position)[:, None]) & there[:, None]
+
+
+def scores_of(work: Work, logits: Tensor, rows: Tensor, few: bool) -> np.ndarray:
+    """Metric [k] of logits [k v] (or of the few tokens that it reads); NaN where the logits are not finite."""
+    usable = ~(torch.isnan(logits) | (logits == float("inf"))).any(1).cpu()
+    scores = np.full(len(rows), np.nan)
+    if bool(usable.any()):
+        chosen = usable.nonzero()[:, 0]
+        score = work.score_few if few and work.score_few is not None else work.score
+        scores[chosen.numpy()] = (
+            score(logits[chosen.to(logits.device)], rows[chosen]).detach().double().cpu().numpy()
+        )
+    return scores

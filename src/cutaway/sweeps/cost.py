@@ -1,0 +1,237 @@
+"""What a sweep costs: operations counted from one forward pass, memory and seconds measured on a small part of it."""
+
+from __future__ import annotations
+
+import os
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from cutaway.sweeps.record import arguments
+
+if TYPE_CHECKING:
+    from cutaway.sweeps.cells import Work
+    from cutaway.sweeps.replay import Wave
+    from cutaway.sweeps.stages import Parts
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Operations of one part of a layer: `linear` for every position, `pair` for every position and key it looks at."""
+
+    linear: float
+    pair: float
+
+    def at(self, positions: float, keys: float) -> float:
+        """Floating-point operations for so many positions, each looking at so many keys."""
+        return positions * (self.linear + keys * self.pair)
+
+
+@dataclass(frozen=True, eq=False)
+class Operations:
+    """Floating-point operations of a network, from its own forward pass over one prompt.
+
+    layers: the whole of each layer; attention, mlp: of those sublayers that a stage can take from the base run (with
+    neither, all of the layer); before_cache: what of the last layer is needed at positions whose keys and values alone are
+    wanted; unembed: for each position and token.
+    """
+
+    layers: tuple[Rate, ...]
+    attention: tuple[float, ...]
+    mlp: tuple[float, ...]
+    before_cache: float
+    unembed: float
+    vocabulary: int
+
+    def forward(self, rows: int, width: int, read: int) -> float:
+        """One plain forward of so many rows, with logits at `read` positions each."""
+        body = sum(work.at(rows * width, width) for work in self.layers)
+        return body + rows * read * self.unembed * self.vocabulary
+
+    def wave(self, wave: Wave, last: bool, few: int | None) -> float:
+        """What a wave needs: every layer for the rows that have joined, over the wave's columns."""
+        total, depth = 0.0, len(self.layers)
+        for i, work in enumerate(self.layers):
+            early = wave.upto(i - 1)
+            columns = wave.columns
+            short = last and i == depth - 1 and columns > 1
+            rest = 1 if short else columns
+            total += work.at(early * rest, wave.stop)
+            if short:
+                total += early * (columns - 1) * self.before_cache
+            for stage, first, stop in wave.joining(i):
+                rows = stop - first
+                if stage.whole:
+                    total += work.at(rows * rest, wave.stop)
+                    total += rows * (columns - 1) * self.before_cache if short else 0.0
+                    continue
+                kept = (0.0 if stage.attention else self.attention[i]) + (0.0 if stage.mlp else self.mlp[i])
+                total += rows * rest * kept
+        tokens = self.vocabulary if few is None else few
+        return total + len(wave.pairs) * tokens * self.unembed
+
+
+def count_operations(work: Work, parts: Mapping[int, Parts]) -> Operations:
+    """Count a network's operations by running it on two lengths of one prompt under torch's counter."""
+    net = work.net
+    stack = net.anatomy.stack()
+    assert stack is not None
+    names = [layer.path for layer in stack.layers]
+    long, short = _counted(work, work.tokens.width), _counted(work, max(1, work.tokens.width // 2))
+    width, half = work.tokens.width, max(1, work.tokens.width // 2)
+
+    def fit(path: str) -> Rate:
+        a, b = long.get(path, 0.0) / width, short.get(path, 0.0) / half
+        pair = max(0.0, (a - b) / (width - half)) if width > half else 0.0
+        return Rate(a - pair * width, pair)
+
+    head = net.anatomy.head
+    unembed = long.get(head.unembed or "", 0.0) if head is not None else 0.0
+    vocabulary = net.d_vocab or 1
+
+    def of(paths: tuple[str, ...]) -> float:
+        return sum(long.get(p, 0.0) for p in paths) / width
+
+    attention = tuple(of(parts[i].attention) if i in parts else 0.0 for i in range(len(names)))
+    mlp = tuple(of(parts[i].mlp) if i in parts else 0.0 for i in range(len(names)))
+    layers = tuple(fit(p) for p in names)
+    found = stack.layers[-1].attention()
+    projections = [] if found is None else [*found.queries, *found.keys, *found.values]
+    before = sum(long.get(p, 0.0) for p in dict.fromkeys(projections)) / width
+    return Operations(layers, attention, mlp, before, unembed / width / vocabulary, vocabulary)
+
+
+def _counted(work: Work, width: int) -> dict[str, float]:
+    """Operations by module path for one prompt of so many tokens."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    net = work.net
+    inputs = arguments(work, torch.arange(1))
+    kwargs: dict[str, Any] = dict(inputs.kwargs)
+    name = "decoder_input_ids" if "decoder_input_ids" in kwargs else "input_ids"
+    kwargs = (
+        {k: v for k, v in kwargs.items() if k not in ("attention_mask", "position_ids")}
+        if name in kwargs
+        else kwargs
+    )
+    if torch.is_tensor(kwargs.get(name)):
+        kwargs[name] = kwargs[name][:, :width]
+    if "use_cache" in net._accepts:
+        kwargs["use_cache"] = False
+    counter = FlopCounterMode(display=False)
+    from cutaway.network.running import evaluating, lock_of
+
+    with lock_of(net.model), evaluating(net.model), torch.no_grad(), counter:
+        net.model(**kwargs)
+    root = type(net.model).__name__
+    return {
+        path.removeprefix(root).removeprefix("."): float(sum(ops.values()))
+        for path, ops in counter.get_flop_counts().items()
+    }
+
+
+class _Allocations(TorchDispatchMode):
+    """Bytes of the tensors that are alive, as they come and go; `peak` is the most there was at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alive, self.peak = 0, 0
+        self.seen: set[int] = set()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for item in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(item, Tensor):
+                self._note(item)
+        return out
+
+    def _note(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key in self.seen:
+            return
+        size = storage.nbytes()
+        self.seen.add(key)
+        self.alive += size
+        self.peak = max(self.peak, self.alive)
+        weakref.finalize(storage, self._gone, key, size)
+
+    def _gone(self, key: int, size: int) -> None:
+        if key in self.seen:
+            self.seen.discard(key)
+            self.alive -= size
+
+
+def peak_bytes(function: Callable[[], object]) -> int:
+    """The most memory that the tensors made by a call take at once, in bytes.
+
+    >>> peak_bytes(lambda: torch.ones(1000) + 1) >= 4000
+    True
+    """
+    with _Allocations() as watched:
+        function()
+    return watched.peak
+
+
+def timed(function: Callable[[], object], device: torch.device) -> float:
+    """Seconds that a call takes, work on an accelerator included."""
+    _finish(device)
+    started = time.perf_counter()
+    function()
+    _finish(device)
+    return time.perf_counter() - started
+
+
+def _finish(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def available_bytes(device: torch.device) -> int:
+    """Memory that is free on a device."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            for line in lines:
+                if line.startswith("MemAvailable"):
+                    return int(line.split()[1]) * 1024
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, AttributeError):
+        return 2 << 30
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast waves go: seconds for each call of a layer, and for each floating-point operation."""
+
+    per_call: float
+    per_operation: float
+
+    @classmethod
+    def fit(cls, calls: Sequence[float], operations: Sequence[float], seconds: Sequence[float]) -> Speed:
+        """From measured waves; both rates are at least zero.
+
+        >>> Speed.fit([1, 1], [10.0, 20.0], [2.0, 3.0])
+        Speed(per_call=1.0, per_operation=0.1)
+        """
+        a = np.stack([np.asarray(calls, float), np.asarray(operations, float)], 1)
+        scale = np.maximum(a.max(0), 1e-30)
+        b = np.asarray(seconds, float)
+        found = np.linalg.lstsq(a / scale, b, rcond=None)[0] / scale
+        if (found < 0).any() or len(b) < 2:
+            return cls(0.0, float(b.sum() / max(a[:, 1].sum(), 1e-30)))
+        return cls(round(float(found[0]), 12), float(f"{found[1]:.12g}"))
+
+    def seconds(self, calls: float, operations: float) -> float:
+        """Expected seconds."""
+        return calls * self.per_call + operations * self.per_operation

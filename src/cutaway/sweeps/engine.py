@@ -1,0 +1,199 @@
+"""From cells to waves, and the loop that runs them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from cutaway.errors import OutOfMemory
+from cutaway.network.sites import Site
+from cutaway.sweeps import naive
+from cutaway.sweeps.cells import Cell, State, Work, scores_of
+from cutaway.sweeps.changes import Changes, Reach, find_changes
+from cutaway.sweeps.record import Record, take, take_plainly
+from cutaway.sweeps.replay import Replayer, Wave
+from cutaway.sweeps.rules import Rules
+from cutaway.sweeps.stages import Parts, parts_of
+
+if TYPE_CHECKING:
+    from cutaway.network import Network
+    from cutaway.network.edits import Edit
+
+#: Tokens that one wave carries through a layer, unless memory says otherwise.
+TOKENS_IN_WAVE = 4_096
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A sweep made ready: the base run, what every cell changes, the waves, and what is left for whole forwards.
+
+    base: [n] metric of the base prompts. plain: (cell, row) pairs [k 2] that are run as whole forwards. live: cells whose
+    edits are made as they are, all rows in one plain forward, because they depend on one another.
+    """
+
+    work: Work
+    cells: Sequence[Cell]
+    rules: Rules
+    record: Record
+    changes: Changes
+    waves: tuple[Wave, ...]
+    plain: np.ndarray
+    base: np.ndarray
+    replayer: Replayer | None
+    tokens_at_once: int = TOKENS_IN_WAVE
+    live: Mapping[int, Sequence[Edit]] = field(default_factory=dict)
+
+    def results(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Run everything, wave by wave: (cell, row) pairs [k 2] and their metric [k].
+
+        A wave for which memory does not suffice is cut in two. Raises `OutOfMemory` when not even one row fits.
+        """
+        waiting = list(reversed(self.waves))
+        while waiting:
+            wave = waiting.pop()
+            try:
+                scores = self.score(wave)
+            except OutOfMemory:
+                if len(wave.pairs) == 1:
+                    raise
+                waiting.extend(reversed(split(wave, math.ceil(len(wave.pairs) / 2))))
+                continue
+            yield wave.pairs, scores
+        if len(self.plain):
+            yield from naive.batches(self.work, self.cells, self.plain)
+        for cell, edits in self.live.items():
+            rows = np.arange(self.work.tokens.n)
+            yield np.stack([np.full_like(rows, cell), rows], 1), naive.live(self.work, edits)
+
+    def blank(self) -> tuple[np.ndarray, np.ndarray]:
+        """Values and states [cells n] before anything is run: the base metric where nothing changes, NaN elsewhere."""
+        states = self.changes.states.copy()
+        return np.where(states == State.KNOWN_ZERO, self.base[None, :], np.nan), states
+
+    def without(self, done: np.ndarray) -> Job:
+        """The same job less the pairs that are done, BoolTensor [cells n]."""
+        waves = [w.only(~done[w.pairs[:, 0], w.pairs[:, 1]]) for w in self.waves]
+        plain = self.plain[~done[self.plain[:, 0], self.plain[:, 1]]] if len(self.plain) else self.plain
+        live = {cell: edits for cell, edits in self.live.items() if not done[cell].all()}
+        return replace(self, waves=tuple(w for w in waves if len(w.pairs)), plain=plain, live=live)
+
+    def with_live(self, live: Mapping[int, Sequence[Edit]]) -> Job:
+        """The same job with some cells run as they are."""
+        states = self.changes.states.copy()
+        states[list(live)] = State.NOT_RUN
+        return replace(self, live=live, changes=replace(self.changes, states=states))
+
+    def cut(self, tokens_at_once: int) -> Job:
+        """The same job in waves of at most so many tokens, a row at the least."""
+        waves = [p for w in self.waves for p in split(w, max(1, tokens_at_once // w.columns))]
+        return replace(self, waves=tuple(waves), tokens_at_once=tokens_at_once)
+
+    @property
+    def few(self) -> int | None:
+        """How many tokens' logits are computed; None for all."""
+        if self.replayer is None or not self.replayer.few() or self.work.vocabulary is None:
+            return None
+        return int(self.work.vocabulary.numel())
+
+    @property
+    def largest(self) -> int:
+        """Tokens in the largest wave."""
+        return max((len(w.pairs) * w.columns for w in self.waves), default=0)
+
+    def score(self, wave: Wave) -> np.ndarray:
+        """Metric [k] of one wave's rows."""
+        assert self.replayer is not None
+        logits = self.replayer.run(wave)
+        return scores_of(self.work, logits, torch.from_numpy(wave.pairs[:, 1].copy()), self.replayer.few())
+
+
+def layer_parts(net: Network) -> dict[int, Parts]:
+    """What of each layer of the main stack can be taken from a base run."""
+    stack = net.anatomy.stack()
+    return {} if stack is None else {layer.index: parts_of(net, layer) for layer in stack.layers}
+
+
+def prepare(
+    work: Work,
+    cells: Sequence[Cell],
+    rules: Rules,
+    states: np.ndarray | None = None,
+    tokens_at_once: int = TOKENS_IN_WAVE,
+    one_position: bool = True,
+) -> Job:
+    """Run the base prompts once, find what every cell changes, and sort the rest into waves.
+
+    one_position: the metric reads one position of each row, so that what cannot reach it is not run.
+    """
+    net = work.net
+    parts = layer_parts(net) if rules.restart else {}
+    written = {w.where for cell in cells for w in cell}
+    streams = {Site("resid_pre", i) for i in parts}
+    modules = [p for part in parts.values() for p in (*part.attention, *part.mlp)] if rules.stages else []
+    cached = rules.suffix or rules.last
+    record = take(work, written | streams, modules, cached) if rules.restart else take_plainly(work, written)
+    if cached and len(record.caches) < len(parts):
+        missing = min(set(parts) - set(record.caches))
+        rules = rules.without(f"Layer {missing} does not keep keys and values of its own.", "suffix", "last")
+    if not rules.stages:
+        parts = {i: Parts((), (), p.parallel, frozenset(), False) for i, p in parts.items()}
+    reach = Reach(rules.suffix, parts, rules.zeros, one_position)
+    changes = find_changes(work, cells, {s: record.sites[s] for s in written}, reach, states)
+    assert record.logits is not None
+    base = scores_of(work, record.logits, torch.arange(work.tokens.n), few=False)
+    if not rules.restart:
+        plain = np.argwhere(changes.states == State.NOT_RUN)
+        return Job(work, cells, rules, record, changes, (), plain, base, None, tokens_at_once)
+    plain = np.argwhere((changes.states == State.NOT_RUN) & changes.plain[:, None])
+    waves = tuple(_waves(work, changes, rules, tokens_at_once))
+    replayer = Replayer(work, cells, record, parts, rules)
+    return Job(work, cells, rules, record, changes, waves, plain, base, replayer, tokens_at_once)
+
+
+def _waves(work: Work, changes: Changes, rules: Rules, tokens_at_once: int) -> Iterator[Wave]:
+    """Pairs of one first and one last column together, sorted by layer and stage, cut to size."""
+    todo = np.argwhere((changes.states == State.NOT_RUN) & ~changes.plain[:, None])
+    if not len(todo):
+        return
+    cell, row = todo.T
+    answers = work.answer_columns
+    causal = rules.suffix
+    starts = np.minimum(changes.starts[cell, row], answers[row]) if causal else np.zeros(len(todo), np.int64)
+    stops = answers[row] + 1 if causal or rules.last else np.full(len(todo), work.tokens.width)
+    layers, stages = changes.layers[cell, row], changes.stages[cell, row]
+    order_of_kind = {
+        i: n for n, i in enumerate(sorted(range(len(changes.kinds)), key=lambda i: changes.kinds[i]))
+    }
+    rank = np.array([order_of_kind[i] for i in range(len(changes.kinds))])
+    order = np.lexsort((row, cell, rank[stages], layers, starts, stops))
+    keys = np.stack([starts, stops], 1)[order]
+    edges = np.flatnonzero(np.r_[True, (np.diff(keys, axis=0) != 0).any(1)])
+    for first, last in zip(edges, [*edges[1:], len(order)], strict=True):
+        chosen = order[first:last]
+        whole = Wave(
+            todo[chosen],
+            layers[chosen],
+            tuple(changes.kinds[i] for i in stages[chosen]),
+            int(keys[first, 0]),
+            int(keys[first, 1]),
+        )
+        yield from split(whole, max(1, tokens_at_once // whole.columns))
+
+
+def split(wave: Wave, rows: int) -> list[Wave]:
+    """The same wave in pieces of at most so many rows."""
+    return [
+        Wave(
+            wave.pairs[a : a + rows],
+            wave.layers[a : a + rows],
+            wave.stages[a : a + rows],
+            wave.start,
+            wave.stop,
+        )
+        for a in range(0, len(wave.pairs), rows)
+    ]

@@ -1,0 +1,99 @@
+"""Finished parts of a sweep on disk, so that a run that was stopped or killed goes on where it was."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from cutaway.errors import BadInput
+from cutaway.results import atomic_write, to_json
+
+if TYPE_CHECKING:
+    from cutaway.sweeps.engine import Job
+
+_MANIFEST = "sweep.json"
+
+
+@dataclass(eq=False)
+class Journal:
+    """A folder of finished parts: `sweep.json` says of which sweep, `part-N.safetensors` hold pairs and their metric."""
+
+    folder: Path
+    count: int = 0
+
+    @classmethod
+    def open(cls, folder: Path, job: Job) -> Journal:
+        """The journal of a sweep: begun, or taken up where it was left.
+
+        Raises `BadInput` when the folder holds the parts of another sweep, `SaveFailed` when it cannot be written.
+        """
+        said = {
+            "format": "cutaway-sweep",
+            "identity": identity(job),
+            "cells": len(job.cells),
+            "examples": job.work.tokens.n,
+        }
+        manifest = folder / _MANIFEST
+        if manifest.exists():
+            try:
+                there = json.loads(manifest.read_text(encoding="utf-8"))
+            except ValueError:
+                there = {}
+            if there.get("identity") != said["identity"]:
+                raise BadInput(
+                    f"{folder} holds parts of another sweep (network, prompts, cells or values differ).",
+                    "Name another folder, or remove this one.",
+                )
+        else:
+            atomic_write(manifest, to_json(said))
+        numbers = [int(p.stem.partition("-")[2]) for p in folder.glob("part-*.safetensors")]
+        return cls(folder, max(numbers, default=-1) + 1)
+
+    def write(self, pairs: np.ndarray, scores: np.ndarray) -> None:
+        """Add one part, whole or not at all."""
+        content = save(
+            {
+                "pairs": np.ascontiguousarray(pairs, np.int64),
+                "scores": np.ascontiguousarray(scores, np.float64),
+            }
+        )
+        atomic_write(self.folder / f"part-{self.count}.safetensors", content)
+        self.count += 1
+
+    def parts(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The parts that are there; one that cannot be read counts as not run."""
+        for path in sorted(self.folder.glob("part-*.safetensors")):
+            try:
+                found = load_file(path)
+                yield found["pairs"], found["scores"]
+            except (OSError, SafetensorError, KeyError):
+                continue
+
+
+def identity(job: Job) -> str:
+    """A hash of all that a sweep's numbers depend on: weights, prompts, cells, what is written, where the metric reads."""
+    work, digest = job.work, hashlib.sha256()
+    digest.update(work.net.hash.encode())
+    for tensor in (work.tokens.ids, work.tokens.mask, work.positions):
+        digest.update(np.ascontiguousarray(tensor.cpu().numpy()).tobytes())
+    for cell in job.cells:
+        digest.update(repr(cell).encode())
+    held = {("", site): value for site, value in work.sources.items()}
+    held |= {(name, site): value for name, values in work.named.items() for site, value in values.items()}
+    written = {(w.source, w.where) for cell in job.cells for w in cell}
+    for key in sorted(written, key=str):
+        value = held[key].detach().float().cpu().contiguous().numpy()
+        digest.update(str(key).encode())
+        digest.update(value.tobytes())
+    for cell, edits in job.live.items():
+        digest.update(f"{cell} {edits!r}".encode())
+    digest.update(np.ascontiguousarray(job.base).tobytes())
+    return digest.hexdigest()

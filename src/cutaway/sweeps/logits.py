@@ -1,0 +1,103 @@
+"""Whole logits, cell by cell: for metrics that read more than one position, or all examples at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cutaway.sweeps.cells import Cell, State, Work
+from cutaway.sweeps.engine import prepare
+from cutaway.sweeps.masks import overwrites
+from cutaway.sweeps.replay import Replayer, Wave
+from cutaway.sweeps.rules import Rules
+from cutaway.sweeps.validity import valid_rules
+
+#: Numbers in the logits of one wave.
+_AT_ONCE = 1 << 27
+
+
+def cell_logits(
+    work: Work, cells: Sequence[Cell], rules: Rules | None = None
+) -> Iterator[tuple[int, Tensor]]:
+    """The logits [n p v] of all examples under each cell's writes, in the order in which the cells are run.
+
+    Only the rules that do not depend on which position is read are used. Positions before the first changed one, and cells
+    that change nothing, have the base run's logits.
+    """
+    usable = valid_rules(work)
+    rules = usable if rules is None else rules.both(usable)
+    rules = rules.without("All logits are wanted.", "last", "tokens")
+    # every column may be read: what each position's change reaches is judged from the last one
+    ends = work.tokens.lengths.cpu() - 1
+    job = prepare(
+        replace(work, positions=ends, vocabulary=None, score_few=None), cells, rules, one_position=False
+    )
+    base = work.net.run(work.tokens).logits
+    assert base is not None
+    if job.replayer is None:
+        yield from _plainly(work, cells, base)
+        return
+    replayer = replace(job.replayer, every=True, factors={})
+    n, width = work.tokens.n, work.tokens.width
+    changed = np.flatnonzero((job.changes.states == State.NOT_RUN).any(1) & ~job.changes.plain)
+    for cell in np.flatnonzero((job.changes.states != State.NOT_RUN).all(1)):
+        yield int(cell), base
+    plain = np.flatnonzero(job.changes.plain)
+    for number, logits in _plainly(work, [cells[int(i)] for i in plain], base):
+        yield int(plain[number]), logits
+    todo = _Cells(job.changes.starts, job.changes.layers, job.changes.states, rules.suffix)
+    for start, group in todo.grouped(changed):
+        per_cell = n * (width - start) * base.shape[-1]
+        size = max(1, _AT_ONCE // per_cell)
+        for first in range(0, len(group), size):
+            part = group[first : first + size]
+            yield from _wave(replayer, part, todo, start, n, width, base)
+
+
+class _Cells:
+    """Cells with one start for all of their rows."""
+
+    def __init__(self, starts: np.ndarray, layers: np.ndarray, states: np.ndarray, suffix: bool) -> None:
+        running = states == State.NOT_RUN
+        big = np.iinfo(np.int64).max
+        self.layers = np.where(running, layers, big).min(1)
+        self.starts = np.where(running, starts, big).min(1) if suffix else np.zeros(len(starts), np.int64)
+
+    def grouped(self, cells: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        for start in np.unique(self.starts[cells]):
+            group = cells[self.starts[cells] == start]
+            yield int(start), group[np.argsort(self.layers[group], kind="stable")]
+
+
+def _wave(
+    replayer: Replayer, part: np.ndarray, todo: _Cells, start: int, n: int, width: int, base: Tensor
+) -> Iterator[tuple[int, Tensor]]:
+    pairs = np.stack([np.repeat(part, n), np.tile(np.arange(n), len(part))], 1)
+    layers = np.repeat(todo.layers[part], n)
+    stages = [replayer.parts[int(i)].stage({w.site for w in replayer.cells[int(c)] if w.layer == int(i)}) for c, i in
+              zip(part, todo.layers[part], strict=True)]  # fmt: skip
+    # rows of one layer stand together by stage, as a wave must
+    order = np.lexsort((np.repeat([(s.attention * 2 + s.mlp) for s in stages], n), layers))
+    pairs, layers = pairs[order], layers[order]
+    wave = Wave(pairs, layers, tuple(stages[i // n] for i in order), start, width)
+    logits = replayer.run(wave)
+    back = torch.from_numpy(np.argsort(order, kind="stable"))
+    logits = logits[back.to(logits.device)].unflatten(0, (len(part), n))
+    for cell, suffix in zip(part, logits, strict=True):
+        yield int(cell), torch.cat([base[:, :start], suffix], 1) if start else suffix
+
+
+def _plainly(work: Work, cells: Sequence[Cell], base: Tensor) -> Iterator[tuple[int, Tensor]]:
+    from cutaway.interventions import Apply
+    from cutaway.sweeps.naive import Whole
+
+    rows = torch.arange(work.tokens.n)
+    for number, _ in enumerate(cells):
+        pairs = np.stack([np.full(work.tokens.n, number), np.arange(work.tokens.n)], 1)
+        edits = [Apply(w.site, Whole(w, rows)) for w in overwrites(work, cells, pairs)]
+        logits = work.net.run(work.tokens, edits=edits).logits
+        yield number, base if logits is None else logits

@@ -1,0 +1,91 @@
+"""Which entries of each site a batch of (cell, row) pairs overwrites."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cutaway.network.sites import Site
+from cutaway.sweeps.cells import Cell, Layout, Work, Write, columns_of
+
+
+@dataclass(frozen=True, eq=False)
+class Overwrite:
+    """What one source writes at one site, for k pairs: `mask` BoolTensor [k p h u] (h, u may be 1), `source` [n p ...]."""
+
+    site: Site
+    mask: Tensor
+    source: Tensor
+
+    def apply(self, value: Tensor, pairs: slice, rows: Tensor, first: int) -> Tensor:
+        """A value [b w ...] of the pairs `pairs` with the source's entries where the mask says so.
+
+        rows: LongTensor [b], the example of each pair; first: the column at which the value's positions begin.
+        """
+        layout, mask = Layout.of(self.site), self.mask[pairs]
+        axis = layout.position
+        width = value.shape[axis] if axis is not None else mask.shape[1]
+        mask = mask[:, first : first + width]
+        if not bool(mask.any()):
+            return value
+        shape = [mask.shape[0], *[1] * (value.ndim - 1)]
+        if axis is not None:
+            shape[axis] = mask.shape[1]
+        else:
+            mask = mask.any(1, keepdim=True)
+        for target, have in ((layout.head, mask.shape[2]), (layout.unit, mask.shape[3])):
+            if target is not None:
+                shape[target] = have
+        if layout.head is not None and axis is not None and layout.head < axis:
+            mask = mask.transpose(1, 2).contiguous()
+        source = taken(self.source, rows, axis, first, width)
+        if self.site.axes[-1] == "src":
+            window = slice(first + width - value.shape[-1], first + width)
+            source = source[..., window] if source.shape[-1] > value.shape[-1] else source
+            mask = mask[..., window] if mask.shape[-1] > value.shape[-1] else mask
+            shape[-1] = mask.shape[-1]
+        return torch.where(
+            mask.reshape(shape).to(value.device), source.to(device=value.device, dtype=value.dtype), value
+        )
+
+
+def taken(source: Tensor, rows: Tensor, axis: int | None, first: int, width: int) -> Tensor:
+    """Rows and columns of a source [n p ...] (n may be 1, and p where it is the same everywhere)."""
+    if axis is not None and source.shape[axis] > 1:
+        source = source.narrow(axis, first, width)
+    return source if source.shape[0] == 1 else source[rows.to(source.device)]
+
+
+def overwrites(work: Work, cells: Sequence[Cell], pairs: np.ndarray) -> list[Overwrite]:
+    """What (cell, row) pairs [k 2] overwrite, one entry for each site and source, in the order first met.
+
+    Pairs of one cell must stand together.
+    """
+    grouped: dict[tuple[Site, str], list[tuple[int, int, Write]]] = {}
+    starts = np.flatnonzero(np.r_[True, np.diff(pairs[:, 0]) != 0]).tolist() if len(pairs) else []
+    for start, stop in zip(starts, [*starts[1:], len(pairs)], strict=True):
+        for write in cells[pairs[start, 0]]:
+            grouped.setdefault((write.where, write.source), []).append((start, stop, write))
+    columns: dict[tuple[int | None, str], np.ndarray] = {}
+    found = []
+    for (site, _), writes in grouped.items():
+        source, layout = work.source(writes[0][2]), Layout.of(site)
+        heads = (
+            source.shape[layout.head] if layout.head and any(w.head is not None for *_, w in writes) else 1
+        )
+        units = source.shape[-1] if any(w.neuron is not None for *_, w in writes) else 1
+        mask = np.zeros((len(pairs), work.tokens.width, heads, units), dtype=bool)
+        for start, stop, write in writes:
+            key = (write.position, write.span)
+            if key not in columns:
+                columns[key] = columns_of(work, write).numpy()
+            here = columns[key][pairs[start:stop, 1]]
+            head = slice(None) if write.head is None else slice(write.head, write.head + 1)
+            unit = slice(None) if write.neuron is None else slice(write.neuron, write.neuron + 1)
+            mask[start:stop, :, head, unit] |= here[:, :, None, None]
+        found.append(Overwrite(site, torch.from_numpy(mask), source))
+    return found

@@ -1,0 +1,289 @@
+"""A plan: what a sweep will cost, said before it is run; and the run, which can be stopped and taken up again."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from cutaway.errors import OutOfMemory
+from cutaway.sweeps.cells import Cell, CellValues, Progress, State, Work
+from cutaway.sweeps.cost import Operations, Speed, available_bytes, count_operations, peak_bytes, timed
+from cutaway.sweeps.engine import TOKENS_IN_WAVE, Job, layer_parts, prepare
+from cutaway.sweeps.journal import Journal
+from cutaway.sweeps.replay import Wave
+from cutaway.sweeps.rules import Rules
+from cutaway.sweeps.validity import valid_rules
+
+#: Share of the free memory that a sweep takes, unless it is told how much.
+_SHARE = 0.5
+#: Tokens of the larger and of the smaller piece that is timed.
+_PIECES = (384, 32)
+_ON_ACCELERATOR = 16 * TOKENS_IN_WAVE
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a sweep takes.
+
+    cells, pairs: cells, and cells times examples that exist. zeros: pairs known to change nothing. plain: pairs that are
+    run as whole forwards. operations, naive: floating-point operations needed, and those of one forward per pair with the
+    logits of every position. forwards: operations in forwards of all prompts. memory: bytes at the peak. seconds: expected,
+    from timed pieces of this very sweep; None where nothing was timed.
+    """
+
+    cells: int
+    pairs: int
+    zeros: int
+    plain: int
+    operations: float
+    naive: float
+    forwards: float
+    memory: int
+    seconds: float | None
+
+    @property
+    def share(self) -> float:
+        """Needed operations as a share of the naive loop's."""
+        return self.operations / self.naive if self.naive else 0.0
+
+
+@dataclass(eq=False)
+class Plan:
+    """A sweep that is ready to run. Print it to see what it will cost; `run` it, with a folder to be able to go on later."""
+
+    job: Job
+    cost: Cost
+    rules: Rules
+    done: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+    warnings: tuple[str, ...] = ()
+
+    def run(self, folder: str | Path | None = None, progress: Progress | None = None) -> CellValues:
+        """Run what has not been run: metric and state [cells n] of every cell and example.
+
+        folder: finished parts are written there as they come, and parts that are there already are not run again.
+        progress: called with (cells finished, cells in all). Ctrl-C ends the sweep; what is finished is kept, and
+        `interrupted` is set.
+
+        Raises `OutOfMemory` when not even one row fits; `BadInput` when the folder holds another sweep.
+        """
+        job = self.job
+        values, states = job.blank()
+        left = (states == State.NOT_RUN).sum(1)
+        finished = int((left == 0).sum())
+        journal = None if folder is None else Journal.open(Path(folder), job)
+        interrupted = False
+
+        def take(pairs: np.ndarray, scores: np.ndarray) -> None:
+            nonlocal finished
+            cells, rows = pairs.T
+            finite = np.isfinite(scores)
+            values[cells, rows] = np.where(finite, scores, np.nan)
+            states[cells, rows] = np.where(finite, State.RUN, State.NOT_FINITE)
+            np.subtract.at(left, cells, 1)
+            finished = int((left <= 0).sum())
+            if progress is not None:
+                progress(finished, len(job.cells))
+
+        try:
+            for pairs, scores in journal.parts() if journal is not None else ():
+                take(pairs, scores)
+            for pairs, scores in self.done:
+                fresh = states[pairs[:, 0], pairs[:, 1]] == State.NOT_RUN
+                if fresh.any():
+                    _write(journal, pairs[fresh], scores[fresh])
+                    take(pairs[fresh], scores[fresh])
+            for pairs, scores in job.without(states != State.NOT_RUN).results():
+                _write(journal, pairs, scores)
+                self.done.append((pairs, scores))
+                take(pairs, scores)
+        except KeyboardInterrupt:
+            interrupted = True
+        return CellValues(values, states, interrupted)
+
+    def _rows(self) -> list[tuple[str, str]]:
+        cost, rules = self.cost, self.rules
+        rows = [
+            ("cells", f"{cost.cells:,} on {self.job.work.tokens.n} examples: {cost.pairs:,} pairs"),
+            ("known zeros", f"{cost.zeros:,} pairs ({cost.zeros / max(1, cost.pairs):.0%})"),
+            ("whole forwards", f"{cost.plain:,} pairs"),
+            ("waves", f"{len(self.job.waves):,}"),
+            ("operations", f"{cost.operations:.3g}, {cost.share:.1%} of the naive loop's {cost.naive:.3g}"),
+            ("forward-equivalents", f"{cost.forwards:.1f} forwards of all prompts"),
+            ("memory", f"{cost.memory / 2**20:,.0f} MiB"),
+            ("seconds", "not timed" if cost.seconds is None else f"{cost.seconds:.1f} expected"),
+            ("rules", ", ".join(rules.names) or "none"),
+        ]
+        rows += [(f"without {name}", reason) for name, reason in rules.reasons.items()]
+        return rows + [("note", text) for text in self.warnings]
+
+    def __repr__(self) -> str:
+        width = max(len(name) for name, _ in self._rows())
+        return "\n".join(f"{name:<{width}}  {value}" for name, value in self._rows())
+
+    def _repr_html_(self) -> str:
+        cells = "".join(
+            f"<tr><th style='text-align:left'>{html.escape(n)}</th><td style='text-align:left'>{html.escape(v)}</td></tr>"
+            for n, v in self._rows()
+        )
+        return f"<table>{cells}</table>"
+
+
+def _write(journal: Journal | None, pairs: np.ndarray, scores: np.ndarray) -> None:
+    if journal is not None:
+        journal.write(pairs, scores)
+
+
+def plan_cells(
+    work: Work,
+    cells: Sequence[Cell],
+    states: np.ndarray | None = None,
+    rules: Rules | None = None,
+    memory: int | None = None,
+    tokens_at_once: int | None = None,
+    time_it: bool = True,
+) -> Plan:
+    """Make a sweep ready: run the base prompts, find what each cell changes, sort the rest into waves, time a piece.
+
+    states: [cells n]; only entries that are `NOT_RUN` are run. rules: which savings may be used (all that are valid).
+    memory: bytes that the sweep may take at its peak; default half of what is free. tokens_at_once: tokens in one wave,
+    default as many as the memory allows up to what makes a difference.
+
+    Raises `OutOfMemory` when the memory does not suffice for one cell of one example: it says what is needed.
+    """
+    usable = valid_rules(work)
+    rules = usable if rules is None else rules.both(usable)
+    largest = TOKENS_IN_WAVE if work.net.device.type == "cpu" else _ON_ACCELERATOR
+    job = prepare(work, cells, rules, states, tokens_at_once or largest)
+    done: list[tuple[np.ndarray, np.ndarray]] = []
+    needed, per_token = job.record.bytes, 0.0
+    if job.waves and (memory is not None or time_it):
+        probe = _piece(max(job.waves, key=lambda w: w.stop), _PIECES[1])
+        scores: list[np.ndarray] = []
+        per_token = peak_bytes(lambda: scores.append(job.score(probe))) / (len(probe.pairs) * probe.columns)
+        done.append((probe.pairs, scores[0]))
+        budget = int(_SHARE * available_bytes(work.net.device)) if memory is None else memory
+        widest = max(w.columns for w in job.waves)
+        if needed + per_token * widest > budget:
+            raise OutOfMemory(
+                f"One cell on one example needs {_size(per_token * widest)} beside {_size(needed)} for the base run, and "
+                f"the budget is {_size(budget)}.",
+                f"Give memory={int(1.25 * (needed + per_token * widest)) + 1} bytes or more, or use shorter prompts.",
+            )
+        fits = int((budget - needed) / max(per_token, 1e-9))
+        job = job.cut(min(job.tokens_at_once, max(fits, 1)))
+    operations = count_operations(work, layer_parts(work.net)) if time_it and work.net.n_layers else None
+    speed = _measure(job, operations, done) if operations is not None and job.waves else None
+    cost = _cost(job, operations, speed, needed + int(per_token * job.largest), done)
+    return Plan(job, cost, job.rules, done, _notes(job))
+
+
+def run_cells(
+    work: Work,
+    cells: Sequence[Cell],
+    base: np.ndarray | None = None,
+    states: np.ndarray | None = None,
+    tokens_at_once: int | None = None,
+    progress: Progress | None = None,
+    rules: Rules | None = None,
+    folder: str | Path | None = None,
+) -> CellValues:
+    """The metric of every example under every cell's writes, at the least cost that gives the naive loop's numbers.
+
+    Args:
+        work: network, prompts, metric and sources.
+        cells: what is written in each.
+        base: [n] metric without any write, for pairs that change nothing; default that of the base run.
+        states: [cells n]; only entries that are `NOT_RUN` are run. Default: all.
+        tokens_at_once: how many tokens go through the network in one batch.
+        progress: called with (cells finished, cells in all).
+        rules: which savings may be used; default all that are valid on this network.
+        folder: where finished parts are kept, so that a stopped run can go on.
+
+    Returns:
+        values [cells n] and states. Ctrl-C ends the sweep; what is finished is kept and `interrupted` is set.
+
+    Raises `OutOfMemory` when not even one row fits.
+    """
+    plan = plan_cells(work, cells, states, rules, None, tokens_at_once, time_it=False)
+    if base is not None:
+        plan.job.base[:] = base
+    return plan.run(folder, progress)
+
+
+def _piece(wave: Wave, tokens: int) -> Wave:
+    """Some of a wave's rows, taken evenly over its layers."""
+    rows = max(1, min(len(wave.pairs), tokens // wave.columns))
+    chosen = np.unique(np.linspace(0, len(wave.pairs) - 1, rows).round().astype(int))
+    return Wave(
+        wave.pairs[chosen], wave.layers[chosen], tuple(wave.stages[i] for i in chosen), wave.start, wave.stop
+    )
+
+
+def _calls(wave: Wave, depth: int) -> float:
+    """How many times a layer is called for a wave, roughly: once for each layer that any row has reached."""
+    return float(depth - int(wave.layers.min())) if len(wave.layers) else 0.0
+
+
+def _measure(job: Job, operations: Operations, done: list[tuple[np.ndarray, np.ndarray]]) -> Speed:
+    """Time a larger and a smaller piece of the sweep; their results are kept."""
+    depth, device = len(operations.layers), job.work.net.device
+    wave = sorted(job.waves, key=lambda w: len(w.pairs) * w.columns)[len(job.waves) // 2]
+    calls, counts, seconds = [], [], []
+    for tokens in _PIECES:
+        piece = _piece(wave, tokens)
+        if counts and len(piece.pairs) * 2 > len(done[-1][0]):
+            continue
+        scores: list[np.ndarray] = []
+        seconds.append(timed(lambda piece=piece, scores=scores: scores.append(job.score(piece)), device))
+        calls.append(_calls(piece, depth))
+        counts.append(operations.wave(piece, job.rules.last, job.few))
+        done.append((piece.pairs, scores[0]))
+    return Speed.fit(calls, counts, seconds)
+
+
+def _cost(
+    job: Job,
+    operations: Operations | None,
+    speed: Speed | None,
+    memory: int,
+    done: list[tuple[np.ndarray, np.ndarray]],
+) -> Cost:
+    states, n, width = job.changes.states, job.work.tokens.n, job.work.tokens.width
+    pairs = int((states != State.ABSENT).sum())
+    zeros, plain = int((states == State.KNOWN_ZERO).sum()), len(job.plain)
+    if operations is None:
+        return Cost(len(job.cells), pairs, zeros, plain, 0.0, 0.0, 0.0, memory, None)
+    one = operations.forward(1, width, 1)
+    needed = [operations.wave(w, job.rules.last, job.few) for w in job.waves]
+    total = sum(needed) + plain * one
+    seconds = None
+    if speed is not None:
+        calls = sum(_calls(w, len(operations.layers)) for w in job.waves)
+        seconds = speed.seconds(calls, total)
+    naive = pairs * operations.forward(1, width, width)
+    return Cost(
+        len(job.cells), pairs, zeros, plain, total, naive, total / max(1.0, operations.forward(n, width, 1)), memory, seconds
+    )  # fmt: skip
+
+
+def _notes(job: Job) -> tuple[str, ...]:
+    notes = []
+    blind = int(job.changes.unreachable.sum())
+    if blind:
+        notes.append(
+            f"{blind} cells change only what the position that the metric reads cannot see: "
+            "their effect is always zero."
+        )
+    if len(job.plain) and job.rules.restart:
+        notes.append(
+            f"{len(job.plain)} pairs edit what lies outside the layers and are run as whole forwards."
+        )
+    return tuple(notes)
+
+
+def _size(count: float) -> str:
+    return f"{count / 2**20:,.1f} MiB"

@@ -1,0 +1,174 @@
+"""Which rules are valid on a network: asked of its anatomy, then tried on its own prompts against whole forwards."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cutaway.errors import CutawayError
+from cutaway.network.anatomy import PortTap
+from cutaway.network.linear import is_one
+from cutaway.network.sites import Site
+from cutaway.sweeps import naive
+from cutaway.sweeps.cells import Cell, Work, Write
+from cutaway.sweeps.rules import Rules
+
+if TYPE_CHECKING:
+    from cutaway.network import Network
+
+#: How far a replayed metric may be from that of a whole forward, as a share of the largest logit, before a rule counts as
+#: invalid. Rounding stays far below; a rule that does not hold is off by orders of magnitude more.
+TOLERANCE: dict[torch.dtype, float] = {torch.float64: 1e-10, torch.float32: 3e-5}
+_COARSE = 5e-2
+
+#: Verdicts so far, by model: what was asked is the width of the prompts and how they are padded.
+_known: WeakKeyDictionary[nn.Module, dict[tuple[int, bool, bool], Rules]] = WeakKeyDictionary()
+
+
+def valid_rules(work: Work) -> Rules:
+    """The rules that give the numbers of whole forward passes on this network and these prompts.
+
+    A rule that its anatomy rules out, or that fails on two of the prompts with random edits, is off, with the reason.
+    """
+    if work.net._standing:
+        return Rules().without("Edits are standing on this network.", *Rules().names)
+    tokens = work.tokens
+    key = (tokens.width, tokens.padded, bool((tokens.first > 0).any()))
+    verdicts = _known.setdefault(work.net.model, {})
+    if key not in verdicts:
+        verdicts[key] = _tried(work, structural(work.net, work.inputs is not None))
+    return verdicts[key]
+
+
+def structural(net: Network, own_inputs: bool = False) -> Rules:
+    """What the anatomy alone allows."""
+    rules, stack = Rules(), net.anatomy.stack()
+    if stack is None or not stack.layers:
+        return rules.without("The network has no stack of layers.", *rules.names)
+    for layer in stack.layers:
+        for name in ("resid_pre", "resid_post"):
+            tap = net.anatomy.taps.get(Site(name, layer.index))
+            if not isinstance(tap, PortTap) or not is_one(tap.factor) or not net.has(Site(name, layer.index)):
+                reason = f"{name}.{layer.index} is not what one module call takes or gives."
+                return rules.without(reason, "restart", "stages", "suffix", "last", "tokens")
+        if layer.call:
+            return rules.without(
+                f"Layers share their weights: {layer.path} is called more than once.",
+                "restart", "stages", "suffix", "last", "tokens",
+            )  # fmt: skip
+    mixers = [s.path for layer in stack.layers for s in layer.sublayers if s.kind == "mixer"]
+    if mixers:
+        rules = rules.without(
+            f"{mixers[0]} mixes positions by a state, not by keys and values.", "suffix", "last"
+        )
+    encodes = own_inputs or bool(getattr(net.config, "is_encoder_decoder", False))
+    if not encodes and not net.is_causal:
+        rules = rules.without("Attention is not causal: every position sees every other.", "suffix", "last")
+    elif encodes or "past_key_values" not in net._accepts:
+        rules = rules.without(
+            "The model does not take keys and values of earlier positions here.", "suffix", "last"
+        )
+    return rules
+
+
+def _tried(work: Work, rules: Rules) -> Rules:
+    """The rules that pass a trial, found by leaving out one after the other."""
+    if not rules.restart:
+        return rules
+    rows = torch.arange(min(2, work.tokens.n))
+    trial, cells = _trial(work, rows)
+    wanted = naive.run_cells(trial, cells).values
+    logits = work.net.run(_inputs(trial, rows), logits=trial.positions[:, None]).logits  # type: ignore[arg-type]
+    assert logits is not None
+    scale = float(logits.abs().max()) or 1.0
+    for dropped in (
+        (),
+        ("tokens",),
+        ("last",),
+        ("stages",),
+        ("last", "suffix"),
+        ("last", "suffix", "stages"),
+    ):
+        tried = rules.without(
+            "It did not give the numbers of whole forward passes on this network.", *dropped
+        )
+        error = _error(trial, cells, tried, wanted) / scale
+        if error <= TOLERANCE.get(work.net.dtype, _COARSE):
+            return tried
+    return rules.without(
+        f"Replaying layers is off by {error:.1e} of the largest logit on this network.",
+        "restart", "stages", "suffix", "last", "tokens",
+    )  # fmt: skip
+
+
+def _error(trial: Work, cells: list[Cell], rules: Rules, wanted: np.ndarray) -> float:
+    from cutaway.sweeps.engine import prepare
+
+    try:
+        job = prepare(trial, cells, replace(rules, zeros=False))
+        found = np.full_like(wanted, np.nan)
+        for pairs, scores in job.results():
+            found[pairs[:, 0], pairs[:, 1]] = scores
+    except (
+        CutawayError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+        KeyError,
+        IndexError,
+        AttributeError,
+        AssertionError,
+    ):
+        return float("inf")
+    error = float(np.abs(found - wanted).max())
+    return error if np.isfinite(error) else float("inf")
+
+
+def _inputs(work: Work, rows: Tensor) -> object:
+    return work.tokens if work.inputs is None else dict(work.inputs.kwargs)
+
+
+def _trial(work: Work, rows: Tensor) -> tuple[Work, list[Cell]]:
+    """Two of the prompts, and random edits low, in the middle and at the end, at each kind of site."""
+    net, tokens = work.net, work.tokens[rows.to(work.tokens.ids.device)]
+    inputs = None if work.inputs is None else work.inputs.select(rows)
+    last, middle = net.n_layers - 1, int(tokens.lengths.min()) // 2
+    cells: list[Cell] = [(Write("resid_pre", 0, position=0),), (Write("resid_pre", last // 2, position=middle),),
+                         (Write("resid_pre", last),)]  # fmt: skip
+    for name, at in (
+        ("attn_write", 0),
+        ("mlp_write", last // 2),
+        ("mlp_act", 0),
+        ("z", last // 2),
+        ("z", last),
+    ):
+        if net.has(Site(name, at)):
+            cells.append((Write(name, at, position=middle if name == "attn_write" else None),))
+    for layer in range(1, last):
+        if net.has(Site("attn_write", layer)) != net.has(Site("attn_write", 0)):
+            cells.append((Write("resid_pre", layer, position=middle),))
+            break
+    sites = sorted({w.where for cell in cells for w in cell})
+    bare = replace(work, tokens=tokens, inputs=inputs, positions=work.positions[rows], named={}, spans={})
+    run = net.run(_inputs(bare, rows), keep=sites, logits=False)  # type: ignore[arg-type]
+    draw = torch.Generator().manual_seed(0)
+    sources = {
+        s: v + (0.5 * v.float().std() * torch.randn(v.shape, generator=draw)).to(v)
+        for s, v in run.kept.items()
+    }
+    size = work.vocabulary.numel() if work.vocabulary is not None else net.d_vocab or 8
+    weights = torch.randn(size, generator=draw, dtype=torch.float64) / size**0.5
+    few = work.vocabulary
+
+    def score_few(logits: Tensor, _: Tensor) -> Tensor:
+        return logits.double() @ weights.to(logits.device)[: logits.shape[1]]
+
+    def score(logits: Tensor, chosen: Tensor) -> Tensor:
+        return score_few(logits if few is None else logits[:, few.to(logits.device)], chosen)
+
+    return replace(bare, sources=sources, score=score, score_few=None if few is None else score_few), cells
