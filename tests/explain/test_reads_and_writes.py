@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import cutaway
-from cutaway.explanations.components import Component
+from cutaway.effects.components import Component
 from cutaway.explanations.reads_and_writes import ReadsAndWrites, reads_and_writes
 from cutaway.explanations.reads_and_writes_section import reads_and_writes_section
 from cutaway.network import Network

@@ -18,7 +18,7 @@ from cutaway.stream.copying import in_vocabulary
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
-    from cutaway.explanations.components import Component
+    from cutaway.effects.components import Component
     from cutaway.network import Network
 
 _MOST = 16

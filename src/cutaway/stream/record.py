@@ -134,20 +134,24 @@ class Stream:
         Their sum is the stream to rounding (TransformerLens: `decompose_resid`, and `get_full_resid_decomposition` where
         read by head or neuron).
         """
-        writers: list[Writer | Site] = []
-        values: Tensor | None = None
+        return self._stacked(self._pieces(layer), fold)
+
+    def _pieces(self, layer: int | None) -> list[tuple[list[Writer], Tensor]]:
+        """The writers before a layer with what they added, as it stands there: values [c b k d] for each term."""
+        found: list[tuple[list[Writer], Tensor]] = []
         for step in self.before(layer):
-            if values is not None and not is_one(step.carry):
-                values = values * like(step.carry, values)
-            new = [self._parts(term) for term in step.terms]
-            writers += [w for names, _ in new for w in names]
-            values = torch.cat([*([] if values is None else [values]), *(v for _, v in new)])
+            if not is_one(step.carry):
+                found = [(names, values * like(step.carry, values)) for names, values in found]
+            found += [self._parts(term) for term in step.terms]
             if step.fold is not None and step.norm_bias is not None:
-                bias = step.fold.bias.expand_as(values[0])[None]
-                values = torch.cat([step.fold(values), bias])
-                writers.append(step.norm_bias)
-        assert values is not None
-        return Stack(tuple(writers), self._folded(values, fold))
+                bias = step.fold.bias.expand_as(found[0][1][0])[None]
+                found = [(names, step.fold(values)) for names, values in found]
+                found.append(([step.norm_bias], bias))
+        return found
+
+    def _stacked(self, pieces: list[tuple[list[Writer], Tensor]], fold: bool) -> Stack:
+        values = torch.cat([values.to(pieces[0][1].device) for _, values in pieces])
+        return Stack(tuple(w for names, _ in pieces for w in names), self._folded(values, fold))
 
     def stack_heads(self, layer: int | None = None, remainder: bool = False, fold: bool = False) -> Stack:
         """What each attention head before `layer` wrote (TransformerLens: `stack_head_results`).
@@ -158,19 +162,22 @@ class Stream:
         """
         if self.by != "head":
             raise BadInput(f"This stream was read by {self.by}.", 'Read it with by="head".')
-        whole = self.decompose(layer, fold)
-        chosen = [i for i, w in enumerate(whole.writers) if isinstance(w, Writer) and w.kind == "head"]
-        if not chosen:
+        pieces = self._pieces(layer)
+        heads = [
+            (names[:count], values[:count])
+            for names, values in pieces
+            if (count := sum(w.kind == "head" for w in names))
+        ]
+        if not heads:
             raise SiteUnavailable(
                 f"No head can be told apart before layer {self._layer(layer)}.",
                 self.net.refusal("head_out") or 'Use by="sublayer".',
             )
-        values = whole.values[chosen]
-        writers = [whole.writers[i] for i in chosen]
-        if remainder:
-            rest = whole.sum() - values.sum(0)
-            values, writers = torch.cat([values, rest[None]]), [*writers, Writer("rest")]
-        return Stack(tuple(writers), values)
+        found = self._stacked(heads, fold)
+        if not remainder:
+            return found
+        whole = self._stacked(pieces, fold).sum()
+        return Stack((*found.writers, Writer("rest")), torch.cat([found.values, (whole - found.sum())[None]]))
 
     def _parts(self, term: Term) -> tuple[list[Writer], Tensor]:
         found = None if self.by == "sublayer" else self.split(term)
