@@ -265,6 +265,10 @@ def test_bad_input(tales: Network) -> None:
         future_lens(tales, "Mary was sad. " * 40, ahead=0)
     with pytest.raises(SiteUnavailable):
         LogitLens.of(opened("bert"))
+    with pytest.raises(SiteUnavailable, match="encoder-decoder"):
+        LogitLens.of(opened("t5"))
+    with pytest.raises(SiteUnavailable, match="no residual stream"):
+        LogitLens.of(cutaway.open(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))))
 
 
 def test_rows_begin_as_texts_begin(tales: Network) -> None:

@@ -20,7 +20,7 @@ from cutaway.errors import BadInput
 from cutaway.estimates import benjamini_hochberg, bootstrap_many, sign_flip_p
 from cutaway.network.sites import Site
 from cutaway.stream.attribution import logit_attribution
-from cutaway.stream.writers import working
+from cutaway.stream.writers import require_one_text, working
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -137,6 +137,8 @@ def head_scores(
     unknown = [name for name in names if name not in SCORES]
     if unknown or not names:
         raise BadInput(f"There are no scores {unknown}.", f"Use {', '.join(SCORES)}.")
+    require_one_text(net)
+    net.resolve("pattern")
     ids, start = repeated_tokens(net, n, length, seed)
     length = (ids.shape[1] - start) // 2
     layers = net.layers_with("pattern")

@@ -16,7 +16,7 @@ from cutaway.network.sites import Site
 from cutaway.stream.head_weights import head_weights, reading_norm
 from cutaway.stream.lenses.rows import Rows, Texts, rows_of
 from cutaway.stream.split import projection
-from cutaway.stream.writers import SHORT, layers_of, norms_of, working
+from cutaway.stream.writers import SHORT, layers_of, norms_of, require_one_text, working
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -62,6 +62,7 @@ def flow(net: Network, texts: Texts | Rows, *, length: int = 64, most: int = 32)
     Raises `SiteUnavailable` with the certificate's reason where streams or writes are refused, `BadInput` where the text is
     too short.
     """
+    require_one_text(net)
     rows = texts if isinstance(texts, Rows) else rows_of(net, texts, length, most)
     ids = rows.ids[:most]
     layers = layers_of(net)

@@ -99,6 +99,19 @@ def norms_of(net: Network) -> Norms:
     return found
 
 
+def require_one_text(net: Network) -> None:
+    """Refuse what has no stream, and an encoder-decoder, whose main stream belongs to another text than the one given."""
+    if net.n_layers == 0:
+        raise SiteUnavailable(
+            "This network has no residual stream that was found.", "Name modules by their dotted path."
+        )
+    if getattr(net.config, "is_encoder_decoder", False):
+        raise SiteUnavailable(
+            "This is an encoder-decoder: its last stream belongs to the decoder, and the text that is given to the encoder.",
+            "Use read_stream or logit_attribution, which read the decoder's first position.",
+        )
+
+
 def layers_of(net: Network) -> tuple[Layer, ...]:
     """The layers of the main stream. Raises `SiteUnavailable` with the reason where the stream cannot be decomposed."""
     stack = net.anatomy.stack()

@@ -17,6 +17,7 @@ from cutaway.errors import BadAddress, BadFormat, BadInput
 from cutaway.network.sites import Site
 from cutaway.results import load_folder, save_folder
 from cutaway.stream.targets import head_of
+from cutaway.stream.writers import require_one_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,6 +76,7 @@ def streams(net: Network) -> tuple[Site, ...]:
 
     Raises `SiteUnavailable` with the certificate's reason where one is refused.
     """
+    require_one_text(net)
     found = [Site("resid_pre", i) for i in range(net.n_layers)] + [Site("resid_post", net.n_layers - 1)]
     for site in found:
         net.resolve(site)
