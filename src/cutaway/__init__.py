@@ -19,6 +19,8 @@ _PUBLIC: dict[str, str] = {
     "performance": "cutaway.behaviours",
     **dict.fromkeys(("patch", "ablate", "path_patch", "pair_effects", "plan"), "cutaway.effects"),
     "Effects": "cutaway.effects",
+    "read_stream": "cutaway.stream",
+    "logit_attribution": "cutaway.stream",
     "explain": "cutaway.explanations",
     "Explanation": "cutaway.explanations",
     "Claim": "cutaway.claims",
@@ -57,6 +59,8 @@ if TYPE_CHECKING:
     from cutaway.network import Site as Site
     from cutaway.network import Tokens as Tokens
     from cutaway.network.opening import open_network as open  # noqa: F401
+    from cutaway.stream import logit_attribution as logit_attribution
+    from cutaway.stream import read_stream as read_stream
 
 
 def __getattr__(name: str) -> Any:

@@ -50,6 +50,10 @@ class BadInput(CutawayError):
     """An argument has the wrong kind, shape or content."""
 
 
+class NotFoldable(CutawayError):
+    """A norm is not an affine map with one scale per position, so that contributions cannot be taken through it."""
+
+
 class NotFinite(CutawayError):
     """NaN or infinity was found where numbers are needed."""
 

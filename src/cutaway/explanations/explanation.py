@@ -16,6 +16,7 @@ from cutaway.effects import Effects, storage
 from cutaway.effects.components import Component
 from cutaway.explanations.identify import Mechanism
 from cutaway.explanations.localise import DIRECTIONS, single_effect
+from cutaway.explanations.reads_and_writes import ReadsAndWrites
 from cutaway.explanations.thresholds import Thresholds
 from cutaway.explanations.trial import Trial
 from cutaway.explanations.weights import weight
@@ -45,6 +46,7 @@ class Explanation:
         seconds: time of each stage.
         provenance: what is needed to repeat it.
         complete: False when it was stopped before the end.
+        reads_and_writes: what each member writes and reads by direct paths, a description beside the tests.
         command: the command line that repeats it.
     """
 
@@ -64,6 +66,7 @@ class Explanation:
     command: str = ""
     headline: str = ""
     notes: tuple[str, ...] = field(default=())
+    reads_and_writes: ReadsAndWrites = field(default_factory=ReadsAndWrites)
 
     @property
     def verdict(self) -> str:
@@ -135,6 +138,7 @@ class Explanation:
             "performance": self.performance.to_dict(),
             "mechanism": None if self.mechanism is None else self.mechanism.to_dict(),
             "trial": None if self.trial is None else self.trial.to_dict(),
+            "reads_and_writes": self.reads_and_writes.to_dict(),
             "unexplained": [list(item) for item in self.unexplained],
             "notes": list(self.notes),
             "thresholds": self.thresholds.to_dict(),

@@ -21,6 +21,7 @@ from cutaway.explanations.examples import example_pairs
 from cutaway.explanations.explanation import Explanation
 from cutaway.explanations.identify import Mechanism, identify
 from cutaway.explanations.localise import localise, strength
+from cutaway.explanations.reads_and_writes import ReadsAndWrites, reads_and_writes
 from cutaway.explanations.thresholds import Thresholds
 from cutaway.explanations.trial import Trial, put_to_test
 from cutaway.explanations.unexplained import unexplained
@@ -40,6 +41,7 @@ class _Draft:
     mechanism: Mechanism | None = None
     trial: Trial | None = None
     tested: Performance | None = None
+    described: ReadsAndWrites = field(default_factory=ReadsAndWrites)
     controls: list[Control] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     stage: str = ""
@@ -127,6 +129,7 @@ def explain(
         complete=draft.complete,
         command=command,
         headline=headline(claim, draft.mechanism, draft.trial, net.name, behaviour.name),
+        reads_and_writes=draft.described,
     )
 
 
@@ -153,6 +156,9 @@ def _investigate(
     with draft.timed("identify"):
         scores = {part: strength(draft.maps, part) for part in components(net)}
         draft.mechanism = identify(Bench.of(net, behaviour.discovery, seed, report), scores, limits)
+    with draft.timed("describe"):
+        report("what each component writes and reads", 0, 1)
+        draft.described = reads_and_writes(net, behaviour, draft.mechanism.members)
     with draft.timed("test"):
         bench = Bench.of(net, behaviour.held_out, seed, report)
         draft.tested = performance(net, behaviour.held_out)

@@ -11,6 +11,7 @@ from cutaway.effects import Effects
 from cutaway.effects.components import count
 from cutaway.estimates import Estimate
 from cutaway.explanations.localise import DIRECTIONS, journey, key
+from cutaway.explanations.reads_and_writes_section import reads_and_writes_section
 from cutaway.explanations.verdict import percent, short, with_interval
 from cutaway.figures import Bar, Comparison, against_random, groups_of_bars, show_token
 from cutaway.figures.heatmap import heatmap, scale_limit
@@ -52,6 +53,7 @@ def page(found: Explanation) -> Page:
         _behaviour(found),
         *_where(found),
         *_components(found),
+        *reads_and_writes_section(found.reads_and_writes),
         *_tests(found),
         _open(found),
         _repeat(found),

@@ -40,6 +40,7 @@ def embedding_taps(
             node = trace.nodes[version]
             if (
                 version not in upstream
+                or not call.start <= version < call.end  # handed on, as by a dropout, not looked up
                 or not node.floating
                 or node.shape[-1:] != shape[-1:]
                 or node.op != "embedding"

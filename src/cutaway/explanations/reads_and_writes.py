@@ -1,0 +1,226 @@
+"""What each component of the set writes and reads, by direct paths: a description beside the causal tests."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cutaway.errors import CutawayError
+from cutaway.estimates import Estimate, bootstrap
+from cutaway.stream import Attribution, Stack, Writer, logit_attribution, read_stream
+from cutaway.stream.copying import in_vocabulary
+
+if TYPE_CHECKING:
+    from cutaway.behaviours import Behaviour
+    from cutaway.effects.components import Component
+    from cutaway.network import Network
+
+_MOST = 16
+_SHOWN = 3
+_WORTH_NAMING = 0.1
+
+
+@dataclass(frozen=True)
+class Part:
+    """One component, as read on a few prompts.
+
+    adds: to the answer's logit difference. raises: the tokens that it raises most often, on clean over corrupted prompts.
+    moves_from: the places by which a head adds what it adds, with what it adds by each. reads_from: who wrote the difference
+    that it reads, with shares of its square.
+    """
+
+    component: str
+    adds: Estimate
+    raises: tuple[str, ...]
+    moves_from: tuple[tuple[str, float], ...]
+    reads_from: tuple[tuple[str, float], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return asdict(self) | {"adds": self.adds.to_dict()}
+
+
+@dataclass(frozen=True)
+class ReadsAndWrites:
+    """The parts, how many examples they were read on, the whole difference, and why there are none if there are none."""
+
+    parts: tuple[Part, ...] = ()
+    n: int = 0
+    what: str = ""
+    whole: float = 0.0
+    reason: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "parts": [p.to_dict() for p in self.parts],
+            "n": self.n,
+            "what": self.what,
+            "whole": self.whole,
+            "reason": self.reason,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class _Examples:
+    """A few examples of a behaviour, as rows of tokens, with the position of the answer [b 1] counted from the start."""
+
+    clean: list[list[int]]
+    corrupted: list[list[int]]
+    right: list[int]
+    wrong: list[int] | None
+    at: Tensor
+    spans: Sequence[Mapping[str, tuple[int, int]]]
+    template: list[str]
+
+
+def reads_and_writes(net: Network, behaviour: Behaviour, members: Sequence[Component]) -> ReadsAndWrites:
+    """Describe each member on at most 16 held-out examples; where the network refuses it, the reason is kept instead."""
+    chosen = _examples(behaviour.held_out)
+    try:
+        adds = logit_attribution(net, chosen.clean, chosen.right, chosen.wrong, by="head", pos=chosen.at)
+        clean, corrupted = (
+            read_stream(net, rows, by="head", pos=chosen.at).decompose()
+            for rows in (chosen.clean, chosen.corrupted)
+        )
+        sources = [_sources(net, chosen, rows) for rows in (chosen.clean, chosen.corrupted)]
+        parts = tuple(_part(net, chosen, member, adds, clean, corrupted, sources) for member in members)
+    except CutawayError as error:
+        return ReadsAndWrites(reason=str(error))
+    what = "logit of the right answer" + ("" if chosen.wrong is None else " minus that of the wrong one")
+    what += "" if adds.softcap is None else ", before the soft-cap"
+    return ReadsAndWrites(parts, len(chosen.clean), what, float(adds.wanted.mean()))
+
+
+def _examples(half: Behaviour) -> _Examples:
+    n = min(_MOST, half.n)
+    clean, corrupted = ([list(r) for r in rows[:n]] for rows in (half.clean_ids, half.corrupted_ids))
+    wrong = [half.wrong[i][0] for i in range(n)] if all(half.wrong[:n]) else None
+    at = torch.tensor([[p % len(row)] for p, row in zip(half.answer_pos[:n], clean, strict=True)])
+    spans = [{name: where[i] for name, where in half.spans.items()} for i in range(n)]
+    return _Examples(
+        clean, corrupted, [half.right[i][0] for i in range(n)], wrong, at, spans, list(half.template[:n])
+    )
+
+
+def _writer(member: Component) -> Writer:
+    kind = {"head": "head", "mlp": "mlp", "mixer": "mixer", "attention": "attention"}[member.kind]
+    return Writer(kind, member.layer, member.head)
+
+
+def _sources(net: Network, chosen: _Examples, rows: list[list[int]]) -> Attribution | None:
+    """What heads add by source, where patterns can be read."""
+    try:
+        return logit_attribution(net, rows, chosen.right, chosen.wrong, by="source", pos=chosen.at)
+    except CutawayError:
+        return None
+
+
+def _part(
+    net: Network,
+    chosen: _Examples,
+    member: Component,
+    adds: Attribution,
+    clean: Stack,
+    corrupted: Stack,
+    sources: list[Attribution | None],
+) -> Part:
+    writer = _writer(member)
+    mine = adds.values[adds.writers.index(writer)][:, 0]
+    difference = _of(clean, writer) - _of(corrupted, writer)
+    tokens = Counter(t for row in in_vocabulary(net, difference[:, 0].detach(), _SHOWN) for t, _ in row)
+    raises = tuple(token for token, _ in tokens.most_common(_SHOWN))
+    moved, place = _moved(chosen, writer, *sources)
+    return Part(
+        str(member),
+        bootstrap(mine, chosen.template if len(set(chosen.template)) >= 4 else None),
+        raises,
+        moved,
+        _read(net, chosen, member, clean, corrupted, place),
+    )
+
+
+def _of(stack: Stack, writer: Writer) -> Tensor:
+    return stack.values[stack.writers.index(writer)]
+
+
+def _moved(
+    chosen: _Examples, writer: Writer, clean: Attribution | None, corrupted: Attribution | None
+) -> tuple[tuple[tuple[str, float], ...], Tensor | None]:
+    """By what places a head adds what it adds, by span or token, largest first; and for each example the place by which that
+    differs most from the corrupted prompt."""
+    if writer.kind != "head" or clean is None or corrupted is None:
+        return (), None
+    each, other = (_by_place(found, writer) for found in (clean, corrupted))
+    total: dict[str, float] = {}
+    for b, tokens in enumerate(clean.tokens):
+        named = {p: name for name, (first, end) in chosen.spans[b].items() for p in range(first, end)}
+        for p, token in enumerate(tokens):
+            label = named.get(p, token.strip() or repr(token))
+            total[label] = total.get(label, 0.0) + float(each[p, b]) / len(clean.tokens)
+    best = sorted(total.items(), key=lambda item: -abs(item[1]))[:_SHOWN]
+    place = [
+        [int(abs(each[: len(row), b] - other[: len(row), b]).argmax())] for b, row in enumerate(chosen.clean)
+    ]
+    return tuple((label, value) for label, value in best), torch.tensor(place)
+
+
+def _by_place(found: Attribution, writer: Writer) -> np.ndarray:
+    """What one head adds by each source: [p b]."""
+    rows = [
+        i
+        for i, w in enumerate(found.writers)
+        if (w.kind, w.layer, w.index) == ("source", writer.layer, writer.index)
+    ]
+    return found.values[rows][:, :, 0]
+
+
+def _read(
+    net: Network,
+    chosen: _Examples,
+    member: Component,
+    clean: Stack,
+    corrupted: Stack,
+    place: Tensor | None,
+) -> tuple[tuple[str, float], ...]:
+    """Who wrote the difference between clean and corrupted prompts that the member reads: shares of its square.
+
+    A head's values are read at the place by which what it adds differs most; the others at the answer's place.
+    """
+    if place is not None:
+        clean, corrupted = (
+            read_stream(net, rows, by="head", pos=place).decompose(member.layer)
+            for rows in (chosen.clean, chosen.corrupted)
+        )
+    own = _writer(member)
+    before = [
+        i for i, w in enumerate(clean.writers) if isinstance(w, Writer) and w != own and _before(w, member)
+    ]
+    gap = clean.values[before] - corrupted.values[before]
+    whole = gap.sum(0)
+    size = float(whole.double().square().sum())
+    if size == 0:
+        return ()
+    shares = (gap.double() * whole.double()).sum((1, 2, 3)) / size
+    found = [(str(clean.writers[i]), float(s)) for i, s in zip(before, shares, strict=True)]
+    found.sort(key=lambda item: -abs(item[1]))
+    return tuple((name, share) for name, share in found[:_SHOWN] if abs(share) >= _WORTH_NAMING)
+
+
+def _before(writer: Writer, member: Component) -> bool:
+    """Whether a writer comes before a member reads: an earlier layer, or the attention of an MLP's own layer."""
+    layer = -1 if writer.layer is None else writer.layer
+    if writer.kind in ("norm_bias", "rest") and writer.layer is None:
+        return False
+    same = (
+        member.kind == "mlp"
+        and layer == member.layer
+        and writer.kind in ("head", "attention", "attention_bias", "mixer")
+    )
+    return layer < member.layer or same

@@ -1,0 +1,152 @@
+"""What lenses read: a table of tokens, layer by position, and figures by layer as lines."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import plotly.graph_objects as go
+
+from cutaway.figures import theme
+from cutaway.figures.tokens import show_token
+
+# 0 ... 1: white to green, so that ink stays readable up to the dark end.
+_SEQUENTIAL: list[tuple[float, str]] = [
+    (0.0, "#ffffff"),
+    (0.25, "#d3ebe6"),
+    (0.5, "#93cfc4"),
+    (0.75, "#3f9d92"),
+    (1.0, "#0b4f4c"),
+]
+_LINES = (theme.ACCENT, theme.POSITIVE, theme.NEGATIVE, "#7a4fa3", "#8a6d00", theme.MUTED)
+
+
+@dataclass(frozen=True)
+class LensGrid:
+    """What a lens table shows: values [l p] that colour it, tokens [l p] printed into it, and labels.
+
+    rows: layer names, the first at the bottom; columns: the text's tokens; notes: one more text for each hover.
+    """
+
+    values: np.ndarray
+    tokens: np.ndarray
+    rows: Sequence[str]
+    columns: Sequence[str]
+    notes: Sequence[Sequence[str]]
+    unit: str
+
+
+def lens_table(grid: LensGrid, title: str = "") -> go.Figure:
+    """Layer by token: the likeliest token in each cell, coloured by probability, entropy or divergence."""
+    n_rows, n_columns = grid.values.shape
+    top = float(np.nanmax(grid.values)) if np.isfinite(grid.values).any() else 1.0
+    limit = 1.0 if grid.unit.startswith("probability") else max(top, 1e-6)
+    shown = [[_short(str(t), n_columns) for t in row] for row in grid.tokens]
+    hover = [
+        [
+            f"layer {grid.rows[r]}, behind <b>{show_token(grid.columns[c])}</b><br>{_escaped(grid.notes[r][c])}"
+            for c in range(n_columns)
+        ]
+        for r in range(n_rows)
+    ]
+    figure = go.Figure(
+        go.Heatmap(
+            z=grid.values,
+            x=list(range(n_columns)),
+            y=list(range(n_rows)),
+            zmin=0,
+            zmax=limit,
+            colorscale=_SEQUENTIAL,
+            xgap=1,
+            ygap=1,
+            text=shown,
+            texttemplate="%{text}",
+            textfont={"size": 11 if n_columns <= 12 else 10 if n_columns <= 20 else 8, "family": theme.MONO},
+            customdata=hover,
+            hovertemplate="%{customdata}<extra></extra>",
+            colorbar={
+                "title": {"text": grid.unit, "side": "right", "font": {"size": 11, "color": theme.MUTED}},
+                "thickness": 10,
+                "outlinewidth": 0.5,
+                "outlinecolor": theme.FAINT,
+                "tickfont": {"size": 10},
+                "x": 1.01,
+            },
+        )
+    )
+    theme.dress(figure, height=int(110 + 28 * n_rows), title=title)
+    figure.update_layout(plot_bgcolor=theme.ABSENT)
+    ticks = [show_token(t) for t in grid.columns]
+    axis = {"showgrid": False, "zeroline": False, "ticks": ""}
+    figure.update_xaxes(
+        tickmode="array", tickvals=list(range(n_columns)), ticktext=ticks, title={"text": "token read", "standoff": 6},
+        tickangle=0 if n_columns <= 12 else -60, **axis,
+    )  # fmt: skip
+    figure.update_yaxes(
+        tickmode="array", tickvals=list(range(n_rows)), ticktext=list(grid.rows),
+        title={"text": "layer entered", "standoff": 6}, **axis,
+    )  # fmt: skip
+    return figure
+
+
+def _short(token: str, columns: int) -> str:
+    most = 12 if columns <= 10 else 8 if columns <= 16 else 5
+    text = show_token(token, escape=False)
+    return html.escape(text if len(text) <= most else text[: most - 1] + "…")
+
+
+def _escaped(note: str) -> str:
+    return "<br>".join(html.escape(line) for line in note.split("<br>"))
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line: its name, places, values and the ends of their intervals."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+
+
+def lines(drawn: Sequence[Line], x_title: str, y_title: str, title: str = "") -> go.Figure:
+    """Lines with shaded intervals over whole numbers (layers)."""
+    figure = go.Figure()
+    for number, line in enumerate(drawn):
+        colour = _LINES[number % len(_LINES)]
+        band = {"x": [*line.x, *reversed(line.x)], "y": [*line.high, *reversed(line.low)]}
+        figure.add_trace(
+            go.Scatter(
+                **band,
+                mode="lines",
+                fill="toself",
+                fillcolor=_faint(colour),
+                line={"width": 0},
+                hoverinfo="skip",
+                showlegend=False,
+            )
+        )
+        figure.add_trace(
+            go.Scatter(
+                x=list(line.x), y=list(line.y), name=html.escape(line.name), mode="lines+markers",
+                line={"color": colour, "width": 2, "dash": ("solid", "dash", "dot")[number // len(_LINES) % 3]},
+                marker={"size": 6, "symbol": ("circle", "square", "diamond", "cross", "x", "triangle-up")[number % 6]},
+                customdata=[[low, high] for low, high in zip(line.low, line.high, strict=True)],
+                hovertemplate=f"{html.escape(line.name)}, {x_title} %{{x}}<br>%{{y:.3f}} (%{{customdata[0]:.3f}} to "
+                "%{customdata[1]:.3f})<extra></extra>",
+            )
+        )  # fmt: skip
+    theme.dress(figure, height=340, title=title)
+    figure.update_layout(margin={"t": 44})
+    figure.update_xaxes(title={"text": x_title}, dtick=1, gridcolor=theme.GRID_LINE, zeroline=False)
+    figure.update_yaxes(title={"text": y_title}, gridcolor=theme.GRID_LINE, rangemode="tozero", zeroline=True,
+                        zerolinecolor=theme.FAINT)  # fmt: skip
+    return figure
+
+
+def _faint(colour: str) -> str:
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},0.15)"

@@ -1,0 +1,161 @@
+"""The biography of a direction in one text: token by token where it is written, where it is read, where it is erased.
+
+Written and erased is read from the writers' own values: what each adds along the direction, beside what was there before.
+Read is tested: the direction's component is taken out of what a sublayer sees, and the change of what it writes is compared
+with the change after a vector of the same length in a random direction was taken out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from cutaway.errors import BadInput
+from cutaway.interventions import Apply
+from cutaway.network.sites import Site
+from cutaway.stream.record import read_stream
+from cutaway.stream.writers import SHORT, Writer, layers_of, working
+
+if TYPE_CHECKING:
+    from cutaway.network import Network
+
+
+@dataclass(frozen=True, eq=False)
+class Biography:
+    """A direction's life in one text.
+
+    present: [l+1 p], the stream's coordinate along it as it enters each layer, the last as it leaves. writes: [c p], what
+    each writer adds. reads: [r p], the change of each reader's write when the direction is taken out of what it sees, as a
+    share of that write; chance: [r p], the largest such change among the random directions.
+    """
+
+    tokens: tuple[str, ...]
+    present: np.ndarray
+    writers: tuple[Writer, ...]
+    writes: np.ndarray
+    readers: tuple[Writer, ...]
+    reads: np.ndarray
+    chance: np.ndarray
+    network: str
+    name: str
+
+    def events(self, least: float = 0.1) -> pd.DataFrame:
+        """What happened, in order: token, layer, writer or reader, event and size.
+
+        written: adds to the coordinate, away from zero; erased: takes away from it; each at least `least` of the largest
+        coordinate anywhere. read: changes by at least `least` of its write and by more than any random direction does.
+        """
+        scale = float(np.abs(self.present).max()) or 1.0
+        rows: list[dict[str, Any]] = []
+        for p, token in enumerate(self.tokens):
+            there = 0.0
+            for writer, value in zip(self.writers, self.writes[:, p], strict=True):
+                if abs(value) >= least * scale:
+                    kind = "written" if abs(there + value) > abs(there) else "erased"
+                    rows.append(_event(p, token, writer, kind, float(value)))
+                there += float(value)
+            for reader, change, chance in zip(self.readers, self.reads[:, p], self.chance[:, p], strict=True):
+                if change >= least and change > chance:
+                    rows.append(_event(p, token, reader, "read", float(change)))
+        rows.sort(key=lambda r: (r["position"], -1 if r["layer"] is None else r["layer"]))
+        return pd.DataFrame(rows, columns=["position", "token", "layer", "who", "event", "size"])
+
+    def plot(self) -> Any:
+        """The coordinate, layer by token."""
+        from cutaway.figures import Grid, heatmap, show_token
+
+        names = [str(i) for i in range(len(self.present) - 1)] + ["end"]
+        columns = [show_token(t) for t in self.tokens]
+        return heatmap(Grid(self.present, names, columns, "layer", "token", unit=f"along {self.name}"))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "network": self.network,
+            "direction": self.name,
+            "tokens": list(self.tokens),
+            "present": self.present.tolist(),
+            "events": self.events().to_dict("records"),
+        }
+
+
+def _event(position: int, token: str, who: Writer, event: str, size: float) -> dict[str, Any]:
+    return {
+        "position": position,
+        "token": token,
+        "layer": who.layer,
+        "who": str(who),
+        "event": event,
+        "size": size,
+    }
+
+
+def biography(
+    net: Network,
+    text: str | Sequence[int],
+    direction: Tensor,
+    *,
+    name: str = "the direction",
+    by: str = "head",
+    n_random: int = 8,
+    seed: int = 0,
+) -> Biography:
+    """Follow a direction [d] of the stream through one text.
+
+    Raises `BadInput` where the direction does not fit the stream or is zero, `SiteUnavailable` where streams are refused.
+    """
+    direction = torch.as_tensor(direction).detach().float().reshape(-1)
+    if direction.shape[0] != net.d_model or not float(direction.norm()) > 0:
+        raise BadInput(
+            f"A direction of {direction.shape[0]} numbers and length {float(direction.norm()):.2g} is none of this stream.",
+            f"Give {net.d_model} numbers, not all zero.",
+        )
+    unit = direction / direction.norm()
+    tokens = net.encode([text] if isinstance(text, str) else [list(text)])
+    stream = read_stream(net, tokens, by=by)
+    parts, piled = stream.decompose(), stream.accumulated()
+    along = unit.to(parts.values)
+    generator = torch.Generator().manual_seed(seed)
+    others = torch.randn(n_random, len(unit), generator=generator)
+    others = others / others.norm(dim=1, keepdim=True)
+    readers, reads, chance = _reads(net, tokens.ids, unit, others)
+    return Biography(
+        tuple(tokens.strings(0)), (piled.values @ along)[:, 0].cpu().numpy(),
+        tuple(w for w in parts.writers if isinstance(w, Writer)), (parts.values @ along)[:, 0].cpu().numpy(),
+        readers, reads, chance, net.name, name,
+    )  # fmt: skip
+
+
+def _reads(
+    net: Network, ids: Tensor, unit: Tensor, others: Tensor
+) -> tuple[tuple[Writer, ...], np.ndarray, np.ndarray]:
+    """Readers; the change of each one's write without the direction [r p]; the largest without a random one [r p]."""
+    readers, reads, chance = [], [], []
+    targets = torch.cat([torch.zeros_like(unit)[None], unit[None], others])
+    for layer in layers_of(net):
+        for kind in dict.fromkeys(s.kind for s in layer.sublayers):
+            write = Site(f"{SHORT[kind]}_write", layer.index)
+            mid = Site("resid_mid", layer.index)
+            seen = mid if kind == "mlp" and net.has(mid) else Site("resid_pre", layer.index)
+            if not net.has(write):
+                continue
+
+            def without(value: Tensor) -> Tensor:
+                amount = value @ unit.to(value)
+                return value - amount[..., None] * targets[:, None].to(value)
+
+            rows = ids.expand(len(targets), -1)
+            edit = Apply(str(seen), without)
+            run = net.run(rows, keep=[write], edits=[edit], logits=False, stop_at=write)
+            value = working(run[write])
+            change = (value - value[:1]).norm(dim=-1) / value[:1].norm(dim=-1).clamp(min=1e-12)
+            readers.append(Writer(kind, layer.index))
+            reads.append(change[1].cpu().numpy())
+            chance.append(change[2:].amax(0).cpu().numpy())
+    return tuple(readers), np.stack(reads), np.stack(chance)

@@ -1,0 +1,175 @@
+"""Norms as affine maps: out = (x - mean) * scale * weight + bias, with one scale per position, taken from the run.
+
+No norm is known by name. A norm is *probed*: whether it centres, its weight and its bias are read off its answers to a
+few random vectors, and the form is then checked on others. Once the scale is frozen at its value in a run the norm is
+linear, so that what a sum of writers contributes can be taken through it term by term (Elhage et al. 2021).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from cutaway.errors import NotFoldable
+
+#: Largest relative difference between a norm and its affine form, by the type it computes in.
+TOLERANCE: dict[torch.dtype, float] = {
+    torch.float64: 1e-5,
+    torch.float32: 1e-4,
+    torch.float16: 2e-2,
+    torch.bfloat16: 6e-2,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Norm:
+    """The form of one norm: does it subtract the mean, its weight [d] and its bias [d].
+
+    The weight is known up to a factor, which the scale of each position takes up.
+    """
+
+    name: str
+    centred: bool
+    weight: Tensor
+    bias: Tensor
+    tolerance: float = 1e-4
+
+    def linear(self, x: Tensor) -> Tensor:
+        """The linear part at scale one: [... d] -> [... d]."""
+        weight = self.weight.to(x)
+        return (x - x.mean(-1, keepdim=True)) * weight if self.centred else x * weight
+
+    def at(self, before: Tensor, after: Tensor) -> Fold:
+        """The norm frozen at what it did to `before` [... d] in a run.
+
+        Raises `NotFoldable` where the run's values do not follow the affine form.
+        """
+        direction = self.linear(before)
+        rest = after.to(direction) - self.bias.to(direction)
+        squares = direction.square().sum(-1, keepdim=True, dtype=torch.float64)
+        products = (direction * rest).sum(-1, keepdim=True, dtype=torch.float64)
+        scale = (products / squares.clamp(min=1e-300)).to(direction.dtype)
+        error = _relative(direction * scale, rest)
+        if not error <= self.tolerance:
+            raise _not_affine(self.name, error)
+        return Fold(self, scale, error)
+
+
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """A norm with its scale [... 1] frozen at the values of one run: a linear map and a bias."""
+
+    norm: Norm
+    scale: Tensor
+    error: float = 0.0
+
+    @property
+    def bias(self) -> Tensor:
+        """What the norm adds whatever it reads: [d]."""
+        return self.norm.bias.to(self.scale)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The linear part: what a summand of the norm's input [... d] becomes."""
+        return self.norm.linear(x) * self.scale.to(x)
+
+    def back(self, g: Tensor) -> Tensor:
+        """The transposed map: a direction [... d] behind the norm as one before it."""
+        g = g * (self.norm.weight.to(g) * self.scale.to(g))
+        return g - g.mean(-1, keepdim=True) if self.norm.centred else g
+
+    def select(self, index: object) -> Fold:
+        """The fold at some positions only."""
+        return Fold(self.norm, self.scale[index], self.error)  # type: ignore[index]
+
+
+@dataclass(eq=False)
+class Norms:
+    """The norms of one network that were probed so far, by module path."""
+
+    modules: dict[str, nn.Module]
+    width: int
+    known: dict[str, Norm] = field(default_factory=dict)
+
+    def get(self, path: str) -> Norm:
+        """The affine form of the norm at a module path. Raises `NotFoldable` where it has none."""
+        if path not in self.known:
+            module = self.modules[path]
+            like = next(
+                (t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()),
+                next(p for p in self.modules[""].parameters() if p.is_floating_point()),
+            )
+            self.known[path] = probe(module, self.width, path or "the model", like)
+        return self.known[path]
+
+
+def probe(function: Callable[[Tensor], Tensor], width: int, name: str, like: Tensor) -> Norm:
+    """Find the affine form of a norm from its answers to random vectors [1 n d] of the type and device of `like`.
+
+    Raises `NotFoldable` where its answers have no such form: a norm by groups, a squashing function, a norm that mixes
+    positions.
+
+    >>> form = probe(nn.LayerNorm(8), 8, "ln", torch.empty(0))
+    >>> form.centred, float(form.bias.abs().max())
+    (True, 0.0)
+    """
+    generator = torch.Generator().manual_seed(0)
+    signs = torch.randint(0, 2, (1, 6, width), generator=generator) * 2 - 1
+    x = (signs * (0.5 + torch.rand(1, 6, width, generator=generator))).to(like)
+    scaled = x * torch.tensor([1.0, 1.0, 1.0, 0.2, 3.0, 8.0]).to(like)[None, :, None]
+    tolerance = TOLERANCE.get(like.dtype, 1e-4)
+    with torch.no_grad():
+        plus, minus = _answer(function, scaled, name), _answer(function, -scaled, name)
+        lifted = _answer(function, scaled + 1.5, name)
+    size = plus.abs().max().clamp(min=1e-30)
+    centred = bool((lifted - plus).abs().max() <= 10 * tolerance * size)
+    bias = ((plus + minus) / 2).mean((0, 1))
+    rest = (plus - minus) / 2
+    inner = scaled.to(rest)
+    inner = inner - inner.mean(-1, keepdim=True) if centred else inner
+    weight = common_weight(inner[0], rest[0])
+    form = Norm(name, centred, weight, bias, tolerance)
+    form.at(scaled.to(plus), plus)
+    form.at(-scaled.to(plus), minus)
+    return form
+
+
+def _answer(function: Callable[[Tensor], Tensor], x: Tensor, name: str) -> Tensor:
+    found = function(x)
+    found = found[0] if isinstance(found, tuple | list) else found
+    if found.shape != x.shape or not bool(torch.isfinite(found).all()):
+        raise NotFoldable(
+            f"{name} is not an affine norm: it gives no finite vector for every vector it reads.", _REMEDY
+        )
+    return found.double() if x.dtype == torch.float64 else found.float()
+
+
+def common_weight(inner: Tensor, outer: Tensor) -> Tensor:
+    """The elementwise factor [d] between two sets of vectors [n d], each pair of which has a scale of its own.
+
+    outer_n = s_n w inner_n, so outer_n inner_0 = (s_n / s_0) outer_0 inner_n gives the scales, and least squares w.
+    """
+    mine, first = outer * inner[:1], outer[:1] * inner
+    scale = (mine * first).sum(-1, keepdim=True) / first.square().sum(-1, keepdim=True).clamp(min=1e-30)
+    scale = torch.where(scale.abs() > 1e-12, scale, torch.ones_like(scale))
+    return (outer / scale * inner).sum(0) / inner.square().sum(0).clamp(min=1e-30)
+
+
+_REMEDY = (
+    "Contributions cannot be taken through it term by term; lenses, which use the norm itself, still work."
+)
+
+
+def _not_affine(name: str, error: float) -> NotFoldable:
+    return NotFoldable(
+        f"{name} is not an affine norm with one scale per position (relative difference {error:.2g}).",
+        _REMEDY,
+    )
+
+
+def _relative(got: Tensor, wanted: Tensor) -> float:
+    scale = float(wanted.abs().max()) if wanted.numel() else 0.0
+    error = float((got - wanted).abs().max()) / max(scale, 1e-30) if wanted.numel() else 0.0
+    return error if error == error else float("inf")

@@ -1,0 +1,152 @@
+"""One text through a lens: at each layer and token the likeliest next token, how sure, and how far from the output."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from cutaway.errors import BadInput
+from cutaway.stream.lenses.protocol import Lens, chosen_layers, streams
+
+if TYPE_CHECKING:
+    from cutaway.network import Network
+    from cutaway.network.edits import Edit
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What a lens reads in one text.
+
+    layers: the streams that were read, the last being the network's output. tokens: [p], the text. top: token strings
+    [l p k] with probabilities [l p k], likeliest first; entropy, kl: [l p] in nats, kl from the network's own output
+    (`ahead` places later, for a future lens; NaN where the text ends before). target: [l p] probability of a token that
+    was asked for, or None.
+    """
+
+    lens: str
+    network: str
+    layers: tuple[int, ...]
+    tokens: tuple[str, ...]
+    top: np.ndarray
+    probability: np.ndarray
+    entropy: np.ndarray
+    kl: np.ndarray
+    ahead: int = 0
+    target: np.ndarray | None = None
+    target_name: str = ""
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row per layer and position."""
+        rows = []
+        for i, layer in enumerate(self.layers):
+            for p, token in enumerate(self.tokens):
+                row = {
+                    "layer": layer, "position": p, "token": token, "top": self.top[i, p, 0],
+                    "probability": self.probability[i, p, 0], "entropy": self.entropy[i, p], "kl": self.kl[i, p],
+                }  # fmt: skip
+                rows.append(row if self.target is None else row | {"target": self.target[i, p]})
+        return pd.DataFrame(rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "lens": self.lens, "network": self.network, "layers": list(self.layers), "tokens": list(self.tokens),
+            "ahead": self.ahead, "top": self.top.tolist(), "probability": self.probability.tolist(),
+            "entropy": self.entropy.tolist(), "kl": self.kl.tolist(),
+            "target": None if self.target is None else {"token": self.target_name, "probability": self.target.tolist()},
+        }  # fmt: skip
+
+    def plot(self, colour: str = "probability") -> Any:
+        """The table as a figure: layer by token, coloured by probability, entropy or kl."""
+        from cutaway.figures.lens import LensGrid, lens_table
+
+        values = {"probability": self.probability[..., 0], "entropy": self.entropy, "kl": self.kl}
+        if self.target is not None:
+            values["target"] = self.target
+        if colour not in values:
+            raise BadInput(f"colour={colour!r} is not known.", f"Use {', '.join(values)}.")
+        last = self.layers[-1]
+        names = [f"{i}" if i != last or self.ahead else f"{i} (output)" for i in self.layers]
+        notes = [
+            [
+                "<br>".join(
+                    [f"entropy {self.entropy[i, p]:.2f} nats, KL {self.kl[i, p]:.2f} nats"]
+                    + [f"{t!r} {q:.3f}" for t, q in zip(self.top[i, p], self.probability[i, p], strict=True)]
+                )
+                for p in range(len(self.tokens))
+            ]
+            for i in range(len(self.layers))
+        ]
+        unit = {"probability": "probability", "entropy": "entropy (nats)", "kl": "KL from the output (nats)"}
+        grid = LensGrid(values[colour], self.top[..., 0], names, list(self.tokens), notes,
+                        unit.get(colour, f"probability of {self.target_name!r}"))  # fmt: skip
+        return lens_table(grid)
+
+    def __str__(self) -> str:
+        width = 12
+        head = "layer".ljust(7) + "".join(repr(t)[1:-1][: width - 1].ljust(width) for t in self.tokens)
+        lines = [f"{self.lens} lens of {self.network}", head]
+        for i in reversed(range(len(self.layers))):
+            cells = [
+                f"{str(t)[: width - 5]} {q:.2f}".ljust(width)
+                for t, q in zip(self.top[i, :, 0], self.probability[i, :, 0], strict=True)
+            ]
+            lines.append(str(self.layers[i]).ljust(7) + "".join(cells))
+        return "\n".join(lines)
+
+
+def read_lens(
+    lens: Lens,
+    net: Network,
+    text: str | Sequence[int],
+    *,
+    layers: Sequence[int] | None = None,
+    top: int = 5,
+    target: str | int | None = None,
+    edits: Sequence[Edit] | Edit = (),
+) -> Reading:
+    """Read one text with a lens, at every position and at the given layers (default: all that the lens reads).
+
+    target: a token whose probability is reported as well. Raises `TooLong` for a text beyond the context, `BadInput` for an
+    empty range of layers or an unknown target.
+    """
+    from cutaway.stream.targets import token_ids
+
+    sites = streams(net)
+    asked = lens.layers if layers is None else chosen_layers(net, layers, last=True)
+    missing = [i for i in asked if i not in lens.layers]
+    if missing:
+        raise BadInput(
+            f"The {lens.name} lens does not read layers {missing}.", f"It reads {list(lens.layers)}."
+        )
+    aim = None if target is None else int(token_ids(net, target, 1)[0])
+    tokens = net.encode([text] if isinstance(text, str) else [list(text)])
+    if tokens.n != 1:
+        raise BadInput("A reading is of one text.", "Give one text at a time.")
+    run = net.run(tokens, keep=[sites[i] for i in asked], edits=edits)
+    assert run.logits is not None
+    own = run.logits[0].double().log_softmax(-1)
+    names, probs, entropy, kl, aimed = [], [], [], [], []
+    for layer in asked:
+        read = lens.logits(run[sites[layer]], layer)[0].double().log_softmax(-1)
+        best = read.topk(min(top, read.shape[-1]), -1)
+        names.append([net.token_strings(row) for row in best.indices.tolist()])
+        probs.append(best.values.exp().cpu().numpy())
+        entropy.append(-(read.exp() * read).sum(-1).cpu().numpy())
+        n = len(own) - lens.ahead
+        gap = np.full(len(own), np.nan)
+        gap[:n] = (
+            (own[lens.ahead :].exp() * (own[lens.ahead :] - read[:n])).sum(-1).clamp(min=0).cpu().numpy()
+        )
+        kl.append(gap)
+        if aim is not None:
+            aimed.append(read[:, aim].exp().cpu().numpy())
+    return Reading(
+        lens.name, net.name, tuple(asked), tuple(tokens.strings(0)), np.array(names, dtype=object), np.stack(probs),
+        np.stack(entropy), np.stack(kl), lens.ahead, np.stack(aimed) if aim is not None else None,
+        "" if aim is None else net.token_strings([aim])[0],
+    )  # fmt: skip

@@ -1,0 +1,234 @@
+"""One run of a network kept so that its stream can be taken apart: `read_stream`, and what TransformerLens calls a cache's
+`accumulated_resid`, `decompose_resid`, `stack_head_results` and `logit_attrs`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from cutaway.errors import BadAddress, BadInput, SiteUnavailable
+from cutaway.network.linear import is_one, like
+from cutaway.network.sites import Site
+from cutaway.stream.split import Split, split
+from cutaway.stream.writers import Slack, Step, Term, Writer, layers_of, norms_of, sites_of, steps_of, working
+
+if TYPE_CHECKING:
+    from cutaway.network import Network, Run, Tokens
+    from cutaway.network.edits import Edit
+    from cutaway.network.inputs import Pos
+    from cutaway.network.texts import InputLike
+    from cutaway.stream.fold import Fold
+
+#: How finely the writers are told apart.
+BY = ("sublayer", "head", "neuron")
+
+#: Largest share of a stream's largest value by which its writers may miss it and still count as adding up to it.
+ROUNDING: dict[torch.dtype, float] = {torch.float64: 1e-9}
+
+
+@dataclass(frozen=True, eq=False)
+class Stack:
+    """Vectors of the stream, one for each label: values [c b k d]; k are the positions that were read.
+
+    writers: what each is; for accumulated streams, the sites.
+    """
+
+    writers: tuple[Writer | Site, ...]
+    values: Tensor
+
+    @property
+    def labels(self) -> list[str]:
+        """The writers by name."""
+        return [str(w) for w in self.writers]
+
+    def __len__(self) -> int:
+        return len(self.writers)
+
+    def __getitem__(self, label: str) -> Tensor:
+        try:
+            return self.values[self.labels.index(label)]
+        except ValueError as error:
+            raise BadAddress(
+                f"Nothing here is called {label!r}.", f"There are: {self.labels[:12]}."
+            ) from error
+
+    def sum(self) -> Tensor:
+        """All together: [b k d]."""
+        return self.values.sum(0, dtype=torch.float64).to(self.values)
+
+
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """A run whose stream can be taken apart. Made by `read_stream`.
+
+    columns: LongTensor [b k], the columns that were read. steps: how the stream came about, the final norm last.
+    """
+
+    net: Network
+    run: Run
+    tokens: Tokens
+    columns: Tensor
+    steps: tuple[Step, ...]
+    by: str
+    edits: tuple[Edit, ...] = ()
+    slack: Slack = field(default_factory=Slack)
+    _splits: dict[int, Split | None] = field(default_factory=dict, repr=False)
+
+    @property
+    def depth(self) -> int:
+        """Number of layers."""
+        return len(layers_of(self.net))
+
+    @property
+    def folds(self) -> list[tuple[str, float]]:
+        """Every norm that was folded on the main path, with the relative error of its affine form in this run."""
+        return [(s.fold.norm.name, s.fold.error) for s in self.steps if s.fold is not None]
+
+    def split(self, term: Term) -> Split | None:
+        """The parts of a sublayer's write, as finely as this stream was read; None where it stays whole."""
+        key = id(term)
+        if key not in self._splits:
+            self._splits[key] = split(self.net, self.run, term, self.by, self.slack)
+        return self._splits[key]
+
+    def before(self, layer: int | None) -> list[Step]:
+        """The steps that lie before a layer; all of the layers without one; with -1 counted from the end.
+
+        Raises `BadAddress` for a layer out of range.
+        """
+        layer = self._layer(layer)
+        return [s for s in self.steps if s.layer < layer]
+
+    def _layer(self, layer: int | None) -> int:
+        depth = self.depth
+        if layer is None:
+            return depth
+        if isinstance(layer, bool) or not isinstance(layer, int) or not -depth <= layer <= depth:
+            raise BadAddress(
+                f"Layer {layer!r} is out of range.", f"Use layers 0 to {depth} ({depth}: the end)."
+            )
+        return layer if layer >= 0 else layer + depth
+
+    # TransformerLens's meanings ----------------------------------------------------------------------------------
+
+    def accumulated(self, layer: int | None = None, fold: bool = False) -> Stack:
+        """The stream as it enters each layer up to `layer` (default: and as it leaves the last).
+
+        fold: take each through the final norm at the scale of the last stream, so that all can be compared by what they
+        add to the logits (TransformerLens: `accumulated_resid(apply_ln=True)`).
+        """
+        until = self._layer(layer)
+        sites = [Site("resid_pre", i) for i in range(min(until, self.depth - 1) + 1)]
+        if until == self.depth:
+            sites.append(Site("resid_post", self.depth - 1))
+        return Stack(tuple(sites), self._folded(torch.stack([working(self.run[s]) for s in sites]), fold))
+
+    def decompose(self, layer: int | None = None, fold: bool = False) -> Stack:
+        """The stream before `layer` (default: after the last) as the sum of its writers, as finely as it was read.
+
+        Their sum is the stream to rounding (TransformerLens: `decompose_resid`, and `get_full_resid_decomposition` where
+        read by head or neuron).
+        """
+        return self._stacked(self._pieces(layer), fold)
+
+    def _pieces(self, layer: int | None) -> list[tuple[list[Writer], Tensor]]:
+        """The writers before a layer with what they added, as it stands there: values [c b k d] for each term."""
+        found: list[tuple[list[Writer], Tensor]] = []
+        for step in self.before(layer):
+            if not is_one(step.carry):
+                found = [(names, values * like(step.carry, values)) for names, values in found]
+            found += [self._parts(term) for term in step.terms]
+            if step.fold is not None and step.norm_bias is not None:
+                bias = step.fold.bias.expand_as(found[0][1][0])[None]
+                found = [(names, step.fold(values)) for names, values in found]
+                found.append(([step.norm_bias], bias))
+        return found
+
+    def _stacked(self, pieces: list[tuple[list[Writer], Tensor]], fold: bool) -> Stack:
+        values = torch.cat([values.to(pieces[0][1].device) for _, values in pieces])
+        return Stack(tuple(w for names, _ in pieces for w in names), self._folded(values, fold))
+
+    def stack_heads(self, layer: int | None = None, remainder: bool = False, fold: bool = False) -> Stack:
+        """What each attention head before `layer` wrote (TransformerLens: `stack_head_results`).
+
+        remainder: add everything else as one vector, so that the sum is the stream.
+
+        Raises `BadInput` where the stream was not read by head.
+        """
+        if self.by != "head":
+            raise BadInput(f"This stream was read by {self.by}.", 'Read it with by="head".')
+        pieces = self._pieces(layer)
+        heads = [
+            (names[:count], values[:count])
+            for names, values in pieces
+            if (count := sum(w.kind == "head" for w in names))
+        ]
+        if not heads:
+            raise SiteUnavailable(
+                f"No head can be told apart before layer {self._layer(layer)}.",
+                self.net.refusal("head_out") or 'Use by="sublayer".',
+            )
+        found = self._stacked(heads, fold)
+        if not remainder:
+            return found
+        whole = self._stacked(pieces, fold).sum()
+        return Stack((*found.writers, Writer("rest")), torch.cat([found.values, (whole - found.sum())[None]]))
+
+    def _parts(self, term: Term) -> tuple[list[Writer], Tensor]:
+        found = None if self.by == "sublayer" else self.split(term)
+        return ([term.writer], term.value[None]) if found is None else (found.writers, found.values())
+
+    def final(self) -> Fold | None:
+        """The final norm, frozen at this run; None where there is none."""
+        head = self.net.anatomy.head
+        if head is None or head.norm is None:
+            return None
+        name = norms_of(self.net).get(head.norm).name
+        return next(s.fold for s in reversed(self.steps) if s.fold is not None and s.fold.norm.name == name)
+
+    def _folded(self, values: Tensor, fold: bool) -> Tensor:
+        final = self.final() if fold else None
+        return values if final is None else final(values)
+
+
+def read_stream(
+    net: Network,
+    inputs: InputLike,
+    *,
+    by: str = "sublayer",
+    pos: Pos = None,
+    edits: Sequence[Edit] | Edit = (),
+) -> Stream:
+    """Run a network once and keep what is needed to take its stream apart.
+
+    by: how finely the writers are told apart: "sublayer" (embeddings, attentions, MLPs, mixers), "head" (attentions by
+    head), "neuron" (MLPs by neuron; attentions stay whole). pos: row-relative positions to read; default all.
+    edits: interventions that the run carries; what they put into the stream is a writer of its own.
+
+    Raises `SiteUnavailable` with the certificate's reason where a needed site is refused, `NotFoldable` where a norm on the
+    way is not affine, `BadInput`, `BadAddress`.
+    """
+    if by not in BY:
+        raise BadInput(f"by={by!r} is not known.", f"Use one of {', '.join(BY)}.")
+    sites = sites_of(net, heads=by == "head", neurons=by == "neuron")
+    if isinstance(inputs, dict):
+        raise BadInput("A stream is read on token rows.", "Give text or token ids.")
+    tokens = net.encode(inputs)
+    carried = tuple(edits) if isinstance(edits, Sequence) else (edits,)
+    run = net.run(tokens, keep=sites, edits=carried, pos=pos, logits=_columns(pos))
+    tokens = run.tokens or tokens  # of an encoder-decoder: the decoder's
+    columns = torch.arange(tokens.width).expand(tokens.n, -1) if pos is None else tokens.columns(pos)
+    kept, edited = run[Site("resid_pre", 0)].dtype, bool(carried or net._standing)
+    doubtful = edited or kept not in (torch.float32, torch.float64) or not net.certificate.made
+    slack = Slack(ROUNDING.get(kept, 3e-5), "edit" if edited else "rest", doubtful)
+    steps = tuple(steps_of(net, run, slack))
+    return Stream(net, run, tokens, columns, steps, by, carried, slack)
+
+
+def _columns(pos: Pos) -> bool | Pos:
+    return True if pos is None else pos

@@ -1,0 +1,205 @@
+"""What one sublayer wrote, told apart: by heads, by neurons, by heads and source positions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from cutaway.errors import SiteUnavailable
+from cutaway.network.heads import output_weight
+from cutaway.network.linear import like
+from cutaway.network.sites import Site
+from cutaway.stream.writers import (
+    SHORT,
+    Slack,
+    Term,
+    Writer,
+    difference,
+    norms_of,
+    splits,
+    splits_mlp,
+    working,
+)
+
+if TYPE_CHECKING:
+    from cutaway.network import Network, Run
+    from cutaway.network.anatomy import Layer
+    from cutaway.network.linear import Coefficient
+    from cutaway.stream.fold import Fold
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """A written value as a sum of parts: factor * fold(acts @ weight) for each part, a bias, and what is left.
+
+    acts: [b k g e]; weight: [g e d]; bias [d], the sublayer's own and that of the norm behind it; rest [b k d] or None.
+    """
+
+    kind: str
+    layer: int
+    acts: Tensor
+    weight: Tensor
+    factor: Coefficient
+    fold: Fold | None
+    bias: Tensor
+    rest: Tensor | None = None
+
+    @property
+    def writers(self) -> list[Writer]:
+        """The parts, then the bias, then what is left, if anything is."""
+        parts = [Writer(self.kind, self.layer, i) for i in range(self.weight.shape[0])]
+        parts.append(Writer(_BIAS[self.kind], self.layer))
+        return parts if self.rest is None else [*parts, Writer("rest", self.layer)]
+
+    def before(self, g: Tensor) -> Tensor:
+        """A direction [b k d] at the stream as a direction at the sublayer's raw output."""
+        g = g * like(self.factor, g)
+        return g if self.fold is None else self.fold.back(g)
+
+    def contributions(self, g: Tensor) -> Tensor:
+        """What each writer adds along the directions g [b k d]: [c b k]."""
+        here = self.before(g)
+        through = (here.to(self.weight.dtype) @ self.weight.flatten(0, 1).mT).reshape(self.acts.shape)
+        parts = (self.acts * through).sum(-1).double()
+        found = [parts.movedim(-1, 0), (self.bias * g).sum(-1, dtype=torch.float64)[None]]
+        if self.rest is not None:
+            found.append((self.rest * g).sum(-1, dtype=torch.float64)[None])
+        return torch.cat(found)
+
+    def values(self) -> Tensor:
+        """What each writer adds: [c b k d]."""
+        raw = torch.einsum("bkge,ged->gbkd", self.acts, self.weight)
+        through = raw if self.fold is None else self.fold(raw)
+        through = through * like(self.factor, through)
+        bias = self.bias.expand_as(through[0])[None]
+        return torch.cat([through, bias, *([] if self.rest is None else [self.rest[None]])])
+
+
+_BIAS = {"head": "attention_bias", "cross_head": "cross_attention_bias", "neuron": "mlp_bias"}
+_PARTS = {"attention": "head", "cross_attention": "cross_head", "mlp": "neuron"}
+
+
+def split(net: Network, run: Run, term: Term, by: str, slack: Slack) -> Split | None:
+    """The parts of what a sublayer wrote, where it can be told apart by `by` ("head" or "neuron"), else None.
+
+    Raises `NotFoldable` where the norm behind the sublayer is not affine.
+    """
+    sublayer, layer = term.sublayer, term.writer.layer
+    if sublayer is None or layer is None:
+        return None
+    here = _layer(net, layer)
+    if by == "head" and splits(net, here, sublayer):
+        attention = sublayer.attention
+        assert attention is not None
+        assert attention.output is not None
+        path, groups = attention.output, attention.heads
+        acts = run[Site("cross_z" if attention.cross else "z", layer)]
+    elif by == "neuron" and splits_mlp(net, here, sublayer):
+        assert sublayer.mlp is not None
+        assert sublayer.mlp.down is not None
+        path, groups = sublayer.mlp.down, 0
+        acts = run[Site("mlp_act", layer)]
+        acts = acts.reshape(*term.value.shape[:2], -1)[..., None]
+    else:
+        return None
+    weight, own = projection(net.model.get_submodule(path))
+    weight = weight.reshape(groups or weight.shape[0], -1, weight.shape[-1])
+    acts = working(acts).to(term.value.device).reshape(*term.value.shape[:2], weight.shape[0], -1)
+    weight, own = weight.to(term.value), own.to(term.value)
+    fold = written_through(net, run, term)
+    bias = own if fold is None else fold(own.expand_as(term.value)) + fold.bias
+    bias = bias * like(sublayer.factor, bias)
+    found = Split(_PARTS[sublayer.kind], layer, acts, weight, sublayer.factor, fold, bias)
+    if not slack.checked:
+        return found
+    flat = torch.einsum("bkge,ged->bkd", acts, weight)
+    through = flat if fold is None else fold(flat)
+    whole = through * like(sublayer.factor, through) + bias
+    rest = difference(term.value, whole, slack.tolerance)
+    return Split(**{**vars(found), "rest": rest})
+
+
+def _layer(net: Network, index: int) -> Layer:
+    stack = net.anatomy.stack()
+    assert stack is not None
+    return stack.layers[index]
+
+
+def projection(module: nn.Module) -> tuple[Tensor, Tensor]:
+    """A linear module as matrix [in out] and bias [out], in at least single precision.
+
+    A plain matrix is taken as it is; any other (quantised, adapted) is read off its answers to the unit vectors.
+    """
+    weight = output_weight(module)
+    if weight is not None and weight.device.type != "meta":
+        bias = getattr(module, "bias", None)
+        own = weight.new_zeros(weight.shape[1]) if bias is None else bias
+        return working(weight.detach()), working(own.detach())
+    like_ = next((t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()), None)
+    size = int(getattr(module, "in_features", 0) or getattr(module, "nf", 0))
+    if size == 0:
+        raise SiteUnavailable(
+            f"The matrix of {type(module).__name__} cannot be read.", "Open the network unquantised."
+        )
+    dtype = torch.float32 if like_ is None else like_.dtype
+    device = "cpu" if like_ is None else like_.device
+    with torch.no_grad():
+        nothing = module(torch.zeros(1, 1, size, dtype=dtype, device=device))[0, 0]
+        rows = module(torch.eye(size, dtype=dtype, device=device)[None])[0] - nothing
+    return working(rows), working(nothing)
+
+
+def written_through(net: Network, run: Run, term: Term) -> Fold | None:
+    """The norm between a sublayer's raw output and what it writes, frozen at this run; None where there is none.
+
+    Raises `NotFoldable` where it is not an affine norm.
+    """
+    sublayer = term.sublayer
+    if sublayer is None or sublayer.norm_after is None:
+        return None
+    raw = run[Site(f"{SHORT[sublayer.kind]}_out", term.writer.layer)]
+    with torch.no_grad():
+        after = working(net.model.get_submodule(sublayer.norm_after)(raw))
+    raw, after = (working(v).to(term.value.device).reshape(term.value.shape) for v in (raw, after))
+    return norms_of(net).get(sublayer.norm_after).at(raw, after)
+
+
+@dataclass(frozen=True, eq=False)
+class Sources:
+    """What each head of one layer moved from each source position: pattern [b h k s] and values [b s h e]."""
+
+    pattern: Tensor
+    values: Tensor
+
+    def contributions(self, part: Split, g: Tensor) -> Tensor:
+        """What each head adds along g [b k d] by source position: [h b k s].
+
+        Raises `SiteUnavailable` where the averaged values are not what the head gave on, up to one gate per head.
+        """
+        through = torch.einsum("bkd,ged->bkge", part.before(g).to(part.weight.dtype), part.weight)
+        read = torch.einsum("bshe,bkhe->bhks", self.values, through)
+        return (self.pattern * read * self._gate(part)).double().movedim(1, 0)
+
+    def _gate(self, part: Split) -> Tensor:
+        """The factor per head and position between the averaged values and z: [b h k 1]."""
+        mean = torch.einsum("bhks,bshe->bkhe", self.pattern, self.values)
+        factor = (mean * part.acts).sum(-1) / mean.square().sum(-1).clamp(min=1e-30)
+        if bool(((factor - 1).abs() < 1e-3).all()):
+            factor = torch.ones_like(factor)
+        if difference(part.acts, mean * factor[..., None], 1e-3) is not None:
+            raise SiteUnavailable(
+                f"In layer {part.layer} z is not the average of the values by the pattern, so it has no sources.",
+                'Use by="head".',
+            )
+        return factor.movedim(1, 2)[..., None]
+
+
+def sources(run: Run, wide: Run, layer: int) -> Sources:
+    """The patterns at the positions of `run`, and the values at all positions of `wide`, per query head."""
+    pattern = working(run[Site("pattern", layer)])
+    values = working(wide[Site("v", layer)])
+    groups = pattern.shape[1] // values.shape[2]
+    return Sources(pattern, values.repeat_interleave(groups, 2) if groups > 1 else values)

@@ -1,0 +1,218 @@
+"""Why a head looks where it looks: an attention score as a sum over pairs of writers, one of the query's, one of the key's.
+
+What each writer put into the stream is taken through the norm that the attention reads through, frozen at the run, and then
+through the network's own projections: it is put in at `attn_in`, one writer per row, and the query or key that comes out is
+its part. Queries and keys add up, so the score is a sum over pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from cutaway.errors import BadAddress, SiteUnavailable
+from cutaway.interventions import Apply
+from cutaway.network.sites import Site
+from cutaway.stream.head_weights import projections, reading_norm
+from cutaway.stream.record import read_stream
+from cutaway.stream.writers import Writer, working
+
+if TYPE_CHECKING:
+    from cutaway.network import Network
+    from cutaway.network.edits import Here
+
+_BIAS = Writer("constant")
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreParts:
+    """An attention score as sum over pairs of writers: values [query writer, key writer].
+
+    score: the network's own, before the softmax. position: what is added by position alone (ALiBi), as far as it is not a
+    product of query and key. scaled: whether values are in the score's unit; with a soft-cap on scores they are plain
+    products of query and key.
+    """
+
+    queries: tuple[Writer, ...]
+    keys: tuple[Writer, ...]
+    values: np.ndarray
+    score: float
+    position: float
+    scaled: bool
+    head: tuple[int, int]
+    dest: str
+    source: str
+    network: str
+
+    @property
+    def error(self) -> float:
+        """Difference between the sum and the score, as share of the largest part."""
+        size = max(float(np.abs(self.values).max(initial=0.0)), abs(self.score), 1e-12)
+        return abs(float(self.values.sum()) + self.position - self.score) / size
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row per pair, largest part first."""
+        frame = pd.DataFrame(
+            {
+                "query": np.repeat([str(w) for w in self.queries], len(self.keys)),
+                "key": np.tile([str(w) for w in self.keys], len(self.queries)),
+                "part": self.values.reshape(-1),
+            }
+        )
+        return frame.iloc[np.argsort(-frame["part"].abs().to_numpy(), kind="stable")].reset_index(drop=True)
+
+    def plot(self) -> Any:
+        """A heat map: what wrote to the query by what wrote to the key."""
+        from cutaway.figures import Grid, heatmap
+
+        rows, columns = [str(w) for w in self.queries], [str(w) for w in self.keys]
+        unit = "attention score" if self.scaled else "query times key"
+        return heatmap(Grid(self.values, rows, columns, "query from", "key from", unit=unit))
+
+
+def why_attend(
+    net: Network,
+    text: str | Sequence[int],
+    layer: int,
+    head: int,
+    dest: int = -1,
+    source: int = 0,
+    *,
+    by: str = "head",
+) -> ScoreParts:
+    """The score with which a head attends from one position to another, by pairs of writers.
+
+    The biases of query and key, and that of the norm before them, are the writer "constant".
+
+    Raises `BadAddress` for a head or position that is not there, `SiteUnavailable` where a site is refused or queries are no
+    sums of what the attention reads, `NotFoldable` where the norm before the attention is not affine.
+    """
+    for name in ("attn_in", "q", "k", "scores"):
+        net.resolve(Site(name, layer))
+    heads = net.heads(layer) or 0
+    if not 0 <= head < heads:
+        raise BadAddress(f"There is no head {layer}.{head}.", f"Layer {layer} has {heads} heads.")
+    tokens = net.encode([text] if isinstance(text, str) else [list(text)])
+    at = tokens.columns([dest, source])[0].tolist()
+    stream = read_stream(net, tokens, by=by, pos=[dest, source])
+    parts = stream.decompose(layer)
+    run = net.run(
+        tokens, keep=[Site("resid_pre", layer), Site("attn_in", layer)], logits=False, pos=[dest, source]
+    )
+    before, after = working(run[Site("resid_pre", layer)]), working(run[Site("attn_in", layer)])
+    fold = reading_norm(net, layer).at(before, after)
+    bias = fold.bias.expand_as(after)
+    read = torch.cat(
+        [fold(parts.values)[:, 0], bias, after, torch.zeros_like(after)]
+    )  # writers, bias, all, nothing
+    answers = _projected(net, tokens.ids, layer, read, at)
+    groups = heads // answers.k.shape[1]
+    q = _additive(answers.q, answers.q_raw, head, layer, "queries")
+    k = _additive(answers.k, answers.k_raw, head // groups, layer, "keys")
+    scale, position = _scale(q, k, answers.scores[:, head])
+    names = (*(w for w in parts.writers if isinstance(w, Writer)), _BIAS)
+    values = (q.parts @ k.parts.T) * scale
+    own = float(answers.scores[-2, head]) if position is not None else float(q.whole @ k.whole)
+    words = tokens.strings(0)
+    offset = int(tokens.first[0])
+    return ScoreParts(
+        names, names, values.numpy(), own, position or 0.0, position is not None, (layer, head),
+        words[at[0] - offset], words[at[1] - offset], net.name,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class _Answers:
+    """Queries [n h e], keys [n k e] and scores [n h] for n things that were read; raw: [n h*e] before norms of their own."""
+
+    q: Tensor
+    k: Tensor
+    scores: Tensor
+    q_raw: Tensor | None
+    k_raw: Tensor | None
+
+
+def _projected(net: Network, ids: Tensor, layer: int, read: Tensor, at: list[int]) -> _Answers:
+    """Queries at the first position and keys at the second for what was read there: [n 2 d]."""
+    sites = [Site("q", layer), Site("k", layer), Site("scores", layer)]
+    paths = projections(net, [layer])
+
+    def put(value: Tensor, here: Here) -> Tensor:
+        new = value.clone()
+        new[:, at] = read.to(value)
+        return new
+
+    run = net.run(
+        ids.expand(len(read), -1),
+        keep=[*sites, *paths.values()],
+        edits=[Apply(f"attn_in.{layer}", put)],
+        logits=False,
+    )
+    q, k, scores = (working(run[s]).double().cpu() for s in sites)
+    raw = {site.name: working(run[path]).double().cpu() for site, path in paths.items()}
+    q_raw, k_raw = raw.get("q_raw"), raw.get("k_raw")
+    return _Answers(
+        q[:, at[0]], k[:, at[1]], scores[:, :, at[0], at[1]],
+        None if q_raw is None else q_raw[:, at[0]], None if k_raw is None else k_raw[:, at[1]],
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class _Sum:
+    """A query or key as sum: parts [c+1 e], the last being biases; rows: as they came out [n e]."""
+
+    parts: Tensor
+    rows: Tensor
+
+    @property
+    def whole(self) -> Tensor:
+        """The query or key of the run: [e]."""
+        return self.rows[-2]
+
+
+def _additive(rows: Tensor, raw: Tensor | None, head: int, layer: int, what: str) -> _Sum:
+    """The parts of one head's query or key from the answers to each writer, the bias, all and nothing.
+
+    Where a norm of its own stands between, each answer was divided by its own size before it; multiplied by that and divided
+    by the size of all, they add up again. The size is that of the head's part or of all heads', whichever adds up.
+    """
+    mine = rows[:, head]
+    sizes = [torch.ones(len(rows), 1, dtype=rows.dtype)]
+    if raw is not None and raw.shape[-1] == rows.shape[1] * rows.shape[2]:
+        sizes += [
+            raw.unflatten(-1, rows.shape[1:])[:, head].norm(dim=-1, keepdim=True),
+            raw.norm(dim=-1, keepdim=True),
+        ]
+    for size in sizes:
+        each = mine * (size / size[-2].clamp(min=1e-30))
+        nothing = each[-1]
+        parts = each[:-2] - nothing
+        parts[-1] += nothing
+        if float((parts.sum(0) - mine[-2]).abs().max()) <= 1e-3 * float(
+            mine[-2].abs().max().clamp(min=1e-12)
+        ):
+            return _Sum(parts, mine)
+    raise SiteUnavailable(
+        f"The {what} of layer {layer} are no sum over what writers put into the stream.",
+        "Use patterns and value-weighted patterns.",
+    )
+
+
+def _scale(q: _Sum, k: _Sum, scores: Tensor) -> tuple[float, float | None]:
+    """Scale and offset between products of query and key and the network's scores, from all rows; offset None where the
+    relation is not affine (a soft-cap)."""
+    products = (q.rows * k.rows).sum(-1)
+    table = torch.stack([products, torch.ones_like(products)], 1)
+    solved = torch.linalg.lstsq(table, scores[:, None]).solution[:, 0]
+    got = table @ solved
+    if not bool(torch.isfinite(scores).all()) or float((got - scores).abs().max()) > 1e-3 * float(
+        scores.abs().max().clamp(min=1e-12)
+    ):
+        return 1.0, None
+    return float(solved[0]), float(solved[1])
