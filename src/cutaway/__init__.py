@@ -22,6 +22,11 @@ _PUBLIC: dict[str, str] = {
     "explain": "cutaway.explanations",
     "Explanation": "cutaway.explanations",
     "Claim": "cutaway.claims",
+    "probe": "cutaway.probes.pipeline:probe",
+    "probe_data": "cutaway.probes",
+    "Probe": "cutaway.probes",
+    "ProbeData": "cutaway.probes",
+    "Probing": "cutaway.probes",
     **dict.fromkeys(
         ("Ablate", "Add", "Apply", "Clamp", "Freeze", "Interchange", "Patch", "Project", "Scale"),
         "cutaway.interventions",
@@ -53,6 +58,11 @@ if TYPE_CHECKING:
     from cutaway.network import Site as Site
     from cutaway.network import Tokens as Tokens
     from cutaway.network.opening import open_network as open  # noqa: F401
+    from cutaway.probes import Probe as Probe
+    from cutaway.probes import ProbeData as ProbeData
+    from cutaway.probes import Probing as Probing
+    from cutaway.probes import probe as probe
+    from cutaway.probes import probe_data as probe_data
 
 
 def __getattr__(name: str) -> Any:
