@@ -24,11 +24,13 @@ _PUBLIC: dict[str, str] = {
     "Claim": "cutaway.claims",
     "probe": "cutaway.probes.pipeline:probe",
     "probe_data": "cutaway.probes",
+    "use": "cutaway.probes.use:use",
+    "leace": "cutaway.probes",
     "Probe": "cutaway.probes",
     "ProbeData": "cutaway.probes",
     "Probing": "cutaway.probes",
     **dict.fromkeys(
-        ("Ablate", "Add", "Apply", "Clamp", "Freeze", "Interchange", "Patch", "Project", "Scale"),
+        ("Ablate", "Add", "Apply", "Clamp", "Erase", "Freeze", "Interchange", "Patch", "Project", "Scale"),
         "cutaway.interventions",
     ),
 }
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from cutaway.interventions import Add as Add
     from cutaway.interventions import Apply as Apply
     from cutaway.interventions import Clamp as Clamp
+    from cutaway.interventions import Erase as Erase
     from cutaway.interventions import Freeze as Freeze
     from cutaway.interventions import Interchange as Interchange
     from cutaway.interventions import Patch as Patch
@@ -61,8 +64,10 @@ if TYPE_CHECKING:
     from cutaway.probes import Probe as Probe
     from cutaway.probes import ProbeData as ProbeData
     from cutaway.probes import Probing as Probing
+    from cutaway.probes import leace as leace
     from cutaway.probes import probe as probe
     from cutaway.probes import probe_data as probe_data
+    from cutaway.probes import use as use
 
 
 def __getattr__(name: str) -> Any:
