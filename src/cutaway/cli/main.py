@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from cutaway.cli import probing
 from cutaway.cli.options import STOPPED, Common, Group, command
 from cutaway.cli.screen import Screen
 
@@ -20,6 +21,7 @@ app = typer.Typer(
 )
 zoo_app = typer.Typer(help="Networks that are shipped with Cutaway.", no_args_is_help=True)
 app.add_typer(zoo_app, name="zoo")
+probing.register(app)
 
 Model = Annotated[
     str, typer.Argument(help="A Hugging Face id, a local folder, or zoo:NAME.", show_default=False)

@@ -227,7 +227,7 @@ class Probing:
             "positions": list(self.places.positions), "by": list(self.places.by),
         }  # fmt: skip
         head = {
-            "format": _FORMAT, "attrs": dict(self.data.attrs), "places": places, "finding": self.finding.to_dict(),
+            "format": _FORMAT, "attrs": dict(self.data.attrs), "figures": list(map(str, self.data.data_vars)), "places": places, "finding": self.finding.to_dict(),
             "provenance": self.provenance.to_dict(),
         }  # fmt: skip
         return save_folder(path, head, tensors, {"cells": self.to_pandas()})
@@ -243,11 +243,7 @@ class Probing:
             places = Places(
                 tuple(Site(*s) for s in p["sites"]), p["heads"], tuple(p["positions"]), tuple(p["by"])
             )
-            figures = {
-                k.removeprefix("figure."): v.numpy()
-                for k, v in saved.tensors.items()
-                if k.startswith("figure.")
-            }
+            figures = {k: saved.tensors[f"figure.{k}"].numpy() for k in saved.manifest["figures"]}
             attrs = saved.manifest["attrs"]
             data = dataset({k: v.ravel() for k, v in figures.items()}, places, attrs)
             parts = [
