@@ -84,7 +84,7 @@ def use(
     cell = found.places.cells[found.number(**(where or {}))]
     spot = Spot(cell.site, cell.head)
     if isinstance(on, ProbeData):
-        found_half, bed, family, fitting = _halves(net, found, on, cell, answers, options)
+        found_half, bed, family, fitting = halves(net, found, on, cell, answers, options)
         x = features(net, spot, found_half.tokens, found_half.edit)
         alongs = fitted_directions(x, found_half.classes, fitting)
         past, family_past, classes = x, family, found_half.classes
@@ -122,10 +122,11 @@ def _cosine(a: Tensor, b: Tensor) -> float:
     return 0.0 if size == 0 else float(a @ b) / size
 
 
-def _halves(
+def halves(
     net: Network, found: Probing, data: ProbeData, cell: Cell, answers: Answers | None, options: UseOptions
 ) -> tuple[Bed, Bed, Families, Fitting]:
-    """Discovery half, test half (with the score), families of the discovery half, and how probes are fitted."""
+    """Discovery half and test half of a data set as beds with their score, families of the discovery half, and how probes
+    are fitted. Without answers the score is the output's own contrast, found on a third part."""
     places: Places = found.places
     bed = beds.bed_of_data(net, data, places, cell, read=options.read)
     labels = data.labels
