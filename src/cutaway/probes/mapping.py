@@ -15,7 +15,7 @@ from cutaway.probes import controls
 from cutaway.probes.activations import Kept, Moments, Report
 from cutaway.probes.data import ProbeData
 from cutaway.probes.evaluate import HeldOut, accuracy, cross_validate, from_moments
-from cutaway.probes.folds import Families
+from cutaway.probes.folds import Families, assign_folds, families, permutations
 from cutaway.probes.kinds import Labellings, Weights, fit
 from cutaway.probes.options import Options
 from cutaway.probes.places import Places
@@ -33,6 +33,15 @@ class Setting:
     inner: np.ndarray
     permuted: np.ndarray
     options: Options
+
+    @classmethod
+    def of(cls, data: ProbeData, options: Options) -> Setting:
+        """Families, grouped folds and permutations for these data. Raises `BadInput` as `folds.assign_folds`."""
+        family = families(data)
+        folds = assign_folds(data, family, options.folds, options.seed)
+        inner = np.random.default_rng(options.seed + 1).permutation(family.count)[family.of] % 3
+        permuted, _ = permutations(data.labels, family, options.permutations, options.seed)
+        return cls(data, family, folds, inner, permuted, options)
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,6 @@ from cutaway.probes.data import ProbeData
 from cutaway.probes.detail import Against, Untrained, look_closely
 from cutaway.probes.evaluate import HeldOut
 from cutaway.probes.fitted import Probe
-from cutaway.probes.folds import assign_folds, families, permutations
 from cutaway.probes.mapping import (
     Mapped,
     Setting,
@@ -69,7 +68,7 @@ def probe(
             f"{next(iter(more))} is no option of probe.", "Options of the data belong to probe_data."
         )
     places = plan(net, data, at, by, pos)
-    setting = _setting(data, options)
+    setting = Setting.of(data, options)
     text = controls.Text(net, data, places)
     size = _bytes(net, data, places)
     summed = size > options.memory
@@ -104,14 +103,6 @@ def probe(
     probes = _probes(places, mapped, data, options, figures)
     labels = torch.as_tensor(data.labels)
     return Probing(dataset(figures, places, attrs), places, probes, close, provenance, mapped.outputs, labels)
-
-
-def _setting(data: ProbeData, options: Options) -> Setting:
-    family = families(data)
-    folds = assign_folds(data, family, options.folds, options.seed)
-    inner = np.random.default_rng(options.seed + 1).permutation(family.count)[family.of] % 3
-    permuted, _ = permutations(data.labels, family, options.permutations, options.seed)
-    return Setting(data, family, folds, inner, permuted, options)
 
 
 def _bytes(net: Network, data: ProbeData, places: Places) -> int:
