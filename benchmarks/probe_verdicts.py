@@ -52,7 +52,9 @@ def verdicts(seed: int) -> dict[str, str]:
         found = probe(net, data, "resid_post", options=Options(seed=seed, permutations=60))
         word = found.finding.word
         if word == ENCODED:
-            word = use(net, found, data, answers=answers, options=UseOptions(directions=24, seed=seed)).finding.word
+            word = use(
+                net, found, data, answers=answers, options=UseOptions(directions=24, seed=seed)
+            ).finding.word
         out[name] = word
     return out
 

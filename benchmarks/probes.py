@@ -118,11 +118,15 @@ def peers(
 ) -> dict[str, float]:
     """scikit-learn on the same activations: seconds, accuracies, and the largest difference of the coefficients."""
     features, labels = x.numpy(), y.numpy()
-    together, model = timed(lambda: RidgeCV(alphas=penalties.numpy(), alpha_per_target=True).fit(features, labels))
+    together, model = timed(
+        lambda: RidgeCV(alphas=penalties.numpy(), alpha_per_target=True).fit(features, labels)
+    )
     one, _ = timed(lambda: RidgeCV(alphas=penalties.numpy()).fit(features, labels[:, 0]))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        logistic, best = timed(lambda: LogisticRegressionCV(Cs=20, cv=5, max_iter=200).fit(features, labels[:, 0] > 0))
+        logistic, best = timed(
+            lambda: LogisticRegressionCV(Cs=20, cv=5, max_iter=200).fit(features, labels[:, 0] > 0)
+        )
     apart = np.abs(model.coef_.T - found.weights.numpy()).max() / np.abs(model.coef_).max()
     again, _ = timed(lambda: ours(x, y, penalties))
     return {
@@ -188,12 +192,15 @@ def page(result: dict[str, Any], swept: dict[str, Any] | None, options: argparse
             f"| {r['site']} | {mine:.2f} | {r['RidgeCV, all labels at once']:.2f} | {each[0]:.1f} | {loop:.0f} | "
             f"{each[1]:.0f} | {r['LogisticRegressionCV']:.1f} | {each[2]:.0f} |"
         )
-    mean = {k: statistics.mean(r[k] for r in rows) for k in ("ours right", "RidgeCV right", "LogisticRegressionCV right")}
+    mean = {
+        k: statistics.mean(r[k] for r in rows)
+        for k in ("ours right", "RidgeCV right", "LogisticRegressionCV right")
+    }
     lines += [
         "",
         f"Label by label is {labels} times the one fit that was timed. Medians: {statistics.median(ratios['logistic']):.0f} "
         f"times less than `LogisticRegressionCV` (asked: 20), {statistics.median(ratios['at once']):.1f} times less than",
-        f"`RidgeCV` with all labels at once and {statistics.median(ratios['one by one']):.0f} times less than label by label "
+        f"`RidgeCV` with all at once and {statistics.median(ratios['one by one']):.0f} times less than label by label "
         "(asked: 5).",
         "",
         f"Held-out accuracy on these sites ({HELD_OUT} examples): Cutaway {mean['ours right']:.3f}, `RidgeCV` "

@@ -9,9 +9,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from xor_networks import Specimen, specimen  # noqa: E402
+from xor_networks import Specimen, specimen
 
-import cutaway  # noqa: E402
+import cutaway
 
 
 @pytest.fixture(scope="session")

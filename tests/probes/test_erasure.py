@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from xor_networks import specimen
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
+from xor_networks import specimen
 
 import cutaway
 from cutaway.errors import BadInput

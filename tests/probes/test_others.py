@@ -43,7 +43,9 @@ def test_pooling_finds_the_place(net: cutaway.Network, made: Specimen) -> None:
         pooled(net, data, "resid_post")
 
 
-def test_contrast_consistent_search_finds_an_opposition_without_labels(net: cutaway.Network, made: Specimen) -> None:
+def test_contrast_consistent_search_finds_an_opposition_without_labels(
+    net: cutaway.Network, made: Specimen
+) -> None:
     """Pairs that differ in `used` only through the second token: the two members have opposite values of it."""
     by_code: dict[tuple[int, int], list[list[int]]] = {}
     for row, value in zip(made.prompts, made.labels["used"], strict=True):
@@ -69,7 +71,9 @@ def test_contrast_consistent_search_finds_an_opposition_without_labels(net: cuta
 
 
 @pytest.mark.parametrize("boundless", [False, True])
-def test_alignment_finds_the_subspace_that_decides(net: cutaway.Network, made: Specimen, boundless: bool, tmp_path: Path) -> None:
+def test_alignment_finds_the_subspace_that_decides(
+    net: cutaway.Network, made: Specimen, boundless: bool, tmp_path: Path
+) -> None:
     data = ProbeData(made.prompts, made.labels["used"], name="used")
     found = probe(net, data, "resid_post.0", options=QUICK)
     done = align(net, found, data, answers=YES_NO, options=SearchOptions(boundless=boundless, random=8))

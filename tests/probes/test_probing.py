@@ -76,14 +76,18 @@ def test_a_label_of_the_tokens_is_confounded_with_them(net: cutaway.Network, mad
     assert not found.finding.encoded.supported  # type: ignore[union-attr]
 
 
-def test_a_label_that_goes_with_a_known_column_is_confounded_with_it(net: cutaway.Network, made: Specimen) -> None:
+def test_a_label_that_goes_with_a_known_column_is_confounded_with_it(
+    net: cutaway.Network, made: Specimen
+) -> None:
     used = made.labels["used"]
     data = ProbeData(made.prompts, used, name="used", also={"copy": used})
     found = probe(net, data, "resid_post.0", options=QUICK)
     assert str(found.finding) == "confounded (with the column 'copy')"
 
 
-def test_a_label_that_holds_in_each_source_by_another_rule_is_confounded_with_the_source(net: cutaway.Network, made: Specimen) -> None:
+def test_a_label_that_holds_in_each_source_by_another_rule_is_confounded_with_the_source(
+    net: cutaway.Network, made: Specimen
+) -> None:
     used = made.labels["used"]
     source = np.arange(len(used)) % 2
     mixed = np.where(source == 1, used, 1 - used)
@@ -100,7 +104,13 @@ def test_a_label_that_holds_in_each_source_by_another_rule_is_confounded_with_th
 def test_sums_alone_find_what_activations_find(net: cutaway.Network, made: Specimen) -> None:
     data = labelled(made, "used")
     kept = probe(net, data, "z", ("layer", "head", "position"), options=QUICK)
-    summed = probe(net, data, "z", ("layer", "head", "position"), options=Options(permutations=30, untrained=False, memory=0))
+    summed = probe(
+        net,
+        data,
+        "z",
+        ("layer", "head", "position"),
+        options=Options(permutations=30, untrained=False, memory=0),
+    )
     assert summed.what == "R²"
     assert "sums alone" in summed.data.attrs["kept"]
     assert summed.places.cells == kept.places.cells
@@ -128,10 +138,14 @@ def test_by_head_and_position(net: cutaway.Network, made: Specimen) -> None:
 
 @pytest.mark.parametrize("kind", ["logistic", "lda", "means", "mass-mean"])
 def test_other_kinds_find_it_too(net: cutaway.Network, made: Specimen, kind: str) -> None:
-    options = Options(kind=kind, permutations=20, untrained=False, n_boot=50, control_tasks=1, folds=3, penalties=(10.0,))
+    options = Options(
+        kind=kind, permutations=20, untrained=False, n_boot=50, control_tasks=1, folds=3, penalties=(10.0,)
+    )
     found = probe(net, labelled(made, "used"), "resid_post.0", options=options)
     assert float(found.data["score"].max()) > 0.95
-    assert use(net, found, labelled(made, "used"), answers=YES_NO, options=UseOptions(directions=20)).claim.supported
+    assert use(
+        net, found, labelled(made, "used"), answers=YES_NO, options=UseOptions(directions=20)
+    ).claim.supported
 
 
 def test_classes_values_and_several_labels(net: cutaway.Network, made: Specimen) -> None:
@@ -142,19 +156,32 @@ def test_classes_values_and_several_labels(net: cutaway.Network, made: Specimen)
     assert found.what == "balanced accuracy"
     assert found.histogram().data
     noise = np.random.default_rng(0).normal(size=len(used))
-    found = probe(net, ProbeData(made.prompts, used + 0.2 * noise, "continuous", (), "value"), "resid_post.0", options=QUICK)
+    found = probe(
+        net,
+        ProbeData(made.prompts, used + 0.2 * noise, "continuous", (), "value"),
+        "resid_post.0",
+        options=QUICK,
+    )
     assert float(found.data["score"].max()) > 0.7
     assert found.finding.word == ENCODED
-    assert use(net, found, ProbeData(made.prompts, used + 0.2 * noise, "continuous", (), "value")).claim.supported
+    assert use(
+        net, found, ProbeData(made.prompts, used + 0.2 * noise, "continuous", (), "value")
+    ).claim.supported
     table = np.stack([used, unread], 1)
-    found = probe(net, ProbeData(made.prompts, table, "multilabel", ("a", "b"), "both"), "resid_post.0", options=QUICK)
+    found = probe(
+        net, ProbeData(made.prompts, table, "multilabel", ("a", "b"), "both"), "resid_post.0", options=QUICK
+    )
     assert float(found.data["score"].max()) > 0.95
 
 
 def test_tokens_of_a_text_stay_together(net: cutaway.Network, made: Specimen) -> None:
     n = len(made.prompts)
     data = ProbeData(
-        made.prompts, np.tile([0, 1], n), name="place", rows=np.repeat(np.arange(n), 2), spans=((0, 1), (1, 2)) * n
+        made.prompts,
+        np.tile([0, 1], n),
+        name="place",
+        rows=np.repeat(np.arange(n), 2),
+        spans=((0, 1), (1, 2)) * n,
     )
     family = families(data)
     assert family.count == n
@@ -166,7 +193,9 @@ def test_tokens_of_a_text_stay_together(net: cutaway.Network, made: Specimen) ->
         probe(net, ProbeData(made.prompts, np.tile([0, 1], n // 2), spans=((0, 9),) * n), options=QUICK)
 
 
-def test_results_and_probes_are_saved_and_loaded(net: cutaway.Network, made: Specimen, tmp_path: Path) -> None:
+def test_results_and_probes_are_saved_and_loaded(
+    net: cutaway.Network, made: Specimen, tmp_path: Path
+) -> None:
     data = labelled(made, "used")
     found = probe(net, data, "resid_post", options=QUICK)
     again = Probing.load(found.save(tmp_path / "found"))
@@ -189,7 +218,9 @@ def test_results_and_probes_are_saved_and_loaded(net: cutaway.Network, made: Spe
 def test_the_same_seed_gives_the_same_figures(net: cutaway.Network, made: Specimen) -> None:
     a, b = (probe(net, labelled(made, "noise"), "resid_post", options=QUICK) for _ in range(2))
     pd.testing.assert_frame_equal(a.to_pandas(), b.to_pandas())
-    c = probe(net, labelled(made, "noise"), "resid_post", options=Options(permutations=30, untrained=False, seed=1))
+    c = probe(
+        net, labelled(made, "noise"), "resid_post", options=Options(permutations=30, untrained=False, seed=1)
+    )
     assert a.to_pandas()["score"].tolist() != c.to_pandas()["score"].tolist()
 
 
@@ -311,7 +342,11 @@ def test_sites_positions_and_dimensions(net: cutaway.Network, made: Specimen) ->
     with pytest.raises(NotFound, match="kind of probe"):
         probe(net, data, options=Options(kind="rigde"))
     with pytest.raises(BadInput, match="does not fit continuous"):
-        probe(net, ProbeData(made.prompts, np.linspace(0, 1, 240), "continuous", ()), options=Options(kind="lda"))
+        probe(
+            net,
+            ProbeData(made.prompts, np.linspace(0, 1, 240), "continuous", ()),
+            options=Options(kind="lda"),
+        )
     with pytest.raises(BadInput, match="folds=1"):
         Options(folds=1)
     with pytest.raises(BadInput, match="above zero"):
@@ -343,7 +378,10 @@ def test_files_frames_and_datasets(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(r) for r in rows))
     (tmp_path / "a.json").write_text(json.dumps(rows))
     columns = Columns("label", group="group", also=("length",))
-    read = [probe_data(s, columns) for s in (frame, rows, tmp_path / "a.csv", tmp_path / "a.jsonl", str(tmp_path / "a.json"))]
+    read = [
+        probe_data(s, columns)
+        for s in (frame, rows, tmp_path / "a.csv", tmp_path / "a.jsonl", str(tmp_path / "a.json"))
+    ]
     assert len({d.hash for d in read}) == 1
     assert read[0].classes == ("a", "b")
     assert read[0].groups == tuple(i // 2 for i in range(12))
@@ -377,7 +415,10 @@ def test_kinds_of_labels_are_found() -> None:
 
 def test_spans_by_word(tiny_gpt2: GPT2LMHeadModel) -> None:
     net = cutaway.open("zoo:tales")
-    rows = [{"text": "Mary was sad because", "label": 1, "word": "Mary"}, {"text": "Tom was sad because", "label": 0, "word": "Tom"}]
+    rows = [
+        {"text": "Mary was sad because", "label": 1, "word": "Mary"},
+        {"text": "Tom was sad because", "label": 0, "word": "Tom"},
+    ]
     data = probe_data(rows, span="word", net=net)
     assert data.spans == ((0, 1), (0, 1)) or all(b - a >= 1 for a, b in data.spans or ())
     with pytest.raises(BadInput, match="does not stand"):

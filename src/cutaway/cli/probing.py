@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 Model = Annotated[
     str, typer.Argument(help="A Hugging Face id, a local folder, or zoo:NAME.", show_default=False)
 ]
-Data = Annotated[Path, typer.Option("--data", help="Labelled texts: .csv, .json or .jsonl.", show_default=False)]
+Data = Annotated[
+    Path, typer.Option("--data", help="Labelled texts: .csv, .json or .jsonl.", show_default=False)
+]
 Label = Annotated[str, typer.Option("--label", help="Column of the labels.", show_default=False)]
 
 
@@ -35,24 +37,34 @@ def probe(
     model: Model,
     data: Data,
     label: Label,
-    text: Annotated[str, typer.Option("--text", help="Column of the texts. Default: text, prompt, sentence, ...")] = "",
+    text: Annotated[
+        str, typer.Option("--text", help="Column of the texts. Default: text, prompt, sentence, ...")
+    ] = "",
     group: Annotated[str, typer.Option("--group", help="Column of groups that a split must not part.")] = "",
     source: Annotated[str, typer.Option("--source", help="Column of sources, each left out in turn.")] = "",
     span: Annotated[str, typer.Option("--span", help="Column of the words that are labelled.")] = "",
     also: Annotated[
-        list[str] | None, typer.Option("--also", help="Columns that the label may be confounded with; repeatable.")
+        list[str] | None,
+        typer.Option("--also", help="Columns that the label may be confounded with; repeatable."),
     ] = None,
     at: Annotated[str, typer.Option("--at", help="Sites, with commas.")] = "resid_post",
     by: Annotated[str, typer.Option("--by", help="layer, position, head, with commas.")] = "layer",
     kind: Annotated[str, typer.Option("--kind", help="ridge, logistic, means, lda or mass-mean.")] = "ridge",
-    n: Annotated[int | None, typer.Option("--n", min=2, help="At most so many rows, drawn at random.")] = None,
+    n: Annotated[
+        int | None, typer.Option("--n", min=2, help="At most so many rows, drawn at random.")
+    ] = None,
     folds: Annotated[int, typer.Option("--folds", min=2, help="Of the grouped cross-validation.")] = 5,
     permutations: Annotated[int, typer.Option("--permutations", min=0, help="Of the labels.")] = 100,
     answers: Annotated[
         list[str] | None,
-        typer.Option("--answer", help='What follows a class, as CLASS=" word"; repeatable. The metric of the causal tests.'),
+        typer.Option(
+            "--answer",
+            help='What follows a class, as CLASS=" word"; repeatable. The metric of the causal tests.',
+        ),
     ] = None,
-    use: Annotated[bool, typer.Option("--use/--no-use", help="Test by intervening whether it is used.")] = True,
+    use: Annotated[
+        bool, typer.Option("--use/--no-use", help="Test by intervening whether it is used.")
+    ] = True,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Where to save.")] = None,
 ) -> None:
     """Probe a network for a label: where it is encoded beyond the controls, and whether the network uses it."""
@@ -90,7 +102,9 @@ def _answers(given: list[str] | None) -> dict[str, list[str]] | None:
     for item in given:
         name, equals, word = item.partition("=")
         if not equals or not word:
-            raise BadInput(f"The answer {item!r} is not of the form CLASS=word.", 'Write --answer plural=" are".')
+            raise BadInput(
+                f"The answer {item!r} is not of the form CLASS=word.", 'Write --answer plural=" are".'
+            )
         out.setdefault(name, []).append(word)
     return out
 
@@ -107,9 +121,20 @@ def _table(found: Probing, top: int = 8) -> Table:
 
     frame = found.top(top)
     dims = [str(d) for d in found.data["score"].dims]
-    names = {"score": found.what, "control": "control task", "untrained": "random weights", "tokens": "tokens alone"}
+    names = {
+        "score": found.what,
+        "control": "control task",
+        "untrained": "random weights",
+        "tokens": "tokens alone",
+    }
     names |= {"null_high": "permuted, 95 %", "q": "q"}
-    table = Table(*dims, *names.values(), box=None, title=f"best {len(frame)} of {len(found.probes)} places", title_justify="left")
+    table = Table(
+        *dims,
+        *names.values(),
+        box=None,
+        title=f"best {len(frame)} of {len(found.probes)} places",
+        title_justify="left",
+    )
     for row in frame.astype(object).to_dict("records"):
         cells = ["" if row[k] != row[k] else f"{row[k]:.3f}" for k in names]
         table.add_row(*(str(row[d]) for d in dims), *cells)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -64,7 +65,9 @@ def maps(panels: Mapping[str, Panel], chance: float, unit: str, title: str = "")
             row=row, col=column,
         )  # fmt: skip
         figure.update_xaxes(**_axis(panel.columns, panel.column_title, 8), row=row, col=column)
-        figure.update_yaxes(**_axis(panel.rows, panel.row_title if column == 1 else "", 12), row=row, col=column)
+        figure.update_yaxes(
+            **_axis(panel.rows, panel.row_title if column == 1 else "", 12), row=row, col=column
+        )
     tall = len(next(iter(panels.values())).rows)
     theme.dress(figure, height=int(76 + down * (92 + min(22, max(6, 330 / tall)) * tall)), title=title)
     figure.update_layout(margin={"t": 74 if title else 40, "r": 74})
@@ -83,7 +86,7 @@ def _hovers(name: str, panel: Panel, unit: str) -> list[list[str]]:
     ]
 
 
-def _axis(labels: Sequence[str], title: str, most: int) -> dict[str, object]:
+def _axis(labels: Sequence[str], title: str, most: int) -> dict[str, Any]:
     step = max(1, -(-len(labels) // most))
     ticks = list(range(0, len(labels), step))
     return {
@@ -93,7 +96,7 @@ def _axis(labels: Sequence[str], title: str, most: int) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _bar(unit: str, low: float, high: float) -> dict[str, object]:
+def _bar(unit: str, low: float, high: float) -> dict[str, Any]:
     middle = (low + high) / 2
     return {
         "title": {"text": unit, "side": "right", "font": {"size": 11, "color": theme.MUTED}}, "thickness": 10,
@@ -128,7 +131,8 @@ def curves(
     figure.add_trace(
         go.Scatter(
             x=x, y=score, mode="lines+markers", name="probe", line={"color": theme.ACCENT, "width": 2.5},
-            marker={"size": 7}, customdata=list(places), hovertemplate=f"{axis} %{{customdata}}<br>{unit} %{{y:.3f}}<extra></extra>",
+            marker={"size": 7}, customdata=list(places),
+            hovertemplate=f"{axis} %{{customdata}}<br>{unit} %{{y:.3f}}<extra></extra>",
             error_y=_bars(score, band) if len(places) == 1 else None,
         )
     )  # fmt: skip
@@ -150,7 +154,7 @@ def curves(
     return figure
 
 
-def _bars(score: np.ndarray, band: tuple[np.ndarray, np.ndarray]) -> dict[str, object] | None:
+def _bars(score: np.ndarray, band: tuple[np.ndarray, np.ndarray]) -> dict[str, Any] | None:
     if not np.isfinite(band[0]).all():
         return None
     return {
@@ -170,7 +174,9 @@ def projections(groups: Mapping[str, np.ndarray], title: str = "") -> go.Figure:
     low, high = float(every.min()), float(every.max())
     size = max((high - low) / 40, 1e-9)
     figure = go.Figure()
-    for (name, values), ink in zip(groups.items(), _CLASSES * (1 + len(groups) // len(_CLASSES)), strict=False):
+    for (name, values), ink in zip(
+        groups.items(), _CLASSES * (1 + len(groups) // len(_CLASSES)), strict=False
+    ):
         figure.add_trace(
             go.Histogram(
                 x=values, name=html.escape(name), marker={"color": ink, "line": {"width": 0}}, opacity=0.55,
@@ -179,8 +185,15 @@ def projections(groups: Mapping[str, np.ndarray], title: str = "") -> go.Figure:
             )
         )  # fmt: skip
     theme.dress(figure, height=320, title=title)
-    figure.update_layout(barmode="overlay", bargap=0.02, margin={"t": 70 if title else 40}, title={"y": 0.98, "yanchor": "top"})
-    figure.update_xaxes(title={"text": "held-out output of the probe"}, showgrid=False, zeroline=True, zerolinecolor=theme.FAINT)
+    figure.update_layout(
+        barmode="overlay", bargap=0.02, margin={"t": 70 if title else 40}, title={"y": 0.98, "yanchor": "top"}
+    )
+    figure.update_xaxes(
+        title={"text": "held-out output of the probe"},
+        showgrid=False,
+        zeroline=True,
+        zerolinecolor=theme.FAINT,
+    )
     figure.update_yaxes(title={"text": "% of the class"}, gridcolor=theme.GRID_LINE)
     return figure
 
@@ -201,15 +214,20 @@ def against_tokens(tokens: Sequence[str], cosines: np.ndarray, title: str = "", 
     values = cosines[shown]
     figure = go.Figure(
         go.Bar(
-            x=values, y=places, orientation="h", marker={"color": [theme.POSITIVE if v > 0 else theme.NEGATIVE for v in values]},
+            x=values, y=places, orientation="h",
+            marker={"color": [theme.POSITIVE if v > 0 else theme.NEGATIVE for v in values]},
             hovertemplate="%{x:.3f}<extra></extra>",
         )
     )  # fmt: skip
     theme.dress(figure, height=90 + 17 * len(shown), title=title)
     figure.update_yaxes(
-        tickmode="array", tickvals=places, ticktext=[show_token(tokens[i]) for i in shown], showgrid=False,
+        tickmode="array", tickvals=places, ticktext=[show_token(str(tokens[int(i)])) for i in shown], showgrid=False,
         tickfont={"family": theme.MONO, "size": 11},
     )  # fmt: skip
-    figure.update_xaxes(title={"text": "cosine with the token's embedding"}, gridcolor=theme.GRID_LINE, zerolinecolor=theme.INK)
+    figure.update_xaxes(
+        title={"text": "cosine with the token's embedding"},
+        gridcolor=theme.GRID_LINE,
+        zerolinecolor=theme.INK,
+    )
     figure.update_layout(showlegend=False)
     return figure

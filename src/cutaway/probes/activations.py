@@ -50,15 +50,12 @@ def stream(
     tokens = net.encode(inputs)  # type: ignore[arg-type]
     size = tokens.lengths.cpu().numpy()
     order = sorted(by_row, key=lambda r: (size[r], r))
-    if net.certificate.pads_right is False:
-        step_of = {r: size[r] for r in order}
-    else:
-        step_of = {}
+    equal = net.certificate.pads_right is False  # then rows of one length at a time
     start, most, done = 0, max(1, TOKENS_AT_ONCE // int(size.max())), 0
     while start < len(order):
         part = order[start : start + most]
-        if step_of:
-            part = [r for r in part if step_of[r] == step_of[part[0]]]
+        if equal:
+            part = [r for r in part if size[r] == size[part[0]]]
         batch = tokens[torch.tensor(part)]
         width = int(batch.lengths.max())
         if int(batch.first.max()) == 0:

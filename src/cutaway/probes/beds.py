@@ -193,7 +193,10 @@ def bed_of_behaviour(
 
 
 def run(net: Network, bed: Bed, edits: Any, rows: Tensor | None = None) -> Tensor:
-    """Logits [k v] at the read position of prompts `rows` [k], under edits made for them (a function of the rows, or None)."""
+    """Logits [k v] at the read position of prompts `rows` [k], under edits made for them.
+
+    edits: a function of the rows and of where they lie among `rows`, or None.
+    """
     rows = torch.arange(bed.n) if rows is None else rows
     step, parts = max(1, TOKENS_AT_ONCE // bed.tokens.width), []
     for start in range(0, len(rows), step):

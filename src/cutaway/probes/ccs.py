@@ -20,9 +20,9 @@ from cutaway.errors import BadInput
 from cutaway.estimates import Estimate, bootstrap
 from cutaway.network.sites import Site, SiteLike
 from cutaway.probes import descent
+from cutaway.probes.data import ProbeData
 from cutaway.probes.displace import Spot, features
 from cutaway.probes.folds import assign_folds, families
-from cutaway.probes.data import ProbeData
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -49,7 +49,8 @@ class Consistent:
             return f"{self.site}: loss {self.loss:.4f}; without labels there is no accuracy."
         return (
             f"{self.site}: {self.accuracy} of held-out pairs right up to the sign (first principal component "
-            f"{self.component}, best of 20 random directions {self.random}, with labels {self.supervised}); loss {self.loss:.4f}."
+            f"{self.component}, best of 20 random directions {self.random}, with labels {self.supervised}); "
+            f"loss {self.loss:.4f}."
         )
 
 
@@ -72,9 +73,13 @@ def contrast_consistent(
     if len(sites) != 1:
         raise BadInput(f"{at!r} is {len(sites)} sites.", f"Name one, such as {sites[-1]}.")
     if len(pairs) < 8:
-        raise BadInput(f"{len(pairs)} pairs are too few.", "Give at least 8 pairs of a statement and its negation.")
+        raise BadInput(
+            f"{len(pairs)} pairs are too few.", "Give at least 8 pairs of a statement and its negation."
+        )
     if labels is not None and (len(labels) != len(pairs) or set(np.unique(labels)) - {0, 1}):
-        raise BadInput("The labels are not one 0 or 1 for each pair.", "Give 1 where the first member is true.")
+        raise BadInput(
+            "The labels are not one 0 or 1 for each pair.", "Give 1 where the first member is true."
+        )
     x = []
     for side in (0, 1):
         tokens = net.encode([p[side] for p in pairs])
@@ -91,7 +96,9 @@ def contrast_consistent(
     component = torch.linalg.svd(gap[known] - gap[known].mean(0), full_matrices=False).Vh[0]
     means = gap[known][truth[known] == 1].mean(0) - gap[known][truth[known] == 0].mean(0)
     draw = torch.Generator().manual_seed(seed)
-    random = [_right(gap[held] @ torch.randn(len(unit), generator=draw).double(), truth[held]) for _ in range(20)]
+    random = [
+        _right(gap[held] @ torch.randn(len(unit), generator=draw).double(), truth[held]) for _ in range(20)
+    ]
     return Consistent(
         sites[0], unit, reached, outputs, _right(outputs[held] - 0.5, truth[held]),
         _right(gap[held] @ component, truth[held]), max(random, key=lambda e: e.value),

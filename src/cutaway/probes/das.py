@@ -1,4 +1,4 @@
-"""Distributed alignment search: the subspace through which a variable acts, learned by interchange and scored on other pairs.
+"""Distributed alignment search: the subspace through which a variable acts, learned by interchange, scored on other pairs.
 
 A rotation is learned so that exchanging the first k rotated coordinates between a base and a source prompt makes the output
 go where the source's class says (Geiger et al. 2024). In the boundless variant k is learned with it, by a boundary that
@@ -81,7 +81,8 @@ class Alignment:
 
     def __str__(self) -> str:
         rivals = "; ".join(f"{name} {value}" for name, value in self.rivals.items())
-        return f"{self.size} of {self.basis.shape[1]} dimensions, interchange accuracy {self.accuracy} ({rivals})\n{self.claim}"
+        size = f"{self.size} of {self.basis.shape[1]} dimensions"
+        return f"{size}, interchange accuracy {self.accuracy} ({rivals})\n{self.claim}"
 
     __repr__ = __str__
 
@@ -148,10 +149,20 @@ def align(
         "the probe's direction": test.accuracy(net, spot, probe_direction, pairs),
         "random subspaces": _random(net, spot, test, pairs, len(basis), d, options),
         "the whole vector": test.accuracy(net, spot, torch.eye(d).double(), pairs),
-        "a search for shuffled classes": test.accuracy(net, spot, search(net, spot, shuffled, options, None), pairs),
+        "a search for shuffled classes": test.accuracy(
+            net, spot, search(net, spot, shuffled, options, None), pairs
+        ),
     }
     cosine = float((basis @ probe_direction[0]).norm())
-    claim = _claim(found, cell.label(found.places.positions), accuracy, rivals, len(basis), d, time.perf_counter() - began)
+    claim = _claim(
+        found,
+        cell.label(found.places.positions),
+        accuracy,
+        rivals,
+        len(basis),
+        d,
+        time.perf_counter() - began,
+    )
     return Alignment(str(found.data.attrs["label"]), spot, basis, accuracy, rivals, cosine, claim)
 
 
@@ -199,13 +210,17 @@ def search(net: Network, spot: Spot, pairs: _Pairs, options: SearchOptions, repo
     raw = torch.randn(d, columns, generator=draw).double().requires_grad_()
     edge = torch.tensor(max(options.size, d / 4), dtype=torch.float64, requires_grad=True)
     learned = [raw, edge] if options.boundless else [raw]
-    adam = torch.optim.Adam([{"params": [raw], "lr": options.rate}, {"params": [edge], "lr": options.rate * d / 4}])
+    adam = torch.optim.Adam(
+        [{"params": [raw], "lr": options.rate}, {"params": [edge], "lr": options.rate * d / 4}]
+    )
     width = head_width(net, spot, d)
     for step in range(options.steps):
         chosen = pairs.draw(options.batch, rng, across=False)
         q = torch.linalg.qr(raw).Q
         heat = max(0.1, 0.1 * d * (1 - step / options.steps))
-        mask = torch.sigmoid((edge - torch.arange(d) - 0.5) / heat) if options.boundless else torch.ones(columns)
+        mask = (
+            torch.sigmoid((edge - torch.arange(d) - 0.5) / heat) if options.boundless else torch.ones(columns)
+        )
         loss = _loss(net, spot, pairs, chosen, (q * mask.double()) @ q.T, width)
         if options.boundless:
             loss = loss + options.price * mask.double().mean()
@@ -221,7 +236,9 @@ def search(net: Network, spot: Spot, pairs: _Pairs, options: SearchOptions, repo
     return torch.linalg.qr(raw.detach()).Q[:, :kept].T.contiguous()
 
 
-def _loss(net: Network, spot: Spot, pairs: _Pairs, chosen: Tensor, projection: Tensor, width: int | None) -> Tensor:
+def _loss(
+    net: Network, spot: Spot, pairs: _Pairs, chosen: Tensor, projection: Tensor, width: int | None
+) -> Tensor:
     base, source = chosen[:, 0], chosen[:, 1]
     bed = pairs.bed
     step = ((pairs.x[source] - pairs.x[base]) @ projection).float()
@@ -253,7 +270,13 @@ def _random(
 
 
 def _claim(
-    found: Probing, where: str, accuracy: Estimate, rivals: dict[str, Estimate], size: int, d: int, seconds: float
+    found: Probing,
+    where: str,
+    accuracy: Estimate,
+    rivals: dict[str, Estimate],
+    size: int,
+    d: int,
+    seconds: float,
 ) -> Claim:
     label = found.data.attrs["label"]
     random, shuffled, whole = (
@@ -283,4 +306,6 @@ def _claim(
     ]  # fmt: skip
     notes = ["The probe's direction: " + str(rivals["the probe's direction"]) + "."]
     statement = f"{label!r} decides the output through {size} of {d} dimensions of {where}."
-    return Claim(statement, judge(evidence, controls), tuple(evidence), tuple(controls), (*notes, f"{seconds:.1f} s."))
+    return Claim(
+        statement, judge(evidence, controls), tuple(evidence), tuple(controls), (*notes, f"{seconds:.1f} s.")
+    )

@@ -1,4 +1,4 @@
-"""What is probed for: texts (or token ids, or images) with labels, and everything that says which examples belong together."""
+"""What is probed for: texts (or token ids, or images) with labels, and all that says which examples belong together."""
 
 from __future__ import annotations
 

@@ -23,7 +23,12 @@ def loss(kind: Kind, outputs: Tensor, labels: Tensor) -> Tensor:
 def minimise(objective: Callable[[], Tensor], parameters: Sequence[Tensor], steps: int) -> float:
     """Minimise in place; gives the objective reached."""
     optimiser = torch.optim.LBFGS(
-        parameters, max_iter=steps, tolerance_grad=1e-6, tolerance_change=1e-10, history_size=20, line_search_fn="strong_wolfe"
+        parameters,
+        max_iter=steps,
+        tolerance_grad=1e-6,
+        tolerance_change=1e-10,
+        history_size=20,
+        line_search_fn="strong_wolfe",
     )
 
     def closure() -> Tensor:

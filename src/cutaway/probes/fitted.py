@@ -125,12 +125,12 @@ class Probe:
         if data.pop("format", None) != _FORMAT:
             raise BadFormat(f"{path} does not hold a probe.", "Give a folder that Probe.save wrote.")
         try:
-            return cls(
-                **{**data, "at": Site(*data["at"]), "classes": tuple(data["classes"])}, **saved.tensors
-            )
+            made: dict[str, Any] = {**data, **saved.tensors, "at": Site(*data["at"])}
+            return cls(**{**made, "classes": tuple(data["classes"])})
         except (KeyError, TypeError) as error:
             raise BadFormat(f"The probe in {path} cannot be read: {error!r}.", "Make it again.") from error
 
     def __repr__(self) -> str:
         where = f"{self.at}" + ("" if self.head is None else f" head {self.head}")
-        return f"Probe({self.kind} for {self.label!r} at {where}, position {self.position}, {self.label_kind}, width {self.d})"
+        what = f"{self.label_kind}, width {self.d}"
+        return f"Probe({self.kind} for {self.label!r} at {where}, position {self.position}, {what})"

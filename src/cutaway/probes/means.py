@@ -25,7 +25,7 @@ class Linear:
 
 
 def class_means(features: Tensor, hot: Tensor) -> Tensor:
-    """Mean of each class: features [n d], memberships hot [n c] of 0 and 1 -> [c d]; a class without members has the mean of all."""
+    """Mean of each class: features [n d], memberships hot [n c] -> [c d]; a class without members has the mean of all."""
     count = hot.sum(0)[:, None]
     return torch.where(count > 0, (hot.T @ features) / count.clamp(min=1), features.mean(0))
 

@@ -59,13 +59,19 @@ class Bend:
 
 
 def beside_linear(
-    net: Network, found: Probing, data: ProbeData, where: dict[str, Any] | None = None, options: Options | None = None
+    net: Network,
+    found: Probing,
+    data: ProbeData,
+    where: dict[str, Any] | None = None,
+    options: Options | None = None,
 ) -> Bend:
     """Fit a probe with one hidden layer (32 rectified units) beside the linear one at one place, in the same grouped folds.
 
     where: layer, head, position, site (default the best place).
     """
-    options = options or Options(kind=str(found.data.attrs["probe"]), seed=found.provenance.seed, permutations=0)
+    options = options or Options(
+        kind=str(found.data.attrs["probe"]), seed=found.provenance.seed, permutations=0
+    )
     setting, cell = Setting.of(data, options), found.places.cells[found.number(**(where or {}))]
     near = Places((cell.site,), found.places.heads, (found.places.positions[cell.position],), found.places.by)
     features = collect(net, data, near).cell(Cell(cell.site, cell.head, 0))

@@ -1,7 +1,8 @@
 """An attention-pooled probe: where in a text the label stands is learned with how it is read.
 
-Each position's vector is weighed by a softmax over `x · query`, and the pooled vector is read linearly. It is reported beside the
-linear probe at the last token and beside the mean over positions, so that pooling is not credited with what they do.
+Each position's vector is weighed by a softmax over `x · query`, and the pooled vector is read linearly. It is reported
+beside the linear probe at the last token and beside the mean over positions, so that pooling is not credited with what
+they do.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ class Pooled:
 
     def __str__(self) -> str:
         return (
-            f"{self.where}: {self.what} {self.pooled} pooled by attention, {self.last} at the last token, {self.mean} of the "
-            f"mean; it leads the better of them by {self.lead}."
+            f"{self.where}: {self.what} {self.pooled} pooled by attention, {self.last} at the last token, {self.mean} of "
+            f"the mean; it leads the better of them by {self.lead}."
         )
 
 
@@ -75,7 +76,13 @@ def pooled(net: Network, data: ProbeData, at: SiteLike, options: Options | None 
     lead = estimate(*difference_interval(setting, attended, better.outputs[0]), data.n)
     figure = estimate(value, *fold_interval(setting, attended), data.n)
     return Pooled(
-        str(sites[0]), SCORE[data.kind], figure, _figure(setting, last), _figure(setting, mean), lead, attention
+        str(sites[0]),
+        SCORE[data.kind],
+        figure,
+        _figure(setting, last),
+        _figure(setting, mean),
+        lead,
+        attention,
     )
 
 

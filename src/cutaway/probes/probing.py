@@ -227,7 +227,8 @@ class Probing:
             "positions": list(self.places.positions), "by": list(self.places.by),
         }  # fmt: skip
         head = {
-            "format": _FORMAT, "attrs": dict(self.data.attrs), "figures": list(map(str, self.data.data_vars)), "places": places, "finding": self.finding.to_dict(),
+            "format": _FORMAT, "attrs": dict(self.data.attrs), "figures": list(map(str, self.data.data_vars)),
+            "places": places, "finding": self.finding.to_dict(),
             "provenance": self.provenance.to_dict(),
         }  # fmt: skip
         return save_folder(path, head, tensors, {"cells": self.to_pandas()})
@@ -246,7 +247,7 @@ class Probing:
             figures = {k: saved.tensors[f"figure.{k}"].numpy() for k in saved.manifest["figures"]}
             attrs = saved.manifest["attrs"]
             data = dataset({k: v.ravel() for k, v in figures.items()}, places, attrs)
-            parts = [
+            parts: list[dict[str, Any]] = [
                 {n: saved.tensors[f"{i}.{n}"] for n in ("weights", "bias", "centres", "mean", "scale")}
                 for i in range(len(places.cells))
             ]

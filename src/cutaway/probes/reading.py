@@ -72,10 +72,10 @@ def probe_data(
         chosen = np.sort(np.random.default_rng(seed).choice(len(frame), n, replace=False))
         frame = frame.iloc[chosen].reset_index(drop=True)
     text = names.text or next((c for c in _TEXTS if c in frame), "")
-    for column in (text, names.label, names.span, names.group, names.source, names.type, *names.also):
-        if column and column not in frame:
-            offers = ", ".join(nearest(column, map(str, frame.columns)) or map(str, frame.columns))
-            raise NotFound(f"There is no column {column!r}.", f"There is {offers}.")
+    for wanted in (text, names.label, names.span, names.group, names.source, names.type, *names.also):
+        if wanted and wanted not in frame:
+            offers = ", ".join(nearest(wanted, map(str, frame.columns)) or map(str, frame.columns))
+            raise NotFound(f"There is no column {wanted!r}.", f"There is {offers}.")
     if not text:
         raise NotFound(
             f"No column holds texts: there is {', '.join(map(str, frame.columns))}.", "Name it: text='...'."
