@@ -79,13 +79,12 @@ class Weights:
 
 @dataclass(frozen=True)
 class Fitting:
-    """How probes are fitted: the kind, the penalties to choose among (None: the kind's own), whether features are
-    standardised, and in which type the many right-hand sides are multiplied."""
+    """How probes are fitted: the kind, the penalties to choose among (None: the kind's own), and whether features are
+    standardised."""
 
     kind: str = "ridge"
     penalties: tuple[float, ...] | None = None
     standardise: bool = True
-    precise: bool = False
 
 
 def standardiser(features: Tensor, on: bool = True) -> tuple[Tensor, Tensor]:
@@ -115,9 +114,9 @@ def fit(features: Tensor, labellings: Labellings, fitting: Fitting, inner: Tenso
 def _ridge(x: Tensor, labellings: Labellings, fitting: Fitting, inner: Tensor | None) -> Weights:
     n, c = len(x), labellings.outputs
     penalties = torch.tensor(fitting.penalties or ridge.PENALTIES, dtype=torch.float64) * n
-    fact = ridge.factorise(x, torch.float64 if fitting.precise else torch.float32)
+    fact = ridge.factorise(x)
     groups = [i // c for i in range(labellings.count * c)] if labellings.kind == "multiclass" else None
-    done = ridge.path(fact, labellings.targets(), penalties, groups)
+    done = ridge.path(fact, labellings.targets(), penalties, groups, fast=True)
     weights = done.weights.T.reshape(labellings.count, c, -1).transpose(1, 2)
     return Weights(weights, done.bias.reshape(labellings.count, c), float(penalties[done.best[0]]) / n)
 

@@ -37,7 +37,7 @@ def fit(
 
     >>> x = torch.tensor([[[0.0], [1.0], [2.0], [3.0]]]); y = torch.tensor([[0, 1, 0, 1]])
     >>> round(fit(x, y, 1.0).weights.item(), 3)
-    0.421
+    0.453
     """
     x = features.double()
     s, n, d = x.shape

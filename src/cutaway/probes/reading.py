@@ -42,7 +42,7 @@ class Columns:
 
 
 def probe_data(
-    source: Any,
+    table: Any,
     columns: Columns | str = "label",
     *,
     kind: Kind | None = None,
@@ -67,7 +67,7 @@ def probe_data(
     label: 2 examples in 2 inputs, binary (no 1, yes 1)
     """
     names = columns if isinstance(columns, Columns) else Columns(columns, **more)
-    frame = _frame(source, names)
+    frame = _frame(table, names)
     if n is not None and n < len(frame):
         chosen = np.sort(np.random.default_rng(seed).choice(len(frame), n, replace=False))
         frame = frame.iloc[chosen].reset_index(drop=True)

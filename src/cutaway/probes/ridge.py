@@ -45,26 +45,22 @@ class Factorised:
     def leverage(self, penalty: Tensor) -> Tensor:
         """Diagonal of the hat matrix, intercept included: [a n] for penalties [a]."""
         weight = self.shrink(penalty) * (self.values if self.dual else 1.0)
-        return weight.to(self.scores.dtype) @ (self.scores**2).T + 1 / self.n
+        return weight @ (self.scores**2).T + 1 / self.n
 
 
-def factorise(features: Tensor, dtype: torch.dtype | None = None) -> Factorised:
-    """Factorise features [n d] (standardise them before, where that is wanted), in primal or dual form.
-
-    The Gram matrix and its eigenvectors are computed in float64; `dtype` is what the coordinates are kept in.
-    """
+def factorise(features: Tensor) -> Factorised:
+    """Factorise features [n d] (standardise them before, where that is wanted), in primal or dual form, in float64."""
     x = features.double()
     mean = x.mean(0)
     x = x - mean
     n, d = x.shape
-    dtype = dtype or torch.float64
     if n > d:
         values, vectors = torch.linalg.eigh(x.T @ x)
         values = values.clamp(min=0)
-        return Factorised((x @ vectors).to(dtype), values, vectors, mean, False)
+        return Factorised(x @ vectors, values, vectors, mean, False)
     values, vectors = torch.linalg.eigh(x @ x.T)
     keep = values > values[-1].clamp(min=1e-300) * n * torch.finfo(torch.float64).eps
-    return Factorised(vectors[:, keep].to(dtype), values[keep], x.T @ vectors[:, keep], mean, True)
+    return Factorised(vectors[:, keep], values[keep], x.T @ vectors[:, keep], mean, True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,12 +81,14 @@ class Path:
 
 
 def path(
-    fact: Factorised, targets: Tensor, penalties: Tensor, groups: list[int] | None = None, loo: bool = False
-) -> Path:
+    fact: Factorised, targets: Tensor, penalties: Tensor, groups: list[int] | None = None, loo: bool = False,
+    fast: bool = False,
+) -> Path:  # fmt: skip
     """Fit targets [n t] over penalties [a] (in units of squared features), and choose by exact leave-one-out error.
 
     groups: [t] labels of the targets that must share a penalty (the columns of one multi-class label); default each its
-    own. The intercept is not penalised.
+    own. fast: compute the errors, by which penalties are chosen, in float32; the fits themselves are always in float64.
+    The intercept is not penalised.
 
     >>> x = torch.randn(50, 3, generator=torch.Generator().manual_seed(0)).double()
     >>> done = path(factorise(x), x[:, :1], torch.tensor([1e-6, 1.0], dtype=torch.float64))
@@ -99,30 +97,39 @@ def path(
     """
     y = targets.double()
     middle = y.mean(0)
-    centred = (y - middle).to(fact.scores.dtype)
+    centred = y - middle
     projected = fact.scores.T @ centred
     leverage = fact.leverage(penalties)
+    kind = torch.float32 if fast else torch.float64
+    scores, residual_of, turned = fact.scores.to(kind), centred.to(kind), projected.to(kind)
     errors = torch.empty(len(penalties), y.shape[1], dtype=torch.float64)
     for i, penalty in enumerate(penalties):
-        left_out = _residuals(fact, centred, projected, penalty) / (1 - leverage[i]).clamp(min=1e-12)[:, None]
-        errors[i] = (left_out**2).mean(0).double()
+        weight = _fitted(fact, penalty).to(kind)
+        residual = torch.addmm(residual_of, scores, weight[:, None] * turned, alpha=-1)
+        inverse = (1 / (1 - leverage[i]).clamp(min=1e-12)).to(kind)
+        errors[i] = residual.mul_(inverse[:, None]).square_().mean(0)
     best = _choose(errors, groups)
     shrink = fact.shrink(penalties[best]).T
-    weights = fact.basis @ (shrink * projected.double())
-    held = None
-    if loo:
-        held = torch.empty_like(y)
-        for i in best.unique():
-            which = best == i
-            residual = _residuals(fact, centred[:, which], projected[:, which], penalties[i])
-            held[:, which] = y[:, which] - (residual / (1 - leverage[i])[:, None]).double()
+    weights = fact.basis @ (shrink * projected)
+    held = _left_out(fact, y, centred, projected, penalties, best, leverage) if loo else None
     return Path(penalties, errors, best, weights, middle - fact.mean @ weights, held)
 
 
-def _residuals(fact: Factorised, centred: Tensor, projected: Tensor, penalty: Tensor) -> Tensor:
-    """Residuals [n t] of the fit to all examples at one penalty."""
-    weight = fact.shrink(penalty) * (fact.values if fact.dual else 1.0)
-    return torch.addmm(centred, fact.scores, weight.to(centred.dtype)[:, None] * projected, alpha=-1)
+def _fitted(fact: Factorised, penalty: Tensor) -> Tensor:
+    """What the coordinates of `scores' y` are multiplied with to give fitted values: [r]."""
+    return fact.shrink(penalty) * (fact.values if fact.dual else 1.0)
+
+
+def _left_out(
+    fact: Factorised, y: Tensor, centred: Tensor, projected: Tensor, penalties: Tensor, best: Tensor, leverage: Tensor
+) -> Tensor:
+    """Leave-one-out predictions [n t] at each target's best penalty."""
+    held = torch.empty_like(y)
+    for i in best.unique():
+        which = best == i
+        fitted = fact.scores @ (_fitted(fact, penalties[i])[:, None] * projected[:, which])
+        held[:, which] = y[:, which] - (centred[:, which] - fitted) / (1 - leverage[i])[:, None]
+    return held
 
 
 def _choose(errors: Tensor, groups: list[int] | None) -> Tensor:
