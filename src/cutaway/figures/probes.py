@@ -77,9 +77,10 @@ def maps(panels: Mapping[str, Panel], chance: float, unit: str, title: str = "")
 
 
 def _hovers(name: str, panel: Panel, unit: str) -> list[list[str]]:
+    head = html.escape(name)
     return [
         [
-            f"{html.escape(name)}<br>{panel.row_title} {html.escape(r)} · {panel.column_title} {html.escape(c)}<br>{unit} {v:.3f}"
+            f"{head}<br>{panel.row_title} {html.escape(r)} · {panel.column_title} {html.escape(c)}<br>{unit} {v:.3f}"
             for c, v in zip(panel.columns, line, strict=True)
         ]
         for r, line in zip(panel.rows, panel.values, strict=True)

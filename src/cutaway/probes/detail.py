@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,12 +14,14 @@ from cutaway.errors import CutawayError
 from cutaway.estimates import Estimate
 from cutaway.probes import controls
 from cutaway.probes.activations import Kept, Report, collect
+from cutaway.probes.data import ProbeData
 from cutaway.probes.description_length import compression
 from cutaway.probes.evaluate import HeldOut, cross_validate
 from cutaway.probes.folds import source_folds
+from cutaway.probes.kinds import fit
 from cutaway.probes.mapping import Setting, baseline, difference_interval, fold_interval
 from cutaway.probes.places import Cell, Places
-from cutaway.probes.scores import SCORE, chance
+from cutaway.probes.scores import SCORE, chance, score
 from cutaway.probes.verdict import Figures, Finding, Rival, estimate, judge_encoded
 
 if TYPE_CHECKING:
@@ -100,11 +103,11 @@ def look_closely(
         other = baseline(setting, table)
         if other is not None:
             rivals.append(_rival(setting, name, outputs, other, least))
-    score = estimate(float(found.scores[0]), *fold_interval(setting, outputs), data.n)
+    figure = estimate(float(found.scores[0]), *fold_interval(setting, outputs), data.n)
     code = compression(features, data, setting.family, options.seed)
     return judge_encoded(
         Figures(
-            data.name, cell.label(places.positions), SCORE[data.kind], score, least, against.p_best, against.cells,
+            data.name, cell.label(places.positions), SCORE[data.kind], figure, least, against.p_best, against.cells,
             len(setting.permuted), rivals, against.control_task, _left_out(setting, features), code,
         )
     )  # fmt: skip
@@ -118,17 +121,32 @@ def _rival(setting: Setting, name: str, outputs: Tensor, rival: HeldOut, least: 
 
 
 def _left_out(setting: Setting, features: Tensor) -> Estimate | None:
-    """The held-out score where each source in turn is not fitted on; None without at least two sources."""
+    """The held-out score where each source in turn is left out, and with it each fold's groups: what is tested shares
+    neither source nor group with what was fitted. None without at least two sources."""
     data = setting.data
     if data.sources is None or len(set(map(str, data.sources))) < 2:
         return None
-    folds, _, _ = source_folds(data.sources, _MOST_SOURCES)
-    labels = torch.as_tensor(data.labels)
-    for fold in np.unique(folds):
-        if (
-            data.kind in ("binary", "multiclass")
-            and len(labels[torch.as_tensor(folds != fold)].unique()) < data.n_classes
-        ):
-            return estimate(chance(data.kind, data.n_classes), float("nan"), float("nan"), data.n)
-    found = held_out(setting, features, folds)
-    return estimate(float(found.scores[0]), *fold_interval(setting, found.outputs[0]), data.n)
+    source, _, _ = source_folds(data.sources, _MOST_SOURCES)
+    outputs, least = (
+        torch.zeros(data.n, _columns(data), dtype=torch.float64),
+        chance(data.kind, data.n_classes),
+    )
+    real, fitting = controls.labellings(data, None, setting.permuted[:0]), setting.options.fitting
+    for s, f in itertools.product(np.unique(source), np.unique(setting.folds)):
+        train, test = (
+            torch.as_tensor(m)
+            for m in ((source != s) & (setting.folds != f), (source == s) & (setting.folds == f))
+        )
+        if not bool(test.any()):
+            continue
+        part = real[train]
+        if data.kind in ("binary", "multiclass") and len(part.labels[0].unique()) < data.n_classes:
+            return estimate(least, float("nan"), float("nan"), data.n)  # a class occurs in one source only
+        found = fit(features[train], part, fitting, torch.as_tensor(setting.inner)[train])
+        outputs[test] = found.outputs(features[test])[0]
+    value = score(data.kind, outputs, torch.as_tensor(data.labels), max(data.n_classes, 1))
+    return estimate(float(value), *fold_interval(setting, outputs), data.n)
+
+
+def _columns(data: ProbeData) -> int:
+    return 1 if data.kind in ("binary", "continuous") else data.n_classes

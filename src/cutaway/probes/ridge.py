@@ -121,7 +121,13 @@ def _fitted(fact: Factorised, penalty: Tensor) -> Tensor:
 
 
 def _left_out(
-    fact: Factorised, y: Tensor, centred: Tensor, projected: Tensor, penalties: Tensor, best: Tensor, leverage: Tensor
+    fact: Factorised,
+    y: Tensor,
+    centred: Tensor,
+    projected: Tensor,
+    penalties: Tensor,
+    best: Tensor,
+    leverage: Tensor,
 ) -> Tensor:
     """Leave-one-out predictions [n t] at each target's best penalty."""
     held = torch.empty_like(y)
