@@ -9,12 +9,12 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
-from xor_networks import specimen
+from xor_networks import Specimen, specimen
 
 import cutaway
 from cutaway.errors import BadInput
 from cutaway.interventions import load, save
-from cutaway.probes import Eraser, Leace, ProbeData, leace
+from cutaway.probes import Eraser, Leace, ProbeData, leace, reprobe
 from cutaway.probes.erasure import concept_of
 from cutaway.probes.scores import auroc
 
@@ -173,3 +173,20 @@ def test_erase_needs_shapes_that_go_together() -> None:
             [[1, 2]],
             edits=[cutaway.Erase("resid_post.0", torch.ones(48, 1), torch.ones(2, 48), torch.ones(48))],
         )
+
+
+def test_reprobing_after_erasure(net: cutaway.Network, made: Specimen) -> None:
+    for name in ("used", "unread"):
+        data = ProbeData(made.prompts, made.labels[name], name=name)
+        found = reprobe(net, data, "resid_post.0")
+        assert found.before.value > 0.95
+        assert found.erased
+        assert 0.3 < found.after.value < 0.7
+    both = made.labels["used"] * 2 + made.labels["unread"]
+    four = reprobe(net, ProbeData(made.prompts, both, "multiclass", tuple("abcd")), "resid_post.0")
+    assert four.erased
+    assert four.after.value < 0.4
+    value = both + np.random.default_rng(0).normal(size=len(both))
+    assert reprobe(net, ProbeData(made.prompts, value, "continuous", ()), "resid_post.0").erased
+    with pytest.raises(BadInput, match="2 places"):
+        reprobe(net, data, "resid_post")

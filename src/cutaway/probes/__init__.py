@@ -1,7 +1,7 @@
 """Probes: what a representation encodes, and whether the network uses it."""
 
 from cutaway.probes.data import ProbeData
-from cutaway.probes.erasure import Eraser, Leace, leace
+from cutaway.probes.erasure import Eraser, Leace, leace, reprobe
 from cutaway.probes.fitted import Probe
 from cutaway.probes.options import Options
 from cutaway.probes.pipeline import probe
@@ -25,5 +25,6 @@ __all__ = [
     "leace",
     "probe",
     "probe_data",
+    "reprobe",
     "use",
 ]

@@ -19,12 +19,20 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import BadFormat, BadInput
+from cutaway.estimates import Estimate
 from cutaway.interventions import Erase
 from cutaway.network.inputs import Pos
 from cutaway.network.sites import Site, SiteLike
-from cutaway.probes.activations import Report, stream
+from cutaway.probes.activations import Report, collect, stream
+from cutaway.probes.controls import labellings
 from cutaway.probes.data import ProbeData
+from cutaway.probes.descent import loss
+from cutaway.probes.kinds import Fitting, fit
+from cutaway.probes.mapping import Setting, fold_interval
+from cutaway.probes.options import Options
 from cutaway.probes.places import plan
+from cutaway.probes.scores import SCORE, chance, score
+from cutaway.probes.verdict import estimate
 from cutaway.results import load_folder, save_folder
 
 if TYPE_CHECKING:
@@ -180,3 +188,77 @@ def leace(
             x = value[:, 0].flatten(1)
             sums.setdefault(site, Leace(x.shape[1], concept.shape[1])).update(x, z)
     return {site: found.eraser for site, found in sums.items()}
+
+
+@dataclass(frozen=True)
+class Reprobed:
+    """What linear probes find at a site before and after erasure.
+
+    before: held-out score. after: held-out score where the eraser and the probe were made on the training groups and the
+    tested ones were erased by it. saved: nats per example that the best linear predictor saves on the *training* data over
+    a constant, after erasure; zero by theorem. chance: of a constant guess.
+    """
+
+    site: str
+    what: str
+    before: Estimate
+    after: Estimate
+    saved: float
+    chance: float
+
+    @property
+    def erased(self) -> bool:
+        """Is nothing left: no gain on the training data, and no more than chance on held-out groups?"""
+        return abs(self.saved) < 1e-4 and self.after.above(self.chance) is not True
+
+    def __str__(self) -> str:
+        return (
+            f"{self.site}: {self.what} {self.before} before erasure, {self.after} after (chance {self.chance:.3g}); the best "
+            f"linear predictor saves {self.saved:.1e} nats per example on its training data."
+        )
+
+
+def reprobe(
+    net: Network, data: ProbeData, at: SiteLike, pos: int | None = None, options: Options | None = None
+) -> Reprobed:
+    """Probe one site with a weakly penalised logistic probe (ridge for values), erase the label, and probe again.
+
+    In each fold the eraser sees the training groups only. (An eraser fitted to all groups makes what is left of them in
+    one fold the mirror image of what is left in the others, and scores far below chance.)
+    """
+    options = options or Options(permutations=0)
+    places = plan(net, data, at, ("layer",), pos)
+    if len(places.cells) != 1:
+        raise BadInput(f"{at!r} is {len(places.cells)} places.", f"Name one, such as {places.sites[-1]}.")
+    setting, concept = Setting.of(data, options), concept_of(data)
+    features = collect(net, data, places).cell(places.cells[0]).double()
+    real = labellings(data, None, setting.permuted[:0])
+    fitting = Fitting("ridge" if data.kind == "continuous" else "logistic", (1e-3,))
+    outputs, saved = [torch.zeros(data.n, real.outputs, dtype=torch.float64) for _ in range(2)], []
+    for fold in range(int(setting.folds.max()) + 1):
+        test = torch.as_tensor(setting.folds == fold)
+        train = ~test
+        eraser = Leace(features.shape[1], concept.shape[1]).update(features[train], concept[train]).eraser
+        erased = eraser(features)
+        for which, x in enumerate((features, erased)):
+            found = fit(x[train], real[train], fitting)
+            outputs[which][test] = found.outputs(x[test])[0]
+            if which == 1:
+                saved.append(_saved(data, found.outputs(x[train])[0], torch.as_tensor(data.labels)[train]))
+    labels, classes = torch.as_tensor(data.labels), max(data.n_classes, 1)
+    scores = [
+        estimate(float(score(data.kind, out, labels, classes)), *fold_interval(setting, out), data.n) for out in outputs
+    ]
+    least = chance(data.kind, data.n_classes)
+    return Reprobed(str(places.sites[0]), SCORE[data.kind], scores[0], scores[1], float(max(saved)), least)
+
+
+def _saved(data: ProbeData, outputs: Tensor, labels: Tensor) -> float:
+    """Loss of a constant minus the loss of outputs [n c], per example: nats, or share of the variance for values."""
+    if data.kind == "continuous":
+        return 1 - float(loss("continuous", outputs, labels)) / float(labels.double().var(correction=0))
+    if data.kind == "multiclass":
+        share = torch.bincount(labels, minlength=data.n_classes).double() / len(labels)
+        return float(-(share * share.clamp(min=1e-12).log()).sum() - loss(data.kind, outputs, labels))
+    p = labels.double().reshape(outputs.shape).mean(0).clamp(1e-12, 1 - 1e-12)
+    return float(-(p * p.log() + (1 - p) * (1 - p).log()).mean() - loss(data.kind, outputs, labels))
