@@ -5,6 +5,7 @@ The functions take plain arrays and labels, so that every room above can use the
 
 from cutaway.figures.bars import Bar, bars, groups_of_bars
 from cutaway.figures.heatmap import Grid, heatmap, heatmap_table
+from cutaway.figures.node_grids import Panel, node_grids
 from cutaway.figures.random_sets import Comparison, against_random
 from cutaway.figures.tokens import show_token
 
@@ -12,10 +13,12 @@ __all__ = [
     "Bar",
     "Comparison",
     "Grid",
+    "Panel",
     "against_random",
     "bars",
     "groups_of_bars",
     "heatmap",
     "heatmap_table",
+    "node_grids",
     "show_token",
 ]
