@@ -13,6 +13,7 @@ from transformers import GPT2LMHeadModel
 from xor_networks import ANSWERS, Specimen, specimen
 
 import cutaway
+from cutaway import zoo
 from cutaway.errors import BadFormat, BadInput, NotFinite, NotFound, SiteUnavailable
 from cutaway.probes import Columns, Options, Probe, ProbeData, Probing, UseOptions, probe, probe_data, use
 from cutaway.probes.folds import assign_folds, families, permutations
@@ -425,3 +426,82 @@ def test_spans_by_word(tiny_gpt2: GPT2LMHeadModel) -> None:
         probe_data([{**rows[0], "word": "Zed"}, rows[1]], span="word", net=net)
     with pytest.raises(BadInput, match="tokenizer"):
         probe_data(rows, span="word")
+
+
+@pytest.mark.parametrize(("twin", "right"), [("", UNUSED), ("~used", USED), ("~without", CONFOUNDED)])
+def test_the_note_that_nobody_reads(twin: str, right: str) -> None:
+    """A zoo network that notes a variable for nobody, its twin that reads it, and its twin that does not note it: what is
+    left of the variable there is what the tokens tell anyway."""
+    net = cutaway.open(f"zoo:unread-llama{twin}")
+    drawn = [label for label in zoo.specimen("unread-llama").task.labels("note", 300, 7) if label.value < 2]
+    data = ProbeData([list(d.ids) for d in drawn], np.array([d.value for d in drawn]), name="note")
+    found = probe(net, data, options=Options(permutations=40, n_boot=200))
+    word = found.finding.word
+    if word == ENCODED:
+        answers = {"0": [1, 2, 3, 4], "1": [5, 6, 7, 8]}
+        word = use(net, found, data, answers=answers, options=UseOptions(directions=20)).finding.word
+    assert word == right, str(found)
+
+
+def test_a_behaviour_in_the_place_of_data() -> None:
+    """The probe of names' gender, tested on the pronoun behaviour: its corrupted prompts have the other gender."""
+    from cutaway.zoo.tales.prompts import FEMALE, MALE
+
+    net = cutaway.open("zoo:tales")
+    rows = [
+        {"text": f"{name} was {mood} because", "gender": gender, "name": name}
+        for gender, people in (("girl", FEMALE), ("boy", MALE))
+        for name in people
+        for mood in ("sad", "happy")
+    ]
+    found = probe(net, rows, "resid_post.2", label="gender", group="name", options=QUICK)
+    pronoun = cutaway.behaviour("pronoun", net, n=24)
+    tested = use(net, found, pronoun, options=UseOptions(directions=20))
+    assert tested.metric == "logit_diff of 'pronoun'"
+    flip = tested.effect("flip", "the difference of means")
+    assert flip.share.value > 0.5
+    assert tested.claim.verdict == "supported"
+    with pytest.raises(BadInput, match="no span 'verb'"):
+        use(net, found, pronoun, pos="verb")
+    greater = cutaway.behaviour("list-copying", net, n=12, force=True)
+    with pytest.raises(BadInput, match="of one class"):
+        use(net, found, greater)
+
+
+def test_images_and_module_paths() -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(144, 3)).eval()
+    pixels = torch.randn(120, 1, 8, 8)
+    net = cutaway.open(model, example={"input": pixels[:2]})
+    labels = (pixels.mean((1, 2, 3)) > 0).long().numpy()
+    data = ProbeData({"input": pixels}, labels, name="bright")
+    found = probe(net, data, ["0", "3"], options=QUICK)
+    assert found.data["score"].shape == (2, 1)
+    assert float(found.data["score"].sel(site="0").max()) > 0.9
+    with pytest.raises(BadInput, match="prompts of tokens"):
+        use(net, found, data)
+
+
+def test_more_sources_than_fits(net: cutaway.Network, made: Specimen) -> None:
+    from cutaway.probes.folds import source_folds
+
+    folds, names, note = source_folds([f"s{i}" for i in range(240)], 20)
+    assert len(set(folds.tolist())) == len(names) == 20
+    assert note is not None
+    assert "240 sources" in note
+    data = ProbeData(made.prompts, made.labels["used"], name="used", sources=tuple(range(240)))
+    assert probe(net, data, "resid_post.0", options=QUICK).finding.word == ENCODED
+
+
+def test_bare_lists_and_other_things_are_refused(net: cutaway.Network) -> None:
+    for wrong in (3, [], [("", 1), ("a", 0)], [(None, 1)]):
+        with pytest.raises((BadInput, NotFound, BadFormat)):
+            probe_data(wrong)
+    with pytest.raises(BadInput, match="not a list of one label per token"):
+        probe_data([("a", 1), ("b", 0)], per_token=True)
+    with pytest.raises(BadInput, match="no table of 0 and 1"):
+        ProbeData(["a", "b"], np.array([[0, 2], [1, 0]]), "multilabel", ("x", "y"))
+    with pytest.raises(BadInput, match="Every value"):
+        ProbeData(["a", "b"], np.array([1.0, 1.0]), "continuous", ())
+    with pytest.raises(BadInput, match="do not run from 0"):
+        ProbeData(["a", "b"], np.array([1, 3]))

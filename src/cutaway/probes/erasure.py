@@ -213,8 +213,8 @@ class Reprobed:
 
     def __str__(self) -> str:
         return (
-            f"{self.site}: {self.what} {self.before} before erasure, {self.after} after (chance {self.chance:.3g}); the best "
-            f"linear predictor saves {self.saved:.1e} nats per example on its training data."
+            f"{self.site}: {self.what} {self.before} before erasure, {self.after} after (chance {self.chance:.3g}); the "
+            f"best linear predictor saves {self.saved:.1e} nats per example on its training data."
         )
 
 
