@@ -170,6 +170,7 @@ def bed_of_behaviour(
     read = torch.where(given < 0, tokens.lengths + given, given)
     classes = (outputs(tokens, edit) > 0).long()
     answers, metric = behaviour.answers, behaviour.metric
+    clusters: tuple[Any, ...] = behaviour.clusters or tuple(range(n))
     up = torch.where(classes[:n] == 1, 1.0, -1.0).repeat(2)
     if classes[:n].eq(classes[n:]).double().mean() > 0.5:
         raise BadInput(
@@ -187,7 +188,7 @@ def bed_of_behaviour(
         read,
         classes,
         score,
-        tuple(behaviour.template) * 2,
+        clusters * 2,
         f"{metric.name} of {behaviour.name!r}",
     )
 
