@@ -471,7 +471,8 @@ def test_a_behaviour_in_the_place_of_data() -> None:
 
 def test_images_and_module_paths() -> None:
     torch.manual_seed(0)
-    model = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(144, 3)).eval()
+    layers = (torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(144, 3))
+    model = torch.nn.Sequential(*layers).eval()
     pixels = torch.randn(120, 1, 8, 8)
     net = cutaway.open(model, example={"input": pixels[:2]})
     labels = (pixels.mean((1, 2, 3)) > 0).long().numpy()

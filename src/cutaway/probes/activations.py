@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 #: Called with (what, examples done, examples in all).
 Report = Callable[[str, int, int], None]
-TOKENS_AT_ONCE = 4096
+TOKENS_AT_ONCE = 2048
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,8 +63,11 @@ def stream(
         examples = np.array([e for r in part for e in by_row[r]])
         where = np.array([i for i, r in enumerate(part) for _ in by_row[r]])
         column = columns(places, data, batch, where, examples)
+        # with one example in each row, only the columns that are read are kept of each site
+        lone = len(examples) == batch.n
+        pos = column - batch.first[:, None] if lone else None
         try:
-            run = net.run(batch, keep=list(places.sites), logits=False)
+            run = net.run(batch, keep=list(places.sites), pos=pos, logits=False)
         except OutOfMemory:
             if most == 1:
                 raise
@@ -73,8 +76,12 @@ def stream(
         values = {}
         for site in places.sites:
             value = run[site]
-            index = torch.as_tensor(where, device=value.device)[:, None]
-            values[site] = _finite(value[index, column.to(value.device)].float().cpu(), site, examples)
+            if value.ndim == 2:  # a module's output without positions
+                value = value[torch.as_tensor(where, device=value.device)][:, None]
+            elif not lone or value.shape[1] != column.shape[1]:
+                index = torch.as_tensor(where, device=value.device)[:, None]
+                value = value[index, column.to(value.device)]
+            values[site] = _finite(value.float().cpu(), site, examples)
         yield Batch(examples, values)
         start += len(part)
         done += len(examples)
