@@ -26,6 +26,7 @@ import sklearn
 import torch
 import transformers
 from sklearn.linear_model import LogisticRegressionCV, RidgeCV
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 import cutaway
@@ -167,7 +168,9 @@ def page(result: dict[str, Any], swept: dict[str, Any] | None, options: argparse
         "",
         f"Made by `python benchmarks/probes.py`. GPT-2-small's shape (12 layers, width 768), random weights, "
         f"{options.examples} examples,",
-        f"{result['sites']} residual sites (the embedding, and each layer's middle and end), {options.threads} CPU thread{'s' * (options.threads > 1)}. All figures are seconds of processor time.",
+        f"{result['sites']} residual sites (the embedding, and each layer's middle and end), "
+        f"{options.threads} CPU thread{'s' * (options.threads > 1)}.",
+        "All figures are seconds of processor time, of all threads.",
         f"torch {torch.__version__}, scikit-learn {sklearn.__version__}, Python {platform.python_version()}, "
         f"{platform.machine()}.",
         "",
@@ -202,8 +205,8 @@ def page(result: dict[str, Any], swept: dict[str, Any] | None, options: argparse
     here = [statistics.mean(r[k] for r in both) for k in ("ours right", "LogisticRegressionCV right")] if both else []
     lines += [
         "",
-        f"Label by label is {labels} times the one fit that was timed. Medians: {medians.get('logistic', float('nan')):.0f} "
-        "times less than `LogisticRegressionCV` (asked: 20),",
+        f"Label by label is {labels} times the one fit that was timed. Medians: "
+        + (f"{medians['logistic']:.0f} times less than `LogisticRegressionCV` (asked: 20)," if both else ""),
         f"{medians['at once']:.1f} times less than `RidgeCV` with all labels at once and {medians['one by one']:.0f} times "
         "less than label by label (asked: 5).",
         "",
@@ -240,6 +243,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks" / "probes.md")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    threadpool_limits(options.threads)
     swept = None if options.no_sweep else sweep(options.examples // 2)
     result = residual_sites(options)
     text = page(result, swept, options)

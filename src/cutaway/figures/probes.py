@@ -125,7 +125,8 @@ def curves(
     if np.isfinite(band[0]).all() and len(places) > 1:
         figure.add_trace(
             go.Scatter(
-                x=[*x, *x[::-1]], y=[*band[1], *band[0][::-1]], fill="toself", fillcolor="rgba(15,110,106,0.16)",
+                x=[*x, *x[::-1]], y=[*band[1], *band[0][::-1]], fill="toself", mode="lines",
+                fillcolor="rgba(15,110,106,0.16)",
                 line={"width": 0}, name="95 % interval", hoverinfo="skip",
             )
         )  # fmt: skip

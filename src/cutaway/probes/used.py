@@ -123,7 +123,7 @@ class Use:
         """Each move beside random and sham directions of the same norm."""
         from cutaway.figures import Comparison, against_random
 
-        shown = [e for e in self.effects if len(e.others)]
+        shown = [e for e in self.effects if e.name in ("flip", "project out")]
         items = [
             Comparison(
                 f"{e.name}: {e.along}", e.share.value, e.share.interval.low if e.share.interval else e.share.value,
@@ -132,7 +132,10 @@ class Use:
             for e in shown
         ]  # fmt: skip
         return against_random(
-            items, title=f"{self.label} at {self.where}", unit="share of the classes' difference"
+            items,
+            title=f"{self.label} at {self.where}",
+            unit="share of the classes' difference",
+            names=("random and sham directions of the same norm", "the direction"),
         )
 
     def __str__(self) -> str:
