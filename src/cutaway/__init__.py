@@ -24,8 +24,15 @@ _PUBLIC: dict[str, str] = {
     "explain": "cutaway.explanations",
     "Explanation": "cutaway.explanations",
     "Claim": "cutaway.claims",
+    "probe": "cutaway.probes.pipeline:probe",
+    "probe_data": "cutaway.probes",
+    "use": "cutaway.probes.use:use",
+    "leace": "cutaway.probes",
+    "Probe": "cutaway.probes",
+    "ProbeData": "cutaway.probes",
+    "Probing": "cutaway.probes",
     **dict.fromkeys(
-        ("Ablate", "Add", "Apply", "Clamp", "Freeze", "Interchange", "Patch", "Project", "Scale"),
+        ("Ablate", "Add", "Apply", "Clamp", "Erase", "Freeze", "Interchange", "Patch", "Project", "Scale"),
         "cutaway.interventions",
     ),
 }
@@ -49,6 +56,7 @@ if TYPE_CHECKING:
     from cutaway.interventions import Add as Add
     from cutaway.interventions import Apply as Apply
     from cutaway.interventions import Clamp as Clamp
+    from cutaway.interventions import Erase as Erase
     from cutaway.interventions import Freeze as Freeze
     from cutaway.interventions import Interchange as Interchange
     from cutaway.interventions import Patch as Patch
@@ -61,6 +69,13 @@ if TYPE_CHECKING:
     from cutaway.network.opening import open_network as open  # noqa: F401
     from cutaway.stream import logit_attribution as logit_attribution
     from cutaway.stream import read_stream as read_stream
+    from cutaway.probes import Probe as Probe
+    from cutaway.probes import ProbeData as ProbeData
+    from cutaway.probes import Probing as Probing
+    from cutaway.probes import leace as leace
+    from cutaway.probes import probe as probe
+    from cutaway.probes import probe_data as probe_data
+    from cutaway.probes import use as use
 
 
 def __getattr__(name: str) -> Any:

@@ -285,6 +285,35 @@ def bootstrap(
     return bootstrap_many(array, clusters, n_boot, seed, level)[()]
 
 
+def bootstrap_statistic(
+    statistic: Callable[[Floats], Floats],
+    n: int,
+    clusters: Sequence[Any] | NDArray[Any] | None = None,
+    n_boot: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Estimates:
+    """Any statistic of weighted examples, with a bootstrap interval for each of its cells.
+
+    statistic: how often each example counts `[b n]` -> values `[b cells]` (NaN where a resample has none). Whole
+    clusters are drawn; the percentile interval is widened for few clusters (Hesterberg 2015).
+
+    >>> x = np.arange(100.0)
+    >>> float(bootstrap_statistic(lambda w: (w @ x[:, None]) / w.sum(1, keepdims=True), 100).value[0])
+    49.5
+    """
+    groups = _groups(n, clusters)
+    count = int(groups.max()) + 1
+    value = np.asarray(statistic(np.ones((1, n))), dtype=np.float64)[0]
+    low, high = np.full(value.shape, np.nan), np.full(value.shape, np.nan)
+    if count >= 2:
+        drawn = statistic(_draws(n_boot, count, seed)[:, groups])
+        tail = _tail(_level(level), count)
+        low, high = np.nanquantile(drawn, [tail, 1 - tail], axis=0)
+    method = "bootstrap" if clusters is None else "cluster bootstrap"
+    return Estimates(value, low, high, n, level, method)
+
+
 def bootstrap_ratio(
     numerator: ArrayLike,
     denominator: ArrayLike,

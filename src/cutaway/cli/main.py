@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cutaway.cli import stream as stream_commands
+from cutaway.cli import probing
 from cutaway.cli.options import STOPPED, Common, Group, command
 from cutaway.cli.screen import Screen
 from cutaway.cli.zoo import zoo_app
@@ -23,6 +24,7 @@ app = typer.Typer(
 app.add_typer(zoo_app, name="zoo")
 command(app)(stream_commands.lens)
 command(app)(stream_commands.stream)
+probing.register(app)
 
 Model = Annotated[
     str, typer.Argument(help="A Hugging Face id, a local folder, or zoo:NAME.", show_default=False)

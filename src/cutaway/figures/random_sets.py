@@ -28,7 +28,10 @@ class Comparison:
 
 
 def against_random(
-    comparisons: Sequence[Comparison], title: str = "", unit: str = "share of the gap"
+    comparisons: Sequence[Comparison],
+    title: str = "",
+    unit: str = "share of the gap",
+    names: tuple[str, str] = ("random sets", "the set that was found"),
 ) -> go.Figure:
     """Each test on its own line: grey dots are random sets, the diamond is the found set, the bracket the threshold.
 
@@ -43,11 +46,11 @@ def against_random(
                 x=values,
                 y=place + spread,
                 mode="markers",
-                name="random sets",
+                name=names[0],
                 legendgroup="random",
                 showlegend=place == 0,
                 marker={"color": theme.MUTED, "size": 6, "opacity": 0.45},
-                hovertemplate="random set %{x:.3f}<extra></extra>",
+                hovertemplate=f"{names[0]} %{{x:.3f}}<extra></extra>",
             )
         )
         figure.add_trace(
@@ -55,7 +58,7 @@ def against_random(
                 x=[test.value],
                 y=[place],
                 mode="markers",
-                name="the set that was found",
+                name=names[1],
                 legendgroup="found",
                 showlegend=place == 0,
                 marker={

@@ -8,6 +8,7 @@ from cutaway.interventions.kinds import (
     Add,
     Apply,
     Clamp,
+    Erase,
     Freeze,
     Interchange,
     Intervention,
@@ -18,6 +19,6 @@ from cutaway.interventions.kinds import (
 from cutaway.interventions.sources import Source
 
 __all__ = [
-    "KINDS", "Ablate", "Add", "Address", "Apply", "Clamp", "Freeze", "Interchange", "Intervention", "Patch", "Project",
-    "Scale", "Source", "load", "save",
+    "KINDS", "Ablate", "Add", "Address", "Apply", "Clamp", "Erase", "Freeze", "Interchange", "Intervention", "Patch",
+    "Project", "Scale", "Source", "load", "save",
 ]  # fmt: skip

@@ -289,6 +289,37 @@ class Interchange(Intervention):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class Erase(Intervention):
+    """Take an oblique projection out: value - left @ right @ (value - centre), as concept erasure does.
+
+    left: [d k], right: [k d], centre: [d]; at a site with heads, d may be that of all heads side by side.
+    """
+
+    at: SiteLike
+    left: Tensor
+    right: Tensor
+    centre: Tensor
+
+    def check(self) -> None:
+        """The shapes must go together."""
+        d = self.centre.shape[-1]
+        if self.left.ndim != 2 or self.left.shape[0] != d or self.right.shape != self.left.T.shape:
+            raise BadInput(
+                f"left {tuple(self.left.shape)}, right {tuple(self.right.shape)} and centre {tuple(self.centre.shape)} "
+                "do not go together.",
+                "Give [d k], [k d] and [d].",
+            )
+
+    def new_value(self, value: Tensor, here: Here) -> tuple[Tensor, Tensor | None]:
+        """The value without what the projection takes, in float32 at least."""
+        wide = value.flatten(-2) if value.ndim == 4 and value.shape[-1] != len(self.centre) else value
+        precise = torch.promote_types(value.dtype, torch.float32)
+        left, right, centre = (t.to(device=value.device, dtype=precise) for t in (self.left, self.right, self.centre))
+        wide = wide.to(precise) - (wide.to(precise) - _fitting(centre, wide, here).to(precise)) @ right.T @ left.T
+        return wide.reshape(value.shape).to(value.dtype), None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Clamp(Intervention):
     """Hold values between two bounds; with equal bounds, at a value."""
 
@@ -363,5 +394,5 @@ def _projected(value: Tensor, directions: Tensor, here: Here) -> Tensor:
 
 
 KINDS: dict[str, type[Intervention]] = {
-    k.__name__: k for k in (Patch, Freeze, Ablate, Add, Scale, Project, Interchange, Clamp, Apply)
+    k.__name__: k for k in (Patch, Freeze, Ablate, Add, Scale, Project, Erase, Interchange, Clamp, Apply)
 }

@@ -1,0 +1,190 @@
+"""`cutaway probe`: what a representation encodes, with controls, and whether the network uses it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cutaway.cli.options import Common, command
+from cutaway.cli.screen import Screen
+from cutaway.errors import BadInput
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from cutaway.network import Network
+    from cutaway.probes import ProbeData, Probing, Use
+
+Model = Annotated[
+    str, typer.Argument(help="A Hugging Face id, a local folder, or zoo:NAME.", show_default=False)
+]
+Data = Annotated[
+    Path, typer.Option("--data", help="Labelled texts: .csv, .json or .jsonl.", show_default=False)
+]
+Label = Annotated[str, typer.Option("--label", help="Column of the labels.", show_default=False)]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the program."""
+    command(app)(probe)
+
+
+def probe(
+    common: Common,
+    screen: Screen,
+    model: Model,
+    data: Data,
+    label: Label,
+    text: Annotated[
+        str, typer.Option("--text", help="Column of the texts. Default: text, prompt, sentence, ...")
+    ] = "",
+    group: Annotated[str, typer.Option("--group", help="Column of groups that a split must not part.")] = "",
+    source: Annotated[str, typer.Option("--source", help="Column of sources, each left out in turn.")] = "",
+    span: Annotated[str, typer.Option("--span", help="Column of the words that are labelled.")] = "",
+    also: Annotated[
+        list[str] | None,
+        typer.Option("--also", help="Columns that the label may be confounded with; repeatable."),
+    ] = None,
+    at: Annotated[str, typer.Option("--at", help="Sites, with commas.")] = "resid_post",
+    by: Annotated[str, typer.Option("--by", help="layer, position, head, with commas.")] = "layer",
+    kind: Annotated[str, typer.Option("--kind", help="ridge, logistic, means, lda or mass-mean.")] = "ridge",
+    n: Annotated[
+        int | None, typer.Option("--n", min=2, help="At most so many rows, drawn at random.")
+    ] = None,
+    folds: Annotated[int, typer.Option("--folds", min=2, help="Of the grouped cross-validation.")] = 5,
+    permutations: Annotated[int, typer.Option("--permutations", min=0, help="Of the labels.")] = 100,
+    answers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--answer",
+            help='What follows a class, as CLASS=" word"; repeatable. The metric of the causal tests.',
+        ),
+    ] = None,
+    use: Annotated[
+        bool, typer.Option("--use/--no-use", help="Test by intervening whether it is used.")
+    ] = True,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Where to save.")] = None,
+) -> None:
+    """Probe a network for a label: where it is encoded beyond the controls, and whether the network uses it."""
+    from cutaway.cli import work
+    from cutaway.probes import Columns, Options, probe_data
+    from cutaway.probes import probe as probe_it
+    from cutaway.probes import use as use_it
+
+    columns = Columns(label, text, span, group, source, also=tuple(also or ()))
+    net = work.network(common, model)
+    labelled = probe_data(data, columns, net=net, n=n, seed=common.seed)
+    options = Options(kind=kind, folds=folds, permutations=permutations, seed=common.seed)
+    with screen.progress() as report:
+        found = probe_it(net, labelled, _list(at), _list(by), options=options, report=report)
+        used = None
+        if use and labelled.kind in ("binary", "continuous") and found.finding.word == "encoded":
+            used = use_it(net, found, labelled, answers=_answers(answers))
+    if used is not None:
+        found = found.with_finding(used.finding)
+    target = out or Path(f"cutaway-probe-{work.slug(model)}-{work.slug(label)}")
+    path = work._or_elsewhere(screen, lambda place: _save(place, net, found, used, labelled), target)
+    data_out = found.to_dict() | {"use": None if used is None else used.to_dict(), "saved": str(path)}
+    screen.result(data_out, _verdict(found), _table(found), *found.finding.claims)
+    screen.saved(path)
+
+
+def _list(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _answers(given: list[str] | None) -> dict[str, list[str]] | None:
+    if not given:
+        return None
+    out: dict[str, list[str]] = {}
+    for item in given:
+        name, equals, word = item.partition("=")
+        if not equals or not word:
+            raise BadInput(
+                f"The answer {item!r} is not of the form CLASS=word.", 'Write --answer plural=" are".'
+            )
+        out.setdefault(name, []).append(word)
+    return out
+
+
+def _verdict(found: Probing) -> str:
+    from rich.markup import escape
+
+    colour = {"encoded": "green", "encoded and used": "green"}.get(found.finding.word, "yellow")
+    return f"[bold {colour}]{escape(found.verdict)}[/] {escape(found.headline())}"
+
+
+def _table(found: Probing, top: int = 8) -> Table:
+    from rich.table import Table
+
+    frame = found.top(top)
+    dims = [str(d) for d in found.data["score"].dims]
+    names = {
+        "score": found.what,
+        "control": "control task",
+        "untrained": "random weights",
+        "tokens": "tokens alone",
+    }
+    names |= {"null_high": "permuted, 95 %", "q": "q"}
+    table = Table(
+        *dims,
+        *names.values(),
+        box=None,
+        title=f"best {len(frame)} of {len(found.probes)} places",
+        title_justify="left",
+    )
+    for row in frame.astype(object).to_dict("records"):
+        cells = ["" if row[k] != row[k] else f"{row[k]:.3f}" for k in names]
+        table.add_row(*(str(row[d]) for d in dims), *cells)
+    return table
+
+
+def _save(place: Path, net: Network, found: Probing, used: Use | None, data: ProbeData) -> Path:
+    """The figures, the probes, the verdict and a page."""
+    from cutaway.reports import ClaimTests, Figure, Page, Section, write
+
+    found.save(place / "probing")
+    found.probe().save(place / "probe")
+    if used is not None:
+        used.save(place / "use")
+    return write(_page((Figure, Page, Section, ClaimTests), net, found, used, data), place / "report.html")
+
+
+def _page(parts: Any, net: Network, found: Probing, used: Use | None, data: ProbeData) -> Any:
+    figure, page, section, tests = parts
+    attrs = found.data.attrs
+    caption = (
+        f"Held-out {found.what} of {attrs['probe']} probes, {attrs['folds']} folds over {attrs['groups']} groups of "
+        f"{attrs['n']} examples. {attrs['kept']}. {' '.join(attrs['notes'])}"
+    )
+    blocks: list[Any] = [figure(found.plot(""), caption)]
+    if data.kind in ("binary", "multiclass") and found.outputs is not None:
+        blocks.append(figure(found.histogram(), "Held-out outputs at the best place, by class."))
+    if (tokens := token_figure(net, found)) is not None:
+        blocks.append(figure(tokens, "The probe's direction at the best place against the token embeddings."))
+    sections = [section("map", "Where it is encoded", blocks)]
+    if used is not None:
+        words = "Each move beside random and sham directions of the same norm (grey)."
+        sections.append(section("use", "Whether it is used", [figure(used.plot(), words)]))
+    sections.append(section("claims", "Claims", [tests(c) for c in found.finding.claims]))
+    return page(
+        title=f"{attrs['label']} in {attrs['network']}", kicker="Cutaway · probes", verdict=None,
+        headline=found.headline(), sections=sections,
+    )  # fmt: skip
+
+
+def token_figure(net: Network, found: Probing) -> Any:
+    """The best probe's direction against the token embeddings; None where widths or tokens do not fit."""
+    from cutaway.figures.probes import against_tokens
+
+    get = getattr(net.model, "get_input_embeddings", None)
+    weight = getattr(get() if callable(get) else None, "weight", None)
+    probe = found.probe()
+    if weight is None or net.tokenizer is None or weight.shape[1] != probe.d or weight.is_meta:
+        return None
+    rows = weight.detach().double().cpu()
+    rows = rows - rows.mean(0)
+    cosines = (rows @ probe.direction()) / rows.norm(dim=1).clamp(min=1e-12)
+    return against_tokens([net.token_strings([i])[0] for i in range(len(rows))], cosines.numpy())

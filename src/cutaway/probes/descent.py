@@ -1,0 +1,43 @@
+"""Fitting small probes that have no closed form, all parameters at once, by L-BFGS on all examples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from cutaway.probes.scores import Kind
+
+
+def loss(kind: Kind, outputs: Tensor, labels: Tensor) -> Tensor:
+    """Mean loss of outputs [n c]: squared error for values, log loss for classes."""
+    if kind == "continuous":
+        return ((outputs[:, 0] - labels) ** 2).mean()
+    if kind == "multiclass":
+        return torch.nn.functional.cross_entropy(outputs, labels.long())
+    hot = labels.double().reshape(outputs.shape)
+    return torch.nn.functional.binary_cross_entropy_with_logits(outputs, hot)
+
+
+def minimise(objective: Callable[[], Tensor], parameters: Sequence[Tensor], steps: int) -> float:
+    """Minimise in place; gives the objective reached."""
+    optimiser = torch.optim.LBFGS(
+        parameters,
+        max_iter=steps,
+        tolerance_grad=1e-6,
+        tolerance_change=1e-10,
+        history_size=20,
+        line_search_fn="strong_wolfe",
+    )
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        value = objective()
+        for parameter, slope in zip(parameters, torch.autograd.grad(value, list(parameters)), strict=True):
+            parameter.grad = slope
+        return value
+
+    optimiser.step(closure)  # pyright: ignore[reportArgumentType]
+    with torch.no_grad():
+        return float(objective())

@@ -1,0 +1,206 @@
+"""From a file, a frame, a dataset or plain lists to `ProbeData`."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from cutaway.errors import BadFormat, BadInput, NotFound, nearest
+from cutaway.probes.data import ProbeData, encode_labels
+from cutaway.probes.scores import Kind
+
+if TYPE_CHECKING:
+    from cutaway.network import Network
+
+_TEXTS = ("text", "prompt", "sentence", "clean", "input", "ids")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which column of a table says what. Empty: there is none.
+
+    text: the text, or token ids; empty takes the first there is of text, prompt, sentence, clean, input, ids.
+    label: the label; a list of labels per row with `per_token`, one for each of the network's tokens.
+    span: the word (or [word, which occurrence], or a token range [a, b]) that the label is about.
+    group, source, type, also: see `ProbeData`.
+    """
+
+    label: str = "label"
+    text: str = ""
+    span: str = ""
+    group: str = ""
+    source: str = ""
+    type: str = ""
+    also: tuple[str, ...] = ()
+
+
+def probe_data(
+    table: Any,
+    columns: Columns | str = "label",
+    *,
+    kind: Kind | None = None,
+    net: Network | None = None,
+    per_token: bool = False,
+    n: int | None = None,
+    seed: int = 0,
+    **more: Any,
+) -> ProbeData:
+    """Labelled examples from a `.csv`, `.json` or `.jsonl` file, a pandas frame, a Hugging Face dataset, or a list of
+    (text, label) pairs or mappings.
+
+    columns: a `Columns`, or the name of the label's column, with `text=`, `group=`, `span=`, ... beside it.
+    kind: binary, multiclass, continuous or multilabel; found from the labels where not given.
+    net: needed for spans named by words. per_token: each label is a list, one entry per token of its input (None: no
+    label there). n: at most so many rows, drawn with `seed`.
+
+    Raises `NotFound` for a missing file or column, `BadFormat` for a file that cannot be read, `BadInput` for labels
+    that are missing, of one class, or not of their kind.
+
+    >>> print(probe_data([("it is warm", "yes"), ("it is cold", "no")]))
+    label: 2 examples in 2 inputs, binary (no 1, yes 1)
+    """
+    names = columns if isinstance(columns, Columns) else Columns(columns, **more)
+    frame = _frame(table, names)
+    if n is not None and n < len(frame):
+        chosen = np.sort(np.random.default_rng(seed).choice(len(frame), n, replace=False))
+        frame = frame.iloc[chosen].reset_index(drop=True)
+    text = names.text or next((c for c in _TEXTS if c in frame), "")
+    for wanted in (text, names.label, names.span, names.group, names.source, names.type, *names.also):
+        if wanted and wanted not in frame:
+            offers = ", ".join(nearest(wanted, map(str, frame.columns)) or map(str, frame.columns))
+            raise NotFound(f"There is no column {wanted!r}.", f"There is {offers}.")
+    if not text:
+        raise NotFound(
+            f"No column holds texts: there is {', '.join(map(str, frame.columns))}.", "Name it: text='...'."
+        )
+    inputs = [_input(value, row) for row, value in enumerate(frame[text])]
+    values = [_plain(v) for v in frame[names.label]]
+    rows, spans = np.arange(len(frame)), None
+    if per_token:
+        rows, spans, values = _per_token(values)
+    elif names.span:
+        spans = tuple(_span(net, inputs[i], _plain(v), i) for i, v in enumerate(frame[names.span]))
+    labels, found, classes = encode_labels(values, names.label, kind)
+
+    def column(name: str) -> tuple[Any, ...] | None:
+        return tuple(_plain(frame[name].iloc[r]) for r in rows) if name else None
+
+    return ProbeData(
+        inputs, labels, found, classes, names.label, rows, spans,
+        column(names.group), column(names.source), column(names.type),
+        {a: np.asarray(column(a)) for a in names.also},
+    )  # fmt: skip
+
+
+def _frame(source: Any, names: Columns) -> pd.DataFrame:
+    if isinstance(source, pd.DataFrame):
+        frame = source.reset_index(drop=True)
+    elif isinstance(source, str | os.PathLike):
+        frame = _file(Path(source))
+    elif hasattr(source, "to_pandas"):
+        frame = source.to_pandas()
+    elif isinstance(source, Sequence) and source and all(isinstance(r, Mapping) for r in source):
+        frame = pd.DataFrame(list(source))
+    elif isinstance(source, Sequence) and all(isinstance(r, tuple | list) and len(r) == 2 for r in source):
+        frame = pd.DataFrame(
+            {"text": [r[0] for r in source], names.label: pd.Series([r[1] for r in source], dtype=object)}
+        )
+    elif hasattr(source, "__iter__") and not isinstance(source, bytes):
+        frame = pd.DataFrame(list(source))
+    else:
+        raise BadInput(
+            f"A {type(source).__name__} is no source of labelled texts.",
+            "Give a file (.csv, .json, .jsonl), a frame, a dataset, or a list of (text, label).",
+        )
+    if not len(frame):
+        raise BadInput("There are no rows.", "Give at least a few labelled texts.")
+    return frame
+
+
+def _file(path: Path) -> pd.DataFrame:
+    if not path.is_file():
+        raise NotFound(f"There is no file {path}.", "Give a .csv, .json or .jsonl file.")
+    try:
+        if path.suffix == ".csv":
+            return pd.read_csv(path)
+        text = path.read_text(encoding="utf-8")
+        if path.suffix in (".jsonl", ".json"):
+            try:
+                rows = json.loads(text)
+            except ValueError:
+                rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+            return pd.DataFrame(rows if isinstance(rows, list) else [rows])
+    except (ValueError, UnicodeDecodeError, OSError) as error:
+        raise BadFormat(f"{path} cannot be read: {error}", "Give one object a line, or a table.") from error
+    raise BadFormat(f"{path} is of a type that is not read.", "Give a .csv, .json or .jsonl file.")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _input(value: Any, row: int) -> Any:
+    value = _plain(value)
+    if isinstance(value, str) and value:
+        return value
+    if (
+        isinstance(value, list | tuple)
+        and value
+        and all(isinstance(i, int) and not isinstance(i, bool) for i in value)
+    ):
+        return list(value)
+    raise BadInput(f"The text of row {row} is {value!r:.60}.", "Give a text, or a list of token ids.")
+
+
+def _per_token(values: list[Any]) -> tuple[np.ndarray, tuple[tuple[int, int], ...], list[Any]]:
+    """Rows, one-token spans and labels of every labelled token."""
+    rows, spans, labels = [], [], []
+    for row, value in enumerate(values):
+        if not isinstance(value, list | tuple):
+            raise BadInput(
+                f"The label of row {row} is {value!r:.40}, not a list of one label per token.",
+                "Leave per_token off, or give a list for each text.",
+            )
+        for position, label in enumerate(value):
+            if label is not None and label == label:
+                rows.append(row)
+                spans.append((position, position + 1))
+                labels.append(label)
+    return np.array(rows, dtype=int), tuple(spans), labels
+
+
+def _span(net: Network | None, text: Any, value: Any, row: int) -> tuple[int, int]:
+    """A token range: as given, or of a word (its first occurrence, or [word, which])."""
+    if isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(v, int) for v in value):
+        return int(value[0]), int(value[1])
+    word, count = (
+        (value, 1)
+        if isinstance(value, str)
+        else (value[0], int(value[1]))
+        if isinstance(value, list | tuple) and len(value) == 2
+        else (None, 0)
+    )
+    if not isinstance(word, str) or not isinstance(text, str):
+        raise BadInput(
+            f"The span of row {row} is {value!r:.60}.", "Give a word of the text, or a token range [a, b]."
+        )
+    if net is None:
+        raise BadInput("Spans named by words need the network's tokenizer.", "Pass net=...")
+    from cutaway.behaviours.tokenizing import encode, token_spans
+
+    start = -1
+    for _ in range(count):
+        start = text.find(word, start + 1)
+        if start < 0:
+            raise BadInput(f"{word!r} does not stand {count} times in row {row}.", "Name words of the text.")
+    (ids,) = encode(net, [text])
+    return token_spans(net, text, ids, {"span": (start, start + len(word))})["span"]

@@ -1,0 +1,44 @@
+"""From held-out scores under permuted labels to p-values: of each place, corrected over all, and of the best of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cutaway.estimates import benjamini_hochberg
+
+
+@dataclass(frozen=True, eq=False)
+class Significance:
+    """p [c]: share of permutations that score as well (counting the observed). q [c]: corrected over all cells
+    (Benjamini and Hochberg 1995). p_best [c]: share of permutations whose *best* cell does as well, which is what the
+    best of many cells must be held against (Westfall and Young 1993). mean, high [c]: of the permuted scores, high being
+    their 95 % point."""
+
+    p: np.ndarray
+    q: np.ndarray
+    p_best: np.ndarray
+    mean: np.ndarray
+    high: np.ndarray
+
+
+def significance(scores: np.ndarray, null: np.ndarray) -> Significance:
+    """Of observed scores [c] and scores under permuted labels [c b] (the same permutations in every cell).
+
+    With many cells and few permutations no single p-value could survive a correction, so q is computed from the null of
+    all cells together, each brought to mean zero and deviation one first.
+    """
+    cells, b = null.shape
+    if b == 0:
+        nothing = np.full(cells, np.nan)
+        return Significance(nothing, nothing, nothing, nothing, nothing)
+    p = (1 + (null >= scores[:, None]).sum(1)) / (b + 1)
+    mean, deviation = null.mean(1), null.std(1).clip(min=1e-9)
+    standard = ((null - mean[:, None]) / deviation[:, None]).ravel()
+    seen = (scores - mean) / deviation
+    ordered = np.sort(standard)
+    beyond = len(ordered) - np.searchsorted(ordered, seen, side="left")
+    pooled = (1 + beyond) / (len(ordered) + 1)
+    best = (1 + (null.max(0)[None] >= scores[:, None]).sum(1)) / (b + 1)
+    return Significance(p, benjamini_hochberg(pooled), best, mean, np.quantile(null, 0.95, axis=1))

@@ -1,0 +1,255 @@
+"""`use`: does the network use what the probe reads? The direction is moved, and the behaviour must move with it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cutaway.errors import BadInput
+from cutaway.estimates import Estimate, bootstrap, bootstrap_statistic
+from cutaway.probes import beds, unrelated
+from cutaway.probes.beds import Answers, Bed
+from cutaway.probes.data import ProbeData
+from cutaway.probes.directions import Along, fitted_directions, random_directions, sham_directions
+from cutaway.probes.displace import Spot, features, gradient, moved, plain
+from cutaway.probes.fitted import Probe
+from cutaway.probes.folds import Families, assign_folds, families
+from cutaway.probes.kinds import Fitting
+from cutaway.probes.places import Cell, Places
+from cutaway.probes.probing import Probing
+from cutaway.probes.used import Effect, Use, judge_use
+from cutaway.results import Provenance
+
+if TYPE_CHECKING:
+    from cutaway.behaviours import Behaviour
+    from cutaway.network import Network
+
+_AT_ONCE = 2**24
+
+
+@dataclass(frozen=True)
+class UseOptions:
+    """strengths: of the graded additions, 1 being the distance of the class means. directions: how many random and as many
+    sham directions each effect is held against. least: the smallest share of the classes' difference in output that
+    counts as use. read: position of the logits (default the last token). seed: of the split and the directions."""
+
+    strengths: tuple[float, ...] = (-1.0, -0.5, 0.5, 1.0)
+    directions: int = 40
+    least: float = 0.1
+    read: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.directions < 20:
+            raise BadInput(
+                f"{self.directions} directions are too few to be held against.", "Use at least 20 of each."
+            )
+        if not 0 < self.least < 1:
+            raise BadInput(f"least={self.least} is no share.", "Use a number between 0 and 1.")
+
+
+def use(
+    net: Network,
+    found: Probing,
+    on: ProbeData | Behaviour,
+    *,
+    answers: Answers | None = None,
+    unrelated_text: Sequence[Any] | None = None,
+    where: dict[str, Any] | None = None,
+    pos: int | str | None = None,
+    options: UseOptions | None = None,
+) -> Use:
+    """Test whether the network uses the probe's direction at one place (default the best).
+
+    on: the labelled data, or a behaviour whose corrupted prompts change what the label is about. With data, directions
+    are found on one half of the groups and tested on the other; the metric is the logit difference of the classes'
+    `answers`, or, without them, the output's own contrast between the classes. With a behaviour the probe is taken as
+    it was fitted, and the metric is the behaviour's. where: layer, head, position, site of another place. pos: where a
+    behaviour's prompts are edited (a position or a span's name; default the probe's). unrelated_text: texts for the side
+    effect.
+
+    Gives a `Use`: every effect against random and sham directions of the same norm, the graded response, the change in
+    cross-entropy on unrelated text, the cosine between the direction that detects and the one that controls, and a claim.
+
+    Raises `BadInput` where there are not two classes, or the logits are read before the place.
+    """
+    began, options = time.perf_counter(), options or UseOptions()
+    probe = found.probe(**(where or {}))
+    cell = found.places.cells[found.number(**(where or {}))]
+    spot = Spot(cell.site, cell.head)
+    if isinstance(on, ProbeData):
+        found_half, bed, family, fitting = halves(net, found, on, cell, answers, options)
+        x = features(net, spot, found_half.tokens, found_half.edit)
+        alongs = fitted_directions(x, found_half.classes, fitting)
+        past, family_past, classes = x, family, found_half.classes
+    else:
+        bed = _behaviour_bed(net, probe, spot, on, pos)
+        past, fitting = features(net, spot, bed.tokens, bed.edit), Fitting(found.data.attrs["probe"])
+        classes, family_past = bed.classes, Families(np.arange(bed.n))
+        alongs = (
+            Along.of("the probe's direction", probe.weights[0], probe.centres[:2]),
+            Along.of("the difference of means", probe.centres[1] - probe.centres[0], probe.centres[:2]),
+        )
+    here = features(net, spot, bed.tokens, bed.edit)
+    centred = past - torch.stack([past[classes == c].mean(0) for c in (0, 1)])[classes]
+    others = torch.cat(
+        [
+            random_directions(past, classes, options.directions, options.seed + 11),
+            sham_directions(centred, classes, family_past, fitting, options.directions, options.seed + 12),
+        ]
+    )
+    measured = _measure(net, bed, spot, here, alongs, others, options)
+    control = gradient(net, bed, spot)
+    side = _side(net, spot, bed, alongs, others, here, unrelated_text, options)
+    cosines = {along.name: _cosine(along.vector, control) for along in alongs}
+    label, place = str(found.data.attrs["label"]), cell.label(found.places.positions)
+    own = answers is None and isinstance(on, ProbeData)
+    claim = judge_use(label, place, bed.what, measured, side, cosines, options.least, own)
+    provenance = Provenance.of(
+        net, found.provenance.behaviour_hash, options.seed, time.perf_counter() - began
+    )
+    return Use.of(label, place, bed.what, measured, side, cosines, claim, found.finding, provenance)
+
+
+def _cosine(a: Tensor, b: Tensor) -> float:
+    size = float(a.norm() * b.norm())
+    return 0.0 if size == 0 else float(a @ b) / size
+
+
+def halves(
+    net: Network, found: Probing, data: ProbeData, cell: Cell, answers: Answers | None, options: UseOptions
+) -> tuple[Bed, Bed, Families, Fitting]:
+    """Discovery half and test half of a data set as beds with their score, families of the discovery half, and how probes
+    are fitted. Without answers the score is the output's own contrast, found on a third part."""
+    places: Places = found.places
+    bed = beds.bed_of_data(net, data, places, cell, read=options.read)
+    labels = data.labels
+    chosen = np.arange(data.n) if data.kind == "continuous" else np.flatnonzero(np.isin(labels, (0, 1)))
+    two = data.take(chosen).with_labels(bed.classes.numpy(), "binary", ("0", "1"))
+    family = families(two)
+    parts = 2 if answers is not None else 3  # a contrast must not be found on what the direction was found on
+    folds = torch.as_tensor(assign_folds(two, family, parts, options.seed))
+    past, future = (torch.nonzero(folds == f)[:, 0] for f in (0, 1))
+    first = bed.take(past)
+    if answers is not None:
+        score, what = beds.answer_score(net, answers, data.classes or ("0", "1"))
+    else:
+        score, what = beds.contrast_score(net, bed.take(torch.nonzero(folds == 2)[:, 0]))
+    renumbered = np.unique(family.of[past.numpy()], return_inverse=True)[1]
+    scored = replace(bed, score=score, what=what)
+    return (
+        replace(first, score=score, what=what),
+        scored.take(future),
+        Families(renumbered),
+        Fitting(found.data.attrs["probe"]),
+    )
+
+
+def _behaviour_bed(
+    net: Network, probe: Probe, spot: Spot, behaviour: Behaviour, pos: int | str | None
+) -> Bed:
+    position = probe.position if pos is None else pos
+    if not isinstance(position, int | str) or position in ("span", "all"):
+        raise BadInput(
+            "The place in the behaviour's prompts is not known.", "Pass pos=, a position or a span's name."
+        )
+
+    def outputs(tokens: Any, at: Tensor) -> Tensor:
+        return probe.outputs(features(net, spot, tokens, at))[:, 0]
+
+    return beds.bed_of_behaviour(net, behaviour, position, outputs)
+
+
+def _measure(
+    net: Network,
+    bed: Bed,
+    spot: Spot,
+    x: Tensor,
+    alongs: Sequence[Along],
+    others: Tensor,
+    options: UseOptions,
+) -> list[Effect]:
+    """Every effect: flip, project out, graded additions, along both directions, with what other directions do."""
+    base, sign = plain(net, bed), bed.sign.numpy()
+    gap = _gap(base, bed)
+    firm = gap.above(0.0) is not None
+    unit = gap.value if firm else 2 * max(float(base.std()), 1e-12)
+    out = []
+
+    def shares(steps: Tensor) -> np.ndarray:
+        per = max(1, _AT_ONCE // max(1, steps[0].numel()))
+        rows = [moved(net, bed, spot, steps[i : i + per]) for i in range(0, len(steps), per)]
+        return np.concatenate(rows)
+
+    for along in alongs:
+        for name, far in (("flip", along.flips(x, bed.classes)), ("project out", along.removals(x))):
+            values = sign * (base - shares((far[:, None] * along.vector)[None])[0]) / unit
+            against = sign * (base - _many(shares, far, others)) / unit
+            means = against.mean(1)
+            p = float((1 + (np.abs(means) >= abs(values.mean())).sum()) / (len(means) + 1))
+            out.append(
+                Effect(
+                    name,
+                    along.name,
+                    None,
+                    bootstrap(values, bed.clusters, seed=options.seed),
+                    means,
+                    p,
+                    gap,
+                    firm,
+                )
+            )
+        steps = torch.stack(
+            [torch.full((len(x), 1), s * along.gap).double() * along.vector for s in options.strengths]
+        )
+        for strength, after in zip(options.strengths, shares(steps), strict=True):
+            change = bootstrap((after - base) / unit, bed.clusters, seed=options.seed)
+            out.append(Effect("add", along.name, strength, change, np.zeros(0), 1.0, gap, firm))
+    return out
+
+
+def _many(shares: Any, far: Tensor, others: Tensor) -> np.ndarray:
+    """The metric [s n] with every prompt moved as far as `far` [n] says, along each of the other directions [s d]."""
+    per = max(1, _AT_ONCE // max(1, far.numel() * others.shape[1]))
+    parts = [shares(others[i : i + per, None] * far[None, :, None]) for i in range(0, len(others), per)]
+    return np.concatenate(parts)
+
+
+def _gap(base: np.ndarray, bed: Bed) -> Estimate:
+    """Mean metric of class 1 minus that of class 0, with its interval."""
+    one = bed.classes.numpy().astype(float)
+
+    def statistic(w: np.ndarray) -> np.ndarray:
+        high, low = (w * one).sum(1), (w * (1 - one)).sum(1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return ((w @ (one * base)) / high - (w @ ((1 - one) * base)) / low)[:, None]
+
+    return bootstrap_statistic(statistic, bed.n, bed.clusters, 500)[0]
+
+
+def _side(
+    net: Network, spot: Spot, bed: Bed, alongs: Sequence[Along], others: Tensor, x: Tensor, given: Sequence[Any] | None,
+    options: UseOptions,
+) -> dict[str, Any] | None:  # fmt: skip
+    """Cross-entropy on unrelated text with each direction projected out at every position; None where heads are read
+    side by side."""
+    if spot.head is None and not spot.site.module and "head_width" in spot.site.axes:
+        return None
+    tokens, what = unrelated.text_rows(net, given, bed.tokens, options.seed)
+    base = unrelated.cross_entropy(net, tokens)
+    mean = x.mean(0)
+    some = others[:: max(1, len(others) // 20)]
+    random = unrelated.projected(net, spot, tokens, some, some @ mean) - base
+    named = torch.stack([a.vector for a in alongs])
+    levels = torch.tensor([float(a.middle.mean()) for a in alongs])
+    mine = unrelated.projected(net, spot, tokens, named, levels) - base
+    return {
+        "what": what, "base": base, "random": random.tolist(),
+        "changes": {a.name: float(c) for a, c in zip(alongs, mine, strict=True)},
+    }  # fmt: skip
