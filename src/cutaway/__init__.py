@@ -22,6 +22,8 @@ _PUBLIC: dict[str, str] = {
     "explain": "cutaway.explanations",
     "Explanation": "cutaway.explanations",
     "Claim": "cutaway.claims",
+    "trace": "cutaway.circuits",
+    "Circuit": "cutaway.circuits",
     **dict.fromkeys(
         ("Ablate", "Add", "Apply", "Clamp", "Freeze", "Interchange", "Patch", "Project", "Scale"),
         "cutaway.interventions",
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour as Behaviour
     from cutaway.behaviours import behaviour as behaviour
     from cutaway.behaviours import performance as performance
+    from cutaway.circuits import Circuit as Circuit
+    from cutaway.circuits import trace as trace
     from cutaway.claims import Claim as Claim
     from cutaway.effects import Effects as Effects
     from cutaway.effects import patch as patch

@@ -4,6 +4,7 @@ The functions take plain arrays and labels, so that every room above can use the
 """
 
 from cutaway.figures.bars import Bar, bars, groups_of_bars
+from cutaway.figures.circuit import Dot, Line, circuit_figure
 from cutaway.figures.heatmap import Grid, heatmap, heatmap_table
 from cutaway.figures.random_sets import Comparison, against_random
 from cutaway.figures.tokens import show_token
@@ -11,9 +12,12 @@ from cutaway.figures.tokens import show_token
 __all__ = [
     "Bar",
     "Comparison",
+    "Dot",
     "Grid",
+    "Line",
     "against_random",
     "bars",
+    "circuit_figure",
     "groups_of_bars",
     "heatmap",
     "heatmap_table",

@@ -1,0 +1,11 @@
+"""Circuits: the graph of a network, finding the part of it that carries a behaviour, running it, and testing it."""
+
+from cutaway.circuits.circuit import Circuit
+from cutaway.circuits.evaluation.bench import Bench
+from cutaway.circuits.graph.nodes import Graph
+from cutaway.circuits.methods import METHODS, Options, method
+from cutaway.circuits.passes.certify import wiring
+from cutaway.circuits.scores import Scores
+from cutaway.circuits.tracing import trace
+
+__all__ = ["METHODS", "Bench", "Circuit", "Graph", "Options", "Scores", "method", "trace", "wiring"]
