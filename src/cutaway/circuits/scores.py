@@ -20,7 +20,8 @@ class Scores:
     values: [writers readers], mean over examples; zero where there is no edge. nodes: [writers], for methods that score
     nodes. examples: [n writers readers] (or [n writers]) before averaging, or None where a method does not score examples
     one by one. positions: [groups writers readers], sums over the positions of a group; groups: their names. neurons:
-    for each layer [hidden], where neurons were scored. method: its name; source: paper and formula. unit: of the metric.
+    for each layer [hidden], where neurons were scored. inputs: [readers], the effect of corrupting a reader's whole input,
+    for methods that score it. kept: bool [writers readers], for methods that choose edges themselves. method: its name; source: paper and formula. unit: of the metric.
     """
 
     graph: Graph
@@ -33,6 +34,8 @@ class Scores:
     positions: np.ndarray | None = None
     groups: tuple[str, ...] = ()
     neurons: dict[int, np.ndarray] = field(default_factory=dict)
+    inputs: np.ndarray | None = None
+    kept: np.ndarray | None = None
     clusters: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
     provenance: Provenance | None = None

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cutaway.circuits.circuit import Circuit
 
 KIND = "cutaway circuit"
-_ARRAYS = ("values", "nodes", "examples", "node_examples", "positions")
+_ARRAYS = ("values", "nodes", "examples", "node_examples", "positions", "inputs", "kept")
 
 
 def save(circuit: Circuit, path: str | os.PathLike[str]) -> Path:

@@ -92,7 +92,9 @@ def choose(
     """The circuit that these scores give, by one of the selections; `behaviour` is needed where no size is given."""
     graph = scores.graph
     notes = list(scores.notes)
-    if select == "threshold":
+    if scores.kept is not None and edges is None and nodes is None and threshold is None:
+        membership, how = scores.kept, f"chosen by {scores.method}"
+    elif select == "threshold":
         if threshold is None:
             raise BadInput("No threshold was given.", "Pass threshold=..., or select='top' with edges=....")
         membership, how = selection.threshold(graph, scores.values, threshold), f"|score| >= {threshold:g}"

@@ -6,6 +6,7 @@ autograd graph. A module whose numbers do not follow the form is differentiated 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -45,7 +46,7 @@ class Norm:
         """Do closed form and autograd give the same pullback at x?"""
         vectors = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).to(x)
         ours = self.pull(x[None], vectors[None, None])[0, 0]
-        theirs = _autograd_pull(self.module, x, vectors)
+        theirs = _autograd_pull(self.module.forward, x, vectors)
         scale = theirs.abs().max().clamp(min=1e-12)
         return bool((ours - theirs).abs().max() <= _TOLERANCE.get(x.dtype, 1e-4) * scale)
 
@@ -64,15 +65,18 @@ class Norm:
         hat, sigma = _standard(_wide(x), self.centred, self.eps)
         return hat.to(x.dtype), sigma.to(x.dtype)
 
-    def pull(self, x: Tensor, vectors: Tensor) -> Tensor:
+    def pull(self, x: Tensor, vectors: Tensor, frozen: bool = False) -> Tensor:
         """Jacobian-transpose products: vectors [r b p d] at the norm's output -> [r b p d] at its input x [b p d].
 
         J' u = (g u - mean(g u) - x_hat mean(x_hat g u)) / sigma; the mean is left out for root-mean-square norms.
+        frozen: sigma is a constant, and the last term drops out.
         """
         if self.gain is None:
-            return _autograd_pull(self.module, x.expand_as(vectors), vectors)
+            module = (lambda v: self.frozen(v, self.module.forward(v))) if frozen else self.module.forward
+            return _autograd_pull(module, x.expand_as(vectors), vectors)
         hat, sigma = self.unit(x)
-        return along(hat, self.fold(vectors / sigma))
+        folded = self.fold(vectors / sigma)
+        return folded if frozen else along(hat, folded)
 
     def push(self, x: Tensor, vectors: Tensor) -> Tensor:
         """Jacobian products: vectors [w b p d] at the norm's input x [b p d] -> [w b p d] at its output."""
@@ -116,8 +120,8 @@ def _standard(x: Tensor, centred: bool, eps: float) -> tuple[Tensor, Tensor]:
     return x / sigma, sigma
 
 
-def _autograd_pull(module: nn.Module, x: Tensor, vectors: Tensor) -> Tensor:
+def _autograd_pull(function: Callable[[Tensor], Tensor], x: Tensor, vectors: Tensor) -> Tensor:
     with torch.enable_grad():
         point = x.detach().clone().requires_grad_()
-        out = module.forward(point)
+        out = function(point)
         return torch.autograd.grad(out, point, vectors.to(out.dtype).reshape(out.shape))[0]

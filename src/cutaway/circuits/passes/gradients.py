@@ -109,20 +109,26 @@ def reading_places(wiring: Wiring) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def at_readers(wiring: Wiring, done: Backward) -> Iterator[tuple[Stage, Tensor]]:
-    """For each stage the gradient with respect to the stream as each of its readers sees it: [r b p d]."""
+def at_readers(wiring: Wiring, done: Backward, frozen: bool = False) -> Iterator[tuple[Stage, Tensor]]:
+    """For each stage the gradient with respect to the stream as each of its readers sees it: [r b p d].
+
+    frozen: with the norms' spread held constant (the LN-rule of relevance propagation).
+    """
     width = done.outputs.values[INPUT].shape
     for stage in wiring.stages:
         point = None if stage.norm is None else done.entries[stage.entry].reshape(width)
         if stage.kind != "head":
             slopes = done.slopes[stage.site].reshape(1, *width)
-            yield stage, slopes if stage.norm is None or point is None else stage.norm.pull(point, slopes)
+            if stage.norm is not None and point is not None:
+                slopes = stage.norm.pull(point, slopes, frozen)
+            yield stage, slopes
             continue
-        found = slopes_of_heads(stage, done.slopes, point, width)
-        yield stage, found
+        yield stage, slopes_of_heads(stage, done.slopes, point, width, frozen)
 
 
-def slopes_of_heads(stage: Stage, slopes: Mapping[str, Tensor], point: Tensor | None, width: torch.Size) -> Tensor:
+def slopes_of_heads(
+    stage: Stage, slopes: Mapping[str, Tensor], point: Tensor | None, width: torch.Size, frozen: bool = False
+) -> Tensor:
     """The same for a stage of heads, from gradients at the outputs of its projections: [3h b p d].
 
     A norm with a closed form is taken into the projection's matrix, so that nothing is done twice for each reader.
@@ -131,7 +137,7 @@ def slopes_of_heads(stage: Stage, slopes: Mapping[str, Tensor], point: Tensor | 
     plain = all(p.weight is not None for p in stage.projections.values())
     if norm is None or point is None or norm.gain is None or not plain:
         found = torch.cat([_back(stage.projections[part], slopes, width) for part in PARTS])
-        return found if norm is None or point is None else norm.pull(point, found)
+        return found if norm is None or point is None else norm.pull(point, found, frozen)
     hat, sigma = norm.unit(point)
     found = point.new_empty(3 * stage.heads, width.numel() // width[-1], width[-1])
     for n, part in enumerate(PARTS):
@@ -140,7 +146,8 @@ def slopes_of_heads(stage: Stage, slopes: Mapping[str, Tensor], point: Tensor | 
         matrix = norm.fold(projection.weight[projection.channels.flatten()]).unflatten(0, (stage.heads, -1))
         own = _own(projection, slopes, width) / sigma.reshape(-1, 1)
         torch.bmm(own, matrix.to(own.dtype), out=found[n * stage.heads : (n + 1) * stage.heads])
-    return along(hat, found.unflatten(1, width[:2]))
+    found = found.unflatten(1, width[:2])
+    return found if frozen else along(hat, found)
 
 
 def _own(projection: Projection, slopes: Mapping[str, Tensor], width: torch.Size) -> Tensor:

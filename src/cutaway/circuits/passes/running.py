@@ -11,6 +11,7 @@ masks are equal share a stream.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from cutaway.circuits.graph.wiring import PARTS, Projection, Stage, Wiring
 from cutaway.circuits.passes.outputs import INPUT, At, Outputs, scaled, to_stream
+from cutaway.circuits.passes.resuming import Prefix
 from cutaway.network.edits import Edit
 from cutaway.network.inputs import Tokens
 
@@ -46,6 +48,8 @@ class EdgeRun:
     ablated: Outputs
     mask: Mask
     real: Tensor
+    prefix: Prefix | None = None
+    start: int = 0
     deltas: list[Tensor] = field(default_factory=list)
     nonlinear: list[tuple[Stage, Tensor, Tensor]] = field(default_factory=list)
     streams: dict[int, tuple[Tensor, list[int] | None]] = field(default_factory=dict)
@@ -58,6 +62,8 @@ class EdgeRun:
         """Everything that is done on the way."""
         found: list[Edit] = [At(INPUT, self._at_input)]
         for number, stage in enumerate(self.wiring.stages):
+            if stage.layer < self.start:
+                continue
             found += self._entry(number, stage)
             if stage.kind == "logits":
                 continue
@@ -99,7 +105,18 @@ class EdgeRun:
             self.buffer = value.new_empty(len(self.wiring.graph.writers), *value.shape)
         delta = (self.ablated.values[INPUT] - value).expand_as(value)
         self._store(0, delta[None])
+        if self.prefix is not None:
+            self._restore(self.prefix)
         return value
+
+    def _restore(self, prefix: Prefix) -> None:
+        """Take what the writers below the first layer that is run wrote from the run that was made before."""
+        for stage in self.wiring.stages:
+            if stage.layer >= self.start or stage.kind == "logits":
+                continue
+            self._at_write(prefix.outputs.values[stage.write], stage)
+            if stage.norm_after is not None:
+                self._at_raw(prefix.outputs.raw[stage.raw], stage)
 
     def _at_raw(self, value: Tensor, stage: Stage) -> Tensor:
         """Remember a sublayer's output before its own norm, and what each head would change of it."""
@@ -233,10 +250,17 @@ def run_edges(
     mask: Mask,
     edits: Sequence[Edit] = (),
     grad: bool = False,
+    resume: tuple[Prefix, int] | None = None,
 ) -> Tensor:
-    """Logits [b v] at the answer positions when the edges outside `mask` carry what `ablated` says."""
-    state = EdgeRun(wiring, ablated, mask, tokens.mask.to(wiring.net.device))
-    with wiring.ungrouped():
+    """Logits [b v] at the answer positions when the edges outside `mask` carry what `ablated` says.
+
+    resume: a run of the same prompts with every edge in, and the layer to start at; no edge into a layer below it may be
+    out. What lies below is then not computed again.
+    """
+    prefix, start = resume if resume is not None and resume[0].usable(resume[1]) and not grad else (None, 0)
+    state = EdgeRun(wiring, ablated, mask, tokens.mask.to(wiring.net.device), prefix, start)
+    skipped = nullcontext() if prefix is None else prefix.skipping(start)
+    with wiring.ungrouped(), skipped:
         run = wiring.net.run(tokens, edits=[*edits, *state.edits()], logits=positions[:, None], grad=grad)
     assert run.logits is not None
     return run.logits[:, 0]
