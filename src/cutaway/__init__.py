@@ -23,6 +23,7 @@ _PUBLIC: dict[str, str] = {
     "Explanation": "cutaway.explanations",
     "Claim": "cutaway.claims",
     "trace": "cutaway.circuits",
+    "test": "cutaway.circuits",
     "Circuit": "cutaway.circuits",
     **dict.fromkeys(
         ("Ablate", "Add", "Apply", "Clamp", "Freeze", "Interchange", "Patch", "Project", "Scale"),
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from cutaway.behaviours import behaviour as behaviour
     from cutaway.behaviours import performance as performance
     from cutaway.circuits import Circuit as Circuit
+    from cutaway.circuits import test as test
     from cutaway.circuits import trace as trace
     from cutaway.claims import Claim as Claim
     from cutaway.effects import Effects as Effects

@@ -131,7 +131,10 @@ def test_running_by_hand_on_a_bare_model(pairs):
         return kept.pop()
 
     delta = z_of(other) - z_of(clean)
-    mine = delta[..., head * width : (head + 1) * width] @ block.attn.c_proj.weight[head * width : (head + 1) * width]
+    mine = (
+        delta[..., head * width : (head + 1) * width]
+        @ block.attn.c_proj.weight[head * width : (head + 1) * width]
+    )
     handle = model.transformer.h[1].ln_2.register_forward_pre_hook(lambda _m, args: (args[0] + mine,))
     with torch.no_grad():
         by_hand = model(clean).logits[:, -1]

@@ -2,10 +2,17 @@
 
 from cutaway.circuits.circuit import Circuit
 from cutaway.circuits.evaluation.bench import Bench
+from cutaway.circuits.formats import read, write
 from cutaway.circuits.graph.nodes import Graph
+from cutaway.circuits.limits import Limits
 from cutaway.circuits.methods import METHODS, Options, method
 from cutaway.circuits.passes.certify import wiring
 from cutaway.circuits.scores import Scores
+from cutaway.circuits.testing import CircuitTest
+from cutaway.circuits.testing import examine as test
 from cutaway.circuits.tracing import trace
 
-__all__ = ["METHODS", "Bench", "Circuit", "Graph", "Options", "Scores", "method", "trace", "wiring"]
+__all__ = [
+    "METHODS", "Bench", "Circuit", "CircuitTest", "Graph", "Limits", "Options", "Scores", "method", "read", "test", "trace",
+    "wiring", "write",
+]  # fmt: skip

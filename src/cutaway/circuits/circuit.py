@@ -60,7 +60,9 @@ class Circuit:
         if self.positions is not None and (
             self.positions.shape[-2:] != self.graph.shape or len(self.positions) != len(self.groups)
         ):
-            raise BadInput("Membership by position does not fit its groups.", "Give [groups writers readers].")
+            raise BadInput(
+                "Membership by position does not fit its groups.", "Give [groups writers readers]."
+            )
 
     # making --------------------------------------------------------------------------------------------------------
 
@@ -140,11 +142,15 @@ class Circuit:
     def complement(self) -> Circuit:
         """All other edges of the graph."""
         rest = self.graph.allowed & ~self.membership
-        return replace(self, membership=rest, name=f"complement of {self.name}".strip(), positions=None, groups=())
+        return replace(
+            self, membership=rest, name=f"complement of {self.name}".strip(), positions=None, groups=()
+        )
 
     def with_edges(self, membership: np.ndarray, selection: str = "") -> Circuit:
         """The same graph and scores with other edges."""
-        return replace(self, membership=membership, selection=selection or self.selection, positions=None, groups=())
+        return replace(
+            self, membership=membership, selection=selection or self.selection, positions=None, groups=()
+        )
 
     def check_network(self, net: Network, graph: Graph) -> None:
         """BadInput where this circuit is not one of this network's graph, or was found on another network."""
@@ -182,7 +188,10 @@ class Circuit:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return self.figure().to_html(include_plotlyjs="cdn", full_html=False) + f"<p>{html.escape(str(self))}</p>"
+        return (
+            self.figure().to_html(include_plotlyjs="cdn", full_html=False)
+            + f"<p>{html.escape(str(self))}</p>"
+        )
 
     def figure(self, most: int = 400) -> Figure:
         """The circuit drawn: layers upwards, heads across; the `most` strongest edges."""

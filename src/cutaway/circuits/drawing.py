@@ -41,7 +41,10 @@ def draw(circuit: Circuit, most: int = 400) -> Figure:
     ]
     dots.append(Dot("logits", "logits", (widest - 1) / 2, top))
     values = None if circuit.scores is None else circuit.scores.values
-    edges = [(w, r, float("nan") if values is None else float(values[w, r])) for w, r in graph.edges(circuit.membership)]
+    edges = [
+        (w, r, float("nan") if values is None else float(values[w, r]))
+        for w, r in graph.edges(circuit.membership)
+    ]
     if circuit.grain == "node":
         edges = _merged(graph, circuit, edges)
     edges.sort(key=lambda e: -abs(e[2]) if e[2] == e[2] else 0.0)
@@ -57,7 +60,9 @@ def _line(graph: Graph, writer: int, reader: Reader, score: float, owner: int) -
     return Line(writer, end, score, reader.kind if reader.kind in "qkv" else "")
 
 
-def _merged(graph: Graph, circuit: Circuit, edges: list[tuple[int, int, float]]) -> list[tuple[int, int, float]]:
+def _merged(
+    graph: Graph, circuit: Circuit, edges: list[tuple[int, int, float]]
+) -> list[tuple[int, int, float]]:
     """Node circuits: only edges between nodes that are both in (or into the logits), one for q, k and v."""
     inside = np.append(circuit.node_membership, True)
     seen: dict[tuple[int, int], tuple[int, int, float]] = {}

@@ -21,7 +21,8 @@ class Scores:
     nodes. examples: [n writers readers] (or [n writers]) before averaging, or None where a method does not score examples
     one by one. positions: [groups writers readers], sums over the positions of a group; groups: their names. neurons:
     for each layer [hidden], where neurons were scored. inputs: [readers], the effect of corrupting a reader's whole input,
-    for methods that score it. kept: bool [writers readers], for methods that choose edges themselves. method: its name; source: paper and formula. unit: of the metric.
+    for methods that score it. kept: bool [writers readers], for methods that choose edges themselves. method: its
+    name; source: paper and formula. unit: of the metric.
     """
 
     graph: Graph
@@ -46,7 +47,8 @@ class Scores:
         if bad.any():
             w, r = (int(i) for i in np.argwhere(bad)[0])
             raise NotFinite(
-                f"The score of {self.graph.edge_name(w, r)} is NaN or infinite.", "Use a wider dtype, such as float32."
+                f"The score of {self.graph.edge_name(w, r)} is NaN or infinite.",
+                "Use a wider dtype, such as float32.",
             )
 
     @property
@@ -77,7 +79,8 @@ class Scores:
         found = self.examples if self.nodes is None else self.node_examples
         if found is None:
             raise BadInput(
-                f"{self.method} gives no score for single examples.", "Use a method of attribution, such as eap-ig."
+                f"{self.method} gives no score for single examples.",
+                "Use a method of attribution, such as eap-ig.",
             )
         return found
 

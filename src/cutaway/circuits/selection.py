@@ -28,13 +28,20 @@ def size(graph: Graph, edges: int | float) -> int:
     >>> size(standard(12, 12), 0.01), size(standard(12, 12), 5)
     (324, 5)
     """
-    if isinstance(edges, bool) or not isinstance(edges, int | float | np.integer | np.floating) or edges != edges:
-        raise BadInput(f"{edges!r} is not a number of edges.", "Give a whole number, or a share such as 0.02.")
+    if (
+        isinstance(edges, bool)
+        or not isinstance(edges, int | float | np.integer | np.floating)
+        or edges != edges
+    ):
+        raise BadInput(
+            f"{edges!r} is not a number of edges.", "Give a whole number, or a share such as 0.02."
+        )
     share = isinstance(edges, float | np.floating) and edges <= 1
     n = int(edges * graph.n_edges + 1e-9) if share else int(edges)
     if not 0 <= n <= graph.n_edges or (not share and n != edges):
         raise BadInput(
-            f"{edges} edges were asked for, and the graph has {graph.n_edges}.", "Give a number up to that, or a share."
+            f"{edges} edges were asked for, and the graph has {graph.n_edges}.",
+            "Give a number up to that, or a share.",
         )
     return n
 
@@ -153,7 +160,10 @@ def optimum(
         options={"time_limit": seconds},
     )
     if done.x is None:
-        raise NotFound("No connected subgraph was found in time.", "Allow more edges or seconds, or use greedy selection.")
+        raise NotFound(
+            "No connected subgraph was found in time.",
+            "Allow more edges or seconds, or use greedy selection.",
+        )
     chosen = np.zeros(graph.shape, dtype=bool)
     picked = edges[done.x[:count] > 0.5]
     chosen[picked[:, 0], picked[:, 1]] = True
@@ -201,6 +211,7 @@ def _constraints(graph: Graph, edges: np.ndarray, n: int):
             if mine is not None:
                 add(np.append(mine, count + v), np.append(-np.ones(len(mine)), 1.0), 0.0)
     matrix = coo_matrix(
-        (np.concatenate(value), (np.concatenate(row), np.concatenate(col))), shape=(len(limits), count + nodes)
+        (np.concatenate(value), (np.concatenate(row), np.concatenate(col))),
+        shape=(len(limits), count + nodes),
     )
     return matrix.tocsr(), np.asarray(limits)

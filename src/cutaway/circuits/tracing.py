@@ -12,7 +12,7 @@ from cutaway.circuits import selection
 from cutaway.circuits.circuit import Circuit
 from cutaway.circuits.evaluation.bench import Bench
 from cutaway.circuits.evaluation.faithfulness import SHARES, curve, node_circuit, size_needed
-from cutaway.circuits.methods import Options
+from cutaway.circuits.methods import METHODS, Options
 from cutaway.circuits.methods import method as find_method
 from cutaway.circuits.scores import Scores
 from cutaway.errors import BadInput, NotFound
@@ -69,7 +69,9 @@ def trace(
     chosen = _options(options)
     part = behaviour if behaviour.part != "all" else behaviour.discovery
     scores = find_method(method)(net, part, chosen)
-    return choose(net, part, scores, chosen, edges=edges, nodes=nodes, select=select, threshold=threshold)
+    found = choose(net, part, scores, chosen, edges=edges, nodes=nodes, select=select, threshold=threshold)
+    found.extra["trace"]["method"] = method
+    return found
 
 
 def _options(given: dict[str, Any]) -> Options:
@@ -102,15 +104,25 @@ def choose(
         count = nodes if nodes is not None else _node_count(net, behaviour, scores, options, edges)
         membership, how = node_circuit(scores, count), f"{count} best nodes"
     else:
-        n = selection.size(graph, edges) if edges is not None else _edge_count(net, behaviour, scores, options)
+        n = (
+            selection.size(graph, edges)
+            if edges is not None
+            else _edge_count(net, behaviour, scores, options)
+        )
         membership, how = _picked(scores, n, select, notes)
     connected = selection.prune(graph, membership)
     dropped = int(membership.sum() - connected.sum())
     if dropped:
         notes.append(f"{dropped} chosen edges lay on no path from input to logits and were left out.")
+    recipe = {
+        "method": scores.method if scores.method in METHODS else options.more.get("method", "eap-ig"),
+        "steps": options.steps, "select": select, "threshold": options.threshold,
+        "more": {k: v for k, v in options.more.items() if isinstance(v, str | int | float | bool)},
+    }  # fmt: skip
     made = Circuit(
-        graph, connected, scores, scores.grain, options.ablation, behaviour.name, how, tuple(notes), scores.provenance
-    )
+        graph, connected, scores, scores.grain, options.ablation, behaviour.name, how, tuple(notes), scores.provenance,
+        extra={"trace": recipe},
+    )  # fmt: skip
     if scores.positions is not None and scores.groups:
         made = replace(made, positions=_by_position(scores, connected, how), groups=scores.groups)
     made.__dict__["net"] = net
@@ -122,7 +134,9 @@ def _picked(scores: Scores, n: int, select: str, notes: list[str]) -> tuple[np.n
     if select == "optimum":
         best = selection.optimum(graph, scores.values, n)
         if not best.proven:
-            notes.append(f"The best subgraph was not proven: its sum is {best.value:.4g}, at most {best.bound:.4g}.")
+            notes.append(
+                f"The best subgraph was not proven: its sum is {best.value:.4g}, at most {best.bound:.4g}."
+            )
         elif best.considered < graph.n_edges:
             notes.append(f"The optimum is that of the {best.considered} strongest edges.")
         return best.membership, f"optimum of at most {n} edges"
@@ -138,7 +152,9 @@ def _node_count(
     net: Network, behaviour: Behaviour, scores: Scores, options: Options, edges: int | float | None
 ) -> int:
     if edges is not None:
-        raise BadInput(f"{scores.method} scores nodes, and a number of edges was given.", "Pass nodes=... instead.")
+        raise BadInput(
+            f"{scores.method} scores nodes, and a number of edges was given.", "Pass nodes=... instead."
+        )
     return max(1, int(_share(net, behaviour, scores, options) * (scores.graph.shape[0] - 1)))
 
 

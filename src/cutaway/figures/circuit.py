@@ -90,7 +90,12 @@ def _strokes(dots: Sequence[Dot], lines: Sequence[Line], colour: str, share: flo
         y.append(None)
     width = _THINNEST + (_WIDEST - _THINNEST) * share
     return go.Scatter(
-        x=x, y=y, mode="lines", hoverinfo="skip", opacity=0.35 + 0.6 * share, line={"color": colour, "width": width}
+        x=x,
+        y=y,
+        mode="lines",
+        hoverinfo="skip",
+        opacity=0.35 + 0.6 * share,
+        line={"color": colour, "width": width},
     )
 
 
@@ -131,7 +136,9 @@ def _marks(dots: Sequence[Dot], lines: Sequence[Line], unit: str) -> go.Scatter:
             out[line.start] += line.score
             into[line.end] += line.score
     text = [
-        f"{d.words}<br>in {_amount(into[i], unit)}, out {_amount(out[i], unit)}" if d.inside else f"{d.words}: not in it"
+        f"{d.words}<br>in {_amount(into[i], unit)}, out {_amount(out[i], unit)}"
+        if d.inside
+        else f"{d.words}: not in it"
         for i, d in enumerate(dots)
     ]
     return go.Scatter(

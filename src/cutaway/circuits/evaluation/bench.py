@@ -18,6 +18,8 @@ from cutaway.circuits.passes.running import Mask, run_edges, run_nodes
 from cutaway.errors import BadBehaviour, NotFinite
 from cutaway.estimates import Estimate, bootstrap_ratio
 
+_SMALL = 48 * 2**20
+
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
     from cutaway.network import Network
@@ -70,27 +72,56 @@ class Bench:
         if not abs(self.gap) > max(1e-5 * scale, 0.5 * spread):
             raise BadBehaviour(
                 f"The metric {self.behaviour.metric.name} is m(N) = {self.whole.mean():.6g} on the whole network and "
-                f"m(∅) = {self.empty.mean():.6g} with every edge ablated ({self.ablation.how}): there is no share to speak of.",
+                f"m(∅) = {self.empty.mean():.6g} with every edge ablated ({self.ablation.how}): there is "
+                "no share to speak of.",
                 "Use pairs whose answers differ, another ablation, or another metric.",
             )
 
-    def metric(self, masks: np.ndarray | Sequence[np.ndarray], groups: Sequence[str] | None = None) -> np.ndarray:
+    def metric(self, masks: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
         """m(C) of circuits given as bool [k writers readers] (or [k writers] for nodes): [k n].
 
-        The two ends are run as the bare network: all edges in, and none.
+        The two ends are run as the bare network: all edges in, and none. On small graphs several circuits share a batch.
 
         Raises NotFinite, naming the circuit and example.
         """
+        masks = [np.asarray(m) for m in masks]
         found = np.empty((len(masks), self.behaviour.n))
-        for number, mask in enumerate(masks):
-            parts = [self._batch(batch, np.asarray(mask)) for batch in self.pairs]
-            found[number] = self.pairs.gather(parts)
+        plain = [i for i, m in enumerate(masks) if m.ndim == 1 or as_nodes(self.wiring, m) is not None]
+        for number in plain:
+            found[number] = self.pairs.gather([self._batch(batch, masks[number]) for batch in self.pairs])
+        rest = [i for i in range(len(masks)) if i not in set(plain)]
+        for batch in self.pairs:
+            at_once = self._at_once(batch)
+            for start in range(0, len(rest), at_once):
+                chosen = rest[start : start + at_once]
+                if len(chosen) == 1:
+                    values = self._batch(batch, masks[chosen[0]])[None]
+                else:
+                    values = self._together(batch, np.stack([masks[i] for i in chosen]))
+                found[np.ix_(chosen, list(batch.rows))] = values
         if not np.isfinite(found).all():
             which, row = (int(i) for i in np.argwhere(~np.isfinite(found))[0])
             raise NotFinite(
-                f"Circuit {which} of those that were run gives NaN or infinity on example {row}.", "Use a wider dtype."
+                f"Circuit {which} of those that were run gives NaN or infinity on example {row}.",
+                "Use a wider dtype.",
             )
         return found
+
+    def _at_once(self, batch: Batch) -> int:
+        """How many circuits share a batch: more than one only where masks and differences of all rows stay small."""
+        writers, readers = self.wiring.graph.shape
+        row = writers * (readers + batch.clean.width * (self.net.d_model or 1)) * 4
+        return max(1, min(_SMALL // max(1, row * batch.n), 256 // batch.n))
+
+    def _together(self, batch: Batch, masks: np.ndarray) -> np.ndarray:
+        """m [k b] of k circuits in one run."""
+        k = len(masks)
+        many = batch.repeat(k)
+        values = self.ablation.of(self.wiring, batch, self.pairs)
+        wide = values.map(lambda v: v.repeat(k, *[1] * (v.ndim - 1)) if v.shape[0] == batch.n else v)
+        rows = torch.from_numpy(masks).repeat_interleave(batch.n, 0)
+        logits = run_edges(self.wiring, many.clean, many.positions, wide, Mask(rows))
+        return many.score(logits).reshape(k, batch.n).detach().double().cpu().numpy()
 
     def _batch(self, batch: Batch, mask: np.ndarray) -> np.ndarray:
         net, allowed = self.net, self.wiring.graph.allowed
@@ -129,7 +160,9 @@ class Bench:
 
     def share(self, metric: np.ndarray, seed: int = 0) -> Estimate:
         """Faithfulness of m(C) [n] with its interval: (m(C) - m(empty)) / (m(N) - m(empty)), means over examples."""
-        return bootstrap_ratio(metric - self.empty, self.whole - self.empty, self.behaviour.clusters, seed=seed)
+        return bootstrap_ratio(
+            metric - self.empty, self.whole - self.empty, self.behaviour.clusters, seed=seed
+        )
 
     def shares(self, metrics: np.ndarray) -> np.ndarray:
         """Faithfulness [k] of metrics [k n]."""
@@ -152,7 +185,9 @@ def groups_of(names: Sequence[str], pairs: Pairs, batch: Batch) -> torch.Tensor:
     if names and names[-1] == "elsewhere":
         order = {name: i for i, name in enumerate(names)}
         labels = span_labels(pairs, batch)
-        mapped = torch.tensor([order.get(name, len(names) - 1) for name in pairs.behaviour.spans] + [len(names) - 1])
+        mapped = torch.tensor(
+            [order.get(name, len(names) - 1) for name in pairs.behaviour.spans] + [len(names) - 1]
+        )
         return torch.where(real, mapped[labels], -1)
     columns = torch.arange(batch.clean.width)[None] - batch.clean.first.cpu()[:, None]
     return torch.where(real, columns.clamp(max=len(names) - 1), -1)

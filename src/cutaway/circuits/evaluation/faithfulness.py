@@ -111,9 +111,7 @@ def node_circuit(scores: Scores, n: int, absolute: bool = True) -> np.ndarray:
     return of_nodes(scores.graph, chosen)
 
 
-def curve(
-    bench: Bench, scores: Scores, shares: Sequence[float] = SHARES, selection: str = "top"
-) -> Curve:
+def curve(bench: Bench, scores: Scores, shares: Sequence[float] = SHARES, selection: str = "top") -> Curve:
     """Faithfulness f(C) = (m(C) - m(empty)) / (m(N) - m(empty)) at every share (Mueller et al. 2025, eq. 1; Marks et al.
     2024). Ablated values are computed once for all sizes.
     """

@@ -46,7 +46,9 @@ def _graph(cfg: Any, where: object) -> Graph:
     try:
         return standard(int(cfg["n_layers"]), int(cfg["n_heads"]), bool(cfg["parallel_attn_mlp"]))
     except (KeyError, TypeError, ValueError) as error:
-        raise BadFormat(f"{where} names no layers and heads: {error!r}.", f"Its cfg must hold {', '.join(_CFG)}.") from error
+        raise BadFormat(
+            f"{where} names no layers and heads: {error!r}.", f"Its cfg must hold {', '.join(_CFG)}."
+        ) from error
 
 
 def _edge_order(graph: Graph) -> Iterator[tuple[int, int]]:
@@ -110,7 +112,9 @@ def _node_scores(circuit: Circuit) -> np.ndarray | None:
 
 def _nodes_in(circuit: Circuit) -> np.ndarray:
     listed = circuit.extra.get("nodes_in_graph")
-    return np.asarray(listed, dtype=bool) if listed is not None else nodes_of(circuit.graph, circuit.membership)
+    return (
+        np.asarray(listed, dtype=bool) if listed is not None else nodes_of(circuit.graph, circuit.membership)
+    )
 
 
 def write_json(circuit: Circuit, path: str | os.PathLike[str]) -> Path:
@@ -128,7 +132,9 @@ def read_json(path: str | os.PathLike[str]) -> Circuit:
     except (OSError, ValueError) as error:
         raise BadFormat(f"{path} cannot be read as JSON: {error}.", "Give a graph file.") from error
     if not isinstance(data, dict) or not {"cfg", "nodes", "edges"} <= set(data):
-        raise BadFormat(f"{path} is no graph file: it lacks cfg, nodes or edges.", "Give a file that EAP-IG or MIB wrote.")
+        raise BadFormat(
+            f"{path} is no graph file: it lacks cfg, nodes or edges.", "Give a file that EAP-IG or MIB wrote."
+        )
     graph = _graph(data["cfg"], path)
     values = np.zeros(graph.shape)
     inside = np.zeros(graph.shape, dtype=bool)
@@ -140,7 +146,9 @@ def read_json(path: str | os.PathLike[str]) -> Circuit:
         for name in set(listed) - {"logits"}:
             graph.writer(name)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise BadFormat(f"{path} holds an entry that cannot be read: {error!r}.", "Write the file again.") from error
+        raise BadFormat(
+            f"{path} holds an entry that cannot be read: {error!r}.", "Write the file again."
+        ) from error
     names = [str(w) for w in graph.writers]
     extra: dict[str, Any] = {"cfg": data["cfg"], "d_model": int(data["cfg"].get("d_model", 0) or 0)}
     extra["nodes_in_graph"] = [bool(listed.get(n, {}).get("in_graph", False)) for n in names]
@@ -162,7 +170,9 @@ def _circuit(
         scores = Scores(graph, spread(graph, nodes), "file", nodes=nodes)
     else:
         scores = Scores(graph, values, "file", nodes=nodes)
-    return Circuit(graph, inside, scores, grain="edge" if nodes is None else "node", selection="file", extra=extra)
+    return Circuit(
+        graph, inside, scores, grain="edge" if nodes is None else "node", selection="file", extra=extra
+    )
 
 
 def to_pt(circuit: Circuit) -> bytes:
@@ -218,7 +228,9 @@ def read_pt(path: str | os.PathLike[str]) -> Circuit:
         raise BadFormat(f"The nodes of {path} are not those of its cfg.", "Write the file again.")
     values, inside = data["edges_scores"], data["edges_in_graph"].bool()
     if tuple(values.shape) != graph.shape or tuple(inside.shape) != graph.shape:
-        raise BadFormat(f"The tensors of {path} do not have the shape {list(graph.shape)}.", "Write the file again.")
+        raise BadFormat(
+            f"The tensors of {path} do not have the shape {list(graph.shape)}.", "Write the file again."
+        )
     extra: dict[str, Any] = {
         "cfg": data["cfg"], "d_model": int(data["cfg"].get("d_model", 0) or 0),
         "nodes_in_graph": data["nodes_in_graph"].bool().tolist(), "dtype": str(values.dtype).removeprefix("torch."),

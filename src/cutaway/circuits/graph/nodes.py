@@ -213,7 +213,9 @@ class Graph:
             readers = tuple(parse_reader(name) for name in data["readers"])
             return cls(writers, readers, tuple(int(b) for b in data["before"]), str(data["network"]))
         except (KeyError, TypeError, ValueError) as error:
-            raise BadFormat(f"This is not the data of a graph: {error!r}.", "Pass what to_dict gave.") from error
+            raise BadFormat(
+                f"This is not the data of a graph: {error!r}.", "Pass what to_dict gave."
+            ) from error
 
 
 def _look_up(name: str, index: dict[str, int], what: str) -> int:

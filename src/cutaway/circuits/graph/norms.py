@@ -31,7 +31,9 @@ class Norm:
         generator = torch.Generator().manual_seed(0)
         x = torch.randn(6, width, generator=generator).to(device, dtype)
         probe = (torch.randn(6, width, generator=generator) * 3 + 0.5).to(device, dtype)
-        eps = next((float(v) for k in ("eps", "variance_epsilon", "epsilon") if (v := getattr(module, k, None))), 0.0)
+        eps = next(
+            (float(v) for k in ("eps", "variance_epsilon", "epsilon") if (v := getattr(module, k, None))), 0.0
+        )
         with torch.no_grad():
             first, second = module.forward(x), module.forward(-x)
             for centred in (True, False):

@@ -114,9 +114,6 @@ class Wiring:
                 module.num_key_value_groups = groups  # type: ignore[assignment]
 
 
-
-
-
 def find_wiring(net: Network, heads_refused: str | None = None) -> Wiring:
     """The wiring of a network, found anew. heads_refused: why its attentions are to be taken as one node each.
 
@@ -133,7 +130,9 @@ class _Finder:
         self.net, self.heads_refused = net, heads_refused
         stack = net.anatomy.stack()
         if stack is None or net.anatomy.head is None or not stack.layers:
-            raise SiteUnavailable(f"{net.name} has no stack of layers with logits.", "Circuits need a language model.")
+            raise SiteUnavailable(
+                f"{net.name} has no stack of layers with logits.", "Circuits need a language model."
+            )
         self.stack, self.width = stack, int(stack.width or 0)
         self.modules = dict(net.model.named_modules())
         self.rows = random_rows(net.model, OTHER_COLUMNS, seed=11)
@@ -185,7 +184,9 @@ class _Finder:
                 raise self._refuse(where, reason)
             for stretch in layer.stretches:
                 if stretch.norm is not None:
-                    raise self._refuse(where, "the stream itself is normed between sublayers, so writers do not add up.")
+                    raise self._refuse(
+                        where, "the stream itself is normed between sublayers, so writers do not add up."
+                    )
                 if not is_one(stretch.carry):
                     raise self._refuse(where, "the stream is scaled on its way, so writers do not add up.")
 
@@ -209,9 +210,13 @@ class _Finder:
         """(site of the stream, path of the norm or None) of what a sublayer takes in."""
         taken = self._value(name, layer.index)
         if taken is None:
-            raise self._refuse(f"layer {layer.index}", self.net.refusal(Site(name, layer.index)) or f"no {name}.")
+            raise self._refuse(
+                f"layer {layer.index}", self.net.refusal(Site(name, layer.index)) or f"no {name}."
+            )
         streams = {
-            f"{s}.{layer.index}": v for s in ("resid_pre", "resid_mid") if (v := self._value(s, layer.index)) is not None
+            f"{s}.{layer.index}": v
+            for s in ("resid_pre", "resid_mid")
+            if (v := self._value(s, layer.index)) is not None
         }
         for site, value in streams.items():
             if torch.equal(value, taken):
@@ -224,7 +229,8 @@ class _Finder:
                     if given.numel() == value.numel() and _close(given.reshape(value.shape), value):
                         return site, path
         raise self._refuse(
-            f"layer {layer.index}", f"what {name} holds is neither the stream nor the output of one module that reads it."
+            f"layer {layer.index}",
+            f"what {name} holds is neither the stream nor the output of one module that reads it.",
         )
 
     def _norm(self, path: str | None) -> Norm | None:
@@ -299,7 +305,9 @@ class _Finder:
             or getattr(self.modules[attention.path], "num_key_value_groups", None) != groups
         ):
             return None
-        run = self.net.run(self.rows, keep=[*places.values(), *dict.fromkeys(paths.values())], grad=True, logits=False)
+        run = self.net.run(
+            self.rows, keep=[*places.values(), *dict.fromkeys(paths.values())], grad=True, logits=False
+        )
         found: dict[Part, Projection] = {}
         owned: dict[str, Tensor] = {}
         for part in PARTS:
@@ -318,7 +326,12 @@ class _Finder:
             bias = bias.detach() if weight is not None and torch.is_tensor(bias) else None
             shared = attention.heads // channels.shape[0]
             found[part] = Projection(
-                paths[part], module, channels.repeat_interleave(shared, 0).to(self.net.device), weight, bias, shared
+                paths[part],
+                module,
+                channels.repeat_interleave(shared, 0).to(self.net.device),
+                weight,
+                bias,
+                shared,
             )
         return found
 
@@ -331,8 +344,15 @@ class _Finder:
         if head.norm is not None:
             final, given = self._value("final_norm", None), self.seen.get(head.norm)
             post = self._value("resid_post", last)
-            if final is None or given is None or post is None or not _close(given[0].reshape(post.shape), post):
-                raise self._refuse(where, self.net.refusal("final_norm") or "the final norm does not read the last stream.")
+            if (
+                final is None
+                or given is None
+                or post is None
+                or not _close(given[0].reshape(post.shape), post)
+            ):
+                raise self._refuse(
+                    where, self.net.refusal("final_norm") or "the final norm does not read the last stream."
+                )
             norm_path = head.norm
         return Stage(
             "logits", last + 1, stream, norm_path, self._norm(norm_path), "final_norm" if norm_path else stream,
@@ -353,7 +373,9 @@ def _merged(layer: Layer) -> list[Sublayer]:
 
 def _noting(path: str, seen: dict[str, tuple[Tensor, Tensor]]) -> Any:
     def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        given = next((a for a in (*args, *kwargs.values()) if torch.is_tensor(a) and a.is_floating_point()), None)
+        given = next(
+            (a for a in (*args, *kwargs.values()) if torch.is_tensor(a) and a.is_floating_point()), None
+        )
         out = output[0] if isinstance(output, tuple | list) and output else output
         if given is not None and torch.is_tensor(out) and out.is_floating_point() and path not in seen:
             seen[path] = (given.detach().clone(), out.detach().clone())

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
     from cutaway.network import Network
 
-ACDC = "Conmy et al. 2023 (arXiv 2304.14997), algorithm 1: an edge goes when D(H without it) - D(H) < threshold"
+ACDC = (
+    "Conmy et al. 2023 (arXiv 2304.14997), algorithm 1: an edge goes when D(H without it) - D(H) < threshold"
+)
 _DEFAULT = {"kl": 0.02, "metric": 0.02}
 
 
@@ -57,7 +59,9 @@ def acdc(net: Network, behaviour: Behaviour, options: Options) -> Scores:
             continue
         for w in range(graph.before[r] - 1, -1, -1):
             keep[w, r] = False
-            after = trial.divergence(keep, graph.readers[r].layer if graph.readers[r].kind != "logits" else net.n_layers)
+            after = trial.divergence(
+                keep, graph.readers[r].layer if graph.readers[r].kind != "logits" else net.n_layers
+            )
             growth[w, r] = after - now
             if after - now < least:
                 now = after
@@ -82,11 +86,14 @@ class _Trial:
         for batch in study.pairs:
             ablated, other = record(study.wiring, batch.corrupted, batch.positions)
             logits = record(study.wiring, batch.clean, batch.positions)[1]
-            assert logits is not None and other is not None
+            assert logits is not None
+            assert other is not None
             clean += float(batch.score(logits).double().sum())
             corrupted += float(batch.score(other).double().sum())
             n += batch.n
-            self.kept.append((batch, ablated, Prefix.of(study.wiring, batch.clean), self._from(batch, logits)))
+            self.kept.append(
+                (batch, ablated, Prefix.of(study.wiring, batch.clean), self._from(batch, logits))
+            )
         self.gap = (clean - corrupted) / n
 
     def _from(self, batch: Batch, logits: Tensor) -> Callable[[Tensor], Tensor]:

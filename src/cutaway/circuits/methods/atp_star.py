@@ -20,9 +20,7 @@ if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
     from cutaway.network import Network
 
-ATP_STAR = (
-    "Kramar, Lieberum, Shah and Nanda 2024 (arXiv 2403.00745): QK fix (section 3.1.1) and GradDrop (section 3.1.2)"
-)
+ATP_STAR = "Kramar, Lieberum, Shah and Nanda 2024 (arXiv 2403.00745): QK fix (section 3.1.1) and GradDrop (section 3.1.2)"
 
 
 def atp_star(net: Network, behaviour: Behaviour, options: Options) -> Scores:

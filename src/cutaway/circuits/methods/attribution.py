@@ -122,7 +122,9 @@ def eap_ig_activations(net: Network, behaviour: Behaviour, options: Options) -> 
         clean: Outputs = done.outputs
         deltas = differences(study.wiring, clean, corrupted, _real(study, batch))
         tally = study.tally(batch, deltas)
-        _accumulate(study, tally, done, deltas, 1 / steps)  # k = m is the clean run, the same for all sublayers
+        _accumulate(
+            study, tally, done, deltas, 1 / steps
+        )  # k = m is the clean run, the same for all sublayers
         for number, place in enumerate(stages):
             for k in range(1, steps):
                 edit = _toward(clean.values[place], corrupted.values[place], k / steps, place)

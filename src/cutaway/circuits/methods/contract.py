@@ -20,14 +20,18 @@ class Tally:
     groups: Tensor | None = None
 
     @classmethod
-    def of(cls, batch: int, shape: tuple[int, int], like: Tensor, groups: Tensor | None, n_groups: int) -> Tally:
+    def of(
+        cls, batch: int, shape: tuple[int, int], like: Tensor, groups: Tensor | None, n_groups: int
+    ) -> Tally:
         """An empty one."""
         kind = torch.float64 if like.dtype == torch.float64 else torch.float32
         examples = torch.zeros(batch, *shape, device=like.device, dtype=kind)
         positions = None if groups is None else torch.zeros(n_groups, *shape, device=like.device, dtype=kind)
         return cls(examples, positions, groups)
 
-    def add(self, before: int, readers: slice, differences: Tensor, slopes: Tensor, weight: float = 1.0) -> None:
+    def add(
+        self, before: int, readers: slice, differences: Tensor, slopes: Tensor, weight: float = 1.0
+    ) -> None:
         """Add weight * <difference of writer, gradient at reader> for a stage.
 
         differences: [w b p d], of which the first `before` writers count; slopes: [r b p d].

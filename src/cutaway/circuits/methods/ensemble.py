@@ -39,7 +39,9 @@ def combine(members: list[Scores], how: str = "mean", weights: list[float] | Non
     stack = np.stack([scaled(m) for m in members])
     shares = np.asarray(weights if weights is not None else np.ones(len(members)), dtype=float)
     if len(shares) != len(members) or shares.sum() <= 0:
-        raise BadInput(f"There are {len(members)} members and {len(shares)} weights.", "Give one weight for each.")
+        raise BadInput(
+            f"There are {len(members)} members and {len(shares)} weights.", "Give one weight for each."
+        )
     sizes = stack.max(0) if how == "max" else np.tensordot(shares / shares.sum(), stack, 1)
     sign = np.sign(sum(s * np.sign(m.values) for s, m in zip(stack, members, strict=True)))
     names = ", ".join(m.method for m in members)

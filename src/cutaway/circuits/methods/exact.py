@@ -65,7 +65,9 @@ def path_patching(net: Network, behaviour: Behaviour, options: Options) -> Score
     study = Study.of(net, behaviour, options)
     graph = study.wiring.graph
     edges = [tuple(int(i) for i in e) for e in np.argwhere(graph.allowed)]
-    layer_of = np.array([min(r.layer, net.n_layers) if r.kind != "logits" else net.n_layers for r in graph.readers])
+    layer_of = np.array(
+        [min(r.layer, net.n_layers) if r.kind != "logits" else net.n_layers for r in graph.readers]
+    )
     edges.sort(key=lambda e: (layer_of[e[1]], e[1], e[0]))
     found = np.zeros((behaviour.n, *graph.shape), dtype=np.float32)
     done = 0

@@ -29,7 +29,8 @@ UGS = (
     "w = t (1 - t), else 1 or 0; dL/d(logit of t) = E[dL/dcoefficient where it was uniform]"
 )
 L0 = (
-    "Louizos, Welling and Kingma 2018, hard concrete gates; for edges Cao et al. 2021, Bhaskar et al. 2024: loss + penalty * "
+    "Louizos, Welling and Kingma 2018, hard concrete gates; for edges Cao et al. 2021, Bhaskar et al. "
+    "2024: loss + penalty * "
     "expected number of edges"
 )
 _TEMPERATURE, _LOW, _HIGH = 2 / 3, -0.1, 1.1
@@ -104,10 +105,15 @@ def _learn(net: Network, behaviour: Behaviour, options: Options, nodes: bool) ->
             if how.sampler == "ugs":
                 (slope,) = torch.autograd.grad(loss, sample)
                 share = torch.sigmoid(logits.detach())
-                logits.grad = slope * uniform + penalty * share * (1 - share) * _counted(graph.allowed, nodes, logits) / count
+                logits.grad = (
+                    slope * uniform
+                    + penalty * share * (1 - share) * _counted(graph.allowed, nodes, logits) / count
+                )
             else:
                 expected = torch.sigmoid(logits - _TEMPERATURE * float(np.log(-_LOW / _HIGH)))
-                (loss + penalty * (expected * _counted(graph.allowed, nodes, logits)).sum() / count).backward()
+                (
+                    loss + penalty * (expected * _counted(graph.allowed, nodes, logits)).sum() / count
+                ).backward()
             optimiser.step()
         options.report("learning masks", round_ + 1, how.rounds)
     return _result(study, logits.detach(), how, nodes)
@@ -140,7 +146,9 @@ def _sample(logits: Tensor, sampler: str, generator: torch.Generator) -> tuple[T
     weight = share * (1 - share)
     uniform = draw < weight
     one = (draw >= weight) & (draw < weight + (share - weight / 2))
-    coefficient = torch.where(uniform, torch.rand(logits.shape, generator=generator).to(logits), one.to(logits))
+    coefficient = torch.where(
+        uniform, torch.rand(logits.shape, generator=generator).to(logits), one.to(logits)
+    )
     return coefficient.requires_grad_(), uniform.to(logits)
 
 
@@ -183,6 +191,8 @@ def _result(study: Study, logits: Tensor, how: Training, nodes: bool) -> Scores:
     if nodes:
         share[0] = 1.0
         values = spread(graph, share)
-        return Scores(graph, values, f"mask-nodes ({how.sampler})", source, nodes=share, kept=values > 0.5, **common)
+        return Scores(
+            graph, values, f"mask-nodes ({how.sampler})", source, nodes=share, kept=values > 0.5, **common
+        )
     values = np.where(graph.allowed, share, 0.0)
     return Scores(graph, values, f"mask-edges ({how.sampler})", source, kept=values > 0.5, **common)

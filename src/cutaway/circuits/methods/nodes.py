@@ -45,7 +45,9 @@ def less(to: Outputs, frm: Outputs) -> Outputs:
     return Outputs({k: to.values[k] - v for k, v in frm.values.items()})
 
 
-def _finish(study: Study, method: str, source: str, parts: list[np.ndarray], notes: tuple[str, ...] = ()) -> Scores:
+def _finish(
+    study: Study, method: str, source: str, parts: list[np.ndarray], notes: tuple[str, ...] = ()
+) -> Scores:
     study.parts = parts
     return study.node_scores(method, source, study.ordered(), notes)
 

@@ -37,7 +37,9 @@ def relp(net: Network, behaviour: Behaviour, options: Options) -> Scores:
     """
     rule = str(options.more.get("attention", "constant"))
     if rule not in ("constant", "half", "gradient"):
-        raise BadInput(f"The rule {rule!r} for attention is not known.", 'Use "constant", "half" or "gradient".')
+        raise BadInput(
+            f"The rule {rule!r} for attention is not known.", 'Use "constant", "half" or "gradient".'
+        )
     study = Study.of(net, behaviour, options)
     edits, notes = rules(study.wiring, rule)
     for batch in study.pairs:
@@ -84,7 +86,9 @@ def _gated(wiring: Wiring, layer: int, activation: str) -> bool:
     from cutaway.network.probe import OTHER_COLUMNS, random_rows
 
     net = wiring.net
-    run = net.run(random_rows(net.model, OTHER_COLUMNS, seed=4), keep=[activation, f"mlp_act.{layer}"], logits=False)
+    run = net.run(
+        random_rows(net.model, OTHER_COLUMNS, seed=4), keep=[activation, f"mlp_act.{layer}"], logits=False
+    )
     out, hidden = run[activation], run[f"mlp_act.{layer}"]
     return out.shape != hidden.shape or not torch.equal(out.reshape(hidden.shape), hidden)
 
@@ -126,7 +130,11 @@ def _identity_rule(path: str) -> list[Edit]:
     def leave(value: Tensor, here: object = None) -> Tensor:
         x = seen[0].reshape(value.shape)
         small = x.detach().abs() < 1e-6
-        slope = torch.where(small, torch.full_like(x, 0.5), value.detach() / torch.where(small, torch.ones_like(x), x.detach()))
+        slope = torch.where(
+            small,
+            torch.full_like(x, 0.5),
+            value.detach() / torch.where(small, torch.ones_like(x), x.detach()),
+        )
         return value.detach() + slope * (x - x.detach())
 
     return [At(f"{path}:in", enter), At(path, leave)]

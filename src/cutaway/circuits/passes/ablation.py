@@ -60,7 +60,9 @@ class Ablation:
         values = {}
         for place, table in self.by_group.items():
             index = labels.to(table.device).clamp(min=0, max=table.shape[0] - 1)
-            values[place] = torch.where((labels >= 0).to(table.device)[..., None], table[index], self.means[place])
+            values[place] = torch.where(
+                (labels >= 0).to(table.device)[..., None], table[index], self.means[place]
+            )
         return Outputs(values)
 
 
@@ -97,7 +99,9 @@ def span_labels(pairs: Pairs, batch: Batch) -> Tensor:
     return labels
 
 
-def ablation(wiring: Wiring, pairs: Pairs, how: str = "counterfactual", seed: int = 0, remember: bool = True) -> Ablation:
+def ablation(
+    wiring: Wiring, pairs: Pairs, how: str = "counterfactual", seed: int = 0, remember: bool = True
+) -> Ablation:
     """Prepare an ablation; means are taken over the corrupted prompts of `pairs`.
 
     remember: keep each batch's values, so that they are computed once for all circuits.
@@ -105,14 +109,18 @@ def ablation(wiring: Wiring, pairs: Pairs, how: str = "counterfactual", seed: in
     Raises NotFound for an unknown way, BadBehaviour where spans are asked for and there are none.
     """
     if how not in WAYS:
-        raise NotFound(f"There is no ablation {how!r}.", f"Did you mean {', '.join(nearest(how, WAYS) or WAYS)}?")
+        raise NotFound(
+            f"There is no ablation {how!r}.", f"Did you mean {', '.join(nearest(how, WAYS) or WAYS)}?"
+        )
     kept: dict[tuple[int, ...], Outputs] | None = {} if remember else None
     if how == "optimal":
         raise BadInput("Optimal constants are learned first.", "Use cutaway.circuits.learn_constants(...).")
     if not how.startswith("mean"):
         return Ablation(how, seed=seed, _kept=kept)  # type: ignore[arg-type]
     if how == "mean-by-span" and not pairs.behaviour.spans:
-        raise BadBehaviour(f"{pairs.behaviour.name!r} names no spans.", "Use how='mean-by-position' or 'mean'.")
+        raise BadBehaviour(
+            f"{pairs.behaviour.name!r} names no spans.", "Use how='mean-by-position' or 'mean'."
+        )
     total, groups = _means(wiring, pairs, how)
     return Ablation(how, total, groups, seed, kept)  # type: ignore[arg-type]
 
@@ -138,7 +146,9 @@ def _means(wiring: Wiring, pairs: Pairs, how: str) -> tuple[dict[str, Tensor], d
             sums[place] = sums.get(place, 0) + flat.sum(0)
             if labels is not None:
                 use = (labels >= 0).to(value.device)
-                table = tables.setdefault(place, torch.zeros(size, value.shape[-1], device=value.device).double())
+                table = tables.setdefault(
+                    place, torch.zeros(size, value.shape[-1], device=value.device).double()
+                )
                 table.index_add_(0, labels.to(value.device)[use], value[use].double())
     dtype = wiring.net.dtype
     means = {place: (total / count).to(dtype) for place, total in sums.items()}

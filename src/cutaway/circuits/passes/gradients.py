@@ -89,7 +89,9 @@ def backward(
         raise _independent()
     for place, slope in found.items():
         if not bool(torch.isfinite(slope).all()):
-            raise NotFinite(f"The gradient at {place} is NaN or infinite.", "Use a wider dtype, such as float32.")
+            raise NotFinite(
+                f"The gradient at {place} is NaN or infinite.", "Use a wider dtype, such as float32."
+            )
     outputs = Outputs({p: run[p].detach() for p in places(wiring)}, {p: run[p].detach() for p in raw})
     return Backward(outputs, values.detach(), found, {p: run[p].detach() for p in entries})
 

@@ -45,7 +45,9 @@ class Outputs:
 
     def map(self, function) -> Outputs:
         """The same with a function applied to every value."""
-        return Outputs({k: function(v) for k, v in self.values.items()}, {k: function(v) for k, v in self.raw.items()})
+        return Outputs(
+            {k: function(v) for k, v in self.values.items()}, {k: function(v) for k, v in self.raw.items()}
+        )
 
 
 def places(wiring: Wiring) -> list[str]:

@@ -71,7 +71,9 @@ class Pairs:
     batches: tuple[Batch, ...]
 
     @classmethod
-    def of(cls, net: Network, behaviour: Behaviour, writers: int, budget: int = BUDGET, aligned: bool = True) -> Pairs:
+    def of(
+        cls, net: Network, behaviour: Behaviour, writers: int, budget: int = BUDGET, aligned: bool = True
+    ) -> Pairs:
         """Cut a behaviour into batches that suit a graph of so many writers.
 
         Raises `BadBehaviour` where pairs differ in length and `aligned` is asked for.
@@ -99,7 +101,9 @@ class Pairs:
         if behaviour.metric.needs == "reference":
             run = net.run(clean, logits=positions[:, None])
             if run.logits is None:
-                raise BadInput(f"{net.name} gives no logits.", "Behaviours need a network with an output over tokens.")
+                raise BadInput(
+                    f"{net.name} gives no logits.", "Behaviours need a network with an output over tokens."
+                )
             answers = answers.with_reference(run.logits[:, 0])
         return Batch(tuple(rows), clean, corrupted, positions, answers, behaviour.metric)
 

@@ -267,7 +267,12 @@ def run_edges(
 
 
 def run_nodes(
-    wiring: Wiring, tokens: Tokens, positions: Tensor, ablated: Outputs, inside: Tensor, edits: Sequence[Edit] = ()
+    wiring: Wiring,
+    tokens: Tokens,
+    positions: Tensor,
+    ablated: Outputs,
+    inside: Tensor,
+    edits: Sequence[Edit] = (),
 ) -> Tensor:
     """Logits [b v] when writers outside `inside` (bool [w] or [b w]) write their ablated value everywhere."""
     found: list[Edit] = [*edits]
