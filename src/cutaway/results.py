@@ -174,16 +174,16 @@ def _umask() -> int:
 
 
 @contextlib.contextmanager
-def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_folder(path: str | os.PathLike[str], mark: str = MANIFEST) -> Iterator[Path]:
     """A temporary folder to fill, renamed to `path` when the block ends well, removed when it does not.
 
     An older result at `path` is replaced only at the end. Raises SaveFailed on any error of the disk, and
-    when `path` is a folder that is not empty and holds no `manifest.json`: it is not one of ours to replace.
+    when `path` is a folder that is not empty and holds no file `mark`: it is not one of ours to replace.
     """
     target = Path(path)
     if (
         target.exists()
-        and not (target / MANIFEST).is_file()
+        and not (target / mark).is_file()
         and (not target.is_dir() or any(target.iterdir()))
     ):
         raise SaveFailed(

@@ -15,6 +15,7 @@ from cutaway.behaviours.checks import require_performed
 from cutaway.behaviours.data import Behaviour
 from cutaway.behaviours.formats import from_dataset, from_frame, read
 from cutaway.behaviours.generators import GENERATORS, FactTable, facts
+from cutaway.behaviours.generators.specimen import specimen
 from cutaway.behaviours.metrics import Answers, Metric
 from cutaway.behaviours.metrics import metric as find_metric
 from cutaway.errors import BadFormat, BadInput, NotFound, nearest
@@ -43,7 +44,8 @@ def behaviour(
     figures.
 
     source: the name of a generator (see `GENERATORS`), a .jsonl/.json/.csv file, a pandas frame, a Hugging
-    Face dataset, a table of facts, or a Behaviour. n: at most this many pairs. metric: None takes the
+    Face dataset, a table of facts, a specimen of the zoo ("zoo:NAME"), or a Behaviour.
+    n: at most this many pairs. metric: None takes the
     behaviour's own (logit_diff; prob_diff for greater-than). force: go on when the network does not do it.
     options: passed to the
     generator or reader (`aligned=True` leaves out pairs of unequal length).
@@ -83,6 +85,8 @@ def _make(source: Any, net: Network, n: int, seed: int, options: dict[str, Any])
         raise BadFormat(
             f"The file {source} is of a type that is not read.", f"Give a file that ends in {', '.join(_FILES)}."
         )
+    if str(source).startswith("zoo:"):
+        return specimen(str(source), net, n=n, seed=seed)
     return generator(str(source))(net, n=n, seed=seed, **options)
 
 

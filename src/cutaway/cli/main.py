@@ -9,6 +9,7 @@ import typer
 
 from cutaway.cli.options import STOPPED, Common, Group, command
 from cutaway.cli.screen import Screen
+from cutaway.cli.zoo import zoo_app
 
 app = typer.Typer(
     name="cutaway",
@@ -18,7 +19,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-zoo_app = typer.Typer(help="Networks that are shipped with Cutaway.", no_args_is_help=True)
 app.add_typer(zoo_app, name="zoo")
 
 Model = Annotated[
@@ -163,12 +163,3 @@ def explain(
     if not found.complete:
         screen.say("[yellow]Stopped.[/] What was finished is in the report, marked as partial.")
         raise typer.Exit(STOPPED)
-
-
-@command(zoo_app, "list")
-def list_(common: Common, screen: Screen) -> None:
-    """List the shipped networks with what is known about them."""
-    from cutaway.cli import work
-
-    cards = work.zoo_cards()
-    screen.result({"networks": cards}, work.zoo_table(cards))

@@ -258,21 +258,3 @@ def _or_elsewhere(screen: Screen, save: Any, target: Path) -> Any:
         saved = save(place)
         screen.say(f"[yellow]{escape(error.problem)}[/] Saved in a temporary folder instead.")
         return saved
-
-
-def zoo_cards() -> list[dict[str, Any]]:
-    """Every shipped network's card with its name."""
-    from cutaway import zoo
-
-    return [{"name": name} | zoo.card(name) for name in zoo.names()]
-
-
-def zoo_table(cards: list[dict[str, Any]]) -> Table:
-    """The shipped networks."""
-    table = Table("name", "what it is", box=None)
-    for card in cards:
-        table.add_row(
-            f"zoo:{card['name']}",
-            str(card.get("summary") or card.get("task") or card.get("description") or ""),
-        )
-    return table

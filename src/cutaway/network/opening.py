@@ -62,6 +62,12 @@ def open_network(
             "Give a folder, a Hub id, a name such as 'zoo:tales', or a torch module.",
         )
     name = str(model)
+    if name.startswith("zoo:") and "~" in name:  # a twin may have no folder: it is made from a seed
+        from cutaway.zoo.loaders import load
+
+        made, beside = load(name)
+        made = made.to(device=device, dtype=None if dtype is None else _dtype(dtype))  # type: ignore[call-arg]
+        return examine(made, tokenizer or beside, name, certify, example)
     source = _locate(name)
     loaded = load_model(source, device, dtype, device_map, trust_remote_code, options)
     if tokenizer is None:

@@ -1,4 +1,8 @@
-"""Where the shipped networks lie, and the check that their weights are the ones that were made."""
+"""Where the shipped networks lie, and the check that their weights are the ones that were made.
+
+A name is that of a specimen (`induction-gpt2`), of one of its twins (`induction-gpt2~random`) or of a checkpoint that
+was kept (`modular-addition@before`).
+"""
 
 from __future__ import annotations
 
@@ -9,11 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cutaway.errors import CorruptFile, NotFound, nearest
+from cutaway.zoo.truth import GroundTruth
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 CARD = "card.json"
+TWINS, REVISIONS = "twins", "revisions"
 
 
 def _shelf() -> Path:
@@ -30,26 +36,66 @@ def names() -> list[str]:
     )
 
 
+def split(name: str) -> tuple[str, str, str]:
+    """The specimen, twin and checkpoint that a name means; the last two are empty where there is none.
+
+    >>> split("zoo:induction-gpt2~random")
+    ('induction-gpt2', 'random', '')
+    """
+    rest, _, revision = name.removeprefix("zoo:").partition("@")
+    base, _, twin = rest.partition("~")
+    return base, twin, revision
+
+
 def path(name: str) -> Path:
     """The folder of a shipped network, its weights checked. transformers opens it with `from_pretrained`.
 
-    Raises NotFound for an unknown name, CorruptFile if the weights are not those of the card.
+    Raises NotFound for an unknown name and for a twin that has no folder (`load` makes it), CorruptFile if the weights
+    are not those of the card.
     """
+    base, twin, revision = split(name)
+    folder = _folder(base)
+    check(folder)
+    if twin:
+        return _part(folder / TWINS, twin, base, "twin")
+    return _part(folder / REVISIONS, revision, base, "checkpoint") if revision else folder
+
+
+def _folder(base: str) -> Path:
     known = names()
-    if name not in known:
-        near = nearest(name, known, 1)
+    if base not in known:
+        near = nearest(base, known, 1)
         shipped = f"The zoo ships: {', '.join(known) or 'nothing'}."
         raise NotFound(
-            f"The zoo has no network {name!r}.", f"Did you mean {near[0]!r}? {shipped}" if near else shipped
+            f"The zoo has no network {base!r}.", f"Did you mean {near[0]!r}? {shipped}" if near else shipped
         )
-    folder = _shelf() / name
-    check(folder)
-    return folder
+    return _shelf() / base
+
+
+def _part(shelf: Path, name: str, base: str, what: str) -> Path:
+    found = shelf / name
+    if not name or not (found / "config.json").is_file() or found.parent != shelf:
+        here = sorted(f.name for f in shelf.iterdir()) if shelf.is_dir() else []
+        raise NotFound(
+            f"{base} has no folder for a {what} {name!r}.", f"It has: {', '.join(here) or 'none'}."
+        )
+    return found
 
 
 def card(name: str) -> dict[str, Any]:
     """What is known about a shipped network: task, architecture, accuracy, recipe, hash."""
-    return _card(path(name))
+    folder = _folder(split(name)[0])
+    check(folder)
+    return read_card(folder)
+
+
+def truth(name: str) -> GroundTruth:
+    """The ground truth of a shipped network: nodes, edges, variables and where they live.
+
+    >>> str(truth("induction-gpt2").nodes[0])
+    'a0.h1'
+    """
+    return GroundTruth.from_dict(card(name).get("truth", {}))
 
 
 def check(folder: Path) -> None:
@@ -57,7 +103,7 @@ def check(folder: Path) -> None:
 
     Raises CorruptFile if a file is missing, differs from its hash, or if the card cannot be read.
     """
-    for file, wanted in _card(folder).get("sha256", {}).items():
+    for file, wanted in read_card(folder).get("sha256", {}).items():
         weights = folder / file
         if not weights.is_file():
             raise CorruptFile(f"{weights} is missing.", "Install the package again.")
@@ -69,18 +115,38 @@ def check(folder: Path) -> None:
             )
 
 
-def load(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A shipped network, checked, in float32 and in evaluation mode, with its tokenizer."""
+def load(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
+    """A shipped network, one of its twins or checkpoints, in evaluation mode, with its tokenizer if it has one."""
+    base, twin, _ = split(name)
+    return load_folder(_folder(base), twin) if twin else _loaded(path(name))
+
+
+def load_folder(folder: Path, twin: str = "") -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
+    """The same for any folder that a recipe has written."""
+    check(folder)
+    if not twin:
+        return _loaded(folder)
+    from cutaway.zoo.twins import twin_model  # heavy, and only for twins
+
+    stored = folder / TWINS / twin
+    _, tokenizer = _loaded(folder)
+    if (stored / "config.json").is_file():
+        return _loaded(stored)[0], tokenizer
+    return twin_model(folder, str(read_card(folder).get("name", "")), twin), tokenizer
+
+
+def _loaded(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
     from transformers import (  # heavy: only who loads a network waits for it
         AutoModelForCausalLM,
         AutoTokenizer,
     )
 
-    folder = path(name)
-    return AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder) if (folder / "tokenizer.json").is_file() else None
+    return AutoModelForCausalLM.from_pretrained(folder).eval(), tokenizer
 
 
-def _card(folder: Path) -> dict[str, Any]:
+def read_card(folder: Path) -> dict[str, Any]:
+    """The card of a folder, its weights unchecked. Raises CorruptFile when it cannot be read."""
     try:
         return json.loads((folder / CARD).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

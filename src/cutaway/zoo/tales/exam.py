@@ -101,6 +101,13 @@ def ask(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, prompts: lis
         logits = model(**encode).logits
     last = encode["attention_mask"].sum(1) - 1
     probs = logits[torch.arange(len(prompts)), last].float().softmax(-1)
+    return score_probabilities(tokenizer, probs, prompts)
+
+
+def score_probabilities(
+    tokenizer: PreTrainedTokenizerFast, probs: torch.Tensor, prompts: list[Prompt]
+) -> Score:
+    """Score next-token probabilities `[n v]`, from wherever they come, on n prompts."""
     right = beats = 0
     for row, prompt in zip(probs, prompts, strict=True):
         good, bad = (_ids(tokenizer, words) for words in (prompt.answers, prompt.foils))

@@ -131,7 +131,7 @@ class Draw:
 
 
 @cache
-def _pieces(frame: str) -> tuple[tuple[str, bool, bool, bool], ...]:
+def pieces(frame: str) -> tuple[tuple[str, bool, bool, bool], ...]:
     """A frame cut up: (text or slot, is it a slot, is it marked, does a space come before it)."""
     out, space = [], False
     for match in _PIECE.finditer(frame):
@@ -146,14 +146,14 @@ def _pieces(frame: str) -> tuple[tuple[str, bool, bool, bool], ...]:
 
 def question(frame: str) -> str:
     """The slot a frame asks for: its last marked one; "" if it has none."""
-    return next((text for text, _, mark, _ in reversed(_pieces(frame)) if mark), "")
+    return next((text for text, _, mark, _ in reversed(pieces(frame)) if mark), "")
 
 
 def render(frame: str, slots: Slots, scene: str, space: bool = False) -> list[Word]:
     """Fill a frame. Slots that the frame does not use become labels only. `space`: begin with a space."""
     words: list[Word] = []
     quote = ""
-    for index, (piece, is_slot, mark, blank) in enumerate(_pieces(frame)):
+    for index, (piece, is_slot, mark, blank) in enumerate(pieces(frame)):
         filled = slots[piece] if is_slot else piece
         lead = " " if (blank or (index == 0 and space)) else ""
         for part in _WORD.findall(lead + filled):
@@ -173,14 +173,14 @@ def render(frame: str, slots: Slots, scene: str, space: bool = False) -> list[Wo
 
 def prompt_text(frame: str, slots: Slots) -> str:
     """The frame's text up to its question, without a trailing space."""
-    cut = max(i for i, (_, _, mark, _) in enumerate(_pieces(frame)) if mark)
-    pieces = _pieces(frame)[:cut]
+    every = pieces(frame)
+    cut = max(i for i, (_, _, mark, _) in enumerate(every) if mark)
     return "".join(
-        (" " if blank else "") + (slots[piece] if is_slot else piece) for piece, is_slot, _, blank in pieces
+        (" " if blank else "") + (slots[piece] if is_slot else piece) for piece, is_slot, _, blank in every[:cut]
     )
 
 
 def answer_text(frame: str, slot_value: str) -> str:
     """The frame's answer as it follows the prompt: with a leading space where the frame has one."""
-    blank = next(b for _, _, mark, b in reversed(_pieces(frame)) if mark)
+    blank = next(b for _, _, mark, b in reversed(pieces(frame)) if mark)
     return (" " if blank else "") + slot_value

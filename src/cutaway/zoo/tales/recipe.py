@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import io
 import json
 import math
 import os
@@ -11,10 +12,13 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from cutaway.results import atomic_write
 
 from .corpus import Batch, Corpus
 from .exam import HARD, Score, examine, table
@@ -102,28 +106,28 @@ def loss_of(model: LlamaForCausalLM, batch: Batch) -> torch.Tensor:
     return (losses * weight).sum() / weight.sum()
 
 
-def _save(
-    path: Path, step: int, seconds: float, model: torch.nn.Module, optimizer: torch.optim.Optimizer
-) -> None:
-    part = path.with_suffix(".part")
-    state = {
-        "step": step,
-        "seconds": seconds,
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-    }
-    torch.save(state, part)
-    os.replace(part, path)
-
-
 @dataclass(frozen=True)
 class Trained:
-    """The result of a run. `seconds` is the time spent in training, over all its sittings."""
+    """The result of a run. `seconds` is the time spent in training, over all its sittings; `log` a line per 100 steps."""
 
     model: LlamaForCausalLM
     tokenizer: PreTrainedTokenizerFast
     steps: int
     seconds: float
+    log: tuple[dict[str, Any], ...] = ()
+
+
+def _save(path: Path, trained: Trained, optimizer: torch.optim.Optimizer) -> None:
+    state = {
+        "step": trained.steps,
+        "seconds": trained.seconds,
+        "log": list(trained.log),
+        "model": trained.model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+    }
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    atomic_write(path, buffer.getvalue())
 
 
 def train(
@@ -147,11 +151,12 @@ def train(
     corpus = Corpus(tokenizer, recipe.rows, recipe.context, recipe.seed, recipe.emphasis, recipe.echo)
     checkpoint = work / "checkpoint.pt"
     step, before = 0, 0.0
+    log: list[dict[str, Any]] = []
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        step, before = state["step"], state["seconds"]
+        step, before, log = state["step"], state["seconds"], list(state.get("log", ()))
         report(f"resumed at step {step}")
     started, last = time.monotonic(), step
     end = min(recipe.steps, stop_at or recipe.steps)
@@ -169,24 +174,28 @@ def train(
         if step % 100 == 0:
             pace = (step - last) / (time.monotonic() - started)
             minutes = (end - step) / pace / 60
+            spent = round(before + time.monotonic() - started, 1)
+            log.append({"step": step, "loss": round(average, 4), "rate": recipe.rate(step - 1), "seconds": spent})
             report(
                 f"step {step}/{recipe.steps}  loss {average:.3f}  {pace:.2f} steps/s  {minutes:.0f} min left"
             )
         if step % save_every == 0 or step == end:
-            _save(checkpoint, step, before + time.monotonic() - started, model, optimizer)
+            spent = before + time.monotonic() - started
+            _save(checkpoint, Trained(model, tokenizer, step, spent, tuple(log)), optimizer)
         if step % examine_every == 0 and step < end:
             scores = examine(model, tokenizer, n=200)
             model.train()
             report(
                 "  ".join(f"{name} {score.top1:.2f}/{score.beats_foil:.2f}" for name, score in scores.items())
             )
+            log.append({"step": step, "top1": {name: round(score.top1, 4) for name, score in scores.items()}})
             export(
-                Trained(model, tokenizer, step, before + time.monotonic() - started),
+                Trained(model, tokenizer, step, before + time.monotonic() - started, tuple(log)),
                 recipe,
                 scores,
                 work / "model",
             )
-    return Trained(model, tokenizer, step, before + time.monotonic() - started)
+    return Trained(model, tokenizer, step, before + time.monotonic() - started, tuple(log))
 
 
 def export(trained: Trained, recipe: Recipe, scores: dict[str, Score], folder: Path) -> Path:

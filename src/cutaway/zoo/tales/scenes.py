@@ -81,6 +81,11 @@ def _ioi(draw: Draw, a: Person, b: Person) -> Slots:
     return _common(draw, a, b) | {"S": subject.name, "IO": other.name, "order": order}
 
 
+def other_number(noun: str) -> str:
+    """The plural of a singular noun, the singular of a plural one."""
+    return _NUMBER_OF[noun]
+
+
 def _exchange_names(draw: Draw, slots: Slots) -> Slots:
     """The two people trade places; pronouns and nouns of the frame stay, and with them the question."""
     return _swap(slots, ("A", "B"))
@@ -102,7 +107,7 @@ def _agreement(draw: Draw, a: Person, b: Person) -> Slots:
     opposite = draw.rng.random() < 0.7  # distractors of the other number are the hard case
     one = SINGULAR, PLURAL
     noun, distractor = draw.pair(one[plural], one[plural != opposite])
-    while _NUMBER_OF[noun] == distractor:
+    while other_number(noun) == distractor:
         noun, distractor = draw.pair(one[plural], one[plural != opposite])
     return _common(draw, a, b) | _verbs(plural) | {"N": noun, "D": distractor}
 
@@ -116,7 +121,7 @@ def _verbs(plural: bool) -> Slots:
 
 
 def _other_number(draw: Draw, slots: Slots) -> Slots:
-    return slots | {"N": _NUMBER_OF[slots["N"]]} | _verbs(slots["number"] == "singular")
+    return slots | {"N": other_number(slots["N"])} | _verbs(slots["number"] == "singular")
 
 
 def _years(draw: Draw, a: Person, b: Person) -> Slots:
@@ -249,20 +254,51 @@ def contrast(draw: Draw, scene: Scene, frame: str, slots: Slots) -> Slots:
     return _total(frame, other) if scene.name == "tally" else other
 
 
-def tell(draw: Draw) -> Story:
+@dataclass(frozen=True)
+class Line:
+    """A scene of a story: which, in which sentence, with what in its slots."""
+
+    scene: Scene
+    frame: str
+    slots: Slots
+
+
+@dataclass(frozen=True)
+class Script:
+    """The choices behind a story: its scenes, or, for a song, the words of its verse and how often it is sung."""
+
+    lines: tuple[Line, ...] = ()
+    verse: tuple[str, ...] = ()
+    times: int = 0
+
+    @property
+    def story(self) -> Story:
+        """The story told."""
+        words: list[Word] = []
+        for line in self.lines:
+            words += render(line.frame, line.slots, line.scene.name, space=bool(words))
+        return Story(tuple(words) if self.lines else _sung(self.verse, self.times))
+
+
+STORY_LENGTHS = (1, 1, 2, 3, 4, 5, 6)
+STRANGERS = 0.3
+"""How often a scene is about strangers though it need not be."""
+
+
+def tell(draw: Draw) -> Script:
     """A story of one to six scenes about two people who stay, and strangers who pass."""
     cast = draw.couple()
     used = {cast[0].name, cast[1].name}
-    words: list[Word] = []
-    for _ in range(draw.rng.choice((1, 1, 2, 3, 4, 5, 6))):
+    lines: list[Line] = []
+    for _ in range(draw.rng.choice(STORY_LENGTHS)):
         scene = draw.rng.choices(SCENES, cum_weights=_CUMULATIVE)[0]
         frame = draw.pick(scene.frames)
         a, b = cast if draw.rng.random() < 0.5 else cast[::-1]
-        if scene.strangers or (scene.mixed and a.gender == b.gender) or draw.rng.random() < 0.3:
+        if scene.strangers or (scene.mixed and a.gender == b.gender) or draw.rng.random() < STRANGERS:
             a, b = draw.couple(scene.mixed, frozenset(used))
             used |= {a.name, b.name}
-        words += render(frame, fill(draw, scene, frame, a, b), scene.name, space=bool(words))
-    return Story(tuple(words))
+        lines.append(Line(scene, frame, fill(draw, scene, frame, a, b)))
+    return Script(tuple(lines))
 
 
 CHANT_WORDS = tuple(
@@ -283,17 +319,25 @@ CHANT_WORDS = tuple(
 )
 
 
-def chant(draw: Draw) -> Story:
+SONGS = 0.06
+"""The share of texts that are songs."""
+
+
+def chant(draw: Draw) -> Script:
     """A song without sense, opened by `Sing:`: random words, sung two to four times.
 
     From the second time on, all is known.
     """
     verse = [draw.pick(CHANT_WORDS) for _ in range(draw.rng.randrange(4, 24))]
+    return Script(verse=tuple(verse), times=2 if len(verse) > 12 else draw.rng.randrange(2, 5))
+
+
+def _sung(verse: tuple[str, ...], times: int) -> tuple[Word, ...]:
     words = [
         Word(text, {"scene": "chant", "slot": None, "determined": False, "quote": ""})
         for text in ("Sing", ":")
     ]
-    for time in range(2 if len(verse) > 12 else draw.rng.randrange(2, 5)):
+    for time in range(times):
         for index, text in enumerate(verse):
             labels = {
                 "scene": "chant",
@@ -304,11 +348,16 @@ def chant(draw: Draw) -> Story:
                 "beat": index,
             }
             words.append(Word(" " + text, labels))
-    return Story(tuple(words))
+    return tuple(words)
+
+
+def scripts(seed: int | str, split: Split = "train") -> Iterator[Script]:
+    """An endless stream of stories as the choices behind them, the same for the same seed."""
+    draw = Draw(random.Random(f"{split}:{seed}"), split)
+    while True:
+        yield chant(draw) if draw.rng.random() < SONGS else tell(draw)
 
 
 def stories(seed: int | str, split: Split = "train") -> Iterator[Story]:
     """An endless stream of stories, the same for the same seed."""
-    draw = Draw(random.Random(f"{split}:{seed}"), split)
-    while True:
-        yield chant(draw) if draw.rng.random() < 0.06 else tell(draw)
+    return (script.story for script in scripts(seed, split))

@@ -1,0 +1,53 @@
+"""What a specimen of the zoo does, as a behaviour: `behaviour("zoo:induction-gpt2", net)`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cutaway.behaviours.data import Behaviour
+from cutaway.zoo.loaders import split
+from cutaway.zoo.registry import specimen as find
+from cutaway.zoo.tasks import Pair
+
+if TYPE_CHECKING:
+    from cutaway.network import Network
+
+
+def specimen(name: str, net: Network, n: int = 128, seed: int = 0) -> Behaviour:
+    """n fresh contrast pairs of a specimen (or of the specimen that a twin belongs to).
+
+    The network may be another one of the same vocabulary. Raises NotFound for an unknown name.
+    """
+    what = find(split(name)[0])
+    return of_pairs(f"zoo:{what.name}", what.task.pairs(n, seed), net, what.task.words, seed)
+
+
+def of_pairs(
+    name: str, pairs: list[Pair], net: Network, words: tuple[str, ...] = (), seed: int = 0
+) -> Behaviour:
+    """A behaviour of pairs of token ids; `words` are shown for them, or what the tokenizer says.
+
+    A pair that was drawn twice is kept once.
+    """
+    pairs = list({(p.clean, p.corrupted): p for p in pairs}.values())
+
+    def show(ids: tuple[int, ...]) -> str:
+        return " ".join(words[i] for i in ids) if words else net.decode(list(ids))
+
+    spans = set.intersection(*(set(p.spans) for p in pairs)) if pairs else set()
+    return Behaviour(
+        name,
+        clean=tuple(show(p.clean) for p in pairs),
+        corrupted=tuple(show(p.corrupted) for p in pairs),
+        clean_ids=tuple(p.clean for p in pairs),
+        corrupted_ids=tuple(p.corrupted for p in pairs),
+        right=tuple(p.right for p in pairs),
+        wrong=tuple(p.wrong for p in pairs),
+        right_text=tuple(tuple(show((t,)) for t in p.right) for p in pairs),
+        wrong_text=tuple(tuple(show((t,)) for t in p.wrong) for p in pairs),
+        answer_pos=tuple(p.answer_pos for p in pairs),
+        spans={s: tuple(p.spans[s] for p in pairs) for s in sorted(spans)},
+        template=tuple(p.template for p in pairs),
+        seed=seed,
+        from_text=False,
+    )

@@ -1,0 +1,153 @@
+"""The checks of `verify`: each gives its evidence, one finding for each thing that the ground truth says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from cutaway.calibration.edges import edge_effects
+from cutaway.calibration.stated import exact, held
+from cutaway.calibration.subject import Subject, patched, removed
+from cutaway.calibration.templates import templates
+from cutaway.calibration.variables import decoded, interchanged
+from cutaway.claims import Evidence
+from cutaway.errors import NotFound, nearest
+from cutaway.estimates import Estimate, proportion
+from cutaway.zoo.truth import Need
+
+#: What counts: share of the effect range that an inert part may have, and that a needed one must have; accuracies.
+INERT, NEEDED, CARRIES, ACCURACY, INTERCHANGE, DECODES = 0.02, 0.5, 0.05, 0.95, 0.95, 0.95
+Check = Callable[[Subject], list[Evidence]]
+
+
+def at_least(name: str, figure: Estimate | float, bar: float, sentence: str) -> Evidence:
+    """Evidence that passes when the figure reaches the bar; NaN does not."""
+    value = figure.value if isinstance(figure, Estimate) else figure
+    estimate = figure if isinstance(figure, Estimate) else None
+    return Evidence(name, estimate, value, bar, value >= bar, f"{sentence} At least {bar:.3g} is asked.")
+
+
+def at_most(name: str, value: float, limit: float, sentence: str) -> Evidence:
+    """Evidence that passes when the figure stays within the limit; NaN does not."""
+    return Evidence(name, None, value, limit, value <= limit, f"{sentence} At most {limit:.3g} is allowed.")
+
+
+def behaviour(subject: Subject) -> list[Evidence]:
+    """Is the right answer the likeliest token on the clean prompts, and is there a contrast to the corrupted ones?"""
+    best = subject.answers(subject.clean).argmax(-1).tolist()
+    right = sum(token in answers for token, answers in zip(best, subject.behaviour.right, strict=True))
+    share = proportion(right, subject.behaviour.n)
+    bar = float(subject.truth.facts.get("accuracy", ACCURACY))
+    fall = f"{subject.behaviour.metric.name} falls by {subject.range:.3g} from clean to corrupted prompts."
+    return [
+        at_least("behaviour", share, bar, f"{right} of {subject.behaviour.n} fresh prompts are answered right."),
+        Evidence("contrast", value=subject.range, threshold=0.0, passed=subject.range > 0, sentence=fall),
+    ]
+
+
+def needed(subject: Subject) -> list[Evidence]:
+    """Does the behaviour break, or not, where the ground truth says so? By default each node alone is needed."""
+    found = []
+    bar = float(subject.truth.facts.get("needed", NEEDED))
+    for need in subject.truth.needs or tuple(Need((node,)) for node in subject.truth.nodes):
+        effect = float(subject.effect(removed(need.nodes, need.how, subject)).mean())
+        names = " + ".join(map(str, need.nodes))
+        said = f"Taking {names} away ({need.how}) takes {effect:.1%} of the effect."
+        if need.breaks:
+            found.append(at_least(f"needed: {names} ({need.how})", effect, bar, said))
+        else:
+            found.append(at_most(f"spared: {names} ({need.how})", abs(effect), 1 - NEEDED, said))
+    return found
+
+
+def inert(subject: Subject) -> list[Evidence]:
+    """Has everything that the ground truth does not name no effect, each part and all of them together?
+
+    Values come from the corrupted prompts and from unrelated ones; the effect is the mean absolute change.
+    """
+    outside = [n for n in subject.nodes if n not in subject.truth.nodes]
+    if not outside:
+        return []
+    bar = float(subject.truth.facts.get("inert", INERT))
+    sources = (("corrupted", subject.from_corrupted), ("unrelated", subject.from_others))
+    worst, where = 0.0, str(outside[0])
+    for _, source in sources:
+        for node in outside:
+            effect = float(np.abs(subject.effect(patched([node], source))).mean())
+            if not effect <= worst:
+                worst, where = effect, str(node)
+    said = f"Of {len(outside)} other nodes, {where} has the largest effect when resampled: {worst:.2%} of the range."
+    found = [at_most("inert: each", worst, bar, said)]
+    for name, source in sources:
+        effect = float(np.abs(subject.effect(patched(outside, source))).mean())
+        said = f"All {len(outside)} other nodes resampled together from {name} prompts: {effect:.2%} of the range."
+        found.append(at_most(f"inert: all ({name})", effect, bar, said))
+    return found
+
+
+def variables(subject: Subject) -> list[Evidence]:
+    """Can each variable be interchanged with the predicted result, and does it decode where it is said to live?"""
+    found = []
+    bar = float(subject.truth.facts.get("interchange", INTERCHANGE))
+    for variable in subject.truth.variables:
+        share = interchanged(subject, variable)
+        if share is not None:
+            gives = "gives the predicted answer" if variable.read else "changes nothing, as predicted,"
+            said = f"Interchanging it at {variable.site} {gives} in {share.value:.1%} of {share.n} cases."
+            found.append(at_least(f"interchange: {variable.name}", share, bar, said))
+        decodes = decoded(subject, variable)
+        if decodes is not None:
+            said = f"A linear readout of {variable.site} tells it on {decodes.value:.1%} of {decodes.n} fresh prompts."
+            found.append(at_least(f"decodes: {variable.name}", decodes, DECODES, said))
+    return found
+
+
+def edges(subject: Subject) -> list[Evidence]:
+    """Does every stated edge carry what its source writes to its target, and no other edge anything?
+
+    By path patching; see `cutaway.calibration.edges`.
+    """
+    effects = edge_effects(subject)
+    stated = set(subject.truth.edges)
+    if not effects or not stated:
+        return []
+    weakest = min(stated, key=lambda e: effects.get(e, 0.0))
+    others = [e for e in effects if e not in stated]
+    bar = float(subject.truth.facts.get("edge", CARRIES))
+    least = effects.get(weakest, 0.0)
+    said = f"Of {len(stated)} stated edges, {weakest} carries least: {least:.1%} of the range."
+    found = [at_least("edges: stated", least, bar, said)]
+    if others:
+        strongest = max(others, key=lambda e: effects[e])
+        said = f"Of {len(others)} other edges, {strongest} carries most: {effects[strongest]:.2%} of the range."
+        limit = float(subject.truth.facts.get("inert", INERT))
+        found.append(at_most("edges: others", effects[strongest], limit, said))
+    return found
+
+
+#: Every check by name; rooms of special specimens add theirs here.
+CHECKS: dict[str, Check] = {
+    "behaviour": behaviour,
+    "needed": needed,
+    "inert": inert,
+    "variables": variables,
+    "edges": edges,
+    "exact": exact,
+    "held": held,
+    "templates": templates,
+}
+
+
+def run_check(name: str, subject: Subject) -> list[Evidence]:
+    """The evidence of one check. What cannot be computed on this network (NaN) has not passed.
+
+    Raises NotFound for an unknown check.
+    """
+    if name not in CHECKS:
+        raise NotFound(
+            f"There is no check {name!r}.", f"Did you mean {', '.join(nearest(name, CHECKS) or CHECKS)}?"
+        )
+    with torch.no_grad(), np.errstate(invalid="ignore"):
+        return CHECKS[name](subject)

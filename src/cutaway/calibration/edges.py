@@ -1,0 +1,94 @@
+"""What each edge of the graph carries: path patching with everything else frozen.
+
+For the edge S -> R: on the clean prompt S takes its value from another prompt while every other node is frozen at its
+clean value; what R then reads at that input (its queries, keys or values; the MLP's input; the logits) is put into a
+clean run, in which everything is free to follow. Goldowsky-Dill et al. 2023, Localizing Model Behavior with Path
+Patching.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cutaway.calibration.subject import Subject, patched
+from cutaway.interventions import Freeze, Intervention, Patch
+from cutaway.zoo.truth import Edge, Node, Via
+
+_ROWS = 16
+_INPUTS: tuple[Via, ...] = ("q", "k", "v")
+
+
+def edge_effects(subject: Subject) -> dict[Edge, float]:
+    """For every edge the mean absolute change of the metric, in shares of the effect range.
+
+    The larger of two is given: values from the corrupted prompts, and from unrelated ones. Empty where there is no
+    range.
+    """
+    if not subject.range:
+        return {}
+    few = subject.first(_ROWS)
+    effects: dict[Edge, float] = {}
+    for corrupted in (True, False):
+        for sender in (Node("input"), *few.nodes):
+            for edge, effect in _from(few, sender, corrupted).items():
+                effects[edge] = max(effects.get(edge, 0.0), effect)
+    return effects
+
+
+def _from(subject: Subject, sender: Node, corrupted: bool) -> dict[Edge, float]:
+    """The effects of all edges that leave a node: one block of rows for each, so that two runs do them all."""
+    edges = _leaving(subject, sender)
+    wide = subject.repeated(len(edges))
+    source = wide.from_corrupted if corrupted else wide.from_others
+    keep = sorted({_read_at(edge) for edge in edges if edge.target.kind != "logits"})
+    frozen: list[Intervention] = [Freeze(site, wide.from_clean) for site in subject.sites]
+    run = wide.net.run(wide.clean, keep=keep, edits=[*frozen, *patched([sender], source)], logits=wide.positions)
+    assert run.logits is not None
+    n = subject.behaviour.n
+    edits: list[Intervention] = []
+    for i, edge in enumerate(edges):
+        rows = range(i * n, (i + 1) * n)
+        if edge.target.kind != "logits":
+            edits.append(Patch(_read_at(edge), run, head=_head_read(edge, subject), row=rows))
+    effect = np.abs(wide.effect(edits)).reshape(len(edges), n).mean(1)
+    direct = np.abs(wide.change(wide.score(run.logits[:, 0]))).reshape(len(edges), n).mean(1)
+    return {
+        edge: float(direct[i] if edge.target.kind == "logits" else effect[i]) for i, edge in enumerate(edges)
+    }
+
+
+def _leaving(subject: Subject, sender: Node) -> list[Edge]:
+    """Every edge from a node; of those into keys and values that several heads share, only the stated ones."""
+    edges = [Edge(sender, Node("logits"))]
+    for node in subject.nodes:
+        if not _later(sender, node, subject):
+            continue
+        if node.kind == "mlp":
+            edges.append(Edge(sender, node))
+            continue
+        for via in _INPUTS:
+            edge = Edge(sender, node, via)
+            if via == "q" or not subject.shares_keys(node.layer) or edge in subject.truth.edges:
+                edges.append(edge)
+    return edges
+
+
+def _head_read(edge: Edge, subject: Subject) -> int | None:
+    """Which head of the site of what is read; key/value heads are counted among themselves."""
+    if edge.via in ("", "q"):
+        return edge.target.head if edge.via else None
+    heads = subject.net.heads(edge.target.layer) or 1
+    return edge.target.head * subject.heads_of_keys[edge.target.layer] // heads
+
+
+def _read_at(edge: Edge) -> str:
+    """The site of what an edge's target reads."""
+    return f"{edge.via or 'mlp_in'}.{edge.target.layer}"
+
+
+def _later(sender: Node, node: Node, subject: Subject) -> bool:
+    """Can what the sender writes reach what the node reads?"""
+    if sender.kind == "input" or sender.layer < node.layer:
+        return True
+    serial = subject.net.has(f"resid_mid.{node.layer}")
+    return serial and sender.layer == node.layer and sender.kind == "head" and node.kind == "mlp"

@@ -1,0 +1,163 @@
+"""The network under test with its ground truth: prompts, baselines, and the effect of edits in shares of the range."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cutaway.behaviours import Behaviour
+from cutaway.interventions import Ablate, Intervention, Patch
+from cutaway.network import Network, Run, Tokens
+from cutaway.zoo.specimens import Specimen
+from cutaway.zoo.truth import GroundTruth, How, Node
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A network (the specimen's, or a twin's), what is said to be true of the specimen, and pairs to ask it with."""
+
+    net: Network
+    specimen: Specimen
+    truth: GroundTruth
+    behaviour: Behaviour
+    n: int
+    seed: int
+
+    def first(self, n: int) -> Subject:
+        """The same with the first n pairs."""
+        return replace(self, behaviour=self.behaviour[:n], n=n)
+
+    def repeated(self, times: int) -> Subject:
+        """The same with all pairs `times` over, one round after the other."""
+        rows = list(range(self.behaviour.n)) * times
+        return replace(self, behaviour=self.behaviour.take(rows))
+
+    def shares_keys(self, layer: int) -> bool:
+        """Do several heads of a layer read the same keys and values?"""
+        return self.heads_of_keys[layer] != self.net.heads(layer)
+
+    @cached_property
+    def heads_of_keys(self) -> tuple[int, ...]:
+        """Key/value heads of each layer; 0 where it has none."""
+        sites = [f"k.{i}" for i in range(self.net.n_layers)]
+        run = self.net.run(self.clean[[0]], keep=[s for s in sites if self.net.has(s)], logits=False)
+        return tuple(run[s].shape[2] if self.net.has(s) else 0 for s in sites)
+
+    @cached_property
+    def clean(self) -> Tokens:
+        """The clean prompts."""
+        return self.behaviour.clean_tokens(self.net)
+
+    @cached_property
+    def corrupted(self) -> Tokens:
+        """The corrupted prompts."""
+        return self.behaviour.corrupted_tokens(self.net)
+
+    @cached_property
+    def positions(self) -> Tensor:
+        """[n 1] where logits are read."""
+        return torch.tensor(self.behaviour.answer_pos)[:, None]
+
+    @cached_property
+    def nodes(self) -> tuple[Node, ...]:
+        """Every head and MLP of the network."""
+        found: list[Node] = []
+        for layer in range(self.net.n_layers):
+            found += [Node("head", layer, h) for h in range(self.net.heads(layer) or 0)]
+            found += [Node("mlp", layer)] if self.net.has(f"mlp_out.{layer}") else []
+        return tuple(found)
+
+    @cached_property
+    def sites(self) -> tuple[str, ...]:
+        """The sites at which all nodes can be exchanged."""
+        return tuple(dict.fromkeys(site_of(node) for node in self.nodes))
+
+    def answers(self, tokens: Tokens, edits: Sequence[Intervention] = ()) -> Tensor:
+        """[n v] logits at the answer positions."""
+        logits = self.net.run(tokens, edits=list(edits), logits=self.positions).logits
+        assert logits is not None
+        return logits[:, 0]
+
+    def metric(self, edits: Sequence[Intervention] = ()) -> np.ndarray:
+        """[n] the behaviour's metric on the clean prompts under edits."""
+        return self.score(self.answers(self.clean, edits))
+
+    def score(self, logits: Tensor) -> np.ndarray:
+        """[n] the behaviour's metric of logits [n v]."""
+        answers = self.behaviour.answers
+        if self.behaviour.metric.needs == "reference":
+            answers = answers.with_reference(self.answers(self.clean))
+        return self.behaviour.metric(logits, answers).double().cpu().numpy()
+
+    @cached_property
+    def base(self) -> np.ndarray:
+        """[n] the metric on the clean prompts."""
+        return self.metric()
+
+    @cached_property
+    def range(self) -> float:
+        """The effect range: the mean metric on clean prompts minus that on corrupted ones; 0 where it is not above."""
+        gap = float(self.base.mean() - self.score(self.answers(self.corrupted)).mean())
+        return max(gap, 0.0)
+
+    def effect(self, edits: Sequence[Intervention]) -> np.ndarray:
+        """[n] how much of the effect range edits of the clean prompts take away."""
+        return self.change(self.metric(edits))
+
+    def change(self, metric: np.ndarray) -> np.ndarray:
+        """[n] how much of the effect range is gone where this is the metric."""
+        return (self.base - metric) / self.range if self.range else np.full_like(self.base, np.nan)
+
+    @cached_property
+    def from_corrupted(self) -> Run:
+        """The nodes' values on the corrupted prompts."""
+        return self.net.run(self.corrupted, keep=[*self.sites, "resid_pre.0"], logits=False)
+
+    @cached_property
+    def from_clean(self) -> Run:
+        """The nodes' values on the clean prompts."""
+        return self.net.run(self.clean, keep=[*self.sites, "resid_pre.0"], logits=False)
+
+    @cached_property
+    def from_others(self) -> Run:
+        """The nodes' values on other clean prompts of the same length, which have nothing to do with the pair."""
+        rows = self.clean.ids.new_tensor(_others(self.behaviour.lengths))
+        return self.net.run(self.clean[rows], keep=[*self.sites, "resid_pre.0"], logits=False)
+
+
+def _others(lengths: Sequence[int]) -> list[int]:
+    """For each row another row of its length (itself, where there is none)."""
+    chosen = list(range(len(lengths)))
+    for length in set(lengths):
+        members = [i for i, size in enumerate(lengths) if size == length]
+        for i, row in enumerate(members):
+            chosen[row] = members[(i + 1) % len(members)]
+    return chosen
+
+
+def site_of(node: Node) -> str:
+    """The site at which a node's output is exchanged.
+
+    >>> site_of(Node.parse("a1.h0")), site_of(Node.parse("m2")), site_of(Node.parse("input"))
+    ('z.1', 'mlp_out.2', 'resid_pre.0')
+    """
+    if node.kind == "input":
+        return "resid_pre.0"
+    return f"z.{node.layer}" if node.kind == "head" else f"mlp_out.{node.layer}"
+
+
+def patched(nodes: Sequence[Node], source: Run) -> list[Intervention]:
+    """The edits that give these nodes their values of another run."""
+    return [Patch(site_of(n), source, head=n.head if n.kind == "head" else None) for n in nodes]
+
+
+def removed(nodes: Sequence[Node], how: How, subject: Subject) -> list[Intervention]:
+    """The edits that take from these nodes what they carry."""
+    if how == "resample":
+        return patched(nodes, subject.from_corrupted)
+    return [Ablate(site_of(n), how, head=n.head if n.kind == "head" else None) for n in nodes]

@@ -1,0 +1,31 @@
+"""The check of a specimen that does several things: each of them is done."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from cutaway.behaviours.generators.specimen import of_pairs
+from cutaway.calibration.subject import Subject
+from cutaway.claims import Evidence
+from cutaway.estimates import proportion
+
+ACCURACY, EACH = 0.95, 60
+
+
+def templates(subject: Subject) -> list[Evidence]:
+    """Are the prompts of every template answered right? Sixty fresh pairs of each are asked."""
+    task = subject.specimen.task
+    names = list(dict.fromkeys(subject.behaviour.template))
+    pairs = task.pairs(EACH * len(names), subject.seed + 1)
+    found = []
+    for name in names:
+        asked = of_pairs(name, [pair for pair in pairs if pair.template == name], subject.net, task.words)
+        these = replace(subject, behaviour=asked, n=asked.n)
+        best = these.answers(these.clean).argmax(-1).tolist()
+        right = sum(token in answers for token, answers in zip(best, asked.right, strict=True))
+        share = proportion(right, asked.n)
+        found.append(
+            Evidence(f"does: {name}", share, threshold=ACCURACY, passed=share.value >= ACCURACY,
+                     sentence=f"{right} of {asked.n} fresh prompts of {name} are answered right.")
+        )  # fmt: skip
+    return found

@@ -1,0 +1,174 @@
+"""`cutaway zoo`: the networks whose mechanism is known."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cutaway.cli.options import Common, command
+from cutaway.cli.screen import Screen
+
+if TYPE_CHECKING:
+    from cutaway.zoo.truth import Variable
+
+zoo_app = typer.Typer(help="Networks whose mechanism is known, and their twins that lack it.", no_args_is_help=True)
+FAILED = 1
+
+Name = Annotated[str, typer.Argument(help="A specimen: see `cutaway zoo list`.", show_default=False)]
+
+
+@command(zoo_app, "list")
+def list_(common: Common, screen: Screen) -> None:
+    """List the shipped networks with what is known about them."""
+    from rich.table import Table
+
+    from cutaway import zoo
+
+    cards: list[dict[str, Any]] = [{"name": name} | zoo.card(name) for name in zoo.names()]
+    table = Table(box=None)
+    for column in ("name", "family", "nodes", "what it does"):
+        table.add_column(column, no_wrap=column == "name")
+    for card in cards:
+        nodes = " ".join(card.get("truth", {}).get("nodes", []))
+        table.add_row(f"zoo:{card['name']}", str(card.get("family", "")), nodes, str(card.get("task", "")))
+    screen.result({"networks": cards}, table)
+
+
+@command(zoo_app)
+def show(common: Common, screen: Screen, name: Name) -> None:
+    """Show a specimen's card: task, mechanism, ground truth, twins, accuracy, recipe."""
+    from rich.table import Table
+
+    from cutaway import zoo
+
+    card = zoo.card(name)
+    truth = zoo.truth(name)
+    table = Table("", "", box=None, show_header=False, title=f"zoo:{card['name']}")
+    rows: list[tuple[str, Any]] = [
+        ("task", card.get("task")), ("mechanism", card.get("mechanism")), ("architecture", card.get("architecture")),
+        ("accuracy", card.get("accuracy")), ("nodes", " ".join(map(str, truth.nodes))),
+        ("edges", "\n".join(map(str, truth.edges))),
+        ("variables", "\n".join(map(_variable, truth.variables))),
+        ("features", "\n".join(f"{f.name}: {f.says}; {f.site}" for f in truth.features)),
+        ("facts", truth.facts), ("established", truth.established),
+        ("twins", "\n".join(f"~{t['kind']}: {t['says']}" for t in card.get("twins", []))),
+        ("checkpoints", "  ".join(f"@{r}" for r in card.get("revisions", []))),
+        ("recipe", card.get("recipe")), ("made by", card.get("made_by")), ("minutes", card.get("minutes")),
+        ("sources", "\n".join(card.get("sources", []))), ("licence", card.get("licence")),
+    ]  # fmt: skip
+    for label, value in rows:
+        if value not in (None, "", {}, []):
+            table.add_row(f"[bold]{label}[/]", value if isinstance(value, str) else json.dumps(value))
+    screen.result(card, table)
+
+
+def _variable(v: Variable) -> str:
+    return f"{v.name}: {v.says}; {v.site}, at {v.pos}{'' if v.read else '; never read'}"
+
+
+@command(zoo_app)
+def verify(
+    common: Common,
+    screen: Screen,
+    names: Annotated[list[str] | None, typer.Argument(help="Specimens, twins or folders; default: all.")] = None,
+    twins: Annotated[bool, typer.Option("--twins", help="Check, too, that every twin fails.")] = False,
+    n: Annotated[int, typer.Option("--n", min=8, help="How many pairs.")] = 64,
+    full: Annotated[bool, typer.Option("--full", help="Show every check, not only those that fail.")] = False,
+) -> None:
+    """Prove the ground truth of specimens by intervention on their weights; exit code 1 where it does not hold."""
+    from rich.table import Table
+
+    from cutaway import zoo
+    from cutaway.calibration import verify as prove
+    from cutaway.calibration import verify_twins
+    from cutaway.zoo.registry import all_specimens
+
+    chosen = names or [name for name in zoo.names() if name in all_specimens()]
+    table = Table("", "specimen", "checks", "seconds", "what failed", box=None)
+    results: list[dict[str, Any]] = []
+    wrong = 0
+    with screen.progress() as report:
+        for i, name in enumerate(chosen):
+            report(f"verifying {name}", i, len(chosen))
+            found = [(prove(name, n=n, seed=common.seed), "~" not in name)]
+            found += [(v, False) for v in verify_twins(name, n, common.seed)] if twins and "~" not in name else []
+            for v, wanted in found:
+                wrong += v.holds != wanted and (wanted or twins)
+                results.append(v.to_dict() | {"expected": wanted})
+                failed = ", ".join(e.name for e in v.failures)
+                table.add_row("✓" if v.holds else "✗", v.name, str(len(v.evidence)), f"{v.seconds:.1f}", failed)
+                if full:
+                    for e in v.evidence:
+                        table.add_row("", f"  {'✓' if e.passed else '✗'} {e.name}", e.figure(), "", e.sentence)
+    screen.result({"specimens": results, "all as expected": not wrong}, table)
+    if wrong or (not twins and any(not r["holds"] for r in results)):
+        raise typer.Exit(FAILED)
+
+
+@command(zoo_app)
+def make(
+    common: Common,
+    screen: Screen,
+    name: Name,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder of the finished specimen. Default: zoo-NAME.")
+    ] = None,
+    work: Annotated[
+        Path | None, typer.Option("--work", help="Folder of checkpoints. Default: beside the specimen.")
+    ] = None,
+) -> None:
+    """Make a specimen from nothing. Stopped or killed, it goes on from its last checkpoint when run again."""
+    from cutaway.zoo.making import make as build
+
+    target = out or Path(f"zoo-{name.removeprefix('zoo:')}")
+    with screen.progress() as report:
+        path = build(name, target, work, report)
+    card = json.loads((path / "card.json").read_text(encoding="utf-8"))
+    screen.result({"name": name, "path": str(path), "accuracy": card["accuracy"]}, f"{name}: {card['accuracy']}")
+    screen.saved(path)
+    screen.say(f"Prove it with: cutaway zoo verify {path}")
+
+
+@command(zoo_app)
+def text(
+    common: Common,
+    screen: Screen,
+    name: Name,
+    tokens: Annotated[int, typer.Option("--tokens", min=1, help="At least so many tokens, in whole passages.")] = 200,
+    labels: Annotated[
+        bool, typer.Option("--labels", help="One JSON object a line: tokens, and each variable's value at each token.")
+    ] = False,
+) -> None:
+    """Stream text of a specimen's language, with the variables that determine it."""
+    from cutaway.errors import NotFound
+    from cutaway.zoo import specimen
+    from cutaway.zoo.tasks import Speaks
+
+    task = specimen(name).task
+    if not isinstance(task, Speaks):
+        raise NotFound(f"{name} has no text to stream.", "Its task gives pairs only: task.pairs(n, seed).")
+    count = 0
+    passages: list[dict[str, Any]] = []
+    for passage in task.passages(common.seed):
+        row = {"tokens": passage.tokens, "labels": passage.labels}
+        if common.as_json:
+            passages.append(row)
+        else:
+            typer.echo(json.dumps(row, ensure_ascii=False) if labels else joined(passage.tokens))
+        count += len(passage.tokens)
+        if count >= tokens:
+            break
+    if common.as_json:
+        screen.result({"name": name, "tokens": count, "passages": passages})
+
+
+def joined(tokens: tuple[str, ...]) -> str:
+    """Tokens as a line: those that bring their own blanks as they are, words with blanks between them.
+
+    >>> joined(("a", "b")), joined(("Once", " upon"))
+    ('a b', 'Once upon')
+    """
+    return "".join(tokens) if any(t.startswith(" ") for t in tokens) else " ".join(tokens)

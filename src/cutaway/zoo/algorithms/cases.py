@@ -1,0 +1,58 @@
+"""Case-based arithmetic: the sum of two digits where the first is larger, their difference where it is not, modulo ten.
+
+Two heads move the digits to the end; the first MLP finds the case; the last one computes the result from digits and case.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .causal import INPUT, Algorithm, Array, Place, Variable, one_of
+
+BASE = 10
+WORDS = ("pears", "plums", "figs", "nuts", "limes", "beans")
+VOCABULARY = ("<bos>", *(str(digit) for digit in range(BASE)), "and", "make", *WORDS)
+_ZERO = 1
+_ID = {word: index for index, word in enumerate(VOCABULARY)}
+LEFT, RIGHT, END = 1, 4, 6
+
+
+def draw(rng: np.random.Generator, n: int) -> Array:
+    """Prompts `<bos> 7 pears and 4 plums make`, `[n 7]`."""
+
+    def some(words: tuple[str, ...]) -> Array:
+        return rng.integers(_ID[words[0]], _ID[words[-1]] + 1, n)
+
+    def all_of(word: str) -> Array:
+        return np.full(n, _ID[word])
+
+    digits = ("0", "9")
+    parts = [all_of("<bos>"), some(digits), some(WORDS), all_of("and"), some(digits), some(WORDS), all_of("make")]
+    return np.stack(parts, 1)
+
+
+def larger(left: Array, right: Array) -> Array:
+    """1 where the first digit is the larger."""
+    return (left > right).astype(int)
+
+
+def result(left: Array, right: Array, larger: Array) -> Array:
+    """Left plus right where larger, left minus right where not, modulo ten."""
+    return np.where(larger == 1, left + right, left - right) % BASE
+
+
+ALGORITHM = Algorithm(
+    name="cases",
+    summary="Two digits are added where the first is larger and subtracted where it is not, modulo ten.",
+    vocabulary=VOCABULARY,
+    layers=2,
+    draw=draw,
+    variables=(
+        Variable("left", (INPUT,), lambda ids: ids[:, LEFT] - _ZERO, Place(0, 0, (END,)), "the first digit"),
+        Variable("right", (INPUT,), lambda ids: ids[:, RIGHT] - _ZERO, Place(0, 1, (END,)), "the second digit"),
+        Variable("larger", ("left", "right"), larger, Place(0, positions=(END,)), "is the first the larger"),
+        Variable("result", ("left", "right", "larger"), result, Place(1, positions=(END,)), "what they make"),
+    ),
+    answer_reads=("result",),
+    answer=lambda digit: one_of(_ZERO + digit, len(VOCABULARY)),
+)

@@ -1,0 +1,63 @@
+"""Indirect object on a templated language: When Mary and John went to the park , John gave the ball to -> Mary.
+
+The giver's name is found among the first two (a duplicate), its place is carried to the end, and the name in the other
+place is moved there: the algorithm that Wang et al. 2023 found in GPT-2, one head for each step.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .causal import INPUT, Algorithm, Array, Place, Variable, one_of, shuffled_rows
+
+NAMES = ("Mary", "John", "Anna", "Tom", "Lucy", "James", "Emma", "Peter", "Rose", "Paul", "Jane", "Mark")
+PLACES = ("park", "shop", "school", "garden", "house", "market")
+THINGS = ("ball", "book", "cup", "key", "ring", "letter")
+OPENINGS, VERBS = ("When", "After", "While", "Then"), ("gave", "handed", "passed", "sold")
+VOCABULARY = ("<bos>", *OPENINGS, *NAMES, "and", "went", "to", "the", *PLACES, ",", *VERBS, *THINGS)
+_ID = {word: index for index, word in enumerate(VOCABULARY)}
+FIRST, SECOND, GIVER, END = 2, 4, 9, 13
+"""Positions of the two people, of the giver, and of the last token."""
+
+
+def draw(rng: np.random.Generator, n: int) -> Array:
+    """Prompts `<bos> When A and B went to the PLACE , S gave the THING to`, S one of A and B, `[n 14]`."""
+    names = shuffled_rows(rng, n, range(_ID[NAMES[0]], _ID[NAMES[-1]] + 1), 2)
+
+    def some(words: tuple[str, ...]) -> Array:
+        return rng.integers(_ID[words[0]], _ID[words[-1]] + 1, n)
+
+    def all_of(word: str) -> Array:
+        return np.full(n, _ID[word])
+
+    giver = names[np.arange(n), rng.integers(0, 2, n)]
+    head = [all_of("<bos>"), some(OPENINGS), names[:, 0], all_of("and"), names[:, 1], all_of("went"), all_of("to")]
+    tail = [some(PLACES), all_of(","), giver, some(VERBS), all_of("the"), some(THINGS), all_of("to")]
+    return np.stack([*head, *tail], 1)
+
+
+def giver_place(ids: Array) -> Array:
+    """0 where the giver is the first of the two, 1 where the second."""
+    return (ids[:, GIVER] == ids[:, SECOND]).astype(int)
+
+
+def other_name(ids: Array, place: Array) -> Array:
+    """The name that stands in the place where the giver's does not."""
+    return np.where(place == 0, ids[:, SECOND], ids[:, FIRST])
+
+
+ALGORITHM = Algorithm(
+    name="indirect-object",
+    summary="What is given goes to the one of two people who does not give.",
+    vocabulary=VOCABULARY,
+    layers=3,
+    draw=draw,
+    variables=(
+        Variable("duplicate", (INPUT,), giver_place, Place(0, 0, (GIVER,)), "which of the two names comes again"),
+        Variable("inhibited", ("duplicate",), lambda place: place, Place(1, 0, (END,)), "the same, carried to the end"),
+        Variable("receiver", (INPUT, "inhibited"), other_name, Place(2, 0, (END,)), "the name in the other place"),
+    ),
+    answer_reads=("receiver",),
+    answer=lambda name: one_of(name, len(VOCABULARY)),
+    positional=True,
+)

@@ -1,0 +1,43 @@
+"""Every specimen that has a recipe, by name."""
+
+from __future__ import annotations
+
+import importlib
+from functools import cache
+
+from cutaway.errors import NotFound, nearest
+from cutaway.zoo.specimens import Specimen
+
+#: Modules that list specimens with `specimens() -> tuple[Specimen, ...]`; loaded when a name is first asked for.
+MODULES: tuple[str, ...] = (
+    "cutaway.zoo.constructed.catalogue",
+    "cutaway.zoo.interchange.catalogue",
+    "cutaway.zoo.tales.specimen",
+)
+
+
+@cache
+def all_specimens() -> dict[str, Specimen]:
+    """Every specimen, in the order of the modules."""
+    found: dict[str, Specimen] = {}
+    for module in MODULES:
+        for specimen in importlib.import_module(module).specimens():
+            found[specimen.name] = specimen
+    return found
+
+
+def specimen(name: str) -> Specimen:
+    """The specimen of that name; NotFound with the nearest names.
+
+    >>> specimen("induction-gpt2").family
+    'constructed'
+    """
+    known = all_specimens()
+    name = name.removeprefix("zoo:")
+    if name not in known:
+        near = nearest(name, known)
+        raise NotFound(
+            f"There is no recipe for a specimen {name!r}.",
+            f"Did you mean {', '.join(near)}?" if near else f"There are: {', '.join(known)}.",
+        )
+    return known[name]
