@@ -249,6 +249,12 @@ def _must_fail(
     return Control(name, trial.kept, expected, verdict != "supported", sentence)
 
 
+def evidence_alone(net: Network, circuit: Circuit, behaviour: Behaviour, limits: Limits, seed: int) -> str:
+    """The verdict that held-out evidence and random circuits alone would give, without the other two controls."""
+    trial = put_to_test(net, circuit, behaviour, limits, seed, silent, full=False)
+    return judge(evidence(circuit, trial, limits), [_random_control(trial, limits)])
+
+
 def retraced(net: Network, circuit: Circuit, behaviour: Behaviour, seed: int, report: Report) -> Circuit:
     """A circuit of the same size, found by the same method on another network or other answers.
 
