@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 import cutaway
-from cutaway.behaviours import Behaviour
+from cutaway.behaviours import Behaviour, answer_logits
 from cutaway.network import Network
 from cutaway.zoo.tiny import tiny
 
@@ -47,5 +49,11 @@ def llama() -> Network:
 
 
 @pytest.fixture(scope="session")
-def pairs() -> Behaviour:
-    return id_pairs()
+def pairs(gpt2: Network) -> Behaviour:
+    """Pairs whose answers are the tokens that the GPT-2 tells apart most, so that there is a gap."""
+    drawn = id_pairs()
+    change = answer_logits(gpt2, drawn, "clean") - answer_logits(gpt2, drawn, "corrupted")
+    right, wrong = change.argmax(-1).tolist(), change.argmin(-1).tolist()
+    answers = {"right": tuple((t,) for t in right), "wrong": tuple((t,) for t in wrong)}
+    blank = dict.fromkeys(("right_full", "wrong_full", "right_text", "wrong_text"), ())
+    return replace(drawn, **answers, **blank)

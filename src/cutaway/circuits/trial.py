@@ -251,9 +251,7 @@ def evidence(circuit: Circuit, trial: Trial, limits: Limits) -> tuple[Evidence, 
 
 
 def _beside(word: str, test: Tested, limits: Limits) -> Evidence:
-    return Evidence(
-        f"{word} beside random circuits", None, test.p, limits.alpha, test.passed, test.sentence
-    )
+    return Evidence(f"{word} beside random circuits", None, test.p, limits.alpha, test.passed, test.sentence)
 
 
 def breaks_anyway(trial: Trial, limits: Limits) -> bool:

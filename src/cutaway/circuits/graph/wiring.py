@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from cutaway.network import Network
 
 Part = Literal["q", "k", "v"]
+#: What the certificate says of a site that does nothing.
+_NO_EFFECT = "does not change the output"
 PARTS: tuple[Part, ...] = ("q", "k", "v")
 _UNITS = {"attention": "attn", "cross_attention": "cross", "mixer": "mixer", "mlp": "mlp"}
 
@@ -147,6 +149,8 @@ class _Finder:
         for layer in self.stack.layers:
             start = count
             for sublayer in _merged(layer):
+                if self._dead(layer, sublayer):
+                    continue
                 draft = self._stage(layer, sublayer)
                 before = start if draft["stream"] == f"resid_pre.{layer.index}" else count
                 heads = draft["heads"] or None
@@ -158,6 +162,14 @@ class _Finder:
         stages = self._placed(graph, drafts)
         stages.append(self._logits(graph))
         return Wiring(self.net, graph, tuple(stages), tuple(self.notes))
+
+    def _dead(self, layer: Layer, sublayer: Sublayer) -> bool:
+        """Does nothing that a sublayer reads change the output? Then it is a constant, and no node."""
+        site = Site(f"{_UNITS[sublayer.kind]}_in", layer.index)
+        dead = _NO_EFFECT in str(self.net.certificate.refusals.get(str(site), ""))
+        if dead:
+            self.notes.append(f"The {sublayer.kind} of layer {layer.index} changes nothing, and is no node.")
+        return dead
 
     def _placed(self, graph: Graph, drafts: list[dict[str, Any]]) -> list[Stage]:
         stages, reader, writer = [], 0, 1

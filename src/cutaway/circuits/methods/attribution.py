@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cutaway.circuits.methods.protocol import Options, Study
 from cutaway.circuits.passes.gradients import Backward, at_readers, backward
-from cutaway.circuits.passes.outputs import INPUT, At, Outputs, differences, places, record
+from cutaway.circuits.passes.outputs import INPUT, At, Outputs, differences, record
 from cutaway.circuits.passes.pairs import Batch
 from cutaway.circuits.scores import Scores
 from cutaway.errors import BadInput
@@ -25,16 +25,19 @@ EAP_IG = (
     "inputs z' + k/m (z - z')"
 )
 EAP_IG_ACTIVATIONS = (
-    "Hanna et al. 2024 and Mueller et al. 2025 (MIB), after Marks et al. 2024: the gradient averaged over runs in which one "
-    "sublayer's output at a time lies at k/m of the way from corrupted to clean"
+    "Hanna et al. 2024 and Mueller et al. 2025 (MIB), after Marks et al. 2024: (z'_u - z_u) . 1/m sum_k "
+    "dL/dv, the output of "
+    "u's sublayer at k/m of the way from corrupted to clean"
 )
 CLEAN_CORRUPTED = "Hanna et al. 2024: as EAP-IG, with the gradients of the clean and the corrupted run alone"
 
 
-def _accumulate(study: Study, tally: Tally, done: Backward, deltas: Tensor, weight: float) -> None:
+def _accumulate(
+    study: Study, tally: Tally, done: Backward, deltas: Tensor, weight: float, writers: slice | None = None
+) -> None:
     """Add -weight * <corrupted - clean, gradient> of one backward pass: what is lost when the edge is corrupted."""
     for stage, slopes in at_readers(study.wiring, done):
-        tally.add(stage.before, stage.readers, deltas, slopes, -weight)
+        tally.add(stage.before, stage.readers, deltas, slopes, -weight, writers)
 
 
 def _toward(clean: Tensor, corrupted: Tensor, share: float, place: str) -> Edit:
@@ -109,13 +112,16 @@ def clean_corrupted(net: Network, behaviour: Behaviour, options: Options) -> Sco
 
 
 def eap_ig_activations(net: Network, behaviour: Behaviour, options: Options) -> Scores:
-    """EAP with integrated gradients over activations: the gradient is the mean over runs on the clean prompt in which one
-    sublayer at a time (or the input) writes corrupted + k/m (clean - corrupted), k = 1 ... m.
+    """EAP with integrated gradients over activations: score(u -> v) takes the mean gradient at v over runs on the
+    clean prompt in which the sublayer of u writes corrupted + k/m (clean - corrupted), k = 1 ... m.
 
-    Hanna et al. 2024; the method that leads in MIB (Mueller et al. 2025). It takes m backward passes per sublayer.
+    Hanna et al. 2024; the method that leads in MIB (Mueller et al. 2025). It takes m backward passes per sublayer. The
+    published code averages every gradient over the runs of *all* sublayers instead, also those in which the path to v was
+    cut; more={"average": "all"} does that.
     """
     study, steps = Study.of(net, behaviour, options), _steps(options)
-    stages = places(study.wiring)
+    stages = {INPUT: slice(0, 1)} | {s.write: s.writers for s in study.wiring.stages if s.kind != "logits"}
+    together = options.more.get("average") == "all"
     for batch in study.pairs:
         corrupted, _ = record(study.wiring, batch.corrupted)
         done = backward(study.wiring, batch.clean, batch.positions, batch.score)
@@ -125,11 +131,14 @@ def eap_ig_activations(net: Network, behaviour: Behaviour, options: Options) -> 
         _accumulate(
             study, tally, done, deltas, 1 / steps
         )  # k = m is the clean run, the same for all sublayers
-        for number, place in enumerate(stages):
+        for number, (place, writers) in enumerate(stages.items()):
             for k in range(1, steps):
                 edit = _toward(clean.values[place], corrupted.values[place], k / steps, place)
                 done = backward(study.wiring, batch.clean, batch.positions, batch.score, [edit])
-                _accumulate(study, tally, done, deltas, 1 / (steps * len(stages)))
+                if together:
+                    _accumulate(study, tally, done, deltas, 1 / (steps * len(stages)))
+                else:
+                    _accumulate(study, tally, done, deltas, 1 / steps, writers)
             options.report("EAP-IG over activations", number + 1, len(stages))
         study.keep(batch, tally)
     return study.scores("eap-ig-activations", EAP_IG_ACTIVATIONS)

@@ -30,21 +30,30 @@ class Tally:
         return cls(examples, positions, groups)
 
     def add(
-        self, before: int, readers: slice, differences: Tensor, slopes: Tensor, weight: float = 1.0
+        self,
+        before: int,
+        readers: slice,
+        differences: Tensor,
+        slopes: Tensor,
+        weight: float = 1.0,
+        writers: slice | None = None,
     ) -> None:
         """Add weight * <difference of writer, gradient at reader> for a stage.
 
-        differences: [w b p d], of which the first `before` writers count; slopes: [r b p d].
+        differences: [w b p d], of which the first `before` writers count, or those of them in `writers`; slopes: [r b p d].
         """
-        mine = differences[:before]
+        rows = slice(0, before) if writers is None else slice(writers.start, min(writers.stop, before))
+        if rows.start >= rows.stop:
+            return
+        mine = differences[rows]
         if self.positions is None or self.groups is None:
             got = torch.bmm(mine.flatten(2).transpose(0, 1), slopes.flatten(2).permute(1, 2, 0))
-            self.examples[:, :before, readers] += weight * got.to(self.examples.dtype)
+            self.examples[:, rows, readers] += weight * got.to(self.examples.dtype)
             return
         got = mine.permute(1, 2, 0, 3) @ slopes.permute(1, 2, 3, 0)
         got = weight * got.to(self.examples.dtype)
-        self.examples[:, :before, readers] += got.sum(1)
+        self.examples[:, rows, readers] += got.sum(1)
         counted = self.groups.to(got.device) >= 0
         index = self.groups.to(got.device)[counted]
-        part = torch.zeros_like(self.positions[:, :before, readers])
-        self.positions[:, :before, readers] += part.index_add_(0, index, got[counted])
+        part = torch.zeros_like(self.positions[:, rows, readers])
+        self.positions[:, rows, readers] += part.index_add_(0, index, got[counted])
