@@ -140,10 +140,10 @@ def test_flow_is_a_distribution_over_writers(gpt2, pairs):
 
 def test_acdc_keeps_what_it_says(gpt2, pairs):
     pairs = pairs.take([0, 2, 4])
-    scores = method("acdc")(gpt2, pairs, Options(threshold=0.05))
+    scores = method("acdc")(gpt2, pairs, Options(removal_threshold=0.05))
     assert scores.kept is not None
     assert ((scores.values >= 0.05) == scores.kept)[scores.graph.allowed].all()
-    wider = method("acdc")(gpt2, pairs, Options(threshold=0.005))
+    wider = method("acdc")(gpt2, pairs, Options(removal_threshold=0.005))
     assert wider.kept.sum() >= scores.kept.sum()
     made = choose(gpt2, pairs, scores, Options())
     assert not (made.membership & ~scores.kept).any()

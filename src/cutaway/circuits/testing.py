@@ -263,7 +263,7 @@ def retraced(net: Network, circuit: Circuit, behaviour: Behaviour, seed: int, re
     how = circuit.extra.get("trace", {})
     options = Options(
         steps=int(how.get("steps", 5)), ablation=circuit.ablation, seed=seed, report=report, examples=False,
-        threshold=how.get("threshold"), more=dict(how.get("more", {})),
+        removal_threshold=how.get("threshold"), more=dict(how.get("more", {})),
     )  # fmt: skip
     part = behaviour if behaviour.part != "all" else behaviour.discovery
     scores = replace(find_method(how.get("method", "eap-ig"))(net, part, options), kept=None)

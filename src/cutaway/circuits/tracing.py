@@ -77,7 +77,7 @@ def trace(
 def _options(given: dict[str, Any]) -> Options:
     known = {f.name for f in fields(Options)} - {"more"}
     mine = {k: v for k, v in given.items() if k in known and v is not None}
-    return Options(**mine, more={k: v for k, v in given.items() if k not in known})
+    return Options(**mine, more={k: v for k, v in given.items() if k not in known and v is not None})
 
 
 def choose(
@@ -116,7 +116,7 @@ def choose(
         notes.append(f"{dropped} chosen edges lay on no path from input to logits and were left out.")
     recipe = {
         "method": scores.method if scores.method in METHODS else options.more.get("method", "eap-ig"),
-        "steps": options.steps, "select": select, "threshold": options.threshold,
+        "steps": options.steps, "select": select, "threshold": options.removal_threshold,
         "more": {k: v for k, v in options.more.items() if isinstance(v, str | int | float | bool)},
     }  # fmt: skip
     made = Circuit(

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from cutaway.cli import bench, circuits
 from cutaway.cli.options import STOPPED, Common, Group, command
 from cutaway.cli.screen import Screen
 from cutaway.cli.zoo import zoo_app
@@ -20,6 +21,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(zoo_app, name="zoo")
+circuits.register(app)
+bench.register(zoo_app)
 
 Model = Annotated[
     str, typer.Argument(help="A Hugging Face id, a local folder, or zoo:NAME.", show_default=False)

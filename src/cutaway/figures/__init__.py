@@ -5,6 +5,7 @@ The functions take plain arrays and labels, so that every room above can use the
 
 from cutaway.figures.bars import Bar, bars, groups_of_bars
 from cutaway.figures.circuit import Dot, Line, circuit_figure
+from cutaway.figures.curve import faithfulness_curve
 from cutaway.figures.heatmap import Grid, heatmap, heatmap_table
 from cutaway.figures.random_sets import Comparison, against_random
 from cutaway.figures.tokens import show_token
@@ -18,6 +19,7 @@ __all__ = [
     "against_random",
     "bars",
     "circuit_figure",
+    "faithfulness_curve",
     "groups_of_bars",
     "heatmap",
     "heatmap_table",

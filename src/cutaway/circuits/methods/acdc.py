@@ -43,7 +43,7 @@ def acdc(net: Network, behaviour: Behaviour, options: Options) -> Scores:
     kind = str(options.more.get("divergence", "kl"))
     if kind not in _DEFAULT:
         raise BadInput(f"The divergence {kind!r} is not known.", 'Use "kl" or "metric".')
-    least = _DEFAULT[kind] if options.threshold is None else options.threshold
+    least = _DEFAULT[kind] if options.removal_threshold is None else options.removal_threshold
     study = Study.of(net, behaviour, options)
     trial = _Trial(study, kind)
     graph = study.wiring.graph

@@ -38,7 +38,7 @@ class Options:
 
     steps: of an integral over the path from corrupted to clean. positions: None, "position" or "span": score groups of
     positions, too. examples: keep the scores of single examples. ablation: what a removed edge carries, for methods that
-    remove edges. threshold: of ACDC, in units of the metric. seed: of everything random. budget: bytes that the
+    remove edges. removal_threshold: of ACDC, in units of its divergence. seed: of everything random. budget: bytes that the
     differences of one batch may take. more: options of single methods by name.
     """
 
@@ -46,7 +46,7 @@ class Options:
     positions: str | None = None
     examples: bool = True
     ablation: str = "counterfactual"
-    threshold: float | None = None
+    removal_threshold: float | None = None
     seed: int = 0
     budget: int = BUDGET
     report: Report = silent

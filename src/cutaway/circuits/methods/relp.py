@@ -58,7 +58,7 @@ def rules(wiring: Wiring, attention: str) -> tuple[list[Edit], tuple[str, ...]]:
     edits: list[Edit] = []
     for stage in wiring.stages:
         if stage.norm is not None and stage.norm_path is not None:
-            edits += _unless_there(edits, _norm_rule(stage.norm_path, stage.norm))
+            edits += _norm_rule(stage.norm_path, stage.site, stage.norm)
     net = wiring.net
     notes = []
     stack = net.anatomy.stack()
@@ -93,11 +93,6 @@ def _gated(wiring: Wiring, layer: int, activation: str) -> bool:
     return out.shape != hidden.shape or not torch.equal(out.reshape(hidden.shape), hidden)
 
 
-def _unless_there(edits: list[Edit], new: list[Edit]) -> list[Edit]:
-    there = {getattr(e, "site", None) for e in edits}
-    return [e for e in new if getattr(e, "site", None) not in there]
-
-
 def _constant(value: Tensor, here: object = None) -> Tensor:
     return value.detach()
 
@@ -107,7 +102,8 @@ def _half(value: Tensor, here: object = None) -> Tensor:
     return value.detach() + 0.5 * (value - value.detach())
 
 
-def _norm_rule(path: str, norm: Norm) -> list[Edit]:
+def _norm_rule(path: str, site: str, norm: Norm) -> list[Edit]:
+    """At the norm's input remember it; at what the sublayer reads put in the same value with the other gradient."""
     seen: list[Tensor] = []
 
     def enter(value: Tensor, here: object = None) -> Tensor:
@@ -117,7 +113,7 @@ def _norm_rule(path: str, norm: Norm) -> list[Edit]:
     def leave(value: Tensor, here: object = None) -> Tensor:
         return norm.frozen(seen[0].reshape(value.shape), value)
 
-    return [At(f"{path}:in", enter), At(path, leave)]
+    return [At(f"{path}:in", enter), At(site, leave)]
 
 
 def _identity_rule(path: str) -> list[Edit]:
