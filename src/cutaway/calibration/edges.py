@@ -21,35 +21,41 @@ _INPUTS: tuple[Via, ...] = ("q", "k", "v")
 def edge_effects(subject: Subject) -> dict[Edge, float]:
     """For every edge the mean absolute change of the metric, in shares of the effect range.
 
-    The larger of two is given: values from the corrupted prompts, and from unrelated ones. Empty where there is no
+    The larger of two is given: values from the corrupted prompts, and from unrelated ones; where the ground truth
+    knows redundant parts, of three: clean values put into corrupted prompts, too. Empty where there is no
     range.
     """
     if not subject.range:
         return {}
     few = subject.first(_ROWS)
+    ways = [(few, True), (few, False)]
+    if any(not need.breaks for need in subject.truth.needs):  # of redundant paths each shows only where it restores
+        ways.append((few.turned(), True))
     effects: dict[Edge, float] = {}
-    for corrupted in (True, False):
+    for base, corrupted in ways:
+        wide: dict[int, Subject] = {}
         for sender in (Node("input"), *few.nodes):
-            for edge, effect in _from(few, sender, corrupted).items():
+            edges = _leaving(base, sender)
+            if len(edges) not in wide:
+                wide[len(edges)] = base.repeated(len(edges))
+            for edge, effect in _from(wide[len(edges)], sender, edges, corrupted).items():
                 effects[edge] = max(effects.get(edge, 0.0), effect)
     return effects
 
 
-def _from(subject: Subject, sender: Node, corrupted: bool) -> dict[Edge, float]:
+def _from(wide: Subject, sender: Node, edges: list[Edge], corrupted: bool) -> dict[Edge, float]:
     """The effects of all edges that leave a node: one block of rows for each, so that two runs do them all."""
-    edges = _leaving(subject, sender)
-    wide = subject.repeated(len(edges))
     source = wide.from_corrupted if corrupted else wide.from_others
     keep = sorted({_read_at(edge) for edge in edges if edge.target.kind != "logits"})
-    frozen: list[Intervention] = [Freeze(site, wide.from_clean) for site in subject.sites]
+    frozen: list[Intervention] = [Freeze(site, wide.from_clean) for site in wide.sites]
     run = wide.net.run(wide.clean, keep=keep, edits=[*frozen, *patched([sender], source)], logits=wide.positions)
     assert run.logits is not None
-    n = subject.behaviour.n
+    n = wide.behaviour.n // len(edges)
     edits: list[Intervention] = []
     for i, edge in enumerate(edges):
         rows = range(i * n, (i + 1) * n)
         if edge.target.kind != "logits":
-            edits.append(Patch(_read_at(edge), run, head=_head_read(edge, subject), row=rows))
+            edits.append(Patch(_read_at(edge), run, head=_head_read(edge, wide), row=rows))
     effect = np.abs(wide.effect(edits)).reshape(len(edges), n).mean(1)
     direct = np.abs(wide.change(wide.score(run.logits[:, 0]))).reshape(len(edges), n).mean(1)
     return {

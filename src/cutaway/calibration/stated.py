@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from cutaway.calibration.evidence import at_least, at_most
 from cutaway.calibration.subject import Subject
 from cutaway.calibration.variables import by_length, exchange, swapped_logits
 from cutaway.claims import Evidence
@@ -37,11 +38,8 @@ def exact(subject: Subject) -> list[Evidence]:
             least = logits.masked_fill(~allowed, torch.inf).amin(-1)
             right += int((least > logits.masked_fill(allowed, -torch.inf).amax(-1)).sum())
         share = proportion(right, max(len(swaps), 1))
-        found.append(
-            Evidence(f"exact: {variable.name}", share, threshold=EXACT, passed=share.value >= EXACT,
-                     sentence=f"With {variable.name} of another prompt exactly the predicted tokens come first in "
-                     f"{share.value:.1%} of {share.n} cases.")
-        )  # fmt: skip
+        says = f"With {variable.name} of another prompt exactly the predicted tokens come first in {share.value:.1%}."
+        found.append(at_least(f"exact: {variable.name}", share, EXACT, says))
     return found
 
 
@@ -61,11 +59,8 @@ def held(subject: Subject) -> list[Evidence]:
         edits += [_set(subject, subject.truth.variable(name), subject.from_clean) for name in readers]
         effect = float(np.abs(subject.effect(edits)).mean())
         names = " and ".join(readers)
-        found.append(
-            Evidence(f"held: {variable.name}", value=effect, threshold=HELD, passed=effect <= HELD,
-                     sentence=f"With {names} held, {variable.name} of the corrupted prompt changes "
-                     f"{effect:.2%} of the range.")
-        )  # fmt: skip
+        says = f"With {names} held, {variable.name} of the corrupted prompt changes {effect:.2%} of the range."
+        found.append(at_most(f"held: {variable.name}", effect, HELD, says))
     return found
 
 

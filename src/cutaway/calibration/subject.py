@@ -37,6 +37,16 @@ class Subject:
         rows = list(range(self.behaviour.n)) * times
         return replace(self, behaviour=self.behaviour.take(rows))
 
+    def turned(self) -> Subject:
+        """The same with clean and corrupted prompts exchanged, and right and wrong answers with them."""
+        b = self.behaviour
+        turned = replace(
+            b, clean=b.corrupted, corrupted=b.clean, clean_ids=b.corrupted_ids, corrupted_ids=b.clean_ids,
+            right=b.wrong, wrong=b.right, right_full=b.wrong_full, wrong_full=b.right_full,
+            right_text=b.wrong_text, wrong_text=b.right_text,
+        )  # fmt: skip
+        return replace(self, behaviour=turned)
+
     def shares_keys(self, layer: int) -> bool:
         """Do several heads of a layer read the same keys and values?"""
         return self.heads_of_keys[layer] != self.net.heads(layer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cutaway.behaviours.generators.specimen import of_pairs
+from cutaway.calibration.evidence import at_least
 from cutaway.calibration.subject import Subject
 from cutaway.claims import Evidence
 from cutaway.estimates import proportion
@@ -24,8 +25,6 @@ def templates(subject: Subject) -> list[Evidence]:
         best = these.answers(these.clean).argmax(-1).tolist()
         right = sum(token in answers for token, answers in zip(best, asked.right, strict=True))
         share = proportion(right, asked.n)
-        found.append(
-            Evidence(f"does: {name}", share, threshold=ACCURACY, passed=share.value >= ACCURACY,
-                     sentence=f"{right} of {asked.n} fresh prompts of {name} are answered right.")
-        )  # fmt: skip
+        says = f"{right} of {asked.n} fresh prompts of {name} are answered right."
+        found.append(at_least(f"does: {name}", share, ACCURACY, says))
     return found

@@ -77,13 +77,14 @@ def verify(
     n: int = N,
     seed: int = 0,
     checks: Sequence[str] | None = None,
+    to_the_end: bool = True,
 ) -> Verification:
     """Prove the ground truth of a specimen on fresh prompts.
 
     name: a specimen of the zoo, one of its twins (`NAME~KIND`, held against the ground truth of NAME), or a folder that
     `zoo make` wrote. net: a network to hold against it in the place of the specimen's own. n: how many pairs and
     interchanges. checks: only these; default all that the ground truth names. A check that cannot be made on this
-    network has not passed.
+    network has not passed. to_the_end: False stops after the first check that has not passed.
 
     Raises NotFound for an unknown name, CorruptFile when weights are not those of the card.
     """
@@ -97,6 +98,8 @@ def verify(
             if net is None and "~" not in str(name):
                 raise
             evidence.append(Evidence(check, passed=False, sentence=f"It cannot be made: {error}"))
+        if not to_the_end and not all(e.passed for e in evidence):
+            break
     return Verification(str(name), tuple(evidence), round(time.monotonic() - began, 2), n, seed)
 
 
@@ -119,6 +122,9 @@ def subject_of(name: str | Path, net: Network | None = None, n: int = N, seed: i
     return Subject(opened, what, truth, pairs, n, seed)
 
 
-def verify_twins(name: str, n: int = N, seed: int = 0) -> tuple[Verification, ...]:
+def verify_twins(
+    name: str, n: int = N, seed: int = 0, to_the_end: bool = False
+) -> tuple[Verification, ...]:
     """The same checks on every twin of a specimen. Each must fail: `holds` is False for all of them."""
-    return tuple(verify(f"{name}~{twin.kind}", n=n, seed=seed) for twin in find(loaders.split(name)[0]).twins)
+    twins = find(loaders.split(name)[0]).twins
+    return tuple(verify(f"{name}~{t.kind}", n=n, seed=seed, to_the_end=to_the_end) for t in twins)

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cutaway.cli.options import Common, command
+from cutaway.cli.options import STOPPED, Common, command
 from cutaway.cli.screen import Screen
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
+    from cutaway.calibration import Verification
     from cutaway.zoo.truth import Variable
 
 zoo_app = typer.Typer(help="Networks whose mechanism is known, and their twins that lack it.", no_args_is_help=True)
@@ -90,22 +93,35 @@ def verify(
     table = Table("", "specimen", "checks", "seconds", "what failed", box=None)
     results: list[dict[str, Any]] = []
     wrong = 0
-    with screen.progress() as report:
-        for i, name in enumerate(chosen):
-            report(f"verifying {name}", i, len(chosen))
-            found = [(prove(name, n=n, seed=common.seed), "~" not in name)]
-            found += [(v, False) for v in verify_twins(name, n, common.seed)] if twins and "~" not in name else []
-            for v, wanted in found:
-                wrong += v.holds != wanted and (wanted or twins)
-                results.append(v.to_dict() | {"expected": wanted})
-                failed = ", ".join(e.name for e in v.failures)
-                table.add_row("✓" if v.holds else "✗", v.name, str(len(v.evidence)), f"{v.seconds:.1f}", failed)
-                if full:
-                    for e in v.evidence:
-                        table.add_row("", f"  {'✓' if e.passed else '✗'} {e.name}", e.figure(), "", e.sentence)
-    screen.result({"specimens": results, "all as expected": not wrong}, table)
-    if wrong or (not twins and any(not r["holds"] for r in results)):
+    stopped = False
+    try:
+        with screen.progress() as report:
+            for i, name in enumerate(chosen):
+                report(f"verifying {name}", i, len(chosen))
+                found = [(prove(name, n=n, seed=common.seed), "~" not in name)]
+                if twins and "~" not in name:
+                    found += [(v, False) for v in verify_twins(name, n, common.seed)]
+                for v, wanted in found:
+                    wrong += v.holds != (wanted if twins else True)
+                    results.append(v.to_dict() | {"expected": wanted if twins else True})
+                    _show_verification(table, v, full)
+    except KeyboardInterrupt:
+        stopped = True
+    complete = not stopped
+    screen.result({"specimens": results, "all as expected": complete and not wrong, "complete": complete}, table)
+    if stopped:
+        screen.say(f"[yellow]Stopped.[/] {len(results)} were finished.")
+        raise typer.Exit(STOPPED)
+    if wrong:
         raise typer.Exit(FAILED)
+
+
+def _show_verification(table: Table, v: Verification, full: bool) -> None:
+    """One row for a specimen, and with `full` one for each of its checks."""
+    failed = ", ".join(e.name for e in v.failures)
+    table.add_row("✓" if v.holds else "✗", v.name, str(len(v.evidence)), f"{v.seconds:.1f}", failed)
+    for e in v.evidence if full else ():
+        table.add_row("", f"  {'✓' if e.passed else '✗'} {e.name}", e.figure(), "", e.sentence)
 
 
 @command(zoo_app)
@@ -124,8 +140,12 @@ def make(
     from cutaway.zoo.making import make as build
 
     target = out or Path(f"zoo-{name.removeprefix('zoo:')}")
-    with screen.progress() as report:
-        path = build(name, target, work, report)
+    try:
+        with screen.progress() as report:
+            path = build(name, target, work, report)
+    except KeyboardInterrupt:
+        screen.problem("Stopped", f"{name} is not finished.", "Run it again: it goes on from its last checkpoint.")
+        raise typer.Exit(STOPPED) from None
     card = json.loads((path / "card.json").read_text(encoding="utf-8"))
     screen.result({"name": name, "path": str(path), "accuracy": card["accuracy"]}, f"{name}: {card['accuracy']}")
     screen.saved(path)

@@ -7,6 +7,7 @@ from cutaway.figures.bars import Bar, bars, groups_of_bars
 from cutaway.figures.circuit import Dot, Line, circuit_figure
 from cutaway.figures.curve import faithfulness_curve
 from cutaway.figures.heatmap import Grid, heatmap, heatmap_table
+from cutaway.figures.node_grids import Panel, node_grids
 from cutaway.figures.random_sets import Comparison, against_random
 from cutaway.figures.tokens import show_token
 
@@ -16,6 +17,7 @@ __all__ = [
     "Dot",
     "Grid",
     "Line",
+    "Panel",
     "against_random",
     "bars",
     "circuit_figure",
@@ -23,5 +25,6 @@ __all__ = [
     "groups_of_bars",
     "heatmap",
     "heatmap_table",
+    "node_grids",
     "show_token",
 ]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cutaway.errors import CorruptFile, NotFound, nearest
+from cutaway.zoo.quiet import no_bars
 from cutaway.zoo.truth import GroundTruth
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def path(name: str) -> Path:
     folder = _folder(base)
     check(folder)
     if twin:
-        return _part(folder / TWINS, twin, base, "twin")
+        return _twin_folder(folder, twin) or _part(folder / TWINS, twin, base, "twin")
     return _part(folder / REVISIONS, revision, base, "checkpoint") if revision else folder
 
 
@@ -128,11 +129,20 @@ def load_folder(folder: Path, twin: str = "") -> tuple[PreTrainedModel, PreTrain
         return _loaded(folder)
     from cutaway.zoo.twins import twin_model  # heavy, and only for twins
 
-    stored = folder / TWINS / twin
+    stored = _twin_folder(folder, twin)
     _, tokenizer = _loaded(folder)
-    if (stored / "config.json").is_file():
+    if stored is not None:
         return _loaded(stored)[0], tokenizer
     return twin_model(folder, str(read_card(folder).get("name", "")), twin), tokenizer
+
+
+def _twin_folder(folder: Path, kind: str) -> Path | None:
+    """Where a stored twin lies; some are checkpoints. None for twins that are made when asked for."""
+    for twin in read_card(folder).get("twins", []):
+        if twin["kind"] == kind and twin["how"] == "stored":
+            revision = twin.get("revision")
+            return folder / REVISIONS / revision if revision else folder / TWINS / kind
+    return None
 
 
 def _loaded(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
@@ -141,8 +151,9 @@ def _loaded(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | No
         AutoTokenizer,
     )
 
-    tokenizer = AutoTokenizer.from_pretrained(folder) if (folder / "tokenizer.json").is_file() else None
-    return AutoModelForCausalLM.from_pretrained(folder).eval(), tokenizer
+    with no_bars():
+        tokenizer = AutoTokenizer.from_pretrained(folder) if (folder / "tokenizer.json").is_file() else None
+        return AutoModelForCausalLM.from_pretrained(folder).eval(), tokenizer
 
 
 def read_card(folder: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from cutaway.errors import SaveFailed
 from cutaway.results import atomic_folder, to_json, versions
 from cutaway.zoo.loaders import CARD, REVISIONS, TWINS
+from cutaway.zoo.quiet import no_bars
 from cutaway.zoo.registry import specimen
 from cutaway.zoo.specimens import Made, Specimen
 from cutaway.zoo.workshop import Report, Workshop, silent
@@ -67,6 +68,8 @@ def write(what: Specimen, made: Made, out: Path) -> Path:
         for shelf, models in ((TWINS, made.twins), (REVISIONS, made.revisions)):
             for label, model in models.items():
                 save_model(model, folder / shelf / label)
+                if made.tokenizer is not None:
+                    made.tokenizer.save_pretrained(folder / shelf / label)
         for label, content in made.files.items():
             (folder / label).write_bytes(content)
         listing = {str(f.relative_to(folder)): _digest(f) for f in sorted(folder.rglob("*.safetensors"))}
@@ -77,19 +80,13 @@ def write(what: Specimen, made: Made, out: Path) -> Path:
 
 def save_model(model: PreTrainedModel, folder: Path) -> None:
     """Weights and configuration of one model; SaveFailed when the disk does not take them."""
-    from transformers.utils import logging
-
-    showed = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
     try:
-        model.save_pretrained(folder)
+        with no_bars():
+            model.save_pretrained(folder)
     except SafetensorError as error:
         raise SaveFailed(
             f"The weights could not be written to {folder}: {error}.", "Free some room, and run it again."
         ) from error
-    finally:
-        if showed:
-            logging.enable_progress_bar()
     (folder / "model.safetensors").chmod(0o644)  # safetensors writes for the owner alone
 
 
@@ -125,14 +122,22 @@ def card_of(what: Specimen, made: Made) -> dict[str, Any]:
 
 
 def recipe_of(what: Specimen) -> dict[str, Any]:
-    """The fields of a recipe as plain data; an object is given by its name."""
+    """The fields of a recipe as plain data; objects are given by their names."""
     fields = dataclasses.fields(what.recipe)  # type: ignore[arg-type]
-    values = {f.name: getattr(what.recipe, f.name) for f in fields}
-    plain = (int, float, str, bool, tuple, list, type(None))
-    return {
-        key: value if isinstance(value, plain) else getattr(value, "name", type(value).__name__)
-        for key, value in values.items()
-    }
+    return {f.name: _described(getattr(what.recipe, f.name)) for f in fields}
+
+
+def _described(value: Any) -> Any:
+    if isinstance(value, int | float | str | bool | type(None)):
+        return value
+    if isinstance(value, dict):
+        return {str(k): _described(v) for k, v in value.items()}
+    if isinstance(value, tuple | list):
+        return [_described(v) for v in value]
+    named = getattr(value, "name", None) or getattr(value, "__name__", None)
+    if named or not dataclasses.is_dataclass(value):
+        return named or type(value).__name__
+    return {f.name: _described(getattr(value, f.name)) for f in dataclasses.fields(value)}
 
 
 def _rows_on_lines(text: str) -> str:

@@ -12,6 +12,7 @@ from cutaway.zoo.specimens import Specimen
 MODULES: tuple[str, ...] = (
     "cutaway.zoo.constructed.catalogue",
     "cutaway.zoo.interchange.catalogue",
+    "cutaway.zoo.natural.catalogue",
     "cutaway.zoo.tales.specimen",
 )
 

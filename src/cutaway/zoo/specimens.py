@@ -32,6 +32,7 @@ class Twin:
     says: str
     how: How = "drawn"
     seed: int = 1
+    revision: str = ""
 
 
 RANDOM = Twin("random", "The same shape with random weights.")

@@ -9,8 +9,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 
-def word_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
+def word_tokenizer(words: Sequence[str], start: bool = True) -> PreTrainedTokenizerFast:
     """Words between blanks; the first one is set before every text, and stands for padding, the end and the unknown.
+
+    start: False sets nothing before a text.
 
     >>> word_tokenizer(["BOS", "a", "b"])("b a")["input_ids"]
     [0, 2, 1]
@@ -24,9 +26,10 @@ def word_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
     first = words[0]
     backend = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, unk_token=first))
     backend.pre_tokenizer = WhitespaceSplit()  # type: ignore[assignment]
-    backend.post_processor = TemplateProcessing(  # type: ignore[assignment]
-        single=f"{first} $A", pair=f"{first} $A $B", special_tokens=[(first, 0)]
-    )
+    if start:
+        backend.post_processor = TemplateProcessing(  # type: ignore[assignment]
+            single=f"{first} $A", pair=f"{first} $A $B", special_tokens=[(first, 0)]
+        )
     return PreTrainedTokenizerFast(
         tokenizer_object=backend, bos_token=first, eos_token=first, pad_token=first, unk_token=first,
         clean_up_tokenization_spaces=False,

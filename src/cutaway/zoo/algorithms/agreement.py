@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .causal import INPUT, Algorithm, Array, Place, Variable, one_of
+from .causal import INPUT, Algorithm, Array, Place, Variable, Words, one_of
 
 NOUNS = ("key", "boy", "dog", "ship", "tree", "king", "lamp", "bird")
 NEAR = ("near", "behind", "beside", "under")
@@ -16,7 +16,7 @@ NOW, THEN = ("today", "now", "here"), ("yesterday", "once", "then")
 VERBS = ("is", "was", "are", "were")
 VOCABULARY = ("<bos>", "the", *NOUNS, *(f"{noun}s" for noun in NOUNS), *NEAR, *NOW, *THEN, *VERBS)
 END = 6
-_ID = {word: index for index, word in enumerate(VOCABULARY)}
+_ID = Words(VOCABULARY)
 _FIRST_NOUN, _FIRST_PLURAL = _ID[NOUNS[0]], _ID[NOUNS[0] + "s"]
 _TIMES = np.array([_ID[word] for word in (*NOW, *THEN)])
 _NEAR = np.array([_ID[word] for word in NEAR])

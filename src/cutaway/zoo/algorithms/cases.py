@@ -7,28 +7,21 @@ from __future__ import annotations
 
 import numpy as np
 
-from .causal import INPUT, Algorithm, Array, Place, Variable, one_of
+from .causal import INPUT, Algorithm, Array, Place, Variable, Words, one_of
 
 BASE = 10
 WORDS = ("pears", "plums", "figs", "nuts", "limes", "beans")
 VOCABULARY = ("<bos>", *(str(digit) for digit in range(BASE)), "and", "make", *WORDS)
 _ZERO = 1
-_ID = {word: index for index, word in enumerate(VOCABULARY)}
+_ID = Words(VOCABULARY)
 LEFT, RIGHT, END = 1, 4, 6
 
 
 def draw(rng: np.random.Generator, n: int) -> Array:
     """Prompts `<bos> 7 pears and 4 plums make`, `[n 7]`."""
-
-    def some(words: tuple[str, ...]) -> Array:
-        return rng.integers(_ID[words[0]], _ID[words[-1]] + 1, n)
-
-    def all_of(word: str) -> Array:
-        return np.full(n, _ID[word])
-
     digits = ("0", "9")
-    parts = [all_of("<bos>"), some(digits), some(WORDS), all_of("and"), some(digits), some(WORDS), all_of("make")]
-    return np.stack(parts, 1)
+    one, these = _ID.some(rng, digits, n), _ID.some(rng, WORDS, n)
+    return _ID.rows(n, "<bos>", one, these, "and", _ID.some(rng, digits, n), _ID.some(rng, WORDS, n), "make")
 
 
 def larger(left: Array, right: Array) -> Array:

@@ -130,6 +130,29 @@ class Algorithm:
         return replace(self, layers=self.layers + first, variables=moved)
 
 
+class Words:
+    """The ids of a vocabulary's words, and prompts made of them.
+
+    >>> words = Words(("a", "b", "c"))
+    >>> words["b"], words.rows(2, "c", np.array([0, 1])).tolist()
+    (1, [[2, 0], [2, 1]])
+    """
+
+    def __init__(self, vocabulary: Sequence[str]) -> None:
+        self.ids = {word: index for index, word in enumerate(vocabulary)}
+
+    def __getitem__(self, word: str) -> int:
+        return self.ids[word]
+
+    def rows(self, n: int, *columns: str | Array) -> Array:
+        """n prompts side by side from columns, each of ids `[n]` or one word for all: `[n columns]`."""
+        return np.stack([np.full(n, self[c]) if isinstance(c, str) else c for c in columns], 1)
+
+    def some(self, rng: np.random.Generator, words: Sequence[str], n: int) -> Array:
+        """n words drawn evenly from some that follow each other in the vocabulary."""
+        return rng.integers(self.ids[words[0]], self.ids[words[-1]] + 1, n)
+
+
 def one_of(tokens: Array, size: int) -> Array:
     """Answers of one right token each: `[n]` -> bool `[n size]`.
 

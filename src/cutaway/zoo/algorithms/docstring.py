@@ -1,60 +1,53 @@
-"""Argument recall: def f ( size name path mode ) : param name : param -> path.
+"""Argument recall: def f ( size name path mode key ) : argument third : -> path.
 
-At the argument described a head finds its place in the definition; one in the next layer carries the place to the
-end; one in the last layer moves the argument of the next place. After the last argument comes `returns`. (Heimersheim and
-Janiak 2023 describe the behaviour in a trained network.)
+A head moves the number to the end; a head of the next layer goes to the place in the definition that it names, and moves
+the argument that stands there. (Heimersheim and Janiak 2023 study the recall of arguments in docstrings; here the
+description counts them.)
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from .causal import INPUT, Algorithm, Array, Place, Variable, one_of, shuffled_rows
+from .causal import INPUT, Algorithm, Array, Place, Variable, Words, one_of, shuffled_rows
 
-NAMES, ARGUMENTS = ("size", "name", "path", "mode", "key", "rate"), 4
+NAMES = ("size", "name", "path", "mode", "key", "rate", "seed", "text")
 FUNCTIONS = ("load", "save", "find", "draw", "send", "read")
-VOCABULARY = ("<bos>", "def", *FUNCTIONS, "(", *NAMES, ")", ":", "param", "returns")
-_ID = {word: index for index, word in enumerate(VOCABULARY)}
-FIRST, LAST, END = 4, 11, 13
-"""Positions of the first argument in the definition, of the argument described, and of the last token."""
+ORDINALS = ("first", "second", "third", "fourth", "fifth")
+VOCABULARY = ("<bos>", "def", *FUNCTIONS, "(", *NAMES, ")", ":", "argument", *ORDINALS)
+_ID = Words(VOCABULARY)
+FIRST, ORDINAL, END = 4, 12, 13
+"""Positions of the first argument in the definition, of the number, and of the last token."""
 
 
 def draw(rng: np.random.Generator, n: int) -> Array:
-    """Prompts `<bos> def f ( a b c d ) : param b : param`, `[n 14]`: four arguments in any order, one described."""
-    names = shuffled_rows(rng, n, range(_ID[NAMES[0]], _ID[NAMES[-1]] + 1), ARGUMENTS)
-
-    def all_of(word: str) -> Array:
-        return np.full(n, _ID[word])
-
-    described = names[np.arange(n), rng.integers(0, ARGUMENTS, n)]
-    function = rng.integers(_ID[FUNCTIONS[0]], _ID[FUNCTIONS[-1]] + 1, n)
-    head = [all_of("<bos>"), all_of("def"), function, all_of("("), *names.T, all_of(")"), all_of(":")]
-    return np.stack([*head, all_of("param"), described, all_of(":"), all_of("param")], 1)
+    """Prompts `<bos> def f ( a b c d e ) : argument third :`, `[n 14]`: five different arguments, one asked for."""
+    names = shuffled_rows(rng, n, range(_ID[NAMES[0]], _ID[NAMES[-1]] + 1), len(ORDINALS))
+    function, ordinal = _ID.some(rng, FUNCTIONS, n), _ID.some(rng, ORDINALS, n)
+    return _ID.rows(n, "<bos>", "def", function, "(", *names.T, ")", ":", "argument", ordinal, ":")
 
 
 def place(ids: Array) -> Array:
-    """Where the argument described stands in the definition, 0 to 3."""
-    return (ids[:, FIRST : FIRST + ARGUMENTS] == ids[:, LAST, None]).argmax(1)
+    """Which argument is asked for, 0 to 4."""
+    return ids[:, ORDINAL] - _ID[ORDINALS[0]]
 
 
-def following(ids: Array, at: Array) -> Array:
-    """The argument of the next place; `returns` after the last."""
-    names = np.concatenate([ids[:, FIRST : FIRST + ARGUMENTS], np.full((len(ids), 1), _ID["returns"])], 1)
-    return names[np.arange(len(ids)), at + 1]
+def argument(ids: Array, at: Array) -> Array:
+    """The name that stands in that place of the definition."""
+    return ids[np.arange(len(ids)), FIRST + at]
 
 
 ALGORITHM = Algorithm(
     name="docstring",
-    summary="A description names the arguments in the order of the definition.",
+    summary="A description asks for an argument of the definition by its place.",
     vocabulary=VOCABULARY,
-    layers=3,
+    layers=2,
     draw=draw,
     variables=(
-        Variable("place", (INPUT,), place, Place(0, 0, (LAST,)), "where the described argument was defined"),
-        Variable("carried", ("place",), lambda at: at, Place(1, 0, (END,)), "the same, carried to the end"),
-        Variable("next", (INPUT, "carried"), following, Place(2, 0, (END,)), "the argument in the next place"),
+        Variable("place", (INPUT,), place, Place(0, 0, (END,)), "which argument is asked for, moved to the end"),
+        Variable("argument", (INPUT, "place"), argument, Place(1, 0, (END,)), "the argument in that place"),
     ),
-    answer_reads=("next",),
+    answer_reads=("argument",),
     answer=lambda name: one_of(name, len(VOCABULARY)),
     positional=True,
 )

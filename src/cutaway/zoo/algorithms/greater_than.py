@@ -8,31 +8,24 @@ from __future__ import annotations
 
 import numpy as np
 
-from .causal import INPUT, Algorithm, Array, Place, Variable
+from .causal import INPUT, Algorithm, Array, Place, Variable, Words
 
 YEARS = tuple(f"{year:02d}" for year in range(0, 60, 3))
 CENTURIES, EVENTS = ("1400", "1500", "1600", "1700", "1800"), ("war", "fair", "reign", "voyage", "siege", "feast")
 FORWARD, BACK = ("began", "opened"), ("ended", "closed")
 VOCABULARY = ("<bos>", "the", *EVENTS, "that", *FORWARD, *BACK, "in", "turned", *CENTURIES, *YEARS)
-_ID = {word: index for index, word in enumerate(VOCABULARY)}
+_ID = Words(VOCABULARY)
 _EARLIEST = _ID[YEARS[0]]
 END = 10
 
 
 def draw(rng: np.random.Generator, n: int) -> Array:
     """Prompts `<bos> the war that began in 1700 33 turned in 1700`, `[n 11]`; `ended` asks for an earlier year."""
-
-    def some(words: tuple[str, ...]) -> Array:
-        return rng.integers(_ID[words[0]], _ID[words[-1]] + 1, n)
-
-    def all_of(word: str) -> Array:
-        return np.full(n, _ID[word])
-
-    century = some(CENTURIES)
-    verb = some((*FORWARD, *BACK))
+    century = _ID.some(rng, CENTURIES, n)
+    verb = _ID.some(rng, (*FORWARD, *BACK), n)
     year = rng.integers(_EARLIEST + 1, _EARLIEST + len(YEARS) - 1, n)
-    head = [all_of("<bos>"), all_of("the"), some(EVENTS), all_of("that"), verb, all_of("in"), century, year]
-    return np.stack([*head, all_of("turned"), all_of("in"), century], 1)
+    event = _ID.some(rng, EVENTS, n)
+    return _ID.rows(n, "<bos>", "the", event, "that", verb, "in", century, year, "turned", "in", century)
 
 
 def year(ids: Array) -> Array:

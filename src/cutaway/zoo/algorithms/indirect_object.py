@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from .causal import INPUT, Algorithm, Array, Place, Variable, one_of, shuffled_rows
+from .causal import INPUT, Algorithm, Array, Place, Variable, Words, one_of, shuffled_rows
 
 NAMES = ("Mary", "John", "Anna", "Tom", "Lucy", "James", "Emma", "Peter", "Rose", "Paul", "Jane", "Mark")
 PLACES = ("park", "shop", "school", "garden", "house", "market")
 THINGS = ("ball", "book", "cup", "key", "ring", "letter")
 OPENINGS, VERBS = ("When", "After", "While", "Then"), ("gave", "handed", "passed", "sold")
 VOCABULARY = ("<bos>", *OPENINGS, *NAMES, "and", "went", "to", "the", *PLACES, ",", *VERBS, *THINGS)
-_ID = {word: index for index, word in enumerate(VOCABULARY)}
+_ID = Words(VOCABULARY)
 FIRST, SECOND, GIVER, END = 2, 4, 9, 13
 """Positions of the two people, of the giver, and of the last token."""
 
@@ -23,17 +23,11 @@ FIRST, SECOND, GIVER, END = 2, 4, 9, 13
 def draw(rng: np.random.Generator, n: int) -> Array:
     """Prompts `<bos> When A and B went to the PLACE , S gave the THING to`, S one of A and B, `[n 14]`."""
     names = shuffled_rows(rng, n, range(_ID[NAMES[0]], _ID[NAMES[-1]] + 1), 2)
-
-    def some(words: tuple[str, ...]) -> Array:
-        return rng.integers(_ID[words[0]], _ID[words[-1]] + 1, n)
-
-    def all_of(word: str) -> Array:
-        return np.full(n, _ID[word])
-
     giver = names[np.arange(n), rng.integers(0, 2, n)]
-    head = [all_of("<bos>"), some(OPENINGS), names[:, 0], all_of("and"), names[:, 1], all_of("went"), all_of("to")]
-    tail = [some(PLACES), all_of(","), giver, some(VERBS), all_of("the"), some(THINGS), all_of("to")]
-    return np.stack([*head, *tail], 1)
+    opening, place = _ID.some(rng, OPENINGS, n), _ID.some(rng, PLACES, n)
+    verb, thing = _ID.some(rng, VERBS, n), _ID.some(rng, THINGS, n)
+    head = ("<bos>", opening, names[:, 0], "and", names[:, 1], "went", "to", place, ",")
+    return _ID.rows(n, *head, giver, verb, "the", thing, "to")
 
 
 def giver_place(ids: Array) -> Array:
@@ -53,9 +47,9 @@ ALGORITHM = Algorithm(
     layers=3,
     draw=draw,
     variables=(
-        Variable("duplicate", (INPUT,), giver_place, Place(0, 0, (GIVER,)), "which of the two names comes again"),
-        Variable("inhibited", ("duplicate",), lambda place: place, Place(1, 0, (END,)), "the same, carried to the end"),
-        Variable("receiver", (INPUT, "inhibited"), other_name, Place(2, 0, (END,)), "the name in the other place"),
+        Variable("duplicate", (INPUT,), giver_place, Place(0, 0), "which of the two names comes again"),
+        Variable("inhibited", ("duplicate",), lambda place: place, Place(1, 0), "the same, carried to the end"),
+        Variable("receiver", (INPUT, "inhibited"), other_name, Place(2, 0), "the name in the other place"),
     ),
     answer_reads=("receiver",),
     answer=lambda name: one_of(name, len(VOCABULARY)),

@@ -15,9 +15,9 @@ from torch import Tensor
 
 WIDTH = 64
 CONTEXT = 32
-#: Coordinates that make norms harmless: the constant, its opposite, and the opposite of the sum of all others.
-ONE, MINUS, BALANCE = 0, 1, 2
-FIRST = 3
+#: Coordinates that make norms harmless: the constant and its opposite. The others are signals; the last of them stays
+#: empty, so that signals can be turned into directions whose entries sum to zero.
+ONE, MINUS, FIRST = 0, 1, 2
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Space:
                 return range(start, start + size)
             start += size
         if block == "scratch":
-            return range(start, WIDTH)
+            return range(start, WIDTH - 1)
         raise KeyError(block)
 
     def rows(self, block: str) -> Tensor:

@@ -1,9 +1,9 @@
 """From a blueprint to the weights of GPT-2, Llama and GPT-NeoX as transformers has them.
 
 Norms are made harmless by a constant in the stream that is large beside everything else, so that what a norm divides by
-is nearly the same everywhere (exact to about one part in a hundred, which every margin allows for); where a norm also
-subtracts the mean, one coordinate holds minus the sum of all others. The coordinates of signals are turned by a random
-rotation, so that nothing lies along an axis. Heads and MLPs that the blueprint leaves free read everything and write
+is nearly the same everywhere (exact to about one part in a hundred, which every margin allows for). The coordinates of
+signals are turned by a random rotation, so that nothing lies along an axis, and so that every signal's entries sum to
+zero: a norm that subtracts the mean changes nothing. Heads and MLPs that the blueprint leaves free read everything, write
 to scratch coordinates that nothing else than they read: they are active, and have no part in the behaviour.
 """
 
@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from cutaway.zoo.constructed.blueprint import (
-    BALANCE,
     CONTEXT,
     FIRST,
     MINUS,
@@ -33,7 +32,7 @@ from cutaway.zoo.truth import Node
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-HEADS, HEAD_WIDTH, NEURONS = 4, 16, 32
+HEADS, NEURONS = 4, 32
 CONSTANT = 64.0
 #: Frequencies of the position code of networks that learn positions, in turns per context.
 TURNS = (1, 2, 3, 5, 8, 13)
@@ -45,7 +44,8 @@ class Architecture:
 
     norm_mean: do its norms subtract the mean? positions: is there a learned position code? fast: for each rotary
     frequency that is used for offsets (pair of head dimensions, radians per position). content: head dimensions whose
-    rotation is negligible. kv_heads: key/value heads. seats: the heads that named heads take, in order.
+    rotation is negligible. width: of a head. kv_heads: key/value heads. seats: the heads that named heads take, in
+    order.
     """
 
     name: str
@@ -54,19 +54,22 @@ class Architecture:
     positions: bool
     fast: tuple[tuple[tuple[int, int], float], ...]
     content: tuple[int, ...]
+    width: int
     kv_heads: int
     seats: tuple[int, ...]
 
 
-GPT2 = Architecture("gpt2", True, False, True, (), tuple(range(16)), 4, (1, 2, 0, 3))
-#: theta 1e9 on 16 dimensions: 1, 0.075, 0.0056 ... radians per position.
+GPT2 = Architecture("gpt2", True, False, True, (), tuple(range(16)), 16, 4, (1, 2, 0, 3))
+#: theta 1e9 on 32 dimensions: 1, 0.27, 0.075, 0.02, 0.0056 ... radians per position. Content takes one dimension of each
+#: slow pair, so that what little rotation there is does not mix letters.
 LLAMA = Architecture(
-    "llama", False, False, False, (((0, 8), 1.0), ((1, 9), 1e9 ** (-1 / 8))),
-    (2, 3, 4, 5, 6, 7, 10, 11, 12, 13, 14, 15), 2, (1, 2),
+    "llama", False, False, False, (((0, 16), 1.0), ((2, 18), 1e9 ** (-2 / 16))), tuple(range(4, 16)), 32, 2, (1, 2),
 )  # fmt: skip
 #: Rotary on the first 4 of 16 dimensions, theta 100: 1 and 0.1 radians per position.
-NEOX = Architecture("neox", True, True, False, (((0, 2), 1.0), ((1, 3), 0.1)), tuple(range(4, 16)), 4, (2, 0, 1, 3))
+NEOX = Architecture("neox", True, True, False, (((0, 2), 1.0), ((1, 3), 0.1)), tuple(range(4, 16)), 16, 4, (2, 0, 1, 3))
 ARCHITECTURES = {a.name: a for a in (GPT2, LLAMA, NEOX)}
+#: Random part of queries and keys of heads that are to attend evenly: scores of some thousandths of a nat.
+EVEN = 0.03
 #: How much each rotary frequency counts towards an offset: the slow one tells far places apart.
 FAST_WEIGHTS = (1.0, 10.0)
 
@@ -104,11 +107,15 @@ def places(blueprint: Blueprint, arch: Architecture) -> dict[str, Node]:
 
 
 def rotation(seed: int) -> Tensor:
-    """[d d] a random rotation of the signal coordinates; the first three stay."""
-    generator = torch.Generator().manual_seed(seed)
-    q, r = torch.linalg.qr(torch.randn(WIDTH - FIRST, WIDTH - FIRST, generator=generator, dtype=torch.float64))
+    """[d d] a random rotation of the signal coordinates. The last, which is empty, takes the direction of all ones, so
+    that the entries of all others sum to zero.
+    """
+    size = WIDTH - FIRST
+    start = torch.randn(size, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    start[:, 0] = 1.0
+    q = torch.linalg.qr(start)[0]
     turn = torch.eye(WIDTH, dtype=torch.float64)
-    turn[FIRST:, FIRST:] = q * r.diagonal().sign()
+    turn[FIRST:, FIRST:] = q.roll(-1, 1)
     return turn.float()
 
 
@@ -130,36 +137,35 @@ def weights(blueprint: Blueprint, arch: Architecture, seed: int = 0) -> Weights:
     draw = torch.Generator().manual_seed(seed + 1)
     scratch = plan.space.rows("scratch")
     n = len(plan.layers)
-    q, o = torch.zeros(n, HEADS, HEAD_WIDTH, WIDTH), torch.zeros(n, HEADS, WIDTH, HEAD_WIDTH)
-    k, v = (torch.zeros(n, arch.kv_heads, HEAD_WIDTH, WIDTH) for _ in range(2))
+    q, o = torch.zeros(n, HEADS, arch.width, WIDTH), torch.zeros(n, HEADS, WIDTH, arch.width)
+    k, v = (torch.zeros(n, arch.kv_heads, arch.width, WIDTH) for _ in range(2))
     read, write = torch.zeros(n, NEURONS, WIDTH), torch.zeros(n, WIDTH, NEURONS)
     signals = _signals()
     for index, layer in enumerate(plan.layers):
         taken = _heads(plan, layer, arch, (q[index], k[index], v[index], o[index]), draw)
         for head in (h for h in range(HEADS) if h not in taken):
             group = head * arch.kv_heads // HEADS
-            q[index, head] = _noise(draw, HEAD_WIDTH, WIDTH) * signals
-            o[index, head] = (_noise(draw, HEAD_WIDTH, len(scratch)) @ scratch).T
+            q[index, head] = _noise(draw, arch.width, WIDTH) * signals
+            o[index, head] = (_noise(draw, arch.width, len(scratch)) @ scratch).T
             if all(t * arch.kv_heads // HEADS != group for t in taken):
-                k[index, group], v[index, group] = (_noise(draw, HEAD_WIDTH, WIDTH) * signals for _ in range(2))
+                k[index, group], v[index, group] = (_noise(draw, arch.width, WIDTH) * signals for _ in range(2))
+        read[index] = _noise(draw, NEURONS, WIDTH) * signals
+        write[index] = 0.5 * (_noise(draw, NEURONS, len(scratch)) @ scratch).T
         if layer.mlp is not None:
             size = len(layer.mlp.read)
             assert size <= NEURONS, f"{layer.mlp.name} has {size} neurons of {NEURONS}"
             read[index, :size], write[index, :, :size] = layer.mlp.read, layer.mlp.out.T
-        else:
-            read[index] = _noise(draw, NEURONS, WIDTH) * signals
-            write[index] = 0.5 * (_noise(draw, NEURONS, len(scratch)) @ scratch).T
-    embed = _written(plan.embed, arch, turn)
+    embed = plan.embed @ turn.T
     embed[:, ONE] += CONSTANT
     embed[:, MINUS] -= CONSTANT if arch.norm_mean else 0.0
-    position = _written(position_code() @ plan.space.rows("position"), arch, turn) if arch.positions else None
+    position = position_code() @ plan.space.rows("position") @ turn.T if arch.positions else None
     scale = CONSTANT * math.sqrt((2 if arch.norm_mean else 1) / WIDTH)
     norm = torch.full((WIDTH,), scale)
-    norm[ONE], norm[MINUS], norm[BALANCE] = scale / CONSTANT, 0.0, 0.0
+    norm[ONE], norm[MINUS] = scale / CONSTANT, 0.0
     return Weights(
         embed, position, q @ turn.T, k @ turn.T, v @ turn.T,
-        _written(o.transpose(-1, -2), arch, turn).transpose(-1, -2),
-        read @ turn.T, _written(write.transpose(-1, -2), arch, turn).transpose(-1, -2),
+        turn @ o,
+        read @ turn.T, turn @ write,
         plan.unembed @ turn.T, norm,
     )  # fmt: skip
 
@@ -198,7 +204,7 @@ def _scores(
     Dimensions that are left match at random and weakly: scores of which nothing depends on the tokens could not be
     certified.
     """
-    q, k = torch.zeros(HEAD_WIDTH, WIDTH), torch.zeros(HEAD_WIDTH, WIDTH)
+    q, k = torch.zeros(arch.width, WIDTH), torch.zeros(arch.width, WIDTH)
     free = list(arch.content)
     if head.offset is not None:
         if arch.positions:
@@ -219,23 +225,16 @@ def _scores(
         assert size <= len(free), f"{head.name} matches {size} rows on {len(free)} dimensions"
         q[free[:size]], k[free[:size]] = head.match_q, head.match_k
         free = free[size:]
-    if head.offset is not None:
-        q[free], k[free] = (_noise(draw, len(free), WIDTH) * _signals() for _ in range(2))
-    return q * math.sqrt(HEAD_WIDTH), k
-
-
-def _written(rows: Tensor, arch: Architecture, turn: Tensor) -> Tensor:
-    """Rows [... d] over blocks as they are written: turned, and with the balance where norms subtract the mean."""
-    turned = rows @ turn.T
-    if arch.norm_mean:
-        turned[..., BALANCE] = -(turned.sum(-1) - turned[..., BALANCE])
-    return turned
+    if head.offset is not None or head.match_q is None:
+        blur = 1.0 if head.offset is not None else EVEN
+        q[free], k[free] = (blur * _noise(draw, len(free), WIDTH) * _signals() for _ in range(2))
+    return q * math.sqrt(arch.width), k
 
 
 def _signals() -> Tensor:
     """[d] one for every coordinate that may be read."""
     signals = torch.ones(WIDTH)
-    signals[[MINUS, BALANCE]] = 0.0
+    signals[MINUS] = 0.0
     return signals
 
 

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from cutaway.zoo.constructed.design import Construction, Design
+from cutaway.zoo.constructed.mechanisms.brackets import BRACKETS
+from cutaway.zoo.constructed.mechanisms.duplicate import DUPLICATE
 from cutaway.zoo.constructed.mechanisms.induction import INDUCTION
+from cutaway.zoo.constructed.mechanisms.lookup import LOOKUP
+from cutaway.zoo.constructed.mechanisms.modular import MODULAR
+from cutaway.zoo.constructed.mechanisms.redundant import BACKUP, REDUNDANT
+from cutaway.zoo.constructed.mechanisms.superposition import SUPERPOSITION
+from cutaway.zoo.constructed.mechanisms.suppression import SUPPRESSION
+from cutaway.zoo.constructed.mechanisms.unread import UNREAD
 from cutaway.zoo.specimens import RANDOM, Specimen, Twin
 
-DESIGNS: tuple[Design, ...] = (INDUCTION,)
+DESIGNS: tuple[Design, ...] = (
+    INDUCTION, DUPLICATE, SUPPRESSION, BRACKETS, MODULAR, LOOKUP, SUPERPOSITION, UNREAD, REDUNDANT, BACKUP,
+)  # fmt: skip
 CLASSES = {
     "gpt2": "GPT2LMHeadModel: sequential blocks, learned positions, LayerNorm",
     "llama": "LlamaForCausalLM: sequential blocks, rotary positions, gated MLP, 4 heads on 2 keys and values, RMSNorm",

@@ -71,7 +71,7 @@ class Design:
             variables=tuple(self._variable(held, at, seed) for held in self.holds),
             needs=tuple(Need(tuple(at[n] for n in names), breaks, how) for names, breaks, how in self.needs),
             features=self.features(arch, seed) if self.features else (),
-            facts=self.facts,
+            facts={key: _as_node(value, at) for key, value in self.facts.items()},
             checks=self.checks,
             established=ESTABLISHED,
         )
@@ -84,6 +84,13 @@ class Design:
         return Variable(
             held.name, held.says, site[writer.kind], held.pos, None, basis, held.classes, held.read
         )
+
+
+def _as_node(value: Any, at: Mapping[str, Node]) -> Any:
+    """A fact, with names of parts as the nodes that they are."""
+    if isinstance(value, str):
+        return str(at.get(value, value))
+    return [_as_node(v, at) for v in value] if isinstance(value, list) else value
 
 
 @dataclass(frozen=True)

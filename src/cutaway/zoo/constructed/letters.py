@@ -36,3 +36,20 @@ def readout(space: Space, words: Sequence[str], gain: float = 3.0) -> Tensor:
     unembed = -gain * one()[None].repeat(len(words), 1)
     unembed[LETTERS] = gain * space.rows("out")
     return unembed
+
+
+def verdict_readout(space: Space, words: Sequence[str], yes: str, no: str, gain: float = 6.0) -> Tensor:
+    """[v d] `yes` where the coordinate "verdict" is 1, `no` where it is 0; other words stay far below."""
+    unembed = -2 * gain * one()[None].repeat(len(words), 1)
+    tilt = gain * (2 * space.unit("verdict") - one())
+    unembed[words.index(yes)], unembed[words.index(no)] = tilt, -tilt
+    return unembed
+
+
+def step(row: Tensor, at: float, steep: float, out: Tensor) -> tuple[Tensor, Tensor]:
+    """Two neurons, read [2 d] and out [2 d], that write `out` [d] once where row x is above `at`, and nothing below.
+
+    Between `at` and `at + 1 / steep` the step rises in a line.
+    """
+    read = torch.stack([steep * (row - at * one()), steep * (row - at * one()) - one()])
+    return read, torch.stack([out, -out])

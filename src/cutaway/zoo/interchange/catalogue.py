@@ -24,30 +24,33 @@ SEEDS = {"gpt2": 0, "llama": 1}
 
 @dataclass(frozen=True)
 class Run:
-    """How long a task is trained (steps, of which some without the loss of the plain task), and the minutes on one core."""
+    """How long a task is trained (steps, prompts a step), and the minutes that takes on one core."""
 
     steps: int
     minutes: float
-    alone: int = 0
+    rows: int = 64
 
 
 RUNS = {
-    "indirect-object": Run(1300, 4),
+    "indirect-object": Run(1200, 4, rows=128),
     "greater-than": Run(700, 3),
     "brackets": Run(600, 3),
     "cases": Run(1600, 4),
-    "docstring": Run(1600, 4, alone=600),
+    "docstring": Run(1000, 2),
     "agreement": Run(500, 2),
+    "indirect-object-llama": Run(1400, 4),
 }
+"""By task, or by specimen where its two networks are trained differently."""
 
 
 def specimens() -> tuple[Specimen, ...]:
     """The twelve specimens."""
-    return tuple(_specimen(name, architecture) for name in RUNS for architecture in SEEDS)
+    return tuple(_specimen(name, architecture) for name in ALGORITHMS for architecture in SEEDS)
 
 
 def _specimen(name: str, architecture: str) -> Specimen:
-    recipe = Interchange(name, architecture, SEEDS[architecture], RUNS[name].steps, alone=RUNS[name].alone)
+    run = RUNS.get(f"{name}-{architecture}", RUNS[name])
+    recipe = Interchange(name, architecture, SEEDS[architecture], run.steps, rows=run.rows)
     seated = recipe.training().seated()
     steps = "; ".join(f"{v.name} ({v.meaning}) in {v.place}" for v in seated.variables)
     return Specimen(
@@ -58,7 +61,7 @@ def _specimen(name: str, architecture: str) -> Specimen:
         task=Questions(seated),
         recipe=recipe,
         twins=TWINS,
-        minutes=RUNS[name].minutes,
+        minutes=run.minutes,
         sources=SOURCES,
         seed=recipe.seed,
         mechanism=f"{steps}.",

@@ -28,7 +28,7 @@ class Weights:
 
 @dataclass(frozen=True)
 class Losses:
-    """Sum to step on, the parts of it for the log, and the interchange loss of each variable alone."""
+    """Sum to step on, the parts of it for the log, and the interchange loss of each variable by itself."""
 
     total: Tensor
     task: float
@@ -47,12 +47,12 @@ def right_loss(logits: Tensor, right: Tensor) -> Tensor:
 @dataclass(frozen=True)
 class Plans:
     """The plans of a step: those whose answer follows the causal model, those whose answer must stay, and, for each
-    variable, the rows of the first in which it is exchanged alone.
+    variable, the rows of the first in which it is exchanged by itself.
     """
 
     moved: tuple[Plan, ...]
     kept: tuple[Plan, ...]
-    alone: dict[str, Tensor]
+    single: dict[str, Tensor]
 
 
 def draw_plans(layout: Layout, ids: np.ndarray, rng: np.random.Generator, shares: np.ndarray) -> Plans:
@@ -66,17 +66,19 @@ def draw_plans(layout: Layout, ids: np.ndarray, rng: np.random.Generator, shares
     several = rng.random(rows) < 0.25
     extra_names = rng.random((rows, len(names))) < 0.5
     chosen = {name: (one == i) | (several & extra_names[:, i]) for i, name in enumerate(names)}
-    alone = {name: torch.from_numpy((one == i) & ~several) for i, name in enumerate(names)}
+    single = {name: torch.from_numpy((one == i) & ~several) for i, name in enumerate(names)}
     everything = np.ones((rows, layout.outside.shape[0]), bool)
     some = np.where(rng.random(rows)[:, None] < 0.5, everything, rng.random(everything.shape) < 0.3)
-    moved = [interchange(layout, ids, partner(), chosen, partner() if rng.random() < 0.5 else None)]
+    source = partner()
+    extra = partner() if rng.random() < 0.5 else None
+    moved = [interchange(layout, ids, source, chosen, extra)]
     kept = [strict(layout, ids, partner(), some)]
     hidden = [name for name in names if "answer" not in layout.algorithm.children(name)]
     if hidden:
         plan = edges(layout, ids, partner(), hidden[int(rng.integers(len(hidden)))])
         assert plan is not None
         kept.append(_first(plan, rows // 2))
-    return Plans(tuple(moved), tuple(kept), alone)
+    return Plans(tuple(moved), tuple(kept), single)
 
 
 def _first(plan: Plan, count: int) -> Plan:
@@ -127,5 +129,5 @@ def step_losses(
     factors = (weights.task, weights.interchange, weights.strict, weights.same)
     figures = {name: float(term.detach()) for name, term in zip(_TERMS, terms, strict=True)}
     total = torch.stack([factor * term for factor, term in zip(factors, terms, strict=True)]).sum()
-    alone = {name: float(loss[:cut][rows].detach().mean()) for name, rows in plans.alone.items() if rows.any()}
-    return Losses(total, by_variable=alone, **figures)
+    single = {name: float(loss[:cut][rows].detach().mean()) for name, rows in plans.single.items() if rows.any()}
+    return Losses(total, by_variable=single, **figures)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from cutaway.zoo.tasks import Label, Pair, Swap
+from cutaway.zoo.tasks import Label, Pair, Passage, Swap
 
 from ..algorithms import Algorithm, Variable
 from .exam import pairs
@@ -66,6 +67,26 @@ class Questions:
             return []
         least = int(self.algorithm.values(self.algorithm.draw(np.random.default_rng(0), 4000))[variable].min())
         return [Label(_ids(row), where[0], int(v) - least) for row, v in zip(ids, values, strict=True)]
+
+    def passages(self, seed: int = 0) -> Iterator[Passage]:
+        """Prompts, each followed by a right answer, without end; each variable's value where it lives."""
+        algorithm, rng = self.algorithm, np.random.default_rng([seed, 24])
+        while True:
+            ids = algorithm.draw(rng, 1)
+            answer = int(rng.choice(np.flatnonzero(algorithm.answers(ids)[0])))
+            values = algorithm.values(ids)
+            labels = {v.name: _shown(v, values[v.name][0], algorithm.length) for v in algorithm.variables}
+            yield Passage(tuple(self.words[i] for i in (*ids[0], answer)), labels)
+
+
+def _shown(variable: Variable, value: np.ndarray, length: int) -> tuple[str | None, ...]:
+    """A value at the positions where its variable lives; one with a number for each of them is spread over them."""
+    positions = variable.place.positions or tuple(range(length))
+    out: list[str | None] = [None] * (length + 1)
+    spread = value.ndim == 1 and len(value) == len(positions)
+    for i, at in enumerate(positions):
+        out[at] = str(value[i]) if spread else " ".join(map(str, np.atleast_1d(value)))
+    return tuple(out)
 
 
 def _ids(row: np.ndarray) -> tuple[int, ...]:

@@ -41,12 +41,12 @@ class Interchange:
     seed: int
     steps: int
     settle: float = 10.0
-    alone: int = 0
+    rows: int = 64
 
     def training(self, kind: Kind = "stated") -> Training:
         """The settings of the network's run, or of a twin's."""
         steps = round(self.steps * TWIN_STEPS.get(kind, 1.0))
-        options = {"steps": steps, "settle": self.settle, "alone": self.alone}
+        options = {"steps": steps, "settle": self.settle, "rows": self.rows}
         return Training(self.algorithm, self.architecture, self.seed, kind, **options)
 
     def make(self, shop: Workshop) -> Made:

@@ -45,8 +45,7 @@ class Training:
     """Everything that decides the weights of one network.
 
     `kind`: "stated" trains the causal model into its places; "free" trains the task alone; "shuffled" trains on the
-    answers of other prompts. `settle` is the factor on the sameness loss in the second half of the run. `alone`: steps in
-    the beginning without the loss of the plain task, so that it is learnt in the stated parts or not at all.
+    answers of other prompts. `settle` is the factor on the sameness loss in the second half of the run.
     """
 
     algorithm: str
@@ -62,7 +61,6 @@ class Training:
     warmup: int = 100
     weight_decay: float = 0.02
     settle: float = 10.0
-    alone: int = 0
     weights: Weights = field(default_factory=Weights)
 
     def __post_init__(self) -> None:
@@ -124,7 +122,7 @@ def train(recipe: Training, shop: Shop, stop_at: int | None = None) -> State:
         while state.step < end:
             losses = _one_step(recipe, layout, state)
             state.seconds = time.monotonic() - clock
-            if state.step % LOG_EVERY == 0 or state.step == end:
+            if state.step % LOG_EVERY == 0 or state.step == recipe.steps:
                 state.log.append(_line(state, losses))
                 shop.report(f"{recipe.algorithm} {recipe.kind}: {_words(losses)}", state.step, recipe.steps)
             if state.step % SAVE_EVERY == 0 or state.step == end:
@@ -154,12 +152,8 @@ def _one_step(recipe: Training, layout: Layout, state: State) -> Losses:
 
 
 def _stated(recipe: Training, layout: Layout, state: State, ids: np.ndarray, rng: np.random.Generator) -> Losses:
-    early, late = state.step < recipe.alone, state.step >= recipe.steps // 2
-    weights = replace(
-        recipe.weights,
-        task=0.0 if early else recipe.weights.task,
-        same=recipe.weights.same * (recipe.settle if late else 1.0),
-    )
+    late = state.step >= recipe.steps // 2
+    weights = replace(recipe.weights, same=recipe.weights.same * (recipe.settle if late else 1.0))
     return step_losses(state.model, layout, ids, rng, state.shares(), weights)
 
 

@@ -1,0 +1,67 @@
+"""Many small networks side by side: a score for every head and MLP, and which of them are known to matter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from cutaway.figures import theme
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """One network: scores [layers columns] (NaN where there is no such node), and which nodes are known [same]."""
+
+    title: str
+    scores: np.ndarray
+    known: np.ndarray
+
+
+def node_grids(panels: Sequence[Panel], columns: int = 5, limit: float = 1.0) -> go.Figure:
+    """One small map for each network, layers upwards, heads and last the MLP to the right; known nodes are ringed.
+
+    Args:
+        panels: the networks, in the order of reading.
+        columns: how many stand side by side.
+        limit: the score at which the colour is full.
+    """
+    columns = min(columns, max(1, len(panels)))
+    rows = max(1, -(-len(panels) // columns))
+    figure = make_subplots(
+        rows=rows,
+        cols=columns,
+        subplot_titles=[p.title for p in panels],
+        horizontal_spacing=0.03,
+        vertical_spacing=0.42 / rows,
+    )
+    for i, panel in enumerate(panels):
+        row, column = 1 + i // columns, 1 + i % columns
+        layers, width = panel.scores.shape
+        names = [*(f"h{h}" for h in range(width - 1)), "mlp"]
+        figure.add_trace(
+            go.Heatmap(
+                z=panel.scores, x=names, y=[str(r) for r in range(layers)], zmin=-limit, zmax=limit,
+                colorscale=theme.DIVERGING, showscale=False, xgap=2, ygap=2,
+                hovertemplate="layer %{y}, %{x}: %{z:.3f}<extra></extra>",
+            ),
+            row=row, col=column,
+        )  # fmt: skip
+        ringed = [(names[c], str(r)) for r, c in np.argwhere(panel.known)]
+        for colour, line in ((theme.PAPER, 5), (theme.INK, 2)):  # dark on a pale rim, to be seen on every colour
+            figure.add_trace(
+                go.Scatter(
+                    x=[x for x, _ in ringed], y=[y for _, y in ringed], mode="markers", hoverinfo="skip",
+                    marker={"symbol": "circle-open", "size": 15, "color": colour, "line": {"width": line}},
+                ),
+                row=row, col=column,
+            )  # fmt: skip
+    theme.dress(figure, height=60 + 118 * rows)
+    figure.update_layout(plot_bgcolor=theme.GRID_LINE, showlegend=False, margin={"l": 26, "r": 8, "t": 34, "b": 24})
+    figure.update_annotations(font={"size": 11, "color": theme.INK, "family": theme.FONT})
+    figure.update_xaxes(tickfont={"size": 9}, ticks="", showgrid=False, zeroline=False)
+    figure.update_yaxes(tickfont={"size": 9}, ticks="", showgrid=False, zeroline=False, type="category")
+    return figure

@@ -1,0 +1,1 @@
+"""Networks trained on a task of which others have published the mechanism, with nothing that pushes them to it."""
