@@ -223,3 +223,15 @@ def test_stability(gpt2, pairs):
         np.abs(scores.values) > np.quantile(np.abs(scores.values[scores.graph.allowed]), 0.9)
     )
     assert against_truth(scores, known).auroc == 1.0
+
+
+def test_learned_constants_hurt_less_than_means(gpt2, pairs):
+    from cutaway.circuits import learn_constants
+
+    graph = wiring(gpt2).graph
+    kept = graph.allowed & (np.random.default_rng(0).random(graph.shape) > 0.3)
+    kl = pairs.with_metric("kl")
+    learned = learn_constants(gpt2, pairs, kept, rounds=25)
+    means = Bench.of(gpt2, kl, "mean").metric([kept])[0].mean()
+    ours = Bench.of(gpt2, kl, "optimal", prepared=learned).metric([kept])[0].mean()
+    assert ours < means

@@ -127,3 +127,20 @@ def test_circuits_of_other_networks(gpt2, llama, pairs, circuit: Circuit):
     with pytest.raises(NotFound, match="does not write before"):
         Circuit.of_edges(wiring(gpt2).graph, ["m2->a0.h0<q>"])
     assert method("eap")(gpt2, pairs, Options()).of("input->m0") != 0
+
+
+def test_submission_folders(circuit: Circuit, tmp_path):
+    from cutaway.circuits.formats import mib
+
+    place = tmp_path / mib.folder_name("EAP", "patching")
+    mib.write_importances({("ioi", "gpt2"): circuit}, place)
+    again = mib.read_importances(place)
+    assert np.array_equal(again["ioi", "gpt2"].scores.values, circuit.scores.values)
+    files = mib.write_by_size(circuit, tmp_path / "series")
+    sizes = [c.n_edges for c in mib.read_by_size(tmp_path / "series")]
+    assert len(files) == 9
+    assert sizes == sorted(sizes)
+    with pytest.raises(BadFormat):
+        mib.read_importances(tmp_path / "series")
+    with pytest.raises(BadInput, match="no scores"):
+        mib.write_by_size(Circuit(circuit.graph, circuit.membership), tmp_path / "x")
