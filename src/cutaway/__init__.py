@@ -24,6 +24,7 @@ _PUBLIC: dict[str, str] = {
     "explain": "cutaway.explanations",
     "Explanation": "cutaway.explanations",
     "Claim": "cutaway.claims",
+<<<<<<< HEAD
     "probe": "cutaway.probes.pipeline:probe",
     "probe_data": "cutaway.probes",
     "use": "cutaway.probes.use:use",
@@ -31,6 +32,11 @@ _PUBLIC: dict[str, str] = {
     "Probe": "cutaway.probes",
     "ProbeData": "cutaway.probes",
     "Probing": "cutaway.probes",
+=======
+    "trace": "cutaway.circuits",
+    "test": "cutaway.circuits",
+    "Circuit": "cutaway.circuits",
+>>>>>>> circuits
     **dict.fromkeys(
         ("Ablate", "Add", "Apply", "Clamp", "Erase", "Freeze", "Interchange", "Patch", "Project", "Scale"),
         "cutaway.interventions",
@@ -43,6 +49,9 @@ if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour as Behaviour
     from cutaway.behaviours import behaviour as behaviour
     from cutaway.behaviours import performance as performance
+    from cutaway.circuits import Circuit as Circuit
+    from cutaway.circuits import test as test
+    from cutaway.circuits import trace as trace
     from cutaway.claims import Claim as Claim
     from cutaway.effects import Effects as Effects
     from cutaway.effects import ablate as ablate

@@ -14,9 +14,10 @@ from cutaway.behaviours.formats import from_dataset, from_frame, read, write
 from cutaway.behaviours.generators import GENERATORS, Fact, FactTable
 from cutaway.behaviours.making import behaviour, generator
 from cutaway.behaviours.metrics import METRICS, Answers, Metric, custom, metric, shares
+from cutaway.behaviours.shuffling import exchange_answers
 
 __all__ = [
     "GENERATORS", "METRICS", "Answers", "Behaviour", "Fact", "FactTable", "Metric", "Performance",
-    "answer_log_prob", "answer_logits", "behaviour", "custom", "from_dataset", "from_frame", "generator",
-    "measure", "metric", "performance", "read", "require_performed", "require_several", "shares", "write",
+    "answer_log_prob", "answer_logits", "behaviour", "custom", "exchange_answers", "from_dataset", "from_frame",
+    "generator", "measure", "metric", "performance", "read", "require_performed", "require_several", "shares", "write",
 ]  # fmt: skip

@@ -217,7 +217,7 @@ def save_run(screen: Screen, run: Run, path: Path) -> Path:
     if run.logits is not None:
         tensors["logits"] = run.logits.detach().cpu().contiguous().clone()
     content = save(tensors)
-    return _or_elsewhere(screen, lambda place: atomic_write(place, content), path)
+    return or_elsewhere(screen, lambda place: atomic_write(place, content), path)
 
 
 def claim_tables(found: Explanation) -> list[Table]:
@@ -288,15 +288,15 @@ def save_effects(screen: Screen, effects: Effects, target: Path) -> list[Path]:
         numbers = effects.save(place if netcdf else place / "effects")
         return [numbers, write(page, place.with_suffix(".html") if netcdf else place / "figure.html")]
 
-    return _or_elsewhere(screen, save, target)
+    return or_elsewhere(screen, save, target)
 
 
 def save_explanation(screen: Screen, found: Explanation, target: Path) -> Path:
     """Save report and results."""
-    return _or_elsewhere(screen, found.save, target)
+    return or_elsewhere(screen, found.save, target)
 
 
-def _or_elsewhere(screen: Screen, save: Any, target: Path) -> Any:
+def or_elsewhere(screen: Screen, save: Any, target: Path) -> Any:
     """Save to the target, or, when the disk refuses, to a temporary folder, saying so: the work is not lost."""
     try:
         return save(target)

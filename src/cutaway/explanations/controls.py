@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from cutaway.behaviours import performance
+from cutaway.behaviours import exchange_answers, performance
 from cutaway.claims import Control, Evidence, judge
 from cutaway.effects.components import components
 from cutaway.errors import BadBehaviour, CutawayError, NotPerformed
@@ -91,22 +89,6 @@ def sham(trial: Trial, thresholds: Thresholds) -> Control:
         f"The set's own values written over themselves change no example by more than {trial.sham:.1g} of the gap "
         f"(allowed: {thresholds.sham:g}).",
     )
-
-
-def exchange_answers(behaviour: Behaviour, seed: int) -> Behaviour:
-    """The behaviour with right and wrong answers exchanged on a random half of its "
-    "examples, discovery and held-out alike."""
-    rng = np.random.default_rng(seed)
-    swap = np.zeros(behaviour.n, dtype=bool)
-    for half in (False, True):
-        rows = [i for i, held in enumerate(behaviour.held) if held == half]
-        swap[rng.permutation(rows)[: len(rows) // 2]] = True
-    changed = {}
-    for right, wrong in (("right", "wrong"), ("right_full", "wrong_full"), ("right_text", "wrong_text")):
-        pairs = list(zip(getattr(behaviour, right), getattr(behaviour, wrong), strict=True))
-        changed[right] = tuple(b if s else a for (a, b), s in zip(pairs, swap, strict=True))
-        changed[wrong] = tuple(a if s else b for (a, b), s in zip(pairs, swap, strict=True))
-    return replace(behaviour, name=f"{behaviour.name}, answers shuffled", **changed)
 
 
 def _must_fail(

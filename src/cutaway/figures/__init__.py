@@ -4,6 +4,8 @@ The functions take plain arrays and labels, so that every room above can use the
 """
 
 from cutaway.figures.bars import Bar, bars, groups_of_bars
+from cutaway.figures.circuit import Dot, Line, circuit_figure
+from cutaway.figures.curve import faithfulness_curve
 from cutaway.figures.heatmap import Grid, heatmap, heatmap_table
 from cutaway.figures.node_grids import Panel, node_grids
 from cutaway.figures.random_sets import Comparison, against_random
@@ -12,10 +14,14 @@ from cutaway.figures.tokens import show_token
 __all__ = [
     "Bar",
     "Comparison",
+    "Dot",
     "Grid",
+    "Line",
     "Panel",
     "against_random",
     "bars",
+    "circuit_figure",
+    "faithfulness_curve",
     "groups_of_bars",
     "heatmap",
     "heatmap_table",

@@ -1,0 +1,342 @@
+"""Methods of discovery on networks whose circuit is known: how near does each come, at what cost; and false claims.
+
+`bench` scores every method on every specimen, over seeds; `negatives` traces and tests circuits on networks that lack the
+mechanism, where nothing may be supported.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from cutaway.calibration.subject import Subject
+from cutaway.calibration.verify import subject_of
+from cutaway.circuits import Bench, Graph, Limits, Options, Scores, method
+from cutaway.circuits.evaluation.faithfulness import curve
+from cutaway.circuits.evaluation.stability import auroc
+from cutaway.circuits.passes.certify import wiring
+from cutaway.circuits.testing import evidence_alone
+from cutaway.circuits.tracing import choose
+from cutaway.errors import BadBehaviour, CutawayError, NotPerformed
+from cutaway.estimates import Estimate, bootstrap, proportion
+from cutaway.zoo import names as shipped
+from cutaway.zoo.registry import all_specimens
+from cutaway.zoo.truth import GroundTruth
+
+METHODS = (
+    "eap", "eap-ig", "eap-ig-activations", "clean-corrupted", "relp", "flow", "path-patching", "acdc", "mask-edges",
+    "ensemble", "random", "atp", "atp-star", "node-ig", "node-patching",
+)  # fmt: skip
+Report = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method on one specimen with one seed.
+
+    auroc: of the edges that the pairs exercise (None for methods that score nodes); auroc_all: of all edges; auroc_nodes;
+    cpr, cmd: on held-out pairs; seconds; megabytes: the most that the process grew by. error: why it could not be run.
+    """
+
+    specimen: str
+    method: str
+    seed: int
+    auroc: float | None = None
+    auroc_all: float | None = None
+    auroc_nodes: float | None = None
+    cpr: float | None = None
+    cmd: float | None = None
+    seconds: float = 0.0
+    megabytes: float = 0.0
+    error: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return dict(self.__dict__)
+
+
+@dataclass(frozen=True)
+class Table:
+    """All rows, and the mean of every figure for each method with an interval over specimens (seeds within them)."""
+
+    rows: tuple[Row, ...]
+    n: int
+    negatives: Negatives | None = None
+
+    def methods(self) -> list[str]:
+        """The methods, the best edge AUROC first; those that score nodes after the others."""
+        names = list(dict.fromkeys(r.method for r in self.rows))
+
+        def rank(name: str) -> tuple[bool, float]:
+            found = self.mean(name, "auroc")
+            nodes = self.mean(name, "auroc_nodes")
+            return found is None, -(
+                found.value if found is not None else nodes.value if nodes is not None else 0.0
+            )
+
+        return sorted(names, key=rank)
+
+    def mean(self, name: str, figure: str) -> Estimate | None:
+        """Mean of a figure over specimens and seeds, with a bootstrap interval over specimens; None where there is none."""
+        found = [(r.specimen, getattr(r, figure)) for r in self.rows if r.method == name and not r.error]
+        found = [(s, v) for s, v in found if v is not None and np.isfinite(v)]
+        return bootstrap([v for _, v in found], [s for s, _ in found]) if found else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "n": self.n, "rows": [r.to_dict() for r in self.rows],
+            "negatives": None if self.negatives is None else self.negatives.to_dict(),
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Negatives:
+    """Tries on networks that lack the mechanism: how many were refused, and how many would have been supported by the
+    evidence alone (before the controls with random weights and shuffled answers)."""
+
+    tries: int
+    supported: int
+    refused: int
+    verdicts: dict[str, int] = field(default_factory=dict)
+    examples: tuple[str, ...] = ()
+
+    @property
+    def rate(self) -> Estimate:
+        """Share of false support with its Wilson interval."""
+        return proportion(self.supported, max(self.tries, 1))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return {**self.__dict__, "rate": self.rate.to_dict(), "examples": list(self.examples)}
+
+
+class Peak:
+    """The most memory that this process grew by while it was watched, in megabytes (of the device, where there is one)."""
+
+    def __init__(self) -> None:
+        self.megabytes = 0.0
+
+    @contextmanager
+    def watching(self, device: torch.device):
+        """While active, look every few milliseconds."""
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+            before = torch.cuda.memory_allocated(device)
+            yield
+            self.megabytes = (torch.cuda.max_memory_allocated(device) - before) / 2**20
+            return
+        before, done = _resident(), threading.Event()
+
+        def look() -> None:
+            while not done.wait(0.003):
+                self.megabytes = max(self.megabytes, _resident() - before)
+
+        thread = threading.Thread(target=look, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+            self.megabytes = max(self.megabytes, _resident() - before)
+
+
+def _resident() -> float:
+    """Resident megabytes of this process; 0 where the system does not say."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * 4096 / 2**20
+    except OSError:
+        return 0.0
+
+
+def known(graph: Graph, truth: GroundTruth) -> tuple[np.ndarray, bool]:
+    """The known edges in a network's graph: bool [writers readers], and whether they name q, k, v of every head.
+
+    An edge into a head that names none of its inputs stands for all three.
+    """
+    found = np.zeros(graph.shape, dtype=bool)
+    exact = True
+    for edge in truth.edges:
+        w = graph.writer(str(edge.source))
+        if edge.target.kind == "head" and not edge.via:
+            exact = False
+            for part in "qkv":
+                found[w, graph.reader(f"{edge.target}<{part}>")] = True
+        else:
+            found[graph.edge(str(edge))] = True
+    return found & graph.allowed, exact
+
+
+def exercised(subject: Subject) -> np.ndarray:
+    """Bool [writers readers]: edges through which something flows that tells the prompts of a pair apart.
+
+    Those whose exact patching changes the metric by more than 1e-4 of the gap on average, in the clean run or (where others
+    stand in there) in the corrupted one. A known edge that carries the same on both prompts (the query of an induction
+    head, whose token does not change) cannot be seen by any method that compares them.
+    """
+    behaviour = subject.behaviour.discovery
+    back = replace(
+        behaviour, clean=behaviour.corrupted, corrupted=behaviour.clean, clean_ids=behaviour.corrupted_ids,
+        corrupted_ids=behaviour.clean_ids,
+    )  # fmt: skip
+    found = None
+    for one_way in (behaviour, back):
+        scores = method("path-patching")(subject.net, one_way, Options())
+        assert scores.examples is not None
+        size = np.abs(scores.examples).mean(0)
+        found = size if found is None else np.maximum(found, size)
+    assert found is not None
+    return found > 1e-4 * max(subject.range, 1e-9)
+
+
+def edge_auroc(scores: Scores, truth: GroundTruth, seen: np.ndarray | None = None) -> float:
+    """AUROC of edges; where the truth does not tell q, k, v apart, of the largest of an edge's three.
+
+    seen: known edges outside it are left out of the comparison.
+    """
+    graph = scores.graph
+    there, exact = known(graph, truth)
+    sizes = np.abs(scores.values)
+    values, wanted = [], []
+    for owner in range(-1, graph.shape[0]):
+        mine = np.flatnonzero(graph.owner == owner)
+        for columns in [mine] if not exact and mine.size else mine[:, None]:
+            before = graph.before[int(columns[0])]
+            true: np.ndarray = np.any(there[:before, columns], axis=1)
+            visible = np.ones(before, bool) if seen is None else np.any(seen[:before, columns], axis=1)
+            use = ~true | visible
+            values.append(sizes[:before, columns].max(1)[use])
+            wanted.append(true[use])
+    return auroc(np.concatenate(values), np.concatenate(wanted))
+
+
+def node_auroc(scores: Scores, truth: GroundTruth) -> float:
+    """AUROC of nodes (the input left out): a node's own score, or the largest of its outgoing edges'."""
+    graph = scores.graph
+    own = np.abs(scores.nodes) if scores.nodes is not None else np.abs(scores.values).max(1)
+    wanted = np.zeros(graph.shape[0], dtype=bool)
+    for node in truth.nodes:
+        wanted[graph.writer(str(node))] = True
+    if wanted[1:].all() or not wanted.any():
+        return float("nan")
+    return auroc(own[1:], wanted[1:])
+
+
+def specimens() -> list[str]:
+    """The shipped specimens that have a known circuit, their edges included."""
+    from cutaway.zoo import truth
+
+    return [n for n in shipped() if n in all_specimens() and truth(n).edges and truth(n).nodes]
+
+
+def one(subject: Subject, name: str, seed: int, seen: np.ndarray, steps: int = 5) -> Row:
+    """One method on one specimen: scored on discovery pairs, CPR and CMD on held-out ones."""
+    label, net = subject.specimen.name, subject.net
+    behaviour = subject.behaviour
+    peak, started = Peak(), time.perf_counter()
+    try:
+        with peak.watching(net.device):
+            scores = method(name)(net, behaviour.discovery, Options(steps=steps, seed=seed, examples=False))
+        seconds = time.perf_counter() - started
+        found = curve(Bench.of(net, behaviour.held_out, seed=seed), scores)
+    except CutawayError as error:
+        return Row(label, name, seed, error=str(error))
+    edges = scores.nodes is None
+    return Row(
+        label, name, seed, edge_auroc(scores, subject.truth, seen) if edges else None,
+        edge_auroc(scores, subject.truth) if edges else None, node_auroc(scores, subject.truth), found.cpr,
+        found.cmd, round(seconds, 3), round(peak.megabytes, 1),
+    )  # fmt: skip
+
+
+def bench(
+    chosen: Sequence[str] | None = None,
+    methods: Sequence[str] = METHODS,
+    n: int = 48,
+    seeds: Sequence[int] = (0, 1, 2),
+    report: Report | None = None,
+) -> Table:
+    """Every method on every specimen with every seed (fresh pairs from each). Ctrl-C keeps the rows that are done."""
+    subjects = list(chosen or specimens())
+    rows: list[Row] = []
+    total = len(subjects) * len(methods) * len(seeds)
+    try:
+        for name in subjects:
+            for seed in seeds:
+                subject = subject_of(name, n=n, seed=seed)
+                wiring(subject.net)  # found once, and no method's cost
+                seen = exercised(subject)
+                for m in methods:
+                    if report is not None:
+                        report(f"{name}: {m}", len(rows), total)
+                    rows.append(one(subject, m, seed, seen))
+    except KeyboardInterrupt:
+        pass
+    return Table(tuple(rows), n)
+
+
+def twins(chosen: Sequence[str] | None = None) -> list[str]:
+    """The twins of the specimens: networks that lack the mechanism that is asked for."""
+    found = []
+    for name in chosen or specimens():
+        found += [f"{name}~{twin.kind}" for twin in all_specimens()[name].twins if twin.kind in _LACKING]
+    return found
+
+
+#: Kinds of twins in which there is no circuit for the behaviour: a network that does the task another way has one.
+_LACKING = ("random", "shuffled", "without", "blind")
+
+
+def negatives(
+    tries: int = 100,
+    chosen: Sequence[str] | None = None,
+    name: str = "eap-ig",
+    n: int = 40,
+    limits: Limits | None = None,
+    report: Report | None = None,
+) -> Negatives:
+    """Trace and test circuits where nothing is to be found: on every twin in turn, with new pairs in each round.
+
+    Counted as supported is what the evidence on held-out pairs and random circuits alone would support.
+    """
+    pool, bounds = twins(chosen), limits or Limits()
+    verdicts: dict[str, int] = {}
+    supported, refused, done = 0, 0, 0
+    examples: list[str] = []
+    try:
+        for number in range(tries):
+            twin, seed = pool[number % len(pool)], number // len(pool)
+            if report is not None:
+                report(f"negative control {twin}", number, tries)
+            try:
+                subject = subject_of(twin, n=n, seed=100 + seed)
+                found = _verdict(subject, name, bounds, seed)
+            except (BadBehaviour, NotPerformed):
+                found = "refused"
+            done += 1
+            refused += found == "refused"
+            verdicts[found] = verdicts.get(found, 0) + 1
+            if found == "supported":
+                supported += 1
+                examples.append(f"{twin}, seed {100 + seed}")
+    except KeyboardInterrupt:
+        pass
+    return Negatives(done, supported, refused, verdicts, tuple(examples))
+
+
+def _verdict(subject: Subject, name: str, limits: Limits, seed: int) -> str:
+    options = Options(seed=seed, examples=False)
+    scores = method(name)(subject.net, subject.behaviour.discovery, options)
+    circuit = choose(subject.net, subject.behaviour.discovery, scores, options)
+    if not circuit.n_edges:
+        return "refused"
+    return evidence_alone(subject.net, circuit, subject.behaviour.held_out, limits, seed)

@@ -1,0 +1,67 @@
+"""The bench as a page of Markdown."""
+
+from __future__ import annotations
+
+from cutaway.calibration.bench import Table
+from cutaway.estimates import Estimate
+
+_WHY = """# Methods of circuit discovery on networks whose circuit is known
+
+`cutaway zoo bench --negatives 100 --out docs/circuits-bench.md` writes this page. Every method scores every specimen of the
+zoo whose edges are known, on discovery pairs; CPR and CMD are taken on held-out pairs. Means over specimens and seeds, with
+95 % bootstrap intervals over specimens.
+
+- **AUROC, edges**: the probability that a known edge has a larger |score| than another, over the full ROC curve. Left out
+  are known edges through which nothing flows that tells the prompts of a pair apart (exact patching of the edge changes the
+  metric by less than 1e-4 of the gap in both directions), such as the query of an induction head whose token is the same
+  in both prompts: no method that compares the two prompts can see them. **All edges** counts them, too.
+- **AUROC, nodes**: the same for heads and MLPs. For methods that score edges, a node has its largest outgoing score.
+- **CPR, CMD**: area under faithfulness, and between faithfulness and 1, over the share of edges (Mueller et al. 2025).
+- **seconds, MB**: of one scoring, and the most that the process grew by while it ran. Most specimens are so small that
+  nothing is allocated anew.
+"""
+
+
+def page(table: Table) -> str:
+    """The page: one row for each method, then each specimen's edge AUROC, then the negative controls."""
+    lines = [_WHY, "| method | AUROC, edges | all edges | AUROC, nodes | CPR | CMD | seconds | MB |", "| --- " * 8 + "|"]
+    for name in table.methods():
+        figures = [table.mean(name, f) for f in ("auroc", "auroc_all", "auroc_nodes", "cpr", "cmd")]
+        cost = [table.mean(name, f) for f in ("seconds", "megabytes")]
+        cells = [_figure(f) for f in figures] + ["" if c is None else f"{c.value:.2g}" for c in cost]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    lines += ["", "## Edge AUROC by specimen (mean over seeds)", ""]
+    names = [m for m in table.methods() if table.mean(m, "auroc") is not None]
+    lines += ["| specimen | " + " | ".join(names) + " |", "| --- " * (len(names) + 1) + "|"]
+    for specimen in dict.fromkeys(r.specimen for r in table.rows):
+        cells = []
+        for name in names:
+            mine = [r.auroc for r in table.rows if (r.specimen, r.method) == (specimen, name) and r.auroc is not None]
+            cells.append(f"{sum(mine) / len(mine):.2f}" if mine else "")
+        lines.append(f"| {specimen} | " + " | ".join(cells) + " |")
+    failed = {(r.specimen, r.method): r.error for r in table.rows if r.error}
+    lines += ["", *(f"- {m} on {s}: {e}" for (s, m), e in failed.items())] if failed else []
+    lines += _negative_lines(table)
+    return "\n".join(lines) + "\n"
+
+
+def _figure(found: Estimate | None) -> str:
+    if found is None:
+        return ""
+    if found.interval is None:
+        return f"{found.value:.3f}"
+    return f"{found.value:.3f} ({found.interval.low:.2f} to {found.interval.high:.2f})"
+
+
+def _negative_lines(table: Table) -> list[str]:
+    found = table.negatives
+    if found is None:
+        return []
+    counts = ", ".join(f"{n} {v}" for v, n in sorted(found.verdicts.items()))
+    return [
+        "", "## Negative controls", "",
+        f"On twins that lack the mechanism (random weights, shuffled answers, a part taken out) a circuit was traced and "
+        f"tested {found.tries} times with fresh pairs: {counts}. By the held-out evidence and random "
+        "circuits alone, before the "
+        f"other controls, {found.supported} would have been supported (95 % interval of the rate: {found.rate}).",
+    ]  # fmt: skip

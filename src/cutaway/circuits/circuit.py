@@ -1,0 +1,212 @@
+"""A circuit: some edges of a network's graph, with the scores by which they were chosen."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from cutaway.circuits import storage
+from cutaway.circuits.graph.nodes import Graph
+from cutaway.circuits.scores import Scores
+from cutaway.circuits.selection import nodes_of, of_nodes, prune
+from cutaway.errors import BadInput
+from cutaway.results import Provenance
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+    from cutaway.network import Network
+
+
+@dataclass(frozen=True, eq=False)
+class Circuit:
+    """A subgraph. Made by `cutaway.trace`, `Circuit.of_edges`, or read from a file.
+
+    graph: what it is a part of. membership: bool [writers readers], the edges that are in. scores: those of all edges, or
+    None. grain: "edge"; or "node", where a node is in with all its outgoing edges. ablation: what removed edges carried
+    when it was looked for. name: of the behaviour. selection: how the edges were chosen.
+    """
+
+    graph: Graph
+    membership: np.ndarray
+    scores: Scores | None = None
+    grain: str = "edge"
+    ablation: str = "counterfactual"
+    name: str = ""
+    selection: str = ""
+    notes: tuple[str, ...] = ()
+    provenance: Provenance | None = None
+    positions: np.ndarray | None = None
+    groups: tuple[str, ...] = ()
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        checked = self.graph.check(self.membership, "Membership").astype(bool)
+        if (checked & ~self.graph.allowed).any():
+            w, r = (int(i) for i in np.argwhere(checked & ~self.graph.allowed)[0])
+            raise BadInput(
+                f"{self.graph.edge_name(w, r)} is in the circuit, but the graph has no such edge.",
+                "A writer must come before the reader.",
+            )
+        object.__setattr__(self, "membership", checked)
+        if self.positions is not None and (
+            self.positions.shape[-2:] != self.graph.shape or len(self.positions) != len(self.groups)
+        ):
+            raise BadInput(
+                "Membership by position does not fit its groups.", "Give [groups writers readers]."
+            )
+
+    # making --------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def of_edges(cls, graph: Graph, edges: Sequence[str], name: str = "", **more: Any) -> Circuit:
+        """The circuit of these edges, by name (`a0.h1->a5.h3<q>`).
+
+        Raises NotFound where there is no such node or edge.
+
+        >>> from cutaway.circuits.graph.nodes import standard
+        >>> Circuit.of_edges(standard(2, 2), ["input->m0", "m0->logits"]).n_edges
+        2
+        """
+        return cls(graph, graph.matrix(edges), name=name, **more)
+
+    @classmethod
+    def of_nodes(cls, graph: Graph, nodes: Sequence[str], name: str = "", **more: Any) -> Circuit:
+        """The circuit of these nodes with all their outgoing edges; the input is always in.
+
+        Raises NotFound where there is no such node.
+        """
+        chosen = np.zeros(graph.shape[0], dtype=bool)
+        chosen[[0, *(graph.writer(n) for n in nodes)]] = True
+        return cls(graph, of_nodes(graph, chosen), grain="node", name=name, **more)
+
+    # what is in it -------------------------------------------------------------------------------------------------
+
+    @property
+    def n_edges(self) -> int:
+        """How many edges."""
+        return int(self.membership.sum())
+
+    @property
+    def share(self) -> float:
+        """Of all edges of the graph."""
+        return self.n_edges / self.graph.n_edges
+
+    @cached_property
+    def node_membership(self) -> np.ndarray:
+        """Bool [writers]: the nodes that an edge of it leaves."""
+        return nodes_of(self.graph, self.membership)
+
+    @property
+    def nodes(self) -> list[str]:
+        """Names of its nodes, in order."""
+        return [str(w) for w, used in zip(self.graph.writers, self.node_membership, strict=True) if used]
+
+    @property
+    def edges(self) -> list[str]:
+        """Names of its edges, in order."""
+        return [self.graph.edge_name(w, r) for w, r in self.graph.edges(self.membership)]
+
+    def __contains__(self, edge: str) -> bool:
+        return bool(self.membership[self.graph.edge(edge)])
+
+    def __len__(self) -> int:
+        return self.n_edges
+
+    def table(self) -> pd.DataFrame:
+        """One row for each edge: writer, reader, score."""
+        rows = [
+            {
+                "writer": str(self.graph.writers[w]),
+                "reader": str(self.graph.readers[r]),
+                "score": float(self.scores.values[w, r]) if self.scores is not None else float("nan"),
+            }
+            for w, r in self.graph.edges(self.membership)
+        ]
+        return pd.DataFrame(rows, columns=["writer", "reader", "score"])
+
+    # other circuits ------------------------------------------------------------------------------------------------
+
+    def pruned(self) -> Circuit:
+        """Without what lies on no path from the input to the logits."""
+        return replace(self, membership=prune(self.graph, self.membership))
+
+    def complement(self) -> Circuit:
+        """All other edges of the graph."""
+        rest = self.graph.allowed & ~self.membership
+        return replace(
+            self, membership=rest, name=f"complement of {self.name}".strip(), positions=None, groups=()
+        )
+
+    def with_edges(self, membership: np.ndarray, selection: str = "") -> Circuit:
+        """The same graph and scores with other edges."""
+        return replace(
+            self, membership=membership, selection=selection or self.selection, positions=None, groups=()
+        )
+
+    def check_network(self, net: Network, graph: Graph) -> None:
+        """BadInput where this circuit is not one of this network's graph, or was found on another network."""
+        if not self.graph.same_as(graph):
+            raise BadInput(
+                f"The circuit has {self.graph.shape[0]} writers and {self.graph.shape[1]} readers; the graph of {net.name} "
+                f"has {graph.shape[0]} and {graph.shape[1]}, or others of those names.",
+                "Trace it on this network, or open the network that it was found on.",
+            )
+        if self.graph.network and graph.network and self.graph.network != graph.network:
+            raise BadInput(
+                f"The circuit was found on another network (weights {self.graph.network[:12]}, here {graph.network[:12]}).",
+                "Open that one, or carry the circuit over on purpose: circuit.on(net).",
+            )
+
+    def on(self, net: Network) -> Circuit:
+        """The same edges on another network of the same shape; BadInput where the graphs differ."""
+        from cutaway.circuits.passes.certify import wiring
+
+        graph = wiring(net).graph
+        if not self.graph.same_as(graph):
+            self.check_network(net, graph)
+        return replace(self, graph=graph, scores=None)
+
+    # showing and keeping -------------------------------------------------------------------------------------------
+
+    def __str__(self) -> str:
+        head = (
+            f"Circuit{f' for {self.name}' if self.name else ''}: {self.n_edges} of {self.graph.n_edges} edges "
+            f"({100 * self.share:.2g} %), {len(self.nodes)} of {self.graph.shape[0]} nodes"
+        )
+        how = f", {self.scores.method}, {self.selection}" if self.scores is not None else ""
+        return head + how
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return (
+            self.figure().to_html(include_plotlyjs="cdn", full_html=False)
+            + f"<p>{html.escape(str(self))}</p>"
+        )
+
+    def figure(self, most: int = 400) -> Figure:
+        """The circuit drawn: layers upwards, heads across; the `most` strongest edges."""
+        from cutaway.circuits.drawing import draw
+
+        return draw(self, most)
+
+    def save(self, path: str | PathLike[str]) -> Path:
+        """Write it to a folder (manifest and safetensors), whole or not at all; see `cutaway.circuits.write` for others."""
+        return storage.save(self, path)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Circuit:
+        """Read a folder that `save` wrote; see `cutaway.circuits.read` for files of other tools.
+
+        Raises BadFormat where the folder holds no circuit, CorruptFile where it was changed.
+        """
+        return cls(**storage.load(path))

@@ -1,0 +1,1 @@
+"""How a circuit is judged: faithfulness, completeness, minimality, hypothesis tests, stability, known truth."""

@@ -1,0 +1,126 @@
+"""Does a circuit hold all that matters, and only that? Three published senses of completeness, and minimality of nodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cutaway.circuits.circuit import Circuit
+from cutaway.circuits.evaluation.bench import Bench
+from cutaway.circuits.scores import Scores
+from cutaway.errors import BadInput
+from cutaway.estimates import Estimate
+
+
+@dataclass(frozen=True)
+class Completeness:
+    """Three senses of completeness.
+
+    complement: faithfulness of the complement, f(N without C); near 0 is complete (Marks et al. 2024, after Wang et al.).
+    knockout: mean over subsets K of the circuit's nodes of |m(C \\ K) - m(N \\ K)| as a share of the gap; near 0 is complete
+    (Wang et al. 2023, section 4.1, eq. 3); worst: the largest, with its K. influence: share of the total |score| that the
+    circuit's edges carry (Ameisen et al. 2025: share of influence); None without scores.
+    """
+
+    complement: Estimate
+    knockout: float
+    worst: float
+    worst_nodes: tuple[str, ...]
+    subsets: int
+    influence: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            **self.__dict__,
+            "complement": self.complement.to_dict(),
+            "worst_nodes": list(self.worst_nodes),
+        }
+
+
+def completeness(bench: Bench, circuit: Circuit, subsets: int = 12, seed: int = 0) -> Completeness:
+    """All three senses on a behaviour. K runs over random halves of the circuit's nodes and, first, single nodes."""
+    graph = bench.wiring.graph
+    rest = bench.metric([graph.allowed & ~circuit.membership])[0]
+    chosen = _subsets(circuit, subsets, seed)
+    masks = [_without(circuit.membership, k) for k in chosen] + [_without(graph.allowed, k) for k in chosen]
+    metrics = bench.metric(masks) if masks else np.zeros((0, bench.behaviour.n))
+    gaps = np.abs(metrics[: len(chosen)].mean(-1) - metrics[len(chosen) :].mean(-1)) / abs(bench.gap)
+    worst = int(np.argmax(gaps)) if len(gaps) else -1
+    names = tuple(str(graph.writers[i]) for i in chosen[worst]) if worst >= 0 else ()
+    return Completeness(
+        bench.share(rest, seed), float(gaps.mean()) if len(gaps) else 0.0, float(gaps[worst]) if worst >= 0 else 0.0, names,
+        len(chosen), None if circuit.scores is None else influence(circuit.scores, circuit.membership),
+    )  # fmt: skip
+
+
+def _subsets(circuit: Circuit, n: int, seed: int) -> list[np.ndarray]:
+    """Subsets of the circuit's nodes (the input left alone): the strongest single ones, then random halves."""
+    nodes = np.flatnonzero(circuit.node_membership)
+    nodes = nodes[nodes != 0]
+    if not len(nodes):
+        return []
+    rng = np.random.default_rng(seed)
+    strength = circuit.membership.sum(1)
+    if circuit.scores is not None:
+        strength = np.abs(circuit.scores.values * circuit.membership).sum(1)
+    single = [np.array([i]) for i in nodes[np.argsort(-strength[nodes], kind="stable")][: (n + 1) // 2]]
+    halves = [np.sort(rng.permutation(nodes)[: max(1, len(nodes) // 2)]) for _ in range(n - len(single))]
+    return single + halves if len(nodes) > 1 else single
+
+
+def _without(membership: np.ndarray, nodes: np.ndarray) -> np.ndarray:
+    """The circuit whose nodes K write their ablated value."""
+    found = membership.copy()
+    found[nodes] = False
+    return found
+
+
+def influence(scores: Scores, membership: np.ndarray) -> float:
+    """Share of the sum of |scores| that lies in a circuit."""
+    total = float(np.abs(scores.values).sum())
+    return float(np.abs(scores.values[membership]).sum()) / total if total > 0 else 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Marginal:
+    """Minimality after Wang et al. 2023 (section 4.2): for each part of a circuit |m(C) - m(C without it)| as a share of the
+    gap. names, effects [k]; signed [k]: positive where the circuit gets worse without it."""
+
+    names: tuple[str, ...]
+    effects: np.ndarray
+    signed: np.ndarray
+
+    def weakest(self, n: int = 5) -> list[tuple[str, float]]:
+        """The parts that matter least."""
+        order = np.argsort(self.effects, kind="stable")[:n]
+        return [(self.names[i], float(self.effects[i])) for i in order]
+
+
+def marginal(bench: Bench, circuit: Circuit, by: str = "node", most: int | None = None) -> Marginal:
+    """Take out one node (with its edges) or one edge at a time; `most`: only the weakest so many edges by score."""
+    graph = bench.wiring.graph
+    if by == "node":
+        nodes = [int(i) for i in np.flatnonzero(circuit.node_membership) if i != 0]
+        masks = [_without(circuit.membership, np.array([i])) for i in nodes]
+        names = tuple(str(graph.writers[i]) for i in nodes)
+    elif by == "edge":
+        edges = list(graph.edges(circuit.membership))
+        if most is not None and len(edges) > most:
+            values = np.zeros(graph.shape) if circuit.scores is None else np.abs(circuit.scores.values)
+            edges = sorted(edges, key=lambda e: float(values[e]))[:most]
+        masks, names = [], tuple(graph.edge_name(*e) for e in edges)
+        for edge in edges:
+            mask = circuit.membership.copy()
+            mask[edge] = False
+            masks.append(mask)
+    else:
+        raise BadInput(f"by={by!r} is not known.", 'Use "node" or "edge".')
+    whole = bench.of_circuit(circuit)
+    if not masks:
+        return Marginal((), np.zeros(0), np.zeros(0))
+    metrics = bench.metric(masks)
+    effects = np.abs(metrics - whole[None]).mean(-1) / abs(bench.gap)
+    return Marginal(names, effects, (whole.mean() - metrics.mean(-1)) / bench.gap)

@@ -1,0 +1,422 @@
+"""How each part of a network reads the stream and writes to it, as found and checked on one short run.
+
+A reader's input is norm(stream) through its slice of a projection. Which module is the norm, which stream it takes (the
+layer's input or the sum after the attention) and which channels of a projection belong to which head is not written down
+for any architecture: it is read off the values and the gradients of a probe, and the whole is checked by running the
+network with every reader's input rebuilt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from cutaway.circuits.graph.nodes import Graph, SublayerNodes, assemble
+from cutaway.circuits.graph.norms import Norm
+from cutaway.errors import SiteUnavailable
+from cutaway.network.anatomy import Layer, Sublayer
+from cutaway.network.heads import output_weight
+from cutaway.network.linear import Coefficient, is_one
+from cutaway.network.probe import OTHER_COLUMNS, random_rows
+from cutaway.network.sites import Site
+
+if TYPE_CHECKING:
+    from cutaway.network import Network
+
+Part = Literal["q", "k", "v"]
+#: What the certificate says of a site that does nothing.
+_NO_EFFECT = "does not change the output"
+PARTS: tuple[Part, ...] = ("q", "k", "v")
+_UNITS = {"attention": "attn", "cross_attention": "cross", "mixer": "mixer", "mlp": "mlp"}
+
+
+@dataclass(frozen=True, eq=False)
+class Projection:
+    """The slices of a projection by which heads read: module path, and channels [h e] of its output for each head.
+
+    weight: [c d], or None where the module is no plain matrix. groups: query heads that share a key/value head.
+    """
+
+    path: str
+    module: nn.Module
+    channels: Tensor
+    weight: Tensor | None
+    bias: Tensor | None
+    groups: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """One sublayer, or the logits: where it reads, which readers and writers it holds.
+
+    norm_path, norm: the norm before it (None: it reads the stream itself). stream: the site of that stream. site: where a
+    whole sublayer takes its input. projections: of the heads, by part. readers, writers: their numbers in the graph.
+    before: how many writers it may read. write: the site or module input at which the writer is seen. output: module of
+    the heads' output projection. factor, norm_after, raw: what is written is factor * norm_after(raw).
+    """
+
+    kind: Literal["head", "unit", "logits"]
+    layer: int
+    stream: str
+    norm_path: str | None
+    norm: Norm | None
+    site: str
+    readers: slice
+    before: int
+    writers: slice = field(default_factory=lambda: slice(0, 0))
+    write: str = ""
+    projections: dict[Part, Projection] = field(default_factory=dict)
+    module: nn.Module | None = None
+    output: nn.Module | None = None
+    output_matrix: Tensor | None = None
+    heads: int = 0
+    factor: Coefficient = 1.0
+    norm_after: Norm | None = None
+    raw: str = ""
+
+    @property
+    def entry(self) -> str:
+        """The place whose value is the stream as this stage sees it."""
+        return f"{self.norm_path}:in" if self.norm_path else self.stream
+
+
+@dataclass(frozen=True, eq=False)
+class Wiring:
+    """A network's graph and how its stages read and write, in the order of computation. carries: per layer, the factor
+    with which the stream is handed on."""
+
+    net: Network
+    graph: Graph
+    stages: tuple[Stage, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def grouped(self) -> list[nn.Module]:
+        """Attention modules whose key/value heads must be repeated before the module sees them."""
+        return [
+            s.module for s in self.stages
+            if s.module is not None and any(p.groups > 1 for p in s.projections.values())
+        ]  # fmt: skip
+
+    @contextmanager
+    def ungrouped(self) -> Iterator[None]:
+        """While active, grouped attention takes one key and value head for each query head."""
+        before = [(m, m.num_key_value_groups) for m in self.grouped]
+        try:
+            for module, _ in before:
+                module.num_key_value_groups = 1  # type: ignore[assignment]
+            yield
+        finally:
+            for module, groups in before:
+                module.num_key_value_groups = groups  # type: ignore[assignment]
+
+
+def find_wiring(net: Network, heads_refused: str | None = None) -> Wiring:
+    """The wiring of a network, found anew. heads_refused: why its attentions are to be taken as one node each.
+
+    Raises `SiteUnavailable`, saying which layer and why, where the stream is not a sum of what its parts write, or a part
+    does not read a norm of it.
+    """
+    return _Finder(net, heads_refused).find()
+
+
+class _Finder:
+    """Finds the wiring by one forward pass with every module's first input and output at hand."""
+
+    def __init__(self, net: Network, heads_refused: str | None = None) -> None:
+        self.net, self.heads_refused = net, heads_refused
+        stack = net.anatomy.stack()
+        if stack is None or net.anatomy.head is None or not stack.layers:
+            raise SiteUnavailable(
+                f"{net.name} has no stack of layers with logits.", "Circuits need a language model."
+            )
+        self.stack, self.width = stack, int(stack.width or 0)
+        self.modules = dict(net.model.named_modules())
+        self.rows = random_rows(net.model, OTHER_COLUMNS, seed=11)
+        self.notes: list[str] = []
+
+    def find(self) -> Wiring:
+        self._check_stream()
+        self._observe()
+        parts: list[SublayerNodes] = []
+        drafts: list[dict[str, Any]] = []
+        count = 1
+        for layer in self.stack.layers:
+            start = count
+            for sublayer in _merged(layer):
+                if self._dead(layer, sublayer):
+                    continue
+                draft = self._stage(layer, sublayer)
+                before = start if draft["stream"] == f"resid_pre.{layer.index}" else count
+                heads = draft["heads"] or None
+                kind = "head" if draft["kind"] == "head" else sublayer.kind.removesuffix("_attention")
+                parts.append(SublayerNodes(layer.index, kind, heads, before))  # type: ignore[arg-type]
+                drafts.append(draft | {"before": before})
+                count += heads or 1
+        graph = assemble(parts, self.net.hash)
+        stages = self._placed(graph, drafts)
+        stages.append(self._logits(graph))
+        return Wiring(self.net, graph, tuple(stages), tuple(self.notes))
+
+    def _dead(self, layer: Layer, sublayer: Sublayer) -> bool:
+        """Does nothing that a sublayer reads change the output? Then it is a constant, and no node."""
+        site = Site(f"{_UNITS[sublayer.kind]}_in", layer.index)
+        dead = _NO_EFFECT in str(self.net.certificate.refusals.get(str(site), ""))
+        if dead:
+            self.notes.append(f"The {sublayer.kind} of layer {layer.index} changes nothing, and is no node.")
+        return dead
+
+    def _placed(self, graph: Graph, drafts: list[dict[str, Any]]) -> list[Stage]:
+        stages, reader, writer = [], 0, 1
+        for draft in drafts:
+            many = draft["heads"] or 1
+            read = 3 * many if draft["kind"] == "head" else 1
+            stages.append(
+                Stage(readers=slice(reader, reader + read), writers=slice(writer, writer + many), **draft)
+            )
+            reader, writer = reader + read, writer + many
+        return stages
+
+    def _refuse(self, where: str, why: str) -> SiteUnavailable:
+        return SiteUnavailable(
+            f"The graph of {self.net.name} cannot be drawn: {where}: {why}",
+            "Use activation patching (cutaway.patch) on the sites that are certified.",
+        )
+
+    def _check_stream(self) -> None:
+        for layer in self.stack.layers:
+            where = f"layer {layer.index}"
+            if layer.form == "unknown" or not layer.stretches:
+                reason = self.net.refusal(Site("attn_write", layer.index)) or "its stream could not be read."
+                raise self._refuse(where, reason)
+            for stretch in layer.stretches:
+                if stretch.norm is not None:
+                    raise self._refuse(
+                        where, "the stream itself is normed between sublayers, so writers do not add up."
+                    )
+                if not is_one(stretch.carry):
+                    raise self._refuse(where, "the stream is scaled on its way, so writers do not add up.")
+
+    def _observe(self) -> None:
+        """Keep the probe's stream, and what each module within the layers took and gave."""
+        layers = [f"{la.path}." for la in self.stack.layers]
+        seen: dict[str, tuple[Tensor, Tensor]] = {}
+        sites = [s for s in self.net.sites() if not s.stack and s.name in _WANTED]
+        with ExitStack() as hooks:
+            for path, module in self.modules.items():
+                if path.startswith(tuple(layers)) or path == getattr(self.net.anatomy.head, "norm", None):
+                    handle = module.register_forward_hook(_noting(path, seen), with_kwargs=True)
+                    hooks.callback(handle.remove)
+            self.run = self.net.run(self.rows, keep=sites)
+        self.seen = seen
+
+    def _value(self, name: str, layer: int | None) -> Tensor | None:
+        return self.run.kept.get(Site(name, layer))
+
+    def _reads(self, layer: Layer, name: str) -> tuple[str, str | None]:
+        """(site of the stream, path of the norm or None) of what a sublayer takes in."""
+        taken = self._value(name, layer.index)
+        if taken is None:
+            raise self._refuse(
+                f"layer {layer.index}", self.net.refusal(Site(name, layer.index)) or f"no {name}."
+            )
+        streams = {
+            f"{s}.{layer.index}": v
+            for s in ("resid_pre", "resid_mid")
+            if (v := self._value(s, layer.index)) is not None
+        }
+        for site, value in streams.items():
+            if torch.equal(value, taken):
+                return site, None
+        for path, (given, out) in self.seen.items():
+            if not path.startswith(f"{layer.path}.") or out.numel() != taken.numel():
+                continue
+            if torch.equal(out.reshape(taken.shape), taken):
+                for site, value in streams.items():
+                    if given.numel() == value.numel() and _close(given.reshape(value.shape), value):
+                        return site, path
+        raise self._refuse(
+            f"layer {layer.index}",
+            f"what {name} holds is neither the stream nor the output of one module that reads it.",
+        )
+
+    def _norm(self, path: str | None) -> Norm | None:
+        if path is None:
+            return None
+        found = Norm.of(self.modules[path], self.width, self.net.device, self.net.dtype)
+        if found.gain is None:
+            self.notes.append(f"{path} has no closed form; its derivative is taken by autograd.")
+        return found
+
+    def _stage(self, layer: Layer, sublayer: Sublayer) -> dict[str, Any]:
+        short = _UNITS[sublayer.kind]
+        stream, norm_path = self._reads(layer, f"{short}_in")
+        common: dict[str, Any] = {
+            "layer": layer.index, "stream": stream, "norm_path": norm_path, "norm": self._norm(norm_path),
+            "site": f"{short}_in.{layer.index}", "factor": sublayer.factor,
+        }  # fmt: skip
+        if sublayer.kind == "attention" and (heads := self._heads(layer, sublayer)) is not None:
+            return common | heads
+        write = f"{short}_write.{layer.index}"
+        if self._value(f"{short}_write", layer.index) is None:
+            raise self._refuse(f"layer {layer.index}", self.net.refusal(write) or f"no {write}.")
+        return common | {"kind": "unit", "heads": 0, "write": write}
+
+    def _heads(self, layer: Layer, sublayer: Sublayer) -> dict[str, Any] | None:
+        """The heads of an attention, where each one's inputs and output can be told apart; None (with a note) where not."""
+        attention = sublayer.attention
+        index = layer.index
+        why = self.heads_refused
+        if why is not None:
+            pass
+        elif attention is None or attention.output is None or not self.net.has(Site("head_out", index)):
+            why = "what a head writes is not certified"
+        elif attention.call or attention.output_call or layer.call:
+            why = "its modules are called more than once"
+        elif any(len(paths) != 1 for paths in (attention.queries, attention.keys, attention.values)):
+            why = "queries, keys or values come from more than one projection"
+        projections: dict[Part, Projection] | None = None
+        if why is None and attention is not None:
+            projections = self._projections(index, attention)
+            if projections is None:
+                why = "the channels of a projection do not belong to one head each"
+        norm_after = None
+        if why is None and sublayer.norm_after is not None:
+            norm_after = self._norm(sublayer.norm_after)
+        if why is not None or projections is None or attention is None or attention.output is None:
+            self.notes.append(f"The attention of layer {index} is one node: {why}.")
+            return None
+        output = self.modules[attention.output]
+        weight = output_weight(output)
+        plain = weight is not None and weight.device.type != "meta"
+        matrix = weight.detach().unflatten(0, (attention.heads, -1)) if plain and weight is not None else None
+        return {
+            "kind": "head", "heads": attention.heads, "write": f"{attention.output}:in", "projections": projections,
+            "module": self.modules[attention.path], "output": output, "output_matrix": matrix, "norm_after": norm_after,
+            "raw": f"attn_out.{index}",
+        }  # fmt: skip
+
+    def _projections(self, index: int, attention: Any) -> dict[Part, Projection] | None:
+        paths = {"q": attention.queries[0], "k": attention.keys[0], "v": attention.values[0]}
+        places = {"q": Site("q", index), "k": Site("k", index), "v": Site("v", index)}
+        if any(not self.net.has(s) for s in places.values()):
+            return None
+        taken = self._value("attn_in", index)
+        for path in paths.values():
+            given = self.seen.get(path)
+            if given is None or taken is None or not torch.equal(given[0].reshape(taken.shape), taken):
+                return None
+        groups = attention.heads // max(attention.kv_heads, 1)
+        if groups > 1 and (
+            len(set(paths.values())) != 3
+            or getattr(self.modules[attention.path], "num_key_value_groups", None) != groups
+        ):
+            return None
+        run = self.net.run(
+            self.rows, keep=[*places.values(), *dict.fromkeys(paths.values())], grad=True, logits=False
+        )
+        found: dict[Part, Projection] = {}
+        owned: dict[str, Tensor] = {}
+        for part in PARTS:
+            out, value = run[paths[part]], run[places[part]]
+            channels = _channels(value, out)
+            if channels is None:
+                return None
+            taken_already = owned.setdefault(paths[part], torch.zeros(out.shape[-1], dtype=torch.bool))
+            if bool(taken_already[channels.flatten()].any()):
+                return None
+            taken_already[channels.flatten()] = True
+            module = self.modules[paths[part]]
+            weight = output_weight(module)
+            weight = None if weight is None or weight.device.type == "meta" else weight.T.detach()
+            bias = getattr(module, "bias", None)
+            bias = bias.detach() if weight is not None and torch.is_tensor(bias) else None
+            shared = attention.heads // channels.shape[0]
+            found[part] = Projection(
+                paths[part],
+                module,
+                channels.repeat_interleave(shared, 0).to(self.net.device),
+                weight,
+                bias,
+                shared,
+            )
+        return found
+
+    def _logits(self, graph: Graph) -> Stage:
+        last = self.stack.layers[-1].index
+        head = self.net.anatomy.head
+        assert head is not None
+        stream, where = f"resid_post.{last}", "the logits"
+        norm_path = None
+        if head.norm is not None:
+            final, given = self._value("final_norm", None), self.seen.get(head.norm)
+            post = self._value("resid_post", last)
+            if (
+                final is None
+                or given is None
+                or post is None
+                or not _close(given[0].reshape(post.shape), post)
+            ):
+                raise self._refuse(
+                    where, self.net.refusal("final_norm") or "the final norm does not read the last stream."
+                )
+            norm_path = head.norm
+        return Stage(
+            "logits", last + 1, stream, norm_path, self._norm(norm_path), "final_norm" if norm_path else stream,
+            slice(len(graph.readers) - 1, len(graph.readers)), len(graph.writers),
+        )  # fmt: skip
+
+
+_WANTED = frozenset(
+    "resid_pre resid_mid resid_post attn_in mlp_in mixer_in cross_in attn_write mlp_write mixer_write cross_write "
+    "final_norm attn_out".split()
+)
+
+
+def _merged(layer: Layer) -> list[Sublayer]:
+    """The sublayers of a layer, those of one kind as one (their sites are sums)."""
+    return list({s.kind: s for s in layer.sublayers}.values())
+
+
+def _noting(path: str, seen: dict[str, tuple[Tensor, Tensor]]) -> Any:
+    def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        given = next(
+            (a for a in (*args, *kwargs.values()) if torch.is_tensor(a) and a.is_floating_point()), None
+        )
+        out = output[0] if isinstance(output, tuple | list) and output else output
+        if given is not None and torch.is_tensor(out) and out.is_floating_point() and path not in seen:
+            seen[path] = (given.detach().clone(), out.detach().clone())
+
+    return hook
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    scale = b.double().abs().max().clamp(min=1e-12)
+    tolerance = 1e-6 if b.dtype in (torch.float32, torch.float64) else 1e-2
+    return bool((a.double() - b.double()).abs().max() <= tolerance * scale)
+
+
+def _channels(value: Tensor, out: Tensor) -> Tensor | None:
+    """Channels [h e] of a projection's output [... c] that each head's part of `value` [b p h e] was computed from.
+
+    None where the heads' channels overlap or are not equally many.
+    """
+    found = []
+    weights = torch.rand(value.shape, generator=torch.Generator().manual_seed(3)).to(value) + 0.5
+    for head in range(value.shape[2]):
+        total = (value[:, :, head] * weights[:, :, head]).sum()
+        (slope,) = torch.autograd.grad(total, out, retain_graph=True, allow_unused=True)
+        if slope is None:
+            return None
+        moved = slope.abs().reshape(-1, slope.shape[-1]).amax(0) > 0
+        found.append(moved.nonzero()[:, 0].cpu())
+    sizes = {len(c) for c in found}
+    if len(sizes) != 1 or sizes == {0}:
+        return None
+    channels = torch.stack(found)
+    return channels if channels.unique().numel() == channels.numel() else None

@@ -1,0 +1,142 @@
+"""AtP*: attribution patching whose two known failures are mended: saturated attention, and effects that cancel."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cutaway.circuits.methods.nodes import dotted, less
+from cutaway.circuits.methods.protocol import Options, Study
+from cutaway.circuits.passes.gradients import without_parameter_gradients
+from cutaway.circuits.passes.outputs import At, places, record
+from cutaway.circuits.passes.pairs import Batch
+from cutaway.circuits.scores import Scores, spread
+from cutaway.network.edits import Edit
+
+if TYPE_CHECKING:
+    from cutaway.behaviours import Behaviour
+    from cutaway.network import Network
+
+ATP_STAR = "Kramar, Lieberum, Shah and Nanda 2024 (arXiv 2403.00745): QK fix (section 3.1.1) and GradDrop (section 3.1.2)"
+
+
+def atp_star(net: Network, behaviour: Behaviour, options: Options) -> Scores:
+    """AtP* of nodes, and of the queries and keys of every head.
+
+    GradDrop: score(u) = mean over layers l other than u's own of |(u_corrupted - u_clean) . dm/du with the gradient through
+    layer l's writes cut|; effects that cancel between paths no longer do. QK fix: the effect of corrupted queries (keys)
+    alone is sum over patterns of (softmax(q' k) - softmax(q k)) . dm/dpattern, with the softmax computed anew, so that a
+    saturated one does not hide it; `inputs` holds it for the readers q and k, GradDrop included, and for v the plain
+    product with the gradient.
+
+    Kramar et al. 2024. All positions of a head are corrupted together. Scores have no sign.
+    """
+    study = Study.of(net, behaviour, options)
+    graph = study.wiring.graph
+    parts, reads = [], []
+    for batch in study.pairs:
+        nodes, inputs = _batch(study, batch)
+        parts.append(nodes.double().cpu().numpy().astype(np.float32))
+        reads.append(inputs.double().cpu().numpy().astype(np.float32))
+        options.report("AtP*", sum(map(len, parts)), study.pairs.n)
+    study.parts = parts
+    found = study.ordered()
+    study.parts = reads
+    inputs_mean = study.ordered().mean(0, dtype=np.float64)
+    mean = found.mean(0, dtype=np.float64)
+    return Scores(
+        graph, spread(graph, mean), "atp-star", ATP_STAR, nodes=mean, node_examples=found if options.examples else None,
+        inputs=inputs_mean, clusters=behaviour.clusters, notes=study.wiring.notes, provenance=study.provenance(),
+    )  # fmt: skip
+
+
+def _batch(study: Study, batch: Batch) -> tuple[Tensor, Tensor]:
+    """[b writers] and [b readers] of one batch."""
+    wiring, net = study.wiring, study.net
+    real = batch.real.to(net.device)
+    corrupted, _ = record(wiring, batch.corrupted)
+    clean, _ = record(wiring, batch.clean)
+    delta = less(corrupted, clean)
+    shifts = _patterns(study, batch)
+    layers = list(range(net.n_layers))
+    drops: list[int | None] = [*layers] if len(layers) > 1 else [None]
+    own = torch.tensor([w.layer for w in wiring.graph.writers])
+    nodes = torch.zeros(batch.n, len(wiring.graph.writers), device=net.device, dtype=torch.double)
+    inputs = torch.zeros(batch.n, len(wiring.graph.readers), device=net.device, dtype=torch.double)
+    read_layer = torch.tensor([r.layer for r in wiring.graph.readers])
+    for drop in drops:
+        slopes, by_reader = _slopes(study, batch, drop, list(shifts))
+        counts = 1.0 if drop is None else (own != drop).double().to(net.device)
+        nodes += dotted(wiring, delta, slopes, real).abs().double() * counts
+        mine = torch.zeros_like(inputs)
+        for place, shift in shifts.items():
+            _effects(study, mine, place, shift, by_reader[place.rsplit("|", 1)[0]])
+        inputs += mine.abs() * (1.0 if drop is None else (read_layer != drop).double().to(net.device))
+    total = max(len(drops) - 1, 1)
+    nodes[:, own >= 0] /= total
+    nodes[:, own < 0] /= len(drops)
+    return nodes, inputs / total
+
+
+def _patterns(study: Study, batch: Batch) -> dict[str, Tensor]:
+    """What corrupted queries, keys or values alone change: "pattern.l|q", "pattern.l|k" [b h d s], "v.l|v" [b p h e]."""
+    net = study.net
+    heads = [s.layer for s in study.wiring.stages if s.kind == "head" and net.has(f"pattern.{s.layer}")]
+    if not heads:
+        return {}
+    keep = [f"{n}.{i}" for n in ("q", "k", "v", "pattern") for i in heads]
+    here = net.run(batch.clean, keep=keep, logits=False)
+    there = net.run(batch.corrupted, keep=keep, logits=False)
+    found: dict[str, Tensor] = {}
+    for part, other in (("q", "k"), ("k", "q")):
+        edits: list[Edit] = []
+        for i in heads:
+            edits += [_held(f"{part}.{i}", there[f"{part}.{i}"]), _held(f"{other}.{i}", here[f"{other}.{i}"])]
+        run = net.run(batch.clean, keep=[f"pattern.{i}" for i in heads], edits=edits, logits=False)
+        for i in heads:
+            found[f"pattern.{i}|{part}"] = run[f"pattern.{i}"] - here[f"pattern.{i}"]
+    for i in heads:
+        found[f"v.{i}|v"] = there[f"v.{i}"] - here[f"v.{i}"]
+    return found
+
+
+def _held(place: str, value: Tensor) -> Edit:
+    return At(place, lambda v, h=None: value.to(v))
+
+
+def _slopes(
+    study: Study, batch: Batch, drop: int | None, shifts: list[str]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Gradients at writers and at patterns and values, with those through one layer's writes cut."""
+    wiring, net = study.wiring, study.net
+    inner = list(dict.fromkeys(s.rsplit("|", 1)[0] for s in shifts))
+    where = [*places(wiring), *inner]
+    edits: list[Edit] = []
+    if drop is not None:
+        names = ("attn_write", "cross_write", "mixer_write", "mlp_write")
+        edits = [At(f"{n}.{drop}", lambda v, h=None: v.detach()) for n in names if net.has(f"{n}.{drop}")]
+    with without_parameter_gradients(net.model):
+        run = net.run(batch.clean, keep=where, edits=edits, logits=batch.positions[:, None], grad=True)
+        assert run.logits is not None
+        values = batch.score(run.logits[:, 0])
+        slopes = torch.autograd.grad(values.sum(), [run[p] for p in where], allow_unused=True)
+    found = {p: torch.zeros_like(run[p]) if g is None else g for p, g in zip(where, slopes, strict=True)}
+    return {p: found[p] for p in places(wiring)}, {p: found[p] for p in inner}
+
+
+def _effects(study: Study, out: Tensor, place: str, shift: Tensor, slope: Tensor) -> None:
+    """Add the effect of one layer's corrupted queries, keys or values to the readers of `out` [b r]."""
+    name, part = place.rsplit("|", 1)
+    layer = int(name.split(".")[1])
+    stage = next(s for s in study.wiring.stages if s.kind == "head" and s.layer == layer)
+    start = stage.readers.start + "qkv".index(part) * stage.heads
+    shift = torch.nan_to_num(shift)
+    if part == "v":
+        groups = stage.heads // shift.shape[2]
+        effect = (shift * slope).sum((1, 3)).repeat_interleave(groups, -1) / groups
+    else:
+        effect = (shift * slope).sum((2, 3))
+    out[:, start : start + stage.heads] += effect.double()

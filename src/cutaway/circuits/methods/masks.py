@@ -1,0 +1,198 @@
+"""Learned masks: every edge (or node) has a probability of being in, trained so that few stay and the output does too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cutaway.behaviours.metrics import METRICS
+from cutaway.circuits.methods.attribution import eap
+from cutaway.circuits.methods.protocol import Options, Study
+from cutaway.circuits.passes.ablation import ablation
+from cutaway.circuits.passes.gradients import without_parameter_gradients
+from cutaway.circuits.passes.outputs import record
+from cutaway.circuits.passes.pairs import Batch
+from cutaway.circuits.passes.running import Mask, run_edges
+from cutaway.circuits.scores import Scores, spread
+from cutaway.errors import BadInput, NotFound
+
+if TYPE_CHECKING:
+    from cutaway.behaviours import Behaviour
+    from cutaway.network import Network
+
+UGS = (
+    "Li and Janson 2024 (arXiv 2409.09951), uniform gradient sampling: a coefficient is uniform on [0, 1] with probability "
+    "w = t (1 - t), else 1 or 0; dL/d(logit of t) = E[dL/dcoefficient where it was uniform]"
+)
+L0 = (
+    "Louizos, Welling and Kingma 2018, hard concrete gates; for edges Cao et al. 2021, Bhaskar et al. "
+    "2024: loss + penalty * "
+    "expected number of edges"
+)
+_TEMPERATURE, _LOW, _HIGH = 2 / 3, -0.1, 1.1
+
+
+@dataclass(frozen=True)
+class Training:
+    """How masks are learned: sampler "ugs" or "l0"; penalty per edge relative to the loss of the empty circuit; Adam's step
+    size; rounds over the behaviour; scores to start from."""
+
+    sampler: str = "ugs"
+    penalty: float = 1.0
+    rate: float = 0.15
+    rounds: int = 60
+    warm: Scores | None = None
+    start: float = 0.9
+
+    @classmethod
+    def of(cls, more: dict[str, object]) -> Training:
+        """From a method's own options.
+
+        Raises NotFound for an unknown sampler, BadInput for numbers that make no sense.
+        """
+        known = {k: v for k, v in more.items() if k in cls.__dataclass_fields__}
+        made = cls(**known)  # type: ignore[arg-type]
+        if made.sampler not in ("ugs", "l0"):
+            raise NotFound(f"There is no sampler {made.sampler!r}.", 'Use "ugs" or "l0".')
+        if made.penalty < 0 or made.rate <= 0 or made.rounds < 1:
+            raise BadInput("Masks need a penalty >= 0, a rate > 0 and at least one round.", "See Training.")
+        return made
+
+
+def edge_masks(net: Network, behaviour: Behaviour, options: Options) -> Scores:
+    """Learn which edges stay: minimise KL(network || circuit) + penalty * expected share of edges over mask probabilities.
+
+    more: fields of `Training`. Warm start: the probabilities begin in the order of attribution scores (EAP unless `warm`
+    is given; warm=None and start=0.9 gives all the same start). Scores are the probabilities of staying; `kept` are those
+    above one half.
+    """
+    return _learn(net, behaviour, options, nodes=False)
+
+
+def node_masks(net: Network, behaviour: Behaviour, options: Options) -> Scores:
+    """The same for nodes: a node is in or out with all its outgoing edges; the input stays in."""
+    return _learn(net, behaviour, options, nodes=True)
+
+
+def _learn(net: Network, behaviour: Behaviour, options: Options, nodes: bool) -> Scores:
+    more = dict(options.more)
+    cold = "warm" in more and more["warm"] is None
+    how = Training.of(more)
+    study = Study.of(net, behaviour, options)
+    graph = study.wiring.graph
+    allowed = torch.from_numpy(graph.allowed).to(net.device)
+    warm = how.warm if how.warm is not None or cold else eap(net, behaviour, options)
+    logits = _start(graph.allowed, None if warm is None else warm, how, nodes).to(net.device)
+    penalty = how.penalty
+    values = ablation(study.wiring, study.pairs, options.ablation, options.seed)
+    references = [record(study.wiring, b.clean, b.positions)[1] for b in study.pairs]
+    generator = torch.Generator(device="cpu").manual_seed(options.seed)
+    optimiser = torch.optim.Adam([logits], lr=how.rate)
+    count = float(allowed.sum()) if not nodes else float(graph.shape[0] - 1)
+    scale = _loss_of_nothing(study, values, references)
+    for round_ in range(how.rounds):
+        for batch, reference in zip(study.pairs, references, strict=True):
+            optimiser.zero_grad()
+            sample, uniform = _sample(logits, how.sampler, generator)
+            mask = (sample[:, None] if nodes else sample) * allowed
+            if nodes:
+                mask = torch.cat([allowed[:1].to(mask.dtype), mask[1:]])
+            loss = _loss(study, values, batch, reference, mask) / scale
+            if how.sampler == "ugs":
+                (slope,) = torch.autograd.grad(loss, sample)
+                share = torch.sigmoid(logits.detach())
+                logits.grad = (
+                    slope * uniform
+                    + penalty * share * (1 - share) * _counted(graph.allowed, nodes, logits) / count
+                )
+            else:
+                expected = torch.sigmoid(logits - _TEMPERATURE * float(np.log(-_LOW / _HIGH)))
+                (
+                    loss + penalty * (expected * _counted(graph.allowed, nodes, logits)).sum() / count
+                ).backward()
+            optimiser.step()
+        options.report("learning masks", round_ + 1, how.rounds)
+    return _result(study, logits.detach(), how, nodes)
+
+
+def _start(allowed: np.ndarray, warm: Scores | None, how: Training, nodes: bool) -> Tensor:
+    """Logits of the probabilities before training: by rank of the attribution scores, or all the same."""
+    shape = (allowed.shape[0],) if nodes else allowed.shape
+    begin = float(np.log(how.start / (1 - how.start)))
+    if warm is None:
+        return torch.full(shape, begin, requires_grad=True)
+    sizes = np.abs(warm.node_values()) if nodes else np.abs(warm.values)
+    chosen = np.ones_like(sizes, dtype=bool) if nodes else allowed
+    rank = np.zeros(shape)
+    order = np.argsort(sizes[chosen], kind="stable")
+    ranks = np.empty(len(order))
+    ranks[order] = np.linspace(-1, 1, len(order)) if len(order) > 1 else 1.0
+    rank[chosen] = ranks
+    return torch.tensor(begin * (0.5 + rank), dtype=torch.float32, requires_grad=True)
+
+
+def _sample(logits: Tensor, sampler: str, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Mask coefficients that gradients flow to, and where they were drawn uniformly."""
+    draw = torch.rand(logits.shape, generator=generator).to(logits)
+    if sampler == "l0":
+        noise = draw.clamp(1e-6, 1 - 1e-6)
+        soft = torch.sigmoid((noise.log() - (1 - noise).log() + logits) / _TEMPERATURE)
+        return (soft * (_HIGH - _LOW) + _LOW).clamp(0, 1), torch.ones_like(draw)
+    share = torch.sigmoid(logits.detach())
+    weight = share * (1 - share)
+    uniform = draw < weight
+    one = (draw >= weight) & (draw < weight + (share - weight / 2))
+    coefficient = torch.where(
+        uniform, torch.rand(logits.shape, generator=generator).to(logits), one.to(logits)
+    )
+    return coefficient.requires_grad_(), uniform.to(logits)
+
+
+def _counted(allowed: np.ndarray, nodes: bool, like: Tensor) -> Tensor:
+    """1 where there is something to keep or drop."""
+    if nodes:
+        found = torch.ones(allowed.shape[0])
+        found[0] = 0
+        return found.to(like)
+    return torch.from_numpy(allowed).to(like)
+
+
+def _loss(study: Study, values, batch: Batch, reference: Tensor | None, mask: Tensor) -> Tensor:
+    """Mean KL divergence of the circuit's answer from the network's."""
+    assert reference is not None
+    ablated = values.of(study.wiring, batch, study.pairs)
+    with without_parameter_gradients(study.net.model):
+        logits = run_edges(study.wiring, batch.clean, batch.positions, ablated, Mask(mask), grad=True)
+    return METRICS["kl"](logits, batch.answers.with_reference(reference)).mean()
+
+
+def _loss_of_nothing(study: Study, values, references) -> float:
+    total = 0.0
+    for batch, reference in zip(study.pairs, references, strict=True):
+        nothing = torch.zeros(study.wiring.graph.shape, device=study.net.device)
+        with torch.no_grad():
+            ablated = values.of(study.wiring, batch, study.pairs)
+            logits = run_edges(study.wiring, batch.clean, batch.positions, ablated, Mask(nothing))
+            total += float(METRICS["kl"](logits, batch.answers.with_reference(reference)).sum())
+    return max(total / study.pairs.n, 1e-6)
+
+
+def _result(study: Study, logits: Tensor, how: Training, nodes: bool) -> Scores:
+    share = torch.sigmoid(logits).double().cpu().numpy()
+    graph = study.wiring.graph
+    source = UGS if how.sampler == "ugs" else L0
+    common = {
+        "clusters": study.behaviour.clusters, "notes": study.wiring.notes, "provenance": study.provenance(),
+    }  # fmt: skip
+    if nodes:
+        share[0] = 1.0
+        values = spread(graph, share)
+        return Scores(
+            graph, values, f"mask-nodes ({how.sampler})", source, nodes=share, kept=values > 0.5, **common
+        )
+    values = np.where(graph.allowed, share, 0.0)
+    return Scores(graph, values, f"mask-edges ({how.sampler})", source, kept=values > 0.5, **common)

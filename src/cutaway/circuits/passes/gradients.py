@@ -1,0 +1,175 @@
+"""The gradient of a metric with respect to the stream as each reader sees it.
+
+One forward and one backward pass give the gradient at the outputs of the query, key and value projections and at what
+whole sublayers read. From there it is taken back to the stream by each head's slice of the projection and the derivative
+of the norm: no copy of the stream is made for any reader in the forward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from cutaway.circuits.graph.norms import along
+from cutaway.circuits.graph.wiring import PARTS, Projection, Stage, Wiring
+from cutaway.circuits.passes.outputs import INPUT, At, Outputs, places, without_parameter_gradients
+from cutaway.errors import BadBehaviour, NotFinite
+from cutaway.network.edits import Edit
+from cutaway.network.inputs import Tokens
+
+#: Logits [b v] at the answer position -> one number for each example [b].
+Score = Callable[[Tensor], Tensor]
+
+
+@dataclass(eq=False)
+class Backward:
+    """One forward and backward pass: what was written, the metric [b], gradients by place, and the streams before norms."""
+
+    outputs: Outputs
+    metric: Tensor
+    slopes: dict[str, Tensor]
+    entries: dict[str, Tensor] = field(default_factory=dict)
+
+    def slope(self, place: str) -> Tensor:
+        """The gradient at a place, as it was kept."""
+        return self.slopes[place]
+
+
+def widened(projection: Projection) -> Edit:
+    """Repeat the shared key or value heads of a projection's output, one for each query head."""
+
+    def fn(value: Tensor, here: object = None) -> Tensor:
+        return value[..., projection.channels.flatten()]
+
+    return At(projection.path, fn)
+
+
+def widening(wiring: Wiring) -> list[Edit]:
+    """The edits that give every query head keys and values of its own, where they are shared."""
+    return [widened(p) for s in wiring.stages for p in s.projections.values() if p.groups > 1]
+
+
+def backward(
+    wiring: Wiring,
+    tokens: Tokens,
+    positions: Tensor,
+    score: Score,
+    edits: Sequence[Edit] = (),
+    writers: bool = False,
+) -> Backward:
+    """Run forward and backward once.
+
+    score: logits [b v] -> [b]; its sum is differentiated, so that each example has its own gradient. edits: made on the
+    way (`widening` is added). writers: also the gradients at what the writers wrote, through all paths.
+
+    Raises `BadBehaviour` where the metric does not depend on the network, `NotFinite` where a gradient is NaN or infinite.
+    """
+    readers = reading_places(wiring)
+    entries = list(dict.fromkeys(s.entry for s in wiring.stages if s.norm is not None))
+    raw = [s.raw for s in wiring.stages if s.norm_after is not None]
+    net = wiring.net
+    wanted = list(dict.fromkeys([*readers, *(places(wiring) if writers else ())]))
+    keep = list(dict.fromkeys([*wanted, *places(wiring), *entries, *raw]))
+    with without_parameter_gradients(net.model), wiring.ungrouped():
+        run = net.run(
+            tokens, keep=keep, edits=[*edits, *widening(wiring)], logits=positions[:, None], grad=True
+        )
+        assert run.logits is not None
+        values = score(run.logits[:, 0])
+        if not values.requires_grad:
+            raise _independent()
+        slopes = torch.autograd.grad(values.sum(), [run[p] for p in wanted], allow_unused=True)
+    found = {
+        p: torch.zeros_like(run[p]) if g is None else g.detach() for p, g in zip(wanted, slopes, strict=True)
+    }
+    if not any(bool(g.any()) for g in found.values()):
+        raise _independent()
+    for place, slope in found.items():
+        if not bool(torch.isfinite(slope).all()):
+            raise NotFinite(
+                f"The gradient at {place} is NaN or infinite.", "Use a wider dtype, such as float32."
+            )
+    outputs = Outputs({p: run[p].detach() for p in places(wiring)}, {p: run[p].detach() for p in raw})
+    return Backward(outputs, values.detach(), found, {p: run[p].detach() for p in entries})
+
+
+def _independent() -> BadBehaviour:
+    return BadBehaviour(
+        "The metric does not depend on the network: its gradient is zero everywhere.",
+        "Use a metric of the logits that has a slope, such as logit_diff (accuracy has none).",
+    )
+
+
+def reading_places(wiring: Wiring) -> list[str]:
+    """Where the readers' gradients are taken: projections' outputs, and what whole sublayers and the unembedding read."""
+    found: list[str] = []
+    for stage in wiring.stages:
+        found += [p.path for p in stage.projections.values()] if stage.kind == "head" else [stage.site]
+    return list(dict.fromkeys(found))
+
+
+def at_readers(wiring: Wiring, done: Backward, frozen: bool = False) -> Iterator[tuple[Stage, Tensor]]:
+    """For each stage the gradient with respect to the stream as each of its readers sees it: [r b p d].
+
+    frozen: with the norms' spread held constant (the LN-rule of relevance propagation).
+    """
+    width = done.outputs.values[INPUT].shape
+    for stage in wiring.stages:
+        point = None if stage.norm is None else done.entries[stage.entry].reshape(width)
+        if stage.kind != "head":
+            slopes = done.slopes[stage.site].reshape(1, *width)
+            if stage.norm is not None and point is not None:
+                slopes = stage.norm.pull(point, slopes, frozen)
+            yield stage, slopes
+            continue
+        yield stage, slopes_of_heads(stage, done.slopes, point, width, frozen)
+
+
+def slopes_of_heads(
+    stage: Stage, slopes: Mapping[str, Tensor], point: Tensor | None, width: torch.Size, frozen: bool = False
+) -> Tensor:
+    """The same for a stage of heads, from gradients at the outputs of its projections: [3h b p d].
+
+    A norm with a closed form is taken into the projection's matrix, so that nothing is done twice for each reader.
+    """
+    norm = stage.norm
+    plain = all(p.weight is not None for p in stage.projections.values())
+    if norm is None or point is None or norm.gain is None or not plain:
+        found = torch.cat([_back(stage.projections[part], slopes, width) for part in PARTS])
+        return found if norm is None or point is None else norm.pull(point, found, frozen)
+    hat, sigma = norm.unit(point)
+    found = point.new_empty(3 * stage.heads, width.numel() // width[-1], width[-1])
+    for n, part in enumerate(PARTS):
+        projection = stage.projections[part]
+        assert projection.weight is not None
+        matrix = norm.fold(projection.weight[projection.channels.flatten()]).unflatten(0, (stage.heads, -1))
+        own = _own(projection, slopes, width) / sigma.reshape(-1, 1)
+        torch.bmm(own, matrix.to(own.dtype), out=found[n * stage.heads : (n + 1) * stage.heads])
+    found = found.unflatten(1, width[:2])
+    return found if frozen else along(hat, found)
+
+
+def _own(projection: Projection, slopes: Mapping[str, Tensor], width: torch.Size) -> Tensor:
+    """Each head's channels of the gradient at a projection's output: [h b*p e]."""
+    slope = slopes[projection.path].reshape(width.numel() // width[-1], -1)
+    heads, size = projection.channels.shape
+    own = slope if projection.groups > 1 else slope[:, projection.channels.flatten()]
+    return own.unflatten(-1, (heads, size)).transpose(0, 1)
+
+
+def _back(projection: Projection, slopes: Mapping[str, Tensor], width: torch.Size) -> Tensor:
+    """Gradients at a projection's output as gradients at its input, head by head: [h b p d]."""
+    own = _own(projection, slopes, width)
+    if projection.weight is not None:
+        return torch.bmm(own, projection.weight[projection.channels].to(own.dtype)).unflatten(1, width[:2])
+    with torch.enable_grad():
+        point = torch.zeros(*width, device=own.device, dtype=own.dtype, requires_grad=True)
+        out = projection.module.forward(point).reshape(own.shape[1], -1)
+        parts = []
+        for head, slope in enumerate(own):
+            (part,) = torch.autograd.grad(out[:, projection.channels[head]], point, slope, retain_graph=True)
+            parts.append(part)
+    return torch.stack(parts)

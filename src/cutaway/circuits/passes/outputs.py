@@ -1,0 +1,120 @@
+"""What every writer wrote in a run, kept lean: the weighted values of the heads and the writes of whole sublayers.
+
+A head's output is its weighted values through its slice of the output projection, so keeping the former is as good and
+(heads) times smaller. Differences of two runs are made into vectors of the stream where they are needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from cutaway.circuits.graph.wiring import Stage, Wiring
+from cutaway.network.edits import Edit, EditFunction
+from cutaway.network.heads import head_outputs
+from cutaway.network.inputs import Tokens
+from cutaway.network.linear import is_one, like
+from cutaway.network.network import Network
+from cutaway.network.sites import Site
+
+INPUT = "resid_pre.0"
+
+
+@dataclass(frozen=True, eq=False)
+class At:
+    """An edit at a site or module path whose function may change the shape of what it is given: fn(value) -> value."""
+
+    site: str
+    fn: EditFunction
+
+    def bind(self, network: Network) -> Sequence[tuple[Site, EditFunction]]:
+        """The site and the function."""
+        return [(network.resolve(self.site)[-1], self.fn)]
+
+
+@dataclass(eq=False)
+class Outputs:
+    """What writers wrote: place (site or module input) -> value [b p ...]; `raw`: outputs before a norm that follows."""
+
+    values: dict[str, Tensor] = field(default_factory=dict)
+    raw: dict[str, Tensor] = field(default_factory=dict)
+
+    def map(self, function) -> Outputs:
+        """The same with a function applied to every value."""
+        return Outputs(
+            {k: function(v) for k, v in self.values.items()}, {k: function(v) for k, v in self.raw.items()}
+        )
+
+
+def places(wiring: Wiring) -> list[str]:
+    """Where writers are seen: the input, then one place for each sublayer."""
+    return [INPUT, *(s.write for s in wiring.stages if s.kind != "logits")]
+
+
+def record(
+    wiring: Wiring, tokens: Tokens, positions: Tensor | None = None, edits: Sequence[Edit] = ()
+) -> tuple[Outputs, Tensor | None]:
+    """One forward pass: what every writer wrote, and the logits [b v] at the answer positions where they are asked for."""
+    raw = [s.raw for s in wiring.stages if s.norm_after is not None]
+    keep = places(wiring)
+    logits = False if positions is None else positions[:, None]
+    run = wiring.net.run(tokens, keep=[*keep, *raw], edits=list(edits), logits=logits)
+    found = Outputs({p: run[p] for p in keep}, {p: run[p] for p in raw})
+    return found, None if run.logits is None or positions is None else run.logits[:, 0]
+
+
+def to_stream(stage: Stage, z: Tensor) -> Tensor:
+    """Differences of weighted values [b p h*e] as what each head adds before norm and factor: [h b p d]."""
+    rows = z.reshape(-1, stage.heads, z.shape[-1] // stage.heads)
+    if stage.output_matrix is not None:
+        found = torch.bmm(rows.transpose(0, 1), stage.output_matrix.to(rows.dtype))
+    else:
+        assert stage.output is not None
+        found = head_outputs(stage.output, rows.flatten(1), stage.heads).transpose(0, 1)
+    return found.unflatten(1, z.shape[:2])
+
+
+def scaled(stage: Stage, value: Tensor) -> Tensor:
+    """A head's output with the factor by which the sublayer is written."""
+    return value if is_one(stage.factor) else value * like(stage.factor, value)
+
+
+def differences(wiring: Wiring, frm: Outputs, to: Outputs, real: Tensor) -> Tensor:
+    """`to` less `frm` for every writer, as vectors of the stream: [w b p d], zero at padding.
+
+    Where a norm follows a sublayer, a head's difference goes through its derivative at `frm`.
+    """
+    first = frm.values[INPUT]
+    found = first.new_empty(len(wiring.graph.writers), *first.shape)
+    found[0] = to.values[INPUT] - first
+    for stage in wiring.stages:
+        if stage.kind == "logits":
+            continue
+        delta = to.values[stage.write] - frm.values[stage.write]
+        if stage.kind == "unit":
+            found[stage.writers.start] = delta.reshape(first.shape)
+            continue
+        heads = to_stream(stage, delta)
+        if stage.norm_after is not None:
+            heads = stage.norm_after.push(frm.raw[stage.raw].reshape(first.shape), heads)
+        found[stage.writers] = scaled(stage, heads)
+    if not bool(real.all()):
+        found *= real.to(found)[..., None]
+    return found
+
+
+@contextmanager
+def without_parameter_gradients(model: nn.Module) -> Iterator[None]:
+    """While active no parameter asks for a gradient, so that a backward pass keeps and computes only what is needed."""
+    asking = [p for p in model.parameters() if p.requires_grad]
+    for parameter in asking:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in asking:
+            parameter.requires_grad_(True)

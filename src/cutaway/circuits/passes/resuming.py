@@ -1,0 +1,90 @@
+"""Start a run at a later layer: what lies below is taken from a run that was made before."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from cutaway.circuits.graph.wiring import Wiring
+from cutaway.circuits.passes.outputs import Outputs, places
+from cutaway.network.exchange import Exchange
+from cutaway.network.inputs import Tokens
+from cutaway.network.trace import tensor_leaves
+
+
+@dataclass(frozen=True, eq=False)
+class Prefix:
+    """A run on some prompts, layer by layer: what every layer's module gave, and what every writer wrote."""
+
+    wiring: Wiring
+    outputs: Outputs
+    given: tuple[Any, ...]
+    rows: int
+
+    @classmethod
+    def of(cls, wiring: Wiring, tokens: Tokens) -> Prefix:
+        """Run once and keep what layers gave."""
+        net = wiring.net
+        stack = net.anatomy.stack()
+        assert stack is not None
+        modules = [net.model.get_submodule(layer.path) for layer in stack.layers]
+        given: dict[int, Any] = {}
+        handles = [
+            m.register_forward_hook(lambda _m, _a, out, i=i: given.__setitem__(i, copy.copy(out)))
+            for i, m in enumerate(modules)
+        ]
+        try:
+            raw = [s.raw for s in wiring.stages if s.norm_after is not None]
+            run = net.run(tokens, keep=[*places(wiring), *raw], logits=False)
+        finally:
+            for handle in handles:
+                handle.remove()
+        outputs = Outputs({p: run[p] for p in places(wiring)}, {p: run[p] for p in raw})
+        return cls(wiring, outputs, tuple(given.get(i) for i in range(len(modules))), tokens.n)
+
+    def repeat(self, times: int) -> Prefix:
+        """The same for the rows `times` over."""
+        outputs = self.outputs.map(lambda v: v.repeat(times, *[1] * (v.ndim - 1)))
+        given = tuple(_repeated(g, self.rows, times) for g in self.given)
+        return Prefix(self.wiring, outputs, given, self.rows * times)
+
+    def usable(self, layer: int) -> bool:
+        """Can a run start at this layer? Only where the layers are distinct modules, each called once."""
+        stack = self.wiring.net.anatomy.stack()
+        assert stack is not None
+        paths = [la.path for la in stack.layers]
+        return 0 < layer < len(paths) and len(set(paths)) == len(paths) and self.given[layer - 1] is not None
+
+    @contextmanager
+    def skipping(self, layer: int) -> Iterator[None]:
+        """While active, the modules of the layers below give what they gave, and compute nothing."""
+        net = self.wiring.net
+        stack = net.anatomy.stack()
+        assert stack is not None
+        last = self.given[layer - 1]
+        changed: list[tuple[nn.Module, Any]] = []
+        try:
+            for below in stack.layers[:layer]:
+                module = net.model.get_submodule(below.path)
+                changed.append((module, module.__dict__.get("forward")))
+                module.forward = lambda *args, **kwargs: copy.copy(last)  # type: ignore[method-assign]
+            yield
+        finally:
+            for module, own in changed:
+                if own is None:
+                    module.__dict__.pop("forward", None)
+                else:
+                    module.forward = own
+
+
+def _repeated(value: Any, rows: int, times: int) -> Any:
+    exchange = Exchange(value)
+    for key, tensor in list(tensor_leaves(value)):
+        if isinstance(tensor, Tensor) and tensor.shape[:1] == (rows,):
+            exchange.set(key, tensor.repeat(times, *[1] * (tensor.ndim - 1)))
+    return exchange.value

@@ -1,0 +1,59 @@
+"""`cutaway zoo bench`: methods of discovery on networks whose circuit is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cutaway.cli.options import Common, command
+from cutaway.cli.screen import Screen
+
+if TYPE_CHECKING:
+    from cutaway.calibration.bench import Table
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    command(app)(bench)
+
+
+def bench(
+    common: Common,
+    screen: Screen,
+    names: Annotated[list[str] | None, typer.Argument(help="Specimens; default: all with a known circuit.")] = None,
+    method: Annotated[list[str] | None, typer.Option("--method", "-m", help="Methods; repeatable. Default: all.")] = None,
+    n: Annotated[int, typer.Option("--n", min=8, help="Pairs for each seed.")] = 48,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many seeds.")] = 3,
+    negatives: Annotated[int, typer.Option("--negatives", min=0, help="Tries on networks that lack the mechanism.")] = 0,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the table as a Markdown page here.")] = None,
+) -> None:
+    """Score methods against known circuits: AUROC, CPR, CMD, seconds, memory; and count false claims on twins."""
+    from dataclasses import replace
+
+    from cutaway.calibration import bench as run
+
+    with screen.progress() as report:
+        table = run.bench(names, method or run.METHODS, n, range(common.seed, common.seed + seeds), report)
+        if negatives:
+            table = replace(table, negatives=run.negatives(negatives, names, report=report))
+    if out is not None:
+        from cutaway.calibration.bench_page import page
+        from cutaway.results import atomic_write
+
+        atomic_write(out, page(table))
+        screen.saved(out)
+    screen.result(table.to_dict(), _shown(table))
+    if table.negatives is not None:
+        screen.say(f"{table.negatives.supported} of {table.negatives.tries} negative controls would be supported.")
+
+
+def _shown(table: Table) -> Any:
+    from rich.table import Table as Rich
+
+    shown = Rich("method", "edges", "all edges", "nodes", "CPR", "CMD", "seconds", box=None)
+    for name in table.methods():
+        figures = [table.mean(name, f) for f in ("auroc", "auroc_all", "auroc_nodes", "cpr", "cmd", "seconds")]
+        shown.add_row(name, *("" if f is None else str(f) for f in figures))
+    return shown

@@ -1,0 +1,152 @@
+"""A circuit drawn: layers upwards, heads across; edges weighted by the size of their score and coloured by its sign."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import plotly.graph_objects as go
+
+from cutaway.figures.theme import FAINT, INK, MONO, MUTED, NEGATIVE, PAPER, POSITIVE, dress
+
+_WIDEST, _THINNEST = 7.0, 0.6
+_STEPS = 5
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A node: its short name, what it is in words, its column and height, whether it is in the circuit."""
+
+    name: str
+    words: str
+    x: float
+    y: float
+    inside: bool = True
+
+
+@dataclass(frozen=True)
+class Line:
+    """An edge between two dots (by number): its score, and the input it arrives at ("q", "k", "v" or "")."""
+
+    start: int
+    end: int
+    score: float
+    part: str = ""
+
+
+def circuit_figure(
+    dots: Sequence[Dot], lines: Sequence[Line], columns: Sequence[str], rows: Sequence[tuple[float, str]], unit: str = "",
+    title: str = "",
+) -> go.Figure:  # fmt: skip
+    """The drawing of a circuit. columns: labels of x = 0, 1, ...; rows: (height, label) of the layers; unit: of scores.
+
+    The axes are those of the network, not of the circuit, so that two circuits of one network can be laid side by side.
+    Hovering over an edge's middle says from where to where and how much, over a node what goes in and out.
+    """
+    figure = go.Figure()
+    largest = max((abs(line.score) for line in lines if line.score == line.score), default=0.0) or 1.0
+    for sign, colour in ((1, POSITIVE), (-1, NEGATIVE)):
+        mine = [line for line in lines if (line.score < 0) == (sign < 0)]
+        for step in range(_STEPS):
+            low, high = step / _STEPS, (step + 1) / _STEPS
+            part = [ln for ln in mine if _band(abs(ln.score) / largest) == step]
+            if part:
+                figure.add_trace(_strokes(dots, part, colour, (low + high) / 2))
+    if lines:
+        figure.add_trace(_middles(dots, lines, unit))
+    figure.add_trace(_marks(dots, lines, unit))
+    height = int(150 + 58 * max((y for y, _ in rows), default=1))
+    dress(figure, min(max(height, 260), 1400), title)
+    figure.update_layout(showlegend=False, hovermode="closest", dragmode="pan")
+    figure.update_xaxes(
+        tickvals=list(range(len(columns))), ticktext=list(columns), range=[-0.7, len(columns) - 0.3], showgrid=False,
+        zeroline=False, tickfont={"size": 10, "color": MUTED}, fixedrange=False,
+    )  # fmt: skip
+    figure.update_yaxes(
+        tickvals=[y for y, _ in rows], ticktext=[label for _, label in rows], showgrid=False, zeroline=False,
+        tickfont={"size": 10, "color": MUTED}, fixedrange=False,
+    )  # fmt: skip
+    figure.add_annotation(
+        text=f"<span style='color:{POSITIVE}'>supports</span> / <span style='color:{NEGATIVE}'>works against</span> the "
+        "behaviour; width: |score|",
+        x=1, y=1, xref="paper", yref="paper", xanchor="right", yanchor="bottom", showarrow=False,
+        font={"size": 11, "color": MUTED},
+    )  # fmt: skip
+    return figure
+
+
+def _band(share: float) -> int:
+    return min(int(share * _STEPS), _STEPS - 1) if share == share else 0
+
+
+def _strokes(dots: Sequence[Dot], lines: Sequence[Line], colour: str, share: float) -> go.Scatter:
+    x: list[float | None] = []
+    y: list[float | None] = []
+    for line in lines:
+        for point in _curve(dots[line.start], dots[line.end]):
+            x.append(point[0])
+            y.append(point[1])
+        x.append(None)
+        y.append(None)
+    width = _THINNEST + (_WIDEST - _THINNEST) * share
+    return go.Scatter(
+        x=x,
+        y=y,
+        mode="lines",
+        hoverinfo="skip",
+        opacity=0.35 + 0.6 * share,
+        line={"color": colour, "width": width},
+    )
+
+
+def _curve(a: Dot, b: Dot, points: int = 9) -> list[tuple[float, float]]:
+    """A line that bends a little to the side when it would run straight through the nodes of its column."""
+    bend = 0.28 if abs(a.x - b.x) < 0.3 and b.y - a.y > 1 else 0.0
+    out = []
+    for i in range(points):
+        t = i / (points - 1)
+        out.append((a.x + (b.x - a.x) * t + bend * 4 * t * (1 - t), a.y + (b.y - a.y) * t))
+    return out
+
+
+def _middles(dots: Sequence[Dot], lines: Sequence[Line], unit: str) -> go.Scatter:
+    """Invisible marks on the edges that carry their words."""
+    x, y, text = [], [], []
+    for line in lines:
+        a, b = dots[line.start], dots[line.end]
+        spot = _curve(a, b)[4]
+        x.append(spot[0])
+        y.append(spot[1])
+        into = {"q": "the queries of ", "k": "the keys of ", "v": "the values of "}.get(line.part, "")
+        text.append(f"{a.words} → {into}{b.words}<br>{_amount(line.score, unit)}")
+    return go.Scatter(
+        x=x, y=y, mode="markers", text=text, hovertemplate="%{text}<extra></extra>",
+        marker={"size": 9, "color": INK, "opacity": 0.0},
+    )  # fmt: skip
+
+
+def _amount(score: float, unit: str) -> str:
+    return "no score" if score != score else f"{score:+.3g} {unit}".strip()
+
+
+def _marks(dots: Sequence[Dot], lines: Sequence[Line], unit: str) -> go.Scatter:
+    into, out = [0.0] * len(dots), [0.0] * len(dots)
+    for line in lines:
+        if line.score == line.score:
+            out[line.start] += line.score
+            into[line.end] += line.score
+    text = [
+        f"{d.words}<br>in {_amount(into[i], unit)}, out {_amount(out[i], unit)}"
+        if d.inside
+        else f"{d.words}: not in it"
+        for i, d in enumerate(dots)
+    ]
+    return go.Scatter(
+        x=[d.x for d in dots], y=[d.y for d in dots], mode="markers+text", text=[d.name if d.inside else "" for d in dots],
+        textposition="top center", textfont={"size": 10, "family": MONO, "color": INK}, customdata=text,
+        hovertemplate="%{customdata}<extra></extra>",
+        marker={
+            "size": [11 if d.inside else 4 for d in dots], "color": [PAPER if d.inside else FAINT for d in dots],
+            "line": {"color": [INK if d.inside else FAINT for d in dots], "width": 1.6},
+        },
+    )  # fmt: skip
