@@ -24,7 +24,6 @@ _PUBLIC: dict[str, str] = {
     "explain": "cutaway.explanations",
     "Explanation": "cutaway.explanations",
     "Claim": "cutaway.claims",
-<<<<<<< HEAD
     "probe": "cutaway.probes.pipeline:probe",
     "probe_data": "cutaway.probes",
     "use": "cutaway.probes.use:use",
@@ -32,11 +31,9 @@ _PUBLIC: dict[str, str] = {
     "Probe": "cutaway.probes",
     "ProbeData": "cutaway.probes",
     "Probing": "cutaway.probes",
-=======
     "trace": "cutaway.circuits",
     "test": "cutaway.circuits",
     "Circuit": "cutaway.circuits",
->>>>>>> circuits
     **dict.fromkeys(
         ("Ablate", "Add", "Apply", "Clamp", "Erase", "Freeze", "Interchange", "Patch", "Project", "Scale"),
         "cutaway.interventions",
@@ -76,8 +73,6 @@ if TYPE_CHECKING:
     from cutaway.network import Site as Site
     from cutaway.network import Tokens as Tokens
     from cutaway.network.opening import open_network as open  # noqa: F401
-    from cutaway.stream import logit_attribution as logit_attribution
-    from cutaway.stream import read_stream as read_stream
     from cutaway.probes import Probe as Probe
     from cutaway.probes import ProbeData as ProbeData
     from cutaway.probes import Probing as Probing
@@ -85,6 +80,8 @@ if TYPE_CHECKING:
     from cutaway.probes import probe as probe
     from cutaway.probes import probe_data as probe_data
     from cutaway.probes import use as use
+    from cutaway.stream import logit_attribution as logit_attribution
+    from cutaway.stream import read_stream as read_stream
 
 
 def __getattr__(name: str) -> Any:

@@ -7,12 +7,8 @@ from typing import Annotated
 
 import typer
 
-<<<<<<< HEAD
+from cutaway.cli import bench, circuits, probing
 from cutaway.cli import stream as stream_commands
-from cutaway.cli import probing
-=======
-from cutaway.cli import bench, circuits
->>>>>>> circuits
 from cutaway.cli.options import STOPPED, Common, Group, command
 from cutaway.cli.screen import Screen
 from cutaway.cli.zoo import zoo_app
@@ -26,14 +22,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(zoo_app, name="zoo")
-<<<<<<< HEAD
 command(app)(stream_commands.lens)
 command(app)(stream_commands.stream)
 probing.register(app)
-=======
 circuits.register(app)
 bench.register(zoo_app)
->>>>>>> circuits
 
 Model = Annotated[
     str, typer.Argument(help="A Hugging Face id, a local folder, or zoo:NAME.", show_default=False)

@@ -85,7 +85,7 @@ def probe(
     if used is not None:
         found = found.with_finding(used.finding)
     target = out or Path(f"cutaway-probe-{work.slug(model)}-{work.slug(label)}")
-    path = work._or_elsewhere(screen, lambda place: _save(place, net, found, used, labelled), target)
+    path = work.or_elsewhere(screen, lambda place: _save(place, net, found, used, labelled), target)
     data_out = found.to_dict() | {"use": None if used is None else used.to_dict(), "saved": str(path)}
     screen.result(data_out, _verdict(found), _table(found), *found.finding.claims)
     screen.saved(path)

@@ -219,7 +219,7 @@ def _save_lens(screen: Screen, reading: Any, report: Any, target: Path) -> Path:
         headline="What each layer's stream says about the next token"
         + (f" but {reading.ahead}." if reading.ahead else "."), sections=sections,
     )  # fmt: skip
-    return work._or_elsewhere(screen, lambda place: write(page, place / "lens.html"), target)
+    return work.or_elsewhere(screen, lambda place: write(page, place / "lens.html"), target)
 
 
 def stream(
@@ -281,6 +281,6 @@ def stream(
         lead=f"{net.name} on “{text}”, at position {pos}, by {by}.", sections=[Section("who", "Contributions", figures)],
     )  # fmt: skip
     place = out or Path(f"cutaway-stream-{work.slug(model)}")
-    path = work._or_elsewhere(screen, lambda where: write(page, where / "stream.html"), place)
+    path = work.or_elsewhere(screen, lambda where: write(page, where / "stream.html"), place)
     screen.result(data | {"saved": str(path)}, *shown)
     screen.saved(path)
