@@ -169,7 +169,7 @@ def test_pairs_equal_two_patches_at_once(net: Network, model: GPT2LMHeadModel, b
         pair_effects(net, behaviour, which=[a])
 
 
-@pytest.mark.parametrize("how", ["zero", "mean", "resample"])
+@pytest.mark.parametrize("how", ["zero", "mean", "mean by position", "resample"])
 def test_ablations_equal_the_interventions(net: Network, behaviour: Behaviour, how: Any) -> None:
     if how == "resample":
         with pytest.raises(BadBehaviour, match="Only one prompt has 8 tokens"):
@@ -179,7 +179,8 @@ def test_ablations_equal_the_interventions(net: Network, behaviour: Behaviour, h
     tokens = behaviour.clean_tokens(net)
     base = net.run(tokens, keep=["z"])
     for layer, head in ((0, 1), (2, 3)):
-        edit = cutaway.Ablate("z", layer=layer, head=head, how=how, seed=3)
+        kind = how.removesuffix(" by position")
+        edit = cutaway.Ablate("z", layer=layer, head=head, how=kind, by_position=kind != how, seed=3)
         run = net.run(tokens, edits=[edit], logits="last")
         assert run.logits is not None
         for row in range(behaviour.n):

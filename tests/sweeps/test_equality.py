@@ -245,8 +245,9 @@ def test_the_users_own_hooks_and_modes_survive(tiny_gpt2: GPT2LMHeadModel) -> No
     assert seen
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "gemma3_text", "bert"])
-def test_whole_logits_equal_plain_forwards(kind: str) -> None:
+# gemma's norms and softmax compute in float32 whatever the weights are
+@pytest.mark.parametrize(("kind", "tolerance"), [("gpt2", 1e-11), ("gemma3_text", 1e-5), ("bert", 1e-11)])
+def test_whole_logits_equal_plain_forwards(kind: str, tolerance: float) -> None:
     bed = Bed(kind, "", "", "", "", None, "masked-lm" if kind == "bert" else None)
     _, net = opened(bed, torch.float64)
     names = ("resid_pre", "z", "pattern", "mlp_write")
@@ -262,7 +263,7 @@ def test_whole_logits_equal_plain_forwards(kind: str) -> None:
     assert sorted(found) == list(range(len(cells)))
     plain = dict(cell_logits(work, cells, Rules.none()))
     for i, logits in found.items():
-        torch.testing.assert_close(logits, plain[i], atol=1e-11, rtol=1e-11)
+        torch.testing.assert_close(logits, plain[i], atol=tolerance, rtol=0)
 
 
 def test_tokens_are_named_by_row_relative_positions() -> None:

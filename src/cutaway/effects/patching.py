@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from cutaway.network import Network
 
 Direction = Literal["restore", "corrupt"]
-How = Literal["zero", "mean", "resample"]
+How = Literal["zero", "mean", "mean by position", "resample"]
 
 
 def patch(
@@ -89,7 +89,6 @@ def ablate(
     at: str = "z",
     by: Sequence[str] = ("layer", "head"),
     how: How = "mean",
-    by_position: bool = False,
     layers: Sequence[int] | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -98,22 +97,22 @@ def ablate(
 ) -> Effects:
     """Ablate one site on the clean prompts, cell by cell, and return the effect of each cell with its interval.
 
-    how: `zero`; `mean`, over the clean prompts and their positions (with `by_position`, position by position);
-    `resample`, the value of another prompt, drawn with `seed`. The other arguments, the result and the errors are those of
-    `patch`: an effect of -1 takes the metric from the clean to the corrupted baseline.
+    how: `zero`; `mean`, over the clean prompts and their positions; `mean by position`; `resample`, the value of another
+    prompt, drawn with `seed`. The other arguments, the result and the errors are those of `patch`: an effect of -1 takes
+    the metric from the clean to the corrupted baseline.
     """
     started = time.perf_counter()
-    if how not in ("zero", "mean", "resample"):
-        raise BadInput(f"There is no ablation {how!r}.", "Use 'zero', 'mean' or 'resample'.")
+    if how not in get_args(How):
+        raise BadInput(f"There is no ablation {how!r}.", f"Use one of: {', '.join(get_args(How))}.")
     behaviour = _made(net, behaviour, seed)
     site, chosen, dims = checked(net, behaviour, at, by, layers)
     ends = measure(net, behaviour, [Site(site, layer) for layer in chosen])
     base = ends.clean
-    edit = Ablate(site, how=how, by_position=by_position, seed=seed)
+    kind: Any = how.removesuffix(" by position")
+    edit = Ablate(site, how=kind, by_position=kind != how, seed=seed)
     sources = {where: _ablated(net, edit, where, value, base.tokens) for where, value in base.kept.items()}
     box = box_of(behaviour, site, dims, chosen, base)
-    said = {"mean": "mean by position" if by_position else "mean"}.get(how, how)
-    sweep = Sweep(net, behaviour, ends, box, base, sources, True, f"ablate ({said})", seed)
+    sweep = Sweep(net, behaviour, ends, box, base, sources, True, f"ablate ({how})", seed)
     return sweep.effects(sweep.plan(rules, time_it=False), started, folder, progress)
 
 

@@ -340,13 +340,20 @@ def scoped(configs: Sequence[Any], observers: dict[nn.Module, Observer], eager: 
 @contextmanager
 def watching(module: nn.Module, mode: Callable[[], AbstractContextManager[Any]]) -> Iterator[None]:
     """While active, every forward of the module runs under a fresh torch function mode (or other context)."""
-    own = module.__dict__.get("forward")
     original = module.forward
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         with mode():
             return original(*args, **kwargs)
 
+    with replaced(module, forward):
+        yield
+
+
+@contextmanager
+def replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """While active, the module's forward is another function; its own, and one that was put there before, come back."""
+    own = module.__dict__.get("forward")
     module.forward = forward  # type: ignore[method-assign]
     try:
         yield

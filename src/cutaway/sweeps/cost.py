@@ -18,8 +18,8 @@ from cutaway.sweeps.record import arguments
 
 if TYPE_CHECKING:
     from cutaway.sweeps.cells import Work
-    from cutaway.sweeps.replay import Wave
     from cutaway.sweeps.stages import Parts
+    from cutaway.sweeps.waves import Wave
 
 
 @dataclass(frozen=True)

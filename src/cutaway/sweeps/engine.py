@@ -16,9 +16,10 @@ from cutaway.sweeps import naive
 from cutaway.sweeps.cells import Cell, State, Work, scores_of
 from cutaway.sweeps.changes import Changes, Reach, find_changes
 from cutaway.sweeps.record import Record, take, take_plainly
-from cutaway.sweeps.replay import Replayer, Wave
+from cutaway.sweeps.replay import Replayer
 from cutaway.sweeps.rules import Rules
 from cutaway.sweeps.stages import Parts, parts_of
+from cutaway.sweeps.waves import Wave
 
 if TYPE_CHECKING:
     from cutaway.network import Network

@@ -12,9 +12,10 @@ from torch import Tensor
 from cutaway.sweeps.cells import Cell, State, Work
 from cutaway.sweeps.engine import prepare
 from cutaway.sweeps.masks import overwrites
-from cutaway.sweeps.replay import Replayer, Wave
+from cutaway.sweeps.replay import Replayer
 from cutaway.sweeps.rules import Rules
 from cutaway.sweeps.validity import valid_rules
+from cutaway.sweeps.waves import Wave
 
 #: Numbers in the logits of one wave.
 _AT_ONCE = 1 << 27

@@ -14,9 +14,9 @@ from cutaway.sweeps.cells import Cell, CellValues, Progress, State, Work
 from cutaway.sweeps.cost import Operations, Speed, available_bytes, count_operations, peak_bytes, timed
 from cutaway.sweeps.engine import TOKENS_IN_WAVE, Job, layer_parts, prepare
 from cutaway.sweeps.journal import Journal
-from cutaway.sweeps.replay import Wave
 from cutaway.sweeps.rules import Rules
 from cutaway.sweeps.validity import valid_rules
+from cutaway.sweeps.waves import Wave
 
 #: Share of the free memory that a sweep takes, unless it is told how much.
 _SHARE = 0.5

@@ -1,0 +1,387 @@
+"""One forward pass of the model over a wave's columns, in which each layer is told which rows to compute.
+
+The pass is the model's own: its embedding, masks, rotary tables and ending are computed by its own code for the columns that
+are run. Below the layer at which a row joins nothing is computed for it, and there it enters with what the base run left.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from cutaway.network.anatomy import Layer, Port, PortTap
+from cutaway.network.attention import replaced
+from cutaway.network.edits import EditFunction, Here
+from cutaway.network.exchange import Arguments, Exchange
+from cutaway.network.inputs import Inputs, Tokens
+from cutaway.network.running import evaluating, find_item, lock_of, logits_key, memory_errors
+from cutaway.network.session import Session, SiteWork
+from cutaway.network.sites import Site
+from cutaway.network.trace import tensor_leaves
+from cutaway.sweeps.cache import Prefix, StoppedAtCache
+from cutaway.sweeps.carried import Window, carried_changes
+from cutaway.sweeps.masks import Overwrite
+from cutaway.sweeps.record import arguments
+from cutaway.sweeps.stages import CARRIERS, Stage
+from cutaway.sweeps.waves import Wave
+
+if TYPE_CHECKING:
+    from cutaway.sweeps.replay import Replayer
+
+
+class Pass:
+    """One forward over a wave's columns; see the module."""
+
+    def __init__(
+        self,
+        replayer: Replayer,
+        wave: Wave,
+        pending: list[Overwrite],
+        until: int | None = None,
+        body: Pass | None = None,
+        shapes: dict[tuple[int, str], int] | None = None,
+    ) -> None:
+        self.own, self.wave, self.until, self.body, self.shapes = replayer, wave, until, body, shapes
+        self.net, self.record, self.work = replayer.work.net, replayer.record, replayer.work
+        self.rows = torch.from_numpy(wave.pairs[:, 1].copy())
+        self.window = (0, 0)
+        self.layer = -1
+        self.deltas: dict[str, Tensor] = {}
+        self.stubbed = Stage()
+        self.pending: dict[Site, list[Overwrite]] = {}
+        for item in pending:
+            self.pending.setdefault(item.site, []).append(item)
+        self.hidden: Tensor | None = None
+        self.kept_keys: Tensor | None = None
+        self.kept_values: Tensor | None = None
+        self.logits: Tensor | None = None
+        self.factors = {} if shapes is not None else replayer.batch_factors(wave)
+
+    # the forward ---------------------------------------------------------------------------------------------------
+
+    def run(self) -> Tensor:
+        """Run it: logits [k v] at the last column (nothing of use where the pass ends early)."""
+        net, wave = self.net, self.wave
+        inputs, kwargs = self._arguments()
+        with (
+            lock_of(net.model),
+            memory_errors(inputs),
+            evaluating(net.model),
+            torch.no_grad(),
+            ExitStack() as stack,
+        ):
+            self.session = Session(net.model, net.anatomy, self._work(), {"": inputs.tokens}, inputs.batch)
+            stack.enter_context(self.session)
+            for path in {layer.path for layer in self.own.layers}:
+                stack.enter_context(replaced(self.own.modules[path], self._layer_forward(path)))
+            if self.own.head is not None:
+                stack.enter_context(self.own.head())
+            try:
+                output = net.model(**kwargs)
+            except StoppedAtCache:
+                return torch.empty(0)
+        logits = find_item(output, logits_key(net.anatomy) or "logits")
+        if logits is None or self.shapes is not None:
+            return torch.empty(0)
+        if self.own.every:
+            return logits
+        if self.asked is None:
+            return logits[:, -1]
+        columns = torch.from_numpy(self.work.answer_columns[wave.pairs[:, 1]])
+        where = torch.searchsorted(self.asked, columns) if logits.shape[1] == len(self.asked) else columns
+        return logits[torch.arange(len(self.rows)), where.to(logits.device)]
+
+    def _arguments(self) -> tuple[Inputs, dict[str, Any]]:
+        wave, net = self.wave, self.net
+        whole = arguments(self.work, self.rows)
+        tokens = self.work.tokens[self.rows.to(self.work.tokens.ids.device)]
+        kwargs = dict(whole.kwargs)
+        if self.own.rules.suffix or self.own.rules.last:
+            part = Tokens(tokens.ids[:, wave.start : wave.stop], tokens.mask[:, wave.start : wave.stop])
+            kwargs["input_ids"] = part.ids.to(net.device)
+            before = tokens.mask[:, : wave.stop]
+            kwargs.pop("attention_mask", None)
+            kwargs.pop("position_ids", None)
+            if not bool(before.all()):
+                kwargs["attention_mask"] = before.to(device=net.device, dtype=torch.long)
+                if "position_ids" in net._accepts:
+                    positions = (kwargs["attention_mask"].cumsum(1) - 1).clamp(min=0)
+                    kwargs["position_ids"] = positions[:, wave.start :]
+            self.cache = Prefix(net._text_config(), self.record, wave.start, self._prefix, self._stop_at)
+            kwargs |= {"past_key_values": self.cache.cache, "use_cache": True}
+            tokens = part
+        elif "use_cache" in net._accepts:
+            kwargs["use_cache"] = False
+        if self.record.encoder is not None and "encoder_outputs" in net._accepts:
+            rows = self.rows.to(self.record.encoder.device)
+            kwargs["encoder_outputs"] = (self.record.encoder[rows],)
+        columns = torch.from_numpy(self.work.answer_columns[wave.pairs[:, 1]]).unique()
+        self.asked = None if self.own.rules.suffix or self.own.rules.last else columns
+        if "logits_to_keep" in net._accepts and not self.own.every:
+            kwargs["logits_to_keep"] = 1 if self.asked is None else self.asked.to(net.device)
+        return Inputs(kwargs, tokens, len(self.rows)), kwargs
+
+    def _work(self) -> list[SiteWork]:
+        """The edits of this pass as work of a session: every site that is written, and the carriers of linear changes."""
+        sites = {s for s in self.pending if s.name != "resid_pre"}
+        late = {s for s in self.pending if s.name == "resid_pre"}
+        for layer, parts in self.own.parts.items():
+            for site, carrier in CARRIERS.items():
+                if site in parts.carriers and Site(site, layer) in self.pending:
+                    sites.add(Site(carrier, layer))
+        found = []
+        for site in sites | late:
+            work = SiteWork(site, self.net.tap(site))
+            work.edits.append(self._edit(site))
+            found.append(work)
+        return found
+
+    def _edit(self, site: Site) -> EditFunction:
+        def edit(value: Tensor, here: Here) -> Tensor:
+            return self._edited(site, value)
+
+        return edit
+
+    # what happens at a site ----------------------------------------------------------------------------------------
+
+    def _edited(self, site: Site, value: Tensor) -> Tensor:
+        """The value of a site for the rows that are being computed, with what they write there."""
+        first, last = self.window
+        delta = self.deltas.get(site.name) if site.layer == self.layer else None
+        if delta is not None:
+            value = value + delta.to(device=value.device, dtype=value.dtype)
+        if last <= first or self._carried(site):
+            return value
+        at = self.wave.start if site.name not in ("k", "v") else self.wave.stop - value.shape[1]
+        for item in self.pending.get(site, ()):
+            value = item.apply(value, slice(first, last), self.rows[first:last], at)
+        return value
+
+    def _carried(self, site: Site) -> bool:
+        """Whether a write at this site is being carried as a linear change of the sublayer's output instead."""
+        carrier = CARRIERS.get(site.name)
+        return carrier is not None and carrier in self.deltas and site.layer == self.layer
+
+    # layers --------------------------------------------------------------------------------------------------------
+
+    def _layer_forward(self, path: str) -> Callable[..., Any]:
+        module = self.own.modules[path]
+        original, calls = module.forward, [layer.index for layer in self.own.layers if layer.path == path]
+        count = iter(calls)
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            return self._layer(next(count), original, (args, kwargs))
+
+        return forward
+
+    def _layer(self, index: int, original: Callable[..., Any], given: tuple[Any, Any]) -> Any:
+        layer, wave = self.own.layers[index], self.wave
+        in_port, out_key = self._ends(index)
+        arriving = Arguments(given).get(in_port.key)
+        if self.shapes is not None:
+            for key, leaf in [*tensor_leaves(given[0]), *tensor_leaves(given[1])]:
+                if key != in_port.key:
+                    self.shapes[(index, key)] = int(leaf.shape[0]) if leaf.ndim else 1
+            return self._shell(index, out_key, arriving)
+        self.mark = self.session.mark()
+        before, after = wave.upto(index - 1), wave.upto(index)
+        if after == 0:
+            return self._shell(index, out_key, arriving)
+        if self.body is not None and index == len(self.own.layers) - 1:
+            return self._ending(index, original, given)
+        pieces: list[Any] = []
+        groups = list(wave.joining(index))
+        whole = next(((a, b) for stage, a, b in groups if stage.whole), None)
+        together = arriving[:before] if before else None
+        upto = before
+        if whole is not None:
+            entering = self._entering(index, *whole).to(arriving.device)
+            together = entering if together is None else torch.cat([together, entering])
+            upto = whole[1]
+        self.layer = index
+        if together is not None:
+            pieces.append(self._call(layer, original, given, together, (0, upto), Stage()))
+        for stage, first, last in groups:
+            if not stage.whole and index != self.until:
+                pieces.append(
+                    self._call(
+                        layer, original, given, self._entering(index, first, last).to(arriving.device), (first, last), stage
+                    )
+                )  # fmt: skip
+        if self.until == index:
+            raise StoppedAtCache
+        self.window = (0, after)
+        merged = torch.cat([Exchange(p).get(out_key) for p in pieces]) if len(pieces) > 1 else None
+        return pieces[0] if merged is None else _with_output(pieces[0], out_key, merged)
+
+    def _ending(self, index: int, original: Callable[..., Any], given: tuple[Any, Any]) -> Any:
+        """The last layer on the answer's column alone, for all rows: those of the body, and those that join here."""
+        body = self.body
+        assert body is not None
+        layer, (in_port, out_key) = self.own.layers[index], self._ends(index)
+        arriving = Arguments(given).get(in_port.key)
+        pieces, done = [], body.whole_rows
+        self.layer = index
+        if done:
+            assert body.hidden is not None
+            pieces.append(self._call(layer, original, given, body.hidden[:, -1:], (0, done), Stage()))
+        first = done
+        while first < len(self.rows):
+            stage, last = self.wave.stages[first], first
+            while last < len(self.rows) and self.wave.stages[last] == stage:
+                last += 1
+            hidden = self._entering(index, first, last).to(arriving.device)
+            pieces.append(self._call(layer, original, given, hidden, (first, last), stage))
+            first = last
+        self.window = (0, len(self.rows))
+        return _with_output(pieces[0], out_key, torch.cat([Exchange(p).get(out_key) for p in pieces]))
+
+    @property
+    def whole_rows(self) -> int:
+        """Rows whose last layer is run whole: all that joined before it, and those that join it at its beginning."""
+        last = len(self.own.layers) - 1
+        before = self.wave.upto(last - 1)
+        return next((b for stage, a, b in self.wave.joining(last) if stage.whole), before)
+
+    def _call(
+        self, layer: Layer, original: Callable[..., Any], given: tuple[Any, Any], hidden: Tensor, window: tuple[int, int],
+        stage: Stage,
+    ) -> Any:  # fmt: skip
+        """The layer's own forward on some rows, with what their stage leaves alone taken from the base run."""
+        first, last = window
+        in_port, _ = self._ends(layer.index)
+        exchange = Arguments(given)
+        for key, leaf in [*tensor_leaves(given[0]), *tensor_leaves(given[1])]:
+            factor = 0 if key == in_port.key else self._factor(layer.index, key, leaf)
+            if factor and (first, last) != (0, len(self.rows)):
+                exchange.set(key, leaf[first * factor : last * factor])
+        exchange.set(in_port.key, hidden)
+        self.window, self.session.batch = window, last - first
+        self.session.remember(in_port, hidden)
+        self.deltas = self._linear(layer, window, stage)
+        self.hidden = hidden
+        self.session.rewind(self.mark)
+        try:
+            with ExitStack() as stack:
+                for path in self._stubs(layer.index, stage):
+                    stack.enter_context(replaced(self.own.modules[path], self._stub(path, window)))
+                args, kwargs = exchange.value
+                return original(*args, **kwargs)
+        except StoppedAtCache:
+            return None
+        finally:
+            self.session.batch = len(self.rows)
+            self.deltas = {}
+
+    def _factor(self, index: int, key: str, leaf: Tensor) -> int:
+        """How many entries of an argument's first axis belong to one row; 0 where rows share them."""
+        found = self.factors.get((index, key))
+        if found is None or (found and leaf.shape[0] != found * len(self.rows)):
+            self.factors = self.own.batch_factors(self.wave, exact=True)
+            found = self.factors.get((index, key), 0)
+        return found
+
+    def _stubs(self, index: int, stage: Stage) -> tuple[str, ...]:
+        if stage.whole:
+            return ()
+        parts = self.own.parts[index]
+        return (*(parts.attention if stage.attention else ()), *(parts.mlp if stage.mlp else ()))
+
+    def _stub(self, path: str, window: tuple[int, int]) -> Callable[..., Any]:
+        """A forward that gives what the module gave in the base run."""
+        n, width = self.work.tokens.n, self.work.tokens.width
+        rows = self.rows[window[0] : window[1]]
+        columns = slice(self.wave.start, self.wave.stop)
+
+        def cut(value: Any) -> Any:
+            if torch.is_tensor(value):
+                if value.ndim >= 2 and value.shape[:2] == (n, width):
+                    return value[rows.to(value.device), columns]
+                if value.shape[:1] == (n * width,) and value.ndim == 2:
+                    return value.unflatten(0, (n, width))[rows.to(value.device), columns].flatten(0, 1)
+                return value
+            if isinstance(value, tuple | list):
+                return type(value)(cut(v) for v in value)
+            return value
+
+        return lambda *args, **kwargs: cut(self.record.outputs[path])
+
+    def _entering(self, index: int, first: int, last: int) -> Tensor:
+        """What the layer receives for rows that join there: the base run's stream, with what they write into it."""
+        site = Site("resid_pre", index)
+        kept = self.record.sites[site]
+        rows = self.rows[first:last]
+        value = kept[rows.to(kept.device), self.wave.start : self.wave.stop]
+        for item in self.pending.get(site, ()):
+            value = item.apply(value, slice(first, last), rows, self.wave.start)
+        return value
+
+    def _linear(self, layer: Layer, window: tuple[int, int], stage: Stage) -> dict[str, Tensor]:
+        """What the rows' writes at linear sites add to the outputs of the sublayers that are not run."""
+        if stage.whole:
+            return {}
+        pairs = slice(*window)
+        here = Window(pairs, self.rows[pairs], slice(self.wave.start, self.wave.stop))
+        parts = self.own.parts[layer.index]
+        return carried_changes(self.net, layer, parts, stage, self.pending, self.record.sites, here)
+
+    # the ends of a layer, its cache --------------------------------------------------------------------------------
+
+    def _ends(self, index: int) -> tuple[Port, str]:
+        entry = self.net.anatomy.taps[Site("resid_pre", index)]
+        leaving = self.net.anatomy.taps[Site("resid_post", index)]
+        assert isinstance(entry, PortTap)
+        assert isinstance(leaving, PortTap)
+        return entry.port, leaving.port.key
+
+    def _shell(self, index: int, out_key: str, hidden: Tensor) -> Any:
+        """The layer's output as its caller expects it, holding what arrived."""
+        return _with_output(self.record.shells[index], out_key, hidden)
+
+    def _stop_at(self) -> bool:
+        return self.until is not None and self.layer == self.until
+
+    def _prefix(self, keys: Tensor, values: Tensor, kept: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of the layer that is being run, behind those of the columns before: the base run's, or at the
+        ending those that the body computed."""
+        first, last = self.window
+        if self._stop_at():
+            self.kept_keys, self.kept_values = keys, values
+            raise StoppedAtCache
+        start = self.wave.start
+        _, base_keys, base_values = self.record.caches[self.layer]
+        rows = self.rows[first:last].to(base_keys.device)
+        body = self.body
+        if (
+            body is not None
+            and last <= body.whole_rows
+            and body.kept_keys is not None
+            and body.kept_values is not None
+        ):
+            computed = start - body.wave.start
+            older = max(0, kept - computed)
+            span = slice(body.wave.start - older, body.wave.start)
+            new = slice(max(0, computed - kept), computed)
+            return (
+                torch.cat([base_keys[rows, :, span], body.kept_keys[first:last, :, new], keys], dim=-2),
+                torch.cat([base_values[rows, :, span], body.kept_values[first:last, :, new], values], dim=-2),
+            )
+        if not kept:
+            return keys, values
+        span = slice(start - kept, start)
+        return (
+            torch.cat([base_keys[rows, :, span], keys], dim=-2),
+            torch.cat([base_values[rows, :, span], values], dim=-2),
+        )
+
+
+def _with_output(value: Any, key: str, new: Tensor) -> Any:
+    """An output with another tensor in it; mappings are copied, so that what was kept stays as it was."""
+    exchange = Exchange(copy.copy(value) if not torch.is_tensor(value) else value)
+    exchange.set(key, new)
+    return exchange.value
