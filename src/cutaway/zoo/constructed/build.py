@@ -94,7 +94,7 @@ def places(blueprint: Blueprint, arch: Architecture) -> dict[str, Node]:
     """Where each named part of a blueprint lies in an architecture.
 
     >>> from cutaway.zoo.constructed.mechanisms.induction import INDUCTION
-    >>> str(places(INDUCTION.blueprint(), GPT2)["previous"])
+    >>> str(places(INDUCTION.plan(), GPT2)["previous"])
     'a0.h1'
     """
     found: dict[str, Node] = {}

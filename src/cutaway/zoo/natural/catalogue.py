@@ -43,11 +43,11 @@ def specimens() -> tuple[Specimen, ...]:
     )  # fmt: skip
     rows = (
         ("sorting", "Sorts eight numbers.", SORT, 2.0, _COURSE,
-         "Attention looks for the number that is next larger than the present one, and copies it."),
+         "As published: attention looks for the number that is next larger than the present one, and copies it."),
         ("palindrome", "Tells whether eight letters are a palindrome.", PALINDROME, 2.0, _COURSE,
-         "Attention brings each letter of the first half to its mirror image; neurons compare; the last token collects."),
+         "As published: attention brings each letter to its mirror image; neurons compare; the last token collects."),
         ("balanced-brackets", "Tells whether twelve brackets are balanced.", BRACKETS, 2.0, _COURSE,
-         "Attention counts brackets opened and closed; neurons ask whether the count ever falls below zero, and its end."),
+         "As published: attention counts brackets; neurons ask whether the count ever falls below zero, and its end."),
         ("induction", "Continues a random sequence when it is repeated.", INDUCTION, 3.0,
          "Olsson et al. 2022, In-context Learning and Induction Heads",
          "Previous-token heads in the first layer, induction heads in the second; the MLPs are as good as absent."),
