@@ -35,7 +35,7 @@ RUNS = {
     "indirect-object": Run(1200, 4, rows=128, second=()),
     "greater-than": Run(700, 1.5),
     "brackets": Run(600, 1.5),
-    "cases": Run(1600, 2, second=()),
+    "cases": Run(1600, 2, second=("gpt2",)),
     "docstring": Run(1000, 2, second=()),
     "agreement": Run(500, 1),
 }
