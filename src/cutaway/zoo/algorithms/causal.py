@@ -60,8 +60,7 @@ class Algorithm:
     """A task and the algorithm that a network is to run on it.
 
     `draw(rng, n)` gives prompts, int64 `[n p]`, all of one length. `answer` takes one array for each name in
-    `answer_reads` and gives the tokens that are right after the prompt, as bool `[n v]`. `positional`: does a head of the
-    first layer have to tell where a word stands? With rotary positions no value does: a layer before it must find out.
+    `answer_reads` and gives the tokens that are right after the prompt, as bool `[n v]`.
     """
 
     name: str
@@ -72,7 +71,6 @@ class Algorithm:
     variables: tuple[Variable, ...]
     answer_reads: tuple[str, ...]
     answer: Callable[..., Array]
-    positional: bool = False
 
     @cached_property
     def length(self) -> int:
@@ -117,17 +115,15 @@ class Algorithm:
         """Who reads whom, between variables and to the answer: (written, reader)."""
         return tuple((v.name, reader) for v in self.variables for reader in self.children(v.name))
 
-    def seated(self, seed: int, heads: int, first: int = 0) -> Algorithm:
-        """The same, beginning in layer `first`, its heads renamed by the seed so that no number is always the one."""
+    def seated(self, seed: int, heads: int) -> Algorithm:
+        """The same with heads renamed by the seed, so that no number is always the one that counts."""
         rng = np.random.default_rng([seed, 7])
         seats = [rng.permutation(heads) for _ in range(self.layers)]
 
         def move(at: Place) -> Place:
-            head = None if at.head is None else int(seats[at.layer][at.head])
-            return replace(at, layer=at.layer + first, head=head)
+            return at if at.head is None else replace(at, head=int(seats[at.layer][at.head]))
 
-        moved = tuple(replace(v, place=move(v.place)) for v in self.variables)
-        return replace(self, layers=self.layers + first, variables=moved)
+        return replace(self, variables=tuple(replace(v, place=move(v.place)) for v in self.variables))
 
 
 class Words:

@@ -49,5 +49,4 @@ ALGORITHM = Algorithm(
     ),
     answer_reads=("argument",),
     answer=lambda name: one_of(name, len(VOCABULARY)),
-    positional=True,
 )

@@ -53,5 +53,4 @@ ALGORITHM = Algorithm(
     ),
     answer_reads=("receiver",),
     answer=lambda name: one_of(name, len(VOCABULARY)),
-    positional=True,
 )

@@ -76,10 +76,8 @@ class Training:
         return self.learning_rate * rise * max(0.02, 0.5 * (1 + math.cos(math.pi * done)))
 
     def seated(self) -> Algorithm:
-        """The algorithm with its variables in the places that seed and architecture give them."""
-        what = algorithm(self.algorithm)
-        first = int(what.positional and self.architecture == "llama")
-        return what.seated(self.seed, self.heads, first)
+        """The algorithm with its variables in the places that the seed gives them."""
+        return algorithm(self.algorithm).seated(self.seed, self.heads)
 
     def shape(self) -> Shape:
         """The shape of the network."""
