@@ -24,6 +24,7 @@ from cutaway.results import Provenance, load_folder, save_folder
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Performance
+    from cutaway.circuits import CircuitTest
 
 _KIND = "cutaway explanation"
 
@@ -46,6 +47,7 @@ class Explanation:
         provenance: what is needed to repeat it.
         complete: False when it was stopped before the end.
         command: the command line that repeats it.
+        circuit: the behaviour's circuit by edges, tested on held-out data; None where the graph cannot be drawn.
     """
 
     claim: Claim
@@ -64,6 +66,7 @@ class Explanation:
     command: str = ""
     headline: str = ""
     notes: tuple[str, ...] = field(default=())
+    circuit: CircuitTest | None = None
 
     @property
     def verdict(self) -> str:
@@ -141,6 +144,7 @@ class Explanation:
             "certificate": dict(self.certificate),
             "seconds": dict(self.seconds),
             "command": self.command,
+            "circuit": None if self.circuit is None else self.circuit.to_dict(),
             "provenance": self.provenance.to_dict(),
             "maps": {
                 name: storage.manifest(effects.data, effects.provenance)

@@ -9,6 +9,7 @@ import numpy as np
 
 from cutaway.effects import Effects
 from cutaway.estimates import Estimate
+from cutaway.explanations import wiring
 from cutaway.explanations.components import count
 from cutaway.explanations.localise import DIRECTIONS, journey, key
 from cutaway.explanations.verdict import percent, short, with_interval
@@ -53,6 +54,7 @@ def page(found: Explanation) -> Page:
         *_where(found),
         *_components(found),
         *_tests(found),
+        *wiring.section(found.circuit),
         _open(found),
         _repeat(found),
     ]
