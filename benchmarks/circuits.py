@@ -16,6 +16,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ import torch
 import transformers
 
 import cutaway
-from cutaway.behaviours import Behaviour
+from cutaway.behaviours import Behaviour, answer_logits
 from cutaway.circuits import Bench, Options, method, wiring
 from cutaway.circuits.selection import prune, top_n
 from cutaway.results import atomic_write
@@ -49,6 +50,14 @@ def pairs(n: int, tokens: int) -> Behaviour:
     )  # fmt: skip
 
 
+def told_apart(net: cutaway.Network, drawn: Behaviour) -> Behaviour:
+    """The same pairs with the answers that this network tells apart most, so that there is a gap to share out."""
+    change = answer_logits(net, drawn, "clean") - answer_logits(net, drawn, "corrupted")
+    right, wrong = (tuple((t,) for t in pick(-1).tolist()) for pick in (change.argmax, change.argmin))
+    blank = dict.fromkeys(("right_full", "wrong_full", "right_text", "wrong_text"), ())
+    return replace(drawn, right=right, wrong=wrong, **blank)
+
+
 def work(options: argparse.Namespace) -> tuple[dict[str, Callable[[], Any]], dict[str, Any]]:
     """The kinds of work by name, and what is said about them."""
     torch.manual_seed(0)
@@ -57,7 +66,7 @@ def work(options: argparse.Namespace) -> tuple[dict[str, Callable[[], Any]], dic
     started = time.perf_counter()
     found = wiring(net)
     seconds = time.perf_counter() - started
-    behaviour = pairs(options.pairs, options.tokens)
+    behaviour = told_apart(net, pairs(options.pairs, options.tokens))
     ids = behaviour.clean_tokens(net).ids
     quiet = Options(examples=False)
     scores = method("eap")(net, behaviour, quiet)
@@ -120,10 +129,14 @@ def page(figures: dict[str, dict[str, float]], setting: dict[str, Any]) -> str:
         f"{torch.__version__}, transformers {transformers.__version__}, Python {platform.python_version()}, "
         f"{platform.machine()}.",
         "",
-        "Ratios are medians over repetitions, to the bare forward of the same repetition. Attribution scores every edge; the "
-        f"circuit has {setting['circuit']} edges, its ablated values are computed once beforehand. Peak memory is that of the "
-        f"whole process, network included. Finding and checking how the network's parts read takes {setting['wiring']:.1f} s "
-        "once. The two packages that do the same were not installable here; their figures were measured on 2 cores for as many "
+        "Ratios are medians over repetitions, to the bare forward of the same repetition. Attribution "
+        "scores every edge; the "
+        f"circuit has {setting['circuit']} edges, its ablated values are computed once beforehand. Peak "
+        "memory is that of the "
+        "whole process, network included. Finding and checking how the network's parts read takes "
+        f"{setting['wiring']:.1f} s "
+        "once. The two packages that do the same were not installable here; their figures were measured "
+        "on 2 cores for as many "
         "pairs.",
         "",
         "| work | seconds | bare forwards | by processor time | peak memory | aim | published packages |",
@@ -134,7 +147,8 @@ def page(figures: dict[str, dict[str, float]], setting: dict[str, Any]) -> str:
         peers, memory = PEERS.get(name, ("", 0.0))
         other = f"{peers}; {memory:g} GB" if peers else ""
         lines.append(
-            f"| {name} | {f['seconds']:.2f} | {f['ratio']:.2f} | {f['processor_ratio']:.2f} | {f['gigabytes']:.2f} GB | {aim} | "
+            f"| {name} | {f['seconds']:.2f} | {f['ratio']:.2f} | {f['processor_ratio']:.2f} | "
+            f"{f['gigabytes']:.2f} GB | {aim} | "
             f"{other} |"
         )
     return "\n".join(lines) + "\n"

@@ -272,5 +272,5 @@ def inside(estimate: Estimate, low: float, high: float) -> bool | None:
 def percent(estimate: Estimate) -> str:
     """A share and its interval in per cent."""
     if estimate.interval is None:
-        return f"{100 * estimate.value:.0f} % (no interval)"
-    return f"{100 * estimate.value:.0f} % ({100 * estimate.interval.low:.0f} to {100 * estimate.interval.high:.0f})"
+        return f"{100 * estimate.value:z.0f} % (no interval)"
+    return f"{100 * estimate.value:z.0f} % ({100 * estimate.interval.low:z.0f} to {100 * estimate.interval.high:z.0f})"

@@ -25,6 +25,7 @@ from cutaway.results import Provenance, load_folder, save_folder
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Performance
+    from cutaway.circuits import CircuitTest
 
 _KIND = "cutaway explanation"
 
@@ -48,6 +49,7 @@ class Explanation:
         complete: False when it was stopped before the end.
         reads_and_writes: what each member writes and reads by direct paths, a description beside the tests.
         command: the command line that repeats it.
+        circuit: the behaviour's circuit by edges, tested on held-out data; None where the graph cannot be drawn.
     """
 
     claim: Claim
@@ -67,6 +69,7 @@ class Explanation:
     headline: str = ""
     notes: tuple[str, ...] = field(default=())
     reads_and_writes: ReadsAndWrites = field(default_factory=ReadsAndWrites)
+    circuit: CircuitTest | None = None
 
     @property
     def verdict(self) -> str:
@@ -145,6 +148,7 @@ class Explanation:
             "certificate": dict(self.certificate),
             "seconds": dict(self.seconds),
             "command": self.command,
+            "circuit": None if self.circuit is None else self.circuit.to_dict(),
             "provenance": self.provenance.to_dict(),
             "maps": {
                 name: storage.manifest(effects.data, effects.provenance)

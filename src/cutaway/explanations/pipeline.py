@@ -26,10 +26,12 @@ from cutaway.explanations.thresholds import Thresholds
 from cutaway.explanations.trial import Trial, put_to_test
 from cutaway.explanations.unexplained import unexplained
 from cutaway.explanations.verdict import breaks_anyway, evidence, headline, remarks, statement
+from cutaway.explanations.wiring import wire
 from cutaway.results import Provenance
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour, Performance
+    from cutaway.circuits import CircuitTest
     from cutaway.network import Network
 
 
@@ -43,6 +45,8 @@ class _Draft:
     tested: Performance | None = None
     described: ReadsAndWrites = field(default_factory=ReadsAndWrites)
     controls: list[Control] = field(default_factory=list)
+    circuit: CircuitTest | None = None
+    why_no_circuit: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
     stage: str = ""
     complete: bool = False
@@ -130,6 +134,7 @@ def explain(
         command=command,
         headline=headline(claim, draft.mechanism, draft.trial, net.name, behaviour.name),
         reads_and_writes=draft.described,
+        circuit=draft.circuit,
     )
 
 
@@ -164,6 +169,8 @@ def _investigate(
         draft.tested = performance(net, behaviour.held_out)
         draft.trial = put_to_test(bench, draft.mechanism.members, limits, seed)
         draft.controls.append(control_runs.sham(draft.trial, limits))
+    with draft.timed("wire"):
+        draft.circuit, draft.why_no_circuit = wire(net, behaviour, seed, report)
 
 
 def _control(
@@ -198,6 +205,8 @@ def _claim(
     if not performed:
         notes.append("Forced: the network does not perform this behaviour.")
     left = uncovered(net)
+    if draft.why_no_circuit:
+        notes.append(f"The wiring by edges was not drawn: {draft.why_no_circuit}")
     if left:
         notes.append(
             f"“All other components” leaves out {'; '.join(left)}: never replaced, so nothing can be supported."

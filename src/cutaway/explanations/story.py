@@ -10,6 +10,7 @@ import numpy as np
 from cutaway.effects import Effects
 from cutaway.effects.components import count
 from cutaway.estimates import Estimate
+from cutaway.explanations import wiring
 from cutaway.explanations.localise import DIRECTIONS, journey, key
 from cutaway.explanations.reads_and_writes_section import reads_and_writes_section
 from cutaway.explanations.verdict import percent, short, with_interval
@@ -55,6 +56,7 @@ def page(found: Explanation) -> Page:
         *_components(found),
         *reads_and_writes_section(found.reads_and_writes),
         *_tests(found),
+        *wiring.section(found.circuit),
         _open(found),
         _repeat(found),
     ]

@@ -143,9 +143,9 @@ def _not_tested(behaviour: Behaviour, mechanism: Mechanism) -> list[Point]:
         (
             "How the parts are wired.",
             "Which member reads which, and whether a head matters for where it attends (query and key) or for what it moves "
-            "(value and output), was not tested."
+            "(value and output), is drawn edge by edge where the network's graph can be; the claim does not rest on it."
             if "head" in kinds(mechanism.members)
-            else "Which member reads which was not tested.",
+            else "Which member reads which is drawn where the network's graph can be; the claim does not rest on it.",
         ),
         (
             "Held fixed.",
