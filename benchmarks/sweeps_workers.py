@@ -134,17 +134,28 @@ class Cutaway:
 
 
 class TransformerLens:
-    """TransformerLens's own `patching` module."""
+    """TransformerLens's own `patching` module on its bridge to the same transformers model."""
 
     def __init__(self) -> None:
-        from transformer_lens import HookedTransformer, HookedTransformerConfig
+        import tempfile
 
-        torch.manual_seed(0)
-        config = HookedTransformerConfig(
-            n_layers=LAYERS, d_model=WIDTH, n_ctx=1024, d_head=WIDTH // HEADS, n_heads=HEADS, d_mlp=4 * WIDTH,
-            d_vocab=VOCABULARY, act_fn="gelu_new", normalization_type="LN", device="cpu",
-        )  # fmt: skip
-        self.model = HookedTransformer(config).eval()
+        from tokenizers import Tokenizer, models
+        from transformer_lens.model_bridge import TransformerBridge
+        from transformers import PreTrainedTokenizerFast
+
+        model = gpt2()
+        words = Tokenizer(models.WordLevel({"a": 0, "b": 1}, unk_token="a"))
+        with (
+            tempfile.TemporaryDirectory() as folder
+        ):  # it wants a tokenizer and a configuration that were saved
+            PreTrainedTokenizerFast(
+                tokenizer_object=words, eos_token="b", bos_token="b", pad_token="b"
+            ).save_pretrained(folder)
+            model.config.architectures = ["GPT2LMHeadModel"]
+            model.config.save_pretrained(folder)
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+            self.model = TransformerBridge.boot_transformers(folder, hf_model=model, tokenizer=tokenizer)
+        self.model.enable_compatibility_mode(no_processing=True)
 
     def version(self) -> str:
         from importlib.metadata import version
