@@ -30,6 +30,7 @@ CELLS = {"residual": 12 * TOKENS, "heads": 144}
 AIMS = {("residual", 0): 7, ("residual", LATE): 20, ("heads", 0): 4, ("heads", LATE): 8}
 NAIVE_CELLS = 12
 LENGTHS = (16, 32, 64, 128)
+CURVE_LAYERS = [0, 4, 8]
 
 
 class Worker:
@@ -68,13 +69,15 @@ def start(options: argparse.Namespace) -> dict[str, Worker]:
     return workers
 
 
-def measure(workers: dict[str, Worker], repeats: int) -> dict[str, Any]:
+def measure(workers: dict[str, Worker], repeats: int, peer_repeats: int) -> dict[str, Any]:
     """Seconds of every sweep by every library, taking turns; what plans said; peaks of memory."""
     seconds: dict[str, list[float]] = {}
     peaks: dict[str, float] = {}
-    for _ in range(repeats):
+    for repeat in range(repeats):
         for kind in CELLS:
             for name, worker in workers.items():
+                if name != "cutaway" and repeat >= peer_repeats:
+                    continue
                 for first in (0, LATE) if name == "cutaway" else (0,):
                     answer = worker.ask("sweep", kind, ROWS, TOKENS, first)
                     seconds.setdefault(f"{name} {kind} {first}", []).append(answer["seconds"])
@@ -95,10 +98,11 @@ def curve(worker: Worker) -> list[dict[str, float]]:
     found = []
     for tokens in LENGTHS:
         bare = (
-            worker.ask("naive", "residual", 1, tokens, 0, NAIVE_CELLS)["seconds"] * 12 * tokens / NAIVE_CELLS
+            worker.ask("naive", "residual", 1, tokens, 0, NAIVE_CELLS)["seconds"]
+        bare *= len(CURVE_LAYERS) * tokens / NAIVE_CELLS
         )
         for first in (0, tokens - 6):
-            own = worker.ask("sweep", "residual", 1, tokens, first)["seconds"]
+            own = worker.ask("sweep", "residual", 1, tokens, first, CURVE_LAYERS)["seconds"]
             found.append({"tokens": tokens, "first": first, "naive": bare, "own": own, "ratio": bare / own})
     return found
 
@@ -116,8 +120,8 @@ def page(data: dict[str, Any], versions: dict[str, str], options: argparse.Names
     lines = [
         "# What a sweep costs", "",
         f"Made by `python benchmarks/sweeps.py`. GPT-2-small's shape, random weights, {ROWS} pairs of {TOKENS} tokens,",
-        f"logit difference at the last position, {options.threads} CPU threads, float32; {options.repeats} repetitions in",
-        "which the libraries take turns, median and range.",
+        f"logit difference at the last position, {options.threads} CPU threads, float32; {options.repeats} repetitions, median",
+        f"and range; the peers, which take longest, in {options.peer_repeats} of them, in turn with the others.",
         f"{', '.join(versions.values())}; torch {torch.__version__}, transformers",
         f"{transformers.__version__}, Python {platform.python_version()}, {platform.machine()}.", "",
         "Cutaway's time is everything from the ids to the metric of every cell and example: both runs of the prompts, the",
@@ -155,11 +159,12 @@ def page(data: dict[str, Any], versions: dict[str, str], options: argparse.Names
             f"{plan['predicted'] / plan['seconds']:.2f} | {achieved:.0%} |"
         )
     if data.get("curve"):
-        lines += ["", "## Longer prompts", "", "One pair, layer by position on the stream.", "",
+        layers = ", ".join(map(str, CURVE_LAYERS))
+        lines += ["", "## Longer prompts", "", f"One pair, position by position on the stream of layers {layers}.", "",
                   "| tokens | pairs differ at | cells | loop of bare forwards | Cutaway | ratio |",
                   "| --- | --- | --- | --- | --- | --- |"]  # fmt: skip
         lines += [
-            f"| {c['tokens']:.0f} | token {c['first']:.0f} | {12 * c['tokens']:.0f} | {c['naive']:.1f} s | "
+            f"| {c['tokens']:.0f} | token {c['first']:.0f} | {len(CURVE_LAYERS) * c['tokens']:.0f} | {c['naive']:.1f} s | "
             f"{c['own']:.1f} s | {c['ratio']:.1f}× |"
             for c in data["curve"]
         ]
@@ -171,6 +176,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="What a patching sweep costs.")
     parser.add_argument("--peers", default="", help="an interpreter that has transformer_lens and nnsight")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--peer-repeats", type=int, default=1, help="repetitions in which the peers take part")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--no-curve", action="store_true", help="leave the longer prompts out")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
@@ -178,7 +184,7 @@ def main() -> None:
     options = parser.parse_args()
     workers = start(options)
     try:
-        data = measure(workers, options.repeats)
+        data = measure(workers, options.repeats, options.peer_repeats)
         data["curve"] = [] if options.no_curve else curve(workers["cutaway"])
         versions = {name: worker.version for name, worker in workers.items()}
     finally:

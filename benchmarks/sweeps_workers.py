@@ -54,7 +54,7 @@ class Cutaway:
 
         return f"Cutaway {cutaway.__version__}"
 
-    def _sweep(self, kind: str, rows: int, tokens: int, first: int) -> Any:
+    def _sweep(self, kind: str, rows: int, tokens: int, first: int, layers: list[int] | None = None) -> Any:
         from cutaway.behaviours import Behaviour
         from cutaway.effects.patching import patching_sweep
 
@@ -65,15 +65,17 @@ class Cutaway:
             right=((ANSWERS[0],),) * rows, wrong=((ANSWERS[1],),) * rows, template=("one",) * rows,
         )  # fmt: skip
         at, by = ("resid_pre", ("layer", "position")) if kind == "residual" else ("z", ("layer", "head"))
-        return patching_sweep(self.net, pairs, at, by)
+        return patching_sweep(self.net, pairs, at, by, layers=layers)
 
-    def sweep(self, kind: str, rows: int, tokens: int, first: int) -> dict[str, Any]:
+    def sweep(
+        self, kind: str, rows: int, tokens: int, first: int, layers: list[int] | None = None
+    ) -> dict[str, Any]:
         """The whole of it: both runs of the prompts, the base run, all cells, nothing kept from before but the model."""
         from cutaway.sweeps.validity import _known
 
         _known.clear()
         started = time.perf_counter()
-        sweep = self._sweep(kind, rows, tokens, first)
+        sweep = self._sweep(kind, rows, tokens, first, layers)
         plan = sweep.plan(time_it=False)
         result = plan.run()
         seconds = time.perf_counter() - started

@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from cutaway.network import Network
     from cutaway.network.edits import Edit
 
-#: Tokens that one wave carries through a layer, unless memory says otherwise.
+#: Most tokens that one wave carries through a layer.
 TOKENS_IN_WAVE = 4_096
+#: Bytes of an MLP's hidden layer, taken as four widths, beyond which larger batches only miss the processor's caches.
+_BYTES_IN_CACHE = 12 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +113,14 @@ class Job:
         assert self.replayer is not None
         logits = self.replayer.run(wave)
         return scores_of(self.work, logits, torch.from_numpy(wave.pairs[:, 1].copy()), self.replayer.few())
+
+
+def tokens_in_wave(net: Network) -> int:
+    """Tokens in one wave beyond which nothing is gained on this network and its device."""
+    if net.device.type != "cpu":
+        return 16 * TOKENS_IN_WAVE
+    size = 4 * (net.d_model or 1) * torch.empty(0, dtype=net.dtype).element_size()
+    return max(64, min(TOKENS_IN_WAVE, _BYTES_IN_CACHE // size))
 
 
 def layer_parts(net: Network) -> dict[int, Parts]:

@@ -12,7 +12,7 @@ import numpy as np
 from cutaway.errors import OutOfMemory
 from cutaway.sweeps.cells import Cell, CellValues, Progress, State, Work
 from cutaway.sweeps.cost import Operations, Speed, available_bytes, count_operations, peak_bytes, timed
-from cutaway.sweeps.engine import TOKENS_IN_WAVE, Job, layer_parts, prepare
+from cutaway.sweeps.engine import Job, layer_parts, prepare, tokens_in_wave
 from cutaway.sweeps.journal import Journal
 from cutaway.sweeps.rules import Rules
 from cutaway.sweeps.validity import valid_rules
@@ -22,7 +22,6 @@ from cutaway.sweeps.waves import Wave
 _SHARE = 0.5
 #: Tokens of the larger and of the smaller piece that is timed.
 _PIECES = (384, 32)
-_ON_ACCELERATOR = 16 * TOKENS_IN_WAVE
 
 
 @dataclass(frozen=True)
@@ -157,8 +156,7 @@ def plan_cells(
     """
     usable = valid_rules(work)
     rules = usable if rules is None else rules.both(usable)
-    largest = TOKENS_IN_WAVE if work.net.device.type == "cpu" else _ON_ACCELERATOR
-    job = prepare(work, cells, rules, states, tokens_at_once or largest)
+    job = prepare(work, cells, rules, states, tokens_at_once or tokens_in_wave(work.net))
     done: list[tuple[np.ndarray, np.ndarray]] = []
     needed, per_token = job.record.bytes, 0.0
     if job.waves and (memory is not None or time_it):

@@ -21,7 +21,7 @@ from cutaway.sweeps.rules import Rules
 if TYPE_CHECKING:
     from cutaway.network import Network
 
-#: How far a replayed metric may be from that of a whole forward, as a share of the largest logit, before a rule counts as
+#: How far a replayed metric may be from that of a whole forward, as a share of the largest, before a rule counts as
 #: invalid. Rounding stays far below; a rule that does not hold is off by orders of magnitude more.
 TOLERANCE: dict[torch.dtype, float] = {torch.float64: 1e-10, torch.float32: 3e-5}
 _COARSE = 5e-2
@@ -83,9 +83,7 @@ def _tried(work: Work, rules: Rules) -> Rules:
     rows = torch.arange(min(2, work.tokens.n))
     trial, cells = _trial(work, rows)
     wanted = naive.run_cells(trial, cells).values
-    logits = work.net.run(_inputs(trial, rows), logits=trial.positions[:, None]).logits  # type: ignore[arg-type]
-    assert logits is not None
-    scale = float(logits.abs().max()) or 1.0
+    scale = float(np.abs(wanted).max()) or 1.0
     for dropped in (
         (),
         ("tokens",),
@@ -101,7 +99,7 @@ def _tried(work: Work, rules: Rules) -> Rules:
         if error <= TOLERANCE.get(work.net.dtype, _COARSE):
             return tried
     return rules.without(
-        f"Replaying layers is off by {error:.1e} of the largest logit on this network.",
+        f"Replaying layers is off by {error:.1e} of the largest value on this network.",
         "restart", "stages", "suffix", "last", "tokens",
     )  # fmt: skip
 
@@ -138,17 +136,10 @@ def _trial(work: Work, rows: Tensor) -> tuple[Work, list[Cell]]:
     net, tokens = work.net, work.tokens[rows.to(work.tokens.ids.device)]
     inputs = None if work.inputs is None else work.inputs.select(rows)
     last, middle = net.n_layers - 1, int(tokens.lengths.min()) // 2
-    cells: list[Cell] = [(Write("resid_pre", 0, position=0),), (Write("resid_pre", last // 2, position=middle),),
-                         (Write("resid_pre", last),)]  # fmt: skip
-    for name, at in (
-        ("attn_write", 0),
-        ("mlp_write", last // 2),
-        ("mlp_act", 0),
-        ("z", last // 2),
-        ("z", last),
-    ):
+    cells: list[Cell] = [(Write("resid_pre", 0, position=0),), (Write("resid_pre", last),)]
+    for name, at in (("z", last // 2), ("mlp_act", last // 2), ("attn_write", 0)):
         if net.has(Site(name, at)):
-            cells.append((Write(name, at, position=middle if name == "attn_write" else None),))
+            cells.append((Write(name, at, position=middle if name != "mlp_act" else None),))
     for layer in range(1, last):
         if net.has(Site("attn_write", layer)) != net.has(Site("attn_write", 0)):
             cells.append((Write("resid_pre", layer, position=middle),))
