@@ -1,4 +1,4 @@
-"""The specimens that are trained to an algorithm: six tasks, and for some a second network of another seed."""
+"""The specimens that are trained to an algorithm: six tasks, and of each a second network of another seed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Run:
 
 
 RUNS = {
-    "indirect-object": Run(1200, 4, rows=128, second=()),
+    "indirect-object": Run(1200, 4, rows=128),
     "greater-than": Run(700, 1.5),
     "brackets": Run(600, 1.5),
     "cases": Run(1600, 2, second=("gpt2",)),
@@ -43,7 +43,7 @@ RUNS = {
 
 
 def specimens() -> tuple[Specimen, ...]:
-    """For each task a GPT-2 of seed 0, and, where its run names one, a network of seed 1."""
+    """For each task a GPT-2 of seed 0, and the second network that its run names, of seed 1."""
     return tuple(
         _specimen(name, architecture, seed)
         for name, run in RUNS.items()
