@@ -1,4 +1,4 @@
-"""The specimens that are trained to an algorithm: six tasks, and for some a second network of another seed."""
+"""The specimens that are trained to an algorithm: six tasks, and of each a second network of another seed."""
 
 from __future__ import annotations
 
@@ -23,26 +23,27 @@ TWINS = (
 
 @dataclass(frozen=True)
 class Run:
-    """How long a task is trained (steps, prompts a step), and the minutes on one core; its second network."""
+    """How long a task is trained (steps, prompts a step), and the minutes on one core; its second network, and its steps."""
 
     steps: int
     minutes: float
     rows: int = 64
     second: tuple[str, ...] = ("llama",)
+    second_steps: int | None = None
 
 
 RUNS = {
-    "indirect-object": Run(1200, 4, rows=128, second=()),
+    "indirect-object": Run(1200, 4, rows=128),
     "greater-than": Run(700, 1.5),
     "brackets": Run(600, 1.5),
     "cases": Run(1600, 2, second=("gpt2",)),
-    "docstring": Run(1000, 2, second=()),
+    "docstring": Run(1000, 2, second=("gpt2",), second_steps=2000),
     "agreement": Run(500, 1),
 }
 
 
 def specimens() -> tuple[Specimen, ...]:
-    """For each task a GPT-2 of seed 0, and, where its run names one, a network of seed 1."""
+    """For each task a GPT-2 of seed 0, and the second network that its run names, of seed 1."""
     return tuple(
         _specimen(name, architecture, seed)
         for name, run in RUNS.items()
@@ -52,9 +53,10 @@ def specimens() -> tuple[Specimen, ...]:
 
 def _specimen(task: str, architecture: str, seed: int) -> Specimen:
     run = RUNS[task]
-    recipe = Interchange(task, architecture, seed, run.steps, rows=run.rows)
+    steps = run.second_steps if seed and run.second_steps else run.steps
+    recipe = Interchange(task, architecture, seed, steps, rows=run.rows)
     seated = recipe.training().seated()
-    steps = "; ".join(f"{v.name} ({v.meaning}) in {v.place}" for v in seated.variables)
+    mechanism = "; ".join(f"{v.name} ({v.meaning}) in {v.place}" for v in seated.variables)
     name = f"{task}-{architecture}"
     return Specimen(
         name=f"{name}-seed{seed}" if seed and architecture == "gpt2" else name,
@@ -64,8 +66,8 @@ def _specimen(task: str, architecture: str, seed: int) -> Specimen:
         task=Questions(seated),
         recipe=recipe,
         twins=TWINS,
-        minutes=run.minutes,
+        minutes=run.minutes * steps / run.steps,
         sources=SOURCES,
         seed=seed,
-        mechanism=f"{steps}.",
+        mechanism=f"{mechanism}.",
     )
