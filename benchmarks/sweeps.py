@@ -97,10 +97,8 @@ def curve(worker: Worker) -> list[dict[str, float]]:
     """One pair, prompts of growing length: our sweep beside bare forwards (some of them, scaled up)."""
     found = []
     for tokens in LENGTHS:
-        bare = (
-            worker.ask("naive", "residual", 1, tokens, 0, NAIVE_CELLS)["seconds"]
+        bare = worker.ask("naive", "residual", 1, tokens, 0, NAIVE_CELLS)["seconds"]
         bare *= len(CURVE_LAYERS) * tokens / NAIVE_CELLS
-        )
         for first in (0, tokens - 6):
             own = worker.ask("sweep", "residual", 1, tokens, first, CURVE_LAYERS)["seconds"]
             found.append({"tokens": tokens, "first": first, "naive": bare, "own": own, "ratio": bare / own})
@@ -120,8 +118,8 @@ def page(data: dict[str, Any], versions: dict[str, str], options: argparse.Names
     lines = [
         "# What a sweep costs", "",
         f"Made by `python benchmarks/sweeps.py`. GPT-2-small's shape, random weights, {ROWS} pairs of {TOKENS} tokens,",
-        f"logit difference at the last position, {options.threads} CPU threads, float32; {options.repeats} repetitions, median",
-        f"and range; the peers, which take longest, in {options.peer_repeats} of them, in turn with the others.",
+        f"logit difference at the last position, {options.threads} CPU threads, float32; {options.repeats} repetitions,",
+        f"median and range; the peers, which take longest, in {options.peer_repeats} of them, in turn with the others.",
         f"{', '.join(versions.values())}; torch {torch.__version__}, transformers",
         f"{transformers.__version__}, Python {platform.python_version()}, {platform.machine()}.", "",
         "Cutaway's time is everything from the ids to the metric of every cell and example: both runs of the prompts, the",
