@@ -81,6 +81,16 @@ def timed(work: Any) -> tuple[np.ndarray, Any]:
     return np.array([time.process_time(), time.perf_counter()]) - began, out
 
 
+def on_all_cores(work: Any) -> Any:
+    """What the work gives: for what is not compared."""
+    before, cores = torch.get_num_threads(), os.cpu_count() or 1
+    with threadpool_limits(cores):
+        torch.set_num_threads(cores)
+        out = work()
+    torch.set_num_threads(before)
+    return out
+
+
 def right(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Which examples are classified right, as 0 and 1."""
     return ((scores > 0) == (labels > 0)).astype(float)
@@ -96,10 +106,7 @@ def residual_sites(options: argparse.Namespace) -> dict[str, Any]:
     net = network()
     data = examples(options.examples + HELD_OUT, TOKENS)
     places = plan(net, data, ["resid_pre.0", "resid_mid", "resid_post"], ("layer",), -1)
-    with threadpool_limits(os.cpu_count() or 1):
-        torch.set_num_threads(os.cpu_count() or 1)
-        reading, kept = timed(lambda: collect(net, data, places))
-    torch.set_num_threads(options.threads)
+    reading, kept = timed(lambda: on_all_cores(lambda: collect(net, data, places)))
     last = np.array(data.inputs)[:, -1]
     penalties = torch.tensor(ridge.PENALTIES).double() * options.examples
     chosen = {int(i) for i in np.linspace(2, len(places.cells) - 1, options.sites)}
@@ -280,7 +287,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     threadpool_limits(options.threads)
-    swept = None if options.no_sweep else sweep(options.examples // 2)
+    swept = None if options.no_sweep else on_all_cores(lambda: sweep(options.examples // 2))
     result = residual_sites(options)
     text = page(result, swept, options)
     print(json.dumps({"residual": result, "sweep": swept}, default=np.ndarray.tolist) if options.json else text)
