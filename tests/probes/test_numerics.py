@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
 from sklearn.metrics import balanced_accuracy_score, r2_score, roc_auc_score
 from torch import Tensor
 
-from cutaway.probes import logistic, means, ridge, scores
+from cutaway.probes import logistic, means, ridge, scores, single
 from cutaway.probes.evaluate import from_moments
 from cutaway.probes.kinds import Fitting, Labellings, fit
 
@@ -62,6 +62,61 @@ def test_choosing_penalties_in_single_precision_gives_the_same_fit() -> None:
     b = ridge.path(ridge.factorise(x), y, penalties, fast=True)
     assert bool((a.best == b.best).all())
     assert torch.equal(a.weights, b.weights)
+
+
+def labelled(n: int, d: int, t: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Features of uneven spread with means, and targets from almost all signal to pure noise."""
+    turn = torch.linalg.qr(random(seed + 1, d, d)).Q
+    x = random(seed, n, d) * torch.logspace(0.3, -0.5, d).double() @ turn + 3.0
+    share = torch.linspace(1, 0, t).double()
+    signal = (x - 3) @ random(seed + 2, d, t) / d**0.5
+    return x, share * signal + (1 - share**2) * random(seed + 3, n, t)
+
+
+@given(st.integers(0, 10_000), st.integers(2, 60), st.booleans())
+def test_ridge_in_single_precision_is_ridge_in_double(seed: int, d: int, grouped: bool) -> None:
+    x, y = labelled(150, d, 6, seed)
+    penalties = torch.logspace(-1, 4, 20).double()
+    groups = [0, 0, 1, 1, 2, 3] if grouped else None
+    mine = single.solve(x, y, penalties, groups)
+    exact = ridge.path(ridge.factorise(x), y, penalties, groups)
+    everywhere = ridge.shared(exact.errors, groups)
+    chosen = everywhere.gather(0, mine.best[None])[0]
+    assert bool((chosen <= everywhere.amin(0) * (1 + 1e-5) + 1e-5 * y.var(0).max()).all())
+    computed = mine.errors.isfinite()
+    assert torch.allclose(mine.errors[computed], exact.errors[computed], rtol=1e-4, atol=1e-5)
+    for t, best in enumerate(mine.best.tolist()):
+        same = ridge.path(ridge.factorise(x), y[:, [t]], penalties[[best]])
+        gap = (same.weights[:, 0] - mine.weights[:, t]).norm() / same.weights.norm()
+        assert gap < 1e-7
+        assert abs(float(same.bias[0] - mine.bias[t])) < 1e-6 * (1 + float(same.weights.norm()))
+
+
+def test_most_penalties_are_excluded_without_their_errors() -> None:
+    x, y = labelled(400, 60, 6, 5)
+    errors = single.solve(x, y, torch.logspace(-2, 5, 20).double()).errors
+    assert float(errors.isfinite().double().mean()) < 0.4
+
+
+def test_single_precision_is_left_where_it_does_not_hold() -> None:
+    x, y = random(0, 200, 40), random(1, 200, 3)
+    x[:, 0] *= 1e6
+    penalties = torch.logspace(-8, 2, 9).double()
+    y[:, 0] += x[:, 1:].sum(1)
+    mine = single.solve(x, y, penalties)
+    exact = ridge.path(ridge.factorise(x), y, penalties)
+    assert bool((mine.best == exact.best).all())
+    assert torch.allclose(mine.weights, exact.weights, rtol=1e-9, atol=0)
+
+
+def test_double_precision_is_an_option() -> None:
+    x, y = labelled(100, 20, 4, 7)
+    penalties = torch.logspace(-2, 3, 8).double()
+    exact = ridge.path(ridge.factorise(x), y, penalties)
+    assert torch.equal(single.solve(x, y, penalties, precise=True).weights, exact.weights)
+    few = single.solve(x, y, penalties, refine=1)
+    assert (few.weights - exact.weights).norm() < 1e-4 * exact.weights.norm()
+    assert (few.weights[:, 0] - exact.weights[:, 0]).norm() < 1e-7 * exact.weights[:, 0].norm()
 
 
 @pytest.mark.parametrize("penalty", [0.1, 1.0, 50.0])

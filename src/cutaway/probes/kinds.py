@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import BadInput, NotFound, nearest
-from cutaway.probes import logistic, means, ridge
+from cutaway.probes import logistic, means, ridge, single
 from cutaway.probes.data import as_targets
 from cutaway.probes.scores import Kind
 
@@ -79,12 +79,13 @@ class Weights:
 
 @dataclass(frozen=True)
 class Fitting:
-    """How probes are fitted: the kind, the penalties to choose among (None: the kind's own), and whether features are
-    standardised."""
+    """How probes are fitted: the kind, the penalties to choose among (None: the kind's own), whether features are
+    standardised, and whether ridge regression does all in float64 (see `single.solve` for what it does otherwise)."""
 
     kind: str = "ridge"
     penalties: tuple[float, ...] | None = None
     standardise: bool = True
+    precise: bool = False
 
 
 def standardiser(features: Tensor, on: bool = True) -> tuple[Tensor, Tensor]:
@@ -114,9 +115,8 @@ def fit(features: Tensor, labellings: Labellings, fitting: Fitting, inner: Tenso
 def _ridge(x: Tensor, labellings: Labellings, fitting: Fitting, inner: Tensor | None) -> Weights:
     n, c = len(x), labellings.outputs
     penalties = torch.tensor(fitting.penalties or ridge.PENALTIES, dtype=torch.float64) * n
-    fact = ridge.factorise(x)
     groups = [i // c for i in range(labellings.count * c)] if labellings.kind == "multiclass" else None
-    done = ridge.path(fact, labellings.targets(), penalties, groups, fast=True)
+    done = single.solve(x, labellings.targets(), penalties, groups, fitting.precise, refine=c)
     weights = done.weights.T.reshape(labellings.count, c, -1).transpose(1, 2)
     return Weights(weights, done.bias.reshape(labellings.count, c), float(penalties[done.best[0]]) / n)
 

@@ -16,6 +16,7 @@ class Options:
     control_tasks: how many. penalties: to choose among, inside the training folds (None: the kind's own).
     standardise: features, on the training fold. untrained: also probe the network with random weights. baselines: also
     fit the tokens themselves. span: which token of a span is read, "last" or "first".
+    precise: ridge regression all in float64; otherwise it is factorised in float32, where that holds, and refined.
     memory: bytes that activations may take; beyond, only sums are kept (ridge; scores are then R² of the label).
     n_boot: resamples of each interval. seed: of folds, permutations and everything else.
     """
@@ -26,6 +27,7 @@ class Options:
     control_tasks: int = 3
     penalties: tuple[float, ...] | None = None
     standardise: bool = True
+    precise: bool = False
     untrained: bool = True
     baselines: bool = True
     memory: float = 2 * _GIB
@@ -43,4 +45,4 @@ class Options:
     @property
     def fitting(self) -> Fitting:
         """The part that concerns one fit."""
-        return Fitting(self.kind, self.penalties, self.standardise)
+        return Fitting(self.kind, self.penalties, self.standardise, self.precise)

@@ -108,7 +108,7 @@ def path(
         residual = torch.addmm(residual_of, scores, weight[:, None] * turned, alpha=-1)
         inverse = (1 / (1 - leverage[i]).clamp(min=1e-12)).to(kind)
         errors[i] = residual.mul_(inverse[:, None]).square_().mean(0)
-    best = _choose(errors, groups)
+    best = choose(errors, groups)
     shrink = fact.shrink(penalties[best]).T
     weights = fact.basis @ (shrink * projected)
     held = _left_out(fact, y, centred, projected, penalties, best, leverage) if loo else None
@@ -138,11 +138,15 @@ def _left_out(
     return held
 
 
-def _choose(errors: Tensor, groups: list[int] | None) -> Tensor:
-    """Index [t] of the best penalty; targets of one group share theirs."""
+def shared(errors: Tensor, groups: list[int] | None) -> Tensor:
+    """Errors [a t], of targets of one group the sum over the group."""
     if groups is None:
-        return errors.argmin(0)
-    label = torch.as_tensor(groups)
-    number, where = label.unique(return_inverse=True)
+        return errors
+    number, where = torch.as_tensor(groups).unique(return_inverse=True)
     summed = torch.zeros(errors.shape[0], len(number), dtype=errors.dtype).index_add(1, where, errors)
-    return summed.argmin(0)[where]
+    return summed[:, where]
+
+
+def choose(errors: Tensor, groups: list[int] | None) -> Tensor:
+    """Index [t] of the best penalty; targets of one group share theirs."""
+    return shared(errors, groups).argmin(0)
