@@ -137,10 +137,8 @@ def page(data: dict[str, Any], versions: dict[str, str], options: argparse.Names
         cells += [spread(seconds[f"{n} {kind} 0"]) for n in versions if n != "cutaway"]
         cells.append(f"{statistics.median(b / o for b, o in zip(bare, own, strict=True)):.1f}×")
         lens = seconds.get(f"transformerlens {kind} 0")
-        ratios = [b / o for b, o in zip(lens, own, strict=True)] if lens else []
-        cells.append(
-            f"{statistics.median(ratios):.1f}× ({min(ratios):.1f} to {max(ratios):.1f})" if ratios else ""
-        )
+        ratios = [statistics.median(lens) / o for o in own] if lens else []
+        cells.append(f"{statistics.median(ratios):.1f}× ({min(ratios):.1f} to {max(ratios):.1f})" if ratios else "")
         lines.append(f"| {' | '.join([*cells, f'≥ {aim}×'])} |")
     lines += ["", "Peak memory of each process: " + ", ".join(
         f"{versions[n]} {m:,.0f} MiB" for n, m in data["peaks"].items()) + ".", "",
