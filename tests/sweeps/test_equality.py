@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ import cutaway
 from by_hand import BEDS, Bed
 from cutaway.network.inputs import Tokens, pack
 from cutaway.network.sites import Site
-from cutaway.sweeps import Cell, Rules, State, Work, Write, naive, run_cells
+from cutaway.sweeps import Cell, Rules, State, Work, Write, naive, run_cells, validity
 from cutaway.sweeps.cells import Layout
 from cutaway.sweeps.logits import cell_logits
 from cutaway.sweeps.plan import plan_cells
@@ -219,6 +220,18 @@ def test_a_rule_that_breaks_the_numbers_is_found_by_trial(tiny_gpt2: GPT2LMHeadM
     assert "suffix" not in rules.names
     cells = cells_of(net, "resid_post")
     agree(run_cells(work, cells).values, naive.run_cells(work, cells).values, torch.float32)
+
+
+def test_a_verdict_holds_only_for_what_was_tried(
+    tiny_gpt2: GPT2LMHeadModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried, real = [], validity._tried
+    monkeypatch.setattr(validity, "_tried", lambda work, rules: tried.append(work.vocabulary) or real(work, rules))
+    net = cutaway.open(tiny_gpt2)
+    work, _ = work_on(net, sites_of(net, ("resid_post",)))
+    for asked in (replace(work, vocabulary=None, score_few=None), work, work):
+        valid_rules(asked)
+    assert [vocabulary is None for vocabulary in tried] == [True, False]
 
 
 def test_known_zeros_are_zero_and_not_run(tiny_gpt2: GPT2LMHeadModel) -> None:

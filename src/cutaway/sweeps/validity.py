@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 TOLERANCE: dict[torch.dtype, float] = {torch.float64: 1e-10, torch.float32: 3e-5}
 _COARSE = 5e-2
 
-#: Verdicts so far, by model: what was asked is the width of the prompts and how they are padded.
-_known: WeakKeyDictionary[nn.Module, dict[tuple[int, bool, bool], Rules]] = WeakKeyDictionary()
+#: Verdicts so far, by model and by all else that a trial depends on: the width of the prompts and how they are padded,
+#: whether few tokens are read and whether the model's own arguments are given, type and device.
+_known: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], Rules]] = WeakKeyDictionary()
 
 
 def valid_rules(work: Work) -> Rules:
@@ -38,7 +39,9 @@ def valid_rules(work: Work) -> Rules:
     if work.net._standing:
         return Rules().without("Edits are standing on this network.", *Rules().names)
     tokens = work.tokens
-    key = (tokens.width, tokens.padded, bool((tokens.first > 0).any()))
+    padding = (tokens.padded, bool((tokens.first > 0).any()))
+    asked = (work.vocabulary is not None, work.inputs is not None)
+    key = (tokens.width, *padding, *asked, work.net.dtype, str(work.net.device))
     verdicts = _known.setdefault(work.net.model, {})
     if key not in verdicts:
         verdicts[key] = _tried(work, structural(work.net, work.inputs is not None))
