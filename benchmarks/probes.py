@@ -98,7 +98,7 @@ def right(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def ours(x: Tensor, y: Tensor, penalties: Tensor) -> ridge.Path:
     """All penalties, leave-one-out, all labellings; weights refined for the real one, as `probe` does it."""
-    return single.solve(x, y, penalties, refine=1)
+    return single.solve(x, y, penalties, refine=1, by="correlation")
 
 
 def residual_sites(options: argparse.Namespace) -> dict[str, Any]:

@@ -16,6 +16,8 @@ import cutaway
 from cutaway import zoo
 from cutaway.errors import BadFormat, BadInput, NotFinite, NotFound, SiteUnavailable
 from cutaway.probes import Columns, Options, Probe, ProbeData, Probing, UseOptions, probe, probe_data, use
+from cutaway.probes.beds import bed_of_data, contrast_score
+from cutaway.probes.controlling import controlling
 from cutaway.probes.folds import assign_folds, families, permutations
 from cutaway.probes.verdict import ABSENT, CONFOUNDED, ENCODED, UNUSED, USED
 
@@ -48,13 +50,74 @@ def test_a_flip_moves_the_output_and_random_directions_do_not(net: cutaway.Netwo
     tested = use(net, found, data, answers=YES_NO, options=UseOptions(directions=20))
     flip = tested.effect("flip")
     assert 0.8 < flip.share.value < 1.2
-    assert np.abs(flip.others).max() < 0.7
+    assert np.quantile(np.abs(flip.others), 0.9) < 0.5
+    assert np.abs(flip.others).max() < flip.share.value
     assert 0.3 < tested.effect("project out").share.value < 0.7
+    assert 0.3 < tested.effect("erase").share.value < 0.7
+    assert tested.effect("erase").p < 0.1
     assert tested.cosines["the probe's direction"] > 0.4
     added = [e for e in tested.effects if e.name == "add" and e.along == "the difference of means"]
     assert [e.share.value for e in added] == sorted(e.share.value for e in added)
     again = use(net, found, data, options=UseOptions(directions=20))  # by the output's own contrast
     assert again.claim.verdict == "supported"
+
+
+def test_every_probe_says_how_it_lies_to_the_direction_that_controls(net: cutaway.Network, made: Specimen) -> None:
+    found = probe(net, labelled(made, "used"), "resid_post", options=QUICK)
+    cosines = found.data["means_cosine"].values.ravel()
+    assert np.abs(cosines[0]) > 0.3  # read there by the next layer
+    assert found.probe(layer=0).about["means_cosine"] == pytest.approx(cosines[0])
+    assert "direction that controls" in str(found)
+    # by hand: the gradient at the first layer's end, of one prompt after the other
+    data = labelled(made, "used")
+    control = controlling(net, data, found.places)
+    bed = bed_of_data(net, data, found.places, found.places.cells[0])
+    folds = torch.as_tensor(assign_folds(data, families(data), 2, 0))
+    first, second = (torch.nonzero(folds == f)[:, 0] for f in (0, 1))
+    score, _ = contrast_score(net, bed.take(first))
+    total = torch.zeros(net.d_model).double()
+    for row in second.tolist():
+        ids = net.encode([made.prompts[row]]).ids
+        hidden: list[torch.Tensor] = []
+
+        def hook(module: torch.nn.Module, given: object, out: torch.Tensor, hidden: list[torch.Tensor] = hidden) -> None:
+            out = out[0] if isinstance(out, tuple) else out
+            out.retain_grad()
+            hidden.append(out)
+
+        handle = made.model.transformer.h[0].register_forward_hook(hook)
+        logits = made.model(ids).logits[:, -1]
+        handle.remove()
+        score(logits, torch.tensor([0])).sum().backward()
+        assert hidden[0].grad is not None
+        slope = hidden[0].grad[0, -1].double()
+        total += slope / slope.norm()
+    mine = control.directions[found.number(layer=0)]
+    assert torch.allclose(mine, total / len(second), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("labels", "more", "said"),
+    [
+        (np.zeros((4, 2)), {}, "2 dimensions"),
+        (np.array([0, 1, 0.5, 1]), {}, "0.5 is no class number"),
+        (np.array([-1, 1, 0, 1]), {}, "-1 is no class number"),
+        (np.array([0, 1, 2, 1]), {}, "2 is no class number"),
+        (np.eye(4)[:, :3], {"kind": "multilabel"}, "3 columns"),
+    ],
+)
+def test_labels_that_are_no_labels(labels: np.ndarray, more: dict[str, str], said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        ProbeData(["a", "b", "c", "d"], labels, **more)
+
+
+def test_where_the_output_cannot_be_differentiated_a_note_says_so(net: cutaway.Network, made: Specimen) -> None:
+    labels = np.stack([made.labels["used"], made.labels["unread"]], 1)
+    data = ProbeData(made.prompts, labels, "multilabel", ("used", "unread"), name="both")
+    found = probe(net, data, "resid_post.0", options=QUICK)
+    assert np.isnan(found.data["cosine"].values).all()
+    assert any("direction that controls" in note for note in found.data.attrs["notes"])
+    assert found.controls() == ""
 
 
 def test_tests_are_saved_and_loaded(net: cutaway.Network, made: Specimen, tmp_path: Path) -> None:
@@ -505,5 +568,5 @@ def test_bare_lists_and_other_things_are_refused(net: cutaway.Network) -> None:
         ProbeData(["a", "b"], np.array([[0, 2], [1, 0]]), "multilabel", ("x", "y"))
     with pytest.raises(BadInput, match="Every value"):
         ProbeData(["a", "b"], np.array([1.0, 1.0]), "continuous", ())
-    with pytest.raises(BadInput, match="do not run from 0"):
+    with pytest.raises(BadInput, match="3 is no class number"):
         ProbeData(["a", "b"], np.array([1, 3]))

@@ -159,6 +159,8 @@ def _page(parts: Any, net: Network, found: Probing, used: Use | None, data: Prob
         f"Held-out {found.what} of {attrs['probe']} probes, {attrs['folds']} folds over {attrs['groups']} groups of "
         f"{attrs['n']} examples. {attrs['kept']}. {' '.join(attrs['notes'])}"
     )
+    if controls := found.controls():
+        caption += f" At the best place: {controls}."
     blocks: list[Any] = [figure(found.plot(""), caption)]
     if data.kind in ("binary", "multiclass") and found.outputs is not None:
         blocks.append(figure(found.histogram(), "Held-out outputs at the best place, by class."))

@@ -83,6 +83,11 @@ class ProbeData:
                 f"The label of example {row} of {self.name!r} is missing.",
                 "Leave such examples out, or label them.",
             )
+        if labels.ndim != 1 and self.kind != "multilabel":
+            raise BadInput(
+                f"The labels of {self.name!r} have {labels.ndim} dimensions, and {self.kind} labels have one.",
+                'Give one number per example, or kind="multilabel" for a table of 0 and 1.',
+            )
         if self.kind == "continuous":
             if labels.std() == 0:
                 raise BadInput(
@@ -92,10 +97,25 @@ class ProbeData:
         if self.kind == "multilabel":
             if labels.ndim != 2 or not np.isin(labels, (0, 1)).all():
                 raise BadInput(f"{self.name!r} is no table of 0 and 1.", "Give labels [n l] of 0 and 1.")
+            if labels.shape[1] != len(self.classes):
+                raise BadInput(
+                    f"{self.name!r} has {labels.shape[1]} columns of labels but {len(self.classes)} names for them.",
+                    "Give as many names in `classes`.",
+                )
             lone = [self.classes[i] for i in range(labels.shape[1]) if len(np.unique(labels[:, i])) < 2]
             if lone:
                 raise BadInput(f"The label {lone[0]!r} is the same everywhere.", "Leave it out.")
             return
+        self._check_classes()
+
+    def _check_classes(self) -> None:
+        labels, last = self.labels, len(self.classes) - 1
+        odd = labels[(labels != labels.astype(int)) | (labels < 0) | (labels > last)]
+        if len(odd):
+            raise BadInput(
+                f"{odd[0]} is no class number of {self.name!r}: they run from 0 to {last}.",
+                'Make the data with probe_data, which numbers the classes, or give kind="continuous" for values.',
+            )
         counts = np.bincount(labels.astype(int), minlength=len(self.classes))
         if (counts > 0).sum() < 2:
             only = self.classes[int(counts.argmax())]
@@ -103,7 +123,7 @@ class ProbeData:
                 f"Every example of {self.name!r} is of the class {only!r}.",
                 "Give examples of at least two classes: with one there is nothing to tell apart.",
             )
-        if (counts == 0).any() or labels.min() < 0:
+        if (counts == 0).any():
             raise BadInput(
                 f"Class numbers of {self.name!r} do not run from 0 to {len(self.classes) - 1}.",
                 "Make the data with probe_data, which numbers the classes.",

@@ -20,6 +20,7 @@ from cutaway.probes.evaluate import HeldOut, cross_validate
 from cutaway.probes.folds import source_folds
 from cutaway.probes.kinds import fit
 from cutaway.probes.mapping import Setting, baseline, difference_interval, fold_interval
+from cutaway.probes.parallel import side_by_side
 from cutaway.probes.places import Cell, Places
 from cutaway.probes.scores import SCORE, chance, score
 from cutaway.probes.verdict import Figures, Finding, Rival, estimate, judge_encoded
@@ -47,11 +48,9 @@ class Untrained:
             kept = collect(other, setting.data, places, report, "reading random weights")
         except CutawayError as error:
             return cls(why=f"The control with random weights could not be run: {error.problem}")
-        found = []
-        for chosen in places.cells if cell is None else [cell]:
-            found.append(held_out(setting, kept.cell(chosen)))
-            if report is not None:
-                report("probing random weights", len(found), len(places.cells))
+        chosen = places.cells if cell is None else [cell]
+        done = None if report is None else lambda ready: report("probing random weights", ready, len(chosen))
+        found = side_by_side(lambda c: held_out(setting, kept.cell(c)), chosen, done=done)
         return cls(tuple(found))
 
     def scores(self, cells: int) -> np.ndarray:

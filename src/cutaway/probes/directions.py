@@ -8,8 +8,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cutaway.probes.erasure import Leace
 from cutaway.probes.folds import Families, permutations
 from cutaway.probes.kinds import Fitting, Labellings, fit
+
+LEACE = "least-squares erasure"
+
+
+@dataclass(frozen=True, eq=False)
+class Move:
+    """What is done to each prompt: its features go `far` [n] along a unit vector [d]."""
+
+    name: str
+    along: str
+    vector: Tensor
+    far: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +38,13 @@ class Along:
         """Along any vector, with class means centres [2 d]."""
         unit = vector.double() / vector.double().norm().clamp(min=1e-300)
         return cls(name, unit, centres.double() @ unit)
+
+    def moves(self, features: Tensor, classes: Tensor) -> tuple[Move, Move]:
+        """Flip and project out, for features [n d] of classes [n]."""
+        return (
+            Move("flip", self.name, self.vector, self.flips(features, classes)),
+            Move("project out", self.name, self.vector, self.removals(features)),
+        )
 
     def flips(self, features: Tensor, classes: Tensor) -> Tensor:
         """How far [n] each example must go to the mean coordinate of the other class."""
@@ -53,6 +73,19 @@ def fitted_directions(features: Tensor, classes: Tensor, fitting: Fitting) -> tu
         Along.of("the probe's direction", found.weights[0, :, 0], centres),
         Along.of("the difference of means", centres[1] - centres[0], centres),
     )
+
+
+def erasing(found: Tensor, classes: Tensor, features: Tensor) -> Move:
+    """Least-squares erasure (`erasure`) of classes [m], found on features [m d], as a move of other features [n d].
+
+    Of two classes it takes out one coordinate, so every example goes some way along one direction.
+    """
+    eraser = Leace(found.shape[1], 1).update(found, classes[:, None]).eraser
+    if eraser.rank == 0:
+        return Move("erase", LEACE, torch.zeros(found.shape[1]).double(), torch.zeros(len(features)).double())
+    size = eraser.left[:, 0].norm()
+    far = -((features - eraser.mean) @ eraser.right[0]) * size
+    return Move("erase", LEACE, eraser.left[:, 0] / size, far)
 
 
 def random_directions(features: Tensor, classes: Tensor, n: int, seed: int) -> Tensor:

@@ -116,7 +116,8 @@ def _ridge(x: Tensor, labellings: Labellings, fitting: Fitting, inner: Tensor | 
     n, c = len(x), labellings.outputs
     penalties = torch.tensor(fitting.penalties or ridge.PENALTIES, dtype=torch.float64) * n
     groups = [i // c for i in range(labellings.count * c)] if labellings.kind == "multiclass" else None
-    done = single.solve(x, labellings.targets(), penalties, groups, fitting.precise, refine=c)
+    by = "error" if labellings.kind == "continuous" else "correlation"
+    done = single.solve(x, labellings.targets(), penalties, groups, fitting.precise, refine=c, by=by)
     weights = done.weights.T.reshape(labellings.count, c, -1).transpose(1, 2)
     return Weights(weights, done.bias.reshape(labellings.count, c), float(penalties[done.best[0]]) / n)
 

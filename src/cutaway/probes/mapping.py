@@ -16,11 +16,15 @@ from cutaway.probes.activations import Kept, Moments, Report
 from cutaway.probes.data import ProbeData
 from cutaway.probes.evaluate import HeldOut, accuracy, cross_validate, from_moments
 from cutaway.probes.folds import Families, assign_folds, families, permutations
-from cutaway.probes.kinds import Labellings, Weights, fit
+from cutaway.probes.kinds import Labellings, fit
 from cutaway.probes.options import Options
+from cutaway.probes.parallel import side_by_side
 from cutaway.probes.places import Places
 from cutaway.probes.scores import weighted_score
 from cutaway.probes.significance import significance
+
+#: Bytes that fitting takes per activation: about six copies, some in float64.
+_COPIES = 40
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,37 +114,57 @@ def map_kept(
         for p in range(len(kept.places.positions))
     }
     labels = {p: controls.labellings(data, t, setting.permuted) for p, t in tasks.items()}
-    names = ("score", "low", "high", "accuracy", "control", "penalty")
-    figures = {name: np.full(len(cells), np.nan) for name in names}
-    null = np.empty((len(cells), len(setting.permuted)))
-    outputs, fits, centres, moments = [], [], [], []
-    for i, cell in enumerate(cells):
-        features, task = kept.cell(cell), tasks[cell.position]
-        found = cross_validate(features, labels[cell.position], setting.folds, options.fitting, setting.inner)
-        extra = 0 if task is None else len(task)
-        _note(figures, i, found, setting, extra)
-        null[i] = found.scores[1 + extra :].numpy()
-        outputs.append(found.outputs[0])
-        whole: Weights = fit(
-            features, labels[cell.position].first(1), options.fitting, torch.as_tensor(setting.inner)
+    def probed(i: int) -> _Probed:
+        position = cells[i].position
+        extra = 0 if (task := tasks[position]) is None else len(task)
+        return _Probed.of(kept.cell(cells[i]), setting, labels[position], extra)
+
+    size = max((kept.cell(c).shape[1] for c in cells), default=1) * data.n * _COPIES
+    done = None if report is None else lambda ready: report("probing", ready, len(cells))
+    found = side_by_side(probed, range(len(cells)), size, options.memory, done)
+    figures = {name: np.array([f.figures[name] for f in found]) for name in found[0].figures}
+    figures |= _significance(figures["score"], np.stack([f.null for f in found]))
+    outputs = torch.stack([f.outputs for f in found])
+    return Mapped(figures, outputs, [f.fit for f in found], [f.centres for f in found], [f.moments for f in found])
+
+
+@dataclass(frozen=True, eq=False)
+class _Probed:
+    """What `Mapped` holds, of one cell."""
+
+    figures: dict[str, float]
+    null: np.ndarray
+    outputs: Tensor
+    fit: tuple[Tensor, Tensor]
+    centres: Tensor
+    moments: tuple[Tensor, Tensor]
+
+    @classmethod
+    def of(cls, features: Tensor, setting: Setting, labels: Labellings, extra: int) -> _Probed:
+        """Probe features [n d] for all labellings, of which the first is real and the next `extra` are control tasks."""
+        data, fitting = setting.data, setting.options.fitting
+        found = cross_validate(features, labels, setting.folds, fitting, setting.inner)
+        whole = fit(features, labels.first(1), fitting, torch.as_tensor(setting.inner))
+        x = features.double()
+        return cls(
+            _figures(found, setting, extra),
+            found.scores[1 + extra :].numpy(),
+            found.outputs[0].clone(),
+            (whole.weights[0], whole.bias[0]),
+            centres_of(features, data),
+            (x.mean(0), x.std(0)),
         )
-        fits.append((whole.weights[0], whole.bias[0]))
-        centres.append(centres_of(features, data))
-        moments.append((features.double().mean(0), features.double().std(0)))
-        if report is not None:
-            report("probing", i + 1, len(cells))
-    figures |= _significance(figures["score"], null)
-    return Mapped(figures, torch.stack(outputs), fits, centres, moments)
 
 
-def _note(figures: dict[str, np.ndarray], i: int, found: HeldOut, setting: Setting, extra: int) -> None:
+def _figures(found: HeldOut, setting: Setting, extra: int) -> dict[str, float]:
     data = setting.data
-    labels = torch.as_tensor(data.labels)
-    figures["score"][i] = float(found.scores[0])
-    figures["low"][i], figures["high"][i] = fold_interval(setting, found.outputs[0])
-    figures["accuracy"][i] = accuracy(data.kind, found.outputs[0], labels, max(data.n_classes, 1))
-    figures["control"][i] = float(found.scores[1 : 1 + extra].nanmean()) if extra else np.nan
-    figures["penalty"][i] = found.penalty
+    low, high = fold_interval(setting, found.outputs[0])
+    right = accuracy(data.kind, found.outputs[0], torch.as_tensor(data.labels), max(data.n_classes, 1))
+    control = float(found.scores[1 : 1 + extra].nanmean()) if extra else float("nan")
+    return {
+        "score": float(found.scores[0]), "low": low, "high": high, "accuracy": right, "control": control,
+        "penalty": found.penalty,
+    }  # fmt: skip
 
 
 def _significance(scores: np.ndarray, null: np.ndarray) -> dict[str, np.ndarray]:

@@ -15,7 +15,8 @@ class Options:
     """kind: ridge, logistic, means, lda, mass-mean. folds: of the outer, grouped cross-validation. permutations,
     control_tasks: how many. penalties: to choose among, inside the training folds (None: the kind's own).
     standardise: features, on the training fold. untrained: also probe the network with random weights. baselines: also
-    fit the tokens themselves. span: which token of a span is read, "last" or "first".
+    fit the tokens themselves. control: compare each probe's direction with the one that controls the output.
+    span: which token of a span is read, "last" or "first".
     precise: ridge regression all in float64; otherwise it is factorised in float32, where that holds, and refined.
     memory: bytes that activations may take; beyond, only sums are kept (ridge; scores are then R² of the label).
     n_boot: resamples of each interval. seed: of folds, permutations and everything else.
@@ -30,6 +31,7 @@ class Options:
     precise: bool = False
     untrained: bool = True
     baselines: bool = True
+    control: bool = True
     memory: float = 2 * _GIB
     n_boot: int = 300
     seed: int = 0

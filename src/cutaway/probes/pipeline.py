@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from cutaway.errors import BadInput
 from cutaway.network.sites import SiteLike
 from cutaway.probes import controls
 from cutaway.probes.activations import Kept, Report, accumulate, collect, stream
+from cutaway.probes.controlling import NAMES, Controlling, controlling
 from cutaway.probes.data import ProbeData
 from cutaway.probes.detail import Against, Untrained, look_closely
 from cutaway.probes.evaluate import HeldOut
@@ -93,14 +95,17 @@ def probe(
     close = look_closely(
         net, setting, places, cells[best], kept, other if kept else None, against, text, report
     )
-    notes = [*data.notes, *setting.family.notes, *([other.why] if other.why else [])]
+    control = controlling(net, data, places, options.seed) if options.control else Controlling()
+    notes = [*data.notes, *setting.family.notes, *(why for why in (other.why, control.why) if why)]
     attrs = {
         "label": data.name, "kind": data.kind, "classes": list(data.classes), "probe": options.kind, "what": what,
         "chance": chance, "n": data.n, "groups": setting.family.count, "folds": options.folds, "network": net.name,
-        "permutations": len(setting.permuted), "kept": note, "notes": notes,
+        "permutations": len(setting.permuted), "kept": note, "notes": notes, "controls": control.what,
     }  # fmt: skip
     provenance = Provenance.of(net, data.hash, options.seed, time.perf_counter() - began)
-    probes = _probes(places, mapped, data, options, figures)
+    probes = _probes(places, mapped, data, options)
+    figures |= control.cosines(probes)
+    probes = tuple(replace(p, about=_about(figures, i)) for i, p in enumerate(probes))
     labels = torch.as_tensor(data.labels)
     return Probing(dataset(figures, places, attrs), places, probes, close, provenance, mapped.outputs, labels)
 
@@ -147,23 +152,22 @@ def _score(found: HeldOut | None) -> float:
     return float("nan") if found is None else float(found.scores[0])
 
 
-def _probes(
-    places: Places, mapped: Mapped, data: ProbeData, options: Options, figures: dict[str, np.ndarray]
-) -> tuple[Probe, ...]:
-    """The probe of every cell, fitted to all examples, with its held-out figures."""
+def _about(figures: dict[str, np.ndarray], i: int) -> dict[str, float]:
+    """The figures that a cell's probe carries with it."""
+    names = ("score", "low", "high", "p", "q", *NAMES)
+    return {k: float(figures[k][i]) for k in names if figures[k][i] == figures[k][i]}
+
+
+def _probes(places: Places, mapped: Mapped, data: ProbeData, options: Options) -> tuple[Probe, ...]:
+    """The probe of every cell, fitted to all examples."""
     out = []
     for i, cell in enumerate(places.cells):
         weights, bias = mapped.fits[i]
         mean, scale = mapped.moments[i]
-        about = {
-            k: float(figures[k][i])
-            for k in ("score", "low", "high", "p", "q")
-            if figures[k][i] == figures[k][i]
-        }
         out.append(
             Probe(
                 options.kind, cell.site, cell.head, places.positions[cell.position], data.name, data.kind, data.classes,
-                weights.T.contiguous(), bias, mapped.centres[i], mean, scale, about,
+                weights.T.contiguous(), bias, mapped.centres[i], mean, scale,
             )
         )  # fmt: skip
     return tuple(out)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from cutaway.errors import BadFormat, BadInput
 from cutaway.network.sites import Site
+from cutaway.probes.controlling import NAMES
 from cutaway.probes.fitted import Probe
 from cutaway.probes.places import Cell, Places
 from cutaway.probes.scores import SCORE, Kind, chance
@@ -44,6 +45,8 @@ class Probing:
     - `p`, `q`, `p_best`: see `significance.Significance`; `null`, `null_high`: mean and 95 % point under permuted labels.
     - `control`: score on the control task; `untrained`: of the same probe on the network with random weights; `tokens`: of
       the tokens that can be seen from there. `penalty`: chosen, per example.
+    - `cosine`, `means_cosine`: of the probe's direction, and of the difference of means, with the direction that controls
+      the output's own contrast between the classes (`controlling`).
 
     `finding` is the verdict on the best place; `outputs` [cells n o] the held-out outputs (None where only sums were kept).
     """
@@ -186,10 +189,25 @@ class Probing:
         where = self.places.cells[i].label(self.places.positions)
         return f"{self.data.attrs['label']} at {where}: {self.what} {row['score']:.3f}{band}: {self.verdict}"
 
+    def controls(self) -> str:
+        """How the directions that detect lie to the one that controls, at the best place; empty where it is not known."""
+        i = self.number()
+        if not self.data.attrs.get("controls"):
+            return ""
+        cosines = {what: float(self.data[name].values.ravel()[i]) for name, what in NAMES.items()}
+        told = ", ".join(f"{what} {value:+.2f}" for what, value in cosines.items())
+        by_chance = 1.96 / self.probes[i].d ** 0.5
+        return (
+            f"cosine with the direction that controls the {self.data.attrs['controls']}: {told} (random directions: "
+            f"within ±{by_chance:.2f})"
+        )
+
     def __str__(self) -> str:
+        controls = self.controls()
         lines = [
             self.headline(),
             f"  {self.data.attrs['kept']}",
+            *([f"  {controls}"] if controls else []),
             *(f"  note: {n}" for n in self.data.attrs["notes"]),
         ]
         return "\n".join([*lines, *(str(c) for c in self.finding.claims)])
@@ -198,7 +216,8 @@ class Probing:
 
     def _repr_html_(self) -> str:
         notes = "".join(f"<p><small>{html.escape(n)}</small></p>" for n in self.data.attrs["notes"])
-        return f"<p>{html.escape(self.headline())}</p>{notes}" + "".join(
+        controls = f"<p><small>{html.escape(c)}</small></p>" if (c := self.controls()) else ""
+        return f"<p>{html.escape(self.headline())}</p>{controls}{notes}" + "".join(
             c._repr_html_() for c in self.finding.claims
         )
 

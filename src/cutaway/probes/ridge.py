@@ -3,7 +3,7 @@
 With centred features X [n d] and the eigenvectors of their Gram matrix, the fit at penalty a is
 `X V diag(1/(s² + a)) V' X' Y`: labels enter only as right-hand sides, so that a control task and a hundred permutations of
 the labels cost one matrix product each. Leaving example i out changes its residual to `r_i / (1 - h_i)`, exactly (Allen
-1974; Golub, Heath and Wahba 1979), with h the diagonal of the hat matrix, intercept included. With fewer examples than
+1974; Golub, Heath and Wahba 1979), with h the diagonal of the hat matrix. With fewer examples than
 features the n x n Gram matrix is factorised instead (the dual form).
 """
 
@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from cutaway.probes.choice import By, LeftOut, choose
 
 #: Penalties per example, on features of unit variance: from almost none to almost everything.
 PENALTIES: tuple[float, ...] = tuple(float(10 ** (-4 + 7 * i / 19)) for i in range(20))
@@ -43,9 +45,9 @@ class Factorised:
         return 1 / (self.values + penalty[..., None]).clamp(min=_EPS)
 
     def leverage(self, penalty: Tensor) -> Tensor:
-        """Diagonal of the hat matrix, intercept included: [a n] for penalties [a]."""
+        """Diagonal of the hat matrix, without the intercept's 1/n: [a n] for penalties [a]."""
         weight = self.shrink(penalty) * (self.values if self.dual else 1.0)
-        return weight @ (self.scores**2).T + 1 / self.n
+        return weight @ (self.scores**2).T
 
 
 def factorise(features: Tensor) -> Factorised:
@@ -67,28 +69,33 @@ def factorise(features: Tensor) -> Factorised:
 class Path:
     """Ridge fits of several targets over a path of penalties.
 
-    penalties: [a]. errors: [a t], mean squared leave-one-out error. best: [t], index of the best penalty of each target.
-    weights: [d t] and bias: [t] at each target's best penalty. loo: [n t], its leave-one-out predictions (None unless
-    asked for).
+    penalties: [a]. left_out: the leave-one-out sums, with errors and correlations [a t]. best: [t], index of the best
+    penalty of each target. weights: [d t] and bias: [t] at each target's best penalty. loo: [n t], its leave-one-out
+    predictions (None unless asked for).
     """
 
     penalties: Tensor
-    errors: Tensor
+    left_out: LeftOut
     best: Tensor
     weights: Tensor
     bias: Tensor
     loo: Tensor | None = None
 
+    @property
+    def errors(self) -> Tensor:
+        """Mean squared leave-one-out error [a t]; NaN where it was not computed."""
+        return self.left_out.errors
+
 
 def path(
     fact: Factorised, targets: Tensor, penalties: Tensor, groups: list[int] | None = None, loo: bool = False,
-    fast: bool = False,
+    fast: bool = False, by: By = "error",
 ) -> Path:  # fmt: skip
-    """Fit targets [n t] over penalties [a] (in units of squared features), and choose by exact leave-one-out error.
+    """Fit targets [n t] over penalties [a] (in units of squared features), and choose by exact leave-one-out.
 
     groups: [t] labels of the targets that must share a penalty (the columns of one multi-class label); default each its
-    own. fast: compute the errors, by which penalties are chosen, in float32; the fits themselves are always in float64.
-    The intercept is not penalised.
+    own. by: what the best penalty is best at (`choice`). fast: compute the sums by which penalties are chosen in float32;
+    the fits themselves are always in float64. The intercept is not penalised.
 
     >>> x = torch.randn(50, 3, generator=torch.Generator().manual_seed(0)).double()
     >>> done = path(factorise(x), x[:, :1], torch.tensor([1e-6, 1.0], dtype=torch.float64))
@@ -99,20 +106,23 @@ def path(
     middle = y.mean(0)
     centred = y - middle
     projected = fact.scores.T @ centred
-    leverage = fact.leverage(penalties)
     kind = torch.float32 if fast else torch.float64
-    scores, residual_of, turned = fact.scores.to(kind), centred.to(kind), projected.to(kind)
-    errors = torch.empty(len(penalties), y.shape[1], dtype=torch.float64)
+    scores, label, turned = fact.scores.to(kind), centred.to(kind), projected.to(kind)
+    leverage, k = fact.leverage(penalties), len(y) / (len(y) - 1)
+    with_label = torch.empty(len(penalties), y.shape[1], dtype=torch.float64)
+    squares = torch.empty_like(with_label)
     for i, penalty in enumerate(penalties):
-        weight = _fitted(fact, penalty).to(kind)
-        residual = torch.addmm(residual_of, scores, weight[:, None] * turned, alpha=-1)
-        inverse = (1 / (1 - leverage[i]).clamp(min=1e-12)).to(kind)
-        errors[i] = residual.mul_(inverse[:, None]).square_().mean(0)
-    best = choose(errors, groups)
+        left = scores @ (_fitted(fact, penalty).to(kind)[:, None] * turned)
+        left.sub_((k * leverage[i]).to(kind)[:, None] * label)
+        left.mul_((1 / (1 - 1 / len(y) - leverage[i]).clamp(min=1e-12)).to(kind)[:, None])
+        with_label[i] = (left * label).sum(0)
+        squares[i] = left.square_().sum(0)
+    sums = LeftOut(with_label, squares, centred.square().sum(0), len(y))
+    best = choose(sums.shared(groups).losses(by), penalties)
     shrink = fact.shrink(penalties[best]).T
     weights = fact.basis @ (shrink * projected)
     held = _left_out(fact, y, centred, projected, penalties, best, leverage) if loo else None
-    return Path(penalties, errors, best, weights, middle - fact.mean @ weights, held)
+    return Path(penalties, sums, best, weights, middle - fact.mean @ weights, held)
 
 
 def _fitted(fact: Factorised, penalty: Tensor) -> Tensor:
@@ -134,19 +144,6 @@ def _left_out(
     for i in best.unique():
         which = best == i
         fitted = fact.scores @ (_fitted(fact, penalties[i])[:, None] * projected[:, which])
-        held[:, which] = y[:, which] - (centred[:, which] - fitted) / (1 - leverage[i])[:, None]
+        held[:, which] = y[:, which] - (centred[:, which] - fitted) / (1 - 1 / fact.n - leverage[i])[:, None]
     return held
 
-
-def shared(errors: Tensor, groups: list[int] | None) -> Tensor:
-    """Errors [a t], of targets of one group the sum over the group."""
-    if groups is None:
-        return errors
-    number, where = torch.as_tensor(groups).unique(return_inverse=True)
-    summed = torch.zeros(errors.shape[0], len(number), dtype=errors.dtype).index_add(1, where, errors)
-    return summed[:, where]
-
-
-def choose(errors: Tensor, groups: list[int] | None) -> Tensor:
-    """Index [t] of the best penalty; targets of one group share theirs."""
-    return shared(errors, groups).argmin(0)

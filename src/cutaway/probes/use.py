@@ -16,7 +16,14 @@ from cutaway.estimates import Estimate, bootstrap, bootstrap_statistic
 from cutaway.probes import beds, unrelated
 from cutaway.probes.beds import Answers, Bed
 from cutaway.probes.data import ProbeData
-from cutaway.probes.directions import Along, fitted_directions, random_directions, sham_directions
+from cutaway.probes.directions import (
+    Along,
+    Move,
+    erasing,
+    fitted_directions,
+    random_directions,
+    sham_directions,
+)
 from cutaway.probes.displace import Spot, features, gradient, moved, plain
 from cutaway.probes.fitted import Probe
 from cutaway.probes.folds import Families, assign_folds, families
@@ -104,7 +111,8 @@ def use(
             sham_directions(centred, classes, family_past, fitting, options.directions, options.seed + 12),
         ]
     )
-    measured = _measure(net, bed, spot, here, alongs, others, options)
+    moves = [m for along in alongs for m in along.moves(here, bed.classes)] + [erasing(past, classes, here)]
+    measured = _measure(net, bed, spot, here, alongs, moves, others, options)
     control = gradient(net, bed, spot)
     side = _side(net, spot, bed, alongs, others, here, unrelated_text, options)
     cosines = {along.name: _cosine(along.vector, control) for along in alongs}
@@ -172,10 +180,11 @@ def _measure(
     spot: Spot,
     x: Tensor,
     alongs: Sequence[Along],
+    moves: Sequence[Move],
     others: Tensor,
     options: UseOptions,
 ) -> list[Effect]:
-    """Every effect: flip, project out, graded additions, along both directions, with what other directions do."""
+    """Every effect: the moves, with what other directions do, and graded additions along the directions."""
     base, sign = plain(net, bed), bed.sign.numpy()
     gap = _gap(base, bed)
     firm = gap.above(0.0) is not None
@@ -187,24 +196,13 @@ def _measure(
         rows = [moved(net, bed, spot, steps[i : i + per]) for i in range(0, len(steps), per)]
         return np.concatenate(rows)
 
+    for move in moves:
+        values = sign * (base - shares((move.far[:, None] * move.vector)[None])[0]) / unit
+        means = (sign * (base - _many(shares, move.far, others)) / unit).mean(1)
+        p = float((1 + (np.abs(means) >= abs(values.mean())).sum()) / (len(means) + 1))
+        share = bootstrap(values, bed.clusters, seed=options.seed)
+        out.append(Effect(move.name, move.along, None, share, means, p, gap, firm))
     for along in alongs:
-        for name, far in (("flip", along.flips(x, bed.classes)), ("project out", along.removals(x))):
-            values = sign * (base - shares((far[:, None] * along.vector)[None])[0]) / unit
-            against = sign * (base - _many(shares, far, others)) / unit
-            means = against.mean(1)
-            p = float((1 + (np.abs(means) >= abs(values.mean())).sum()) / (len(means) + 1))
-            out.append(
-                Effect(
-                    name,
-                    along.name,
-                    None,
-                    bootstrap(values, bed.clusters, seed=options.seed),
-                    means,
-                    p,
-                    gap,
-                    firm,
-                )
-            )
         steps = torch.stack(
             [torch.full((len(x), 1), s * along.gap).double() * along.vector for s in options.strengths]
         )

@@ -30,10 +30,10 @@ _SIDE = 0.1
 class Effect:
     """One kind of move along one direction.
 
-    name: flip, project out or add (with its strength). share: mean change of the metric towards the other class, as a
-    share of the classes' difference in the metric (of twice its deviation where they do not differ); for add, the change
-    towards class 1. others: [r] the same for random and sham directions. p: share of those that do as much. gap: the
-    classes' difference itself; firm: whether it is beyond its interval.
+    name: flip, project out, erase (LEACE) or add (with its strength). share: mean change of the metric towards the other
+    class, as a share of the classes' difference in the metric (of twice its deviation where they do not differ); for add,
+    the change towards class 1. others: [r] the same for random and sham directions. p: share of those that do as much.
+    gap: the classes' difference itself; firm: whether it is beyond its interval.
     """
 
     name: str
@@ -102,8 +102,8 @@ class Use:
         return str(self.finding)
 
     def effect(self, name: str, along: str = "the probe's direction") -> Effect:
-        """One effect by name: flip or project out."""
-        return next(e for e in self.effects if e.name == name and e.along == along)
+        """One effect by name: flip, project out (along a direction) or erase."""
+        return next(e for e in self.effects if e.name == name and (name == "erase" or e.along == along))
 
     def to_pandas(self) -> pd.DataFrame:
         """One row per effect."""
@@ -123,7 +123,7 @@ class Use:
         """Each move beside random and sham directions of the same norm."""
         from cutaway.figures import Comparison, against_random
 
-        shown = [e for e in self.effects if e.name in ("flip", "project out")]
+        shown = [e for e in self.effects if e.name != "add"]
         items = [
             Comparison(
                 f"{e.name}: {e.along}", e.share.value, e.share.interval.low if e.share.interval else e.share.value,
@@ -219,7 +219,7 @@ def judge_use(
     apart = "differ" if first.firm else "do not differ beyond the interval"
     notes = [
         f"On unedited prompts the classes {apart} in the {metric}: {first.gap}.",
-        *(_removal(e) for e in effects if e.name == "project out"),
+        *(_removal(e) for e in effects if e.name in ("project out", "erase")),
         f"Cosine with the direction that controls the metric: "
         f"{', '.join(f'{name} {value:+.2f}' for name, value in cosines.items())}.",
     ]
@@ -245,4 +245,5 @@ def _flip(e: Effect, least: float, tried: int, own: bool) -> Evidence:
 
 
 def _removal(e: Effect) -> str:
-    return f"Projecting {e.along} out moves it by {e.share} (p = {e.p:.3f})."
+    done = f"Projecting {e.along} out" if e.name == "project out" else f"Erasing the label ({e.along})"
+    return f"{done} moves it by {e.share} (p = {e.p:.3f})."
