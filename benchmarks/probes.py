@@ -2,12 +2,12 @@
 
 GPT-2-small's shape with random weights and three labels: a hidden class of the last token, of the one before, and the sign
 of a noisy sum of hidden weights of the last four. Cutaway fits, for every site and label, 20 penalties with exact
-leave-one-out for the real labels, a control task and 100 permutations of the labels. On some of the sites scikit-learn does
-the same work (`RidgeCV`, all labellings at once), and its `LogisticRegressionCV` (20 penalties, 5 folds, run until it
-converges) the real labels alone. Work on a site takes turns, so that whatever else the machine does falls on all alike.
-Then a sweep over 144 heads and 16 positions, in one pass that keeps sums only.
+leave-one-out for the real labels, a control task and 100 permutations of the labels, sites side by side as `probe` does it.
+On some of the sites scikit-learn does the same work (`RidgeCV`, all labellings at once), and its `LogisticRegressionCV`
+(20 penalties, 5 folds, run until it converges) the real labels alone, each with one thread and with all cores; the faster of
+the two is compared. Then a sweep over 144 heads and 16 positions, in one pass that keeps sums only.
 
-    python benchmarks/probes.py [--examples 2000] [--sites 4] [--threads 1] [--no-sweep] [--json] [--out FILE]
+    python benchmarks/probes.py [--examples 2000] [--sites 4] [--repeats 3] [--no-sweep] [--json] [--out FILE]
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import numpy as np
 import sklearn
 import torch
 import transformers
+from joblib import Parallel, delayed
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegressionCV, RidgeCV
 from threadpoolctl import threadpool_limits
@@ -34,6 +35,7 @@ from torch import Tensor
 import cutaway
 from cutaway.probes import Options, ProbeData, probe, ridge, single
 from cutaway.probes.activations import collect
+from cutaway.probes.parallel import side_by_side
 from cutaway.probes.places import Cell, plan
 from cutaway.results import atomic_write
 
@@ -75,20 +77,10 @@ def targets(labels: np.ndarray, last: np.ndarray) -> Tensor:
 
 
 def timed(work: Any) -> tuple[np.ndarray, Any]:
-    """Seconds of the processor (all threads) and of the clock, and what the work gave."""
+    """Seconds of the processor (all threads of this process) and of the clock, and what the work gave."""
     began = np.array([time.process_time(), time.perf_counter()])
     out = work()
     return np.array([time.process_time(), time.perf_counter()]) - began, out
-
-
-def on_all_cores(work: Any) -> Any:
-    """What the work gives: for what is not compared."""
-    before, cores = torch.get_num_threads(), os.cpu_count() or 1
-    with threadpool_limits(cores):
-        torch.set_num_threads(cores)
-        out = work()
-    torch.set_num_threads(before)
-    return out
 
 
 def right(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -96,9 +88,9 @@ def right(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return ((scores > 0) == (labels > 0)).astype(float)
 
 
-def ours(x: Tensor, y: Tensor, penalties: Tensor) -> ridge.Path:
+def ours(x: Tensor, y: Tensor, penalties: Tensor, by: str = "correlation") -> ridge.Path:
     """All penalties, leave-one-out, all labellings; weights refined for the real one, as `probe` does it."""
-    return single.solve(x, y, penalties, refine=1, by="correlation")
+    return single.solve(x, y, penalties, refine=1, by=by)  # type: ignore[arg-type]
 
 
 def residual_sites(options: argparse.Namespace) -> dict[str, Any]:
@@ -106,25 +98,32 @@ def residual_sites(options: argparse.Namespace) -> dict[str, Any]:
     net = network()
     data = examples(options.examples + HELD_OUT, TOKENS)
     places = plan(net, data, ["resid_pre.0", "resid_mid", "resid_post"], ("layer",), -1)
-    reading, kept = timed(lambda: on_all_cores(lambda: collect(net, data, places)))
+    reading, kept = timed(lambda: collect(net, data, places))
     last = np.array(data.inputs)[:, -1]
     penalties = torch.tensor(ridge.PENALTIES).double() * options.examples
-    chosen = {int(i) for i in np.linspace(2, len(places.cells) - 1, options.sites)}
+    chosen = np.linspace(2, len(places.cells) - 1, options.sites).astype(int).tolist()
+    split = [_standardised(kept.cell(cell), options.examples) for cell in places.cells]
     out = {}
     for name, labels in tasks(data).items():
         y, held = targets(labels[: options.examples], last[: options.examples]), labels[options.examples :]
-        seconds, rows, scored, chance = np.zeros(2), [], [], max(held.mean(), 1 - held.mean())
-        for i, cell in enumerate(places.cells):
-            train, test = _standardised(kept.cell(cell), options.examples)
-            took, found = timed(lambda: ours(train, y, penalties))  # noqa: B023
-            scores = (test @ found.weights[:, 0] + found.bias[0]).numpy()
-            seconds += took
-            scored.append(right(scores, held - 0.5))
-            if i in chosen:
-                row = {"site": str(cell.site), "Cutaway": took, "Cutaway right": scored[-1]}
-                rows.append(row | peers(train, y, test, held, penalties, found))
-                print(name, row["site"], *(f"{k} {rows[-1][k].round(3)}" for k in ("Cutaway", RIDGE, LOGISTIC)), flush=True)
-        out[name] = {"seconds": seconds, "right": float(np.mean(scored)), "chance": chance, "rows": rows}
+        done = [
+            timed(lambda: side_by_side(lambda x: ours(x[0], y, penalties), split))  # noqa: B023
+            for _ in range(options.repeats)
+        ]
+        seconds = np.array([took for took, _ in done]) / len(split)
+        print(name, "Cutaway", seconds.round(3).tolist(), flush=True)
+        rows = []
+        for i in chosen:
+            train, test = split[i]
+            found = done[0][1][i]
+            mine = right((test @ found.weights[:, 0] + found.bias[0]).numpy(), held - 0.5)
+            rows.append({"site": str(places.cells[i].site), "Cutaway right": mine})
+            rows[-1] |= peers(train, y, test, held, penalties)
+            if i == chosen[0]:
+                plain = LogisticRegressionCV(Cs=20, cv=5, max_iter=10_000)
+                rows[-1]["as it comes"] = timed(lambda: plain.fit(train.numpy(), y[:, 0].numpy() > 0))[0][1]  # noqa: B023
+            print(name, rows[-1]["site"], {k: rows[-1][k] for k in (RIDGE, LOGISTIC)}, flush=True)
+        out[name] = {"seconds": seconds, "chance": max(held.mean(), 1 - held.mean()), "rows": rows}
     return {"reading": reading, "sites": len(places.cells), "labels": out}
 
 
@@ -135,20 +134,28 @@ def _standardised(x: Tensor, n: int) -> tuple[Tensor, Tensor]:
     return z[:n], z[n:]
 
 
-def peers(
-    x: Tensor, y: Tensor, test: Tensor, held: np.ndarray, penalties: Tensor, found: ridge.Path
-) -> dict[str, Any]:
-    """scikit-learn on the same activations: seconds, what is right, and the largest difference of the coefficients."""
+def peers(x: Tensor, y: Tensor, test: Tensor, held: np.ndarray, penalties: Tensor) -> dict[str, Any]:
+    """scikit-learn on the same activations: seconds of the processor and the clock by setting, what is right, and the
+    largest difference of the coefficients from ours at the penalty that squared error chooses."""
     features, labels, unseen = x.numpy(), y.numpy(), test.numpy()
-    together, model = timed(lambda: RidgeCV(alphas=penalties.numpy(), alpha_per_target=True).fit(features, labels))
-    with warnings.catch_warnings(record=True) as said:
+    cores = os.cpu_count() or 1
+    together, slow = {}, {}
+    for threads in (1, cores):
+        with threadpool_limits(threads):
+            together[threads], model = timed(
+                lambda: RidgeCV(alphas=penalties.numpy(), alpha_per_target=True).fit(features, labels)
+            )
+    with warnings.catch_warnings(record=True) as said, threadpool_limits(1):
         warnings.simplefilter("always")
-        slow, best = timed(lambda: LogisticRegressionCV(Cs=20, cv=5, max_iter=10_000).fit(features, labels[:, 0] > 0))
-    again, _ = timed(lambda: ours(x, y, penalties))
+        for jobs in (1, cores):  # folds in processes of their own, which are already there
+            Parallel(n_jobs=jobs)(delayed(int)(i) for i in range(jobs))
+            logistic = LogisticRegressionCV(Cs=20, cv=5, max_iter=10_000, n_jobs=jobs)
+            slow[jobs], best = timed(lambda: logistic.fit(features, labels[:, 0] > 0))  # noqa: B023
     theirs = model.coef_[0]
+    mine = ours(x, y[:, :1], penalties, "error").weights[:, 0].numpy()
     return {
-        "Cutaway again": again, RIDGE: together, LOGISTIC: slow,
-        "difference": float(np.abs(theirs - found.weights[:, 0].numpy()).max() / np.abs(theirs).max()),
+        RIDGE: together, LOGISTIC: slow,
+        "difference": float(np.abs(theirs - mine).max() / np.abs(theirs).max()),
         "unconverged": sum(issubclass(w.category, ConvergenceWarning) for w in said),
         f"{RIDGE} right": right(unseen @ theirs + model.intercept_[0], held - 0.5),
         f"{LOGISTIC} right": right(best.decision_function(unseen), held - 0.5),
@@ -158,6 +165,7 @@ def peers(
 def sweep(n: int, positions: int = 16) -> dict[str, Any]:
     """144 heads at 16 positions from sums alone: seconds, what was kept, and what keeping everything would have taken."""
     net, data = network(), examples(n, positions, seed=2)
+    data = data.with_labels(tasks(data)["last token"], "binary", ("0", "1"))
     options = Options(memory=0, folds=3, control_tasks=0, untrained=False, baselines=False)
     took, found = timed(lambda: probe(net, data, "z", ("layer", "head", "position"), options=options))
     cells = found.places.cells
@@ -182,54 +190,71 @@ def gap(rows: list[dict[str, Any]], peer: str) -> tuple[float, float]:
     return float(apart.mean()), float(apart.std() / len(apart) ** 0.5)
 
 
-def ratios(rows: list[dict[str, Any]], peer: str) -> np.ndarray:
-    """By how much longer a peer takes than the mean of Cutaway's two turns: [rows, processor and clock]."""
-    return np.array([2 * r[peer] / (r["Cutaway"] + r["Cutaway again"]) for r in rows])
+def fastest(row: dict[str, Any], peer: str) -> float:
+    """Seconds of the clock that a peer takes on a site with one thread or with all cores, whichever is faster."""
+    return float(min(seconds[1] for seconds in row[peer].values()))
+
+
+def ratios(task: dict[str, Any], peer: str) -> np.ndarray:
+    """By how much longer a peer takes than Cutaway's mean per site: [repeats, rows], by the clock."""
+    return np.array([[fastest(r, peer) / mine[1] for r in task["rows"]] for mine in task["seconds"]])
 
 
 def page(result: dict[str, Any], swept: dict[str, Any] | None, options: argparse.Namespace) -> str:
     """The figures as Markdown."""
-    every = [r for task in result["labels"].values() for r in task["rows"]]
-    unconverged = sum(r["unconverged"] for r in every)
+    tasks = result["labels"]
+    every = [r for task in tasks.values() for r in task["rows"]]
+    unconverged, cores = sum(r["unconverged"] for r in every), os.cpu_count() or 1
     lines = [
         "# What probing costs",
         "",
-        "Made by `python benchmarks/probes.py`. GPT-2-small's shape (12 layers, width 768), random weights, "
-        f"{options.examples} examples,",
-        f"{result['sites']} residual sites (the embedding, and each layer's middle and end), "
-        f"{options.threads} CPU thread{'s' * (options.threads > 1)}.",
+        f"Made by `python benchmarks/probes.py` on {cores} cores. GPT-2-small's shape (12 layers, width 768), random "
+        f"weights, {options.examples} examples, {result['sites']}",
+        f"residual sites (the embedding, and each layer's middle and end), {options.repeats} repeats. "
         f"torch {torch.__version__}, scikit-learn {sklearn.__version__}, Python {platform.python_version()}, "
         f"{platform.machine()}.",
         f"Reading the activations of {options.examples + HELD_OUT} examples took {result['reading'][1]:.0f} s, once for all "
         "that follows.",
         "",
         f"Cutaway: 20 penalties with exact leave-one-out for {PERMUTATIONS + 2} labellings (real, control task, "
-        f"{PERMUTATIONS} permutations). `{RIDGE}`: the same",
-        f"work, all labellings at once. `{LOGISTIC}`: the real labels alone; 20 penalties, 5 folds, everything else as "
-        "it comes, but for",
-        f"`max_iter`, raised until it converges ({unconverged} convergence warnings). Features are standardised, "
-        "in float64.",
+        f"{PERMUTATIONS} permutations), all {result['sites']} sites, as many",
+        f"side by side as there are cores. `{RIDGE}`: the same work, all labellings at once. `{LOGISTIC}`: the real "
+        "labels alone; 20 penalties,",
+        f"5 folds, everything else as it comes, but for `max_iter`, raised until it converges ({unconverged} convergence "
+        "warnings). Both with one thread and with all",
+        f"cores (`{RIDGE}` by its matrix products, `{LOGISTIC}` by folds, `n_jobs={cores}`), the faster one counts, on "
+        f"{options.sites} of the sites. Features are standardised, in float64.",
         "",
-        "Seconds of processor time (of the clock) per site. Ratios are medians over the sites, of processor time (of the "
-        "clock).",
+        "Seconds of the clock per site; ratio of the means, with its range over sites and repeats:",
         "",
-        f"| label | all {result['sites']} sites, Cutaway | sites beside | Cutaway | `{RIDGE}` | ratio | `{LOGISTIC}` | "
-        "ratio |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        f"| label | Cutaway | `{RIDGE}` | ratio | `{LOGISTIC}` | ratio |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
-    for name, task in result["labels"].items():
-        rows = task["rows"]
-        cells = [name, _pair(task["seconds"], 1), str(len(rows)), _pair(_middle(rows, "Cutaway"), 3)]
+    mine = {name: float(task["seconds"][:, 1].mean()) for name, task in tasks.items()}
+    theirs = {
+        peer: {name: float(np.mean([fastest(r, peer) for r in task["rows"]])) for name, task in tasks.items()}
+        for peer in (RIDGE, LOGISTIC)
+    }
+    for name, task in tasks.items():
+        cells = [name, f"{mine[name]:.3f}"]
         for peer in (RIDGE, LOGISTIC):
-            cells += [_pair(_middle(rows, peer), 2), _pair(np.median(ratios(rows, peer), axis=0), 1)]
+            span = ratios(task, peer)
+            ratio = theirs[peer][name] / mine[name]
+            cells += [f"{theirs[peer][name]:.2f}", f"{ratio:.1f} [{span.min():.1f}, {span.max():.1f}]"]
         lines.append(f"| {' | '.join(cells)} |")
-    whole = {peer: np.median(ratios(every, peer), axis=0) for peer in (RIDGE, LOGISTIC)}
-    lowest = {peer: ratios(every, peer)[:, 0] for peer in (RIDGE, LOGISTIC)}
+    whole = {peer: sum(theirs[peer].values()) / sum(mine.values()) for peer in theirs}
+    busy = sum(float(task["seconds"][:, 0].mean()) for task in tasks.values())
+    alone = {peer: sum(np.mean([r[peer][1][0] for r in t["rows"]]) for t in tasks.values()) / busy for peer in theirs}
+    plain = [r["as it comes"] for r in every if "as it comes" in r]
+    first = [float(t["seconds"][:, 1].mean()) for t in tasks.values()]
     lines += [
         "",
-        f"Over all labels: {_pair(whole[RIDGE], 1)} times less than `{RIDGE}` ({lowest[RIDGE].min():.1f} to "
-        f"{lowest[RIDGE].max():.1f}; asked: 5), and {_pair(whole[LOGISTIC], 1)} times less than",
-        f"`{LOGISTIC}` ({lowest[LOGISTIC].min():.1f} to {lowest[LOGISTIC].max():.1f}; asked: 20).",
+        f"All labels together: {whole[RIDGE]:.1f} times less than `{RIDGE}` (asked: 5), {whole[LOGISTIC]:.1f} times less "
+        f"than `{LOGISTIC}` (asked: 20). By processor time, with one",
+        f"thread for scikit-learn: {alone[RIDGE]:.1f} and {alone[LOGISTIC]:.1f} times. `{LOGISTIC}` as it comes (one job, "
+        "as many threads in its",
+        f"matrix products as there are cores) took {', '.join(f'{t:.1f}' for t in plain)} s on the first of the sites: "
+        f"{sum(plain) / sum(first):.0f} times as long.",
         "",
         f"Held-out accuracy on the sites beside ({HELD_OUT} examples); differences in points, with their standard error "
         "over examples:",
@@ -237,7 +262,7 @@ def page(result: dict[str, Any], swept: dict[str, Any] | None, options: argparse
         f"| label | larger class | Cutaway | `{RIDGE}` | difference | `{LOGISTIC}` | difference |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for name, task in result["labels"].items():
+    for name, task in tasks.items():
         rows = task["rows"]
         cells = [name, f"{task['chance']:.3f}", f"{np.mean([r['Cutaway right'] for r in rows]):.3f}"]
         for peer in (RIDGE, LOGISTIC):
@@ -246,18 +271,10 @@ def page(result: dict[str, Any], swept: dict[str, Any] | None, options: argparse
         lines.append(f"| {' | '.join(cells)} |")
     lines += [
         "",
-        f"Largest difference between Cutaway's and `{RIDGE}`'s coefficients of the real labels, as a share of the largest "
-        f"coefficient: {max(r['difference'] for r in every):.1e}.",
+        f"`{RIDGE}` chooses its penalty by squared error, Cutaway by correlation (for classes). At the penalty that squared"
+        f" error chooses, coefficients differ by at most {max(r['difference'] for r in every):.1e} of the largest.",
     ]
     return "\n".join(lines + (_sweep_lines(swept) if swept else [])) + "\n"
-
-
-def _pair(values: np.ndarray, digits: int) -> str:
-    return f"{values[0]:.{digits}f} ({values[1]:.{digits}f})"
-
-
-def _middle(rows: list[dict[str, Any]], name: str) -> np.ndarray:
-    return np.median([r[name] for r in rows], axis=0)
 
 
 def _sweep_lines(swept: dict[str, Any]) -> list[str]:
@@ -280,14 +297,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="What probing costs beside scikit-learn.")
     parser.add_argument("--examples", type=int, default=2000)
     parser.add_argument("--sites", type=int, default=4, help="on how many sites scikit-learn works")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=3, help="of Cutaway's work on all sites")
     parser.add_argument("--no-sweep", action="store_true")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks" / "probes.md")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    threadpool_limits(options.threads)
-    swept = None if options.no_sweep else on_all_cores(lambda: sweep(options.examples // 2))
+    swept = None if options.no_sweep else sweep(options.examples)
     result = residual_sites(options)
     text = page(result, swept, options)
     print(json.dumps({"residual": result, "sweep": swept}, default=np.ndarray.tolist) if options.json else text)

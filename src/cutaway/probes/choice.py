@@ -1,14 +1,14 @@
 """What a penalty is chosen by: sums over left-out examples.
 
-With the centred target y, fitted values f, leverages h (without the intercept's) and k = n / (n - 1), the prediction of
-example i by the fit without it lies above the mean that this fit knows by
+With the centred target y, fitted values f, leverages h (without the intercept's) and k = n / (n - 1), example i lies
+c_i = k y_i above the mean of the others, and the fit to the others predicts for it, above that mean,
 
-    q_i = (f_i - k h_i y_i) / (1 - 1/n - h_i),
+    q_i = k (f_i - k h_i y_i) / (1 - k h_i) = (f_i - k h_i y_i) / (1 - 1/n - h_i).
 
-and misses by k y_i - q_i. Two sums tell all that follows: `with_label = Σ y q` and `squares = Σ q²`.
+(For left-out groups c and q are found by `grouped`.) Two sums tell all that follows: Σ c q and Σ q².
 
-- *error*: the mean squared leave-one-out error.
-- *correlation*: of q with y. What counts is the order of the examples, not the scale of the outputs. Squared error shrinks
+- *error*: the mean squared error of c - q.
+- *correlation*: of q with c. What counts is the order of the examples, not the scale of the outputs. Squared error shrinks
   weights to get the scale right, and where a label is hard to read it shrinks far beyond what serves the order.
 """
 
@@ -28,7 +28,7 @@ _TINY = 1e-300
 class LeftOut:
     """Sums over n left-out examples at every penalty, for every target (NaN where they were not computed).
 
-    with_label, squares: [a t]. total: [t], squared norm of the centred targets.
+    with_label: Σ c q, squares: Σ q², both [a t]. total: Σ c² [t].
     """
 
     with_label: Tensor
@@ -48,13 +48,12 @@ class LeftOut:
 
     @property
     def errors(self) -> Tensor:
-        """Mean squared leave-one-out error [a t]; NaN where it was not computed."""
-        k = self.n / (self.n - 1)
-        return (k * k * self.total - 2 * k * self.with_label + self.squares) / self.n
+        """Mean squared error [a t] of left-out predictions; NaN where it was not computed."""
+        return (self.total - 2 * self.with_label + self.squares) / self.n
 
     @property
     def correlations(self) -> Tensor:
-        """Leave-one-out correlation [a t]; NaN where it was not computed, 0 for a constant target."""
+        """Correlation [a t] of left-out predictions with the label; NaN where not computed, 0 for a constant target."""
         return self.with_label / (self.squares * self.total).sqrt().clamp(min=_TINY)
 
     def losses(self, by: By) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +17,7 @@ from cutaway.probes.data import ProbeData
 from cutaway.probes.displace import Spot
 from cutaway.probes.fitted import Probe
 from cutaway.probes.folds import assign_folds, families
-from cutaway.probes.places import Cell, Places
+from cutaway.probes.places import Places
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -63,39 +63,37 @@ def controlling(net: Network, data: ProbeData, places: Places, seed: int = 0) ->
 def _found(net: Network, data: ProbeData, places: Places, seed: int) -> Controlling:
     labels = data.labels
     chosen = np.arange(data.n) if data.kind == "continuous" else np.flatnonzero(np.isin(labels, (0, 1)))
-    totals: dict[int, Tensor] = {}
-    what = ""
-    for position in range(len(places.positions)):
-        here = [(i, cell) for i, cell in enumerate(places.cells) if cell.position == position]
-        bed = beds.bed_of_data(net, data, places, here[0][1])
-        two = data.take(chosen).with_labels(bed.classes.numpy(), "binary", ("0", "1"))
-        folds = torch.as_tensor(assign_folds(two, families(two), 2, seed))
-        first, second = (torch.nonzero(folds == f)[:_PROMPTS, 0] for f in (0, 1))
-        score, what = beds.contrast_score(net, bed.take(first))
-        scored = bed.take(second)
-        totals |= _gradients(net, Bed(**{**vars(scored), "score": score}), places, here)
-    return Controlling(tuple(totals[i] for i in range(len(places.cells))), what)
+    first = {cell.position: cell for cell in reversed(places.cells)}
+    there = [beds.bed_of_data(net, data, places, first[p]) for p in range(len(places.positions))]
+    bed = there[0]  # they differ in where they are edited only
+    two = data.take(chosen).with_labels(bed.classes.numpy(), "binary", ("0", "1"))
+    folds = torch.as_tensor(assign_folds(two, families(two), 2, seed))
+    past, future = (torch.nonzero(folds == f)[:_PROMPTS, 0] for f in (0, 1))
+    score, what = beds.contrast_score(net, bed.take(past))
+    scored = replace(bed.take(future), score=score)
+    edits = torch.stack([b.edit[future] for b in there], 1)
+    return Controlling(_gradients(net, scored, edits, places), what)
 
 
-def _gradients(net: Network, bed: Bed, places: Places, cells: list[tuple[int, Cell]]) -> dict[int, Tensor]:
-    """The mean gradient [d] of the bed's score at each cell, by the cell's number."""
-    totals: dict[int, Tensor] = {}
+def _gradients(net: Network, bed: Bed, edits: Tensor, places: Places) -> tuple[Tensor, ...]:
+    """The mean gradient [d] of the bed's score at each cell; edits: [n p], the cells' positions in each prompt."""
+    totals: list[Tensor] = []
     for part in torch.arange(bed.n).split(_ROWS):
         run = net.run(bed.tokens[part], keep=list(places.sites), logits=bed.read[part][:, None], grad=True)
         if run.logits is None:
             raise BadInput(f"{net.name} gives no logits.", "Causal tests need an output over tokens.")
         values = [run[site] for site in places.sites]
         total = bed.score(run.logits[:, 0], part).sum()
-        slopes = dict(zip(places.sites, torch.autograd.grad(total, values, allow_unused=True), strict=True))
-        rows, at = torch.arange(len(part)), bed.edit[part] + bed.tokens.first[part]
-        for i, cell in cells:
-            slope = slopes[cell.site]
-            if slope is None:
-                slope = torch.zeros_like(run[cell.site])
-            here = Spot(cell.site, cell.head).read(slope[rows, at.to(slope.device)]).double().cpu()
-            here = (here / here.norm(dim=1, keepdim=True).clamp(min=1e-300)).sum(0) / bed.n
-            totals[i] = totals[i] + here if i in totals else here
-    return totals
+        slopes = torch.autograd.grad(total, values, allow_unused=True)
+        rows, at = torch.arange(len(part))[:, None], edits[part] + bed.tokens.first[part][:, None]
+        kept = {
+            site: (torch.zeros_like(v) if s is None else s)[rows.to(v.device), at.to(v.device)].double().cpu()
+            for site, v, s in zip(places.sites, values, slopes, strict=True)
+        }
+        here = [Spot(c.site, c.head).read(kept[c.site][:, c.position]) for c in places.cells]
+        means = [(h / h.norm(dim=1, keepdim=True).clamp(min=1e-300)).sum(0) / bed.n for h in here]
+        totals = [a + b for a, b in zip(totals, means, strict=True)] if totals else means
+    return tuple(totals)
 
 
 def _detecting(probe: Probe) -> Tensor:

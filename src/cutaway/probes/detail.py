@@ -73,7 +73,7 @@ def held_out(setting: Setting, features: Tensor, folds: np.ndarray | None = None
     """Held-out outputs for the real labels alone."""
     real = controls.labellings(setting.data, None, setting.permuted[:0])
     chosen = setting.folds if folds is None else folds
-    return cross_validate(features, real, chosen, setting.options.fitting, setting.inner)
+    return cross_validate(features, real, chosen, setting.options.fitting, setting.drawn)
 
 
 def look_closely(
@@ -141,7 +141,7 @@ def _left_out(setting: Setting, features: Tensor) -> Estimate | None:
         part = real[train]
         if data.kind in ("binary", "multiclass") and len(part.labels[0].unique()) < data.n_classes:
             return estimate(least, float("nan"), float("nan"), data.n)  # a class occurs in one source only
-        found = fit(features[train], part, fitting, torch.as_tensor(setting.inner)[train])
+        found = fit(features[train], part, fitting, torch.as_tensor(setting.drawn)[train])
         outputs[test] = found.outputs(features[test])[0]
     value = score(data.kind, outputs, torch.as_tensor(data.labels), max(data.n_classes, 1))
     return estimate(float(value), *fold_interval(setting, outputs), data.n)

@@ -60,14 +60,18 @@ class Along:
         return float(self.middle[1] - self.middle[0])
 
 
-def fitted_directions(features: Tensor, classes: Tensor, fitting: Fitting) -> tuple[Along, Along]:
-    """The probe's direction and the difference of means, found on features [n d] with classes [n]."""
+def fitted_directions(
+    features: Tensor, classes: Tensor, fitting: Fitting, family: Families | None = None
+) -> tuple[Along, Along]:
+    """The probe's direction and the difference of means, found on features [n d] with classes [n]; family: groups that are
+    not parted where the probe's penalty is chosen."""
     centres = torch.stack([features[classes == c].mean(0) for c in (0, 1)])
     kind = fitting.kind if fitting.kind != "means" else "ridge"
     found = fit(
         features,
         Labellings(classes[None], "binary", 2),
         Fitting(kind, fitting.penalties, fitting.standardise),
+        None if family is None else torch.as_tensor(family.of),
     )
     return (
         Along.of("the probe's direction", found.weights[0, :, 0], centres),
@@ -111,6 +115,7 @@ def sham_directions(
         features,
         Labellings(shuffled[: n - half], "binary", 2),
         Fitting(kind, fitting.penalties, fitting.standardise),
+        torch.as_tensor(family.of),
     ).weights[:, :, 0]
     hot = shuffled[n - half :].double()
     means = hot @ features / hot.sum(1, keepdim=True).clamp(min=1) - (1 - hot) @ features / (1 - hot).sum(

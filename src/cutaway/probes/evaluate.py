@@ -28,12 +28,12 @@ def cross_validate(
     labellings: Labellings,
     folds: np.ndarray,
     fitting: Fitting,
-    inner: np.ndarray | None = None,
+    families: np.ndarray | None = None,
 ) -> HeldOut:
     """Fit on all folds but one, apply to that one, in turn. Features [n d] are standardised on the training folds only,
-    and penalties are chosen there (nested): ridge by exact leave-one-out, logistic on the inner folds.
+    and penalties are chosen there (nested), on families [n] that are not parted (`kinds.fit`).
     """
-    of, deeper = torch.as_tensor(folds), None if inner is None else torch.as_tensor(inner)
+    of, deeper = torch.as_tensor(folds), None if families is None else torch.as_tensor(families)
     outputs = torch.empty(labellings.count, len(features), labellings.outputs, dtype=torch.float64)
     chosen = []
     for fold in of.unique():

@@ -99,34 +99,35 @@ def standardiser(features: Tensor, on: bool = True) -> tuple[Tensor, Tensor]:
     return mean, torch.where(deviation > floor, deviation, torch.ones_like(deviation))
 
 
-def fit(features: Tensor, labellings: Labellings, fitting: Fitting, inner: Tensor | None = None) -> Weights:
+def fit(features: Tensor, labellings: Labellings, fitting: Fitting, families: Tensor | None = None) -> Weights:
     """Fit every labelling to features [n d]; the weights are for the features as given, not standardised.
 
-    inner: fold numbers [n] on which a logistic probe chooses its penalty (for the real labels; the others share it).
+    families: [n], numbers of the groups that are not parted where penalties are chosen: ridge leaves out one group at a
+    time, logistic a third of them (for the real labels; the others share its penalty).
     Raises `NotFound` for an unknown kind, `BadInput` for one that does not suit the labels.
     """
     mean, scale = standardiser(features, fitting.standardise)
     x = (features.double() - mean) / scale
-    found = _kind(fitting.kind, labellings.kind)(x, labellings, fitting, inner)
+    found = _kind(fitting.kind, labellings.kind)(x, labellings, fitting, families)
     weights = found.weights / scale[None, :, None]
     return Weights(weights, found.bias - torch.einsum("d,ldc->lc", mean, weights), found.penalty)
 
 
-def _ridge(x: Tensor, labellings: Labellings, fitting: Fitting, inner: Tensor | None) -> Weights:
+def _ridge(x: Tensor, labellings: Labellings, fitting: Fitting, families: Tensor | None) -> Weights:
     n, c = len(x), labellings.outputs
     penalties = torch.tensor(fitting.penalties or ridge.PENALTIES, dtype=torch.float64) * n
     groups = [i // c for i in range(labellings.count * c)] if labellings.kind == "multiclass" else None
     by = "error" if labellings.kind == "continuous" else "correlation"
-    done = single.solve(x, labellings.targets(), penalties, groups, fitting.precise, refine=c, by=by)
+    done = single.solve(x, labellings.targets(), penalties, groups, fitting.precise, refine=c, by=by, clusters=families)
     weights = done.weights.T.reshape(labellings.count, c, -1).transpose(1, 2)
     return Weights(weights, done.bias.reshape(labellings.count, c), float(penalties[done.best[0]]) / n)
 
 
-def _logistic(x: Tensor, labellings: Labellings, fitting: Fitting, inner: Tensor | None) -> Weights:
+def _logistic(x: Tensor, labellings: Labellings, fitting: Fitting, families: Tensor | None) -> Weights:
     penalties = fitting.penalties or LOGISTIC_PENALTIES
     best = penalties[0]
     if len(penalties) > 1:
-        best = _inner_choice(x, labellings.first(1), penalties, inner)
+        best = _inner_choice(x, labellings.first(1), penalties, families)
     found = _logistic_at(x, labellings, best)
     return Weights(found.weights, found.bias, best)
 
@@ -145,9 +146,9 @@ def _logistic_at(x: Tensor, labellings: Labellings, penalty: float) -> Weights:
     return Weights(done.weights[0], done.bias[0])
 
 
-def _inner_choice(x: Tensor, real: Labellings, penalties: Sequence[float], inner: Tensor | None) -> float:
+def _inner_choice(x: Tensor, real: Labellings, penalties: Sequence[float], families: Tensor | None) -> float:
     """The penalty with the least held-out log loss over inner folds."""
-    folds = torch.arange(len(x)) % 3 if inner is None else inner
+    folds = (torch.arange(len(x)) if families is None else families) % 3
     losses = torch.zeros(len(penalties))
     for fold in folds.unique():
         train, test = folds != fold, folds == fold
@@ -163,7 +164,7 @@ def _inner_choice(x: Tensor, real: Labellings, penalties: Sequence[float], inner
 
 
 def _from_means(kind: Callable[[Tensor, Tensor], means.Linear]) -> Callable[..., Weights]:
-    def fit_all(x: Tensor, labellings: Labellings, fitting: Fitting, inner: Tensor | None) -> Weights:
+    def fit_all(x: Tensor, labellings: Labellings, fitting: Fitting, families: Tensor | None) -> Weights:
         found = [kind(x, labellings.hot(i)) for i in range(labellings.count)]
         return Weights(torch.stack([f.weights for f in found]), torch.stack([f.bias for f in found]))
 

@@ -29,12 +29,13 @@ _COPIES = 40
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """What all cells share: data, families, folds [n], inner folds [n], permutations [b n], options."""
+    """What all cells share: data, families, folds [n], families by number in random order [n], permutations [b n],
+    options."""
 
     data: ProbeData
     family: Families
     folds: np.ndarray
-    inner: np.ndarray
+    drawn: np.ndarray
     permuted: np.ndarray
     options: Options
 
@@ -43,9 +44,9 @@ class Setting:
         """Families, grouped folds and permutations for these data. Raises `BadInput` as `folds.assign_folds`."""
         family = families(data)
         folds = assign_folds(data, family, options.folds, options.seed)
-        inner = np.random.default_rng(options.seed + 1).permutation(family.count)[family.of] % 3
+        drawn = np.random.default_rng(options.seed + 1).permutation(family.count)[family.of]
         permuted, _ = permutations(data.labels, family, options.permutations, options.seed)
-        return cls(data, family, folds, inner, permuted, options)
+        return cls(data, family, folds, drawn, permuted, options)
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,8 +144,8 @@ class _Probed:
     def of(cls, features: Tensor, setting: Setting, labels: Labellings, extra: int) -> _Probed:
         """Probe features [n d] for all labellings, of which the first is real and the next `extra` are control tasks."""
         data, fitting = setting.data, setting.options.fitting
-        found = cross_validate(features, labels, setting.folds, fitting, setting.inner)
-        whole = fit(features, labels.first(1), fitting, torch.as_tensor(setting.inner))
+        found = cross_validate(features, labels, setting.folds, fitting, setting.drawn)
+        whole = fit(features, labels.first(1), fitting, torch.as_tensor(setting.drawn))
         x = features.double()
         return cls(
             _figures(found, setting, extra),
@@ -233,7 +234,7 @@ def baseline(setting: Setting, table: Tensor | None) -> HeldOut | None:
         return None
     real = controls.labellings(setting.data, None, setting.permuted[:0])
     plain = Options(standardise=False, seed=setting.options.seed).fitting
-    return cross_validate(table, real, setting.folds, plain)
+    return cross_validate(table, real, setting.folds, plain, setting.drawn)
 
 
 def places_note(places: Places, size: int) -> str:

@@ -83,7 +83,7 @@ def beside_linear(
     control = None
     if tasks is not None:
         task = data.with_labels(tasks[0])
-        other = Setting(task, setting.family, setting.folds, setting.inner, setting.permuted, options)
+        other = Setting(task, setting.family, setting.folds, setting.drawn, setting.permuted, options)
         curved = _held_out(features, torch.as_tensor(task.labels), task, setting.folds, options.seed)
         control = float(_score(task, curved)) - float(held_out(other, features).scores[0])
     figures = [

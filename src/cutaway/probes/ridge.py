@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from cutaway.probes.choice import By, LeftOut, choose
+from cutaway.probes.grouped import left_out, parted
 
 #: Penalties per example, on features of unit variance: from almost none to almost everything.
 PENALTIES: tuple[float, ...] = tuple(float(10 ** (-4 + 7 * i / 19)) for i in range(20))
@@ -69,7 +70,7 @@ def factorise(features: Tensor) -> Factorised:
 class Path:
     """Ridge fits of several targets over a path of penalties.
 
-    penalties: [a]. left_out: the leave-one-out sums, with errors and correlations [a t]. best: [t], index of the best
+    penalties: [a]. left_out: sums over left-out examples, with errors and correlations [a t]. best: [t], index of the best
     penalty of each target. weights: [d t] and bias: [t] at each target's best penalty. loo: [n t], its leave-one-out
     predictions (None unless asked for).
     """
@@ -89,13 +90,14 @@ class Path:
 
 def path(
     fact: Factorised, targets: Tensor, penalties: Tensor, groups: list[int] | None = None, loo: bool = False,
-    fast: bool = False, by: By = "error",
+    fast: bool = False, by: By = "error", clusters: Tensor | None = None,
 ) -> Path:  # fmt: skip
     """Fit targets [n t] over penalties [a] (in units of squared features), and choose by exact leave-one-out.
 
     groups: [t] labels of the targets that must share a penalty (the columns of one multi-class label); default each its
-    own. by: what the best penalty is best at (`choice`). fast: compute the sums by which penalties are chosen in float32;
-    the fits themselves are always in float64. The intercept is not penalised.
+    own. by: what the best penalty is best at (`choice`). clusters: [n], examples that are left out together (`grouped`;
+    default each by itself). fast: compute the sums by which penalties are chosen in float32; the fits themselves are always
+    in float64. The intercept is not penalised.
 
     >>> x = torch.randn(50, 3, generator=torch.Generator().manual_seed(0)).double()
     >>> done = path(factorise(x), x[:, :1], torch.tensor([1e-6, 1.0], dtype=torch.float64))
@@ -107,22 +109,31 @@ def path(
     centred = y - middle
     projected = fact.scores.T @ centred
     kind = torch.float32 if fast else torch.float64
-    scores, label, turned = fact.scores.to(kind), centred.to(kind), projected.to(kind)
-    leverage, k = fact.leverage(penalties), len(y) / (len(y) - 1)
-    with_label = torch.empty(len(penalties), y.shape[1], dtype=torch.float64)
-    squares = torch.empty_like(with_label)
-    for i, penalty in enumerate(penalties):
-        left = scores @ (_fitted(fact, penalty).to(kind)[:, None] * turned)
-        left.sub_((k * leverage[i]).to(kind)[:, None] * label)
-        left.mul_((1 / (1 - 1 / len(y) - leverage[i]).clamp(min=1e-12)).to(kind)[:, None])
-        with_label[i] = (left * label).sum(0)
-        squares[i] = left.square_().sum(0)
-    sums = LeftOut(with_label, squares, centred.square().sum(0), len(y))
+    if clusters is not None and parted(clusters):
+        weights = torch.stack([_fitted(fact, p) for p in penalties])
+        sums = left_out(fact.scores.to(kind), weights, projected, centred, clusters)
+    else:
+        sums = _singly(fact, centred.to(kind), projected.to(kind), penalties)
     best = choose(sums.shared(groups).losses(by), penalties)
     shrink = fact.shrink(penalties[best]).T
     weights = fact.basis @ (shrink * projected)
-    held = _left_out(fact, y, centred, projected, penalties, best, leverage) if loo else None
+    held = _left_out(fact, y, centred, projected, penalties, best) if loo else None
     return Path(penalties, sums, best, weights, middle - fact.mean @ weights, held)
+
+
+def _singly(fact: Factorised, label: Tensor, turned: Tensor, penalties: Tensor) -> LeftOut:
+    """Sums over left-out examples, of centred targets [n t], in their type."""
+    n, scores, leverage = fact.n, fact.scores.to(label.dtype), fact.leverage(penalties)
+    k = n / (n - 1)
+    with_label = torch.empty(len(penalties), label.shape[1], dtype=torch.float64)
+    squares = torch.empty_like(with_label)
+    for i, penalty in enumerate(penalties):
+        left = scores @ (_fitted(fact, penalty).to(label.dtype)[:, None] * turned)
+        left.sub_((k * leverage[i]).to(label.dtype)[:, None] * label)
+        left.mul_((1 / (1 - 1 / n - leverage[i]).clamp(min=1e-12)).to(label.dtype)[:, None])
+        with_label[i] = k * (left * label).sum(0)
+        squares[i] = left.square_().sum(0)
+    return LeftOut(with_label, squares, label.double().mul(k).square().sum(0), n)
 
 
 def _fitted(fact: Factorised, penalty: Tensor) -> Tensor:
@@ -137,9 +148,9 @@ def _left_out(
     projected: Tensor,
     penalties: Tensor,
     best: Tensor,
-    leverage: Tensor,
 ) -> Tensor:
     """Leave-one-out predictions [n t] at each target's best penalty."""
+    leverage = fact.leverage(penalties)
     held = torch.empty_like(y)
     for i in best.unique():
         which = best == i

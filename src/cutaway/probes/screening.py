@@ -89,7 +89,9 @@ class Screening:
         return found
 
     def _sums(self, with_label: Tensor, squares: Tensor) -> LeftOut:
-        return LeftOut(with_label, squares, self.total, self.n)
+        """From the sums of y q and q² [a t]."""
+        k = self.n / (self.n - 1)
+        return LeftOut(k * with_label, squares, k * k * self.total, self.n)
 
     def _evened(self) -> LeftOut:
         """The sums as if all examples had the same leverage (generalised cross-validation)."""
@@ -109,7 +111,7 @@ class Screening:
         for i, of, values in zip(number.tolist(), t.split(sizes.tolist()), fitted.split(sizes.tolist()), strict=True):
             y, u = self.y[of], factor[i].float()
             q = torch.addcmul(values, y, self.leverage[i].float(), value=-k).mul_(u)
-            found.with_label[i, of] = torch.linalg.vecdot(y, q).double()
+            found.with_label[i, of] = k * torch.linalg.vecdot(y, q).double()
             found.squares[i, of] = torch.linalg.vecdot(q, q).double()
 
     def _most(self, likely: Tensor, fitted: Tensor) -> LeftOut:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from cutaway.probes import ridge
+from cutaway.probes import grouped, ridge
 from cutaway.probes.choice import By, choose
 from cutaway.probes.screening import Screening
 
@@ -26,12 +26,13 @@ _STEPS, _BLOCK = 8, 128
 
 def solve(
     features: Tensor, targets: Tensor, penalties: Tensor, groups: list[int] | None = None, precise: bool = False,
-    refine: int | None = None, by: By = "error",
+    refine: int | None = None, by: By = "error", clusters: Tensor | None = None,
 ) -> ridge.Path:  # fmt: skip
     """Fit targets [n t] to features [n d] over penalties [a], and choose by leave-one-out, as `ridge.path` does.
 
     Weights agree with float64 to about 1e-8 of their norm; penalties agree but where two errors differ by less than 1e-5
-    of the label's variance (two correlations by less than 1e-5). precise: all in float64. refine: how many targets, from
+    of the label's variance (two correlations by less than 1e-5). clusters: [n], examples that are left out together; then
+    every penalty's sums are computed. precise: all in float64. refine: how many targets, from
     the first, get refined weights and the sums of every penalty (None: all); the others' weights agree to 1e-3 of their
     norm, and mostly to 1e-5, and sums are NaN where a penalty was excluded without computing them. Fewer examples than
     features are always factorised in float64.
@@ -44,24 +45,29 @@ def solve(
     n, d = features.shape
     if not precise and n > d:
         try:
-            found = _solve(features, targets.double(), penalties, groups, refine, by)
+            found = _solve(features, targets.double(), penalties, groups, refine, by, clusters)
         except torch.linalg.LinAlgError:  # pyright: ignore[reportPrivateImportUsage] # float32 overflowed
             found = None
         if found is not None:
             return found
-    return ridge.path(ridge.factorise(features), targets, penalties, groups, fast=not precise, by=by)
+    return ridge.path(ridge.factorise(features), targets, penalties, groups, fast=not precise, by=by, clusters=clusters)
 
 
 def _solve(
-    features: Tensor, y: Tensor, penalties: Tensor, groups: list[int] | None, refine: int | None, by: By
-) -> ridge.Path | None:
+    features: Tensor, y: Tensor, penalties: Tensor, groups: list[int] | None, refine: int | None, by: By,
+    clusters: Tensor | None,
+) -> ridge.Path | None:  # fmt: skip
     """In single precision, or None where that does not hold."""
     problem = _Problem.of(features, y - y.mean(0))
     if not problem.summed().shaken(penalties.min()) <= _TRUSTED:
         return None
     whole = y.shape[1] if refine is None else min(refine, y.shape[1])
-    screening = Screening.of(problem.y.float(), problem.scores, problem.values, problem.turned, penalties)
-    left_out = screening.left_out(groups, by, whole)
+    if clusters is not None and grouped.parted(clusters):
+        shrink = 1 / (problem.values + penalties[:, None])
+        left_out = grouped.left_out(problem.scores, shrink, problem.turned, problem.y, clusters)
+    else:
+        screening = Screening.of(problem.y.float(), problem.scores, problem.values, problem.turned, penalties)
+        left_out = screening.left_out(groups, by, whole)
     best = choose(left_out.shared(groups).losses(by), penalties)
     weights = problem.polished(penalties[best], whole)
     if weights is None:

@@ -93,7 +93,7 @@ def use(
     if isinstance(on, ProbeData):
         found_half, bed, family, fitting = halves(net, found, on, cell, answers, options)
         x = features(net, spot, found_half.tokens, found_half.edit)
-        alongs = fitted_directions(x, found_half.classes, fitting)
+        alongs = fitted_directions(x, found_half.classes, fitting, family)
         past, family_past, classes = x, family, found_half.classes
     else:
         bed = _behaviour_bed(net, probe, spot, on, pos)
