@@ -60,7 +60,7 @@ def verdicts(seed: int) -> dict[str, str]:
         word = found.finding.word
         if word == ENCODED:
             word = use(
-                net, found, data, answers=answers, options=UseOptions(directions=24, seed=seed)
+                net, found, data, answers=answers, options=UseOptions(seed=seed)
             ).finding.word
         out[name] = word
     return out
@@ -77,7 +77,7 @@ def zoo_verdicts(job: tuple[str, int]) -> dict[str, str]:
     word = found.finding.word
     if word == ENCODED:
         answers = {"0": list(range(1, 5)), "1": list(range(5, 9))}  # the letters of each third
-        word = use(net, found, data, answers=answers, options=UseOptions(directions=24, seed=seed)).finding.word
+        word = use(net, found, data, answers=answers, options=UseOptions(seed=seed)).finding.word
     return {"name": name, "word": word}
 
 

@@ -41,6 +41,7 @@ def test_no_more_threads_than_memory_allows_and_than_the_user_does() -> None:
     torch.set_num_threads(1)
     assert side_by_side(lambda _: threading.current_thread().name, [1, 2, 3]) == [here] * 3
     assert side_by_side(lambda i: i, []) == []
+    assert side_by_side(lambda i: i, [1, 2], each=5.0) == [1, 2]
 
 
 def test_an_error_is_raised_and_leaves_the_rest_undone() -> None:

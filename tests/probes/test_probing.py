@@ -18,7 +18,12 @@ from cutaway.errors import BadFormat, BadInput, NotFinite, NotFound, SiteUnavail
 from cutaway.probes import Columns, Options, Probe, ProbeData, Probing, UseOptions, probe, probe_data, use
 from cutaway.probes.beds import bed_of_data, contrast_score
 from cutaway.probes.controlling import controlling
-from cutaway.probes.folds import assign_folds, families, permutations
+from cutaway.probes.controls import labellings
+from cutaway.probes.evaluate import cross_validate
+from cutaway.probes.exchange import Exchange, permutations
+from cutaway.probes.folds import assign_folds, families
+from cutaway.probes.mapping import Setting
+from cutaway.probes.significance import significance
 from cutaway.probes.verdict import ABSENT, CONFOUNDED, ENCODED, UNUSED, USED
 
 YES_NO = {"0": ANSWERS["no"], "1": ANSWERS["yes"]}
@@ -39,7 +44,7 @@ def test_the_verdicts_on_networks_of_known_truth(seed: int) -> None:
         found = probe(net, data, "resid_post", options=Options(permutations=60, seed=seed))
         word = found.finding.word
         if word == ENCODED:
-            tested = use(net, found, data, answers=YES_NO, options=UseOptions(directions=24, seed=seed))
+            tested = use(net, found, data, answers=YES_NO, options=UseOptions(seed=seed))
             word = tested.finding.word
         assert word == right, (name, str(found))
 
@@ -47,7 +52,7 @@ def test_the_verdicts_on_networks_of_known_truth(seed: int) -> None:
 def test_a_flip_moves_the_output_and_random_directions_do_not(net: cutaway.Network, made: Specimen) -> None:
     data = labelled(made, "used")
     found = probe(net, data, "resid_post.0", options=QUICK)
-    tested = use(net, found, data, answers=YES_NO, options=UseOptions(directions=20))
+    tested = use(net, found, data, answers=YES_NO, options=UseOptions())
     flip = tested.effect("flip")
     assert 0.8 < flip.share.value < 1.2
     assert np.quantile(np.abs(flip.others), 0.9) < 0.5
@@ -58,7 +63,7 @@ def test_a_flip_moves_the_output_and_random_directions_do_not(net: cutaway.Netwo
     assert tested.cosines["the probe's direction"] > 0.4
     added = [e for e in tested.effects if e.name == "add" and e.along == "the difference of means"]
     assert [e.share.value for e in added] == sorted(e.share.value for e in added)
-    again = use(net, found, data, options=UseOptions(directions=20))  # by the output's own contrast
+    again = use(net, found, data, options=UseOptions())  # by the output's own contrast
     assert again.claim.verdict == "supported"
 
 
@@ -68,15 +73,16 @@ def test_every_probe_says_how_it_lies_to_the_direction_that_controls(net: cutawa
     assert np.abs(cosines[0]) > 0.3  # read there by the next layer
     assert found.probe(layer=0).about["means_cosine"] == pytest.approx(cosines[0])
     assert "direction that controls" in str(found)
-    # by hand: the gradient at the first layer's end, of one prompt after the other
+    # by hand: the gradients of one fold at the first layer's end, of one prompt after the other
     data = labelled(made, "used")
-    control = controlling(net, data, found.places)
+    setting = Setting.of(data, QUICK)
+    control = controlling(net, data, found.places, setting.folds)
+    rows = torch.nonzero(torch.as_tensor(setting.folds == 1))[:, 0]
+    rows = rows[torch.linspace(0, len(rows) - 1, min(len(rows), 256 // QUICK.folds)).long()]
     bed = bed_of_data(net, data, found.places, found.places.cells[0])
-    folds = torch.as_tensor(assign_folds(data, families(data), 2, 0))
-    first, second = (torch.nonzero(folds == f)[:, 0] for f in (0, 1))
-    score, _ = contrast_score(net, bed.take(first))
+    score, _ = contrast_score(net, bed.take(rows))
     total = torch.zeros(net.d_model).double()
-    for row in second.tolist():
+    for row in rows.tolist():
         ids = net.encode([made.prompts[row]]).ids
         hidden: list[torch.Tensor] = []
 
@@ -92,8 +98,21 @@ def test_every_probe_says_how_it_lies_to_the_direction_that_controls(net: cutawa
         assert hidden[0].grad is not None
         slope = hidden[0].grad[0, -1].double()
         total += slope / slope.norm()
-    mine = control.directions[found.number(layer=0)]
-    assert torch.allclose(mine, total / len(second), atol=1e-4)
+    mine = control.directions[found.number(layer=0)][1]
+    assert torch.allclose(mine, total / len(rows), atol=1e-4)
+
+
+def test_noise_lies_nowhere_to_the_direction_that_controls(net: cutaway.Network, made: Specimen) -> None:
+    """Activations and outputs of the same prompts vary together: what is compared must be found on different ones."""
+    rng = np.random.default_rng(4)
+    cosines = []
+    for memory in (2**30, 0):
+        for _ in range(6):
+            data = ProbeData(made.prompts, rng.permutation(np.arange(240) % 2), name="noise")
+            options = Options(folds=4, permutations=0, untrained=False, baselines=False, memory=memory)
+            found = probe(net, data, "resid_post", options=options)
+            cosines.append([found.data[k].values.ravel() for k in ("cosine", "means_cosine")])
+    assert np.abs(np.mean(cosines, axis=(0, 2))).max() < 0.15
 
 
 @pytest.mark.parametrize(
@@ -123,7 +142,7 @@ def test_where_the_output_cannot_be_differentiated_a_note_says_so(net: cutaway.N
 def test_tests_are_saved_and_loaded(net: cutaway.Network, made: Specimen, tmp_path: Path) -> None:
     data = labelled(made, "used")
     found = probe(net, data, "resid_post.0", options=QUICK)
-    tested = use(net, found, data, answers=YES_NO, options=UseOptions(directions=20))
+    tested = use(net, found, data, answers=YES_NO, options=UseOptions())
     again = cutaway.probes.Use.load(tested.save(tmp_path / "use"))
     assert again.to_dict() == tested.to_dict()
     assert again.verdict == tested.verdict == USED
@@ -208,7 +227,7 @@ def test_other_kinds_find_it_too(net: cutaway.Network, made: Specimen, kind: str
     found = probe(net, labelled(made, "used"), "resid_post.0", options=options)
     assert float(found.data["score"].max()) > 0.95
     assert use(
-        net, found, labelled(made, "used"), answers=YES_NO, options=UseOptions(directions=20)
+        net, found, labelled(made, "used"), answers=YES_NO, options=UseOptions()
     ).claim.supported
 
 
@@ -326,16 +345,67 @@ def test_groups_are_not_parted_and_classes_are_spread(made: Specimen) -> None:
 def test_permutations_keep_what_the_groups_fix(made: Specimen) -> None:
     whole = np.repeat(np.arange(30) % 2, 8)
     data = ProbeData(made.prompts, whole, groups=tuple(np.arange(240) // 8))
-    exchanged, how = permutations(whole, families(data), 5, 0)
-    assert how == "groups"
-    for row in whole[exchanged]:
-        assert all(len(set(row[8 * g : 8 * g + 8])) == 1 for g in range(30))
-        assert row.sum() == whole.sum()
+    family = families(data)
+    nearly = whole.copy()
+    nearly[::8] = 1 - nearly[::8]  # one of eight is otherwise: the group still counts as one
+    for labels in (whole, nearly):
+        exchange = Exchange.of(labels, family, 5)
+        assert (exchange.how, exchange.blind) == ("groups", False)
+        folds = assign_folds(data, family, 5, 0)
+        exchanged = permutations(labels, family, 40, 0, exchange, folds)
+        for row in exchanged:
+            assert sorted(row) == list(range(240))
+            assert all(len({whole[i] for i in row[8 * g : 8 * g + 8]}) == 1 for g in range(30))
+            assert (folds[row] == folds).all()
+        assert len({tuple(row) for row in exchanged.tolist()}) > 35
     mixed = np.tile([0, 1], 120)
-    data = ProbeData(made.prompts, mixed, groups=tuple(np.arange(240) // 8))
-    exchanged, how = permutations(mixed, families(data), 5, 0)
-    assert how == "examples within groups"
+    exchange = Exchange.of(mixed, family, 5)
+    assert exchange == Exchange("examples within groups", False)
+    exchanged = permutations(mixed, family, 5, 0, exchange)
     assert all(row[8 * g : 8 * g + 8].sum() == 4 for row in mixed[exchanged] for g in range(30))
+
+
+def test_permutations_of_few_or_uneven_groups_cross_blind_folds(made: Specimen) -> None:
+    uneven = np.concatenate([np.repeat(np.arange(20), 10), 20 + np.arange(40)])
+    labels = (uneven % 2).astype(int)
+    data = ProbeData(made.prompts, labels, groups=tuple(uneven))
+    family = families(data)
+    exchange = Exchange.of(labels, family, 5)
+    assert (exchange.how, exchange.blind) == ("groups", True)
+    other = ProbeData(made.prompts, 1 - labels, groups=tuple(uneven))
+    folds = assign_folds(data, family, 5, 0, blind=True)
+    assert (folds == assign_folds(other, family, 5, 0, blind=True)).all()  # the labels play no part
+    assert np.bincount(folds).min() > 40
+    exchanged = permutations(labels, family, 20, 0, exchange, folds)
+    assert any((folds[row] != folds).any() for row in exchanged)
+    assert all(len(set(labels[row])) == 2 for row in exchanged)
+    few = np.repeat(np.arange(12), 20)
+    assert Exchange.of(few % 2, families(ProbeData(made.prompts, few % 2, groups=tuple(few))), 5).blind
+
+
+def test_permutation_tests_of_noise_keep_their_level() -> None:
+    """Group labels of pure noise on features that vary by group: the rate of p <= 0.1 must be near 0.1, in four classes,
+    where folds that know the labels would give about twice that."""
+    rng, hits, runs = np.random.default_rng(0), 0, 150
+    groups = np.repeat(np.arange(40), 5)
+    for seed in range(runs):
+        labels = rng.permutation(np.arange(40) % 4)[groups]
+        data = ProbeData([f"t{i}" for i in range(200)], labels, "multiclass", tuple("abcd"), groups=tuple(groups))
+        setting = Setting.of(data, Options(permutations=39, penalties=(0.1,), seed=seed))
+        x = torch.tensor(rng.normal(size=(40, 8))[groups] + 0.3 * rng.normal(size=(200, 8)))
+        found = cross_validate(
+            x, labellings(data, None, setting.permuted), setting.folds, setting.options.fitting, setting.drawn
+        )
+        scores = found.scores.numpy()
+        hits += significance(scores[:1], scores[None, 1:]).p[0] <= 0.1
+    assert 2 <= hits <= 27  # 15 expected, deviation 3.7
+
+
+def test_permutations_without_a_score_count_against_the_label() -> None:
+    null = np.array([[0.1, np.nan, np.nan, 0.2]])
+    assert significance(np.array([0.9]), null).p[0] == pytest.approx(3 / 5)
+    nothing = significance(np.array([0.9]), np.full((1, 4), np.nan))
+    assert nothing.p[0] == nothing.p_best[0] == 1.0
 
 
 # what can be wrong ---------------------------------------------------------------------------------------------------
@@ -502,7 +572,7 @@ def test_the_note_that_nobody_reads(twin: str, right: str) -> None:
     word = found.finding.word
     if word == ENCODED:
         answers = {"0": [1, 2, 3, 4], "1": [5, 6, 7, 8]}
-        word = use(net, found, data, answers=answers, options=UseOptions(directions=20)).finding.word
+        word = use(net, found, data, answers=answers, options=UseOptions()).finding.word
     assert word == right, str(found)
 
 
@@ -519,7 +589,7 @@ def test_a_behaviour_in_the_place_of_data() -> None:
     ]
     found = probe(net, rows, "resid_post.2", label="gender", group="name", options=QUICK)
     pronoun = cutaway.behaviour("pronoun", net, n=40)
-    tested = use(net, found, pronoun, options=UseOptions(directions=20))
+    tested = use(net, found, pronoun, options=UseOptions())
     assert tested.metric == "logit_diff of 'pronoun'"
     flip = tested.effect("flip", "the difference of means")
     assert flip.share.value > 0.4  # on sentence frames that the probe was not fitted on

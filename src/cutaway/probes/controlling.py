@@ -1,4 +1,9 @@
-"""Detecting is not controlling: how each probe's direction lies to the direction along which the output moves."""
+"""Detecting is not controlling: how each probe's direction lies to the direction along which the output moves.
+
+Both are found on different examples. Activations and outputs of the same examples vary together, so that a direction and a
+contrast of outputs that share examples point the same way even where the label is noise. Here the direction that controls is
+found in each fold, and compared with directions that were found without that fold.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +20,6 @@ from cutaway.probes import beds
 from cutaway.probes.beds import Bed
 from cutaway.probes.data import ProbeData
 from cutaway.probes.displace import Spot
-from cutaway.probes.fitted import Probe
-from cutaway.probes.folds import assign_folds, families
 from cutaway.probes.places import Places
 
 if TYPE_CHECKING:
@@ -29,53 +32,60 @@ _PROMPTS, _ROWS = 256, 32
 
 @dataclass(frozen=True, eq=False)
 class Controlling:
-    """directions: for each cell the mean gradient [d] of the metric there (empty where there is none). what: the metric.
-    why: what stood in the way, where there are none."""
+    """directions: for each cell, one for each fold [f d]: the mean gradient of the metric there (NaN where the fold lacks a
+    class; empty where there is none). what: the metric. why: what stood in the way, where there are none."""
 
     directions: tuple[Tensor, ...] = ()
     what: str = ""
     why: str = ""
 
-    def cosines(self, probes: Sequence[Probe]) -> dict[str, np.ndarray]:
-        """Cosine [c] of each cell's probe, and of its difference of means, with the direction that controls; NaN where
-        there is none."""
+    def cosines(self, apart: Sequence[Tensor]) -> dict[str, np.ndarray]:
+        """Cosine [c] of each cell's directions [2 f d], found without each fold, with the one that controls in that fold,
+        mean over folds; NaN where there is none."""
         if not self.directions:
-            return {name: np.full(len(probes), np.nan) for name in NAMES}
-        pairs = list(zip(probes, self.directions, strict=True))
-        found = {"cosine": [_cosine(_detecting(p), d) for p, d in pairs]}
-        found["means_cosine"] = [_cosine(p.means_direction(), d) for p, d in pairs]
-        return {name: np.array(values) for name, values in found.items()}
+            return {name: np.full(len(apart), np.nan) for name in NAMES}
+        pairs = list(zip(apart, self.directions, strict=True))
+        return {name: np.array([_cosine(a[i], d) for a, d in pairs]) for i, name in enumerate(NAMES)}
 
 
-def controlling(net: Network, data: ProbeData, places: Places, seed: int = 0) -> Controlling:
-    """The direction that controls, to first order, at every cell: the mean over prompts of the gradient, at length one, of
-    the output's own contrast between the label's two classes (values: halves).
+def controlling(net: Network, data: ProbeData, places: Places, folds: np.ndarray) -> Controlling:
+    """The direction that controls, to first order, at every cell and for every fold [n]: the mean over the fold's prompts of
+    the gradient, at length one, of the output's own contrast between the label's two classes (values: halves) in that fold.
 
-    The contrast is found on one half of the groups, gradients on the other, at most 256 prompts of each, all sites in one
-    backward pass.
+    At most 256 prompts; all sites in one backward pass.
     """
     try:
-        return _found(net, data, places, seed)
+        return _found(net, data, places, folds)
     except CutawayError as error:
         return Controlling(why=f"The direction that controls the output was not found: {error.problem}")
 
 
-def _found(net: Network, data: ProbeData, places: Places, seed: int) -> Controlling:
+def _found(net: Network, data: ProbeData, places: Places, folds: np.ndarray) -> Controlling:
     labels = data.labels
     chosen = np.arange(data.n) if data.kind == "continuous" else np.flatnonzero(np.isin(labels, (0, 1)))
     first = {cell.position: cell for cell in reversed(places.cells)}
     there = [beds.bed_of_data(net, data, places, first[p]) for p in range(len(places.positions))]
     bed = there[0]  # they differ in where they are edited only
-    two = data.take(chosen).with_labels(bed.classes.numpy(), "binary", ("0", "1"))
-    folds = torch.as_tensor(assign_folds(two, families(two), 2, seed))
-    past, future = (torch.nonzero(folds == f)[:_PROMPTS, 0] for f in (0, 1))
-    score, what = beds.contrast_score(net, bed.take(past))
-    scored = replace(bed.take(future), score=score)
-    edits = torch.stack([b.edit[future] for b in there], 1)
-    return Controlling(_gradients(net, scored, edits, places), what)
+    edits = torch.stack([b.edit for b in there], 1)
+    of, numbers = torch.as_tensor(folds[chosen]), np.unique(folds)
+    most, found, what = max(8, _PROMPTS // len(numbers)), [], ""
+    for fold in numbers:
+        rows = torch.nonzero(of == fold)[:, 0]
+        rows = rows[torch.linspace(0, len(rows) - 1, min(most, len(rows))).long()]
+        part = bed.take(rows)
+        if len(part.classes.unique()) < 2:
+            found.append(None)
+            continue
+        score, what = beds.contrast_score(net, part)
+        found.append(_gradients(net, replace(part, score=score), edits[rows], places))
+    known = next((f for f in found if f is not None), None)
+    if known is None:
+        raise BadInput("No fold has prompts of both classes.", "Give more of them.")
+    whole = [[torch.full_like(d, torch.nan) for d in known] if f is None else f for f in found]
+    return Controlling(tuple(torch.stack(list(d)) for d in zip(*whole, strict=True)), what)
 
 
-def _gradients(net: Network, bed: Bed, edits: Tensor, places: Places) -> tuple[Tensor, ...]:
+def _gradients(net: Network, bed: Bed, edits: Tensor, places: Places) -> list[Tensor]:
     """The mean gradient [d] of the bed's score at each cell; edits: [n p], the cells' positions in each prompt."""
     totals: list[Tensor] = []
     for part in torch.arange(bed.n).split(_ROWS):
@@ -93,15 +103,12 @@ def _gradients(net: Network, bed: Bed, edits: Tensor, places: Places) -> tuple[T
         here = [Spot(c.site, c.head).read(kept[c.site][:, c.position]) for c in places.cells]
         means = [(h / h.norm(dim=1, keepdim=True).clamp(min=1e-300)).sum(0) / bed.n for h in here]
         totals = [a + b for a, b in zip(totals, means, strict=True)] if totals else means
-    return tuple(totals)
+    return totals
 
 
-def _detecting(probe: Probe) -> Tensor:
-    if probe.label_kind == "multiclass":
-        return probe.weights[1] - probe.weights[0]
-    return probe.direction()
-
-
-def _cosine(a: Tensor, b: Tensor) -> float:
-    size = float(a.norm() * b.norm())
-    return float("nan") if size == 0 else float(a.double() @ b.double()) / size
+def _cosine(found: Tensor, controls: Tensor) -> float:
+    """Mean over folds of the cosine of directions [f d]."""
+    size = found.norm(dim=1) * controls.norm(dim=1)
+    each = (found.double() * controls).sum(1) / size.clamp(min=1e-300)
+    each = each[torch.isfinite(each) & (size > 0)]
+    return float(each.mean()) if len(each) else float("nan")

@@ -19,7 +19,7 @@ from cutaway.probes.description_length import compression
 from cutaway.probes.evaluate import HeldOut, cross_validate
 from cutaway.probes.folds import source_folds
 from cutaway.probes.kinds import fit
-from cutaway.probes.mapping import Setting, baseline, difference_interval, fold_interval
+from cutaway.probes.mapping import Setting, baseline, difference_interval, fold_interval, working_bytes
 from cutaway.probes.parallel import side_by_side
 from cutaway.probes.places import Cell, Places
 from cutaway.probes.scores import SCORE, chance, score
@@ -50,7 +50,9 @@ class Untrained:
             return cls(why=f"The control with random weights could not be run: {error.problem}")
         chosen = places.cells if cell is None else [cell]
         done = None if report is None else lambda ready: report("probing random weights", ready, len(chosen))
-        found = side_by_side(lambda c: held_out(setting, kept.cell(c)), chosen, done=done)
+        size = working_bytes(kept, setting.data.n)
+        memory = setting.options.memory
+        found = side_by_side(lambda c: held_out(setting, kept.cell(c)), chosen, size, memory, done)
         return cls(tuple(found))
 
     def scores(self, cells: int) -> np.ndarray:

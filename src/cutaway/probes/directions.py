@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from cutaway.probes.erasure import Leace
-from cutaway.probes.folds import Families, permutations
+from cutaway.probes.exchange import Exchange, permutations
+from cutaway.probes.folds import Families
 from cutaway.probes.kinds import Fitting, Labellings, fit
 
 LEACE = "least-squares erasure"
@@ -107,7 +108,8 @@ def sham_directions(
     features: Tensor, classes: Tensor, family: Families, fitting: Fitting, n: int, seed: int
 ) -> Tensor:
     """n unit vectors [n d]: the probes and mean differences that permuted labels give. They detect nothing."""
-    exchanges, _ = permutations(classes.numpy(), family, n, seed)
+    exchange = Exchange.of(classes.numpy(), family, 1)
+    exchanges = permutations(classes.numpy(), family, n, seed, exchange)
     shuffled = torch.as_tensor(np.asarray(classes.numpy())[exchanges])
     half = n // 2
     kind = fitting.kind if fitting.kind != "means" else "ridge"

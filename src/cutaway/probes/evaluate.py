@@ -16,11 +16,13 @@ from cutaway.probes.scores import balanced_accuracy, score
 @dataclass(frozen=True, eq=False)
 class HeldOut:
     """outputs: [l n c] of every example by a probe that was not fitted on its fold. scores: [l]. penalty: the median over
-    folds of what was chosen for the real labels, per example on features of unit variance."""
+    folds of what was chosen for the real labels, per example on features of unit variance. weights: [f d c], those of the
+    probes for the real labels, by the fold that they were not fitted on."""
 
     outputs: Tensor
     scores: Tensor
     penalty: float
+    weights: Tensor
 
 
 def cross_validate(
@@ -35,14 +37,15 @@ def cross_validate(
     """
     of, deeper = torch.as_tensor(folds), None if families is None else torch.as_tensor(families)
     outputs = torch.empty(labellings.count, len(features), labellings.outputs, dtype=torch.float64)
-    chosen = []
+    chosen, weights = [], []
     for fold in of.unique():
         train, test = of != fold, of == fold
         found = fit(features[train], labellings[train], fitting, None if deeper is None else deeper[train])
         outputs[:, test] = found.outputs(features[test])
         chosen.append(found.penalty)
+        weights.append(found.weights[0])
     scores = score(labellings.kind, outputs, labellings.labels, labellings.classes)
-    return HeldOut(outputs, scores, float(np.median(chosen)))
+    return HeldOut(outputs, scores, float(np.median(chosen)), torch.stack(weights))
 
 
 def accuracy(kind: str, outputs: Tensor, labels: Tensor, classes: int) -> float:
@@ -56,11 +59,14 @@ def accuracy(kind: str, outputs: Tensor, labels: Tensor, classes: int) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Summed:
-    """Held-out R² [c t] of every cell and target, and weights [c d t] and bias [c t] of the fit to all folds."""
+    """Held-out R² [c t] of every cell and target, weights [c d t] and bias [c t] of the fit to all folds, and of the fits
+    without each fold the weights of the first target and its covariance with the features, both [f c d]."""
 
     r2: Tensor
     weights: Tensor
     bias: Tensor
+    folded: Tensor
+    covariance: Tensor
 
 
 def from_moments(
@@ -75,17 +81,22 @@ def from_moments(
     folds = len(count)
     whole = (count.sum(), total.sum(0), gram.sum(0), cross.sum(0), sums.sum(0), squares.sum(0))
     missed = torch.zeros(total.shape[1], sums.shape[1], dtype=torch.float64)
+    folded, covariance = [], []
     for f in range(folds):
         part = (count[f], total[f], gram[f], cross[f], sums[f], squares[f])
         rest = tuple(a - b for a, b in zip(whole, part, strict=True))
         weights, bias = _solve_sums(*rest)
+        folded.append(weights[..., 0])
+        covariance.append((rest[3][..., 0] - rest[1] * rest[4][0] / rest[0]) / rest[0])
         fitted = torch.einsum("cdt,cdt->ct", weights, part[3])
         spread = torch.einsum("cdt,cdt->ct", weights, part[2] @ weights)
         mean = torch.einsum("cdt,cd->ct", weights, part[1])
         missed += part[5] - 2 * fitted - 2 * bias * part[4] + spread + 2 * bias * mean + part[0] * bias**2
     variance = whole[5] - whole[4] ** 2 / whole[0]
     weights, bias = _solve_sums(*whole)
-    return Summed(1 - missed / variance.clamp(min=1e-300), weights, bias)
+    return Summed(
+        1 - missed / variance.clamp(min=1e-300), weights, bias, torch.stack(folded), torch.stack(covariance)
+    )
 
 
 def _solve_sums(

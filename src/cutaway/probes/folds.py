@@ -11,6 +11,8 @@ import numpy as np
 from cutaway.errors import BadInput
 from cutaway.probes.data import ProbeData
 
+_DRAWS = 50
+
 
 @dataclass(frozen=True, eq=False)
 class Families:
@@ -81,8 +83,11 @@ def _rough(data: ProbeData) -> np.ndarray:
     return labels.astype(int)
 
 
-def assign_folds(data: ProbeData, family: Families, k: int, seed: int) -> np.ndarray:
+def assign_folds(data: ProbeData, family: Families, k: int, seed: int, blind: bool = False) -> np.ndarray:
     """Fold number [n] of each example: families stay whole, classes are spread evenly.
+
+    blind: spread examples evenly without looking at the labels, but for drawing again where a training part would lack a
+    class. Then labels may be exchanged across folds (`exchange`).
 
     Raises `BadInput` where there are fewer families than folds, or a class so rare that a training part would lack it.
     """
@@ -95,15 +100,28 @@ def assign_folds(data: ProbeData, family: Families, k: int, seed: int) -> np.nda
             if family.count > 1
             else "Give examples of at least two groups (or texts): a probe must be tested on others than it was fitted on.",
         )
-    rough = _rough(data)
-    classes = int(rough.max()) + 1
-    table = np.zeros((family.count, classes))
-    np.add.at(table, (family.of, rough), 1)
     rng = np.random.default_rng(seed)
+    rough = np.zeros(data.n, dtype=int) if blind else _rough(data)
+    for last in range(_DRAWS - 1, -1, -1) if blind else (0,):
+        folds = _spread(rough, family, k, rng)
+        try:
+            _check_training(data, folds, k)
+        except BadInput:
+            if last == 0:
+                raise
+        else:
+            return folds
+    raise AssertionError("unreachable")
+
+
+def _spread(rough: np.ndarray, family: Families, k: int, rng: np.random.Generator) -> np.ndarray:
+    """Fold number [n]: families whole, each class number in `rough` [n] spread evenly, ties broken at random."""
+    table = np.zeros((family.count, int(rough.max()) + 1))
+    np.add.at(table, (family.of, rough), 1)
     order = rng.permutation(family.count)
     order = order[np.argsort(-table[order].max(1), kind="stable")]
     wanted = table.sum(0) / k
-    load, of = np.zeros((k, classes)), np.zeros(family.count, dtype=int)
+    load, of = np.zeros((k, table.shape[1])), np.zeros(family.count, dtype=int)
     for f in order:
         cost = (((load + table[f]) / wanted.clip(min=1)) ** 2).sum(1) - (
             (load / wanted.clip(min=1)) ** 2
@@ -112,9 +130,7 @@ def assign_folds(data: ProbeData, family: Families, k: int, seed: int) -> np.nda
         best = np.flatnonzero(cost <= cost.min() + 1e-9)
         of[f] = best[rng.integers(len(best))]
         load[of[f]] += table[f]
-    folds = of[family.of]
-    _check_training(data, folds, k)
-    return folds
+    return of[family.of]
 
 
 def _check_training(data: ProbeData, folds: np.ndarray, k: int) -> None:
@@ -134,51 +150,6 @@ def _check_training(data: ProbeData, folds: np.ndarray, k: int) -> None:
                 "be fitted and tested on it.",
                 "Give examples of that class in at least two groups, or leave the class out.",
             )
-
-
-def permutations(labels: np.ndarray, family: Families, n: int, seed: int) -> tuple[np.ndarray, str]:
-    """n random exchanges of examples [n_perm n] under which the labels would be as likely if they meant nothing.
-
-    Where labels vary within families they are exchanged within them (what differs between families stays as it is);
-    where each family has one label, families are exchanged, large with large as far as possible. The second value says
-    which. Labels that are the same for nearly all of a family count as one.
-    """
-    rng = np.random.default_rng(seed)
-    size = np.bincount(family.of)
-    members = [np.flatnonzero(family.of == f) for f in range(family.count)] if (size > 1).any() else []
-    if not members:
-        return np.stack([rng.permutation(len(labels)) for _ in range(n)]) if n else np.zeros(
-            (0, len(labels)), int
-        ), "examples"
-    rows = labels if labels.ndim == 1 else np.array(["".join(map(str, r)) for r in labels])
-    mixed = sum(len(m) for m in members if len(set(rows[m].tolist())) > 1)
-    out = np.tile(np.arange(len(labels)), (n, 1))
-    if mixed >= 0.5 * len(labels):
-        for b in range(n):
-            for m in members:
-                out[b, m] = rng.permutation(m)
-        return out, "examples within groups"
-    for b in range(n):
-        ranked = np.argsort(-size + rng.random(family.count) * 0.5, kind="stable")
-        for a, z in zip(ranked, _shuffle_alike(ranked, size, rng), strict=True):
-            out[b, members[a]] = rng.choice(
-                members[z], len(members[a]), replace=len(members[z]) < len(members[a])
-            )
-    return out, "groups"
-
-
-def _shuffle_alike(ranked: np.ndarray, size: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The families in an order that exchanges those of similar size (within windows of at least twenty)."""
-    out, start = ranked.copy(), 0
-    while start < len(ranked):
-        stop = start + 20
-        while stop < len(ranked) and size[ranked[stop]] == size[ranked[stop - 1]]:
-            stop += 1
-        if len(ranked) - stop < 20:
-            stop = len(ranked)
-        out[start:stop] = rng.permutation(ranked[start:stop])
-        start = stop
-    return out
 
 
 def source_folds(sources: Sequence[Any], most: int) -> tuple[np.ndarray, tuple[str, ...], str | None]:

@@ -56,14 +56,14 @@ def _by_size(groups: Tensor) -> Iterator[Tensor]:
 
 def _without(scores: Tensor, weight: Tensor, residuals: Tensor, n: int) -> Tensor:
     """Residuals [g m t] of groups by the fits without them, in float64; scores [g m r], residuals of the fit to all."""
-    half = torch.cat([scores * weight.sqrt().to(scores.dtype), scores.new_full((*scores.shape[:2], 1), n**-0.5)], 2)
+    wide = scores.double() * weight.sqrt()
+    half = torch.cat([wide, wide.new_full((*wide.shape[:2], 1), n**-0.5)], 2)
     r = residuals.double()
     if half.shape[1] <= half.shape[2]:
         return torch.linalg.solve(_less(half @ half.mT), r)
-    wide = half.double()
-    return r + wide @ torch.linalg.solve(_less(half.mT @ half), wide.mT @ r)
+    return r + half @ torch.linalg.solve(_less(half.mT @ half), half.mT @ r)
 
 
 def _less(product: Tensor) -> Tensor:
-    """The identity less a product [... k k], in float64."""
-    return torch.eye(product.shape[-1], dtype=torch.float64) - product.double()
+    """The identity less a product [... k k]."""
+    return torch.eye(product.shape[-1], dtype=product.dtype) - product

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cutaway.errors import BadInput, NotFound, nearest
+from cutaway.errors import BadInput, NotFinite, NotFound, nearest
 from cutaway.probes import logistic, means, ridge, single
 from cutaway.probes.data import as_targets
 from cutaway.probes.scores import Kind
@@ -104,8 +104,11 @@ def fit(features: Tensor, labellings: Labellings, fitting: Fitting, families: Te
 
     families: [n], numbers of the groups that are not parted where penalties are chosen: ridge leaves out one group at a
     time, logistic a third of them (for the real labels; the others share its penalty).
-    Raises `NotFound` for an unknown kind, `BadInput` for one that does not suit the labels.
+    Raises `NotFound` for an unknown kind, `BadInput` for one that does not suit the labels, `NotFinite` for features that
+    are not numbers, or so large that their squares are not.
     """
+    if not bool(torch.isfinite(features.double().square().sum(0)).all()):
+        raise NotFinite("Features hold NaN, infinity or numbers too large to square.", "Leave such examples out.")
     mean, scale = standardiser(features, fitting.standardise)
     x = (features.double() - mean) / scale
     found = _kind(fitting.kind, labellings.kind)(x, labellings, fitting, families)

@@ -15,7 +15,8 @@ from cutaway.probes import controls
 from cutaway.probes.activations import Kept, Moments, Report
 from cutaway.probes.data import ProbeData
 from cutaway.probes.evaluate import HeldOut, accuracy, cross_validate, from_moments
-from cutaway.probes.folds import Families, assign_folds, families, permutations
+from cutaway.probes.exchange import Exchange, permutations
+from cutaway.probes.folds import Families, assign_folds, families
 from cutaway.probes.kinds import Labellings, fit
 from cutaway.probes.options import Options
 from cutaway.probes.parallel import side_by_side
@@ -43,22 +44,25 @@ class Setting:
     def of(cls, data: ProbeData, options: Options) -> Setting:
         """Families, grouped folds and permutations for these data. Raises `BadInput` as `folds.assign_folds`."""
         family = families(data)
-        folds = assign_folds(data, family, options.folds, options.seed)
+        exchange = Exchange.of(data.labels, family, options.folds)
+        folds = assign_folds(data, family, options.folds, options.seed, exchange.blind)
         drawn = np.random.default_rng(options.seed + 1).permutation(family.count)[family.of]
-        permuted, _ = permutations(data.labels, family, options.permutations, options.seed)
+        permuted = permutations(data.labels, family, options.permutations, options.seed, exchange, folds)
         return cls(data, family, folds, drawn, permuted, options)
 
 
 @dataclass(frozen=True, eq=False)
 class Mapped:
     """figures: name -> [c] for each cell. outputs: [c n o], held-out outputs for the real labels (None from sums).
-    weights: [c d o] per width group in cell order, bias likewise, centres [c k d], means and scales [c d]."""
+    fits: weights [d o] and bias [o] of each cell; centres [k d]; moments: means and scales [d]. apart: for each cell two
+    directions for each fold [2 f d], the probe's and the difference of the classes' means, found without the fold."""
 
     figures: dict[str, np.ndarray]
     outputs: Tensor | None
     fits: list[tuple[Tensor, Tensor]]
     centres: list[Tensor]
     moments: list[tuple[Tensor, Tensor]]
+    apart: list[Tensor]
 
 
 def fold_interval(setting: Setting, outputs: Tensor) -> tuple[float, float]:
@@ -88,17 +92,25 @@ def difference_interval(setting: Setting, a: Tensor, b: Tensor) -> tuple[float, 
     return float(found.value[0]), float(found.low[0]), float(found.high[0])
 
 
-def centres_of(features: Tensor, data: ProbeData) -> Tensor:
-    """Mean [k d] of each class; of the lower and upper half of a value; of the examples without and with any label."""
+def class_numbers(data: ProbeData) -> Tensor:
+    """The class [n] of each example; of a value whether it is above the median, of several labels whether there is any."""
     labels = torch.as_tensor(data.labels)
     if data.kind == "continuous":
-        labels = (labels > labels.median()).long()
+        return (labels > labels.median()).long()
     if data.kind == "multilabel":
-        labels = (labels.sum(1) > 0).long()
-        if len(labels.unique()) < 2:
-            labels = torch.as_tensor(data.labels)[:, 0]
-    count = int(labels.max()) + 1
-    return torch.stack([features[labels == c].double().mean(0) for c in range(count)])
+        some = (labels.sum(1) > 0).long()
+        return some if len(some.unique()) > 1 else labels[:, 0].long()
+    return labels.long()
+
+
+def centres_of(features: Tensor, numbers: Tensor) -> Tensor:
+    """Mean [k d] of each class of features [n d]."""
+    return torch.stack([features[numbers == c].double().mean(0) for c in range(int(numbers.max()) + 1)])
+
+
+def working_bytes(kept: Kept, n: int) -> float:
+    """What fitting one cell takes, at most."""
+    return float(max((kept.cell(c).shape[1] for c in kept.places.cells), default=1) * n * _COPIES)
 
 
 def map_kept(
@@ -120,13 +132,16 @@ def map_kept(
         extra = 0 if (task := tasks[position]) is None else len(task)
         return _Probed.of(kept.cell(cells[i]), setting, labels[position], extra)
 
-    size = max((kept.cell(c).shape[1] for c in cells), default=1) * data.n * _COPIES
+    size = working_bytes(kept, data.n)
     done = None if report is None else lambda ready: report("probing", ready, len(cells))
     found = side_by_side(probed, range(len(cells)), size, options.memory, done)
     figures = {name: np.array([f.figures[name] for f in found]) for name in found[0].figures}
     figures |= _significance(figures["score"], np.stack([f.null for f in found]))
     outputs = torch.stack([f.outputs for f in found])
-    return Mapped(figures, outputs, [f.fit for f in found], [f.centres for f in found], [f.moments for f in found])
+    return Mapped(
+        figures, outputs, [f.fit for f in found], [f.centres for f in found], [f.moments for f in found],
+        [f.apart for f in found],
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,6 +154,7 @@ class _Probed:
     fit: tuple[Tensor, Tensor]
     centres: Tensor
     moments: tuple[Tensor, Tensor]
+    apart: Tensor
 
     @classmethod
     def of(cls, features: Tensor, setting: Setting, labels: Labellings, extra: int) -> _Probed:
@@ -146,15 +162,27 @@ class _Probed:
         data, fitting = setting.data, setting.options.fitting
         found = cross_validate(features, labels, setting.folds, fitting, setting.drawn)
         whole = fit(features, labels.first(1), fitting, torch.as_tensor(setting.drawn))
-        x = features.double()
+        x, classes = features.double(), class_numbers(data)
         return cls(
             _figures(found, setting, extra),
             found.scores[1 + extra :].numpy(),
             found.outputs[0].clone(),
             (whole.weights[0], whole.bias[0]),
-            centres_of(features, data),
+            centres_of(features, classes),
             (x.mean(0), x.std(0)),
+            torch.stack([_detecting(found.weights, data.kind), _means_apart(x, classes, setting.folds)]),
         )
+
+
+def _detecting(weights: Tensor, kind: str) -> Tensor:
+    """The direction [f d] that tells the second class from the first, of weights [f d c]."""
+    return weights[..., 1] - weights[..., 0] if kind == "multiclass" else weights[..., 0]
+
+
+def _means_apart(features: Tensor, classes: Tensor, folds: np.ndarray) -> Tensor:
+    """The difference [f d] between the means of the second and the first class over all folds but one."""
+    rests = [torch.as_tensor(folds != fold) for fold in np.unique(folds)]
+    return torch.stack([features[r & (classes == 1)].mean(0) - features[r & (classes == 0)].mean(0) for r in rests])
 
 
 def _figures(found: HeldOut, setting: Setting, extra: int) -> dict[str, float]:
@@ -186,7 +214,7 @@ def map_moments(
             "Use kind='ridge', fewer sites or positions, or give more memory (options.memory).",
         )
     columns = labels.outputs
-    scores, fits, moments, centres, done = [], [], [], [], 0
+    scores, fits, moments, centres, apart, done = [], [], [], [], [], 0
     total = sum(len(g.cells) for g in groups)
     for group in groups:
         found = from_moments(group.count, group.total, group.gram, group.cross, group.targets, group.squares)
@@ -201,6 +229,7 @@ def map_moments(
         moments += [
             (mean[i] + group.shift[i], variance[i].clamp(min=0).sqrt()) for i in range(len(group.cells))
         ]
+        apart += list(torch.stack([found.folded, found.covariance], 1).permute(2, 1, 0, 3))
         centres += list(_centres(group, columns, setting.data.kind) + group.shift[:, None])
         done += len(group.cells)
         if report is not None:
@@ -210,7 +239,7 @@ def map_moments(
     control = every[:, 1 : 1 + extra].mean(1) if extra else nothing
     figures = {"score": every[:, 0], "low": nothing, "high": nothing, "accuracy": nothing, "control": control}
     figures |= {"penalty": nothing} | _significance(every[:, 0], every[:, 1 + extra :])
-    return Mapped(figures, None, fits, centres, moments)
+    return Mapped(figures, None, fits, centres, moments, apart)
 
 
 def _centres(group: Moments, columns: int, kind: str) -> Tensor:

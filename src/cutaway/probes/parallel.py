@@ -29,7 +29,7 @@ def side_by_side(
     [1, 4, 9]
     """
     threads = torch.get_num_threads()
-    workers = max(1, min(threads, len(items), int(memory // each) if each else threads))
+    workers = max(1, min(threads, len(items), int(min(memory / each, threads)) if each else threads))
     out: list[Out] = []
     if workers == 1:
         for item in items:

@@ -95,7 +95,7 @@ def probe(
     close = look_closely(
         net, setting, places, cells[best], kept, other if kept else None, against, text, report
     )
-    control = controlling(net, data, places, options.seed) if options.control else Controlling()
+    control = controlling(net, data, places, setting.folds) if options.control else Controlling()
     notes = [*data.notes, *setting.family.notes, *(why for why in (other.why, control.why) if why)]
     attrs = {
         "label": data.name, "kind": data.kind, "classes": list(data.classes), "probe": options.kind, "what": what,
@@ -104,7 +104,7 @@ def probe(
     }  # fmt: skip
     provenance = Provenance.of(net, data.hash, options.seed, time.perf_counter() - began)
     probes = _probes(places, mapped, data, options)
-    figures |= control.cosines(probes)
+    figures |= control.cosines(mapped.apart)
     probes = tuple(replace(p, about=_about(figures, i)) for i, p in enumerate(probes))
     labels = torch.as_tensor(data.labels)
     return Probing(dataset(figures, places, attrs), places, probes, close, provenance, mapped.outputs, labels)

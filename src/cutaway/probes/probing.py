@@ -46,7 +46,7 @@ class Probing:
     - `control`: score on the control task; `untrained`: of the same probe on the network with random weights; `tokens`: of
       the tokens that can be seen from there. `penalty`: chosen, per example.
     - `cosine`, `means_cosine`: of the probe's direction, and of the difference of means, with the direction that controls
-      the output's own contrast between the classes (`controlling`).
+      the output's own contrast between the classes, found on other examples (`controlling`).
 
     `finding` is the verdict on the best place; `outputs` [cells n o] the held-out outputs (None where only sums were kept).
     """

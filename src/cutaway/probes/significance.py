@@ -24,7 +24,8 @@ class Significance:
 
 
 def significance(scores: np.ndarray, null: np.ndarray) -> Significance:
-    """Of observed scores [c] and scores under permuted labels [c b] (the same permutations in every cell).
+    """Of observed scores [c] and scores under permuted labels [c b] (the same permutations in every cell). A permutation
+    that gives no score counts as doing as well.
 
     With many cells and few permutations no single p-value could survive a correction, so q is computed from the null of
     all cells together, each brought to mean zero and deviation one first.
@@ -33,12 +34,17 @@ def significance(scores: np.ndarray, null: np.ndarray) -> Significance:
     if b == 0:
         nothing = np.full(cells, np.nan)
         return Significance(nothing, nothing, nothing, nothing, nothing)
+    if not np.isfinite(null).any(1).all():
+        nothing = np.full(cells, np.nan)
+        return Significance(np.ones(cells), np.ones(cells), np.ones(cells), nothing, nothing)
+    mean, deviation = np.nanmean(null, 1), np.nanstd(null, 1).clip(min=1e-9)
+    high = np.nanquantile(null, 0.95, axis=1)
+    null = np.where(np.isnan(null), np.inf, null)
     p = (1 + (null >= scores[:, None]).sum(1)) / (b + 1)
-    mean, deviation = null.mean(1), null.std(1).clip(min=1e-9)
     standard = ((null - mean[:, None]) / deviation[:, None]).ravel()
     seen = (scores - mean) / deviation
     ordered = np.sort(standard)
     beyond = len(ordered) - np.searchsorted(ordered, seen, side="left")
     pooled = (1 + beyond) / (len(ordered) + 1)
     best = (1 + (null.max(0)[None] >= scores[:, None]).sum(1)) / (b + 1)
-    return Significance(p, benjamini_hochberg(pooled), best, mean, np.quantile(null, 0.95, axis=1))
+    return Significance(p, benjamini_hochberg(pooled), best, mean, high)

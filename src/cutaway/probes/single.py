@@ -4,7 +4,8 @@ The factorisation, which costs most, is done in float32, and what it is used for
 
 - Whether it holds at the smallest penalty is tested by one step of refinement there, for the sum of the targets; where it
   does not, everything is done again in float64.
-- A penalty is chosen by exact leave-one-out, computed for those penalties only that can win (`screening`).
+- A penalty is chosen by exact leave-one-out, computed for those penalties only that can win (`screening`). Where an example
+  all but fits itself at a chosen penalty, so that rounding would tell, everything is done again in float64.
 - Weights are refined with residuals in float64 until they stop changing (Wilkinson's iterative refinement).
 """
 
@@ -19,6 +20,8 @@ from cutaway.probes import grouped, ridge
 from cutaway.probes.choice import By, choose
 from cutaway.probes.screening import Screening
 
+#: How much of an example's own say must be left over at the chosen penalty: below, rounding in its leverage would tell.
+_MARGIN = 3e-3
 #: Relative change of the weights by which single precision is trusted at the smallest penalty, and by which they are done.
 _TRUSTED, _DONE = 1e-3, 1e-8
 _STEPS, _BLOCK = 8, 128
@@ -50,7 +53,7 @@ def solve(
             found = None
         if found is not None:
             return found
-    return ridge.path(ridge.factorise(features), targets, penalties, groups, fast=not precise, by=by, clusters=clusters)
+    return ridge.path(ridge.factorise(features), targets, penalties, groups, by=by, clusters=clusters)
 
 
 def _solve(
@@ -69,6 +72,8 @@ def _solve(
         screening = Screening.of(problem.y.float(), problem.scores, problem.values, problem.turned, penalties)
         left_out = screening.left_out(groups, by, whole)
     best = choose(left_out.shared(groups).losses(by), penalties)
+    if problem.margin(penalties[best.unique()]) < _MARGIN:
+        return None
     weights = problem.polished(penalties[best], whole)
     if weights is None:
         return None
@@ -116,6 +121,11 @@ class _Problem:
         scores = rough @ basis
         values = scores.square().sum(0).double()
         return cls(features.double(), y, mean, basis, scores, values, scores.T @ y.float())
+
+    def margin(self, penalties: Tensor) -> float:
+        """The least that one less an example's leverage is at any of the penalties."""
+        leverage = (1 / (self.values + penalties[:, None])).float() @ self.scores.square().T
+        return float((1 - 1 / len(self.x) - leverage).min())
 
     def summed(self) -> _Problem:
         """The problem whose only target is the sum of this one's."""

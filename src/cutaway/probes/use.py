@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -31,6 +32,7 @@ from cutaway.probes.kinds import Fitting
 from cutaway.probes.places import Cell, Places
 from cutaway.probes.probing import Probing
 from cutaway.probes.used import Effect, Use, judge_use
+from cutaway.probes.verdict import ALPHA
 from cutaway.results import Provenance
 
 if TYPE_CHECKING:
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
     from cutaway.network import Network
 
 _AT_ONCE = 2**24
+#: With fewer, p = 1 / (n + 1) would not be below the level for two directions tried.
+_FEWEST = math.ceil(2 / ALPHA) - 1
 
 
 @dataclass(frozen=True)
@@ -53,9 +57,10 @@ class UseOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.directions < 20:
+        if self.directions < _FEWEST:
             raise BadInput(
-                f"{self.directions} directions are too few to be held against.", "Use at least 20 of each."
+                f"{self.directions} directions are too few to be held against.",
+                f"Use at least {_FEWEST} of each, so that beating all of them is significant for one of two directions.",
             )
         if not 0 < self.least < 1:
             raise BadInput(f"least={self.least} is no share.", "Use a number between 0 and 1.")
@@ -76,10 +81,10 @@ def use(
 
     on: the labelled data, or a behaviour whose corrupted prompts change what the label is about. With data, directions
     are found on one half of the groups and tested on the other; the metric is the logit difference of the classes'
-    `answers`, or, without them, the output's own contrast between the classes. With a behaviour the probe is taken as
-    it was fitted, and the metric is the behaviour's. where: layer, head, position, site of another place. pos: where a
-    behaviour's prompts are edited (a position or a span's name; default the probe's). unrelated_text: texts for the side
-    effect.
+    `answers`, or, without them, the output's own contrast between the classes, for which a third part is set aside.
+    With a behaviour the probe is taken as it was fitted, and the metric is the behaviour's. where: layer, head, position,
+    site of another place. pos: where a behaviour's prompts are edited (a position or a span's name; default the probe's).
+    unrelated_text: texts for the side effect.
 
     Gives a `Use`: every effect against random and sham directions of the same norm, the graded response, the change in
     cross-entropy on unrelated text, the cosine between the direction that detects and the one that controls, and a claim.
@@ -199,7 +204,7 @@ def _measure(
     for move in moves:
         values = sign * (base - shares((move.far[:, None] * move.vector)[None])[0]) / unit
         means = (sign * (base - _many(shares, move.far, others)) / unit).mean(1)
-        p = float((1 + (np.abs(means) >= abs(values.mean())).sum()) / (len(means) + 1))
+        p = max(_share(values.mean(), kind) for kind in np.array_split(means, 2))
         share = bootstrap(values, bed.clusters, seed=options.seed)
         out.append(Effect(move.name, move.along, None, share, means, p, gap, firm))
     for along in alongs:
@@ -210,6 +215,11 @@ def _measure(
             change = bootstrap((after - base) / unit, bed.clusters, seed=options.seed)
             out.append(Effect("add", along.name, strength, change, np.zeros(0), 1.0, gap, firm))
     return out
+
+
+def _share(value: float, others: np.ndarray) -> float:
+    """Share of others, counting the value itself, that are as far from zero."""
+    return float((1 + (np.abs(others) >= abs(value)).sum()) / (len(others) + 1))
 
 
 def _many(shares: Any, far: Tensor, others: Tensor) -> np.ndarray:

@@ -32,8 +32,8 @@ class Effect:
 
     name: flip, project out, erase (LEACE) or add (with its strength). share: mean change of the metric towards the other
     class, as a share of the classes' difference in the metric (of twice its deviation where they do not differ); for add,
-    the change towards class 1. others: [r] the same for random and sham directions. p: share of those that do as much.
-    gap: the classes' difference itself; firm: whether it is beyond its interval.
+    the change towards class 1. others: [r] the same for random and sham directions. p: share of those that do as much, of
+    random or of sham ones, whichever is larger. gap: the classes' difference itself; firm: is it beyond its interval?
     """
 
     name: str
