@@ -164,8 +164,11 @@ class ProbeData:
         ]
         return hashlib.sha256(json.dumps(data).encode()).hexdigest()[:16]
 
-    def take(self, chosen: Sequence[int] | np.ndarray) -> ProbeData:
-        """These examples only (all inputs stay, so that rows keep their numbers)."""
+    def take(
+        self, chosen: Sequence[int] | np.ndarray, two: np.ndarray | None = None
+    ) -> ProbeData:
+        """These examples only (all inputs stay, so that rows keep their numbers); two: labels [n] of 0 and 1 that they get
+        instead of their own."""
         from dataclasses import replace
 
         index = np.asarray(chosen, dtype=int)
@@ -175,7 +178,10 @@ class ProbeData:
             if (c := getattr(self, k)) is not None
         }
         also = {k: np.asarray(v)[index] for k, v in self.also.items()}
-        return replace(self, labels=self.labels[index], rows=self.rows[index], also=also, **pick)  # type: ignore[index]
+        labels = self.labels[index] if two is None else two
+        kind, classes = (self.kind, self.classes) if two is None else ("binary", ("0", "1"))
+        rows = np.asarray(self.rows)[index]
+        return replace(self, labels=labels, kind=kind, classes=classes, rows=rows, also=also, **pick)
 
     def with_labels(
         self, labels: np.ndarray, kind: Kind | None = None, classes: tuple[str, ...] | None = None
@@ -222,7 +228,23 @@ def encode_labels(
                 f"{missing} of {len(values)} labels of {name!r} are missing, the first in row {row}.",
                 "Leave such rows out, or label them.",
             )
-    if kind == "multilabel" or all(isinstance(v, list | tuple | set) for v in values):
+    several = [isinstance(v, list | tuple | set) for v in values]
+    if any(several) and not all(several) or kind == "multilabel" and not all(several):
+        row = several.index(False)
+        raise BadInput(
+            f"The label {values[row]!r:.40} of {name!r} in row {row} is no list of labels, as others are.",
+            "Give a list in every row, or one label in every row.",
+        )
+    if kind == "multilabel" or all(several):
+        if len(values[0]) > 1 and all(
+            len(v) == len(values[0]) and all(isinstance(x, int) and x in (0, 1) for x in v) for v in values
+        ):
+            raise BadInput(
+                f"The labels of {name!r} are rows of 0 and 1, which could name labels 0 and 1 or mark which of "
+                f"{len(values[0])} labels hold.",
+                'Name the labels that hold in each row, as in ["red", "round"], or make ProbeData from the table with '
+                'kind="multilabel" and names in `classes`.',
+            )
         every = sorted({str(c) for v in values for c in v})
         table = np.array([[c in {str(x) for x in v} for c in every] for v in values], dtype=np.int64)
         return table, "multilabel", tuple(every)
@@ -249,6 +271,8 @@ def encode_labels(
         )
     number = {v: i for i, v in enumerate(ordered)}
     labels = np.array([number[v] for v in values], dtype=np.int64)
+    if kind == "binary" and len(ordered) > 2:
+        raise BadInput(f"{name!r} has {len(ordered)} classes, not two.", "Use kind='multiclass'.")
     found_kind: Kind = (
         "multiclass" if len(ordered) > 2 or kind == "multiclass" and len(ordered) != 2 else "binary"
     )

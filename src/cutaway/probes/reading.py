@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +15,12 @@ import pandas as pd
 
 from cutaway.errors import BadFormat, BadInput, NotFound, nearest
 from cutaway.probes.data import ProbeData, encode_labels
-from cutaway.probes.scores import Kind
+from cutaway.probes.scores import SCORE, Kind
 
 if TYPE_CHECKING:
     from cutaway.network import Network
 
+_NUMBER = re.compile(r"[+-]?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
 _TEXTS = ("text", "prompt", "sentence", "clean", "input", "ids")
 
 
@@ -66,7 +68,11 @@ def probe_data(
     >>> print(probe_data([("it is warm", "yes"), ("it is cold", "no")]))
     label: 2 examples in 2 inputs, binary (no 1, yes 1)
     """
-    names = columns if isinstance(columns, Columns) else Columns(columns, **more)
+    names = _columns(columns, more)
+    if kind is not None and kind not in SCORE:
+        raise BadInput(f"There are no labels of kind {kind!r}.", f"Use one of {', '.join(SCORE)}.")
+    if per_token and names.span:
+        raise BadInput("Labels are given for each token and for spans at once.", "Use per_token, or a span.")
     frame = _frame(table, names)
     if n is not None and n < len(frame):
         chosen = np.sort(np.random.default_rng(seed).choice(len(frame), n, replace=False))
@@ -74,8 +80,11 @@ def probe_data(
     text = names.text or next((c for c in _TEXTS if c in frame), "")
     for wanted in (text, names.label, names.span, names.group, names.source, names.type, *names.also):
         if wanted and wanted not in frame:
-            offers = ", ".join(nearest(wanted, map(str, frame.columns)) or map(str, frame.columns))
-            raise NotFound(f"There is no column {wanted!r}.", f"There is {offers}.")
+            offers = ", ".join(map(repr, nearest(wanted, map(str, frame.columns)) or map(str, frame.columns)))
+            remedy = f"There is {offers}."
+            if len(frame.columns) == 1 and any(mark in str(frame.columns[0]) for mark in ";\t"):
+                remedy += " Columns must be parted by commas."
+            raise NotFound(f"There is no column {wanted!r}.", remedy)
     if not text:
         raise NotFound(
             f"No column holds texts: there is {', '.join(map(str, frame.columns))}.", "Name it: text='...'."
@@ -84,19 +93,49 @@ def probe_data(
     values = [_plain(v) for v in frame[names.label]]
     rows, spans = np.arange(len(frame)), None
     if per_token:
-        rows, spans, values = _per_token(values)
+        rows, spans, values = _per_token(values, _lengths(net, inputs))
     elif names.span:
         spans = tuple(_span(net, inputs[i], _plain(v), i) for i, v in enumerate(frame[names.span]))
     labels, found, classes = encode_labels(values, names.label, kind)
 
     def column(name: str) -> tuple[Any, ...] | None:
-        return tuple(_plain(frame[name].iloc[r]) for r in rows) if name else None
+        if not name:
+            return None
+        cells = [_plain(frame[name].iloc[r]) for r in rows]
+        for cell in cells:
+            if isinstance(cell, list | dict | set):
+                raise BadInput(
+                    f"The column {name!r} holds {cell!r:.40}.", "Give one text or number per row there."
+                )
+        lacking = sum(cell is None or cell != cell or cell == "" for cell in cells)
+        if lacking and name in (names.group, names.source):
+            raise BadInput(
+                f"{lacking} of {len(cells)} rows have no entry in the column {name!r}.",
+                "Say for every row what it belongs to; a row of its own gets a name of its own.",
+            )
+        return tuple(cells)
 
     return ProbeData(
         inputs, labels, found, classes, names.label, rows, spans,
         column(names.group), column(names.source), column(names.type),
         {a: np.asarray(column(a)) for a in names.also},
     )  # fmt: skip
+
+
+def _columns(columns: Columns | str, more: Mapping[str, Any]) -> Columns:
+    known = [f.name for f in fields(Columns)]
+    for name in more:
+        if name not in known:
+            raise BadInput(
+                f"probe_data has no option {name!r}.",
+                f"Use one of {', '.join(nearest(name, known) or known)}.",
+            )
+    if isinstance(columns, Columns):
+        return replace(columns, **more)
+    made = {"label": columns, **more}
+    if isinstance(made.get("also"), str):
+        made["also"] = (made["also"],)
+    return Columns(**made)
 
 
 def _frame(source: Any, names: Columns) -> pd.DataFrame:
@@ -129,7 +168,7 @@ def _file(path: Path) -> pd.DataFrame:
         raise NotFound(f"There is no file {path}.", "Give a .csv, .json or .jsonl file.")
     try:
         if path.suffix == ".csv":
-            return pd.read_csv(path)
+            return _table(path)
         text = path.read_text(encoding="utf-8")
         if path.suffix in (".jsonl", ".json"):
             try:
@@ -138,8 +177,29 @@ def _file(path: Path) -> pd.DataFrame:
                 rows = [json.loads(line) for line in text.splitlines() if line.strip()]
             return pd.DataFrame(rows if isinstance(rows, list) else [rows])
     except (ValueError, UnicodeDecodeError, OSError) as error:
-        raise BadFormat(f"{path} cannot be read: {error}", "Give one object a line, or a table.") from error
+        remedy = (
+            "Save it as UTF-8."
+            if isinstance(error, UnicodeDecodeError)
+            else "Give one object a line, or a table."
+        )
+        raise BadFormat(f"{path} cannot be read: {error}", remedy) from error
     raise BadFormat(f"{path} is of a type that is not read.", "Give a .csv, .json or .jsonl file.")
+
+
+def _table(path: Path) -> pd.DataFrame:
+    """A CSV file with its cells as they are written: a column holds numbers only if each cell is written as one (007 is
+    none), and only an empty cell is missing."""
+    frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    for name in frame.columns:
+        cells = frame[name]
+        if name in _TEXTS or not (cells != "").any():
+            continue
+        if cells[cells != ""].map(lambda c: _NUMBER.fullmatch(c) is not None).all():
+            numbers = pd.to_numeric(cells.replace("", np.nan))
+            frame[name] = numbers
+        elif cells[cells != ""].str.lower().isin(("true", "false")).all():
+            frame[name] = cells.str.lower()
+    return frame
 
 
 def _plain(value: Any) -> Any:
@@ -158,10 +218,24 @@ def _input(value: Any, row: int) -> Any:
         and all(isinstance(i, int) and not isinstance(i, bool) for i in value)
     ):
         return list(value)
-    raise BadInput(f"The text of row {row} is {value!r:.60}.", "Give a text, or a list of token ids.")
+    raise BadInput(
+        f"The text of row {row} is {value!r:.60}.", "Give a text that is not empty, or a list of token ids."
+    )
 
 
-def _per_token(values: list[Any]) -> tuple[np.ndarray, tuple[tuple[int, int], ...], list[Any]]:
+def _lengths(net: Network | None, inputs: list[Any]) -> list[int] | None:
+    """How many tokens each input has; None where only the network could tell."""
+    if all(isinstance(i, list) for i in inputs):
+        return [len(i) for i in inputs]
+    if net is None or net.tokenizer is None:
+        return None
+    tokens = net.encode(inputs)
+    return [len(tokens.row_ids(r)) for r in range(tokens.n)]
+
+
+def _per_token(
+    values: list[Any], lengths: list[int] | None
+) -> tuple[np.ndarray, tuple[tuple[int, int], ...], list[Any]]:
     """Rows, one-token spans and labels of every labelled token."""
     rows, spans, labels = [], [], []
     for row, value in enumerate(values):
@@ -169,6 +243,11 @@ def _per_token(values: list[Any]) -> tuple[np.ndarray, tuple[tuple[int, int], ..
             raise BadInput(
                 f"The label of row {row} is {value!r:.40}, not a list of one label per token.",
                 "Leave per_token off, or give a list for each text.",
+            )
+        if lengths is not None and len(value) != lengths[row]:
+            raise BadInput(
+                f"Row {row} has {len(value)} labels for {lengths[row]} tokens.",
+                "Give one for each of the network's tokens (None where there is none); net.token_strings shows them.",
             )
         for position, label in enumerate(value):
             if label is not None and label == label:

@@ -144,7 +144,7 @@ def halves(
     bed = beds.bed_of_data(net, data, places, cell, read=options.read)
     labels = data.labels
     chosen = np.arange(data.n) if data.kind == "continuous" else np.flatnonzero(np.isin(labels, (0, 1)))
-    two = data.take(chosen).with_labels(bed.classes.numpy(), "binary", ("0", "1"))
+    two = data.take(chosen, bed.classes.numpy())
     family = families(two)
     parts = 2 if answers is not None else 3  # a contrast must not be found on what the direction was found on
     folds = torch.as_tensor(assign_folds(two, family, parts, options.seed))
