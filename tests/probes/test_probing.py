@@ -20,11 +20,11 @@ from cutaway.probes.beds import bed_of_data, contrast_score
 from cutaway.probes.controlling import controlling
 from cutaway.probes.controls import labellings
 from cutaway.probes.evaluate import cross_validate
-from cutaway.probes.exchange import Exchange, permutations
+from cutaway.probes.exchange import Exchange, different, permutations
 from cutaway.probes.folds import assign_folds, families
 from cutaway.probes.mapping import Setting
 from cutaway.probes.significance import significance
-from cutaway.probes.verdict import ABSENT, CONFOUNDED, ENCODED, UNUSED, USED
+from cutaway.probes.verdict import ABSENT, CONFOUNDED, ENCODED, UNDECIDED, UNUSED, USED
 
 YES_NO = {"0": ANSWERS["no"], "1": ANSWERS["yes"]}
 QUICK = Options(permutations=30, untrained=False, n_boot=100)
@@ -640,3 +640,107 @@ def test_bare_lists_and_other_things_are_refused(net: cutaway.Network) -> None:
         ProbeData(["a", "b"], np.array([1.0, 1.0]), "continuous", ())
     with pytest.raises(BadInput, match="3 is no class number"):
         ProbeData(["a", "b"], np.array([1, 3]))
+
+
+# claims that their data do not bear -------------------------------------------------------------------------------------
+
+
+def test_few_permutations_are_refused_and_none_leaves_the_verdict_open(net: cutaway.Network, made: Specimen) -> None:
+    with pytest.raises(BadInput, match="at least 19"):
+        Options(permutations=10)
+    found = probe(net, labelled(made, "used"), "resid_post.0", options=Options(permutations=0, folds=3))
+    assert found.finding.word == UNDECIDED
+    assert found.finding.encoded is not None
+    assert found.finding.encoded.verdict == "inconclusive"
+
+
+def test_groups_whose_size_goes_with_the_label_are_still_exchanged(net: cutaway.Network, made: Specimen) -> None:
+    """Groups of three of one class and of two of the other: exchanging like sizes only would leave all labels alone."""
+    truth = np.asarray(made.labels["used"])
+    ones, zeros = np.flatnonzero(truth == 1), np.flatnonzero(truth == 0)
+    keep = [*ones[: len(ones) // 3 * 3], *zeros[: len(zeros) // 2 * 2]]
+    groups = [f"a{i // 3}" for i in range(len(ones) // 3 * 3)] + [f"b{i // 2}" for i in range(len(zeros) // 2 * 2)]
+    data = ProbeData([made.prompts[i] for i in keep], truth[keep], name="used", groups=tuple(groups))
+    found = probe(net, data, "resid_post.0", options=QUICK)
+    assert found.finding.word == ENCODED
+    assert different(data.labels, Setting.of(data, QUICK).permuted) >= 19
+
+
+def test_values_that_jitter_within_groups_are_exchanged_by_group() -> None:
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(40), 5)
+    values = rng.normal(size=40)[groups]
+    data = ProbeData([f"t{i}" for i in range(200)], values, "continuous", (), groups=tuple(groups))
+    family = families(data)
+    assert Exchange.of(values + 0.01 * rng.normal(size=200), family, 5).how == "groups"
+    assert Exchange.of(rng.normal(size=200), family, 5).how == "examples within groups"
+
+
+def test_absence_of_evidence_is_no_refutation(net: cutaway.Network, made: Specimen) -> None:
+    data = ProbeData(made.prompts[:8], np.arange(8) % 2, name="few")
+    found = probe(net, data, "resid_post.0", options=Options(permutations=19, folds=2, untrained=False))
+    assert found.finding.encoded is not None
+    assert found.finding.encoded.verdict == "inconclusive"
+    tested = use(net, found, data, answers=YES_NO)
+    assert tested.claim.verdict == "inconclusive"
+    assert any("too few" in note for note in tested.claim.notes)
+    assert any("verdict on encoding" in note for note in tested.claim.notes)
+
+
+def test_use_asks_for_the_label_that_was_probed_and_for_answers_that_differ(
+    net: cutaway.Network, made: Specimen
+) -> None:
+    found = probe(net, labelled(made, "used"), "resid_post.0", options=QUICK)
+    with pytest.raises(BadInput, match="the data are labelled with 'unread'"):
+        use(net, found, labelled(made, "unread"))
+    with pytest.raises(BadInput, match="same answers"):
+        use(net, found, labelled(made, "used"), answers={"0": ANSWERS["yes"], "1": ANSWERS["yes"]})
+    turned = {"0": ANSWERS["yes"], "1": ANSWERS["no"]}
+    tested = use(net, found, labelled(made, "used"), answers=turned)
+    assert any("against the answers" in note for note in tested.claim.notes)
+
+
+def test_use_compares_two_of_several_classes(net: cutaway.Network, made: Specimen) -> None:
+    three = np.where(np.arange(240) % 6 == 0, 2, np.asarray(made.labels["used"]))
+    data = ProbeData(made.prompts, three, "multiclass", ("a", "b", "c"), name="three")
+    found = probe(net, data, "resid_post.0", options=QUICK)
+    assert use(net, found, data).effects
+
+
+@pytest.mark.parametrize(
+    ("text", "label", "kind", "classes"),
+    [
+        ("text,l\na b,NA\nc d,None\ne f,NA\n", "l", "binary", ("NA", "None")),
+        ("text,l\na b,01\nc d,1\ne f,01\n", "l", "binary", ("01", "1")),
+        ("text,l\na b,TRUE\nc d,FALSE\n", "l", "binary", ("FALSE", "TRUE")),
+        ("\ufefftext,l\n5,0.5\n6,1.5\n", "l", "continuous", ()),
+    ],
+)
+def test_cells_of_a_csv_file_are_what_is_written(
+    tmp_path: Path, text: str, label: str, kind: str, classes: tuple[str, ...]
+) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(text, encoding="utf-8")
+    data = probe_data(path, label)
+    assert (data.kind, data.classes) == (kind, classes)
+
+
+def test_what_could_mean_two_things_is_refused(net: cutaway.Network, tmp_path: Path) -> None:
+    two = [("a", [1, 0]), ("b", [0, 1]), ("c", [1, 1])]
+    with pytest.raises(BadInput, match="rows of 0 and 1"):
+        probe_data(two)
+    with pytest.raises(BadInput, match="no list of labels"):
+        probe_data([("a", ["x"]), ("b", "y")])
+    with pytest.raises(BadInput, match="2 labels for 3 tokens"):
+        probe_data([([1, 2, 3], [0, 1])], per_token=True)
+    with pytest.raises(BadInput, match="no option 'grup'"):
+        probe_data([("a", 0), ("b", 1)], grup="x")
+    rows = [{"text": "a", "label": 0, "g": "x"}, {"text": "b", "label": 1, "g": None}]
+    with pytest.raises(BadInput, match="no entry in the column 'g'"):
+        probe_data(rows, group="g")
+    with pytest.raises(BadInput, match="kind 'bogus'"):
+        probe_data([("a", 0), ("b", 1)], kind="bogus")  # type: ignore[arg-type]
+    path = tmp_path / "t.csv"
+    path.write_text("text;label\na;1\n")
+    with pytest.raises(NotFound, match="parted by commas"):
+        probe_data(path)

@@ -43,6 +43,13 @@ def probe(
     group: Annotated[str, typer.Option("--group", help="Column of groups that a split must not part.")] = "",
     source: Annotated[str, typer.Option("--source", help="Column of sources, each left out in turn.")] = "",
     span: Annotated[str, typer.Option("--span", help="Column of the words that are labelled.")] = "",
+    per_token: Annotated[
+        bool, typer.Option("--per-token", help="Each label is a list, one for every token (null: none).")
+    ] = False,
+    label_kind: Annotated[
+        str | None,
+        typer.Option("--label-kind", help="binary, multiclass, continuous or multilabel. Default: found from the labels."),
+    ] = None,
     also: Annotated[
         list[str] | None,
         typer.Option("--also", help="Columns that the label may be confounded with; repeatable."),
@@ -75,20 +82,46 @@ def probe(
 
     columns = Columns(label, text, span, group, source, also=tuple(also or ()))
     net = work.network(common, model)
-    labelled = probe_data(data, columns, net=net, n=n, seed=common.seed)
+    given: Any = label_kind
+    labelled = probe_data(data, columns, kind=given, net=net, per_token=per_token, n=n, seed=common.seed)
+    follow = _answers(answers)
+    if follow is not None:
+        _check_answers(net, labelled, follow)
     options = Options(kind=kind, folds=folds, permutations=permutations, seed=common.seed)
     with screen.progress() as report:
         found = probe_it(net, labelled, _list(at), _list(by), options=options, report=report)
         used = None
         if use and labelled.kind in ("binary", "continuous") and found.finding.word == "encoded":
-            used = use_it(net, found, labelled, answers=_answers(answers))
+            used = use_it(net, found, labelled, answers=follow)
     if used is not None:
         found = found.with_finding(used.finding)
     target = out or Path(f"cutaway-probe-{work.slug(model)}-{work.slug(label)}")
     path = work.or_elsewhere(screen, lambda place: _save(place, net, found, used, labelled), target)
     data_out = found.to_dict() | {"use": None if used is None else used.to_dict(), "saved": str(path)}
-    screen.result(data_out, _verdict(found), _table(found), *found.finding.claims)
+    words = [_verdict(found)] + ([_untested(labelled, use)] if found.finding.word == "encoded" else [])
+    screen.result(data_out, *words, _table(found), *found.finding.claims)
     screen.saved(path)
+
+
+def _check_answers(net: Network, data: ProbeData, answers: dict[str, list[str]]) -> None:
+    """Before anything is run: do the answers name the two classes, by words that are one token?"""
+    from cutaway.probes.beds import answer_score
+
+    if data.kind != "binary":
+        raise BadInput(
+            f"Answers are for two classes, and {data.name!r} is {data.kind}.",
+            "Leave --answer out, or label two classes.",
+        )
+    for name in answers:
+        if name not in data.classes:
+            raise BadInput(f"There is no class {name!r}.", f"There are {' and '.join(map(repr, data.classes))}.")
+    answer_score(net, answers, data.classes)
+
+
+def _untested(data: ProbeData, wanted: bool) -> str:
+    """Why it was not tested whether the network uses it."""
+    why = "--no-use was given" if not wanted else f"that needs two classes or values, and the label is {data.kind}"
+    return f"Whether the network uses it was not tested: {why}."
 
 
 def _list(text: str) -> list[str]:
@@ -113,7 +146,7 @@ def _verdict(found: Probing) -> str:
     from rich.markup import escape
 
     colour = {"encoded": "green", "encoded and used": "green"}.get(found.finding.word, "yellow")
-    return f"[bold {colour}]{escape(found.verdict)}[/] {escape(found.headline())}"
+    return f"[bold {colour}]{escape(found.headline())}[/]"
 
 
 def _table(found: Probing, top: int = 8) -> Table:
@@ -165,7 +198,8 @@ def _page(parts: Any, net: Network, found: Probing, used: Use | None, data: Prob
     if data.kind in ("binary", "multiclass") and found.outputs is not None:
         blocks.append(figure(found.histogram(), "Held-out outputs at the best place, by class."))
     if (tokens := token_figure(net, found)) is not None:
-        blocks.append(figure(tokens, "The probe's direction at the best place against the token embeddings."))
+        words = f"The probe's direction at the best place against the token embeddings. {_sides(data)}"
+        blocks.append(figure(tokens, words))
     sections = [section("map", "Where it is encoded", blocks)]
     if used is not None:
         words = "Each move beside random and sham directions of the same norm (grey)."
@@ -175,6 +209,15 @@ def _page(parts: Any, net: Network, found: Probing, used: Use | None, data: Prob
         title=f"{attrs['label']} in {attrs['network']}", kicker="Cutaway · probes", verdict=None,
         headline=found.headline(), sections=sections,
     )  # fmt: skip
+
+
+def _sides(data: ProbeData) -> str:
+    """What the two ends of a probe's direction mean."""
+    if data.kind == "binary":
+        return f"Right: towards {data.classes[1]!r}; left: towards {data.classes[0]!r}."
+    if data.kind == "continuous":
+        return "Right: towards larger values; left: towards smaller ones."
+    return f"Right: towards {data.classes[0]!r}, the first of the labels; left: away from it."
 
 
 def token_figure(net: Network, found: Probing) -> Any:

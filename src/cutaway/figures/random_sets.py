@@ -15,7 +15,7 @@ from cutaway.figures import theme
 class Comparison:
     """One test: the set's value with its interval, the random sets' values, and the threshold it had to pass.
 
-    `pass_above` says on which side of the threshold the test is passed.
+    `pass_above` says on which side of the threshold the test is passed; None: there is no threshold.
     """
 
     label: str
@@ -23,7 +23,7 @@ class Comparison:
     low: float
     high: float
     random: Sequence[float]
-    threshold: float
+    threshold: float | None
     pass_above: bool
 
 
@@ -37,7 +37,7 @@ def against_random(
 
     The dots are spread vertically by rank order only so that they can be told apart.
     """
-    figure = go.Figure()
+    figure, known = go.Figure(), False
     for place, test in enumerate(reversed(comparisons)):
         values = np.asarray(list(test.random), dtype=float)
         spread = np.resize([0.0, 0.13, -0.13, 0.22, -0.22], len(values))
@@ -79,10 +79,12 @@ def against_random(
                 hovertemplate=f"{test.label}<br>%{{x:.3f}} ({test.low:.3f} to {test.high:.3f})<extra></extra>",
             )
         )
-        _threshold(figure, test, place, first=place == 0)
+        if test.threshold is not None:
+            _threshold(figure, test, test.threshold, place, first=not known)
+            known = True
     n = len(comparisons)
     theme.dress(figure, height=118 + 64 * n, title=title)
-    figure.update_layout(margin={"t": 62 if title else 34}, title={"y": 0.98, "yanchor": "top"})
+    figure.update_layout(margin={"t": 62 if title else 34, "r": 84}, title={"y": 0.98, "yanchor": "top"})
     figure.update_yaxes(
         tickmode="array",
         tickvals=list(range(n)),
@@ -102,19 +104,20 @@ def against_random(
     return figure
 
 
-def _threshold(figure: go.Figure, test: Comparison, place: int, first: bool) -> None:
+def _threshold(figure: go.Figure, test: Comparison, threshold: float, place: int, first: bool) -> None:
     figure.add_trace(
         go.Scatter(
-            x=[test.threshold, test.threshold],
+            x=[threshold, threshold],
             y=[place - 0.4, place + 0.4],
             mode="lines+text",
             text=["", "must lie right →" if test.pass_above else "← must lie left"],
             textposition="top right" if test.pass_above else "top left",
             textfont={"size": 10, "color": theme.NEGATIVE},
+            cliponaxis=False,
             name="threshold, fixed beforehand",
             legendgroup="threshold",
             showlegend=first,
             line={"color": theme.NEGATIVE, "width": 2, "dash": "dot"},
-            hovertemplate=f"threshold {test.threshold:.2f}<extra></extra>",
+            hovertemplate=f"threshold {threshold:.2f}<extra></extra>",
         )
     )

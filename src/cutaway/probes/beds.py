@@ -80,6 +80,11 @@ def answer_score(net: Network, answers: Answers, classes: Sequence[str]) -> tupl
             )
         listed = [given] if isinstance(given, str | int) else list(given)
         sets.append(torch.tensor([a if isinstance(a, int) else net.to_single_token(a) for a in listed]))
+    if set(sets[0].tolist()) == set(sets[1].tolist()):
+        raise BadInput(
+            f"The classes {classes[0]!r} and {classes[1]!r} have the same answers.",
+            "Give words that tell them apart, or none: then the output's own contrast is measured.",
+        )
 
     def score(logits: Tensor, rows: Tensor) -> Tensor:
         low, high = (logits[:, s.to(logits.device)].float().mean(1) for s in sets)

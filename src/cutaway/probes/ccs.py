@@ -80,6 +80,8 @@ def contrast_consistent(
         raise BadInput(
             "The labels are not one 0 or 1 for each pair.", "Give 1 where the first member is true."
         )
+    if labels is not None and len(set(np.asarray(labels).tolist())) < 2:
+        raise BadInput("All pairs have the same label.", "Put the true member first in some pairs, second in others.")
     x = []
     for side in (0, 1):
         tokens = net.encode([p[side] for p in pairs])
@@ -108,7 +110,7 @@ def contrast_consistent(
 
 def _halves(pairs: Sequence[tuple[Any, Any]], labels: Any, seed: int) -> Tensor:
     """Half [n] of each pair, equal pairs together."""
-    if labels is None or len(set(np.asarray(labels).tolist())) < 2:
+    if labels is None:
         return torch.as_tensor(np.random.default_rng(seed).permutation(len(pairs)) % 2)
     data = ProbeData([str(p) for p in pairs], np.asarray(labels))
     return torch.as_tensor(assign_folds(data, families(data), 2, seed))

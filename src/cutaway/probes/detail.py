@@ -17,6 +17,7 @@ from cutaway.probes.activations import Kept, Report, collect
 from cutaway.probes.data import ProbeData
 from cutaway.probes.description_length import compression
 from cutaway.probes.evaluate import HeldOut, cross_validate
+from cutaway.probes.exchange import different
 from cutaway.probes.folds import source_folds
 from cutaway.probes.kinds import fit
 from cutaway.probes.mapping import Setting, baseline, difference_interval, fold_interval, working_bytes
@@ -110,6 +111,7 @@ def look_closely(
         Figures(
             data.name, cell.label(places.positions), SCORE[data.kind], figure, least, against.p_best, against.cells,
             len(setting.permuted), rivals, against.control_task, _left_out(setting, features), code,
+            different(data.labels, setting.permuted),
         )
     )  # fmt: skip
 

@@ -208,13 +208,16 @@ class Reprobed:
 
     @property
     def erased(self) -> bool:
-        """Is nothing left: no gain on the training data, and no more than chance on held-out groups?"""
-        return abs(self.saved) < 1e-4 and self.after.above(self.chance) is not True
+        """Is nothing left: no gain on the training data, and held-out outputs that tell the classes neither rightly nor
+        the wrong way round?"""
+        low = self.after.interval is not None and self.after.interval.high < self.chance and self.what != "R²"
+        return abs(self.saved) < 1e-4 and self.after.above(self.chance) is not True and not low
 
     def __str__(self) -> str:
         return (
             f"{self.site}: {self.what} {self.before} before erasure, {self.after} after (chance {self.chance:.3g}); the "
             f"best linear predictor saves {self.saved:.1e} nats per example on its training data."
+            + ("" if self.before.above(self.chance) is True else " Nothing was readable before.")
         )
 
 

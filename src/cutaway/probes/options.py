@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cutaway.errors import BadInput
-from cutaway.probes.kinds import Fitting
+from cutaway.errors import BadInput, NotFound
+from cutaway.probes.exchange import ENOUGH
+from cutaway.probes.kinds import LINEAR, Fitting
 
 _GIB = 1024**3
 
@@ -41,6 +42,16 @@ class Options:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise BadInput(f"{name}={value!r} is not possible.", f"Give a whole number from {least} on.")
+        if 0 < self.permutations < ENOUGH:
+            raise BadInput(
+                f"With {self.permutations} permutations no label could be told from chance: the least p is "
+                f"{1 / (self.permutations + 1):.2f}.",
+                f"Use at least {ENOUGH}, or 0 to leave the test, and with it the verdict, out.",
+            )
+        if self.kind not in LINEAR:
+            raise NotFound(
+                f"There is no kind of probe called {self.kind!r}.", f"Use one of {', '.join(LINEAR)}."
+            )
         if self.penalties is not None and (not self.penalties or any(not p > 0 for p in self.penalties)):
             raise BadInput("Penalties must be numbers above zero.", "Leave them out for the usual path.")
 

@@ -195,6 +195,8 @@ class Probing:
         if not self.data.attrs.get("controls"):
             return ""
         cosines = {what: float(self.data[name].values.ravel()[i]) for name, what in NAMES.items()}
+        if any(c != c for c in cosines.values()):
+            return "the output that is read does not depend on the best place"
         told = ", ".join(f"{what} {value:+.2f}" for what, value in cosines.items())
         by_chance = 1.96 / self.probes[i].d ** 0.5
         return (

@@ -190,16 +190,17 @@ def _table(path: Path) -> pd.DataFrame:
     """A CSV file with its cells as they are written: a column holds numbers only if each cell is written as one (007 is
     none), and only an empty cell is missing."""
     frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    for name in frame.columns:
-        cells = frame[name]
-        if name in _TEXTS or not (cells != "").any():
-            continue
-        if cells[cells != ""].map(lambda c: _NUMBER.fullmatch(c) is not None).all():
-            numbers = pd.to_numeric(cells.replace("", np.nan))
-            frame[name] = numbers
-        elif cells[cells != ""].str.lower().isin(("true", "false")).all():
-            frame[name] = cells.str.lower()
-    return frame
+    return pd.DataFrame({name: _cells(str(name), [str(c) for c in frame[name]]) for name in frame.columns})
+
+
+def _cells(name: str, cells: list[str]) -> list[Any]:
+    there = [c for c in cells if c]
+    if name in _TEXTS or not there:
+        return cells
+    if all(_NUMBER.fullmatch(c) for c in there):
+        whole = all(c.lstrip("+-").isdigit() for c in there)
+        return [(int(c) if whole else float(c)) if c else None for c in cells]
+    return cells
 
 
 def _plain(value: Any) -> Any:

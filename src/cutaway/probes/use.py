@@ -31,7 +31,7 @@ from cutaway.probes.folds import Families, assign_folds, families
 from cutaway.probes.kinds import Fitting
 from cutaway.probes.places import Cell, Places
 from cutaway.probes.probing import Probing
-from cutaway.probes.used import Effect, Use, judge_use
+from cutaway.probes.used import Effect, Limits, Use, judge_use
 from cutaway.probes.verdict import ALPHA
 from cutaway.results import Provenance
 
@@ -96,6 +96,7 @@ def use(
     cell = found.places.cells[found.number(**(where or {}))]
     spot = Spot(cell.site, cell.head)
     if isinstance(on, ProbeData):
+        _same_label(found, on)
         found_half, bed, family, fitting = halves(net, found, on, cell, answers, options)
         x = features(net, spot, found_half.tokens, found_half.edit)
         alongs = fitted_directions(x, found_half.classes, fitting, family)
@@ -123,11 +124,24 @@ def use(
     cosines = {along.name: _cosine(along.vector, control) for along in alongs}
     label, place = str(found.data.attrs["label"]), cell.label(found.places.positions)
     own = answers is None and isinstance(on, ProbeData)
-    claim = judge_use(label, place, bed.what, measured, side, cosines, options.least, own)
+    limits = Limits(found.finding.word, len(set(bed.clusters)), own, answers is not None)
+    claim = judge_use(label, place, bed.what, measured, side, cosines, options.least, limits)
     provenance = Provenance.of(
         net, found.provenance.behaviour_hash, options.seed, time.perf_counter() - began
     )
     return Use.of(label, place, bed.what, measured, side, cosines, claim, found.finding, provenance)
+
+
+def _same_label(found: Probing, data: ProbeData) -> None:
+    """Raises `BadInput` where data are not labelled as those that were probed."""
+    attrs = found.data.attrs
+    theirs, ours = (data.name, list(data.classes)), (attrs["label"], list(attrs["classes"]))
+    if theirs != ours:
+        raise BadInput(
+            f"The probe is for {ours[0]!r} ({', '.join(ours[1]) or 'values'}), the data are labelled with {theirs[0]!r} "
+            f"({', '.join(theirs[1]) or 'values'}).",
+            "Give data with the label that was probed.",
+        )
 
 
 def _cosine(a: Tensor, b: Tensor) -> float:
@@ -257,7 +271,8 @@ def _side(
     named = torch.stack([a.vector for a in alongs])
     levels = torch.tensor([float(a.middle.mean()) for a in alongs])
     mine = unrelated.projected(net, spot, tokens, named, levels) - base
+    vocabulary = beds.run(net, bed, None, torch.arange(1)).shape[-1]
     return {
-        "what": what, "base": base, "random": random.tolist(),
+        "what": what, "base": base, "known": base < math.log(vocabulary), "random": random.tolist(),
         "changes": {a.name: float(c) for a, c in zip(alongs, mine, strict=True)},
     }  # fmt: skip

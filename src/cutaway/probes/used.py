@@ -15,7 +15,7 @@ import pandas as pd
 from cutaway.claims import Claim, Control, Evidence, Verdict
 from cutaway.errors import BadFormat
 from cutaway.estimates import Estimate
-from cutaway.probes.verdict import ALPHA, Finding, with_use
+from cutaway.probes.verdict import ALPHA, ENCODED, UNUSED, USED, Finding, with_use
 from cutaway.results import Provenance, load_folder, save_folder
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _FORMAT = "cutaway-use-1"
 #: Unrelated text may get worse by at most this share of its cross-entropy.
 _SIDE = 0.1
+#: Fewer groups of prompts than these bear no claim.
+_GROUPS = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +65,8 @@ class Effect:
 class Use:
     """The causal tests of one label at one place.
 
-    effects: see `Effect`. side: cross-entropy on unrelated text: `base`, `changes` by direction, `random`; None where it
+    effects: see `Effect`. side: cross-entropy on unrelated text: `base`, `known` (better than a guess among all
+    tokens?), `changes` by direction, `random`; None where it
     was not measured. cosines: of each direction with the one that controls the metric (its mean gradient there).
     claim: that the network uses it. finding: the verdict on encoding and use together.
     """
@@ -124,10 +127,12 @@ class Use:
         from cutaway.figures import Comparison, against_random
 
         shown = [e for e in self.effects if e.name != "add"]
+        least = next((e.threshold for e in self.claim.evidence if e.threshold is not None), None)
         items = [
             Comparison(
                 f"{e.name}: {e.along}", e.share.value, e.share.interval.low if e.share.interval else e.share.value,
-                e.share.interval.high if e.share.interval else e.share.value, e.others.tolist(), 0.1, True,
+                e.share.interval.high if e.share.interval else e.share.value, e.others.tolist(),
+                least if e.name == "flip" else None, True,
             )
             for e in shown
         ]  # fmt: skip
@@ -181,21 +186,50 @@ class Use:
             raise BadFormat(f"The tests in {path} cannot be read: {error!r}.", "Make them again.") from error
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What bounds a claim of use. encoding: the verdict on encoding. groups: how many groups of prompts it was tested on.
+    own: the metric is the output's own contrast of the classes. answers: it is that of answers given for the classes."""
+
+    encoding: str
+    groups: int
+    own: bool = False
+    answers: bool = False
+
+    def notes(self, gap: Estimate) -> list[str]:
+        """Why the claim may not be supported, and what else should be known."""
+        out = []
+        if self.encoding not in (ENCODED, USED, UNUSED):
+            out.append(f"The verdict on encoding is {self.encoding!r}, so what moves may be something else.")
+        if self.groups < _GROUPS:
+            out.append(f"{self.groups} groups of test prompts are too few to bear it; {_GROUPS} are asked for.")
+        self_against = self.answers and gap.interval is not None and gap.interval.high < 0
+        return out + (["The output goes against the answers: the other class's are preferred."] if self_against else [])
+
+    @property
+    def enough(self) -> bool:
+        """May the claim be supported or refuted at all?"""
+        return self.encoding in (ENCODED, USED, UNUSED) and self.groups >= _GROUPS
+
+
 def judge_use(
     label: str, where: str, metric: str, effects: Sequence[Effect], side: Mapping[str, Any] | None,
-    cosines: Mapping[str, float], least: float, own: bool = False,
+    cosines: Mapping[str, float], least: float, limits: Limits,
 ) -> Claim:  # fmt: skip
     """Supported where flipping along one of the two directions moves the output towards the other class by at least
     `least` of the difference between the classes, beyond its interval, and more than random and sham directions
     of the same norm do (corrected for trying two directions). Refuted where along both it surely moves it by less.
-    own: the metric is the output's own contrast of the classes; then the classes must differ in it on held-out prompts.
+    Where the metric is the output's own contrast, the classes must differ in it on held-out prompts. Inconclusive where the
+    label is not shown to be encoded there, or prompts are few.
     """
     flips = [e for e in effects if e.name == "flip"]
-    told = [_flip(e, least, len(flips), own) for e in flips]
+    told = [_flip(e, least, len(flips), limits.own) for e in flips]
     good = [t for t in told if t.passed]
     evidence = good or told
-    if good:
-        verdict: Verdict = "supported"
+    if not limits.enough:
+        verdict: Verdict = "inconclusive"
+    elif good:
+        verdict = "supported"
     elif all(t.passed is False for t in told):
         verdict = "refuted"
     else:
@@ -207,24 +241,28 @@ def judge_use(
             flips[0].along,
         )
         change, most = side["changes"][along], float(np.quantile(np.abs(side["random"]), 0.95))
-        fine = abs(change) <= max(_SIDE * side["base"], most)
+        fine: bool | None = abs(change) <= max(_SIDE * side["base"], most)
         sentence = (
             f"Projecting {along} out of {side['what']} changes their cross-entropy of {side['base']:.3f} nats by "
             f"{change:+.4f} (random directions: up to {most:.4f})."
         )
+        if not side["known"]:
+            fine = None
+            sentence += " The network does no better there than a guess among all tokens, so this tells nothing."
         controls.append(Control("Unrelated text", None, "little change", fine, sentence))
-        if verdict == "supported" and not fine:
+        if verdict == "supported" and fine is False:
             verdict = "inconclusive"
     first = flips[0]
     apart = "differ" if first.firm else "do not differ beyond the interval"
     notes = [
+        *limits.notes(first.gap),
         f"On unedited prompts the classes {apart} in the {metric}: {first.gap}.",
         *(_removal(e) for e in effects if e.name in ("project out", "erase")),
         f"Cosine with the direction that controls the metric: "
         f"{', '.join(f'{name} {value:+.2f}' for name, value in cosines.items())}.",
     ]
     return Claim(
-        f"The network uses {label!r} as it is encoded at {where}: moving it there moves the output.",
+        f"The network uses {label!r} as it is encoded at {where}: moving it there moves the output (the {metric}).",
         verdict, tuple(evidence), tuple(controls), tuple(notes),
     )  # fmt: skip
 

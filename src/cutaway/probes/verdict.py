@@ -8,14 +8,18 @@ from typing import Any
 
 from cutaway.claims import Claim, Control, Evidence
 from cutaway.estimates import Estimate, Interval
+from cutaway.probes.exchange import ENOUGH
 
 USED = "encoded and used"
 UNUSED = "encoded, not shown to be used"
 ENCODED = "encoded"
 ABSENT = "not encoded beyond the controls"
 CONFOUNDED = "confounded"
+UNDECIDED = "not decided"
 
 ALPHA = 0.05
+#: A label is refuted, not just not found, where the interval ends below chance and this.
+_WORTH = 0.1
 
 
 @dataclass(frozen=True)
@@ -116,12 +120,25 @@ class Figures:
     control_task: float | None = None
     left_out: Estimate | None = None
     compression: tuple[float, float] | None = None
+    different: int | None = None
+
+    @property
+    def tested(self) -> bool:
+        """Are there enough different permutations of the labels to tell it from chance?"""
+        return (self.permutations if self.different is None else self.different) >= ENOUGH
+
+    @property
+    def excluded(self) -> bool:
+        """Is a score worth the name beyond the interval?"""
+        interval = self.score.interval
+        return interval is not None and interval.high < self.chance + _WORTH
 
 
 def judge_encoded(f: Figures) -> Finding:
     """Is the label encoded there beyond the controls, or something else that goes with it?
 
-    Not above chance, or no better than the best place under permuted labels: not encoded. Else, if a rival tells the
+    Not above chance, or no better than the best place under permuted labels: not encoded (refuted only where the interval
+    leaves no score worth the name); above chance without enough permutations: not decided. Else, if a rival tells the
     labels by itself and the probe does not beat it, or the score does not carry over to sources left out: confounded,
     with what. A probe that neither beats a rival nor could be told from chance by it is not encoded beyond the controls.
     """
@@ -142,15 +159,18 @@ def judge_encoded(f: Figures) -> Finding:
         confounds += ["the source"] if carries is not True else []
     present = all(e.passed for e in evidence[:2])
     beaten = all(c.passed is not False for c in controls) and all(e.passed for e in evidence)
-    if not present or (not beaten and not confounds):
+    if not f.tested and f.score.above(f.chance) is True:
+        word, confounds = UNDECIDED, []
+    elif not present or (not beaten and not confounds):
         word, confounds = ABSENT, []
     else:
         word = CONFOUNDED if confounds else ENCODED
-    verdict = "supported" if word == ENCODED else "refuted" if not present else "inconclusive"
+    verdict = "supported" if word == ENCODED else "refuted" if not present and f.excluded else "inconclusive"
     said = {
         ENCODED: f"{f.label!r} is linearly encoded at {f.where}, beyond the controls.",
         CONFOUNDED: f"{f.label!r} is told from {f.where}, but so it is from {' and '.join(confounds)}.",
         ABSENT: f"{f.label!r} is linearly encoded at {f.where}, beyond the controls.",
+        UNDECIDED: f"{f.label!r} is linearly encoded at {f.where}, beyond the controls.",
     }[word]
     notes = () if f.compression is None else (_bits(f.compression),)
     return Finding(word, tuple(confounds), Claim(said, verdict, tuple(evidence), tuple(controls), notes))
@@ -163,12 +183,23 @@ def _evidence(f: Figures) -> list[Evidence]:
             "Held-out score", f.score, None, f.chance, f.score.above(f.chance) is True,
             f"{f.what} on held-out groups: {f.score} (chance {f.chance:.3g}).",
         ),
-        Evidence(
-            "Label permutations", None, f.p_best, ALPHA, f.p_best <= ALPHA,
-            f"Of {f.permutations} permutations of the labels{best}, {round(f.p_best * (f.permutations + 1)) - 1} score as "
-            f"well: p = {f.p_best:.3f}.",
-        ),
+        _permuted(f, best),
     ]  # fmt: skip
+
+
+def _permuted(f: Figures, best: str) -> Evidence:
+    if not f.tested:
+        why = (
+            "No permutations of the labels were made"
+            if f.permutations == 0
+            else f"The groups leave {f.different} different permutations of the labels"
+        )
+        return Evidence("Label permutations", None, None, ALPHA, None, f"{why}, so it was not told from chance by them.")
+    return Evidence(
+        "Label permutations", None, f.p_best, ALPHA, f.p_best <= ALPHA,
+        f"Of {f.permutations} permutations of the labels{best}, {round(f.p_best * (f.permutations + 1)) - 1} score as "
+        f"well: p = {f.p_best:.3f}.",
+    )  # fmt: skip
 
 
 def _bits(compression: tuple[float, float]) -> str:
