@@ -84,7 +84,7 @@ def against_random(
             known = True
     n = len(comparisons)
     theme.dress(figure, height=118 + 64 * n, title=title)
-    figure.update_layout(margin={"t": 62 if title else 34, "r": 84}, title={"y": 0.98, "yanchor": "top"})
+    figure.update_layout(margin={"t": 84 if title else 34, "r": 84}, title={"y": 0.98, "yanchor": "top"})
     figure.update_yaxes(
         tickmode="array",
         tickvals=list(range(n)),
