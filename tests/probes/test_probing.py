@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from transformers import GPT2LMHeadModel
+from transformers import GPT2LMHeadModel, T5Config, T5ForConditionalGeneration
 from xor_networks import ANSWERS, Specimen, specimen
 
 import cutaway
@@ -744,3 +744,18 @@ def test_what_could_mean_two_things_is_refused(net: cutaway.Network, tmp_path: P
     path.write_text("text;label\na;1\n")
     with pytest.raises(NotFound, match="parted by commas"):
         probe_data(path)
+
+
+def test_the_decoder_of_an_encoder_decoder_has_read_one_token() -> None:
+    config = T5Config(
+        vocab_size=60, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, decoder_start_token_id=0, eos_token_id=1
+    )
+    torch.manual_seed(0)
+    net = cutaway.open(T5ForConditionalGeneration(config).eval())
+    ids = np.random.default_rng(0).integers(2, 60, (60, 5))
+    data = ProbeData(ids.tolist(), ids[:, -1] % 2)
+    options = Options(permutations=19, untrained=False)
+    assert probe(net, data, "resid_post", options=options).places.positions == (0,)
+    assert probe(net, data, "encoder.resid_post", options=options).places.positions == (-1,)
+    with pytest.raises(BadInput, match=r"encoder\.resid_post"):
+        probe(net, data, "resid_post", pos=-1, options=options)

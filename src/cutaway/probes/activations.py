@@ -63,8 +63,8 @@ def stream(
         examples = np.array([e for r in part for e in by_row[r]])
         where = np.array([i for i, r in enumerate(part) for _ in by_row[r]])
         column = columns(places, data, batch, where, examples)
-        # with one example in each row, only the columns that are read are kept of each site
-        lone = len(examples) == batch.n
+        # with one example in each row, only the columns that are read are kept of each site (run's are the main stack's)
+        lone = len(examples) == batch.n and not any(s.stack for s in places.sites)
         pos = column - batch.first[:, None] if lone else None
         try:
             run = net.run(batch, keep=list(places.sites), pos=pos, logits=False)

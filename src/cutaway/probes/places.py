@@ -116,7 +116,25 @@ def plan(
                 "Probe one kind of site at a time by head.",
             )
         heads = counts.pop()
-    return Places(tuple(sites), heads, _positions(data, by, pos, lengths(net, data)), tuple(by))
+    sizes = lengths(net, data)
+    if sizes is not None and getattr(net.config, "is_encoder_decoder", False):
+        pos = _decoder(sites, data, by, pos)
+    return Places(tuple(sites), heads, _positions(data, by, pos, sizes), tuple(by))
+
+
+def _decoder(
+    sites: Sequence[Site], data: ProbeData, by: Sequence[str], pos: int | Sequence[int] | None
+) -> int | Sequence[int] | None:
+    """The positions, where texts are given to the encoder: the decoder has then read one token, which starts its answer."""
+    theirs = [s for s in sites if not s.stack and not s.module]
+    if not theirs:
+        return pos
+    if len(theirs) == len(sites) and data.spans is None and "position" not in by and pos in (None, 0, (0,), [0]):
+        return 0
+    raise BadInput(
+        f"{theirs[0]} is the decoder's, which has read one token, the one that starts its answer.",
+        'Probe it there (pos=0) by itself, or probe the encoder: at="encoder.resid_post".',
+    )
 
 
 def _is_pair(value: object) -> bool:

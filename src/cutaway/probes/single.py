@@ -65,14 +65,13 @@ def _solve(
     if not problem.summed().shaken(penalties.min()) <= _TRUSTED:
         return None
     whole = y.shape[1] if refine is None else min(refine, y.shape[1])
+    screening = Screening.of(problem.y, problem.scores, problem.values, problem.turned, penalties)
     if clusters is not None and grouped.parted(clusters):
-        shrink = 1 / (problem.values + penalties[:, None])
-        left_out = grouped.left_out(problem.scores, shrink, problem.turned, problem.y, clusters)
+        left_out = grouped.left_out(problem.scores, screening.shrink, problem.turned, problem.y, clusters)
     else:
-        screening = Screening.of(problem.y.float(), problem.scores, problem.values, problem.turned, penalties)
         left_out = screening.left_out(groups, by, whole)
     best = choose(left_out.shared(groups).losses(by), penalties)
-    if problem.margin(penalties[best.unique()]) < _MARGIN:
+    if float((1 - 1 / len(y) - screening.leverage[best.unique()]).min()) < _MARGIN:
         return None
     weights = problem.polished(penalties[best], whole)
     if weights is None:
@@ -121,11 +120,6 @@ class _Problem:
         scores = rough @ basis
         values = scores.square().sum(0).double()
         return cls(features.double(), y, mean, basis, scores, values, scores.T @ y.float())
-
-    def margin(self, penalties: Tensor) -> float:
-        """The least that one less an example's leverage is at any of the penalties."""
-        leverage = (1 / (self.values + penalties[:, None])).float() @ self.scores.square().T
-        return float((1 - 1 / len(self.x) - leverage).min())
 
     def summed(self) -> _Problem:
         """The problem whose only target is the sum of this one's."""
