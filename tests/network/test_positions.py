@@ -4,6 +4,7 @@ import threading
 
 import pytest
 import torch
+import transformers
 from torch import nn
 
 import cutaway
@@ -200,3 +201,24 @@ def test_a_position_need_only_exist_in_the_rows_that_are_meant(net):
     rows = [X[0].tolist(), X[1, :4].tolist()]
     run = net.run(rows, keep=["resid_post.0"], edits=[Ablate("resid_post.0", pos=6, row=0)])
     assert not run["resid_post.0"][0, 6].any()
+
+
+def test_positions_of_an_encoder_are_counted_in_its_own_rows() -> None:
+    """With its sites alone kept, the decoder's single start token sets no bound."""
+    config = transformers.T5Config(
+        vocab_size=60, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2, decoder_start_token_id=0
+    )
+    torch.manual_seed(0)
+    net = cutaway.open(transformers.T5ForConditionalGeneration(config).eval())
+    rows = torch.randint(2, 60, (2, 5)).tolist()
+    site = "encoder.resid_post.1"
+    whole = net.run(rows, keep=[site])[site]
+    for pos in (0, 3, -1, -2):
+        run = net.run(rows, keep=[site], pos=pos)
+        assert torch.equal(run[site][:, 0], whole[:, pos])
+        assert run.columns is not None
+        assert run.columns.tolist() == [[pos % 5]] * 2
+    with pytest.raises(BadAddress, match="outside row 0, which has 5 tokens"):
+        net.run(rows, keep=[site], pos=5)
+    with pytest.raises(BadAddress, match="which has 1 tokens"):
+        net.run(rows, keep=[site, "resid_post.1"], pos=3)

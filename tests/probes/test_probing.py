@@ -56,6 +56,8 @@ def test_a_flip_moves_the_output_and_random_directions_do_not(net: cutaway.Netwo
     flip = tested.effect("flip")
     assert 0.8 < flip.share.value < 1.2
     assert np.quantile(np.abs(flip.others), 0.9) < 0.5
+    random = np.array_split(np.abs(flip.others), 2)[0]  # the others are probes of permuted labels, partly of this one
+    assert random.max() < 0.7
     assert np.abs(flip.others).max() < flip.share.value
     assert 0.3 < tested.effect("project out").share.value < 0.7
     assert 0.3 < tested.effect("erase").share.value < 0.7

@@ -18,7 +18,8 @@ class Run:
 
     logits: [b p v], [b k v] at the positions that were asked for, or None; for a model without an output head, None.
     kept: the values of the sites that were asked for, as the rest of the network saw them (after edits).
-    columns: LongTensor [b k], the columns that were kept where positions were asked for.
+    columns: LongTensor [b k], the columns that were kept where positions were asked for (of the one stack whose sites were
+    kept, or of the decoder).
     """
 
     logits: Tensor | None

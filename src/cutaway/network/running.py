@@ -162,7 +162,9 @@ def run(
             output = net.model(**kwargs)
     kept = session.kept if work else {}
     logits = None if output is None else _logits(net, output, options, columns, asked)
-    at = None if options.pos is None or main is None else main.columns(options.pos)
+    stacks = {w.site.stack for w in work if w.keep and not w.site.module}
+    rows = tokens.get(stacks.pop()) if len(stacks) == 1 else main
+    at = None if options.pos is None or rows is None else rows.columns(options.pos)
     return Run(logits, main, dict(kept), output if logits is None else None, at)
 
 

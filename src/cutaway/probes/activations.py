@@ -63,8 +63,8 @@ def stream(
         examples = np.array([e for r in part for e in by_row[r]])
         where = np.array([i for i, r in enumerate(part) for _ in by_row[r]])
         column = columns(places, data, batch, where, examples)
-        # with one example in each row, only the columns that are read are kept of each site (run's are the main stack's)
-        lone = len(examples) == batch.n and not any(s.stack for s in places.sites)
+        # with one example in each row, only the columns that are read are kept of each site
+        lone = len(examples) == batch.n
         pos = column - batch.first[:, None] if lone else None
         try:
             run = net.run(batch, keep=list(places.sites), pos=pos, logits=False)
@@ -146,6 +146,12 @@ class Kept:
         """The features [n d] of one cell (heads side by side where they are not told apart)."""
         value = self.values[cell.site][:, cell.position]
         return value[:, cell.head] if cell.head is not None else value.flatten(1)
+
+    @property
+    def width(self) -> int:
+        """The largest number of features of a cell."""
+        alone = [c.head is not None for c in self.places.cells]
+        return max(v.shape[-1] if all(alone) else v[0, 0].numel() for v in self.values.values())
 
     @property
     def bytes(self) -> int:

@@ -110,7 +110,7 @@ def centres_of(features: Tensor, numbers: Tensor) -> Tensor:
 
 def working_bytes(kept: Kept, n: int) -> float:
     """What fitting one cell takes, at most."""
-    return float(max((kept.cell(c).shape[1] for c in kept.places.cells), default=1) * n * _COPIES)
+    return float(kept.width * n * _COPIES)
 
 
 def map_kept(
@@ -127,6 +127,7 @@ def map_kept(
         for p in range(len(kept.places.positions))
     }
     labels = {p: controls.labellings(data, t, setting.permuted) for p, t in tasks.items()}
+
     def probed(i: int) -> _Probed:
         position = cells[i].position
         extra = 0 if (task := tasks[position]) is None else len(task)
