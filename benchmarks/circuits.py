@@ -164,7 +164,9 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     parser.add_argument(
-        "--out", type=Path, default=Path(__file__).resolve().parents[1] / "docs" / "benchmarks" / "circuits.md"
+        "--out",
+        type=Path,
+        default=Path(__file__).resolve().parents[1] / "docs" / "benchmarks" / "circuits.md",
     )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -44,10 +44,18 @@ def shared() -> Path:
 
 def networks(rows: int) -> Iterable[tuple[str, Any, Any]]:
     """(what it is read on, network, text) of every network that is there."""
-    yield "stories of its own grammar", cutaway.open("zoo:tales"), [s.text + " " for s in islice(stories("lens"), 4 * rows)]
+    yield (
+        "stories of its own grammar",
+        cutaway.open("zoo:tales"),
+        [s.text + " " for s in islice(stories("lens"), 4 * rows)],
+    )
     model, text = shared() / "models" / "stories260K", shared() / "data" / "text" / "bronte.txt"
     if model.is_dir() and text.is_file():
-        yield "a nineteenth-century novel", cutaway.open(str(model)), text.read_text(encoding="utf-8")[: 1000 * rows]
+        yield (
+            "a nineteenth-century novel",
+            cutaway.open(str(model)),
+            text.read_text(encoding="utf-8")[: 1000 * rows],
+        )
 
 
 def section(on: str, net: Any, text: Any, options: argparse.Namespace) -> list[str]:
@@ -78,7 +86,10 @@ def section(on: str, net: Any, text: Any, options: argparse.Namespace) -> list[s
         frame = report.wide(what)
         lines += [f"{title}, in nats:", "", f"| layer entered | {' | '.join(frame.columns)} |",
                   f"| --- |{' --- |' * len(frame.columns)}"]  # fmt: skip
-        lines += [f"| {i} | {' | '.join('' if v != v else f'{v:.3f}' for v in row)} |" for i, row in frame.iterrows()]
+        lines += [
+            f"| {i} | {' | '.join('' if v != v else f'{v:.3f}' for v in row)} |"
+            for i, row in frame.iterrows()
+        ]
         lines.append("")
     gains = "; ".join(f"{e.name}: {e.estimate}" for e in claim.evidence)
     lines += [

@@ -39,7 +39,9 @@ def verbs(shared: Path) -> ProbeData:
     """
     pairs = {
         s["subject"]: s["object"]
-        for s in json.loads((shared / "data/lre_relations/linguistic/verb_past_tense.json").read_text())["samples"]
+        for s in json.loads((shared / "data/lre_relations/linguistic/verb_past_tense.json").read_text())[
+            "samples"
+        ]
     }
     for pair in json.loads((shared / "data/function_vectors/present-past.json").read_text()):
         pairs.setdefault(pair["input"], pair["output"])
@@ -75,7 +77,9 @@ def subjects(shared: Path, crossed: bool) -> ProbeData:
             if text not in seen and (crossed or is_number != attractor):
                 seen.add(text)
                 noun = text.split()[1].rstrip("s")
-                rows.append({"text": f"{text} really", "number": is_number, "attractor": attractor, "subject": noun})
+                rows.append(
+                    {"text": f"{text} really", "number": is_number, "attractor": attractor, "subject": noun}
+                )
     n = 800 if crossed else 400
     return cutaway.probe_data(rows, "number", group="subject", n=n, also=("attractor",))
 
@@ -92,7 +96,11 @@ def told(found: Probing, used: Use | None) -> list[str]:
     i = found.number()
     row = {k: float(v.values.ravel()[i]) for k, v in found.data.data_vars.items()}
     controls = ", ".join(f"{k} {row[k]:.3f}" for k in CONTROLS if row[k] == row[k])
-    lines = [f"> {found.headline()}", ">", f"> At that place: {controls}; best of all places under permuted labels:"]
+    lines = [
+        f"> {found.headline()}",
+        ">",
+        f"> At that place: {controls}; best of all places under permuted labels:",
+    ]
     lines[-1] += f" p = {row['p_best']:.3f}."
     for claim in found.finding.claims:
         lines += [f"> - {e.sentence}" for e in (*claim.evidence, *claim.controls)]

@@ -24,10 +24,10 @@ import torch
 
 import cutaway
 from cutaway import zoo
-from cutaway.estimates import proportion
 from cutaway.probes import Options, ProbeData, UseOptions, probe, use
 from cutaway.probes.verdict import ABSENT, ENCODED, UNUSED, USED
 from cutaway.results import atomic_write
+from cutaway.statistics import proportion
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "probes"))
@@ -59,9 +59,7 @@ def verdicts(seed: int) -> dict[str, str]:
         found = probe(net, data, "resid_post", options=Options(seed=seed, permutations=60))
         word = found.finding.word
         if word == ENCODED:
-            word = use(
-                net, found, data, answers=answers, options=UseOptions(seed=seed)
-            ).finding.word
+            word = use(net, found, data, answers=answers, options=UseOptions(seed=seed)).finding.word
         out[name] = word
     return out
 
@@ -71,7 +69,9 @@ def zoo_verdicts(job: tuple[str, int]) -> dict[str, str]:
     torch.set_num_threads(1)
     name, seed = job
     net = cutaway.open(f"zoo:{name}")
-    drawn = [label for label in zoo.specimen(name.split("~")[0]).task.labels("note", 360, seed) if label.value < 2]
+    drawn = [
+        label for label in zoo.specimen(name.split("~")[0]).task.labels("note", 360, seed) if label.value < 2
+    ]
     data = ProbeData([list(d.ids) for d in drawn], np.array([d.value for d in drawn]), name="note")
     found = probe(net, data, "resid_post", options=Options(seed=seed, permutations=60))
     word = found.finding.word
@@ -91,7 +91,12 @@ def run(seeds: int, workers: int) -> list[dict[str, str]]:
 
 def run_zoo(draws: int, workers: int) -> dict[str, Counter[str]]:
     """How often each verdict comes out on each zoo network, over several draws of prompts."""
-    jobs = [(f"unread-{arch}{twin}", seed) for twin in ZOO for arch in ("gpt2", "llama", "neox") for seed in range(draws)]
+    jobs = [
+        (f"unread-{arch}{twin}", seed)
+        for twin in ZOO
+        for arch in ("gpt2", "llama", "neox")
+        for seed in range(draws)
+    ]
     if workers < 2:
         found = [zoo_verdicts(job) for job in jobs]
     else:

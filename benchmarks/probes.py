@@ -65,7 +65,11 @@ def tasks(data: ProbeData) -> dict[str, np.ndarray]:
     """Labels of the same examples, 0 and 1."""
     ids = np.array(data.inputs)
     hidden = np.random.default_rng(8).permutation(VOCABULARY) % 2
-    return {"last token": hidden[ids[:, -1]], "token before": hidden[ids[:, -2]], "noisy sum": np.asarray(data.labels)}
+    return {
+        "last token": hidden[ids[:, -1]],
+        "token before": hidden[ids[:, -2]],
+        "noisy sum": np.asarray(data.labels),
+    }
 
 
 def targets(labels: np.ndarray, last: np.ndarray) -> Tensor:
@@ -244,7 +248,10 @@ def page(result: dict[str, Any], swept: dict[str, Any] | None, options: argparse
         lines.append(f"| {' | '.join(cells)} |")
     whole = {peer: sum(theirs[peer].values()) / sum(mine.values()) for peer in theirs}
     busy = sum(float(task["seconds"][:, 0].mean()) for task in tasks.values())
-    alone = {peer: sum(np.mean([r[peer][1][0] for r in t["rows"]]) for t in tasks.values()) / busy for peer in theirs}
+    alone = {
+        peer: sum(np.mean([r[peer][1][0] for r in t["rows"]]) for t in tasks.values()) / busy
+        for peer in theirs
+    }
     plain = [r["as it comes"] for r in every if "as it comes" in r]
     first = [float(t["seconds"][:, 1].mean()) for t in tasks.values()]
     lines += [
@@ -305,7 +312,9 @@ def main() -> None:
     swept = None if options.no_sweep else sweep(options.examples)
     result = residual_sites(options)
     text = page(result, swept, options)
-    print(json.dumps({"residual": result, "sweep": swept}, default=np.ndarray.tolist) if options.json else text)
+    print(
+        json.dumps({"residual": result, "sweep": swept}, default=np.ndarray.tolist) if options.json else text
+    )
     options.out.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(options.out, text)
 

@@ -89,7 +89,9 @@ def page(found: list[Recovery], seconds: float, n: int) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--n", type=int, default=64)
     parser.add_argument("--only", nargs="*", default=None)
     parser.add_argument("--out", type=Path, default=PAGE)
@@ -103,7 +105,9 @@ def main() -> None:
             found.append(r)
             print(f"{name}: {r.auroc:.3f}", flush=True)
     atomic_write(options.out, page(found, time.monotonic() - began, options.n))
-    if not draw([panel(r) for r in found], PICTURE if options.out == PAGE else options.out.with_suffix(".png")):
+    if not draw(
+        [panel(r) for r in found], PICTURE if options.out == PAGE else options.out.with_suffix(".png")
+    ):
         print("There is no browser here, so the picture was not taken.")
 
 

@@ -59,7 +59,9 @@ def decompositions(model: nn.Module, ids: torch.Tensor) -> dict[str, Callable[[]
         "bare forward": bare,
         "bare forward again": bare,
         "logit attribution by head, last position": lambda: logit_attribution(net, ids, right, wrong, pos=-1),
-        "logit attribution by head, every position": lambda: logit_attribution(net, ids, right, wrong, pos=None),
+        "logit attribution by head, every position": lambda: logit_attribution(
+            net, ids, right, wrong, pos=None
+        ),
         "logit attribution by neuron, last position": lambda: logit_attribution(
             net, ids, right, wrong, by="neuron", pos=-1
         ),
@@ -106,9 +108,11 @@ def circuits(model: nn.Module, some: int) -> dict[str, float]:
     began = time.perf_counter()
     composition(net, weights)
     composed = time.perf_counter() - began
-    return {"reading the weights": read, "eigenvalues, factored": eigen, "composition, factored": composed} | products(
-        weights, some
-    )
+    return {
+        "reading the weights": read,
+        "eigenvalues, factored": eigen,
+        "composition, factored": composed,
+    } | products(weights, some)
 
 
 def products(weights: list[HeadWeights], some: int) -> dict[str, float]:
@@ -128,7 +132,11 @@ def products(weights: list[HeadWeights], some: int) -> dict[str, float]:
         for other in (qk, qk.mT, ov):
             (first @ other).norm()
     composed = (time.perf_counter() - began) / len(full) * pairs
-    return {"forming the products": formed, "eigenvalues of products": eigen, "composition by products": composed}
+    return {
+        "forming the products": formed,
+        "eigenvalues of products": eigen,
+        "composition by products": composed,
+    }
 
 
 def page(figures: dict[str, Any], parts: dict[str, float], what: dict[str, Any]) -> str:
@@ -159,7 +167,9 @@ def page(figures: dict[str, Any], parts: dict[str, float], what: dict[str, Any])
         cells.append(aim)
         lines.append(f"| {' | '.join(cells)} |")
     factored = parts["reading the weights"] + parts["eigenvalues, factored"] + parts["composition, factored"]
-    whole = parts["forming the products"] + parts["eigenvalues of products"] + parts["composition by products"]
+    whole = (
+        parts["forming the products"] + parts["eigenvalues of products"] + parts["composition by products"]
+    )
     lines += [
         "",
         "## Circuits of all heads",
@@ -187,7 +197,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--layers", type=int, default=12)
-    parser.add_argument("--some", type=int, default=3, help="the products are measured on this number, squared, of heads")
+    parser.add_argument(
+        "--some", type=int, default=3, help="the products are measured on this number, squared, of heads"
+    )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     parser.add_argument(
         "--out", type=Path, default=Path(__file__).resolve().parents[1] / "docs" / "benchmarks" / "stream.md"

@@ -138,7 +138,9 @@ def page(data: dict[str, Any], versions: dict[str, str], options: argparse.Names
         cells.append(f"{statistics.median(b / o for b, o in zip(bare, own, strict=True)):.1f}×")
         lens = seconds.get(f"transformerlens {kind} 0")
         ratios = [statistics.median(lens) / o for o in own] if lens else []
-        cells.append(f"{statistics.median(ratios):.1f}× ({min(ratios):.1f} to {max(ratios):.1f})" if ratios else "")
+        cells.append(
+            f"{statistics.median(ratios):.1f}× ({min(ratios):.1f} to {max(ratios):.1f})" if ratios else ""
+        )
         lines.append(f"| {' | '.join([*cells, f'≥ {aim}×'])} |")
     lines += ["", "Peak memory of each process: " + ", ".join(
         f"{versions[n]} {m:,.0f} MiB" for n, m in data["peaks"].items()) + ".", "",
@@ -172,7 +174,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="What a patching sweep costs.")
     parser.add_argument("--peers", default="", help="an interpreter that has transformer_lens and nnsight")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--peer-repeats", type=int, default=1, help="repetitions in which the peers take part")
+    parser.add_argument(
+        "--peer-repeats", type=int, default=1, help="repetitions in which the peers take part"
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--no-curve", action="store_true", help="leave the longer prompts out")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")

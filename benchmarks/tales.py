@@ -1,6 +1,6 @@
 """How good `zoo:tales` is: each behaviour against counting, its loss against the grammar's own entropy, samples.
 
-    python benchmarks/tales.py [--n 1000] [--stories 1500] [--out docs/benchmarks/tales.md]
+python benchmarks/tales.py [--n 1000] [--stories 1500] [--out docs/benchmarks/tales.md]
 """
 
 from __future__ import annotations
@@ -54,7 +54,11 @@ def row(name: str, by_model: dict[str, Score]) -> str:
     cells = [f"{network.top1:.3f} [{network.low:.3f}, {network.high:.3f}]", f"{network.beats_foil:.3f}"]
     for model in ("unigram", "bigram"):
         score = by_model.get(model)
-        cells += [f"{score.top1:.3f} [{score.low:.3f}, {score.high:.3f}]", f"{score.beats_foil:.3f}"] if score else ["", ""]
+        cells += (
+            [f"{score.top1:.3f} [{score.low:.3f}, {score.high:.3f}]", f"{score.beats_foil:.3f}"]
+            if score
+            else ["", ""]
+        )
     return f"| {says} | {network.n} | " + " | ".join(cells) + " |"
 
 
@@ -119,7 +123,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--n", type=int, default=1000)
     parser.add_argument("--stories", type=int, default=1500)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "docs" / "benchmarks" / "tales.md")
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).parents[1] / "docs" / "benchmarks" / "tales.md"
+    )
     options = parser.parse_args()
     model, tokenizer = zoo.load("tales")
     counts = baselines.count(tokenizer)

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from cutaway.claims import Claim, Control, Evidence, judge
 from cutaway.errors import BadFormat
-from cutaway.estimates import Estimate, Interval
+from cutaway.statistics import Estimate, Interval
 
 CLAIM = Claim(
     "Heads <9.6> and [bold]10.0[/bold] carry it.",

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from cutaway.errors import BadFormat
-from cutaway.estimates import Estimate
+from cutaway.statistics import Estimate
 
 if TYPE_CHECKING:
     from rich.panel import Panel
 
 Verdict = Literal["supported", "refuted", "inconclusive"]
 VERDICTS: tuple[str, ...] = get_args(Verdict)
-_COLOUR = {"supported": "#1a7f37", "refuted": "#b42318", "inconclusive": "#9a6700"}
+#: Colours of the verdicts, on screens of every kind.
+COLOURS = {"supported": "#1a7f37", "refuted": "#b42318", "inconclusive": "#9a6700"}
 _MARK = {True: "✓", False: "✗", None: "?"}
 
 
@@ -195,7 +196,7 @@ class Claim:
         notes = "".join(f"<p><small>{html.escape(note)}</small></p>" for note in self.notes)
         head = "<tr><th>kind</th><th>test</th><th>figure</th><th></th><th>in words</th></tr>"
         return (
-            f"<div><b style='color:{_COLOUR[self.verdict]}'>{self.verdict}</b> {html.escape(self.statement)}"
+            f"<div><b style='color:{COLOURS[self.verdict]}'>{self.verdict}</b> {html.escape(self.statement)}"
             f"<table>{head}{cells}</table>{notes}</div>"
         )
 
@@ -204,7 +205,7 @@ class Claim:
         from rich.panel import Panel
         from rich.table import Table
 
-        colour = _COLOUR[self.verdict]
+        colour = COLOURS[self.verdict]
         table = Table(box=None, show_header=False, padding=(0, 1))
         for row in self.rows():
             table.add_row(*(escape(cell) for cell in row))

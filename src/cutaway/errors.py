@@ -74,6 +74,14 @@ class NotPerformed(CutawayError):
     """The network does not do the behaviour that was to be explained."""
 
 
+class Stopped(CutawayError):
+    """The work was asked to end before it was finished, and there is nothing worth keeping of it."""
+
+
+class UnknownOption(BadInput):
+    """An option that nothing reads; the nearest known names are offered."""
+
+
 class SaveFailed(CutawayError):
     """A result could not be written; it stays available in memory and nothing half-written is left."""
 
@@ -89,3 +97,18 @@ def nearest(name: str, known: Iterable[str], n: int = 3) -> list[str]:
     'resid_post'
     """
     return difflib.get_close_matches(name, list(known), n=n, cutoff=0.4)
+
+
+def require_known(given: Iterable[str], known: Iterable[str], what: str) -> None:
+    """Raise `UnknownOption` for the first name that is not known, with the nearest one that is.
+
+    >>> require_known(["stpes"], ["steps", "seed"], "trace")
+    Traceback (most recent call last):
+    cutaway.errors.UnknownOption: trace has no option 'stpes'. Did you mean steps?
+    """
+    names = list(known)
+    for name in given:
+        if name not in names:
+            near = nearest(name, names, 1)
+            remedy = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(names) or 'none'}."
+            raise UnknownOption(f"{what} has no option {name!r}.", remedy)

@@ -35,7 +35,9 @@ def with_facts(name: str, **facts: object) -> Subject:
 def test_other_frequencies_are_found_out() -> None:
     keys = zoo.truth("modular-addition").facts["key_frequencies"]
     others = [k for k in range(1, P // 2 + 1) if k not in keys]
-    assert not any(e.passed for e in run_check("frequencies", with_facts("modular-addition", key_frequencies=others)))
+    assert not any(
+        e.passed for e in run_check("frequencies", with_facts("modular-addition", key_frequencies=others))
+    )
 
 
 def test_a_false_role_is_found_out() -> None:
@@ -57,7 +59,9 @@ def test_it_remembered_before_it_understood() -> None:
     train, test = recipe.split()
     assert len(train) == int(0.3 * P * P)
     assert len({tuple(p) for p in torch.cat([train, test]).tolist()}) == P * P
-    before, after = (recipe.figures(zoo.load(name)[0]) for name in ("modular-addition@before", "modular-addition"))
+    before, after = (
+        recipe.figures(zoo.load(name)[0]) for name in ("modular-addition@before", "modular-addition")
+    )
     assert before["train accuracy"] == 1.0
     assert before["test accuracy"] < 0.5
     assert after["test accuracy"] == 1.0

@@ -31,7 +31,10 @@ def test_it_holds_on_the_specimen_and_on_no_twin(name: str) -> None:
 
 
 def test_the_twin_without_the_note_fails_only_there() -> None:
-    failed = {e.name for e in verify("unread-gpt2~without", n=16, checks=["behaviour", "inert", "variables"]).failures}
+    failed = {
+        e.name
+        for e in verify("unread-gpt2~without", n=16, checks=["behaviour", "inert", "variables"]).failures
+    }
     assert failed == {"decodes: note"}
 
 

@@ -9,7 +9,9 @@ from cutaway.figures import Panel, node_grids
 @pytest.mark.parametrize("count", [1, 2, 7])
 def test_every_network_has_its_map(count: int) -> None:
     rng = np.random.default_rng(count)
-    panels = [Panel(f"n{i}", rng.random((1 + i % 3, 5)), rng.random((1 + i % 3, 5)) < 0.3) for i in range(count)]
+    panels = [
+        Panel(f"n{i}", rng.random((1 + i % 3, 5)), rng.random((1 + i % 3, 5)) < 0.3) for i in range(count)
+    ]
     figure = node_grids(panels, columns=3)
     maps = [t for t in figure.data if t.type == "heatmap"]
     assert [a.text for a in figure.layout.annotations] == [p.title for p in panels]

@@ -23,7 +23,9 @@ def test_maps_share_one_scale_that_begins_at_chance() -> None:
 
 def test_curves_show_the_band_and_every_control() -> None:
     score = np.array([0.6, 0.8, 0.9])
-    figure = curves(["0", "1", "2"], score, (score - 0.1, score + 0.05), {"<b>": score / 2}, "layer", "AUROC", 0.5, "t")
+    figure = curves(
+        ["0", "1", "2"], score, (score - 0.1, score + 0.05), {"<b>": score / 2}, "layer", "AUROC", 0.5, "t"
+    )
     names = [t.name for t in figure.data]
     assert names == ["95 % interval", "probe", "&lt;b&gt;"]
     assert np.allclose(figure.data[1].y, score)
@@ -33,7 +35,9 @@ def test_curves_show_the_band_and_every_control() -> None:
     alone = curves(["0"], score[:1], (score[:1] - 0.1, score[:1] + 0.05), {}, "layer", "AUROC", 0.5)
     assert np.isclose(alone.data[0].error_y.arrayminus[0], 0.1)
     nothing = np.full(3, np.nan)
-    assert [t.name for t in curves(["0", "1", "2"], score, (nothing, nothing), {}, "layer", "R²", 0.0).data] == ["probe"]
+    assert [
+        t.name for t in curves(["0", "1", "2"], score, (nothing, nothing), {}, "layer", "R²", 0.0).data
+    ] == ["probe"]
 
 
 def test_projections_have_one_histogram_per_class_on_common_bins() -> None:

@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 
 import cutaway
 from cutaway.errors import BadInput, CorruptFile, NotFinite, NotFound
-from cutaway.network.certificate import _check_padding
-from cutaway.network.identities import new_ledgers
+from cutaway.network.certification.certificate import _check_padding
+from cutaway.network.certification.identities import new_ledgers
 from cutaway.network.inputs import Inputs
 from cutaway.network.views import _without_number
 from cutaway.zoo.tiny import tiny

@@ -8,8 +8,8 @@ from torch import nn
 
 import cutaway
 from cutaway.network.anatomy import SumTap
-from cutaway.network.linear import Sums
-from cutaway.network.trace import record
+from cutaway.network.discovery.linear import Sums
+from cutaway.network.discovery.trace import record
 from cutaway.zoo.tiny import tiny
 
 WIDTH = 12

@@ -51,9 +51,14 @@ def test_left_out_predictions_are_those_of_fits_without_the_example(n: int, d: i
 
 
 @given(
-    st.integers(0, 10_000), st.integers(2, 30), st.lists(st.integers(1, 12), min_size=3, max_size=6), st.booleans()
+    st.integers(0, 10_000),
+    st.integers(2, 30),
+    st.lists(st.integers(1, 12), min_size=3, max_size=6),
+    st.booleans(),
 )
-def test_left_out_groups_are_predicted_by_fits_without_them(seed: int, d: int, sizes: list[int], fast: bool) -> None:
+def test_left_out_groups_are_predicted_by_fits_without_them(
+    seed: int, d: int, sizes: list[int], fast: bool
+) -> None:
     assume(max(sizes) > 1)
     groups = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
     groups = groups[torch.randperm(len(groups), generator=torch.Generator().manual_seed(seed))]
@@ -75,7 +80,10 @@ def test_left_out_groups_are_predicted_by_fits_without_them(seed: int, d: int, s
         tolerance = 1e-3 if fast else 1e-7
         assert torch.allclose(found.errors[a], (c - q).square().mean(0), rtol=tolerance)
         assert torch.allclose(
-            found.correlations[a], (c * q).sum(0) / (c.norm(dim=0) * q.norm(dim=0)), rtol=tolerance, atol=tolerance
+            found.correlations[a],
+            (c * q).sum(0) / (c.norm(dim=0) * q.norm(dim=0)),
+            rtol=tolerance,
+            atol=tolerance,
         )
 
 
@@ -198,7 +206,10 @@ def test_correlation_serves_the_order_where_squared_error_shrinks() -> None:
         y = (score > 0).double()[:, None] * 2 - 1
         penalties = torch.tensor(ridge.PENALTIES).double() * 400
         found = {by: single.solve(x[:400], y[:400], penalties, by=by) for by in ("error", "correlation")}
-        right = {by: ((x[400:] @ f.weights + f.bias > 0) == (y[400:] > 0)).double().mean() for by, f in found.items()}
+        right = {
+            by: ((x[400:] @ f.weights + f.bias > 0) == (y[400:] > 0)).double().mean()
+            for by, f in found.items()
+        }
         gains.append(float(right["correlation"] - right["error"]))
     assert np.mean(gains) > 0.0
 

@@ -37,7 +37,9 @@ def test_results_are_in_order_and_threads_are_as_they_were() -> None:
 
 def test_no_more_threads_than_memory_allows_and_than_the_user_does() -> None:
     here = threading.current_thread().name
-    assert side_by_side(lambda _: threading.current_thread().name, [1, 2, 3], each=10, memory=19) == [here] * 3
+    assert (
+        side_by_side(lambda _: threading.current_thread().name, [1, 2, 3], each=10, memory=19) == [here] * 3
+    )
     torch.set_num_threads(1)
     assert side_by_side(lambda _: threading.current_thread().name, [1, 2, 3]) == [here] * 3
     assert side_by_side(lambda i: i, []) == []

@@ -56,7 +56,9 @@ def test_a_flip_moves_the_output_and_random_directions_do_not(net: cutaway.Netwo
     flip = tested.effect("flip")
     assert 0.8 < flip.share.value < 1.2
     assert np.quantile(np.abs(flip.others), 0.9) < 0.5
-    random = np.array_split(np.abs(flip.others), 2)[0]  # the others are probes of permuted labels, partly of this one
+    random = np.array_split(np.abs(flip.others), 2)[
+        0
+    ]  # the others are probes of permuted labels, partly of this one
     assert random.max() < 0.7
     assert np.abs(flip.others).max() < flip.share.value
     assert 0.3 < tested.effect("project out").share.value < 0.7
@@ -69,7 +71,9 @@ def test_a_flip_moves_the_output_and_random_directions_do_not(net: cutaway.Netwo
     assert again.claim.verdict == "supported"
 
 
-def test_every_probe_says_how_it_lies_to_the_direction_that_controls(net: cutaway.Network, made: Specimen) -> None:
+def test_every_probe_says_how_it_lies_to_the_direction_that_controls(
+    net: cutaway.Network, made: Specimen
+) -> None:
     found = probe(net, labelled(made, "used"), "resid_post", options=QUICK)
     cosines = found.data["means_cosine"].values.ravel()
     assert np.abs(cosines[0]) > 0.3  # read there by the next layer
@@ -88,7 +92,9 @@ def test_every_probe_says_how_it_lies_to_the_direction_that_controls(net: cutawa
         ids = net.encode([made.prompts[row]]).ids
         hidden: list[torch.Tensor] = []
 
-        def hook(module: torch.nn.Module, given: object, out: torch.Tensor, hidden: list[torch.Tensor] = hidden) -> None:
+        def hook(
+            module: torch.nn.Module, given: object, out: torch.Tensor, hidden: list[torch.Tensor] = hidden
+        ) -> None:
             out = out[0] if isinstance(out, tuple) else out
             out.retain_grad()
             hidden.append(out)
@@ -132,7 +138,9 @@ def test_labels_that_are_no_labels(labels: np.ndarray, more: dict[str, str], sai
         ProbeData(["a", "b", "c", "d"], labels, **more)
 
 
-def test_where_the_output_cannot_be_differentiated_a_note_says_so(net: cutaway.Network, made: Specimen) -> None:
+def test_where_the_output_cannot_be_differentiated_a_note_says_so(
+    net: cutaway.Network, made: Specimen
+) -> None:
     labels = np.stack([made.labels["used"], made.labels["unread"]], 1)
     data = ProbeData(made.prompts, labels, "multilabel", ("used", "unread"), name="both")
     found = probe(net, data, "resid_post.0", options=QUICK)
@@ -228,9 +236,7 @@ def test_other_kinds_find_it_too(net: cutaway.Network, made: Specimen, kind: str
     )
     found = probe(net, labelled(made, "used"), "resid_post.0", options=options)
     assert float(found.data["score"].max()) > 0.95
-    assert use(
-        net, found, labelled(made, "used"), answers=YES_NO, options=UseOptions()
-    ).claim.supported
+    assert use(net, found, labelled(made, "used"), answers=YES_NO, options=UseOptions()).claim.supported
 
 
 def test_classes_values_and_several_labels(net: cutaway.Network, made: Specimen) -> None:
@@ -392,7 +398,9 @@ def test_permutation_tests_of_noise_keep_their_level() -> None:
     groups = np.repeat(np.arange(40), 5)
     for seed in range(runs):
         labels = rng.permutation(np.arange(40) % 4)[groups]
-        data = ProbeData([f"t{i}" for i in range(200)], labels, "multiclass", tuple("abcd"), groups=tuple(groups))
+        data = ProbeData(
+            [f"t{i}" for i in range(200)], labels, "multiclass", tuple("abcd"), groups=tuple(groups)
+        )
         setting = Setting.of(data, Options(permutations=39, penalties=(0.1,), seed=seed))
         x = torch.tensor(rng.normal(size=(40, 8))[groups] + 0.3 * rng.normal(size=(200, 8)))
         found = cross_validate(
@@ -647,7 +655,9 @@ def test_bare_lists_and_other_things_are_refused(net: cutaway.Network) -> None:
 # claims that their data do not bear -------------------------------------------------------------------------------------
 
 
-def test_few_permutations_are_refused_and_none_leaves_the_verdict_open(net: cutaway.Network, made: Specimen) -> None:
+def test_few_permutations_are_refused_and_none_leaves_the_verdict_open(
+    net: cutaway.Network, made: Specimen
+) -> None:
     with pytest.raises(BadInput, match="at least 19"):
         Options(permutations=10)
     found = probe(net, labelled(made, "used"), "resid_post.0", options=Options(permutations=0, folds=3))
@@ -656,12 +666,16 @@ def test_few_permutations_are_refused_and_none_leaves_the_verdict_open(net: cuta
     assert found.finding.encoded.verdict == "inconclusive"
 
 
-def test_groups_whose_size_goes_with_the_label_are_still_exchanged(net: cutaway.Network, made: Specimen) -> None:
+def test_groups_whose_size_goes_with_the_label_are_still_exchanged(
+    net: cutaway.Network, made: Specimen
+) -> None:
     """Groups of three of one class and of two of the other: exchanging like sizes only would leave all labels alone."""
     truth = np.asarray(made.labels["used"])
     ones, zeros = np.flatnonzero(truth == 1), np.flatnonzero(truth == 0)
     keep = [*ones[: len(ones) // 3 * 3], *zeros[: len(zeros) // 2 * 2]]
-    groups = [f"a{i // 3}" for i in range(len(ones) // 3 * 3)] + [f"b{i // 2}" for i in range(len(zeros) // 2 * 2)]
+    groups = [f"a{i // 3}" for i in range(len(ones) // 3 * 3)] + [
+        f"b{i // 2}" for i in range(len(zeros) // 2 * 2)
+    ]
     data = ProbeData([made.prompts[i] for i in keep], truth[keep], name="used", groups=tuple(groups))
     found = probe(net, data, "resid_post.0", options=QUICK)
     assert found.finding.word == ENCODED
@@ -750,7 +764,14 @@ def test_what_could_mean_two_things_is_refused(net: cutaway.Network, tmp_path: P
 
 def test_the_decoder_of_an_encoder_decoder_has_read_one_token() -> None:
     config = T5Config(
-        vocab_size=60, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, decoder_start_token_id=0, eos_token_id=1
+        vocab_size=60,
+        d_model=32,
+        d_kv=8,
+        d_ff=64,
+        num_layers=2,
+        num_heads=4,
+        decoder_start_token_id=0,
+        eos_token_id=1,
     )
     torch.manual_seed(0)
     net = cutaway.open(T5ForConditionalGeneration(config).eval())

@@ -226,7 +226,9 @@ def test_a_verdict_holds_only_for_what_was_tried(
     tiny_gpt2: GPT2LMHeadModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried, real = [], validity._tried
-    monkeypatch.setattr(validity, "_tried", lambda work, rules: tried.append(work.vocabulary) or real(work, rules))
+    monkeypatch.setattr(
+        validity, "_tried", lambda work, rules: tried.append(work.vocabulary) or real(work, rules)
+    )
     net = cutaway.open(tiny_gpt2)
     work, _ = work_on(net, sites_of(net, ("resid_post",)))
     for asked in (replace(work, vocabulary=None, score_few=None), work, work):

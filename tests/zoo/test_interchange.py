@@ -64,7 +64,9 @@ def _by_hand(name: str, words: list[str]) -> set[str]:
 def test_algorithms_solve_their_tasks(name):
     ids = _ids(name)
     for row, right in zip(ids, ALGORITHMS[name].answers(ids), strict=True):
-        assert {ALGORITHMS[name].vocabulary[i] for i in np.flatnonzero(right)} == _by_hand(name, _said(name, row))
+        assert {ALGORITHMS[name].vocabulary[i] for i in np.flatnonzero(right)} == _by_hand(
+            name, _said(name, row)
+        )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -129,7 +131,9 @@ def test_unknown_algorithms_are_refused_with_the_nearest():
 @pytest.fixture(scope="module", params=["gpt2", "llama"])
 def tiny(request):
     what = ALGORITHMS["brackets"].seated(0, 4)
-    shape = Shape(request.param, len(what.vocabulary), what.layers, width=16, heads=4, mlp=16, context=what.length)
+    shape = Shape(
+        request.param, len(what.vocabulary), what.layers, width=16, heads=4, mlp=16, context=what.length
+    )
     return build(shape, 0).eval(), Layout(what, 4)
 
 
@@ -210,7 +214,9 @@ def test_losses_and_marks_against_definitions():
     assert not bool(is_right(logits, torch.tensor([[True, False, True, False]])))
     plus, minus = contrast(right, torch.tensor([[True, False, False, False]]))
     assert plus.tolist() == [[False, True, False, False]]
-    assert minus.tolist() == [[True, False, False, False]]  # nothing is right only there: what both share stands in
+    assert minus.tolist() == [
+        [True, False, False, False]
+    ]  # nothing is right only there: what both share stands in
     assert float(metric(logits, plus, minus)) == -2.0
 
 
@@ -273,7 +279,9 @@ def test_questions_follow_from_the_causal_model(name):
     what = ALGORITHMS[name].seated(1, 4)
     asked = Questions(what)
     for pair in asked.pairs(20, 3):
-        here, there = (set(np.flatnonzero(what.answers(np.array([ids]))[0])) for ids in (pair.clean, pair.corrupted))
+        here, there = (
+            set(np.flatnonzero(what.answers(np.array([ids]))[0])) for ids in (pair.clean, pair.corrupted)
+        )
         assert set(pair.right) == here
         assert set(pair.wrong) == there - here != set()
     for variable in what.variables:
@@ -294,9 +302,10 @@ def test_ground_truth_says_what_the_algorithm_says(name):
     recipe = Interchange(name, "gpt2", 0, 10)
     what = recipe.training().seated()
     truth = ground_truth(what)
-    assert {str(v.place.part).replace("head ", "a").replace("mlp ", "m").replace(".", ".h") for v in what.variables} == {
-        str(node) for node in truth.nodes
-    }
+    assert {
+        str(v.place.part).replace("head ", "a").replace("mlp ", "m").replace(".", ".h")
+        for v in what.variables
+    } == {str(node) for node in truth.nodes}
     assert {v.name for v in truth.variables} == {v.name for v in what.variables}
     assert any(str(edge.target) == "logits" for edge in truth.edges)
     assert truth == type(truth).from_dict(truth.to_dict())

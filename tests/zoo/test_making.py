@@ -48,14 +48,18 @@ def test_other_folders_are_not_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "mine" / "letter.txt").read_text() == "dear"
 
 
-def test_a_full_disk_is_noticed_before_anything_is_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_noticed_before_anything_is_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(making.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1))
     with pytest.raises(SaveFailed, match="MB free"):
         make(NAME, tmp_path / "x")
 
 
 @pytest.mark.parametrize("where", ["weights", "card"])
-def test_a_disk_that_fills_while_saving_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+def test_a_disk_that_fills_while_saving_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
     old = make(NAME, tmp_path / "made")
     before = (old / "card.json").read_bytes()
 
@@ -100,7 +104,12 @@ def test_a_killed_training_gives_the_weights_of_one_that_was_not(tmp_path: Path)
     again = _model()
     steps: list[int] = []
     kept_again = train(
-        again, lambda m, s: (steps.append(s), _loss(m, s))[1], schedule, Workshop(tmp_path / "b"), "x", {3: "early"}
+        again,
+        lambda m, s: (steps.append(s), _loss(m, s))[1],
+        schedule,
+        Workshop(tmp_path / "b"),
+        "x",
+        {3: "early"},
     )
     assert steps[0] == 7
     for a, b in ((whole, again), (kept["early"], kept_again["early"])):
@@ -140,7 +149,9 @@ def test_every_specimen_loads_with_plain_transformers() -> None:
         model = AutoModelForCausalLM.from_pretrained(folder)
         vocabulary = zoo.card(name)["architecture"]["vocabulary"]
         assert model(input_ids=torch.tensor([[1, 2]])).logits.shape == (1, 2, vocabulary), name
-        assert sum(p.numel() for p in model.parameters()) == zoo.card(name)["architecture"]["parameters"], name
+        assert sum(p.numel() for p in model.parameters()) == zoo.card(name)["architecture"]["parameters"], (
+            name
+        )
 
 
 def test_twins_and_checkpoints_open_by_name() -> None:

@@ -90,7 +90,16 @@ def test_a_text_has_one_reading():
         "k1": P.NUMBERS, "a1": ["a", "no"], "job": P.JOBS, "colour": P.COLOURS, "pet": P.PETS,
         "SA": P.SURNAMES, "adj2": P.ADJECTIVES, "thing2": P.THINGS, **floor._UNIFORM,
     }  # fmt: skip
-    same = {"B": "A", "S": "A", "IO": "A", "SB": "SA", "D": "N", "ZZ": "YY", "Q": "q", **dict.fromkeys("nxyz", "k1")}
+    same = {
+        "B": "A",
+        "S": "A",
+        "IO": "A",
+        "SB": "SA",
+        "D": "N",
+        "ZZ": "YY",
+        "Q": "q",
+        **dict.fromkeys("nxyz", "k1"),
+    }
     same |= {f"k{i}": "k1" for i in range(2, 6)} | {f"a{i}": "a1" for i in range(2, 6)}
     same |= {f"t{i}": "thing" for i in range(1, 6)}
 
@@ -112,7 +121,9 @@ def test_a_text_has_one_reading():
                 ambiguous[text] = found
     # Three frames say the same sentence with their two people exchanged; one of the readings has the right answer.
     allowed = {"name_recall", "possession", "location"}
-    assert all({scene for scene, _ in found} <= allowed and len(found) == 2 for found in ambiguous.values()), ambiguous
+    assert all(
+        {scene for scene, _ in found} <= allowed and len(found) == 2 for found in ambiguous.values()
+    ), ambiguous
 
 
 def test_the_network_is_above_the_floor_and_near_it(tokenizer):

@@ -18,7 +18,9 @@ from cutaway.zoo.tales.specimen import EIGHT, Stories, TalesRecipe
 from cutaway.zoo.workshop import Workshop
 
 
-def test_the_recipe_makes_a_folder_with_its_log_and_leaves_its_checkpoint(tmp_path: Path, monkeypatch) -> None:
+def test_the_recipe_makes_a_folder_with_its_log_and_leaves_its_checkpoint(
+    tmp_path: Path, monkeypatch
+) -> None:
     tokenizer = zoo.load("tales")[1]
     monkeypatch.setattr(recipe, "train_tokenizer", lambda: tokenizer)
     monkeypatch.setattr(specimen, "examine", lambda model, tokenizer, n: exam.examine(model, tokenizer, 8))
@@ -65,7 +67,11 @@ def test_labels_are_values_of_the_variable_that_decides_the_next_token() -> None
 def test_passages_have_a_label_for_every_token() -> None:
     for passage in islice(Stories().passages(2), 30):
         assert all(len(values) == len(passage.tokens) for values in passage.labels.values())
-        decided = [by for by, yes in zip(passage.labels["by"], passage.labels["determined"], strict=True) if yes == "yes"]
+        decided = [
+            by
+            for by, yes in zip(passage.labels["by"], passage.labels["determined"], strict=True)
+            if yes == "yes"
+        ]
         assert all(decided)
 
 

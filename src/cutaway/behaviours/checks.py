@@ -13,7 +13,7 @@ from torch import Tensor
 from cutaway.behaviours.data import Behaviour
 from cutaway.behaviours.metrics import METRICS, Answers
 from cutaway.errors import BadBehaviour, BadInput, NotPerformed
-from cutaway.estimates import Estimate, bootstrap, proportion
+from cutaway.statistics import Estimate, bootstrap, proportion
 
 if TYPE_CHECKING:
     from cutaway.network import Edit, Network

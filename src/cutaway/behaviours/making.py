@@ -83,7 +83,8 @@ def _make(source: Any, net: Network, n: int, seed: int, options: dict[str, Any])
         return facts(net, n, seed, found, **options) if isinstance(found, FactTable) else found
     if Path(source).is_file() and not _is_name(str(source)):
         raise BadFormat(
-            f"The file {source} is of a type that is not read.", f"Give a file that ends in {', '.join(_FILES)}."
+            f"The file {source} is of a type that is not read.",
+            f"Give a file that ends in {', '.join(_FILES)}.",
         )
     if str(source).startswith("zoo:"):
         return specimen(str(source), net, n=n, seed=seed)

@@ -124,7 +124,9 @@ class Metric:
     def _checked(self, result: object, n: int) -> Tensor:
         """The result when it is one number for each example; BadInput or NotFinite, blaming the metric, when not."""
         if not isinstance(result, Tensor) or result.shape != (n,) or result.is_complex():
-            got = f"shape {list(result.shape)}" if isinstance(result, Tensor) else f"a {type(result).__name__}"
+            got = (
+                f"shape {list(result.shape)}" if isinstance(result, Tensor) else f"a {type(result).__name__}"
+            )
             raise BadInput(
                 f"The metric {self.name!r} gave {got}, not one number for each of {n} examples.",
                 f"Return a tensor of shape [{n}], one number per row of the logits.",

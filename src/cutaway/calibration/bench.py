@@ -25,7 +25,7 @@ from cutaway.circuits.passes.certify import wiring
 from cutaway.circuits.testing import evidence_alone
 from cutaway.circuits.tracing import choose
 from cutaway.errors import BadBehaviour, CutawayError, NotPerformed
-from cutaway.estimates import Estimate, bootstrap, proportion
+from cutaway.statistics import Estimate, bootstrap, proportion
 from cutaway.zoo import names as shipped
 from cutaway.zoo.registry import all_specimens
 from cutaway.zoo.truth import GroundTruth

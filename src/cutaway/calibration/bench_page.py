@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cutaway.calibration.bench import Table
-from cutaway.estimates import Estimate
+from cutaway.statistics import Estimate
 
 _WHY = """# Methods of circuit discovery on networks whose circuit is known
 
@@ -30,7 +30,11 @@ nodes, where it is exact; as a score of edges it can only give all edges of a no
 
 def page(table: Table) -> str:
     """The page: one row for each method, then each specimen's edge AUROC, then the negative controls."""
-    lines = [_WHY, "| method | AUROC, edges | all edges | AUROC, nodes | CPR | CMD | seconds | MB |", "| --- " * 8 + "|"]
+    lines = [
+        _WHY,
+        "| method | AUROC, edges | all edges | AUROC, nodes | CPR | CMD | seconds | MB |",
+        "| --- " * 8 + "|",
+    ]
     for name in table.methods():
         figures = [table.mean(name, f) for f in ("auroc", "auroc_all", "auroc_nodes", "cpr", "cmd")]
         cost = [table.mean(name, f) for f in ("seconds", "megabytes")]
@@ -42,7 +46,11 @@ def page(table: Table) -> str:
     for specimen in dict.fromkeys(r.specimen for r in table.rows):
         cells = []
         for name in names:
-            mine = [r.auroc for r in table.rows if (r.specimen, r.method) == (specimen, name) and r.auroc is not None]
+            mine = [
+                r.auroc
+                for r in table.rows
+                if (r.specimen, r.method) == (specimen, name) and r.auroc is not None
+            ]
             cells.append(f"{sum(mine) / len(mine):.2f}" if mine else "")
         lines.append(f"| {specimen} | " + " | ".join(cells) + " |")
     failed = {(r.specimen, r.method): r.error for r in table.rows if r.error}

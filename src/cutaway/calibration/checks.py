@@ -17,7 +17,7 @@ from cutaway.calibration.templates import templates
 from cutaway.calibration.variables import decoded, interchanged
 from cutaway.claims import Evidence
 from cutaway.errors import NotFound, nearest
-from cutaway.estimates import proportion
+from cutaway.statistics import proportion
 from cutaway.zoo.truth import Need
 
 #: What counts: share of the effect range that an inert part may have, and that a needed one must have; accuracies.
@@ -36,7 +36,9 @@ def behaviour(subject: Subject) -> list[Evidence]:
     bar = float(subject.truth.facts.get("accuracy", ACCURACY))
     fall = f"{subject.behaviour.metric.name} falls by {subject.range:.3g} from clean to corrupted prompts."
     return [
-        at_least("behaviour", share, bar, f"{right} of {subject.behaviour.n} fresh prompts are answered right."),
+        at_least(
+            "behaviour", share, bar, f"{right} of {subject.behaviour.n} fresh prompts are answered right."
+        ),
         Evidence("contrast", value=subject.range, threshold=0.0, passed=subject.range > 0, sentence=fall),
     ]
 
@@ -116,7 +118,9 @@ def edges(subject: Subject) -> list[Evidence]:
     found = [at_least("edges: stated", least, bar, said)]
     if others:
         strongest = max(others, key=lambda e: effects[e])
-        said = f"Of {len(others)} other edges, {strongest} carries most: {effects[strongest]:.2%} of the range."
+        said = (
+            f"Of {len(others)} other edges, {strongest} carries most: {effects[strongest]:.2%} of the range."
+        )
         limit = float(subject.truth.facts.get("inert", INERT))
         found.append(at_most("edges: others", effects[strongest], limit, said))
     return found
@@ -135,7 +139,9 @@ def features(subject: Subject) -> list[Evidence]:
         has = torch.isin(ids, torch.tensor(feature.tokens))
         scores[feature.name] = auroc(along[real].numpy(), has[real].numpy())
     worst = min(scores, key=lambda name: scores[name])
-    said = f"Of {len(scores)} features, {worst} is told least well by its direction: AUROC {scores[worst]:.3f}."
+    said = (
+        f"Of {len(scores)} features, {worst} is told least well by its direction: AUROC {scores[worst]:.3f}."
+    )
     return [at_least("features", scores[worst], DECODES, said)]
 
 

@@ -29,7 +29,9 @@ def edge_effects(subject: Subject) -> dict[Edge, float]:
         return {}
     few = subject.first(_ROWS)
     ways = [(few, True), (few, False)]
-    if any(not need.breaks for need in subject.truth.needs):  # of redundant paths each shows only where it restores
+    if any(
+        not need.breaks for need in subject.truth.needs
+    ):  # of redundant paths each shows only where it restores
         ways.append((few.turned(), True))
     effects: dict[Edge, float] = {}
     for base, corrupted in ways:
@@ -48,7 +50,9 @@ def _from(wide: Subject, sender: Node, edges: list[Edge], corrupted: bool) -> di
     source = wide.from_corrupted if corrupted else wide.from_others
     keep = sorted({_read_at(edge) for edge in edges if edge.target.kind != "logits"})
     frozen: list[Intervention] = [Freeze(site, wide.from_clean) for site in wide.sites]
-    run = wide.net.run(wide.clean, keep=keep, edits=[*frozen, *patched([sender], source)], logits=wide.positions)
+    run = wide.net.run(
+        wide.clean, keep=keep, edits=[*frozen, *patched([sender], source)], logits=wide.positions
+    )
     assert run.logits is not None
     n = wide.behaviour.n // len(edges)
     edits: list[Intervention] = []

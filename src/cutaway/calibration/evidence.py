@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cutaway.claims import Evidence
-from cutaway.estimates import Estimate
+from cutaway.statistics import Estimate
 
 
 def at_least(name: str, figure: Estimate | float, bar: float, sentence: str) -> Evidence:
@@ -14,7 +14,9 @@ def at_least(name: str, figure: Estimate | float, bar: float, sentence: str) -> 
     """
     value = figure.value if isinstance(figure, Estimate) else figure
     estimate = figure if isinstance(figure, Estimate) else None
-    return Evidence(name, estimate, value, bar, bool(value >= bar), f"{sentence} At least {bar:.3g} is asked.")
+    return Evidence(
+        name, estimate, value, bar, bool(value >= bar), f"{sentence} At least {bar:.3g} is asked."
+    )
 
 
 def at_most(name: str, value: float, limit: float, sentence: str) -> Evidence:
@@ -23,4 +25,6 @@ def at_most(name: str, value: float, limit: float, sentence: str) -> Evidence:
     >>> at_most("inert", 0.01, 0.02, "It moves the metric by 1 %.").passed
     True
     """
-    return Evidence(name, None, value, limit, bool(value <= limit), f"{sentence} At most {limit:.3g} is allowed.")
+    return Evidence(
+        name, None, value, limit, bool(value <= limit), f"{sentence} At most {limit:.3g} is allowed."
+    )

@@ -41,9 +41,15 @@ def roles(subject: Subject) -> list[Evidence]:
     found = []
     for role in wanted:
         score = ROLES[role["role"]]
-        heads = {n: score(run[f"pattern.{n.layer}"][:, n.head], subject) for n in subject.nodes if n.kind == "head"}
+        heads = {
+            n: score(run[f"pattern.{n.layer}"][:, n.head], subject) for n in subject.nodes if n.kind == "head"
+        }
         best = max(heads, key=lambda n: heads[n])
-        known = "which carries the behaviour" if best in subject.truth.nodes else "which does not carry the behaviour"
+        known = (
+            "which carries the behaviour"
+            if best in subject.truth.nodes
+            else "which does not carry the behaviour"
+        )
         said = f"{best}, {known}, has {heads[best]:.0%} of its attention there."
         value = heads[best] if best in subject.truth.nodes else 0.0
         found.append(at_least(f"role: {role['role']}", value, float(role["at_least"]), said))
@@ -52,7 +58,9 @@ def roles(subject: Subject) -> list[Evidence]:
 
 def _previous(pattern: Tensor, subject: Subject) -> float:
     """Mean attention [n p p] from each token to the one before it."""
-    rows = [pattern[i, :length, :length].diagonal(-1).mean() for i, length in enumerate(subject.behaviour.lengths)]
+    rows = [
+        pattern[i, :length, :length].diagonal(-1).mean() for i, length in enumerate(subject.behaviour.lengths)
+    ]
     return float(torch.stack(rows).mean())
 
 
@@ -101,7 +109,9 @@ def frequencies(subject: Subject) -> list[Evidence]:
     accuracy = float((restricted.argmax(1) == wanted).double().mean())
     losses = [float(cross_entropy(x, wanted)) for x in (logits, restricted, logits - part)]
     shown = ", ".join(map(str, keys))
-    said = f"With only the frequencies {shown} {accuracy:.1%} of all sums are right (loss {losses[1]:.3g} nats)."
+    said = (
+        f"With only the frequencies {shown} {accuracy:.1%} of all sums are right (loss {losses[1]:.3g} nats)."
+    )
     cost = f"Without them the loss rises from {losses[0]:.3g} to {losses[2]:.3g} nats."
     return [
         at_least("restricted to key frequencies", accuracy, RESTRICTED, said),
@@ -120,5 +130,3 @@ def _all_sums(subject: Subject, modulus: int) -> tuple[Tensor, Tensor]:
             raise BadInput("The network gives no logits.", "Give one with an output over tokens.")
         parts.append(logits[:, 0, :modulus].double().cpu())
     return torch.cat(parts), pairs.sum(1) % modulus
-
-

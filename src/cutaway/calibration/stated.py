@@ -13,9 +13,9 @@ from cutaway.calibration.evidence import at_least, at_most
 from cutaway.calibration.subject import Subject
 from cutaway.calibration.variables import by_length, exchange, swapped_logits
 from cutaway.claims import Evidence
-from cutaway.estimates import proportion
 from cutaway.interventions import Intervention
 from cutaway.network import Run
+from cutaway.statistics import proportion
 from cutaway.zoo.truth import Variable
 
 EXACT, HELD = 0.95, 0.02
@@ -59,7 +59,9 @@ def held(subject: Subject) -> list[Evidence]:
         edits += [_set(subject, subject.truth.variable(name), subject.from_clean) for name in readers]
         effect = float(np.abs(subject.effect(edits)).mean())
         names = " and ".join(readers)
-        says = f"With {names} held, {variable.name} of the corrupted prompt changes {effect:.2%} of the range."
+        says = (
+            f"With {names} held, {variable.name} of the corrupted prompt changes {effect:.2%} of the range."
+        )
         found.append(at_most(f"held: {variable.name}", effect, HELD, says))
     return found
 

@@ -8,7 +8,7 @@ from cutaway.behaviours.generators.specimen import of_pairs
 from cutaway.calibration.evidence import at_least
 from cutaway.calibration.subject import Subject
 from cutaway.claims import Evidence
-from cutaway.estimates import proportion
+from cutaway.statistics import proportion
 
 ACCURACY, EACH = 0.95, 60
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from cutaway.calibration.subject import Subject
-from cutaway.estimates import Estimate, proportion
 from cutaway.interventions import Interchange, Intervention, Patch
 from cutaway.network import Network, Run
+from cutaway.statistics import Estimate, proportion
 from cutaway.zoo.tasks import Swap
 from cutaway.zoo.truth import Variable
 

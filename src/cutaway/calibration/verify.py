@@ -122,9 +122,7 @@ def subject_of(name: str | Path, net: Network | None = None, n: int = N, seed: i
     return Subject(opened, what, truth, pairs, n, seed)
 
 
-def verify_twins(
-    name: str, n: int = N, seed: int = 0, to_the_end: bool = False
-) -> tuple[Verification, ...]:
+def verify_twins(name: str, n: int = N, seed: int = 0, to_the_end: bool = False) -> tuple[Verification, ...]:
     """The same checks on every twin of a specimen. Each must fail: `holds` is False for all of them."""
     twins = find(loaders.split(name)[0]).twins
     return tuple(verify(f"{name}~{t.kind}", n=n, seed=seed, to_the_end=to_the_end) for t in twins)

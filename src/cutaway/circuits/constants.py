@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 
 
 def learn_constants(
-    net: Network, behaviour: Behaviour, membership: np.ndarray | None = None, rounds: int = 40, rate: float = 0.02
+    net: Network,
+    behaviour: Behaviour,
+    membership: np.ndarray | None = None,
+    rounds: int = 40,
+    rate: float = 0.02,
 ) -> Ablation:
     """One constant for every writer, learned so that the circuit `membership` (None: nothing) with all other edges carrying
     constants is as near to the network as can be.

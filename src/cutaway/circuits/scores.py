@@ -9,8 +9,8 @@ import numpy as np
 
 from cutaway.circuits.graph.nodes import Graph
 from cutaway.errors import BadInput, NotFinite
-from cutaway.estimates import Estimates, bootstrap_many
 from cutaway.results import Provenance
+from cutaway.statistics import Estimates, bootstrap_many
 
 
 @dataclass(frozen=True, eq=False)

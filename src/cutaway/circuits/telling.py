@@ -16,7 +16,10 @@ def curve_of(result: CircuitTest) -> Any:
     if found is None:
         return None
     return faithfulness_curve(
-        found.shares, found.values, (result.circuit.share, result.trial.kept.value), result.trial.random_kept.tolist()
+        found.shares,
+        found.values,
+        (result.circuit.share, result.trial.kept.value),
+        result.trial.random_kept.tolist(),
     )
 
 

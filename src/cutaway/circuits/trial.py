@@ -26,7 +26,7 @@ from cutaway.circuits.limits import Limits
 from cutaway.circuits.methods.protocol import Report
 from cutaway.claims import Evidence
 from cutaway.errors import BadInput
-from cutaway.estimates import Estimate
+from cutaway.statistics import Estimate
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour, Performance

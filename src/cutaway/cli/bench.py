@@ -22,12 +22,20 @@ def register(app: typer.Typer) -> None:
 def bench(
     common: Common,
     screen: Screen,
-    names: Annotated[list[str] | None, typer.Argument(help="Specimens; default: all with a known circuit.")] = None,
-    method: Annotated[list[str] | None, typer.Option("--method", "-m", help="Methods; repeatable. Default: all.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Specimens; default: all with a known circuit.")
+    ] = None,
+    method: Annotated[
+        list[str] | None, typer.Option("--method", "-m", help="Methods; repeatable. Default: all.")
+    ] = None,
     n: Annotated[int, typer.Option("--n", min=8, help="Pairs for each seed.")] = 48,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many seeds.")] = 3,
-    negatives: Annotated[int, typer.Option("--negatives", min=0, help="Tries on networks that lack the mechanism.")] = 0,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the table as a Markdown page here.")] = None,
+    negatives: Annotated[
+        int, typer.Option("--negatives", min=0, help="Tries on networks that lack the mechanism.")
+    ] = 0,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write the table as a Markdown page here.")
+    ] = None,
 ) -> None:
     """Score methods against known circuits: AUROC, CPR, CMD, seconds, memory; and count false claims on twins."""
     from dataclasses import replace
@@ -46,7 +54,9 @@ def bench(
         screen.saved(out)
     screen.result(table.to_dict(), _shown(table))
     if table.negatives is not None:
-        screen.say(f"{table.negatives.supported} of {table.negatives.tries} negative controls would be supported.")
+        screen.say(
+            f"{table.negatives.supported} of {table.negatives.tries} negative controls would be supported."
+        )
 
 
 def _shown(table: Table) -> Any:
@@ -54,6 +64,8 @@ def _shown(table: Table) -> Any:
 
     shown = Rich("method", "edges", "all edges", "nodes", "CPR", "CMD", "seconds", box=None)
     for name in table.methods():
-        figures = [table.mean(name, f) for f in ("auroc", "auroc_all", "auroc_nodes", "cpr", "cmd", "seconds")]
+        figures = [
+            table.mean(name, f) for f in ("auroc", "auroc_all", "auroc_nodes", "cpr", "cmd", "seconds")
+        ]
         shown.add_row(name, *("" if f is None else str(f) for f in figures))
     return shown

@@ -15,13 +15,18 @@ if TYPE_CHECKING:
 
     from cutaway.circuits import Circuit, CircuitTest
 
-Model = Annotated[str, typer.Argument(help="A Hugging Face id, a local folder, or zoo:NAME.", show_default=False)]
+Model = Annotated[
+    str, typer.Argument(help="A Hugging Face id, a local folder, or zoo:NAME.", show_default=False)
+]
 BehaviourName = Annotated[
-    str, typer.Option("--behaviour", "-b", help="A behaviour by name, or a file of pairs.", show_default=False)
+    str,
+    typer.Option("--behaviour", "-b", help="A behaviour by name, or a file of pairs.", show_default=False),
 ]
 Examples = Annotated[int, typer.Option("--n", min=4, help="How many pairs.")]
 Force = Annotated[bool, typer.Option("--force", help="Go on although the network does not do the behaviour.")]
-Out = Annotated[Path | None, typer.Option("--out", "-o", help="Where to save. Default: named after model and behaviour.")]
+Out = Annotated[
+    Path | None, typer.Option("--out", "-o", help="Where to save. Default: named after model and behaviour.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -35,12 +40,19 @@ def trace(
     screen: Screen,
     model: Model,
     behaviour: BehaviourName,
-    method: Annotated[str, typer.Option("--method", "-m", help="eap, eap-ig, acdc, path-patching, ...")] = "eap-ig",
+    method: Annotated[
+        str, typer.Option("--method", "-m", help="eap, eap-ig, acdc, path-patching, ...")
+    ] = "eap-ig",
     edges: Annotated[
-        float | None, typer.Option("--edges", help="How many edges, or a share below 1. Default: the fewest that keep 85 %.")
+        float | None,
+        typer.Option(
+            "--edges", help="How many edges, or a share below 1. Default: the fewest that keep 85 %."
+        ),
     ] = None,
     select: Annotated[str, typer.Option("--select", help="top, greedy, threshold or optimum.")] = "top",
-    threshold: Annotated[float | None, typer.Option("--threshold", help="The least |score|, or ACDC's threshold.")] = None,
+    threshold: Annotated[
+        float | None, typer.Option("--threshold", help="The least |score|, or ACDC's threshold.")
+    ] = None,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Steps of an integral.")] = 5,
     ablation: Annotated[str, typer.Option("--ablation", help="What removed edges carry.")] = "counterfactual",
     n: Examples = 64,
@@ -64,20 +76,27 @@ def trace(
     saved = work.or_elsewhere(screen, lambda place: _save_circuit(found, place), target)
     screen.result(_circuit_data(found, saved), str(found), _edges_table(found))
     screen.saved(*saved)
-    screen.say(f"Test it: cutaway test {saved[0]} {model} --behaviour {behaviour} --n {n} --seed {common.seed}")
+    screen.say(
+        f"Test it: cutaway test {saved[0]} {model} --behaviour {behaviour} --n {n} --seed {common.seed}"
+    )
 
 
 def examine(
     common: Common,
     screen: Screen,
-    circuit: Annotated[Path, typer.Argument(help="A circuit: a folder that trace saved, a .json or a .pt graph file.")],
+    circuit: Annotated[
+        Path, typer.Argument(help="A circuit: a folder that trace saved, a .json or a .pt graph file.")
+    ],
     model: Model,
     behaviour: BehaviourName,
     n: Examples = 64,
     out: Out = None,
     force: Force = False,
     no_controls: Annotated[
-        bool, typer.Option("--no-controls", help="Skip random weights and shuffled answers (then nothing is supported).")
+        bool,
+        typer.Option(
+            "--no-controls", help="Skip random weights and shuffled answers (then nothing is supported)."
+        ),
     ] = False,
 ) -> None:
     """Test a circuit on held-out pairs beside random circuits, random weights and shuffled answers; judge, and report."""
@@ -120,7 +139,9 @@ def _save_test(result: CircuitTest, place: Path) -> list[Path]:
     drawn = "Layers upwards, heads across. Hover over an edge's middle or a node to see what and how much."
     blocks: list[Block] = [Figure(result.circuit.figure(), drawn)]
     if (curve := curve_of(result)) is not None:
-        blocks.append(Figure(curve, "Faithfulness on held-out pairs of circuits of growing size, by the same scores."))
+        blocks.append(
+            Figure(curve, "Faithfulness on held-out pairs of circuits of growing size, by the same scores.")
+        )
     rows = tuple(node_rows(result))
     if rows:
         head = ("node", "the circuit loses without it", "edges out")
@@ -150,7 +171,9 @@ def _edges_table(found: Circuit, most: int = 15) -> Table:
 
     frame = found.table()
     frame = frame.sort_values("score", key=lambda s: -abs(s)).head(most)
-    table = Table("from", "to", "score", box=None, title=f"the {len(frame)} strongest edges", title_justify="left")
+    table = Table(
+        "from", "to", "score", box=None, title=f"the {len(frame)} strongest edges", title_justify="left"
+    )
     for _, row in frame.iterrows():
         table.add_row(str(row["writer"]), str(row["reader"]), f"{row['score']:+.3g}")
     return table

@@ -107,15 +107,20 @@ def patch(
     at: Annotated[str, typer.Option("--at", help="The site to patch.")] = "resid_pre",
     by: Annotated[
         str,
-        typer.Option("--by", help="layer, and with it position, span, head or neuron: layer,position or layer,head."),
+        typer.Option(
+            "--by", help="layer, and with it position, span, head or neuron: layer,position or layer,head."
+        ),
     ] = "layer,position",
     direction: Annotated[
         str, typer.Option("--direction", help="restore (clean into corrupted) or corrupt.")
     ] = "restore",
     ablate: Annotated[
-        str | None, typer.Option("--ablate", help="zero, mean or resample on the clean prompts, instead of patching.")
+        str | None,
+        typer.Option("--ablate", help="zero, mean or resample on the clean prompts, instead of patching."),
     ] = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Say what the sweep will cost, and do not run it.")] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Say what the sweep will cost, and do not run it.")
+    ] = False,
     resume: Annotated[
         Path | None,
         typer.Option("--resume", help="Keep finished cells in this folder, and go on from what is there."),
@@ -129,7 +134,9 @@ def patch(
 
     net = work.network(common, model)
     pairs = work.pairs(screen, net, common, behaviour, n, force, aligned="position" in by or "span" in by)
-    sweep = work.Sweep(net, pairs, at, tuple(part.strip() for part in by.split(",")), direction, ablate, common.seed)
+    sweep = work.Sweep(
+        net, pairs, at, tuple(part.strip() for part in by.split(",")), direction, ablate, common.seed
+    )
     if plan:
         screen.result(*work.plan_shown(sweep))
         return
@@ -154,11 +161,14 @@ def paths(
     model: Model,
     behaviour: BehaviourName,
     senders: Annotated[
-        list[str] | None, typer.Option("--from", help='A sender, e.g. "head 3.1" or "MLP 0"; repeatable. Default: all.')
+        list[str] | None,
+        typer.Option("--from", help='A sender, e.g. "head 3.1" or "MLP 0"; repeatable. Default: all.'),
     ] = None,
     receivers: Annotated[
         list[str] | None,
-        typer.Option("--to", help='A receiver, e.g. "head 5.3 <q>", "MLP 4", "logits"; repeatable. Default: all.'),
+        typer.Option(
+            "--to", help='A receiver, e.g. "head 5.3 <q>", "MLP 4", "logits"; repeatable. Default: all.'
+        ),
     ] = None,
     direction: Annotated[
         str, typer.Option("--direction", help="corrupt (corrupted into clean) or restore.")
@@ -187,7 +197,9 @@ def paths(
     screen.result(work.effects_data(effects, saved), work.effects_table(effects))
     screen.saved(*saved)
     if not effects.complete:
-        screen.say("[yellow]Stopped.[/] The finished paths were kept and saved; the rest is marked as not run.")
+        screen.say(
+            "[yellow]Stopped.[/] The finished paths were kept and saved; the rest is marked as not run."
+        )
         raise typer.Exit(STOPPED)
 
 

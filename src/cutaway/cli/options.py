@@ -53,8 +53,14 @@ class Group(TyperGroup):
         try:
             ended = super().main(words, *more, **(settings | {"standalone_mode": False}))
         except _USAGE as error:
-            said = error.format_message() if isinstance(error, typer.BadParameter) else getattr(error, "message", "")
-            Screen(True).problem("UsageError", said or "A command is missing.", "See --help for what can be given.")
+            said = (
+                error.format_message()
+                if isinstance(error, typer.BadParameter)
+                else getattr(error, "message", "")
+            )
+            Screen(True).problem(
+                "UsageError", said or "A command is missing.", "See --help for what can be given."
+            )
             sys.exit(WRONG)
         except typer.Abort:
             Screen(True).problem("Stopped", "Nothing was finished, so nothing was saved.", "Run it again.")
@@ -107,9 +113,7 @@ def command(
                 if common.debug:
                     raise
                 said = str(error).strip() or "no message"
-                screen.problem(
-                    type(error).__name__, _short(said), "Run again with --debug to see where."
-                )
+                screen.problem(type(error).__name__, _short(said), "Run again with --debug to see where.")
                 raise typer.Exit(WRONG) from None
 
         parameters = [p.replace(annotation=hints[p.name], kind=inspect.Parameter.KEYWORD_ONLY) for p in own]

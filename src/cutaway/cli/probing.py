@@ -48,7 +48,10 @@ def probe(
     ] = False,
     label_kind: Annotated[
         str | None,
-        typer.Option("--label-kind", help="binary, multiclass, continuous or multilabel. Default: found from the labels."),
+        typer.Option(
+            "--label-kind",
+            help="binary, multiclass, continuous or multilabel. Default: found from the labels.",
+        ),
     ] = None,
     also: Annotated[
         list[str] | None,
@@ -114,13 +117,19 @@ def _check_answers(net: Network, data: ProbeData, answers: dict[str, list[str]])
         )
     for name in answers:
         if name not in data.classes:
-            raise BadInput(f"There is no class {name!r}.", f"There are {' and '.join(map(repr, data.classes))}.")
+            raise BadInput(
+                f"There is no class {name!r}.", f"There are {' and '.join(map(repr, data.classes))}."
+            )
     answer_score(net, answers, data.classes)
 
 
 def _untested(data: ProbeData, wanted: bool) -> str:
     """Why it was not tested whether the network uses it."""
-    why = "--no-use was given" if not wanted else f"that needs two classes or values, and the label is {data.kind}"
+    why = (
+        "--no-use was given"
+        if not wanted
+        else f"that needs two classes or values, and the label is {data.kind}"
+    )
     return f"Whether the network uses it was not tested: {why}."
 
 

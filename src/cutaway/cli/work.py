@@ -90,11 +90,7 @@ def slug(name: str) -> str:
     >>> slug("/models/stories260K"), slug("zoo:tales")
     ('stories260K', 'tales')
     """
-    last = (
-        Path(name).stem
-        if name.endswith(_FILES)
-        else name.rstrip("/").split("/")[-1].split(":")[-1]
-    )
+    last = Path(name).stem if name.endswith(_FILES) else name.rstrip("/").split("/")[-1].split(":")[-1]
     return re.sub(r"[^A-Za-z0-9._-]+", "-", last) or "network"
 
 
@@ -145,7 +141,10 @@ def plan_shown(sweep: Sweep) -> tuple[dict[str, Any], Table]:
     from cutaway.effects import plan
 
     if sweep.ablate is not None:
-        raise BadInput("Plans are made for patching.", "Leave --ablate out: an ablation of the same cells costs the same.")
+        raise BadInput(
+            "Plans are made for patching.",
+            "Leave --ablate out: an ablation of the same cells costs the same.",
+        )
     planned = plan(
         sweep.net, sweep.behaviour, sweep.at, by=sweep.by, direction=sweep.direction, seed=sweep.seed  # type: ignore[arg-type]
     )  # fmt: skip

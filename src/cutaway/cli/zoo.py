@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from cutaway.calibration import Verification
     from cutaway.zoo.truth import Variable
 
-zoo_app = typer.Typer(help="Networks whose mechanism is known, and their twins that lack it.", no_args_is_help=True)
+zoo_app = typer.Typer(
+    help="Networks whose mechanism is known, and their twins that lack it.", no_args_is_help=True
+)
 FAILED = 1
 
 Name = Annotated[str, typer.Argument(help="A specimen: see `cutaway zoo list`.", show_default=False)]
@@ -76,7 +78,9 @@ def _variable(v: Variable) -> str:
 def verify(
     common: Common,
     screen: Screen,
-    names: Annotated[list[str] | None, typer.Argument(help="Specimens, twins or folders; default: all.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Specimens, twins or folders; default: all.")
+    ] = None,
     twins: Annotated[bool, typer.Option("--twins", help="Check, too, that every twin fails.")] = False,
     n: Annotated[int, typer.Option("--n", min=8, help="How many pairs.")] = 64,
     full: Annotated[bool, typer.Option("--full", help="Show every check, not only those that fail.")] = False,
@@ -108,7 +112,9 @@ def verify(
     except KeyboardInterrupt:
         stopped = True
     complete = not stopped
-    screen.result({"specimens": results, "all as expected": complete and not wrong, "complete": complete}, table)
+    screen.result(
+        {"specimens": results, "all as expected": complete and not wrong, "complete": complete}, table
+    )
     if stopped:
         screen.say(f"[yellow]Stopped.[/] {len(results)} were finished.")
         raise typer.Exit(STOPPED)
@@ -144,10 +150,14 @@ def make(
         with screen.progress() as report:
             path = build(name, target, work, report)
     except KeyboardInterrupt:
-        screen.problem("Stopped", f"{name} is not finished.", "Run it again: it goes on from its last checkpoint.")
+        screen.problem(
+            "Stopped", f"{name} is not finished.", "Run it again: it goes on from its last checkpoint."
+        )
         raise typer.Exit(STOPPED) from None
     card = json.loads((path / "card.json").read_text(encoding="utf-8"))
-    screen.result({"name": name, "path": str(path), "accuracy": card["accuracy"]}, f"{name}: {card['accuracy']}")
+    screen.result(
+        {"name": name, "path": str(path), "accuracy": card["accuracy"]}, f"{name}: {card['accuracy']}"
+    )
     screen.saved(path)
     screen.say(f"Prove it with: cutaway zoo verify {path}")
 
@@ -157,9 +167,14 @@ def text(
     common: Common,
     screen: Screen,
     name: Name,
-    tokens: Annotated[int, typer.Option("--tokens", min=1, help="At least so many tokens, in whole passages.")] = 200,
+    tokens: Annotated[
+        int, typer.Option("--tokens", min=1, help="At least so many tokens, in whole passages.")
+    ] = 200,
     labels: Annotated[
-        bool, typer.Option("--labels", help="One JSON object a line: tokens, and each variable's value at each token.")
+        bool,
+        typer.Option(
+            "--labels", help="One JSON object a line: tokens, and each variable's value at each token."
+        ),
     ] = False,
 ) -> None:
     """Stream text of a specimen's language, with the variables that determine it."""

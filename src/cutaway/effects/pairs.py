@@ -18,8 +18,8 @@ from cutaway.effects.components import Component, components
 from cutaway.effects.effects import Effects
 from cutaway.effects.patching import Direction, attributes, dataset, warn_if_stopped
 from cutaway.errors import BadInput
-from cutaway.estimates import bootstrap_many
 from cutaway.results import Provenance
+from cutaway.statistics import bootstrap_many
 from cutaway.sweeps import CellValues, Progress, Rules, State, run_cells
 
 if TYPE_CHECKING:

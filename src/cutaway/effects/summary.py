@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from cutaway.effects.baselines import Resampling
-from cutaway.estimates import benjamini_hochberg, bootstrap_many, sign_flip_p
+from cutaway.statistics import benjamini_hochberg, bootstrap_many, sign_flip_p
 from cutaway.sweeps import State
 
 N_BOOT = 2000

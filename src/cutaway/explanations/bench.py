@@ -13,8 +13,8 @@ from torch import Tensor
 from cutaway.effects.baselines import Baselines, Side, measure
 from cutaway.effects.components import Component, components
 from cutaway.errors import NotFinite, SiteUnavailable
-from cutaway.estimates import Estimate, bootstrap_ratio
 from cutaway.network.sites import Site
+from cutaway.statistics import Estimate, bootstrap_ratio
 from cutaway.sweeps import Cell, State, run_cells
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import CutawayError
-from cutaway.estimates import Estimate, bootstrap
+from cutaway.statistics import Estimate, bootstrap
 from cutaway.stream import Attribution, Stack, Writer, logit_attribution, read_stream
 from cutaway.stream.copying import in_vocabulary
 

@@ -9,7 +9,6 @@ import numpy as np
 
 from cutaway.effects import Effects
 from cutaway.effects.components import count
-from cutaway.estimates import Estimate
 from cutaway.explanations import wiring
 from cutaway.explanations.localise import DIRECTIONS, journey, key
 from cutaway.explanations.reads_and_writes_section import reads_and_writes_section
@@ -30,6 +29,7 @@ from cutaway.reports import (
     Table,
     Text,
 )
+from cutaway.statistics import Estimate
 
 if TYPE_CHECKING:
     from cutaway.explanations.explanation import Explanation

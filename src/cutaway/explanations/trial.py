@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from cutaway.effects.components import Component, kinds
-from cutaway.estimates import Estimate
 from cutaway.explanations.bench import Bench
 from cutaway.explanations.identify import fit
 from cutaway.explanations.thresholds import Thresholds
+from cutaway.statistics import Estimate
 
 _TRIES_PER_SET = 50
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from cutaway.claims import Claim, Evidence
 from cutaway.effects.components import count, listing
-from cutaway.estimates import Estimate
 from cutaway.explanations.identify import Mechanism
 from cutaway.explanations.thresholds import Thresholds
 from cutaway.explanations.trial import Trial
+from cutaway.statistics import Estimate
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Performance

@@ -25,7 +25,9 @@ def wire(net: Network, behaviour: Behaviour, seed: int, report: Report) -> tuple
         circuit = trace(net, behaviour.discovery, seed=seed, examples=False, report=report)
         if not circuit.n_edges:
             return None, "No connected set of edges was found."
-        return test(circuit, behaviour.held_out, net, limits=LIMITS, controls=False, seed=seed, report=report), ""
+        return test(
+            circuit, behaviour.held_out, net, limits=LIMITS, controls=False, seed=seed, report=report
+        ), ""
     except CutawayError as error:
         return None, error.problem
 
@@ -43,7 +45,9 @@ def section(found: CircuitTest | None) -> list[Section]:
     drawn = "Layers upwards, heads across. Hover over an edge's middle or a node to see what and how much."
     blocks: list[Block] = [Figure(circuit.figure(), drawn)]
     if (curve := curve_of(found)) is not None:
-        blocks.append(Figure(curve, "Faithfulness on held-out prompts of circuits of growing size, by the same scores."))
+        blocks.append(
+            Figure(curve, "Faithfulness on held-out prompts of circuits of growing size, by the same scores.")
+        )
     if rows := tuple(node_rows(found, 10)):
         head = ("node", "the circuit loses without it", "edges out")
         caption = "Each node taken out of the circuit alone, in shares of the gap."

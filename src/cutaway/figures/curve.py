@@ -10,7 +10,10 @@ from cutaway.figures.theme import ACCENT, FAINT, MUTED, dress
 
 
 def faithfulness_curve(
-    shares: Sequence[float], values: Sequence[float], own: tuple[float, float] | None = None, random: Sequence[float] = ()
+    shares: Sequence[float],
+    values: Sequence[float],
+    own: tuple[float, float] | None = None,
+    random: Sequence[float] = (),
 ) -> go.Figure:
     """f(k) over the share k of edges, on a logarithmic axis; the tested circuit and random ones of its size as marks.
 
@@ -23,7 +26,11 @@ def faithfulness_curve(
     percent = [100 * s for s in shares]
     figure.add_trace(
         go.Scatter(
-            x=percent, y=list(values), mode="lines+markers", name="best edges by score", line={"color": ACCENT, "width": 2},
+            x=percent,
+            y=list(values),
+            mode="lines+markers",
+            name="best edges by score",
+            line={"color": ACCENT, "width": 2},
             hovertemplate="%{x:g} % of edges: %{y:.2f}<extra></extra>",
         )  # fmt: skip
     )
@@ -32,19 +39,27 @@ def faithfulness_curve(
         if random:
             figure.add_trace(
                 go.Scatter(
-                    x=[at] * len(random), y=list(random), mode="markers", name="random circuits of its size",
+                    x=[at] * len(random),
+                    y=list(random),
+                    mode="markers",
+                    name="random circuits of its size",
                     marker={"symbol": "line-ew-open", "size": 12, "color": MUTED},
                     hovertemplate="random: %{y:.2f}<extra></extra>",
                 )  # fmt: skip
             )
         figure.add_trace(
             go.Scatter(
-                x=[at], y=[own[1]], mode="markers", name="the tested circuit",
+                x=[at],
+                y=[own[1]],
+                mode="markers",
+                name="the tested circuit",
                 marker={"size": 12, "color": ACCENT, "symbol": "diamond"},
                 hovertemplate="this circuit: %{x:.2g} %, %{y:.2f}<extra></extra>",
             )  # fmt: skip
         )
     dress(figure, 300)
-    figure.update_xaxes(type="log", title={"text": "share of edges (%)", "font": {"size": 11, "color": MUTED}})
+    figure.update_xaxes(
+        type="log", title={"text": "share of edges (%)", "font": {"size": 11, "color": MUTED}}
+    )
     figure.update_yaxes(title={"text": "faithfulness", "font": {"size": 11, "color": MUTED}}, zeroline=False)
     return figure

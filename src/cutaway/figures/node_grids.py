@@ -51,7 +51,10 @@ def node_grids(panels: Sequence[Panel], columns: int = 5, limit: float = 1.0) ->
             row=row, col=column,
         )  # fmt: skip
         ringed = [(names[c], str(r)) for r, c in np.argwhere(panel.known)]
-        for colour, line in ((theme.PAPER, 5), (theme.INK, 2)):  # dark on a pale rim, to be seen on every colour
+        for colour, line in (
+            (theme.PAPER, 5),
+            (theme.INK, 2),
+        ):  # dark on a pale rim, to be seen on every colour
             figure.add_trace(
                 go.Scatter(
                     x=[x for x, _ in ringed], y=[y for _, y in ringed], mode="markers", hoverinfo="skip",
@@ -60,7 +63,9 @@ def node_grids(panels: Sequence[Panel], columns: int = 5, limit: float = 1.0) ->
                 row=row, col=column,
             )  # fmt: skip
     theme.dress(figure, height=60 + 118 * rows)
-    figure.update_layout(plot_bgcolor=theme.GRID_LINE, showlegend=False, margin={"l": 26, "r": 8, "t": 34, "b": 24})
+    figure.update_layout(
+        plot_bgcolor=theme.GRID_LINE, showlegend=False, margin={"l": 26, "r": 8, "t": 34, "b": 24}
+    )
     figure.update_annotations(font={"size": 11, "color": theme.INK, "family": theme.FONT})
     figure.update_xaxes(tickfont={"size": 9}, ticks="", showgrid=False, zeroline=False)
     figure.update_yaxes(tickfont={"size": 9}, ticks="", showgrid=False, zeroline=False, type="category")

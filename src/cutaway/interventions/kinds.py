@@ -314,8 +314,13 @@ class Erase(Intervention):
         """The value without what the projection takes, in float32 at least."""
         wide = value.flatten(-2) if value.ndim == 4 and value.shape[-1] != len(self.centre) else value
         precise = torch.promote_types(value.dtype, torch.float32)
-        left, right, centre = (t.to(device=value.device, dtype=precise) for t in (self.left, self.right, self.centre))
-        wide = wide.to(precise) - (wide.to(precise) - _fitting(centre, wide, here).to(precise)) @ right.T @ left.T
+        left, right, centre = (
+            t.to(device=value.device, dtype=precise) for t in (self.left, self.right, self.centre)
+        )
+        wide = (
+            wide.to(precise)
+            - (wide.to(precise) - _fitting(centre, wide, here).to(precise)) @ right.T @ left.T
+        )
         return wide.reshape(value.shape).to(value.dtype), None
 
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from cutaway.errors import BadInput, TooLong
 from cutaway.network.edits import Edit
+from cutaway.network.execution.running import Options, evaluating, lock_of, memory_errors, plan_work
+from cutaway.network.execution.session import Session
 from cutaway.network.inputs import Inputs, Tokens
-from cutaway.network.running import Options, evaluating, lock_of, memory_errors, plan_work
-from cutaway.network.session import Session
 
 if TYPE_CHECKING:
     from cutaway.network.network import InputLike, Network

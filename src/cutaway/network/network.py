@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from cutaway.errors import BadAddress, BadInput, NotFound, SiteUnavailable, nearest
-from cutaway.network import running
 from cutaway.network.anatomy import FIRST, Anatomy, Port, PortTap, Tap
-from cutaway.network.certificate import Certificate
+from cutaway.network.certification.certificate import Certificate
+from cutaway.network.discovery.example import accepted, context, device_of, from_mapping
 from cutaway.network.edits import Edit
+from cutaway.network.execution import running
+from cutaway.network.facts import Facts
 from cutaway.network.identity import weights_hash
 from cutaway.network.inputs import Inputs, Pos
-from cutaway.network.probe import accepted, context, device_of, from_mapping
 from cutaway.network.run import Run
 from cutaway.network.sites import SITES, Site, SiteLike, expand_glob, is_glob, parse
 from cutaway.network.texts import InputLike, TokenVerbs
@@ -27,6 +28,8 @@ from cutaway.network.views import anatomy_html, anatomy_tables
 
 if TYPE_CHECKING:
     from cutaway.network.generate import Generation
+
+T = TypeVar("T")
 
 
 class Network(TokenVerbs, TransformerLensVerbs):
@@ -49,6 +52,7 @@ class Network(TokenVerbs, TransformerLensVerbs):
         self._example = example
         self._standing: list[Edit] = []
         self._hash: str | None = None
+        self._facts = Facts()
         self._examine: Callable[[nn.Module, str], Network] | None = None
         self._accepts = accepted(model)
         self._modules = dict(model.named_modules())
@@ -126,6 +130,10 @@ class Network(TokenVerbs, TransformerLensVerbs):
     @cached_property
     def _causal(self) -> bool:
         return running.is_causal(self)
+
+    def fact(self, key: Hashable, make: Callable[[], T]) -> T:
+        """A fact about this network that is costly to find, found once; not kept while edits stand."""
+        return make() if self._standing else self._facts.get(key, make)
 
     # sites -------------------------------------------------------------------------------------------------------
 

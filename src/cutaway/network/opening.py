@@ -14,14 +14,14 @@ from torch.nn.parameter import UninitializedParameter
 
 from cutaway.errors import BadInput, CorruptFile, CutawayError, NotFinite, NotFound, NoWeights, UnsafeFile
 from cutaway.network.anatomy import Anatomy
-from cutaway.network.attention import configurations, scoped
-from cutaway.network.certificate import TOLERANCE, Certificate, certify, uncertified
-from cutaway.network.discover import discover
+from cutaway.network.certification.certificate import TOLERANCE, Certificate, certify, uncertified
+from cutaway.network.discovery.discover import discover
+from cutaway.network.discovery.example import accepted, context, device_of, probe_inputs
+from cutaway.network.discovery.trace import Recorder, Trace, record
+from cutaway.network.execution.attention import configurations, scoped
+from cutaway.network.execution.running import evaluating, find_item, logits_key
 from cutaway.network.inputs import Inputs, pack, token_kwargs
 from cutaway.network.network import Network
-from cutaway.network.probe import accepted, context, device_of, probe_inputs
-from cutaway.network.running import evaluating, find_item, logits_key
-from cutaway.network.trace import Recorder, Trace, record
 
 
 def open_network(

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import BadInput
-from cutaway.estimates import Estimate, bootstrap
 from cutaway.network.sites import Site, SiteLike
 from cutaway.probes import descent
 from cutaway.probes.data import ProbeData
 from cutaway.probes.displace import Spot, features
 from cutaway.probes.folds import assign_folds, families
+from cutaway.statistics import Estimate, bootstrap
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -81,7 +81,9 @@ def contrast_consistent(
             "The labels are not one 0 or 1 for each pair.", "Give 1 where the first member is true."
         )
     if labels is not None and len(set(np.asarray(labels).tolist())) < 2:
-        raise BadInput("All pairs have the same label.", "Put the true member first in some pairs, second in others.")
+        raise BadInput(
+            "All pairs have the same label.", "Put the true member first in some pairs, second in others."
+        )
     x = []
     for side in (0, 1):
         tokens = net.encode([p[side] for p in pairs])

@@ -22,7 +22,6 @@ from torch import Tensor
 
 from cutaway.claims import Claim, Control, Evidence, judge
 from cutaway.errors import BadFormat, BadInput
-from cutaway.estimates import Estimate, bootstrap
 from cutaway.interventions import Interchange
 from cutaway.probes.activations import Report
 from cutaway.probes.beds import Answers, Bed
@@ -32,6 +31,7 @@ from cutaway.probes.displace import Spot, features, head_width, moved, plain
 from cutaway.probes.probing import Probing
 from cutaway.probes.use import UseOptions, halves
 from cutaway.results import load_folder, save_folder
+from cutaway.statistics import Estimate, bootstrap
 
 if TYPE_CHECKING:
     from cutaway.network import Network

@@ -164,9 +164,7 @@ class ProbeData:
         ]
         return hashlib.sha256(json.dumps(data).encode()).hexdigest()[:16]
 
-    def take(
-        self, chosen: Sequence[int] | np.ndarray, two: np.ndarray | None = None
-    ) -> ProbeData:
+    def take(self, chosen: Sequence[int] | np.ndarray, two: np.ndarray | None = None) -> ProbeData:
         """These examples only (all inputs stay, so that rows keep their numbers); two: labels [n] of 0 and 1 that they get
         instead of their own."""
         from dataclasses import replace

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import CutawayError
-from cutaway.estimates import Estimate
 from cutaway.probes import controls
 from cutaway.probes.activations import Kept, Report, collect
 from cutaway.probes.data import ProbeData
@@ -25,6 +24,7 @@ from cutaway.probes.parallel import side_by_side
 from cutaway.probes.places import Cell, Places
 from cutaway.probes.scores import SCORE, chance, score
 from cutaway.probes.verdict import Figures, Finding, Rival, estimate, judge_encoded
+from cutaway.statistics import Estimate
 
 if TYPE_CHECKING:
     from cutaway.network import Network

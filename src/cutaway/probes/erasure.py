@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import BadFormat, BadInput
-from cutaway.estimates import Estimate
 from cutaway.interventions import Erase
 from cutaway.network.inputs import Pos
 from cutaway.network.sites import Site, SiteLike
@@ -34,6 +33,7 @@ from cutaway.probes.places import plan
 from cutaway.probes.scores import SCORE, chance, score
 from cutaway.probes.verdict import estimate
 from cutaway.results import load_folder, save_folder
+from cutaway.statistics import Estimate
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -250,7 +250,8 @@ def reprobe(
                 saved.append(_saved(data, found.outputs(x[train])[0], torch.as_tensor(data.labels)[train]))
     labels, classes = torch.as_tensor(data.labels), max(data.n_classes, 1)
     scores = [
-        estimate(float(score(data.kind, out, labels, classes)), *fold_interval(setting, out), data.n) for out in outputs
+        estimate(float(score(data.kind, out, labels, classes)), *fold_interval(setting, out), data.n)
+        for out in outputs
     ]
     least = chance(data.kind, data.n_classes)
     return Reprobed(str(places.sites[0]), SCORE[data.kind], scores[0], scores[1], float(max(saved)), least)

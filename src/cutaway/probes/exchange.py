@@ -49,7 +49,9 @@ def _mixed(labels: np.ndarray, family: Families) -> float:
     if labels.ndim == 1 and not np.issubdtype(labels.dtype, np.integer):
         size = np.bincount(family.of)
         means = np.bincount(family.of, labels) / size
-        return float(((labels - means[family.of]) ** 2).sum() / max(((labels - labels.mean()) ** 2).sum(), 1e-300))
+        return float(
+            ((labels - means[family.of]) ** 2).sum() / max(((labels - labels.mean()) ** 2).sum(), 1e-300)
+        )
     _, rows = np.unique(labels, axis=0, return_inverse=True)
     counts = np.zeros((family.count, int(rows.max()) + 1), dtype=int)
     np.add.at(counts, (family.of, rows.ravel()), 1)
@@ -58,7 +60,12 @@ def _mixed(labels: np.ndarray, family: Families) -> float:
 
 
 def permutations(
-    labels: np.ndarray, family: Families, n: int, seed: int, exchange: Exchange, folds: np.ndarray | None = None
+    labels: np.ndarray,
+    family: Families,
+    n: int,
+    seed: int,
+    exchange: Exchange,
+    folds: np.ndarray | None = None,
 ) -> np.ndarray:
     """n random exchanges of examples [n_perm n], as `exchange` says; inside folds [n] unless it is blind or there are none.
 
@@ -69,7 +76,9 @@ def permutations(
     inside = np.zeros(len(labels), dtype=int) if folds is None or exchange.blind else folds
     found = _draw(labels, members, inside, n, seed, exchange.how, _WINDOW)
     if exchange.how == "groups" and different(labels, found) < min(n, ENOUGH):
-        found = _draw(labels, members, inside, n, seed, exchange.how, len(members))  # size goes with the label
+        found = _draw(
+            labels, members, inside, n, seed, exchange.how, len(members)
+        )  # size goes with the label
     return found
 
 
@@ -80,7 +89,13 @@ def different(labels: np.ndarray, permuted: np.ndarray) -> int:
 
 
 def _draw(
-    labels: np.ndarray, members: list[np.ndarray], inside: np.ndarray, n: int, seed: int, how: str, window: int
+    labels: np.ndarray,
+    members: list[np.ndarray],
+    inside: np.ndarray,
+    n: int,
+    seed: int,
+    how: str,
+    window: int,
 ) -> np.ndarray:
     rng = np.random.default_rng(seed)
     out = np.empty((n, len(labels)), dtype=int)
@@ -129,4 +144,3 @@ def _alike(ranked: np.ndarray, size: np.ndarray, rng: np.random.Generator, windo
         out[start:stop] = rng.permutation(ranked[start:stop])
         start = stop
     return out
-

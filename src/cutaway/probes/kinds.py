@@ -99,7 +99,9 @@ def standardiser(features: Tensor, on: bool = True) -> tuple[Tensor, Tensor]:
     return mean, torch.where(deviation > floor, deviation, torch.ones_like(deviation))
 
 
-def fit(features: Tensor, labellings: Labellings, fitting: Fitting, families: Tensor | None = None) -> Weights:
+def fit(
+    features: Tensor, labellings: Labellings, fitting: Fitting, families: Tensor | None = None
+) -> Weights:
     """Fit every labelling to features [n d]; the weights are for the features as given, not standardised.
 
     families: [n], numbers of the groups that are not parted where penalties are chosen: ridge leaves out one group at a
@@ -108,7 +110,9 @@ def fit(features: Tensor, labellings: Labellings, fitting: Fitting, families: Te
     are not numbers, or so large that their squares are not.
     """
     if not bool(torch.isfinite(features.double().square().sum(0)).all()):
-        raise NotFinite("Features hold NaN, infinity or numbers too large to square.", "Leave such examples out.")
+        raise NotFinite(
+            "Features hold NaN, infinity or numbers too large to square.", "Leave such examples out."
+        )
     mean, scale = standardiser(features, fitting.standardise)
     x = (features.double() - mean) / scale
     found = _kind(fitting.kind, labellings.kind)(x, labellings, fitting, families)
@@ -121,7 +125,9 @@ def _ridge(x: Tensor, labellings: Labellings, fitting: Fitting, families: Tensor
     penalties = torch.tensor(fitting.penalties or ridge.PENALTIES, dtype=torch.float64) * n
     groups = [i // c for i in range(labellings.count * c)] if labellings.kind == "multiclass" else None
     by = "error" if labellings.kind == "continuous" else "correlation"
-    done = single.solve(x, labellings.targets(), penalties, groups, fitting.precise, refine=c, by=by, clusters=families)
+    done = single.solve(
+        x, labellings.targets(), penalties, groups, fitting.precise, refine=c, by=by, clusters=families
+    )
     weights = done.weights.T.reshape(labellings.count, c, -1).transpose(1, 2)
     return Weights(weights, done.bias.reshape(labellings.count, c), float(penalties[done.best[0]]) / n)
 

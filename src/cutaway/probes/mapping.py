@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import BadInput
-from cutaway.estimates import bootstrap_statistic
 from cutaway.probes import controls
 from cutaway.probes.activations import Kept, Moments, Report
 from cutaway.probes.data import ProbeData
@@ -23,6 +22,7 @@ from cutaway.probes.parallel import side_by_side
 from cutaway.probes.places import Places
 from cutaway.probes.scores import weighted_score
 from cutaway.probes.significance import significance
+from cutaway.statistics import bootstrap_statistic
 
 #: Bytes that fitting takes per activation: about six copies, some in float64.
 _COPIES = 40
@@ -183,7 +183,9 @@ def _detecting(weights: Tensor, kind: str) -> Tensor:
 def _means_apart(features: Tensor, classes: Tensor, folds: np.ndarray) -> Tensor:
     """The difference [f d] between the means of the second and the first class over all folds but one."""
     rests = [torch.as_tensor(folds != fold) for fold in np.unique(folds)]
-    return torch.stack([features[r & (classes == 1)].mean(0) - features[r & (classes == 0)].mean(0) for r in rests])
+    return torch.stack(
+        [features[r & (classes == 1)].mean(0) - features[r & (classes == 0)].mean(0) for r in rests]
+    )
 
 
 def _figures(found: HeldOut, setting: Setting, extra: int) -> dict[str, float]:

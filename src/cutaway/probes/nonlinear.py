@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cutaway.estimates import Estimate
 from cutaway.probes import controls, descent
 from cutaway.probes.activations import collect
 from cutaway.probes.data import ProbeData
@@ -25,6 +24,7 @@ from cutaway.probes.places import Cell, Places
 from cutaway.probes.probing import Probing
 from cutaway.probes.scores import SCORE, score
 from cutaway.probes.verdict import estimate
+from cutaway.statistics import Estimate
 
 if TYPE_CHECKING:
     from cutaway.network import Network

@@ -129,7 +129,12 @@ def _decoder(
     theirs = [s for s in sites if not s.stack and not s.module]
     if not theirs:
         return pos
-    if len(theirs) == len(sites) and data.spans is None and "position" not in by and pos in (None, 0, (0,), [0]):
+    if (
+        len(theirs) == len(sites)
+        and data.spans is None
+        and "position" not in by
+        and pos in (None, 0, (0,), [0])
+    ):
         return 0
     raise BadInput(
         f"{theirs[0]} is the decoder's, which has read one token, the one that starts its answer.",

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import BadInput
-from cutaway.estimates import Estimate
 from cutaway.network.sites import SiteLike
 from cutaway.probes import descent
 from cutaway.probes.activations import TOKENS_AT_ONCE
@@ -26,6 +25,7 @@ from cutaway.probes.mapping import Setting, difference_interval, fold_interval
 from cutaway.probes.options import Options
 from cutaway.probes.scores import SCORE, score
 from cutaway.probes.verdict import estimate
+from cutaway.statistics import Estimate
 
 if TYPE_CHECKING:
     from cutaway.network import Network

@@ -157,4 +157,3 @@ def _left_out(
         fitted = fact.scores @ (_fitted(fact, penalties[i])[:, None] * projected[:, which])
         held[:, which] = y[:, which] - (centred[:, which] - fitted) / (1 - 1 / fact.n - leverage[i])[:, None]
     return held
-

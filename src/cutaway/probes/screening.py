@@ -108,7 +108,9 @@ class Screening:
         """Fill in the sums of penalties a [k], in order, with targets t [k], from fitted values [k n]."""
         number, sizes = a.unique_consecutive(return_counts=True)
         k, factor = self.n / (self.n - 1), self.factor
-        for i, of, values in zip(number.tolist(), t.split(sizes.tolist()), fitted.split(sizes.tolist()), strict=True):
+        for i, of, values in zip(
+            number.tolist(), t.split(sizes.tolist()), fitted.split(sizes.tolist()), strict=True
+        ):
             y, u = self.y[of], factor[i].float()
             q = torch.addcmul(values, y, self.leverage[i].float(), value=-k).mul_(u)
             found.with_label[i, of] = k * torch.linalg.vecdot(y, q).double()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cutaway.estimates import benjamini_hochberg
+from cutaway.statistics import benjamini_hochberg
 
 
 @dataclass(frozen=True, eq=False)

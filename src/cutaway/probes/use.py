@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import BadInput
-from cutaway.estimates import Estimate, bootstrap, bootstrap_statistic
 from cutaway.probes import beds, unrelated
 from cutaway.probes.beds import Answers, Bed
 from cutaway.probes.data import ProbeData
@@ -34,6 +33,7 @@ from cutaway.probes.probing import Probing
 from cutaway.probes.used import Effect, Limits, Use, judge_use
 from cutaway.probes.verdict import ALPHA
 from cutaway.results import Provenance
+from cutaway.statistics import Estimate, bootstrap, bootstrap_statistic
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour

@@ -14,9 +14,9 @@ import pandas as pd
 
 from cutaway.claims import Claim, Control, Evidence, Verdict
 from cutaway.errors import BadFormat
-from cutaway.estimates import Estimate
 from cutaway.probes.verdict import ALPHA, ENCODED, UNUSED, USED, Finding, with_use
 from cutaway.results import Provenance, load_folder, save_folder
+from cutaway.statistics import Estimate
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -202,9 +202,13 @@ class Limits:
         if self.encoding not in (ENCODED, USED, UNUSED):
             out.append(f"The verdict on encoding is {self.encoding!r}, so what moves may be something else.")
         if self.groups < _GROUPS:
-            out.append(f"{self.groups} groups of test prompts are too few to bear it; {_GROUPS} are asked for.")
+            out.append(
+                f"{self.groups} groups of test prompts are too few to bear it; {_GROUPS} are asked for."
+            )
         self_against = self.answers and gap.interval is not None and gap.interval.high < 0
-        return out + (["The output goes against the answers: the other class's are preferred."] if self_against else [])
+        return out + (
+            ["The output goes against the answers: the other class's are preferred."] if self_against else []
+        )
 
     @property
     def enough(self) -> bool:
@@ -248,7 +252,9 @@ def judge_use(
         )
         if not side["known"]:
             fine = None
-            sentence += " The network does no better there than a guess among all tokens, so this tells nothing."
+            sentence += (
+                " The network does no better there than a guess among all tokens, so this tells nothing."
+            )
         controls.append(Control("Unrelated text", None, "little change", fine, sentence))
         if verdict == "supported" and fine is False:
             verdict = "inconclusive"

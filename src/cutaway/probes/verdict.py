@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cutaway.claims import Claim, Control, Evidence
-from cutaway.estimates import Estimate, Interval
 from cutaway.probes.exchange import ENOUGH
+from cutaway.statistics import Estimate, Interval
 
 USED = "encoded and used"
 UNUSED = "encoded, not shown to be used"
@@ -194,7 +194,9 @@ def _permuted(f: Figures, best: str) -> Evidence:
             if f.permutations == 0
             else f"The groups leave {f.different} different permutations of the labels"
         )
-        return Evidence("Label permutations", None, None, ALPHA, None, f"{why}, so it was not told from chance by them.")
+        return Evidence(
+            "Label permutations", None, None, ALPHA, None, f"{why}, so it was not told from chance by them."
+        )
     return Evidence(
         "Label permutations", None, f.p_best, ALPHA, f.p_best <= ALPHA,
         f"Of {f.permutations} permutations of the labels{best}, {round(f.p_best * (f.permutations + 1)) - 1} score as "

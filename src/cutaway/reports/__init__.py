@@ -20,6 +20,7 @@ from cutaway.reports.content import (
     Text,
     Token,
 )
+from cutaway.reports.display import display, facts_of, publish, result_page, source_line
 from cutaway.reports.render import render, write
 
 __all__ = [
@@ -35,6 +36,11 @@ __all__ = [
     "Section",
     "Table",
     "ClaimTests",
+    "display",
+    "facts_of",
+    "publish",
+    "result_page",
+    "source_line",
     "Text",
     "Token",
     "render",

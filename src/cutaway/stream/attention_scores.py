@@ -17,8 +17,8 @@ from torch import Tensor
 
 from cutaway.behaviours import Behaviour
 from cutaway.errors import BadInput
-from cutaway.estimates import benjamini_hochberg, bootstrap_many, sign_flip_p
 from cutaway.network.sites import Site
+from cutaway.statistics import benjamini_hochberg, bootstrap_many, sign_flip_p
 from cutaway.stream.attribution import logit_attribution
 from cutaway.stream.writers import require_one_text, working
 

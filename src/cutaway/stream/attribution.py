@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import BadInput
-from cutaway.estimates import Estimate, bootstrap
-from cutaway.network.linear import is_one, like
+from cutaway.network.discovery.linear import is_one, like
 from cutaway.network.sites import Site
+from cutaway.statistics import Estimate, bootstrap
 from cutaway.stream.record import Stream, read_stream
 from cutaway.stream.split import Sources, sources
 from cutaway.stream.targets import TokenLike, direction, token_ids

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import NotFoldable, SiteUnavailable
-from cutaway.estimates import bootstrap
 from cutaway.network.sites import Site
+from cutaway.statistics import bootstrap
 from cutaway.stream.head_weights import head_weights, reading_norm
 from cutaway.stream.lenses.rows import Rows, Texts, rows_of
 from cutaway.stream.split import projection

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import BadAddress, BadInput, SiteUnavailable
-from cutaway.network.linear import is_one, like
+from cutaway.network.discovery.linear import is_one, like
 from cutaway.network.sites import Site
 from cutaway.stream.split import Split, split
 from cutaway.stream.writers import Slack, Step, Term, Writer, layers_of, norms_of, sites_of, steps_of, working

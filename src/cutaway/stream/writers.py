@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import SiteUnavailable
-from cutaway.network.linear import Coefficient, is_one, like
+from cutaway.network.discovery.linear import Coefficient, is_one, like
 from cutaway.network.sites import Site
 from cutaway.stream.fold import Fold, Norms
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -126,7 +125,7 @@ def _counted(work: Work, width: int) -> dict[str, float]:
     if "use_cache" in net._accepts:
         kwargs["use_cache"] = False
     counter = FlopCounterMode(display=False)
-    from cutaway.network.running import evaluating, lock_of
+    from cutaway.network.execution.running import evaluating, lock_of
 
     with lock_of(net.model), evaluating(net.model), torch.no_grad(), counter:
         net.model(**kwargs)
@@ -194,20 +193,6 @@ def timed(function: Callable[[], object], device: torch.device) -> float:
 def _finish(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def available_bytes(device: torch.device) -> int:
-    """Memory that is free on a device."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            for line in lines:
-                if line.startswith("MemAvailable"):
-                    return int(line.split()[1]) * 1024
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, AttributeError):
-        return 2 << 30
 
 
 @dataclass(frozen=True)

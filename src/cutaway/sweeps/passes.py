@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from cutaway.network.anatomy import Layer, Port, PortTap
-from cutaway.network.attention import replaced
+from cutaway.network.discovery.trace import tensor_leaves
 from cutaway.network.edits import EditFunction, Here
-from cutaway.network.exchange import Arguments, Exchange
+from cutaway.network.execution.attention import replaced
+from cutaway.network.execution.exchange import Arguments, Exchange
+from cutaway.network.execution.running import evaluating, find_item, lock_of, logits_key, memory_errors
+from cutaway.network.execution.session import Session, SiteWork
 from cutaway.network.inputs import Inputs, Tokens
-from cutaway.network.running import evaluating, find_item, lock_of, logits_key, memory_errors
-from cutaway.network.session import Session, SiteWork
 from cutaway.network.sites import Site
-from cutaway.network.trace import tensor_leaves
 from cutaway.sweeps.cache import Prefix, StoppedAtCache
 from cutaway.sweeps.carried import Window, carried_changes
 from cutaway.sweeps.masks import Overwrite

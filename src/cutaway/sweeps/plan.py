@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from cutaway.errors import OutOfMemory
+from cutaway.network.memory import available_bytes
 from cutaway.sweeps.cells import Cell, CellValues, Progress, State, Work
-from cutaway.sweeps.cost import Operations, Speed, available_bytes, count_operations, peak_bytes, timed
+from cutaway.sweeps.cost import Operations, Speed, count_operations, peak_bytes, timed
 from cutaway.sweeps.engine import Job, layer_parts, prepare, tokens_in_wave
 from cutaway.sweeps.journal import Journal
 from cutaway.sweeps.rules import Rules

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from cutaway.network.discovery.trace import tensor_leaves
+from cutaway.network.execution.running import evaluating, lock_of, memory_errors, token_inputs
+from cutaway.network.execution.session import Session, SiteWork
 from cutaway.network.inputs import Inputs
-from cutaway.network.running import evaluating, lock_of, memory_errors, token_inputs
-from cutaway.network.session import Session, SiteWork
 from cutaway.network.sites import Site
-from cutaway.network.trace import tensor_leaves
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -139,7 +139,7 @@ def _take(work: Work, rows: Tensor, sites: Collection[Site], modules: Sequence[s
                 )
         output = net.model(**kwargs)
     record.sites = dict(session.kept)
-    from cutaway.network.running import find_item, logits_key
+    from cutaway.network.execution.running import find_item, logits_key
 
     logits = find_item(output, logits_key(net.anatomy) or "logits")
     if logits is not None:

@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from cutaway.network.anatomy import Layer
-from cutaway.network.attention import replaced
+from cutaway.network.execution.attention import replaced
 from cutaway.sweeps.cells import Cell, Work
 from cutaway.sweeps.masks import Overwrite, overwrites
 from cutaway.sweeps.passes import Pass

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from cutaway.network.anatomy import Layer, PortTap
-from cutaway.network.heads import output_weight
+from cutaway.network.execution.heads import output_weight
 from cutaway.network.sites import Site
 
 if TYPE_CHECKING:

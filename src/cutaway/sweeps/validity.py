@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cutaway.errors import CutawayError
 from cutaway.network.anatomy import PortTap
-from cutaway.network.linear import is_one
+from cutaway.network.discovery.linear import is_one
 from cutaway.network.sites import Site
 from cutaway.sweeps import naive
 from cutaway.sweeps.cells import Cell, Work, Write

@@ -36,7 +36,9 @@ def make(name: str, out: Path, work: Path | None = None, report: Report = silent
     """
     what = specimen(name)
     if out.exists() and not (out / CARD).is_file() and not (out.is_dir() and not any(out.iterdir())):
-        raise SaveFailed(f"{out} exists and is no specimen.", "Choose a new folder, or remove that one yourself.")
+        raise SaveFailed(
+            f"{out} exists and is no specimen.", "Choose a new folder, or remove that one yourself."
+        )
     shop = Workshop(work or out.with_name(f"{out.name}.work"), report)
     _room_for(out)
     made = what.recipe.make(shop)
@@ -148,7 +150,11 @@ def _rows_on_lines(text: str) -> str:
       "a": [1.5, 2]
     }
     """
-    return re.sub(r"\[[\s\d.,e+-]+\]", lambda found: "[" + ", ".join(found[0][1:-1].replace(",", " ").split()) + "]", text)
+    return re.sub(
+        r"\[[\s\d.,e+-]+\]",
+        lambda found: "[" + ", ".join(found[0][1:-1].replace(",", " ").split()) + "]",
+        text,
+    )
 
 
 def _digest(file: Path) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from cutaway.estimates import proportion
+from cutaway.statistics import proportion
 from cutaway.zoo.tasks import Pair
 
 if TYPE_CHECKING:

@@ -153,7 +153,9 @@ class GroundTruth:
             "nodes": [str(n) for n in self.nodes],
             "edges": [str(e) for e in self.edges],
             "variables": [_rounded(dataclasses.asdict(v)) for v in self.variables],
-            "needs": [{"nodes": [str(n) for n in w.nodes], "breaks": w.breaks, "how": w.how} for w in self.needs],
+            "needs": [
+                {"nodes": [str(n) for n in w.nodes], "breaks": w.breaks, "how": w.how} for w in self.needs
+            ],
             "features": [_rounded(dataclasses.asdict(f)) for f in self.features],
             "triggers": [dict(t) for t in self.triggers],
             "facts": dict(self.facts),
@@ -168,9 +170,12 @@ class GroundTruth:
             return cls(
                 nodes=tuple(map(Node.parse, data.get("nodes", ()))),
                 edges=tuple(map(Edge.parse, data.get("edges", ()))),
-                variables=tuple(Variable(**{**v, "basis": _rows(v.get("basis"))}) for v in data.get("variables", ())),
+                variables=tuple(
+                    Variable(**{**v, "basis": _rows(v.get("basis"))}) for v in data.get("variables", ())
+                ),
                 needs=tuple(
-                    Need(tuple(map(Node.parse, w["nodes"])), w["breaks"], w["how"]) for w in data.get("needs", ())
+                    Need(tuple(map(Node.parse, w["nodes"])), w["breaks"], w["how"])
+                    for w in data.get("needs", ())
                 ),
                 features=tuple(
                     Feature(**{**f, "direction": tuple(f["direction"]), "tokens": tuple(f.get("tokens", ()))})

@@ -20,7 +20,9 @@ def twin_model(folder: Path, name: str, kind: str) -> PreTrainedModel:
     """The twin of a specimen whose folder is given. NotFound for a kind that it does not have."""
     twin = specimen(name).twin(kind) if name in all_specimens() else _only_random(name, kind)
     if twin.how == "stored":
-        raise NotFound(f"The twin {kind!r} of {name} is not in {folder}.", f"Make it: cutaway zoo make {name}.")
+        raise NotFound(
+            f"The twin {kind!r} of {name} is not in {folder}.", f"Make it: cutaway zoo make {name}."
+        )
     return drawn(folder, twin.seed) if twin.how == "drawn" else specimen(name).recipe.twin(kind)
 
 

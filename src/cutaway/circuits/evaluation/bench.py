@@ -16,7 +16,7 @@ from cutaway.circuits.passes.certify import wiring as wiring_of
 from cutaway.circuits.passes.pairs import BUDGET, Batch, Pairs
 from cutaway.circuits.passes.running import Mask, run_edges, run_nodes
 from cutaway.errors import BadBehaviour, NotFinite
-from cutaway.estimates import Estimate, bootstrap_ratio
+from cutaway.statistics import Estimate, bootstrap_ratio
 
 _SMALL = 48 * 2**20
 

@@ -11,7 +11,7 @@ from cutaway.circuits.circuit import Circuit
 from cutaway.circuits.evaluation.bench import Bench
 from cutaway.circuits.scores import Scores
 from cutaway.errors import BadInput
-from cutaway.estimates import Estimate
+from cutaway.statistics import Estimate
 
 
 @dataclass(frozen=True)

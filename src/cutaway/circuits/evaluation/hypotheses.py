@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from cutaway.errors import BadBehaviour, BadInput
-from cutaway.estimates import benjamini_hochberg
+from cutaway.statistics import benjamini_hochberg
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 from cutaway.circuits.scores import Scores
 from cutaway.circuits.selection import prune, top_n
 from cutaway.errors import BadInput
-from cutaway.estimates import Estimate, Interval
+from cutaway.statistics import Estimate, Interval
 
 Choose = Callable[[Scores], np.ndarray]
 

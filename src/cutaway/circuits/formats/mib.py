@@ -45,7 +45,9 @@ def write_importances(
     written = []
     for (task, model), circuit in circuits.items():
         if circuit.scores is None:
-            raise BadInput(f"The circuit of {task} on {model} has no scores.", "Trace it, or submit circuits by size.")
+            raise BadInput(
+                f"The circuit of {task} on {model} has no scores.", "Trace it, or submit circuits by size."
+            )
         written.append(write(circuit, Path(folder) / f"{task}_{model}" / f"importances{suffix}"))
     return written
 

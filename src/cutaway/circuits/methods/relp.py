@@ -83,7 +83,7 @@ def rules(wiring: Wiring, attention: str) -> tuple[list[Edit], tuple[str, ...]]:
 
 def _gated(wiring: Wiring, layer: int, activation: str) -> bool:
     """Is the hidden layer a product of the activation with something else?"""
-    from cutaway.network.probe import OTHER_COLUMNS, random_rows
+    from cutaway.network.discovery.example import OTHER_COLUMNS, random_rows
 
     net = wiring.net
     run = net.run(

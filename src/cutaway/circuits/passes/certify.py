@@ -11,7 +11,7 @@ from cutaway.circuits.graph.wiring import Wiring, find_wiring
 from cutaway.circuits.passes.outputs import record
 from cutaway.circuits.passes.running import Mask, run_edges, run_nodes
 from cutaway.errors import CutawayError, SiteUnavailable
-from cutaway.network.probe import COLUMNS, random_rows
+from cutaway.network.discovery.example import COLUMNS, random_rows
 
 if TYPE_CHECKING:
     from cutaway.network import Network

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from cutaway.circuits.graph.wiring import Wiring
 from cutaway.circuits.passes.outputs import Outputs, places
-from cutaway.network.exchange import Exchange
+from cutaway.network.discovery.trace import tensor_leaves
+from cutaway.network.execution.exchange import Exchange
 from cutaway.network.inputs import Tokens
-from cutaway.network.trace import tensor_leaves
 
 
 @dataclass(frozen=True, eq=False)

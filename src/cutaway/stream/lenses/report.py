@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cutaway.claims import Claim, Evidence, judge
 from cutaway.errors import BadInput
-from cutaway.estimates import bootstrap, bootstrap_many
+from cutaway.statistics import bootstrap, bootstrap_many
 from cutaway.stream.lenses.protocol import Lens, streams
 from cutaway.stream.lenses.rows import Rows, Texts, rows_of
 

@@ -23,5 +23,7 @@ def algorithm(name: str) -> Algorithm:
     if name not in ALGORITHMS:
         near = nearest(name, ALGORITHMS, 1)
         hint = f"Did you mean {near[0]!r}? " if near else ""
-        raise NotFound(f"There is no algorithm {name!r}.", f"{hint}The algorithms are {', '.join(sorted(ALGORITHMS))}.")
+        raise NotFound(
+            f"There is no algorithm {name!r}.", f"{hint}The algorithms are {', '.join(sorted(ALGORITHMS))}."
+        )
     return ALGORITHMS[name]

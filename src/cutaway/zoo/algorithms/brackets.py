@@ -60,9 +60,13 @@ ALGORITHM = Algorithm(
     variables=(
         Variable("depth", (INPUT,), depth, Place(0, 0), "how many are open after each bracket"),
         Variable("below", ("depth",), below, Place(0, positions=BRACKETS), "where it is below zero"),
-        Variable("uneven", ("depth",), uneven, Place(0, positions=(END,)), "is it other than zero at the end"),
+        Variable(
+            "uneven", ("depth",), uneven, Place(0, positions=(END,)), "is it other than zero at the end"
+        ),
         Variable("dips", ("below",), lambda b: b.max(1), Place(1, 0, (END,)), "is it below zero anywhere"),
-        Variable("fault", ("uneven", "dips"), lambda u, d: u | d, Place(1, positions=(END,)), "is there a fault"),
+        Variable(
+            "fault", ("uneven", "dips"), lambda u, d: u | d, Place(1, positions=(END,)), "is there a fault"
+        ),
     ),
     answer_reads=("fault",),
     answer=lambda fault: one_of(np.where(fault == 1, UNBALANCED, BALANCED), len(VOCABULARY)),

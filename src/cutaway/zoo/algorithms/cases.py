@@ -42,7 +42,9 @@ ALGORITHM = Algorithm(
     draw=draw,
     variables=(
         Variable("left", (INPUT,), lambda ids: ids[:, LEFT] - _ZERO, Place(0, 0, (END,)), "the first digit"),
-        Variable("right", (INPUT,), lambda ids: ids[:, RIGHT] - _ZERO, Place(0, 1, (END,)), "the second digit"),
+        Variable(
+            "right", (INPUT,), lambda ids: ids[:, RIGHT] - _ZERO, Place(0, 1, (END,)), "the second digit"
+        ),
         Variable("larger", ("left", "right"), larger, Place(0, positions=(END,)), "is the first the larger"),
         Variable("result", ("left", "right", "larger"), result, Place(1, positions=(END,)), "what they make"),
     ),

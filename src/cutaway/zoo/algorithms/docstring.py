@@ -44,7 +44,9 @@ ALGORITHM = Algorithm(
     layers=2,
     draw=draw,
     variables=(
-        Variable("place", (INPUT,), place, Place(0, 0, (END,)), "which argument is asked for, moved to the end"),
+        Variable(
+            "place", (INPUT,), place, Place(0, 0, (END,)), "which argument is asked for, moved to the end"
+        ),
         Variable("argument", (INPUT, "place"), argument, Place(1, 0, (END,)), "the argument in that place"),
     ),
     answer_reads=("argument",),

@@ -11,7 +11,10 @@ import numpy as np
 from .causal import INPUT, Algorithm, Array, Place, Variable, Words
 
 YEARS = tuple(f"{year:02d}" for year in range(0, 60, 3))
-CENTURIES, EVENTS = ("1400", "1500", "1600", "1700", "1800"), ("war", "fair", "reign", "voyage", "siege", "feast")
+CENTURIES, EVENTS = (
+    ("1400", "1500", "1600", "1700", "1800"),
+    ("war", "fair", "reign", "voyage", "siege", "feast"),
+)
 FORWARD, BACK = ("began", "opened"), ("ended", "closed")
 VOCABULARY = ("<bos>", "the", *EVENTS, "that", *FORWARD, *BACK, "in", "turned", *CENTURIES, *YEARS)
 _ID = Words(VOCABULARY)
@@ -60,7 +63,13 @@ ALGORITHM = Algorithm(
     variables=(
         Variable("year", (INPUT,), year, Place(0, 0, (END,)), "the year in the century, moved to the end"),
         Variable("direction", (INPUT,), direction, Place(1, 0, (END,)), "is a later year asked for"),
-        Variable("possible", ("year", "direction"), possible, Place(1, positions=(END,)), "which of the years are possible"),
+        Variable(
+            "possible",
+            ("year", "direction"),
+            possible,
+            Place(1, positions=(END,)),
+            "which of the years are possible",
+        ),
     ),
     answer_reads=("possible",),
     answer=answer,

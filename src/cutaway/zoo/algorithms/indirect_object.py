@@ -48,7 +48,9 @@ ALGORITHM = Algorithm(
     draw=draw,
     variables=(
         Variable("duplicate", (INPUT,), giver_place, Place(0, 0), "which of the two names comes again"),
-        Variable("inhibited", ("duplicate",), lambda place: place, Place(1, 0), "the same, carried to the end"),
+        Variable(
+            "inhibited", ("duplicate",), lambda place: place, Place(1, 0), "the same, carried to the end"
+        ),
         Variable("receiver", (INPUT, "inhibited"), other_name, Place(2, 0), "the name in the other place"),
     ),
     answer_reads=("receiver",),

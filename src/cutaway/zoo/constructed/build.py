@@ -66,7 +66,9 @@ LLAMA = Architecture(
     "llama", False, False, False, (((0, 16), 1.0), ((2, 18), 1e9 ** (-2 / 16))), tuple(range(4, 16)), 32, 2, (1, 2),
 )  # fmt: skip
 #: Rotary on the first 4 of 16 dimensions, theta 100: 1 and 0.1 radians per position.
-NEOX = Architecture("neox", True, True, False, (((0, 2), 1.0), ((1, 3), 0.1)), tuple(range(4, 16)), 16, 4, (2, 0, 1, 3))
+NEOX = Architecture(
+    "neox", True, True, False, (((0, 2), 1.0), ((1, 3), 0.1)), tuple(range(4, 16)), 16, 4, (2, 0, 1, 3)
+)
 ARCHITECTURES = {a.name: a for a in (GPT2, LLAMA, NEOX)}
 #: Random part of queries and keys of heads that are to attend evenly: scores of some thousandths of a nat.
 EVEN = 0.03
@@ -148,7 +150,9 @@ def weights(blueprint: Blueprint, arch: Architecture, seed: int = 0) -> Weights:
             q[index, head] = _noise(draw, arch.width, WIDTH) * signals
             o[index, head] = (_noise(draw, arch.width, len(scratch)) @ scratch).T
             if all(t * arch.kv_heads // HEADS != group for t in taken):
-                k[index, group], v[index, group] = (_noise(draw, arch.width, WIDTH) * signals for _ in range(2))
+                k[index, group], v[index, group] = (
+                    _noise(draw, arch.width, WIDTH) * signals for _ in range(2)
+                )
         read[index] = _noise(draw, NEURONS, WIDTH) * signals
         write[index] = 0.5 * (_noise(draw, NEURONS, len(scratch)) @ scratch).T
         if layer.mlp is not None:
@@ -196,9 +200,7 @@ def _heads(
     return taken
 
 
-def _scores(
-    plan: Blueprint, head: Head, arch: Architecture, draw: torch.Generator
-) -> tuple[Tensor, Tensor]:
+def _scores(plan: Blueprint, head: Head, arch: Architecture, draw: torch.Generator) -> tuple[Tensor, Tensor]:
     """Query and key projections [e d] of a head; transformers divides scores by the root of the head's width.
 
     Dimensions that are left match at random and weakly: scores of which nothing depends on the tokens could not be

@@ -22,7 +22,9 @@ CLASSES = {
     "llama": "LlamaForCausalLM: sequential blocks, rotary positions, gated MLP, 4 heads on 2 keys and values, RMSNorm",
     "neox": "GPTNeoXForCausalLM: parallel blocks, rotary positions on a quarter of each head, LayerNorm",
 }
-SHUFFLED = Twin("shuffled", "The same construction with its readout permuted: every answer is the wrong one.", "built")
+SHUFFLED = Twin(
+    "shuffled", "The same construction with its readout permuted: every answer is the wrong one.", "built"
+)
 
 
 def specimens() -> tuple[Specimen, ...]:

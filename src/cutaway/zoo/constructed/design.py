@@ -66,7 +66,9 @@ class Design:
         blueprint = self.plan()
         at = places(blueprint, arch) | {"input": Node("input"), "logits": Node("logits")}
         return GroundTruth(
-            nodes=tuple(sorted(node for name, node in places(blueprint, arch).items() if name not in self.idle)),
+            nodes=tuple(
+                sorted(node for name, node in places(blueprint, arch).items() if name not in self.idle)
+            ),
             edges=tuple(Edge(at[a], at[b], via) for a, b, via in self.edges),
             variables=tuple(self._variable(held, at, seed) for held in self.holds),
             needs=tuple(Need(tuple(at[n] for n in names), breaks, how) for names, breaks, how in self.needs),
@@ -78,7 +80,11 @@ class Design:
 
     def _variable(self, held: Held, at: Mapping[str, Node], seed: int) -> Variable:
         writer = at[held.writer]
-        site = {"input": "resid_pre.0", "head": f"attn_write.{writer.layer}", "mlp": f"mlp_write.{writer.layer}"}
+        site = {
+            "input": "resid_pre.0",
+            "head": f"attn_write.{writer.layer}",
+            "mlp": f"mlp_write.{writer.layer}",
+        }
         rows = direction(self.plan(), held.block, seed)
         basis = tuple(tuple(row) for row in rows.tolist())
         return Variable(
@@ -123,5 +129,7 @@ class Construction:
         elif kind in self.design.lacks:
             changed = self.design.lacks[kind][1](blueprint)
         else:
-            raise NotFound(f"There is no twin {kind!r}.", f"There are: shuffled, {', '.join(self.design.lacks)}.")
+            raise NotFound(
+                f"There is no twin {kind!r}.", f"There are: shuffled, {', '.join(self.design.lacks)}."
+            )
         return model(changed, ARCHITECTURES[self.arch], self.seed)

@@ -16,8 +16,16 @@ SOURCES = (
 )
 TWINS = (
     RANDOM,
-    Twin("free", "The same task without the property: trained on the task alone, variables live where they fell.", "stored"),
-    Twin("shuffled", "The same prompts with the answers of other prompts: there is no algorithm to learn.", "stored"),
+    Twin(
+        "free",
+        "The same task without the property: trained on the task alone, variables live where they fell.",
+        "stored",
+    ),
+    Twin(
+        "shuffled",
+        "The same prompts with the answers of other prompts: there is no algorithm to learn.",
+        "stored",
+    ),
 )
 
 

@@ -129,5 +129,7 @@ def step_losses(
     factors = (weights.task, weights.interchange, weights.strict, weights.same)
     figures = {name: float(term.detach()) for name, term in zip(_TERMS, terms, strict=True)}
     total = torch.stack([factor * term for factor, term in zip(factors, terms, strict=True)]).sum()
-    single = {name: float(loss[:cut][rows].detach().mean()) for name, rows in plans.single.items() if rows.any()}
+    single = {
+        name: float(loss[:cut][rows].detach().mean()) for name, rows in plans.single.items() if rows.any()
+    }
     return Losses(total, by_variable=single, **figures)

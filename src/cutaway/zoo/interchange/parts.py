@@ -135,7 +135,11 @@ def run(
 
 @contextmanager
 def _hooked(
-    model: PreTrainedModel, heads: int, exchanges: Sequence[Exchange], captured: Captured | None, seen: Captured
+    model: PreTrainedModel,
+    heads: int,
+    exchanges: Sequence[Exchange],
+    captured: Captured | None,
+    seen: Captured,
 ) -> Iterator[None]:
     handles = []
 

@@ -65,7 +65,11 @@ def held_out(base: np.ndarray, source: np.ndarray) -> np.ndarray:
 
 
 def interchange(
-    layout: Layout, ids: np.ndarray, source: np.ndarray, chosen: dict[str, np.ndarray], extra: np.ndarray | None = None
+    layout: Layout,
+    ids: np.ndarray,
+    source: np.ndarray,
+    chosen: dict[str, np.ndarray],
+    extra: np.ndarray | None = None,
 ) -> Plan:
     """Rows `ids`, in each of which the `chosen` variables (name -> bool `[n]`) are those of row `source[n]`.
 
@@ -81,7 +85,10 @@ def interchange(
     if extra is not None:
         exchanges += (Exchange(layout.outside.expand(len(ids), -1, -1), torch.from_numpy(extra)),)
     return Plan(
-        torch.arange(len(ids)), exchanges, torch.from_numpy(right), torch.from_numpy(~held_out(ids, ids[source]))
+        torch.arange(len(ids)),
+        exchanges,
+        torch.from_numpy(right),
+        torch.from_numpy(~held_out(ids, ids[source])),
     )
 
 

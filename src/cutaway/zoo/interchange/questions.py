@@ -54,7 +54,9 @@ class Questions:
             for row in np.flatnonzero(held_out(base, source)):
                 if wanted[bool(changed[row])]:
                     wanted[bool(changed[row])] -= 1
-                    found.append(Swap(_ids(base[row]), _ids(source[row]), positions, _ids(np.flatnonzero(right[row]))))
+                    found.append(
+                        Swap(_ids(base[row]), _ids(source[row]), positions, _ids(np.flatnonzero(right[row])))
+                    )
         return found
 
     def labels(self, variable: str, n: int, seed: int = 0) -> list[Label]:
@@ -65,7 +67,9 @@ class Questions:
         where = place.positions or ()
         if len(where) != 1 or values.ndim > 1:
             return []
-        least = int(self.algorithm.values(self.algorithm.draw(np.random.default_rng(0), 4000))[variable].min())
+        least = int(
+            self.algorithm.values(self.algorithm.draw(np.random.default_rng(0), 4000))[variable].min()
+        )
         return [Label(_ids(row), where[0], int(v) - least) for row, v in zip(ids, values, strict=True)]
 
     def passages(self, seed: int = 0) -> Iterator[Passage]:

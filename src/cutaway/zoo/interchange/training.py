@@ -66,7 +66,8 @@ class Training:
     def __post_init__(self) -> None:
         if self.architecture not in ARCHITECTURES:
             raise BadInput(
-                f"There is no recipe for the architecture {self.architecture!r}.", f"Use one of {', '.join(ARCHITECTURES)}."
+                f"There is no recipe for the architecture {self.architecture!r}.",
+                f"Use one of {', '.join(ARCHITECTURES)}.",
             )
 
     def rate(self, step: int) -> float:
@@ -83,7 +84,13 @@ class Training:
         """The shape of the network."""
         of = self.seated()
         return Shape(
-            self.architecture, len(of.vocabulary), of.layers, self.width, self.heads, self.mlp, context=of.length
+            self.architecture,
+            len(of.vocabulary),
+            of.layers,
+            self.width,
+            self.heads,
+            self.mlp,
+            context=of.length,
         )
 
 
@@ -138,7 +145,11 @@ def _one_step(recipe: Training, layout: Layout, state: State) -> Losses:
     for group in state.optimizer.param_groups:
         group["lr"] = recipe.rate(state.step)
     state.model.train()
-    losses = _stated(recipe, layout, state, ids, rng) if recipe.kind == "stated" else _plain(recipe, layout, state, ids, rng)
+    losses = (
+        _stated(recipe, layout, state, ids, rng)
+        if recipe.kind == "stated"
+        else _plain(recipe, layout, state, ids, rng)
+    )
     state.optimizer.zero_grad()
     losses.total.backward()
     torch.nn.utils.clip_grad_norm_(state.model.parameters(), 1.0)
@@ -149,13 +160,17 @@ def _one_step(recipe: Training, layout: Layout, state: State) -> Losses:
     return losses
 
 
-def _stated(recipe: Training, layout: Layout, state: State, ids: np.ndarray, rng: np.random.Generator) -> Losses:
+def _stated(
+    recipe: Training, layout: Layout, state: State, ids: np.ndarray, rng: np.random.Generator
+) -> Losses:
     late = state.step >= recipe.steps // 2
     weights = replace(recipe.weights, same=recipe.weights.same * (recipe.settle if late else 1.0))
     return step_losses(state.model, layout, ids, rng, state.shares(), weights)
 
 
-def _plain(recipe: Training, layout: Layout, state: State, ids: np.ndarray, rng: np.random.Generator) -> Losses:
+def _plain(
+    recipe: Training, layout: Layout, state: State, ids: np.ndarray, rng: np.random.Generator
+) -> Losses:
     right = layout.algorithm.answers(ids)
     if recipe.kind == "shuffled":
         right = right[rng.permutation(len(ids))]

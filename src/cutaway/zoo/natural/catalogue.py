@@ -9,7 +9,9 @@ from cutaway.zoo.natural.training import Schedule
 from cutaway.zoo.specimens import RANDOM, Specimen, Twin
 
 _CLASS = "GPT2LMHeadModel: sequential blocks, learned positions, LayerNorm, rectified neurons"
-_SHUFFLED = Twin("shuffled", "Trained as long as it needs to, with the answers shuffled among prompts.", "stored")
+_SHUFFLED = Twin(
+    "shuffled", "Trained as long as it needs to, with the answers shuffled among prompts.", "stored"
+)
 _COURSE = "ARENA, Mechanistic Interpretability (the courses' monthly problems)"
 
 SORT = Course(

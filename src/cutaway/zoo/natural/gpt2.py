@@ -15,7 +15,14 @@ from cutaway.zoo.truth import Node
 
 
 def build(
-    vocabulary: int, context: int, layers: int, width: int, heads: int, neurons: int, seed: int, spread: float = 0.02
+    vocabulary: int,
+    context: int,
+    layers: int,
+    width: int,
+    heads: int,
+    neurons: int,
+    seed: int,
+    spread: float = 0.02,
 ) -> GPT2LMHeadModel:
     """An untrained network with rectified neurons and no dropout; token 0 begins and ends a text."""
     with torch.random.fork_rng(devices=[]):
@@ -91,7 +98,9 @@ def resampling_effects(model: GPT2LMHeadModel, pairs: Sequence[Pair]) -> dict[No
     gap = 0.0
     with torch.no_grad():
         for some in groups.values():
-            clean, corrupted = (torch.tensor([getattr(p, side) for p in some]) for side in ("clean", "corrupted"))
+            clean, corrupted = (
+                torch.tensor([getattr(p, side) for p in some]) for side in ("clean", "corrupted")
+            )
             at = torch.tensor([p.answer_pos % len(p.clean) for p in some])
             base = _difference(model, clean, at, some)
             gap += float((base - _difference(model, corrupted, at, some)).sum())

@@ -77,11 +77,15 @@ class Grokking:
                 found[f"{name} accuracy"] = round(float((logits.argmax(1) == wanted).double().mean()), 4)
         return found
 
-    def _train(self, model: GPT2LMHeadModel, shop: Workshop, name: str, steps: int, shuffled: bool) -> dict[str, Any]:
+    def _train(
+        self, model: GPT2LMHeadModel, shop: Workshop, name: str, steps: int, shuffled: bool
+    ) -> dict[str, Any]:
         pairs, _ = self.split()
         wanted = pairs.sum(1) % P
         if shuffled:
-            wanted = wanted[torch.randperm(len(wanted), generator=torch.Generator().manual_seed(self.seed + 1))]
+            wanted = wanted[
+                torch.randperm(len(wanted), generator=torch.Generator().manual_seed(self.seed + 1))
+            ]
 
         def loss(network: Any, step: int) -> Tensor:
             return cross_entropy(answers(network, pairs).double(), wanted)
@@ -117,7 +121,11 @@ def answers(model: Any, pairs: Tensor) -> Tensor:
     a, b = pairs[:, 0], pairs[:, 1]
     scores = [score(first[1])[a], score(second[1])[b], score(key).expand(len(pairs), -1)]
     pattern = torch.stack(scores, -1).softmax(-1)[..., None]
-    z = pattern[:, :, 0] * split(first[2])[a] + pattern[:, :, 1] * split(second[2])[b] + pattern[:, :, 2] * split(value)
+    z = (
+        pattern[:, :, 0] * split(first[2])[a]
+        + pattern[:, :, 1] * split(second[2])[b]
+        + pattern[:, :, 2] * split(value)
+    )
     x = last + attention.c_proj(z.flatten(1))
     x = x + block.mlp(normed(x, block.ln_2))
     return model.lm_head(normed(x, body.ln_f))[:, :P]

@@ -58,7 +58,11 @@ def _palindrome_pair(rng: np.random.Generator) -> Pair:
     broken = letters.copy()
     broken[at] = 3 - broken[at]
     yes, no = ((0, *x.tolist(), P_END) for x in (letters, broken))
-    spans = {"turned": (at + 1, at + 2), "mirror": (2 * HALF - at, 2 * HALF - at + 1), "last": (2 * HALF + 1, 2 * HALF + 2)}
+    spans = {
+        "turned": (at + 1, at + 2),
+        "mirror": (2 * HALF - at, 2 * HALF - at + 1),
+        "last": (2 * HALF + 1, 2 * HALF + 2),
+    }
     if rng.random() < 0.5:
         return Pair(yes, no, (P_YES,), (P_NO,), spans, "palindrome")
     return Pair(no, yes, (P_NO,), (P_YES,), spans, "other")
@@ -147,7 +151,12 @@ def _repeat_pair(rng: np.random.Generator) -> Pair:
     start = [0, *verse, *verse[: i + 1]]
     changed = [0, *other, *other[:i], verse[i]]
     end = len(start)
-    spans = {"first": (i + 1, i + 2), "successor": (i + 2, i + 3), "other": (j + 1, j + 2), "last": (end - 1, end)}
+    spans = {
+        "first": (i + 1, i + 2),
+        "successor": (i + 2, i + 3),
+        "other": (j + 1, j + 2),
+        "last": (end - 1, end),
+    }
     return Pair(tuple(start), tuple(changed), (verse[i + 1],), (verse[j + 1],), spans, f"period {period}")
 
 

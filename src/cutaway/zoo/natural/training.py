@@ -34,7 +34,11 @@ class Schedule:
         """The learning rate of a step."""
         rise = min(1.0, (step + 1) / self.warmup)
         start = self.steps * (1 - self.fall)
-        down = 1.0 if step < start else 0.5 * (1 + math.cos(math.pi * (step - start) / max(1.0, self.steps - start)))
+        down = (
+            1.0
+            if step < start
+            else 0.5 * (1 + math.cos(math.pi * (step - start) / max(1.0, self.steps - start)))
+        )
         return self.rate * rise * down
 
 

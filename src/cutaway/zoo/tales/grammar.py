@@ -176,7 +176,8 @@ def prompt_text(frame: str, slots: Slots) -> str:
     every = pieces(frame)
     cut = max(i for i, (_, _, mark, _) in enumerate(every) if mark)
     return "".join(
-        (" " if blank else "") + (slots[piece] if is_slot else piece) for piece, is_slot, _, blank in every[:cut]
+        (" " if blank else "") + (slots[piece] if is_slot else piece)
+        for piece, is_slot, _, blank in every[:cut]
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from cutaway.estimates import Estimate, bootstrap_ratio
+from cutaway.statistics import Estimate, bootstrap_ratio
 
 from . import baselines
 from .floor import log_probability

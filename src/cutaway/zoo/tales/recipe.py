@@ -175,7 +175,9 @@ def train(
             pace = (step - last) / (time.monotonic() - started)
             minutes = (end - step) / pace / 60
             spent = round(before + time.monotonic() - started, 1)
-            log.append({"step": step, "loss": round(average, 4), "rate": recipe.rate(step - 1), "seconds": spent})
+            log.append(
+                {"step": step, "loss": round(average, 4), "rate": recipe.rate(step - 1), "seconds": spent}
+            )
             report(
                 f"step {step}/{recipe.steps}  loss {average:.3f}  {pace:.2f} steps/s  {minutes:.0f} min left"
             )

@@ -101,7 +101,9 @@ def _labels(variable: str, seed: int) -> Iterator[Label]:
     for tokens in told(_tokenizer(), f"labels:{seed}"):
         ids = (_tokenizer().bos_token_id, *(token.id for token in tokens))
         for at, token in enumerate(tokens[: context - 1]):
-            if variable in token.by:  # the value is asked for where the token is foretold, one place before it
+            if (
+                variable in token.by
+            ):  # the value is asked for where the token is foretold, one place before it
                 value = _CLASSES[variable].index(str(token.by[variable]))
                 yield Label(tuple(ids[: at + 1]), at, value)  # type: ignore[arg-type]
                 break
@@ -117,14 +119,25 @@ def _pairs(behaviour: str, seed: int) -> Iterator[Pair]:
         return tuple(tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in words)
 
     for prompt in questions(behaviour, seed):
-        found = Pair(ids(prompt.text), ids(prompt.corrupted), firsts(prompt.answers), firsts(prompt.foils), {}, behaviour)
+        found = Pair(
+            ids(prompt.text),
+            ids(prompt.corrupted),
+            firsts(prompt.answers),
+            firsts(prompt.foils),
+            {},
+            behaviour,
+        )
         if _usable(prompt, found):
             yield found
 
 
 def _usable(prompt: Prompt, pair: Pair) -> bool:
     """Do the two prompts differ, as long as each other, with answers that differ?"""
-    return len(pair.clean) == len(pair.corrupted) and pair.clean != pair.corrupted and not set(pair.right) & set(pair.wrong)
+    return (
+        len(pair.clean) == len(pair.corrupted)
+        and pair.clean != pair.corrupted
+        and not set(pair.right) & set(pair.wrong)
+    )
 
 
 @dataclass(frozen=True)
@@ -143,7 +156,11 @@ class TalesRecipe(Recipe):
         )
         scores = examine(trained.model, trained.tokenizer, n=1000)
         seen = trained.steps * self.rows * self.context
-        note = {"steps": trained.steps, "tokens_seen": seen, "training_minutes": round(trained.seconds / 60, 1)}
+        note = {
+            "steps": trained.steps,
+            "tokens_seen": seen,
+            "training_minutes": round(trained.seconds / 60, 1),
+        }
         return Made(
             model=trained.model,
             truth=truth(note),
@@ -163,9 +180,13 @@ class TalesRecipe(Recipe):
                 return model
             if kind == "blind":
                 for layer in range(model.config.num_hidden_layers):
-                    model.get_submodule(f"model.layers.{layer}.self_attn.o_proj").get_parameter("weight").zero_()
+                    model.get_submodule(f"model.layers.{layer}.self_attn.o_proj").get_parameter(
+                        "weight"
+                    ).zero_()
                 return model
-        raise NotFound(f"tales has no twin {kind!r} that is built.", "Its built twins are shuffled and blind.")
+        raise NotFound(
+            f"tales has no twin {kind!r} that is built.", "Its built twins are shuffled and blind."
+        )
 
 
 def _step(line: str) -> int:
@@ -197,8 +218,16 @@ def specimens() -> tuple[Specimen, ...]:
             recipe=TalesRecipe(),
             twins=(
                 RANDOM,
-                Twin("shuffled", "Its words exchanged for each other at random: the same text in a cipher.", "built"),
-                Twin("blind", "Its attention writes nothing: each token is foretold from the one before it.", "built"),
+                Twin(
+                    "shuffled",
+                    "Its words exchanged for each other at random: the same text in a cipher.",
+                    "built",
+                ),
+                Twin(
+                    "blind",
+                    "Its attention writes nothing: each token is foretold from the one before it.",
+                    "built",
+                ),
             ),
             minutes=35,
             mechanism="Not stated: a network to study, with labels by construction.",

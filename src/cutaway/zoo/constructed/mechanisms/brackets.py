@@ -56,7 +56,13 @@ def _pair(rng: np.random.Generator) -> Pair:
         corrupted = (*clean[:at], CLOSE if deep else OPEN, *clean[at + 1 :])
         if at and (depth(corrupted) > THRESHOLD) != deep:
             answers = ((DEEP,), (SHALLOW,)) if deep else ((SHALLOW,), (DEEP,))
-            return Pair(clean, corrupted, *answers, {"turned": (at, at + 1), "last": (size, size + 1)}, f"{size} brackets")
+            return Pair(
+                clean,
+                corrupted,
+                *answers,
+                {"turned": (at, at + 1), "last": (size, size + 1)},
+                f"{size} brackets",
+            )
 
 
 def _swap(variable: str, rng: np.random.Generator) -> Swap:

@@ -72,11 +72,17 @@ DUPLICATE = Design(
         ("threshold", "logits", ""),
     ),
     (
-        Held("share", "attention left for the beginning: 1/2 if new, less if not", "alone", "duplicate", "last", 2),
+        Held(
+            "share",
+            "attention left for the beginning: 1/2 if new, less if not",
+            "alone",
+            "duplicate",
+            "last",
+            2,
+        ),
         Held("verdict", "new or not", "verdict", "threshold", "last", 2),
     ),
     (NEW, AGAIN),
     {"without": ("No duplicate-token head.", lambda b: b.without("duplicate"))},
     sources=("Wang et al. 2023, Interpretability in the Wild (duplicate-token heads)",),
 )
-

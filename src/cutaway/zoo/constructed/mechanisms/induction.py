@@ -94,4 +94,3 @@ INDUCTION = Design(
     {"without": ("No previous-token head: nothing tells where to look.", lambda b: b.without("previous"))},
     sources=("Elhage et al. 2021, A Mathematical Framework for Transformer Circuits", "Olsson et al. 2022"),
 )
-

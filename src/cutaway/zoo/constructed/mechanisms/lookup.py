@@ -25,7 +25,9 @@ def facts() -> np.ndarray:
     >>> facts().shape
     (8, 3)
     """
-    return np.random.default_rng(4).permutation(np.arange(SUBJECTS * RELATIONS) % N).reshape(SUBJECTS, RELATIONS)
+    return (
+        np.random.default_rng(4).permutation(np.arange(SUBJECTS * RELATIONS) % N).reshape(SUBJECTS, RELATIONS)
+    )
 
 
 def _plan() -> Blueprint:

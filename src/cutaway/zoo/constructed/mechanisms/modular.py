@@ -113,5 +113,8 @@ MODULAR = Design(
     {"without": ("No neurons: sums of cosines stay sums of cosines.", lambda b: b.without("multiply"))},
     features=_features,
     facts={"key_frequencies": list(FREQUENCIES), "modulus": P},
-    sources=("Nanda et al. 2023, Progress Measures for Grokking", "Zhong et al. 2023, The Clock and the Pizza"),
+    sources=(
+        "Nanda et al. 2023, Progress Measures for Grokking",
+        "Zhong et al. 2023, The Clock and the Pizza",
+    ),
 )

@@ -48,7 +48,9 @@ def _or_prompts(rng: np.random.Generator, size: int) -> tuple[tuple[int, ...], t
 def _or_pair(rng: np.random.Generator) -> Pair:
     size = int(rng.integers(4, 12))
     clean, corrupted, at = _or_prompts(rng, size)
-    return Pair(clean, corrupted, (YES,), (NO,), {"wanted": (at, at + 1), "last": (size, size + 1)}, f"{size} letters")
+    return Pair(
+        clean, corrupted, (YES,), (NO,), {"wanted": (at, at + 1), "last": (size, size + 1)}, f"{size} letters"
+    )
 
 
 def _or_swap(variable: str, rng: np.random.Generator) -> Swap:

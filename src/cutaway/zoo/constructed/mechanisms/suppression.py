@@ -28,7 +28,9 @@ def _plan() -> Blueprint:
     )
 
 
-def _prompt(rng: np.random.Generator, size: int, marked: int, free: tuple[int, ...], copied: int, other: int) -> list[int]:
+def _prompt(
+    rng: np.random.Generator, size: int, marked: int, free: tuple[int, ...], copied: int, other: int
+) -> list[int]:
     """BOS, `size` letters and marks with a mark of `marked` among them and none of `free`, then other, copied, any."""
     allowed = [i for i in range(1, N + 1) if i - HALF not in free]
     body = rng.choice(allowed, size).tolist()
@@ -46,7 +48,12 @@ def _pair(rng: np.random.Generator) -> Pair:
     stopped = _prompt(rng, size, a, (b, c, d), a, b)
     end = len(stopped)
     at = next(i for i in range(1, size + 1) if stopped[i] == a + HALF)
-    spans = {"mark": (at, at + 1), "fallback": (end - 3, end - 2), "copied": (end - 2, end - 1), "last": (end - 1, end)}
+    spans = {
+        "mark": (at, at + 1),
+        "fallback": (end - 3, end - 2),
+        "copied": (end - 2, end - 1),
+        "last": (end - 1, end),
+    }
     kind = rng.random()
     if kind < 0.5:  # other letters to copy, which no mark forbids
         return Pair(tuple(stopped), (*stopped[:-3], d, c, stopped[-1]), (b,), (c,), spans, "other letters")

@@ -27,7 +27,10 @@ def note_of(ids: tuple[int, ...]) -> int:
 def _plan() -> Blueprint:
     token, out, note = _SPACE.rows("token"), _SPACE.rows("out"), _SPACE.rows("note")[:CLASSES]
     third = torch.stack([token[i * N // CLASSES : (i + 1) * N // CLASSES].sum(0) for i in range(CLASSES)])
-    layers = (Layer((Head("copy", token, 4 * out, offset=1), Head("note", third, 2 * note, offset=2))), Layer())
+    layers = (
+        Layer((Head("copy", token, 4 * out, offset=1), Head("note", third, 2 * note, offset=2))),
+        Layer(),
+    )
     return Blueprint(_SPACE, _WORDS, alphabet_embed(_SPACE, _WORDS), layers, readout(_SPACE, _WORDS))
 
 
@@ -76,7 +79,15 @@ UNREAD = Design(
     (("input", "copy", "v"), ("copy", "logits", "")),
     (
         Held("answer", "the letter one place back", "out", "copy", "last", N),
-        Held("note", "the third of the alphabet of the letter two places back", "note", "note", "last", CLASSES, False),
+        Held(
+            "note",
+            "the third of the alphabet of the letter two places back",
+            "note",
+            "note",
+            "last",
+            CLASSES,
+            False,
+        ),
     ),
     tuple(range(1, N + 1)),
     {

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from cutaway.network.anatomy import Head, Port, PortTap, Tap
-from cutaway.network.linear import SHAPE_OPS, Sums
+from cutaway.network.discovery.linear import SHAPE_OPS, Sums
+from cutaway.network.discovery.stacks import Chain
+from cutaway.network.discovery.streams import is_elementwise, is_linear_map
+from cutaway.network.discovery.trace import Call, Trace
 from cutaway.network.sites import Site
-from cutaway.network.stacks import Chain
-from cutaway.network.streams import is_elementwise, is_linear_map
-from cutaway.network.trace import Call, Trace
 
 
 def embedding_taps(

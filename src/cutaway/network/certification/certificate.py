@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cutaway.network.anatomy import Anatomy
-from cutaway.network.edits import Here
-from cutaway.network.identities import (
+from cutaway.network.certification.identities import (
     Check,
     Ledger,
     Pass,
@@ -23,8 +22,9 @@ from cutaway.network.identities import (
     new_ledgers,
     relative_error,
 )
+from cutaway.network.edits import Here
+from cutaway.network.execution.session import Session, SiteWork
 from cutaway.network.inputs import Inputs, Tokens
-from cutaway.network.session import Session, SiteWork
 from cutaway.network.sites import Site
 
 #: Largest relative error (of the largest value compared) that counts as equality, by dtype. In float64 it is that of

@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from cutaway.errors import SiteUnavailable
 from cutaway.network.anatomy import FunctionTaps
-from cutaway.network.trace import WATCHED_OPS, op_name
+from cutaway.network.discovery.trace import WATCHED_OPS, op_name
 
 _PREFIX = "cutaway|"
 

@@ -7,8 +7,8 @@ from itertools import pairwise
 
 from torch import nn
 
-from cutaway.network.linear import Sums
-from cutaway.network.trace import Call, Trace
+from cutaway.network.discovery.linear import Sums
+from cutaway.network.discovery.trace import Call, Trace
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 from cutaway.errors import BadInput, CutawayError, OutOfMemory
 from cutaway.network.anatomy import Anatomy, PortTap
+from cutaway.network.discovery.trace import tensor_leaves
 from cutaway.network.edits import Edit
+from cutaway.network.execution.session import Session, SiteWork
 from cutaway.network.inputs import Inputs, Pos, Tokens, token_kwargs
 from cutaway.network.run import Run
-from cutaway.network.session import Session, SiteWork
 from cutaway.network.sites import Site, SiteLike
 from cutaway.network.texts import InputLike
-from cutaway.network.trace import tensor_leaves
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -254,7 +254,7 @@ def logits_key(anatomy: Anatomy) -> str | None:
 
 def is_causal(net: Network) -> bool:
     """Change a prompt's last token: do the outputs at the tokens before it stay as they were?"""
-    from cutaway.network.probe import COLUMNS, random_rows
+    from cutaway.network.discovery.example import COLUMNS, random_rows
 
     try:
         rows = random_rows(net.model, min(COLUMNS, net.n_ctx or COLUMNS), seed=5)

@@ -26,12 +26,12 @@ from cutaway.network.anatomy import (
     SumTap,
     Tap,
 )  # fmt: skip
-from cutaway.network.attention import FunctionTap, configurations, scoped, watching
+from cutaway.network.discovery.linear import is_one, like
 from cutaway.network.edits import EditFunction, Here, Phase
-from cutaway.network.exchange import Arguments, Exchange
-from cutaway.network.heads import head_outputs
+from cutaway.network.execution.attention import FunctionTap, configurations, scoped, watching
+from cutaway.network.execution.exchange import Arguments, Exchange
+from cutaway.network.execution.heads import head_outputs
 from cutaway.network.inputs import Pos, Tokens
-from cutaway.network.linear import is_one, like
 from cutaway.network.sites import Site
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from cutaway.errors import BadInput, NotFinite
-from cutaway.estimates import (
+from cutaway.statistics import (
     Estimate,
     Interval,
     benjamini_hochberg,
@@ -70,7 +70,7 @@ def test_many_equals_one_by_one() -> None:
 def test_many_cells_are_computed_in_chunks_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(0).normal(size=(9, 50))
     whole = bootstrap_many(values, n_boot=200)
-    monkeypatch.setattr("cutaway.estimates._CELLS_AT_ONCE", 7)
+    monkeypatch.setattr("cutaway.statistics.estimates._CELLS_AT_ONCE", 7)
     parts = bootstrap_many(values, n_boot=200)
     np.testing.assert_allclose(whole.low, parts.low)
     np.testing.assert_allclose(sign_flip_p(values, n=300), sign_flip_p(values, n=300))
@@ -138,7 +138,14 @@ def test_t_quantiles(df: int, value: float) -> None:
 
 @pytest.mark.parametrize(
     ("p", "df", "value"),
-    [(0.9995, 3, 12.924), (0.9995, 4, 8.610), (0.975, 3, 3.182), (0.9995, 10, 4.587), (0.9995, 30, 3.646), (0.5, 5, 0)],
+    [
+        (0.9995, 3, 12.924),
+        (0.9995, 4, 8.610),
+        (0.975, 3, 3.182),
+        (0.9995, 10, 4.587),
+        (0.9995, 30, 3.646),
+        (0.5, 5, 0),
+    ],
 )
 def test_t_quantiles_far_out(p: float, df: int, value: float) -> None:
     assert t_quantile(p, df) == pytest.approx(value, rel=1e-3, abs=1e-9)

@@ -22,11 +22,10 @@ from cutaway.network.anatomy import (
     SumTap,
     Tap,
 )  # fmt: skip
-from cutaway.network.linear import Coefficient, Sums
-from cutaway.network.sites import SITES, Site
-from cutaway.network.stacks import StreamCall
-from cutaway.network.streams import Step, find_steps, is_elementwise
-from cutaway.network.sublayers import (
+from cutaway.network.discovery.linear import Coefficient, Sums
+from cutaway.network.discovery.stacks import StreamCall
+from cutaway.network.discovery.streams import Step, find_steps, is_elementwise
+from cutaway.network.discovery.sublayers import (
     FoundAttention,
     Scope,
     kind_of,
@@ -36,7 +35,8 @@ from cutaway.network.sublayers import (
     registered,
     written_out,
 )  # fmt: skip
-from cutaway.network.trace import Call, Trace
+from cutaway.network.discovery.trace import Call, Trace
+from cutaway.network.sites import SITES, Site
 
 
 @dataclass(eq=False)

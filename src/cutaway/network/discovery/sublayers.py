@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from cutaway.network.anatomy import Attention, FunctionCall, FunctionTaps, Mlp, SublayerKind
-from cutaway.network.linear import MOVE_OPS, Sums
-from cutaway.network.streams import is_elementwise, is_linear_map
-from cutaway.network.trace import AttentionCall, Call, Node, Trace
+from cutaway.network.discovery.linear import MOVE_OPS, Sums
+from cutaway.network.discovery.streams import is_elementwise, is_linear_map
+from cutaway.network.discovery.trace import AttentionCall, Call, Node, Trace
 
 
 @dataclass(eq=False)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from cutaway.network.anatomy import Anatomy, HeadOutTap, Layer, Stack
-from cutaway.network.heads import head_outputs
-from cutaway.network.linear import like
+from cutaway.network.discovery.linear import like
+from cutaway.network.execution.heads import head_outputs
 from cutaway.network.sites import Site
 
 

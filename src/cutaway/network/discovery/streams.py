@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from cutaway.network.linear import Coefficient, Sums
-from cutaway.network.stacks import StreamCall
-from cutaway.network.trace import Call, Trace
+from cutaway.network.discovery.linear import Coefficient, Sums
+from cutaway.network.discovery.stacks import StreamCall
+from cutaway.network.discovery.trace import Call, Trace
 
 #: Operations that mix channels: a module without any of them is a norm, a scale or a gate.
 MATMUL_OPS = frozenset(

@@ -8,11 +8,11 @@ from cutaway.network.anatomy import (
     Anatomy,
     Stack,
 )  # fmt: skip
-from cutaway.network.endings import embedding_taps, find_head
-from cutaway.network.layers import Draft, read_layer
-from cutaway.network.linear import Sums
-from cutaway.network.stacks import Chain, find_chains, stack_names
-from cutaway.network.trace import Trace
+from cutaway.network.discovery.endings import embedding_taps, find_head
+from cutaway.network.discovery.layers import Draft, read_layer
+from cutaway.network.discovery.linear import Sums
+from cutaway.network.discovery.stacks import Chain, find_chains, stack_names
+from cutaway.network.discovery.trace import Trace
 
 
 def discover(model: nn.Module, trace: Trace, batch: int) -> Anatomy:

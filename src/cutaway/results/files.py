@@ -1,134 +1,28 @@
-"""Where a result came from, and how it is put on disk: whole or not at all."""
+"""Files and folders written whole or not at all, and read back with their hashes checked."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import os
-import platform
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from importlib import metadata
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from cutaway.errors import BadFormat, CorruptFile, NotFinite, SaveFailed
+from cutaway.errors import BadFormat, CorruptFile, SaveFailed
+from cutaway.results.plain import to_json
 
 MANIFEST = "manifest.json"
 _TENSORS = "tensors.safetensors"
-_PACKAGES = ("cutaway", "torch", "transformers", "numpy")
-
-
-class Identified(Protocol):
-    """What provenance needs to know of a network."""
-
-    @property
-    def name(self) -> str: ...  # noqa: D102
-    @property
-    def hash(self) -> str: ...  # noqa: D102
-    @property
-    def device(self) -> Any: ...  # noqa: D102
-    @property
-    def dtype(self) -> Any: ...  # noqa: D102
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide numbers; 'not installed' where a package is not.
-
-    >>> sorted(versions())
-    ['cutaway', 'numpy', 'python', 'torch', 'transformers']
-    """
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """What is needed to repeat a result: which network, which behaviour, with what, from which seed, and how
-    long.
-    """
-
-    network: str
-    network_hash: str
-    behaviour_hash: str = ""
-    versions: dict[str, str] = field(default_factory=versions)
-    seed: int = 0
-    device: str = "cpu"
-    dtype: str = "float32"
-    seconds: float = 0.0
-    created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
-
-    @classmethod
-    def of(cls, net: Identified, behaviour_hash: str = "", seed: int = 0, seconds: float = 0.0) -> Provenance:
-        """The provenance of work done now on this network."""
-        dtype = str(net.dtype).removeprefix("torch.")
-        return cls(net.name, net.hash, behaviour_hash, versions(), seed, str(net.device), dtype, seconds)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain data."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Provenance:
-        """The inverse of `to_dict`; BadFormat when the data is no provenance."""
-        try:
-            return cls(**data)
-        except TypeError as error:
-            raise BadFormat(
-                f"This is not the data of a provenance: {error}.", "Pass what to_dict gave."
-            ) from error
-
-
-def _plain(value: Any) -> Any:
-    """What JSON can hold, of the types that results hold."""
-    if hasattr(value, "to_dict"):
-        return value.to_dict()
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.asdict(value)
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    if isinstance(value, torch.Tensor):
-        return value.detach().cpu().tolist()
-    if isinstance(value, (torch.dtype, torch.device)):
-        return str(value).removeprefix("torch.")
-    if isinstance(value, (set, frozenset)):
-        return sorted(value)
-    if isinstance(value, Path):
-        return str(value)
-    raise TypeError(f"{type(value).__name__} has no place in JSON")
-
-
-def to_json(value: Any, indent: int | None = 2) -> str:
-    """JSON of plain data, dataclasses, arrays and tensors. Raises NotFinite on NaN or infinity: JSON has
-    none.
-
-    >>> to_json({"a": np.float32(0.5)}, indent=None)
-    '{"a": 0.5}'
-    """
-    try:
-        return json.dumps(value, default=_plain, indent=indent, allow_nan=False, ensure_ascii=False)
-    except ValueError as error:
-        raise NotFinite(
-            f"NaN or infinity cannot be written as JSON: {error}.", "Write None where there is no figure."
-        ) from error
 
 
 def _failed(path: Path, error: OSError) -> SaveFailed:
@@ -181,11 +75,7 @@ def atomic_folder(path: str | os.PathLike[str], mark: str = MANIFEST) -> Iterato
     when `path` is a folder that is not empty and holds no file `mark`: it is not one of ours to replace.
     """
     target = Path(path)
-    if (
-        target.exists()
-        and not (target / mark).is_file()
-        and (not target.is_dir() or any(target.iterdir()))
-    ):
+    if target.exists() and not (target / mark).is_file() and (not target.is_dir() or any(target.iterdir())):
         raise SaveFailed(
             f"{target} exists and is not a saved result.", "Choose a new folder, or remove that one yourself."
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from cutaway.network.trace import Call, Node, Trace
+from cutaway.network.discovery.trace import Call, Node, Trace
 
 #: Operations that change the form of a tensor, its type or its device, and not what it says.
 SHAPE_OPS = frozenset(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cutaway.errors import BadInput
-from cutaway.network.trace import tensor_leaves
+from cutaway.network.discovery.trace import tensor_leaves
 
 
 @dataclass(eq=False)

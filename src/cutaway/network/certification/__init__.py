@@ -1,0 +1,1 @@
+"""What is checked of an anatomy, on plain and on noisy passes, and what is refused because of it."""

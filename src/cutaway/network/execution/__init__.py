@@ -1,0 +1,1 @@
+"""One forward pass under observation: taps that read and write, attention from the inside, the run itself."""

@@ -1,0 +1,59 @@
+"""How much of a network's work fits into memory at once: one rule for every room, from one budget."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import torch
+
+from cutaway.results.work import Work
+
+if TYPE_CHECKING:
+    from cutaway.network.network import Network
+
+#: Share of the free memory that is taken where no budget says how much.
+SHARE = 0.5
+#: Rows beyond which a batch is not made larger: matrix products are then as fast as they get.
+MOST_ROWS = 256
+#: Tokens beyond which a batch is not made larger: activations no longer fit the processor's cache.
+MOST_TOKENS = 8_192
+#: Activations that a forward keeps alive at its peak, in multiples of what one layer makes.
+_ALIVE = 4
+
+
+def available_bytes(device: torch.device) -> int:
+    """Memory that is free on a device."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            for line in lines:
+                if line.startswith("MemAvailable"):
+                    return int(line.split()[1]) * 1024
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, AttributeError):
+        return 2 << 30
+
+
+def budget_bytes(net: Network, work: Work | None = None) -> int:
+    """Bytes that work on a network may take at its peak, beside the network: the budget's, else half of what is free."""
+    if work is not None and work.budget.memory is not None:
+        return int(work.budget.memory)
+    return int(SHARE * available_bytes(net.device))
+
+
+def rows_at_once(
+    net: Network, width: int, work: Work | None = None, *, kept: int = 0, read: int = 1, most: int = MOST_ROWS
+) -> int:
+    """How many rows of `width` items fit into one forward pass: a power of two, at least 1, at most `most`.
+
+    kept: numbers that are kept of every item. read: positions of a row whose logits are made. The size of a batch does not
+    follow the free memory number by number (it is a power of two under fixed bounds), so that results repeat.
+    """
+    per_item = _ALIVE * 16 * (net.d_model or 64) + kept
+    scores = _ALIVE * (net.n_heads or 0) * width * width
+    per_row = 4 * (per_item * width + scores + read * (net.d_vocab or 0))
+    fits = budget_bytes(net, work) // max(1, per_row)
+    rows = max(1, min(most, MOST_TOKENS // max(1, width), fits))
+    return 1 << (int(rows).bit_length() - 1)

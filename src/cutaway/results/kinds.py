@@ -1,0 +1,156 @@
+"""What a verb returns: the protocol of results, the table of their kinds, and `load`, which opens any of them."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+
+from cutaway.errors import BadFormat, NotFound, nearest
+from cutaway.results.files import MANIFEST, Saved, load_folder
+from cutaway.results.provenance import Provenance
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@runtime_checkable
+class Result(Protocol):
+    """What every result of a verb can do. There is no base class: whatever has these is a result.
+
+    Attributes:
+        kind: its name in `KINDS`.
+        provenance: what is needed to repeat it.
+    """
+
+    kind: ClassVar[str]
+    provenance: Provenance
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data that JSON can hold."""
+        ...
+
+    def to_pandas(self) -> pd.DataFrame:
+        """As a table, one row for each thing that was measured."""
+        ...
+
+    def plot(self) -> Any:
+        """A Plotly figure, drawn by `cutaway.figures`."""
+        ...
+
+    def page(self) -> Any:
+        """A `cutaway.reports.Page`: what the command line writes as report.html."""
+        ...
+
+    def save(self, path: str | os.PathLike[str], /) -> Path:
+        """Write it to a folder, whole or not at all; `cutaway.load` opens it again."""
+        ...
+
+    def _repr_html_(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One row of the table of kinds.
+
+    Attributes:
+        where: "module:Class"; the class has `load(path)`.
+        says: what it is, in a few words.
+        version: of the format that is written now.
+        formerly: tags that older files carry instead of the name; they count as version 0.
+    """
+
+    where: str
+    says: str
+    version: int = 1
+    formerly: tuple[str, ...] = ()
+
+    def find(self) -> Any:
+        """The class; its module is loaded now."""
+        module, _, name = self.where.partition(":")
+        return getattr(importlib.import_module(module), name)
+
+
+#: Every kind of result, by the name that its manifest carries.
+KINDS: dict[str, Kind] = {
+    "effects": Kind(
+        "cutaway.effects.effects:Effects", "effects of interventions", formerly=("cutaway effects",)
+    ),
+}
+
+
+def kind_of(manifest: Mapping[str, Any]) -> tuple[str, int]:
+    """Name and version of what a manifest describes; `BadFormat` where it names no kind that is known here."""
+    tags = [str(manifest[key]) for key in ("kind", "format") if isinstance(manifest.get(key), str)]
+    for tag in tags:
+        if tag in KINDS and isinstance(manifest.get("version"), int):
+            return tag, manifest["version"]
+    for name, kind in KINDS.items():
+        if any(tag in kind.formerly for tag in tags):
+            return name, 0
+    tag = tags[0] if tags else ""
+    near = nearest(tag, KINDS, 1)
+    raise BadFormat(
+        f"This is {tag!r}, which is no kind of result that is known here."
+        if tag
+        else "No kind is named here.",
+        f"Did you mean {near[0]}?" if near else f"There are: {', '.join(KINDS)}.",
+    )
+
+
+def head(kind: str, provenance: Provenance, **content: Any) -> dict[str, Any]:
+    """The manifest of a result: its kind and version, its provenance, and its content."""
+    return {"kind": kind, "version": KINDS[kind].version, **content, "provenance": provenance.to_dict()}
+
+
+def read(path: str | os.PathLike[str], kind: str) -> tuple[Saved, int]:
+    """A saved result of this kind and the version of its format.
+
+    Raises `BadFormat` where it is another kind (it says which) or newer than this program, `CorruptFile` where a file is
+    missing or changed.
+    """
+    saved = load_folder(path)
+    name, version = kind_of(saved.manifest)
+    if name != kind:
+        raise BadFormat(
+            f"{path} holds {KINDS[name].says}, not {KINDS[kind].says}.", "Open it with cutaway.load(...)."
+        )
+    if version > KINDS[kind].version:
+        raise BadFormat(
+            f"{path} was written by a newer version (format {version} of {kind}).",
+            "Update cutaway to open it.",
+        )
+    return saved, version
+
+
+def load(path: str | os.PathLike[str]) -> Any:
+    """Open any saved result, of any kind: the folder that `save` or a command wrote, or a result inside it.
+
+    Raises `NotFound` where there is nothing, `BadFormat` where it is no result, `CorruptFile` where it was changed.
+    """
+    folder = Path(path)
+    if not folder.exists():
+        near = nearest(folder.name, [f.name for f in folder.absolute().parent.glob("*")], 1)
+        raise NotFound(f"{folder} does not exist.", f"Did you mean {near[0]}?" if near else "Check the path.")
+    if folder.suffix == ".nc":
+        return KINDS["effects"].find().load(folder)
+    if not (folder / MANIFEST).is_file():
+        inside = sorted(f.parent.name for f in folder.glob(f"*/{MANIFEST}")) if folder.is_dir() else []
+        raise BadFormat(
+            f"{folder} is not a saved result: it has no {MANIFEST}.",
+            f"It holds results: load {', '.join(str(folder / name) for name in inside)}."
+            if inside
+            else "Pass the folder that save wrote.",
+        )
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadFormat(f"{folder / MANIFEST} is not JSON: {error}.", "Make the result again.") from error
+    if not isinstance(manifest, dict):
+        raise BadFormat(f"{folder / MANIFEST} holds no manifest.", "Make the result again.")
+    name, _ = kind_of(manifest)
+    return KINDS[name].find().load(folder)

@@ -1,0 +1,89 @@
+"""Provenance: what is needed to repeat a result."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from typing import Any, Protocol
+
+from cutaway.errors import BadFormat
+
+_PACKAGES = ("cutaway", "torch", "transformers", "numpy")
+
+
+class Identified(Protocol):
+    """What provenance needs to know of a network."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def hash(self) -> str: ...  # noqa: D102
+    @property
+    def device(self) -> Any: ...  # noqa: D102
+    @property
+    def dtype(self) -> Any: ...  # noqa: D102
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide numbers; 'not installed' where a package is not.
+
+    >>> sorted(versions())
+    ['cutaway', 'numpy', 'python', 'torch', 'transformers']
+    """
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What is needed to repeat a result: which network, which behaviour, with what, from which seed, and how
+    long.
+    """
+
+    network: str
+    network_hash: str
+    behaviour_hash: str = ""
+    versions: dict[str, str] = field(default_factory=versions)
+    seed: int = 0
+    device: str = "cpu"
+    dtype: str = "float32"
+    seconds: float = 0.0
+    forwards: float = 0.0
+    created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+
+    @classmethod
+    def of(
+        cls,
+        net: Identified,
+        behaviour_hash: str = "",
+        seed: int = 0,
+        seconds: float = 0.0,
+        forwards: float = 0.0,
+    ) -> Provenance:
+        """The provenance of work done now on this network; seconds and forward-equivalents are what it took."""
+        dtype = str(net.dtype).removeprefix("torch.")
+        return cls(
+            net.name, net.hash, behaviour_hash, versions(), seed, str(net.device), dtype, seconds, forwards
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Provenance:
+        """The inverse of `to_dict`; BadFormat when the data is no provenance."""
+        try:
+            return cls(**data)
+        except TypeError as error:
+            raise BadFormat(
+                f"This is not the data of a provenance: {error}.", "Pass what to_dict gave."
+            ) from error

@@ -1,0 +1,152 @@
+"""Work: who hears of a verb's progress, what may stop it, and what it may spend. One object, handed down.
+
+A verb takes `work` and hands it on. Where it could stop it calls `work.step(label, done, total)`, which tells the listener
+and raises `Stopped` once somebody has asked for an end: Ctrl-C, another thread, a spent budget. Whoever can keep what is
+finished catches `Stopped` and returns it, marked as partial.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+from cutaway.errors import BadInput, Stopped
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One report of progress: what is being done, steps finished, steps in all, seconds since the work began."""
+
+    label: str
+    done: int
+    total: int
+    seconds: float
+
+
+#: Called with every report of progress, in the thread that works.
+Listener = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a piece of work may spend; None means as much as it takes.
+
+    Attributes:
+        seconds: by the clock, from the moment the work began.
+        forwards: forward-equivalents (forward passes of one prompt set of the question at hand).
+        memory: bytes at the peak, beside the network itself; by default half of what is free.
+
+    Raises BadInput for a figure that is not positive.
+    """
+
+    seconds: float | None = None
+    forwards: float | None = None
+    memory: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("seconds", "forwards", "memory"):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+                raise BadInput(
+                    f"A budget of {value!r} {name} is not a positive number.", "Give more, or leave it out."
+                )
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """How a verb works: `Work()` is silent, cannot be stopped from outside, and may spend what it takes.
+
+    Attributes:
+        listener: called with a `Progress` at every step.
+        budget: what may be spent.
+        ends: set by whoever wants the work to stop; a thread, a server and Ctrl-C all do it this way.
+        began: `time.monotonic()` when the work began.
+        part: what a step of a larger piece of work is called; put before its labels.
+
+    >>> heard = []
+    >>> work = Work(lambda p: heard.append((p.label, p.done, p.total)))
+    >>> work.within("control").step("patching", 1, 2)
+    >>> heard
+    [('control: patching', 1, 2)]
+    """
+
+    listener: Listener | None = None
+    budget: Budget = Budget()
+    ends: threading.Event = field(default_factory=threading.Event)
+    began: float = field(default_factory=time.monotonic)
+    part: str = ""
+
+    def step(self, label: str, done: int, total: int) -> None:
+        """Report progress. Raises `Stopped` where the work was asked to end; a listener may raise KeyboardInterrupt."""
+        if self.listener is not None:
+            label = f"{self.part}: {label}" if self.part else label
+            try:
+                self.listener(Progress(label, done, total, self.seconds))
+            except KeyboardInterrupt:
+                self.ends.set()
+        self.check()
+
+    def check(self) -> None:
+        """Raise `Stopped` where the work was asked to end, or its seconds are spent."""
+        if self.ends.is_set():
+            raise Stopped(
+                "The work was stopped.", "What was finished is kept where there is something to keep."
+            )
+        if self.budget.seconds is not None and self.seconds > self.budget.seconds:
+            raise Stopped(
+                f"The budget of {self.budget.seconds:g} seconds is spent.", "Give more, or ask for less."
+            )
+
+    def stop(self) -> None:
+        """Ask the work to end at its next step; may be called from any thread."""
+        self.ends.set()
+
+    @property
+    def stopped(self) -> bool:
+        """Has somebody asked for an end, or is the time spent?"""
+        return self.ends.is_set() or (self.budget.seconds is not None and self.seconds > self.budget.seconds)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the work began."""
+        return time.monotonic() - self.began
+
+    def within(self, part: str) -> Work:
+        """The same work for one of its parts: labels begin with the part's name."""
+        return replace(self, part=f"{self.part}: {part}" if self.part else part)
+
+    @contextmanager
+    def interruptible(self) -> Iterator[Work]:
+        """While active, Ctrl-C asks the work to end at its next step; a second Ctrl-C ends it at once.
+
+        Outside the main thread, where signals do not arrive, nothing is changed.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield self
+            return
+        before = signal.getsignal(signal.SIGINT)
+        if before is not signal.default_int_handler:  # somebody else's, perhaps an outer verb's: leave it
+            yield self
+            return
+
+        def ask(_number: int, _frame: object) -> None:
+            if self.ends.is_set():
+                raise KeyboardInterrupt
+            self.ends.set()
+
+        signal.signal(signal.SIGINT, ask)
+        try:
+            yield self
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+
+def working(work: Work | None) -> Work:
+    """The work that was handed down, or a silent one of its own."""
+    return Work() if work is None else work
