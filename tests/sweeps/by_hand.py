@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cutaway.sweeps import Cell, Work, Write
+from cutaway.sweeps import Cell, Experiment, Write
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,9 @@ def _hook(module: nn.Module, on_input: bool, change: Callable[[Tensor], Tensor])
     )
 
 
-def loop(model: nn.Module, bed: Bed, work: Work, cells: Sequence[Cell], kwargs: dict[str, Any]) -> np.ndarray:
+def loop(
+    model: nn.Module, bed: Bed, work: Experiment, cells: Sequence[Cell], kwargs: dict[str, Any]
+) -> np.ndarray:
     """Metric [cells n] with every cell's writes made by hooks in one whole forward of all rows."""
     columns, values = torch.as_tensor(work.answer_columns), []
     first, width = work.tokens.first, work.tokens.width

@@ -18,7 +18,7 @@ import cutaway
 from by_hand import BEDS, Bed
 from cutaway.network.inputs import Tokens, pack
 from cutaway.network.sites import Site
-from cutaway.sweeps import Cell, Rules, State, Work, Write, naive, run_cells, validity
+from cutaway.sweeps import Cell, Experiment, Rules, State, Write, naive, run_cells, validity
 from cutaway.sweeps.cells import Layout
 from cutaway.sweeps.logits import cell_logits
 from cutaway.sweeps.plan import plan_cells
@@ -63,7 +63,7 @@ def pair(net: Any, seed: int = 0) -> tuple[Tensor, Tensor]:
     return base, other
 
 
-def work_on(net: Any, sites: list[Site], bed: Bed | None = None) -> tuple[Work, dict[str, Any]]:
+def work_on(net: Any, sites: list[Site], bed: Bed | None = None) -> tuple[Experiment, dict[str, Any]]:
     base, other = pair(net)
     spans = {"span": torch.zeros(N, P, dtype=torch.bool)}
     for row in range(N):
@@ -74,11 +74,11 @@ def work_on(net: Any, sites: list[Site], bed: Bed | None = None) -> tuple[Work, 
         kwargs = {"input_ids": source, "decoder_input_ids": base}
         kept = net.run({"input_ids": source, "decoder_input_ids": other}, keep=sites, logits=False).kept
         prepared = net.prepare(kwargs)
-        return Work(
+        return Experiment(
             net, prepared.tokens, torch.full((N,), -1), score, kept, inputs=prepared, **common
         ), kwargs
     kept = net.run(other, keep=sites, logits=False).kept
-    return Work(net, net.encode(base.tolist()), torch.full((N,), -1), score, kept, **common), {
+    return Experiment(net, net.encode(base.tolist()), torch.full((N,), -1), score, kept, **common), {
         "input_ids": base
     }
 
@@ -142,7 +142,7 @@ def test_any_lengths_padding_and_batches(
     sites = sites_of(net, ("resid_pre", "z", "mlp_act"))
     kept = net.run(other, keep=sites, logits=False).kept
     positions = torch.as_tensor(rng.integers(0, lengths))
-    work = Work(net, base, positions, score, kept)
+    work = Experiment(net, base, positions, score, kept)
     cells: list[Cell] = [
         (Write("resid_pre", i, position=int(p)),)
         for i in range(net.n_layers)
@@ -286,5 +286,5 @@ def test_tokens_are_named_by_row_relative_positions() -> None:
         torch.tensor([[0, 3, 4], [5, 6, 7]]), torch.tensor([[False, True, True], [True, True, True]])
     )
     net = _net("gpt2")
-    work = Work(net, tokens, torch.tensor([-1, 0]), score, {})
+    work = Experiment(net, tokens, torch.tensor([-1, 0]), score, {})
     assert work.answer_columns.tolist() == [2, 0]

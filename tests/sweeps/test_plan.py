@@ -19,7 +19,7 @@ import cutaway
 from cutaway.errors import BadInput, OutOfMemory
 from cutaway.network import Network
 from cutaway.network.sites import Site
-from cutaway.sweeps import Rules, State, Work, Write, plan_cells, run_cells
+from cutaway.sweeps import Experiment, Rules, State, Write, plan_cells, run_cells
 from cutaway.sweeps.cost import Speed, peak_bytes
 from cutaway.sweeps.replay import Replayer
 
@@ -30,14 +30,14 @@ def net(tiny_gpt2: GPT2LMHeadModel) -> Network:
 
 
 @pytest.fixture
-def work(net: Network) -> Work:
+def work(net: Network) -> Experiment:
     return work_on(net, [Site(n, i) for n in ("resid_pre", "z") for i in range(3)])[0]
 
 
 CELLS = [(Write("resid_pre", i, position=p),) for i in range(3) for p in range(7)]
 
 
-def test_a_plan_is_printed_before_anything_is_run(work: Work) -> None:
+def test_a_plan_is_printed_before_anything_is_run(work: Experiment) -> None:
     plan = plan_cells(work, CELLS)
     cost = plan.cost
     assert (cost.cells, cost.pairs, cost.plain) == (21, 63, 0)
@@ -51,7 +51,7 @@ def test_a_plan_is_printed_before_anything_is_run(work: Work) -> None:
         assert word in plan._repr_html_()
 
 
-def test_counted_operations_are_those_of_the_counter(work: Work) -> None:
+def test_counted_operations_are_those_of_the_counter(work: Experiment) -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
     for rules in (
@@ -70,7 +70,7 @@ def test_counted_operations_are_those_of_the_counter(work: Work) -> None:
         assert plan.cost.operations == pytest.approx(counter.get_total_flops(), rel=0.15)
 
 
-def test_pieces_that_were_timed_are_not_run_again(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pieces_that_were_timed_are_not_run_again(work: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = plan_cells(work, CELLS)
     ran, real = [], Replayer.run
     monkeypatch.setattr(Replayer, "run", lambda self, wave: ran.append(len(wave.pairs)) or real(self, wave))
@@ -80,7 +80,7 @@ def test_pieces_that_were_timed_are_not_run_again(work: Work, monkeypatch: pytes
     np.testing.assert_allclose(found.values, run_cells(work, CELLS).values, atol=1e-5)
 
 
-def test_too_little_memory_says_what_is_needed(work: Work) -> None:
+def test_too_little_memory_says_what_is_needed(work: Experiment) -> None:
     with pytest.raises(OutOfMemory, match="MiB") as caught:
         plan_cells(work, CELLS, memory=1000)
     needed = int(str(caught.value).split("memory=")[1].split(" ")[0])
@@ -89,7 +89,9 @@ def test_too_little_memory_says_what_is_needed(work: Work) -> None:
     np.testing.assert_allclose(plan.run().values, run_cells(work, CELLS).values, atol=1e-5)
 
 
-def test_a_wave_for_which_memory_does_not_suffice_is_cut(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wave_for_which_memory_does_not_suffice_is_cut(
+    work: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wanted, real, limit = run_cells(work, CELLS).values, Replayer.run, 2
 
     def run(self: Replayer, wave: object) -> object:
@@ -104,7 +106,7 @@ def test_a_wave_for_which_memory_does_not_suffice_is_cut(work: Work, monkeypatch
         run_cells(work, CELLS)
 
 
-def test_ctrl_c_keeps_what_is_finished_and_a_folder_goes_on(work: Work, tmp_path: Path) -> None:
+def test_ctrl_c_keeps_what_is_finished_and_a_folder_goes_on(work: Experiment, tmp_path: Path) -> None:
     whole = run_cells(work, CELLS, tokens_at_once=10, folder=tmp_path / "whole")
     calls = []
 
@@ -129,7 +131,7 @@ def test_ctrl_c_keeps_what_is_finished_and_a_folder_goes_on(work: Work, tmp_path
 
 
 def test_a_folder_of_another_sweep_is_refused_and_a_torn_part_is_run_again(
-    work: Work, tmp_path: Path
+    work: Experiment, tmp_path: Path
 ) -> None:
     whole = run_cells(work, CELLS, tokens_at_once=10, folder=tmp_path)
     with pytest.raises(BadInput, match="another sweep"):
@@ -150,7 +152,7 @@ run_cells(work, cells, tokens_at_once=8, folder={folder!r}, progress=lambda d, t
 """
 
 
-def demo() -> tuple[Work, list]:
+def demo() -> tuple[Experiment, list]:
     """The same sweep in every process."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -184,7 +186,7 @@ def test_a_killed_run_goes_on(tmp_path: Path) -> None:
     np.testing.assert_array_equal(resumed.values, whole.values)
 
 
-def test_a_cell_that_is_not_finite_is_marked_and_the_rest_stands(work: Work) -> None:
+def test_a_cell_that_is_not_finite_is_marked_and_the_rest_stands(work: Experiment) -> None:
     work.sources[Site("z", 0)][1, :, 2] = float("nan")
     cells = [(Write("z", 0, head=2),), (Write("z", 0, head=1),), (Write("z", 1, head=0),)]
     for rules in (None, Rules(stages=False), Rules.none()):
@@ -193,7 +195,7 @@ def test_a_cell_that_is_not_finite_is_marked_and_the_rest_stands(work: Work) -> 
         assert np.isfinite(np.delete(found.values.ravel(), 1)).all()
 
 
-def test_edits_that_stand_on_the_network_count(net: Network, work: Work) -> None:
+def test_edits_that_stand_on_the_network_count(net: Network, work: Experiment) -> None:
     cells = [(Write("z", 1, head=0),)]
     with net.edit(cutaway.Ablate("mlp_out", layer=0)):
         plan = plan_cells(work, cells, time_it=False)
@@ -203,7 +205,7 @@ def test_edits_that_stand_on_the_network_count(net: Network, work: Work) -> None
     assert np.abs(inside - outside).max() > 1e-4
 
 
-def test_few_tokens_give_the_metric_of_all(work: Work) -> None:
+def test_few_tokens_give_the_metric_of_all(work: Experiment) -> None:
     logits = torch.randn(3, 97)
     rows = torch.arange(3)
     torch.testing.assert_close(score_few(logits[:, [5, 6, 7]], rows), score(logits, rows))

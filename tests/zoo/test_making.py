@@ -121,7 +121,7 @@ def test_checkpoints_are_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.
     assert shop.load("x") is None
     shop.save("x", {"step": 1})
     full = OSError(28, "No space left on device")
-    monkeypatch.setattr("cutaway.results.os.replace", lambda *a: (_ for _ in ()).throw(full))
+    monkeypatch.setattr("cutaway.results.files.os.replace", lambda *a: (_ for _ in ()).throw(full))
     with pytest.raises(SaveFailed, match="No space left"):
         shop.save("x", {"step": 2})
     monkeypatch.undo()

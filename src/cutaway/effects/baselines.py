@@ -13,7 +13,7 @@ from torch import Tensor
 from cutaway.effects.finite import require_finite
 from cutaway.errors import BadBehaviour
 from cutaway.network.sites import Site
-from cutaway.sweeps import Work
+from cutaway.sweeps import Experiment
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Answers, Behaviour, Metric
@@ -59,13 +59,13 @@ class Baselines:
         """Metric [k] of logits [k v] at the answer position of the examples `rows` [k]."""
         return self.metric(logits, self.answers[rows])
 
-    def work(self, net: Network, base: Side, sources: Mapping[Site, Tensor], **more: Any) -> Work:
+    def work(self, net: Network, base: Side, sources: Mapping[Site, Tensor], **more: Any) -> Experiment:
         """A sweep on one side's prompts: the metric, where it reads, and the tokens that it reads if they are few."""
         few = self.metric.few and self.answers.right.numel() > 0
         vocabulary = self.answers.vocabulary() if few else None
         placed = None if vocabulary is None else self.answers.within(vocabulary)
         score_few = None if placed is None else lambda logits, rows: self.metric(logits, placed[rows])
-        return Work(
+        return Experiment(
             net,
             base.tokens,
             self.positions,

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cutaway.errors import BadInput
 from cutaway.network.sites import Site
-from cutaway.sweeps import Cell, Work, Write
+from cutaway.sweeps import Cell, Experiment, Write
 from cutaway.sweeps.logits import cell_logits
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def act_patch(
     for index in torch.cartesian_prod(*(torch.arange(s) for s in shape)).reshape(-1, len(shape)).tolist():
         place = {_PLACE[a]: i for a, i in zip(kind.axes, index[1:], strict=True)}
         cells.append((Write(kind.site, layers[index[0]], **place),))
-    work = Work(model, tokens, torch.full((tokens.n,), -1), _unread, sources)
+    work = Experiment(model, tokens, torch.full((tokens.n,), -1), _unread, sources)
     out = torch.zeros(len(cells))
     for cell, logits in cell_logits(work, cells):
         out[cell] = float(patching_metric(logits))

@@ -11,10 +11,13 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from cutaway.errors import BadFormat, nearest
 from cutaway.network.sites import Site
+
+if TYPE_CHECKING:
+    from cutaway.network.network import Network
 
 Axis = Literal["head", "neuron", "expert", "feature", "channel", "term", ""]
 
@@ -47,6 +50,7 @@ class PartKind:
 
 
 _QKV, _IN = ("q", "k", "v"), ("in",)
+_PORTS = {"q": "queries", "k": "keys", "v": "values"}
 
 #: Every kind of part, in the order in which one layer computes them.
 KINDS: dict[str, PartKind] = {
@@ -58,8 +62,12 @@ KINDS: dict[str, PartKind] = {
     "kv_head": PartKind("a", "key/value head {n}", "key/value heads", "kv", "head", "v", "", "attn_in", ("k", "v")),
     "attention": PartKind("a", "attention {n}", "attentions", "", "", "attn_write", "attn_write", "attn_in", _IN),
     "attention_bias": PartKind("ab", "attention bias {n}", "attention biases", write="attn_write"),
-    "cross_head": PartKind("c", "cross-attention head {n}", "cross-attention heads", "h", "head", "cross_z", "cross_write", "cross_in", _QKV),
-    "cross_attention": PartKind("c", "cross-attention {n}", "cross-attentions", "", "", "cross_write", "cross_write", "cross_in", _IN),
+    "cross_head": PartKind(
+        "c", "cross-attention head {n}", "cross-attention heads", "h", "head", "cross_z", "cross_write", "cross_in", _QKV
+    ),
+    "cross_attention": PartKind(
+        "c", "cross-attention {n}", "cross-attentions", "", "", "cross_write", "cross_write", "cross_in", _IN
+    ),
     "cross_attention_bias": PartKind("cb", "cross-attention bias {n}", "cross-attention biases", write="cross_write"),
     "mixer": PartKind("x", "mixer {n}", "mixers", "", "", "mixer_write", "mixer_write", "mixer_in", _IN),
     "mlp": PartKind("m", "MLP {n}", "MLPs", "", "", "mlp_write", "mlp_write", "mlp_in", _IN),
@@ -206,8 +214,8 @@ class Part:
 class Input:
     """An input of a part: the queries, keys or values of a head (`a5.h3<q>`), or a whole part's only one (`m4`).
 
-    >>> str(Input(Part("head", 5, 3), "q")), str(Input(Part("logits"))), Input.parse("head 5.3 <q>") == Input.parse("a5.h3<q>")
-    ('a5.h3<q>', 'logits', True)
+    >>> str(Input(Part("head", 5, 3), "q")), str(Input.parse("head 5.3 <q>")), str(Input(Part("logits")))
+    ('a5.h3<q>', 'a5.h3<q>', 'logits')
     """
 
     part: Part
@@ -226,7 +234,7 @@ class Input:
         """For people: `head 5.3's queries`, `MLP 4`."""
         if self.port == "in":
             return self.part.words
-        return f"{self.part.words}'s {dict(q='queries', k='keys', v='values')[self.port]}"
+        return f"{self.part.words}'s {_PORTS[self.port]}"
 
     @classmethod
     def parse(cls, text: str) -> Input:
@@ -365,3 +373,49 @@ def listing(parts: Iterable[Part]) -> str:
         one = row.words.replace("{n}", "").strip()
         said.append(f"{row.plural} {', '.join(part.words.removeprefix(one).strip() for part in members)}")
     return "; ".join(said)
+
+
+#: Kinds that stand for a whole layer's share of one sublayer, and the kinds of `anatomy.Sublayer` that they are.
+_SUBLAYERS = {"attention": "attention", "mixer": "mixer", "mlp": "mlp"}
+
+
+def parts_of(net: Network, *, heads: bool = True) -> tuple[Part, ...]:
+    """Every part of a network's main stack that can be replaced by itself, in forward order.
+
+    Heads where `z` is certified, else the whole attention; mixers; MLPs. Layers without a certified site contribute none.
+    """
+    found: list[Part] = []
+    with_heads = set(net.layers_with("z")) if heads else set()
+    for layer in with_heads:
+        found += [Part("head", layer, head) for head in range(net.heads(layer) or 0)]
+    for kind in _SUBLAYERS:
+        layers = net.layers_with(KINDS[kind].site)
+        found += [Part(kind, i) for i in layers if kind != "attention" or i not in with_heads]
+    return in_order(found)
+
+
+def uncovered(net: Network) -> tuple[str, ...]:
+    """What writes to a stream of this network and yet is no part of `parts_of`, in words; empty where all is covered.
+
+    That is: other stacks (an encoder), sublayers of a kind that has no part (cross-attention), sublayers whose site was
+    refused, and layers in which nothing was told apart.
+    """
+    here = {(part.layer, "attention" if part.kind == "head" else part.kind) for part in parts_of(net)}
+    left: dict[str, list[int]] = {}
+    others = []
+    for stack in net.anatomy.stacks:
+        if stack.name:
+            others.append(f"the {stack.name} ({len(stack.layers)} layers)")
+            continue
+        for layer in stack.layers:
+            for kind in dict.fromkeys(sublayer.kind for sublayer in layer.sublayers):
+                if (layer.index, kind) not in here:
+                    name = KINDS[kind].words.replace("{n}", "").strip()
+                    left.setdefault(name, []).append(layer.index)
+            if not layer.sublayers and not any(index == layer.index for index, _ in here):
+                left.setdefault("everything", []).append(layer.index)
+    named = [
+        f"{name} in layer{'s' if len(layers) > 1 else ''} {', '.join(map(str, layers))}"
+        for name, layers in left.items()
+    ]
+    return (*named, *others)

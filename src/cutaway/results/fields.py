@@ -40,7 +40,9 @@ def _pack(value: Any, at: str, tensors: dict[str, torch.Tensor]) -> Any:
         rows = value.astype(object).where(value.notna(), None)
         return {_TABLE: {str(c): rows[c].tolist() for c in rows.columns}}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _pack(getattr(value, f.name), f"{at}.{f.name}" if at else f.name, tensors) for f in dataclasses.fields(value) if f.init}  # fmt: skip
+        begins = f"{at}." if at else ""
+        names = [f.name for f in dataclasses.fields(value) if f.init]
+        return {name: _pack(getattr(value, name), f"{begins}{name}", tensors) for name in names}
     if isinstance(value, dict):
         if all(isinstance(key, str) for key in value):
             return {key: _pack(v, f"{at}.{key}", tensors) for key, v in value.items()}

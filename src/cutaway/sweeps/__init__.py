@@ -5,7 +5,7 @@ the base run, `changes` what each cell changes of it, `stages` where in its laye
 the model, `engine` sorts cells into waves, `plan` says what it costs and runs it, `naive` is the plain loop.
 """
 
-from cutaway.sweeps.cells import Cell, CellValues, Progress, State, Work, Write
+from cutaway.sweeps.cells import Cell, CellValues, Experiment, Progress, State, Write, write_of
 from cutaway.sweeps.plan import Cost, Plan, plan_cells, run_cells
 from cutaway.sweeps.rules import Rules
 
@@ -13,12 +13,13 @@ __all__ = [
     "Cell",
     "CellValues",
     "Cost",
+    "Experiment",
     "Plan",
     "Progress",
     "Rules",
     "State",
-    "Work",
     "Write",
     "plan_cells",
     "run_cells",
+    "write_of",
 ]

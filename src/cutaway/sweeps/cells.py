@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cutaway.errors import NotFound
+from cutaway.errors import BadInput, NotFound
+from cutaway.network.parts import Part
 from cutaway.network.sites import Site
 
 if TYPE_CHECKING:
@@ -59,6 +60,24 @@ class Write:
         return Site(self.site, self.layer)
 
 
+def write_of(part: Part, position: int | None = None, span: str = "", source: str = "") -> Write:
+    """The write that replaces a part's output, at every position unless one (or a span) is named.
+
+    Raises `BadInput` for a part that cannot be replaced by itself (a bias, the rest of a sum, an input of several stacks).
+
+    >>> write_of(Part("head", 3, 1))
+    Write(site='z', layer=3, head=1, position=None, neuron=None, span='', source='')
+    """
+    site, axis = part.site, part.row.axis
+    if site is None or site.stack:
+        raise BadInput(
+            f"{part.words} cannot be replaced by itself.", "Name a head, an MLP, a mixer, a neuron."
+        )
+    head = part.index if axis == "head" else None
+    unit = None if axis in ("head", "") else part.index
+    return Write(site.name, site.layer, head, position, unit, span, source)
+
+
 #: Writes that are made together.
 Cell = tuple[Write, ...]
 
@@ -85,7 +104,7 @@ class Layout:
 
 
 @dataclass(frozen=True, eq=False)
-class Work:
+class Experiment:
     """What all cells of a sweep share.
 
     Attributes:
@@ -141,7 +160,7 @@ class CellValues:
     interrupted: bool = False
 
 
-def columns_of(work: Work, write: Write) -> Tensor:
+def columns_of(work: Experiment, write: Write) -> Tensor:
     """The columns that a write covers: BoolTensor [n p], padding left out."""
     mask = work.tokens.mask.cpu()
     if write.span:
@@ -155,7 +174,7 @@ def columns_of(work: Work, write: Write) -> Tensor:
     return (torch.arange(mask.shape[1]) == (first + position)[:, None]) & there[:, None]
 
 
-def scores_of(work: Work, logits: Tensor, rows: Tensor, few: bool) -> np.ndarray:
+def scores_of(work: Experiment, logits: Tensor, rows: Tensor, few: bool) -> np.ndarray:
     """Metric [k] of logits [k v] (or of the few tokens that it reads); NaN where the logits are not finite."""
     usable = ~(torch.isnan(logits) | (logits == float("inf"))).any(1).cpu()
     scores = np.full(len(rows), np.nan)

@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from cutaway.network.sites import SITES, Site
-from cutaway.sweeps.cells import Cell, Layout, State, Work, Write, columns_of
+from cutaway.sweeps.cells import Cell, Experiment, Layout, State, Write, columns_of
 from cutaway.sweeps.stages import Parts, Stage
 
 
@@ -53,7 +53,11 @@ class Reach:
 
 
 def find_changes(
-    work: Work, cells: Sequence[Cell], base: Mapping[Site, Tensor], reach: Reach, states: np.ndarray | None
+    work: Experiment,
+    cells: Sequence[Cell],
+    base: Mapping[Site, Tensor],
+    reach: Reach,
+    states: np.ndarray | None,
 ) -> Changes:
     """Look at every cell on every example.
 
@@ -134,7 +138,7 @@ class _Look:
 class _Looker:
     """Looks at writes; what is shared between writes is computed once."""
 
-    def __init__(self, work: Work, base: Mapping[Site, Tensor], reach: Reach) -> None:
+    def __init__(self, work: Experiment, base: Mapping[Site, Tensor], reach: Reach) -> None:
         self.work, self.base, self.reach = work, base, reach
         self.answers = work.answer_columns
         self.looks: dict[Write, _Look] = {}

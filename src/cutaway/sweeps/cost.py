@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from cutaway.sweeps.record import arguments
 
 if TYPE_CHECKING:
-    from cutaway.sweeps.cells import Work
+    from cutaway.sweeps.cells import Experiment
     from cutaway.sweeps.stages import Parts
     from cutaway.sweeps.waves import Wave
 
@@ -77,7 +77,7 @@ class Operations:
         return total + len(wave.pairs) * tokens * self.unembed
 
 
-def count_operations(work: Work, parts: Mapping[int, Parts]) -> Operations:
+def count_operations(work: Experiment, parts: Mapping[int, Parts]) -> Operations:
     """Count a network's operations by running it on two lengths of one prompt under torch's counter."""
     net = work.net
     stack = net.anatomy.stack()
@@ -107,7 +107,7 @@ def count_operations(work: Work, parts: Mapping[int, Parts]) -> Operations:
     return Operations(layers, attention, mlp, before, unembed / width / vocabulary, vocabulary)
 
 
-def _counted(work: Work, width: int) -> dict[str, float]:
+def _counted(work: Experiment, width: int) -> dict[str, float]:
     """Operations by module path for one prompt of so many tokens."""
     from torch.utils.flop_counter import FlopCounterMode
 

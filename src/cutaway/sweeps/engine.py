@@ -13,7 +13,7 @@ import torch
 from cutaway.errors import OutOfMemory
 from cutaway.network.sites import Site
 from cutaway.sweeps import naive
-from cutaway.sweeps.cells import Cell, State, Work, scores_of
+from cutaway.sweeps.cells import Cell, Experiment, State, scores_of
 from cutaway.sweeps.changes import Changes, Reach, find_changes
 from cutaway.sweeps.record import Record, take, take_plainly
 from cutaway.sweeps.replay import Replayer
@@ -39,7 +39,7 @@ class Job:
     edits are made as they are, all rows in one plain forward, because they depend on one another.
     """
 
-    work: Work
+    work: Experiment
     cells: Sequence[Cell]
     rules: Rules
     record: Record
@@ -130,7 +130,7 @@ def layer_parts(net: Network) -> dict[int, Parts]:
 
 
 def prepare(
-    work: Work,
+    work: Experiment,
     cells: Sequence[Cell],
     rules: Rules,
     states: np.ndarray | None = None,
@@ -166,7 +166,7 @@ def prepare(
     return Job(work, cells, rules, record, changes, waves, plain, base, replayer, tokens_at_once)
 
 
-def _waves(work: Work, changes: Changes, rules: Rules, tokens_at_once: int) -> Iterator[Wave]:
+def _waves(work: Experiment, changes: Changes, rules: Rules, tokens_at_once: int) -> Iterator[Wave]:
     """Pairs of one first and one last column together, sorted by layer and stage, cut to size."""
     todo = np.argwhere((changes.states == State.NOT_RUN) & ~changes.plain[:, None])
     if not len(todo):

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cutaway.sweeps.cells import Cell, State, Work
+from cutaway.sweeps.cells import Cell, Experiment, State
 from cutaway.sweeps.engine import prepare
 from cutaway.sweeps.masks import overwrites
 from cutaway.sweeps.replay import Replayer
@@ -22,7 +22,7 @@ _AT_ONCE = 1 << 27
 
 
 def cell_logits(
-    work: Work, cells: Sequence[Cell], rules: Rules | None = None
+    work: Experiment, cells: Sequence[Cell], rules: Rules | None = None
 ) -> Iterator[tuple[int, Tensor]]:
     """The logits [n p v] of all examples under each cell's writes, in the order in which the cells are run.
 
@@ -92,7 +92,7 @@ def _wave(
         yield int(cell), torch.cat([base[:, :start], suffix], 1) if start else suffix
 
 
-def _plainly(work: Work, cells: Sequence[Cell], base: Tensor) -> Iterator[tuple[int, Tensor]]:
+def _plainly(work: Experiment, cells: Sequence[Cell], base: Tensor) -> Iterator[tuple[int, Tensor]]:
     from cutaway.interventions import Apply
     from cutaway.sweeps.naive import Whole
 

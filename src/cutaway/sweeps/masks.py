@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cutaway.network.sites import Site
-from cutaway.sweeps.cells import Cell, Layout, Work, Write, columns_of
+from cutaway.sweeps.cells import Cell, Experiment, Layout, Write, columns_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +60,7 @@ def taken(source: Tensor, rows: Tensor, axis: int | None, first: int, width: int
     return source if source.shape[0] == 1 else source[rows.to(source.device)]
 
 
-def overwrites(work: Work, cells: Sequence[Cell], pairs: np.ndarray) -> list[Overwrite]:
+def overwrites(work: Experiment, cells: Sequence[Cell], pairs: np.ndarray) -> list[Overwrite]:
     """What (cell, row) pairs [k 2] overwrite, one entry for each site and source, in the order first met.
 
     Pairs of one cell must stand together.

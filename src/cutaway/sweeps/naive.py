@@ -16,14 +16,14 @@ from torch import Tensor
 from cutaway.errors import OutOfMemory
 from cutaway.interventions import Apply
 from cutaway.network.edits import Edit
-from cutaway.sweeps.cells import Cell, CellValues, Progress, State, Work, scores_of
+from cutaway.sweeps.cells import Cell, CellValues, Experiment, Progress, State, scores_of
 from cutaway.sweeps.masks import Overwrite, overwrites
 
 TOKENS_AT_ONCE = 8_192
 
 
 def run_cells(
-    work: Work,
+    work: Experiment,
     cells: Sequence[Cell],
     base: np.ndarray | None = None,
     states: np.ndarray | None = None,
@@ -66,7 +66,7 @@ def run_cells(
 
 
 def batches(
-    work: Work, cells: Sequence[Cell], todo: np.ndarray, tokens_at_once: int = TOKENS_AT_ONCE
+    work: Experiment, cells: Sequence[Cell], todo: np.ndarray, tokens_at_once: int = TOKENS_AT_ONCE
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Run (cell, row) pairs `todo [k 2]` batch by batch: the pairs of each batch and their metric.
 
@@ -86,14 +86,14 @@ def batches(
         yield part, scores
 
 
-def live(work: Work, edits: Sequence[Edit]) -> np.ndarray:
+def live(work: Experiment, edits: Sequence[Edit]) -> np.ndarray:
     """Metric [n] of the base prompts under edits that are made as they are, in one forward pass."""
     run = work.net.run(work.tokens, edits=list(edits), logits=work.positions[:, None])
     assert run.logits is not None
     return scores_of(work, run.logits[:, 0], torch.arange(work.tokens.n), few=False)
 
 
-def _batch(work: Work, cells: Sequence[Cell], part: np.ndarray) -> np.ndarray:
+def _batch(work: Experiment, cells: Sequence[Cell], part: np.ndarray) -> np.ndarray:
     """Metric of one batch of (cell, row) pairs `part [k 2]`."""
     rows = torch.as_tensor(part[:, 1].copy(), dtype=torch.long)
     inputs: object = work.tokens[rows.to(work.tokens.ids.device)]

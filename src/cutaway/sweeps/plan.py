@@ -11,7 +11,7 @@ import numpy as np
 
 from cutaway.errors import OutOfMemory
 from cutaway.network.memory import available_bytes
-from cutaway.sweeps.cells import Cell, CellValues, Progress, State, Work
+from cutaway.sweeps.cells import Cell, CellValues, Experiment, Progress, State
 from cutaway.sweeps.cost import Operations, Speed, count_operations, peak_bytes, timed
 from cutaway.sweeps.engine import Job, layer_parts, prepare, tokens_in_wave
 from cutaway.sweeps.journal import Journal
@@ -139,7 +139,7 @@ def _write(journal: Journal | None, pairs: np.ndarray, scores: np.ndarray) -> No
 
 
 def plan_cells(
-    work: Work,
+    work: Experiment,
     cells: Sequence[Cell],
     states: np.ndarray | None = None,
     rules: Rules | None = None,
@@ -182,7 +182,7 @@ def plan_cells(
 
 
 def run_cells(
-    work: Work,
+    work: Experiment,
     cells: Sequence[Cell],
     base: np.ndarray | None = None,
     states: np.ndarray | None = None,

@@ -18,7 +18,7 @@ from cutaway.network.sites import Site
 
 if TYPE_CHECKING:
     from cutaway.network import Network
-    from cutaway.sweeps.cells import Work
+    from cutaway.sweeps.cells import Experiment
 
 _TOKENS_AT_ONCE = 8_192
 
@@ -48,14 +48,14 @@ class Record:
         return sum(t.numel() * t.element_size() for t in tensors)
 
 
-def arguments(work: Work, rows: Tensor) -> Inputs:
+def arguments(work: Experiment, rows: Tensor) -> Inputs:
     """The model's own arguments for some of the base prompts."""
     if work.inputs is not None:
         return work.inputs.select(rows)
     return token_inputs(work.net, work.tokens[rows.to(work.tokens.ids.device)])
 
 
-def take(work: Work, sites: Collection[Site], modules: Sequence[str], cached: bool) -> Record:
+def take(work: Experiment, sites: Collection[Site], modules: Sequence[str], cached: bool) -> Record:
     """Run the base prompts once and keep the named sites, the modules' outputs and, if `cached`, keys and values."""
     n = work.tokens.n
     at_once = max(1, _TOKENS_AT_ONCE // max(1, work.tokens.width))
@@ -87,14 +87,16 @@ def _joined(values: list[Any]) -> Any:
     return first
 
 
-def take_plainly(work: Work, sites: Collection[Site]) -> Record:
+def take_plainly(work: Experiment, sites: Collection[Site]) -> Record:
     """Run the base prompts by `Network.run`, standing edits included, and keep the named sites and the logits."""
     inputs: Any = work.tokens if work.inputs is None else dict(work.inputs.kwargs)
     run = work.net.run(inputs, keep=sorted(sites), logits=work.positions[:, None])
     return Record(dict(run.kept), logits=None if run.logits is None else run.logits[:, 0])
 
 
-def _take(work: Work, rows: Tensor, sites: Collection[Site], modules: Sequence[str], cached: bool) -> Record:
+def _take(
+    work: Experiment, rows: Tensor, sites: Collection[Site], modules: Sequence[str], cached: bool
+) -> Record:
     net, record = work.net, Record()
     inputs = arguments(work, rows)
     tokens = work.tokens[rows.to(work.tokens.ids.device)]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cutaway.network.anatomy import Layer
 from cutaway.network.execution.attention import replaced
-from cutaway.sweeps.cells import Cell, Work
+from cutaway.sweeps.cells import Cell, Experiment
 from cutaway.sweeps.masks import Overwrite, overwrites
 from cutaway.sweeps.passes import Pass
 from cutaway.sweeps.record import Record
@@ -28,7 +28,7 @@ from cutaway.sweeps.waves import Wave
 class Replayer:
     """Runs waves over one record of the base prompts. `every`: give the logits of all columns [k w v], not the answer's."""
 
-    work: Work
+    work: Experiment
     cells: Sequence[Cell]
     record: Record
     parts: Mapping[int, Parts]

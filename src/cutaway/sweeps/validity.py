@@ -15,7 +15,7 @@ from cutaway.network.anatomy import PortTap
 from cutaway.network.discovery.linear import is_one
 from cutaway.network.sites import Site
 from cutaway.sweeps import naive
-from cutaway.sweeps.cells import Cell, Work, Write
+from cutaway.sweeps.cells import Cell, Experiment, Write
 from cutaway.sweeps.rules import Rules
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _COARSE = 5e-2
 _known: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], Rules]] = WeakKeyDictionary()
 
 
-def valid_rules(work: Work) -> Rules:
+def valid_rules(work: Experiment) -> Rules:
     """The rules that give the numbers of whole forward passes on this network and these prompts.
 
     A rule that its anatomy rules out, or that fails on two of the prompts with random edits, is off, with the reason.
@@ -79,7 +79,7 @@ def structural(net: Network, own_inputs: bool = False) -> Rules:
     return rules
 
 
-def _tried(work: Work, rules: Rules) -> Rules:
+def _tried(work: Experiment, rules: Rules) -> Rules:
     """The rules that pass a trial, found by leaving out one after the other."""
     if not rules.restart:
         return rules
@@ -107,7 +107,7 @@ def _tried(work: Work, rules: Rules) -> Rules:
     )  # fmt: skip
 
 
-def _error(trial: Work, cells: list[Cell], rules: Rules, wanted: np.ndarray) -> float:
+def _error(trial: Experiment, cells: list[Cell], rules: Rules, wanted: np.ndarray) -> float:
     from cutaway.sweeps.engine import prepare
 
     try:
@@ -130,11 +130,11 @@ def _error(trial: Work, cells: list[Cell], rules: Rules, wanted: np.ndarray) -> 
     return error if np.isfinite(error) else float("inf")
 
 
-def _inputs(work: Work, rows: Tensor) -> object:
+def _inputs(work: Experiment, rows: Tensor) -> object:
     return work.tokens if work.inputs is None else dict(work.inputs.kwargs)
 
 
-def _trial(work: Work, rows: Tensor) -> tuple[Work, list[Cell]]:
+def _trial(work: Experiment, rows: Tensor) -> tuple[Experiment, list[Cell]]:
     """Two of the prompts, and random edits low, in the middle and at the end, at each kind of site."""
     net, tokens = work.net, work.tokens[rows.to(work.tokens.ids.device)]
     inputs = None if work.inputs is None else work.inputs.select(rows)

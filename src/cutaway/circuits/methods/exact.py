@@ -16,7 +16,7 @@ from cutaway.circuits.passes.running import Mask, run_edges
 from cutaway.circuits.scores import Scores
 from cutaway.effects.baselines import measure
 from cutaway.network.sites import Site
-from cutaway.sweeps import Cell, Work, Write, run_cells
+from cutaway.sweeps import Cell, Experiment, Write, run_cells
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
@@ -47,7 +47,7 @@ def node_patching(net: Network, behaviour: Behaviour, options: Options) -> Score
     cells = node_writes(study.wiring)
     sites = [Site(c[0].site, c[0].layer) for c in cells]
     ends = measure(net, behaviour, list(dict.fromkeys(sites)))
-    work = Work(net, ends.clean.tokens, ends.positions, ends.score, ends.corrupted.kept)
+    work = Experiment(net, ends.clean.tokens, ends.positions, ends.score, ends.corrupted.kept)
     done = run_cells(work, cells, progress=lambda n, total: options.report("node patching", n, total))
     if done.interrupted:
         raise KeyboardInterrupt

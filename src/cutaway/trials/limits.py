@@ -1,0 +1,36 @@
+"""What a mechanism must reach before it is believed, fixed before anything is looked at, each with its reason."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The numbers that every candidate is judged by. Shares are of the gap between corrupted (0) and clean (1) prompts.
+
+    Attributes:
+        kept: on held-out data, the whole interval of the share that the candidate keeps alone must lie above this: less
+            than seven tenths leaves room for another mechanism of like size.
+        excess: and below this: a candidate that gives far more than the network has lost what holds it back.
+        left: the whole interval of the share that is left without the candidate must lie below this.
+        random: how many random candidates of the same size it is compared with; 40 make p = .024 the smallest.
+        random_p: the largest share of candidates (random ones and the found one) that may do as well.
+        largest: a candidate with more than this share of all there is explains nothing.
+        alpha: of single hypothesis tests.
+        sham: writing values over themselves may change the metric by at most this share of the gap.
+    """
+
+    kept: float = 0.70
+    excess: float = 1.30
+    left: float = 0.30
+    random: int = 40
+    random_p: float = 0.05
+    largest: float = 0.5
+    alpha: float = 0.05
+    sham: float = 0.01
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return asdict(self)
