@@ -5,7 +5,7 @@ from itertools import islice
 import pytest
 
 from cutaway import zoo
-from cutaway.zoo.tales.exam import HARD, ask, induction, questions, wilson
+from cutaway.zoo.tales.exam import HARD, ask, induction, questions
 
 SEED = 20_000  # not the seed of the card
 
@@ -49,10 +49,3 @@ def test_accuracy_holds_against_the_card(tales) -> None:
     for name, row in zoo.card("tales")["accuracy"].items():
         if not name.startswith("induction"):
             assert ask(*tales, list(islice(questions(name, SEED), 150))).top1 >= row["low"] - 0.08, name
-
-
-def test_wilson_interval() -> None:
-    low, high = wilson(95, 100)
-    assert (round(low, 3), round(high, 3)) == (0.888, 0.978)
-    assert wilson(0, 10)[0] == 0
-    assert wilson(10, 10)[1] == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -10,6 +9,8 @@ from itertools import islice
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from cutaway.statistics import proportion
 
 from . import prompts as P
 from .grammar import Draw, Slots, Split, answer_text, prompt_text, question
@@ -48,14 +49,6 @@ class Score:
     low: float
     high: float
     beats_foil: float
-
-
-def wilson(right: int, n: int, z: float = 1.96) -> tuple[float, float]:
-    """The Wilson interval of a share."""
-    share, spread = right / n, z * z / n
-    middle = (share + spread / 2) / (1 + spread)
-    half = z * math.sqrt(share * (1 - share) / n + spread / (4 * n)) / (1 + spread)
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def questions(behaviour: str, seed: int | str, split: Split = "test") -> Iterator[Prompt]:
@@ -121,7 +114,9 @@ def _ids(tokenizer: PreTrainedTokenizerFast, words: tuple[str, ...]) -> list[int
 
 
 def _score(right: int, beats: int, n: int) -> Score:
-    return Score(n, right / n, *wilson(right, n), beats / n)
+    share = proportion(right, n)
+    low, high = (share.interval.low, share.interval.high) if share.interval else (share.value, share.value)
+    return Score(n, share.value, low, high, beats / n)
 
 
 def induction(
