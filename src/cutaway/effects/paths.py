@@ -24,7 +24,7 @@ from cutaway.effects.patching import Direction, attributes, dataset, warn_if_sto
 from cutaway.errors import BadInput, NotFound, SiteUnavailable, nearest
 from cutaway.interventions import Patch
 from cutaway.network.anatomy import Layer
-from cutaway.network.discovery.linear import is_one, like
+from cutaway.network.coefficients import is_one, like
 from cutaway.network.sites import Site
 from cutaway.results import Provenance
 from cutaway.sweeps import Cell, CellValues, Progress, Rules, State, Write, run_cells

@@ -122,8 +122,7 @@ def _counted(work: Experiment, width: int) -> dict[str, float]:
     )
     if torch.is_tensor(kwargs.get(name)):
         kwargs[name] = kwargs[name][:, :width]
-    if "use_cache" in net._accepts:
-        kwargs["use_cache"] = False
+    kwargs |= net.interface.uncached
     counter = FlopCounterMode(display=False)
     from cutaway.network.execution.running import evaluating, lock_of
 

@@ -109,20 +109,20 @@ class Pass:
             kwargs.pop("position_ids", None)
             if not bool(before.all()):
                 kwargs["attention_mask"] = before.to(device=net.device, dtype=torch.long)
-                if "position_ids" in net._accepts:
+                if net.interface.position_ids:
                     positions = (kwargs["attention_mask"].cumsum(1) - 1).clamp(min=0)
                     kwargs["position_ids"] = positions[:, wave.start :]
-            self.cache = Prefix(net._text_config(), self.record, wave.start, self._prefix, self._stop_at)
+            self.cache = Prefix(net.text_config, self.record, wave.start, self._prefix, self._stop_at)
             kwargs |= {"past_key_values": self.cache.cache, "use_cache": True}
             tokens = part
-        elif "use_cache" in net._accepts:
-            kwargs["use_cache"] = False
-        if self.record.encoder is not None and "encoder_outputs" in net._accepts:
+        else:
+            kwargs |= net.interface.uncached
+        if self.record.encoder is not None and net.interface.accepts("encoder_outputs"):
             rows = self.rows.to(self.record.encoder.device)
             kwargs["encoder_outputs"] = (self.record.encoder[rows],)
         columns = torch.from_numpy(self.work.answer_columns[wave.pairs[:, 1]]).unique()
         self.asked = None if self.own.rules.suffix or self.own.rules.last else columns
-        if "logits_to_keep" in net._accepts and not self.own.every:
+        if net.interface.logits_to_keep and not self.own.every:
             kwargs["logits_to_keep"] = 1 if self.asked is None else self.asked.to(net.device)
         return Inputs(kwargs, tokens, len(self.rows)), kwargs
 

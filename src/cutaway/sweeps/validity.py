@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cutaway.errors import CutawayError
 from cutaway.network.anatomy import PortTap
-from cutaway.network.discovery.linear import is_one
+from cutaway.network.coefficients import is_one
 from cutaway.network.sites import Site
 from cutaway.sweeps import naive
 from cutaway.sweeps.cells import Cell, Experiment, Write
@@ -36,7 +36,7 @@ def valid_rules(work: Experiment) -> Rules:
 
     A rule that its anatomy rules out, or that fails on two of the prompts with random edits, is off, with the reason.
     """
-    if work.net._standing:
+    if work.net.standing:
         return Rules().without("Edits are standing on this network.", *Rules().names)
     tokens = work.tokens
     padding = (tokens.padded, bool((tokens.first > 0).any()))
@@ -69,10 +69,10 @@ def structural(net: Network, own_inputs: bool = False) -> Rules:
         rules = rules.without(
             f"{mixers[0]} mixes positions by a state, not by keys and values.", "suffix", "last"
         )
-    encodes = own_inputs or bool(getattr(net.config, "is_encoder_decoder", False))
+    encodes = own_inputs or net.interface.encoder_decoder
     if not encodes and not net.is_causal:
         rules = rules.without("Attention is not causal: every position sees every other.", "suffix", "last")
-    elif encodes or "past_key_values" not in net._accepts:
+    elif encodes or not net.interface.cache:
         rules = rules.without(
             "The model does not take keys and values of earlier positions here.", "suffix", "last"
         )
