@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cutaway.errors import SiteUnavailable
 from cutaway.network.coefficients import Coefficient, is_one, like
-from cutaway.network.sites import Site
+from cutaway.network.sites import SHORT, Site
 from cutaway.stream.fold import Fold, Norms
 
 if TYPE_CHECKING:
@@ -46,9 +46,6 @@ KINDS: dict[str, str] = {
     "rest": "rest",
     "unembed_bias": "unembed bias",
 }
-
-#: kind of sublayer -> how its sites begin.
-SHORT = {"attention": "attn", "cross_attention": "cross", "mixer": "mixer", "mlp": "mlp"}
 
 
 @dataclass(frozen=True)
