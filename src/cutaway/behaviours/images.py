@@ -42,7 +42,9 @@ class ImagePairs:
     name: str = "images"
     template: Sequence[str] = ()
 
-    def behaviour(self, n: int | None = None, seed: int = 0, metric: Metric = METRICS["logit_diff"]) -> Behaviour:
+    def behaviour(
+        self, n: int | None = None, seed: int = 0, metric: Metric = METRICS["logit_diff"]
+    ) -> Behaviour:
         """The pairs as a behaviour, at most n of them, drawn with the seed.
 
         Raises `BadInput` for tensors that are no images or hold NaN, `BadBehaviour` for unequal numbers, equal images or
@@ -59,10 +61,13 @@ class ImagePairs:
             generator = torch.Generator().manual_seed(seed)
             rows = sorted(torch.randperm(len(rows), generator=generator)[:n].tolist())
         sides = [side[rows] for side in (clean, corrupted)]
-        right, wrong = (self._answers(given, rows, side) for given, side in ((self.right, "right"), (self.wrong, "wrong")))
+        right, wrong = (
+            self._answers(given, rows, side) for given, side in ((self.right, "right"), (self.wrong, "wrong"))
+        )
         if self.template and len(self.template) != len(clean):
             raise BadBehaviour(
-                f"{self.name!r} has {len(clean)} pairs and {len(self.template)} templates.", "Give one for each pair."
+                f"{self.name!r} has {len(clean)} pairs and {len(self.template)} templates.",
+                "Give one for each pair.",
             )
         names = [[f"{self.name} {row} ({side})" for row in rows] for side in ("clean", "corrupted")]
         return Behaviour(
@@ -86,7 +91,8 @@ class ImagePairs:
         """Number and name of each answer."""
         if len(given) != len(self.clean):
             raise BadBehaviour(
-                f"{self.name!r} has {len(self.clean)} images and {len(given)} {side} answers.", "Give one for each pair."
+                f"{self.name!r} has {len(self.clean)} images and {len(given)} {side} answers.",
+                "Give one for each pair.",
             )
         answers: list[tuple[int, str]] = []
         for row in rows:
@@ -108,7 +114,8 @@ class ImagePairs:
 def _images(values: Tensor, name: str) -> Tensor:
     if not torch.is_tensor(values) or not values.is_floating_point() or values.ndim < 2:
         raise BadInput(
-            f"The images of {name!r} are no floating-point tensor [n c y x].", "Convert them with torch.as_tensor(...).float()."
+            f"The images of {name!r} are no floating-point tensor [n c y x].",
+            "Convert them with torch.as_tensor(...).float().",
         )
     if not bool(torch.isfinite(values).all()):
         raise BadInput(f"The images of {name!r} hold NaN or infinity.", "Leave those images out.")

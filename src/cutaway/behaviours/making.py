@@ -106,7 +106,9 @@ def _make(source: Any, net: Network, n: int, seed: int, options: dict[str, Any])
 
 def _known(function: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
     """The options, if the function has them all; `UnknownOption` with the nearest name otherwise."""
-    names = [name for name in inspect.signature(function).parameters if name not in ("net", "n", "seed", "table")]
+    names = [
+        name for name in inspect.signature(function).parameters if name not in ("net", "n", "seed", "table")
+    ]
     require_known(options, names, function.__name__.replace("_", "-"))
     return options
 

@@ -44,7 +44,9 @@ class Tokens:
         """
         n = int(values.shape[0])
         names = (tuple(f"{name} {i}" if items > 1 else name for i in range(items)),) * n
-        return cls(torch.zeros(n, items, dtype=torch.long), torch.ones(n, items, dtype=torch.bool), names, values)
+        return cls(
+            torch.zeros(n, items, dtype=torch.long), torch.ones(n, items, dtype=torch.bool), names, values
+        )
 
     @property
     def n(self) -> int:
