@@ -18,7 +18,7 @@ from cutaway.behaviours.metrics import METRICS, Answers, Metric, custom, metric,
 from cutaway.behaviours.shuffling import exchange_answers
 
 __all__ = [
-    "GENERATORS", "METRICS", "Answers", "Behaviour", "Fact", "FactTable", "ImagePairs", "Metric", "Performance",
+    "GENERATORS", "METRICS", "Answers", "Behaviour", "Fact", "FactTable", "ImagePairs", "ItemPairs", "Metric", "Performance",
     "answer_log_prob", "answer_logits", "behaviour", "custom", "exchange_answers", "from_dataset", "from_frame",
     "generator", "measure", "metric", "performance", "read", "require_performed", "require_several", "shares", "write",
 ]  # fmt: skip

@@ -84,7 +84,7 @@ class ImagePairs:
             metric=metric,
             seed=seed,
             from_text=False,
-            items=ItemPairs(*sides),
+            items=ItemPairs(sides[0], sides[1]),
         )
 
     def _answers(self, given: Sequence[int | str], rows: Sequence[int], side: str) -> list[tuple[int, str]]:

@@ -16,6 +16,10 @@ from cutaway.network.interface import Interface
 Pos = int | slice | Sequence[int] | Tensor | None
 
 
+#: Numbers of an image that take about as much memory on their way through a network as one token.
+_NUMBERS_A_TOKEN = 32
+
+
 @dataclass(frozen=True, eq=False)
 class Tokens:
     """A batch of rows of items. Positions are row-relative: 0 is a row's first real item, -1 its last.
@@ -57,6 +61,13 @@ class Tokens:
     def width(self) -> int:
         """Number of columns, padding included."""
         return self.ids.shape[1]
+
+    @property
+    def size(self) -> int:
+        """How many tokens a row counts as where batches are sized: its columns, or what an image's numbers come to."""
+        return (
+            self.width if self.values is None else max(self.width, self.values[0].numel() // _NUMBERS_A_TOKEN)
+        )
 
     @property
     def lengths(self) -> Tensor:

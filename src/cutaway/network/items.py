@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor, nn
 
@@ -16,14 +16,38 @@ if TYPE_CHECKING:
 
     from cutaway.network.run import Run
 
-    class Runs:
-        """What is asked of a network here; see `Network`."""
 
-        config: Any
-        model: nn.Module
-        run: Callable[..., Run]
-        fact: Callable[[Hashable, Callable[[], Any]], Any]
-        has: Callable[..., bool]
+class Modular(Protocol):
+    """Whatever has a module inside."""
+
+    @property
+    def model(self) -> nn.Module:
+        """The module."""
+        ...
+
+
+class Runs(Modular, Protocol):
+    """What is asked of a network here; see `Network`."""
+
+    @property
+    def config(self) -> Any:
+        """The model's configuration."""
+        ...
+
+    @property
+    def run(self) -> Callable[..., Run]:
+        """Run the network once."""
+        ...
+
+    @property
+    def fact(self) -> Callable[[Hashable, Callable[[], Any]], Any]:
+        """The network's memo."""
+        ...
+
+    @property
+    def has(self) -> Callable[..., bool]:
+        """Whether a site exists."""
+        ...
 
 
 def rows_of_items(net: Runs, values: Tensor) -> Tokens:
@@ -66,7 +90,7 @@ def names_of(config: Any, items: int, image: bool) -> list[str]:
     return [f"token {i}" for i in range(extra)] + patches
 
 
-def maps_of(net: Runs) -> tuple[str, ...]:
+def maps_of(net: Modular) -> tuple[str, ...]:
     """Paths of the modules whose outputs are the maps of an image network without a stream: its convolutions, in the order
     in which the model lists them.
     """

@@ -82,7 +82,7 @@ def batches(
 
     Raises `OutOfMemory` when not even one row fits.
     """
-    rows_at_once, done = max(1, tokens_at_once // max(1, experiment.tokens.width)), 0
+    rows_at_once, done = max(1, tokens_at_once // max(1, experiment.tokens.size)), 0
     while done < len(todo):
         part = todo[done : done + rows_at_once]
         try:
