@@ -8,10 +8,10 @@ linear, so that what a sum of writers contributes can be taken through it term b
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cutaway.errors import NotFoldable
 
@@ -25,7 +25,7 @@ TOLERANCE: dict[torch.dtype, float] = {
 
 
 @dataclass(frozen=True, eq=False)
-class Norm:
+class AffineNorm:
     """The form of one norm: does it subtract the mean, its weight [d] and its bias [d].
 
     The weight is known up to a factor, which the scale of each position takes up.
@@ -62,7 +62,7 @@ class Norm:
 class Fold:
     """A norm with its scale [... 1] frozen at the values of one run: a linear map and a bias."""
 
-    norm: Norm
+    norm: AffineNorm
     scale: Tensor
     error: float = 0.0
 
@@ -85,33 +85,13 @@ class Fold:
         return Fold(self.norm, self.scale[index], self.error)  # type: ignore[index]
 
 
-@dataclass(eq=False)
-class Norms:
-    """The norms of one network that were probed so far, by module path."""
-
-    modules: dict[str, nn.Module]
-    width: int
-    known: dict[str, Norm] = field(default_factory=dict)
-
-    def get(self, path: str) -> Norm:
-        """The affine form of the norm at a module path. Raises `NotFoldable` where it has none."""
-        if path not in self.known:
-            module = self.modules[path]
-            like = next(
-                (t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()),
-                next(p for p in self.modules[""].parameters() if p.is_floating_point()),
-            )
-            self.known[path] = probe(module, self.width, path or "the model", like)
-        return self.known[path]
-
-
-def probe(function: Callable[[Tensor], Tensor], width: int, name: str, like: Tensor) -> Norm:
+def probe_norm(function: Callable[[Tensor], Tensor], width: int, name: str, like: Tensor) -> AffineNorm:
     """Find the affine form of a norm from its answers to random vectors [1 n d] of the type and device of `like`.
 
     Raises `NotFoldable` where its answers have no such form: a norm by groups, a squashing function, a norm that mixes
     positions.
 
-    >>> form = probe(nn.LayerNorm(8), 8, "ln", torch.empty(0))
+    >>> form = probe_norm(nn.LayerNorm(8), 8, "ln", torch.empty(0))
     >>> form.centred, float(form.bias.abs().max())
     (True, 0.0)
     """
@@ -130,7 +110,7 @@ def probe(function: Callable[[Tensor], Tensor], width: int, name: str, like: Ten
     inner = scaled.to(rest)
     inner = inner - inner.mean(-1, keepdim=True) if centred else inner
     weight = common_weight(inner[0], rest[0])
-    form = Norm(name, centred, weight, bias, tolerance)
+    form = AffineNorm(name, centred, weight, bias, tolerance)
     form.at(scaled.to(plus), plus)
     form.at(-scaled.to(plus), minus)
     return form

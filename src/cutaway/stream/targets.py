@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cutaway.errors import BadInput, SiteUnavailable
+from cutaway.network.texts import continuation_ids
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -59,9 +60,18 @@ def token_ids(
     return torch.tensor(ids, dtype=torch.long)
 
 
+def plain_ids(net: Network, text: str) -> list[int]:
+    """The tokens of a text that follows another one. Raises `BadInput` where the network has no tokenizer."""
+    if net.tokenizer is None:
+        raise BadInput(
+            "This network was opened without a tokenizer.", "Give token ids, or open it with tokenizer=..."
+        )
+    return continuation_ids(net.tokenizer, text)
+
+
 def _one(net: Network, token: str | int, what: str, first: bool) -> int:
     if isinstance(token, str):
-        ids = net._plain_ids(token)
+        ids = plain_ids(net, token)
         if not ids:
             raise BadInput(f"The {what} is empty.", f"Give a word as {what}, with the space before it.")
         unknown = getattr(net.tokenizer, "unk_token_id", None)
@@ -126,10 +136,10 @@ def unembedding(module: nn.Module, ids: Tensor, width: int) -> tuple[Tensor, Ten
         at = ids.to(weight.device)
         rows = weight.detach()[at]
         rows = rows if rows.dtype == torch.float64 else rows.float()
-        own = rows.new_zeros(len(ids)) if bias is None else bias.detach()[at].to(rows)
-        return rows, own
-    found = [_by_gradient(module, int(i), width) for i in ids]
-    return torch.stack([row for row, _ in found]), torch.stack([own for _, own in found])
+        shifts = rows.new_zeros(len(ids)) if bias is None else bias.detach()[at].to(rows)
+        return rows, shifts
+    answers = [_by_gradient(module, int(i), width) for i in ids]
+    return torch.stack([row for row, _ in answers]), torch.stack([shift for _, shift in answers])
 
 
 def _by_gradient(module: nn.Module, index: int, width: int) -> tuple[Tensor, Tensor]:
@@ -146,10 +156,10 @@ def _by_gradient(module: nn.Module, index: int, width: int) -> tuple[Tensor, Ten
 def string_log_prob(net: Network, text: str, target: str) -> float:
     """Log probability, in nats, that a prompt is continued by a whole string of one or more tokens.
 
-    >>> # string_log_prob(net, "The capital of Italy is", " San Marino")
+    Raises `BadInput` where the string is empty, `TooLong` where both together do not fit the context.
     """
     prompt = net.encode(text).row_ids(0)
-    ids = net._plain_ids(target)
+    ids = plain_ids(net, target)
     if not ids:
         raise BadInput("The target is empty.", "Give a word as target, with the space before it.")
     logits = net.run([[*prompt, *ids]]).logits
