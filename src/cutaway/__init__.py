@@ -17,16 +17,18 @@ _PUBLIC: dict[str, str] = {
     "behaviour": "cutaway.behaviours",
     "Behaviour": "cutaway.behaviours",
     "performance": "cutaway.behaviours",
-    **dict.fromkeys(("patch", "ablate", "path_patch", "pair_effects", "plan"), "cutaway.effects"),
+    **dict.fromkeys(
+        ("patch", "ablate", "path_patch", "pair_effects", "plan", "plan_interventions"), "cutaway.effects"
+    ),
     "Effects": "cutaway.effects",
     "read_stream": "cutaway.stream",
     "logit_attribution": "cutaway.stream",
     "explain": "cutaway.explanations",
     "Explanation": "cutaway.explanations",
     "Claim": "cutaway.claims",
-    "probe": "cutaway.probes.pipeline:probe",
+    "probe": "cutaway.probes.map.pipeline:probe",
     "probe_data": "cutaway.probes",
-    "use": "cutaway.probes.use:use",
+    "use": "cutaway.probes.use.pipeline:use",
     "leace": "cutaway.probes",
     "Probe": "cutaway.probes",
     "ProbeData": "cutaway.probes",
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
     from cutaway.effects import patch as patch
     from cutaway.effects import path_patch as path_patch
     from cutaway.effects import plan as plan
+    from cutaway.effects import plan_interventions as plan_interventions
     from cutaway.explanations import Explanation as Explanation
     from cutaway.explanations import explain as explain
     from cutaway.interventions import Ablate as Ablate

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import BadFormat, BadInput, nearest
-from cutaway.network.discovery.linear import is_one, like
+from cutaway.network.coefficients import is_one, like
 from cutaway.network.parts import Part
 from cutaway.network.sites import Site
 from cutaway.reports import Figure, Page, display, result_page

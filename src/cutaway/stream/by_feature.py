@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import BadInput, SiteUnavailable
-from cutaway.network.discovery.linear import is_one, like
+from cutaway.network.coefficients import is_one, like
 from cutaway.network.parts import Part
 from cutaway.network.sites import Site, SiteLike
 from cutaway.stream.attribution import Attribution

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cutaway.errors import BadAddress, BadInput, NotFoldable, SiteUnavailable
 from cutaway.interventions import Apply
-from cutaway.network.discovery.linear import like
+from cutaway.network.coefficients import like
 from cutaway.network.memory import rows_at_once
 from cutaway.network.parts import Part
 from cutaway.network.sites import Site

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from cutaway.errors import BadInput, SiteUnavailable
-from cutaway.network.texts import continuation_ids
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -60,18 +59,9 @@ def token_ids(
     return torch.tensor(ids, dtype=torch.long)
 
 
-def plain_ids(net: Network, text: str) -> list[int]:
-    """The tokens of a text that follows another one. Raises `BadInput` where the network has no tokenizer."""
-    if net.tokenizer is None:
-        raise BadInput(
-            "This network was opened without a tokenizer.", "Give token ids, or open it with tokenizer=..."
-        )
-    return continuation_ids(net.tokenizer, text)
-
-
 def _one(net: Network, token: str | int, what: str, first: bool) -> int:
     if isinstance(token, str):
-        ids = plain_ids(net, token)
+        ids = net.continuation_ids(token)
         if not ids:
             raise BadInput(f"The {what} is empty.", f"Give a word as {what}, with the space before it.")
         unknown = getattr(net.tokenizer, "unk_token_id", None)
@@ -159,7 +149,7 @@ def string_log_prob(net: Network, text: str, target: str) -> float:
     Raises `BadInput` where the string is empty, `TooLong` where both together do not fit the context.
     """
     prompt = net.encode(text).row_ids(0)
-    ids = plain_ids(net, target)
+    ids = net.continuation_ids(target)
     if not ids:
         raise BadInput("The target is empty.", "Give a word as target, with the space before it.")
     logits = net.run([[*prompt, *ids]]).logits

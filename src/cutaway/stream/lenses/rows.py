@@ -82,12 +82,7 @@ def rows_of(net: Network, texts: Texts, length: int = 64, most: int | None = Non
     enough = None if most is None else most * length
     for text in given:
         if isinstance(text, str):
-            if net.tokenizer is None:
-                raise BadInput("This network was opened without a tokenizer.", "Give rows of token ids.")
-            whole, plain = (
-                list(net.tokenizer(text, add_special_tokens=special)["input_ids"])
-                for special in (True, False)
-            )
+            whole, plain = (net.tokens_of([text], add_special_tokens=special)[0] for special in (True, False))
             if start is None:
                 n = len(whole) - len(plain)
                 start = whole[:n] if whole[n:] == plain else []
