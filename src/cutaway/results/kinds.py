@@ -92,7 +92,7 @@ KINDS: dict[str, Kind] = {
         "a fitted lens",
         formerly=("cutaway lens", "cutaway tuned lens, under training"),
     ),
-    "lens-reading": Kind("cutaway.stream.lenses.reading:Reading", "what a lens reads in one text"),
+    "reading": Kind("cutaway.stream.lenses.reading:Reading", "what a lens reads in one text"),
     "lens-report": Kind("cutaway.stream.lenses.report:LensReport", "how well lenses read"),
     "path-expansion": Kind("cutaway.stream.paths:PathExpansion", "every path to a logit"),
     "patterns": Kind("cutaway.stream.patterns:Patterns", "where the heads of a layer look"),

@@ -268,7 +268,7 @@ def _named(tokens: Sequence[str]) -> str:
 
 def logit_attribution(
     net: Network,
-    inputs: InputLike,
+    text: InputLike,
     target: TokenLike,
     foil: TokenLike | None = None,
     *,
@@ -291,7 +291,7 @@ def logit_attribution(
     keeping.require_one("by", by, BY)
     began, work = time.monotonic(), working(work)
     level = {"layer": "sublayer", "source": "head"}.get(by, by)
-    tokens = net.encode(inputs)
+    tokens = net.encode(text)
     targets = token_ids(net, target, tokens.n, "target", first_token)
     foils = None if foil is None else token_ids(net, foil, tokens.n, "foil", first_token)
     direction(net, targets, foils)  # refuse before anything runs

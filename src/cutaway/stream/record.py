@@ -221,7 +221,7 @@ class Stream:
 
 def read_stream(
     net: Network,
-    inputs: InputLike,
+    text: InputLike,
     *,
     by: str = "sublayer",
     pos: Pos = None,
@@ -240,9 +240,9 @@ def read_stream(
     require_one("by", by, BY)
     working(work).check()
     sites = sites_of(net, heads=by == "head", neurons=by == "neuron")
-    if isinstance(inputs, dict):
+    if isinstance(text, dict):
         raise BadInput("A stream is read on token rows.", "Give text or token ids.")
-    tokens = net.encode(inputs)
+    tokens = net.encode(text)
     carried = tuple(edits) if isinstance(edits, Sequence) else (edits,)
     run = net.run(tokens, keep=sites, edits=carried, pos=pos, logits=_columns(pos))
     tokens = run.tokens or tokens  # of an encoder-decoder: the decoder's

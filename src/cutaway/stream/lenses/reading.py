@@ -44,7 +44,7 @@ class Reading:
         target_name: that token.
     """
 
-    kind: ClassVar[str] = "lens-reading"
+    kind: ClassVar[str] = "reading"
 
     lens: str
     layers: tuple[int, ...]
@@ -57,6 +57,11 @@ class Reading:
     ahead: int = 0
     target: np.ndarray | None = None
     target_name: str = ""
+
+    @property
+    def network(self) -> str:
+        """The network's name."""
+        return self.provenance.network
 
     def to_pandas(self) -> pd.DataFrame:
         """One row per layer and position."""
