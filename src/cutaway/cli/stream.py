@@ -230,8 +230,8 @@ def stream(
     found = logit_attribution(net, text, target, foil, by=by, pos=pos, first_token=first_token)
     table = Table("writer", "adds", box=None)
     words = dict(zip(found.labels, found.words, strict=True))
-    for _, row in found.top(top).iterrows():
-        table.add_row(words[row["writer"]], f"{row['contribution']:+.4f}")
+    for name, adds in found.top(top)[["writer", "contribution"]].itertuples(index=False):
+        table.add_row(words[name], f"{adds:+.4f}")
     data: dict[str, Any] = found.to_dict()
     shown: list[Any] = [escape(found.headline), table]
     if depth is not None:

@@ -96,9 +96,8 @@ class HeadScores:
         """The heads above chance whose score is at least `least`."""
         require_one("score", name, self.values)
         frame = self.to_pandas()
-        rows = frame[frame["score"] == name]
-        chosen = rows["above"].to_numpy() & (rows["value"].to_numpy() >= least)
-        return [head for head, wanted in zip(self.heads, chosen, strict=True) if wanted]
+        chosen = (frame["score"] == name) & frame["above"] & (frame["value"] >= least)
+        return [Part.parse(head) for head in frame["head"][chosen]]
 
     def plot(self) -> Any:
         """Scores by head as a heat map."""
@@ -132,9 +131,9 @@ class HeadScores:
 
     def _strongest(self, most: int = 10) -> pd.DataFrame:
         frame = self.to_pandas()
-        frame = frame[frame["above"]].nlargest(most, "value")
+        frame = pd.DataFrame(frame[frame["above"]]).sort_values("value", ascending=False).head(most)
         words = [Part.parse(name).words for name in frame["head"]]
-        return frame.assign(head=words)[["head", "score", "value", "chance", "q"]]
+        return pd.DataFrame({"head": words} | {c: frame[c] for c in ("score", "value", "chance", "q")})
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""

@@ -183,8 +183,8 @@ class Attribution:
             if estimate.value == 0:
                 continue
             interval = estimate.interval
-            ends = (estimate.value,) * 2 if interval is None else (interval.low, interval.high)
-            items.append(Bar(words[at], estimate.value, *ends))
+            low, high = (estimate.value,) * 2 if interval is None else (interval.low, interval.high)
+            items.append(Bar(words[at], estimate.value, low, high))
         return bars(items, unit=f"{self.what} (logits)")
 
     def estimate(self, name: str | Part) -> Estimate:

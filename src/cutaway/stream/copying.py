@@ -280,14 +280,14 @@ def singular_directions(
     """
     began, work, head = time.monotonic(), working(work), head_named(net, head)
     layer, index = head.layer or 0, head.index or 0
-    mine = next(
+    layer_weights = next(
         (w for w in (weights or head_weights(net, layers=[layer], work=work)) if w.layer == layer), None
     )
-    if mine is None or index >= len(mine.o):
+    if layer_weights is None or index >= len(layer_weights.o):
         raise BadAddress(
             f"The weights that were given hold no {head.words}.", "Leave weights out, or give that layer's."
         )
-    u, s, v = mine.ov[index].svd()
+    u, s, v = layer_weights.ov[index].svd()
     ids = torch.arange(min(net.d_vocab or 0, net.d_vocab_in or 0))
     along = token_embeddings(net, ids, work).double().cpu() @ u[:, :n].cpu()
     along = along - along.mean(0)

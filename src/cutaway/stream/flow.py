@@ -66,8 +66,8 @@ class Flow:
     @property
     def headline(self) -> str:
         """How far the stream grows, in a sentence."""
-        norms = self.growth[self.growth["what"] == "stream"]["norm"]
-        return f"The stream grows from a length of {norms.iloc[0]:.2f} to {norms.iloc[-1]:.2f}"
+        norms = self.growth["norm"][self.growth["what"] == "stream"].tolist()
+        return f"The stream grows from a length of {norms[0]:.2f} to {norms[-1]:.2f}"
 
     def page(self) -> Page:
         """Norms by layer, and from how far attention reads."""

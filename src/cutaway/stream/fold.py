@@ -26,9 +26,14 @@ TOLERANCE: dict[torch.dtype, float] = {
 
 @dataclass(frozen=True, eq=False)
 class AffineNorm:
-    """The form of one norm: does it subtract the mean, its weight [d] and its bias [d].
+    """The form of one norm.
 
-    The weight is known up to a factor, which the scale of each position takes up.
+    Attributes:
+        name: of its module, for messages.
+        centred: whether it subtracts the mean.
+        weight: [d], known up to a factor, which the scale of each position takes up.
+        bias: [d].
+        tolerance: largest relative difference between the norm and this form.
     """
 
     name: str
@@ -60,7 +65,13 @@ class AffineNorm:
 
 @dataclass(frozen=True, eq=False)
 class Fold:
-    """A norm with its scale [... 1] frozen at the values of one run: a linear map and a bias."""
+    """A norm frozen at the values of one run: a linear map and a bias.
+
+    Attributes:
+        norm: its form.
+        scale: [... 1], one for each position.
+        error: relative difference between the run and the form.
+    """
 
     norm: AffineNorm
     scale: Tensor
@@ -91,7 +102,7 @@ def probe_norm(function: Callable[[Tensor], Tensor], width: int, name: str, like
     Raises `NotFoldable` where its answers have no such form: a norm by groups, a squashing function, a norm that mixes
     positions.
 
-    >>> form = probe_norm(nn.LayerNorm(8), 8, "ln", torch.empty(0))
+    >>> form = probe_norm(torch.nn.LayerNorm(8), 8, "ln", torch.empty(0))
     >>> form.centred, float(form.bias.abs().max())
     (True, 0.0)
     """
@@ -117,13 +128,13 @@ def probe_norm(function: Callable[[Tensor], Tensor], width: int, name: str, like
 
 
 def _answer(function: Callable[[Tensor], Tensor], x: Tensor, name: str) -> Tensor:
-    found = function(x)
-    found = found[0] if isinstance(found, tuple | list) else found
-    if found.shape != x.shape or not bool(torch.isfinite(found).all()):
+    answer = function(x)
+    answer = answer[0] if isinstance(answer, tuple | list) else answer
+    if answer.shape != x.shape or not bool(torch.isfinite(answer).all()):
         raise NotFoldable(
             f"{name} is not an affine norm: it gives no finite vector for every vector it reads.", _REMEDY
         )
-    return found.double() if x.dtype == torch.float64 else found.float()
+    return answer.double() if x.dtype == torch.float64 else answer.float()
 
 
 def common_weight(inner: Tensor, outer: Tensor) -> Tensor:
@@ -131,8 +142,8 @@ def common_weight(inner: Tensor, outer: Tensor) -> Tensor:
 
     outer_n = s_n w inner_n, so outer_n inner_0 = (s_n / s_0) outer_0 inner_n gives the scales, and least squares w.
     """
-    mine, first = outer * inner[:1], outer[:1] * inner
-    scale = (mine * first).sum(-1, keepdim=True) / first.square().sum(-1, keepdim=True).clamp(min=1e-30)
+    mixed, first = outer * inner[:1], outer[:1] * inner
+    scale = (mixed * first).sum(-1, keepdim=True) / first.square().sum(-1, keepdim=True).clamp(min=1e-30)
     scale = torch.where(scale.abs() > 1e-12, scale, torch.ones_like(scale))
     return (outer / scale * inner).sum(0) / inner.square().sum(0).clamp(min=1e-30)
 

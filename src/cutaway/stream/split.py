@@ -138,8 +138,8 @@ def projection(module: nn.Module) -> tuple[Tensor, Tensor]:
     weight = output_weight(module)
     if weight is not None and weight.device.type != "meta":
         bias = getattr(module, "bias", None)
-        own = weight.new_zeros(weight.shape[1]) if bias is None else bias
-        return precise(weight.detach()), precise(own.detach())
+        shift = weight.new_zeros(weight.shape[1]) if bias is None else bias
+        return precise(weight.detach()), precise(shift.detach())
     like_ = next((t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()), None)
     size = int(getattr(module, "in_features", 0) or getattr(module, "nf", 0))
     if size == 0:
@@ -171,7 +171,12 @@ def written_through(net: Network, run: Run, term: Term) -> Fold | None:
 
 @dataclass(frozen=True, eq=False)
 class Sources:
-    """What each head of one layer moved from each source position: pattern [b h k s] and values [b s h e]."""
+    """What each head of one layer moved from each source position.
+
+    Attributes:
+        pattern: [b h k s].
+        values: [b s h e], for each query head.
+    """
 
     pattern: Tensor
     values: Tensor

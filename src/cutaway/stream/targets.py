@@ -91,7 +91,10 @@ def _one(net: Network, token: str | int, what: str, first: bool) -> int:
 class Direction:
     """A logit, or a difference of two, as function of the final norm's output x [b k d]: sum(vector * x) + bias.
 
-    vector: [b d]; bias: [b]. Where the network has a soft-cap it is the logit before it, in the unit of logits.
+    Attributes:
+        vector: [b d].
+        bias: [b].
+        softcap: the network's, or None; with one this is the logit before it, in the unit of logits.
     """
 
     vector: Tensor

@@ -240,7 +240,7 @@ def _additive(rows: Tensor, raw: Tensor | None, head: int, layer: int, what: str
     Where a norm of its own stands between, each answer was divided by its own size before it; multiplied by that and divided
     by the size of all, they add up again. The size is that of the head's part or of all heads', whichever adds up.
     """
-    mine = rows[:, head]
+    answers = rows[:, head]
     sizes = [torch.ones(len(rows), 1, dtype=rows.dtype)]
     if raw is not None and raw.shape[-1] == rows.shape[1] * rows.shape[2]:
         sizes += [
@@ -248,14 +248,14 @@ def _additive(rows: Tensor, raw: Tensor | None, head: int, layer: int, what: str
             raw.norm(dim=-1, keepdim=True),
         ]
     for size in sizes:
-        each = mine * (size / size[-2].clamp(min=1e-30))
+        each = answers * (size / size[-2].clamp(min=1e-30))
         nothing = each[-1]
         parts = each[:-2] - nothing
         parts[-1] += nothing
-        if float((parts.sum(0) - mine[-2]).abs().max()) <= 1e-3 * float(
-            mine[-2].abs().max().clamp(min=1e-12)
+        if float((parts.sum(0) - answers[-2]).abs().max()) <= 1e-3 * float(
+            answers[-2].abs().max().clamp(min=1e-12)
         ):
-            return _Sum(parts, mine)
+            return _Sum(parts, answers)
     raise SiteUnavailable(
         f"The {what} of layer {layer} are no sum over what writers put into the stream.",
         "Use patterns and value-weighted patterns.",

@@ -34,7 +34,13 @@ SHORT = {
 
 @dataclass(frozen=True, eq=False)
 class Term:
-    """What one writer added: its value [b k d], and for a sublayer that writes alone, its parts."""
+    """What one writer added.
+
+    Attributes:
+        writer: the part that wrote.
+        value: [b k d].
+        sublayer: where it writes alone, so that it may be told apart.
+    """
 
     writer: Part
     value: Tensor
@@ -43,7 +49,15 @@ class Term:
 
 @dataclass(eq=False)
 class WriteStep:
-    """One stretch of the stream: carry * state + terms, then a norm if there is one."""
+    """One stretch of the stream: carry * state + terms, then a norm if there is one.
+
+    Attributes:
+        layer: -1 for the embedding, the number of layers for what lies behind the last.
+        carry: the factor by which the stream goes on.
+        terms: what was added.
+        fold: the norm of the sum, frozen at the run, or None.
+        norm_bias: the part that the norm's bias counts as.
+    """
 
     layer: int
     carry: Coefficient
@@ -103,25 +117,25 @@ def sites_of(net: Network, heads: bool = False, neurons: bool = False) -> list[S
 
     Raises `SiteUnavailable` with the certificate's reason where one of them is refused.
     """
-    found = [s for s in (Site("embed"), Site("pos_embed")) if net.has(s)]
+    sites = [s for s in (Site("embed"), Site("pos_embed")) if net.has(s)]
     for layer in layers_of(net):
-        found += [Site("resid_pre", layer.index), Site("resid_post", layer.index)]
+        sites += [Site("resid_pre", layer.index), Site("resid_post", layer.index)]
         for stretch in layer.stretches:
-            found += [Site(name, layer.index) for name in stretch.writes]
+            sites += [Site(name, layer.index) for name in stretch.writes]
         for sublayer in layer.sublayers:
             short = SHORT[sublayer.kind]
             if sublayer.norm_after is not None:
-                found.append(Site(f"{short}_out", layer.index))
+                sites.append(Site(f"{short}_out", layer.index))
             if heads and splits(net, layer, sublayer):
-                found.append(Site("cross_z" if short == "cross" else "z", layer.index))
+                sites.append(Site("cross_z" if short == "cross" else "z", layer.index))
             if neurons and splits_mlp(net, layer, sublayer):
-                found.append(Site("mlp_act", layer.index))
+                sites.append(Site("mlp_act", layer.index))
     head = net.anatomy.head
     if head is not None and head.norm is not None:
-        found.append(Site("final_norm"))
-    for site in found:
+        sites.append(Site("final_norm"))
+    for site in sites:
         net.resolve(site)
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(sites))
 
 
 def splits(net: Network, layer: Layer, sublayer: Sublayer) -> bool:
@@ -140,11 +154,13 @@ def splits_mlp(net: Network, layer: Layer, sublayer: Sublayer) -> bool:
 
 @dataclass(frozen=True)
 class Slack:
-    """How far kept streams may be from the sum of what was written, as share of their largest value; what more is, is a
-    writer of kind `kind`: an edit of the stream, or the rounding of half precision.
+    """How far kept streams may be from the sum of what was written.
 
-    Where it is not looked for (`checked` is false) the certificate's identities are relied on, which hold for runs without
-    edits in at least single precision.
+    Attributes:
+        tolerance: as a share of their largest value.
+        kind: of the part that anything beyond it counts as: an edit of the stream, or the rounding of half precision.
+        checked: whether it is looked for. Where it is not, the certificate's identities are relied on, which hold for runs
+            without edits in at least single precision.
     """
 
     tolerance: float = 3e-5
@@ -155,9 +171,9 @@ class Slack:
         """A step of layer `at` with the difference, where there is one; final: behind the final norm."""
         if not self.checked:
             return
-        found = difference(got, wanted, self.tolerance)
-        if found is not None:
-            yield WriteStep(at, 1.0, [Term(Part(self.kind, None if final else at), found)])
+        gap = difference(got, wanted, self.tolerance)
+        if gap is not None:
+            yield WriteStep(at, 1.0, [Term(Part(self.kind, None if final else at), gap)])
 
 
 def steps_of(net: Network, run: Run, slack: Slack) -> Iterator[WriteStep]:
@@ -230,8 +246,8 @@ def _step(
     for name in stretch.writes:
         kind = next(kind for kind, short in SHORT.items() if name == f"{short}_write")
         value = precise(run[Site(name, layer.index)]).to(state.device).reshape(state.shape)
-        mine = [s for s in layer.sublayers if s.kind == kind]
-        sublayer = mine[0] if len(mine) == 1 else None
+        alike = [s for s in layer.sublayers if s.kind == kind]
+        sublayer = alike[0] if len(alike) == 1 else None
         step.terms.append(Term(Part(kind, layer.index), value, sublayer))
         total = total + value if summed else total
     if stretch.norm is not None:
