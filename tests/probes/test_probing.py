@@ -28,13 +28,12 @@ from cutaway.probes import (
 )
 from cutaway.probes.data.folds import assign_folds, families
 from cutaway.probes.data.permutations import ExchangeRule, different, permutations
-from cutaway.probes.fits.cross_validation import cross_validate
 from cutaway.probes.map.controlling import controlling
-from cutaway.probes.map.controls import labellings
-from cutaway.probes.map.mapping import Setting
+from cutaway.probes.map.setting import Setting
 from cutaway.probes.map.significance import significance
 from cutaway.probes.map.verdict import ABSENT, CONFOUNDED, ENCODED, UNDECIDED, UNUSED, USED
 from cutaway.probes.reading.beds import bed_of_data, contrast_score
+from cutaway.results import Work
 
 YES_NO = {"0": ANSWERS["no"], "1": ANSWERS["yes"]}
 QUICK = ProbeOptions(permutations=30, untrained=False, n_boot=100)
@@ -51,17 +50,17 @@ def test_the_verdicts_on_networks_of_known_truth(seed: int) -> None:
     net = cutaway.open(made.model)
     for name, right in (("used", USED), ("unread", UNUSED), ("absent", ABSENT), ("noise", ABSENT)):
         data = labelled(made, name)
-        found = probe(net, data, "resid_post", options=ProbeOptions(permutations=60, seed=seed))
+        found = probe(net, data, at="resid_post", options=ProbeOptions(permutations=60), seed=seed)
         word = found.finding.word
         if word == ENCODED:
-            tested = use(net, found, data, answers=YES_NO, options=UseOptions(seed=seed))
+            tested = use(net, found, data, answers=YES_NO, options=UseOptions(), seed=seed)
             word = tested.finding.word
         assert word == right, (name, str(found))
 
 
 def test_a_flip_moves_the_output_and_random_directions_do_not(net: cutaway.Network, made: Specimen) -> None:
     data = labelled(made, "used")
-    found = probe(net, data, "resid_post.0", options=QUICK)
+    found = probe(net, data, at="resid_post.0", options=QUICK)
     tested = use(net, found, data, answers=YES_NO, options=UseOptions())
     flip = tested.effect("flip")
     assert 0.8 < flip.share.value < 1.2
@@ -84,7 +83,7 @@ def test_a_flip_moves_the_output_and_random_directions_do_not(net: cutaway.Netwo
 def test_every_probe_says_how_it_lies_to_the_direction_that_controls(
     net: cutaway.Network, made: Specimen
 ) -> None:
-    found = probe(net, labelled(made, "used"), "resid_post", options=QUICK)
+    found = probe(net, labelled(made, "used"), at="resid_post", options=QUICK)
     cosines = found.data["means_cosine"].values.ravel()
     assert np.abs(cosines[0]) > 0.3  # read there by the next layer
     assert found.probe(layer=0).about["means_cosine"] == pytest.approx(cosines[0])
@@ -128,7 +127,7 @@ def test_noise_lies_nowhere_to_the_direction_that_controls(net: cutaway.Network,
         for _ in range(6):
             data = ProbeData(made.prompts, rng.permutation(np.arange(240) % 2), name="noise")
             options = ProbeOptions(folds=4, permutations=0, untrained=False, baselines=False, memory=memory)
-            found = probe(net, data, "resid_post", options=options)
+            found = probe(net, data, at="resid_post", options=options)
             cosines.append([found.data[k].values.ravel() for k in ("cosine", "means_cosine")])
     assert np.abs(np.mean(cosines, axis=(0, 2))).max() < 0.15
 
@@ -153,7 +152,7 @@ def test_where_the_output_cannot_be_differentiated_a_note_says_so(
 ) -> None:
     labels = np.stack([made.labels["used"], made.labels["unread"]], 1)
     data = ProbeData(made.prompts, labels, "multilabel", ("used", "unread"), name="both")
-    found = probe(net, data, "resid_post.0", options=QUICK)
+    found = probe(net, data, at="resid_post.0", options=QUICK)
     assert np.isnan(found.data["cosine"].values).all()
     assert any("direction that controls" in note for note in found.data.attrs["notes"])
     assert found.controls() == ""
@@ -161,7 +160,7 @@ def test_where_the_output_cannot_be_differentiated_a_note_says_so(
 
 def test_tests_are_saved_and_loaded(net: cutaway.Network, made: Specimen, tmp_path: Path) -> None:
     data = labelled(made, "used")
-    found = probe(net, data, "resid_post.0", options=QUICK)
+    found = probe(net, data, at="resid_post.0", options=QUICK)
     tested = use(net, found, data, answers=YES_NO, options=UseOptions())
     again = cutaway.probes.Use.load(tested.save(tmp_path / "use"))
     assert again.to_dict() == tested.to_dict()
@@ -173,7 +172,7 @@ def test_tests_are_saved_and_loaded(net: cutaway.Network, made: Specimen, tmp_pa
 
 def test_a_label_of_the_tokens_is_confounded_with_them(net: cutaway.Network, made: Specimen) -> None:
     bit = np.array([(row[0] - 3) // 6 & 1 for row in made.prompts])
-    found = probe(net, ProbeData(made.prompts, bit, name="bit"), "resid_post.0", options=QUICK)
+    found = probe(net, ProbeData(made.prompts, bit, name="bit"), at="resid_post.0", options=QUICK)
     assert found.finding.word == CONFOUNDED
     assert "the tokens alone" in found.finding.confounds
     assert not found.finding.encoded.supported  # type: ignore[union-attr]
@@ -184,7 +183,7 @@ def test_a_label_that_goes_with_a_known_column_is_confounded_with_it(
 ) -> None:
     used = made.labels["used"]
     data = ProbeData(made.prompts, used, name="used", also={"copy": used})
-    found = probe(net, data, "resid_post.0", options=QUICK)
+    found = probe(net, data, at="resid_post.0", options=QUICK)
     assert str(found.finding) == "confounded (with the column 'copy')"
 
 
@@ -196,9 +195,9 @@ def test_a_label_that_holds_in_each_source_by_another_rule_is_confounded_with_th
     mixed = np.where(source == 1, used, 1 - used)
     prompts = [[*row[:2], 4 if s else 5, row[2]] for row, s in zip(made.prompts, source, strict=True)]
     same = ProbeData(made.prompts, used, name="used", sources=tuple(source.tolist()))
-    assert probe(net, same, "resid_post.0", options=QUICK).finding.word == ENCODED
+    assert probe(net, same, at="resid_post.0", options=QUICK).finding.word == ENCODED
     other = ProbeData(prompts, mixed, name="mixed", sources=tuple(source.tolist()))
-    assert probe(net, other, "resid_post.0", options=QUICK).finding.word != ENCODED
+    assert probe(net, other, at="resid_post.0", options=QUICK).finding.word != ENCODED
 
 
 # the map -------------------------------------------------------------------------------------------------------------
@@ -206,20 +205,20 @@ def test_a_label_that_holds_in_each_source_by_another_rule_is_confounded_with_th
 
 def test_sums_alone_find_what_activations_find(net: cutaway.Network, made: Specimen) -> None:
     data = labelled(made, "used")
-    kept = probe(net, data, "z", ("layer", "head", "position"), options=QUICK)
+    kept = probe(net, data, at="z", by=("layer", "head", "position"), options=QUICK)
     summed = probe(
         net,
         data,
-        "z",
-        ("layer", "head", "position"),
+        at="z",
+        by=("layer", "head", "position"),
         options=ProbeOptions(permutations=30, untrained=False, memory=0),
     )
     assert summed.what == "R²"
     assert "sums alone" in summed.data.attrs["kept"]
     assert summed.places.cells == kept.places.cells
     both = [labelled(made, "used"), "resid_post"]
-    a = probe(net, both[0], "resid_post", options=QUICK)
-    b = probe(net, both[0], "resid_post", options=ProbeOptions(permutations=30, untrained=False, memory=0))
+    a = probe(net, both[0], at="resid_post", options=QUICK)
+    b = probe(net, both[0], at="resid_post", options=ProbeOptions(permutations=30, untrained=False, memory=0))
     assert b.finding.word == a.finding.word == ENCODED
     assert float(b.data["score"].max()) > 0.9
     for mine, theirs in zip(a.probes, b.probes, strict=True):
@@ -229,12 +228,12 @@ def test_sums_alone_find_what_activations_find(net: cutaway.Network, made: Speci
 
 
 def test_by_head_and_position(net: cutaway.Network, made: Specimen) -> None:
-    found = probe(net, labelled(made, "used"), "z", ("layer", "head", "position"), options=QUICK)
+    found = probe(net, labelled(made, "used"), at="z", by=("layer", "head", "position"), options=QUICK)
     assert found.data["score"].dims == ("layer", "head", "position")
     assert found.data["score"].shape == (2, 2, 3)
     assert found.probe(layer=1, head=0, position=2).d == 24
     assert found.plot().data
-    whole = probe(net, labelled(made, "used"), "z", pos=[0, -1], options=QUICK)
+    whole = probe(net, labelled(made, "used"), at="z", pos=[0, -1], options=QUICK)
     assert whole.data["score"].shape == (2, 2)
     assert whole.probe(layer=1, position=-1).d == 48
 
@@ -244,7 +243,7 @@ def test_other_kinds_find_it_too(net: cutaway.Network, made: Specimen, kind: str
     options = ProbeOptions(
         kind=kind, permutations=20, untrained=False, n_boot=50, control_tasks=1, folds=3, penalties=(10.0,)
     )
-    found = probe(net, labelled(made, "used"), "resid_post.0", options=options)
+    found = probe(net, labelled(made, "used"), at="resid_post.0", options=options)
     assert float(found.data["score"].max()) > 0.95
     assert use(net, found, labelled(made, "used"), answers=YES_NO, options=UseOptions()).claim.supported
 
@@ -252,7 +251,7 @@ def test_other_kinds_find_it_too(net: cutaway.Network, made: Specimen, kind: str
 def test_classes_values_and_several_labels(net: cutaway.Network, made: Specimen) -> None:
     used, unread = made.labels["used"], made.labels["unread"]
     four = ProbeData(made.prompts, 2 * used + unread, "multiclass", tuple("abcd"), "four")
-    found = probe(net, four, "resid_post.0", options=QUICK)
+    found = probe(net, four, at="resid_post.0", options=QUICK)
     assert found.finding.word == ENCODED
     assert found.what == "balanced accuracy"
     assert found.histogram().data
@@ -260,7 +259,7 @@ def test_classes_values_and_several_labels(net: cutaway.Network, made: Specimen)
     found = probe(
         net,
         ProbeData(made.prompts, used + 0.2 * noise, "continuous", (), "value"),
-        "resid_post.0",
+        at="resid_post.0",
         options=QUICK,
     )
     assert float(found.data["score"].max()) > 0.7
@@ -270,7 +269,10 @@ def test_classes_values_and_several_labels(net: cutaway.Network, made: Specimen)
     ).claim.supported
     table = np.stack([used, unread], 1)
     found = probe(
-        net, ProbeData(made.prompts, table, "multilabel", ("a", "b"), "both"), "resid_post.0", options=QUICK
+        net,
+        ProbeData(made.prompts, table, "multilabel", ("a", "b"), "both"),
+        at="resid_post.0",
+        options=QUICK,
     )
     assert float(found.data["score"].max()) > 0.95
 
@@ -288,7 +290,7 @@ def test_tokens_of_a_text_stay_together(net: cutaway.Network, made: Specimen) ->
     assert family.count == n
     folds = assign_folds(data, family, 5, 0)
     assert all(folds[2 * i] == folds[2 * i + 1] for i in range(n))
-    found = probe(net, data, "resid_post", options=QUICK)
+    found = probe(net, data, at="resid_post", options=QUICK)
     assert float(found.data["score"].max()) > 0.9
     with pytest.raises(BadInput, match="outside its 3 tokens"):
         probe(net, ProbeData(made.prompts, np.tile([0, 1], n // 2), spans=((0, 9),) * n), options=QUICK)
@@ -298,7 +300,7 @@ def test_results_and_probes_are_saved_and_loaded(
     net: cutaway.Network, made: Specimen, tmp_path: Path
 ) -> None:
     data = labelled(made, "used")
-    found = probe(net, data, "resid_post", options=QUICK)
+    found = probe(net, data, at="resid_post", options=QUICK)
     again = Probing.load(found.save(tmp_path / "found"))
     assert again.headline() == found.headline()
     assert again.finding.to_dict() == found.finding.to_dict()
@@ -317,20 +319,21 @@ def test_results_and_probes_are_saved_and_loaded(
 
 
 def test_the_same_seed_gives_the_same_figures(net: cutaway.Network, made: Specimen) -> None:
-    a, b = (probe(net, labelled(made, "noise"), "resid_post", options=QUICK) for _ in range(2))
+    a, b = (probe(net, labelled(made, "noise"), at="resid_post", options=QUICK) for _ in range(2))
     pd.testing.assert_frame_equal(a.to_pandas(), b.to_pandas())
     c = probe(
         net,
         labelled(made, "noise"),
-        "resid_post",
-        options=ProbeOptions(permutations=30, untrained=False, seed=1),
+        at="resid_post",
+        options=ProbeOptions(permutations=30, untrained=False),
+        seed=1,
     )
     assert a.to_pandas()["score"].tolist() != c.to_pandas()["score"].tolist()
 
 
 def test_progress_is_reported(net: cutaway.Network, made: Specimen) -> None:
     told: list[str] = []
-    probe(net, labelled(made, "used"), options=QUICK, report=lambda what, done, total: told.append(what))
+    probe(net, labelled(made, "used"), options=QUICK, work=Work(lambda p: told.append(p.label)))
     assert {"reading", "probing"} <= set(told)
 
 
@@ -414,11 +417,9 @@ def test_permutation_tests_of_noise_keep_their_level() -> None:
         data = ProbeData(
             [f"t{i}" for i in range(200)], labels, "multiclass", tuple("abcd"), groups=tuple(groups)
         )
-        setting = Setting.of(data, ProbeOptions(permutations=39, penalties=(0.1,), seed=seed))
+        setting = Setting.of(data, ProbeOptions(permutations=39, penalties=(0.1,)), seed)
         x = torch.tensor(rng.normal(size=(40, 8))[groups] + 0.3 * rng.normal(size=(200, 8)))
-        found = cross_validate(
-            x, labellings(data, None, setting.permuted), setting.folds, setting.options.fitting, setting.drawn
-        )
+        found = setting.held_out(x, setting.labellings())
         scores = found.scores.numpy()
         hits += significance(scores[:1], scores[None, 1:]).p[0] <= 0.1
     assert 2 <= hits <= 27  # 15 expected, deviation 3.7
@@ -474,7 +475,7 @@ def test_nan_activations(made: Specimen) -> None:
         broken.transformer.h[1].mlp.c_proj.bias[0] = float("nan")
     net = cutaway.open(broken, certify=False)
     with pytest.raises(NotFinite, match="resid_post.1 is NaN or infinite for example"):
-        probe(net, labelled(made, "used"), "resid_post.1", options=QUICK)
+        probe(net, labelled(made, "used"), at="resid_post.1", options=QUICK)
 
 
 def test_lengths_that_do_not_fit(made: Specimen) -> None:
@@ -487,9 +488,9 @@ def test_lengths_that_do_not_fit(made: Specimen) -> None:
 def test_sites_positions_and_dimensions(net: cutaway.Network, made: Specimen) -> None:
     data = labelled(made, "used")
     with pytest.raises(SiteUnavailable, match="no one vector per position"):
-        probe(net, data, "pattern")
+        probe(net, data, at="pattern")
     with pytest.raises(NotFound):
-        probe(net, data, "resid_pots")
+        probe(net, data, at="resid_pots")
     with pytest.raises(BadInput, match="has no heads"):
         probe(net, data, by=["layer", "head"])
     with pytest.raises(BadInput, match="no dimension"):
@@ -508,13 +509,13 @@ def test_sites_positions_and_dimensions(net: cutaway.Network, made: Specimen) ->
         ProbeOptions(folds=1)
     with pytest.raises(BadInput, match="above zero"):
         ProbeOptions(penalties=(0.0,))
-    with pytest.raises(BadInput, match="no option of probe"):
+    with pytest.raises(BadInput, match="no option 'label'"):
         probe(net, data, label="x")
 
 
 def test_causal_tests_say_what_they_need(net: cutaway.Network, made: Specimen) -> None:
     data = labelled(made, "used")
-    found = probe(net, data, "resid_post.0", options=QUICK)
+    found = probe(net, data, at="resid_post.0", options=QUICK)
     with pytest.raises(BadInput, match="no answer for the class '0'"):
         use(net, found, data, answers={"1": 1})
     with pytest.raises(BadInput, match="before the place"):
@@ -610,7 +611,7 @@ def test_a_behaviour_in_the_place_of_data() -> None:
         for name in people
         for mood in ("sad", "happy")
     ]
-    found = probe(net, rows, "resid_post.2", label="gender", group="name", options=QUICK)
+    found = probe(net, rows, at="resid_post.2", label="gender", group="name", options=QUICK)
     pronoun = cutaway.behaviour("pronoun", net, n=40)
     tested = use(net, found, pronoun, options=UseOptions())
     assert tested.metric == "logit_diff of 'pronoun'"
@@ -633,7 +634,7 @@ def test_images_and_module_paths() -> None:
     net = cutaway.open(model, example={"input": pixels[:2]})
     labels = (pixels.mean((1, 2, 3)) > 0).long().numpy()
     data = ProbeData({"input": pixels}, labels, name="bright")
-    found = probe(net, data, ["0", "3"], options=QUICK)
+    found = probe(net, data, at=["0", "3"], options=QUICK)
     assert found.data["score"].shape == (2, 1)
     assert float(found.data["score"].sel(site="0").max()) > 0.9
     with pytest.raises(BadInput, match="prompts of tokens"):
@@ -648,7 +649,7 @@ def test_more_sources_than_fits(net: cutaway.Network, made: Specimen) -> None:
     assert note is not None
     assert "240 sources" in note
     data = ProbeData(made.prompts, made.labels["used"], name="used", sources=tuple(range(240)))
-    assert probe(net, data, "resid_post.0", options=QUICK).finding.word == ENCODED
+    assert probe(net, data, at="resid_post.0", options=QUICK).finding.word == ENCODED
 
 
 def test_bare_lists_and_other_things_are_refused(net: cutaway.Network) -> None:
@@ -673,7 +674,9 @@ def test_few_permutations_are_refused_and_none_leaves_the_verdict_open(
 ) -> None:
     with pytest.raises(BadInput, match="at least 19"):
         ProbeOptions(permutations=10)
-    found = probe(net, labelled(made, "used"), "resid_post.0", options=ProbeOptions(permutations=0, folds=3))
+    found = probe(
+        net, labelled(made, "used"), at="resid_post.0", options=ProbeOptions(permutations=0, folds=3)
+    )
     assert found.finding.word == UNDECIDED
     assert found.finding.encoded is not None
     assert found.finding.encoded.verdict == "inconclusive"
@@ -690,7 +693,7 @@ def test_groups_whose_size_goes_with_the_label_are_still_exchanged(
         f"b{i // 2}" for i in range(len(zeros) // 2 * 2)
     ]
     data = ProbeData([made.prompts[i] for i in keep], truth[keep], name="used", groups=tuple(groups))
-    found = probe(net, data, "resid_post.0", options=QUICK)
+    found = probe(net, data, at="resid_post.0", options=QUICK)
     assert found.finding.word == ENCODED
     assert different(data.labels, Setting.of(data, QUICK).permuted) >= 19
 
@@ -707,7 +710,9 @@ def test_values_that_jitter_within_groups_are_exchanged_by_group() -> None:
 
 def test_absence_of_evidence_is_no_refutation(net: cutaway.Network, made: Specimen) -> None:
     data = ProbeData(made.prompts[:8], np.arange(8) % 2, name="few")
-    found = probe(net, data, "resid_post.0", options=ProbeOptions(permutations=19, folds=2, untrained=False))
+    found = probe(
+        net, data, at="resid_post.0", options=ProbeOptions(permutations=19, folds=2, untrained=False)
+    )
     assert found.finding.encoded is not None
     assert found.finding.encoded.verdict == "inconclusive"
     tested = use(net, found, data, answers=YES_NO)
@@ -719,7 +724,7 @@ def test_absence_of_evidence_is_no_refutation(net: cutaway.Network, made: Specim
 def test_use_asks_for_the_label_that_was_probed_and_for_answers_that_differ(
     net: cutaway.Network, made: Specimen
 ) -> None:
-    found = probe(net, labelled(made, "used"), "resid_post.0", options=QUICK)
+    found = probe(net, labelled(made, "used"), at="resid_post.0", options=QUICK)
     with pytest.raises(BadInput, match="the data are labelled with 'unread'"):
         use(net, found, labelled(made, "unread"))
     with pytest.raises(BadInput, match="same answers"):
@@ -732,7 +737,7 @@ def test_use_asks_for_the_label_that_was_probed_and_for_answers_that_differ(
 def test_use_compares_two_of_several_classes(net: cutaway.Network, made: Specimen) -> None:
     three = np.where(np.arange(240) % 6 == 0, 2, np.asarray(made.labels["used"]))
     data = ProbeData(made.prompts, three, "multiclass", ("a", "b", "c"), name="three")
-    found = probe(net, data, "resid_post.0", options=QUICK)
+    found = probe(net, data, at="resid_post.0", options=QUICK)
     assert use(net, found, data).effects
 
 
@@ -791,7 +796,7 @@ def test_the_decoder_of_an_encoder_decoder_has_read_one_token() -> None:
     ids = np.random.default_rng(0).integers(2, 60, (60, 5))
     data = ProbeData(ids.tolist(), ids[:, -1] % 2)
     options = ProbeOptions(permutations=19, untrained=False)
-    assert probe(net, data, "resid_post", options=options).places.positions == (0,)
-    assert probe(net, data, "encoder.resid_post", options=options).places.positions == (-1,)
+    assert probe(net, data, at="resid_post", options=options).places.positions == (0,)
+    assert probe(net, data, at="encoder.resid_post", options=options).places.positions == (-1,)
     with pytest.raises(BadInput, match=r"encoder\.resid_post"):
-        probe(net, data, "resid_post", pos=-1, options=options)
+        probe(net, data, at="resid_post", pos=-1, options=options)

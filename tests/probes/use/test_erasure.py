@@ -149,14 +149,14 @@ def test_erasing_while_the_network_runs(tmp_path: Path) -> None:
     made = specimen(0)
     net = cutaway.open(made.model)
     data = ProbeData(made.prompts, made.labels["used"], name="used")
-    eraser = leace(net, data, "resid_post.0")[cutaway.Site("resid_post", 0)]
+    eraser = leace(net, data, at="resid_post.0")[cutaway.Site("resid_post", 0)]
     edit = eraser.intervention("resid_post.0", pos=-1)
     save(edit, tmp_path / "edit")
     z = torch.as_tensor(made.labels["used"])
     for change in (edit, load(tmp_path / "edit")[0]):
         with net.edit(change):
             found = cutaway.probe(
-                net, data, "resid_post.0", options=cutaway.probes.ProbeOptions(untrained=False)
+                net, data, at="resid_post.0", options=cutaway.probes.ProbeOptions(untrained=False)
             )
             run = net.run(made.prompts, logits="last")
         assert float(found.data["score"].max()) < 0.6
@@ -180,15 +180,15 @@ def test_erase_needs_shapes_that_go_together() -> None:
 def test_reprobing_after_erasure(net: cutaway.Network, made: Specimen) -> None:
     for name in ("used", "unread"):
         data = ProbeData(made.prompts, made.labels[name], name=name)
-        found = reprobe(net, data, "resid_post.0")
+        found = reprobe(net, data, at="resid_post.0")
         assert found.before.value > 0.95
         assert found.erased
         assert 0.3 < found.after.value < 0.7
     both = made.labels["used"] * 2 + made.labels["unread"]
-    four = reprobe(net, ProbeData(made.prompts, both, "multiclass", tuple("abcd")), "resid_post.0")
+    four = reprobe(net, ProbeData(made.prompts, both, "multiclass", tuple("abcd")), at="resid_post.0")
     assert four.erased
     assert four.after.value < 0.4
     value = both + np.random.default_rng(0).normal(size=len(both))
-    assert reprobe(net, ProbeData(made.prompts, value, "continuous", ()), "resid_post.0").erased
+    assert reprobe(net, ProbeData(made.prompts, value, "continuous", ()), at="resid_post.0").erased
     with pytest.raises(BadInput, match="2 places"):
-        reprobe(net, data, "resid_post")
+        reprobe(net, data, at="resid_post")
