@@ -602,7 +602,7 @@ def test_the_note_that_nobody_reads(twin: str, right: str) -> None:
 
 def test_a_behaviour_in_the_place_of_data() -> None:
     """The probe of names' gender, tested on the pronoun behaviour: its corrupted prompts have the other gender."""
-    from cutaway.zoo.tales.prompts import FEMALE, MALE
+    from cutaway.recipes.tales.prompts import FEMALE, MALE
 
     net = cutaway.open("zoo:tales")
     rows = [

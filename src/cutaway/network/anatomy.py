@@ -8,7 +8,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from cutaway.network.discovery.linear import Coefficient
+from cutaway.network.coefficients import Coefficient
 from cutaway.network.sites import Site
 
 #: The key of whatever tensor comes first among a module's arguments or outputs.
@@ -131,7 +131,6 @@ class Mlp:
     up: tuple[str, ...]
     activation: str | None
     down: str | None
-    down_call: int = 0
     experts: int | None = None
 
 
@@ -198,7 +197,6 @@ class Head:
     """How the stream becomes logits: final norm, factor, unembedding, then scale and soft-cap."""
 
     norm: str | None
-    norm_call: int
     unembed: str | None
     before: float
     scale: float

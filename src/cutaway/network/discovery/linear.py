@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import torch
-from torch import Tensor
-
-from cutaway.network.discovery.trace import Call, Node, Trace
+from cutaway.network.coefficients import Coefficient
+from cutaway.network.discovery.trace import Call, Trace, TraceNode
 
 #: Operations that change the form of a tensor, its type or its device, and not what it says.
 SHAPE_OPS = frozenset(
@@ -27,8 +25,6 @@ MOVE_OPS = SHAPE_OPS | {
     "split",
     "getitem",
 }
-
-Coefficient = float | Tensor
 
 
 @dataclass(eq=False)
@@ -59,12 +55,12 @@ class Sums:
         return None
 
     @staticmethod
-    def _drops(node: Node) -> bool:
+    def _drops(node: TraceNode) -> bool:
         p = node.kwargs.get("p", node.args[1] if len(node.args) > 1 else 0.5)
         training = node.kwargs.get("training", node.args[2] if len(node.args) > 2 else True)
         return bool(training) and bool(p)
 
-    def _sum(self, node: Node) -> list[tuple[int, Coefficient]] | None:
+    def _sum(self, node: TraceNode) -> list[tuple[int, Coefficient]] | None:
         alpha = node.kwargs.get("alpha", 1)
         sign = -1.0 if node.op == "sub" else 1.0
         if len(node.inputs) == 1:
@@ -74,7 +70,7 @@ class Sums:
             return None
         return [(node.inputs[0], 1.0), (node.inputs[1], sign * float(alpha))]
 
-    def _scaled(self, node: Node) -> list[tuple[int, Coefficient]] | None:
+    def _scaled(self, node: TraceNode) -> list[tuple[int, Coefficient]] | None:
         nodes = self.trace.nodes
         if len(node.inputs) == 1:
             constant = next((a for a in node.args if isinstance(a, int | float)), None)
@@ -152,13 +148,3 @@ class Sums:
                 continue
             total[key] = total[key] + c if key in total else c
         return total
-
-
-def like(c: Coefficient, tensor: Tensor) -> Coefficient:
-    """A weight on the device and in the type of a tensor."""
-    return c.to(tensor) if isinstance(c, Tensor) else c
-
-
-def is_one(c: Coefficient) -> bool:
-    """Whether a weight is exactly one everywhere."""
-    return bool(torch.all(c == 1)) if isinstance(c, Tensor) else c == 1.0

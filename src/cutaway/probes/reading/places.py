@@ -117,7 +117,7 @@ def plan(
             )
         heads = counts.pop()
     sizes = lengths(net, data)
-    if sizes is not None and getattr(net.config, "is_encoder_decoder", False):
+    if sizes is not None and net.interface.encoder_decoder:
         pos = _decoder(sites, data, by, pos)
     return Places(tuple(sites), heads, _positions(data, by, pos, sizes), tuple(by))
 

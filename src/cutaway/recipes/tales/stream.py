@@ -1,0 +1,93 @@
+"""Text of the grammar as tokens, each with the variables that determine it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import chain, islice
+
+from transformers import PreTrainedTokenizerFast
+
+from cutaway.errors import BadInput
+
+from .grammar import Split, Word
+from .scenes import stories
+from .tokenizer import Encoder
+
+Label = str | int | bool | None
+
+CAUSES: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("he", "him", "his", "girl", "boy"), ("gender",)),
+    **dict.fromkeys(("is", "was"), ("number",)),
+    **dict.fromkeys(("city", "job", "colour", "pet"), ("E",)),
+    "IO": ("A", "B", "S"),
+    "CC": ("CC",),
+    "ZZ": ("YY",),
+    "Q": ("q",),
+    **{f"k{i}": ("start",) for i in range(1, 6)},
+    "n": ("a1", "a2", "a3", "a4", "a5"),
+    "z": ("x", "y"),
+}
+"""A slot that words before it determine -> the variables that do; a slot that is not here is determined by itself."""
+
+
+@dataclass(frozen=True)
+class LabelledToken:
+    """A token of a story with its labels.
+
+    `slot`: what the token fills in its sentence. `determined`: do the words before it fix it (for a later year: bound
+    it)? `by`: the variables that do, with their values. `quote`: the quotation mark open before it. `variables`: all
+    variables of its scene. Every token of a word has the word's labels; `piece` counts them.
+    """
+
+    text: str
+    id: int
+    story: int
+    piece: int
+    scene: str
+    slot: str | None
+    determined: bool
+    quote: str
+    by: dict[str, Label]
+    variables: dict[str, Label]
+
+    def to_dict(self) -> dict[str, object]:
+        """As plain data."""
+        return asdict(self)
+
+
+def tokens(
+    tokenizer: PreTrainedTokenizerFast, n: int, seed: int | str = 0, split: Split = "train"
+) -> Iterator[LabelledToken]:
+    """The first `n` tokens of the stories of a seed, with their labels, without the marks of beginning and end.
+
+    Raises BadInput when n is negative.
+    """
+    if n < 0:
+        raise BadInput(f"There are no {n} tokens.", "Ask for a number from 0.")
+    return islice(chain.from_iterable(told(tokenizer, seed, split)), n)
+
+
+def told(
+    tokenizer: PreTrainedTokenizerFast, seed: int | str = 0, split: Split = "train"
+) -> Iterator[tuple[LabelledToken, ...]]:
+    """The stories of a seed, without end, as labelled tokens."""
+    encode = Encoder(tokenizer)
+    for number, story in enumerate(stories(seed, split)):
+        yield tuple(token for word in story.words for token in _labelled(tokenizer, encode, word, number))
+
+
+def _labelled(
+    tokenizer: PreTrainedTokenizerFast, encode: Encoder, word: Word, number: int
+) -> Iterator[LabelledToken]:
+    labels = dict(word.labels)
+    scene, slot, determined, quote = (labels.pop(key) for key in ("scene", "slot", "determined", "quote"))
+    causes = CAUSES.get(str(slot), (str(slot),)) if determined else ()
+    if slot == "verse":
+        causes = ("beat",) if determined else ()
+    by = {name: labels[name] for name in causes if labels.get(name) is not None}
+    for piece, token in enumerate(encode.word(word.text)):
+        text = tokenizer.decode([token])
+        yield LabelledToken(
+            text, token, number, piece, str(scene), slot, bool(determined), str(quote), by, labels
+        )  # type: ignore[arg-type]
