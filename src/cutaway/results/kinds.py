@@ -80,6 +80,7 @@ KINDS: dict[str, Kind] = {
     "effects": Kind(
         "cutaway.effects.effects:Effects", "effects of interventions", formerly=("cutaway effects",)
     ),
+    "circuit": Kind("cutaway.circuits.circuit:Circuit", "a circuit", formerly=("cutaway circuit",)),
 }
 
 

@@ -51,7 +51,7 @@ class Projection:
 
 
 @dataclass(frozen=True, eq=False)
-class Stage:
+class WiringStage:
     """One sublayer, or the logits: where it reads, which readers and writers it holds.
 
     norm_path, norm: the norm before it (None: it reads the stream itself). stream: the site of that stream. site: where a
@@ -92,7 +92,7 @@ class Wiring:
 
     net: Network
     graph: Graph
-    stages: tuple[Stage, ...]
+    stages: tuple[WiringStage, ...]
     notes: tuple[str, ...] = ()
 
     @property
@@ -154,8 +154,8 @@ class _Finder:
                 draft = self._stage(layer, sublayer)
                 before = start if draft["stream"] == f"resid_pre.{layer.index}" else count
                 heads = draft["heads"] or None
-                kind = "head" if draft["kind"] == "head" else sublayer.kind.removesuffix("_attention")
-                parts.append(SublayerNodes(layer.index, kind, heads, before))  # type: ignore[arg-type]
+                kind = "head" if draft["kind"] == "head" else sublayer.kind
+                parts.append(SublayerNodes(layer.index, kind, heads, before))
                 drafts.append(draft | {"before": before})
                 count += heads or 1
         graph = assemble(parts, self.net.hash)
@@ -171,13 +171,15 @@ class _Finder:
             self.notes.append(f"The {sublayer.kind} of layer {layer.index} changes nothing, and is no node.")
         return dead
 
-    def _placed(self, graph: Graph, drafts: list[dict[str, Any]]) -> list[Stage]:
+    def _placed(self, graph: Graph, drafts: list[dict[str, Any]]) -> list[WiringStage]:
         stages, reader, writer = [], 0, 1
         for draft in drafts:
             many = draft["heads"] or 1
             read = 3 * many if draft["kind"] == "head" else 1
             stages.append(
-                Stage(readers=slice(reader, reader + read), writers=slice(writer, writer + many), **draft)
+                WiringStage(
+                    readers=slice(reader, reader + read), writers=slice(writer, writer + many), **draft
+                )
             )
             reader, writer = reader + read, writer + many
         return stages
@@ -347,7 +349,7 @@ class _Finder:
             )
         return found
 
-    def _logits(self, graph: Graph) -> Stage:
+    def _logits(self, graph: Graph) -> WiringStage:
         last = self.stack.layers[-1].index
         head = self.net.anatomy.head
         assert head is not None
@@ -366,7 +368,7 @@ class _Finder:
                     where, self.net.refusal("final_norm") or "the final norm does not read the last stream."
                 )
             norm_path = head.norm
-        return Stage(
+        return WiringStage(
             "logits", last + 1, stream, norm_path, self._norm(norm_path), "final_norm" if norm_path else stream,
             slice(len(graph.readers) - 1, len(graph.readers)), len(graph.writers),
         )  # fmt: skip

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from cutaway.network import Network
 
 _TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-4, torch.float16: 5e-2, torch.bfloat16: 1e-1}
-_KEPT = "_circuit_wiring"
 
 
 def wiring(net: Network) -> Wiring:
@@ -29,21 +28,22 @@ def wiring(net: Network) -> Wiring:
 
     Raises `SiteUnavailable`, saying which layer and why, where no graph can be vouched for.
     """
-    found = net.__dict__.get(_KEPT)
-    if found is None:
-        found = find_wiring(net)
-        error = disagreement(found)
-        if not error <= _tolerance(net) and any(s.kind == "head" for s in found.stages):
-            found = find_wiring(net, f"its heads could not be told apart exactly (error {error:.1e})")
-            error = disagreement(found)
-        if not error <= _tolerance(net):
-            raise SiteUnavailable(
-                f"The graph of {net.name} could not be vouched for: rebuilding what its parts read changes the logits by "
-                f"{error:.1e} of their size.",
-                "Use activation patching (cutaway.patch) on the sites that are certified.",
-            )
-        net.__dict__[_KEPT] = found
-    return found
+    return net.fact("circuit wiring", lambda: _vouched(net))
+
+
+def _vouched(net: Network) -> Wiring:
+    wired = find_wiring(net)
+    error = disagreement(wired)
+    if not error <= _tolerance(net) and any(s.kind == "head" for s in wired.stages):
+        wired = find_wiring(net, f"its heads could not be told apart exactly (error {error:.1e})")
+        error = disagreement(wired)
+    if not error <= _tolerance(net):
+        raise SiteUnavailable(
+            f"The graph of {net.name} could not be vouched for: rebuilding what its parts read changes the logits by "
+            f"{error:.1e} of their size.",
+            "Use activation patching (cutaway.patch) on the sites that are certified.",
+        )
+    return wired
 
 
 def _tolerance(net: Network) -> float:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cutaway.circuits.graph.norms import along
-from cutaway.circuits.graph.wiring import PARTS, Projection, Stage, Wiring
+from cutaway.circuits.graph.wiring import PARTS, Projection, Wiring, WiringStage
 from cutaway.circuits.passes.outputs import INPUT, At, Outputs, places, without_parameter_gradients
 from cutaway.errors import BadBehaviour, NotFinite
 from cutaway.network.edits import Edit
@@ -111,7 +111,7 @@ def reading_places(wiring: Wiring) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def at_readers(wiring: Wiring, done: Backward, frozen: bool = False) -> Iterator[tuple[Stage, Tensor]]:
+def at_readers(wiring: Wiring, done: Backward, frozen: bool = False) -> Iterator[tuple[WiringStage, Tensor]]:
     """For each stage the gradient with respect to the stream as each of its readers sees it: [r b p d].
 
     frozen: with the norms' spread held constant (the LN-rule of relevance propagation).
@@ -129,7 +129,11 @@ def at_readers(wiring: Wiring, done: Backward, frozen: bool = False) -> Iterator
 
 
 def slopes_of_heads(
-    stage: Stage, slopes: Mapping[str, Tensor], point: Tensor | None, width: torch.Size, frozen: bool = False
+    stage: WiringStage,
+    slopes: Mapping[str, Tensor],
+    point: Tensor | None,
+    width: torch.Size,
+    frozen: bool = False,
 ) -> Tensor:
     """The same for a stage of heads, from gradients at the outputs of its projections: [3h b p d].
 

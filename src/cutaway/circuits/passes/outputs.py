@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from cutaway.circuits.graph.wiring import Stage, Wiring
+from cutaway.circuits.graph.wiring import Wiring, WiringStage
 from cutaway.network.discovery.linear import is_one, like
 from cutaway.network.edits import Edit, EditFunction
 from cutaway.network.execution.heads import head_outputs
@@ -67,7 +67,7 @@ def record(
     return found, None if run.logits is None or positions is None else run.logits[:, 0]
 
 
-def to_stream(stage: Stage, z: Tensor) -> Tensor:
+def to_stream(stage: WiringStage, z: Tensor) -> Tensor:
     """Differences of weighted values [b p h*e] as what each head adds before norm and factor: [h b p d]."""
     rows = z.reshape(-1, stage.heads, z.shape[-1] // stage.heads)
     if stage.output_matrix is not None:
@@ -78,7 +78,7 @@ def to_stream(stage: Stage, z: Tensor) -> Tensor:
     return found.unflatten(1, z.shape[:2])
 
 
-def scaled(stage: Stage, value: Tensor) -> Tensor:
+def scaled(stage: WiringStage, value: Tensor) -> Tensor:
     """A head's output with the factor by which the sublayer is written."""
     return value if is_one(stage.factor) else value * like(stage.factor, value)
 

@@ -18,8 +18,15 @@ from cutaway.network.inputs import Tokens
 
 
 @dataclass(frozen=True, eq=False)
-class Prefix:
-    """A run on some prompts, layer by layer: what every layer's module gave, and what every writer wrote."""
+class ResumedPrefix:
+    """A run on some prompts, layer by layer, from which later runs on the same prompts start.
+
+    Attributes:
+        wiring: of the network.
+        outputs: what every writer wrote.
+        given: what every layer's module gave.
+        rows: how many prompts.
+    """
 
     wiring: Wiring
     outputs: Outputs
@@ -27,7 +34,7 @@ class Prefix:
     rows: int
 
     @classmethod
-    def of(cls, wiring: Wiring, tokens: Tokens) -> Prefix:
+    def of(cls, wiring: Wiring, tokens: Tokens) -> ResumedPrefix:
         """Run once and keep what layers gave."""
         net = wiring.net
         stack = net.anatomy.stack()
@@ -47,11 +54,11 @@ class Prefix:
         outputs = Outputs({p: run[p] for p in places(wiring)}, {p: run[p] for p in raw})
         return cls(wiring, outputs, tuple(given.get(i) for i in range(len(modules))), tokens.n)
 
-    def repeat(self, times: int) -> Prefix:
+    def repeat(self, times: int) -> ResumedPrefix:
         """The same for the rows `times` over."""
         outputs = self.outputs.map(lambda v: v.repeat(times, *[1] * (v.ndim - 1)))
         given = tuple(_repeated(g, self.rows, times) for g in self.given)
-        return Prefix(self.wiring, outputs, given, self.rows * times)
+        return ResumedPrefix(self.wiring, outputs, given, self.rows * times)
 
     def usable(self, layer: int) -> bool:
         """Can a run start at this layer? Only where the layers are distinct modules, each called once."""

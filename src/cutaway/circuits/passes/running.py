@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from cutaway.circuits.graph.wiring import PARTS, Projection, Stage, Wiring
+from cutaway.circuits.graph.wiring import PARTS, Projection, Wiring, WiringStage
 from cutaway.circuits.passes.outputs import INPUT, At, Outputs, scaled, to_stream
-from cutaway.circuits.passes.resuming import Prefix
+from cutaway.circuits.passes.resuming import ResumedPrefix
 from cutaway.network.edits import Edit
 from cutaway.network.inputs import Tokens
 
@@ -34,7 +34,7 @@ class Mask:
     inside: Tensor
     groups: Tensor | None = None
 
-    def out(self, stage: Stage, like: Tensor) -> Tensor:
+    def out(self, stage: WiringStage, like: Tensor) -> Tensor:
         """1 - m, by reader: [r w] or [b or g, r w]."""
         part = self.inside[..., : stage.before, stage.readers].to(like.device)
         return 1 - part.to(like.dtype).transpose(-1, -2)
@@ -48,10 +48,10 @@ class EdgeRun:
     ablated: Outputs
     mask: Mask
     real: Tensor
-    prefix: Prefix | None = None
+    prefix: ResumedPrefix | None = None
     start: int = 0
     deltas: list[Tensor] = field(default_factory=list)
-    nonlinear: list[tuple[Stage, Tensor, Tensor]] = field(default_factory=list)
+    nonlinear: list[tuple[WiringStage, Tensor, Tensor]] = field(default_factory=list)
     streams: dict[int, tuple[Tensor, list[int] | None]] = field(default_factory=dict)
     _pending: Tensor | None = None
     buffer: Tensor | None = None
@@ -72,7 +72,7 @@ class EdgeRun:
             found.append(At(stage.write, lambda v, h=None, s=stage: self._at_write(v, s)))
         return found
 
-    def _entry(self, number: int, stage: Stage) -> list[Edit]:
+    def _entry(self, number: int, stage: WiringStage) -> list[Edit]:
         if stage.kind != "head":
             if stage.norm is None and stage.site == stage.entry:
                 return [At(stage.site, lambda v, h=None: self._unit(v, number, stage, v))]
@@ -109,7 +109,7 @@ class EdgeRun:
             self._restore(self.prefix)
         return value
 
-    def _restore(self, prefix: Prefix) -> None:
+    def _restore(self, prefix: ResumedPrefix) -> None:
         """Take what the writers below the first layer that is run wrote from the run that was made before."""
         for stage in self.wiring.stages:
             if stage.layer >= self.start or stage.kind == "logits":
@@ -118,13 +118,13 @@ class EdgeRun:
             if stage.norm_after is not None:
                 self._at_raw(prefix.outputs.raw[stage.raw], stage)
 
-    def _at_raw(self, value: Tensor, stage: Stage) -> Tensor:
+    def _at_raw(self, value: Tensor, stage: WiringStage) -> Tensor:
         """Remember a sublayer's output before its own norm, and what each head would change of it."""
         assert self._pending is not None
         self.nonlinear.append((stage, value, self._pending))
         return value
 
-    def _at_write(self, value: Tensor, stage: Stage) -> Tensor:
+    def _at_write(self, value: Tensor, stage: WiringStage) -> Tensor:
         delta = self.ablated.values[stage.write] - value
         if stage.kind == "unit":
             self._store(stage.writers.start, delta.reshape(value.shape)[None])
@@ -139,13 +139,13 @@ class EdgeRun:
 
     # readers -----------------------------------------------------------------------------------------------------
 
-    def _enter(self, value: Tensor, number: int, stage: Stage) -> Tensor:
+    def _enter(self, value: Tensor, number: int, stage: WiringStage) -> Tensor:
         """Make the streams of a stage's readers from the stream itself: distinct ones only."""
         x = value.reshape(self.real.shape[0], self.real.shape[1], -1)
         self.streams[number] = self._normed(x, stage)
         return value
 
-    def _normed(self, x: Tensor, stage: Stage) -> tuple[Tensor, list[int] | None]:
+    def _normed(self, x: Tensor, stage: WiringStage) -> tuple[Tensor, list[int] | None]:
         out = self.mask.out(stage, x)
         which: list[int] | None = None
         if out.ndim == 2 and not out.requires_grad and out.shape[0] > 1:
@@ -156,7 +156,7 @@ class EdgeRun:
             streams = stage.norm(streams)
         return streams, which
 
-    def _corrections(self, x: Tensor, out: Tensor, stage: Stage) -> Tensor:
+    def _corrections(self, x: Tensor, out: Tensor, stage: WiringStage) -> Tensor:
         """x plus, for every reader, the sum over writers of out * difference: [r b p d]."""
         deltas = torch.cat(self.deltas) if self.deltas else self.buffer
         assert deltas is not None
@@ -180,7 +180,7 @@ class EdgeRun:
         groups = self.mask.groups.to(out.device)
         return out[groups.clamp(min=0)] * (groups >= 0)[..., None, None]
 
-    def _after_norm(self, source: Stage, raw: Tensor, heads: Tensor, out: Tensor) -> Tensor:
+    def _after_norm(self, source: WiringStage, raw: Tensor, heads: Tensor, out: Tensor) -> Tensor:
         """What a reader's mask changes of a sublayer's write where a norm follows the sum of its heads: [r b p d]."""
         assert source.norm_after is not None
         raw = raw.reshape(heads.shape[1:])
@@ -194,13 +194,13 @@ class EdgeRun:
         new = source.norm_after(raw + changed) - source.norm_after(raw)
         return scaled(source, new) * self.real.to(new)[..., None]
 
-    def _unit(self, value: Tensor, number: int, stage: Stage, entry: Tensor | None) -> Tensor:
+    def _unit(self, value: Tensor, number: int, stage: WiringStage, entry: Tensor | None) -> Tensor:
         if entry is not None:
             self._enter(entry, number, stage)
         streams, _ = self.streams.pop(number)
         return streams[0].reshape(value.shape).to(value.dtype)
 
-    def _project(self, value: Tensor, number: int, stage: Stage, parts: Sequence[str]) -> Tensor:
+    def _project(self, value: Tensor, number: int, stage: WiringStage, parts: Sequence[str]) -> Tensor:
         """The output of a projection when each head reads its own stream."""
         streams, which = self.streams[number]
         pieces: list[tuple[Tensor, Tensor]] = []
@@ -250,7 +250,7 @@ def run_edges(
     mask: Mask,
     edits: Sequence[Edit] = (),
     grad: bool = False,
-    resume: tuple[Prefix, int] | None = None,
+    resume: tuple[ResumedPrefix, int] | None = None,
 ) -> Tensor:
     """Logits [b v] at the answer positions when the edges outside `mask` carry what `ablated` says.
 
