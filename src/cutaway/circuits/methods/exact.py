@@ -55,16 +55,12 @@ def node_patching(
     sites = [Site(c[0].site, c[0].layer) for c in cells]
     ends = measure(net, behaviour, list(dict.fromkeys(sites)))
     experiment = Experiment(net, ends.clean.tokens, ends.positions, ends.score, ends.corrupted.kept)
-    done = run_cells(experiment, cells, progress=lambda n, total: _step(study, n, total))
+    done = run_cells(experiment, cells, work=study.work, label="node patching")
     if done.interrupted:
         raise Stopped("Node patching was stopped before every node was patched.", "Start it again.")
     sign = 1.0 if behaviour.metric.higher else -1.0
     effects = sign * (ends.clean.metric[None] - done.values).T
     return study.node_scores("node-patching", PATCHING, effects.astype(np.float32))
-
-
-def _step(study: Study, done: int, total: int) -> None:
-    study.work.step("node patching", done, total)
 
 
 def path_patching(
