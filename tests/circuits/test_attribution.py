@@ -15,7 +15,7 @@ from cutaway.results import Budget, Work
 _EPS = 1e-5
 
 
-def slope(net, pairs, row: int, edge: tuple[int, int], edits=()) -> float:
+def slope(net, pairs, row: int, edge: tuple[int, int], edits=(), eps: float = _EPS) -> float:
     """d metric / d(share of an edge that is corrupted) at 0, by central differences: minus the definition of EAP."""
     found = wiring(net)
     part = pairs.take([row])
@@ -24,10 +24,10 @@ def slope(net, pairs, row: int, edge: tuple[int, int], edits=()) -> float:
     values = []
     for sign in (1, -1):
         mask = torch.ones(found.graph.shape, dtype=torch.double)
-        mask[edge] = 1 - sign * _EPS
+        mask[edge] = 1 - sign * eps
         logits = run_edges(found, clean, at, ablated, Mask(mask), edits)
         values.append(float(part.metric(logits, part.answers)[0]))
-    return (values[0] - values[1]) / (2 * _EPS)
+    return (values[0] - values[1]) / (2 * eps)
 
 
 def some_edges(net, n: int = 12) -> list[tuple[int, int]]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from cutaway.circuits.methods.options import PositionOptions
 from cutaway.circuits.methods.study import Study
 from cutaway.circuits.passes.gradients import Backward, at_readers, backward
-from cutaway.circuits.passes.outputs import INPUT, At, Outputs, differences, record
+from cutaway.circuits.passes.outputs import INPUT, At, Outputs, differences, record, whole_write
 from cutaway.circuits.passes.pairs import PairBatch
 from cutaway.circuits.scores import Scores
 from cutaway.errors import BadInput
@@ -155,7 +155,7 @@ def eap_ig_activations(
     cut; `average="all"` does that.
     """
     study, steps = Study.of(net, behaviour, options, work), options.steps
-    stages = {INPUT: slice(0, 1)} | {s.write: s.writers for s in study.wiring.stages if s.kind != "logits"}
+    stages = {s.write: s for s in study.wiring.stages if s.kind != "logits"}
     together = options.average == "all"
     for batch in study.pairs:
         corrupted, _ = record(study.wiring, batch.corrupted)
@@ -165,14 +165,17 @@ def eap_ig_activations(
         tally = study.tally(batch, deltas)
         # k = m is the clean run, the same for all sublayers
         _accumulate(study, tally, done, deltas, 1 / steps)
-        for number, (place, writers) in enumerate(stages.items()):
+        for number, place in enumerate([INPUT, *stages]):
+            stage, ends = stages.get(place), (clean.values[place], corrupted.values[place])
+            writers = slice(0, 1) if stage is None else stage.writers
+            from_clean, from_corrupted = ends if stage is None else (whole_write(stage, end) for end in ends)
             for k in range(1, steps):
-                edit = _toward(clean.values[place], corrupted.values[place], k / steps, place)
+                edit = _toward(from_clean, from_corrupted, k / steps, place)
                 done = backward(study.wiring, batch.clean, batch.positions, batch.score, [edit])
                 if together:
-                    _accumulate(study, tally, done, deltas, 1 / (steps * len(stages)))
+                    _accumulate(study, tally, done, deltas, 1 / (steps * (len(stages) + 1)))
                 else:
                     _accumulate(study, tally, done, deltas, 1 / steps, writers)
-            study.work.step("EAP-IG over activations", number + 1, len(stages))
+            study.work.step("EAP-IG over activations", number + 1, len(stages) + 1)
         study.keep(batch, tally)
     return study.scores("eap-ig-activations", EAP_IG_ACTIVATIONS)

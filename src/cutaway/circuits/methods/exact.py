@@ -13,7 +13,7 @@ from cutaway.circuits.methods.study import Study
 from cutaway.circuits.passes.outputs import record
 from cutaway.circuits.passes.pairs import PairBatch
 from cutaway.circuits.passes.resuming import ResumedPrefix
-from cutaway.circuits.passes.running import Mask, run_edges
+from cutaway.circuits.passes.running import Mask, run_edges, run_nodes
 from cutaway.circuits.scores import Scores
 from cutaway.effects.baselines import measure
 from cutaway.errors import Stopped
@@ -33,7 +33,7 @@ _ROWS = 128
 
 
 def node_writes(wiring: Wiring) -> list[Cell]:
-    """For every writer the write that replaces its output at every position."""
+    """For every writer but experts the write that replaces its output at every position."""
     cells: list[Cell] = [(Write("resid_pre", 0),)]
     for stage in wiring.stages:
         if stage.kind == "head":
@@ -59,7 +59,15 @@ def node_patching(
     if done.interrupted:
         raise Stopped("Node patching was stopped before every node was patched.", "Start it again.")
     sign = 1.0 if behaviour.metric.higher else -1.0
-    effects = sign * (ends.clean.metric[None] - done.values).T
+    values = np.empty((len(study.wiring.graph.writers), behaviour.n))
+    experts = {
+        w for s in study.wiring.stages if s.kind == "expert" for w in range(s.writers.start, s.writers.stop)
+    }
+    values[[w for w in range(len(values)) if w not in experts]] = done.values
+    for number, expert in enumerate(sorted(experts)):
+        values[expert] = study.pairs.gather([_without(study.wiring, batch, expert) for batch in study.pairs])
+        study.work.step("patching experts", number + 1, len(experts))
+    effects = sign * (ends.clean.metric[None] - values).T
     return study.node_scores("node-patching", PATCHING, effects.astype(np.float32))
 
 
@@ -95,6 +103,15 @@ def path_patching(
         graph, examples.mean(0, dtype=np.float64), "path-patching", PATHS, examples=examples if options.examples else None,
         clusters=behaviour.clusters, notes=study.wiring.notes, provenance=study.provenance(),
     )  # fmt: skip
+
+
+def _without(wiring: Wiring, batch: PairBatch, writer: int) -> np.ndarray:
+    """The metric [b] with one writer's output from the corrupted prompt."""
+    inside = torch.ones(len(wiring.graph.writers), dtype=torch.bool)
+    inside[writer] = False
+    ablated, _ = record(wiring, batch.corrupted)
+    logits = run_nodes(wiring, batch.clean, batch.positions, ablated, inside)
+    return batch.score(logits).double().cpu().numpy()
 
 
 def layer_read(reader: Input, net: Network) -> int:

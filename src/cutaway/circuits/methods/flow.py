@@ -10,7 +10,7 @@ from torch import Tensor
 from cutaway.circuits.graph.wiring import Wiring
 from cutaway.circuits.methods.options import PositionOptions
 from cutaway.circuits.methods.study import Study
-from cutaway.circuits.passes.outputs import INPUT, Outputs, scaled, to_stream
+from cutaway.circuits.passes.outputs import INPUT, Outputs, kept_places, outputs_of, scaled, to_stream
 from cutaway.circuits.scores import Scores
 
 if TYPE_CHECKING:
@@ -57,12 +57,9 @@ def information_flow(
     for batch in study.pairs:
         real = batch.real.to(net.device)
         wiring = study.wiring
-        raw = [s.raw for s in wiring.stages if s.norm_after is not None]
-        places = [INPUT, *(s.write for s in wiring.stages if s.kind != "logits")]
-        entries = list(dict.fromkeys(s.entry for s in wiring.stages))
-        run = net.run(batch.clean, keep=[*places, *raw, *entries], logits=False)
-        outputs = Outputs({p: run[p] for p in places}, {p: run[p] for p in raw})
-        z = written(wiring, outputs)
+        keep = dict.fromkeys([*kept_places(wiring), *(s.entry for s in wiring.stages)])
+        run = net.run(batch.clean, keep=list(keep), logits=False)
+        z = written(wiring, outputs_of(wiring, run))
         tally = study.tally(batch, z)
         for stage in wiring.stages:
             y = run[stage.entry].reshape(z.shape[1:])

@@ -14,7 +14,17 @@ from cutaway.circuits.methods.attribution import require_steps
 from cutaway.circuits.methods.options import ScoreOptions
 from cutaway.circuits.methods.study import Study
 from cutaway.circuits.passes.gradients import Backward, backward
-from cutaway.circuits.passes.outputs import INPUT, At, Outputs, places, record, without_parameter_gradients
+from cutaway.circuits.passes.outputs import (
+    INPUT,
+    At,
+    Outputs,
+    kept_places,
+    outputs_of,
+    places,
+    record,
+    scaled,
+    without_parameter_gradients,
+)
 from cutaway.circuits.passes.pairs import PairBatch
 from cutaway.circuits.scores import Scores
 
@@ -51,7 +61,10 @@ def dotted(wiring: Wiring, delta: Outputs, slopes: dict[str, Tensor], real: Tens
     for stage in wiring.stages:
         if stage.kind == "logits":
             continue
-        product = delta.values[stage.write] * slopes[stage.write] * mask
+        slope = slopes[stage.write]
+        if stage.kind == "expert":
+            slope = scaled(stage, slope).repeat(1, 1, stage.heads)
+        product = delta.values[stage.write] * slope * mask
         if stage.kind == "unit":
             found[:, stage.writers.start] = product.sum((1, 2))
         else:
@@ -135,11 +148,11 @@ def neurons(net: Network, behaviour: Behaviour, options: ScoreOptions, work: Wor
 def _hidden(wiring: Wiring, batch: PairBatch, sites: list[str]) -> Backward:
     """A backward pass that also keeps hidden layers and their gradients (in `entries` and `slopes`)."""
     where = [*places(wiring), *sites]
+    keep = list(dict.fromkeys([*where, *kept_places(wiring)]))
     with without_parameter_gradients(wiring.net.model):
-        run = wiring.net.run(batch.clean, keep=where, logits=batch.positions[:, None], grad=True)
+        run = wiring.net.run(batch.clean, keep=keep, logits=batch.positions[:, None], grad=True)
         assert run.logits is not None
         values = batch.score(run.logits[:, 0])
         slopes = torch.autograd.grad(values.sum(), [run[p] for p in where], allow_unused=True)
     by_place = {p: torch.zeros_like(run[p]) if g is None else g for p, g in zip(where, slopes, strict=True)}
-    outputs = Outputs({p: run[p].detach() for p in places(wiring)})
-    return Backward(outputs, values.detach(), by_place, {p: run[p].detach() for p in sites})
+    return Backward(outputs_of(wiring, run), values.detach(), by_place, {p: run[p].detach() for p in sites})

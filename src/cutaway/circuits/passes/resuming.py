@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from cutaway.circuits.graph.wiring import Wiring
-from cutaway.circuits.passes.outputs import Outputs, places
+from cutaway.circuits.passes.outputs import Outputs, kept_places, outputs_of
 from cutaway.network.discovery.trace import tensor_leaves
+from cutaway.network.execution.attention import replaced
 from cutaway.network.execution.exchange import Exchange
 from cutaway.network.inputs import Tokens
 
@@ -46,13 +47,13 @@ class ResumedPrefix:
             for i, m in enumerate(modules)
         ]
         try:
-            raw = [s.raw for s in wiring.stages if s.norm_after is not None]
-            run = net.run(tokens, keep=[*places(wiring), *raw], logits=False)
+            run = net.run(tokens, keep=kept_places(wiring), logits=False)
         finally:
             for handle in handles:
                 handle.remove()
-        outputs = Outputs({p: run[p] for p in places(wiring)}, {p: run[p] for p in raw})
-        return cls(wiring, outputs, tuple(given.get(i) for i in range(len(modules))), tokens.n)
+        return cls(
+            wiring, outputs_of(wiring, run), tuple(given.get(i) for i in range(len(modules))), tokens.n
+        )
 
     def repeat(self, times: int) -> ResumedPrefix:
         """The same for the rows `times` over."""
@@ -74,19 +75,11 @@ class ResumedPrefix:
         stack = net.anatomy.stack()
         assert stack is not None
         last = self.given[layer - 1]
-        changed: list[tuple[nn.Module, Any]] = []
-        try:
+        with ExitStack() as stack_of_changes:
             for below in stack.layers[:layer]:
                 module = net.model.get_submodule(below.path)
-                changed.append((module, module.__dict__.get("forward")))
-                module.forward = lambda *args, **kwargs: copy.copy(last)  # type: ignore[method-assign]
+                stack_of_changes.enter_context(replaced(module, lambda *args, **kwargs: copy.copy(last)))
             yield
-        finally:
-            for module, own in changed:
-                if own is None:
-                    module.__dict__.pop("forward", None)
-                else:
-                    module.forward = own
 
 
 def _repeated(value: Any, rows: int, times: int) -> Any:
