@@ -18,8 +18,7 @@ from cutaway.stream.copying import in_vocabulary
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
-    from cutaway.effects.components import Component
-    from cutaway.network import Network
+    from cutaway.network import Network, parts
 
 _MOST = 16
 _SHOWN = 3
@@ -80,7 +79,7 @@ class _Examples:
     template: list[str]
 
 
-def reads_and_writes(net: Network, behaviour: Behaviour, members: Sequence[Component]) -> ReadsAndWrites:
+def reads_and_writes(net: Network, behaviour: Behaviour, members: Sequence[parts.Part]) -> ReadsAndWrites:
     """Describe each member on at most 16 held-out examples; where the network refuses it, the reason is kept instead."""
     chosen = _examples(behaviour.held_out)
     try:
@@ -109,9 +108,9 @@ def _examples(half: Behaviour) -> _Examples:
     )
 
 
-def _writer(member: Component) -> Writer:
+def _writer(member: parts.Part) -> Writer:
     kind = {"head": "head", "mlp": "mlp", "mixer": "mixer", "attention": "attention"}[member.kind]
-    return Writer(kind, member.layer, member.head)
+    return Writer(kind, member.layer, member.index)
 
 
 def _sources(net: Network, chosen: _Examples, rows: list[list[int]]) -> Attribution | None:
@@ -125,7 +124,7 @@ def _sources(net: Network, chosen: _Examples, rows: list[list[int]]) -> Attribut
 def _part(
     net: Network,
     chosen: _Examples,
-    member: Component,
+    member: parts.Part,
     adds: Attribution,
     clean: Stack,
     corrupted: Stack,
@@ -138,7 +137,7 @@ def _part(
     raises = tuple(token for token, _ in tokens.most_common(_SHOWN))
     moved, place = _moved(chosen, writer, *sources)
     return Part(
-        str(member),
+        member.words,
         bootstrap(mine, chosen.template if len(set(chosen.template)) >= 4 else None),
         raises,
         moved,
@@ -184,7 +183,7 @@ def _by_place(found: Attribution, writer: Writer) -> np.ndarray:
 def _read(
     net: Network,
     chosen: _Examples,
-    member: Component,
+    member: parts.Part,
     clean: Stack,
     corrupted: Stack,
     place: Tensor | None,
@@ -213,7 +212,7 @@ def _read(
     return tuple((name, share) for name, share in found[:_SHOWN] if abs(share) >= _WORTH_NAMING)
 
 
-def _before(writer: Writer, member: Component) -> bool:
+def _before(writer: Writer, member: parts.Part) -> bool:
     """Whether a writer comes before a member reads: an earlier layer, or the attention of an MLP's own layer."""
     layer = -1 if writer.layer is None else writer.layer
     if writer.kind in ("norm_bias", "rest") and writer.layer is None:

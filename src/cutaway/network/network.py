@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -291,6 +292,11 @@ class Network:
             yield self
         finally:
             self.core.standing = before
+
+    @property
+    def lock(self) -> threading.RLock:
+        """The model's lock: hooks and configuration belong to one run at a time."""
+        return self.core.lock
 
     @property
     def standing(self) -> tuple[Edit, ...]:

@@ -127,9 +127,9 @@ def _counted(experiment: Experiment, width: int) -> dict[str, float]:
         kwargs[name] = kwargs[name][:, :width]
     kwargs |= net.interface.uncached
     counter = FlopCounterMode(display=False)
-    from cutaway.network.execution.running import evaluating, lock_of
+    from cutaway.network.execution.running import evaluating
 
-    with lock_of(net.model), evaluating(net.model), torch.no_grad(), counter:
+    with net.lock, evaluating(net.model), torch.no_grad(), counter:
         net.model(**kwargs)
     root = type(net.model).__name__
     return {

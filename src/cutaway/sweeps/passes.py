@@ -19,7 +19,7 @@ from cutaway.network.discovery.trace import tensor_leaves
 from cutaway.network.edits import EditFunction, Here
 from cutaway.network.execution.attention import replaced
 from cutaway.network.execution.exchange import Arguments, Exchange
-from cutaway.network.execution.running import evaluating, find_item, lock_of, logits_key, memory_errors
+from cutaway.network.execution.running import evaluating, find_item, logits_key, memory_errors
 from cutaway.network.execution.session import Session, SiteWork
 from cutaway.network.inputs import Inputs, Tokens
 from cutaway.network.sites import Site
@@ -69,7 +69,7 @@ class Pass:
         net, wave = self.net, self.wave
         inputs, kwargs = self._arguments()
         with (
-            lock_of(net.model),
+            net.lock,
             memory_errors(inputs),
             evaluating(net.model),
             torch.no_grad(),

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cutaway.network.discovery.trace import tensor_leaves
-from cutaway.network.execution.running import evaluating, lock_of, memory_errors
+from cutaway.network.execution.running import evaluating, memory_errors
 from cutaway.network.execution.session import Session, SiteWork
 from cutaway.network.inputs import Inputs
 from cutaway.network.sites import Site
@@ -115,7 +115,7 @@ def _take(
     if partial:
         kwargs["logits_to_keep"] = asked.to(net.device)
     with (
-        lock_of(net.model),
+        net.lock,
         memory_errors(inputs),
         evaluating(net.model),
         torch.no_grad(),
