@@ -110,6 +110,7 @@ KINDS: dict[str, Kind] = {
     "reads-of-writes": Kind("cutaway.stream.flow:ReadsOfWrites", "which writes are read where"),
     "score-parts": Kind("cutaway.stream.why_attend:ScoreParts", "why a head looks where it looks"),
     "singular-directions": Kind("cutaway.stream.copying:SingularDirections", "what a head moves, in words"),
+    "circuit": Kind("cutaway.circuits.circuit:Circuit", "a circuit", formerly=("cutaway circuit",)),
 }
 
 
