@@ -23,7 +23,7 @@ from cutaway.effects.question import Direction, Question, chosen, require_rules,
 from cutaway.errors import SiteUnavailable
 from cutaway.interventions import Patch
 from cutaway.network.anatomy import Layer
-from cutaway.network.discovery.linear import is_one, like
+from cutaway.network.coefficients import is_one, like
 from cutaway.network.parts import Input, Part, parts_of
 from cutaway.network.sites import Site
 from cutaway.results import Progress, Work, working

@@ -125,12 +125,11 @@ def _counted(experiment: Experiment, width: int) -> dict[str, float]:
     )
     if torch.is_tensor(kwargs.get(name)):
         kwargs[name] = kwargs[name][:, :width]
-    if "use_cache" in net._accepts:
-        kwargs["use_cache"] = False
+    kwargs |= net.interface.uncached
     counter = FlopCounterMode(display=False)
-    from cutaway.network.execution.running import evaluating, lock_of
+    from cutaway.network.execution.running import evaluating
 
-    with lock_of(net.model), evaluating(net.model), torch.no_grad(), counter:
+    with net.lock, evaluating(net.model), torch.no_grad(), counter:
         net.model(**kwargs)
     root = type(net.model).__name__
     return {

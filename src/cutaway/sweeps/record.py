@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cutaway.network.discovery.trace import tensor_leaves
-from cutaway.network.execution.running import evaluating, lock_of, memory_errors, token_inputs
+from cutaway.network.execution.running import evaluating, memory_errors
 from cutaway.network.execution.session import Session, SiteWork
 from cutaway.network.inputs import Inputs
 from cutaway.network.sites import Site
@@ -52,7 +52,7 @@ def arguments(experiment: Experiment, rows: Tensor) -> Inputs:
     """The model's own arguments for some of the base prompts."""
     if experiment.inputs is not None:
         return experiment.inputs.select(rows)
-    return token_inputs(experiment.net, experiment.tokens[rows.to(experiment.tokens.ids.device)])
+    return experiment.net.prepare(experiment.tokens[rows.to(experiment.tokens.ids.device)])
 
 
 def take(experiment: Experiment, sites: Collection[Site], modules: Sequence[str], cached: bool) -> Record:
@@ -107,15 +107,15 @@ def _take(
     in_place = net.anatomy.in_place
     if cached:
         kwargs |= {"past_key_values": recording_cache(net, record, now), "use_cache": True}
-    elif "use_cache" in net._accepts:
-        kwargs["use_cache"] = False
+    else:
+        kwargs |= net.interface.uncached
     columns = torch.as_tensor(experiment.answer_columns)[rows]
-    partial = "logits_to_keep" in net._accepts and not getattr(net.config, "is_encoder_decoder", False)
+    partial = net.interface.logits_to_keep
     asked = columns.unique()
     if partial:
         kwargs["logits_to_keep"] = asked.to(net.device)
     with (
-        lock_of(net.model),
+        net.lock,
         memory_errors(inputs),
         evaluating(net.model),
         torch.no_grad(),
@@ -193,4 +193,4 @@ def recording_cache(net: Network, record: Record, now: list[int]) -> Any:
             return super().update(key_states, value_states, layer_idx, *args, **kwargs)
 
     spoiled: set[int] = set()
-    return Recording(config=net._text_config())
+    return Recording(config=net.text_config)
