@@ -163,7 +163,7 @@ class Pass:
         return tasks
 
     def _edit(self, site: Site) -> EditFunction:
-        def edit(value: Tensor, here: Here) -> Tensor:
+        def edit(value: Tensor, _where: Here) -> Tensor:
             return self._edited(site, value)
 
         return edit
@@ -297,11 +297,11 @@ class Pass:
 
     def _factor(self, index: int, key: str, leaf: Tensor) -> int:
         """How many entries of an argument's first axis belong to one row; 0 where rows share them."""
-        found = self.factors.get((index, key))
-        if found is None or (found and leaf.shape[0] != found * len(self.rows)):
+        factor = self.factors.get((index, key))
+        if factor is None or (factor and leaf.shape[0] != factor * len(self.rows)):
             self.factors = self.ground.batch_factors(self.wave, exact=True)
-            found = self.factors.get((index, key), 0)
-        return found
+            factor = self.factors.get((index, key), 0)
+        return factor
 
     def _stubs(self, index: int, stage: Stage) -> tuple[str, ...]:
         if stage.whole:
@@ -343,9 +343,9 @@ class Pass:
         if stage.whole:
             return {}
         pairs = slice(*window)
-        here = Window(pairs, self.rows[pairs], slice(self.wave.start, self.wave.stop))
+        window_of = Window(pairs, self.rows[pairs], slice(self.wave.start, self.wave.stop))
         parts = self.ground.parts[layer.index]
-        return carried_changes(self.net, layer, parts, stage, self.pending, self.record.sites, here)
+        return carried_changes(self.net, layer, parts, stage, self.pending, self.record.sites, window_of)
 
     def _ends(self, index: int) -> tuple[Port, str]:
         entry = self.net.anatomy.taps[Site("resid_pre", index)]
