@@ -164,6 +164,11 @@ def require_gap(clean: np.ndarray, corrupted: np.ndarray, what: str = "The metri
 class Resampling:
     """What the intervals and the significance of a behaviour's effects are taken over.
 
+    Attributes:
+        intervals: labels of the examples that are drawn together; None where each is drawn by itself.
+        signs: labels of the examples whose signs are flipped together; None likewise.
+        sentence: the same in words.
+
     Intervals draw whole templates again where the behaviour has enough of them. Significance flips the signs of whole
     templates only where there are so many that a small p-value is possible at all; else of single examples, and then it
     speaks of these templates.

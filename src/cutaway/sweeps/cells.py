@@ -38,9 +38,12 @@ class CellState(IntEnum):
 class Write:
     """One address that takes its value from a source: a site of a layer, perhaps one head, neuron, position or span.
 
-    `head`, `neuron` and `position` None mean all of them; `position` is row-relative (0 = first real token) and counts
-    destinations at `scores` and `pattern`; `span` names positions that differ by example; `source` names the values that
-    are written ("" for the experiment's own).
+    Attributes:
+        site, layer: where.
+        head, neuron: which; None for all of them.
+        position: row-relative (0 = first real token), counting destinations at `scores` and `pattern`; None for all.
+        span: names positions that differ by example.
+        source: names the values that are written ("" for the experiment's own).
     """
 
     site: str
@@ -155,7 +158,13 @@ class Experiment:
 
 @dataclass(frozen=True)
 class CellValues:
-    """Metric [cells n] of every cell and example (NaN where there is none), its `CellState`, and whether it was stopped."""
+    """The metric of every cell and example.
+
+    Attributes:
+        values: [cells n], NaN where there is none.
+        states: [cells n] of `CellState`.
+        interrupted: whether the sweep was stopped before its end.
+    """
 
     values: np.ndarray
     states: np.ndarray

@@ -15,7 +15,13 @@ from cutaway.sweeps.cells import AxisLayout, Cell, Experiment, Write, columns_of
 
 @dataclass(frozen=True, eq=False)
 class Overwrite:
-    """What one source writes at one site, for k pairs: `mask` BoolTensor [k p h u] (h, u may be 1), `source` [n p ...]."""
+    """What one source writes at one site, for k pairs.
+
+    Attributes:
+        site: where.
+        mask: BoolTensor [k p h u], which entries (h, u may be 1).
+        source: [n p ...], the values.
+    """
 
     site: Site
     mask: Tensor
@@ -71,7 +77,7 @@ def overwrites(experiment: Experiment, cells: Sequence[Cell], pairs: np.ndarray)
         for write in cells[pairs[start, 0]]:
             grouped.setdefault((write.where, write.source), []).append((start, stop, write))
     columns: dict[tuple[int | None, str], np.ndarray] = {}
-    found = []
+    written = []
     for (site, _), writes in grouped.items():
         source = experiment.source(writes[0][2])
         layout = AxisLayout.of(site, source.ndim)
@@ -84,9 +90,9 @@ def overwrites(experiment: Experiment, cells: Sequence[Cell], pairs: np.ndarray)
             key = (write.position, write.span)
             if key not in columns:
                 columns[key] = columns_of(experiment, write).numpy()
-            here = columns[key][pairs[start:stop, 1]]
+            covered = columns[key][pairs[start:stop, 1]]
             head = slice(None) if write.head is None else slice(write.head, write.head + 1)
             unit = slice(None) if write.neuron is None else slice(write.neuron, write.neuron + 1)
-            mask[start:stop, :, head, unit] |= here[:, :, None, None]
-        found.append(Overwrite(site, torch.from_numpy(mask), source))
-    return found
+            mask[start:stop, :, head, unit] |= covered[:, :, None, None]
+        written.append(Overwrite(site, torch.from_numpy(mask), source))
+    return written
