@@ -35,7 +35,6 @@ NAMED = {
     "network/anatomy.py": "a type, which must be written out; a test below holds it to the table",
     "network/discovery/sublayers.py": "what one traced attention gave, by name",
     "network/parts.py": "kinds of part, some of which are called like the site that they are",
-    "circuits/graph/nodes.py": "kinds of reader, some of which are called like a site",
     "circuits/methods/atp_star.py": "the sites that the method's own formulas speak of",
     "effects/transformerlens.py": "TransformerLens's names of its sweeps",
     "stream/head_weights.py": "what one computation reads",

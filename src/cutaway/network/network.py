@@ -22,6 +22,7 @@ from cutaway.network.execution.attached import Attached, attached
 from cutaway.network.generate import Generation, generate
 from cutaway.network.inputs import Inputs, Pos, Tokens
 from cutaway.network.interface import Interface
+from cutaway.network.items import rows_of_items
 from cutaway.network.opened import Opened
 from cutaway.network.run import Run
 from cutaway.network.sites import Site, SiteLike
@@ -198,11 +199,13 @@ class Network:
     # text --------------------------------------------------------------------------------------------------------
 
     def encode(self, inputs: InputLike, add_special_tokens: bool = True) -> Tokens:
-        """Text or token ids as rows of tokens, padded on the right.
+        """Text or token ids as rows of tokens, padded on the right; images and other floating-point input as rows of items.
 
         Raises `BadInput` for an empty prompt, text without a tokenizer or what is neither text nor token ids, `TooLong`
         for a prompt beyond the context.
         """
+        if torch.is_tensor(inputs) and inputs.is_floating_point():
+            return rows_of_items(self, inputs)
         return self.core.texts.encode(inputs, add_special_tokens)
 
     def tokens_of(self, inputs: Any, add_special_tokens: bool = True) -> list[list[int]]:
