@@ -16,9 +16,10 @@ from torch import Tensor
 
 from cutaway.errors import SiteUnavailable
 from cutaway.network.coefficients import Coefficient, is_one, like
+from cutaway.network.norms import affine_norm
 from cutaway.network.parts import Part
 from cutaway.network.sites import SHORT, Site
-from cutaway.stream.fold import AffineNorm, Fold, probe_norm
+from cutaway.stream.fold import AffineNorm, Fold
 
 if TYPE_CHECKING:
     from cutaway.network import Network, Run
@@ -61,16 +62,7 @@ class WriteStep:
 
 def norm_of(net: Network, path: str) -> AffineNorm:
     """The affine form of the norm at a module path, probed once. Raises `NotFoldable` where it has none."""
-
-    def probed() -> AffineNorm:
-        module = net.model.get_submodule(path)
-        like = next(
-            (t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()),
-            torch.empty(0, dtype=net.dtype, device=net.device),
-        )
-        return probe_norm(module, net.d_model or 0, path or "the model", like)
-
-    return net.fact(("norm", path), probed)
+    return affine_norm(net, path)
 
 
 def require_one_text(net: Network) -> None:

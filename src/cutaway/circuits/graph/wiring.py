@@ -24,6 +24,7 @@ from cutaway.network.anatomy import Attention, Layer, RouterTap, Sublayer
 from cutaway.network.coefficients import Coefficient, is_one, like
 from cutaway.network.discovery.example import OTHER_COLUMNS, random_rows
 from cutaway.network.execution.heads import output_weight
+from cutaway.network.norms import norm_of
 from cutaway.network.sites import SHORT, Site
 
 if TYPE_CHECKING:
@@ -294,7 +295,7 @@ class _Finder:
     def _norm(self, path: str | None) -> Norm | None:
         if path is None:
             return None
-        found = Norm.of(self.modules[path], self.width, self.net.device, self.net.dtype)
+        found = norm_of(self.net, path, self.width)
         if found.gain is None:
             self.notes.append(f"{path} has no closed form; its derivative is taken by autograd.")
         return found
