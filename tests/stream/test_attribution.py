@@ -190,6 +190,16 @@ def test_half_precision_sums_with_its_rounding_shown() -> None:
     assert any(w.kind == "rest" for w in found.writers)
 
 
+def test_what_is_rounded_behind_the_last_layer_is_not_written_in_one() -> None:
+    """A network with more layers than there are kinds of writers, in half precision."""
+    torch.manual_seed(0)
+    net = cutaway.open(tiny("llama", num_hidden_layers=24).to(torch.bfloat16).eval())
+    stream = read_stream(net, rows(net, 1))
+    assert all(step.layer == 24 for step in stream.steps if step.fold is not None)
+    last = stream.run["resid_post.23"].float()
+    assert torch.allclose(stream.decompose().sum(), last, atol=1e-5 * float(last.abs().max()))
+
+
 def test_layers_add_up_and_tables_show(tales: Network) -> None:
     found = logit_attribution(tales, "Mary was sad because", " she", " he", by="layer")
     heads = logit_attribution(tales, "Mary was sad because", " she", " he")

@@ -60,7 +60,7 @@ def test_paths_of_one_head_against_brute_force() -> None:
 
 def test_constructed_induction_is_one_path() -> None:
     net = cutaway.open("zoo:induction-gpt2")
-    ids, start = repeated_tokens(net, 2, 10)
+    ids, start = repeated_tokens(net, n=2, length=10)
     row = ids[0].tolist()
     found = expand_paths(net, row[: start + 13], row[start + 3], row[start + 6], depth=2)
     assert found.to_pandas()["path"].iloc[0] == "embed → a1.h1 → logits"

@@ -139,7 +139,7 @@ def _lens(
         text = how.fit_on.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{how.fit_on} cannot be read: {error}.", "Give a UTF-8 text file.") from error
-    rows = rows_of(net, text, min(64, net.n_ctx or 64), most=2000)
+    rows = rows_of(net, text, length=min(64, net.n_ctx or 64), most=2000)
     fit, held = rows.split(0.2, common.seed)
     with screen.progress() as report:
         work = Work(lambda step: report(step.label, step.done, step.total))

@@ -151,7 +151,7 @@ class HeadScores:
         return display(self.headline, [f"in {self.unit}"], self._strongest(), provenance=self.provenance)
 
 
-def repeated_tokens(net: Network, n: int = 16, length: int = 12, seed: int = 0) -> tuple[Tensor, int]:
+def repeated_tokens(net: Network, *, n: int = 16, length: int = 12, seed: int = 0) -> tuple[Tensor, int]:
     """Rows [start] A A of random ordinary tokens, without repetition within A where the vocabulary allows: [n p], start.
 
     Raises `BadInput` where they do not fit the context.
@@ -201,7 +201,7 @@ def head_scores(
         require_one("score", name, SCORES)
     require_one_text(net)
     net.resolve("pattern")
-    ids, start = repeated_tokens(net, n, length, seed)
+    ids, start = repeated_tokens(net, n=n, length=length, seed=seed)
     length = (ids.shape[1] - start) // 2
     patterns, heads = _patterns(net, ids, work)
     generator = np.random.default_rng(seed)
@@ -281,16 +281,17 @@ def moving_scores(
     generator = np.random.default_rng(seed)
     moved, drawn = [], []
     heads: tuple[Part, ...] = ()
-    for done, i in enumerate(rows):
-        work.step("reading where heads move from", done, len(rows))
-        prompt = list(behaviour.clean_ids[i])
-        right = next(t for t in behaviour.right[i] if t in prompt)
-        holds = [s for s, t in enumerate(prompt) if t == right]
-        each, heads = _by_source(net, prompt, right, behaviour.wrong[i][0], behaviour.answer_pos[i])
-        moved.append(each[:, holds].sum(-1))
-        others = [s for s in range(each.shape[1]) if s not in holds and s > 0]
-        chosen = generator.choice(others, size=min(8, len(others)), replace=False)
-        drawn.append(each[:, chosen].mean(-1) * len(holds))
+    with work.interruptible():
+        for done, i in enumerate(rows):
+            work.step("reading where heads move from", done, len(rows))
+            prompt = list(behaviour.clean_ids[i])
+            right = next(t for t in behaviour.right[i] if t in prompt)
+            holds = [s for s, t in enumerate(prompt) if t == right]
+            each, heads = _by_source(net, prompt, right, behaviour.wrong[i][0], behaviour.answer_pos[i])
+            moved.append(each[:, holds].sum(-1))
+            others = [s for s in range(each.shape[1]) if s not in holds and s > 0]
+            chosen = generator.choice(others, size=min(8, len(others)), replace=False)
+            drawn.append(each[:, chosen].mean(-1) * len(holds))
     values, chance = {"moving": np.stack(moved)}, {"moving": np.stack(drawn)}
     q = _corrected(values, chance, seed)
     provenance = replace(origin(net, None, began, seed), behaviour_hash=behaviour.hash)

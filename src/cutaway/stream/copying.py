@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _MOST_TOKENS = 8192
 
 
-def token_embeddings(net: Network, ids: Tensor, work: Work | None = None) -> Tensor:
+def token_embeddings(net: Network, ids: Tensor, *, work: Work | None = None) -> Tensor:
     """What each token [n] puts into the stream before the first layer, its position left out: [n d]."""
     first = Site("resid_pre", 0)
     sites = [first, *([Site("pos_embed")] if net.has("pos_embed") else [])]
@@ -162,7 +162,7 @@ def copying(
     generator = torch.Generator().manual_seed(seed)
     size = min(net.d_vocab or 0, net.d_vocab_in or net.d_vocab or 0)
     ids = torch.randperm(size, generator=generator)[:_MOST_TOKENS]
-    read, write = token_readout(net, ids).double().cpu(), token_embeddings(net, ids, work).double().cpu()
+    read, write = token_readout(net, ids).double().cpu(), token_embeddings(net, ids, work=work).double().cpu()
     scores = _scores(weights, read.mT @ write)
     null = []
     for done in range(n_null):
@@ -289,7 +289,7 @@ def singular_directions(
         )
     u, s, v = layer_weights.ov[index].svd()
     ids = torch.arange(min(net.d_vocab or 0, net.d_vocab_in or 0))
-    along = token_embeddings(net, ids, work).double().cpu() @ u[:, :n].cpu()
+    along = token_embeddings(net, ids, work=work).double().cpu() @ u[:, :n].cpu()
     along = along - along.mean(0)
     reads, writes = [], []
     for i in range(min(n, len(s))):

@@ -115,7 +115,7 @@ def flow(
     """
     began, work = time.monotonic(), working(work)
     require_one_text(net)
-    rows = texts if isinstance(texts, Rows) else rows_of(net, texts, length, most)
+    rows = rows_of(net, texts, length=length, most=most)
     ids = rows.ids[:most]
     layers = layers_of(net)
     names = [Site(n, la.index) for la in layers for s in la.stretches for n in s.writes]

@@ -57,13 +57,16 @@ class Rows:
             number += 1
 
 
-def rows_of(net: Network, texts: Texts, length: int = 64, most: int | None = None) -> Rows:
+def rows_of(net: Network, texts: Texts | Rows, *, length: int = 64, most: int | None = None) -> Rows:
     """Cut text into rows of `length` tokens, packed one after the other; what is left over at the end is dropped.
 
-    Where the tokenizer begins every text with a special token, every row begins with it. `most` rows at most.
+    Where the tokenizer begins every text with a special token, every row begins with it. `most` rows at most. What is cut
+    into rows already stays as it is.
 
     Raises `BadInput` where the text is shorter than one row, or the rows do not fit the context.
     """
+    if isinstance(texts, Rows):
+        return texts
     if net.n_ctx is not None and length > net.n_ctx:
         raise BadInput(
             f"Rows of {length} tokens are longer than the context of {net.n_ctx}.",
