@@ -27,7 +27,7 @@ from cutaway.results import Provenance, Work, finite, working
 from cutaway.statistics import benjamini_hochberg, bootstrap_many, sign_flip_p
 from cutaway.stream import keeping
 from cutaway.stream.attribution import logit_attribution
-from cutaway.stream.keeping import origin, require_one
+from cutaway.stream.keeping import in_words, origin, require_one
 from cutaway.stream.writers import precise, require_one_text
 
 if TYPE_CHECKING:
@@ -130,10 +130,9 @@ class HeadScores:
         )  # fmt: skip
 
     def _strongest(self, most: int = 10) -> pd.DataFrame:
-        frame = self.to_pandas()
-        frame = pd.DataFrame(frame[frame["above"]]).sort_values("value", ascending=False).head(most)
-        words = [Part.parse(name).words for name in frame["head"]]
-        return pd.DataFrame({"head": words} | {c: frame[c] for c in ("score", "value", "chance", "q")})
+        """For people: the heads with the largest scores, and whether these are above chance."""
+        table = self.to_pandas().sort_values("value", ascending=False).head(most)
+        return in_words(table, "head").drop(columns=["gain_low", "gain_high"])
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""

@@ -215,7 +215,9 @@ class Attribution:
         if any(w.kind == "head" and s is None for w, s in zip(self.writers, self.sources, strict=True)):
             figures.append(Figure(self.heads(), "What each attention head adds, layer by head."))
         prompts = f"“{''.join(self.tokens[0])}”" + (f" and {n} more" if (n := len(self.tokens) - 1) else "")
-        lead = f"{self.network} on {prompts}, by {self.by}."
+        places = self.columns[0].tolist()
+        where = f"at position {places[0]}" if len(places) == 1 else f"at {len(places)} positions"
+        lead = f"{self.network} on {prompts}, {where}, by {self.by}."
         return result_page(f"Who wrote it: {self.what}", "Cutaway · stream", self.headline + ".", figures,
                            self.provenance, lead=lead)  # fmt: skip
 

@@ -26,7 +26,7 @@ from cutaway.results import Provenance, Work, working
 from cutaway.stream import keeping
 from cutaway.stream.factored import positive_share
 from cutaway.stream.head_weights import HeadWeights, head_named, head_weights, heads_of
-from cutaway.stream.keeping import origin
+from cutaway.stream.keeping import in_words, origin
 from cutaway.stream.targets import head_of, unembedding
 from cutaway.stream.writers import norm_of, precise
 
@@ -140,7 +140,7 @@ class Copying:
     load = classmethod(keeping.load)
 
     def _repr_html_(self) -> str:
-        table = self.to_pandas().nlargest(8, "copying")
+        table = in_words(self.to_pandas().nlargest(8, "copying"), "head")
         return display(self.headline, [f"over {self.tokens} tokens"], table, provenance=self.provenance)
 
 

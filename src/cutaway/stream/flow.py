@@ -20,7 +20,7 @@ from cutaway.results import Provenance, Work, finite, working
 from cutaway.statistics import bootstrap
 from cutaway.stream import keeping
 from cutaway.stream.head_weights import head_weights, reading_norm
-from cutaway.stream.keeping import origin
+from cutaway.stream.keeping import in_words, origin
 from cutaway.stream.lenses.rows import Rows, Texts, rows_of
 from cutaway.stream.split import projection
 from cutaway.stream.writers import layers_of, norm_of, precise, require_one_text
@@ -265,7 +265,8 @@ class ReadsOfWrites:
     load = classmethod(keeping.load)
 
     def _repr_html_(self) -> str:
-        return display(self.headline, table=self.to_pandas().nlargest(8, "score"), provenance=self.provenance)
+        table = in_words(self.to_pandas().nlargest(8, "score"), "writer", "reader")
+        return display(self.headline, table=table, provenance=self.provenance)
 
 
 @dataclass(frozen=True, eq=False)
