@@ -27,7 +27,7 @@ from cutaway.results import Provenance, Work, finite, working
 from cutaway.statistics import benjamini_hochberg, bootstrap_many, sign_flip_p
 from cutaway.stream import keeping
 from cutaway.stream.attribution import logit_attribution
-from cutaway.stream.keeping import in_words, origin, require_one
+from cutaway.stream.keeping import in_words, origin, require_count, require_one
 from cutaway.stream.writers import precise, require_one_text
 
 if TYPE_CHECKING:
@@ -155,6 +155,8 @@ def repeated_tokens(net: Network, *, n: int = 16, length: int = 12, seed: int = 
 
     Raises `BadInput` where they do not fit the context.
     """
+    require_count("n", n, 2)
+    require_count("length", length, 4)
     special = set(getattr(net.tokenizer, "all_special_ids", None) or ())
     size = net.d_vocab_in or net.d_vocab or 0
     free = torch.tensor([i for i in range(size) if i not in special])
@@ -167,8 +169,7 @@ def repeated_tokens(net: Network, *, n: int = 16, length: int = 12, seed: int = 
             f"Two times {length} tokens do not fit the context of {net.n_ctx}.",
             f"Use length={(net.n_ctx - 1) // 2}.",
         )
-    if length < 4 or n < 2:
-        raise BadInput(f"{n} rows of two times {length} tokens are too few.", "Use n=16 and length=12.")
+    require_count("length", length, 4)
     generator = torch.Generator().manual_seed(seed)
     rows = []
     for _ in range(n):
@@ -265,6 +266,7 @@ def moving_scores(
     Raises `BadInput` where no example's answer does, or the behaviour names no wrong answers.
     """
     began, work = time.monotonic(), working(work)
+    require_count("most", most, 2)
     if isinstance(behaviour, str):
         behaviour = make_behaviour(behaviour, net, seed=seed)
     rows = [

@@ -23,7 +23,7 @@ from cutaway.reports import Figure, Page, display, result_page
 from cutaway.results import Provenance, Work, working
 from cutaway.stream import keeping
 from cutaway.stream.head_weights import HeadWeights, head_weights, heads_of
-from cutaway.stream.keeping import in_words, origin, require_one
+from cutaway.stream.keeping import in_words, origin, require_count, require_one
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -153,6 +153,7 @@ def composition(
     Raises `BadInput` where fewer than two layers are given.
     """
     began, work = time.monotonic(), working(work)
+    require_count("n_random", n_random)
     weights = head_weights(net, work=work) if weights is None else list(weights)
     if len({w.layer for w in weights}) < 2:
         raise BadInput("Composition needs heads of at least two layers.", "Leave weights out for all heads.")

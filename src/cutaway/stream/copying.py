@@ -26,7 +26,7 @@ from cutaway.results import Provenance, Work, working
 from cutaway.stream import keeping
 from cutaway.stream.factored import positive_share
 from cutaway.stream.head_weights import HeadWeights, head_named, head_weights, heads_of
-from cutaway.stream.keeping import in_words, origin
+from cutaway.stream.keeping import in_words, origin, require_count
 from cutaway.stream.targets import head_of, unembedding
 from cutaway.stream.writers import norm_of, precise
 
@@ -158,6 +158,7 @@ def copying(
     matrices or it is not known how the stream becomes logits.
     """
     began, work = time.monotonic(), working(work)
+    require_count("n_null", n_null)
     weights = head_weights(net, work=work) if weights is None else list(weights)
     generator = torch.Generator().manual_seed(seed)
     size = min(net.d_vocab or 0, net.d_vocab_in or net.d_vocab or 0)
@@ -279,6 +280,8 @@ def singular_directions(
     Raises `BadAddress` for a head that is not there.
     """
     began, work, head = time.monotonic(), working(work), head_named(net, head)
+    require_count("n", n)
+    require_count("k", k)
     layer, index = head.layer or 0, head.index or 0
     layer_weights = next(
         (w for w in (weights or head_weights(net, layers=[layer], work=work)) if w.layer == layer), None

@@ -20,7 +20,7 @@ from cutaway.results import Provenance, Work, finite, working
 from cutaway.statistics import bootstrap
 from cutaway.stream import keeping
 from cutaway.stream.head_weights import head_weights, reading_norm
-from cutaway.stream.keeping import in_words, origin
+from cutaway.stream.keeping import in_words, origin, require_count
 from cutaway.stream.lenses.rows import Rows, Texts, rows_of
 from cutaway.stream.split import projection
 from cutaway.stream.writers import layers_of, norm_of, precise, require_one_text
@@ -114,6 +114,7 @@ def flow(
     too short.
     """
     began, work = time.monotonic(), working(work)
+    require_count("most", most)
     require_one_text(net)
     rows = rows_of(net, texts, length=length, most=most)
     ids = rows.ids[:most]

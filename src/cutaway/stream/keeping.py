@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pandas as pd
 from torch import Tensor
 
-from cutaway.errors import UnknownOption, nearest
+from cutaway.errors import BadInput, UnknownOption, nearest
 from cutaway.network.inputs import Tokens
 from cutaway.network.parts import Part
 from cutaway.results import Provenance, Result, head, pack, read, save_folder, unpack
@@ -48,6 +48,19 @@ def origin(
         rows = rows.tolist() if isinstance(rows, Tensor) else rows
         text_hash = hashlib.sha256(repr(rows).encode()).hexdigest()
     return Provenance.of(net, text_hash, seed, time.monotonic() - began)
+
+
+def require_count(what: str, given: object, least: int = 1) -> None:
+    """Raise `BadInput` where an option is not a whole number of at least so many.
+
+    >>> require_count("top", 2.5)
+    Traceback (most recent call last):
+    cutaway.errors.BadInput: top=2.5 is no whole number of at least 1. Give top=1 or more.
+    """
+    if isinstance(given, bool) or not isinstance(given, int) or given < least:
+        raise BadInput(
+            f"{what}={given!r} is no whole number of at least {least}.", f"Give {what}={least} or more."
+        )
 
 
 def in_words(table: pd.DataFrame, *columns: str) -> pd.DataFrame:

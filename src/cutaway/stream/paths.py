@@ -26,7 +26,7 @@ from cutaway.results import Provenance, Work, working
 from cutaway.stream import keeping
 from cutaway.stream.fold import Fold
 from cutaway.stream.head_weights import HeadWeights, head_weights
-from cutaway.stream.keeping import origin
+from cutaway.stream.keeping import origin, require_count
 from cutaway.stream.record import Stream, read_stream
 from cutaway.stream.split import Split
 from cutaway.stream.targets import TokenLike, direction, token_ids
@@ -254,8 +254,7 @@ def expand_paths(
     `BadInput` where there are too many paths.
     """
     began, work = time.monotonic(), working(work)
-    if isinstance(depth, bool) or not isinstance(depth, int) or depth < 0:
-        raise BadInput(f"depth={depth!r} is no number of heads.", "Use 0, 1, 2.")
+    require_count("depth", depth, 0)
     tokens = net.encode([text] if isinstance(text, str) else [list(text)])
     goal = token_ids(net, target, 1, "target", first_token)
     other = None if foil is None else token_ids(net, foil, 1, "foil", first_token)

@@ -14,7 +14,7 @@ from cutaway.errors import BadInput
 from cutaway.reports import Figure, Page, Section, display, result_page
 from cutaway.results import Provenance, Work, finite, working
 from cutaway.stream import keeping
-from cutaway.stream.keeping import origin, require_one
+from cutaway.stream.keeping import origin, require_count, require_one
 from cutaway.stream.lenses.affine import on_network
 from cutaway.stream.lenses.protocol import Lens, chosen_layers, streams
 from cutaway.stream.targets import token_ids
@@ -181,6 +181,7 @@ def read_lens(
     empty range of layers or an unknown target.
     """
     began, work = time.monotonic(), working(work)
+    require_count("top", top)
     if not isinstance(lens, Lens):
         raise BadInput(
             f"{lens!r:.80} is no lens.", "Use LogitLens.of(net), or a lens that was fitted or loaded."
