@@ -77,6 +77,17 @@ class Kind:
 
 #: Every kind of result, by the name that its manifest carries.
 KINDS: dict[str, Kind] = {
+    "probing": Kind("cutaway.probes.map.probing:Probing", "a map of probes", formerly=("cutaway-probing-1",)),
+    "probe": Kind("cutaway.probes.map.linear_probe:Probe", "a probe", formerly=("cutaway-probe-1",)),
+    "use": Kind(
+        "cutaway.probes.use.result:Use", "tests whether a direction is used", formerly=("cutaway-use-1",)
+    ),
+    "eraser": Kind("cutaway.probes.use.erasure:Eraser", "an eraser", formerly=("cutaway-eraser-1",)),
+    "alignment": Kind(
+        "cutaway.probes.use.alignment:Alignment",
+        "a subspace and its tests",
+        formerly=("cutaway-alignment-1",),
+    ),
     "effects": Kind(
         "cutaway.effects.effects:Effects", "effects of interventions", formerly=("cutaway effects",)
     ),
@@ -99,6 +110,7 @@ KINDS: dict[str, Kind] = {
     "reads-of-writes": Kind("cutaway.stream.flow:ReadsOfWrites", "which writes are read where"),
     "score-parts": Kind("cutaway.stream.why_attend:ScoreParts", "why a head looks where it looks"),
     "singular-directions": Kind("cutaway.stream.copying:SingularDirections", "what a head moves, in words"),
+    "circuit": Kind("cutaway.circuits.circuit:Circuit", "a circuit", formerly=("cutaway circuit",)),
 }
 
 
