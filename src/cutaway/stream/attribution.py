@@ -300,7 +300,7 @@ def logit_attribution(
     stream = read_stream(net, tokens, by=level, pos=pos, edits=edits, work=work)
     moved = _moved(stream) if by == "source" else None
     work.check()
-    whole = attribute(stream, targets, foils, moved, began)
+    whole = attribute(stream, targets, foils, moved=moved, began=began)
     return whole.by_layer() if by == "layer" else whole
 
 
@@ -308,10 +308,14 @@ def attribute(
     stream: Stream,
     target: Tensor,
     foil: Tensor | None = None,
+    *,
     moved: dict[int, Sources] | None = None,
     began: float | None = None,
 ) -> Attribution:
-    """The attribution of a stream that was read before: target, foil [b] as token ids; began: when the work did."""
+    """The attribution of a stream that was read before: target, foil [b] as token ids.
+
+    moved: by layer what heads moved, to tell them apart by source. began: `time.monotonic()` when the work did.
+    """
     began = time.monotonic() if began is None else began
     net, run = stream.net, stream.run
     aim = direction(net, target, foil)
