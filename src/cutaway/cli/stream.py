@@ -227,7 +227,7 @@ def stream(
     from cutaway.stream.paths import expand_paths
 
     net = work.network(common, model)
-    found = logit_attribution(net, text, target, foil, by=by, pos=pos, first_token=first_token)
+    found = logit_attribution(net, text, target=target, foil=foil, by=by, pos=pos, first_token=first_token)
     table = Table("writer", "adds", box=None)
     words = dict(zip(found.labels, found.words, strict=True))
     for name, adds in found.top(top)[["writer", "contribution"]].itertuples(index=False):
@@ -235,7 +235,9 @@ def stream(
     data: dict[str, Any] = found.to_dict()
     shown: list[Any] = [escape(found.headline), table]
     if depth is not None:
-        paths = expand_paths(net, text, target, foil, depth=depth, pos=pos, first_token=first_token)
+        paths = expand_paths(
+            net, text, target=target, foil=foil, depth=depth, pos=pos, first_token=first_token
+        )
         data["paths"] = paths.to_dict()
         shown.append(escape(paths.headline))
         listing = Table("path", "adds", box=None)

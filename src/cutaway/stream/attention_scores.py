@@ -303,7 +303,7 @@ def _by_source(
     net: Network, prompt: list[int], right: int, wrong: int, pos: int
 ) -> tuple[np.ndarray, tuple[Part, ...]]:
     """What each head adds to logit(right) - logit(wrong) by source: [heads p]."""
-    each = logit_attribution(net, [prompt], right, wrong, by="source", pos=pos)
+    each = logit_attribution(net, [prompt], target=right, foil=wrong, by="source", pos=pos)
     known = [
         (w, s, v) for w, s, v in zip(each.writers, each.sources, each.values, strict=True) if s is not None
     ]

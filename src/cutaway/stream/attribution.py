@@ -271,9 +271,9 @@ def _named(tokens: Sequence[str]) -> str:
 def logit_attribution(
     net: Network,
     text: InputLike,
+    *,
     target: TokenLike,
     foil: TokenLike | None = None,
-    *,
     by: str = "head",
     pos: Pos = -1,
     edits: Sequence[Edit] | Edit = (),
@@ -282,13 +282,25 @@ def logit_attribution(
 ) -> Attribution:
     """What each writer of the stream adds to the logit of `target`, or to logit(target) - logit(foil), at `pos`.
 
-    by: "layer", "sublayer", "head" (and MLPs whole), "neuron" (and attentions whole), or "source" (heads by the position
-    they read from). first_token: of a word of several tokens, take the first.
-
     The contributions add up to the run's own logit; `error` says how nearly. With a soft-cap they add up to the logit
     before it, and the result says so.
 
-    Raises `BadInput`, `SiteUnavailable` (with the certificate's reason), `NotFoldable` for a norm that is not affine.
+    Args:
+        net: the network.
+        text: a text, several, or token rows.
+        target: a word as it follows the text, with its space, or a token id; one for all rows or one for each.
+        foil: the token that it is set against; without one, the logit itself is taken apart.
+        by: "layer", "sublayer", "head" (and MLPs whole), "neuron" (and attentions whole), or "source" (heads by the
+            position that they read from).
+        pos: at which position of each row (-1: the last).
+        edits: interventions that the run carries; what they put into the stream is a writer of its own.
+        first_token: of a word of several tokens, take the first.
+        work: hears of progress, and may stop it.
+
+    Raises:
+        BadInput: for an unknown token, a word of several tokens, or an unknown `by`.
+        SiteUnavailable: where the network refuses what is needed, with the certificate's reason.
+        NotFoldable: for a norm that is not affine.
     """
     keeping.require_one("by", by, BY)
     began, work = time.monotonic(), working(work)
