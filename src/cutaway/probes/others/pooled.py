@@ -82,9 +82,10 @@ def pooled(
         last = setting.held_out(x[torch.arange(len(x)), mask.sum(1) - 1]).outputs[0]
         mean = setting.held_out((x * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)).outputs[0]
     better = last if setting.score(last) >= setting.score(mean) else mean
-    figures = [setting.figure(outputs) for outputs in (attended, last, mean)]
-    lead = setting.lead(attended, better)
-    return Pooled(str(sites[0]), SCORE[data.kind], *figures, lead, attention)
+    return Pooled(
+        str(sites[0]), SCORE[data.kind], setting.figure(attended), setting.figure(last), setting.figure(mean),
+        setting.lead(attended, better), attention,
+    )  # fmt: skip
 
 
 def _read(net: Network, data: ProbeData, site: SiteLike, work: Work) -> tuple[Tensor, Tensor]:

@@ -24,7 +24,13 @@ _NO_POSITIONS = ("scores", "pattern", "cross_scores", "cross_pattern", "cross_k"
 
 @dataclass(frozen=True)
 class Cell:
-    """One place: a site, a head of it (None: all, side by side), and which of the read positions."""
+    """One place.
+
+    Attributes:
+        site: where.
+        head: a head of it; None: all, side by side.
+        position: which of the positions that are read.
+    """
 
     site: Site
     head: int | None
@@ -41,8 +47,11 @@ class Cell:
 class Places:
     """All cells of a sweep, by dimension.
 
-    sites: in order of computation. heads: number of heads of each cell where `by` has head, else None.
-    positions: row-relative positions, or the name of what is read where examples have spans.
+    Attributes:
+        sites: in order of computation.
+        heads: number of heads of each cell where `by` has head, else None.
+        positions: row-relative positions, or the name of what is read where examples have spans.
+        by: the dimensions that were asked for.
     """
 
     sites: tuple[Site, ...]
