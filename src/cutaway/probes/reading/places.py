@@ -65,6 +65,10 @@ class Places:
         heads: Sequence[int | None] = [None] if self.heads is None else range(self.heads)
         return [Cell(s, h, p) for s in self.sites for h in heads for p in range(len(self.positions))]
 
+    def near(self, cell: Cell) -> Places:
+        """The place of one cell alone; it is then at position 0."""
+        return Places((cell.site,), self.heads, (self.positions[cell.position],), self.by)
+
     @property
     def shape(self) -> tuple[int, ...]:
         """(sites, heads, positions), without heads where they are not told apart."""
@@ -149,6 +153,14 @@ def _decoder(
         f"{theirs[0]} is the decoder's, which has read one token, the one that starts its answer.",
         'Probe it there (pos=0) by itself, or probe the encoder: at="encoder.resid_post".',
     )
+
+
+def one_site(net: Network, at: SiteLike) -> Site:
+    """The site that is named. Raises `BadInput` where it is several."""
+    sites = net.resolve(at)
+    if len(sites) != 1:
+        raise BadInput(f"{at!r} is {len(sites)} sites.", f"Name one, such as {sites[-1]}.")
+    return sites[0]
 
 
 def _is_pair(value: object) -> bool:

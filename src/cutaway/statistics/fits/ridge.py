@@ -156,12 +156,7 @@ def _fitted(fact: Factorised, penalty: Tensor) -> Tensor:
 
 
 def _left_out(
-    fact: Factorised,
-    y: Tensor,
-    centred: Tensor,
-    projected: Tensor,
-    penalties: Tensor,
-    best: Tensor,
+    fact: Factorised, y: Tensor, centred: Tensor, projected: Tensor, penalties: Tensor, best: Tensor
 ) -> Tensor:
     """Leave-one-out predictions [n t] at each target's best penalty."""
     leverage = fact.leverage(penalties)
