@@ -24,11 +24,14 @@ class Result(Protocol):
 
     Attributes:
         kind: its name in `KINDS`.
-        provenance: what is needed to repeat it.
     """
 
     kind: ClassVar[str]
-    provenance: Provenance
+
+    @property
+    def provenance(self) -> Provenance:
+        """What is needed to repeat it (a property, so that frozen dataclasses satisfy it)."""
+        ...
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data that JSON can hold."""
