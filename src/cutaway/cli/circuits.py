@@ -60,17 +60,19 @@ def trace(
     force: Force = False,
 ) -> None:
     """Find the circuit of a behaviour on its discovery pairs; save it with scores and a figure."""
+    from cutaway.circuits import option_names
     from cutaway.circuits import trace as find
     from cutaway.cli import work
+    from cutaway.results import Work
 
     net = work.network(common, model)
     pairs = work.pairs(screen, net, common, behaviour, n, force)
     size = None if edges is None else edges if edges < 1 else int(edges)
-    greedy = method.lower() == "acdc" and select == "top"
+    more = {"steps": steps} if "steps" in option_names(method) else {}
     with screen.progress() as report:
         found = find(
-            net, pairs, method, size, select=select, threshold=None if greedy else threshold, report=report, steps=steps,
-            ablation=ablation, seed=common.seed, force=force, removal_threshold=threshold if greedy else None,
+            net, pairs, method=method, edges=size, select=select, threshold=threshold, ablation=ablation, seed=common.seed,
+            force=force, work=Work(lambda p: report(p.label, p.done, p.total)), **more,
         )  # fmt: skip
     target = out or Path(f"cutaway-trace-{work.slug(model)}-{work.slug(behaviour)}")
     saved = work.or_elsewhere(screen, lambda place: _save_circuit(found, place), target)
@@ -102,6 +104,7 @@ def examine(
     """Test a circuit on held-out pairs beside random circuits, random weights and shuffled answers; judge, and report."""
     from cutaway.circuits import read, test
     from cutaway.cli import work
+    from cutaway.results import Work
 
     held = read(circuit)
     net = work.network(common, model)
@@ -109,7 +112,14 @@ def examine(
     if held.graph.network == "":
         held = held.on(net)
     with screen.progress() as report:
-        result = test(held, pairs, net, controls=not no_controls, seed=common.seed, report=report)
+        result = test(
+            held,
+            pairs,
+            net,
+            controls=not no_controls,
+            seed=common.seed,
+            work=Work(lambda p: report(p.label, p.done, p.total)),
+        )
     target = out or Path(f"cutaway-test-{work.slug(model)}-{work.slug(behaviour)}")
     saved = work.or_elsewhere(screen, lambda place: _save_test(result, place), target)
     screen.result(result.to_dict() | {"saved": [str(p) for p in saved]}, result.claim)
@@ -119,15 +129,10 @@ def examine(
 
 
 def _save_circuit(found: Circuit, place: Path) -> list[Path]:
-    from cutaway.reports import Figure, Page, Section, write
+    from cutaway.reports import write
 
     folder = found.save(place / "circuit")
-    caption = "Layers upwards, heads across. Hover over an edge's middle or a node to see what and how much."
-    page = Page(
-        title=str(found), kicker="Cutaway · circuit", verdict=None, headline=str(found),
-        sections=[Section("circuit", "The circuit", [Figure(found.figure(), caption)])],
-    )  # fmt: skip
-    return [folder, write(page, place / "circuit.html")]
+    return [folder, write(found.page(), place / "circuit.html")]
 
 
 def _save_test(result: CircuitTest, place: Path) -> list[Path]:
@@ -137,7 +142,7 @@ def _save_test(result: CircuitTest, place: Path) -> list[Path]:
     folder = result.save(place / "test")
     notes = tuple((note.split(":")[0] + ".", note.partition(": ")[2] or note) for note in result.claim.notes)
     drawn = "Layers upwards, heads across. Hover over an edge's middle or a node to see what and how much."
-    blocks: list[Block] = [Figure(result.circuit.figure(), drawn)]
+    blocks: list[Block] = [Figure(result.circuit.plot(), drawn)]
     if (curve := curve_of(result)) is not None:
         blocks.append(
             Figure(curve, "Faithfulness on held-out pairs of circuits of growing size, by the same scores.")

@@ -231,9 +231,9 @@ def _run(
     logits: list[Tensor] = []
     kept: dict[Site, list[Tensor]] = {site: [] for site in keep}
     size = rows_at_once(
-        net, tokens.width, work
+        net, tokens.size, work
     )  # whatever is kept: the same prompts give the same bits every time
-    last = None if read else max(keep, key=lambda site: site.rank)
+    last = None if read or any(site.module for site in keep) else max(keep, key=lambda site: site.rank)
     for start in range(0, tokens.n, size):
         work.check()
         rows = torch.arange(start, min(start + size, tokens.n))

@@ -200,11 +200,14 @@ class _Looker:
         if key not in self.differences:
             old, new = self.base[write.where], self.experiment.source(write)
             unequal = old != new.to(old.device)
-            layout = AxisLayout.of(write.where)
+            layout = AxisLayout.of(write.where, old.ndim)
+            if write.where.module and layout.position is None:
+                unequal = unequal.flatten(2).any(-1)[:, None] if unequal.ndim > 2 else unequal[:, None]
             if write.neuron is None:
                 unequal = unequal.any(-1, keepdim=True)
             if layout.head is None:
                 unequal = unequal[:, :, None] if layout.position is not None else unequal[:, None, None]
+                unequal = unequal[:, :, 0] if unequal.ndim == 5 else unequal
             elif layout.position is not None and layout.head < layout.position:
                 unequal = unequal.transpose(1, 2)
             width = self.experiment.tokens.width

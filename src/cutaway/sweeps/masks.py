@@ -32,7 +32,7 @@ class Overwrite:
 
         rows: LongTensor [b], the example of each pair; first: the column at which the value's positions begin.
         """
-        layout, mask = AxisLayout.of(self.site), self.mask[pairs]
+        layout, mask = AxisLayout.of(self.site, value.ndim), self.mask[pairs]
         axis = layout.position
         width = value.shape[axis] if axis is not None else mask.shape[1]
         mask = mask[:, first : first + width]
@@ -49,7 +49,7 @@ class Overwrite:
         if layout.head is not None and axis is not None and layout.head < axis:
             mask = mask.transpose(1, 2).contiguous()
         source = taken(self.source, rows, axis, first, width)
-        if self.site.axes[-1] == "src":
+        if self.site.axes[-1:] == ("src",):
             window = slice(first + width - value.shape[-1], first + width)
             source = source[..., window] if source.shape[-1] > value.shape[-1] else source
             mask = mask[..., window] if mask.shape[-1] > value.shape[-1] else mask
@@ -79,11 +79,12 @@ def overwrites(experiment: Experiment, cells: Sequence[Cell], pairs: np.ndarray)
     columns: dict[tuple[int | None, str], np.ndarray] = {}
     written = []
     for (site, _), writes in grouped.items():
-        source, layout = experiment.source(writes[0][2]), AxisLayout.of(site)
+        source = experiment.source(writes[0][2])
+        layout = AxisLayout.of(site, source.ndim)
         heads = (
             source.shape[layout.head] if layout.head and any(w.head is not None for *_, w in writes) else 1
         )
-        units = source.shape[-1] if any(w.neuron is not None for *_, w in writes) else 1
+        units = source.shape[layout.unit] if any(w.neuron is not None for *_, w in writes) else 1
         mask = np.zeros((len(pairs), experiment.tokens.width, heads, units), dtype=bool)
         for start, stop, write in writes:
             key = (write.position, write.span)

@@ -82,7 +82,7 @@ def batches(
 
     Raises `OutOfMemory` when not even one row fits.
     """
-    width = experiment.tokens.width
+    width = experiment.tokens.size
     size = rows_at_once(experiment.net, width, most=MOST_TOKENS)
     if tokens_at_once is not None:
         size = max(1, tokens_at_once // max(1, width))
