@@ -97,7 +97,7 @@ def path_patch(
         behaviour: pairs of prompts of equal length, answers and metric, or the name of a built-in behaviour.
         senders: heads, MLPs and mixers, themselves or by name (`a3.h1`, `head 3.1`, `m0`); also `input`, what the first
             layer is given. Default all but the input.
-        to: inputs or their names (`a5.h3<q>`, `m4`, `logits`); default all. Where heads share keys and values, `a5.kv1<k>` is
+        to: inputs or their names (`a5.h3<q>`, `m4`, `logits`); default all. Where heads share keys, `a5.kv1<k>` is
             what the group reads, and `a5.h3<k>`, which is not among the default, what one query head reads alone.
         direction: `corrupt` sends the corrupted run's value into the clean run, `restore` the other way.
         seed, folder, rules, work: as in `patch`.
