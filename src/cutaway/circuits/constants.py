@@ -32,7 +32,7 @@ def learn_constants(
     constants is as near to the network as can be.
 
     Minimises the mean KL(network || circuit) over the constants by Adam, started from the means (Li and Janson 2024, optimal
-    ablation). Learn them on discovery examples and give them to `Bench.of(..., prepared=...)`.
+    ablation). Learn them on discovery examples and give them to `EdgeBench.of(..., prepared=...)`.
     """
     if rounds < 1 or rate <= 0:
         raise BadInput(f"{rounds} rounds at rate {rate} learn nothing.", "Use rounds >= 1 and rate > 0.")

@@ -10,7 +10,7 @@ import numpy as np
 from cutaway.behaviours import behaviour as make_behaviour
 from cutaway.circuits import selection
 from cutaway.circuits.circuit import Circuit
-from cutaway.circuits.evaluation.bench import Bench
+from cutaway.circuits.evaluation.bench import EdgeBench
 from cutaway.circuits.evaluation.faithfulness import SHARES, curve, node_circuit, size_needed
 from cutaway.circuits.methods import METHODS, Options
 from cutaway.circuits.methods import method as find_method
@@ -125,7 +125,6 @@ def choose(
     )  # fmt: skip
     if scores.positions is not None and scores.groups:
         made = replace(made, positions=_by_position(scores, connected, how), groups=scores.groups)
-    made.__dict__["net"] = net
     return made
 
 
@@ -160,7 +159,7 @@ def _node_count(
 
 def _share(net: Network, behaviour: Behaviour, scores: Scores, options: Options) -> float:
     """The smallest of MIB's sizes at which the circuit keeps what is asked, on the examples that it was traced on."""
-    bench = Bench.of(net, behaviour, options.ablation, options.seed, options.budget)
+    bench = EdgeBench.of(net, behaviour, options.ablation, options.seed, options.budget)
     return size_needed(curve(bench, scores), REACH) or SHARES[-1]
 
 

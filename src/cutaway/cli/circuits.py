@@ -102,6 +102,8 @@ def examine(
     """Test a circuit on held-out pairs beside random circuits, random weights and shuffled answers; judge, and report."""
     from cutaway.circuits import read, test
     from cutaway.cli import work
+    from cutaway.cli.screen import heard_by
+    from cutaway.results import Work
 
     held = read(circuit)
     net = work.network(common, model)
@@ -109,7 +111,7 @@ def examine(
     if held.graph.network == "":
         held = held.on(net)
     with screen.progress() as report:
-        result = test(held, pairs, net, controls=not no_controls, seed=common.seed, report=report)
+        result = test(net, held, pairs, controls=not no_controls, seed=common.seed, work=Work(heard_by(report)))
     target = out or Path(f"cutaway-test-{work.slug(model)}-{work.slug(behaviour)}")
     saved = work.or_elsewhere(screen, lambda place: _save_test(result, place), target)
     screen.result(result.to_dict() | {"saved": [str(p) for p in saved]}, result.claim)
@@ -119,44 +121,21 @@ def examine(
 
 
 def _save_circuit(found: Circuit, place: Path) -> list[Path]:
-    from cutaway.reports import Figure, Page, Section, write
+    from cutaway.circuits.blocks import drawing
+    from cutaway.reports import Page, Section, write
 
     folder = found.save(place / "circuit")
-    caption = "Layers upwards, heads across. Hover over an edge's middle or a node to see what and how much."
     page = Page(
         title=str(found), kicker="Cutaway · circuit", verdict=None, headline=str(found),
-        sections=[Section("circuit", "The circuit", [Figure(found.figure(), caption)])],
+        sections=[Section("circuit", "The circuit", [drawing(found)])],
     )  # fmt: skip
     return [folder, write(page, place / "circuit.html")]
 
 
 def _save_test(result: CircuitTest, place: Path) -> list[Path]:
-    from cutaway.circuits.telling import curve_of, node_rows
-    from cutaway.reports import Block, ClaimTests, Figure, Page, Points, Section, Table, write
+    from cutaway.reports import write
 
-    folder = result.save(place / "test")
-    notes = tuple((note.split(":")[0] + ".", note.partition(": ")[2] or note) for note in result.claim.notes)
-    drawn = "Layers upwards, heads across. Hover over an edge's middle or a node to see what and how much."
-    blocks: list[Block] = [Figure(result.circuit.figure(), drawn)]
-    if (curve := curve_of(result)) is not None:
-        blocks.append(
-            Figure(curve, "Faithfulness on held-out pairs of circuits of growing size, by the same scores.")
-        )
-    rows = tuple(node_rows(result))
-    if rows:
-        head = ("node", "the circuit loses without it", "edges out")
-        caption = "Each node taken out of the circuit alone, in shares of the gap."
-        blocks.append(Table(head, rows, caption, frozenset({1, 2})))
-    page = Page(
-        title=f"A circuit for “{result.circuit.name}”", kicker="Cutaway · circuit test", verdict=result.claim.verdict,
-        headline=result.claim.statement,
-        sections=[
-            Section("circuit", "The circuit", blocks),
-            Section("tests", "The tests", [ClaimTests(result.claim)]),
-            Section("more", "What else was measured", [Points(notes)]),
-        ],
-    )  # fmt: skip
-    return [folder, write(page, place / "test.html")]
+    return [result.save(place / "test"), write(result.page(), place / "test.html")]
 
 
 def _circuit_data(found: Circuit, saved: list[Path]) -> dict[str, Any]:

@@ -218,13 +218,15 @@ def explain(
 ) -> None:
     """Find the components that carry a behaviour, test them on held-out prompts, and write a report."""
     from cutaway.cli import work
+    from cutaway.cli.screen import heard_by
     from cutaway.explanations import explain as explain_it
+    from cutaway.results import Work
 
     net = work.network(common, model)
     pairs = work.pairs(screen, net, common, behaviour, n, force)
     with screen.progress() as report:
         found = explain_it(
-            net, pairs, seed=common.seed, force=force, controls=not no_controls, report=report,
+            net, pairs, seed=common.seed, force=force, controls=not no_controls, work=Work(heard_by(report)),
             command=work.command_line(common, model, behaviour, n, force, no_controls),
         )  # fmt: skip
     target = out or Path(f"cutaway-{work.slug(model)}-{work.slug(behaviour)}")

@@ -98,14 +98,22 @@ def measure(net: Network, behaviour: Behaviour, keep: Sequence[Site] = ()) -> Ba
     ]
     means = [float(side.metric.mean()) for side in sides]
     gap = means[0] - means[1]
-    scale = max(1e-3, *(float(np.abs(side.metric).max()) for side in sides))
-    if not abs(gap) > 1e-6 * scale:
+    require_gap(
+        sides[0].metric, sides[1].metric, f"The metric {behaviour.metric.name} of {behaviour.name!r}"
+    )
+    return Baselines(sides[0], sides[1], behaviour.metric, answers, positions, gap)
+
+
+def require_gap(clean: np.ndarray, corrupted: np.ndarray, what: str) -> None:
+    """Raise `BadBehaviour`, with both means, where two metrics [n] are as good as equal: nothing is then a share of it."""
+    means = float(clean.mean()), float(corrupted.mean())
+    scale = max(1e-3, float(np.abs(clean).max()), float(np.abs(corrupted).max()))
+    if not abs(means[0] - means[1]) > 1e-5 * scale:
         raise BadBehaviour(
-            f"The metric {behaviour.metric.name} of {behaviour.name!r} is {means[0]:.6g} on the clean prompts and "
-            f"{means[1]:.6g} on the corrupted ones: there is no difference to explain.",
+            f"{what} is {means[0]:.6g} on the clean prompts and {means[1]:.6g} on the corrupted ones: there is no "
+            "difference to explain.",
             "Use pairs whose answers differ, or another metric.",
         )
-    return Baselines(sides[0], sides[1], behaviour.metric, answers, positions, gap)
 
 
 @dataclass(frozen=True)

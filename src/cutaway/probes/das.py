@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cutaway.claims import Claim, Control, Evidence, judge
+from cutaway.claims import Claim, Control, Evidence
 from cutaway.errors import BadFormat, BadInput
 from cutaway.interventions import Interchange
 from cutaway.probes.activations import Report
@@ -32,6 +32,7 @@ from cutaway.probes.probing import Probing
 from cutaway.probes.use import UseOptions, halves
 from cutaway.results import load_folder, save_folder
 from cutaway.statistics import Estimate, bootstrap
+from cutaway.trials import verdict_of
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -307,5 +308,5 @@ def _claim(
     notes = ["The probe's direction: " + str(rivals["the probe's direction"]) + "."]
     statement = f"{label!r} decides the output through {size} of {d} dimensions of {where}."
     return Claim(
-        statement, judge(evidence, controls), tuple(evidence), tuple(controls), (*notes, f"{seconds:.1f} s.")
+        statement, verdict_of(evidence, controls), tuple(evidence), tuple(controls), (*notes, f"{seconds:.1f} s.")
     )

@@ -80,6 +80,12 @@ KINDS: dict[str, Kind] = {
     "effects": Kind(
         "cutaway.effects.effects:Effects", "effects of interventions", formerly=("cutaway effects",)
     ),
+    "explanation": Kind(
+        "cutaway.explanations.explanation:Explanation", "an explanation", formerly=("cutaway explanation",)
+    ),
+    "circuit-test": Kind(
+        "cutaway.circuits.testing:CircuitTest", "the test of a circuit", formerly=("cutaway circuit test",)
+    ),
 }
 
 

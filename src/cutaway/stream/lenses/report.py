@@ -11,11 +11,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cutaway.claims import Claim, Evidence, judge
+from cutaway.claims import Claim, Evidence
 from cutaway.errors import BadInput
 from cutaway.statistics import bootstrap, bootstrap_many
 from cutaway.stream.lenses.protocol import Lens, streams
 from cutaway.stream.lenses.rows import Rows, Texts, rows_of
+from cutaway.trials import claim_of
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -91,7 +92,7 @@ class LensReport:
             )  # fmt: skip
         text = f"The {better} lens reads {self.network} better than the {worse} lens at every layer but the last."
         notes = (f"On {self.rows} held-out rows of {self.length} tokens.",)
-        return Claim(text, judge(evidence), tuple(evidence), (), notes)
+        return claim_of(text, evidence, notes=notes)
 
     def plot(self, what: str = "kl") -> Any:
         """The figures by layer, a line per lens with its interval."""
