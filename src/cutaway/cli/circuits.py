@@ -102,7 +102,6 @@ def examine(
     """Test a circuit on held-out pairs beside random circuits, random weights and shuffled answers; judge, and report."""
     from cutaway.circuits import read, test
     from cutaway.cli import work
-    from cutaway.cli.screen import heard_by
     from cutaway.results import Work
 
     held = read(circuit)
@@ -111,7 +110,7 @@ def examine(
     if held.graph.network == "":
         held = held.on(net)
     with screen.progress() as report:
-        result = test(net, held, pairs, controls=not no_controls, seed=common.seed, work=Work(heard_by(report)))
+        result = test(net, held, pairs, controls=not no_controls, seed=common.seed, work=Work(lambda step: report(step.label, step.done, step.total)))
     target = out or Path(f"cutaway-test-{work.slug(model)}-{work.slug(behaviour)}")
     saved = work.or_elsewhere(screen, lambda place: _save_test(result, place), target)
     screen.result(result.to_dict() | {"saved": [str(p) for p in saved]}, result.claim)

@@ -131,6 +131,7 @@ def patch(
 ) -> None:
     """Activation patching: which layers, positions or heads matter, with intervals. Saves the numbers and a heat map."""
     from cutaway.cli import work
+    from cutaway.results import Work
 
     net = work.network(common, model)
     pairs = work.pairs(screen, net, common, behaviour, n, force, aligned="position" in by or "span" in by)
@@ -141,7 +142,7 @@ def patch(
         screen.result(*work.plan_shown(sweep))
         return
     with screen.progress() as report, work.quiet_warnings():
-        effects = sweep.run(lambda done, total: report(f"patching {at}", done, total), resume)
+        effects = sweep.run(Work(lambda step: report(step.label, step.done, step.total)), resume)
     way = direction if ablate is None else f"ablate-{ablate}"
     target = out or Path(f"cutaway-patch-{work.slug(model)}-{work.slug(behaviour)}-{at}-{way}")
     paths = work.save_effects(screen, effects, target)
@@ -184,13 +185,14 @@ def paths(
     """Exact path patching: what each component tells each other directly. Saves the numbers and a heat map."""
     from cutaway.cli import work
     from cutaway.effects import path_patch
+    from cutaway.results import Work
 
     net = work.network(common, model)
     pairs = work.pairs(screen, net, common, behaviour, n, force)
     with screen.progress() as report, work.quiet_warnings():
         effects = path_patch(
-            net, pairs, senders or None, receivers or None, direction, common.seed, folder=resume,  # type: ignore[arg-type]
-            progress=lambda done, total: report("patching paths", done, total),
+            net, pairs, senders=senders or None, to=receivers or None, direction=direction, seed=common.seed,  # type: ignore[arg-type]
+            folder=resume, work=Work(lambda step: report(step.label, step.done, step.total)),
         )  # fmt: skip
     target = out or Path(f"cutaway-paths-{work.slug(model)}-{work.slug(behaviour)}-{direction}")
     saved = work.save_effects(screen, effects, target)
@@ -218,7 +220,6 @@ def explain(
 ) -> None:
     """Find the components that carry a behaviour, test them on held-out prompts, and write a report."""
     from cutaway.cli import work
-    from cutaway.cli.screen import heard_by
     from cutaway.explanations import explain as explain_it
     from cutaway.results import Work
 
@@ -226,7 +227,7 @@ def explain(
     pairs = work.pairs(screen, net, common, behaviour, n, force)
     with screen.progress() as report:
         found = explain_it(
-            net, pairs, seed=common.seed, force=force, controls=not no_controls, work=Work(heard_by(report)),
+            net, pairs, seed=common.seed, force=force, controls=not no_controls, work=Work(lambda step: report(step.label, step.done, step.total)),
             command=work.command_line(common, model, behaviour, n, force, no_controls),
         )  # fmt: skip
     target = out or Path(f"cutaway-{work.slug(model)}-{work.slug(behaviour)}")

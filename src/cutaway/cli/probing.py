@@ -79,7 +79,7 @@ def probe(
 ) -> None:
     """Probe a network for a label: where it is encoded beyond the controls, and whether the network uses it."""
     from cutaway.cli import work
-    from cutaway.probes import Columns, Options, probe_data
+    from cutaway.probes import Columns, ProbeOptions, probe_data
     from cutaway.probes import probe as probe_it
     from cutaway.probes import use as use_it
 
@@ -90,7 +90,7 @@ def probe(
     follow = _answers(answers)
     if follow is not None:
         _check_answers(net, labelled, follow)
-    options = Options(kind=kind, folds=folds, permutations=permutations, seed=common.seed)
+    options = ProbeOptions(kind=kind, folds=folds, permutations=permutations, seed=common.seed)
     with screen.progress() as report:
         found = probe_it(net, labelled, _list(at), _list(by), options=options, report=report)
         used = None
@@ -108,7 +108,7 @@ def probe(
 
 def _check_answers(net: Network, data: ProbeData, answers: dict[str, list[str]]) -> None:
     """Before anything is run: do the answers name the two classes, by words that are one token?"""
-    from cutaway.probes.beds import answer_score
+    from cutaway.probes.reading.beds import answer_score
 
     if data.kind != "binary":
         raise BadInput(

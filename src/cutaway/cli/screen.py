@@ -121,8 +121,3 @@ def finite(data: Any) -> Any:
     if hasattr(data, "item") and getattr(data, "ndim", 0) == 0:
         data = data.item()
     return None if isinstance(data, float) and not math.isfinite(data) else data
-
-
-def heard_by(report: Callable[[str, int, int], None]) -> Callable[[WorkProgress], None]:
-    """A listener of `results.Work` that hands every report on to a progress bar."""
-    return lambda progress: report(progress.label, progress.done, progress.total)

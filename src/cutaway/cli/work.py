@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from cutaway.effects import Effects
     from cutaway.explanations import Explanation
     from cutaway.network import Network, Run
-    from cutaway.sweeps import Progress
+    from cutaway.results import Work
 
 
 _FILES = (".json", ".jsonl", ".csv")
@@ -119,12 +119,12 @@ class Sweep:
     ablate: str | None
     seed: int
 
-    def run(self, progress: Progress, folder: Path | None) -> Effects:
+    def run(self, work: Work, folder: Path | None) -> Effects:
         """Run it."""
         from cutaway.effects import ablate, patch
 
         common: dict[str, Any] = {
-            "at": self.at, "by": self.by, "seed": self.seed, "progress": progress, "folder": folder,
+            "at": self.at, "by": self.by, "seed": self.seed, "work": work, "folder": folder,
         }  # fmt: skip
         if self.ablate is not None:
             return ablate(self.net, self.behaviour, how=self.ablate, **common)  # type: ignore[arg-type]

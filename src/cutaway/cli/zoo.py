@@ -143,13 +143,16 @@ def make(
     ] = None,
 ) -> None:
     """Make a specimen from nothing. Stopped or killed, it goes on from its last checkpoint when run again."""
-    from cutaway.zoo.making import make as build
+    from cutaway.errors import Stopped
+    from cutaway.recipes.making import make as build
+    from cutaway.results import Work
 
     target = out or Path(f"zoo-{name.removeprefix('zoo:')}")
     try:
         with screen.progress() as report:
-            path = build(name, target, work, report)
-    except KeyboardInterrupt:
+            listener = Work(lambda p: report(p.label, p.done, p.total))
+            path = build(name, target, checkpoints=work, work=listener)
+    except (Stopped, KeyboardInterrupt):
         screen.problem(
             "Stopped", f"{name} is not finished.", "Run it again: it goes on from its last checkpoint."
         )

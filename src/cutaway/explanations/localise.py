@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -57,24 +57,13 @@ def localise(
     """
     for site, by, layers in sweeps(net, stream):
         for direction in DIRECTIONS:
-            label = f"patching {site} by {' and '.join(by)}, {direction}"
             effects = patch(
                 net, behaviour, at=site, by=by, direction=direction, layers=layers, seed=seed,
-                progress=_progress(work, label),
+                work=work,
             )  # fmt: skip
             yield key(site, direction), effects
             if not effects.complete:
-                raise Stopped(f"Stopped while {label}.", "Finished maps are kept.")
-
-
-def _progress(work: Work, label: str) -> Callable[[int, int], None]:
-    def progress(done: int, total: int) -> None:
-        try:
-            work.step(label, done, total)
-        except Stopped:
-            raise KeyboardInterrupt from None
-
-    return progress
+                raise Stopped(f"Stopped while patching {site}, {direction}.", "Finished maps are kept.")
 
 
 def single_effect(maps: Mapping[str, Effects], part: Part, direction: str) -> dict[str, float] | None:

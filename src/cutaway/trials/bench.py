@@ -16,7 +16,7 @@ from cutaway.errors import NotFinite, SiteUnavailable, Stopped
 from cutaway.network.parts import Part, parts_of
 from cutaway.network.sites import Site
 from cutaway.results import Work
-from cutaway.sweeps import Cell, State, run_cells, write_of
+from cutaway.sweeps import Cell, CellState, run_cells, write_of
 from cutaway.trials.scale import Scale, other_rows
 
 if TYPE_CHECKING:
@@ -123,17 +123,12 @@ class Bench:
         return np.stack([self.tried[key] for key in keys])
 
     def _values(self, base: Side, sources: dict[Site, Tensor], cells: list[Cell], label: str) -> np.ndarray:
-        def progress(done: int, total: int) -> None:
-            try:
-                self.work.step(label, done, total)
-            except Stopped:
-                raise KeyboardInterrupt from None
-
-        result = run_cells(self.ends.work(self.net, base, sources), cells, progress=progress)
+        experiment = self.ends.experiment(self.net, base, sources)
+        result = run_cells(experiment, cells, work=self.work, label=label)
         if result.interrupted:
             raise Stopped(f"Stopped while {label}.", "Nothing of it was kept.")
-        if (result.states == State.NOT_FINITE).any():
-            which, row = (int(i) for i in np.argwhere(result.states == State.NOT_FINITE)[0])
+        if (result.states == CellState.NOT_FINITE).any():
+            which, row = (int(i) for i in np.argwhere(result.states == CellState.NOT_FINITE)[0])
             raise NotFinite(
                 f"While {label}, set {which} gives NaN or infinite logits on example {row} ({len(cells[which])} parts "
                 "replaced).",
