@@ -7,14 +7,14 @@ import pytest
 import torch
 
 import cutaway
-from cutaway.effects.components import Component
 from cutaway.explanations.reads_and_writes import ReadsAndWrites, reads_and_writes
 from cutaway.explanations.reads_and_writes_section import reads_and_writes_section
 from cutaway.network import Network
+from cutaway.network.parts import Part
 from cutaway.stream import logit_attribution
 from cutaway.zoo.tiny import tiny
 
-MEMBERS = [Component(0, "head", 0), Component(2, "head", 1), Component(2, "mlp"), Component(3, "mlp")]
+MEMBERS = [Part("head", 0, 0), Part("head", 2, 1), Part("mlp", 2), Part("mlp", 3)]
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def test_adds_what_attribution_says(net: Network, found: ReadsAndWrites) -> None
     at = torch.tensor([[p % len(r)] for p, r in zip(held.answer_pos[:n], held.clean_ids[:n], strict=True)])
     right, wrong = ([answers[i][0] for i in range(n)] for answers in (held.right, held.wrong))
     whole = logit_attribution(net, [list(r) for r in held.clean_ids[:n]], right, wrong, pos=at)
-    assert [p.component for p in found.parts] == ["head 0.0", "head 2.1", "MLP 2", "MLP 3"]
+    assert [p.part.words for p in found.parts] == ["head 0.0", "head 2.1", "MLP 2", "MLP 3"]
     assert found.parts[2].adds.value == pytest.approx(float(whole["mlp 2"].mean()), abs=1e-4)
     assert found.parts[1].adds.value == pytest.approx(float(whole["head 2.1"].mean()), abs=1e-4)
     assert found.whole == pytest.approx(float(np.mean(whole.wanted)), abs=1e-4)
@@ -64,7 +64,7 @@ def test_what_is_refused_is_said(found: ReadsAndWrites) -> None:
         Example("", "", (5 + i, 6, 7), (25 + i, 6, 7), answer(11), answer(12), template=str(i))
         for i in range(12)
     ]
-    refused = reads_and_writes(net, assemble("made up", rows), [Component(0, "mlp")])
+    refused = reads_and_writes(net, assemble("made up", rows), [Part("mlp", 0)])
     assert refused.parts == ()
     assert "more than one matrix" in refused.reason
     assert reads_and_writes_section(refused)

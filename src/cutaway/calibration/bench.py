@@ -18,7 +18,7 @@ import torch
 
 from cutaway.calibration.subject import Subject
 from cutaway.calibration.verify import subject_of
-from cutaway.circuits import Bench, Graph, Limits, Options, Scores, method
+from cutaway.circuits import CircuitLimits, EdgeBench, Graph, Options, Scores, method
 from cutaway.circuits.evaluation.faithfulness import curve
 from cutaway.circuits.evaluation.stability import auroc
 from cutaway.circuits.passes.certify import wiring
@@ -63,7 +63,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Table:
+class ScoreTable:
     """All rows, and the mean of every figure for each method with an interval over specimens (seeds within them)."""
 
     rows: tuple[Row, ...]
@@ -247,7 +247,7 @@ def one(subject: Subject, name: str, seed: int, seen: np.ndarray, steps: int = 5
         with peak.watching(net.device):
             scores = method(name)(net, behaviour.discovery, Options(steps=steps, seed=seed, examples=False))
         seconds = time.perf_counter() - started
-        found = curve(Bench.of(net, behaviour.held_out, seed=seed), scores)
+        found = curve(EdgeBench.of(net, behaviour.held_out, seed=seed), scores)
     except CutawayError as error:
         return Row(label, name, seed, error=str(error))
     edges = scores.nodes is None
@@ -264,7 +264,7 @@ def bench(
     n: int = 48,
     seeds: Sequence[int] = (0, 1, 2),
     report: Report | None = None,
-) -> Table:
+) -> ScoreTable:
     """Every method on every specimen with every seed (fresh pairs from each). Ctrl-C keeps the rows that are done."""
     subjects = list(chosen or specimens())
     rows: list[Row] = []
@@ -281,7 +281,7 @@ def bench(
                     rows.append(one(subject, m, seed, seen))
     except KeyboardInterrupt:
         pass
-    return Table(tuple(rows), n)
+    return ScoreTable(tuple(rows), n)
 
 
 def twins(chosen: Sequence[str] | None = None) -> list[str]:
@@ -301,14 +301,14 @@ def negatives(
     chosen: Sequence[str] | None = None,
     name: str = "eap-ig",
     n: int = 40,
-    limits: Limits | None = None,
+    limits: CircuitLimits | None = None,
     report: Report | None = None,
 ) -> Negatives:
     """Trace and test circuits where nothing is to be found: on every twin in turn, with new pairs in each round.
 
     Counted as supported is what the evidence on held-out pairs and random circuits alone would support.
     """
-    pool, bounds = twins(chosen), limits or Limits()
+    pool, bounds = twins(chosen), limits or CircuitLimits()
     verdicts: dict[str, int] = {}
     supported, refused, done = 0, 0, 0
     examples: list[str] = []
@@ -333,7 +333,7 @@ def negatives(
     return Negatives(done, supported, refused, verdicts, tuple(examples))
 
 
-def _verdict(subject: Subject, name: str, limits: Limits, seed: int) -> str:
+def _verdict(subject: Subject, name: str, limits: CircuitLimits, seed: int) -> str:
     options = Options(seed=seed, examples=False)
     scores = method(name)(subject.net, subject.behaviour.discovery, options)
     circuit = choose(subject.net, subject.behaviour.discovery, scores, options)

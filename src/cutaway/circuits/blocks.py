@@ -45,7 +45,9 @@ def _node_rows(result: CircuitTest, most: int) -> list[tuple[str, str, str]]:
     """(node, what the circuit loses without it, edges out) of the nodes that matter most."""
     nodes, graph = result.trial.nodes, result.circuit.graph
     order = sorted(range(len(nodes.names)), key=lambda i: -nodes.effects[i])[:most]
-    writers = {str(w): (w.words, int(result.circuit.membership[i].sum())) for i, w in enumerate(graph.writers)}
+    writers = {
+        str(w): (w.words, int(result.circuit.membership[i].sum())) for i, w in enumerate(graph.writers)
+    }
     rows = []
     for i in order:
         words, out = writers[nodes.names[i]]

@@ -40,7 +40,9 @@ class CircuitCandidate:
 
     def keep(self, bench: EdgeBench, alike: Sequence[CircuitCandidate] = ()) -> np.ndarray:
         """Metric [1 + k n] with every other edge ablated."""
-        return np.vstack([bench.of_circuit(self.circuit)[None], bench.metric([c.circuit.membership for c in alike])])
+        return np.vstack(
+            [bench.of_circuit(self.circuit)[None], bench.metric([c.circuit.membership for c in alike])]
+        )
 
     def remove(self, bench: EdgeBench, alike: Sequence[CircuitCandidate] = ()) -> np.ndarray:
         """Metric [1 + k n] with its edges ablated and all others as they are."""
@@ -84,4 +86,6 @@ class CircuitCandidate:
         return int(self.circuit.node_membership.sum()) - 1
 
     def _other(self, membership: np.ndarray) -> CircuitCandidate:
-        return CircuitCandidate(replace(self.circuit, membership=membership, scores=None, positions=None, groups=()))
+        return CircuitCandidate(
+            replace(self.circuit, membership=membership, scores=None, positions=None, groups=())
+        )

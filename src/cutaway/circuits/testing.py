@@ -26,7 +26,19 @@ from cutaway.circuits.trial import CircuitTrial, breaks_anyway, evidence, least_
 from cutaway.claims import Claim, Control, Verdict
 from cutaway.errors import BadFormat, Stopped
 from cutaway.reports import Block, ClaimTests, Page, Points, Section, display, result_page
-from cutaway.results import Provenance, Work, atomic_folder, finite, head, pack, read, save_folder, unpack, working
+from cutaway.results import (
+    Provenance,
+    Work,
+    atomic_folder,
+    finite,
+    head,
+    pack,
+    read,
+    save_folder,
+    unpack,
+    working,
+)
+from cutaway.sweeps import keeping_base_runs
 from cutaway.trials import (
     Limits,
     Outcome,
@@ -136,7 +148,9 @@ class CircuitTest:
                 data["complete"],
             )
         except (KeyError, TypeError) as error:
-            raise BadFormat(f"The circuit test in {path} cannot be read: {error!r}.", "Make it again.") from error
+            raise BadFormat(
+                f"The circuit test in {path} cannot be read: {error!r}.", "Make it again."
+            ) from error
 
     def _head(self, **content: Any) -> dict[str, Any]:
         claim, limits = self.claim.to_dict(), self.limits.to_dict()
@@ -149,7 +163,12 @@ class CircuitTest:
         return self.claim.__rich__()
 
     def _repr_html_(self) -> str:
-        return display(str(self.circuit), picture=self.claim._repr_html_(), verdict=self.verdict, provenance=self.provenance)
+        return display(
+            str(self.circuit),
+            picture=self.claim._repr_html_(),
+            verdict=self.verdict,
+            provenance=self.provenance,
+        )
 
 
 def examine(
@@ -197,21 +216,26 @@ def examine(
         held, caps = _held_out(behaviour)
         for name in require:
             require_enough(held.n, least_examples(name, bounds), name.capitalize())
-        trial = measure_circuit(net, circuit, held, bounds, seed, work)
-        checks, complete = [_random_control(trial, bounds)], True
-        if controls:
-            procedure = partial(_again, circuit=circuit, limits=bounds, seed=seed)
-            try:
-                for control in (random_weights, shuffled_answers):
-                    checks.append(control(net, behaviour, procedure, seed, work))
-            except Stopped:
-                complete = False
-                caps.append("Stopped before all controls were run.")
-        else:
-            caps.append("Random weights and shuffled answers were not run as controls.")
+        with keeping_base_runs(net, work=work):
+            trial = measure_circuit(net, circuit, held, bounds, seed, work)
+            checks, complete = [_random_control(trial, bounds)], True
+            if controls:
+                procedure = partial(_again, circuit=circuit, limits=bounds, seed=seed)
+                try:
+                    for control in (random_weights, shuffled_answers):
+                        checks.append(control(net, behaviour, procedure, seed, work))
+                except Stopped:
+                    complete = False
+                    caps.append("Stopped before all controls were run.")
+            else:
+                caps.append("Random weights and shuffled answers were not run as controls.")
         caps += trial.caps
         claim = claim_of(
-            _statement(net, circuit, held), evidence(circuit, trial, bounds), checks, _remarks(trial, bounds), caps
+            _statement(net, circuit, held),
+            evidence(circuit, trial, bounds),
+            checks,
+            _remarks(trial, bounds),
+            caps,
         )
         seconds = round(time.perf_counter() - started, 2)
         origin = Provenance.of(net, held.hash, seed, seconds)

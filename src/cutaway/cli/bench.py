@@ -11,7 +11,7 @@ from cutaway.cli.options import Common, command
 from cutaway.cli.screen import Screen
 
 if TYPE_CHECKING:
-    from cutaway.calibration.bench import Table
+    from cutaway.calibration.bench import ScoreTable
 
 
 def register(app: typer.Typer) -> None:
@@ -59,7 +59,7 @@ def bench(
         )
 
 
-def _shown(table: Table) -> Any:
+def _shown(table: ScoreTable) -> Any:
     from rich.table import Table as Rich
 
     shown = Rich("method", "edges", "all edges", "nodes", "CPR", "CMD", "seconds", box=None)

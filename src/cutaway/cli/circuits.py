@@ -110,7 +110,14 @@ def examine(
     if held.graph.network == "":
         held = held.on(net)
     with screen.progress() as report:
-        result = test(net, held, pairs, controls=not no_controls, seed=common.seed, work=Work(lambda step: report(step.label, step.done, step.total)))
+        result = test(
+            net,
+            held,
+            pairs,
+            controls=not no_controls,
+            seed=common.seed,
+            work=Work(lambda step: report(step.label, step.done, step.total)),
+        )
     target = out or Path(f"cutaway-test-{work.slug(model)}-{work.slug(behaviour)}")
     saved = work.or_elsewhere(screen, lambda place: _save_test(result, place), target)
     screen.result(result.to_dict() | {"saved": [str(p) for p in saved]}, result.claim)

@@ -14,7 +14,7 @@ from cutaway.behaviours import behaviour as make_behaviour
 from cutaway.effects.finite import require_finite
 from cutaway.errors import BadBehaviour
 from cutaway.network.sites import Site
-from cutaway.sweeps import Experiment
+from cutaway.sweeps import Experiment, base_run
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Answers, Behaviour, Metric
@@ -104,9 +104,7 @@ def measure(net: Network, behaviour: Behaviour, keep: Sequence[Site] = ()) -> Ba
     ]
     means = [float(side.metric.mean()) for side in sides]
     gap = means[0] - means[1]
-    require_gap(
-        sides[0].metric, sides[1].metric, f"The metric {behaviour.metric.name} of {behaviour.name!r}"
-    )
+    require_gap(sides[0].metric, sides[1].metric, f"The metric {behaviour.metric.name} of {behaviour.name!r}")
     return Baselines(sides[0], sides[1], behaviour.metric, answers, positions, gap)
 
 
@@ -158,7 +156,13 @@ class Resampling:
 def _run(
     net: Network, tokens: Tokens, positions: Tensor, keep: Sequence[Site], what: str
 ) -> tuple[Tokens, dict[Site, Tensor], Tensor]:
-    """Tokens, kept sites [n p ...] and logits [n v] at the answer position, some rows at a time."""
+    """Tokens, kept sites [n p ...] and logits [n v] at the answer position, some rows at a time.
+
+    Where base runs are kept (`sweeps.keeping_base_runs`), prompts that were run before are not run again.
+    """
+    record = base_run(net, tokens, positions, keep)
+    if record is not None and record.logits is not None and bool(torch.isfinite(record.logits).all()):
+        return tokens, {site: record.sites[site] for site in keep}, record.logits
     logits: list[Tensor] = []
     kept: dict[Site, list[Tensor]] = {site: [] for site in keep}
     for start in range(0, tokens.n, _ROWS_AT_ONCE):

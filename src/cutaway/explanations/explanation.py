@@ -166,7 +166,9 @@ class Explanation:
         try:
             return cls(**_fields(data), **(_parts(folder, data) if version else _older(data, saved.tensors)))
         except (KeyError, TypeError, ValueError) as error:
-            raise BadFormat(f"The explanation in {folder} cannot be read: {error!r}.", "Make it again.") from error
+            raise BadFormat(
+                f"The explanation in {folder} cannot be read: {error!r}.", "Make it again."
+            ) from error
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the arrays, as plain data."""

@@ -152,9 +152,7 @@ def identify(bench: Bench, scores: Mapping[Part, float], limits: SearchLimits) -
     )
 
 
-def _start(
-    bench: Bench, order: Sequence[Part], limits: SearchLimits, steps: list[SearchStep]
-) -> list[Part]:
+def _start(bench: Bench, order: Sequence[Part], limits: SearchLimits, steps: list[SearchStep]) -> list[Part]:
     """The shortest beginning of the ranking that reaches the target (all components keep everything, so one does)."""
     beginnings = [order[:size] for size in range(1, len(order) + 1)]
     shares = bench.scale.shares(bench.keep_only(beginnings, "growing the set"))
@@ -167,13 +165,13 @@ def _start(
     return chosen
 
 
-def _drop(
-    bench: Bench, members: list[Part], limits: SearchLimits, steps: list[SearchStep]
-) -> list[Part]:
+def _drop(bench: Bench, members: list[Part], limits: SearchLimits, steps: list[SearchStep]) -> list[Part]:
     """Drop members while the rest reaches the target; many at once as long as that holds."""
     while len(members) > 1:
         singly = fit(
-            bench.scale.shares(bench.keep_only([[m for m in members if m != gone] for gone in members], "dropping"))
+            bench.scale.shares(
+                bench.keep_only([[m for m in members if m != gone] for gone in members], "dropping")
+            )
         )
         cheapest = [members[i] for i in np.argsort(-singly, kind="stable")]
         smaller = [[m for m in members if m not in cheapest[:size]] for size in range(1, len(members))]
@@ -183,21 +181,23 @@ def _drop(
             break
         members = smaller[int(good[-1])]
         steps.append(
-            SearchStep(f"drop {listing(cheapest[: int(good[-1]) + 1])}", tuple(members), float(shares[good[-1]]))
+            SearchStep(
+                f"drop {listing(cheapest[: int(good[-1]) + 1])}", tuple(members), float(shares[good[-1]])
+            )
         )
     return members
 
 
-def _back_up(
-    bench: Bench, core: list[Part], limits: SearchLimits, steps: list[SearchStep]
-) -> list[Part]:
+def _back_up(bench: Bench, core: list[Part], limits: SearchLimits, steps: list[SearchStep]) -> list[Part]:
     """Add what stands in for the core until its removal leaves little, up to the size at which a set explains nothing."""
     added: list[Part] = []
     left = float(bench.scale.shares(bench.remove([core]))[0])
     cap = int(limits.largest * len(bench.parts))
     while left > limits.left_target and len(core) + len(added) < cap:
         rest = [c for c in bench.parts if c not in core and c not in added]
-        shares = bench.scale.shares(bench.remove([[*core, *added, extra] for extra in rest], "looking for backup"))
+        shares = bench.scale.shares(
+            bench.remove([[*core, *added, extra] for extra in rest], "looking for backup")
+        )
         best = int(np.argmin(shares))
         if shares[best] > left - _WORTH_ADDING:
             break
@@ -205,6 +205,11 @@ def _back_up(
         left = float(shares[best])
         kept = float(bench.scale.shares(bench.keep_only([[*core, *added]]))[0])
         steps.append(
-            SearchStep(f"add {rest[best].words}, which stands in when the others are gone", (*core, *added), kept, left)
+            SearchStep(
+                f"add {rest[best].words}, which stands in when the others are gone",
+                (*core, *added),
+                kept,
+                left,
+            )
         )
     return added

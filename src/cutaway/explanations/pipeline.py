@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cutaway.behaviours import behaviour as make_behaviour
-from cutaway.behaviours import performance, require_several
+from cutaway.behaviours import require_several
 from cutaway.claims import Claim, Control
 from cutaway.effects import Effects
 from cutaway.errors import CutawayError, NotPerformed, Stopped
@@ -24,21 +24,23 @@ from cutaway.explanations.reads_and_writes import ReadsAndWrites, reads_and_writ
 from cutaway.explanations.unexplained import unexplained
 from cutaway.explanations.verdict import evidence, headline, remarks, statement
 from cutaway.explanations.wiring import wire
-from cutaway.network.parts import uncovered
+from cutaway.network.parts import parts_of, uncovered
 from cutaway.results import Provenance, Work, working
+from cutaway.sweeps import keeping_base_runs
 from cutaway.trials import (
     Bench,
     Limits,
     Outcome,
-    PartSet,
     Trial,
     claim_of,
     percent,
+    performance,
     put_to_test,
     random_weights,
     sham,
     shuffled_answers,
 )
+from cutaway.trials.bench import sites_of
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour, Performance
@@ -128,37 +130,43 @@ def explain(
             behaviour = make_behaviour(behaviour, net, seed=seed, force=True)
         behaviour.require_aligned("explain")
         asked = _Question(net, behaviour, SearchLimits.of(limits), seed, work)
-        whole = _performed(net, behaviour, force)
-        draft = _Draft()
-        try:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="Stopped: .* cells are finished")
-                _investigate(asked, draft)
-                if controls:
-                    _control(asked, draft)
-            draft.complete = True
-        except Stopped:
-            pass
-        claim = _claim(asked, draft, whole.does_it, controls)
-        return Explanation(
-            claim=claim,
-            behaviour=_described(behaviour),
-            performance=whole,
-            pairs=example_pairs(net, behaviour),
-            maps=draft.maps,
-            mechanism=draft.mechanism,
-            trial=draft.trial,
-            unexplained=unexplained(net, behaviour, asked.limits, draft.maps, draft.mechanism, draft.trial),
-            limits=asked.limits,
-            certificate=net.certificate.to_dict(),
-            seconds=draft.seconds,
-            provenance=Provenance.of(net, behaviour.hash, seed, round(time.perf_counter() - started, 2)),
-            complete=draft.complete,
-            command=command,
-            headline=headline(claim, draft.mechanism, draft.trial, net.name, behaviour.name),
-            reads_and_writes=draft.described,
-            circuit=draft.circuit,
-        )
+        with keeping_base_runs(net, sites_of(parts_of(net)), work):
+            return _explained(asked, force, controls, command, started)
+
+
+def _explained(asked: _Question, force: bool, controls: bool, command: str, started: float) -> Explanation:
+    net, behaviour, seed = asked.net, asked.behaviour, asked.seed
+    whole = _performed(net, behaviour, force)
+    draft = _Draft()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Stopped: .* cells are finished")
+            _investigate(asked, draft)
+            if controls:
+                _control(asked, draft)
+        draft.complete = True
+    except Stopped:
+        pass
+    claim = _claim(asked, draft, whole.does_it, controls)
+    return Explanation(
+        claim=claim,
+        behaviour=_described(behaviour),
+        performance=whole,
+        pairs=example_pairs(net, behaviour),
+        maps=draft.maps,
+        mechanism=draft.mechanism,
+        trial=draft.trial,
+        unexplained=unexplained(net, behaviour, asked.limits, draft.maps, draft.mechanism, draft.trial),
+        limits=asked.limits,
+        certificate=net.certificate.to_dict(),
+        seconds=draft.seconds,
+        provenance=Provenance.of(net, behaviour.hash, seed, round(time.perf_counter() - started, 2)),
+        complete=draft.complete,
+        command=command,
+        headline=headline(claim, draft.mechanism, draft.trial, net.name, behaviour.name),
+        reads_and_writes=draft.described,
+        circuit=draft.circuit,
+    )
 
 
 def _performed(net: Network, behaviour: Behaviour, force: bool) -> Performance:
@@ -217,7 +225,9 @@ def examine(net: Network, behaviour: Behaviour, work: Work, limits: SearchLimits
 def _claim(asked: _Question, draft: _Draft, performed: bool, with_controls: bool) -> Claim:
     net, name = asked.net, asked.behaviour.name
     if draft.mechanism is None or draft.trial is None or draft.tested is None:
-        text = f"No claim: the explanation of {name!r} in {net.name} was stopped while it was to {draft.stage}."
+        text = (
+            f"No claim: the explanation of {name!r} in {net.name} was stopped while it was to {draft.stage}."
+        )
         return claim_of(text, (), draft.controls)
     caps = list(draft.trial.caps)
     if not draft.complete:

@@ -51,7 +51,9 @@ class PartDescription:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> PartDescription:
         """The inverse of `to_dict`; the version before called the part `component`."""
-        moves, reads = (tuple((name, value) for name, value in data[key]) for key in ("moves_from", "reads_from"))
+        moves, reads = (
+            tuple((name, value) for name, value in data[key]) for key in ("moves_from", "reads_from")
+        )
         part = Part.parse(data.get("part") or data["component"])
         return cls(part, Estimate.from_dict(data["adds"]), tuple(data["raises"]), moves, reads)
 

@@ -107,10 +107,14 @@ def _key_figures(explanation: Explanation) -> list[KeyFigure]:
     if explanation.trial is not None:
         figures += [
             KeyFigure(
-                "kept with the set alone, held-out", percent(explanation.trial.kept.value), _range(explanation.trial.kept)
+                "kept with the set alone, held-out",
+                percent(explanation.trial.kept.value),
+                _range(explanation.trial.kept),
             ),
             KeyFigure(
-                "left without the set, held-out", percent(explanation.trial.left.value), _range(explanation.trial.left)
+                "left without the set, held-out",
+                percent(explanation.trial.left.value),
+                _range(explanation.trial.left),
             ),
         ]
     return figures
@@ -157,7 +161,9 @@ def _behaviour(explanation: Explanation) -> Section:
 
 def _where(explanation: Explanation) -> list[Section]:
     stream = {
-        way: explanation.maps[key("resid_pre", way)] for way in DIRECTIONS if key("resid_pre", way) in explanation.maps
+        way: explanation.maps[key("resid_pre", way)]
+        for way in DIRECTIONS
+        if key("resid_pre", way) in explanation.maps
     }
     if "restore" not in stream:
         return []
@@ -243,7 +249,9 @@ def _components(explanation: Explanation) -> list[Section]:
             )
         )
     for site, what in (("mlp_write", "MLP"), ("mixer_write", "token mixer"), ("attn_write", "attention")):
-        maps = {way: explanation.maps[key(site, way)] for way in DIRECTIONS if key(site, way) in explanation.maps}
+        maps = {
+            way: explanation.maps[key(site, way)] for way in DIRECTIONS if key(site, way) in explanation.maps
+        }
         if maps:
             groups = {way: _bars(effects, what) for way, effects in maps.items()}
             blocks.append(
@@ -350,7 +358,9 @@ def _tests(explanation: Explanation) -> list[Section]:
 
 
 def _open(explanation: Explanation) -> Section:
-    return Section("open", "What is not explained", [Points(explanation.unexplained)] if explanation.unexplained else [])
+    return Section(
+        "open", "What is not explained", [Points(explanation.unexplained)] if explanation.unexplained else []
+    )
 
 
 def _repeat(explanation: Explanation) -> Section:

@@ -10,6 +10,7 @@ from cutaway.trials.candidate import Candidate, PartSet
 from cutaway.trials.controls import Outcome, must_fail, random_weights, sham, shuffled_answers
 from cutaway.trials.judging import any_of, claim_of, inside, percent, verdict_of, with_interval
 from cutaway.trials.limits import Limits
+from cutaway.trials.performing import performance
 from cutaway.trials.scale import Scale, other_rows
 from cutaway.trials.trial import Trial, evidence_of, put_to_test
 
@@ -28,6 +29,7 @@ __all__ = [
     "must_fail",
     "other_rows",
     "percent",
+    "performance",
     "put_to_test",
     "random_weights",
     "sham",

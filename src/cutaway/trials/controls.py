@@ -6,13 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cutaway.behaviours import exchange_answers, performance
+from cutaway.behaviours import exchange_answers
 from cutaway.claims import Control, Evidence
 from cutaway.errors import BadBehaviour, CutawayError, NotPerformed, Stopped
+from cutaway.network.parts import parts_of
 from cutaway.results import Work
 from cutaway.statistics import Estimate
+from cutaway.sweeps import keeping_base_runs
+from cutaway.trials.bench import sites_of
 from cutaway.trials.judging import percent, verdict_of
 from cutaway.trials.limits import Limits
+from cutaway.trials.performing import performance
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
@@ -42,7 +46,9 @@ class Outcome:
 Procedure = Callable[["Network", "Behaviour", Work], Outcome]
 
 
-def random_weights(net: Network, behaviour: Behaviour, procedure: Procedure, seed: int, work: Work) -> Control:
+def random_weights(
+    net: Network, behaviour: Behaviour, procedure: Procedure, seed: int, work: Work
+) -> Control:
     """The same architecture with fresh weights must not yield anything supported, even when forced to look for it."""
     name, what = "Random weights", "The same architecture with fresh weights"
     try:
@@ -54,7 +60,9 @@ def random_weights(net: Network, behaviour: Behaviour, procedure: Procedure, see
     return must_fail(name, what, untrained, behaviour, procedure, work)
 
 
-def shuffled_answers(net: Network, behaviour: Behaviour, procedure: Procedure, seed: int, work: Work) -> Control:
+def shuffled_answers(
+    net: Network, behaviour: Behaviour, procedure: Procedure, seed: int, work: Work
+) -> Control:
     """With right and wrong answers exchanged on a random half of the examples there is nothing to explain."""
     name = "Shuffled answers"
     if not all(behaviour.wrong):
@@ -86,13 +94,16 @@ def must_fail(
     """
     accuracy = None
     try:
-        done = performance(net, behaviour)
-        accuracy = done.accuracy
-        if done.does_it:
-            first = f"{what}: it does perform the behaviour ({done.sentence})"
-        else:
-            first = f"{what}: refused, the behaviour is not performed ({percent(done.accuracy.value)} right)."
-        outcome = procedure(net, behaviour, work.within(f"control ({name.lower()})"))
+        with keeping_base_runs(net, sites_of(parts_of(net)), work):
+            done = performance(net, behaviour)
+            accuracy = done.accuracy
+            if done.does_it:
+                first = f"{what}: it does perform the behaviour ({done.sentence})"
+            else:
+                first = (
+                    f"{what}: refused, the behaviour is not performed ({percent(done.accuracy.value)} right)."
+                )
+            outcome = procedure(net, behaviour, work.within(f"control ({name.lower()})"))
     except Stopped:
         raise
     except (NotPerformed, BadBehaviour) as error:

@@ -56,7 +56,10 @@ class Trial:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
-        return {name: value.to_dict() if isinstance(value, Estimate) else value for name, value in vars(self).items()}
+        return {
+            name: value.to_dict() if isinstance(value, Estimate) else value
+            for name, value in vars(self).items()
+        }
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Trial:
@@ -131,7 +134,9 @@ def _more(bench: Bench, candidate: PartSet) -> dict[str, Any]:
     return {"restored": restored, "sham": float(change), "from_others": from_others}
 
 
-def evidence_of(trial: Trial, candidate: Candidate, limits: Limits, unit: str = "components") -> list[Evidence]:
+def evidence_of(
+    trial: Trial, candidate: Candidate, limits: Limits, unit: str = "components"
+) -> list[Evidence]:
     """Every test of a trial with its figure, its limit and whether it passed (None: it cannot tell).
 
     unit: what the candidate's size counts, for people.

@@ -17,7 +17,7 @@ from cutaway.circuits.passes.certify import wiring as wiring_of
 from cutaway.circuits.passes.pairs import BUDGET, Batch, Pairs
 from cutaway.circuits.passes.running import Mask, run_edges, run_nodes
 from cutaway.effects.baselines import require_gap
-from cutaway.errors import NotFinite
+from cutaway.errors import BadBehaviour, NotFinite
 from cutaway.statistics import Estimate
 from cutaway.trials.scale import Scale
 
@@ -71,8 +71,14 @@ class EdgeBench:
         values = prepared if prepared is not None else ablation(wiring, pairs, how, seed)
         blank = cls(net, behaviour, wiring, pairs, values, np.zeros(0), np.zeros(0), seed)
         whole, empty = blank.metric([wiring.graph.allowed, np.zeros(wiring.graph.shape, dtype=bool)])
-        what = f"With every edge in and with every edge ablated ({values.how}), the metric {behaviour.metric.name}"
-        require_gap(whole, empty, what)
+        try:
+            require_gap(whole, empty, f"The metric {behaviour.metric.name}")
+        except BadBehaviour:
+            raise BadBehaviour(
+                f"The metric {behaviour.metric.name} is m(N) = {whole.mean():.6g} on the whole network and "
+                f"m(∅) = {empty.mean():.6g} with every edge ablated ({values.how}): there is no share to speak of.",
+                "Use pairs whose answers differ, another ablation, or another metric.",
+            ) from None
         return replace(blank, whole=whole, empty=empty)
 
     @property

@@ -14,7 +14,6 @@ from cutaway.circuits.graph.nodes import Graph
 from cutaway.circuits.scores import Scores
 from cutaway.circuits.selection import greedy, of_nodes, prune, top_n
 from cutaway.errors import BadInput
-from cutaway.statistics import Estimate
 
 #: The edge shares at which MIB measures (Mueller et al. 2025, section 3.2).
 SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -116,7 +115,9 @@ def node_circuit(scores: Scores, n: int, absolute: bool = True) -> np.ndarray:
     return of_nodes(scores.graph, chosen)
 
 
-def curve(bench: EdgeBench, scores: Scores, shares: Sequence[float] = SHARES, selection: str = "top") -> Curve:
+def curve(
+    bench: EdgeBench, scores: Scores, shares: Sequence[float] = SHARES, selection: str = "top"
+) -> Curve:
     """Faithfulness f(C) = (m(C) - m(empty)) / (m(N) - m(empty)) at every share (Mueller et al. 2025, eq. 1; Marks et al.
     2024). Ablated values are computed once for all sizes.
     """

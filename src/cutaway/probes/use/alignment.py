@@ -308,5 +308,9 @@ def _claim(
     notes = ["The probe's direction: " + str(rivals["the probe's direction"]) + "."]
     statement = f"{label!r} decides the output through {size} of {d} dimensions of {where}."
     return Claim(
-        statement, verdict_of(evidence, controls), tuple(evidence), tuple(controls), (*notes, f"{seconds:.1f} s.")
+        statement,
+        verdict_of(evidence, controls),
+        tuple(evidence),
+        tuple(controls),
+        (*notes, f"{seconds:.1f} s."),
     )
