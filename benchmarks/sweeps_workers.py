@@ -76,7 +76,7 @@ class Cutaway:
         _known.clear()
         started = time.perf_counter()
         sweep = self._sweep(kind, rows, tokens, first, layers)
-        plan = sweep.plan(time_it=False)
+        plan = sweep.planned(time_it=False).plan
         result = plan.run()
         seconds = time.perf_counter() - started
         return {
@@ -87,7 +87,7 @@ class Cutaway:
 
     def predict(self, kind: str, rows: int, tokens: int, first: int) -> dict[str, Any]:
         """What a plan says, and what the run of all its waves then takes."""
-        plan = self._sweep(kind, rows, tokens, first).plan()
+        plan = self._sweep(kind, rows, tokens, first).planned().plan
         started = time.perf_counter()
         for _ in plan.job.results():
             pass

@@ -17,7 +17,9 @@ _PUBLIC: dict[str, str] = {
     "behaviour": "cutaway.behaviours",
     "Behaviour": "cutaway.behaviours",
     "performance": "cutaway.behaviours",
-    **dict.fromkeys(("patch", "ablate", "path_patch", "pair_effects", "plan"), "cutaway.effects"),
+    **dict.fromkeys(
+        ("patch", "ablate", "path_patch", "pair_effects", "plan", "plan_interventions"), "cutaway.effects"
+    ),
     "Effects": "cutaway.effects",
     "read_stream": "cutaway.stream",
     "logit_attribution": "cutaway.stream",
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
     from cutaway.effects import patch as patch
     from cutaway.effects import path_patch as path_patch
     from cutaway.effects import plan as plan
+    from cutaway.effects import plan_interventions as plan_interventions
     from cutaway.explanations import Explanation as Explanation
     from cutaway.explanations import explain as explain
     from cutaway.interventions import Ablate as Ablate

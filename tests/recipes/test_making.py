@@ -15,7 +15,7 @@ from cutaway.errors import CorruptFile, NotFound, SaveFailed
 from cutaway.recipes import making
 from cutaway.recipes.making import make
 from cutaway.recipes.natural.gpt2 import build
-from cutaway.recipes.natural.training import Schedule, train
+from cutaway.recipes.training import Rhythm, Schedule, begun, train
 from cutaway.recipes.workshop import Workshop
 from cutaway.zoo.registry import all_specimens
 
@@ -92,27 +92,25 @@ def _loss(model: torch.nn.Module, step: int) -> torch.Tensor:
 def test_a_killed_training_gives_the_weights_of_one_that_was_not(tmp_path: Path) -> None:
     schedule = Schedule(12, warmup=2)
     whole = _model()
-    kept = train(whole, _loss, schedule, Workshop(tmp_path / "a"), "x", {3: "early"})
+    kept = train(begun(whole, schedule, Workshop(tmp_path / "a"), "x"), _loss, keep={3: "early"})
 
     def dies(model: torch.nn.Module, step: int) -> torch.Tensor:
         if step == 7:
             raise Killed
         return _loss(model, step)
 
+    dying = begun(_model(), schedule, Workshop(tmp_path / "b"), "x")
     with pytest.raises(Killed):
-        train(_model(), dies, schedule, Workshop(tmp_path / "b"), "x", {3: "early"}, every=0.0)
+        train(dying, dies, keep={3: "early"}, rhythm=Rhythm(save_seconds=0.0))
     again = _model()
     steps: list[int] = []
     kept_again = train(
-        again,
+        begun(again, schedule, Workshop(tmp_path / "b"), "x"),
         lambda m, s: (steps.append(s), _loss(m, s))[1],
-        schedule,
-        Workshop(tmp_path / "b"),
-        "x",
-        {3: "early"},
+        keep={3: "early"},
     )
     assert steps[0] == 7
-    for a, b in ((whole, again), (kept["early"], kept_again["early"])):
+    for a, b in ((whole, again), (kept.copy("early"), kept_again.copy("early"))):
         assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
 
 

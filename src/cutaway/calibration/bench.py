@@ -167,7 +167,7 @@ def known(graph: Graph, truth: GroundTruth) -> tuple[np.ndarray, bool]:
     exact = True
     for edge in truth.edges:
         w = graph.writer(str(edge.source))
-        if edge.target.kind == "head" and not edge.via:
+        if edge.target.port == "any":
             exact = False
             for part in "qkv":
                 found[w, graph.reader(f"{edge.target}<{part}>")] = True

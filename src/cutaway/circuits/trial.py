@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cutaway.behaviours import Performance
+from cutaway.behaviours import Performance, performance
 from cutaway.circuits.candidate import CircuitCandidate
 from cutaway.circuits.circuit import Circuit
 from cutaway.circuits.evaluation.bench import EdgeBench
@@ -27,7 +27,7 @@ from cutaway.circuits.limits import CircuitLimits
 from cutaway.claims import Evidence
 from cutaway.errors import BadInput
 from cutaway.statistics import Estimate
-from cutaway.trials import inside, percent, performance, with_interval
+from cutaway.trials import inside, percent, with_interval
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour

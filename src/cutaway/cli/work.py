@@ -132,22 +132,15 @@ class Sweep:
 
 
 def plan_shown(sweep: Sweep) -> tuple[dict[str, Any], Table]:
-    """What a sweep will cost, as plain data and as a table.
-
-    Raises `BadInput` for an ablation, which costs what patching the same cells costs.
-    """
+    """What a sweep will cost, as plain data and as a table."""
     from dataclasses import asdict
 
     from cutaway.effects import plan
 
-    if sweep.ablate is not None:
-        raise BadInput(
-            "Plans are made for patching.",
-            "Leave --ablate out: an ablation of the same cells costs the same.",
-        )
-    planned = plan(
-        sweep.net, sweep.behaviour, sweep.at, by=sweep.by, direction=sweep.direction, seed=sweep.seed  # type: ignore[arg-type]
-    )  # fmt: skip
+    way: dict[str, Any] = (
+        {"how": sweep.ablate} if sweep.ablate is not None else {"direction": sweep.direction}
+    )
+    planned = plan(sweep.net, sweep.behaviour, at=sweep.at, by=sweep.by, seed=sweep.seed, **way)
     table = Table(show_header=False, title="Planned, not run")
     for name, value in planned.plan.rows():
         table.add_row(escape(name), escape(value))
@@ -238,8 +231,7 @@ def verdict_line(found: Explanation) -> str:
 
 def effects_data(effects: Effects, paths: list[Path]) -> dict[str, Any]:
     """Effects as plain data: one record per cell."""
-    attrs = dict(effects.data.attrs)
-    return attrs | {"cells": effects.to_pandas().to_dict("records"), "saved": [str(path) for path in paths]}
+    return effects.to_dict() | {"saved": [str(path) for path in paths]}
 
 
 def effects_table(effects: Effects, top: int = 12) -> Table:
@@ -266,21 +258,9 @@ def effects_table(effects: Effects, top: int = 12) -> Table:
 
 def save_effects(screen: Screen, effects: Effects, target: Path) -> list[Path]:
     """Save the numbers (netCDF where the name ends in .nc, else a folder) and, beside or in it, the figure."""
-    from cutaway.reports import Figure, Page, Section, write
+    from cutaway.reports import write
 
-    attrs = effects.data.attrs
-    shown = effects.groups()[0][1] if "position" in effects.dims else effects
-    caption = (
-        f"{attrs['intervals']}. {attrs['metric']}: clean {attrs['clean_metric']:.3f}, corrupted "
-        f"{attrs['corrupted_metric']:.3f}."
-    )
-    page = Page(
-        title=f"{attrs['site']} of {attrs['network']}, patched on “{attrs['behaviour']}”",
-        kicker="Cutaway · activation patching",
-        verdict=None,
-        headline=effects.headline(),
-        sections=[Section("map", "Effects", [Figure(shown.plot(), caption)])],
-    )
+    page = effects.page()
 
     def save(place: Path) -> list[Path]:
         netcdf = place.suffix == ".nc"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cutaway.effects.baselines import Side
-from cutaway.errors import BadBehaviour, BadInput, SiteUnavailable
+from cutaway.errors import BadBehaviour, BadInput, SiteUnavailable, nearest
 from cutaway.network.sites import SITES, Site
 from cutaway.sweeps import Cell, Write
 
@@ -35,7 +35,15 @@ _UNITS = ("hidden", "expert", "width")
 
 @dataclass(frozen=True)
 class Box:
-    """Which layers, and how many positions, heads and neurons (None where not a dimension); the names of spans."""
+    """The cells of a sweep, as a box with named sides.
+
+    Attributes:
+        site: what is written.
+        by: the names of the sides.
+        layers: which layers.
+        positions, heads, neurons: how many of them; None where they are not a side.
+        spans: the names of the spans.
+    """
 
     site: str
     by: tuple[str, ...]
@@ -92,12 +100,9 @@ def checked(
 
     Raises `BadInput`, `SiteUnavailable`, `BadBehaviour`.
     """
-    dims = (by,) if isinstance(by, str) else tuple(by)
-    if dims not in BY:
-        choices = "; ".join(", ".join(names) for names in BY)
-        raise BadInput(
-            f"A sweep cannot run over {', '.join(dims) or 'nothing'}.", f"Choose one of: {choices}."
-        )
+    dims = _dims(by)
+    if not isinstance(at, str):
+        raise BadInput(f"The site {at!r} is not a name.", "Use 'resid_pre', 'z', 'mlp_write', ...")
     if any(sign in at for sign in "*?["):
         raise BadInput(
             f"A sweep is over one kind of site, and {at!r} is a pattern.", "Use resid_pre, z, mlp_write, ..."
@@ -121,6 +126,10 @@ def checked(
                 f"{behaviour.name!r} names no spans of tokens.",
                 "Use a behaviour with spans, or sweep over positions.",
             )
+    if isinstance(layers, str) or (layers is not None and not isinstance(layers, Sequence)):
+        raise BadInput(
+            f"layers={layers!r} is not a list of layers.", "Write layers=[0, 1] or layers=range(2)."
+        )
     has = [s.layer for s in sites if s.layer is not None]
     chosen = tuple(has if layers is None else layers)
     missing = [layer for layer in chosen if layer not in has]
@@ -129,6 +138,23 @@ def checked(
             f"{site} does not exist in layer {missing[0] if missing else '-'}.", f"It exists in layers {has}."
         )
     return site, chosen, dims
+
+
+def _dims(by: object) -> tuple[str, ...]:
+    """The dimensions that are asked for; `BadInput` where no sweep runs over them, with the nearest that one does."""
+    known = sorted({name for names in BY for name in names})
+    if not isinstance(by, str) and not isinstance(by, Sequence):
+        raise BadInput(f"by={by!r} names no dimensions.", "Write by=['layer', 'position'].")
+    dims = (by,) if isinstance(by, str) else tuple(by)
+    if dims not in BY:
+        wrong = next((name for name in dims if name not in known), None)
+        near = nearest(str(wrong), known, 1) if wrong is not None else []
+        choices = "; ".join(", ".join(names) for names in BY)
+        raise BadInput(
+            f"A sweep cannot run over {', '.join(map(str, dims)) or 'nothing'}.",
+            (f"Did you mean {near[0]}? " if near else "") + f"Choose one of: {choices}.",
+        )
+    return dims
 
 
 def box_of(
@@ -152,8 +178,8 @@ def box_of(
 def span_columns(behaviour: Behaviour, base: Side) -> dict[str, Tensor]:
     """Each named span as columns of the base prompts: BoolTensor [n p]."""
     first, columns = base.tokens.first.cpu(), torch.arange(base.tokens.width)
-    found = {}
+    columns_of_span = {}
     for name, spans in behaviour.spans.items():
         ends = torch.tensor([[start, stop] for start, stop in spans]) + first[:, None]
-        found[name] = (columns >= ends[:, :1]) & (columns < ends[:, 1:])
-    return found
+        columns_of_span[name] = (columns >= ends[:, :1]) & (columns < ends[:, 1:])
+    return columns_of_span

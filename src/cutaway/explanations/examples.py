@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from cutaway.behaviours import answer_logits
 from cutaway.figures import show_token
 from cutaway.reports import Pair, Token
-from cutaway.trials.performing import answer_logits
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour

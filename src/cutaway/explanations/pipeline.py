@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cutaway.behaviours import behaviour as make_behaviour
-from cutaway.behaviours import require_several
+from cutaway.behaviours import performance, require_several
 from cutaway.claims import Claim, Control
 from cutaway.effects import Effects
 from cutaway.errors import CutawayError, NotPerformed, Stopped
@@ -24,23 +24,21 @@ from cutaway.explanations.reads_and_writes import ReadsAndWrites, reads_and_writ
 from cutaway.explanations.unexplained import unexplained
 from cutaway.explanations.verdict import evidence, headline, remarks, statement
 from cutaway.explanations.wiring import wire
-from cutaway.network.parts import parts_of, uncovered
+from cutaway.network.parts import uncovered
 from cutaway.results import Provenance, Work, working
-from cutaway.sweeps import keeping_base_runs
 from cutaway.trials import (
     Bench,
     Limits,
     Outcome,
     Trial,
     claim_of,
+    ends_kept,
     percent,
-    performance,
     put_to_test,
     random_weights,
     sham,
     shuffled_answers,
 )
-from cutaway.trials.bench import sites_of
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour, Performance
@@ -130,7 +128,7 @@ def explain(
             behaviour = make_behaviour(behaviour, net, seed=seed, force=True)
         behaviour.require_aligned("explain")
         asked = _Question(net, behaviour, SearchLimits.of(limits), seed, work)
-        with keeping_base_runs(net, sites_of(parts_of(net)), work):
+        with ends_kept(net, behaviour, work):
             return _explained(asked, force, controls, command, started)
 
 

@@ -212,6 +212,8 @@ class Part:
 class Input:
     """An input of a part: the queries, keys or values of a head (`a5.h3<q>`), or a whole part's only one (`m4`).
 
+    Where it is not known which of a head's inputs is meant, the port is "any"; such an input is written as its head.
+
     >>> str(Input(Part("head", 5, 3), "q")), str(Input.parse("head 5.3 <q>")), str(Input(Part("logits")))
     ('a5.h3<q>', 'a5.h3<q>', 'logits')
     """
@@ -220,17 +222,19 @@ class Input:
     port: str = "in"
 
     def __post_init__(self) -> None:
+        if self.port == "any" and len(self.part.row.ports) > 1:
+            return
         if self.port not in self.part.row.ports:
             ports = ", ".join(self.part.row.ports) or "none"
             raise BadFormat(f"{self.part} has no input {self.port!r}.", f"Its inputs are: {ports}.")
 
     def __str__(self) -> str:
-        return str(self.part) if self.port == "in" else f"{self.part}<{self.port}>"
+        return str(self.part) if self.port in ("in", "any") else f"{self.part}<{self.port}>"
 
     @property
     def words(self) -> str:
         """For people: `head 5.3's queries`, `MLP 4`."""
-        if self.port == "in":
+        if self.port in ("in", "any"):
             return self.part.words
         return f"{self.part.words}'s {_PORTS[self.port]}"
 
@@ -277,12 +281,17 @@ class Edge:
         return f"{self.source.words} to {self.target.words}"
 
     @classmethod
-    def parse(cls, text: str) -> Edge:
-        """The edge of a name; `BadFormat` where it is none."""
+    def parse(cls, text: str, some: bool = False) -> Edge:
+        """The edge of a name; `BadFormat` where it is none.
+
+        some: take a head without its input, as `a0.h1->a1.h0`, for an edge into one of its inputs, which is not said.
+        """
         source, arrow, target = text.partition("->") if isinstance(text, str) else ("", "", "")
         if not arrow:
             raise BadFormat(f"{text!r} is not the name of an edge.", "Write a0.h1->a5.h3<q> or m2->logits.")
-        return cls(Part.parse(source.strip()), Input.parse(target.strip()))
+        part = Part.parse(target) if some and "<" not in target else None
+        several = part is not None and len(part.row.ports) > 1
+        return cls(Part.parse(source.strip()), Input(part, "any") if several else Input.parse(target.strip()))
 
 
 def _number(text: str | None) -> int | None:

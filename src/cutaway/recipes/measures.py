@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cutaway.statistics import proportion
-from cutaway.zoo.tasks import Pair
+from cutaway.zoo.tasks import TaskPair
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -32,7 +32,7 @@ def last_logits(model: PreTrainedModel, rows: Sequence[Sequence[int]], at: Seque
     return torch.stack([found[i] for i in range(len(rows))]).float()
 
 
-def accuracy(model: PreTrainedModel, pairs: Sequence[Pair]) -> dict[str, Any]:
+def accuracy(model: PreTrainedModel, pairs: Sequence[TaskPair]) -> dict[str, Any]:
     """Share of clean prompts whose likeliest token is a right answer, with its Wilson interval."""
     best = last_logits(model, [p.clean for p in pairs], [p.answer_pos for p in pairs]).argmax(-1).tolist()
     share = proportion(sum(token in pair.right for token, pair in zip(best, pairs, strict=True)), len(pairs))

@@ -8,9 +8,9 @@ is the one place where evidence becomes supported, refuted or inconclusive.
 from cutaway.trials.bench import Bench
 from cutaway.trials.candidate import Candidate, PartSet
 from cutaway.trials.controls import Outcome, must_fail, random_weights, sham, shuffled_answers
+from cutaway.trials.ends import ends_kept
 from cutaway.trials.judging import any_of, claim_of, inside, percent, verdict_of, with_interval
 from cutaway.trials.limits import Limits
-from cutaway.trials.performing import performance
 from cutaway.trials.scale import Scale, other_rows
 from cutaway.trials.trial import Trial, evidence_of, put_to_test
 
@@ -24,12 +24,12 @@ __all__ = [
     "Trial",
     "any_of",
     "claim_of",
+    "ends_kept",
     "evidence_of",
     "inside",
     "must_fail",
     "other_rows",
     "percent",
-    "performance",
     "put_to_test",
     "random_weights",
     "sham",

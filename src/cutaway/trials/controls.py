@@ -6,17 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cutaway.behaviours import exchange_answers
+from cutaway.behaviours import exchange_answers, performance
 from cutaway.claims import Control, Evidence
 from cutaway.errors import BadBehaviour, CutawayError, NotPerformed, Stopped
-from cutaway.network.parts import parts_of
 from cutaway.results import Work
 from cutaway.statistics import Estimate
-from cutaway.sweeps import keeping_base_runs
-from cutaway.trials.bench import sites_of
+from cutaway.trials.ends import ends_kept
 from cutaway.trials.judging import percent, verdict_of
 from cutaway.trials.limits import Limits
-from cutaway.trials.performing import performance
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
@@ -94,7 +91,7 @@ def must_fail(
     """
     accuracy = None
     try:
-        with keeping_base_runs(net, sites_of(parts_of(net)), work):
+        with ends_kept(net, behaviour, work):
             done = performance(net, behaviour)
             accuracy = done.accuracy
             if done.does_it:

@@ -15,7 +15,7 @@ Ids = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Pair:
+class TaskPair:
     """A contrast pair: on `clean` an answer of `right` is right, on `corrupted` one of `wrong` is.
 
     spans: for each name a half-open range of token positions, the same in both. answer_pos: whose logits are read.
@@ -79,7 +79,7 @@ class Task(Protocol):
         """The word of every token id; empty where the specimen has a tokenizer of its own."""
         ...
 
-    def pairs(self, n: int, seed: int) -> list[Pair]:
+    def pairs(self, n: int, seed: int) -> list[TaskPair]:
         """n contrast pairs."""
         ...
 
@@ -100,11 +100,11 @@ class Drawn:
     """
 
     words: tuple[str, ...]
-    pair: Callable[[np.random.Generator], Pair]
+    pair: Callable[[np.random.Generator], TaskPair]
     swap: Callable[[str, np.random.Generator], Swap] | None = None
     label: Callable[[str, np.random.Generator], Label] | None = None
 
-    def pairs(self, n: int, seed: int = 0) -> list[Pair]:
+    def pairs(self, n: int, seed: int = 0) -> list[TaskPair]:
         """n contrast pairs."""
         rng = np.random.default_rng([seed, 1])
         return [self.pair(rng) for _ in range(n)]

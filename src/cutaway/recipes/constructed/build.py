@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from cutaway.network.parts import Part
 from cutaway.recipes.constructed.blueprint import (
     CONTEXT,
     FIRST,
@@ -27,7 +28,6 @@ from cutaway.recipes.constructed.blueprint import (
     Layer,
     one,
 )
-from cutaway.zoo.truth import Node
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -92,19 +92,19 @@ class Weights:
     norm: Tensor
 
 
-def places(blueprint: Blueprint, arch: Architecture) -> dict[str, Node]:
+def places(blueprint: Blueprint, arch: Architecture) -> dict[str, Part]:
     """Where each named part of a blueprint lies in an architecture.
 
     >>> from cutaway.recipes.constructed.mechanisms.induction import INDUCTION
     >>> str(places(INDUCTION.plan(), GPT2)["previous"])
     'a0.h1'
     """
-    found: dict[str, Node] = {}
+    found: dict[str, Part] = {}
     for index, layer in enumerate(blueprint.laid_out(arch.parallel).layers):
         for head, seat in zip(layer.heads, arch.seats, strict=False):
-            found[head.name] = Node("head", index, seat)
+            found[head.name] = Part("head", index, seat)
         if layer.mlp is not None:
-            found[layer.mlp.name] = Node("mlp", index)
+            found[layer.mlp.name] = Part("mlp", index)
     return found
 
 

@@ -8,7 +8,7 @@ import torch
 from cutaway.recipes.constructed.blueprint import Blueprint, Head, Layer, Mlp, Space
 from cutaway.recipes.constructed.design import Design, Held
 from cutaway.recipes.constructed.letters import step, verdict_readout
-from cutaway.zoo.tasks import Drawn, Label, Pair, Swap
+from cutaway.zoo.tasks import Drawn, Label, Swap, TaskPair
 
 #: Deep is more than this many brackets open.
 THRESHOLD = 2
@@ -48,7 +48,7 @@ def _draw(rng: np.random.Generator, size: int, deep: bool) -> tuple[int, ...]:
             return tuple(ids)
 
 
-def _pair(rng: np.random.Generator) -> Pair:
+def _pair(rng: np.random.Generator) -> TaskPair:
     while True:
         size, deep = int(rng.integers(6, 20)), bool(rng.random() < 0.5)
         clean = _draw(rng, size, deep)
@@ -56,7 +56,7 @@ def _pair(rng: np.random.Generator) -> Pair:
         corrupted = (*clean[:at], CLOSE if deep else OPEN, *clean[at + 1 :])
         if at and (depth(corrupted) > THRESHOLD) != deep:
             answers = ((DEEP,), (SHALLOW,)) if deep else ((SHALLOW,), (DEEP,))
-            return Pair(
+            return TaskPair(
                 clean,
                 corrupted,
                 *answers,

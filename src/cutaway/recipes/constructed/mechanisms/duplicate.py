@@ -7,7 +7,7 @@ import numpy as np
 from cutaway.recipes.constructed.blueprint import Blueprint, Head, Layer, Mlp, Space, letters
 from cutaway.recipes.constructed.design import Design, Held
 from cutaway.recipes.constructed.letters import SHARP, N, alphabet_embed, step, verdict_readout
-from cutaway.zoo.tasks import Drawn, Label, Pair, Swap
+from cutaway.zoo.tasks import Drawn, Label, Swap, TaskPair
 
 _SPACE = Space({"position": 12, "flag": 3, "token": N, "alone": 1, "verdict": 1})
 _WORDS = ("BOS", *letters(N), "new", "again")
@@ -35,12 +35,12 @@ def _draw(rng: np.random.Generator, size: int = 0) -> tuple[tuple[int, ...], tup
     return again, fresh, at
 
 
-def _pair(rng: np.random.Generator) -> Pair:
+def _pair(rng: np.random.Generator) -> TaskPair:
     again, fresh, at = _draw(rng)
     spans = {"earlier": (at, at + 1), "last": (len(fresh) - 1, len(fresh))}
     if rng.random() < 0.5:
-        return Pair(again, fresh, (AGAIN,), (NEW,), spans, "again")
-    return Pair(fresh, again, (NEW,), (AGAIN,), spans, "new")
+        return TaskPair(again, fresh, (AGAIN,), (NEW,), spans, "again")
+    return TaskPair(fresh, again, (NEW,), (AGAIN,), spans, "new")
 
 
 def _swap(variable: str, rng: np.random.Generator) -> Swap:

@@ -16,7 +16,7 @@ from cutaway.recipes.constructed.blueprint import Blueprint, Head, Layer, Mlp, S
 from cutaway.recipes.constructed.build import Architecture, direction
 from cutaway.recipes.constructed.design import Design, Held
 from cutaway.recipes.constructed.letters import SHARP
-from cutaway.zoo.tasks import Drawn, Label, Pair, Swap
+from cutaway.zoo.tasks import Drawn, Label, Swap, TaskPair
 from cutaway.zoo.truth import Feature
 
 P = 13
@@ -63,12 +63,12 @@ def _sum(a: int, b: int) -> tuple[int, ...]:
     return (1 + (a + b) % P,)
 
 
-def _pair(rng: np.random.Generator) -> Pair:
+def _pair(rng: np.random.Generator) -> TaskPair:
     while True:
         a, b, c, d = rng.integers(P, size=4).tolist()
         if (a + b - c - d) % P:
             spans = {"a": (1, 2), "b": (2, 3), "last": (3, 4)}
-            return Pair(_prompt(a, b), _prompt(c, d), _sum(a, b), _sum(c, d), spans)
+            return TaskPair(_prompt(a, b), _prompt(c, d), _sum(a, b), _sum(c, d), spans)
 
 
 def _swap(variable: str, rng: np.random.Generator) -> Swap:

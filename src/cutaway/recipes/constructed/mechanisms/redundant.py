@@ -17,7 +17,7 @@ from cutaway.recipes.constructed.letters import (
     verdict_readout,
 )
 from cutaway.recipes.constructed.mechanisms.unread import _pair as copy_pair
-from cutaway.zoo.tasks import Drawn, Label, Pair, Swap
+from cutaway.zoo.tasks import Drawn, Label, Swap, TaskPair
 
 _OR_SPACE = Space({"position": 12, "flag": 3, "token": N, "found": 2, "verdict": 1})
 _OR_WORDS = ("BOS", *letters(N), "yes", "no")
@@ -45,10 +45,10 @@ def _or_prompts(rng: np.random.Generator, size: int) -> tuple[tuple[int, ...], t
     return (*without[:at], WANTED, *without[at + 1 :]), without, at
 
 
-def _or_pair(rng: np.random.Generator) -> Pair:
+def _or_pair(rng: np.random.Generator) -> TaskPair:
     size = int(rng.integers(4, 12))
     clean, corrupted, at = _or_prompts(rng, size)
-    return Pair(
+    return TaskPair(
         clean, corrupted, (YES,), (NO,), {"wanted": (at, at + 1), "last": (size, size + 1)}, f"{size} letters"
     )
 

@@ -11,7 +11,7 @@ from cutaway.recipes.constructed.blueprint import Blueprint, Head, Layer, Mlp, S
 from cutaway.recipes.constructed.build import Architecture, direction
 from cutaway.recipes.constructed.design import Design, Held
 from cutaway.recipes.constructed.letters import SHARP
-from cutaway.zoo.tasks import Drawn, Label, Pair, Swap
+from cutaway.zoo.tasks import Drawn, Label, Swap, TaskPair
 from cutaway.zoo.truth import Feature, GroundTruth
 
 F = 5
@@ -55,12 +55,12 @@ def _draw(rng: np.random.Generator) -> tuple[int, int, int]:
     return f, other, int(rng.integers(2, 9))
 
 
-def _pair(rng: np.random.Generator) -> Pair:
+def _pair(rng: np.random.Generator) -> TaskPair:
     f, other, size = _draw(rng)
     clean, at = _prompt(rng, size, f)
     corrupted = (*clean[:at], 1 + other, *clean[at + 1 :])
     spans = {"feature": (at, at + 1), "last": (size + 1, size + 2)}
-    return Pair(clean, corrupted, (FIRST_ANSWER + f,), (FIRST_ANSWER + other,), spans, f"{size} words")
+    return TaskPair(clean, corrupted, (FIRST_ANSWER + f,), (FIRST_ANSWER + other,), spans, f"{size} words")
 
 
 def _swap(variable: str, rng: np.random.Generator) -> Swap:

@@ -7,7 +7,7 @@ import numpy as np
 from cutaway.recipes.constructed.blueprint import Blueprint, Head, Layer, letters
 from cutaway.recipes.constructed.design import Design, Held
 from cutaway.recipes.constructed.letters import N, alphabet_embed, alphabet_space, readout
-from cutaway.zoo.tasks import Drawn, Label, Pair, Swap
+from cutaway.zoo.tasks import Drawn, Label, Swap, TaskPair
 
 _SPACE = alphabet_space("second")
 HALF = N // 2
@@ -42,7 +42,7 @@ def _letters(rng: np.random.Generator, n: int) -> list[int]:
     return (1 + rng.permutation(HALF)[:n]).tolist()
 
 
-def _pair(rng: np.random.Generator) -> Pair:
+def _pair(rng: np.random.Generator) -> TaskPair:
     size = int(rng.integers(3, 8))
     a, b, c, d = _letters(rng, 4)  # copied, fallback, and two others
     stopped = _prompt(rng, size, a, (b, c, d), a, b)
@@ -56,11 +56,13 @@ def _pair(rng: np.random.Generator) -> Pair:
     }
     kind = rng.random()
     if kind < 0.5:  # other letters to copy, which no mark forbids
-        return Pair(tuple(stopped), (*stopped[:-3], d, c, stopped[-1]), (b,), (c,), spans, "other letters")
+        return TaskPair(
+            tuple(stopped), (*stopped[:-3], d, c, stopped[-1]), (b,), (c,), spans, "other letters"
+        )
     free = tuple(c + HALF if token == a + HALF else token for token in stopped)
     if kind < 0.75:
-        return Pair(tuple(stopped), free, (b,), (a,), spans, "mark taken away")
-    return Pair(free, tuple(stopped), (a,), (b,), spans, "mark set")
+        return TaskPair(tuple(stopped), free, (b,), (a,), spans, "mark taken away")
+    return TaskPair(free, tuple(stopped), (a,), (b,), spans, "mark set")
 
 
 def _swap(variable: str, rng: np.random.Generator) -> Swap:

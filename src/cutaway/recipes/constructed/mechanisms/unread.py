@@ -8,7 +8,7 @@ import torch
 from cutaway.recipes.constructed.blueprint import Blueprint, Head, Layer, letters
 from cutaway.recipes.constructed.design import Design, Held
 from cutaway.recipes.constructed.letters import N, alphabet_embed, alphabet_space, readout
-from cutaway.zoo.tasks import Drawn, Label, Pair, Swap
+from cutaway.zoo.tasks import Drawn, Label, Swap, TaskPair
 
 CLASSES = 3
 _SPACE = alphabet_space("note")
@@ -46,13 +46,13 @@ def _prompt(rng: np.random.Generator, size: int) -> tuple[int, ...]:
     return (0, *(1 + rng.integers(N, size=size)).tolist())
 
 
-def _pair(rng: np.random.Generator) -> Pair:
+def _pair(rng: np.random.Generator) -> TaskPair:
     size = int(rng.integers(4, 12))
     while True:
         clean, corrupted = _prompt(rng, size), _prompt(rng, size)
         if clean[-2] != corrupted[-2]:
             spans = {"noted": (size - 2, size - 1), "copied": (size - 1, size), "last": (size, size + 1)}
-            return Pair(clean, corrupted, (clean[-2],), (corrupted[-2],), spans, f"{size} letters")
+            return TaskPair(clean, corrupted, (clean[-2],), (corrupted[-2],), spans, f"{size} letters")
 
 
 def _swap(variable: str, rng: np.random.Generator) -> Swap:
