@@ -14,6 +14,6 @@ from cutaway.circuits.testing import examine as test
 from cutaway.circuits.tracing import trace
 
 __all__ = [
-    "METHODS", "Circuit", "CircuitLimits", "CircuitTest", "EdgeBench", "Graph", "Options", "Scores", "learn_constants", "method",
-    "read", "test", "trace", "wiring", "write",
+    "METHODS", "Circuit", "CircuitLimits", "CircuitTest", "EdgeBench", "Graph", "Options", "Scores", "learn_constants",
+    "method", "read", "test", "trace", "wiring", "write",
 ]  # fmt: skip

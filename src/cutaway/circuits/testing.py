@@ -261,8 +261,8 @@ def _statement(net: Network, circuit: Circuit, behaviour: Behaviour) -> str:
     )
     return (
         f"On “{behaviour.name}” prompts like those tested, {what} of {Path(net.name).name} "
-        f"({CircuitCandidate(circuit).words}) carry what tells the clean prompt's answer apart: alone, with every other edge "
-        f"ablated ({circuit.ablation}), they are enough, and without them it is gone."
+        f"({CircuitCandidate(circuit).words}) carry what tells the clean prompt's answer apart: alone, with every other "
+        f"edge ablated ({circuit.ablation}), they are enough, and without them it is gone."
     )
 
 

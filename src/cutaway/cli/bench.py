@@ -41,11 +41,15 @@ def bench(
     from dataclasses import replace
 
     from cutaway.calibration import bench as run
+    from cutaway.results import Work
 
     with screen.progress() as report:
-        table = run.bench(names, method or run.METHODS, n, range(common.seed, common.seed + seeds), report)
-        if negatives:
-            table = replace(table, negatives=run.negatives(negatives, names, report=report))
+        hears = Work(lambda step: report(step.label, step.done, step.total))
+        with hears.interruptible() as listener:
+            seeds_used = range(common.seed, common.seed + seeds)
+            table = run.bench(names, method or run.METHODS, n, seeds_used, listener)
+            if negatives:
+                table = replace(table, negatives=run.negatives(negatives, names, work=listener))
     if out is not None:
         from cutaway.calibration.bench_page import page
         from cutaway.results import atomic_write

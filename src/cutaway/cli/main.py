@@ -192,7 +192,8 @@ def paths(
     with screen.progress() as report, work.quiet_warnings():
         effects = path_patch(
             net, pairs, senders=senders or None, to=receivers or None, direction=direction, seed=common.seed,  # type: ignore[arg-type]
-            folder=resume, work=Work(lambda step: report(step.label, step.done, step.total)),
+            folder=resume,
+            work=Work(lambda step: report(step.label, step.done, step.total)),
         )  # fmt: skip
     target = out or Path(f"cutaway-paths-{work.slug(model)}-{work.slug(behaviour)}-{direction}")
     saved = work.save_effects(screen, effects, target)
@@ -227,7 +228,8 @@ def explain(
     pairs = work.pairs(screen, net, common, behaviour, n, force)
     with screen.progress() as report:
         found = explain_it(
-            net, pairs, seed=common.seed, force=force, controls=not no_controls, work=Work(lambda step: report(step.label, step.done, step.total)),
+            net, pairs, seed=common.seed, force=force, controls=not no_controls,
+            work=Work(lambda step: report(step.label, step.done, step.total)),
             command=work.command_line(common, model, behaviour, n, force, no_controls),
         )  # fmt: skip
     target = out or Path(f"cutaway-{work.slug(model)}-{work.slug(behaviour)}")

@@ -25,8 +25,8 @@ def reads_and_writes_section(described: ReadsAndWrites) -> list[Section]:
     blocks: list[Block] = [
         Figure(
             bars([_bar(part) for part in described.parts], unit=f"{described.what} (logits)"),
-            f"What each member adds to the {described.what}, which is {described.whole:+.2f} in the mean of {described.n} prompts, "
-            "with 95 % intervals over prompts. The members' own contributions need not add up to the whole.",
+            f"What each member adds to the {described.what}, which is {described.whole:+.2f} in the mean of {described.n} "
+            "prompts, with 95 % intervals over prompts. The members' own contributions need not add up to the whole.",
         ),
         Table(
             ("Component", "Adds", "Raises most", "By way of", "Reads what was written by"),

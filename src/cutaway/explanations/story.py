@@ -376,7 +376,8 @@ def _repeat(explanation: Explanation) -> Section:
                 ("Network", f"{origin.network}, SHA-256 {origin.network_hash[:32]}"),
                 (
                     "Behaviour",
-                    f"{explanation.behaviour['name']}, n = {explanation.behaviour['n']}, hash {explanation.behaviour['hash']}",
+                    f"{explanation.behaviour['name']}, n = {explanation.behaviour['n']}, "
+                    f"hash {explanation.behaviour['hash']}",
                 ),
                 ("Seed", f"{origin.seed} (examples: {explanation.behaviour['seed']})"),
                 ("Versions", versions),

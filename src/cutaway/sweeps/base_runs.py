@@ -76,7 +76,8 @@ def base_runs(net: Network) -> BaseRuns:
 def keeping_base_runs(net: Network, sites: Collection[Site] = (), work: Work | None = None) -> Iterator[None]:
     """While active, prompts that were run without edits are not run again by sweeps, patches and benches on this network.
 
-    sites: what every base run keeps from the start, because it will be asked for. When the last one leaves, all is forgotten.
+    sites: what every base run keeps from the start, because it will be asked for. When the last user leaves, all
+    is forgotten.
     """
     runs = base_runs(net)
     runs.askers += 1
