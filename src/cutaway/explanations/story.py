@@ -384,7 +384,7 @@ def _repeat(explanation: Explanation) -> Section:
                 ("Device and type", f"{origin.device}, {origin.dtype}"),
                 ("Time", f"{origin.seconds:.1f} s: {times}" if times else f"{origin.seconds:.1f} s"),
                 (
-                    "Thresholds",
+                    "Limits",
                     ", ".join(f"{name} {value:g}" for name, value in explanation.limits.to_dict().items()),
                 ),
             )
