@@ -92,11 +92,11 @@ class CircuitTest:
 
     def plot(self) -> Figure:
         """Faithfulness over size, with this circuit and random ones; of a circuit without scores the circuit drawn."""
-        return curve_of(self) or self.circuit.figure()
+        return curve_of(self.circuit, self.trial) or self.circuit.figure()
 
     def blocks(self, most: int = 16) -> list[Block]:
         """The circuit drawn, its faithfulness over size, and the `most` important nodes, for a page."""
-        return blocks_of(self, most)
+        return blocks_of(self.circuit, self.trial, most)
 
     def page(self) -> Page:
         """The report as content."""

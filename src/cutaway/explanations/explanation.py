@@ -16,6 +16,7 @@ from cutaway.behaviours import Performance
 from cutaway.claims import Claim, Verdict
 from cutaway.effects import Effects
 from cutaway.errors import BadFormat
+from cutaway.explanations import story
 from cutaway.explanations.identify import Mechanism
 from cutaway.explanations.limits import SearchLimits
 from cutaway.explanations.localise import DIRECTIONS, single_effect
@@ -103,19 +104,15 @@ class Explanation:
 
     def plot(self) -> Figure:
         """What the set keeps alone and leaves when removed, beside random sets; before the test, the first map."""
-        from cutaway.explanations.story import trial_figure
-
         if self.trial is not None:
-            return trial_figure(self.trial, self.limits)
+            return story.trial_figure(self.trial, self.limits)
         if not self.maps:
             raise BadFormat("Nothing was finished that could be drawn.", "Run it again.")
         return next(iter(self.maps.values())).plot()
 
     def page(self) -> Page:
         """The report as content."""
-        from cutaway.explanations.story import page
-
-        return page(self)
+        return story.page(self)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write everything in numbers to a folder, and the report. Returns the folder, which `cutaway.load` opens again.
@@ -260,9 +257,10 @@ def _older(data: Mapping[str, Any], tensors: Mapping[str, Any]) -> dict[str, Any
 
 def _performance(data: Mapping[str, Any]) -> Performance:
     figures = ("accuracy", "metric_clean", "metric_corrupted", "contrast")
-    return Performance(**(dict(data) | {name: Estimate.from_dict(data[name]) for name in figures}))
+    read: dict[str, Any] = {name: Estimate.from_dict(data[name]) for name in figures}
+    return Performance(**(dict(data) | read))
 
 
 def _pair(data: Mapping[str, Any]) -> Pair:
-    tokens = {side: tuple(Token(**token) for token in data[side]) for side in ("clean", "corrupted")}
+    tokens: dict[str, Any] = {side: tuple(Token(**token) for token in data[side]) for side in ("clean", "corrupted")}
     return Pair(**(dict(data) | tokens))

@@ -89,7 +89,8 @@ class ReadsAndWrites:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ReadsAndWrites:
         """The inverse of `to_dict`."""
-        return cls(**(data | {"parts": tuple(map(PartDescription.from_dict, data["parts"]))}))
+        parts: dict[str, Any] = {"parts": tuple(map(PartDescription.from_dict, data["parts"]))}
+        return cls(**(data | parts))
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,7 +240,7 @@ def _read(
     return tuple((name, share) for name, share in sources[:_SHOWN] if abs(share) >= _WORTH_NAMING)
 
 
-def _words(writer: Writer) -> str:
+def _words(writer: object) -> str:
     """A writer by the name that people read: `head 3.1`, `MLP 0`."""
     try:
         return Part.parse(str(writer)).words

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from cutaway.reports import (
     KeyFigure,
     Listing,
     Page,
+    Pair,
     Pairs,
     Points,
     Section,
@@ -33,9 +34,17 @@ from cutaway.statistics import Estimate
 from cutaway.trials import Limits, Trial, percent, with_interval
 
 if TYPE_CHECKING:
+    import pandas as pd
     import plotly.graph_objects as go
 
-    from cutaway.explanations.explanation import Explanation
+    from cutaway.behaviours import Performance
+    from cutaway.circuits import CircuitTest
+    from cutaway.claims import Claim
+    from cutaway.explanations.identify import Mechanism
+    from cutaway.explanations.limits import SearchLimits
+    from cutaway.explanations.reads_and_writes import ReadsAndWrites
+    from cutaway.results import Provenance
+
 
 _WAYS = {
     "restore": "Restore: clean value into the corrupted run",
@@ -50,7 +59,47 @@ _LEGEND = (
 )
 
 
-def page(explanation: Explanation) -> Page:
+class Told(Protocol):
+    """What the report tells of an explanation; see `Explanation`, which has all of it."""
+
+    def to_pandas(self) -> pd.DataFrame: ...  # noqa: D102
+    @property
+    def claim(self) -> Claim: ...  # noqa: D102
+    @property
+    def behaviour(self) -> Mapping[str, Any]: ...  # noqa: D102
+    @property
+    def performance(self) -> Performance: ...  # noqa: D102
+    @property
+    def pairs(self) -> tuple[Pair, ...]: ...  # noqa: D102
+    @property
+    def maps(self) -> Mapping[str, Effects]: ...  # noqa: D102
+    @property
+    def mechanism(self) -> Mechanism | None: ...  # noqa: D102
+    @property
+    def trial(self) -> Trial | None: ...  # noqa: D102
+    @property
+    def unexplained(self) -> tuple[tuple[str, str], ...]: ...  # noqa: D102
+    @property
+    def limits(self) -> SearchLimits: ...  # noqa: D102
+    @property
+    def certificate(self) -> Mapping[str, Any]: ...  # noqa: D102
+    @property
+    def seconds(self) -> Mapping[str, float]: ...  # noqa: D102
+    @property
+    def provenance(self) -> Provenance: ...  # noqa: D102
+    @property
+    def complete(self) -> bool: ...  # noqa: D102
+    @property
+    def command(self) -> str: ...  # noqa: D102
+    @property
+    def headline(self) -> str: ...  # noqa: D102
+    @property
+    def reads_and_writes(self) -> ReadsAndWrites: ...  # noqa: D102
+    @property
+    def circuit(self) -> CircuitTest | None: ...  # noqa: D102
+
+
+def page(explanation: Told) -> Page:
     """The whole report."""
     name = explanation.behaviour["name"]
     sections = [
@@ -78,7 +127,7 @@ def page(explanation: Explanation) -> Page:
     )
 
 
-def _lead(explanation: Explanation) -> str:
+def _lead(explanation: Told) -> str:
     if explanation.claim.verdict == "supported":
         return (
             "The set was found on one half of the examples and tested on the other; it did better "
@@ -93,7 +142,7 @@ def _lead(explanation: Explanation) -> str:
     )
 
 
-def _key_figures(explanation: Explanation) -> list[KeyFigure]:
+def _key_figures(explanation: Told) -> list[KeyFigure]:
     done = explanation.performance
     figures = [KeyFigure("right answers, all examples", percent(done.accuracy.value), _range(done.accuracy))]
     if explanation.mechanism is not None:
@@ -128,7 +177,7 @@ def _range(estimate: Estimate) -> str:
     )
 
 
-def _behaviour(explanation: Explanation) -> Section:
+def _behaviour(explanation: Told) -> Section:
     b, done = explanation.behaviour, explanation.performance
     unit = f" {b['metric_unit']}" if b["metric_unit"] else ""
     blocks: list[Block] = [
@@ -159,7 +208,7 @@ def _behaviour(explanation: Explanation) -> Section:
     return Section("behaviour", "The behaviour", blocks, lead)
 
 
-def _where(explanation: Explanation) -> list[Section]:
+def _where(explanation: Told) -> list[Section]:
     stream = {
         way: explanation.maps[key("resid_pre", way)]
         for way in DIRECTIONS
@@ -237,7 +286,7 @@ def _partial(effects: Effects) -> str:
     return extra + ("" if effects.complete else " Partial: stopped before the end.")
 
 
-def _components(explanation: Explanation) -> list[Section]:
+def _components(explanation: Told) -> list[Section]:
     blocks: list[Block] = []
     heads = {way: explanation.maps[key("z", way)] for way in DIRECTIONS if key("z", way) in explanation.maps}
     limit = scale_limit(*(effects.mean.values for effects in heads.values())) if heads else 1.0
@@ -286,7 +335,7 @@ def _bars(effects: Effects, what: str) -> list[Bar]:
     ]
 
 
-def _table(explanation: Explanation) -> Table:
+def _table(explanation: Told) -> Table:
     frame = explanation.to_pandas()
     frame = frame.sort_values("loss_without", ascending=False, kind="stable")
     rows = []
@@ -335,7 +384,7 @@ def trial_figure(trial: Trial, limits: Limits) -> go.Figure:
     return against_random(lines)
 
 
-def _tests(explanation: Explanation) -> list[Section]:
+def _tests(explanation: Told) -> list[Section]:
     blocks: list[Block] = []
     trial, limits = explanation.trial, explanation.limits
     if trial is not None:
@@ -357,13 +406,13 @@ def _tests(explanation: Explanation) -> list[Section]:
     return [Section("tests", "The causal tests", blocks, lead)]
 
 
-def _open(explanation: Explanation) -> Section:
+def _open(explanation: Told) -> Section:
     return Section(
         "open", "What is not explained", [Points(explanation.unexplained)] if explanation.unexplained else []
     )
 
 
-def _repeat(explanation: Explanation) -> Section:
+def _repeat(explanation: Told) -> Section:
     origin, certificate = explanation.provenance, explanation.certificate
     blocks: list[Block] = []
     if explanation.command:

@@ -61,6 +61,8 @@ def _left_over(trial: Trial) -> list[Point]:
             f"The set alone overshoots by {percent(-gone)} of the gap: the rest of the network works "
             "against it by that much."
         )
+    if trial.restored is None:
+        return [("Left over.", first)]
     restored = (
         f"Put into the corrupted run, the set's clean values bring back "
         f"{percent(trial.restored.value)} of the gap. That figure "

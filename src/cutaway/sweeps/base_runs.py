@@ -6,8 +6,6 @@ from collections.abc import Collection, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from torch import Tensor
-
 from cutaway.network.memory import budget_bytes
 from cutaway.network.sites import Site
 from cutaway.sweeps.cells import Experiment
@@ -15,7 +13,6 @@ from cutaway.sweeps.record import Record, take, take_plainly
 
 if TYPE_CHECKING:
     from cutaway.network import Network
-    from cutaway.network.inputs import Tokens
     from cutaway.results import Work
 
 #: Share of a network's memory budget that kept base runs may take; the oldest go first.
@@ -102,18 +99,3 @@ def recorded(
     if runs.askers and experiment.inputs is None:
         return runs.record(experiment, sites, modules, cached, plainly)
     return take_plainly(experiment, sites) if plainly else take(experiment, sites, modules, cached)
-
-
-def base_run(net: Network, tokens: Tokens, positions: Tensor, sites: Collection[Site]) -> Record | None:
-    """The run of prompts [n p] with the named sites and the logits at `positions` [n]; None where none are kept here."""
-    from cutaway.sweeps.engine import layer_parts
-    from cutaway.sweeps.validity import structural
-
-    if not base_runs(net).askers:
-        return None
-    experiment = Experiment(net, tokens, positions, lambda logits, rows: logits[:, 0], {})
-    rules = structural(net)
-    parts = layer_parts(net) if rules.restart else {}
-    modules = [p for part in parts.values() for p in (*part.attention, *part.mlp)] if rules.stages else []
-    streams = {Site("resid_pre", layer) for layer in parts}
-    return recorded(experiment, set(sites) | streams, modules, rules.suffix or rules.last, not rules.restart)

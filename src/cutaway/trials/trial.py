@@ -65,10 +65,14 @@ class Trial:
     def from_dict(cls, data: dict[str, Any]) -> Trial:
         """The inverse of `to_dict`."""
         estimates = ("kept", "left", "restored", "kept_gain", "left_gain")
-        read = {name: None if data[name] is None else Estimate.from_dict(data[name]) for name in estimates}
-        lists = {name: tuple(data.get(name, ())) for name in ("kept_random", "left_random", "caps")}
-        gap = data.get("gap")
-        return cls(**(data | read | lists | {"gap": float("nan") if gap is None else gap}))
+        read: dict[str, Any] = {
+            name: None if data[name] is None else Estimate.from_dict(data[name]) for name in estimates
+        }
+        lists: dict[str, Any] = {
+            name: tuple(data.get(name, ())) for name in ("kept_random", "left_random", "caps")
+        }
+        lists["gap"] = float("nan") if data.get("gap") is None else data["gap"]
+        return cls(**(data | read | lists))
 
     def breaks_anyway(self, limits: Limits) -> bool:
         """Does removing random candidates of this size break the behaviour, too (on average no more is left than is asked)?
