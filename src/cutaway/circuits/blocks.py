@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cutaway.circuits.circuit import CAPTION, Circuit
 from cutaway.figures import faithfulness_curve
 from cutaway.reports import Block, Figure, Table
 
 if TYPE_CHECKING:
-    from cutaway.circuits.circuit import Circuit
     from cutaway.circuits.trial import CircuitTrial
-
-DRAWN = "Layers upwards, heads across. Hover over an edge's middle or a node to see what and how much."
 
 
 def drawing(circuit: Circuit) -> Figure:
     """The circuit drawn, with the sentence that says how to read it."""
-    return Figure(circuit.figure(), DRAWN)
+    return Figure(circuit.plot(), CAPTION)
 
 
 def blocks_of(circuit: Circuit, trial: CircuitTrial, most: int = 16) -> list[Block]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -19,9 +19,7 @@ from cutaway.circuits.candidate import CircuitCandidate
 from cutaway.circuits.circuit import Circuit
 from cutaway.circuits.evaluation.hypotheses import Tested, require_enough
 from cutaway.circuits.limits import CircuitLimits
-from cutaway.circuits.methods import Options
-from cutaway.circuits.methods import method as find_method
-from cutaway.circuits.tracing import choose
+from cutaway.circuits.tracing import retrace
 from cutaway.circuits.trial import CircuitTrial, breaks_anyway, evidence, least_examples, measure_circuit
 from cutaway.claims import Claim, Control, Verdict
 from cutaway.errors import BadFormat, Stopped
@@ -92,7 +90,7 @@ class CircuitTest:
 
     def plot(self) -> Figure:
         """Faithfulness over size, with this circuit and random ones; of a circuit without scores the circuit drawn."""
-        return curve_of(self.circuit, self.trial) or self.circuit.figure()
+        return curve_of(self.circuit, self.trial) or self.circuit.plot()
 
     def blocks(self, most: int = 16) -> list[Block]:
         """The circuit drawn, its faithfulness over size, and the `most` important nodes, for a page."""
@@ -281,7 +279,7 @@ def _again(
     net: Network, behaviour: Behaviour, work: Work, circuit: Circuit, limits: CircuitLimits, seed: int
 ) -> Outcome:
     """The procedure of the controls: a circuit of the same size by the same method, measured on held-out examples."""
-    other = retraced(net, circuit, behaviour, seed, work)
+    other = retrace(net, circuit, behaviour, seed=seed, work=work)
     held = behaviour.held_out if behaviour.part == "all" else behaviour
     trial = measure_circuit(net, other, held, limits, seed, work, full=False)
     picked = (
@@ -297,32 +295,6 @@ def evidence_alone(
     """The verdict that held-out evidence and random circuits alone would give, without the other two controls."""
     trial = measure_circuit(net, circuit, behaviour, limits, seed, Work(), full=False)
     return verdict_of(evidence(circuit, trial, limits), [_random_control(trial, limits)], trial.caps)
-
-
-def retraced(net: Network, circuit: Circuit, behaviour: Behaviour, seed: int, work: Work) -> Circuit:
-    """A circuit of the same size, found by the same method on another network or other answers.
-
-    A circuit that was not traced (read from a file, written by hand) is compared with EAP-IG.
-    """
-    how = circuit.extra.get("trace", {})
-    options = Options(
-        steps=int(how.get("steps", 5)), ablation=circuit.ablation, seed=seed, report=work.step, examples=False,
-        removal_threshold=how.get("threshold"), more=dict(how.get("more", {})),
-    )  # fmt: skip
-    part = behaviour if behaviour.part != "all" else behaviour.discovery
-    scores = replace(find_method(how.get("method", "eap-ig"))(net, part, options), kept=None)
-    if scores.nodes is not None:
-        count = int(circuit.node_membership.sum()) - int(circuit.node_membership[0])
-        return choose(net, part, scores, options, nodes=max(1, count))
-    select = how.get("select", "top")
-    return choose(
-        net,
-        part,
-        scores,
-        options,
-        edges=max(1, circuit.n_edges),
-        select=select if select != "threshold" else "top",
-    )
 
 
 def _remarks(trial: CircuitTrial, limits: CircuitLimits) -> list[str]:

@@ -26,13 +26,13 @@ from cutaway.circuits.evaluation.stability import over_bootstrap
 from cutaway.circuits.limits import CircuitLimits
 from cutaway.claims import Evidence
 from cutaway.errors import BadInput
+from cutaway.results import Work
 from cutaway.statistics import Estimate
 from cutaway.trials import inside, percent, with_interval
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
     from cutaway.network import Network
-    from cutaway.results import Work
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +100,7 @@ def measure_circuit(
 
     Raises BadInput where the circuit is another network's or is empty, BadBehaviour where there is no gap.
     """
-    bench = EdgeBench.of(net, behaviour, circuit.ablation, seed)
+    bench = EdgeBench.of(net, behaviour, circuit.ablation, seed, work)
     circuit.check_network(net, bench.wiring.graph)
     if not circuit.n_edges:
         raise BadInput(

@@ -60,17 +60,19 @@ def trace(
     force: Force = False,
 ) -> None:
     """Find the circuit of a behaviour on its discovery pairs; save it with scores and a figure."""
+    from cutaway.circuits import option_names
     from cutaway.circuits import trace as find
     from cutaway.cli import work
+    from cutaway.results import Work
 
     net = work.network(common, model)
     pairs = work.pairs(screen, net, common, behaviour, n, force)
     size = None if edges is None else edges if edges < 1 else int(edges)
-    greedy = method.lower() == "acdc" and select == "top"
+    more = {"steps": steps} if "steps" in option_names(method) else {}
     with screen.progress() as report:
         found = find(
-            net, pairs, method, size, select=select, threshold=None if greedy else threshold, report=report, steps=steps,
-            ablation=ablation, seed=common.seed, force=force, removal_threshold=threshold if greedy else None,
+            net, pairs, method=method, edges=size, select=select, threshold=threshold, ablation=ablation, seed=common.seed,
+            force=force, work=Work(lambda p: report(p.label, p.done, p.total)), **more,
         )  # fmt: skip
     target = out or Path(f"cutaway-trace-{work.slug(model)}-{work.slug(behaviour)}")
     saved = work.or_elsewhere(screen, lambda place: _save_circuit(found, place), target)
@@ -127,15 +129,10 @@ def examine(
 
 
 def _save_circuit(found: Circuit, place: Path) -> list[Path]:
-    from cutaway.circuits.blocks import drawing
-    from cutaway.reports import Page, Section, write
+    from cutaway.reports import write
 
     folder = found.save(place / "circuit")
-    page = Page(
-        title=str(found), kicker="Cutaway · circuit", verdict=None, headline=str(found),
-        sections=[Section("circuit", "The circuit", [drawing(found)])],
-    )  # fmt: skip
-    return [folder, write(page, place / "circuit.html")]
+    return [folder, write(found.page(), place / "circuit.html")]
 
 
 def _save_test(result: CircuitTest, place: Path) -> list[Path]:

@@ -262,5 +262,7 @@ def _performance(data: Mapping[str, Any]) -> Performance:
 
 
 def _pair(data: Mapping[str, Any]) -> Pair:
-    tokens: dict[str, Any] = {side: tuple(Token(**token) for token in data[side]) for side in ("clean", "corrupted")}
+    tokens: dict[str, Any] = {
+        side: tuple(Token(**token) for token in data[side]) for side in ("clean", "corrupted")
+    }
     return Pair(**(dict(data) | tokens))

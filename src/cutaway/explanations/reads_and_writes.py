@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cutaway.errors import BadFormat, CutawayError, Stopped
+from cutaway.errors import CutawayError, Stopped
 from cutaway.network.parts import Part
 from cutaway.statistics import Estimate, bootstrap
-from cutaway.stream import Attribution, Stack, Writer, logit_attribution, read_stream
+from cutaway.stream import Attribution, StreamStack, logit_attribution, read_stream
 from cutaway.stream.copying import in_vocabulary
 
 if TYPE_CHECKING:
@@ -137,10 +137,6 @@ def _examples(half: Behaviour) -> _Examples:
     )
 
 
-def _writer(member: Part) -> Writer:
-    return Writer(member.kind, member.layer, member.index)
-
-
 def _sources(net: Network, chosen: _Examples, rows: list[list[int]]) -> Attribution | None:
     """What heads add by source, where patterns can be read."""
     try:
@@ -154,16 +150,15 @@ def _part(
     chosen: _Examples,
     member: Part,
     adds: Attribution,
-    clean: Stack,
-    corrupted: Stack,
+    clean: StreamStack,
+    corrupted: StreamStack,
     sources: list[Attribution | None],
 ) -> PartDescription:
-    writer = _writer(member)
-    added = adds.values[adds.writers.index(writer)][:, 0]
-    difference = _of(clean, writer) - _of(corrupted, writer)
-    tokens = Counter(t for row in in_vocabulary(net, difference[:, 0].detach(), _SHOWN) for t, _ in row)
+    added = adds.values[adds.writers.index(member)][:, 0]
+    difference = _of(clean, member) - _of(corrupted, member)
+    tokens = Counter(t for row in in_vocabulary(net, difference[:, 0].detach(), k=_SHOWN) for t, _ in row)
     raises = tuple(token for token, _ in tokens.most_common(_SHOWN))
-    moved, place = _moved(chosen, writer, *sources)
+    moved, place = _moved(chosen, member, *sources)
     return PartDescription(
         member,
         bootstrap(added, chosen.template if len(set(chosen.template)) >= 4 else None),
@@ -173,12 +168,12 @@ def _part(
     )
 
 
-def _of(stack: Stack, writer: Writer) -> Tensor:
+def _of(stack: StreamStack, writer: Part) -> Tensor:
     return stack.values[stack.writers.index(writer)]
 
 
 def _moved(
-    chosen: _Examples, writer: Writer, clean: Attribution | None, corrupted: Attribution | None
+    chosen: _Examples, writer: Part, clean: Attribution | None, corrupted: Attribution | None
 ) -> tuple[tuple[tuple[str, float], ...], Tensor | None]:
     """By what places a head adds what it adds, by span or token, largest first; and for each example the place by which that
     differs most from the corrupted prompt."""
@@ -198,12 +193,12 @@ def _moved(
     return tuple((label, value) for label, value in best), torch.tensor(place)
 
 
-def _by_place(found: Attribution, writer: Writer) -> np.ndarray:
+def _by_place(found: Attribution, writer: Part) -> np.ndarray:
     """What one head adds by each source: [p b]."""
     rows = [
         i
-        for i, w in enumerate(found.writers)
-        if (w.kind, w.layer, w.index) == ("source", writer.layer, writer.index)
+        for i, (w, source) in enumerate(zip(found.writers, found.sources, strict=True))
+        if w == writer and source is not None
     ]
     return found.values[rows][:, :, 0]
 
@@ -212,8 +207,8 @@ def _read(
     net: Network,
     chosen: _Examples,
     member: Part,
-    clean: Stack,
-    corrupted: Stack,
+    clean: StreamStack,
+    corrupted: StreamStack,
     place: Tensor | None,
 ) -> tuple[tuple[str, float], ...]:
     """Who wrote the difference between clean and corrupted prompts that the member reads: shares of its square.
@@ -225,9 +220,8 @@ def _read(
             read_stream(net, rows, by="head", pos=place).decompose(member.layer)
             for rows in (chosen.clean, chosen.corrupted)
         )
-    itself = _writer(member)
     before = [
-        i for i, w in enumerate(clean.writers) if isinstance(w, Writer) and w != itself and _before(w, member)
+        i for i, w in enumerate(clean.writers) if isinstance(w, Part) and w != member and _before(w, member)
     ]
     gap = clean.values[before] - corrupted.values[before]
     whole = gap.sum(0)
@@ -235,20 +229,12 @@ def _read(
     if size == 0:
         return ()
     shares = (gap.double() * whole.double()).sum((1, 2, 3)) / size
-    sources = [(_words(clean.writers[i]), float(s)) for i, s in zip(before, shares, strict=True)]
+    sources = [(clean.writers[i].words, float(s)) for i, s in zip(before, shares, strict=True)]
     sources.sort(key=lambda item: -abs(item[1]))
     return tuple((name, share) for name, share in sources[:_SHOWN] if abs(share) >= _WORTH_NAMING)
 
 
-def _words(writer: object) -> str:
-    """A writer by the name that people read: `head 3.1`, `MLP 0`."""
-    try:
-        return Part.parse(str(writer)).words
-    except BadFormat:
-        return str(writer)
-
-
-def _before(writer: Writer, member: Part) -> bool:
+def _before(writer: Part, member: Part) -> bool:
     """Whether a writer comes before a member reads: an earlier layer, or the attention of an MLP's own layer."""
     layer = -1 if writer.layer is None else writer.layer
     if writer.kind in ("norm_bias", "rest") and writer.layer is None:

@@ -21,7 +21,7 @@ LIMITS = CircuitLimits(random=30, subsets=2, edges=6, bootstrap=5)
 def wire(net: Network, behaviour: Behaviour, seed: int, work: Work) -> tuple[CircuitTest | None, str]:
     """The tested circuit; or None with the reason, where this network's graph cannot be vouched for."""
     try:
-        circuit = trace(net, behaviour.discovery, seed=seed, examples=False, report=work.step)
+        circuit = trace(net, behaviour.discovery, seed=seed, examples=False, work=work)
         if not circuit.n_edges:
             return None, "No connected set of edges was found."
         held = behaviour.held_out
