@@ -7,10 +7,10 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
+from cutaway.cli.stream import numbers
 from typer.testing import CliRunner
 
 from cutaway.cli.main import app
-from cutaway.cli.stream import numbers
 from cutaway.errors import BadInput
 
 runner = CliRunner()
