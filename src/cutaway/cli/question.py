@@ -74,7 +74,8 @@ def value(text: str) -> Any:
     if text.strip().lower() in plain:
         return plain[text.strip().lower()]
     try:
-        return ast.literal_eval(text.strip())
+        literal = ast.literal_eval(text.strip())
+        return list(literal) if isinstance(literal, tuple) else literal
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return [value(part.strip()) for part in text.split(",") if part.strip()] if "," in text else text
 
