@@ -21,6 +21,7 @@ import torch
 import transformers
 
 import cutaway
+from cutaway.recipes.tales.scenes import stories
 from cutaway.results import atomic_write
 from cutaway.stream.lenses import (
     ConstantLens,
@@ -32,7 +33,6 @@ from cutaway.stream.lenses import (
     rows_of,
     train_tuned_lens,
 )
-from cutaway.zoo.tales.scenes import stories
 
 HERE = Path(__file__).resolve().parents[1]
 

@@ -33,11 +33,12 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 import cutaway
-from cutaway.probes import Options, ProbeData, probe, ridge, single
-from cutaway.probes.activations import collect
-from cutaway.probes.parallel import side_by_side
-from cutaway.probes.places import Cell, plan
+from cutaway.probes import ProbeData, ProbeOptions, probe
+from cutaway.probes.fits.side_by_side import side_by_side
+from cutaway.probes.reading.activations import collect
+from cutaway.probes.reading.places import Cell, plan
 from cutaway.results import atomic_write
+from cutaway.statistics.fits import ridge, single_precision
 
 ROOT = Path(__file__).resolve().parents[1]
 PERMUTATIONS = 100
@@ -92,9 +93,9 @@ def right(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return ((scores > 0) == (labels > 0)).astype(float)
 
 
-def ours(x: Tensor, y: Tensor, penalties: Tensor, by: str = "correlation") -> ridge.Path:
+def ours(x: Tensor, y: Tensor, penalties: Tensor, by: str = "correlation") -> ridge.PenaltyPath:
     """All penalties, leave-one-out, all labellings; weights refined for the real one, as `probe` does it."""
-    return single.solve(x, y, penalties, refine=1, by=by)  # type: ignore[arg-type]
+    return single_precision.solve(x, y, penalties, refine=1, by=by)  # type: ignore[arg-type]
 
 
 def residual_sites(options: argparse.Namespace) -> dict[str, Any]:
@@ -170,7 +171,7 @@ def sweep(n: int, positions: int = 16) -> dict[str, Any]:
     """144 heads at 16 positions from sums alone: seconds, what was kept, and what keeping everything would have taken."""
     net, data = network(), examples(n, positions, seed=2)
     data = data.with_labels(tasks(data)["last token"], "binary", ("0", "1"))
-    options = Options(memory=0, folds=3, control_tasks=0, untrained=False, baselines=False)
+    options = ProbeOptions(memory=0, folds=3, control_tasks=0, untrained=False, baselines=False)
     took, found = timed(lambda: probe(net, data, "z", ("layer", "head", "position"), options=options))
     cells = found.places.cells
     last = [c for c in cells if c.position == positions - 1]

@@ -14,11 +14,11 @@ import torch
 import transformers
 
 from cutaway import zoo
+from cutaway.recipes.tales import baselines
+from cutaway.recipes.tales.exam import BEHAVIOURS, Score, ask, induction, questions
+from cutaway.recipes.tales.loss import StoryLosses, compare
+from cutaway.recipes.tales.specimen import EIGHT
 from cutaway.results import atomic_write
-from cutaway.zoo.tales import baselines
-from cutaway.zoo.tales.exam import BEHAVIOURS, Score, ask, induction, questions
-from cutaway.zoo.tales.loss import StoryLosses, compare
-from cutaway.zoo.tales.specimen import EIGHT
 
 SEED = 31_000  # neither the seed of the card nor that of the tests
 
@@ -99,7 +99,7 @@ def page(found: dict[str, dict[str, Score]], losses: StoryLosses, texts: list[st
         "",
         f"Nats a token over {losses.stories} fresh stories ({losses.tokens} tokens); the end of a story counts as a token.",
         "The floor is the mean of minus the log probability that the grammar itself gives to these stories, with what",
-        "cannot be seen summed out (`cutaway.zoo.tales.floor`); the interval is bootstrap over stories.",
+        "cannot be seen summed out (`cutaway.recipes.tales.floor`); the interval is bootstrap over stories.",
         "",
         "| model | nats a token |",
         "| --- | --- |",

@@ -13,7 +13,7 @@ from cutaway.calibration import verify, verify_twins
 from cutaway.calibration.checks import run_check
 from cutaway.calibration.subject import Subject
 from cutaway.calibration.verify import subject_of
-from cutaway.zoo.natural.modular import Grokking, P, answers, waves
+from cutaway.recipes.natural.modular import Grokking, P, answers, waves
 from cutaway.zoo.registry import all_specimens
 
 NATURAL = [s.name for s in all_specimens().values() if s.family == "trained naturally"]

@@ -12,7 +12,7 @@ from cutaway.calibration import recovery, verify, verify_twins
 from cutaway.calibration.stated import held
 from cutaway.calibration.verify import subject_of
 from cutaway.interventions import Patch
-from cutaway.zoo.interchange.catalogue import specimens
+from cutaway.recipes.interchange.catalogue import specimens
 
 SHIPPED = [s.name for s in specimens() if s.name in zoo.names()]
 

@@ -10,10 +10,10 @@ import cutaway
 from cutaway import zoo
 from cutaway.calibration import recovery, verify, verify_twins
 from cutaway.calibration.checks import run_check
-from cutaway.calibration.ranking import auroc
 from cutaway.calibration.subject import Subject
 from cutaway.calibration.verify import subject_of
 from cutaway.errors import NotFound
+from cutaway.statistics import auroc
 from cutaway.zoo.registry import all_specimens
 from cutaway.zoo.truth import Edge, Node
 

@@ -70,7 +70,7 @@ def test_lens_reads_and_saves() -> None:
 
 
 def test_lens_fits_compares_saves_and_loads(tmp_path: Path) -> None:
-    from cutaway.zoo.tales.scenes import stories
+    from cutaway.recipes.tales.scenes import stories
 
     text = tmp_path / "text.txt"
     text.write_text("\n".join(s.text for s in islice(stories("cli"), 60)), encoding="utf-8")

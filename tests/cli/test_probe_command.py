@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from cutaway.cli.main import app
 from cutaway.probes import Probe, Probing, Use
-from cutaway.zoo.tales.prompts import FEMALE, MALE
+from cutaway.recipes.tales.prompts import FEMALE, MALE
 
 runner = CliRunner()
 

@@ -67,9 +67,9 @@ def test_a_killed_recipe_goes_on(tmp_path: Path) -> None:
     """kill -9 in the middle of a training: the next run starts from the last checkpoint."""
     script = (
         "from pathlib import Path\n"
-        "from cutaway.zoo.natural.gpt2 import build\n"
-        "from cutaway.zoo.natural.training import Schedule, train\n"
-        "from cutaway.zoo.workshop import Workshop\n"
+        "from cutaway.recipes.natural.gpt2 import build\n"
+        "from cutaway.recipes.natural.training import Schedule, train\n"
+        "from cutaway.recipes.workshop import Workshop\n"
         "import torch\n"
         "def loss(model, step):\n"
         "    print(step, flush=True)\n"

@@ -11,7 +11,8 @@ import cutaway
 from cutaway.behaviours import Behaviour
 from cutaway.errors import BadAddress, BadBehaviour, BadInput, NotFinite, NotFound, SiteUnavailable
 from cutaway.network import Network
-from cutaway.sweeps import State
+from cutaway.results import Progress, Work
+from cutaway.sweeps import CellState
 
 
 @pytest.mark.parametrize("direction", ["restore", "corrupt"])
@@ -58,7 +59,7 @@ def test_known_zeros_are_not_run_but_shown(net: Network, pairs: Behaviour) -> No
     assert zeros.sel(layer=0, position=[3, 4, 5]).all()
     assert not zeros.sel(position=2).any()
     assert (found.mean.where(zeros, 0.0) == 0).all()
-    assert (found.data["state"].sel(position=0) == State.KNOWN_ZERO).all()
+    assert (found.data["state"].sel(position=0) == CellState.KNOWN_ZERO).all()
     assert (found.q.where(zeros, 1.0) == 1).all()
 
 
@@ -95,19 +96,19 @@ def test_ctrl_c_keeps_what_is_finished(net: Network, pairs: Behaviour) -> None:
     whole = cutaway.patch(net, pairs, at="z", by=["layer", "head", "position"])
     calls = 0
 
-    def stop(done: int, total: int) -> None:
+    def stop(progress: Progress) -> None:
         nonlocal calls
         calls += 1
-        if done < total:
+        if progress.done < progress.total:
             raise KeyboardInterrupt
 
     big = pairs.take(list(range(pairs.n)) * 12)
     with pytest.warns(UserWarning, match="Stopped: .* kept"):
-        part = cutaway.patch(net, big, at="z", by=["layer", "head", "position"], progress=stop)
+        part = cutaway.patch(net, big, at="z", by=["layer", "head", "position"], work=Work(stop))
     assert calls == 1
     assert not part.complete
     assert "partial" in part.headline()
-    done = (part.data["state"] != State.NOT_RUN).all("example").values
+    done = (part.data["state"] != CellState.NOT_RUN).all("example").values
     assert 0 < done.sum() < done.size
     assert np.isnan(part.mean.values[~done]).all()
     assert part.mean.values[done] == pytest.approx(whole.mean.values[done], abs=1e-5)

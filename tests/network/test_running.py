@@ -238,7 +238,7 @@ def test_standing_edits_end_with_their_block(net):
     assert not torch.equal(inside, net.run(IDS).logits)
     with pytest.raises(BadAddress), net.edit(cutaway.Ablate("z", layer=99)):
         pass
-    assert net._standing == []
+    assert net.standing == ()
 
 
 def test_transformer_lens_verbs(net):

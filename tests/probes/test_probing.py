@@ -15,19 +15,29 @@ from xor_networks import ANSWERS, Specimen, specimen
 import cutaway
 from cutaway import zoo
 from cutaway.errors import BadFormat, BadInput, NotFinite, NotFound, SiteUnavailable
-from cutaway.probes import Columns, Options, Probe, ProbeData, Probing, UseOptions, probe, probe_data, use
-from cutaway.probes.beds import bed_of_data, contrast_score
-from cutaway.probes.controlling import controlling
-from cutaway.probes.controls import labellings
-from cutaway.probes.evaluate import cross_validate
-from cutaway.probes.exchange import Exchange, different, permutations
-from cutaway.probes.folds import assign_folds, families
-from cutaway.probes.mapping import Setting
-from cutaway.probes.significance import significance
-from cutaway.probes.verdict import ABSENT, CONFOUNDED, ENCODED, UNDECIDED, UNUSED, USED
+from cutaway.probes import (
+    Columns,
+    Probe,
+    ProbeData,
+    ProbeOptions,
+    Probing,
+    UseOptions,
+    probe,
+    probe_data,
+    use,
+)
+from cutaway.probes.data.folds import assign_folds, families
+from cutaway.probes.data.permutations import ExchangeRule, different, permutations
+from cutaway.probes.fits.cross_validation import cross_validate
+from cutaway.probes.map.controlling import controlling
+from cutaway.probes.map.controls import labellings
+from cutaway.probes.map.mapping import Setting
+from cutaway.probes.map.significance import significance
+from cutaway.probes.map.verdict import ABSENT, CONFOUNDED, ENCODED, UNDECIDED, UNUSED, USED
+from cutaway.probes.reading.beds import bed_of_data, contrast_score
 
 YES_NO = {"0": ANSWERS["no"], "1": ANSWERS["yes"]}
-QUICK = Options(permutations=30, untrained=False, n_boot=100)
+QUICK = ProbeOptions(permutations=30, untrained=False, n_boot=100)
 
 
 def labelled(made: Specimen, name: str) -> ProbeData:
@@ -41,7 +51,7 @@ def test_the_verdicts_on_networks_of_known_truth(seed: int) -> None:
     net = cutaway.open(made.model)
     for name, right in (("used", USED), ("unread", UNUSED), ("absent", ABSENT), ("noise", ABSENT)):
         data = labelled(made, name)
-        found = probe(net, data, "resid_post", options=Options(permutations=60, seed=seed))
+        found = probe(net, data, "resid_post", options=ProbeOptions(permutations=60, seed=seed))
         word = found.finding.word
         if word == ENCODED:
             tested = use(net, found, data, answers=YES_NO, options=UseOptions(seed=seed))
@@ -117,7 +127,7 @@ def test_noise_lies_nowhere_to_the_direction_that_controls(net: cutaway.Network,
     for memory in (2**30, 0):
         for _ in range(6):
             data = ProbeData(made.prompts, rng.permutation(np.arange(240) % 2), name="noise")
-            options = Options(folds=4, permutations=0, untrained=False, baselines=False, memory=memory)
+            options = ProbeOptions(folds=4, permutations=0, untrained=False, baselines=False, memory=memory)
             found = probe(net, data, "resid_post", options=options)
             cosines.append([found.data[k].values.ravel() for k in ("cosine", "means_cosine")])
     assert np.abs(np.mean(cosines, axis=(0, 2))).max() < 0.15
@@ -202,20 +212,20 @@ def test_sums_alone_find_what_activations_find(net: cutaway.Network, made: Speci
         data,
         "z",
         ("layer", "head", "position"),
-        options=Options(permutations=30, untrained=False, memory=0),
+        options=ProbeOptions(permutations=30, untrained=False, memory=0),
     )
     assert summed.what == "R²"
     assert "sums alone" in summed.data.attrs["kept"]
     assert summed.places.cells == kept.places.cells
     both = [labelled(made, "used"), "resid_post"]
     a = probe(net, both[0], "resid_post", options=QUICK)
-    b = probe(net, both[0], "resid_post", options=Options(permutations=30, untrained=False, memory=0))
+    b = probe(net, both[0], "resid_post", options=ProbeOptions(permutations=30, untrained=False, memory=0))
     assert b.finding.word == a.finding.word == ENCODED
     assert float(b.data["score"].max()) > 0.9
     for mine, theirs in zip(a.probes, b.probes, strict=True):
         assert torch.allclose(mine.centres, theirs.centres, atol=1e-4)
     with pytest.raises(BadInput, match="needs the activations"):
-        probe(net, data, options=Options(kind="logistic", memory=0))
+        probe(net, data, options=ProbeOptions(kind="logistic", memory=0))
 
 
 def test_by_head_and_position(net: cutaway.Network, made: Specimen) -> None:
@@ -231,7 +241,7 @@ def test_by_head_and_position(net: cutaway.Network, made: Specimen) -> None:
 
 @pytest.mark.parametrize("kind", ["logistic", "lda", "means", "mass-mean"])
 def test_other_kinds_find_it_too(net: cutaway.Network, made: Specimen, kind: str) -> None:
-    options = Options(
+    options = ProbeOptions(
         kind=kind, permutations=20, untrained=False, n_boot=50, control_tasks=1, folds=3, penalties=(10.0,)
     )
     found = probe(net, labelled(made, "used"), "resid_post.0", options=options)
@@ -310,7 +320,10 @@ def test_the_same_seed_gives_the_same_figures(net: cutaway.Network, made: Specim
     a, b = (probe(net, labelled(made, "noise"), "resid_post", options=QUICK) for _ in range(2))
     pd.testing.assert_frame_equal(a.to_pandas(), b.to_pandas())
     c = probe(
-        net, labelled(made, "noise"), "resid_post", options=Options(permutations=30, untrained=False, seed=1)
+        net,
+        labelled(made, "noise"),
+        "resid_post",
+        options=ProbeOptions(permutations=30, untrained=False, seed=1),
     )
     assert a.to_pandas()["score"].tolist() != c.to_pandas()["score"].tolist()
 
@@ -357,7 +370,7 @@ def test_permutations_keep_what_the_groups_fix(made: Specimen) -> None:
     nearly = whole.copy()
     nearly[::8] = 1 - nearly[::8]  # one of eight is otherwise: the group still counts as one
     for labels in (whole, nearly):
-        exchange = Exchange.of(labels, family, 5)
+        exchange = ExchangeRule.of(labels, family, 5)
         assert (exchange.how, exchange.blind) == ("groups", False)
         folds = assign_folds(data, family, 5, 0)
         exchanged = permutations(labels, family, 40, 0, exchange, folds)
@@ -367,8 +380,8 @@ def test_permutations_keep_what_the_groups_fix(made: Specimen) -> None:
             assert (folds[row] == folds).all()
         assert len({tuple(row) for row in exchanged.tolist()}) > 35
     mixed = np.tile([0, 1], 120)
-    exchange = Exchange.of(mixed, family, 5)
-    assert exchange == Exchange("examples within groups", False)
+    exchange = ExchangeRule.of(mixed, family, 5)
+    assert exchange == ExchangeRule("examples within groups", False)
     exchanged = permutations(mixed, family, 5, 0, exchange)
     assert all(row[8 * g : 8 * g + 8].sum() == 4 for row in mixed[exchanged] for g in range(30))
 
@@ -378,7 +391,7 @@ def test_permutations_of_few_or_uneven_groups_cross_blind_folds(made: Specimen) 
     labels = (uneven % 2).astype(int)
     data = ProbeData(made.prompts, labels, groups=tuple(uneven))
     family = families(data)
-    exchange = Exchange.of(labels, family, 5)
+    exchange = ExchangeRule.of(labels, family, 5)
     assert (exchange.how, exchange.blind) == ("groups", True)
     other = ProbeData(made.prompts, 1 - labels, groups=tuple(uneven))
     folds = assign_folds(data, family, 5, 0, blind=True)
@@ -388,7 +401,7 @@ def test_permutations_of_few_or_uneven_groups_cross_blind_folds(made: Specimen) 
     assert any((folds[row] != folds).any() for row in exchanged)
     assert all(len(set(labels[row])) == 2 for row in exchanged)
     few = np.repeat(np.arange(12), 20)
-    assert Exchange.of(few % 2, families(ProbeData(made.prompts, few % 2, groups=tuple(few))), 5).blind
+    assert ExchangeRule.of(few % 2, families(ProbeData(made.prompts, few % 2, groups=tuple(few))), 5).blind
 
 
 def test_permutation_tests_of_noise_keep_their_level() -> None:
@@ -401,7 +414,7 @@ def test_permutation_tests_of_noise_keep_their_level() -> None:
         data = ProbeData(
             [f"t{i}" for i in range(200)], labels, "multiclass", tuple("abcd"), groups=tuple(groups)
         )
-        setting = Setting.of(data, Options(permutations=39, penalties=(0.1,), seed=seed))
+        setting = Setting.of(data, ProbeOptions(permutations=39, penalties=(0.1,), seed=seed))
         x = torch.tensor(rng.normal(size=(40, 8))[groups] + 0.3 * rng.normal(size=(200, 8)))
         found = cross_validate(
             x, labellings(data, None, setting.permuted), setting.folds, setting.options.fitting, setting.drawn
@@ -484,17 +497,17 @@ def test_sites_positions_and_dimensions(net: cutaway.Network, made: Specimen) ->
     with pytest.raises(BadInput, match="outside the shortest input"):
         probe(net, data, pos=7)
     with pytest.raises(NotFound, match="kind of probe"):
-        probe(net, data, options=Options(kind="rigde"))
+        probe(net, data, options=ProbeOptions(kind="rigde"))
     with pytest.raises(BadInput, match="does not fit continuous"):
         probe(
             net,
             ProbeData(made.prompts, np.linspace(0, 1, 240), "continuous", ()),
-            options=Options(kind="lda"),
+            options=ProbeOptions(kind="lda"),
         )
     with pytest.raises(BadInput, match="folds=1"):
-        Options(folds=1)
+        ProbeOptions(folds=1)
     with pytest.raises(BadInput, match="above zero"):
-        Options(penalties=(0.0,))
+        ProbeOptions(penalties=(0.0,))
     with pytest.raises(BadInput, match="no option of probe"):
         probe(net, data, label="x")
 
@@ -578,7 +591,7 @@ def test_the_note_that_nobody_reads(twin: str, right: str) -> None:
     net = cutaway.open(f"zoo:unread-llama{twin}")
     drawn = [label for label in zoo.specimen("unread-llama").task.labels("note", 300, 7) if label.value < 2]
     data = ProbeData([list(d.ids) for d in drawn], np.array([d.value for d in drawn]), name="note")
-    found = probe(net, data, options=Options(permutations=40, n_boot=200))
+    found = probe(net, data, options=ProbeOptions(permutations=40, n_boot=200))
     word = found.finding.word
     if word == ENCODED:
         answers = {"0": [1, 2, 3, 4], "1": [5, 6, 7, 8]}
@@ -588,7 +601,7 @@ def test_the_note_that_nobody_reads(twin: str, right: str) -> None:
 
 def test_a_behaviour_in_the_place_of_data() -> None:
     """The probe of names' gender, tested on the pronoun behaviour: its corrupted prompts have the other gender."""
-    from cutaway.zoo.tales.prompts import FEMALE, MALE
+    from cutaway.recipes.tales.prompts import FEMALE, MALE
 
     net = cutaway.open("zoo:tales")
     rows = [
@@ -628,7 +641,7 @@ def test_images_and_module_paths() -> None:
 
 
 def test_more_sources_than_fits(net: cutaway.Network, made: Specimen) -> None:
-    from cutaway.probes.folds import source_folds
+    from cutaway.probes.data.folds import source_folds
 
     folds, names, note = source_folds([f"s{i}" for i in range(240)], 20)
     assert len(set(folds.tolist())) == len(names) == 20
@@ -659,8 +672,8 @@ def test_few_permutations_are_refused_and_none_leaves_the_verdict_open(
     net: cutaway.Network, made: Specimen
 ) -> None:
     with pytest.raises(BadInput, match="at least 19"):
-        Options(permutations=10)
-    found = probe(net, labelled(made, "used"), "resid_post.0", options=Options(permutations=0, folds=3))
+        ProbeOptions(permutations=10)
+    found = probe(net, labelled(made, "used"), "resid_post.0", options=ProbeOptions(permutations=0, folds=3))
     assert found.finding.word == UNDECIDED
     assert found.finding.encoded is not None
     assert found.finding.encoded.verdict == "inconclusive"
@@ -688,13 +701,13 @@ def test_values_that_jitter_within_groups_are_exchanged_by_group() -> None:
     values = rng.normal(size=40)[groups]
     data = ProbeData([f"t{i}" for i in range(200)], values, "continuous", (), groups=tuple(groups))
     family = families(data)
-    assert Exchange.of(values + 0.01 * rng.normal(size=200), family, 5).how == "groups"
-    assert Exchange.of(rng.normal(size=200), family, 5).how == "examples within groups"
+    assert ExchangeRule.of(values + 0.01 * rng.normal(size=200), family, 5).how == "groups"
+    assert ExchangeRule.of(rng.normal(size=200), family, 5).how == "examples within groups"
 
 
 def test_absence_of_evidence_is_no_refutation(net: cutaway.Network, made: Specimen) -> None:
     data = ProbeData(made.prompts[:8], np.arange(8) % 2, name="few")
-    found = probe(net, data, "resid_post.0", options=Options(permutations=19, folds=2, untrained=False))
+    found = probe(net, data, "resid_post.0", options=ProbeOptions(permutations=19, folds=2, untrained=False))
     assert found.finding.encoded is not None
     assert found.finding.encoded.verdict == "inconclusive"
     tested = use(net, found, data, answers=YES_NO)
@@ -777,7 +790,7 @@ def test_the_decoder_of_an_encoder_decoder_has_read_one_token() -> None:
     net = cutaway.open(T5ForConditionalGeneration(config).eval())
     ids = np.random.default_rng(0).integers(2, 60, (60, 5))
     data = ProbeData(ids.tolist(), ids[:, -1] % 2)
-    options = Options(permutations=19, untrained=False)
+    options = ProbeOptions(permutations=19, untrained=False)
     assert probe(net, data, "resid_post", options=options).places.positions == (0,)
     assert probe(net, data, "encoder.resid_post", options=options).places.positions == (-1,)
     with pytest.raises(BadInput, match=r"encoder\.resid_post"):

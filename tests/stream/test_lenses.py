@@ -84,7 +84,7 @@ def test_a_norm_that_is_not_affine_still_has_lenses() -> None:
 def text(tales: Network) -> Rows:
     from itertools import islice
 
-    from cutaway.zoo.tales.scenes import stories
+    from cutaway.recipes.tales.scenes import stories
 
     return rows_of(tales, (s.text + " " for s in islice(stories("lenses"), 400)), 32, most=120)
 

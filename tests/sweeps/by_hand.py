@@ -87,15 +87,15 @@ def _hook(module: nn.Module, on_input: bool, change: Callable[[Tensor], Tensor])
 
 
 def loop(
-    model: nn.Module, bed: Bed, work: Experiment, cells: Sequence[Cell], kwargs: dict[str, Any]
+    model: nn.Module, bed: Bed, experiment: Experiment, cells: Sequence[Cell], kwargs: dict[str, Any]
 ) -> np.ndarray:
     """Metric [cells n] with every cell's writes made by hooks in one whole forward of all rows."""
-    columns, values = torch.as_tensor(work.answer_columns), []
-    first, width = work.tokens.first, work.tokens.width
+    columns, values = torch.as_tensor(experiment.answer_columns), []
+    first, width = experiment.tokens.first, experiment.tokens.width
     for cell in cells:
         handles = []
         for write in cell:
-            source, heads = work.source(write), work.net.heads(write.layer or 0)
+            source, heads = experiment.source(write), experiment.net.heads(write.layer or 0)
 
             def change(
                 value: Tensor, write: Write = write, source: Tensor = source, heads: int | None = heads
@@ -115,7 +115,7 @@ def loop(
                         else slice(int(first[row]) + write.position, int(first[row]) + write.position + 1)
                     )
                     if write.span:
-                        places = work.spans[write.span][row].nonzero()[:, 0]
+                        places = experiment.spans[write.span][row].nonzero()[:, 0]
                     new[row, places, units] = flat[row, places, units]
                 return new.reshape(shape)
 
@@ -127,6 +127,6 @@ def loop(
             for handle in handles:
                 handle.remove()
         rows = torch.arange(len(columns))
-        values.append(work.score(logits[rows, columns], rows).double().numpy())
+        values.append(experiment.score(logits[rows, columns], rows).double().numpy())
     assert width
     return np.stack(values)

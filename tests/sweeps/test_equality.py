@@ -18,8 +18,8 @@ import cutaway
 from by_hand import BEDS, Bed
 from cutaway.network.inputs import Tokens, pack
 from cutaway.network.sites import Site
-from cutaway.sweeps import Cell, Experiment, Rules, State, Write, naive, run_cells, validity
-from cutaway.sweeps.cells import Layout
+from cutaway.sweeps import Cell, CellState, Experiment, Rules, Write, naive, run_cells, validity
+from cutaway.sweeps.cells import AxisLayout
 from cutaway.sweeps.logits import cell_logits
 from cutaway.sweeps.plan import plan_cells
 from cutaway.sweeps.validity import valid_rules
@@ -92,7 +92,7 @@ def cells_of(net: Any, site: str) -> list[Cell]:
     layers = net.layers_with(site)
     cells: list[Cell] = [(Write(site, i, position=p),) for i in layers for p in (0, CHANGED, P - 1)]
     cells += [(Write(site, i),) for i in layers] + [(Write(site, layers[0], span="span"),)]
-    if Layout.of(Site(site, 0)).head is not None:
+    if AxisLayout.of(Site(site, 0)).head is not None:
         cells += [(Write(site, i, head=h, position=p),) for i in layers for h in (0, 1) for p in (None, 4)]
     if site == "mlp_act":
         cells += [(Write(site, i, neuron=u),) for i in layers for u in (0, 5)]
@@ -110,13 +110,13 @@ def agree(found: np.ndarray, wanted: np.ndarray, dtype: torch.dtype, scale: floa
 def test_equals_a_loop_of_bare_hooks(bed: Bed, dtype: torch.dtype) -> None:
     model, net = opened(bed, dtype)
     names = tuple(n for n in INSIDE if net.has(n))
-    work, _ = work_on(net, sites_of(net, names))
+    experiment, _ = work_on(net, sites_of(net, names))
     for name in names:
         cells = cells_of(net, name)
-        wanted = naive.run_cells(work, cells).values
+        wanted = naive.run_cells(experiment, cells).values
         for rules in RULES:
-            found = run_cells(work, cells, rules=rules)
-            usable = found.states != State.ABSENT  # key/value heads that a layer does not have
+            found = run_cells(experiment, cells, rules=rules)
+            usable = found.states != CellState.ABSENT  # key/value heads that a layer does not have
             agree(np.where(usable, found.values, wanted), wanted, dtype)
 
 
@@ -142,7 +142,7 @@ def test_any_lengths_padding_and_batches(
     sites = sites_of(net, ("resid_pre", "z", "mlp_act"))
     kept = net.run(other, keep=sites, logits=False).kept
     positions = torch.as_tensor(rng.integers(0, lengths))
-    work = Experiment(net, base, positions, score, kept)
+    experiment = Experiment(net, base, positions, score, kept)
     cells: list[Cell] = [
         (Write("resid_pre", i, position=int(p)),)
         for i in range(net.n_layers)
@@ -153,16 +153,16 @@ def test_any_lengths_padding_and_batches(
         (Write("mlp_act", i, neuron=int(rng.integers(0, 30)), position=1),) for i in range(net.n_layers)
     ]
     cells += [(Write("z", 0, head=1), Write("resid_pre", 1, position=0), Write("mlp_act", 1))]
-    found = run_cells(work, cells, tokens_at_once=at_once)
-    wanted = naive.run_cells(work, cells).values
-    there = found.states != State.ABSENT
+    found = run_cells(experiment, cells, tokens_at_once=at_once)
+    wanted = naive.run_cells(experiment, cells).values
+    there = found.states != CellState.ABSENT
     # a difference of logits may cancel to nothing: relative to the logits that it is made of
     logits = float(net.run(base).logits.abs().max())
     agree(np.where(there, found.values, wanted), wanted, torch.float32, logits)
     for cell, row in itertools.product(range(len(cells)), range(len(rows))):
         position = cells[cell][0].position
         missing = len(cells[cell]) == 1 and position is not None and position >= lengths[row]
-        assert (found.states[cell, row] == State.ABSENT) == missing
+        assert (found.states[cell, row] == CellState.ABSENT) == missing
 
 
 _NETS: dict[str, Any] = {}
@@ -178,10 +178,10 @@ def test_a_sliding_window_shorter_than_the_prompt() -> None:
     model: Any = tiny("gemma3_text", sliding_window=3)
     net = cutaway.open(model)
     assert "suffix" in valid_rules(work_on(net, sites_of(net, ("resid_pre",)))[0]).names
-    work, _ = work_on(net, sites_of(net, ("resid_pre", "z", "k")))
+    experiment, _ = work_on(net, sites_of(net, ("resid_pre", "z", "k")))
     for name in ("resid_pre", "z", "k"):
         cells = cells_of(net, name)
-        agree(run_cells(work, cells).values, naive.run_cells(work, cells).values, torch.float32)
+        agree(run_cells(experiment, cells).values, naive.run_cells(experiment, cells).values, torch.float32)
 
 
 def test_rules_that_do_not_hold_switch_themselves_off() -> None:
@@ -195,11 +195,11 @@ def test_rules_that_do_not_hold_switch_themselves_off() -> None:
         task = {"bert": "masked-lm", "albert": "masked-lm", "t5": "seq2seq"}.get(kind)
         bed = Bed(kind, "", "", "", "", None, task)
         _, net = opened(bed, torch.float32)
-        work, _ = work_on(net, sites_of(net, ("resid_post",)), bed)
-        rules = valid_rules(work)
+        experiment, _ = work_on(net, sites_of(net, ("resid_post",)), bed)
+        rules = valid_rules(experiment)
         assert rule not in rules.names
         assert reason in rules.reasons[rule]
-        assert reason in repr(plan_cells(work, [(Write("resid_post", 0),)], time_it=False))
+        assert reason in repr(plan_cells(experiment, [(Write("resid_post", 0),)], time_it=False))
 
 
 def test_a_rule_that_breaks_the_numbers_is_found_by_trial(tiny_gpt2: GPT2LMHeadModel) -> None:
@@ -215,11 +215,11 @@ def test_a_rule_that_breaks_the_numbers_is_found_by_trial(tiny_gpt2: GPT2LMHeadM
 
     tiny_gpt2.transformer.h[1] = Remembering(tiny_gpt2.transformer.h[1])
     net = cutaway.open(tiny_gpt2)
-    work, _ = work_on(net, sites_of(net, ("resid_post",)))
-    rules = valid_rules(work)
+    experiment, _ = work_on(net, sites_of(net, ("resid_post",)))
+    rules = valid_rules(experiment)
     assert "suffix" not in rules.names
     cells = cells_of(net, "resid_post")
-    agree(run_cells(work, cells).values, naive.run_cells(work, cells).values, torch.float32)
+    agree(run_cells(experiment, cells).values, naive.run_cells(experiment, cells).values, torch.float32)
 
 
 def test_a_verdict_holds_only_for_what_was_tried(
@@ -227,25 +227,27 @@ def test_a_verdict_holds_only_for_what_was_tried(
 ) -> None:
     tried, real = [], validity._tried
     monkeypatch.setattr(
-        validity, "_tried", lambda work, rules: tried.append(work.vocabulary) or real(work, rules)
+        validity,
+        "_tried",
+        lambda experiment, rules: tried.append(experiment.vocabulary) or real(experiment, rules),
     )
     net = cutaway.open(tiny_gpt2)
-    work, _ = work_on(net, sites_of(net, ("resid_post",)))
-    for asked in (replace(work, vocabulary=None, score_few=None), work, work):
+    experiment, _ = work_on(net, sites_of(net, ("resid_post",)))
+    for asked in (replace(experiment, vocabulary=None, score_few=None), experiment, experiment):
         valid_rules(asked)
     assert [vocabulary is None for vocabulary in tried] == [True, False]
 
 
 def test_known_zeros_are_zero_and_not_run(tiny_gpt2: GPT2LMHeadModel) -> None:
     net = cutaway.open(tiny_gpt2)
-    work, _ = work_on(net, sites_of(net, ("resid_pre", "mlp_write")))
-    before = run_cells(work, [(Write("resid_pre", 1, position=CHANGED - 1),)])
-    assert (before.states == State.KNOWN_ZERO).all()
+    experiment, _ = work_on(net, sites_of(net, ("resid_pre", "mlp_write")))
+    before = run_cells(experiment, [(Write("resid_pre", 1, position=CHANGED - 1),)])
+    assert (before.states == CellState.KNOWN_ZERO).all()
     blind = [(Write("mlp_write", 2, position=P - 2),)]
-    found = plan_cells(work, blind, time_it=False)
+    found = plan_cells(experiment, blind, time_it=False)
     assert "cannot see" in found.warnings[0]
-    assert (found.run().states == State.KNOWN_ZERO).all()
-    np.testing.assert_allclose(found.run().values, naive.run_cells(work, blind).values, atol=1e-6)
+    assert (found.run().states == CellState.KNOWN_ZERO).all()
+    np.testing.assert_allclose(found.run().values, naive.run_cells(experiment, blind).values, atol=1e-6)
 
 
 def test_the_users_own_hooks_and_modes_survive(tiny_gpt2: GPT2LMHeadModel) -> None:
@@ -253,8 +255,8 @@ def test_the_users_own_hooks_and_modes_survive(tiny_gpt2: GPT2LMHeadModel) -> No
     tiny_gpt2.train()
     tiny_gpt2.transformer.h[0].register_forward_hook(lambda *_: seen.append(1))
     net = cutaway.open(tiny_gpt2)
-    work, _ = work_on(net, sites_of(net, ("z",)))
-    run_cells(work, cells_of(net, "z"))
+    experiment, _ = work_on(net, sites_of(net, ("z",)))
+    run_cells(experiment, cells_of(net, "z"))
     assert tiny_gpt2.training
     assert "forward" not in vars(tiny_gpt2.transformer.h[0])
     assert seen
@@ -266,7 +268,7 @@ def test_whole_logits_equal_plain_forwards(kind: str, tolerance: float) -> None:
     bed = Bed(kind, "", "", "", "", None, "masked-lm" if kind == "bert" else None)
     _, net = opened(bed, torch.float64)
     names = ("resid_pre", "z", "pattern", "mlp_write")
-    work, _ = work_on(net, sites_of(net, names))
+    experiment, _ = work_on(net, sites_of(net, names))
     cells: list[Cell] = [
         (Write(name, i, position=p),) for name in names for i in net.layers_with(name) for p in (1, 3)
     ]
@@ -274,9 +276,9 @@ def test_whole_logits_equal_plain_forwards(kind: str, tolerance: float) -> None:
         (Write("pattern", 1, head=1, position=4, neuron=2),),
         (Write("z", net.layers_with("z")[-1], head=0),),
     ]
-    found = dict(cell_logits(work, cells))
+    found = dict(cell_logits(experiment, cells))
     assert sorted(found) == list(range(len(cells)))
-    plain = dict(cell_logits(work, cells, Rules.none()))
+    plain = dict(cell_logits(experiment, cells, Rules.none()))
     for i, logits in found.items():
         torch.testing.assert_close(logits, plain[i], atol=tolerance, rtol=0)
 
@@ -286,5 +288,5 @@ def test_tokens_are_named_by_row_relative_positions() -> None:
         torch.tensor([[0, 3, 4], [5, 6, 7]]), torch.tensor([[False, True, True], [True, True, True]])
     )
     net = _net("gpt2")
-    work = Experiment(net, tokens, torch.tensor([-1, 0]), score, {})
-    assert work.answer_columns.tolist() == [2, 0]
+    experiment = Experiment(net, tokens, torch.tensor([-1, 0]), score, {})
+    assert experiment.answer_columns.tolist() == [2, 0]

@@ -10,14 +10,13 @@ import torch
 from cutaway.calibration.edges import edge_effects
 from cutaway.calibration.evidence import at_least, at_most
 from cutaway.calibration.natural import bystanders, frequencies, roles
-from cutaway.calibration.ranking import auroc
 from cutaway.calibration.stated import exact, held
 from cutaway.calibration.subject import Subject, patched, removed
 from cutaway.calibration.templates import templates
 from cutaway.calibration.variables import decoded, interchanged
 from cutaway.claims import Evidence
 from cutaway.errors import NotFound, nearest
-from cutaway.statistics import proportion
+from cutaway.statistics import auroc, proportion
 from cutaway.zoo.truth import Need
 
 #: What counts: share of the effect range that an inert part may have, and that a needed one must have; accuracies.
@@ -137,7 +136,7 @@ def features(subject: Subject) -> list[Evidence]:
     for feature in tested:
         along = run[feature.site].float().cpu() @ torch.tensor(feature.direction)
         has = torch.isin(ids, torch.tensor(feature.tokens))
-        scores[feature.name] = auroc(along[real].numpy(), has[real].numpy())
+        scores[feature.name] = float(auroc(along[real].numpy(), has[real].numpy()))
     worst = min(scores, key=lambda name: scores[name])
     said = (
         f"Of {len(scores)} features, {worst} is told least well by its direction: AUROC {scores[worst]:.3f}."

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from cutaway.behaviours import Behaviour
-from cutaway.calibration.ranking import auroc
 from cutaway.calibration.verify import subject_of
 from cutaway.effects import Effects, patch
 from cutaway.network import Network
+from cutaway.statistics import auroc
 from cutaway.zoo.truth import Kind, Node
 
 
@@ -38,7 +38,7 @@ def recovery(name: str, n: int = 64, seed: int = 0) -> Recovery:
     scores = node_scores(subject.net, subject.behaviour)
     known = tuple(node in subject.truth.nodes for node in scores)
     values = tuple(scores.values())
-    return Recovery(str(name), tuple(scores), values, known, auroc(values, known))
+    return Recovery(str(name), tuple(scores), values, known, float(auroc(values, known)))
 
 
 def node_scores(net: Network, behaviour: Behaviour) -> dict[Node, float]:

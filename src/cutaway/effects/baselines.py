@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cutaway.behaviours import behaviour as make_behaviour
 from cutaway.effects.finite import require_finite
 from cutaway.errors import BadBehaviour
 from cutaway.network.sites import Site
@@ -59,7 +60,7 @@ class Baselines:
         """Metric [k] of logits [k v] at the answer position of the examples `rows` [k]."""
         return self.metric(logits, self.answers[rows])
 
-    def work(self, net: Network, base: Side, sources: Mapping[Site, Tensor], **more: Any) -> Experiment:
+    def experiment(self, net: Network, base: Side, sources: Mapping[Site, Tensor], **more: Any) -> Experiment:
         """A sweep on one side's prompts: the metric, where it reads, and the tokens that it reads if they are few."""
         few = self.metric.few and self.answers.right.numel() > 0
         vocabulary = self.answers.vocabulary() if few else None
@@ -75,6 +76,11 @@ class Baselines:
             score_few=score_few,
             **more,
         )
+
+
+def behaviour_of(net: Network, behaviour: Behaviour | str, seed: int) -> Behaviour:
+    """The behaviour that is given, or the one of that name, made with this seed."""
+    return make_behaviour(behaviour, net, seed=seed) if isinstance(behaviour, str) else behaviour
 
 
 def measure(net: Network, behaviour: Behaviour, keep: Sequence[Site] = ()) -> Baselines:

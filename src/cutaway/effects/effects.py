@@ -17,7 +17,7 @@ from cutaway.effects.baselines import Resampling
 from cutaway.effects.summary import summarise, token_labels
 from cutaway.errors import BadInput
 from cutaway.results import Provenance
-from cutaway.sweeps import State
+from cutaway.sweeps import CellState
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -38,7 +38,7 @@ class Effects:
 
     - `effect` [... example]: change against the unpatched run, 1 = the whole gap. Restoring moves from 0 (corrupted
       baseline) towards +1, corrupting from 1 (clean baseline) by down to -1.
-    - `metric` [... example]: the metric itself, in its own unit; `state` [... example]: see `sweeps.State`.
+    - `metric` [... example]: the metric itself, in its own unit; `state` [... example]: see `sweeps.CellState`.
     - `mean`, `low`, `high`, `p`, `q`, `n` [...]: mean over examples, ends of the 95 % interval, p-value of a sign-flip
       test, the same after Benjamini-Hochberg over all cells of this sweep, number of examples.
     - `known_zero`, `not_finite` [...]: nothing can change here; at least one example gave NaN or infinity (then there is
@@ -274,9 +274,9 @@ class Effects:
         if bool(cell["not_finite"]):
             return "NaN or infinity here: not averaged"
         state = cell["state"].values
-        if (state == State.NOT_RUN).any():
-            return f"run on {int((state == State.RUN).sum())} of {state.size} examples"
-        return f"{int(cell['n'])} examples" if (state == State.ABSENT).any() and int(cell["n"]) else ""
+        if (state == CellState.NOT_RUN).any():
+            return f"run on {int((state == CellState.RUN).sum())} of {state.size} examples"
+        return f"{int(cell['n'])} examples" if (state == CellState.ABSENT).any() and int(cell["n"]) else ""
 
     def _summary(self) -> str:
         attrs = self.data.attrs

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from cutaway.effects.baselines import Resampling, measure
+from cutaway.effects.baselines import Resampling, behaviour_of, measure
 from cutaway.effects.components import Component, components
 from cutaway.effects.effects import Effects
 from cutaway.effects.patching import Direction, attributes, dataset, warn_if_stopped
 from cutaway.errors import BadInput
-from cutaway.results import Provenance
+from cutaway.results import Provenance, Work
 from cutaway.statistics import bootstrap_many
-from cutaway.sweeps import CellValues, Progress, Rules, State, run_cells
+from cutaway.sweeps import CellState, CellValues, Rules, run_cells
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
@@ -31,13 +31,14 @@ Which = Sequence[Component] | Literal["heads", "all"]
 
 def pair_effects(
     net: Network,
-    behaviour: Behaviour,
+    behaviour: Behaviour | str,
+    *,
     which: Which = "heads",
     direction: Direction = "corrupt",
     seed: int = 0,
-    progress: Progress | None = None,
     folder: str | Path | None = None,
     rules: Rules | None = None,
+    work: Work | None = None,
 ) -> Effects:
     """Patch every pair of components at once, and each alone.
 
@@ -50,6 +51,7 @@ def pair_effects(
     Raises `BadInput` for fewer than two components, `BadBehaviour` when pairs differ in length or there is no gap.
     """
     started = time.perf_counter()
+    behaviour = behaviour_of(net, behaviour, seed)
     behaviour.require_aligned("Patching pairs of components")
     parts = _chosen(net, which)
     ends = measure(net, behaviour, sorted({part.write.where for part in parts}))
@@ -57,11 +59,13 @@ def pair_effects(
     size = len(parts)
     places = [(i, j) for i in range(size) for j in range(i, size)]
     cells = [(parts[i].write,) if i == j else (parts[i].write, parts[j].write) for i, j in places]
-    work = ends.work(net, base, source.kept)
-    found = run_cells(work, cells, base.metric, progress=progress, rules=rules, folder=folder)
+    found = run_cells(
+        ends.experiment(net, base, source.kept), cells, base=base.metric, rules=rules, folder=folder, work=work,
+        label="patching pairs",
+    )  # fmt: skip
     warn_if_stopped(found)
     n = behaviour.n
-    values, states = np.full((size, size, n), np.nan), np.full((size, size, n), State.NOT_RUN, np.int8)
+    values, states = np.full((size, size, n), np.nan), np.full((size, size, n), CellState.NOT_RUN, np.int8)
     for (i, j), value, state in zip(places, found.values, found.states, strict=True):
         values[i, j] = values[j, i] = value
         states[i, j] = states[j, i] = state

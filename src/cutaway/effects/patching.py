@@ -19,7 +19,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from cutaway.effects.baselines import Baselines, Resampling, Side, measure
+from cutaway.effects.baselines import Baselines, Resampling, Side, behaviour_of, measure
 from cutaway.effects.box import Box, box_of, checked, span_columns
 from cutaway.effects.effects import Effects
 from cutaway.effects.summary import summarise, token_labels
@@ -28,8 +28,8 @@ from cutaway.interventions import Ablate
 from cutaway.network.edits import Here
 from cutaway.network.inputs import Tokens
 from cutaway.network.sites import Site
-from cutaway.results import Provenance
-from cutaway.sweeps import CellValues, Plan, Progress, Rules, State, plan_cells
+from cutaway.results import Provenance, Work, working
+from cutaway.sweeps import CellState, CellValues, Plan, Rules, plan_cells
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
@@ -42,14 +42,15 @@ How = Literal["zero", "mean", "mean by position", "resample"]
 def patch(
     net: Network,
     behaviour: Behaviour | str,
+    *,
     at: str = "resid_pre",
-    by: Sequence[str] = ("layer", "position"),
+    by: str | Sequence[str] = ("layer", "position"),
     direction: Direction = "restore",
     layers: Sequence[int] | None = None,
     seed: int = 0,
-    progress: Progress | None = None,
     folder: str | Path | None = None,
     rules: Rules | None = None,
+    work: Work | None = None,
 ) -> Effects:
     """Patch one site, cell by cell, and return the effect of each cell with its interval.
 
@@ -62,15 +63,15 @@ def patch(
         direction: `restore` copies clean values into the corrupted run (what is enough to bring the behaviour back?);
             `corrupt` copies corrupted values into the clean run (what is needed for it?).
         layers: only these; default every layer that has the site.
-        seed: of the bootstrap and the sign-flip test.
-        progress: called with (cells finished, cells in all).
+        seed: of the bootstrap and the sign-flip test, and of a behaviour that is given by name.
         folder: finished cells are kept there, and a run that was stopped goes on from it.
         rules: which savings may be used; default all that are valid on this network. The numbers are the same.
+        work: hears of progress, and may end the sweep.
 
     Returns:
         `Effects`, normalised so that 1 is the whole gap between corrupted and clean baseline. Pairs of unequal length
         can only be patched at the answer position; that is then what `by=["layer"]` does, and the result says so.
-        After Ctrl-C the finished cells are returned and marked as partial, with a warning.
+        Where the work is stopped (Ctrl-C, too) the finished cells are returned and marked as partial, with a warning.
 
     Raises:
         SiteUnavailable: the network has no such site, or it was not certified.
@@ -79,21 +80,23 @@ def patch(
         NotFinite: the unpatched runs hold NaN or infinity (it says where).
     """
     started = time.perf_counter()
-    sweep = patching_sweep(net, behaviour, at, by, direction, layers, seed)
-    return sweep.effects(sweep.plan(rules, time_it=False), started, folder, progress)
+    with working(work).interruptible() as work:
+        sweep = patching_sweep(net, behaviour, at, by, direction, layers, seed)
+        return sweep.effects(sweep.plan(rules, time_it=False, work=work), started, folder, work)
 
 
 def ablate(
     net: Network,
     behaviour: Behaviour | str,
+    *,
     at: str = "z",
-    by: Sequence[str] = ("layer", "head"),
+    by: str | Sequence[str] = ("layer", "head"),
     how: How = "mean",
     layers: Sequence[int] | None = None,
     seed: int = 0,
-    progress: Progress | None = None,
     folder: str | Path | None = None,
     rules: Rules | None = None,
+    work: Work | None = None,
 ) -> Effects:
     """Ablate one site on the clean prompts, cell by cell, and return the effect of each cell with its interval.
 
@@ -102,9 +105,24 @@ def ablate(
     the metric from the clean to the corrupted baseline.
     """
     started = time.perf_counter()
+    with working(work).interruptible() as work:
+        sweep = ablation_sweep(net, behaviour, at, by, how, layers, seed)
+        return sweep.effects(sweep.plan(rules, time_it=False, work=work), started, folder, work)
+
+
+def ablation_sweep(
+    net: Network,
+    behaviour: Behaviour | str,
+    at: str = "z",
+    by: str | Sequence[str] = ("layer", "head"),
+    how: How = "mean",
+    layers: Sequence[int] | None = None,
+    seed: int = 0,
+) -> PatchSweep:
+    """The sweep that `ablate` runs, not yet run: arguments and errors are those of `ablate`."""
     if how not in get_args(How):
         raise BadInput(f"There is no ablation {how!r}.", f"Use one of: {', '.join(get_args(How))}.")
-    behaviour = _made(net, behaviour, seed)
+    behaviour = behaviour_of(net, behaviour, seed)
     site, chosen, dims = checked(net, behaviour, at, by, layers)
     ends = measure(net, behaviour, [Site(site, layer) for layer in chosen])
     base = ends.clean
@@ -112,8 +130,7 @@ def ablate(
     edit = Ablate(site, how=kind, by_position=kind != how, seed=seed)
     sources = {where: _ablated(net, edit, where, value, base.tokens) for where, value in base.kept.items()}
     box = box_of(behaviour, site, dims, chosen, base)
-    sweep = Sweep(net, behaviour, ends, box, base, sources, True, f"ablate ({how})", seed)
-    return sweep.effects(sweep.plan(rules, time_it=False), started, folder, progress)
+    return PatchSweep(net, behaviour, ends, box, base, sources, True, f"ablate ({how})", seed)
 
 
 def _ablated(net: Network, edit: Ablate, site: Site, value: Tensor, tokens: Tokens) -> Tensor:
@@ -138,7 +155,7 @@ def _ablated(net: Network, edit: Ablate, site: Site, value: Tensor, tokens: Toke
 
 
 @dataclass(frozen=True, eq=False)
-class Sweep:
+class PatchSweep:
     """A box of cells on one side's prompts, with what is written: ready to be planned and run.
 
     direction: "restore", "corrupt", or how it is ablated. everywhere: whether every position is written, or only the
@@ -155,19 +172,27 @@ class Sweep:
     direction: str
     seed: int
 
-    def plan(self, rules: Rules | None = None, memory: int | None = None, time_it: bool = True) -> Plan:
+    def plan(
+        self,
+        rules: Rules | None = None,
+        memory: int | None = None,
+        time_it: bool = True,
+        work: Work | None = None,
+    ) -> Plan:
         """What the sweep will cost; running it gives the metric of every cell."""
-        work = self.ends.work(
-            self.net, self.base, self.sources, spans=span_columns(self.behaviour, self.base)
-        )
-        return plan_cells(work, self.box.cells(), None, rules, memory, None, time_it)
+        spans = span_columns(self.behaviour, self.base)
+        experiment = self.ends.experiment(self.net, self.base, self.sources, spans=spans)
+        return plan_cells(
+            experiment, self.box.cells(), base=self.base.metric, rules=rules, memory=memory, time_it=time_it, work=work
+        )  # fmt: skip
 
     def effects(
-        self, plan: Plan, started: float, folder: str | Path | None = None, progress: Progress | None = None
+        self, plan: Plan, started: float, folder: str | Path | None = None, work: Work | None = None
     ) -> Effects:
         """Run a plan of this sweep and put the result together."""
-        plan.job.base[:] = self.base.metric
-        result = plan.run(folder, progress)
+        result = plan.run(
+            folder, work, f"patching {self.box.site} by {' and '.join(self.box.by)}, {self.direction}"
+        )
         warn_if_stopped(result)
         effect = (result.values - self.base.metric[None, :]) / self.ends.gap
         data = dataset(
@@ -197,31 +222,23 @@ def patching_sweep(
     direction: Direction = "restore",
     layers: Sequence[int] | None = None,
     seed: int = 0,
-) -> Sweep:
+) -> PatchSweep:
     """The sweep that `patch` runs, not yet run: arguments and errors are those of `patch`."""
     if direction not in ("restore", "corrupt"):
         raise BadInput(f"There is no direction {direction!r}.", "Use 'restore' or 'corrupt'.")
-    behaviour = _made(net, behaviour, seed)
+    behaviour = behaviour_of(net, behaviour, seed)
     site, chosen, dims = checked(net, behaviour, at, by, layers)
     ends = measure(net, behaviour, [Site(site, layer) for layer in chosen])
     base, source = (ends.corrupted, ends.clean) if direction == "restore" else (ends.clean, ends.corrupted)
     box = box_of(behaviour, site, dims, chosen, base)
     sources, everywhere = _sources(ends, behaviour.aligned, base, source)
-    return Sweep(net, behaviour, ends, box, base, sources, everywhere, direction, seed)
-
-
-def _made(net: Network, behaviour: Behaviour | str, seed: int) -> Behaviour:
-    if isinstance(behaviour, str):
-        from cutaway.behaviours import behaviour as make
-
-        return make(behaviour, net, seed=seed)
-    return behaviour
+    return PatchSweep(net, behaviour, ends, box, base, sources, everywhere, direction, seed)
 
 
 def warn_if_stopped(result: CellValues) -> None:
     """Say how much of a stopped sweep is there."""
     if result.interrupted:
-        finished = int((result.states != State.NOT_RUN).all(1).sum())
+        finished = int((result.states != CellState.NOT_RUN).all(1).sum())
         warnings.warn(
             f"Stopped: {finished} of {len(result.states)} cells are finished and kept; the rest is marked as not run.",
             stacklevel=3,

@@ -10,24 +10,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from torch import Tensor
 
-from cutaway.effects.baselines import Baselines, Side, measure
+from cutaway.effects.baselines import Baselines, Side, behaviour_of, measure
 from cutaway.effects.components import Component, components
 from cutaway.effects.effects import Effects
 from cutaway.effects.patching import Direction, attributes, dataset, warn_if_stopped
 from cutaway.errors import BadInput, NotFound, SiteUnavailable, nearest
 from cutaway.interventions import Patch
 from cutaway.network.anatomy import Layer
-from cutaway.network.discovery.linear import is_one, like
+from cutaway.network.coefficients import is_one, like
 from cutaway.network.sites import Site
-from cutaway.results import Provenance
-from cutaway.sweeps import Cell, CellValues, Progress, Rules, State, Write, run_cells
+from cutaway.results import Progress, Provenance, Work, working
+from cutaway.sweeps import Cell, CellState, CellValues, Rules, Write, run_cells
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
@@ -73,14 +73,15 @@ def receivers(net: Network) -> tuple[Receiver, ...]:
 
 def path_patch(
     net: Network,
-    behaviour: Behaviour,
+    behaviour: Behaviour | str,
+    *,
     senders: Sequence[Component | str] | None = None,
     to: Sequence[Receiver | str] | None = None,
     direction: Direction = "corrupt",
     seed: int = 0,
-    progress: Progress | None = None,
     folder: str | Path | None = None,
     rules: Rules | None = None,
+    work: Work | None = None,
 ) -> Effects:
     """Patch every direct path from senders to receivers, one at a time.
 
@@ -90,7 +91,7 @@ def path_patch(
         senders: heads and MLPs, as components or by name ("head 3.1", "MLP 0"); default all.
         to: receivers or their names ("head 5.3 <q>", "MLP 4", "logits"); default all.
         direction: `corrupt` sends the corrupted run's value into the clean run, `restore` the other way.
-        seed, progress, folder, rules: as in `patch`.
+        seed, folder, rules, work: as in `patch`.
 
     Returns:
         `Effects` over `sender` and `receiver`; pairs in which the sender does not come before the receiver do not exist
@@ -100,7 +101,8 @@ def path_patch(
         SiteUnavailable: a needed site is refused, or the stream is normed between layers, so that there is no direct path.
         NotFound: no such sender or receiver. BadBehaviour: pairs differ in length, or there is no gap.
     """
-    started = time.perf_counter()
+    started, work = time.perf_counter(), working(work)
+    behaviour = behaviour_of(net, behaviour, seed)
     behaviour.require_aligned("Path patching")
     sent = _named(senders, components(net), "sender")
     read = _named(to, receivers(net), "receiver")
@@ -112,18 +114,18 @@ def path_patch(
     base, source = (ends.corrupted, ends.clean) if direction == "restore" else (ends.clean, ends.corrupted)
     paths = _Paths(net, ends, base, source, sent)
     values = np.full((len(sent), len(read), behaviour.n), np.nan)
-    states = np.full(values.shape, State.ABSENT, np.int8)
+    states = np.full(values.shape, CellState.ABSENT, np.int8)
     done, interrupted, total = 0, False, sum(len(paths.before(r)) for r in read)
     for layer, group in paths.by_layer(read):
         where = None if folder is None else Path(folder) / f"layer-{layer}"
-        report = None if progress is None else _Shifted(progress, done, total)
         for part, kind in paths.kinds(group):
-            places, found = paths.run(part, where if where is None else where / kind, report, rules)
+            places, found = paths.run(
+                part, where if where is None else where / kind, _shifted(work, done, total), rules
+            )
             for (s, r), value, state in zip(places, found.values, found.states, strict=True):
                 values[s, read.index(r)], states[s, read.index(r)] = value, state
             done += len(places)
             interrupted = interrupted or found.interrupted
-            report = None if progress is None else _Shifted(progress, done, total)
         if interrupted:
             break
     shape = (len(sent), len(read))
@@ -138,16 +140,16 @@ def path_patch(
     return Effects(data, Provenance.of(net, behaviour.hash, seed, time.perf_counter() - started))
 
 
-@dataclass(frozen=True)
-class _Shifted:
-    """Progress of one part of a whole."""
+def _shifted(work: Work, before: int, total: int) -> Work:
+    """The same work for one part of a whole: its listener hears of the whole."""
+    listener = work.listener
+    if listener is None:
+        return work
 
-    progress: Progress
-    before: int
-    total: int
+    def listen(progress: Progress) -> None:
+        listener(replace(progress, done=before + progress.done, total=total))
 
-    def __call__(self, done: int, _: int) -> None:
-        self.progress(self.before + done, self.total)
+    return replace(work, listener=listen)
 
 
 @dataclass(eq=False)
@@ -189,7 +191,7 @@ class _Paths:
         ]
 
     def run(
-        self, group: list[Receiver], folder: Path | None, progress: Progress | None, rules: Rules | None
+        self, group: list[Receiver], folder: Path | None, work: Work, rules: Rules | None
     ) -> tuple[list[tuple[int, Receiver]], CellValues]:
         """Every path into receivers that read at one place: (sender, receiver) and the metric [cells n]."""
         first = group[0]
@@ -206,8 +208,10 @@ class _Paths:
         if not cells:
             empty = np.zeros((0, self.base.tokens.n))
             return [], CellValues(empty, empty.astype(np.int8))
-        work = self.ends.work(self.net, self.base, {}, named=named)
-        return places, run_cells(work, cells, self.base.metric, progress=progress, rules=rules, folder=folder)
+        experiment = self.ends.experiment(self.net, self.base, {}, named=named)
+        return places, run_cells(
+            experiment, cells, base=self.base.metric, rules=rules, folder=folder, work=work, label="patching paths"
+        )  # fmt: skip
 
     def _read(self, receiver: Receiver, sender: int) -> dict[Site, Tensor]:
         """What the receivers at one place compute when the sender's change is added to what they read."""

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from torch import Tensor
 
-from cutaway.effects.baselines import Baselines, Side, measure
+from cutaway.effects.baselines import Baselines, Side, behaviour_of, measure
 from cutaway.effects.effects import Effects
 from cutaway.effects.patching import (
     Direction,
-    Sweep,
+    PatchSweep,
     attributes,
     dataset,
     patching_sweep,
@@ -32,8 +32,8 @@ from cutaway.interventions import Ablate, Patch
 from cutaway.interventions.kinds import Intervention
 from cutaway.network.edits import Here
 from cutaway.network.sites import Site
-from cutaway.results import Provenance
-from cutaway.sweeps import Cell, Plan, Progress, Rules, State, Write, plan_cells
+from cutaway.results import Provenance, Work
+from cutaway.sweeps import Cell, CellState, Plan, Rules, Write, plan_cells
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
@@ -47,6 +47,7 @@ def plan(
     net: Network,
     behaviour: Behaviour | str,
     interventions: Sequence[Item] | str,
+    *,
     by: Sequence[str] = ("layer", "position"),
     on: Literal["clean", "corrupted"] = "clean",
     direction: Direction = "restore",
@@ -76,10 +77,7 @@ def plan(
     if isinstance(interventions, str):
         sweep = patching_sweep(net, behaviour, interventions, by, direction, layers, seed)
         return PlannedSweep(sweep.plan(rules, memory), sweep=sweep)
-    if isinstance(behaviour, str):
-        from cutaway.behaviours import behaviour as make
-
-        behaviour = make(behaviour, net, seed=seed)
+    behaviour = behaviour_of(net, behaviour, seed)
     items = [tuple(i) if isinstance(i, Sequence) else (i,) for i in interventions]
     if not items:
         raise BadInput("There are no interventions to plan.", "Give a list of them, or the name of a site.")
@@ -98,10 +96,10 @@ def plan(
         else:
             named[f"cell {number}"] = resolved
             cells.append(tuple(Write(s.name, s.layer, source=f"cell {number}") for s in resolved))
-    work = ends.work(net, base, {}, named=named)
-    states = np.full((len(cells), behaviour.n), State.NOT_RUN, np.int8)
-    states[list(live)] = State.ABSENT
-    planned = plan_cells(work, cells, states, rules, memory)
+    experiment = ends.experiment(net, base, {}, named=named)
+    states = np.full((len(cells), behaviour.n), CellState.NOT_RUN, np.int8)
+    states[list(live)] = CellState.ABSENT
+    planned = plan_cells(experiment, cells, base=base.metric, states=states, rules=rules, memory=memory)
     planned = replace(planned, job=planned.job.with_live(live)) if live else planned
     return PlannedSweep(planned, items=_Items(net, behaviour, ends, base, items, seed))
 
@@ -144,20 +142,20 @@ class PlannedSweep:
     """A sweep that can be printed before it is run; see `plan`."""
 
     plan: Plan
-    sweep: Sweep | None = None
+    sweep: PatchSweep | None = None
     items: _Items | None = None
 
-    def run(self, folder: str | Path | None = None, progress: Progress | None = None) -> Effects:
-        """Run it. folder: finished parts are kept there, and a stopped run goes on from it; progress: called with (cells
-        finished, cells in all). Ctrl-C keeps what is finished.
+    def run(self, folder: str | Path | None = None, work: Work | None = None) -> Effects:
+        """Run it; a sweep that is stopped keeps what is finished.
+
+        folder: finished parts are kept there, and a stopped run goes on from it. work: hears of progress, and may end it.
         """
         started = time.perf_counter()
         if self.sweep is not None:
-            return self.sweep.effects(self.plan, started, folder, progress)
+            return self.sweep.effects(self.plan, started, folder, work)
         assert self.items is not None
         own = self.items
-        self.plan.job.base[:] = own.base.metric
-        result = self.plan.run(folder, progress)
+        result = self.plan.run(folder, work, "interventions")
         warn_if_stopped(result)
         effect = (result.values - own.base.metric[None, :]) / own.ends.gap
         names = [" + ".join(repr(i) for i in item) for item in own.items]

@@ -8,7 +8,7 @@ import numpy as np
 
 from cutaway.effects.baselines import Resampling
 from cutaway.statistics import benjamini_hochberg, bootstrap_many, sign_flip_p
-from cutaway.sweeps import State
+from cutaway.sweeps import CellState
 
 N_BOOT = 2000
 
@@ -20,17 +20,17 @@ def summarise(
 
     Args:
         effect: [cells n] effect of each example, NaN where there is none.
-        states: [cells n] of `State`.
+        states: [cells n] of `CellState`.
         templates: [n] labels of the examples that share a frame; see `Resampling`.
         seed: of the bootstrap and the sign flips.
 
     A cell with a non-finite example has no mean; a cell that is a known zero has mean 0 and p 1 without any run; a cell
     that is not finished (Ctrl-C) has no mean. Examples without that position are left out of the cell's mean.
     """
-    usable = np.isin(states, (State.RUN, State.KNOWN_ZERO))
-    not_finite = (states == State.NOT_FINITE).any(1)
-    unfinished = (states == State.NOT_RUN).any(1)
-    known = (states == State.KNOWN_ZERO).any(1) & (~usable | (states == State.KNOWN_ZERO)).all(1)
+    usable = np.isin(states, (CellState.RUN, CellState.KNOWN_ZERO))
+    not_finite = (states == CellState.NOT_FINITE).any(1)
+    unfinished = (states == CellState.NOT_RUN).any(1)
+    known = (states == CellState.KNOWN_ZERO).any(1) & (~usable | (states == CellState.KNOWN_ZERO)).all(1)
     shown = ~not_finite & ~unfinished & usable.any(1)
     out = {name: np.full(len(effect), np.nan) for name in ("mean", "low", "high", "p", "q")}
     for pattern in np.unique(usable[shown], axis=0) if shown.any() else []:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from cutaway.errors import BadInput
 from cutaway.network.sites import Site
+from cutaway.results import Work, working
 from cutaway.sweeps import Cell, Experiment, Write
 from cutaway.sweeps.logits import cell_logits
 
@@ -54,12 +55,18 @@ _PLACE = {"pos": "position", "dest": "position", "head": "head", "src": "neuron"
 
 
 def act_patch(
-    which: str, model: Network, corrupted_tokens: InputLike, clean_cache: Any, patching_metric: Metric
+    which: str,
+    model: Network,
+    corrupted_tokens: InputLike,
+    clean_cache: Any,
+    patching_metric: Metric,
+    *,
+    work: Work | None = None,
 ) -> Tensor:
     """One of TransformerLens's patching sweeps: [layer, ...], the metric with the clean value put into the corrupted run.
 
     which: the name after `get_act_patch_`. clean_cache: a `Run` of the clean prompts that kept the site, or anything
-    that gives `cache["z", layer]`.
+    that gives `cache["z", layer]`. work: hears of progress, and may end the sweep; then `Stopped` is raised.
 
     Raises `BadInput` for an unknown sweep, `NotFound` where the cache lacks the site.
     """
@@ -83,10 +90,12 @@ def act_patch(
     for index in torch.cartesian_prod(*(torch.arange(s) for s in shape)).reshape(-1, len(shape)).tolist():
         place = {_PLACE[a]: i for a, i in zip(kind.axes, index[1:], strict=True)}
         cells.append((Write(kind.site, layers[index[0]], **place),))
-    work = Experiment(model, tokens, torch.full((tokens.n,), -1), _unread, sources)
+    experiment = Experiment(model, tokens, torch.full((tokens.n,), -1), _unread, sources)
     out = torch.zeros(len(cells))
-    for cell, logits in cell_logits(work, cells):
-        out[cell] = float(patching_metric(logits))
+    with working(work).interruptible() as work:
+        for done, (cell, logits) in enumerate(cell_logits(experiment, cells), 1):
+            out[cell] = float(patching_metric(logits))
+            work.step(f"patching {kind.site}", done, len(cells))
     return out.reshape(shape)
 
 

@@ -14,8 +14,9 @@ from cutaway.effects.baselines import Baselines, Side, measure
 from cutaway.effects.components import Component, components
 from cutaway.errors import NotFinite, SiteUnavailable
 from cutaway.network.sites import Site
+from cutaway.results import Work
 from cutaway.statistics import Estimate, bootstrap_ratio
-from cutaway.sweeps import Cell, State, run_cells
+from cutaway.sweeps import Cell, CellState, run_cells
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
@@ -117,12 +118,13 @@ class Bench:
         self, base: Side, sources: dict[Site, Tensor], sets: Sequence[set[Component]], label: str
     ) -> np.ndarray:
         cells: list[Cell] = [tuple(part.write for part in sorted(s, key=lambda c: c.order)) for s in sets]
-        work = self.ends.work(self.net, base, sources)
-        result = run_cells(work, cells, progress=lambda done, total: self.report(label, done, total))
+        experiment = self.ends.experiment(self.net, base, sources)
+        work = Work(lambda step: self.report(step.label, step.done, step.total))
+        result = run_cells(experiment, cells, work=work, label=label)
         if result.interrupted:
             raise KeyboardInterrupt
-        if (result.states == State.NOT_FINITE).any():
-            which, row = (int(i) for i in np.argwhere(result.states == State.NOT_FINITE)[0])
+        if (result.states == CellState.NOT_FINITE).any():
+            which, row = (int(i) for i in np.argwhere(result.states == CellState.NOT_FINITE)[0])
             raise NotFinite(
                 f"While {label}, set {which} gives NaN or infinite logits on example {row} ({len(sets[which])} components "
                 "replaced).",

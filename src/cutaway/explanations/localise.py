@@ -11,6 +11,7 @@ from cutaway.effects import Effects, patch
 from cutaway.effects.components import Component
 from cutaway.effects.patching import Direction
 from cutaway.explanations.bench import Report
+from cutaway.results import Work
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
@@ -53,10 +54,10 @@ def localise(
     """Run the sweeps one after the other and hand each map over as soon as it is done (or was stopped half-way)."""
     for site, by, layers in sweeps(net, stream):
         for direction in DIRECTIONS:
-            label = f"patching {site} by {' and '.join(by)}, {direction}"
+            work = Work(lambda step: report(step.label, step.done, step.total))
             effects = patch(
                 net, behaviour, at=site, by=by, direction=direction, layers=layers, seed=seed,
-                progress=lambda done, total, label=label: report(label, done, total),
+                work=work,
             )  # fmt: skip
             yield key(site, direction), effects
 

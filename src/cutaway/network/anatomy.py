@@ -8,7 +8,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from cutaway.network.discovery.linear import Coefficient
+from cutaway.network.coefficients import Coefficient
 from cutaway.network.sites import Site
 
 #: The key of whatever tensor comes first among a module's arguments or outputs.

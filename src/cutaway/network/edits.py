@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
+from cutaway.errors import BadInput
 from cutaway.network.inputs import Pos, Tokens
 from cutaway.network.sites import Site
-
-if TYPE_CHECKING:
-    from cutaway.network.network import Network
 
 Phase = Literal["all", "prompt", "new"]
 
@@ -86,11 +84,24 @@ class Here:
 
 #: Takes a site's value and gives the value to use instead (the same object where nothing changes).
 EditFunction = Callable[[Tensor, Here], Tensor]
+#: One function of an edit and the site that it works on.
+Bound = tuple[Site, EditFunction]
 
 
 class Edit(Protocol):
     """Anything that can be made into functions on sites; `cutaway.interventions` has the ones people use."""
 
-    def bind(self, network: Network) -> Sequence[tuple[Site, EditFunction]]:
-        """Check the edit against the network and give the sites it works on, each with its function."""
+    def bind(self, network: Any) -> Sequence[Bound]:
+        """Check the edit against the network (a `Network`) and give the sites it works on, each with its function."""
         ...
+
+
+def bind(network: Any, edits: Sequence[Edit]) -> list[Bound]:
+    """The functions of several edits on one network, in the order of the edits.
+
+    Raises `BadInput` for what is not an edit.
+    """
+    for edit in edits:
+        if not hasattr(edit, "bind"):
+            raise BadInput(f"{edit!r} is not an edit.", "Give interventions, such as cutaway.Ablate(...).")
+    return [bound for edit in edits for bound in edit.bind(network)]

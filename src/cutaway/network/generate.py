@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from cutaway.errors import BadInput, TooLong
-from cutaway.network.edits import Edit
-from cutaway.network.execution.running import Options, evaluating, lock_of, memory_errors, plan_work
+from cutaway.network.core import Core
+from cutaway.network.edits import Bound
+from cutaway.network.execution.running import RunOptions, evaluating, memory_errors, plan_work
 from cutaway.network.execution.session import Session
 from cutaway.network.inputs import Inputs, Tokens
-
-if TYPE_CHECKING:
-    from cutaway.network.network import InputLike, Network
+from cutaway.network.texts import InputLike
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,10 +32,10 @@ class Generation:
 
 
 def generate(
-    net: Network,
+    net: Core,
     inputs: InputLike,
     max_new_tokens: int,
-    edits: Sequence[Edit],
+    edits: Sequence[Bound],
     on: str,
     options: dict[str, Any],
 ) -> Generation:
@@ -61,13 +60,13 @@ def generate(
     for name in ("num_beams", "num_return_sequences"):
         if int(options.get(name, getattr(model.generation_config, name, None) or 1)) > 1:
             raise BadInput(f"With {name} above 1, rows are not the prompts any more.", f"Use {name}=1.")
-    encodes = bool(getattr(net.config, "is_encoder_decoder", False))
+    encodes = net.interface.encoder_decoder
     if encodes and edits:
         raise BadInput(
             "Edits in the generation of an encoder-decoder are not supported.",
             "Use net.run with decoder_input_ids, which takes edits in both stacks.",
         )
-    tokens = net.encode(inputs) if not isinstance(inputs, Tokens) else inputs
+    tokens = net.texts.encode(inputs)
     if tokens.padded:
         if net.certificate.pads_left is False:
             raise BadInput(
@@ -85,10 +84,10 @@ def generate(
     arguments = {"do_sample": False, **options, "max_new_tokens": max_new_tokens}
     pad = getattr(net.model.generation_config, "pad_token_id", None)
     if pad is None:
-        arguments.setdefault("pad_token_id", net._pad_id())
-    work = plan_work(net, (), edits, Options())
+        arguments.setdefault("pad_token_id", net.texts.pad_id)
+    work = plan_work(net, (), edits, RunOptions())
     holder = Inputs({}, tokens, tokens.n)
-    with lock_of(net.model), memory_errors(holder), evaluating(net.model), torch.no_grad():
+    with net.lock, memory_errors(holder), evaluating(net.model), torch.no_grad():
         mask = tokens.mask.to(net.device).long()
         if work:
             session = Session(
@@ -111,13 +110,12 @@ def generate(
     return Generation(tokens, whole.cpu(), new.cpu(), texts)
 
 
-def _text(net: Network, ids: list[int]) -> str:
-    if net.tokenizer is None:
-        return net.decode(ids)
-    return net.tokenizer.decode(ids, skip_special_tokens=True)
+def _text(net: Core, ids: list[int]) -> str:
+    tokenizer = net.texts.tokenizer
+    return net.texts.decode(ids) if tokenizer is None else tokenizer.decode(ids, skip_special_tokens=True)
 
 
-def _until_end(net: Network, row: list[int]) -> list[int]:
+def _until_end(net: Core, row: list[int]) -> list[int]:
     ends = getattr(net.model.generation_config, "eos_token_id", None)
     stops = set(ends if isinstance(ends, list) else [ends])
     cut = next((i for i, t in enumerate(row) if t in stops), len(row))

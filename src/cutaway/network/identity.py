@@ -44,3 +44,23 @@ def _add(digest: object, tensor: Tensor) -> None:
     step = max(1, bits.numel() // _SAMPLE)
     digest.update(str(int(bits.sum(dtype=torch.int64))).encode())  # type: ignore[attr-defined]
     digest.update(bits[::step].cpu().numpy().tobytes())  # type: ignore[attr-defined]
+
+
+def weights_version(model: nn.Module) -> int:
+    """A number that changes when weights are replaced, moved or changed in place by torch; it costs no look at them.
+
+    It is made of each tensor's identity, address, type and version counter. A change through `.data`, which torch does
+    not count, is not seen: `net.forget()` is for that.
+    """
+    return hash(tuple(_version(t) for t in (*model.parameters(), *model.buffers())))
+
+
+def _version(tensor: Tensor) -> tuple[object, ...]:
+    try:
+        return id(tensor), tensor.data_ptr(), tensor.dtype, tensor._version
+    except (
+        RuntimeError,
+        ValueError,
+        NotImplementedError,
+    ):  # no storage yet, no counter, or a type of its own
+        return id(tensor), tensor.dtype

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import BadAddress, BadInput
+from cutaway.network.interface import Interface
 
 #: A position as a user writes it: counted from a row's first real token, or from its last when negative.
 Pos = int | slice | Sequence[int] | Tensor | None
@@ -171,7 +172,7 @@ class Inputs:
         return Inputs(picked, None if self.tokens is None else self.tokens[rows], int(rows.numel()))
 
 
-def token_kwargs(tokens: Tokens, accepts: Collection[str], device: torch.device) -> dict[str, Any]:
+def token_kwargs(tokens: Tokens, interface: Interface, device: torch.device) -> dict[str, Any]:
     """The keyword arguments by which a transformers model is given token rows.
 
     Without padding only the ids are passed, so that the call is the bare model's own. With padding on the left, position
@@ -181,6 +182,6 @@ def token_kwargs(tokens: Tokens, accepts: Collection[str], device: torch.device)
     if not tokens.padded:
         return kwargs
     kwargs["attention_mask"] = tokens.mask.to(device=device, dtype=torch.long)
-    if bool((tokens.first > 0).any()) and "position_ids" in accepts:
+    if bool((tokens.first > 0).any()) and interface.position_ids:
         kwargs["position_ids"] = (kwargs["attention_mask"].cumsum(1) - 1).clamp(min=0)
     return kwargs

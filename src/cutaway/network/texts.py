@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from cutaway.errors import BadInput, TooLong
+from cutaway.network.discovery.example import context
 from cutaway.network.inputs import Tokens, pack
+from cutaway.network.interface import text_part
 
 #: Everything that can be run: text, token ids, or a model's own keyword arguments.
 InputLike = str | Sequence[str] | Sequence[Sequence[int]] | Tensor | Tokens | Mapping[str, Any]
@@ -19,19 +21,17 @@ InputLike = str | Sequence[str] | Sequence[Sequence[int]] | Tensor | Tokens | Ma
 _GIVE = "Give text, a list of texts, token ids, or a list of rows of token ids."
 
 
-class TokenVerbs:
-    """Mixed into `Network`: encoding, decoding, single tokens."""
+class Texts:
+    """How one network's prompts become token ids and its token ids become words."""
 
-    model: nn.Module
-    tokenizer: Any
+    def __init__(self, model: nn.Module, tokenizer: Any) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
 
     @property
     def n_ctx(self) -> int | None:
         """Longest prompt, where the configuration names one."""
-        raise AttributeError("n_ctx")
-
-    def _text_config(self) -> Any:
-        raise AttributeError("_text_config")
+        return context(self.model)
 
     def encode(self, inputs: InputLike, add_special_tokens: bool = True) -> Tokens:
         """Text or token ids as rows of tokens, padded on the right.
@@ -41,7 +41,7 @@ class TokenVerbs:
         """
         if isinstance(inputs, Tokens):
             return inputs
-        rows = self._rows(inputs, add_special_tokens)
+        rows = self.tokens_of(inputs, add_special_tokens)
         longest = max((len(r) for r in rows), default=0)
         if self.n_ctx is not None and longest > self.n_ctx:
             raise TooLong(
@@ -57,7 +57,7 @@ class TokenVerbs:
             raise BadInput(
                 f"Token id {worst} is outside the vocabulary of {size} tokens.", f"Use ids 0 to {size - 1}."
             )
-        tokens = pack(rows, self._pad_id())
+        tokens = pack(rows, self.pad_id)
         names = tuple(tuple(self.token_strings(r)) for r in rows)
         return Tokens(tokens.ids, tokens.mask, names)
 
@@ -69,7 +69,11 @@ class TokenVerbs:
         weight = getattr(embed, "weight", None)
         return int(weight.shape[0]) if torch.is_tensor(weight) and weight.ndim == 2 else None
 
-    def _rows(self, inputs: Any, add_special_tokens: bool) -> list[list[int]]:
+    def tokens_of(self, inputs: Any, add_special_tokens: bool = True) -> list[list[int]]:
+        """The token ids of each prompt, of any length and without padding: what `encode` makes a batch of.
+
+        Raises `BadInput` for text without a tokenizer and for what is neither text nor token ids.
+        """
         if isinstance(inputs, str):
             inputs = [inputs]
         if torch.is_tensor(inputs):
@@ -92,8 +96,10 @@ class TokenVerbs:
             raise BadInput("The prompts mix text, token ids and rows of token ids.", _GIVE)
         return [[_token_id(t) for t in row] for row in (rows if many[0] else [rows])]
 
-    def _pad_id(self) -> int:
-        for source in (self.tokenizer, self._text_config()):
+    @property
+    def pad_id(self) -> int:
+        """The token that stands where a row is padded: the tokenizer's, else the configuration's, else 0."""
+        for source in (self.tokenizer, text_part(getattr(self.model, "config", None))):
             for key in ("pad_token_id", "eos_token_id"):
                 value = getattr(source, key, None)
                 if isinstance(value, int) and 0 <= value < (self.d_vocab_in or value + 1):
@@ -121,14 +127,14 @@ class TokenVerbs:
 
     def is_single_token(self, text: str) -> bool:
         """Whether a piece of text is one token of this network's tokenizer."""
-        return len(self._plain_ids(text)) == 1
+        return len(self.continuation_ids(text)) == 1
 
     def to_single_token(self, text: str) -> int:
         """The token that a piece of text is.
 
         Raises `BadInput` naming the pieces when it is not one token.
         """
-        ids = self._plain_ids(text)
+        ids = self.continuation_ids(text)
         if len(ids) != 1:
             raise BadInput(
                 f"{text!r} is {len(ids)} tokens here: {self.token_strings(ids)}.",
@@ -136,7 +142,11 @@ class TokenVerbs:
             )
         return ids[0]
 
-    def _plain_ids(self, text: str) -> list[int]:
+    def continuation_ids(self, text: str) -> list[int]:
+        """Token ids of a piece of text as it continues other text.
+
+        Raises `BadInput` without a tokenizer.
+        """
         if self.tokenizer is None:
             raise BadInput(
                 "This network was opened without a tokenizer.",

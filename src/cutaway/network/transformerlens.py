@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from cutaway.network.edits import Edit, EditFunction, Here
+from cutaway.network.inputs import Tokens
+from cutaway.network.run import Run
 from cutaway.network.sites import Site, SiteLike, parse
-
-if TYPE_CHECKING:
-    from cutaway.network.network import Network
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ class _Hook:
     at: SiteLike
     fn: Callable[..., Tensor | None]
 
-    def bind(self, network: Network) -> Sequence[tuple[Site, EditFunction]]:
+    def bind(self, network: Any) -> Sequence[tuple[Site, EditFunction]]:
         def edit(value: Tensor, here: Here) -> Tensor:
             new = self.fn(value, hook=HookPoint(here.site.transformer_lens(), here.site.layer))
             return value if new is None else new
@@ -79,72 +77,89 @@ class Cache(dict[str, Tensor]):
         return torch.stack([self[(name, i)] for i in range(self._depth)])
 
 
-class TransformerLensVerbs:
-    """Mixed into `Network`."""
+class Runs(Protocol):
+    """What these verbs ask of a network."""
 
-    if TYPE_CHECKING:
-        n_layers: int
-        tokenizer: Any
-        run: Callable[..., Any]
-        edit: Callable[..., Any]
-        sites: Callable[[], list[Site]]
-        encode: Callable[..., Any]
+    @property
+    def n_layers(self) -> int:
+        """Layers of the main stack."""
+        ...
 
-    def run_with_cache(
-        self,
-        inputs: Any,
-        names_filter: str | Sequence[str] | Callable[[str], bool] | None = None,
-        stop_at_layer: int | None = None,
-    ) -> tuple[Tensor | None, Cache]:
-        """Logits and a cache of activations.
+    @property
+    def tokenizer(self) -> Any:
+        """Its tokenizer."""
+        ...
 
-        names_filter: a name, names, or a test of names; without one everything is cached, patterns included.
-        stop_at_layer: end before this layer; logits are then None.
-        """
-        every = [s for s in self.sites() if s.name not in ("logits", "head_out")]
-        if names_filter is None:
-            keep: list[SiteLike] = list(every)
-        elif callable(names_filter):
-            keep = [s for s in self.sites() if s.name != "logits" and names_filter(s.transformer_lens())]
-        else:
-            keep = [names_filter] if isinstance(names_filter, str) else list(names_filter)
-        stop = None
-        if stop_at_layer is not None:
-            last = stop_at_layer % max(self.n_layers, 1)
-            stop = Site("resid_pre", last)
-            keep = [s for s in keep if not isinstance(s, Site) or (s.layer or 0) < last or s == stop]
-        run = self.run(inputs, keep=keep, stop_at=stop)
-        return run.logits, Cache(run.kept, self.n_layers)
+    @property
+    def run(self) -> Callable[..., Run]:
+        """Run once."""
+        ...
 
-    def run_with_hooks(self, inputs: Any, fwd_hooks: Sequence[tuple[Any, Callable[..., Any]]] = ()) -> Tensor:
-        """Logits [b p v] of a run with hook functions: each `(name, fn)` with fn(value, hook) -> new value or None."""
-        return self.run(inputs, edits=self._hooks(fwd_hooks)).logits
+    def sites(self) -> list[Site]:
+        """Every site that can be read and written."""
+        ...
 
-    @contextmanager
-    def hooks(self, fwd_hooks: Sequence[tuple[Any, Callable[..., Any]]] = ()) -> Iterator[Any]:
-        """While active, every run carries these hook functions."""
-        with self.edit(*self._hooks(fwd_hooks)):
-            yield self
+    def encode(self, inputs: Any) -> Tokens:
+        """Text or token ids as rows of tokens."""
+        ...
 
-    def _hooks(self, pairs: Sequence[tuple[Any, Callable[..., Any]]]) -> list[Edit]:
-        found: list[Edit] = []
-        for name, fn in pairs:
-            names = [s for s in self.sites() if name(s.transformer_lens())] if callable(name) else [name]
-            found.extend(_Hook(n, fn) for n in names)
-        return found
 
-    def to_tokens(self, text: str | Sequence[str], prepend_bos: bool | None = None) -> Tensor:
-        """Token ids LongTensor [b p], padded on the right; `prepend_bos` adds or leaves out the beginning-of-text token."""
-        if prepend_bos is None:
-            return self.encode(text).ids
-        rows = [
-            list(self.tokenizer(t, add_special_tokens=False)["input_ids"])
-            for t in ([text] if isinstance(text, str) else text)
-        ]
-        bos = getattr(self.tokenizer, "bos_token_id", None)
-        return self.encode([[bos, *r] if prepend_bos and bos is not None else r for r in rows]).ids
+def run_with_cache(
+    net: Runs,
+    inputs: Any,
+    names_filter: str | Sequence[str] | Callable[[str], bool] | None = None,
+    stop_at_layer: int | None = None,
+) -> tuple[Tensor | None, Cache]:
+    """Logits and a cache of activations.
 
-    def to_str_tokens(self, text: Any, prepend_bos: bool | None = None) -> list[str]:
-        """The tokens of one prompt as strings."""
-        ids = self.to_tokens(text, prepend_bos) if isinstance(text, str) and prepend_bos is not None else text
-        return self.encode(ids).strings(0)
+    names_filter: a name, names, or a test of names; without one everything is cached, patterns included.
+    stop_at_layer: end before this layer; logits are then None.
+    """
+    every = [s for s in net.sites() if s.name not in ("logits", "head_out")]
+    if names_filter is None:
+        keep: list[SiteLike] = list(every)
+    elif callable(names_filter):
+        keep = [s for s in net.sites() if s.name != "logits" and names_filter(s.transformer_lens())]
+    else:
+        keep = [names_filter] if isinstance(names_filter, str) else list(names_filter)
+    stop = None
+    if stop_at_layer is not None:
+        last = stop_at_layer % max(net.n_layers, 1)
+        stop = Site("resid_pre", last)
+        keep = [s for s in keep if not isinstance(s, Site) or (s.layer or 0) < last or s == stop]
+    run = net.run(inputs, keep=keep, stop_at=stop)
+    return run.logits, Cache(run.kept, net.n_layers)
+
+
+def run_with_hooks(
+    net: Runs, inputs: Any, fwd_hooks: Sequence[tuple[Any, Callable[..., Any]]] = ()
+) -> Tensor:
+    """Logits [b p v] of a run with hook functions: each `(name, fn)` with fn(value, hook) -> new value or None."""
+    return net.run(inputs, edits=hook_edits(net, fwd_hooks)).logits
+
+
+def hook_edits(net: Runs, pairs: Sequence[tuple[Any, Callable[..., Any]]]) -> list[Edit]:
+    """Hook functions as edits; a name may be a test of names."""
+    edits: list[Edit] = []
+    for name, fn in pairs:
+        names = [s for s in net.sites() if name(s.transformer_lens())] if callable(name) else [name]
+        edits.extend(_Hook(n, fn) for n in names)
+    return edits
+
+
+def to_tokens(net: Runs, text: str | Sequence[str], prepend_bos: bool | None = None) -> Tensor:
+    """Token ids LongTensor [b p], padded on the right; `prepend_bos` adds or leaves out the beginning-of-text token."""
+    if prepend_bos is None:
+        return net.encode(text).ids
+    rows = [
+        list(net.tokenizer(t, add_special_tokens=False)["input_ids"])
+        for t in ([text] if isinstance(text, str) else text)
+    ]
+    bos = getattr(net.tokenizer, "bos_token_id", None)
+    return net.encode([[bos, *r] if prepend_bos and bos is not None else r for r in rows]).ids
+
+
+def to_str_tokens(net: Runs, text: Any, prepend_bos: bool | None = None) -> list[str]:
+    """The tokens of one prompt as strings."""
+    ids = to_tokens(net, text, prepend_bos) if isinstance(text, str) and prepend_bos is not None else text
+    return net.encode(ids).strings(0)

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from cutaway.network.anatomy import Layer, Sublayer
+from cutaway.network.core import Core
 
 if TYPE_CHECKING:
     from rich.console import Group
-
-    from cutaway.network.network import Network
 
 
 def describe_sublayer(sub: Sublayer) -> str:
@@ -43,7 +42,7 @@ def describe_layer(layer: Layer) -> str:
     return f"{layer.form}: " + " | ".join(describe_sublayer(s) for s in layer.sublayers)
 
 
-def layer_groups(net: Network) -> list[tuple[str, str, str]]:
+def layer_groups(net: Core) -> list[tuple[str, str, str]]:
     """(stack, layers, description), layers of the same make together."""
     rows: list[tuple[str, list[int], str]] = []
     for stack in net.anatomy.stacks:
@@ -56,7 +55,7 @@ def layer_groups(net: Network) -> list[tuple[str, str, str]]:
     return [(s or "main", f"{i[0]}-{i[-1]}" if len(i) > 1 else str(i[0]), t) for s, i, t in rows]
 
 
-def head_line(net: Network) -> str:
+def head_line(net: Core) -> str:
     """How the stream becomes logits, in one line."""
     head = net.anatomy.head
     if head is None:
@@ -72,7 +71,7 @@ def head_line(net: Network) -> str:
     return " -> ".join(steps)
 
 
-def site_lines(net: Network) -> list[tuple[str, str]]:
+def site_lines(net: Core) -> list[tuple[str, str]]:
     """Kinds of site that exist here, each with its layers."""
     found: dict[str, list[int]] = {}
     for site in net.sites():
@@ -81,7 +80,7 @@ def site_lines(net: Network) -> list[tuple[str, str]]:
     return [(name, _ranges(layers)) for name, layers in found.items()]
 
 
-def site_groups(net: Network) -> list[tuple[str, str]]:
+def site_groups(net: Core) -> list[tuple[str, str]]:
     """(layers, kinds of site that exist at them), kinds with the same layers together."""
     groups: dict[str, list[str]] = {}
     for name, layers in site_lines(net):
@@ -89,7 +88,7 @@ def site_groups(net: Network) -> list[tuple[str, str]]:
     return [(layers, ", ".join(names)) for layers, names in groups.items()]
 
 
-def refusal_lines(net: Network) -> list[tuple[str, str, str]]:
+def refusal_lines(net: Core) -> list[tuple[str, str, str]]:
     """(sites, layers, reason) of what is refused, alike ones together; what no layer could have is left out."""
     grouped: dict[tuple[str, str], list[int]] = {}
     present = {name for name, _ in site_lines(net)}
@@ -135,7 +134,7 @@ def _ranges(layers: list[int]) -> str:
     return ", ".join(str(r[0]) if len(r) == 1 else f"{r[0]}-{r[-1]}" for r in out)
 
 
-def _facts(net: Network) -> str:
+def _facts(net: Core) -> str:
     parameters = sum(p.numel() for p in net.model.parameters())
     size = f"{parameters / 1e9:.2f} B" if parameters > 1e9 else f"{parameters / 1e6:.2f} M"
     return (
@@ -144,14 +143,14 @@ def _facts(net: Network) -> str:
     )
 
 
-def _certificate_rows(net: Network) -> list[tuple[str, str, str, str]]:
+def _certificate_rows(net: Core) -> list[tuple[str, str, str, str]]:
     return [
         ("holds" if c.holds else "fails", c.name, f"{c.error:.1e}" if c.name != "writing" else "", c.sentence)
         for c in net.certificate.checks
     ]
 
 
-def anatomy_tables(net: Network) -> Group:
+def anatomy_tables(net: Core) -> Group:
     """The network as rich tables."""
     from rich.console import Group
     from rich.table import Table
@@ -191,7 +190,7 @@ def anatomy_tables(net: Network) -> Group:
     return Group(*parts)  # type: ignore[arg-type]
 
 
-def anatomy_html(net: Network) -> str:
+def anatomy_html(net: Core) -> str:
     """The network as HTML tables, for notebooks."""
 
     def table(title: str, head: list[str], rows: list[tuple[str, ...]]) -> str:

@@ -1,22 +1,23 @@
 """Probes: what a representation encodes, and whether the network uses it."""
 
-from cutaway.probes.data import ProbeData
-from cutaway.probes.erasure import Eraser, Leace, leace, reprobe
-from cutaway.probes.fitted import Probe
-from cutaway.probes.options import Options
-from cutaway.probes.pipeline import probe
-from cutaway.probes.probing import Probing
-from cutaway.probes.reading import Columns, probe_data
-from cutaway.probes.use import UseOptions, use
-from cutaway.probes.used import Use
-from cutaway.probes.verdict import Finding
+from cutaway.probes.data.examples import ProbeData
+from cutaway.probes.data.tables import Columns, probe_data
+from cutaway.probes.map.linear_probe import Probe
+from cutaway.probes.map.options import ProbeOptions
+from cutaway.probes.map.pipeline import probe
+from cutaway.probes.map.probing import Probing
+from cutaway.probes.map.verdict import Finding
+from cutaway.probes.use.erasure import Eraser, leace, reprobe
+from cutaway.probes.use.pipeline import UseOptions, use
+from cutaway.probes.use.result import Use
+from cutaway.statistics.fits.leace import Leace
 
 __all__ = [
     "Columns",
     "Eraser",
     "Finding",
     "Leace",
-    "Options",
+    "ProbeOptions",
     "Probe",
     "ProbeData",
     "Probing",

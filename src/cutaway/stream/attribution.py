@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import BadInput
-from cutaway.network.discovery.linear import is_one, like
+from cutaway.network.coefficients import is_one, like
 from cutaway.network.sites import Site
 from cutaway.statistics import Estimate, bootstrap
 from cutaway.stream.record import Stream, read_stream

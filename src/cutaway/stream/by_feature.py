@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import BadInput, SiteUnavailable
-from cutaway.network.discovery.linear import is_one, like
+from cutaway.network.coefficients import is_one, like
 from cutaway.network.sites import Site, SiteLike
 from cutaway.stream.attribution import Attribution
 from cutaway.stream.split import written_through

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cutaway.errors import BadInput, NotFoldable, SiteUnavailable
 from cutaway.interventions import Apply
-from cutaway.network.discovery.linear import like
+from cutaway.network.coefficients import like
 from cutaway.network.sites import Site
 from cutaway.stream.factored import Factored
 from cutaway.stream.fold import TOLERANCE, Norm, common_weight, probe

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import BadInput, SiteUnavailable
-from cutaway.network.discovery.linear import is_one, like
+from cutaway.network.coefficients import is_one, like
 from cutaway.network.sites import Site
 from cutaway.stream.fold import Fold
 from cutaway.stream.head_weights import HeadWeights, head_weights

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import BadAddress, BadInput, SiteUnavailable
-from cutaway.network.discovery.linear import is_one, like
+from cutaway.network.coefficients import is_one, like
 from cutaway.network.sites import Site
 from cutaway.stream.split import Split, split
 from cutaway.stream.writers import Slack, Step, Term, Writer, layers_of, norms_of, sites_of, steps_of, working
@@ -223,7 +223,7 @@ def read_stream(
     run = net.run(tokens, keep=sites, edits=carried, pos=pos, logits=_columns(pos))
     tokens = run.tokens or tokens  # of an encoder-decoder: the decoder's
     columns = torch.arange(tokens.width).expand(tokens.n, -1) if pos is None else tokens.columns(pos)
-    kept, edited = run[Site("resid_pre", 0)].dtype, bool(carried or net._standing)
+    kept, edited = run[Site("resid_pre", 0)].dtype, bool(carried or net.standing)
     doubtful = edited or kept not in (torch.float32, torch.float64) or not net.certificate.made
     slack = Slack(ROUNDING.get(kept, 3e-5), "edit" if edited else "rest", doubtful)
     steps = tuple(steps_of(net, run, slack))

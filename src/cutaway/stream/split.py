@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cutaway.errors import SiteUnavailable
-from cutaway.network.discovery.linear import like
+from cutaway.network.coefficients import like
 from cutaway.network.execution.heads import output_weight
 from cutaway.network.sites import Site
 from cutaway.stream.writers import (
@@ -27,7 +27,7 @@ from cutaway.stream.writers import (
 if TYPE_CHECKING:
     from cutaway.network import Network, Run
     from cutaway.network.anatomy import Layer
-    from cutaway.network.discovery.linear import Coefficient
+    from cutaway.network.coefficients import Coefficient
     from cutaway.stream.fold import Fold
 
 

@@ -61,7 +61,7 @@ def token_ids(
 
 def _one(net: Network, token: str | int, what: str, first: bool) -> int:
     if isinstance(token, str):
-        ids = net._plain_ids(token)
+        ids = net.continuation_ids(token)
         if not ids:
             raise BadInput(f"The {what} is empty.", f"Give a word as {what}, with the space before it.")
         unknown = getattr(net.tokenizer, "unk_token_id", None)
@@ -149,7 +149,7 @@ def string_log_prob(net: Network, text: str, target: str) -> float:
     >>> # string_log_prob(net, "The capital of Italy is", " San Marino")
     """
     prompt = net.encode(text).row_ids(0)
-    ids = net._plain_ids(target)
+    ids = net.continuation_ids(target)
     if not ids:
         raise BadInput("The target is empty.", "Give a word as target, with the space before it.")
     logits = net.run([[*prompt, *ids]]).logits

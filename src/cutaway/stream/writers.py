@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import SiteUnavailable
-from cutaway.network.discovery.linear import Coefficient, is_one, like
+from cutaway.network.coefficients import Coefficient, is_one, like
 from cutaway.network.sites import Site
 from cutaway.stream.fold import Fold, Norms
 
@@ -105,7 +105,7 @@ def require_one_text(net: Network) -> None:
         raise SiteUnavailable(
             "This network has no residual stream that was found.", "Name modules by their dotted path."
         )
-    if getattr(net.config, "is_encoder_decoder", False):
+    if net.interface.encoder_decoder:
         raise SiteUnavailable(
             "This is an encoder-decoder: its last stream belongs to the decoder, and the text that is given to the encoder.",
             "Use read_stream or logit_attribution, which read the decoder's first position.",

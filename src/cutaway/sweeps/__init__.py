@@ -5,19 +5,18 @@ the base run, `changes` what each cell changes of it, `stages` where in its laye
 the model, `engine` sorts cells into waves, `plan` says what it costs and runs it, `naive` is the plain loop.
 """
 
-from cutaway.sweeps.cells import Cell, CellValues, Experiment, Progress, State, Write, write_of
+from cutaway.sweeps.cells import Cell, CellState, CellValues, Experiment, Write, write_of
 from cutaway.sweeps.plan import Cost, Plan, plan_cells, run_cells
 from cutaway.sweeps.rules import Rules
 
 __all__ = [
     "Cell",
+    "CellState",
     "CellValues",
     "Cost",
     "Experiment",
     "Plan",
-    "Progress",
     "Rules",
-    "State",
     "Write",
     "plan_cells",
     "run_cells",

@@ -14,7 +14,7 @@ class StoppedAtCache(Exception):
     """Ends a pass where all that was wanted of it has been seen."""
 
 
-class Prefix:
+class CachedPrefix:
     """A cache of the model's own class that reports `start` columns and answers each layer with `provide`.
 
     Its layers are filled with one row of the base run, so that masks and lengths are made by the model's own rules (full,

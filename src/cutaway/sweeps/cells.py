@@ -23,11 +23,8 @@ if TYPE_CHECKING:
     from cutaway.network import Network
     from cutaway.network.inputs import Inputs, Tokens
 
-#: Called with (cells finished, cells in all).
-Progress = Callable[[int, int], None]
 
-
-class State(IntEnum):
+class CellState(IntEnum):
     """What is known of one cell on one example."""
 
     NOT_RUN = 0
@@ -43,7 +40,7 @@ class Write:
 
     `head`, `neuron` and `position` None mean all of them; `position` is row-relative (0 = first real token) and counts
     destinations at `scores` and `pattern`; `span` names positions that differ by example; `source` names the values that
-    are written ("" for the work's own).
+    are written ("" for the experiment's own).
     """
 
     site: str
@@ -83,7 +80,7 @@ Cell = tuple[Write, ...]
 
 
 @dataclass(frozen=True, eq=False)
-class Layout:
+class AxisLayout:
     """Which axis of a site's tensor counts positions, heads and units; None where it has no such axis."""
 
     position: int | None
@@ -91,10 +88,10 @@ class Layout:
     unit: int
 
     @classmethod
-    def of(cls, site: Site) -> Layout:
+    def of(cls, site: Site) -> AxisLayout:
         """The layout of a site.
 
-        >>> Layout.of(Site("pattern", 0)).position
+        >>> AxisLayout.of(Site("pattern", 0)).position
         2
         """
         axes = site.axes
@@ -153,34 +150,34 @@ class Experiment:
 
 @dataclass(frozen=True)
 class CellValues:
-    """Metric [cells n] of every cell and example (NaN where there is none), its `State`, and whether it was stopped."""
+    """Metric [cells n] of every cell and example (NaN where there is none), its `CellState`, and whether it was stopped."""
 
     values: np.ndarray
     states: np.ndarray
     interrupted: bool = False
 
 
-def columns_of(work: Experiment, write: Write) -> Tensor:
+def columns_of(experiment: Experiment, write: Write) -> Tensor:
     """The columns that a write covers: BoolTensor [n p], padding left out."""
-    mask = work.tokens.mask.cpu()
+    mask = experiment.tokens.mask.cpu()
     if write.span:
-        return work.spans[write.span].cpu() & mask
+        return experiment.spans[write.span].cpu() & mask
     if write.position is None:
         return mask
-    lengths, first = work.tokens.lengths.cpu(), work.tokens.first.cpu()
+    lengths, first = experiment.tokens.lengths.cpu(), experiment.tokens.first.cpu()
     position = torch.full_like(first, write.position)
     position = torch.where(position < 0, position + lengths, position)
     there = (position >= 0) & (position < lengths)
     return (torch.arange(mask.shape[1]) == (first + position)[:, None]) & there[:, None]
 
 
-def scores_of(work: Experiment, logits: Tensor, rows: Tensor, few: bool) -> np.ndarray:
+def scores_of(experiment: Experiment, logits: Tensor, rows: Tensor, few: bool) -> np.ndarray:
     """Metric [k] of logits [k v] (or of the few tokens that it reads); NaN where the logits are not finite."""
     usable = ~(torch.isnan(logits) | (logits == float("inf"))).any(1).cpu()
     scores = np.full(len(rows), np.nan)
     if bool(usable.any()):
         chosen = usable.nonzero()[:, 0]
-        score = work.score_few if few and work.score_few is not None else work.score
+        score = experiment.score_few if few and experiment.score_few is not None else experiment.score
         scores[chosen.numpy()] = (
             score(logits[chosen.to(logits.device)], rows[chosen]).detach().double().cpu().numpy()
         )

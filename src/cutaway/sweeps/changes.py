@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from cutaway.network.sites import SITES, Site
-from cutaway.sweeps.cells import Cell, Experiment, Layout, State, Write, columns_of
+from cutaway.sweeps.cells import AxisLayout, Cell, CellState, Experiment, Write, columns_of
 from cutaway.sweeps.stages import Parts, Stage
 
 
@@ -53,7 +53,7 @@ class Reach:
 
 
 def find_changes(
-    work: Experiment,
+    experiment: Experiment,
     cells: Sequence[Cell],
     base: Mapping[Site, Tensor],
     reach: Reach,
@@ -63,28 +63,28 @@ def find_changes(
 
     base: values of the written sites in the base run. states: [cells n], entries other than `NOT_RUN` stay.
     """
-    n, shape = work.tokens.n, (len(cells), work.tokens.n)
-    out = np.full(shape, State.NOT_RUN, np.int8) if states is None else states.astype(np.int8).copy()
+    n, shape = experiment.tokens.n, (len(cells), experiment.tokens.n)
+    out = np.full(shape, CellState.NOT_RUN, np.int8) if states is None else states.astype(np.int8).copy()
     layers, starts = np.full(shape, -1, np.int64), np.zeros(shape, np.int64)
     stages, kinds = np.zeros(shape, np.int64), [Stage()]
     plain, unreachable = np.zeros(len(cells), bool), np.zeros(len(cells), bool)
-    looker = _Looker(work, base, reach)
+    looker = _Looker(experiment, base, reach)
     for i, cell in enumerate(cells):
-        open_rows = out[i] == State.NOT_RUN
+        open_rows = out[i] == CellState.NOT_RUN
         if not open_rows.any():
             continue
         if any(not replayable(w.where) for w in cell):
             plain[i] = True
         found = [looker.look(write) for write in cell]
         absent = np.all([f.absent for f in found], axis=0) if found else ~open_rows
-        out[i, open_rows & absent] = State.ABSENT
+        out[i, open_rows & absent] = CellState.ABSENT
         if found and reach.zeros:
             changed = np.any([f.seen.any(1) for f in found], axis=0)
             somewhere = np.any([f.changed for f in found], axis=0)
             unreachable[i] = bool(somewhere.any() and not changed.any())
-            out[i, open_rows & ~absent & ~changed] = State.KNOWN_ZERO
+            out[i, open_rows & ~absent & ~changed] = CellState.KNOWN_ZERO
         elif reach.zeros:
-            out[i, open_rows] = State.KNOWN_ZERO
+            out[i, open_rows] = CellState.KNOWN_ZERO
         if plain[i]:
             continue
         joining, at = _join(cell, found, n, reach.zeros)
@@ -104,7 +104,7 @@ def replayable(site: Site) -> bool:
         site.layer is not None
         and not site.stack
         and SITES[site.name].layered
-        and Layout.of(site).position is not None
+        and AxisLayout.of(site).position is not None
         and not site.name.startswith("cross_scores")
     )
 
@@ -138,9 +138,9 @@ class _Look:
 class _Looker:
     """Looks at writes; what is shared between writes is computed once."""
 
-    def __init__(self, work: Experiment, base: Mapping[Site, Tensor], reach: Reach) -> None:
-        self.work, self.base, self.reach = work, base, reach
-        self.answers = work.answer_columns
+    def __init__(self, experiment: Experiment, base: Mapping[Site, Tensor], reach: Reach) -> None:
+        self.experiment, self.base, self.reach = experiment, base, reach
+        self.answers = experiment.answer_columns
         self.looks: dict[Write, _Look] = {}
         self.differences: dict[tuple[Site, str, bool], np.ndarray] = {}
         self.columns: dict[tuple[int | None, str], np.ndarray] = {}
@@ -154,7 +154,7 @@ class _Looker:
     def _look(self, write: Write) -> _Look:
         key = (write.position, write.span)
         if key not in self.columns:
-            self.columns[key] = columns_of(self.work, write).numpy()
+            self.columns[key] = columns_of(self.experiment, write).numpy()
         covered = self.columns[key]
         different = self._difference(write)  # [n p h u]
         heads, units = different.shape[2:]
@@ -172,29 +172,29 @@ class _Looker:
 
     def _visible(self, write: Write) -> np.ndarray:
         """[n p]: columns at which a change of this site can reach the logits that are read."""
-        columns = np.arange(self.work.tokens.width)[None]
+        columns = np.arange(self.experiment.tokens.width)[None]
         parts = self.reach.parts.get(write.layer if write.layer is not None else -1)
         at_end = self.reach.one_position and write.layer == self.reach.last
         if at_end and parts is not None and parts.local(write.site):
             return columns == self.answers[:, None]
         if self.reach.causal and replayable(write.where):
             return columns <= self.answers[:, None]
-        return np.ones((len(self.answers), self.work.tokens.width), bool)
+        return np.ones((len(self.answers), self.experiment.tokens.width), bool)
 
     def _difference(self, write: Write) -> np.ndarray:
         """[n p h u]: where the source differs from the base; u = 1 unless the write names a neuron."""
         key = (write.where, write.source, write.neuron is not None)
         if key not in self.differences:
-            own, new = self.base[write.where], self.work.source(write)
+            own, new = self.base[write.where], self.experiment.source(write)
             unequal = own != new.to(own.device)
-            layout = Layout.of(write.where)
+            layout = AxisLayout.of(write.where)
             if write.neuron is None:
                 unequal = unequal.any(-1, keepdim=True)
             if layout.head is None:
                 unequal = unequal[:, :, None] if layout.position is not None else unequal[:, None, None]
             elif layout.position is not None and layout.head < layout.position:
                 unequal = unequal.transpose(1, 2)
-            width = self.work.tokens.width
+            width = self.experiment.tokens.width
             if unequal.shape[1] != width:
                 unequal = unequal.any(1, keepdim=True).expand(-1, width, -1, -1)
             self.differences[key] = unequal.cpu().numpy()

@@ -51,24 +51,24 @@ class Operations:
 
     def forward(self, rows: int, width: int, read: int) -> float:
         """One plain forward of so many rows, with logits at `read` positions each."""
-        body = sum(work.at(rows * width, width) for work in self.layers)
+        body = sum(rate.at(rows * width, width) for rate in self.layers)
         return body + rows * read * self.unembed * self.vocabulary
 
     def wave(self, wave: Wave, last: bool, few: int | None) -> float:
         """What a wave needs: every layer for the rows that have joined, over the wave's columns."""
         total, depth = 0.0, len(self.layers)
-        for i, work in enumerate(self.layers):
+        for i, rate in enumerate(self.layers):
             early = wave.upto(i - 1)
             columns = wave.columns
             short = last and i == depth - 1 and columns > 1
             rest = 1 if short else columns
-            total += work.at(early * rest, wave.stop)
+            total += rate.at(early * rest, wave.stop)
             if short:
                 total += early * (columns - 1) * self.before_cache
             for stage, first, stop in wave.joining(i):
                 rows = stop - first
                 if stage.whole:
-                    total += work.at(rows * rest, wave.stop)
+                    total += rate.at(rows * rest, wave.stop)
                     total += rows * (columns - 1) * self.before_cache if short else 0.0
                     continue
                 kept = (0.0 if stage.attention else self.attention[i]) + (0.0 if stage.mlp else self.mlp[i])
@@ -77,14 +77,17 @@ class Operations:
         return total + len(wave.pairs) * tokens * self.unembed
 
 
-def count_operations(work: Experiment, parts: Mapping[int, Parts]) -> Operations:
+def count_operations(experiment: Experiment, parts: Mapping[int, Parts]) -> Operations:
     """Count a network's operations by running it on two lengths of one prompt under torch's counter."""
-    net = work.net
+    net = experiment.net
     stack = net.anatomy.stack()
     assert stack is not None
     names = [layer.path for layer in stack.layers]
-    long, short = _counted(work, work.tokens.width), _counted(work, max(1, work.tokens.width // 2))
-    width, half = work.tokens.width, max(1, work.tokens.width // 2)
+    long, short = (
+        _counted(experiment, experiment.tokens.width),
+        _counted(experiment, max(1, experiment.tokens.width // 2)),
+    )
+    width, half = experiment.tokens.width, max(1, experiment.tokens.width // 2)
 
     def fit(path: str) -> Rate:
         a, b = long.get(path, 0.0) / width, short.get(path, 0.0) / half
@@ -107,12 +110,12 @@ def count_operations(work: Experiment, parts: Mapping[int, Parts]) -> Operations
     return Operations(layers, attention, mlp, before, unembed / width / vocabulary, vocabulary)
 
 
-def _counted(work: Experiment, width: int) -> dict[str, float]:
+def _counted(experiment: Experiment, width: int) -> dict[str, float]:
     """Operations by module path for one prompt of so many tokens."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    net = work.net
-    inputs = arguments(work, torch.arange(1))
+    net = experiment.net
+    inputs = arguments(experiment, torch.arange(1))
     kwargs: dict[str, Any] = dict(inputs.kwargs)
     name = "decoder_input_ids" if "decoder_input_ids" in kwargs else "input_ids"
     kwargs = (
@@ -122,12 +125,11 @@ def _counted(work: Experiment, width: int) -> dict[str, float]:
     )
     if torch.is_tensor(kwargs.get(name)):
         kwargs[name] = kwargs[name][:, :width]
-    if "use_cache" in net._accepts:
-        kwargs["use_cache"] = False
+    kwargs |= net.interface.uncached
     counter = FlopCounterMode(display=False)
-    from cutaway.network.execution.running import evaluating, lock_of
+    from cutaway.network.execution.running import evaluating
 
-    with lock_of(net.model), evaluating(net.model), torch.no_grad(), counter:
+    with net.lock, evaluating(net.model), torch.no_grad(), counter:
         net.model(**kwargs)
     root = type(net.model).__name__
     return {

@@ -13,7 +13,7 @@ import torch
 from cutaway.errors import OutOfMemory
 from cutaway.network.sites import Site
 from cutaway.sweeps import naive
-from cutaway.sweeps.cells import Cell, Experiment, State, scores_of
+from cutaway.sweeps.cells import Cell, CellState, Experiment, scores_of
 from cutaway.sweeps.changes import Changes, Reach, find_changes
 from cutaway.sweeps.record import Record, take, take_plainly
 from cutaway.sweeps.replay import Replayer
@@ -39,7 +39,7 @@ class Job:
     edits are made as they are, all rows in one plain forward, because they depend on one another.
     """
 
-    work: Experiment
+    experiment: Experiment
     cells: Sequence[Cell]
     rules: Rules
     record: Record
@@ -68,15 +68,15 @@ class Job:
                 continue
             yield wave.pairs, scores
         if len(self.plain):
-            yield from naive.batches(self.work, self.cells, self.plain)
+            yield from naive.batches(self.experiment, self.cells, self.plain)
         for cell, edits in self.live.items():
-            rows = np.arange(self.work.tokens.n)
-            yield np.stack([np.full_like(rows, cell), rows], 1), naive.live(self.work, edits)
+            rows = np.arange(self.experiment.tokens.n)
+            yield np.stack([np.full_like(rows, cell), rows], 1), naive.live(self.experiment, edits)
 
     def blank(self) -> tuple[np.ndarray, np.ndarray]:
         """Values and states [cells n] before anything is run: the base metric where nothing changes, NaN elsewhere."""
         states = self.changes.states.copy()
-        return np.where(states == State.KNOWN_ZERO, self.base[None, :], np.nan), states
+        return np.where(states == CellState.KNOWN_ZERO, self.base[None, :], np.nan), states
 
     def without(self, done: np.ndarray) -> Job:
         """The same job less the pairs that are done, BoolTensor [cells n]."""
@@ -88,7 +88,7 @@ class Job:
     def with_live(self, live: Mapping[int, Sequence[Edit]]) -> Job:
         """The same job with some cells run as they are."""
         states = self.changes.states.copy()
-        states[list(live)] = State.NOT_RUN
+        states[list(live)] = CellState.NOT_RUN
         return replace(self, live=live, changes=replace(self.changes, states=states))
 
     def cut(self, tokens_at_once: int) -> Job:
@@ -99,9 +99,9 @@ class Job:
     @property
     def few(self) -> int | None:
         """How many tokens' logits are computed; None for all."""
-        if self.replayer is None or not self.replayer.few() or self.work.vocabulary is None:
+        if self.replayer is None or not self.replayer.few() or self.experiment.vocabulary is None:
             return None
-        return int(self.work.vocabulary.numel())
+        return int(self.experiment.vocabulary.numel())
 
     @property
     def largest(self) -> int:
@@ -112,7 +112,9 @@ class Job:
         """Metric [k] of one wave's rows."""
         assert self.replayer is not None
         logits = self.replayer.run(wave)
-        return scores_of(self.work, logits, torch.from_numpy(wave.pairs[:, 1].copy()), self.replayer.few())
+        return scores_of(
+            self.experiment, logits, torch.from_numpy(wave.pairs[:, 1].copy()), self.replayer.few()
+        )
 
 
 def tokens_in_wave(net: Network) -> int:
@@ -130,7 +132,7 @@ def layer_parts(net: Network) -> dict[int, Parts]:
 
 
 def prepare(
-    work: Experiment,
+    experiment: Experiment,
     cells: Sequence[Cell],
     rules: Rules,
     states: np.ndarray | None = None,
@@ -141,41 +143,45 @@ def prepare(
 
     one_position: the metric reads one position of each row, so that what cannot reach it is not run.
     """
-    net = work.net
+    net = experiment.net
     parts = layer_parts(net) if rules.restart else {}
     written = {w.where for cell in cells for w in cell}
     streams = {Site("resid_pre", i) for i in parts}
     modules = [p for part in parts.values() for p in (*part.attention, *part.mlp)] if rules.stages else []
     cached = rules.suffix or rules.last
-    record = take(work, written | streams, modules, cached) if rules.restart else take_plainly(work, written)
+    record = (
+        take(experiment, written | streams, modules, cached)
+        if rules.restart
+        else take_plainly(experiment, written)
+    )
     if cached and len(record.caches) < len(parts):
         missing = min(set(parts) - set(record.caches))
         rules = rules.without(f"Layer {missing} does not keep keys and values of its own.", "suffix", "last")
     if not rules.stages:
         parts = {i: Parts((), (), p.parallel, frozenset(), False) for i, p in parts.items()}
     reach = Reach(rules.suffix, parts, rules.zeros, one_position)
-    changes = find_changes(work, cells, {s: record.sites[s] for s in written}, reach, states)
+    changes = find_changes(experiment, cells, {s: record.sites[s] for s in written}, reach, states)
     assert record.logits is not None
-    base = scores_of(work, record.logits, torch.arange(work.tokens.n), few=False)
+    base = scores_of(experiment, record.logits, torch.arange(experiment.tokens.n), few=False)
     if not rules.restart:
-        plain = np.argwhere(changes.states == State.NOT_RUN)
-        return Job(work, cells, rules, record, changes, (), plain, base, None, tokens_at_once)
-    plain = np.argwhere((changes.states == State.NOT_RUN) & changes.plain[:, None])
-    waves = tuple(_waves(work, changes, rules, tokens_at_once))
-    replayer = Replayer(work, cells, record, parts, rules)
-    return Job(work, cells, rules, record, changes, waves, plain, base, replayer, tokens_at_once)
+        plain = np.argwhere(changes.states == CellState.NOT_RUN)
+        return Job(experiment, cells, rules, record, changes, (), plain, base, None, tokens_at_once)
+    plain = np.argwhere((changes.states == CellState.NOT_RUN) & changes.plain[:, None])
+    waves = tuple(_waves(experiment, changes, rules, tokens_at_once))
+    replayer = Replayer(experiment, cells, record, parts, rules)
+    return Job(experiment, cells, rules, record, changes, waves, plain, base, replayer, tokens_at_once)
 
 
-def _waves(work: Experiment, changes: Changes, rules: Rules, tokens_at_once: int) -> Iterator[Wave]:
+def _waves(experiment: Experiment, changes: Changes, rules: Rules, tokens_at_once: int) -> Iterator[Wave]:
     """Pairs of one first and one last column together, sorted by layer and stage, cut to size."""
-    todo = np.argwhere((changes.states == State.NOT_RUN) & ~changes.plain[:, None])
+    todo = np.argwhere((changes.states == CellState.NOT_RUN) & ~changes.plain[:, None])
     if not len(todo):
         return
     cell, row = todo.T
-    answers = work.answer_columns
+    answers = experiment.answer_columns
     causal = rules.suffix
     starts = np.minimum(changes.starts[cell, row], answers[row]) if causal else np.zeros(len(todo), np.int64)
-    stops = answers[row] + 1 if causal or rules.last else np.full(len(todo), work.tokens.width)
+    stops = answers[row] + 1 if causal or rules.last else np.full(len(todo), experiment.tokens.width)
     layers, stages = changes.layers[cell, row], changes.stages[cell, row]
     order_of_kind = {
         i: n for n, i in enumerate(sorted(range(len(changes.kinds)), key=lambda i: changes.kinds[i]))

@@ -39,7 +39,7 @@ class Journal:
             "format": "cutaway-sweep",
             "identity": identity(job),
             "cells": len(job.cells),
-            "examples": job.work.tokens.n,
+            "examples": job.experiment.tokens.n,
         }
         manifest = folder / _MANIFEST
         if manifest.exists():
@@ -80,14 +80,16 @@ class Journal:
 
 def identity(job: Job) -> str:
     """A hash of all that a sweep's numbers depend on: weights, prompts, cells, what is written, where the metric reads."""
-    work, digest = job.work, hashlib.sha256()
-    digest.update(work.net.hash.encode())
-    for tensor in (work.tokens.ids, work.tokens.mask, work.positions):
+    experiment, digest = job.experiment, hashlib.sha256()
+    digest.update(experiment.net.hash.encode())
+    for tensor in (experiment.tokens.ids, experiment.tokens.mask, experiment.positions):
         digest.update(np.ascontiguousarray(tensor.cpu().numpy()).tobytes())
     for cell in job.cells:
         digest.update(repr(cell).encode())
-    held = {("", site): value for site, value in work.sources.items()}
-    held |= {(name, site): value for name, values in work.named.items() for site, value in values.items()}
+    held = {("", site): value for site, value in experiment.sources.items()}
+    held |= {
+        (name, site): value for name, values in experiment.named.items() for site, value in values.items()
+    }
     written = {(w.source, w.where) for cell in job.cells for w in cell}
     for key in sorted(written, key=str):
         value = held[key].detach().float().cpu().contiguous().numpy()

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cutaway.sweeps.cells import Cell, Experiment, State
+from cutaway.sweeps.cells import Cell, CellState, Experiment
 from cutaway.sweeps.engine import prepare
 from cutaway.sweeps.masks import overwrites
 from cutaway.sweeps.replay import Replayer
@@ -22,33 +22,33 @@ _AT_ONCE = 1 << 27
 
 
 def cell_logits(
-    work: Experiment, cells: Sequence[Cell], rules: Rules | None = None
+    experiment: Experiment, cells: Sequence[Cell], rules: Rules | None = None
 ) -> Iterator[tuple[int, Tensor]]:
     """The logits [n p v] of all examples under each cell's writes, in the order in which the cells are run.
 
     Only the rules that do not depend on which position is read are used. Positions before the first changed one, and cells
     that change nothing, have the base run's logits.
     """
-    usable = valid_rules(work)
+    usable = valid_rules(experiment)
     rules = usable if rules is None else rules.both(usable)
     rules = rules.without("All logits are wanted.", "last", "tokens")
     # every column may be read: what each position's change reaches is judged from the last one
-    ends = work.tokens.lengths.cpu() - 1
+    ends = experiment.tokens.lengths.cpu() - 1
     job = prepare(
-        replace(work, positions=ends, vocabulary=None, score_few=None), cells, rules, one_position=False
+        replace(experiment, positions=ends, vocabulary=None, score_few=None), cells, rules, one_position=False
     )
-    base = work.net.run(work.tokens).logits
+    base = experiment.net.run(experiment.tokens).logits
     assert base is not None
     if job.replayer is None:
-        yield from _plainly(work, cells, base)
+        yield from _plainly(experiment, cells, base)
         return
     replayer = replace(job.replayer, every=True, factors={})
-    n, width = work.tokens.n, work.tokens.width
-    changed = np.flatnonzero((job.changes.states == State.NOT_RUN).any(1) & ~job.changes.plain)
-    for cell in np.flatnonzero((job.changes.states != State.NOT_RUN).all(1)):
+    n, width = experiment.tokens.n, experiment.tokens.width
+    changed = np.flatnonzero((job.changes.states == CellState.NOT_RUN).any(1) & ~job.changes.plain)
+    for cell in np.flatnonzero((job.changes.states != CellState.NOT_RUN).all(1)):
         yield int(cell), base
     plain = np.flatnonzero(job.changes.plain)
-    for number, logits in _plainly(work, [cells[int(i)] for i in plain], base):
+    for number, logits in _plainly(experiment, [cells[int(i)] for i in plain], base):
         yield int(plain[number]), logits
     todo = _Cells(job.changes.starts, job.changes.layers, job.changes.states, rules.suffix)
     for start, group in todo.grouped(changed):
@@ -63,7 +63,7 @@ class _Cells:
     """Cells with one start for all of their rows."""
 
     def __init__(self, starts: np.ndarray, layers: np.ndarray, states: np.ndarray, suffix: bool) -> None:
-        running = states == State.NOT_RUN
+        running = states == CellState.NOT_RUN
         big = np.iinfo(np.int64).max
         self.layers = np.where(running, layers, big).min(1)
         self.starts = np.where(running, starts, big).min(1) if suffix else np.zeros(len(starts), np.int64)
@@ -92,13 +92,13 @@ def _wave(
         yield int(cell), torch.cat([base[:, :start], suffix], 1) if start else suffix
 
 
-def _plainly(work: Experiment, cells: Sequence[Cell], base: Tensor) -> Iterator[tuple[int, Tensor]]:
+def _plainly(experiment: Experiment, cells: Sequence[Cell], base: Tensor) -> Iterator[tuple[int, Tensor]]:
     from cutaway.interventions import Apply
     from cutaway.sweeps.naive import Whole
 
-    rows = torch.arange(work.tokens.n)
+    rows = torch.arange(experiment.tokens.n)
     for number, _ in enumerate(cells):
-        pairs = np.stack([np.full(work.tokens.n, number), np.arange(work.tokens.n)], 1)
-        edits = [Apply(w.site, Whole(w, rows)) for w in overwrites(work, cells, pairs)]
-        logits = work.net.run(work.tokens, edits=edits).logits
+        pairs = np.stack([np.full(experiment.tokens.n, number), np.arange(experiment.tokens.n)], 1)
+        edits = [Apply(w.site, Whole(w, rows)) for w in overwrites(experiment, cells, pairs)]
+        logits = experiment.net.run(experiment.tokens, edits=edits).logits
         yield number, base if logits is None else logits

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cutaway.network.sites import Site
-from cutaway.sweeps.cells import Cell, Experiment, Layout, Write, columns_of
+from cutaway.sweeps.cells import AxisLayout, Cell, Experiment, Write, columns_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +26,7 @@ class Overwrite:
 
         rows: LongTensor [b], the example of each pair; first: the column at which the value's positions begin.
         """
-        layout, mask = Layout.of(self.site), self.mask[pairs]
+        layout, mask = AxisLayout.of(self.site), self.mask[pairs]
         axis = layout.position
         width = value.shape[axis] if axis is not None else mask.shape[1]
         mask = mask[:, first : first + width]
@@ -60,7 +60,7 @@ def taken(source: Tensor, rows: Tensor, axis: int | None, first: int, width: int
     return source if source.shape[0] == 1 else source[rows.to(source.device)]
 
 
-def overwrites(work: Experiment, cells: Sequence[Cell], pairs: np.ndarray) -> list[Overwrite]:
+def overwrites(experiment: Experiment, cells: Sequence[Cell], pairs: np.ndarray) -> list[Overwrite]:
     """What (cell, row) pairs [k 2] overwrite, one entry for each site and source, in the order first met.
 
     Pairs of one cell must stand together.
@@ -73,16 +73,16 @@ def overwrites(work: Experiment, cells: Sequence[Cell], pairs: np.ndarray) -> li
     columns: dict[tuple[int | None, str], np.ndarray] = {}
     found = []
     for (site, _), writes in grouped.items():
-        source, layout = work.source(writes[0][2]), Layout.of(site)
+        source, layout = experiment.source(writes[0][2]), AxisLayout.of(site)
         heads = (
             source.shape[layout.head] if layout.head and any(w.head is not None for *_, w in writes) else 1
         )
         units = source.shape[-1] if any(w.neuron is not None for *_, w in writes) else 1
-        mask = np.zeros((len(pairs), work.tokens.width, heads, units), dtype=bool)
+        mask = np.zeros((len(pairs), experiment.tokens.width, heads, units), dtype=bool)
         for start, stop, write in writes:
             key = (write.position, write.span)
             if key not in columns:
-                columns[key] = columns_of(work, write).numpy()
+                columns[key] = columns_of(experiment, write).numpy()
             here = columns[key][pairs[start:stop, 1]]
             head = slice(None) if write.head is None else slice(write.head, write.head + 1)
             unit = slice(None) if write.neuron is None else slice(write.neuron, write.neuron + 1)

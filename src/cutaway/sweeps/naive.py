@@ -13,70 +13,80 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cutaway.errors import OutOfMemory
+from cutaway.errors import OutOfMemory, Stopped
 from cutaway.interventions import Apply
 from cutaway.network.edits import Edit
-from cutaway.sweeps.cells import Cell, CellValues, Experiment, Progress, State, scores_of
+from cutaway.results import Work, working
+from cutaway.sweeps.cells import Cell, CellState, CellValues, Experiment, scores_of
 from cutaway.sweeps.masks import Overwrite, overwrites
 
 TOKENS_AT_ONCE = 8_192
 
 
 def run_cells(
-    work: Experiment,
+    experiment: Experiment,
     cells: Sequence[Cell],
+    *,
     base: np.ndarray | None = None,
     states: np.ndarray | None = None,
     tokens_at_once: int = TOKENS_AT_ONCE,
-    progress: Progress | None = None,
+    work: Work | None = None,
+    label: str = "cells",
 ) -> CellValues:
     """The metric of every example under every cell's writes, each by a whole forward pass.
 
+    It takes what `sweeps.run_cells` takes, less the savings, and is what that is compared with.
+
     Args:
-        work: network, prompts, metric and sources.
+        experiment: network, prompts, metric and sources.
         cells: what is written in each.
         base: [n] metric without any write; stands where a state says `KNOWN_ZERO`.
         states: [cells n]; only entries that are `NOT_RUN` are run. Default: all.
         tokens_at_once: how many tokens go through the network in one batch; halved when memory runs out.
-        progress: called after each batch.
+        work: hears of every batch, and may end the sweep after it.
+        label: what is being done, for whoever listens.
 
     Returns:
-        values [cells n]. Ctrl-C ends the sweep; what is finished is kept and `interrupted` is set.
+        values [cells n]. Where the work was stopped, what is finished is kept and `interrupted` is set.
 
     Raises `OutOfMemory` when not even one row fits.
     """
-    n = work.tokens.n
+    n = experiment.tokens.n
     states = (
-        np.full((len(cells), n), State.NOT_RUN, np.int8) if states is None else states.astype(np.int8).copy()
+        np.full((len(cells), n), CellState.NOT_RUN, np.int8)
+        if states is None
+        else states.astype(np.int8).copy()
     )
     values = np.full((len(cells), n), np.nan)
     if base is not None:
-        values = np.where(states == State.KNOWN_ZERO, base[None, :], values)
-    interrupted = False
+        values = np.where(states == CellState.KNOWN_ZERO, base[None, :], values)
+    interrupted, work = False, working(work)
     try:
-        for part, scores in batches(work, cells, np.argwhere(states == State.NOT_RUN), tokens_at_once):
+        work.check()
+        for part, scores in batches(
+            experiment, cells, np.argwhere(states == CellState.NOT_RUN), tokens_at_once
+        ):
             finite = np.isfinite(scores)
             values[part[:, 0], part[:, 1]] = np.where(finite, scores, np.nan)
-            states[part[:, 0], part[:, 1]] = np.where(finite, State.RUN, State.NOT_FINITE)
-            if progress is not None:
-                progress(int(part[-1, 0]) + 1, len(cells))
-    except KeyboardInterrupt:
+            states[part[:, 0], part[:, 1]] = np.where(finite, CellState.RUN, CellState.NOT_FINITE)
+            work.step(label, int(part[-1, 0]) + 1, len(cells))
+    except Stopped:
         interrupted = True
     return CellValues(values, states, interrupted)
 
 
 def batches(
-    work: Experiment, cells: Sequence[Cell], todo: np.ndarray, tokens_at_once: int = TOKENS_AT_ONCE
+    experiment: Experiment, cells: Sequence[Cell], todo: np.ndarray, tokens_at_once: int = TOKENS_AT_ONCE
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Run (cell, row) pairs `todo [k 2]` batch by batch: the pairs of each batch and their metric.
 
     Raises `OutOfMemory` when not even one row fits.
     """
-    rows_at_once, done = max(1, tokens_at_once // max(1, work.tokens.width)), 0
+    rows_at_once, done = max(1, tokens_at_once // max(1, experiment.tokens.width)), 0
     while done < len(todo):
         part = todo[done : done + rows_at_once]
         try:
-            scores = _batch(work, cells, part)
+            scores = _batch(experiment, cells, part)
         except OutOfMemory:
             if len(part) == 1:
                 raise
@@ -86,23 +96,23 @@ def batches(
         yield part, scores
 
 
-def live(work: Experiment, edits: Sequence[Edit]) -> np.ndarray:
+def live(experiment: Experiment, edits: Sequence[Edit]) -> np.ndarray:
     """Metric [n] of the base prompts under edits that are made as they are, in one forward pass."""
-    run = work.net.run(work.tokens, edits=list(edits), logits=work.positions[:, None])
+    run = experiment.net.run(experiment.tokens, edits=list(edits), logits=experiment.positions[:, None])
     assert run.logits is not None
-    return scores_of(work, run.logits[:, 0], torch.arange(work.tokens.n), few=False)
+    return scores_of(experiment, run.logits[:, 0], torch.arange(experiment.tokens.n), few=False)
 
 
-def _batch(work: Experiment, cells: Sequence[Cell], part: np.ndarray) -> np.ndarray:
+def _batch(experiment: Experiment, cells: Sequence[Cell], part: np.ndarray) -> np.ndarray:
     """Metric of one batch of (cell, row) pairs `part [k 2]`."""
     rows = torch.as_tensor(part[:, 1].copy(), dtype=torch.long)
-    inputs: object = work.tokens[rows.to(work.tokens.ids.device)]
-    if work.inputs is not None:
-        inputs = dict(work.inputs.select(rows).kwargs)
-    edits = [Apply(write.site, Whole(write, rows)) for write in overwrites(work, cells, part)]
-    run = work.net.run(inputs, edits=edits, logits=work.positions[rows][:, None])  # type: ignore[arg-type]
+    inputs: object = experiment.tokens[rows.to(experiment.tokens.ids.device)]
+    if experiment.inputs is not None:
+        inputs = dict(experiment.inputs.select(rows).kwargs)
+    edits = [Apply(write.site, Whole(write, rows)) for write in overwrites(experiment, cells, part)]
+    run = experiment.net.run(inputs, edits=edits, logits=experiment.positions[rows][:, None])  # type: ignore[arg-type]
     assert run.logits is not None
-    return scores_of(work, run.logits[:, 0], rows, few=False)
+    return scores_of(experiment, run.logits[:, 0], rows, few=False)
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,11 +19,11 @@ from cutaway.network.discovery.trace import tensor_leaves
 from cutaway.network.edits import EditFunction, Here
 from cutaway.network.execution.attention import replaced
 from cutaway.network.execution.exchange import Arguments, Exchange
-from cutaway.network.execution.running import evaluating, find_item, lock_of, logits_key, memory_errors
+from cutaway.network.execution.running import evaluating, find_item, logits_key, memory_errors
 from cutaway.network.execution.session import Session, SiteWork
 from cutaway.network.inputs import Inputs, Tokens
 from cutaway.network.sites import Site
-from cutaway.sweeps.cache import Prefix, StoppedAtCache
+from cutaway.sweeps.cache import CachedPrefix, StoppedAtCache
 from cutaway.sweeps.carried import Window, carried_changes
 from cutaway.sweeps.masks import Overwrite
 from cutaway.sweeps.record import arguments
@@ -47,7 +47,7 @@ class Pass:
         shapes: dict[tuple[int, str], int] | None = None,
     ) -> None:
         self.own, self.wave, self.until, self.body, self.shapes = replayer, wave, until, body, shapes
-        self.net, self.record, self.work = replayer.work.net, replayer.record, replayer.work
+        self.net, self.record, self.experiment = replayer.experiment.net, replayer.record, replayer.experiment
         self.rows = torch.from_numpy(wave.pairs[:, 1].copy())
         self.window = (0, 0)
         self.layer = -1
@@ -69,7 +69,7 @@ class Pass:
         net, wave = self.net, self.wave
         inputs, kwargs = self._arguments()
         with (
-            lock_of(net.model),
+            net.lock,
             memory_errors(inputs),
             evaluating(net.model),
             torch.no_grad(),
@@ -92,14 +92,14 @@ class Pass:
             return logits
         if self.asked is None:
             return logits[:, -1]
-        columns = torch.from_numpy(self.work.answer_columns[wave.pairs[:, 1]])
+        columns = torch.from_numpy(self.experiment.answer_columns[wave.pairs[:, 1]])
         where = torch.searchsorted(self.asked, columns) if logits.shape[1] == len(self.asked) else columns
         return logits[torch.arange(len(self.rows)), where.to(logits.device)]
 
     def _arguments(self) -> tuple[Inputs, dict[str, Any]]:
         wave, net = self.wave, self.net
-        whole = arguments(self.work, self.rows)
-        tokens = self.work.tokens[self.rows.to(self.work.tokens.ids.device)]
+        whole = arguments(self.experiment, self.rows)
+        tokens = self.experiment.tokens[self.rows.to(self.experiment.tokens.ids.device)]
         kwargs = dict(whole.kwargs)
         if self.own.rules.suffix or self.own.rules.last:
             part = Tokens(tokens.ids[:, wave.start : wave.stop], tokens.mask[:, wave.start : wave.stop])
@@ -109,20 +109,20 @@ class Pass:
             kwargs.pop("position_ids", None)
             if not bool(before.all()):
                 kwargs["attention_mask"] = before.to(device=net.device, dtype=torch.long)
-                if "position_ids" in net._accepts:
+                if net.interface.position_ids:
                     positions = (kwargs["attention_mask"].cumsum(1) - 1).clamp(min=0)
                     kwargs["position_ids"] = positions[:, wave.start :]
-            self.cache = Prefix(net._text_config(), self.record, wave.start, self._prefix, self._stop_at)
+            self.cache = CachedPrefix(net.text_config, self.record, wave.start, self._prefix, self._stop_at)
             kwargs |= {"past_key_values": self.cache.cache, "use_cache": True}
             tokens = part
-        elif "use_cache" in net._accepts:
-            kwargs["use_cache"] = False
-        if self.record.encoder is not None and "encoder_outputs" in net._accepts:
+        else:
+            kwargs |= net.interface.uncached
+        if self.record.encoder is not None and net.interface.accepts("encoder_outputs"):
             rows = self.rows.to(self.record.encoder.device)
             kwargs["encoder_outputs"] = (self.record.encoder[rows],)
-        columns = torch.from_numpy(self.work.answer_columns[wave.pairs[:, 1]]).unique()
+        columns = torch.from_numpy(self.experiment.answer_columns[wave.pairs[:, 1]]).unique()
         self.asked = None if self.own.rules.suffix or self.own.rules.last else columns
-        if "logits_to_keep" in net._accepts and not self.own.every:
+        if net.interface.logits_to_keep and not self.own.every:
             kwargs["logits_to_keep"] = 1 if self.asked is None else self.asked.to(net.device)
         return Inputs(kwargs, tokens, len(self.rows)), kwargs
 
@@ -134,12 +134,12 @@ class Pass:
             for site, carrier in CARRIERS.items():
                 if site in parts.carriers and Site(site, layer) in self.pending:
                     sites.add(Site(carrier, layer))
-        found = []
+        tasks = []
         for site in sites | late:
-            work = SiteWork(site, self.net.tap(site))
-            work.edits.append(self._edit(site))
-            found.append(work)
-        return found
+            task = SiteWork(site, self.net.tap(site))
+            task.edits.append(self._edit(site))
+            tasks.append(task)
+        return tasks
 
     def _edit(self, site: Site) -> EditFunction:
         def edit(value: Tensor, here: Here) -> Tensor:
@@ -294,7 +294,7 @@ class Pass:
 
     def _stub(self, path: str, window: tuple[int, int]) -> Callable[..., Any]:
         """A forward that gives what the module gave in the base run."""
-        n, width = self.work.tokens.n, self.work.tokens.width
+        n, width = self.experiment.tokens.n, self.experiment.tokens.width
         rows = self.rows[window[0] : window[1]]
         columns = slice(self.wave.start, self.wave.stop)
 

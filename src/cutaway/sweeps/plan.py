@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from cutaway.errors import OutOfMemory
-from cutaway.network.memory import available_bytes
-from cutaway.sweeps.cells import Cell, CellValues, Experiment, Progress, State
+from cutaway.errors import OutOfMemory, Stopped
+from cutaway.network.memory import budget_bytes
+from cutaway.results import Work, working
+from cutaway.sweeps.cells import Cell, CellState, CellValues, Experiment
 from cutaway.sweeps.cost import Operations, Speed, count_operations, peak_bytes, timed
 from cutaway.sweeps.engine import Job, layer_parts, prepare, tokens_in_wave
 from cutaway.sweeps.journal import Journal
@@ -19,8 +20,6 @@ from cutaway.sweeps.rules import Rules
 from cutaway.sweeps.validity import valid_rules
 from cutaway.sweeps.waves import Wave
 
-#: Share of the free memory that a sweep takes, unless it is told how much.
-_SHARE = 0.5
 #: Tokens of the larger and of the smaller piece that is timed.
 _PIECES = (384, 32)
 
@@ -61,20 +60,28 @@ class Plan:
     done: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
     warnings: tuple[str, ...] = ()
 
-    def run(self, folder: str | Path | None = None, progress: Progress | None = None) -> CellValues:
+    def run(
+        self, folder: str | Path | None = None, work: Work | None = None, label: str = "cells"
+    ) -> CellValues:
         """Run what has not been run: metric and state [cells n] of every cell and example.
 
-        folder: finished parts are written there as they come, and parts that are there already are not run again.
-        progress: called with (cells finished, cells in all). Ctrl-C ends the sweep; what is finished is kept, and
-        `interrupted` is set.
+        Args:
+            folder: finished parts are written there as they come, and parts that are there already are not run again.
+            work: hears of progress (cells finished, cells in all) and may end the sweep. Whoever stops it, Ctrl-C too, ends
+                it after the wave that is running: what is finished is kept, and `interrupted` is set.
+            label: what is being done, for whoever listens.
 
         Raises `OutOfMemory` when not even one row fits; `BadInput` when the folder holds another sweep.
         """
+        with working(work).interruptible() as work:
+            return self._run(None if folder is None else Path(folder), work, label)
+
+    def _run(self, folder: Path | None, work: Work, label: str) -> CellValues:
         job = self.job
         values, states = job.blank()
-        left = (states == State.NOT_RUN).sum(1)
+        left = (states == CellState.NOT_RUN).sum(1)
         finished = int((left == 0).sum())
-        journal = None if folder is None else Journal.open(Path(folder), job)
+        journal = None if folder is None else Journal.open(folder, job)
         interrupted = False
 
         def take(pairs: np.ndarray, scores: np.ndarray) -> None:
@@ -82,25 +89,25 @@ class Plan:
             cells, rows = pairs.T
             finite = np.isfinite(scores)
             values[cells, rows] = np.where(finite, scores, np.nan)
-            states[cells, rows] = np.where(finite, State.RUN, State.NOT_FINITE)
+            states[cells, rows] = np.where(finite, CellState.RUN, CellState.NOT_FINITE)
             np.subtract.at(left, cells, 1)
             finished = int((left <= 0).sum())
-            if progress is not None:
-                progress(finished, len(job.cells))
+            work.step(label, finished, len(job.cells))
 
         try:
+            work.check()
             for pairs, scores in journal.parts() if journal is not None else ():
                 take(pairs, scores)
             for pairs, scores in self.done:
-                fresh = states[pairs[:, 0], pairs[:, 1]] == State.NOT_RUN
+                fresh = states[pairs[:, 0], pairs[:, 1]] == CellState.NOT_RUN
                 if fresh.any():
                     _write(journal, pairs[fresh], scores[fresh])
                     take(pairs[fresh], scores[fresh])
-            for pairs, scores in job.without(states != State.NOT_RUN).results():
+            for pairs, scores in job.without(states != CellState.NOT_RUN).results():
                 _write(journal, pairs, scores)
                 self.done.append((pairs, scores))
                 take(pairs, scores)
-        except KeyboardInterrupt:
+        except Stopped:
             interrupted = True
         return CellValues(values, states, interrupted)
 
@@ -108,7 +115,7 @@ class Plan:
         """What it says, as names and values."""
         cost, rules = self.cost, self.rules
         rows = [
-            ("cells", f"{cost.cells:,} on {self.job.work.tokens.n} examples: {cost.pairs:,} pairs"),
+            ("cells", f"{cost.cells:,} on {self.job.experiment.tokens.n} examples: {cost.pairs:,} pairs"),
             ("known zeros", f"{cost.zeros:,} pairs ({cost.zeros / max(1, cost.pairs):.0%})"),
             ("whole forwards", f"{cost.plain:,} pairs"),
             ("waves", f"{len(self.job.waves):,}"),
@@ -139,25 +146,39 @@ def _write(journal: Journal | None, pairs: np.ndarray, scores: np.ndarray) -> No
 
 
 def plan_cells(
-    work: Experiment,
+    experiment: Experiment,
     cells: Sequence[Cell],
+    *,
+    base: np.ndarray | None = None,
     states: np.ndarray | None = None,
     rules: Rules | None = None,
     memory: int | None = None,
     tokens_at_once: int | None = None,
     time_it: bool = True,
+    work: Work | None = None,
 ) -> Plan:
     """Make a sweep ready: run the base prompts, find what each cell changes, sort the rest into waves, time a piece.
 
-    states: [cells n]; only entries that are `NOT_RUN` are run. rules: which savings may be used (all that are valid).
-    memory: bytes that the sweep may take at its peak; default half of what is free. tokens_at_once: tokens in one wave,
-    default as many as the memory allows up to what makes a difference.
+    Args:
+        experiment: network, prompts, metric and sources.
+        cells: what is written in each.
+        base: [n] metric without any write, for pairs that change nothing; default that of the base run.
+        states: [cells n]; only entries that are `NOT_RUN` are run. Default: all.
+        rules: which savings may be used; default all that are valid on this network.
+        memory: bytes that the sweep may take at its peak; default the budget of `work`, else half of what is free.
+        tokens_at_once: tokens in one wave; default as many as the memory allows up to what makes a difference.
+        time_it: measure memory and seconds on a small piece, whose results are kept.
+        work: may end the preparation, and says how much memory may be taken.
 
     Raises `OutOfMemory` when the memory does not suffice for one cell of one example: it says what is needed.
     """
-    usable = valid_rules(work)
+    usable = valid_rules(experiment)
     rules = usable if rules is None else rules.both(usable)
-    job = prepare(work, cells, rules, states, tokens_at_once or tokens_in_wave(work.net))
+    work = working(work)
+    memory = work.budget.memory if memory is None else memory
+    job = prepare(experiment, cells, rules, states, tokens_at_once or tokens_in_wave(experiment.net))
+    if base is not None:
+        job = replace(job, base=base)
     done: list[tuple[np.ndarray, np.ndarray]] = []
     needed, per_token = job.record.bytes, 0.0
     if job.waves and (memory is not None or time_it):
@@ -165,7 +186,7 @@ def plan_cells(
         scores: list[np.ndarray] = []
         per_token = peak_bytes(lambda: scores.append(job.score(probe))) / (len(probe.pairs) * probe.columns)
         done.append((probe.pairs, scores[0]))
-        budget = int(_SHARE * available_bytes(work.net.device)) if memory is None else memory
+        budget = budget_bytes(experiment.net) if memory is None else memory
         widest = max(w.columns for w in job.waves)
         if needed + per_token * widest > budget:
             raise OutOfMemory(
@@ -175,43 +196,51 @@ def plan_cells(
             )
         fits = int((budget - needed) / max(per_token, 1e-9))
         job = job.cut(min(job.tokens_at_once, max(fits, 1)))
-    operations = count_operations(work, layer_parts(work.net)) if time_it and work.net.n_layers else None
+    operations = (
+        count_operations(experiment, layer_parts(experiment.net))
+        if time_it and experiment.net.n_layers
+        else None
+    )
     speed = _measure(job, operations, done) if operations is not None and job.waves else None
     cost = _cost(job, operations, speed, needed + int(per_token * job.largest), done)
     return Plan(job, cost, job.rules, done, _notes(job))
 
 
 def run_cells(
-    work: Experiment,
+    experiment: Experiment,
     cells: Sequence[Cell],
+    *,
     base: np.ndarray | None = None,
     states: np.ndarray | None = None,
     tokens_at_once: int | None = None,
-    progress: Progress | None = None,
     rules: Rules | None = None,
     folder: str | Path | None = None,
+    work: Work | None = None,
+    label: str = "cells",
 ) -> CellValues:
     """The metric of every example under every cell's writes, at the least cost that gives the naive loop's numbers.
 
     Args:
-        work: network, prompts, metric and sources.
+        experiment: network, prompts, metric and sources.
         cells: what is written in each.
         base: [n] metric without any write, for pairs that change nothing; default that of the base run.
         states: [cells n]; only entries that are `NOT_RUN` are run. Default: all.
         tokens_at_once: how many tokens go through the network in one batch.
-        progress: called with (cells finished, cells in all).
         rules: which savings may be used; default all that are valid on this network.
         folder: where finished parts are kept, so that a stopped run can go on.
+        work: hears of progress, and may end the sweep at its next wave.
+        label: what is being done, for whoever listens.
 
     Returns:
-        values [cells n] and states. Ctrl-C ends the sweep; what is finished is kept and `interrupted` is set.
+        values [cells n] and states. Where the work was stopped, what is finished is kept and `interrupted` is set.
 
     Raises `OutOfMemory` when not even one row fits.
     """
-    plan = plan_cells(work, cells, states, rules, None, tokens_at_once, time_it=False)
-    if base is not None:
-        plan.job.base[:] = base
-    return plan.run(folder, progress)
+    with working(work).interruptible() as work:
+        plan = plan_cells(
+            experiment, cells, base=base, states=states, rules=rules, tokens_at_once=tokens_at_once, time_it=False, work=work
+        )  # fmt: skip
+        return plan.run(folder, work, label)
 
 
 def _piece(wave: Wave, tokens: int) -> Wave:
@@ -230,7 +259,7 @@ def _calls(wave: Wave, depth: int) -> float:
 
 def _measure(job: Job, operations: Operations, done: list[tuple[np.ndarray, np.ndarray]]) -> Speed:
     """Time a larger and a smaller piece of the sweep; their results are kept."""
-    depth, device = len(operations.layers), job.work.net.device
+    depth, device = len(operations.layers), job.experiment.net.device
     wave = sorted(job.waves, key=lambda w: len(w.pairs) * w.columns)[len(job.waves) // 2]
     calls, counts, seconds = [], [], []
     for tokens in _PIECES:
@@ -252,9 +281,9 @@ def _cost(
     memory: int,
     done: list[tuple[np.ndarray, np.ndarray]],
 ) -> Cost:
-    states, n, width = job.changes.states, job.work.tokens.n, job.work.tokens.width
-    pairs = int((states != State.ABSENT).sum())
-    zeros, plain = int((states == State.KNOWN_ZERO).sum()), len(job.plain)
+    states, n, width = job.changes.states, job.experiment.tokens.n, job.experiment.tokens.width
+    pairs = int((states != CellState.ABSENT).sum())
+    zeros, plain = int((states == CellState.KNOWN_ZERO).sum()), len(job.plain)
     if operations is None:
         return Cost(len(job.cells), pairs, zeros, plain, 0.0, 0.0, 0.0, memory, None)
     one = operations.forward(1, width, 1)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cutaway.network.discovery.trace import tensor_leaves
-from cutaway.network.execution.running import evaluating, lock_of, memory_errors, token_inputs
+from cutaway.network.execution.running import evaluating, memory_errors
 from cutaway.network.execution.session import Session, SiteWork
 from cutaway.network.inputs import Inputs
 from cutaway.network.sites import Site
@@ -48,19 +48,19 @@ class Record:
         return sum(t.numel() * t.element_size() for t in tensors)
 
 
-def arguments(work: Experiment, rows: Tensor) -> Inputs:
+def arguments(experiment: Experiment, rows: Tensor) -> Inputs:
     """The model's own arguments for some of the base prompts."""
-    if work.inputs is not None:
-        return work.inputs.select(rows)
-    return token_inputs(work.net, work.tokens[rows.to(work.tokens.ids.device)])
+    if experiment.inputs is not None:
+        return experiment.inputs.select(rows)
+    return experiment.net.prepare(experiment.tokens[rows.to(experiment.tokens.ids.device)])
 
 
-def take(work: Experiment, sites: Collection[Site], modules: Sequence[str], cached: bool) -> Record:
+def take(experiment: Experiment, sites: Collection[Site], modules: Sequence[str], cached: bool) -> Record:
     """Run the base prompts once and keep the named sites, the modules' outputs and, if `cached`, keys and values."""
-    n = work.tokens.n
-    at_once = max(1, _TOKENS_AT_ONCE // max(1, work.tokens.width))
+    n = experiment.tokens.n
+    at_once = max(1, _TOKENS_AT_ONCE // max(1, experiment.tokens.width))
     parts = [
-        _take(work, torch.arange(start, min(start + at_once, n)), sites, modules, cached)
+        _take(experiment, torch.arange(start, min(start + at_once, n)), sites, modules, cached)
         for start in range(0, n, at_once)
     ]
     if len(parts) == 1:
@@ -87,19 +87,19 @@ def _joined(values: list[Any]) -> Any:
     return first
 
 
-def take_plainly(work: Experiment, sites: Collection[Site]) -> Record:
+def take_plainly(experiment: Experiment, sites: Collection[Site]) -> Record:
     """Run the base prompts by `Network.run`, standing edits included, and keep the named sites and the logits."""
-    inputs: Any = work.tokens if work.inputs is None else dict(work.inputs.kwargs)
-    run = work.net.run(inputs, keep=sorted(sites), logits=work.positions[:, None])
+    inputs: Any = experiment.tokens if experiment.inputs is None else dict(experiment.inputs.kwargs)
+    run = experiment.net.run(inputs, keep=sorted(sites), logits=experiment.positions[:, None])
     return Record(dict(run.kept), logits=None if run.logits is None else run.logits[:, 0])
 
 
 def _take(
-    work: Experiment, rows: Tensor, sites: Collection[Site], modules: Sequence[str], cached: bool
+    experiment: Experiment, rows: Tensor, sites: Collection[Site], modules: Sequence[str], cached: bool
 ) -> Record:
-    net, record = work.net, Record()
-    inputs = arguments(work, rows)
-    tokens = work.tokens[rows.to(work.tokens.ids.device)]
+    net, record = experiment.net, Record()
+    inputs = arguments(experiment, rows)
+    tokens = experiment.tokens[rows.to(experiment.tokens.ids.device)]
     items = [SiteWork(s, net.tap(s), keep=True) for s in sites]
     kwargs: dict[str, Any] = dict(inputs.kwargs)
     layers = net.anatomy.stacks[0].layers if net.anatomy.stack() is None else net.anatomy.stack().layers  # type: ignore[union-attr]
@@ -107,15 +107,15 @@ def _take(
     in_place = net.anatomy.in_place
     if cached:
         kwargs |= {"past_key_values": recording_cache(net, record, now), "use_cache": True}
-    elif "use_cache" in net._accepts:
-        kwargs["use_cache"] = False
-    columns = torch.as_tensor(work.answer_columns)[rows]
-    partial = "logits_to_keep" in net._accepts and not getattr(net.config, "is_encoder_decoder", False)
+    else:
+        kwargs |= net.interface.uncached
+    columns = torch.as_tensor(experiment.answer_columns)[rows]
+    partial = net.interface.logits_to_keep
     asked = columns.unique()
     if partial:
         kwargs["logits_to_keep"] = asked.to(net.device)
     with (
-        lock_of(net.model),
+        net.lock,
         memory_errors(inputs),
         evaluating(net.model),
         torch.no_grad(),
@@ -193,4 +193,4 @@ def recording_cache(net: Network, record: Record, now: list[int]) -> Any:
             return super().update(key_states, value_states, layer_idx, *args, **kwargs)
 
     spoiled: set[int] = set()
-    return Recording(config=net._text_config())
+    return Recording(config=net.text_config)

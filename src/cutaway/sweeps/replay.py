@@ -28,7 +28,7 @@ from cutaway.sweeps.waves import Wave
 class Replayer:
     """Runs waves over one record of the base prompts. `every`: give the logits of all columns [k w v], not the answer's."""
 
-    work: Experiment
+    experiment: Experiment
     cells: Sequence[Cell]
     record: Record
     parts: Mapping[int, Parts]
@@ -37,15 +37,15 @@ class Replayer:
     factors: dict[tuple[int, int, bool], dict[tuple[int, str], int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        stack = self.work.net.anatomy.stack()
+        stack = self.experiment.net.anatomy.stack()
         assert stack is not None
         self.layers: tuple[Layer, ...] = stack.layers
-        self.modules: dict[str, nn.Module] = dict(self.work.net.model.named_modules())
+        self.modules: dict[str, nn.Module] = dict(self.experiment.net.model.named_modules())
         self.head = _few_logits(self) if self.rules.tokens else None
 
     def run(self, wave: Wave) -> Tensor:
         """Logits at the answer position of every row of a wave: [k v], or [k few] under the rule of needed tokens."""
-        pending = overwrites(self.work, self.cells, wave.pairs)
+        pending = overwrites(self.experiment, self.cells, wave.pairs)
         last = len(self.layers) - 1
         if not self.rules.last or wave.columns == 1 or last not in self.record.caches:
             return Pass(self, wave, pending).run()
@@ -72,7 +72,7 @@ class Replayer:
         for each kind of window, or with `exact` for these very columns.
         """
         # a row with padding in it, if there is one, because the model is then handed masks that it is not handed without
-        padded = ~self.work.tokens.mask[:, : wave.stop].cpu().all(1).numpy()[wave.pairs[:, 1]]
+        padded = ~self.experiment.tokens.mask[:, : wave.stop].cpu().all(1).numpy()[wave.pairs[:, 1]]
         shown = wave.pairs[int(padded.argmax()), 1]
         window = (wave.columns, wave.start) if exact else (min(wave.columns, 2), min(wave.start, 1) - 2)
         key = (*window, bool(padded.any()))
@@ -93,13 +93,13 @@ class Replayer:
 
 def _few_logits(replayer: Replayer) -> Callable[[], Any] | None:
     """A way to have the unembedding compute the needed tokens' logits alone; None where that is not possible."""
-    work, head = replayer.work, replayer.work.net.anatomy.head
-    if work.vocabulary is None or work.score_few is None or head is None or head.unembed is None:
+    experiment, head = replayer.experiment, replayer.experiment.net.anatomy.head
+    if experiment.vocabulary is None or experiment.score_few is None or head is None or head.unembed is None:
         return None
     module = replayer.modules[head.unembed]
     if type(module) is not nn.Linear or module.weight.device.type == "meta":
         return None
-    tokens = work.vocabulary.to(module.weight.device)
+    tokens = experiment.vocabulary.to(module.weight.device)
     weight = module.weight.detach()[tokens]
     bias = None if module.bias is None else module.bias.detach()[tokens]
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cutaway.errors import CutawayError
 from cutaway.network.anatomy import PortTap
-from cutaway.network.discovery.linear import is_one
+from cutaway.network.coefficients import is_one
 from cutaway.network.sites import Site
 from cutaway.sweeps import naive
 from cutaway.sweeps.cells import Cell, Experiment, Write
@@ -31,20 +31,20 @@ _COARSE = 5e-2
 _known: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], Rules]] = WeakKeyDictionary()
 
 
-def valid_rules(work: Experiment) -> Rules:
+def valid_rules(experiment: Experiment) -> Rules:
     """The rules that give the numbers of whole forward passes on this network and these prompts.
 
     A rule that its anatomy rules out, or that fails on two of the prompts with random edits, is off, with the reason.
     """
-    if work.net._standing:
+    if experiment.net.standing:
         return Rules().without("Edits are standing on this network.", *Rules().names)
-    tokens = work.tokens
+    tokens = experiment.tokens
     padding = (tokens.padded, bool((tokens.first > 0).any()))
-    asked = (work.vocabulary is not None, work.inputs is not None)
-    key = (tokens.width, *padding, *asked, work.net.dtype, str(work.net.device))
-    verdicts = _known.setdefault(work.net.model, {})
+    asked = (experiment.vocabulary is not None, experiment.inputs is not None)
+    key = (tokens.width, *padding, *asked, experiment.net.dtype, str(experiment.net.device))
+    verdicts = _known.setdefault(experiment.net.model, {})
     if key not in verdicts:
-        verdicts[key] = _tried(work, structural(work.net, work.inputs is not None))
+        verdicts[key] = _tried(experiment, structural(experiment.net, experiment.inputs is not None))
     return verdicts[key]
 
 
@@ -69,22 +69,22 @@ def structural(net: Network, own_inputs: bool = False) -> Rules:
         rules = rules.without(
             f"{mixers[0]} mixes positions by a state, not by keys and values.", "suffix", "last"
         )
-    encodes = own_inputs or bool(getattr(net.config, "is_encoder_decoder", False))
+    encodes = own_inputs or net.interface.encoder_decoder
     if not encodes and not net.is_causal:
         rules = rules.without("Attention is not causal: every position sees every other.", "suffix", "last")
-    elif encodes or "past_key_values" not in net._accepts:
+    elif encodes or not net.interface.cache:
         rules = rules.without(
             "The model does not take keys and values of earlier positions here.", "suffix", "last"
         )
     return rules
 
 
-def _tried(work: Experiment, rules: Rules) -> Rules:
+def _tried(experiment: Experiment, rules: Rules) -> Rules:
     """The rules that pass a trial, found by leaving out one after the other."""
     if not rules.restart:
         return rules
-    rows = torch.arange(min(2, work.tokens.n))
-    trial, cells = _trial(work, rows)
+    rows = torch.arange(min(2, experiment.tokens.n))
+    trial, cells = _trial(experiment, rows)
     wanted = naive.run_cells(trial, cells).values
     scale = float(np.abs(wanted).max()) or 1.0
     for dropped in (
@@ -99,7 +99,7 @@ def _tried(work: Experiment, rules: Rules) -> Rules:
             "It did not give the numbers of whole forward passes on this network.", *dropped
         )
         error = _error(trial, cells, tried, wanted) / scale
-        if error <= TOLERANCE.get(work.net.dtype, _COARSE):
+        if error <= TOLERANCE.get(experiment.net.dtype, _COARSE):
             return tried
     return rules.without(
         f"Replaying layers is off by {error:.1e} of the largest value on this network.",
@@ -130,14 +130,14 @@ def _error(trial: Experiment, cells: list[Cell], rules: Rules, wanted: np.ndarra
     return error if np.isfinite(error) else float("inf")
 
 
-def _inputs(work: Experiment, rows: Tensor) -> object:
-    return work.tokens if work.inputs is None else dict(work.inputs.kwargs)
+def _inputs(experiment: Experiment, rows: Tensor) -> object:
+    return experiment.tokens if experiment.inputs is None else dict(experiment.inputs.kwargs)
 
 
-def _trial(work: Experiment, rows: Tensor) -> tuple[Experiment, list[Cell]]:
+def _trial(experiment: Experiment, rows: Tensor) -> tuple[Experiment, list[Cell]]:
     """Two of the prompts, and random edits low, in the middle and at the end, at each kind of site."""
-    net, tokens = work.net, work.tokens[rows.to(work.tokens.ids.device)]
-    inputs = None if work.inputs is None else work.inputs.select(rows)
+    net, tokens = experiment.net, experiment.tokens[rows.to(experiment.tokens.ids.device)]
+    inputs = None if experiment.inputs is None else experiment.inputs.select(rows)
     last, middle = net.n_layers - 1, int(tokens.lengths.min()) // 2
     cells: list[Cell] = [(Write("resid_pre", 0, position=0),), (Write("resid_pre", last),)]
     for name, at in (("z", last // 2), ("mlp_act", last // 2), ("attn_write", 0)):
@@ -148,16 +148,18 @@ def _trial(work: Experiment, rows: Tensor) -> tuple[Experiment, list[Cell]]:
             cells.append((Write("resid_pre", layer, position=middle),))
             break
     sites = sorted({w.where for cell in cells for w in cell})
-    bare = replace(work, tokens=tokens, inputs=inputs, positions=work.positions[rows], named={}, spans={})
+    bare = replace(
+        experiment, tokens=tokens, inputs=inputs, positions=experiment.positions[rows], named={}, spans={}
+    )
     run = net.run(_inputs(bare, rows), keep=sites, logits=False)  # type: ignore[arg-type]
     draw = torch.Generator().manual_seed(0)
     sources = {
         s: v + (0.5 * v.float().std() * torch.randn(v.shape, generator=draw)).to(v)
         for s, v in run.kept.items()
     }
-    size = work.vocabulary.numel() if work.vocabulary is not None else net.d_vocab or 8
+    size = experiment.vocabulary.numel() if experiment.vocabulary is not None else net.d_vocab or 8
     weights = torch.randn(size, generator=draw, dtype=torch.float64) / size**0.5
-    few = work.vocabulary
+    few = experiment.vocabulary
 
     def score_few(logits: Tensor, _: Tensor) -> Tensor:
         return logits.double() @ weights.to(logits.device)[: logits.shape[1]]

@@ -1,4 +1,4 @@
-"""Networks with known mechanisms: recipes, weights, ground truth, twins, and the door to them.
+"""Networks with known mechanisms, on a shelf: weights, cards, ground truth, twins. Recipes lie in `cutaway.recipes`.
 
 >>> from cutaway import zoo
 >>> "tales" in zoo.names()

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cutaway.errors import CorruptFile, NotFound, nearest
-from cutaway.zoo.quiet import no_bars
 from cutaway.zoo.truth import GroundTruth
 
 if TYPE_CHECKING:
@@ -154,6 +155,20 @@ def _loaded(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | No
     with no_bars():
         tokenizer = AutoTokenizer.from_pretrained(folder) if (folder / "tokenizer.json").is_file() else None
         return AutoModelForCausalLM.from_pretrained(folder).eval(), tokenizer
+
+
+@contextmanager
+def no_bars() -> Iterator[None]:
+    """While active, transformers shows no progress bars for these small files; afterwards it does as before."""
+    from transformers.utils import logging
+
+    showed = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if showed:
+            logging.enable_progress_bar()
 
 
 def read_card(folder: Path) -> dict[str, Any]:

@@ -8,12 +8,13 @@ from functools import cache
 from cutaway.errors import NotFound, nearest
 from cutaway.zoo.specimens import Specimen
 
-#: Modules that list specimens with `specimens() -> tuple[Specimen, ...]`; loaded when a name is first asked for.
+#: Modules that list specimens with `specimens() -> tuple[Specimen, ...]`. They lie on a higher floor, so they are named
+#: here by strings and imported when a name is first asked for.
 MODULES: tuple[str, ...] = (
-    "cutaway.zoo.constructed.catalogue",
-    "cutaway.zoo.interchange.catalogue",
-    "cutaway.zoo.natural.catalogue",
-    "cutaway.zoo.tales.specimen",
+    "cutaway.recipes.constructed.catalogue",
+    "cutaway.recipes.interchange.catalogue",
+    "cutaway.recipes.natural.catalogue",
+    "cutaway.recipes.tales.specimen",
 )
 
 

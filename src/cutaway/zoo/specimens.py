@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -13,8 +13,6 @@ from cutaway.zoo.truth import GroundTruth
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from cutaway.zoo.workshop import Workshop
-
 Family = Literal["constructed", "trained to a model", "trained naturally", "language"]
 #: How a twin comes to be: weights drawn from a seed; built by the recipe in a moment; stored beside the specimen.
 How = Literal["drawn", "built", "stored"]
@@ -24,8 +22,13 @@ How = Literal["drawn", "built", "stored"]
 class Twin:
     """A network that lacks what the specimen has: `verify` must fail on it.
 
-    kind: "random" (same shape, random weights), "shuffled" (same task, labels shuffled), "without" (same task without
-    the property), or a name of its own. says: what it lacks.
+    Attributes:
+        kind: "random" (same shape, random weights), "shuffled" (same task, labels shuffled), "without" (same task
+            without the property), or another name.
+        says: what it lacks.
+        how: where its weights come from.
+        seed: of drawn weights.
+        revision: the checkpoint that it is, where it is one.
     """
 
     kind: str
@@ -42,8 +45,14 @@ RANDOM = Twin("random", "The same shape with random weights.")
 class Made:
     """What a recipe gives.
 
-    accuracy: figures for the card. twins: the networks of stored twins, by kind. revisions: checkpoints worth keeping,
-    by name. files: further files of the folder (a log).
+    Attributes:
+        model: the finished network.
+        truth: what is known about it.
+        accuracy: figures for the card.
+        tokenizer: None where it speaks in token ids only.
+        twins: the networks of stored twins, by kind.
+        revisions: checkpoints worth keeping, by name.
+        files: further files of the folder (a log), by name.
     """
 
     model: PreTrainedModel
@@ -58,8 +67,8 @@ class Made:
 class Recipe(Protocol):
     """How a specimen is made. A recipe is a frozen dataclass: its fields are all that decides the weights."""
 
-    def make(self, shop: Workshop) -> Made:
-        """From nothing to the finished network; `shop` takes progress and keeps checkpoints."""
+    def make(self, shop: Any) -> Made:
+        """From nothing to the finished network; the shop (`recipes.workshop.Workshop`) keeps checkpoints."""
         ...
 
     def twin(self, kind: str) -> PreTrainedModel:
@@ -69,7 +78,23 @@ class Recipe(Protocol):
 
 @dataclass(frozen=True)
 class Specimen:
-    """One animal of the zoo. minutes: how long its recipe takes on one core. behaviour: the name of what it does."""
+    """A network of the zoo: what it does, how it is made, and the networks that lack what it has.
+
+    You meet one when you ask for its task (`zoo.specimen(name).task.pairs(n, seed)`) or make it anew.
+
+    Attributes:
+        name: as in `zoo:NAME`.
+        family: how its mechanism came to be known.
+        says: what it does, in a sentence.
+        architecture: the class of transformers, or a word for it.
+        task: the questions that belong to it.
+        recipe: how it is made from nothing.
+        twins: networks that lack what it has.
+        minutes: how long its recipe takes on one core.
+        sources: papers and courses that it follows.
+        seed: of its weights.
+        mechanism: how it does what it does, in a sentence.
+    """
 
     name: str
     family: Family
@@ -85,12 +110,8 @@ class Specimen:
 
     def twin(self, kind: str) -> Twin:
         """The twin of that kind; NotFound when there is none."""
-        for found in self.twins:
-            if found.kind == kind:
-                return found
+        for twin in self.twins:
+            if twin.kind == kind:
+                return twin
         kinds = ", ".join(t.kind for t in self.twins) or "none"
         raise NotFound(f"{self.name} has no twin {kind!r}.", f"Its twins are: {kinds}.")
-
-
-#: What a module of specimens offers: a function without arguments that lists them.
-Lister = Callable[[], "tuple[Specimen, ...]"]

@@ -27,6 +27,7 @@ from transformers import PreTrainedConfig
 from transformers.models.auto import modeling_auto
 
 from cutaway.errors import BadInput, NotFound, nearest
+from cutaway.network.interface import encodes
 from cutaway.zoo.tiny_tables import FIELDS, LAYER_LISTS, NESTED, OVERRIDES, SCALARS, UNSET, VOCABULARY
 
 _TASKS: dict[str, tuple[str, str]] = {
@@ -119,7 +120,7 @@ def example_input(model: nn.Module, batch: int = 2, positions: int = 7, seed: in
             inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
     if not hasattr(config.get_text_config(decoder=True), "num_hidden_layers"):
         inputs["use_cache"] = False
-    if getattr(config, "is_encoder_decoder", False) and "input_ids" in inputs or main == "input_features":
+    if encodes(config) and "input_ids" in inputs or main == "input_features":
         inputs["decoder_input_ids"] = _tokens(config, batch, positions - 2, draw)
     return inputs
 

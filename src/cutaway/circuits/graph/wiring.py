@@ -20,8 +20,8 @@ from cutaway.circuits.graph.nodes import Graph, SublayerNodes, assemble
 from cutaway.circuits.graph.norms import Norm
 from cutaway.errors import SiteUnavailable
 from cutaway.network.anatomy import Layer, Sublayer
+from cutaway.network.coefficients import Coefficient, is_one
 from cutaway.network.discovery.example import OTHER_COLUMNS, random_rows
-from cutaway.network.discovery.linear import Coefficient, is_one
 from cutaway.network.execution.heads import output_weight
 from cutaway.network.sites import Site
 

@@ -16,6 +16,7 @@ from cutaway.circuits.passes.running import Mask, run_edges
 from cutaway.circuits.scores import Scores
 from cutaway.effects.baselines import measure
 from cutaway.network.sites import Site
+from cutaway.results import Work
 from cutaway.sweeps import Cell, Experiment, Write, run_cells
 
 if TYPE_CHECKING:
@@ -47,8 +48,9 @@ def node_patching(net: Network, behaviour: Behaviour, options: Options) -> Score
     cells = node_writes(study.wiring)
     sites = [Site(c[0].site, c[0].layer) for c in cells]
     ends = measure(net, behaviour, list(dict.fromkeys(sites)))
-    work = Experiment(net, ends.clean.tokens, ends.positions, ends.score, ends.corrupted.kept)
-    done = run_cells(work, cells, progress=lambda n, total: options.report("node patching", n, total))
+    experiment = Experiment(net, ends.clean.tokens, ends.positions, ends.score, ends.corrupted.kept)
+    work = Work(lambda step: options.report(step.label, step.done, step.total))
+    done = run_cells(experiment, cells, work=work, label="node patching")
     if done.interrupted:
         raise KeyboardInterrupt
     sign = 1.0 if behaviour.metric.higher else -1.0

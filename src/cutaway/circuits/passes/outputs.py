@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from cutaway.circuits.graph.wiring import Stage, Wiring
-from cutaway.network.discovery.linear import is_one, like
+from cutaway.network.coefficients import is_one, like
 from cutaway.network.edits import Edit, EditFunction
 from cutaway.network.execution.heads import head_outputs
 from cutaway.network.inputs import Tokens

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cutaway.network.anatomy import Anatomy, HeadOutTap, Layer, Stack
-from cutaway.network.discovery.linear import like
+from cutaway.network.coefficients import like
 from cutaway.network.execution.heads import head_outputs
 from cutaway.network.sites import Site
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import torch
@@ -10,17 +9,10 @@ from torch import nn
 
 from cutaway.errors import BadInput
 from cutaway.network.inputs import Inputs, Tokens, pack
+from cutaway.network.interface import Interface, text_part
 
 #: Rows and columns of the probe. Odd lengths keep positions, heads and widths from being taken for one another.
 ROWS, COLUMNS, OTHER_COLUMNS = 2, 7, 5
-
-
-def accepted(model: nn.Module) -> tuple[str, ...]:
-    """Names of the arguments that the model's forward takes, in order."""
-    get = getattr(model, "get_base_model", None)
-    target: Any = get() if callable(get) else model
-    parameters = inspect.signature(type(target).forward).parameters.values()
-    return tuple(p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))[1:]
 
 
 def vocabulary(model: nn.Module) -> int | None:
@@ -51,8 +43,7 @@ def special_ids(model: nn.Module) -> set[int]:
 
 def context(model: nn.Module) -> int | None:
     """Longest prompt, where the configuration names one."""
-    config = getattr(model, "config", None)
-    config = getattr(config, "text_config", None) or config
+    config = text_part(getattr(model, "config", None))
     for key in (
         "max_position_embeddings",
         "n_positions",
@@ -99,30 +90,28 @@ def probe_inputs(model: nn.Module, seed: int = 0, example: dict[str, Any] | None
     device = device_of(model)
     if example is not None:
         return from_mapping(example, device)
-    names = accepted(model)
+    interface = Interface.of(model)
     config = getattr(model, "config", None)
     kwargs: dict[str, Any] = {}
     tokens: Tokens | None = None
-    if "input_ids" in names and vocabulary(model) is not None:
+    if interface.accepts("input_ids") and vocabulary(model) is not None:
         tokens = pack(random_rows(model, min(COLUMNS, context(model) or COLUMNS), seed))
         kwargs["input_ids"] = tokens.ids.to(device)
-    elif "pixel_values" not in names:
+    elif not interface.accepts("pixel_values"):
         raise BadInput(
             f"It is not known what to give to {type(model).__name__} to look at it once.",
             "Pass an example: cutaway.open(model, example={'x': tensor}).",
         )
-    needs_pixels = "pixel_values" in names and (
+    needs_pixels = interface.accepts("pixel_values") and (
         tokens is None or type(model).__name__ in ("CLIPModel", "SiglipModel")
     )
     if needs_pixels:
         kwargs["pixel_values"] = _pixels(model, config, seed).to(device)
-    if getattr(config, "is_encoder_decoder", False) and "decoder_input_ids" in names:
+    if interface.decodes:
         decoder = pack(random_rows(model, OTHER_COLUMNS, seed + 1))
         kwargs["decoder_input_ids"] = decoder.ids.to(device)
         tokens = decoder
-    if "use_cache" in names:
-        kwargs["use_cache"] = False
-    return Inputs(kwargs, tokens, ROWS)
+    return Inputs(kwargs | interface.uncached, tokens, ROWS)
 
 
 def _pixels(model: nn.Module, config: Any, seed: int) -> torch.Tensor:

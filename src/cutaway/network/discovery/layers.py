@@ -22,7 +22,8 @@ from cutaway.network.anatomy import (
     SumTap,
     Tap,
 )  # fmt: skip
-from cutaway.network.discovery.linear import Coefficient, Sums
+from cutaway.network.coefficients import Coefficient
+from cutaway.network.discovery.linear import Sums
 from cutaway.network.discovery.stacks import StreamCall
 from cutaway.network.discovery.streams import Step, find_steps, is_elementwise
 from cutaway.network.discovery.sublayers import (

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import torch
-from torch import Tensor
-
+from cutaway.network.coefficients import Coefficient
 from cutaway.network.discovery.trace import Call, Node, Trace
 
 #: Operations that change the form of a tensor, its type or its device, and not what it says.
@@ -27,8 +25,6 @@ MOVE_OPS = SHAPE_OPS | {
     "split",
     "getitem",
 }
-
-Coefficient = float | Tensor
 
 
 @dataclass(eq=False)
@@ -152,13 +148,3 @@ class Sums:
                 continue
             total[key] = total[key] + c if key in total else c
         return total
-
-
-def like(c: Coefficient, tensor: Tensor) -> Coefficient:
-    """A weight on the device and in the type of a tensor."""
-    return c.to(tensor) if isinstance(c, Tensor) else c
-
-
-def is_one(c: Coefficient) -> bool:
-    """Whether a weight is exactly one everywhere."""
-    return bool(torch.all(c == 1)) if isinstance(c, Tensor) else c == 1.0

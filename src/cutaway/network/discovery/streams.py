@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from cutaway.network.discovery.linear import Coefficient, Sums
+from cutaway.network.coefficients import Coefficient
+from cutaway.network.discovery.linear import Sums
 from cutaway.network.discovery.stacks import StreamCall
 from cutaway.network.discovery.trace import Call, Trace
 

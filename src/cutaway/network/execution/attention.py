@@ -10,7 +10,7 @@ Attention that a module writes out in its own code is reached by watching the to
 
 from __future__ import annotations
 
-import sys
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
@@ -89,8 +89,7 @@ def _function(base: str) -> Callable[..., Any]:
         attention_mask: Any = None,
         **kwargs: Any,
     ) -> tuple[Tensor, Any]:
-        caller = sys._getframe(1).f_globals
-        original = _original(base, caller, module)
+        original = _original(base, module)
         observer = _observers.get(id(module))
         if observer is None or not observer.active:
             return original(module, query, key, value, attention_mask, **kwargs)
@@ -108,21 +107,34 @@ def _function(base: str) -> Callable[..., Any]:
     return attend
 
 
-def _original(base: str, caller: dict[str, Any], module: nn.Module) -> Callable[..., Any]:
-    """The function that the calling code would have used for this implementation."""
+def _original(base: str, module: nn.Module) -> Callable[..., Any]:
+    """The function that the module's own code would have used for this implementation.
+
+    The registry and the eager function are looked up where the module's forward was written: they are names in that
+    file, and a model may bring its own.
+    """
+    scopes = _scopes(type(module))
     if base != "eager":
         from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-        return caller.get("ALL_ATTENTION_FUNCTIONS", ALL_ATTENTION_FUNCTIONS)[base]
-    names = [n for n in caller if n.endswith("eager_attention_forward")]
-    if "eager_attention_forward" in names:
-        return caller["eager_attention_forward"]
-    if len(names) == 1:
-        return caller[names[0]]
+        registries = (s["ALL_ATTENTION_FUNCTIONS"] for s in scopes if "ALL_ATTENTION_FUNCTIONS" in s)
+        return next(registries, ALL_ATTENTION_FUNCTIONS)[base]
+    for scope in scopes:
+        names = [n for n in scope if n.endswith("eager_attention_forward")]
+        if "eager_attention_forward" in names:
+            return scope["eager_attention_forward"]
+        if len(names) == 1:
+            return scope[names[0]]
     raise SiteUnavailable(
         f"The eager attention function of {type(module).__name__} was not found.",
         "Read q, k, v and z, not the pattern.",
     )
+
+
+def _scopes(kind: type) -> list[dict[str, Any]]:
+    """The global names of the files in which a class and its parents wrote their forward, its own first."""
+    forwards = [vars(c)["forward"] for c in kind.__mro__ if "forward" in vars(c) and c is not nn.Module]
+    return [inspect.unwrap(f).__globals__ for f in forwards]
 
 
 class _SoftmaxTap(TorchFunctionMode):

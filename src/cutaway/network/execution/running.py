@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import re
-import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from cutaway.errors import BadInput, CutawayError, OutOfMemory
 from cutaway.network.anatomy import Anatomy, PortTap
+from cutaway.network.core import Core
+from cutaway.network.discovery.example import from_mapping
 from cutaway.network.discovery.trace import tensor_leaves
-from cutaway.network.edits import Edit
+from cutaway.network.edits import Bound
 from cutaway.network.execution.session import Session, SiteWork
 from cutaway.network.inputs import Inputs, Pos, Tokens, token_kwargs
 from cutaway.network.run import Run
@@ -26,11 +26,9 @@ from cutaway.network.texts import InputLike
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cutaway.network.network import Network
-
 
 @dataclass(frozen=True, eq=False)
-class Options:
+class RunOptions:
     """What of a run is kept, and how it is done."""
 
     pos: Pos = None
@@ -40,7 +38,7 @@ class Options:
     stop_at: SiteLike | None = None
 
 
-def token_inputs(net: Network, tokens: Tokens) -> Inputs:
+def token_inputs(net: Core, tokens: Tokens) -> Inputs:
     """Token rows as keyword arguments.
 
     Raises `BadInput` where the rows are padded on a side on which padding was found not to be neutral.
@@ -53,15 +51,28 @@ def token_inputs(net: Network, tokens: Tokens) -> Inputs:
                 "numbers.",
                 "Run prompts of one length at a time.",
             )
-    kwargs = token_kwargs(tokens, net._accepts, net.device)
-    if "decoder_input_ids" in net._accepts and getattr(net.config, "is_encoder_decoder", False):
-        start = getattr(net.config, "decoder_start_token_id", None)
-        start = start if start is not None else getattr(net.config, "bos_token_id", 0) or 0
-        kwargs["decoder_input_ids"] = torch.full((tokens.n, 1), int(start), device=net.device)
+    kwargs = token_kwargs(tokens, net.interface, net.device)
+    if net.interface.decodes:
+        kwargs["decoder_input_ids"] = torch.full((tokens.n, 1), net.interface.start_token, device=net.device)
     return Inputs(kwargs, tokens, tokens.n)
 
 
-def tokens_by_stack(net: Network, inputs: Inputs) -> dict[str, Tokens | None]:
+def prepare(net: Core, inputs: InputLike) -> Inputs:
+    """Inputs as the model's keyword arguments; see `Network.prepare`."""
+    if isinstance(inputs, Mapping):
+        return from_mapping(dict(inputs), net.device)
+    if isinstance(inputs, Tensor) and inputs.is_floating_point():
+        name = net.interface.main
+        if name is None:
+            raise BadInput(
+                f"It is not known which argument of {type(net.model).__name__} a tensor is for.",
+                "Give a mapping: net.run({'name': tensor}).",
+            )
+        return Inputs({name: inputs.to(net.device)}, None, int(inputs.shape[0]))
+    return token_inputs(net, net.texts.encode(inputs))
+
+
+def tokens_by_stack(net: Core, inputs: Inputs) -> dict[str, Tokens | None]:
     """The token rows that positions refer to, for each stack."""
     found: dict[str, Tokens | None] = {"": inputs.tokens}
     decoder = inputs.kwargs.get("decoder_input_ids")
@@ -78,9 +89,9 @@ def tokens_by_stack(net: Network, inputs: Inputs) -> dict[str, Tokens | None]:
 
 
 def plan_work(
-    net: Network, keep: Sequence[SiteLike], edits: Sequence[Edit], options: Options
+    net: Core, keep: Sequence[SiteLike], edits: Sequence[Bound], options: RunOptions
 ) -> list[SiteWork]:
-    """What is to be done at each site: bind the edits, resolve the names of what is to be kept."""
+    """What is to be done at each site: the functions of the edits, and what is to be kept, with its names resolved."""
     work: dict[Site, SiteWork] = {}
 
     def at(site: Site) -> SiteWork:
@@ -88,11 +99,8 @@ def plan_work(
             work[site] = SiteWork(site, net.tap(site))
         return work[site]
 
-    for edit in edits:
-        if not hasattr(edit, "bind"):
-            raise BadInput(f"{edit!r} is not an edit.", "Give interventions, such as cutaway.Ablate(...).")
-        for site, function in edit.bind(net):
-            at(site).edits.append(function)
+    for site, function in edits:
+        at(site).edits.append(function)
     for spec in keep:
         for site in net.resolve(spec, options.layers):
             if site.name == "logits":
@@ -135,7 +143,7 @@ def memory_errors(inputs: Inputs) -> Iterator[None]:
 
 
 def run(
-    net: Network, inputs: Inputs, keep: Sequence[SiteLike], edits: Sequence[Edit], options: Options
+    net: Core, inputs: Inputs, keep: Sequence[SiteLike], edits: Sequence[Bound], options: RunOptions
 ) -> Run:
     """Run once; see `Network.run`."""
     work = plan_work(net, keep, edits, options)
@@ -149,7 +157,7 @@ def run(
     partly = all(w.site.name != "logits" or not w.edits for w in work)
     kwargs, columns, asked = _arguments(net, inputs, main, options, partly)
     with (
-        lock_of(net.model),
+        net.lock,
         memory_errors(inputs),
         evaluating(net.model),
         torch.set_grad_enabled(options.grad),
@@ -168,16 +176,7 @@ def run(
     return Run(logits, main, dict(kept), output if logits is None else None, at)
 
 
-#: One lock for each model, so that runs from several threads take turns; a run within a run passes.
-_locks: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
-
-
-def lock_of(model: nn.Module) -> threading.RLock:
-    """The model's lock: hooks and configuration belong to one run at a time."""
-    return _locks.setdefault(model, threading.RLock())
-
-
-def _stop_site(net: Network, work: list[SiteWork], options: Options) -> Site | None:
+def _stop_site(net: Core, work: list[SiteWork], options: RunOptions) -> Site | None:
     """Where the pass may end: at the site asked for, or, without logits, after the last site that is kept."""
     if options.stop_at is not None:
         return net.resolve(options.stop_at)[-1]
@@ -191,19 +190,19 @@ def _stop_site(net: Network, work: list[SiteWork], options: Options) -> Site | N
 
 
 def _arguments(
-    net: Network, inputs: Inputs, main: Tokens | None, options: Options, partly: bool
+    net: Core, inputs: Inputs, main: Tokens | None, options: RunOptions, partly: bool
 ) -> tuple[dict[str, Any], Tensor | None, Tensor | None]:
     """The model's arguments; the columns [b k] whose logits are wanted; and those [c] that the model is asked for.
 
     partly: whether the model may compute the logits of some columns only (not where logits are edited by position).
     """
     kwargs = dict(inputs.kwargs)
-    if "use_cache" in net._accepts and "past_key_values" not in kwargs:
-        kwargs.setdefault("use_cache", False)
+    if "past_key_values" not in kwargs:
+        kwargs = net.interface.uncached | kwargs
     if options.logits is True:
         return kwargs, None, None
     if options.logits is False:
-        if partly and "logits_to_keep" in net._accepts and net.d_vocab:
+        if partly and net.interface.logits_to_keep and net.d_vocab:
             kwargs.setdefault("logits_to_keep", 1)
         return kwargs, None, None
     if main is None:
@@ -214,8 +213,7 @@ def _arguments(
     if isinstance(pos, str):
         raise BadInput(f"logits={pos!r} is not known.", 'Use True, False, "last" or positions.')
     columns = main.columns(pos)
-    encodes = getattr(net.config, "is_encoder_decoder", False)
-    if not partly or encodes or "logits_to_keep" not in net._accepts:
+    if not partly or not net.interface.logits_to_keep:
         return kwargs, columns, None
     asked = columns.unique()
     kwargs["logits_to_keep"] = asked.to(net.device)
@@ -223,7 +221,7 @@ def _arguments(
 
 
 def _logits(
-    net: Network, output: Any, options: Options, columns: Tensor | None, asked: Tensor | None
+    net: Core, output: Any, options: RunOptions, columns: Tensor | None, asked: Tensor | None
 ) -> Tensor | None:
     key = logits_key(net.anatomy)
     if options.logits is False:
@@ -237,7 +235,7 @@ def _logits(
 
 
 def find_item(output: Any, key: str) -> Tensor | None:
-    """The tensor at a key of a model\'s output, or the output itself if it is a tensor."""
+    """The tensor at a key of a model's output, or the output itself if it is a tensor."""
     if torch.is_tensor(output):
         return output
     for name, tensor in tensor_leaves(output):
@@ -252,7 +250,7 @@ def logits_key(anatomy: Anatomy) -> str | None:
     return tap.port.key if isinstance(tap, PortTap) else None
 
 
-def is_causal(net: Network) -> bool:
+def is_causal(net: Core) -> bool:
     """Change a prompt's last token: do the outputs at the tokens before it stay as they were?"""
     from cutaway.network.discovery.example import COLUMNS, random_rows
 
@@ -265,9 +263,10 @@ def is_causal(net: Network) -> bool:
     if net.n_layers == 0 or last not in net.anatomy.taps:
         return False
     inputs: list[InputLike] = [rows, other]
-    if getattr(net.config, "is_encoder_decoder", False) and "decoder_input_ids" in net._accepts:
+    if net.interface.decodes:
         source = torch.tensor(rows)
         inputs = [{"input_ids": source, "decoder_input_ids": torch.tensor(r)} for r in (rows, other)]
-    pairs = [net.run(r, keep=[last], logits=False)[last][:, :-1] for r in inputs]
+    options = RunOptions(logits=False)
+    pairs = [run(net, prepare(net, r), [last], [], options)[last][:, :-1] for r in inputs]
     scale = float(pairs[0].abs().max())
     return bool((pairs[0] - pairs[1]).abs().max() <= 1e-4 * max(scale, 1e-12))

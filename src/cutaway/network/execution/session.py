@@ -26,7 +26,7 @@ from cutaway.network.anatomy import (
     SumTap,
     Tap,
 )  # fmt: skip
-from cutaway.network.discovery.linear import is_one, like
+from cutaway.network.coefficients import is_one, like
 from cutaway.network.edits import EditFunction, Here, Phase
 from cutaway.network.execution.attention import FunctionTap, configurations, scoped, watching
 from cutaway.network.execution.exchange import Arguments, Exchange

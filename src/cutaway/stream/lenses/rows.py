@@ -77,7 +77,7 @@ def rows_of(net: Network, texts: Texts, length: int = 64, most: int | None = Non
     enough = None if most is None else most * length
     for text in given:
         if isinstance(text, str):
-            whole, plain = (net._rows([text], add_special_tokens=special)[0] for special in (True, False))
+            whole, plain = (net.tokens_of([text], add_special_tokens=special)[0] for special in (True, False))
             if start is None:
                 n = len(whole) - len(plain)
                 start = whole[:n] if whole[n:] == plain else []

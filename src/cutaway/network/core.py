@@ -1,0 +1,296 @@
+"""The core of a network: model, tokenizer, anatomy, certificate, and the facts found out about it.
+
+Whatever runs, reads or describes a network below its face `cutaway.Network` takes this.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable, Sequence
+from functools import cached_property
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+
+from cutaway.errors import BadAddress, BadInput, NotFound, SiteUnavailable, nearest
+from cutaway.network.anatomy import FIRST, Anatomy, Port, PortTap, Tap
+from cutaway.network.certification.certificate import Certificate
+from cutaway.network.discovery.example import context, device_of
+from cutaway.network.edits import Edit
+from cutaway.network.facts import Facts
+from cutaway.network.identity import weights_hash, weights_version
+from cutaway.network.interface import Interface, text_part
+from cutaway.network.opened import Opened
+from cutaway.network.sites import SITES, Site, SiteLike, expand_glob, is_glob, parse
+from cutaway.network.texts import Texts
+
+T = TypeVar("T")
+
+#: One lock for each model. It belongs to the model and not to a `Core`, because two networks over one model put their
+#: hooks on the same modules; and a model has no place of its own for it that copying or pickling it would bear.
+_locks: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
+
+
+def lock_of(model: nn.Module) -> threading.RLock:
+    """The model's lock: hooks and configuration belong to one run at a time; a run within a run passes."""
+    return _locks.setdefault(model, threading.RLock())
+
+
+class Core:
+    """A model with all that opening found out about it.
+
+    Attributes:
+        model: the module that is run.
+        texts: how prompts become token ids.
+        anatomy: where each site lives.
+        certificate: what was checked, and what is refused because of it.
+        name: what it is called in results.
+        opened: how it was opened.
+        interface: what its forward takes.
+        modules: its modules by dotted path.
+        standing: edits that every run carries at present.
+        facts: what was found out about it; ask `fact`, which knows when they do not hold.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        anatomy: Anatomy,
+        certificate: Certificate,
+        name: str,
+        opened: Opened,
+    ) -> None:
+        self.model = model
+        self.texts = Texts(model, tokenizer)
+        self.anatomy = anatomy
+        self.certificate = certificate
+        self.name = name
+        self.opened = opened
+        self.interface = Interface.of(model)
+        self.modules = dict(model.named_modules())
+        self.standing: list[Edit] = []
+        self.facts = Facts()
+        self._version: int | None = None
+
+    # facts -------------------------------------------------------------------------------------------------------
+
+    def fact(self, key: Hashable, make: Callable[[], T]) -> T:
+        """A fact about this network that is costly to find, found once.
+
+        While edits stand, facts are neither read nor kept: they would speak of the edited network.
+        """
+        return make() if self.standing else self.fact_of_weights(key, make)
+
+    def fact_of_weights(self, key: Hashable, make: Callable[[], T]) -> T:
+        """A fact that standing edits do not touch; found anew once weights are replaced, moved or changed in place."""
+        version = weights_version(self.model)
+        if version != self._version:
+            self.facts.forget()
+            self._version = version
+        return self.facts.get(key, make)
+
+    def forget(self) -> None:
+        """Know no facts any more: after a change of the weights that torch does not count, as through `.data`."""
+        self.facts.forget()
+
+    def to(self, *place: Any, **options: Any) -> None:
+        """Move the model as `torch.nn.Module.to` does, and forget the facts."""
+        self.model.to(*place, **options)
+        self.forget()
+
+    # what it is --------------------------------------------------------------------------------------------------
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of configuration and weights, the same on every machine; made anew once weights have changed."""
+        return self.fact_of_weights("hash", lambda: weights_hash(self.model))
+
+    @property
+    def lock(self) -> threading.RLock:
+        """The model's lock."""
+        return lock_of(self.model)
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs belong."""
+        return device_of(self.model)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights."""
+        return next((p.dtype for p in self.model.parameters() if p.is_floating_point()), torch.float32)
+
+    @property
+    def config(self) -> Any:
+        """The model's configuration, if it has one."""
+        return getattr(self.model, "config", None)
+
+    @property
+    def text_config(self) -> Any:
+        """The part of the configuration that is about text."""
+        return text_part(self.config)
+
+    @property
+    def n_layers(self) -> int:
+        """Layers of the main stack."""
+        return self._depth("")
+
+    def heads(self, layer: int, stack: str = "") -> int | None:
+        """Attention heads of a layer; None where it has no attention."""
+        layers = self._layers(stack)
+        attention = layers[layer].attention() if 0 <= layer < len(layers) else None
+        return None if attention is None else attention.heads
+
+    @property
+    def n_heads(self) -> int | None:
+        """Heads per layer where all layers with attention agree, else None."""
+        counts = {h for i in range(self.n_layers) if (h := self.heads(i)) is not None}
+        return counts.pop() if len(counts) == 1 else None
+
+    @property
+    def d_model(self) -> int | None:
+        """Width of the main stream."""
+        stack = self.anatomy.stack()
+        return None if stack is None else stack.width
+
+    @property
+    def d_vocab(self) -> int | None:
+        """Number of output tokens."""
+        head = self.anatomy.head
+        weight = getattr(self.modules.get(head.unembed or ""), "weight", None) if head else None
+        size = getattr(self.text_config, "vocab_size", None)
+        return int(weight.shape[0]) if torch.is_tensor(weight) and weight.ndim == 2 else size
+
+    @property
+    def n_ctx(self) -> int | None:
+        """Longest prompt, where the configuration names one."""
+        return context(self.model)
+
+    # sites -------------------------------------------------------------------------------------------------------
+
+    def sites(self) -> list[Site]:
+        """Every site that can be read and written here, in the order of computation."""
+        return [s for s in self.anatomy.sites() if str(s) not in self.certificate.refusals]
+
+    @cached_property
+    def _available(self) -> frozenset[Site]:
+        return frozenset(self.sites())
+
+    def layers_with(self, name: str, stack: str = "") -> list[int]:
+        """Layers at which a site exists."""
+        return sorted(
+            s.layer for s in self._available if s.name == name and s.stack == stack and s.layer is not None
+        )
+
+    def has(self, site: SiteLike) -> bool:
+        """Whether a site exists here, at the given layer or, without one, at any."""
+        try:
+            return bool(self.resolve(site))
+        except (NotFound, SiteUnavailable, BadAddress):
+            return False
+
+    def refusal(self, site: SiteLike) -> str | None:
+        """Why a site is refused; None where it is there."""
+        try:
+            self.resolve(site)
+        except (NotFound, SiteUnavailable, BadAddress) as error:
+            return str(error)
+        return None
+
+    def resolve(self, spec: SiteLike, layers: Sequence[int] | None = None) -> list[Site]:
+        """The sites that a name stands for: one, or one per layer where no layer is named; globs give all that match.
+
+        Raises `NotFound`, `BadAddress` or `SiteUnavailable`, each saying what there is instead.
+        """
+        if layers is not None:
+            layers = self._layer_numbers(layers)
+        if is_glob(spec):
+            matches = expand_glob(str(spec), self.sites())
+            if not matches:
+                raise NotFound(
+                    f"No site matches {spec!r}.", f"Sites here: {', '.join(self.kinds_of_site())}."
+                )
+            return matches if layers is None else [s for s in matches if s.layer in layers]
+        site = parse(spec, self.modules, [s.name for s in self.anatomy.stacks])
+        if site.module:
+            return [site]
+        _refuse_unrotated(self.anatomy, spec, site)
+        if SITES[site.name].layered and site.layer is None:
+            chosen = self.layers_with(site.name, site.stack)
+            if layers is not None:
+                chosen = [i for i in chosen if i in layers]
+            if not chosen:
+                raise SiteUnavailable(*self._why(Site(site.name, 0, site.stack)))
+            return [Site(site.name, i, site.stack) for i in chosen]
+        if site.layer is not None:
+            site = self._in_range(site)
+        if site not in self._available:
+            raise SiteUnavailable(*self._why(site))
+        return [site]
+
+    def tap(self, site: Site) -> Tap:
+        """Where a site lives in the module tree."""
+        if site.module:
+            side = "in" if site.name.endswith(":in") else "out"
+            return PortTap(Port(site.name.removesuffix(":in"), side, FIRST))
+        return self.anatomy.taps[site]
+
+    def kinds_of_site(self) -> list[str]:
+        """Names of the sites that exist here, without layers."""
+        return list(dict.fromkeys((f"{s.stack}." if s.stack else "") + s.name for s in self.sites()))
+
+    def _layer_numbers(self, layers: Sequence[int]) -> list[int]:
+        """Layers as numbers from 0; negative ones count from the end.
+
+        Raises `BadAddress` where one is out of range, `BadInput` where none is given.
+        """
+        depth = max((len(s.layers) for s in self.anatomy.stacks), default=0)
+        if not layers:
+            raise BadInput("layers is empty, so nothing would be kept.", "Leave it out for all layers.")
+        for layer in layers:
+            if not isinstance(layer, int) or not -depth <= layer < depth:
+                raise BadAddress(f"Layer {layer!r} is out of range.", f"Use layers 0 to {depth - 1}.")
+        return [layer % depth for layer in layers]
+
+    def _layers(self, stack: str) -> Sequence[Any]:
+        named = self.anatomy.stack(stack)
+        return () if named is None else named.layers
+
+    def _depth(self, stack: str) -> int:
+        return len(self._layers(stack))
+
+    def _in_range(self, site: Site) -> Site:
+        depth = self._depth(site.stack)
+        layer = site.layer or 0
+        if not -depth <= layer < depth:
+            raise BadAddress(
+                f"{site} asks for layer {layer}, but this network has {depth} layers.",
+                f"Use layers 0 to {depth - 1}." if depth else "Name modules by their dotted path.",
+            )
+        return Site(site.name, layer % depth, site.stack)
+
+    def _why(self, site: Site) -> tuple[str, str]:
+        refusals = self.certificate.refusals
+        reason = refusals.get(str(site)) or refusals.get(str(Site(site.name, None, site.stack)))
+        names = self.kinds_of_site()
+        reason = (
+            f"{site} does not exist on this network." if reason is None else f"{site} is refused: {reason}"
+        )
+        offers = nearest(site.name, names, n=4) or names[:6]
+        return reason, f"Sites here: {', '.join(offers)}." if offers else "Name modules by their dotted path."
+
+
+def _refuse_unrotated(anatomy: Anatomy, spec: SiteLike, site: Site) -> None:
+    """Refuse TransformerLens's queries and keys before the rotary embedding, where there is one: they are not a site."""
+    if not isinstance(spec, str) or not spec.endswith(("attn.hook_q", "attn.hook_k")):
+        return
+    stack = anatomy.stack()
+    attention = next((a for la in (stack.layers if stack else ()) if (a := la.attention())), None)
+    if attention is not None and attention.rotary:
+        raise SiteUnavailable(
+            f"{spec} means {site.name} before the rotary embedding, which is not a site here.",
+            f"Use {spec.replace('hook_', 'hook_rot_')} or {site.name}, after the rotary embedding.",
+        )

@@ -1,0 +1,176 @@
+"""Examine a model: observe one forward pass, discover its anatomy, certify what was found."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
+
+from cutaway.errors import BadInput, CutawayError, NotFinite
+from cutaway.network.anatomy import Anatomy
+from cutaway.network.certification.certificate import TOLERANCE, Certificate, certify, uncertified
+from cutaway.network.core import Core
+from cutaway.network.discovery.discover import discover
+from cutaway.network.discovery.example import context, device_of, probe_inputs
+from cutaway.network.discovery.trace import Recorder, Trace, record
+from cutaway.network.execution.attention import configurations, scoped
+from cutaway.network.execution.running import evaluating, find_item, logits_key
+from cutaway.network.inputs import Inputs, pack, token_kwargs
+from cutaway.network.interface import Interface
+from cutaway.network.loading import sentence
+from cutaway.network.opened import Opened
+
+
+def examine_model(model: nn.Module, tokenizer: Any, name: str, opened: Opened) -> Core:
+    """Discover and certify a module in hand, as `opened` asks for it.
+
+    Raises `NotFinite` where a weight is NaN or infinite and the network is to be certified.
+    """
+    if opened.certify:
+        check_finite(model)
+    example = None if opened.example is None else dict(opened.example)
+    try:
+        inputs = probe_inputs(model, example=example)
+    except BadInput:
+        if example is not None:
+            raise
+        nothing = Anatomy((), {}, {}, None, in_place=True)
+        return Core(model, tokenizer, nothing, uncertified(), name, opened)
+    with evaluating(model):
+        trace = observe(model, inputs)
+        anatomy = discover(model, trace, inputs.batch)
+        certified = opened.certify and anatomy.stacks
+        certificate = _certify(model, anatomy, inputs) if certified else uncertified()
+    if not certificate.made:
+        refusals = {str(s): r for s, r in anatomy.refusals.items()}
+        certificate = Certificate((), refusals, False, None, None, made=False)
+    return Core(model, tokenizer, anatomy, certificate, name, opened)
+
+
+def redrawn(model: nn.Module, seed: int = 0) -> nn.Module:
+    """A copy of a model with freshly drawn weights; see `Network.randomized`.
+
+    Raises `BadInput` where the weights are offloaded or quantised.
+    """
+    if any(p.device.type == "meta" for p in model.parameters()):
+        raise BadInput(
+            "The weights of this network are offloaded, so they cannot be drawn anew.",
+            "Open it on one device for the control with random weights.",
+        )
+    drawn_anew = copy.deepcopy(model)
+    generator = torch.Generator().manual_seed(seed)
+    done: set[int] = set()
+    with torch.no_grad():
+        for tensor in drawn_anew.parameters():
+            if id(tensor) in done or not tensor.is_floating_point() or tensor.numel() < 2:
+                continue
+            done.add(id(tensor))
+            if tensor.ndim < 2:
+                tensor.copy_(tensor[torch.randperm(tensor.numel(), generator=generator).to(tensor.device)])
+            else:
+                drawn = torch.randn(tensor.shape, generator=generator)
+                tensor.copy_((drawn * tensor.float().std().cpu() + tensor.float().mean().cpu()).to(tensor))
+    if done.isdisjoint(id(p) for p in drawn_anew.parameters() if p.ndim > 1):
+        raise BadInput(
+            "This network has no floating-point matrices (it is quantised), so none can be drawn anew.",
+            "Open it unquantised for the control with random weights.",
+        )
+    return drawn_anew
+
+
+def check_finite(model: nn.Module) -> None:
+    """Raise `NotFinite` naming the first parameter that holds NaN or infinity; offloaded ones are not looked at."""
+    for name, parameter in model.named_parameters():
+        if isinstance(parameter, UninitializedParameter):
+            continue
+        if not parameter.is_floating_point() or parameter.device.type == "meta" or not parameter.numel():
+            continue
+        value = parameter.detach()
+        try:
+            least, most = torch.aminmax(value.float() if value.dtype.itemsize == 1 else value)
+        except (NotImplementedError, RuntimeError):  # a quantised tensor that only its own layer can read
+            continue
+        if not (bool(torch.isfinite(least)) and bool(torch.isfinite(most))):
+            raise NotFinite(
+                f"The parameter {name} holds NaN or infinity.",
+                "Restore the weights; to look at them as they are, open with certify=False.",
+            )
+
+
+class _Noting:
+    """Shows the recorder what one module's registered attention function was given and gave."""
+
+    wants = frozenset({"scores", "pattern"})
+    active = True
+
+    def __init__(self, recorder: Recorder, module: nn.Module) -> None:
+        self.recorder, self.module = recorder, module
+        self.fields: dict[str, Tensor] = {}
+
+    def begin(self) -> None:
+        self.fields = {}
+
+    def see(self, name: str, value: Tensor) -> Tensor:
+        self.fields[name] = value
+        if name == "z":
+            self.recorder.attention(self.module, self.fields)
+        return value
+
+
+def observe(model: nn.Module, inputs: Inputs) -> Trace:
+    """One forward pass under observation, with the eager attention, whose softmax can be seen.
+
+    A model that does not ask the registry for its attention function, or does not run with the eager one, is observed
+    with the kernel that it will run with.
+    """
+
+    def forward(recorder: Recorder, eager: bool) -> Any:
+        observers: dict[nn.Module, Any] = {m: _Noting(recorder, m) for m in model.modules()}
+        with scoped(configurations(model), observers, eager=eager):
+            return model(**inputs.kwargs)
+
+    try:
+        trace = record(model, lambda r: forward(r, eager=True))[0]
+        return trace if trace.attention else record(model, lambda r: forward(r, eager=False))[0]
+    except CutawayError:
+        raise
+    except Exception as error:
+        try:
+            return record(model, lambda r: forward(r, eager=False))[0]
+        except Exception:
+            raise BadInput(
+                f"{type(model).__name__} could not be run on a short input: {sentence(error)}",
+                "Pass an example that it runs on: cutaway.open(model, example={...}).",
+            ) from error
+
+
+def _certify(model: nn.Module, anatomy: Anatomy, inputs: Inputs) -> Certificate:
+    key = logits_key(anatomy)
+
+    def forward(given: Inputs) -> Tensor | None:
+        with torch.no_grad():
+            output = model(**given.kwargs)
+        return None if key is None else find_item(output, key)
+
+    def pad(side: str) -> tuple[Inputs, Tensor] | None:
+        interface = Interface.of(model)
+        if (
+            inputs.tokens is None
+            or not interface.accepts("attention_mask")
+            or "decoder_input_ids" in inputs.kwargs
+        ):
+            return None
+        longest = min(inputs.tokens.width + 3, context(model) or inputs.tokens.width + 3)
+        if longest == inputs.tokens.width:
+            return None
+        rows = [inputs.tokens.row_ids(i) for i in range(inputs.tokens.n)]
+        wide = pack(rows, rows[0][0], side, columns=longest)
+        kwargs = token_kwargs(wide, interface, device_of(model))
+        rest = {k: v for k, v in inputs.kwargs.items() if k not in ("input_ids", "attention_mask")}
+        return Inputs({**rest, **kwargs}, wide, inputs.batch), wide.mask
+
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    return certify(model, anatomy, inputs, forward, pad, TOLERANCE.get(dtype, 6e-2))

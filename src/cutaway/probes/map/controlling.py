@@ -1,0 +1,114 @@
+"""Detecting is not controlling: how each probe's direction lies to the direction along which the output moves.
+
+Both are found on different examples. Activations and outputs of the same examples vary together, so that a direction and a
+contrast of outputs that share examples point the same way even where the label is noise. Here the direction that controls is
+found in each fold, and compared with directions that were found without that fold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cutaway.errors import BadInput, CutawayError
+from cutaway.probes.data.examples import ProbeData
+from cutaway.probes.reading import beds
+from cutaway.probes.reading.beds import Bed
+from cutaway.probes.reading.places import Places
+from cutaway.probes.reading.spots import Spot
+
+if TYPE_CHECKING:
+    from cutaway.network import Network
+
+#: Figures that these cosines are called in a map, and what they are of.
+NAMES: dict[str, str] = {"cosine": "the probe's direction", "means_cosine": "the difference of means"}
+_PROMPTS, _ROWS = 256, 32
+
+
+@dataclass(frozen=True, eq=False)
+class Controlling:
+    """directions: for each cell, one for each fold [f d]: the mean gradient of the metric there (NaN where the fold lacks a
+    class; empty where there is none). what: the metric. why: what stood in the way, where there are none."""
+
+    directions: tuple[Tensor, ...] = ()
+    what: str = ""
+    why: str = ""
+
+    def cosines(self, apart: Sequence[Tensor]) -> dict[str, np.ndarray]:
+        """Cosine [c] of each cell's directions [2 f d], found without each fold, with the one that controls in that fold,
+        mean over folds; NaN where there is none."""
+        if not self.directions:
+            return {name: np.full(len(apart), np.nan) for name in NAMES}
+        pairs = list(zip(apart, self.directions, strict=True))
+        return {name: np.array([_cosine(a[i], d) for a, d in pairs]) for i, name in enumerate(NAMES)}
+
+
+def controlling(net: Network, data: ProbeData, places: Places, folds: np.ndarray) -> Controlling:
+    """The direction that controls, to first order, at every cell and for every fold [n]: the mean over the fold's prompts of
+    the gradient, at length one, of the output's own contrast between the label's two classes (values: halves) in that fold.
+
+    At most 256 prompts; all sites in one backward pass.
+    """
+    try:
+        return _found(net, data, places, folds)
+    except CutawayError as error:
+        return Controlling(why=f"The direction that controls the output was not found: {error.problem}")
+
+
+def _found(net: Network, data: ProbeData, places: Places, folds: np.ndarray) -> Controlling:
+    labels = data.labels
+    chosen = np.arange(data.n) if data.kind == "continuous" else np.flatnonzero(np.isin(labels, (0, 1)))
+    first = {cell.position: cell for cell in reversed(places.cells)}
+    there = [beds.bed_of_data(net, data, places, first[p]) for p in range(len(places.positions))]
+    bed = there[0]  # they differ in where they are edited only
+    edits = torch.stack([b.edit for b in there], 1)
+    of, numbers = torch.as_tensor(folds[chosen]), np.unique(folds)
+    most, found, what = max(8, _PROMPTS // len(numbers)), [], ""
+    for fold in numbers:
+        rows = torch.nonzero(of == fold)[:, 0]
+        rows = rows[torch.linspace(0, len(rows) - 1, min(most, len(rows))).long()]
+        part = bed.take(rows)
+        if len(part.classes.unique()) < 2:
+            found.append(None)
+            continue
+        score, what = beds.contrast_score(net, part)
+        found.append(_gradients(net, replace(part, score=score), edits[rows], places))
+    known = next((f for f in found if f is not None), None)
+    if known is None:
+        raise BadInput("No fold has prompts of both classes.", "Give more of them.")
+    whole = [[torch.full_like(d, torch.nan) for d in known] if f is None else f for f in found]
+    return Controlling(tuple(torch.stack(list(d)) for d in zip(*whole, strict=True)), what)
+
+
+def _gradients(net: Network, bed: Bed, edits: Tensor, places: Places) -> list[Tensor]:
+    """The mean gradient [d] of the bed's score at each cell; edits: [n p], the cells' positions in each prompt."""
+    totals: list[Tensor] = []
+    for part in torch.arange(bed.n).split(_ROWS):
+        run = net.run(bed.tokens[part], keep=list(places.sites), logits=bed.read[part][:, None], grad=True)
+        if run.logits is None:
+            raise BadInput(f"{net.name} gives no logits.", "Causal tests need an output over tokens.")
+        values = [run[site] for site in places.sites]
+        total = bed.score(run.logits[:, 0], part).sum()
+        slopes = torch.autograd.grad(total, values, allow_unused=True)
+        rows, at = torch.arange(len(part))[:, None], edits[part] + bed.tokens.first[part][:, None]
+        kept = {
+            site: (torch.zeros_like(v) if s is None else s)[rows.to(v.device), at.to(v.device)].double().cpu()
+            for site, v, s in zip(places.sites, values, slopes, strict=True)
+        }
+        here = [Spot(c.site, c.head).read(kept[c.site][:, c.position]) for c in places.cells]
+        means = [(h / h.norm(dim=1, keepdim=True).clamp(min=1e-300)).sum(0) / bed.n for h in here]
+        totals = [a + b for a, b in zip(totals, means, strict=True)] if totals else means
+    return totals
+
+
+def _cosine(found: Tensor, controls: Tensor) -> float:
+    """Mean over folds of the cosine of directions [f d]."""
+    size = found.norm(dim=1) * controls.norm(dim=1)
+    each = (found.double() * controls).sum(1) / size.clamp(min=1e-300)
+    each = each[torch.isfinite(each) & (size > 0)]
+    return float(each.mean()) if len(each) else float("nan")

@@ -1,0 +1,61 @@
+"""How probing is done: the options that travel together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cutaway.errors import BadInput, NotFound
+from cutaway.probes.data.permutations import ENOUGH
+from cutaway.probes.fits.kinds import LINEAR, Fitting
+
+_GIB = 1024**3
+
+
+@dataclass(frozen=True)
+class ProbeOptions:
+    """kind: ridge, logistic, means, lda, mass-mean. folds: of the outer, grouped cross-validation. permutations,
+    control_tasks: how many. penalties: to choose among, inside the training folds (None: the kind's own).
+    standardise: features, on the training fold. untrained: also probe the network with random weights. baselines: also
+    fit the tokens themselves. control: compare each probe's direction with the one that controls the output.
+    span: which token of a span is read, "last" or "first".
+    precise: ridge regression all in float64; otherwise it is factorised in float32, where that holds, and refined.
+    memory: bytes that activations may take; beyond, only sums are kept (ridge; scores are then R² of the label).
+    n_boot: resamples of each interval. seed: of folds, permutations and everything else.
+    """
+
+    kind: str = "ridge"
+    folds: int = 5
+    permutations: int = 100
+    control_tasks: int = 3
+    penalties: tuple[float, ...] | None = None
+    standardise: bool = True
+    precise: bool = False
+    untrained: bool = True
+    baselines: bool = True
+    control: bool = True
+    memory: float = 2 * _GIB
+    n_boot: int = 300
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("folds", 2), ("permutations", 0), ("control_tasks", 0), ("n_boot", 20)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise BadInput(f"{name}={value!r} is not possible.", f"Give a whole number from {least} on.")
+        if 0 < self.permutations < ENOUGH:
+            raise BadInput(
+                f"With {self.permutations} permutations no label could be told from chance: the least p is "
+                f"{1 / (self.permutations + 1):.2f}.",
+                f"Use at least {ENOUGH}, or 0 to leave the test, and with it the verdict, out.",
+            )
+        if self.kind not in LINEAR:
+            raise NotFound(
+                f"There is no kind of probe called {self.kind!r}.", f"Use one of {', '.join(LINEAR)}."
+            )
+        if self.penalties is not None and (not self.penalties or any(not p > 0 for p in self.penalties)):
+            raise BadInput("Penalties must be numbers above zero.", "Leave them out for the usual path.")
+
+    @property
+    def fitting(self) -> Fitting:
+        """The part that concerns one fit."""
+        return Fitting(self.kind, self.penalties, self.standardise, self.precise)

@@ -1,0 +1,305 @@
+"""`Probing`: the map of a label over a network, with its controls, its probes and the verdict on the best place."""
+
+from __future__ import annotations
+
+import html
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+import xarray as xr
+from torch import Tensor
+
+from cutaway.errors import BadFormat, BadInput
+from cutaway.network.sites import Site
+from cutaway.probes.data.labels import Kind
+from cutaway.probes.fits.scores import SCORE, chance
+from cutaway.probes.map.controlling import NAMES
+from cutaway.probes.map.linear_probe import Probe
+from cutaway.probes.map.verdict import Finding
+from cutaway.probes.reading.places import Cell, Places
+from cutaway.results import Provenance, load_folder, save_folder
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+_FORMAT = "cutaway-probing-1"
+#: Controls of the map, in the order in which they are shown, and what each is.
+CONTROLS: dict[str, str] = {
+    "null_high": "permuted labels (95 %)", "untrained": "random weights", "tokens": "tokens alone",
+    "control": "control task",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Probing:
+    """What a label's probes say of every place.
+
+    `data` is an `xarray.Dataset` over layer (or site), head where asked for, and position:
+
+    - `score`, `low`, `high`: held-out score (`what`: AUROC, balanced accuracy, R²) with its cluster-bootstrap interval;
+      `accuracy`: balanced accuracy.
+    - `p`, `q`, `p_best`: see `significance.Significance`; `null`, `null_high`: mean and 95 % point under permuted labels.
+    - `control`: score on the control task; `untrained`: of the same probe on the network with random weights; `tokens`: of
+      the tokens that can be seen from there. `penalty`: chosen, per example.
+    - `cosine`, `means_cosine`: of the probe's direction, and of the difference of means, with the direction that controls
+      the output's own contrast between the classes, found on other examples (`controlling`).
+
+    `finding` is the verdict on the best place; `outputs` [cells n o] the held-out outputs (None where only sums were kept).
+    """
+
+    data: xr.Dataset
+    places: Places
+    probes: tuple[Probe, ...]
+    finding: Finding
+    provenance: Provenance
+    outputs: Tensor | None = None
+    labels: Tensor | None = None
+
+    @property
+    def what(self) -> str:
+        """Name of the score."""
+        return str(self.data.attrs["what"])
+
+    @property
+    def chance(self) -> float:
+        """The score of a constant guess."""
+        return float(self.data.attrs["chance"])
+
+    @property
+    def verdict(self) -> str:
+        """The verdict on the best place, in words."""
+        return str(self.finding)
+
+    @property
+    def best(self) -> Cell:
+        """The cell with the best held-out score."""
+        return self.places.cells[int(np.nanargmax(self.data["score"].values.ravel()))]
+
+    def number(
+        self, layer: int | None = None, head: int | None = None, position: Any = None, site: str | None = None
+    ) -> int:
+        """Index of a cell; what is left out is the best cell's. Raises `BadInput` where there is none."""
+        best = self.best
+        wanted_layer = best.site.layer if layer is None else layer
+        name = best.site.name if site is None else site
+        where = best.position if position is None else self._position(position)
+        which = best.head if head is None else head
+        for i, cell in enumerate(self.places.cells):
+            named = str(cell.site) == name or (cell.site.name == name and cell.site.layer == wanted_layer)
+            if named and cell.head == which and cell.position == where:
+                return i
+        raise BadInput(
+            f"No probe was fitted at layer {wanted_layer}, head {which}, position {position}.",
+            f"There are {', '.join(f'{k} {v[0]} to {v[-1]}' for k, v in self.places.coordinates().items())}.",
+        )
+
+    def _position(self, position: Any) -> int:
+        if position not in self.places.positions:
+            raise BadInput(
+                f"Position {position!r} was not probed.",
+                f"There are {', '.join(map(str, self.places.positions))}.",
+            )
+        return self.places.positions.index(position)
+
+    def probe(
+        self, layer: int | None = None, head: int | None = None, position: Any = None, site: str | None = None
+    ) -> Probe:
+        """The probe of one place, fitted to all examples; by default the best place's."""
+        return self.probes[self.number(layer, head, position, site)]
+
+    def with_finding(self, finding: Finding) -> Probing:
+        """The same with another verdict."""
+        return replace(self, finding=finding)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row per cell."""
+        return self.data.to_dataframe().reset_index()
+
+    def top(self, n: int = 10) -> pd.DataFrame:
+        """The cells with the best scores."""
+        return (
+            self.to_pandas()
+            .sort_values("score", ascending=False, kind="stable")
+            .head(n)
+            .reset_index(drop=True)
+        )
+
+    # pictures ----------------------------------------------------------------------------------------------------
+
+    def plot(self, title: str | None = None) -> go.Figure:
+        """The map with its controls beside it: heat maps, or, over one dimension, curves with bands."""
+        from cutaway.figures.probes import curves, maps
+
+        title = self.headline() if title is None else title
+        long = [d for d in self.data["score"].dims if self.data.sizes[d] > 1]
+        if len(long) >= 2:
+            return maps(self._panels(long), self.chance, self.what, title)
+        axis = str(long[0]) if long else str(self.data["score"].dims[0])
+        flat = {k: v.values.ravel() for k, v in self.data.data_vars.items()}
+        shown = {text: flat[name] for name, text in CONTROLS.items() if np.isfinite(flat[name]).any()}
+        places = [str(v) for v in self.data[axis].values]
+        return curves(
+            places, flat["score"], (flat["low"], flat["high"]), shown, axis, self.what, self.chance, title
+        )
+
+    def _panels(self, long: list[Any]) -> dict[str, Any]:
+        from cutaway.figures.probes import Panel
+
+        names = {"score": "probe"} | CONTROLS
+        rows = [d for d in self.data["score"].dims if d in long][:-1]
+        out = {}
+        for name, text in names.items():
+            array = self.data[name]
+            if not np.isfinite(array.values).any():
+                continue
+            array = array.squeeze([d for d in array.dims if d not in long], drop=True)
+            values = array.values.reshape(-1, array.shape[-1])
+            labels = [" ".join(map(str, i)) for i in np.ndindex(array.shape[:-1])]
+            columns = [str(v) for v in array[array.dims[-1]].values]
+            out[text] = Panel(values, labels, columns, " · ".join(map(str, rows)), str(array.dims[-1]))
+        return out
+
+    def histogram(self, **where: Any) -> go.Figure:
+        """Held-out outputs at one place, by class. Raises `BadInput` where only sums were kept, or there are no classes."""
+        from cutaway.figures.probes import projections
+
+        if self.outputs is None or self.labels is None:
+            raise BadInput("Held-out outputs were not kept.", "Probe fewer places, or give more memory.")
+        if self.data.attrs["kind"] not in ("binary", "multiclass"):
+            raise BadInput("The label has no classes.", "Look at the scores instead.")
+        i = self.number(**where)
+        classes = list(self.data.attrs["classes"])
+        outputs, labels = self.outputs[i].numpy(), self.labels.numpy()
+        groups = {c: outputs[labels == k, 0 if outputs.shape[1] == 1 else k] for k, c in enumerate(classes)}
+        return projections(
+            groups, f"{self.data.attrs['label']}: {self.places.cells[i].label(self.places.positions)}"
+        )
+
+    # words -------------------------------------------------------------------------------------------------------
+
+    def headline(self) -> str:
+        """The best place and the verdict in one line."""
+        i = self.number()
+        row = {k: float(v.values.ravel()[i]) for k, v in self.data.data_vars.items()}
+        band = "" if np.isnan(row["low"]) else f" [{row['low']:.3f}, {row['high']:.3f}]"
+        where = self.places.cells[i].label(self.places.positions)
+        return f"{self.data.attrs['label']} at {where}: {self.what} {row['score']:.3f}{band}: {self.verdict}"
+
+    def controls(self) -> str:
+        """How the directions that detect lie to the one that controls, at the best place; empty where it is not known."""
+        i = self.number()
+        if not self.data.attrs.get("controls"):
+            return ""
+        cosines = {what: float(self.data[name].values.ravel()[i]) for name, what in NAMES.items()}
+        if any(c != c for c in cosines.values()):
+            return "the output that is read does not depend on the best place"
+        told = ", ".join(f"{what} {value:+.2f}" for what, value in cosines.items())
+        by_chance = 1.96 / self.probes[i].d ** 0.5
+        return (
+            f"cosine with the direction that controls the {self.data.attrs['controls']}: {told} (random directions: "
+            f"within ±{by_chance:.2f})"
+        )
+
+    def __str__(self) -> str:
+        controls = self.controls()
+        lines = [
+            self.headline(),
+            f"  {self.data.attrs['kept']}",
+            *([f"  {controls}"] if controls else []),
+            *(f"  note: {n}" for n in self.data.attrs["notes"]),
+        ]
+        return "\n".join([*lines, *(str(c) for c in self.finding.claims)])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        notes = "".join(f"<p><small>{html.escape(n)}</small></p>" for n in self.data.attrs["notes"])
+        controls = f"<p><small>{html.escape(c)}</small></p>" if (c := self.controls()) else ""
+        return f"<p>{html.escape(self.headline())}</p>{controls}{notes}" + "".join(
+            c._repr_html_() for c in self.finding.claims
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data: attributes, cells, finding, provenance."""
+        cells = self.to_pandas().to_dict("records")
+        return dict(self.data.attrs) | {
+            "headline": self.headline(), "finding": self.finding.to_dict(), "cells": cells,
+            "provenance": self.provenance.to_dict(),
+        }  # fmt: skip
+
+    # files -------------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write a folder: figures, probes, held-out outputs, verdict. Whole or not at all (`SaveFailed`)."""
+        tensors: dict[str, Tensor] = {
+            f"figure.{k}": torch.from_numpy(v.values.copy()) for k, v in self.data.data_vars.items()
+        }
+        for i, probe in enumerate(self.probes):
+            for name in ("weights", "bias", "centres", "mean", "scale"):
+                tensors[f"{i}.{name}"] = getattr(probe, name)
+        if self.outputs is not None and self.labels is not None:
+            tensors |= {"outputs": self.outputs, "labels": self.labels}
+        places = {
+            "sites": [[s.name, s.layer, s.stack, s.module] for s in self.places.sites], "heads": self.places.heads,
+            "positions": list(self.places.positions), "by": list(self.places.by),
+        }  # fmt: skip
+        head = {
+            "format": _FORMAT, "attrs": dict(self.data.attrs), "figures": list(map(str, self.data.data_vars)),
+            "places": places, "finding": self.finding.to_dict(),
+            "provenance": self.provenance.to_dict(),
+        }  # fmt: skip
+        return save_folder(path, head, tensors, {"cells": self.to_pandas()})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Probing:
+        """Read what `save` wrote. Raises `BadFormat` or `CorruptFile`."""
+        saved = load_folder(path)
+        if saved.manifest.get("format") != _FORMAT:
+            raise BadFormat(f"{path} does not hold probing.", "Give a folder that Probing.save wrote.")
+        try:
+            p = saved.manifest["places"]
+            places = Places(
+                tuple(Site(*s) for s in p["sites"]), p["heads"], tuple(p["positions"]), tuple(p["by"])
+            )
+            figures = {k: saved.tensors[f"figure.{k}"].numpy() for k in saved.manifest["figures"]}
+            attrs = saved.manifest["attrs"]
+            data = dataset({k: v.ravel() for k, v in figures.items()}, places, attrs)
+            parts: list[dict[str, Any]] = [
+                {n: saved.tensors[f"{i}.{n}"] for n in ("weights", "bias", "centres", "mean", "scale")}
+                for i in range(len(places.cells))
+            ]
+            probes = tuple(
+                Probe(attrs["probe"], c.site, c.head, places.positions[c.position], attrs["label"], attrs["kind"],
+                      tuple(attrs["classes"]), **tensors)
+                for c, tensors in zip(places.cells, parts, strict=True)
+            )  # fmt: skip
+            finding = Finding.from_dict(saved.manifest["finding"])
+            provenance = Provenance.from_dict(saved.manifest["provenance"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise BadFormat(f"The probing in {path} cannot be read: {error!r}.", "Make it again.") from error
+        return cls(
+            data,
+            places,
+            probes,
+            finding,
+            provenance,
+            saved.tensors.get("outputs"),
+            saved.tensors.get("labels"),
+        )
+
+
+def dataset(figures: dict[str, np.ndarray], places: Places, attrs: dict[str, Any]) -> xr.Dataset:
+    """Flat figures [cells] as a labelled array over the places' dimensions."""
+    dims = places.dims
+    arrays = {k: (dims, v.reshape(places.shape)) for k, v in figures.items()}
+    return xr.Dataset(arrays, places.coordinates(), attrs)
+
+
+def describe(kind: Kind, classes: int, summed: bool) -> tuple[str, float]:
+    """Name of the score and what a constant guess gets; from sums alone the score is R² of the label."""
+    return ("R²", 0.0) if summed else (SCORE[kind], chance(kind, classes))

@@ -1,0 +1,1 @@
+"""Probes that are not linear in one vector, each beside the linear one that it must beat."""

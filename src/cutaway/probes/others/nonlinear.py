@@ -1,0 +1,138 @@
+"""A probe with one hidden layer, never without the linear one beside it: what does the bend add, and to the control task?
+
+A network can compute what a representation does not hold (Hewitt and Liang 2019), so a nonlinear probe's score says little
+by itself. What counts is its lead over the linear probe, and whether it leads as much on random labels by type.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cutaway.probes.data.examples import ProbeData
+from cutaway.probes.fits.kinds import standardiser
+from cutaway.probes.fits.scores import SCORE, loss, score
+from cutaway.probes.map import controls
+from cutaway.probes.map.best_place import held_out
+from cutaway.probes.map.mapping import Setting, difference_interval, fold_interval
+from cutaway.probes.map.options import ProbeOptions
+from cutaway.probes.map.probing import Probing
+from cutaway.probes.map.verdict import estimate
+from cutaway.probes.reading.activations import collect
+from cutaway.probes.reading.places import Cell, Places
+from cutaway.statistics import Estimate
+from cutaway.statistics.fits import descent
+
+if TYPE_CHECKING:
+    from cutaway.network import Network
+
+_HIDDEN, _STEPS, _DECAY = 32, 120, 3e-3
+
+
+@dataclass(frozen=True)
+class Bend:
+    """Held-out scores at one place: linear, nonlinear, the lead of the nonlinear one, and the same lead on the control
+    task (None where there is none)."""
+
+    where: str
+    what: str
+    linear: Estimate
+    nonlinear: Estimate
+    lead: Estimate
+    control_lead: float | None
+
+    @property
+    def bent(self) -> bool:
+        """Is the label held in a form that a linear probe misses: a lead beyond its interval, and more than on the control
+        task?"""
+        return self.lead.above(0.0) is True and self.lead.value > (self.control_lead or 0.0)
+
+    def __str__(self) -> str:
+        control = "" if self.control_lead is None else f", on the control task by {self.control_lead:+.3f}"
+        return (
+            f"{self.where}: {self.what} {self.linear} linear, {self.nonlinear} with a hidden layer; it leads by "
+            f"{self.lead}{control}."
+        )
+
+
+def beside_linear(
+    net: Network,
+    found: Probing,
+    data: ProbeData,
+    where: dict[str, Any] | None = None,
+    options: ProbeOptions | None = None,
+) -> Bend:
+    """Fit a probe with one hidden layer (32 rectified units) beside the linear one at one place, in the same grouped folds.
+
+    where: layer, head, position, site (default the best place).
+    """
+    options = options or ProbeOptions(
+        kind=str(found.data.attrs["probe"]), seed=found.provenance.seed, permutations=0
+    )
+    setting, cell = Setting.of(data, options), found.places.cells[found.number(**(where or {}))]
+    near = Places((cell.site,), found.places.heads, (found.places.positions[cell.position],), found.places.by)
+    features = collect(net, data, near).cell(Cell(cell.site, cell.head, 0))
+    straight = held_out(setting, features)
+    labels = torch.as_tensor(data.labels)
+    bent = _held_out(features, labels, data, setting.folds, options.seed)
+    types = controls.ControlText(net, data, near).types(0)
+    tasks = controls.control_tasks(data, types, 1, options.seed)
+    control = None
+    if tasks is not None:
+        task = data.with_labels(tasks[0])
+        other = Setting(task, setting.family, setting.folds, setting.drawn, setting.permuted, options)
+        curved = _held_out(features, torch.as_tensor(task.labels), task, setting.folds, options.seed)
+        control = float(_score(task, curved)) - float(held_out(other, features).scores[0])
+    figures = [
+        estimate(float(s), *fold_interval(setting, o), data.n)
+        for s, o in ((straight.scores[0], straight.outputs[0]), (_score(data, bent), bent))
+    ]
+    lead = estimate(*difference_interval(setting, bent, straight.outputs[0]), data.n)
+    return Bend(cell.label(found.places.positions), SCORE[data.kind], figures[0], figures[1], lead, control)
+
+
+def _score(data: ProbeData, outputs: Tensor) -> Tensor:
+    return score(data.kind, outputs, torch.as_tensor(data.labels), max(data.n_classes, 1))
+
+
+def _held_out(features: Tensor, labels: Tensor, data: ProbeData, folds: np.ndarray, seed: int) -> Tensor:
+    """Held-out outputs [n c] of the network with one hidden layer."""
+    of = torch.as_tensor(folds)
+    c = 1 if data.kind in ("binary", "continuous") else data.n_classes
+    out = torch.empty(len(features), c, dtype=torch.float64)
+    for fold in of.unique():
+        train, test = of != fold, of == fold
+        mean, scale = standardiser(features[train])
+        x, new = (features[train].double() - mean) / scale, (features[test].double() - mean) / scale
+        y = labels[train].double() if data.kind == "continuous" else labels[train]
+        middle, spread = (y.mean(), y.std().clamp(min=1e-12)) if data.kind == "continuous" else (0.0, 1.0)
+        weights = _start(x.shape[1], c, seed)
+        goal = (y - middle) / spread if data.kind == "continuous" else y
+        _fit(x, goal, data, weights)
+        with torch.no_grad():
+            out[test] = _forward(new, weights) * spread + middle
+    return out
+
+
+def _start(d: int, c: int, seed: int) -> list[Tensor]:
+    draw = torch.Generator().manual_seed(seed)
+    first = torch.randn(d, _HIDDEN, generator=draw).double() * (2 / d) ** 0.5
+    second = torch.randn(_HIDDEN, c, generator=draw).double() * _HIDDEN**-0.5
+    shapes = (first, torch.zeros(_HIDDEN).double(), second, torch.zeros(c).double())
+    return [t.requires_grad_() for t in shapes]
+
+
+def _forward(x: Tensor, weights: list[Tensor]) -> Tensor:
+    return torch.relu(x @ weights[0] + weights[1]) @ weights[2] + weights[3]
+
+
+def _fit(x: Tensor, y: Tensor, data: ProbeData, weights: list[Tensor]) -> None:
+    def objective() -> Tensor:
+        size = (weights[0] ** 2).sum() + (weights[2] ** 2).sum()
+        return loss(data.kind, _forward(x, weights), y) + _DECAY * size / 2
+
+    descent.minimise(objective, weights, _STEPS)

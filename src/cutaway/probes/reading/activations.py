@@ -1,0 +1,245 @@
+"""Activations, streamed from the network: each batch's slices go to whoever collects, and nothing else is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cutaway.errors import BadInput, NotFinite, OutOfMemory
+from cutaway.network.sites import Site
+from cutaway.probes.data.examples import ProbeData
+from cutaway.probes.reading.places import Cell, Places, columns
+
+if TYPE_CHECKING:
+    from cutaway.network import Network
+
+#: Called with (what, examples done, examples in all).
+Report = Callable[[str, int, int], None]
+TOKENS_AT_ONCE = 2048
+
+
+@dataclass(frozen=True, eq=False)
+class ActivationBatch:
+    """Some examples' values: `examples` [e] are their numbers, `values` site -> [e k d] or [e k h d]."""
+
+    examples: np.ndarray
+    values: dict[Site, Tensor]
+
+
+def stream(
+    net: Network, data: ProbeData, places: Places, report: Report | None = None, what: str = "reading"
+) -> Generator[ActivationBatch, None, None]:
+    """Run the network once over all inputs, some at a time, and give the slices that the cells read, in float32.
+
+    Rows are run in order of length, so that little is spent on padding. The batch is halved when memory runs out.
+    Raises `NotFinite`, with the place, where an activation is NaN or infinite.
+    """
+    rows = np.asarray(data.rows)
+    by_row: dict[int, list[int]] = {}
+    for example, row in enumerate(rows.tolist()):
+        by_row.setdefault(row, []).append(example)
+    inputs = data.inputs
+    if isinstance(inputs, Mapping) or hasattr(inputs, "items"):
+        yield from _stream_mapping(net, data, places, by_row, report, what)
+        return
+    tokens = net.encode(inputs)  # type: ignore[arg-type]
+    size = tokens.lengths.cpu().numpy()
+    order = sorted(by_row, key=lambda r: (size[r], r))
+    equal = net.certificate.pads_right is False  # then rows of one length at a time
+    start, most, done = 0, max(1, TOKENS_AT_ONCE // int(size.max())), 0
+    while start < len(order):
+        part = order[start : start + most]
+        if equal:
+            part = [r for r in part if size[r] == size[part[0]]]
+        batch = tokens[torch.tensor(part)]
+        width = int(batch.lengths.max())
+        if int(batch.first.max()) == 0:
+            batch = type(batch)(batch.ids[:, :width], batch.mask[:, :width], batch.names)
+        examples = np.array([e for r in part for e in by_row[r]])
+        where = np.array([i for i, r in enumerate(part) for _ in by_row[r]])
+        column = columns(places, data, batch, where, examples)
+        # with one example in each row, only the columns that are read are kept of each site
+        lone = len(examples) == batch.n
+        pos = column - batch.first[:, None] if lone else None
+        try:
+            run = net.run(batch, keep=list(places.sites), pos=pos, logits=False)
+        except OutOfMemory:
+            if most == 1:
+                raise
+            most = max(1, most // 2)
+            continue
+        values = {}
+        for site in places.sites:
+            value = run[site]
+            if value.ndim == 2:  # a module's output without positions
+                value = value[torch.as_tensor(where, device=value.device)][:, None]
+            elif not lone or value.shape[1] != column.shape[1]:
+                index = torch.as_tensor(where, device=value.device)[:, None]
+                value = value[index, column.to(value.device)]
+            values[site] = _finite(value.float().cpu(), site, examples)
+        yield ActivationBatch(examples, values)
+        start += len(part)
+        done += len(examples)
+        if report is not None:
+            report(what, done, data.n)
+
+
+def _stream_mapping(
+    net: Network,
+    data: ProbeData,
+    places: Places,
+    by_row: dict[int, list[int]],
+    report: Report | None,
+    what: str,
+) -> Generator[ActivationBatch, None, None]:
+    """Inputs that are a model's own tensors (images): a site's value is pooled over all axes but the last, or taken as it
+    is where it has one vector per input."""
+    order, done = sorted(by_row), 0
+    assert hasattr(data.inputs, "items")
+    for start in range(0, len(order), 32):
+        part = order[start : start + 32]
+        kwargs = {k: v[torch.tensor(part)] for k, v in data.inputs.items()}  # type: ignore[union-attr]
+        run = net.run(kwargs, keep=list(places.sites), logits=False)
+        examples = np.array([e for r in part for e in by_row[r]])
+        where = torch.tensor([i for i, r in enumerate(part) for _ in by_row[r]])
+        values = {}
+        for site in places.sites:
+            value = run[site].float().cpu()
+            pooled = (
+                value.flatten(2).mean(2)
+                if value.ndim == 4 and site.module
+                else value.flatten(1, -2).mean(1)
+                if value.ndim > 2
+                else value
+            )
+            values[site] = _finite(pooled[where][:, None], site, examples)
+        yield ActivationBatch(examples, values)
+        done += len(examples)
+        if report is not None:
+            report(what, done, data.n)
+
+
+def _finite(value: Tensor, site: Site, examples: np.ndarray) -> Tensor:
+    bad = ~torch.isfinite(value)
+    if bool(bad.any()):
+        row = int(bad.nonzero()[0, 0])
+        raise NotFinite(
+            f"{site} is NaN or infinite for example {int(examples[row])}.",
+            "Run in float32, or look at the layer before; such examples are not left out silently.",
+        )
+    return value
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """All slices in memory: site -> [n k d] or [n k h d], float32."""
+
+    values: dict[Site, Tensor]
+    places: Places
+
+    def cell(self, cell: Cell) -> Tensor:
+        """The features [n d] of one cell (heads side by side where they are not told apart)."""
+        value = self.values[cell.site][:, cell.position]
+        return value[:, cell.head] if cell.head is not None else value.flatten(1)
+
+    @property
+    def width(self) -> int:
+        """The largest number of features of a cell."""
+        alone = [c.head is not None for c in self.places.cells]
+        return max(v.shape[-1] if all(alone) else v[0, 0].numel() for v in self.values.values())
+
+    @property
+    def bytes(self) -> int:
+        """How much memory the slices take."""
+        return sum(v.numel() * v.element_size() for v in self.values.values())
+
+
+def collect(
+    net: Network, data: ProbeData, places: Places, report: Report | None = None, what: str = "reading"
+) -> Kept:
+    """One pass over the data, every slice kept."""
+    held: dict[Site, Tensor] = {}
+    for batch in stream(net, data, places, report, what):
+        index = torch.as_tensor(batch.examples)
+        for site, value in batch.values.items():
+            if site not in held:
+                held[site] = torch.empty((data.n, *value.shape[1:]), dtype=torch.float32)
+            held[site][index] = value
+    return Kept(held, places)
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """What ridge regression needs of one kind of site, summed fold by fold; the activations themselves are gone.
+
+    count: [f]. total: [f c d] sums, gram: [f c d d] sums of outer products about `shift`, cross: [f c d t] with the targets
+    (about their means), for c cells of width d; targets: [f t] sums and squares: [f t] sums of squares of the targets.
+    shift: [c d], the first batch's mean, so that the sums are of small numbers.
+    """
+
+    cells: list[Cell]
+    count: Tensor
+    total: Tensor
+    gram: Tensor
+    cross: Tensor
+    targets: Tensor
+    squares: Tensor
+    shift: Tensor
+
+    @property
+    def bytes(self) -> int:
+        """How much memory the sums take."""
+        return sum(t.numel() * t.element_size() for t in (self.total, self.gram, self.cross))
+
+
+def accumulate(
+    net: Network,
+    data: ProbeData,
+    places: Places,
+    targets: Tensor,
+    folds: np.ndarray,
+    report: Report | None = None,
+) -> list[Moments]:
+    """One pass over the data, sums kept: for each width one `Moments` with all its cells.
+
+    targets: [n t]. folds: [n]. Sums are in float64, whatever the network computes in.
+    """
+    k, groups = int(folds.max()) + 1, {}
+    for batch in stream(net, data, places, report, "summing"):
+        of, y = torch.as_tensor(folds[batch.examples]), targets[torch.as_tensor(batch.examples)].double()
+        for site, value in batch.values.items():
+            cells = value if places.heads is not None and value.ndim == 4 else value.flatten(2)[:, :, None]
+            x = cells.transpose(1, 2).flatten(1, 2).double()  # [e heads*positions d]
+            if site not in groups:
+                groups[site] = _empty(x, y.shape[1], k)
+            sums: Any = groups[site]
+            x = x - sums["shift"]
+            for fold in of.unique():
+                mask = of == fold
+                part = x[mask].transpose(0, 1)
+                sums["count"][fold] += int(mask.sum())
+                sums["total"][fold] += part.sum(1)
+                sums["gram"][fold] += part.mT @ part
+                sums["cross"][fold] += part.mT @ y[mask]
+                sums["targets"][fold] += y[mask].sum(0)
+                sums["squares"][fold] += (y[mask] ** 2).sum(0)
+    if not groups:
+        raise BadInput("Nothing was read.", "Give examples.")
+    order = places.cells
+    return [Moments([c for c in order if c.site == site], **sums) for site, sums in groups.items()]
+
+
+def _empty(x: Tensor, t: int, k: int) -> dict[str, Tensor]:
+    _, c, d = x.shape
+    zero = torch.zeros
+    double = torch.float64
+    return {
+        "count": zero(k, dtype=double), "total": zero(k, c, d, dtype=double), "gram": zero(k, c, d, d, dtype=double),
+        "cross": zero(k, c, d, t, dtype=double), "targets": zero(k, t, dtype=double),
+        "squares": zero(k, t, dtype=double), "shift": x.mean(0),
+    }  # fmt: skip

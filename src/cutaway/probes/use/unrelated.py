@@ -1,0 +1,69 @@
+"""What an edit does to text that has nothing to do with the label: the change in cross-entropy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+from cutaway.errors import BadInput
+from cutaway.interventions import Add, Project
+from cutaway.network.inputs import Tokens
+from cutaway.probes.reading.spots import Spot
+
+if TYPE_CHECKING:
+    from cutaway.network import Network
+
+#: Plain English about nothing in particular, for networks with a tokenizer where no other text is given.
+SENTENCES: tuple[str, ...] = (
+    "One day it began to rain, and the water ran down the street.",
+    "There was a big box under the table. Nobody knew what was in it.",
+    "The sun came up over the hills and the birds started to sing.",
+    "They walked for a long time until they came to a small house.",
+    "It was cold outside, so the door was closed and the fire was lit.",
+    "The cake was on the plate. It smelled very good.",
+    "A little boat went across the lake and came back in the evening.",
+    "In the morning the grass was wet and the flowers were open.",
+)
+
+
+def text_rows(net: Network, given: Sequence[Any] | None, tokens: Tokens, seed: int) -> tuple[Tokens, str]:
+    """Rows of unrelated text and what they are: those given, plain sentences, or the prompts' own tokens in random order."""
+    if given is not None:
+        if isinstance(given, str) or len(given) == 0:
+            raise BadInput(
+                "The unrelated text is no list of texts.", "Give several texts, or rows of token ids."
+            )
+        return net.encode(list(given)), f"{len(given)} given texts"
+    if net.tokenizer is not None:
+        return net.encode(list(SENTENCES)), f"{len(SENTENCES)} plain sentences"
+    rng = np.random.default_rng(seed)
+    pool = tokens.ids[tokens.mask].cpu().numpy()
+    size = min(int(tokens.lengths.max()), 16)
+    rows = rng.choice(pool, size=(16, max(2, size)))
+    return net.encode(rows.tolist()), "the prompts' tokens in random order"
+
+
+def cross_entropy(net: Network, tokens: Tokens, edits: Sequence[Any] = ()) -> float:
+    """Mean nats per token of rows [b p], predicted from the tokens before."""
+    logits = net.run(tokens, edits=list(edits)).logits
+    if logits is None:
+        raise BadInput(f"{net.name} gives no logits.", "Cross-entropy needs an output over tokens.")
+    ids, mask = tokens.ids.to(logits.device), tokens.mask.to(logits.device)
+    logp = logits[:, :-1].float().log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
+    real = mask[:, 1:] & mask[:, :-1]
+    return float(-(logp * real).sum() / real.sum().clamp(min=1))
+
+
+def projected(net: Network, spot: Spot, tokens: Tokens, directions: Tensor, levels: Tensor) -> np.ndarray:
+    """Cross-entropy [s] with each direction [s d] held at its level [s] at every position."""
+    out = []
+    for direction, level in zip(directions.float(), levels.tolist(), strict=True):
+        edits = [
+            Project(spot.site, direction, head=spot.head),
+            Add(spot.site, direction, float(level), head=spot.head),
+        ]
+        out.append(cross_entropy(net, tokens, edits))
+    return np.array(out)

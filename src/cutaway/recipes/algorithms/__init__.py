@@ -1,0 +1,29 @@
+"""Tasks, each with the algorithm that solves it as a causal model; `recipes.interchange` trains networks to run them."""
+
+from __future__ import annotations
+
+from cutaway.errors import NotFound, nearest
+
+from . import agreement, brackets, cases, docstring, greater_than, indirect_object
+from .causal import INPUT, Algorithm, Place, Variable
+
+__all__ = ["ALGORITHMS", "INPUT", "Algorithm", "Place", "Variable", "algorithm"]
+
+_MODULES = (indirect_object, greater_than, brackets, cases, docstring, agreement)
+ALGORITHMS: dict[str, Algorithm] = {module.ALGORITHM.name: module.ALGORITHM for module in _MODULES}
+"""The algorithms, by the name of their task."""
+
+
+def algorithm(name: str) -> Algorithm:
+    """The algorithm of this name. Raises NotFound, with the nearest name, when there is none.
+
+    >>> algorithm("agreement").length
+    7
+    """
+    if name not in ALGORITHMS:
+        near = nearest(name, ALGORITHMS, 1)
+        hint = f"Did you mean {near[0]!r}? " if near else ""
+        raise NotFound(
+            f"There is no algorithm {name!r}.", f"{hint}The algorithms are {', '.join(sorted(ALGORITHMS))}."
+        )
+    return ALGORITHMS[name]

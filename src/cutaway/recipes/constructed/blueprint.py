@@ -1,0 +1,152 @@
+"""An algorithm as a network without an architecture: named blocks of the stream, heads that match and move, neurons.
+
+Blocks are coordinates of the stream as a reader sees it (after a norm that was made harmless). What a head or an MLP
+reads and writes is a matrix over blocks; `cutaway.recipes.constructed.build` turns it into the weights of a class of
+transformers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+WIDTH = 64
+CONTEXT = 32
+#: Coordinates that make norms harmless: the constant and its opposite. The others are signals; the last of them stays
+#: empty, so that signals can be turned into directions whose entries sum to zero.
+ONE, MINUS, FIRST = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Space:
+    """Named blocks of the stream's coordinates, in the order given; the rest of the width is scratch.
+
+    >>> Space({"token": 12, "out": 12}).rows("out").shape
+    torch.Size([12, 64])
+    """
+
+    sizes: Mapping[str, int]
+
+    def span(self, block: str) -> range:
+        """The coordinates of a block; of "scratch", those that no block has."""
+        start = FIRST
+        for name, size in self.sizes.items():
+            if name == block:
+                return range(start, start + size)
+            start += size
+        if block == "scratch":
+            return range(start, WIDTH - 1)
+        raise KeyError(block)
+
+    def rows(self, block: str) -> Tensor:
+        """[size WIDTH] unit rows that read a block (or, transposed, write it)."""
+        return torch.eye(WIDTH)[list(self.span(block))]
+
+    def unit(self, block: str, index: int = 0) -> Tensor:
+        """[WIDTH] the direction of one coordinate of a block."""
+        return self.rows(block)[index]
+
+
+def one() -> Tensor:
+    """[WIDTH] the row that reads the constant, as 1."""
+    return torch.eye(WIDTH)[ONE]
+
+
+@dataclass(frozen=True)
+class Head:
+    """Attention score in nats: the sum over rows of (match_q x_dest)(match_k x_src), plus `strength` times how near the
+    source lies to `offset` positions before the destination. It moves `value` [n d] of the source to `out` [n d].
+    """
+
+    name: str
+    value: Tensor
+    out: Tensor
+    match_q: Tensor | None = None
+    match_k: Tensor | None = None
+    offset: int | None = None
+    strength: float = 40.0
+
+
+@dataclass(frozen=True)
+class Mlp:
+    """Neurons relu(read x) [m d] that write `out` [m d]; a bias is read from the constant."""
+
+    name: str
+    read: Tensor
+    out: Tensor
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Heads and an MLP. `serial`: the MLP needs what the heads write, so parallel blocks give it a layer of its own."""
+
+    heads: tuple[Head, ...] = ()
+    mlp: Mlp | None = None
+    serial: bool = True
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """The whole network: embed [v d] and unembed [v d] over blocks, and layers."""
+
+    space: Space
+    words: tuple[str, ...]
+    embed: Tensor
+    layers: tuple[Layer, ...]
+    unembed: Tensor
+
+    def laid_out(self, parallel: bool) -> Blueprint:
+        """The same for blocks in which attention and MLP run in parallel: serial MLPs go to the next layer."""
+        if not parallel:
+            return self
+        layers: list[Layer] = []
+        for layer in self.layers:
+            if layer.serial and layer.heads and layer.mlp is not None:
+                layers += [Layer(layer.heads), Layer((), layer.mlp)]
+            else:
+                layers.append(layer)
+        return Blueprint(self.space, self.words, self.embed, tuple(layers), self.unembed)
+
+    def without(self, *names: str) -> Blueprint:
+        """The same without the parts of these names."""
+        layers = tuple(
+            Layer(
+                tuple(h for h in layer.heads if h.name not in names),
+                None if layer.mlp is not None and layer.mlp.name in names else layer.mlp,
+                layer.serial,
+            )
+            for layer in self.layers
+        )
+        return Blueprint(self.space, self.words, self.embed, layers, self.unembed)
+
+    def shuffled(self, tokens: Sequence[int]) -> Blueprint:
+        """The same with the readout of these tokens moved on by one: every answer is the wrong one."""
+        unembed = self.unembed.clone()
+        unembed[list(tokens)] = self.unembed[[*tokens[1:], tokens[0]]]
+        return Blueprint(self.space, self.words, self.embed, self.layers, unembed)
+
+
+@dataclass
+class Lexicon:
+    """Words and their ids, `BOS` first."""
+
+    words: tuple[str, ...]
+    ids: dict[str, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.ids = {word: i for i, word in enumerate(self.words)}
+
+    def __getitem__(self, word: str) -> int:
+        return self.ids[word]
+
+
+def letters(n: int, prefix: str = "") -> tuple[str, ...]:
+    """n words: the first letters of the alphabet, with a prefix.
+
+    >>> letters(3)
+    ('a', 'b', 'c')
+    """
+    return tuple(prefix + chr(ord("a") + i) for i in range(n))

@@ -1,0 +1,165 @@
+"""The examination of `tales`: fresh contrast prompts for each behaviour, and how often a network is right."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from cutaway.statistics import proportion
+
+from . import prompts as P
+from .grammar import Draw, Slots, Split, answer_text, prompt_text, question
+from .scenes import BY_NAME, CHANT_WORDS, SCENES, contrast, fill
+from .tokenizer import BOS, SPECIAL
+
+BEHAVIOURS = tuple(scene.name for scene in SCENES if scene.name != "filler")
+HARD = ("pronoun", "name_recall", "name_induction", "ioi", "agreement", "induction")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A question and its corrupted twin, equal in tokens.
+
+    `answers` are right after `text`, `foils` after `corrupted`.
+    """
+
+    behaviour: str
+    frame: str
+    text: str
+    corrupted: str
+    answers: tuple[str, ...]
+    foils: tuple[str, ...]
+    slots: Slots
+
+
+@dataclass(frozen=True)
+class Score:
+    """Of `n` answers: `top1`, the share whose best token is right; `beats_foil`, where right outweighs wrong.
+
+    `low` and `high` are the 95 % Wilson interval of `top1`.
+    """
+
+    n: int
+    top1: float
+    low: float
+    high: float
+    beats_foil: float
+
+
+def questions(behaviour: str, seed: int | str, split: Split = "test") -> Iterator[Prompt]:
+    """An endless stream of prompts; those of the test split pair words that training never pairs.
+
+    Raises KeyError for a behaviour without frames (`BEHAVIOURS` lists those that have them).
+    """
+    scene = BY_NAME[behaviour]
+    draw = Draw(random.Random(f"exam:{behaviour}:{seed}"), split)
+    while True:
+        frame = draw.pick(scene.frames)
+        clean = fill(draw, scene, frame, *draw.couple(scene.mixed))
+        twin = contrast(draw, scene, frame, clean)
+        asked = question(frame)
+        right, wrong = _answers(asked, clean), _answers(asked, twin)
+        if behaviour == "greater_than":
+            wrong = tuple(year for year in P.YEARS if year not in right)
+        yield Prompt(
+            behaviour,
+            frame,
+            prompt_text(frame, clean),
+            prompt_text(frame, twin),
+            tuple(answer_text(frame, word) for word in right),
+            tuple(answer_text(frame, word) for word in wrong),
+            clean,
+        )
+
+
+def _answers(asked: str, slots: Slots) -> tuple[str, ...]:
+    return tuple(year for year in P.YEARS if year > slots["YY"]) if asked == "ZZ" else (slots[asked],)
+
+
+def ask(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, prompts: list[Prompt]) -> Score:
+    """Score a network on prompts: last-position logits, answers and foils each summed in probability."""
+    encode = tokenizer(
+        [p.text for p in prompts],
+        return_tensors="pt",
+        padding=True,
+        padding_side="right",
+        return_token_type_ids=False,
+    )
+    with torch.no_grad():
+        logits = model(**encode).logits
+    last = encode["attention_mask"].sum(1) - 1
+    probs = logits[torch.arange(len(prompts)), last].float().softmax(-1)
+    return score_probabilities(tokenizer, probs, prompts)
+
+
+def score_probabilities(
+    tokenizer: PreTrainedTokenizerFast, probs: torch.Tensor, prompts: list[Prompt]
+) -> Score:
+    """Score next-token probabilities `[n v]`, from wherever they come, on n prompts."""
+    right = beats = 0
+    for row, prompt in zip(probs, prompts, strict=True):
+        good, bad = (_ids(tokenizer, words) for words in (prompt.answers, prompt.foils))
+        right += int(row.argmax()) in good
+        beats += bool(row[good].sum() > row[bad].sum())
+    return _score(right, beats, len(prompts))
+
+
+def _ids(tokenizer: PreTrainedTokenizerFast, words: tuple[str, ...]) -> list[int]:
+    return [tokenizer.encode(word, add_special_tokens=False)[0] for word in words]
+
+
+def _score(right: int, beats: int, n: int) -> Score:
+    share = proportion(right, n)
+    low, high = (share.interval.low, share.interval.high) if share.interval else (share.value, share.value)
+    return Score(n, share.value, low, high, beats / n)
+
+
+def induction(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    n: int,
+    seed: int,
+    kind: str = "words",
+    length: int = 20,
+) -> Score:
+    """Random sequences said twice: top-1 on the second half. The foil is the token one place too far.
+
+    `kind`: "words" of the grammar, or any "tokens" of the vocabulary.
+    """
+    rng = random.Random(f"exam:induction:{kind}:{seed}")
+    pool = (
+        _ids(tokenizer, tuple(" " + w for w in CHANT_WORDS))
+        if kind == "words"
+        else range(len(SPECIAL), len(tokenizer))
+    )
+    half = torch.tensor([rng.sample(pool, length) for _ in range(n)])
+    ids = torch.cat([torch.full((n, 1), BOS), half, half], dim=1)
+    with torch.no_grad():
+        logits = model(input_ids=ids).logits[:, length + 1 : -1]  # predicts places 2.. of the second half
+    target, foil = half[:, 1:], half.roll(-1, 1)[:, 1:]
+    right = int((logits.argmax(-1) == target).sum())
+    beats = int((logits.gather(-1, target[..., None]) > logits.gather(-1, foil[..., None])).sum())
+    return _score(right, beats, target.numel())
+
+
+def examine(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, n: int = 500, seed: int = 0
+) -> dict[str, Score]:
+    """The whole examination: `n` fresh prompts for each behaviour, and `n // 10` sequences for induction."""
+    model.eval()
+    scores = {name: ask(model, tokenizer, list(islice(questions(name, seed), n))) for name in BEHAVIOURS}
+    scores["induction"] = induction(model, tokenizer, max(n // 10, 8), seed)
+    scores["induction_any_token"] = induction(model, tokenizer, max(n // 10, 8), seed, "tokens")
+    return scores
+
+
+def table(scores: dict[str, Score]) -> dict[str, dict[str, float]]:
+    """Scores as plain data, rounded to four places."""
+    return {
+        name: {key: round(value, 4) for key, value in asdict(score).items()} for name, score in scores.items()
+    }

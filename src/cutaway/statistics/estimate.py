@@ -1,0 +1,111 @@
+"""A figure with its interval, and many of them at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A confidence interval: `low` and `high`, at which level, by which method.
+
+    >>> 0.5 in Interval(0.2, 0.7)
+    True
+    """
+
+    low: float
+    high: float
+    level: float = 0.95
+    method: str = "bootstrap"
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+    @property
+    def width(self) -> float:
+        """`high - low`."""
+        return self.high - self.low
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return {"low": self.low, "high": self.high, "level": self.level, "method": self.method}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Interval:
+        """The inverse of `to_dict`."""
+        return cls(float(data["low"]), float(data["high"]), float(data["level"]), str(data["method"]))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its interval and the number of examples behind it; no interval where none can be given.
+
+    >>> print(Estimate(0.9, Interval(0.85, 0.94), 100))
+    0.900 [0.850, 0.940]
+    """
+
+    value: float
+    interval: Interval | None
+    n: int
+
+    def __str__(self) -> str:
+        if self.interval is None:
+            return f"{self.value:z.3f} (n={self.n}, no interval)"
+        return f"{self.value:z.3f} [{self.interval.low:z.3f}, {self.interval.high:z.3f}]"
+
+    def above(self, threshold: float) -> bool | None:
+        """Is the whole interval above the threshold (True), below it (False), or neither (None)?"""
+        if self.interval is None:
+            return None
+        if self.interval.low > threshold:
+            return True
+        return False if self.interval.high < threshold else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "value": self.value,
+            "n": self.n,
+            "interval": self.interval.to_dict() if self.interval else None,
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Estimate:
+        """The inverse of `to_dict`."""
+        interval = Interval.from_dict(data["interval"]) if data["interval"] else None
+        return cls(float(data["value"]), interval, int(data["n"]))
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """Many estimates of one shape: `value`, `low`, `high` are arrays `[...]`; low and high are NaN without
+    interval.
+    """
+
+    value: Floats
+    low: Floats
+    high: Floats
+    n: int
+    level: float = 0.95
+    method: str = "bootstrap"
+
+    def __getitem__(self, index: int | tuple[int, ...]) -> Estimate:
+        low, high = float(self.low[index]), float(self.high[index])
+        interval = None if math.isnan(low) else Interval(low, high, self.level, self.method)
+        return Estimate(float(self.value[index]), interval, self.n)
+
+    def __iter__(self) -> Iterator[Estimate]:
+        return (self[index] for index in np.ndindex(self.value.shape))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the estimated quantity."""
+        return self.value.shape
