@@ -18,19 +18,7 @@ _NOUNS: dict[str, str] = {
     "Effects": "cutaway.effects",
     "Explanation": "cutaway.explanations",
     "Claim": "cutaway.claims",
-<<<<<<< HEAD
     **dict.fromkeys(("Probe", "ProbeData", "Probing"), "cutaway.probes"),
-=======
-    "probe": "cutaway.probes.map.pipeline:probe",
-    "probe_data": "cutaway.probes",
-    "use": "cutaway.probes.use.pipeline:use",
-    "leace": "cutaway.probes",
-    "Probe": "cutaway.probes",
-    "ProbeData": "cutaway.probes",
-    "Probing": "cutaway.probes",
-    "trace": "cutaway.circuits",
-    "test": "cutaway.circuits",
->>>>>>> main
     "Circuit": "cutaway.circuits",
     **dict.fromkeys(("Budget", "Work"), "cutaway.results"),
     **dict.fromkeys(

@@ -206,14 +206,14 @@ VERBS: dict[str, Verb] = {
         Verb("probe_data", "cutaway.probes:probe_data", "Labelled texts or inputs for probes.", ("source",)),
         Verb(
             "probe",
-            "cutaway.probes.pipeline:probe",
+            "cutaway.probes.map.pipeline:probe",
             "Where a label is encoded beyond the controls.",
             ("net", "data"),
             "probing",
         ),
         Verb(
             "use",
-            "cutaway.probes.use:use",
+            "cutaway.probes.use.pipeline:use",
             "Does the network use what a probe finds?",
             ("net", "probing", "data"),
             "use",

@@ -77,7 +77,11 @@ def test_no_module_takes_a_private_name_of_another() -> None:
     objects = {"net", "network", "behaviour", "circuit", "plan", "run", "work", "bench", "core"}
     for file, tree in TREES.items():
         for node in ast.walk(tree):
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in objects:
+            if (
+                isinstance(node, ast.Attribute)
+                and isinstance(node.value, ast.Name)
+                and node.value.id in objects
+            ):
                 if node.attr.startswith("_") and not node.attr.startswith("__"):
                     taken.append(f"{name_of(file)}:{node.lineno} {node.value.id}.{node.attr}")
     assert taken == []
@@ -138,7 +142,9 @@ def test_nobody_raises_or_catches_keyboard_interrupt_but_the_ground_and_the_comm
 
 
 def test_files_functions_and_parameters_stay_within_what_a_reader_holds() -> None:
-    large = [f"{name_of(f)}: {n} lines" for f in FILES if (n := f.read_text(encoding="utf-8").count("\n")) > 470]
+    large = [
+        f"{name_of(f)}: {n} lines" for f in FILES if (n := f.read_text(encoding="utf-8").count("\n")) > 470
+    ]
     for file, tree in TREES.items():
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -150,5 +156,10 @@ def test_files_functions_and_parameters_stay_within_what_a_reader_holds() -> Non
 
 @pytest.mark.parametrize("name", ["Part", "Bench", "Limits", "Work", "Budget", "Provenance", "Page"])
 def test_the_shared_nouns_exist_once(name: str) -> None:
-    places = [name_of(f) for f, tree in TREES.items() for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name]
+    places = [
+        name_of(f)
+        for f, tree in TREES.items()
+        for n in tree.body
+        if isinstance(n, ast.ClassDef) and n.name == name
+    ]
     assert len(places) == 1

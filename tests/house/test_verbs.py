@@ -34,9 +34,13 @@ def test_a_verb_is_public_and_takes_what_its_row_says(row: Verb) -> None:
     parameters = list(inspect.signature(function).parameters.values())
     assert tuple(p.name for p in parameters[: len(row.takes)]) == row.takes
     keywords = [p for p in parameters[len(row.takes) :] if p.kind is not p.VAR_KEYWORD]
-    assert all(p.kind is p.KEYWORD_ONLY for p in keywords), [p.name for p in keywords if p.kind is not p.KEYWORD_ONLY]
+    assert all(p.kind is p.KEYWORD_ONLY for p in keywords), [
+        p.name for p in keywords if p.kind is not p.KEYWORD_ONLY
+    ]
     assert set(row.shown) <= {p.name for p in keywords}
-    assert [p.name for p in signature(row.where)] == [p.name if p.kind is not p.VAR_KEYWORD else f"**{p.name}" for p in parameters]
+    assert [p.name for p in signature(row.where)] == [
+        p.name if p.kind is not p.VAR_KEYWORD else f"**{p.name}" for p in parameters
+    ]
     assert not row.result or row.result in KINDS
 
 
@@ -78,7 +82,10 @@ def test_values_of_another_type_are_refused(row: Verb) -> None:
     values = _question(row)
     tried = 0
     for p in signature(row.where):
-        if p.annotation in ("int", "float", "bool", "str", "int | None", "float | None", "str | None") and p.name not in row.takes:
+        if (
+            p.annotation in ("int", "float", "bool", "str", "int | None", "float | None", "str | None")
+            and p.name not in row.takes
+        ):
             tried += 1
             with pytest.raises(CutawayError):
                 row.find()(*values, **{p.name: object()})
@@ -95,7 +102,13 @@ def test_a_verb_without_its_question_says_what_it_needs(row: Verb) -> None:
 def _question(row: Verb) -> list[Any]:
     """Values for what comes before the keywords: a network, and nothing that could be mistaken for work."""
     net = cutaway.open("zoo:induction-gpt2")
-    given = {"net": net, "model": "zoo:induction-gpt2", "behaviour": "induction", "source": "induction", "path": "nowhere"}
+    given = {
+        "net": net,
+        "model": "zoo:induction-gpt2",
+        "behaviour": "induction",
+        "source": "induction",
+        "path": "nowhere",
+    }
     return [given.get(name) for name in row.takes]
 
 

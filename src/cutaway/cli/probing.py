@@ -53,17 +53,12 @@ def probe(
         ),
     ] = None,
 ) -> None:
-<<<<<<< HEAD
     """Probe a network for a label: where it is encoded beyond the controls, and whether the network uses it.
 
     --set takes source=COLUMN (each left out in turn), span=COLUMN (the words that are labelled), also=COLUMN,COLUMN (what
     the label may be confounded with), per_token=true (each label is a list, one for every token), label_kind=continuous,
     n=500 (rows drawn at random), folds=5, permutations=100, use=false (do not test whether it is used).
     """
-=======
-    """Probe a network for a label: where it is encoded beyond the controls, and whether the network uses it."""
-    from cutaway.cli import work
->>>>>>> main
     from cutaway.probes import Columns, ProbeOptions, probe_data
     from cutaway.probes import probe as probe_it
     from cutaway.results import Budget, Work
@@ -83,7 +78,6 @@ def probe(
     labelled = probe_data(data, columns, kind=given.get("label_kind"), net=net, seed=common.seed, **how)
     follow = answers_of(answers)
     if follow is not None:
-<<<<<<< HEAD
         check_answers(net, labelled, follow)
     options = ProbeOptions(kind=kind, **{name: given[name] for name in _OPTIONS if name in given})
     with screen.progress() as listener:
@@ -91,12 +85,6 @@ def probe(
         probing = probe_it(
             net, labelled, at=names(at), by=names(by), options=options, seed=common.seed, work=work
         )
-=======
-        _check_answers(net, labelled, follow)
-    options = ProbeOptions(kind=kind, folds=folds, permutations=permutations, seed=common.seed)
-    with screen.progress() as report:
-        found = probe_it(net, labelled, _list(at), _list(by), options=options, report=report)
->>>>>>> main
         used = None
         if use and labelled.kind in ("binary", "continuous") and probing.finding.word == "encoded":
             used = _use(net, probing, labelled, follow, common.seed, work)
@@ -122,11 +110,7 @@ def _use(net: Network, probing: Any, data: ProbeData, answers: Any, seed: int, w
 
 def check_answers(net: Network, data: ProbeData, answers: dict[str, list[str]]) -> None:
     """Before anything is run: do the answers name the two classes, by words that are one token?"""
-<<<<<<< HEAD
     from cutaway.probes import answer_score
-=======
-    from cutaway.probes.reading.beds import answer_score
->>>>>>> main
 
     if data.kind != "binary":
         raise BadInput(

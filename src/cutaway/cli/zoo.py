@@ -133,28 +133,9 @@ def _show_verification(table: Table, v: Verification, full: bool) -> None:
         table.add_row("", f"  {'✓' if e.passed else '✗'} {e.name}", e.figure(), "", e.sentence)
 
 
-<<<<<<< HEAD
 @command(zoo_app, without=("sets", "device", "dtype", "seed", "trust_remote_code"))
 def make(common: Common, screen: Screen, name: Name) -> None:
     """Make a specimen from nothing, in --out (default: zoo-NAME), its checkpoints in --resume (default: beside it).
-=======
-@command(zoo_app)
-def make(
-    common: Common,
-    screen: Screen,
-    name: Name,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder of the finished specimen. Default: zoo-NAME.")
-    ] = None,
-    work: Annotated[
-        Path | None, typer.Option("--work", help="Folder of checkpoints. Default: beside the specimen.")
-    ] = None,
-) -> None:
-    """Make a specimen from nothing. Stopped or killed, it goes on from its last checkpoint when run again."""
-    from cutaway.errors import Stopped
-    from cutaway.recipes.making import make as build
-    from cutaway.results import Work
->>>>>>> main
 
     Stopped or killed, it goes on from its last checkpoint when run again.
     """
@@ -163,17 +144,10 @@ def make(
 
     target = common.out or Path(f"zoo-{name.removeprefix('zoo:')}")
     try:
-<<<<<<< HEAD
         with screen.progress() as listener:
             work = Work(listener, Budget(**common.limits()))
-            path = build(name, target, common.resume, work=work)
+            path = build(name, target, checkpoints=common.resume, work=work)
     except Stopped:
-=======
-        with screen.progress() as report:
-            listener = Work(lambda p: report(p.label, p.done, p.total))
-            path = build(name, target, checkpoints=work, work=listener)
-    except (Stopped, KeyboardInterrupt):
->>>>>>> main
         screen.problem(
             "Stopped", f"{name} is not finished.", "Run it again: it goes on from its last checkpoint."
         )

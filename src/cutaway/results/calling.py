@@ -18,7 +18,13 @@ _TESTS: dict[str, Callable[[Any], bool]] = {
     "str": lambda v: isinstance(v, str),
     "None": lambda v: v is None,
 }
-_WORDS = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "text", "None": "None"}
+_WORDS = {
+    "bool": "true or false",
+    "int": "a whole number",
+    "float": "a number",
+    "str": "text",
+    "None": "None",
+}
 
 
 def strict(function: F) -> F:
@@ -61,10 +67,14 @@ def strict(function: F) -> F:
         missing = [
             p.name
             for p in parameters.values()
-            if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL) and p.name not in given
+            if p.default is p.empty
+            and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+            and p.name not in given
         ]
         if missing:
-            raise BadInput(f"{name} needs {' and '.join(missing)}.", f"Call {name}({', '.join(places)}, ...).")
+            raise BadInput(
+                f"{name} needs {' and '.join(missing)}.", f"Call {name}({', '.join(places)}, ...)."
+            )
         for key, value in given.items():
             if key in parameters:
                 _check(name, parameters[key], value)
@@ -81,7 +91,9 @@ def _check(verb: str, parameter: inspect.Parameter, value: Any) -> None:
         return
     wanted = " or ".join(_WORDS[kind] for kind in kinds if kind != "None")
     default = parameter.default
-    example = f"{parameter.name}={default!r}" if default not in (parameter.empty, None) else f"{parameter.name}=..."
+    example = (
+        f"{parameter.name}={default!r}" if default not in (parameter.empty, None) else f"{parameter.name}=..."
+    )
     raise BadInput(
         f"{verb} takes {wanted} as {parameter.name}, not {repr(value)[:60]}.",
         f"Give {example} or another value of that kind.",
