@@ -77,13 +77,11 @@ def test_no_module_takes_a_private_name_of_another() -> None:
     objects = {"net", "network", "behaviour", "circuit", "plan", "run", "work", "bench", "core"}
     for file, tree in TREES.items():
         for node in ast.walk(tree):
-            if (
-                isinstance(node, ast.Attribute)
-                and isinstance(node.value, ast.Name)
-                and node.value.id in objects
-            ):
-                if node.attr.startswith("_") and not node.attr.startswith("__"):
-                    taken.append(f"{name_of(file)}:{node.lineno} {node.value.id}.{node.attr}")
+            if not isinstance(node, ast.Attribute) or not isinstance(node.value, ast.Name):
+                continue
+            private = node.attr.startswith("_") and not node.attr.startswith("__")
+            if node.value.id in objects and private:
+                taken.append(f"{name_of(file)}:{node.lineno} {node.value.id}.{node.attr}")
     assert taken == []
 
 
