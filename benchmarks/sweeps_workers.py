@@ -71,12 +71,10 @@ class Cutaway:
         self, kind: str, rows: int, tokens: int, first: int, layers: list[int] | None = None
     ) -> dict[str, Any]:
         """The whole of it: both runs of the prompts, the base run, all cells, nothing kept from before but the model."""
-        from cutaway.sweeps.validity import _known
-
-        _known.clear()
+        self.net.forget()
         started = time.perf_counter()
         sweep = self._sweep(kind, rows, tokens, first, layers)
-        plan = sweep.plan(time_it=False)
+        plan = sweep.planned(time_it=False).plan
         result = plan.run()
         seconds = time.perf_counter() - started
         return {
@@ -87,7 +85,7 @@ class Cutaway:
 
     def predict(self, kind: str, rows: int, tokens: int, first: int) -> dict[str, Any]:
         """What a plan says, and what the run of all its waves then takes."""
-        plan = self._sweep(kind, rows, tokens, first).plan()
+        plan = self._sweep(kind, rows, tokens, first).planned().plan
         started = time.perf_counter()
         for _ in plan.job.results():
             pass

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from cutaway.effects import patch as patch
     from cutaway.effects import path_patch as path_patch
     from cutaway.effects import plan as plan
+    from cutaway.effects import plan_interventions as plan_interventions
     from cutaway.explanations import Explanation as Explanation
     from cutaway.explanations import explain as explain
     from cutaway.interventions import Ablate as Ablate

@@ -97,7 +97,7 @@ class Verb:
 
 
 _BEHAVIOUR = ("net", "behaviour")
-_PLAN = "cutaway.effects.planned:plan"
+_PLAN = "cutaway.effects.patching:plan"
 
 #: Every verb, in the order in which one works.
 VERBS: dict[str, Verb] = {
@@ -161,6 +161,12 @@ VERBS: dict[str, Verb] = {
         ),
         Verb("plan", _PLAN, "What a sweep will cost, before it is run.", _BEHAVIOUR),
         Verb(
+            "plan_interventions",
+            "cutaway.effects.planned:plan_interventions",
+            "What a list of interventions will cost, before any of them is made.",
+            ("net", "behaviour", "interventions"),
+        ),
+        Verb(
             "trace",
             "cutaway.circuits.tracing:trace",
             "Find the circuit of a behaviour on its discovery pairs.",
@@ -203,7 +209,12 @@ VERBS: dict[str, Verb] = {
             ("net", "lens", "text"),
             "reading",
         ),
-        Verb("probe_data", "cutaway.probes:probe_data", "Labelled texts or inputs for probes.", ("source",)),
+        Verb(
+            "probe_data",
+            "cutaway.probes.data.tables:probe_data",
+            "Labelled texts or inputs for probes.",
+            ("source",),
+        ),
         Verb(
             "probe",
             "cutaway.probes.map.pipeline:probe",
@@ -219,7 +230,11 @@ VERBS: dict[str, Verb] = {
             "use",
         ),
         Verb(
-            "leace", "cutaway.probes:leace", "Erase a label from a representation.", ("net", "data"), "eraser"
+            "leace",
+            "cutaway.probes.use.erasure:leace",
+            "Erase a label from a representation.",
+            ("net", "data"),
+            "eraser",
         ),
         Verb(
             "explain",

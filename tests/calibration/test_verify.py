@@ -13,9 +13,9 @@ from cutaway.calibration.checks import run_check
 from cutaway.calibration.subject import Subject
 from cutaway.calibration.verify import subject_of
 from cutaway.errors import NotFound
+from cutaway.network.parts import Edge, Part
 from cutaway.statistics import auroc
 from cutaway.zoo.registry import all_specimens
-from cutaway.zoo.truth import Edge, Node
 
 FEW = ["duplicate-llama", "redundant-gpt2", "unread-gpt2"]
 
@@ -50,7 +50,7 @@ def damaged(name: str, **changes: object) -> Subject:
 
 def test_a_false_node_is_found_out() -> None:
     truth = zoo.truth("induction-neox")
-    more = damaged("induction-neox", nodes=(*truth.nodes, Node("mlp", 0)))
+    more = damaged("induction-neox", nodes=(*truth.nodes, Part("mlp", 0)))
     assert not all(e.passed for e in run_check("needed", more))
     fewer = damaged("induction-neox", nodes=truth.nodes[:1])
     assert not all(e.passed for e in run_check("inert", fewer))

@@ -15,7 +15,7 @@ from cutaway.zoo.tiny import tiny
 
 
 def id_pairs(n: int = 6, lengths: tuple[int, ...] = (5, 7), vocab: int = 60, seed: int = 0) -> Behaviour:
-    """Pairs of random ids that differ at two positions; half are discovery, half held out."""
+    """PromptPairs of random ids that differ at two positions; half are discovery, half held out."""
     rng = np.random.default_rng(seed)
     clean = [tuple(int(t) for t in rng.integers(1, vocab, lengths[i % len(lengths)])) for i in range(n)]
     corrupted = [(ids[0], (ids[1] + 7) % vocab, (ids[2] + 5) % vocab, *ids[3:]) for ids in clean]
@@ -50,7 +50,7 @@ def llama() -> Network:
 
 @pytest.fixture(scope="session")
 def pairs(gpt2: Network) -> Behaviour:
-    """Pairs whose answers are the tokens that the GPT-2 tells apart most, so that there is a gap."""
+    """PromptPairs whose answers are the tokens that the GPT-2 tells apart most, so that there is a gap."""
     drawn = id_pairs()
     change = answer_logits(gpt2, drawn, "clean") - answer_logits(gpt2, drawn, "corrupted")
     right, wrong = change.argmax(-1).tolist(), change.argmin(-1).tolist()

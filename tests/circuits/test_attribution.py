@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from cutaway.circuits import Options, method, wiring
+from cutaway.circuits import score, wiring
 from cutaway.circuits.passes.outputs import INPUT, At, record
 from cutaway.circuits.passes.running import Mask, run_edges
 from cutaway.errors import BadBehaviour
+from cutaway.results import Budget, Work
 
 _EPS = 1e-5
 
 
-def slope(net, pairs, row: int, edge: tuple[int, int], edits=()) -> float:
+def slope(net, pairs, row: int, edge: tuple[int, int], edits=(), eps: float = _EPS) -> float:
     """d metric / d(share of an edge that is corrupted) at 0, by central differences: minus the definition of EAP."""
     found = wiring(net)
     part = pairs.take([row])
@@ -23,10 +24,10 @@ def slope(net, pairs, row: int, edge: tuple[int, int], edits=()) -> float:
     values = []
     for sign in (1, -1):
         mask = torch.ones(found.graph.shape, dtype=torch.double)
-        mask[edge] = 1 - sign * _EPS
+        mask[edge] = 1 - sign * eps
         logits = run_edges(found, clean, at, ablated, Mask(mask), edits)
         values.append(float(part.metric(logits, part.answers)[0]))
-    return (values[0] - values[1]) / (2 * _EPS)
+    return (values[0] - values[1]) / (2 * eps)
 
 
 def some_edges(net, n: int = 12) -> list[tuple[int, int]]:
@@ -40,7 +41,7 @@ def some_edges(net, n: int = 12) -> list[tuple[int, int]]:
 def test_eap_is_difference_times_gradient(name: str, pairs, request: pytest.FixtureRequest):
     """score = -(corrupted - clean) . gradient, per example, against finite differences of the masked run."""
     net = request.getfixturevalue(name)
-    scores = method("eap")(net, pairs, Options())
+    scores = score(net, pairs, method="eap")
     assert scores.examples is not None
     scale = np.abs(scores.values).max()
     tolerance = 1e-6 if name == "gpt2" else 3e-2  # llama's norms compute in float32 whatever the type
@@ -55,7 +56,7 @@ def test_eap_is_difference_times_gradient(name: str, pairs, request: pytest.Fixt
 def test_eap_ig_is_the_mean_over_inputs(gpt2, pairs):
     """(z' - z) times the mean gradient at z' + k/m (z - z'), each gradient by autograd on a bare forward with one edge."""
     steps = 3
-    scores = method("eap-ig")(gpt2, pairs, Options(steps=steps))
+    scores = score(gpt2, pairs, method="eap-ig", steps=steps)
     found = wiring(gpt2)
     row = 2
     part = pairs.take([row])
@@ -103,7 +104,7 @@ def fixed_difference_slope(net, part, w: int, r: int, clean, corrupted, mixed) -
 
 
 def test_bootstrap_needs_no_second_run(gpt2, pairs):
-    scores = method("eap")(gpt2, pairs, Options())
+    scores = score(gpt2, pairs, method="eap")
     intervals = scores.intervals(n_boot=200)
     inside = (intervals.low <= intervals.value) & (intervals.value <= intervals.high)
     assert inside[scores.graph.allowed].all()
@@ -112,24 +113,24 @@ def test_bootstrap_needs_no_second_run(gpt2, pairs):
 
 
 def test_positions_add_up(gpt2, pairs):
-    scores = method("eap")(gpt2, pairs, Options(positions="position"))
+    scores = score(gpt2, pairs, method="eap", positions="position")
     assert scores.positions is not None
     assert scores.positions.shape[0] == max(pairs.lengths)
     assert np.allclose(scores.positions.sum(0), scores.values, atol=1e-6)
-    by_span = method("eap")(gpt2, pairs, Options(positions="span"))
+    by_span = score(gpt2, pairs, method="eap", positions="span")
     assert by_span.groups == ("changed", "elsewhere")
     assert np.allclose(by_span.positions.sum(0), scores.values, atol=1e-6)
 
 
 def test_batches_do_not_matter(gpt2, pairs):
-    whole = method("eap")(gpt2, pairs, Options())
-    small = method("eap")(gpt2, pairs, Options(budget=1))
+    whole = score(gpt2, pairs, method="eap")
+    small = score(gpt2, pairs, method="eap", work=Work(budget=Budget(memory=1)))
     assert np.allclose(whole.examples, small.examples, atol=1e-6)
 
 
 def test_node_scores_are_gradients_over_all_paths(gpt2, pairs):
     """atp of a node = the slope when all its outgoing edges are corrupted a little at once."""
-    scores = method("atp")(gpt2, pairs, Options())
+    scores = score(gpt2, pairs, method="atp")
     graph = scores.graph
     for w in (0, 2, 5, len(graph.writers) - 1):
         found = wiring(gpt2)
@@ -148,6 +149,6 @@ def test_node_scores_are_gradients_over_all_paths(gpt2, pairs):
 
 def test_a_metric_without_slope_is_refused(gpt2, pairs):
     with pytest.raises(BadBehaviour, match="does not depend on the network"):
-        method("eap")(gpt2, pairs.with_metric("accuracy"), Options())
+        score(gpt2, pairs.with_metric("accuracy"), method="eap")
     with pytest.raises(BadBehaviour, match="does not depend on the network"):
-        method("eap")(gpt2, pairs.with_metric(lambda logits, answers: logits[:, 0] * 0 + 1), Options())
+        score(gpt2, pairs.with_metric(lambda logits, answers: logits[:, 0] * 0 + 1), method="eap")

@@ -10,7 +10,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutaway.circuits import Bench, Circuit, Options, method, wiring
+from cutaway.circuits import Bench, Circuit, score, wiring
 from cutaway.circuits.evaluation.completeness import completeness, influence, marginal
 from cutaway.circuits.evaluation.faithfulness import SHARES, circuits_by_size, curve, dynamic, size_needed
 from cutaway.circuits.evaluation.hypotheses import (
@@ -138,7 +138,7 @@ def test_auroc_is_the_probability_of_order(seed: int):
 
 
 def test_faithfulness_by_hand(gpt2, pairs):
-    scores = method("eap-ig")(gpt2, pairs, Options())
+    scores = score(gpt2, pairs, method="eap-ig")
     bench = Bench.of(gpt2, pairs)
     found = curve(bench, scores)
     assert found.values[-1] == pytest.approx(1.0)
@@ -198,7 +198,7 @@ def test_a_degenerate_gap_is_refused_with_both_values(gpt2, pairs):
 def test_completeness_of_everything_and_of_little(gpt2, pairs):
     bench = Bench.of(gpt2, pairs)
     graph = wiring(gpt2).graph
-    scores = method("eap")(gpt2, pairs, Options())
+    scores = score(gpt2, pairs, method="eap")
     whole = Circuit(graph, graph.allowed, scores)
     done = completeness(bench, whole, subsets=4)
     assert done.knockout == pytest.approx(0.0, abs=1e-9)
@@ -213,7 +213,7 @@ def test_completeness_of_everything_and_of_little(gpt2, pairs):
 
 
 def test_stability(gpt2, pairs):
-    scores = method("eap")(gpt2, pairs, Options())
+    scores = score(gpt2, pairs, method="eap")
     estimate, often = over_bootstrap(scores, 20, samples=20)
     assert 0 < estimate.value <= 1
     assert often.max() <= 1

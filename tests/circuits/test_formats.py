@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from cutaway.circuits import Circuit, Options, method, read, trace, wiring, write
+from cutaway.circuits import Circuit, read, score, trace, wiring, write
 from cutaway.circuits.graph.nodes import standard
 from cutaway.circuits.scores import Scores
 from cutaway.errors import BadFormat, BadInput, CorruptFile, NotFound, UnsafeFile
@@ -16,7 +16,7 @@ from cutaway.errors import BadFormat, BadInput, CorruptFile, NotFound, UnsafeFil
 
 @pytest.fixture
 def circuit(gpt2, pairs) -> Circuit:
-    return trace(gpt2, pairs, "eap", edges=0.2, force=True)
+    return trace(gpt2, pairs, method="eap", edges=0.2, force=True)
 
 
 def test_own_round_trip(circuit: Circuit, tmp_path):
@@ -126,7 +126,7 @@ def test_circuits_of_other_networks(gpt2, llama, pairs, circuit: Circuit):
         cutaway.test(other, pairs.held_out)
     with pytest.raises(NotFound, match="does not write before"):
         Circuit.of_edges(wiring(gpt2).graph, ["m2->a0.h0<q>"])
-    assert method("eap")(gpt2, pairs, Options()).of("input->m0") != 0
+    assert score(gpt2, pairs, method="eap").of("input->m0") != 0
 
 
 def test_submission_folders(circuit: Circuit, tmp_path):

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 import cutaway
 from cutaway.circuits import wiring
-from cutaway.circuits.graph.nodes import Graph, parse_reader, parse_writer, standard
+from cutaway.circuits.graph.nodes import Graph, standard
 from cutaway.circuits.passes.certify import disagreement
 from cutaway.circuits.passes.outputs import record
 from cutaway.circuits.passes.running import Mask, run_edges, run_nodes
 from cutaway.errors import BadFormat, NotFound, SiteUnavailable
+from cutaway.network.parts import Input, Part
 from cutaway.zoo.tiny import tiny
 
 
@@ -29,8 +30,10 @@ def test_index_arithmetic_is_the_definition(layers: int, heads: int, parallel: b
     graph = standard(layers, heads, parallel)
     for r, reader in enumerate(graph.readers):
         for w, writer in enumerate(graph.writers):
-            earlier = writer.layer < reader.layer or reader.kind == "logits"
-            same = writer.layer == reader.layer and reader.kind == "mlp" and writer.kind == "head"
+            earlier = (
+                reader.part.kind == "logits" or writer.kind == "input" or writer.layer < reader.part.layer
+            )
+            same = writer.layer == reader.part.layer and reader.part.kind == "mlp" and writer.kind == "head"
             assert graph.allowed[w, r] == (earlier or (same and not parallel))
     assert graph.n_edges == graph.allowed.sum()
 
@@ -41,8 +44,8 @@ def test_names_go_back_and_forth(data: st.DataObject):
     r = data.draw(st.integers(0, len(graph.readers) - 1))
     w = data.draw(st.integers(0, graph.before[r] - 1))
     assert graph.edge(graph.edge_name(w, r)) == (w, r)
-    assert parse_writer(str(graph.writers[w])) == graph.writers[w]
-    assert parse_reader(str(graph.readers[r])) == graph.readers[r]
+    assert Part.parse(str(graph.writers[w])) == graph.writers[w]
+    assert Input.parse(str(graph.readers[r])) == graph.readers[r]
     assert Graph.from_dict(graph.to_dict()) == graph
 
 
@@ -70,7 +73,7 @@ def test_families_are_vouched_for(kind: str):
     if kind in ("gptj", "gpt_neox"):  # parallel: the MLP does not read its own layer's heads
         assert not found.graph.allowed[found.graph.writer("a1.h0"), found.graph.reader("m1")]
     if kind in ("llama", "gemma2", "mixtral"):
-        assert len([r for r in found.graph.readers if r.kind == "k" and r.layer == 0]) == net.heads(0)
+        assert len([r for r in found.graph.readers if r.port == "k" and r.part.layer == 0]) == net.heads(0)
     if kind == "mamba":
         assert {w.kind for w in found.graph.writers[1:]} == {"mixer"}
 

@@ -7,13 +7,14 @@ import pytest
 import torch
 
 import cutaway
-from cutaway.circuits import METHODS, Circuit, Options, Scores, method, wiring
+from cutaway.circuits import METHODS, Circuit, Scores, TraceRecipe, method, option_names, score, wiring
+from cutaway.circuits.methods.acdc import AcdcOptions
 from cutaway.circuits.methods.ensemble import combine
 from cutaway.circuits.methods.relp import rules
 from cutaway.circuits.passes.gradients import backward
 from cutaway.circuits.passes.outputs import record
-from cutaway.circuits.passes.pairs import Pairs
-from cutaway.circuits.passes.resuming import Prefix
+from cutaway.circuits.passes.pairs import PromptPairs
+from cutaway.circuits.passes.resuming import ResumedPrefix
 from cutaway.circuits.passes.running import Mask, run_edges
 from cutaway.circuits.tracing import choose
 from cutaway.errors import BadInput, NotFound
@@ -21,7 +22,7 @@ from cutaway.errors import BadInput, NotFound
 
 def test_path_patching_is_the_edit_one_by_one(llama, pairs):
     """Every edge alone, without batches of masks and without a late start."""
-    scores = method("path-patching")(llama, pairs, Options())
+    scores = score(llama, pairs, method="path-patching")
     found = wiring(llama)
     rng = np.random.default_rng(0)
     for w, r in rng.permutation(np.argwhere(found.graph.allowed))[:15]:
@@ -37,7 +38,7 @@ def test_path_patching_is_the_edit_one_by_one(llama, pairs):
 
 
 def test_node_patching_is_cutaway_patch(gpt2, pairs):
-    scores = method("node-patching")(gpt2, pairs, Options())
+    scores = score(gpt2, pairs, method="node-patching")
     effects = cutaway.patch(gpt2, pairs, at="z", by=["layer", "head"], direction="corrupt")
     mean = effects.data["mean"].to_numpy()
     graph = scores.graph
@@ -51,10 +52,10 @@ def test_late_starts_change_nothing(llama, pairs):
     part = pairs.take([0, 2])
     tokens, at = part.clean_tokens(llama), torch.full((2,), -1)
     ablated, _ = record(found, part.corrupted_tokens(llama))
-    prefix = Prefix.of(found, tokens)
+    prefix = ResumedPrefix.of(found, tokens)
     for layer in (1, 2):
         mask = torch.from_numpy(found.graph.allowed.copy())
-        late = torch.tensor([r.layer >= layer or r.kind == "logits" for r in found.graph.readers])
+        late = torch.tensor([r.part.kind == "logits" or r.part.layer >= layer for r in found.graph.readers])
         drop = torch.rand(mask.shape, generator=torch.Generator().manual_seed(layer)) > 0.5
         mask &= ~(drop & late[None])
         whole = run_edges(found, tokens, at, ablated, Mask(mask))
@@ -67,8 +68,9 @@ def test_late_starts_change_nothing(llama, pairs):
 def test_on_a_linear_network_all_gradients_are_exact(name: str, pairs):
     """No nonlinearity, no norm, attention that reads nothing: gradients, integrals and relevance are path patching."""
     net = linear_network()
-    exact = method("path-patching")(net, pairs, Options())
-    scores = method(name)(net, pairs, Options(steps=4))
+    exact = score(net, pairs, method="path-patching")
+    steps = {"steps": 4} if "steps" in option_names(name) else {}
+    scores = score(net, pairs, method=name, **steps)
     assert np.abs(exact.values).max() > 1e-3
     assert np.allclose(scores.values, exact.values, atol=1e-5 * np.abs(exact.values).max() + 1e-6)
 
@@ -78,10 +80,10 @@ def test_eap_ig_converges_to_patching_through_a_nonlinear_metric(pairs):
     net = linear_network()
     curved = pairs.with_metric(lambda logits, answers: torch.tanh(0.3 * (logits[:, 5] - logits[:, 9])))
     graph = wiring(net).graph
-    exact = method("node-patching")(net, curved, Options()).node("input")
+    exact = score(net, curved, method="node-patching").node("input")
     errors = []
     for steps in (1, 8, 64):
-        scores = method("node-ig")(net, curved, Options(steps=steps))
+        scores = score(net, curved, method="node-ig", steps=steps)
         errors.append(abs(scores.node("input") - exact))
     assert errors[2] < errors[1] < errors[0]
     assert errors[2] < 0.02 * abs(exact) + 1e-3
@@ -110,7 +112,7 @@ def test_relevance_leaves_the_forward_pass_alone(gpt2, llama, pairs):
     for net in (gpt2, llama):
         found = wiring(net)
         edits, _ = rules(found, "constant")
-        batch = next(iter(Pairs.of(net, pairs, len(found.graph.writers))))
+        batch = next(iter(PromptPairs.of(net, pairs, len(found.graph.writers))))
         plain = backward(found, batch.clean, batch.positions, batch.score)
         ruled = backward(found, batch.clean, batch.positions, batch.score, edits)
         assert torch.allclose(plain.metric, ruled.metric, atol=1e-6)
@@ -121,7 +123,7 @@ def test_relevance_is_conserved_through_gated_mlps(llama, pairs):
     found = wiring(llama)
     edits, notes = rules(found, "constant")
     assert not notes
-    batch = next(iter(Pairs.of(llama, pairs, len(found.graph.writers))))
+    batch = next(iter(PromptPairs.of(llama, pairs, len(found.graph.writers))))
     done = backward(found, batch.clean, batch.positions, batch.score, edits, writers=True)
     run = llama.run(batch.clean, keep=["mlp_in.2"], logits=False)
     below = (run["mlp_in.2"] * done.slopes["mlp_in.2"]).sum()
@@ -130,7 +132,7 @@ def test_relevance_is_conserved_through_gated_mlps(llama, pairs):
 
 
 def test_flow_is_a_distribution_over_writers(gpt2, pairs):
-    scores = method("flow")(gpt2, pairs, Options())
+    scores = score(gpt2, pairs, method="flow")
     sums = scores.values.sum(0)
     assert np.allclose(sums, 1.0, atol=1e-5)
     assert (scores.values >= 0).all()
@@ -140,25 +142,25 @@ def test_flow_is_a_distribution_over_writers(gpt2, pairs):
 
 def test_acdc_keeps_what_it_says(gpt2, pairs):
     pairs = pairs.take([0, 2, 4])
-    scores = method("acdc")(gpt2, pairs, Options(removal_threshold=0.05))
+    scores = score(gpt2, pairs, method="acdc", threshold=0.05)
     assert scores.kept is not None
     assert ((scores.values >= 0.05) == scores.kept)[scores.graph.allowed].all()
-    wider = method("acdc")(gpt2, pairs, Options(removal_threshold=0.005))
+    wider = score(gpt2, pairs, method="acdc", threshold=0.005)
     assert wider.kept.sum() >= scores.kept.sum()
-    made = choose(gpt2, pairs, scores, Options())
+    made = choose(gpt2, pairs, scores, TraceRecipe("acdc", AcdcOptions(threshold=0.05)))
     assert not (made.membership & ~scores.kept).any()
 
 
 def test_masks_learn_to_drop(gpt2, pairs):
-    heavy = method("mask-edges")(gpt2, pairs, Options(more={"penalty": 5.0, "rounds": 15, "rate": 0.4}))
-    light = method("mask-edges")(gpt2, pairs, Options(more={"penalty": 0.0, "rounds": 15, "rate": 0.4}))
+    heavy = score(gpt2, pairs, method="mask-edges", penalty=5.0, rounds=15, rate=0.4)
+    light = score(gpt2, pairs, method="mask-edges", penalty=0.0, rounds=15, rate=0.4)
     assert heavy.kept.sum() < light.kept.sum()
-    gates = method("mask-nodes")(gpt2, pairs, Options(more={"sampler": "l0", "rounds": 3}))
+    gates = score(gpt2, pairs, method="mask-nodes", sampler="l0", rounds=3)
     assert gates.nodes[0] == 1.0
-    with pytest.raises(NotFound, match="sampler"):
-        method("mask-edges")(gpt2, pairs, Options(more={"sampler": "dice"}))
+    with pytest.raises(BadInput, match="sampler"):
+        score(gpt2, pairs, method="mask-edges", sampler="dice")
     with pytest.raises(BadInput, match="penalty"):
-        method("mask-edges")(gpt2, pairs, Options(more={"penalty": -1}))
+        score(gpt2, pairs, method="mask-edges", penalty=-1)
 
 
 def test_uniform_gradient_sampling_is_unbiased():
@@ -182,8 +184,8 @@ def test_atp_star_sees_saturated_attention(pairs):
         width = model.config.n_embd
         model.transformer.h[0].attn.c_attn.weight[:, : 2 * width] *= 60
     net = cutaway.open(model)
-    starred = method("atp-star")(net, pairs, Options())
-    plain = method("eap")(net, pairs, Options())
+    starred = score(net, pairs, method="atp-star")
+    plain = score(net, pairs, method="eap")
     graph = starred.graph
     readers = [graph.reader(f"a0.h{h}<q>") for h in range(4)]
     assert starred.inputs is not None
@@ -191,7 +193,7 @@ def test_atp_star_sees_saturated_attention(pairs):
 
 
 def test_ensembles(gpt2, pairs):
-    a, b = (method(m)(gpt2, pairs, Options()) for m in ("eap", "eap-ig"))
+    a, b = (score(gpt2, pairs, method=m) for m in ("eap", "eap-ig"))
     one = combine([a], "mean")
     assert np.allclose(
         np.argsort(-np.abs(one.values).ravel())[:20], np.argsort(-np.abs(a.values).ravel())[:20]

@@ -107,7 +107,7 @@ def test_bad_questions(subject):
     with pytest.raises(NotFound, match="selection"):
         cutaway.trace(subject.net, subject.behaviour, select="best")
     with pytest.raises(BadInput, match="scores nodes"):
-        cutaway.trace(subject.net, subject.behaviour, "atp", edges=5)
+        cutaway.trace(subject.net, subject.behaviour, method="atp", edges=5)
     with pytest.raises(BadInput, match="threshold"):
         cutaway.trace(subject.net, subject.behaviour, select="threshold")
     with pytest.raises(BadInput):

@@ -68,14 +68,15 @@ def test_a_killed_recipe_goes_on(tmp_path: Path) -> None:
     script = (
         "from pathlib import Path\n"
         "from cutaway.recipes.natural.gpt2 import build\n"
-        "from cutaway.recipes.natural.training import Schedule, train\n"
+        "from cutaway.recipes.training import Rhythm, Schedule, begun, train\n"
         "from cutaway.recipes.workshop import Workshop\n"
         "import torch\n"
         "def loss(model, step):\n"
         "    print(step, flush=True)\n"
         "    ids = torch.full((2, 4), step % 5)\n"
         "    return model(input_ids=ids, labels=ids).loss\n"
-        "train(build(5, 4, 1, 8, 2, 8, 0), loss, Schedule(100000), Workshop(Path('work')), 'x', every=0.05)\n"
+        "run = begun(build(5, 4, 1, 8, 2, 8, 0), Schedule(100000), Workshop(Path('work')), 'x')\n"
+        "train(run, loss, rhythm=Rhythm(save_seconds=0.05))\n"
     )
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     starts = []

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from cutaway.behaviours import Behaviour
 from cutaway.effects import Effects
 from cutaway.errors import BadFormat, BadInput, CorruptFile, SaveFailed
 from cutaway.network import Network
+from cutaway.network.parts import Input, Part
+from cutaway.reports import render
+from cutaway.results import Result, load
 
 
 @pytest.fixture
@@ -90,3 +94,44 @@ def test_selecting_what_is_not_there_says_what_there_is(effects: Effects) -> Non
     with pytest.raises(BadInput, match=r"no layer 9.*0, 1, 2"):
         effects.sel(layer=9)
     assert effects.sel(layer=[0, 2], position=slice(1, 3)).data.sizes["position"] == 3
+
+
+def test_it_is_a_result_and_opens_by_its_kind(effects: Effects, tmp_path: Path) -> None:
+    assert isinstance(effects, Result)
+    again = load(effects.save(tmp_path / "folder"))
+    assert isinstance(again, Effects)
+    assert again.to_dict() == effects.to_dict()
+    assert json.loads(json.dumps(effects.to_dict(), allow_nan=False))["cells"][0]["layer"] == 0
+    assert effects.provenance.forwards > 1
+    manifest = json.loads((tmp_path / "folder" / "manifest.json").read_text())
+    assert (manifest["kind"], manifest["version"]) == ("effects", 1)
+
+
+def test_its_page_holds_the_map_and_where_it_comes_from(effects: Effects) -> None:
+    html = render(effects.page())
+    assert "Strongest cells" in html
+    assert effects.provenance.network_hash[:16] in html
+    assert render(effects.sel(layer=1, position=2).page())
+    assert effects.sel(layer=1, position=2).to_dict()["cells"][0]["n"] == 8
+
+
+def test_parts_are_selected_by_either_spelling_and_read_in_words(net: Network, pairs: Behaviour) -> None:
+    found = cutaway.path_patch(
+        net, pairs.take([0, 1]), senders=["a0.h1", "MLP 1"], to=["head 2.3 <k>", "logits"]
+    )
+    assert list(found.data["sender"].values) == ["a0.h1", "m1"]
+    assert list(found.data["receiver"].values) == ["a2.h3<k>", "logits"]
+    assert found.grid().rows == ["head 0.1", "MLP 1"]
+    by_words = found.sel(sender="head 0.1", receiver=Input(Part("logits"))).to_pandas()
+    assert by_words["mean"].item() == found.mean.sel(sender="a0.h1", receiver="logits").item()
+
+
+def test_effects_of_the_version_before_still_open(effects: Effects, tmp_path: Path) -> None:
+    folder = effects.save(tmp_path / "folder")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["version"], manifest["provenance"]["forwards"]
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"kind": "cutaway effects"}))
+    assert Effects.load(folder).mean.equals(effects.mean)
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"version": 99}))
+    with pytest.raises(BadFormat, match="newer version"):
+        Effects.load(folder)

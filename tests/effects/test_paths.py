@@ -13,10 +13,11 @@ from transformers import GPT2LMHeadModel
 
 import cutaway
 from cutaway.behaviours import Behaviour
-from cutaway.effects import Component, Receiver, ablate, pair_effects, path_patch, plan, receivers
+from cutaway.effects import ablate, pair_effects, path_patch, plan, plan_interventions, receivers
 from cutaway.effects import transformerlens as tl
 from cutaway.errors import BadBehaviour, BadInput, NotFound, SiteUnavailable
 from cutaway.network import Network
+from cutaway.network.parts import Input, Part
 from cutaway.zoo.tiny import tiny
 
 HEADS, WIDTH = 4, 8
@@ -42,7 +43,7 @@ def behaviour() -> Behaviour:
     return id_behaviour((6, 6, 8, 6))
 
 
-def write_delta(model: nn.Module, pairs: Behaviour, row: int, sender: Component) -> Tensor:
+def write_delta(model: nn.Module, pairs: Behaviour, row: int, sender: Part) -> Tensor:
     """What a sender writes more in the corrupted run than in the clean one, from z or from the MLP's output: [1 p d]."""
     block: Any = model.transformer.h[sender.layer]  # type: ignore[union-attr, index]
     site = "mlp_write" if sender.kind == "mlp" else "z"
@@ -51,23 +52,21 @@ def write_delta(model: nn.Module, pairs: Behaviour, row: int, sender: Component)
     )
     if sender.kind == "mlp":
         return other - clean
-    columns = slice(int(sender.head or 0) * WIDTH, (int(sender.head or 0) + 1) * WIDTH)
+    columns = slice(int(sender.index or 0) * WIDTH, (int(sender.index or 0) + 1) * WIDTH)
     return (other - clean)[..., columns] @ block.attn.c_proj.weight[columns]
 
 
-def path_by_hand(
-    model: nn.Module, pairs: Behaviour, row: int, sender: Component, receiver: Receiver
-) -> float:
+def path_by_hand(model: nn.Module, pairs: Behaviour, row: int, sender: Part, receiver: Input) -> float:
     """Both steps with bare hooks: the receiver's value under the sender's change, then that value patched."""
     blocks: Any = model.transformer.h  # type: ignore[union-attr]
     ids, delta = pairs.clean_ids[row], write_delta(model, pairs, row, sender)
-    if receiver.kind == "logits":
+    if receiver.part.kind == "logits":
         handle = hook(model.transformer.ln_f, True, lambda x: x + delta)  # type: ignore[union-attr, arg-type]
         logits = forward(model, ids)
         handle.remove()
         return score(pairs, row, logits)
-    block = blocks[receiver.layer]
-    norm, reader = (block.ln_2, block.mlp) if receiver.kind == "mlp" else (block.ln_1, block.attn.c_attn)
+    block = blocks[receiver.part.layer]
+    norm, reader = (block.ln_2, block.mlp) if receiver.part.kind == "mlp" else (block.ln_1, block.attn.c_attn)
     stream: list[Tensor] = []
     handle = norm.register_forward_pre_hook(lambda _m, args: stream.append(args[0]))
     forward(model, ids)
@@ -75,8 +74,8 @@ def path_by_hand(
     with torch.no_grad():
         new = reader(norm(stream[0] + delta))
     part = slice(None)
-    if receiver.kind != "mlp":
-        start = "qkv".index(receiver.kind) * 32 + int(receiver.head or 0) * WIDTH
+    if receiver.part.kind != "mlp":
+        start = "qkv".index(receiver.port) * 32 + int(receiver.part.index or 0) * WIDTH
         part = slice(start, start + WIDTH)
 
     def change(value: Tensor) -> Tensor:
@@ -94,8 +93,8 @@ def test_every_path_equals_the_two_steps_by_hand(
     model: GPT2LMHeadModel, net: Network, behaviour: Behaviour
 ) -> None:
     found = path_patch(net, behaviour)
-    senders = [Component(i, "head", h) for i in range(3) for h in range(HEADS)] + [
-        Component(i, "mlp") for i in range(3)
+    senders = [Part("head", i, h) for i in range(3) for h in range(HEADS)] + [
+        Part("mlp", i) for i in range(3)
     ]
     assert found.mean.shape == (len(senders), len(receivers(net)))
     checked = 0
@@ -103,8 +102,11 @@ def test_every_path_equals_the_two_steps_by_hand(
     for sender in senders:
         for receiver in receivers(net):
             cell = found.data.sel(sender=str(sender), receiver=str(receiver))
-            same = receiver.kind == "mlp" and sender.kind == "head" and sender.layer == receiver.layer
-            if not (sender.layer < receiver.layer or same):
+            same = (
+                receiver.part.kind == "mlp" and sender.kind == "head" and sender.layer == receiver.part.layer
+            )
+            end = net.n_layers if receiver.part.layer is None else receiver.part.layer
+            if not (sender.layer < end or same):
                 assert (cell.state == 4).all()
                 continue
             if rng.random() < 0.8:
@@ -147,7 +149,7 @@ def test_paths_refuse_what_has_none(net: Network, behaviour: Behaviour) -> None:
 
 def test_pairs_equal_two_patches_at_once(net: Network, model: GPT2LMHeadModel, behaviour: Behaviour) -> None:
     found = pair_effects(net, behaviour, which="all")
-    a, b = Component(0, "head", 1), Component(2, "mlp")
+    a, b = Part("head", 0, 1), Part("mlp", 2)
     joint = found.data.sel(first=str(a), second=str(b))
     clean = net.run([list(behaviour.clean_ids[1])])
     other = net.run([list(behaviour.corrupted_ids[1])], keep=["z.0", "mlp_write.2"])
@@ -215,7 +217,7 @@ def test_a_list_of_interventions_is_planned_and_run(net: Network, behaviour: Beh
         cutaway.Scale("pattern", 0.5, layer=1, head=0, src=0),
         cutaway.Add("embed", torch.randn(32), pos=-1),
     ]
-    planned = plan(net, behaviour, items)
+    planned = plan_interventions(net, behaviour, items)
     assert "whole forwards" in repr(planned)
     found = planned.run()
     tokens = behaviour.clean_tokens(net)
@@ -227,8 +229,8 @@ def test_a_list_of_interventions_is_planned_and_run(net: Network, behaviour: Beh
                 score(behaviour, row, run.logits[row, 0]), abs=2e-5
             )
     with pytest.raises(BadInput, match="no interventions"):
-        plan(net, behaviour, [])
-    named = plan(net, behaviour, "resid_pre", by=["layer"])
+        plan_interventions(net, behaviour, [])
+    named = plan(net, behaviour, at="resid_pre", by=["layer"])
     np.testing.assert_allclose(named.run().mean, cutaway.patch(net, behaviour, by=["layer"]).mean, atol=1e-6)
 
 

@@ -9,11 +9,11 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 import cutaway
 from cutaway.behaviours import Behaviour
-from cutaway.explanations import Component
 from cutaway.network import Network
+from cutaway.network.parts import Part
 
 LAYER, HEAD = 1, 3
-MOVER = Component(LAYER, "head", HEAD)
+MOVER = Part("head", LAYER, HEAD)
 _WIDTH, _HEADS, _NAMES, _FILLERS, _LENGTH = 64, 8, 8, 8, 5
 
 
@@ -72,7 +72,7 @@ def names() -> Behaviour:
 
 
 @pytest.fixture(scope="session")
-def mover() -> Component:
+def mover() -> Part:
     return MOVER
 
 

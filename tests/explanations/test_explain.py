@@ -10,15 +10,16 @@ import torch
 import cutaway
 from cutaway.behaviours import Behaviour
 from cutaway.errors import BadBehaviour, NotPerformed, SaveFailed
-from cutaway.explanations import Component, Thresholds, components, load_maps
+from cutaway.explanations import Thresholds, load_maps
 from cutaway.explanations.bench import Bench
 from cutaway.explanations.controls import exchange_answers
 from cutaway.explanations.identify import identify
 from cutaway.explanations.trial import random_sets
 from cutaway.network import Network
+from cutaway.network.parts import Part, parts_of
 
 
-def test_the_written_head_is_found_and_supported(explanation: cutaway.Explanation, mover: Component) -> None:
+def test_the_written_head_is_found_and_supported(explanation: cutaway.Explanation, mover: Part) -> None:
     assert explanation.verdict == "supported", str(explanation)
     assert explanation.mechanism is not None
     assert explanation.mechanism.members == (mover,)
@@ -87,10 +88,10 @@ def test_unequal_pairs_are_refused(written: Network, names: Behaviour) -> None:
         cutaway.explain(written, odd, force=True)
 
 
-def test_sets_on_the_bench_equal_bare_hooks(written: Network, names: Behaviour, mover: Component) -> None:
+def test_sets_on_the_bench_equal_bare_hooks(written: Network, names: Behaviour, mover: Part) -> None:
     few = names.take(range(4))
     bench = Bench.of(written, few, 0)
-    chosen = {mover, Component(2, "mlp"), Component(0, "head", 5)}
+    chosen = {mover, Part("mlp", 2), Part("head", 0, 5)}
     kept, left = bench.keep_only([chosen])[0], bench.remove([chosen])[0]
     everything = set(bench.components)
     for row in range(few.n):
@@ -100,7 +101,7 @@ def test_sets_on_the_bench_equal_bare_hooks(written: Network, names: Behaviour, 
     assert bench.restore([[]])[0] == pytest.approx(bench.ends.corrupted.metric, abs=1e-5)
 
 
-def _by_hand(net: Network, pairs: Behaviour, row: int, replaced: set[Component]) -> float:
+def _by_hand(net: Network, pairs: Behaviour, row: int, replaced: set[Part]) -> float:
     """The metric on a clean prompt with these components replaced by the corrupted run, by bare hooks on the bare model."""
     model, kept, handles = net.model, {}, []
     width = model.config.n_embd // model.config.n_head
@@ -125,7 +126,7 @@ def _by_hand(net: Network, pairs: Behaviour, row: int, replaced: set[Component])
             value = args[0].clone()
             for part in replaced:
                 if (part.layer, part.kind) == (layer, "head"):
-                    where = slice(part.head * width, (part.head + 1) * width)
+                    where = slice(part.index * width, (part.index + 1) * width)
                     value[..., where] = kept[(layer, "head")][0][..., where]
             return (value,)
 
@@ -133,7 +134,7 @@ def _by_hand(net: Network, pairs: Behaviour, row: int, replaced: set[Component])
 
     for layer, block in enumerate(model.transformer.h):
         handles.append(block.attn.c_proj.register_forward_pre_hook(heads(layer)))
-        if Component(layer, "mlp") in replaced:
+        if Part("mlp", layer) in replaced:
             handles.append(
                 block.mlp.register_forward_hook(lambda _m, _a, _o, layer=layer: kept[(layer, "mlp")][1])
             )
@@ -145,7 +146,7 @@ def _by_hand(net: Network, pairs: Behaviour, row: int, replaced: set[Component])
 
 
 def test_two_heads_that_stand_in_for_each_other_are_both_found(
-    written: Network, names: Behaviour, mover: Component
+    written: Network, names: Behaviour, mover: Part
 ) -> None:
     import copy
 
@@ -153,7 +154,7 @@ def test_two_heads_that_stand_in_for_each_other_are_both_found(
     with (
         torch.no_grad()
     ):  # a second mover in a later layer that does the same work, so that losing one costs little
-        width, to, back = 8, 5 * 8, mover.head * 8
+        width, to, back = 8, 5 * 8, mover.index * 8
         old, new = model.transformer.h[1].attn, model.transformer.h[2].attn
         for block in range(3):
             new.c_attn.weight[:, 64 * block + to : 64 * block + to + width] = old.c_attn.weight[
@@ -161,21 +162,21 @@ def test_two_heads_that_stand_in_for_each_other_are_both_found(
             ]
         new.c_proj.weight[to : to + width] = old.c_proj.weight[back : back + width]
     net = cutaway.open(model)
-    twin = Component(2, "head", 5)
+    twin = Part("head", 2, 5)
     bench = Bench.of(net, names.discovery, 0)
-    scores = {part: 1.0 if part in (mover, twin) else 0.0 for part in components(net)}
+    scores = {part: 1.0 if part in (mover, twin) else 0.0 for part in parts_of(net)}
     found = identify(bench, scores, Thresholds())
     assert set(found.members) == {mover, twin}
     assert found.left < 0.2
 
 
-def test_random_sets_match_in_size_and_kind(written: Network, mover: Component) -> None:
-    members = (mover, Component(0, "mlp"))
-    sets = random_sets(components(written), members, 30, seed=3)
+def test_random_sets_match_in_size_and_kind(written: Network, mover: Part) -> None:
+    members = (mover, Part("mlp", 0))
+    sets = random_sets(parts_of(written), members, 30, seed=3)
     assert len(set(sets)) == 30
     assert members not in sets
     assert all(sorted(c.kind for c in s) == ["head", "mlp"] for s in sets)
-    assert random_sets(components(written), components(written), 30, seed=3) == []
+    assert random_sets(parts_of(written), parts_of(written), 30, seed=3) == []
 
 
 def test_exchanged_answers_are_half(names: Behaviour) -> None:
@@ -278,8 +279,8 @@ def test_a_control_says_when_performance_alone_decided(
 def test_what_is_no_component_keeps_the_claim_from_being_supported(
     written: Network, names: Behaviour, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cutaway.effects.components import uncovered
     from cutaway.explanations import pipeline, unexplained
+    from cutaway.network.parts import uncovered
 
     assert uncovered(written) == ()
     layers_with = Network.layers_with

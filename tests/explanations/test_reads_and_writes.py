@@ -7,14 +7,14 @@ import pytest
 import torch
 
 import cutaway
-from cutaway.effects.components import Component
 from cutaway.explanations.reads_and_writes import ReadsAndWrites, reads_and_writes
 from cutaway.explanations.reads_and_writes_section import reads_and_writes_section
 from cutaway.network import Network
+from cutaway.network.parts import Part
 from cutaway.stream import logit_attribution
 from cutaway.zoo.tiny import tiny
 
-MEMBERS = [Component(0, "head", 0), Component(2, "head", 1), Component(2, "mlp"), Component(3, "mlp")]
+MEMBERS = [Part("head", 0, 0), Part("head", 2, 1), Part("mlp", 2), Part("mlp", 3)]
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_what_is_refused_is_said(found: ReadsAndWrites) -> None:
         Example("", "", (5 + i, 6, 7), (25 + i, 6, 7), answer(11), answer(12), template=str(i))
         for i in range(12)
     ]
-    refused = reads_and_writes(net, assemble("made up", rows), [Component(0, "mlp")])
+    refused = reads_and_writes(net, assemble("made up", rows), [Part("mlp", 0)])
     assert refused.parts == ()
     assert "more than one matrix" in refused.reason
     assert reads_and_writes_section(refused)

@@ -11,10 +11,10 @@ from safetensors.torch import load_file, save_file
 
 import cutaway
 from cutaway.errors import BadInput, CorruptFile, NotFinite, NotFound
-from cutaway.network.certification.certificate import _check_padding
+from cutaway.network.certification.certificate import check_padding
 from cutaway.network.certification.identities import new_ledgers
 from cutaway.network.inputs import Inputs
-from cutaway.network.views import _without_number
+from cutaway.network.views import without_number
 from cutaway.zoo.tiny import tiny
 
 IDS = [[5, 6, 7, 8]]
@@ -93,7 +93,7 @@ def test_padding_is_not_judged_on_nan():
     ledgers = new_ledgers()
     nan = torch.full((1, 2, 3), float("nan"))
     for side in ("left", "right"):
-        found = _check_padding(lambda s: (inputs, mask), side, lambda i: nan, inputs, nan, ledgers, 1e-5)
+        found = check_padding(lambda s: (inputs, mask), side, lambda i: nan, nan, ledgers, 1e-5)
         assert found is None
         assert not ledgers[f"{side} padding"].errors
 
@@ -108,9 +108,9 @@ def test_nan_errors_do_not_hold():
 
 def test_an_infinite_error_is_shown():
     reason = "resid_post does not hold at {}: relative error {}, tolerance 5e-05."
-    assert _without_number(reason.format(3, "inf")) == reason.format(3, "inf").replace("at 3", "there")
-    assert _without_number(reason.format(3, "0.21")) == "resid_post does not hold there, tolerance 5e-05."
-    assert _without_number("No information.") == "No information."
+    assert without_number(reason.format(3, "inf")) == reason.format(3, "inf").replace("at 3", "there")
+    assert without_number(reason.format(3, "0.21")) == "resid_post does not hold there, tolerance 5e-05."
+    assert without_number("No information.") == "No information."
 
 
 @pytest.mark.parametrize("model", [None, 5, "", "  ", b"x", ["gpt2"]])

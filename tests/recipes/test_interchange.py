@@ -11,14 +11,15 @@ import pytest
 import torch
 
 from cutaway.errors import BadInput, CorruptFile, NotFound, Stopped
-from cutaway.recipes.algorithms import ALGORITHMS, algorithm
+from cutaway.recipes.algorithms import ALGORITHMS
 from cutaway.recipes.interchange.exam import contrast, examine, is_right, metric, pairs
+from cutaway.recipes.interchange.exchanges import RowExchange, opened, part_list, run
 from cutaway.recipes.interchange.losses import draw_plans, joined, right_loss
-from cutaway.recipes.interchange.parts import Exchange, Shape, build, part_list, run
-from cutaway.recipes.interchange.plans import Layout, edges, held_out, interchange, strict
+from cutaway.recipes.interchange.networks import NetworkShape, build
+from cutaway.recipes.interchange.plans import Seating, edges, held_out, interchange, strict
 from cutaway.recipes.interchange.questions import Questions
-from cutaway.recipes.interchange.recipe import Interchange, ground_truth
-from cutaway.recipes.interchange.training import Training, train
+from cutaway.recipes.interchange.recipe import InterchangeRecipe, ground_truth
+from cutaway.recipes.interchange.training import InterchangeTraining, train
 from cutaway.recipes.workshop import Workshop
 from cutaway.results import Progress, Work
 
@@ -29,177 +30,88 @@ def _ids(name: str, n: int = 300, seed: int = 0) -> np.ndarray:
     return ALGORITHMS[name].draw(np.random.default_rng(seed), n)
 
 
-def _said(name: str, row: np.ndarray) -> list[str]:
-    return [ALGORITHMS[name].vocabulary[i] for i in row]
-
-
-# --- the algorithms, against the same tasks written another way -------------------------------------------------------
-
-
-def _by_hand(name: str, words: list[str]) -> set[str]:
-    if name == "indirect-object":
-        return set(words[2:5:2]) - {words[9]}
-    if name == "greater-than":
-        years = [f"{y:02d}" for y in range(0, 60, 3)]
-        later = words[4] in ("began", "opened")
-        return {y for y in years if (y > words[7]) == later and y != words[7]}
-    if name == "brackets":
-        depth, fault = 0, False
-        for sign in words[1:11]:
-            depth += 1 if sign == "(" else -1
-            fault |= depth < 0
-        return {"unbalanced" if fault or depth else "balanced"}
-    if name == "cases":
-        x, y = int(words[1]), int(words[4])
-        return {str((x + y) % 10 if x > y else (x - y) % 10)}
-    if name == "docstring":
-        ordinals = ("first", "second", "third", "fourth", "fifth")
-        return {words[4 + ordinals.index(words[12])]}
-    nouns = [w for w in words[2:] if w not in ("the", "near", "behind", "beside", "under")]
-    subject = nouns[0] if words[2] == "the" else nouns[1]
-    past = words[1] in ("yesterday", "once", "then")
-    return {("were" if past else "are") if subject.endswith("s") else ("was" if past else "is")}
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_algorithms_solve_their_tasks(name):
-    ids = _ids(name)
-    for row, right in zip(ids, ALGORITHMS[name].answers(ids), strict=True):
-        assert {ALGORITHMS[name].vocabulary[i] for i in np.flatnonzero(right)} == _by_hand(
-            name, _said(name, row)
-        )
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_prompts_are_as_long_as_each_other_and_not_all_alike(name):
-    what = ALGORITHMS[name]
-    ids = _ids(name)
-    assert ids.shape == (300, what.length)
-    assert ids.min() >= 0 and ids.max() < len(what.vocabulary)  # noqa: PT018
-    assert len(set(what.vocabulary)) == len(what.vocabulary)
-    assert not any(" " in word for word in what.vocabulary)
-    assert (ids[:, 0] == 0).all()
-    assert what.vocabulary[0] == "<bos>"
-    assert len(np.unique(what.answers(ids), axis=0)) > 1
-    assert np.array_equal(ids, _ids(name))
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_setting_a_variable_to_its_own_value_changes_nothing(name):
-    what, ids = ALGORITHMS[name], _ids(name)
-    every = np.ones(len(ids), bool)
-    for variable, value in what.values(ids).items():
-        if variable in what.by_name:
-            assert np.array_equal(what.answers(ids, {variable: (every, value)}), what.answers(ids))
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_setting_all_that_reads_the_prompt_gives_the_other_answer(name):
-    """With every variable of another prompt the answer is that prompt's."""
-    what, ids = ALGORITHMS[name], _ids(name)
-    other = _ids(name, seed=1)
-    every = np.ones(len(ids), bool)
-    given = {v.name: (every, what.values(other)[v.name]) for v in what.variables}
-    assert np.array_equal(what.answers(ids, given), what.answers(other))
-
-
-def test_an_intervention_acts_where_it_is_set_only():
-    what, ids = ALGORITHMS["agreement"], _ids("agreement")
-    where = np.arange(len(ids)) % 2 == 0
-    flipped = what.answers(ids, {"number": (where, 1 - what.values(ids)["number"])})
-    changed = (flipped != what.answers(ids)).any(1)
-    assert np.array_equal(changed, where)
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_variables_live_in_different_places(name):
     for seed in range(3):
         seated = ALGORITHMS[name].seated(seed, 4)
-        layout = Layout(seated, 4)
-        together = torch.stack(list(layout.variables.values())).sum(0)
+        seating = Seating(seated, 4)
+        together = torch.stack(list(seating.variables.values())).sum(0)
         assert int(together.max()) == 1
-        assert torch.equal(layout.outside, together == 0)
-
-
-def test_unknown_algorithms_are_refused_with_the_nearest():
-    with pytest.raises(NotFound, match="agreement"):
-        algorithm("agrement")
-
-
-# --- what is exchanged, against a loop over rows ----------------------------------------------------------------------
+        assert torch.equal(seating.outside, together == 0)
 
 
 @pytest.fixture(scope="module", params=["gpt2", "llama"])
 def tiny(request):
     what = ALGORITHMS["brackets"].seated(0, 4)
-    shape = Shape(
+    shape = NetworkShape(
         request.param, len(what.vocabulary), what.layers, width=16, heads=4, mlp=16, context=what.length
     )
-    return build(shape, 0).eval(), Layout(what, 4)
+    return build(shape, 0).eval(), Seating(what, 4)
 
 
 def test_exchanges_equal_one_at_a_time(tiny):
     """Rows with different parts from different rows, in one run, as each alone by writing the values in by hand."""
-    model, layout = tiny
+    model, seating = tiny
     ids = _ids("brackets", 6)
     tokens = torch.from_numpy(ids)
     rng = np.random.default_rng(0)
-    mask = torch.from_numpy(rng.random((6, len(part_list(2, 4)), layout.algorithm.length)) < 0.4)
+    mask = torch.from_numpy(rng.random((6, len(part_list(2, 4)), seating.algorithm.length)) < 0.4)
     source = torch.from_numpy(rng.permutation(6))
-    clean, captured = run(model, tokens, 4)
+    net = opened(model)
+    clean, captured = run(net, tokens, 4)
     assert torch.equal(clean, model(input_ids=tokens).logits[:, -1])
-    together, after = run(model, tokens, 4, [Exchange(mask, source)], captured)
+    together, after = run(net, tokens, 4, [RowExchange(mask, source)], captured)
     for row in range(6):
-        one = Exchange(mask[row : row + 1], source[row : row + 1])
-        alone, _ = run(model, tokens[row : row + 1], 4, [one], captured)
+        one = RowExchange(mask[row : row + 1], source[row : row + 1])
+        alone, _ = run(net, tokens[row : row + 1], 4, [one], captured)
         torch.testing.assert_close(together[row : row + 1], alone, atol=1e-5, rtol=1e-4)
         for i, part in enumerate(part_list(2, 4)):
             got, was = (
-                (c.mlps[part.layer] if part.head is None else c.heads[part.layer][:, :, part.head])
+                (c.mlps[part.layer] if part.kind == "mlp" else c.heads[part.layer][:, :, part.index])
                 for c in (after, captured)
             )
             assert torch.equal(got[row][mask[row, i]], was[source[row]][mask[row, i]])
-    everything = Exchange(torch.ones_like(mask), source)
-    swapped, _ = run(model, tokens, 4, [everything], captured)
+    everything = RowExchange(torch.ones_like(mask), source)
+    swapped, _ = run(net, tokens, 4, [everything], captured)
     assert not torch.allclose(swapped, clean)
     assert not model._forward_hooks
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
 
 def test_plans_say_what_must_come_out(tiny):
-    _, layout = tiny
+    _, seating = tiny
     ids = _ids("brackets", 40)
-    what, source = layout.algorithm, np.random.default_rng(0).permutation(40)
+    what, source = seating.algorithm, np.random.default_rng(0).permutation(40)
     where = {"dips": np.arange(40) % 2 == 0, "uneven": np.arange(40) % 3 == 0}
-    plan = interchange(layout, ids, source, where)
+    plan = interchange(seating, ids, source, where)
     values, others = what.values(ids), what.values(ids[source])
     fault = np.where(where["uneven"], others["uneven"], values["uneven"]) | np.where(
         where["dips"], others["dips"], values["dips"]
     )
     assert torch.equal(plan.right, torch.from_numpy(what.answer(fault)))
-    kept = strict(layout, ids, source, np.ones((40, layout.outside.shape[0]), bool))
+    kept = strict(seating, ids, source, np.ones((40, seating.outside.shape[0]), bool))
     assert torch.equal(kept.right, torch.from_numpy(what.answers(ids)))
-    assert not (kept.exchanges[0].mask & torch.stack(list(layout.variables.values())).any(0)).any()
-    assert edges(layout, ids, source, "fault") is None
-    held = edges(layout, ids, source, "depth")
+    assert not (kept.exchanges[0].mask & torch.stack(list(seating.variables.values())).any(0)).any()
+    assert edges(seating, ids, source, "fault") is None
+    held = edges(seating, ids, source, "depth")
     assert held is not None
     assert torch.equal(held.exchanges[1].source, torch.arange(40))
-    readers = layout.variables["below"] | layout.variables["uneven"]
+    readers = seating.variables["below"] | seating.variables["uneven"]
     assert torch.equal(held.exchanges[1].mask[0], readers)
 
 
 def test_training_never_sees_a_pair_that_is_held_out(tiny):
-    _, layout = tiny
+    _, seating = tiny
     ids, rng = _ids("brackets", 64), np.random.default_rng(3)
     shares = np.full(5, 0.2)
-    plans = draw_plans(layout, ids, rng, shares)
+    plans = draw_plans(seating, ids, rng, shares)
     both = joined([*plans.moved, *plans.kept])
     first = both.exchanges[0]
     for row in range(len(both.base)):
         base, source = ids[both.base[row]], ids[first.source[row]]
         if first.mask[row].any():
             assert bool(both.usable[row]) != bool(held_out(base[None], source[None])[0])
-    asked = Questions(layout.algorithm).pairs(50, 0)
+    asked = Questions(seating.algorithm).pairs(50, 0)
     clean, other = (np.array([getattr(pair, side) for pair in asked]) for side in ("clean", "corrupted"))
     assert held_out(clean, other).all()
     share = held_out(_ids("brackets", 4000), _ids("brackets", 4000, 1)).mean()
@@ -221,9 +133,7 @@ def test_losses_and_marks_against_definitions():
     assert float(metric(logits, plus, minus)) == -2.0
 
 
-# --- training ---------------------------------------------------------------------------------------------------------
-
-SMALL = Training("agreement", width=16, mlp=16, rows=16, steps=8, warmup=2)
+SMALL = InterchangeTraining("agreement", width=16, mlp=16, rows=16, steps=8, warmup=2)
 
 
 @pytest.mark.parametrize("kind", ["stated", "free", "shuffled"])
@@ -262,17 +172,14 @@ def test_checkpoints_of_other_runs_and_broken_ones_are_refused(tmp_path: Path):
 
 def test_a_short_run_learns_the_algorithm_in_its_places(tmp_path: Path):
     """The whole way in small: the stated variables are causal after it, and were not before."""
-    short = Training("agreement", rows=32, steps=260, settle=5.0)
-    layout = Layout(short.seated(), short.heads)
-    before = examine(build(short.shape(), short.seed), layout, n=128)
-    after = examine(train(short, Workshop(tmp_path)).model, layout, n=128)
+    short = InterchangeTraining("agreement", rows=32, steps=260, settle=5.0)
+    seating = Seating(short.seated(), short.heads)
+    before = examine(build(short.shape(), short.seed), seating, n=128)
+    after = examine(train(short, Workshop(tmp_path)).model, seating, n=128)
     assert before.accuracy < 0.6
     assert after.accuracy > 0.97
     assert min(after.interchange.values()) > 0.95 > max(before.interchange.values())
     assert after.outside < 0.05 < before.outside
-
-
-# --- what is asked, and what is said to be true -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -300,13 +207,10 @@ def test_questions_follow_from_the_causal_model(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_ground_truth_says_what_the_algorithm_says(name):
-    recipe = Interchange(name, "gpt2", 0, 10)
+    recipe = InterchangeRecipe(name, "gpt2", 0, 10)
     what = recipe.training().seated()
     truth = ground_truth(what)
-    assert {
-        str(v.place.part).replace("head ", "a").replace("mlp ", "m").replace(".", ".h")
-        for v in what.variables
-    } == {str(node) for node in truth.nodes}
+    assert {str(v.part) for v in what.variables} == {str(node) for node in truth.nodes}
     assert {v.name for v in truth.variables} == {v.name for v in what.variables}
     assert any(str(edge.target) == "logits" for edge in truth.edges)
     assert truth == type(truth).from_dict(truth.to_dict())
@@ -322,7 +226,7 @@ def test_passages_show_each_variable_where_it_lives(name):
         assert what.answers(ids[:, :-1])[0, ids[0, -1]]
         for variable in what.variables:
             shown = passage.labels[variable.name]
-            places = variable.place.positions or tuple(range(what.length))
+            places = variable.columns(what.length)
             assert [i for i, value in enumerate(shown) if value is not None] == list(places)
             value = what.values(ids[:, :-1])[variable.name][0]
             if value.ndim == 0:

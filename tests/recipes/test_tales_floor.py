@@ -16,7 +16,7 @@ from cutaway.errors import BadInput
 from cutaway.recipes.tales import baselines, floor, loss, stream
 from cutaway.recipes.tales import prompts as P
 from cutaway.recipes.tales.grammar import PEOPLE, Draw, entities, pieces
-from cutaway.recipes.tales.scenes import BY_NAME, SCENES, Line, Script, scripts
+from cutaway.recipes.tales.scenes import BY_NAME, SCENES, SceneLine, Script, scripts
 from cutaway.recipes.tales.tokenizer import load_tokenizer
 
 
@@ -59,8 +59,8 @@ def test_names_have_probabilities_that_add_to_one(mixed, seen):
     frame = next(f for f in scene.frames if "{B}" in f)
     names = [person.name for person in PEOPLE]
 
-    def line(a: str, b: str, of=scene) -> Line:
-        return Line(of, frame, {"A": a, "B": b})
+    def line(a: str, b: str, of=scene) -> SceneLine:
+        return SceneLine(of, frame, {"A": a, "B": b})
 
     def history() -> floor._People:
         people = floor._People()
@@ -77,7 +77,7 @@ def test_names_have_probabilities_that_add_to_one(mixed, seen):
         assert couples == pytest.approx(_probability(history(), line(a, ""), {"A"}), abs=1e-9)
 
 
-def _probability(people: floor._People, line: Line, shown: set[str] | None = None) -> float:
+def _probability(people: floor._People, line: SceneLine, shown: set[str] | None = None) -> float:
     return math.exp(people.log_probability(line, shown or {"A", "B"}))
 
 

@@ -8,12 +8,15 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from cutaway import zoo
+from cutaway.recipes import making
 from cutaway.recipes.tales.corpus import Corpus
 from cutaway.recipes.tales.exam import Score
-from cutaway.recipes.tales.recipe import Recipe, export, train
+from cutaway.recipes.tales.recipe import TalesRecipe, train
+from cutaway.recipes.workshop import Workshop
+from cutaway.results import Progress, Work
 from cutaway.zoo import loaders
 
-TINY = replace(Recipe(), layers=1, width=16, heads=2, mlp=32, context=32, rows=2, steps=8, warmup=2)
+TINY = replace(TalesRecipe(), layers=1, width=16, heads=2, mlp=32, context=32, rows=2, steps=8, warmup=2)
 
 
 @pytest.fixture(scope="module")
@@ -22,14 +25,14 @@ def tokenizer():
 
 
 def _train(work: Path, tokenizer, **options):
-    return train(TINY, work, tokenizer=tokenizer, report=lambda line: None, **options)
+    return train(TINY, Workshop(work), tokenizer, **options)
 
 
 def test_resumed_equals_uninterrupted(tmp_path: Path, tokenizer) -> None:
     whole = _train(tmp_path / "whole", tokenizer)
     _train(tmp_path / "parts", tokenizer, stop_at=3)
     parts = _train(tmp_path / "parts", tokenizer)
-    assert whole.steps == parts.steps == TINY.steps
+    assert whole.step == parts.step == TINY.steps
     for (name, one), (_, two) in zip(
         whole.model.state_dict().items(), parts.model.state_dict().items(), strict=True
     ):
@@ -37,25 +40,27 @@ def test_resumed_equals_uninterrupted(tmp_path: Path, tokenizer) -> None:
 
 
 def test_a_kill_loses_only_what_came_after_the_checkpoint(tmp_path: Path, tokenizer) -> None:
-    calls: list[str] = []
+    class Killed(BaseException):
+        """Stands for a kill: nothing has time to keep anything."""
 
-    def killed(line: str) -> None:
-        calls.append(line)
-        raise KeyboardInterrupt
+    def killed(progress: Progress) -> None:
+        raise Killed
 
     recipe = replace(TINY, steps=120)
-    with pytest.raises(KeyboardInterrupt):  # the first progress line comes at step 100
-        train(recipe, tmp_path, tokenizer=tokenizer, save_every=30, report=killed)
-    lines: list[str] = []
-    resumed = train(recipe, tmp_path, tokenizer=tokenizer, save_every=30, report=lines.append)
-    assert lines[0] == "resumed at step 90"
-    assert resumed.steps == 120
+    with pytest.raises(Killed):  # the first progress line comes at step 100
+        train(recipe, Workshop(tmp_path, Work(killed)), tokenizer, save_every=30)
+    checkpoint = Workshop(tmp_path).load("tales")
+    assert checkpoint is not None
+    assert checkpoint["step"] == 90
+    resumed = train(recipe, Workshop(tmp_path), tokenizer, save_every=30)
+    assert resumed.step == 120
     assert not list(tmp_path.glob("*.part"))
 
 
 def test_export_opens_and_carries_its_hash(tmp_path: Path, tokenizer) -> None:
     trained = _train(tmp_path / "run", tokenizer)
-    folder = export(trained, TINY, {"ioi": Score(10, 0.5, 0.2, 0.8, 0.6)}, tmp_path / "out")
+    made = TINY.made(trained, tokenizer, {"ioi": Score(10, 0.5, 0.2, 0.8, 0.6)})
+    folder = making.write(replace(zoo.specimen("tales"), recipe=TINY), made, tmp_path / "out")
     loaders.check(folder)
     again = AutoModelForCausalLM.from_pretrained(folder)
     for one, two in zip(trained.model.parameters(), again.parameters(), strict=True):
@@ -78,7 +83,8 @@ def test_rows_are_the_same_each_time_and_stories_do_not_see_each_other(tokenizer
 
 
 def test_rate_rises_stays_and_falls() -> None:
-    recipe = Recipe()
-    assert recipe.rate(0) < recipe.rate(100) < recipe.rate(recipe.warmup) == recipe.learning_rate
-    assert recipe.rate(recipe.steps // 2) == recipe.learning_rate
-    assert recipe.rate(recipe.steps - 1) < 1e-3 * recipe.learning_rate
+    recipe = TalesRecipe()
+    rate = recipe.schedule().at
+    assert rate(0) < rate(100) < rate(recipe.warmup) == recipe.learning_rate
+    assert rate(recipe.steps // 2) == recipe.learning_rate
+    assert rate(recipe.steps - 1) < 1e-3 * recipe.learning_rate

@@ -13,8 +13,9 @@ import torch
 from cutaway import zoo
 from cutaway.errors import NotFound
 from cutaway.recipes import making
-from cutaway.recipes.tales import exam, recipe, specimen
-from cutaway.recipes.tales.specimen import EIGHT, Stories, TalesRecipe
+from cutaway.recipes.tales import exam, recipe
+from cutaway.recipes.tales.recipe import EIGHT, TalesRecipe
+from cutaway.recipes.tales.specimen import Stories
 from cutaway.recipes.workshop import Workshop
 from cutaway.results import Work
 from cutaway.zoo import loaders
@@ -25,7 +26,7 @@ def test_the_recipe_makes_a_folder_with_its_log_and_leaves_its_checkpoint(
 ) -> None:
     tokenizer = zoo.load("tales")[1]
     monkeypatch.setattr(recipe, "train_tokenizer", lambda: tokenizer)
-    monkeypatch.setattr(specimen, "examine", lambda model, tokenizer, n: exam.examine(model, tokenizer, 8))
+    monkeypatch.setattr(recipe, "examine", lambda model, tokenizer, n: exam.examine(model, tokenizer, 8))
     tiny = TalesRecipe(layers=1, width=16, heads=2, mlp=32, context=32, rows=2, steps=200, warmup=2)
     heard: list[int] = []
     shop = Workshop(tmp_path / "work", Work(lambda p: heard.append(p.done)))
@@ -39,7 +40,7 @@ def test_the_recipe_makes_a_folder_with_its_log_and_leaves_its_checkpoint(
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in log] == [100, 200]
     shop.discard()
-    kept = torch.load(tmp_path / "work" / "checkpoint.pt", weights_only=True)
+    kept = torch.load(tmp_path / "work" / "tales" / "tales.checkpoint", weights_only=True)
     assert kept["step"] == 200
     assert {"model", "optimizer"} <= set(kept)
 

@@ -19,7 +19,7 @@ import cutaway
 from cutaway.errors import BadInput, OutOfMemory
 from cutaway.network import Network
 from cutaway.network.sites import Site
-from cutaway.results import Progress, Work
+from cutaway.results import Budget, Progress, Work
 from cutaway.sweeps import CellState, Experiment, Rules, Write, plan_cells, run_cells
 from cutaway.sweeps.cost import Speed, peak_bytes
 from cutaway.sweeps.replay import Replayer
@@ -85,9 +85,9 @@ def test_pieces_that_were_timed_are_not_run_again(
 
 def test_too_little_memory_says_what_is_needed(experiment: Experiment) -> None:
     with pytest.raises(OutOfMemory, match="MiB") as caught:
-        plan_cells(experiment, CELLS, memory=1000)
+        plan_cells(experiment, CELLS, work=Work(budget=Budget(memory=1000)))
     needed = int(str(caught.value).split("memory=")[1].split(" ")[0])
-    plan = plan_cells(experiment, CELLS, memory=needed)
+    plan = plan_cells(experiment, CELLS, work=Work(budget=Budget(memory=needed)))
     assert max(len(w.pairs) * w.columns for w in plan.job.waves) <= 2 * max(w.columns for w in plan.job.waves)
     np.testing.assert_allclose(plan.run().values, run_cells(experiment, CELLS).values, atol=1e-5)
 
@@ -155,7 +155,7 @@ sys.path[:0] = [{tests!r}, {sweeps!r}]
 from test_plan import demo
 work, cells = demo()
 from cutaway.results import Work
-from cutaway.results import Progress, Work
+from cutaway.results import Budget, Progress, Work
 from cutaway.sweeps import run_cells
 run_cells(work, cells, tokens_at_once=8, folder={folder!r}, work=Work(lambda _: time.sleep(0.05)))
 """

@@ -13,6 +13,8 @@ from torch import Tensor
 from cutaway.behaviours.data import Behaviour
 from cutaway.behaviours.metrics import METRICS, Answers
 from cutaway.errors import BadBehaviour, BadInput, NotPerformed
+from cutaway.network.memory import rows_at_once
+from cutaway.network.recent import LOGITS, recent
 from cutaway.statistics import Estimate, bootstrap, proportion
 
 if TYPE_CHECKING:
@@ -24,16 +26,34 @@ AT_LEAST = 0.75
 
 
 def answer_logits(
-    net: Network, behaviour: Behaviour, which: Which = "clean", edits: Sequence[Edit] = (), batch: int = 64
+    net: Network,
+    behaviour: Behaviour,
+    which: Which = "clean",
+    edits: Sequence[Edit] = (),
+    batch: int | None = None,
 ) -> Tensor:
     """Logits at the answer position of every example's prompt: [n v], on the network's device, in its
-    precision.
+    precision. Without edits they are kept with the network, so that nobody runs the same prompts twice.
     """
+    ids = behaviour.clean_ids if which == "clean" else behaviour.corrupted_ids
+    key = (LOGITS, ids, tuple(behaviour.answer_pos))
+    logits = None if edits else recent(net).get(key)
+    if logits is None:
+        logits = _answer_logits(net, behaviour, which, edits, batch)
+        if not edits:
+            recent(net).keep(key, logits)
+    return logits
+
+
+def _answer_logits(
+    net: Network, behaviour: Behaviour, which: Which, edits: Sequence[Edit], batch: int | None
+) -> Tensor:
     tokens = behaviour.clean_tokens(net) if which == "clean" else behaviour.corrupted_tokens(net)
     pos = torch.tensor(behaviour.answer_pos)[:, None]
     parts = []
-    for start in range(0, behaviour.n, batch):
-        rows = slice(start, min(start + batch, behaviour.n))
+    size = batch or rows_at_once(net, tokens.width)
+    for start in range(0, behaviour.n, size):
+        rows = slice(start, min(start + size, behaviour.n))
         run = net.run(tokens[rows], edits=list(edits), logits=pos[rows])
         if run.logits is None:
             raise BadInput(
@@ -44,7 +64,11 @@ def answer_logits(
 
 
 def measure(
-    net: Network, behaviour: Behaviour, which: Which = "clean", edits: Sequence[Edit] = (), batch: int = 64
+    net: Network,
+    behaviour: Behaviour,
+    which: Which = "clean",
+    edits: Sequence[Edit] = (),
+    batch: int | None = None,
 ) -> Tensor:
     """The behaviour's metric on every example: [n]. KL is measured against the unedited clean prompts."""
     answers = behaviour.answers
@@ -134,7 +158,7 @@ def performance(
     at_least: float = AT_LEAST,
     edits: Sequence[Edit] = (),
     seed: int = 0,
-    batch: int = 64,
+    batch: int | None = None,
 ) -> Performance:
     """Run all clean and corrupted prompts and say whether the network does the behaviour, with intervals."""
     clean = answer_logits(net, behaviour, "clean", edits, batch)

@@ -18,9 +18,10 @@ import torch
 
 from cutaway.calibration.subject import Subject
 from cutaway.calibration.verify import subject_of
-from cutaway.circuits import Bench, Graph, Limits, Options, Scores, method
+from cutaway.circuits import Bench, Graph, Limits, Scores, TraceRecipe, option_names, score
 from cutaway.circuits.evaluation.faithfulness import curve
 from cutaway.circuits.evaluation.stability import auroc
+from cutaway.circuits.methods import options_of
 from cutaway.circuits.passes.certify import wiring
 from cutaway.circuits.testing import evidence_alone
 from cutaway.circuits.tracing import choose
@@ -167,7 +168,7 @@ def known(graph: Graph, truth: GroundTruth) -> tuple[np.ndarray, bool]:
     exact = True
     for edge in truth.edges:
         w = graph.writer(str(edge.source))
-        if edge.target.kind == "head" and not edge.via:
+        if edge.target.port == "any":
             exact = False
             for part in "qkv":
                 found[w, graph.reader(f"{edge.target}<{part}>")] = True
@@ -190,7 +191,7 @@ def exercised(subject: Subject) -> np.ndarray:
     )  # fmt: skip
     found = None
     for one_way in (behaviour, back):
-        scores = method("path-patching")(subject.net, one_way, Options())
+        scores = score(subject.net, one_way, method="path-patching")
         assert scores.examples is not None
         size = np.abs(scores.examples).mean(0)
         found = size if found is None else np.maximum(found, size)
@@ -245,7 +246,9 @@ def one(subject: Subject, name: str, seed: int, seen: np.ndarray, steps: int = 5
     peak, started = Peak(), time.perf_counter()
     try:
         with peak.watching(net.device):
-            scores = method(name)(net, behaviour.discovery, Options(steps=steps, seed=seed, examples=False))
+            wanted = {"steps": steps, "seed": seed, "examples": False}
+            given = {option: value for option, value in wanted.items() if option in option_names(name)}
+            scores = score(net, behaviour.discovery, method=name, **given)
         seconds = time.perf_counter() - started
         found = curve(Bench.of(net, behaviour.held_out, seed=seed), scores)
     except CutawayError as error:
@@ -334,9 +337,10 @@ def negatives(
 
 
 def _verdict(subject: Subject, name: str, limits: Limits, seed: int) -> str:
-    options = Options(seed=seed, examples=False)
-    scores = method(name)(subject.net, subject.behaviour.discovery, options)
-    circuit = choose(subject.net, subject.behaviour.discovery, scores, options)
+    wanted = {"seed": seed, "examples": False}
+    options = options_of(name, None, {k: v for k, v in wanted.items() if k in option_names(name)})
+    scores = score(subject.net, subject.behaviour.discovery, method=name, options=options)
+    circuit = choose(subject.net, subject.behaviour.discovery, scores, TraceRecipe(name, options))
     if not circuit.n_edges:
         return "refused"
     return evidence_alone(subject.net, circuit, subject.behaviour.held_out, limits, seed)

@@ -12,10 +12,9 @@ import numpy as np
 
 from cutaway.calibration.subject import Subject, patched
 from cutaway.interventions import Freeze, Intervention, Patch
-from cutaway.zoo.truth import Edge, Node, Via
+from cutaway.network.parts import Edge, Input, Part
 
 _ROWS = 16
-_INPUTS: tuple[Via, ...] = ("q", "k", "v")
 
 
 def edge_effects(subject: Subject) -> dict[Edge, float]:
@@ -36,7 +35,7 @@ def edge_effects(subject: Subject) -> dict[Edge, float]:
     effects: dict[Edge, float] = {}
     for base, corrupted in ways:
         wide: dict[int, Subject] = {}
-        for sender in (Node("input"), *few.nodes):
+        for sender in (Part("input"), *few.nodes):
             edges = _leaving(base, sender)
             if len(edges) not in wide:
                 wide[len(edges)] = base.repeated(len(edges))
@@ -45,10 +44,10 @@ def edge_effects(subject: Subject) -> dict[Edge, float]:
     return effects
 
 
-def _from(wide: Subject, sender: Node, edges: list[Edge], corrupted: bool) -> dict[Edge, float]:
+def _from(wide: Subject, sender: Part, edges: list[Edge], corrupted: bool) -> dict[Edge, float]:
     """The effects of all edges that leave a node: one block of rows for each, so that two runs do them all."""
     source = wide.from_corrupted if corrupted else wide.from_others
-    keep = sorted({_read_at(edge) for edge in edges if edge.target.kind != "logits"})
+    keep = sorted({_read_at(edge) for edge in edges if edge.target.part.kind != "logits"})
     frozen: list[Intervention] = [Freeze(site, wide.from_clean) for site in wide.sites]
     run = wide.net.run(
         wide.clean, keep=keep, edits=[*frozen, *patched([sender], source)], logits=wide.positions
@@ -58,47 +57,47 @@ def _from(wide: Subject, sender: Node, edges: list[Edge], corrupted: bool) -> di
     edits: list[Intervention] = []
     for i, edge in enumerate(edges):
         rows = range(i * n, (i + 1) * n)
-        if edge.target.kind != "logits":
+        if edge.target.part.kind != "logits":
             edits.append(Patch(_read_at(edge), run, head=_head_read(edge, wide), row=rows))
     effect = np.abs(wide.effect(edits)).reshape(len(edges), n).mean(1)
     direct = np.abs(wide.change(wide.score(run.logits[:, 0]))).reshape(len(edges), n).mean(1)
     return {
-        edge: float(direct[i] if edge.target.kind == "logits" else effect[i]) for i, edge in enumerate(edges)
+        edge: float(direct[i] if edge.target.part.kind == "logits" else effect[i])
+        for i, edge in enumerate(edges)
     }
 
 
-def _leaving(subject: Subject, sender: Node) -> list[Edge]:
+def _leaving(subject: Subject, sender: Part) -> list[Edge]:
     """Every edge from a node; of those into keys and values that several heads share, only the stated ones."""
-    edges = [Edge(sender, Node("logits"))]
+    edges = [Edge(sender, Input(Part("logits")))]
     for node in subject.nodes:
         if not _later(sender, node, subject):
             continue
-        if node.kind == "mlp":
-            edges.append(Edge(sender, node))
-            continue
-        for via in _INPUTS:
-            edge = Edge(sender, node, via)
-            if via == "q" or not subject.shares_keys(node.layer) or edge in subject.truth.edges:
+        for target in node.inputs:
+            edge = Edge(sender, target)
+            own = target.port in ("in", "q") or not subject.shares_keys(node.layer or 0)
+            if own or edge in subject.truth.edges:
                 edges.append(edge)
     return edges
 
 
 def _head_read(edge: Edge, subject: Subject) -> int | None:
     """Which head of the site of what is read; key/value heads are counted among themselves."""
-    if edge.via in ("", "q"):
-        return edge.target.head if edge.via else None
-    heads = subject.net.heads(edge.target.layer) or 1
-    return edge.target.head * subject.heads_of_keys[edge.target.layer] // heads
+    head, layer = edge.target.part.index, edge.target.part.layer or 0
+    if head is None or edge.target.port == "q":
+        return head
+    return head * subject.heads_of_keys[layer] // (subject.net.heads(layer) or 1)
 
 
 def _read_at(edge: Edge) -> str:
     """The site of what an edge's target reads."""
-    return f"{edge.via or 'mlp_in'}.{edge.target.layer}"
+    port = edge.target.port
+    return f"{'mlp_in' if port == 'in' else port}.{edge.target.part.layer}"
 
 
-def _later(sender: Node, node: Node, subject: Subject) -> bool:
+def _later(sender: Part, node: Part, subject: Subject) -> bool:
     """Can what the sender writes reach what the node reads?"""
-    if sender.kind == "input" or sender.layer < node.layer:
+    if sender.layer is None or node.layer is None or sender.layer < node.layer:
         return True
     serial = subject.net.has(f"resid_mid.{node.layer}")
     return serial and sender.layer == node.layer and sender.kind == "head" and node.kind == "mlp"

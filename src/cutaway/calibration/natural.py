@@ -13,7 +13,7 @@ from cutaway.calibration.evidence import at_least, at_most
 from cutaway.calibration.subject import Subject, patched
 from cutaway.claims import Evidence
 from cutaway.errors import BadInput
-from cutaway.zoo.truth import Node
+from cutaway.network.parts import Part
 
 #: Share of sums that must come out right from the key frequencies alone, and nats that losing them must cost.
 RESTRICTED, EXCLUDED = 0.95, 1.0
@@ -23,7 +23,7 @@ def bystanders(subject: Subject) -> list[Evidence]:
     """Have the nodes that were measured to be inert no effect on fresh pairs, each alone? Mean effect, not absolute."""
     limit = float(subject.truth.facts.get("inert", 0.02))
     found = []
-    names = [Node.parse(text) for text in subject.truth.facts.get("inert nodes", ())]
+    names = [Part.parse(text) for text in subject.truth.facts.get("inert nodes", ())]
     effects = {n: abs(float(subject.effect(patched([n], subject.from_corrupted)).mean())) for n in names}
     if effects:
         worst = max(effects, key=lambda n: effects[n])
@@ -42,7 +42,9 @@ def roles(subject: Subject) -> list[Evidence]:
     for role in wanted:
         score = ROLES[role["role"]]
         heads = {
-            n: score(run[f"pattern.{n.layer}"][:, n.head], subject) for n in subject.nodes if n.kind == "head"
+            n: score(run[f"pattern.{n.layer}"][:, n.index], subject)
+            for n in subject.nodes
+            if n.kind == "head"
         }
         best = max(heads, key=lambda n: heads[n])
         known = (

@@ -10,8 +10,8 @@ from cutaway.behaviours import Behaviour
 from cutaway.calibration.verify import subject_of
 from cutaway.effects import Effects, patch
 from cutaway.network import Network
+from cutaway.network.parts import Part
 from cutaway.statistics import auroc
-from cutaway.zoo.truth import Kind, Node
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Recovery:
     """
 
     name: str
-    nodes: tuple[Node, ...]
+    nodes: tuple[Part, ...]
     scores: tuple[float, ...]
     known: tuple[bool, ...]
     auroc: float
@@ -41,18 +41,18 @@ def recovery(name: str, n: int = 64, seed: int = 0) -> Recovery:
     return Recovery(str(name), tuple(scores), values, known, float(auroc(values, known)))
 
 
-def node_scores(net: Network, behaviour: Behaviour) -> dict[Node, float]:
+def node_scores(net: Network, behaviour: Behaviour) -> dict[Part, float]:
     """The score of every head and MLP of a network on a behaviour."""
-    found: dict[Node, float] = {}
+    found: dict[Part, float] = {}
     for direction in ("restore", "corrupt"):
         by_head = patch(net, behaviour, at="z", by=["layer", "head"], direction=direction)
         by_mlp = patch(net, behaviour, at="mlp_out", by=["layer"], direction=direction)
-        pairs: tuple[tuple[Effects, Kind], ...] = ((by_head, "head"), (by_mlp, "mlp"))
+        pairs: tuple[tuple[Effects, str], ...] = ((by_head, "head"), (by_mlp, "mlp"))
         for effects, kind in pairs:
             mean = effects.data["mean"]
             layers = mean["layer"].to_numpy()
             for index, value in np.ndenumerate(mean.to_numpy()):
-                head = index[1] if kind == "head" else -1
-                node = Node(kind, int(layers[index[0]]), int(head))
+                head = int(index[1]) if kind == "head" else None
+                node = Part(kind, int(layers[index[0]]), head)
                 found[node] = max(found.get(node, 0.0), abs(float(value)))
-    return dict(sorted(found.items(), key=lambda item: (item[0].layer, item[0].kind, item[0].head)))
+    return {node: found[node] for node in sorted(found)}

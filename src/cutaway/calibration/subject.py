@@ -13,8 +13,9 @@ from torch import Tensor
 from cutaway.behaviours import Behaviour
 from cutaway.interventions import Ablate, Intervention, Patch
 from cutaway.network import Network, Run, Tokens
+from cutaway.network.parts import Part
 from cutaway.zoo.specimens import Specimen
-from cutaway.zoo.truth import GroundTruth, How, Node
+from cutaway.zoo.truth import GroundTruth, How
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,12 +75,12 @@ class Subject:
         return torch.tensor(self.behaviour.answer_pos)[:, None]
 
     @cached_property
-    def nodes(self) -> tuple[Node, ...]:
+    def nodes(self) -> tuple[Part, ...]:
         """Every head and MLP of the network."""
-        found: list[Node] = []
+        found: list[Part] = []
         for layer in range(self.net.n_layers):
-            found += [Node("head", layer, h) for h in range(self.net.heads(layer) or 0)]
-            found += [Node("mlp", layer)] if self.net.has(f"mlp_out.{layer}") else []
+            found += [Part("head", layer, h) for h in range(self.net.heads(layer) or 0)]
+            found += [Part("mlp", layer)] if self.net.has(f"mlp_out.{layer}") else []
         return tuple(found)
 
     @cached_property
@@ -150,10 +151,10 @@ def _others(lengths: Sequence[int]) -> list[int]:
     return chosen
 
 
-def site_of(node: Node) -> str:
+def site_of(node: Part) -> str:
     """The site at which a node's output is exchanged.
 
-    >>> site_of(Node.parse("a1.h0")), site_of(Node.parse("m2")), site_of(Node.parse("input"))
+    >>> site_of(Part.parse("a1.h0")), site_of(Part.parse("m2")), site_of(Part.parse("input"))
     ('z.1', 'mlp_out.2', 'resid_pre.0')
     """
     if node.kind == "input":
@@ -161,13 +162,13 @@ def site_of(node: Node) -> str:
     return f"z.{node.layer}" if node.kind == "head" else f"mlp_out.{node.layer}"
 
 
-def patched(nodes: Sequence[Node], source: Run) -> list[Intervention]:
+def patched(nodes: Sequence[Part], source: Run) -> list[Intervention]:
     """The edits that give these nodes their values of another run."""
-    return [Patch(site_of(n), source, head=n.head if n.kind == "head" else None) for n in nodes]
+    return [Patch(site_of(n), source, head=n.index if n.kind == "head" else None) for n in nodes]
 
 
-def removed(nodes: Sequence[Node], how: How, subject: Subject) -> list[Intervention]:
+def removed(nodes: Sequence[Part], how: How, subject: Subject) -> list[Intervention]:
     """The edits that take from these nodes what they carry."""
     if how == "resample":
         return patched(nodes, subject.from_corrupted)
-    return [Ablate(site_of(n), how, head=n.head if n.kind == "head" else None) for n in nodes]
+    return [Ablate(site_of(n), how, head=n.index if n.kind == "head" else None) for n in nodes]

@@ -1,12 +1,12 @@
 """Circuits: the graph of a network, finding the part of it that carries a behaviour, running it, and testing it."""
 
-from cutaway.circuits.circuit import Circuit
+from cutaway.circuits.circuit import Circuit, TraceRecipe
 from cutaway.circuits.constants import learn_constants
 from cutaway.circuits.evaluation.bench import Bench
 from cutaway.circuits.formats import read, write
 from cutaway.circuits.graph.nodes import Graph
 from cutaway.circuits.limits import Limits
-from cutaway.circuits.methods import METHODS, Options, method
+from cutaway.circuits.methods import METHODS, MethodOptions, method, option_names, score
 from cutaway.circuits.passes.certify import wiring
 from cutaway.circuits.scores import Scores
 from cutaway.circuits.testing import CircuitTest
@@ -14,6 +14,6 @@ from cutaway.circuits.testing import examine as test
 from cutaway.circuits.tracing import trace
 
 __all__ = [
-    "METHODS", "Bench", "Circuit", "CircuitTest", "Graph", "Limits", "Options", "Scores", "learn_constants", "method",
-    "read", "test", "trace", "wiring", "write",
+    "METHODS", "Bench", "Circuit", "CircuitTest", "Graph", "Limits", "MethodOptions", "Scores", "TraceRecipe",
+    "learn_constants", "method", "option_names", "read", "score", "test", "trace", "wiring", "write",
 ]  # fmt: skip

@@ -2,38 +2,105 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
 from cutaway.circuits import storage
 from cutaway.circuits.graph.nodes import Graph
+from cutaway.circuits.methods import method_name, option_names, options_of
+from cutaway.circuits.methods.options import MethodOptions, plain
 from cutaway.circuits.scores import Scores
 from cutaway.circuits.selection import nodes_of, of_nodes, prune
 from cutaway.errors import BadInput
+from cutaway.reports import Block, Figure, Page, Points, display, result_page
 from cutaway.results import Provenance
 
 if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
+    from plotly import graph_objects
 
     from cutaway.network import Network
+
+#: What is said under every drawing of a circuit.
+CAPTION = "Layers upwards, heads across. Hover over an edge's middle or a node to see what and how much."
+
+
+@dataclass(frozen=True)
+class TraceRecipe:
+    """How a circuit was traced, so that the same can be done elsewhere.
+
+    Attributes:
+        method: name of the method.
+        options: the method's.
+        select: how edges were chosen from the scores.
+    """
+
+    method: str
+    options: MethodOptions
+    select: str = "top"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data; scores that masks were started from are left out."""
+        return {"method": self.method, "options": plain(self.options), "select": self.select}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> TraceRecipe:
+        """The inverse of `to_dict`; options that the method no longer has are left out."""
+        name = method_name(data["method"])
+        known = {k: v for k, v in dict(data["options"]).items() if k in option_names(name)}
+        return cls(name, options_of(name, None, known), str(data["select"]))
+
+
+@dataclass(frozen=True, eq=False)
+class GraphFile:
+    """What a graph file of another tool says beside edges and scores, kept so that it is written back as it was.
+
+    Attributes:
+        cfg: the network's configuration, in the file's own words.
+        nodes_in_graph: for each writer, whether the file counts it in.
+        logits: the entry of the logits (JSON).
+        dtype: of the scores (`.pt`).
+        neurons: for each writer the file's list of neurons (JSON).
+        neurons_scores: for each writer the list of their scores (JSON).
+        neuron_tensors: the same two as tensors (`.pt`).
+    """
+
+    cfg: dict[str, Any]
+    nodes_in_graph: tuple[bool, ...] | None = None
+    logits: dict[str, Any] | None = None
+    dtype: str = ""
+    neurons: list[Any] | None = None
+    neurons_scores: list[Any] | None = None
+    neuron_tensors: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Circuit:
     """A subgraph. Made by `cutaway.trace`, `Circuit.of_edges`, or read from a file.
 
-    graph: what it is a part of. membership: bool [writers readers], the edges that are in. scores: those of all edges, or
-    None. grain: "edge"; or "node", where a node is in with all its outgoing edges. ablation: what removed edges carried
-    when it was looked for. name: of the behaviour. selection: how the edges were chosen.
+    Attributes:
+        graph: what it is a part of; it holds the network's hash.
+        membership: bool [writers readers], the edges that are in.
+        scores: those of all edges, or None.
+        grain: "edge"; or "node", where a node is in with all its outgoing edges.
+        ablation: what removed edges carried when it was looked for.
+        name: of the behaviour.
+        selection: how the edges were chosen.
+        notes: what is to be said beside it.
+        provenance: what is needed to repeat it.
+        positions: bool [groups writers readers], where membership differs between positions.
+        groups: names of the groups.
+        recipe: how it was traced; None where it was not.
+        file: what a file of another tool says beside it.
     """
+
+    kind: ClassVar[str] = "circuit"
 
     graph: Graph
     membership: np.ndarray
@@ -46,7 +113,8 @@ class Circuit:
     provenance: Provenance | None = None
     positions: np.ndarray | None = None
     groups: tuple[str, ...] = ()
-    extra: dict[str, Any] = field(default_factory=dict)
+    recipe: TraceRecipe | None = None
+    file: GraphFile | None = None
 
     def __post_init__(self) -> None:
         checked = self.graph.check(self.membership, "Membership").astype(bool)
@@ -57,14 +125,14 @@ class Circuit:
                 "A writer must come before the reader.",
             )
         object.__setattr__(self, "membership", checked)
+        if self.provenance is None:
+            object.__setattr__(self, "provenance", Provenance("", self.graph.network))
         if self.positions is not None and (
             self.positions.shape[-2:] != self.graph.shape or len(self.positions) != len(self.groups)
         ):
             raise BadInput(
                 "Membership by position does not fit its groups.", "Give [groups writers readers]."
             )
-
-    # making --------------------------------------------------------------------------------------------------------
 
     @classmethod
     def of_edges(cls, graph: Graph, edges: Sequence[str], name: str = "", **more: Any) -> Circuit:
@@ -87,8 +155,6 @@ class Circuit:
         chosen = np.zeros(graph.shape[0], dtype=bool)
         chosen[[0, *(graph.writer(n) for n in nodes)]] = True
         return cls(graph, of_nodes(graph, chosen), grain="node", name=name, **more)
-
-    # what is in it -------------------------------------------------------------------------------------------------
 
     @property
     def n_edges(self) -> int:
@@ -121,7 +187,12 @@ class Circuit:
     def __len__(self) -> int:
         return self.n_edges
 
-    def table(self) -> pd.DataFrame:
+    @property
+    def network_hash(self) -> str:
+        """Identity of the network that it is of; "" where a file does not say."""
+        return self.graph.network
+
+    def to_pandas(self) -> pd.DataFrame:
         """One row for each edge: writer, reader, score."""
         rows = [
             {
@@ -133,7 +204,7 @@ class Circuit:
         ]
         return pd.DataFrame(rows, columns=["writer", "reader", "score"])
 
-    # other circuits ------------------------------------------------------------------------------------------------
+    table = to_pandas
 
     def pruned(self) -> Circuit:
         """Without what lies on no path from the input to the logits."""
@@ -175,8 +246,6 @@ class Circuit:
             self.check_network(net, graph)
         return replace(self, graph=graph, scores=None)
 
-    # showing and keeping -------------------------------------------------------------------------------------------
-
     def __str__(self) -> str:
         head = (
             f"Circuit{f' for {self.name}' if self.name else ''}: {self.n_edges} of {self.graph.n_edges} edges "
@@ -187,17 +256,51 @@ class Circuit:
 
     __repr__ = __str__
 
+    def to_dict(self) -> dict[str, Any]:
+        """Its edges with their scores, its nodes, and how it was found, as plain data."""
+        assert self.provenance is not None
+        rows = self.to_pandas()
+        scores = rows["score"].astype(object).where(rows["score"].notna(), None)
+        return {
+            "kind": self.kind, "edges": rows.assign(score=scores).to_dict("records"), "nodes": self.nodes,
+            "of": self.graph.n_edges, "grain": self.grain, "ablation": self.ablation, "name": self.name,
+            "selection": self.selection, "notes": list(self.notes),
+            "recipe": None if self.recipe is None else self.recipe.to_dict(), "provenance": self.provenance.to_dict(),
+        }  # fmt: skip
+
     def _repr_html_(self) -> str:
-        return (
-            self.figure().to_html(include_plotlyjs="cdn", full_html=False)
-            + f"<p>{html.escape(str(self))}</p>"
+        from cutaway.circuits.drawing import sketch
+
+        return display(str(self), self.notes, self._strongest(), sketch(self), provenance=self.provenance)
+
+    def _strongest(self) -> pd.DataFrame:
+        """Its edges in words, the strongest first."""
+        order = sorted(
+            self.graph.edges(self.membership),
+            key=lambda e: 0.0 if self.scores is None else -abs(float(self.scores.values[e])),
+        )
+        values = [float("nan") if self.scores is None else float(self.scores.values[e]) for e in order]
+        return pd.DataFrame(
+            {
+                "from": [self.graph.writers[w].words for w, _ in order],
+                "to": [self.graph.readers[r].words for _, r in order],
+                "score": values,
+            }
         )
 
-    def figure(self, most: int = 400) -> Figure:
+    def plot(self, most: int = 400) -> graph_objects.Figure:
         """The circuit drawn: layers upwards, heads across; the `most` strongest edges."""
         from cutaway.circuits.drawing import draw
 
         return draw(self, most)
+
+    def page(self) -> Page:
+        """What `cutaway trace` writes as its page."""
+        assert self.provenance is not None
+        blocks: list[Block] = [Figure(self.plot(), CAPTION)]
+        if self.notes:
+            blocks.append(Points(tuple(("", note) for note in self.notes)))
+        return result_page(str(self), "Cutaway · circuit", str(self), blocks, self.provenance)
 
     def save(self, path: str | PathLike[str]) -> Path:
         """Write it to a folder (manifest and safetensors), whole or not at all; see `cutaway.circuits.write` for others."""
@@ -209,4 +312,4 @@ class Circuit:
 
         Raises BadFormat where the folder holds no circuit, CorruptFile where it was changed.
         """
-        return cls(**storage.load(path))
+        return storage.load(path)

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from cutaway.circuits.graph.nodes import Graph, Reader, Writer
-from cutaway.figures.circuit import Dot, Line, circuit_figure
+from cutaway.circuits.graph.nodes import Graph
+from cutaway.figures.circuit import Dot, Line, circuit_figure, circuit_svg
+from cutaway.network.parts import KINDS, Input, Part
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
     from cutaway.circuits.circuit import Circuit
 
+_Drawing = tuple[list[Dot], list[Line], list[str], list[tuple[float, str]]]
+#: Kinds that stand in a layer's lower row; what reads them stands above.
+_LOWER = ("head", "attention", "mixer")
 
-def _place(graph: Graph, node: Writer, widest: int) -> tuple[float, float]:
-    """(column, height): heads in their own column, whole sublayers to the right of them."""
-    if node.kind == "input":
+
+def _wholes(graph: Graph) -> list[str]:
+    """Kinds of nodes without a number in their layer, in the order of their columns."""
+    return [k for k in KINDS if k != "input" and any(w.kind == k and w.index is None for w in graph.writers)]
+
+
+def _place(graph: Graph, node: Part, widest: int) -> tuple[float, float]:
+    """(column, height): heads and experts in their own column, whole sublayers to the right of them."""
+    if node.layer is None:
         return (widest - 1) / 2, 0.0
-    kinds = [k for k in ("attention", "cross", "mixer", "mlp") if any(w.kind == k for w in graph.writers)]
-    column = float(node.head) if node.head is not None else float(widest + kinds.index(node.kind))
-    return column, 1.0 + node.layer + (0.0 if node.kind in ("head", "attention", "mixer") else 0.45)
+    column = float(node.index) if node.index is not None else float(widest + _wholes(graph).index(node.kind))
+    return column, 1.0 + node.layer + (0.0 if node.kind in _LOWER else 0.45)
 
 
 def draw(circuit: Circuit, most: int = 400) -> Figure:
@@ -29,11 +36,29 @@ def draw(circuit: Circuit, most: int = 400) -> Figure:
 
     most: how many edges are drawn, the strongest first; how many were left out is said in the title.
     """
+    dots, lines, columns, rows = _drawing(circuit)
+    title = f"{circuit}" + (f"; the {most} strongest are drawn" if len(lines) > most else "")
+    return circuit_figure(dots, lines[:most], columns, rows, title=title)
+
+
+def sketch(circuit: Circuit, most: int = 80) -> str:
+    """The same as a small still picture (SVG), which needs nothing to be shown."""
+    dots, lines, _, rows = _drawing(circuit)
+    return circuit_svg(dots, lines[:most], rows)
+
+
+def _drawing(circuit: Circuit) -> _Drawing:
+    """Dots, lines (the strongest first), labels of columns and of rows."""
     graph = circuit.graph
-    widest = 1 + max((w.head for w in graph.writers if w.head is not None), default=0)
-    kinds = [k for k in ("attention", "cross", "mixer", "mlp") if any(w.kind == k for w in graph.writers)]
-    columns = [f"head {h}" for h in range(widest)] if any(w.head is not None for w in graph.writers) else [""]
-    columns += [{"mlp": "MLP"}.get(k, k) for k in kinds]
+    numbered = [w.index for w in graph.writers if w.index is not None]
+    widest = 1 + max(numbered, default=0)
+    split = [
+        KINDS[k].words.replace("{n}", "").strip()
+        for k in KINDS
+        if any(w.kind == k and w.index is not None for w in graph.writers)
+    ]
+    columns = [f"{'/'.join(split)} {number}" for number in range(widest)] if numbered else [""]
+    columns += [KINDS[k].words.replace("{n}", "").strip() for k in _wholes(graph)]
     inside = circuit.node_membership
     top = 1.0 + graph.layers
     dots = [
@@ -48,23 +73,21 @@ def draw(circuit: Circuit, most: int = 400) -> Figure:
     if circuit.grain == "node":
         edges = _merged(graph, circuit, edges)
     edges.sort(key=lambda e: -abs(e[2]) if e[2] == e[2] else 0.0)
-    left_out = len(edges) - most
-    lines = [_line(graph, w, graph.readers[r], score, int(graph.owner[r])) for w, r, score in edges[:most]]
+    lines = [_line(graph, w, graph.readers[r], score, int(graph.owner[r])) for w, r, score in edges]
     rows = [(0.0, "input"), *((1.0 + i, f"layer {i}") for i in range(graph.layers)), (top, "logits")]
-    title = f"{circuit}" + (f"; the {most} strongest are drawn" if left_out > 0 else "")
-    return circuit_figure(dots, lines, columns, rows, title=title)
+    return dots, lines, columns, rows
 
 
-def _line(graph: Graph, writer: int, reader: Reader, score: float, owner: int) -> Line:
+def _line(graph: Graph, writer: int, reader: Input, score: float, owner: int) -> Line:
     end = len(graph.writers) if owner < 0 else owner
-    return Line(writer, end, score, reader.kind if reader.kind in "qkv" else "")
+    return Line(writer, end, score, "" if reader.port == "in" else reader.port)
 
 
 def _merged(
     graph: Graph, circuit: Circuit, edges: list[tuple[int, int, float]]
 ) -> list[tuple[int, int, float]]:
     """Node circuits: only edges between nodes that are both in (or into the logits), one for q, k and v."""
-    inside = np.append(circuit.node_membership, True)
+    inside = [*circuit.node_membership, True]
     seen: dict[tuple[int, int], tuple[int, int, float]] = {}
     for w, r, score in edges:
         owner = int(graph.owner[r])

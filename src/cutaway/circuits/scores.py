@@ -17,12 +17,24 @@ from cutaway.statistics import Estimates, bootstrap_many
 class Scores:
     """What a method says of every edge: how much of the metric the edge carries; positive where it supports the behaviour.
 
-    values: [writers readers], mean over examples; zero where there is no edge. nodes: [writers], for methods that score
-    nodes. examples: [n writers readers] (or [n writers]) before averaging, or None where a method does not score examples
-    one by one. positions: [groups writers readers], sums over the positions of a group; groups: their names. neurons:
-    for each layer [hidden], where neurons were scored. inputs: [readers], the effect of corrupting a reader's whole input,
-    for methods that score it. kept: bool [writers readers], for methods that choose edges themselves. method: its
-    name; source: paper and formula. unit: of the metric.
+    Attributes:
+        graph: whose edges they are of.
+        values: [writers readers], mean over examples; zero where there is no edge.
+        method: its name.
+        source: paper and formula.
+        nodes: [writers], for methods that score nodes.
+        examples: [n writers readers] before averaging; None where a method does not score examples one by one.
+        node_examples: [n writers], the same for methods that score nodes.
+        positions: [groups writers readers], sums over the positions of a group.
+        groups: names of the groups.
+        neurons: for each layer [hidden], where neurons were scored.
+        inputs: [readers], the effect of corrupting a reader's whole input, for methods that score it.
+        kept: bool [writers readers], for methods that choose edges themselves.
+        clusters: which examples belong together, for intervals.
+        notes: what is to be said beside them.
+        provenance: what is needed to repeat them.
+
+    Raises NotFinite, naming the edge, for a score that is NaN or infinite.
     """
 
     graph: Graph
@@ -76,18 +88,18 @@ class Scores:
         return bootstrap_many(self._examples(), self.clusters, n_boot, seed, level)
 
     def _examples(self) -> np.ndarray:
-        found = self.examples if self.nodes is None else self.node_examples
-        if found is None:
+        examples = self.examples if self.nodes is None else self.node_examples
+        if examples is None:
             raise BadInput(
                 f"{self.method} gives no score for single examples.",
                 "Use a method of attribution, such as eap-ig.",
             )
-        return found
+        return examples
 
     def resampled(self, seed: int) -> Scores:
         """The scores of one bootstrap sample of the examples (of whole clusters where there are some)."""
-        found = self._examples()
-        n = len(found)
+        examples = self._examples()
+        n = len(examples)
         rng = np.random.default_rng(seed)
         if self.clusters is None:
             rows = rng.integers(0, n, n)
@@ -95,7 +107,7 @@ class Scores:
             names = sorted(set(self.clusters))
             drawn = rng.choice(names, len(names))
             rows = np.concatenate([[i for i, c in enumerate(self.clusters) if c == name] for name in drawn])
-        mean = found[rows].mean(0)
+        mean = examples[rows].mean(0)
         if self.nodes is None:
             return replace(self, values=mean, examples=None)
         return replace(self, nodes=mean, values=spread(self.graph, mean), node_examples=None)

@@ -107,8 +107,8 @@ def prune(graph: Graph, membership: np.ndarray) -> np.ndarray:
 
 def nodes_of(graph: Graph, membership: np.ndarray) -> np.ndarray:
     """Bool [writers]: the nodes that an edge of the circuit leaves."""
-    found: np.ndarray = np.any(membership & graph.allowed, axis=1)
-    return found
+    leaving: np.ndarray = np.any(membership & graph.allowed, axis=1)
+    return leaving
 
 
 def of_nodes(graph: Graph, nodes: np.ndarray) -> np.ndarray:
@@ -118,8 +118,15 @@ def of_nodes(graph: Graph, nodes: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Optimum:
-    """The best connected subgraph: its edges, the sum of its strengths, an upper bound of what any such subgraph could
-    have, and whether it is proven best among the edges that were considered (all, or `considered` of them)."""
+    """The best connected subgraph.
+
+    Attributes:
+        membership: its edges.
+        value: the sum of their strengths.
+        bound: more than which no such subgraph could have.
+        proven: is it proven best among the edges that were considered?
+        considered: how many of the graph's edges were considered, the strongest.
+    """
 
     membership: np.ndarray
     value: float
@@ -207,9 +214,9 @@ def _constraints(graph: Graph, edges: np.ndarray, n: int):
         if owner[e] >= 0:
             add(np.array([e, count + owner[e]]), np.array([1.0, -1.0]), 0.0)
     for v in range(nodes):
-        for mine in (np.flatnonzero(edges[:, 0] == v), np.flatnonzero(owner == v) if v else None):
-            if mine is not None:
-                add(np.append(mine, count + v), np.append(-np.ones(len(mine)), 1.0), 0.0)
+        for chosen in (np.flatnonzero(edges[:, 0] == v), np.flatnonzero(owner == v) if v else None):
+            if chosen is not None:
+                add(np.append(chosen, count + v), np.append(-np.ones(len(chosen)), 1.0), 0.0)
     matrix = coo_matrix(
         (np.concatenate(value), (np.concatenate(row), np.concatenate(col))),
         shape=(len(limits), count + nodes),

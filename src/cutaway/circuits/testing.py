@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +16,7 @@ from cutaway.behaviours import exchange_answers
 from cutaway.circuits.circuit import Circuit
 from cutaway.circuits.evaluation.hypotheses import require_enough
 from cutaway.circuits.limits import Limits
-from cutaway.circuits.methods import Options
-from cutaway.circuits.methods import method as find_method
-from cutaway.circuits.methods.protocol import Report, silent
-from cutaway.circuits.tracing import choose
+from cutaway.circuits.tracing import retrace
 from cutaway.circuits.trial import (
     Trial,
     breaks_anyway,
@@ -31,7 +28,7 @@ from cutaway.circuits.trial import (
 )
 from cutaway.claims import Claim, Control, judge
 from cutaway.errors import BadBehaviour, BadInput, CutawayError, NotPerformed
-from cutaway.results import Provenance, save_folder
+from cutaway.results import Provenance, Work, save_folder, working
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
@@ -94,7 +91,7 @@ def examine(
     controls: bool = True,
     require: Sequence[str] = (),
     seed: int = 0,
-    report: Report | None = None,
+    work: Work | None = None,
 ) -> CircuitTest:
     """Test a circuit on held-out examples, beside three controls, and judge.
 
@@ -120,8 +117,8 @@ def examine(
         BadBehaviour: too few examples for a required test (the least number is named); no gap, with both values.
     """
     started = time.perf_counter()
-    say, bounds = report or silent, limits or Limits()
-    owner = net if net is not None else circuit.__dict__.get("net")
+    say, bounds = working(work), limits or Limits()
+    owner = net
     if owner is None:
         raise BadInput(
             "It is not known which network the circuit is of.",
@@ -197,7 +194,7 @@ def _random_control(trial: Trial, limits: Limits) -> Control:
 
 
 def _random_weights(
-    net: Network, circuit: Circuit, behaviour: Behaviour, limits: Limits, seed: int, report: Report
+    net: Network, circuit: Circuit, behaviour: Behaviour, limits: Limits, seed: int, work: Work
 ) -> Control:
     """The same method on the same architecture with fresh weights must not give a supported circuit."""
     name, expected = "Random weights", "not supported"
@@ -206,32 +203,29 @@ def _random_weights(
     except CutawayError as error:
         return Control(name, None, expected, None, f"Fresh weights could not be made. {error.problem}")
     return _must_fail(
-        name, "The same architecture with fresh weights", untrained, circuit, behaviour, limits, seed, report
+        name, "The same architecture with fresh weights", untrained, circuit, behaviour, limits, seed, work
     )
 
 
 def _shuffled(
-    net: Network, circuit: Circuit, behaviour: Behaviour, limits: Limits, seed: int, report: Report
+    net: Network, circuit: Circuit, behaviour: Behaviour, limits: Limits, seed: int, work: Work
 ) -> Control:
     """With right and wrong answers exchanged on half of the examples there is nothing to find."""
     name, expected = "Shuffled answers", "not supported"
     if not all(behaviour.wrong):
         return Control(name, None, expected, None, "The behaviour has no wrong answers to exchange.")
     what = "The network itself, right and wrong exchanged on half of the examples"
-    return _must_fail(name, what, net, circuit, exchange_answers(behaviour, seed), limits, seed, report)
+    return _must_fail(name, what, net, circuit, exchange_answers(behaviour, seed), limits, seed, work)
 
 
 def _must_fail(
-    name: str, what: str, net: Network, circuit: Circuit, behaviour: Behaviour, limits: Limits, seed: int, report: Report
+    name: str, what: str, net: Network, circuit: Circuit, behaviour: Behaviour, limits: Limits, seed: int, work: Work
 ) -> Control:  # fmt: skip
     """Trace a circuit of the same size by the same method, test it, and expect that it is not supported."""
-
-    def labelled(label: str, done: int, total: int) -> None:
-        report(f"control ({name.lower()}): {label}", done, total)
-
+    labelled = work.within(f"control ({name.lower()})")
     expected = "not supported"
     try:
-        again = retraced(net, circuit, behaviour, seed, labelled)
+        again = retrace(net, circuit, behaviour, seed=seed, work=labelled)
         held = behaviour.held_out if behaviour.part == "all" else behaviour
         trial = put_to_test(net, again, held, limits, seed, labelled, full=False)
     except (BadBehaviour, NotPerformed) as error:
@@ -251,34 +245,8 @@ def _must_fail(
 
 def evidence_alone(net: Network, circuit: Circuit, behaviour: Behaviour, limits: Limits, seed: int) -> str:
     """The verdict that held-out evidence and random circuits alone would give, without the other two controls."""
-    trial = put_to_test(net, circuit, behaviour, limits, seed, silent, full=False)
+    trial = put_to_test(net, circuit, behaviour, limits, seed, Work(), full=False)
     return judge(evidence(circuit, trial, limits), [_random_control(trial, limits)])
-
-
-def retraced(net: Network, circuit: Circuit, behaviour: Behaviour, seed: int, report: Report) -> Circuit:
-    """A circuit of the same size, found by the same method on another network or other answers.
-
-    A circuit that was not traced (read from a file, written by hand) is compared with EAP-IG.
-    """
-    how = circuit.extra.get("trace", {})
-    options = Options(
-        steps=int(how.get("steps", 5)), ablation=circuit.ablation, seed=seed, report=report, examples=False,
-        removal_threshold=how.get("threshold"), more=dict(how.get("more", {})),
-    )  # fmt: skip
-    part = behaviour if behaviour.part != "all" else behaviour.discovery
-    scores = replace(find_method(how.get("method", "eap-ig"))(net, part, options), kept=None)
-    if scores.nodes is not None:
-        count = int(circuit.node_membership.sum()) - int(circuit.node_membership[0])
-        return choose(net, part, scores, options, nodes=max(1, count))
-    select = how.get("select", "top")
-    return choose(
-        net,
-        part,
-        scores,
-        options,
-        edges=max(1, circuit.n_edges),
-        select=select if select != "threshold" else "top",
-    )
 
 
 def _remarks(circuit: Circuit, trial: Trial, limits: Limits) -> list[str]:

@@ -23,9 +23,9 @@ from cutaway.circuits.evaluation.hypotheses import (
 from cutaway.circuits.evaluation.random_circuits import inflated, random_circuit, random_nodes
 from cutaway.circuits.evaluation.stability import over_bootstrap
 from cutaway.circuits.limits import Limits
-from cutaway.circuits.methods.protocol import Report
 from cutaway.claims import Evidence
 from cutaway.errors import BadInput
+from cutaway.results import Work
 from cutaway.statistics import Estimate
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def put_to_test(
     behaviour: Behaviour,
     limits: Limits,
     seed: int,
-    report: Report,
+    work: Work,
     full: bool = True,
 ) -> Trial:
     """Measure a circuit on these examples. full: also completeness by knock-outs, minimality, the curve and stability.
@@ -96,16 +96,16 @@ def put_to_test(
         )
     own = bench.of_circuit(circuit)
     rest = bench.metric([without(circuit)])[0]
-    report("random circuits", 0, 2)
+    work.step("random circuits", 0, 2)
     kept_random = bench.metric(_random(bench, circuit, limits.random, seed))
-    report("random circuits", 1, 2)
+    work.step("random circuits", 1, 2)
     removed_random = _random_removed(bench, circuit, limits.random, seed)
-    report("random circuits", 2, 2)
+    work.step("random circuits", 2, 2)
     tests = _tests(bench, circuit, own, rest, kept_random, removed_random, limits, seed, full)
     complete = completeness(bench, circuit, limits.subsets if full else 0, seed)
-    report("completeness", 1, 1)
+    work.step("completeness", 1, 1)
     nodes = marginal(bench, circuit) if full else Marginal((), np.zeros(0), np.zeros(0))
-    report("minimality", 1, 1)
+    work.step("minimality", 1, 1)
     scores = circuit.scores
     return Trial(
         performance(net, behaviour), bench.share(own, seed), bench.share(rest, seed), bench.shares(kept_random),

@@ -15,7 +15,7 @@ from cutaway.errors import BadInput, require_known
 
 if TYPE_CHECKING:
     from cutaway.network import Network
-    from cutaway.probes import ProbeData
+    from cutaway.probes import ProbeData, Probing, Use
 
 Data = Annotated[
     Path, typer.Option("--data", help="Labelled texts: .csv, .json or .jsonl.", show_default=False)
@@ -89,8 +89,9 @@ def probe(
         if use and labelled.kind in ("binary", "continuous") and probing.finding.word == "encoded":
             used = _use(net, probing, labelled, follow, common.seed, work)
     if used is not None:
-        probing = probing.with_use(used)
-    paths = saving.save(screen, probing, saving.target(common, "probe", model, label))
+        probing = probing.with_finding(used.finding)
+    place = saving.target(common, "probe", model, label)
+    paths = saving.or_elsewhere(screen, lambda where: write(where, probing, used), place)
     screen.result(
         probing.to_dict()
         | {"use": None if used is None else used.to_dict(), "saved": [str(p) for p in paths]},
@@ -102,6 +103,16 @@ def probe(
         raise typer.Exit(STOPPED)
 
 
+def write(place: Path, probing: Probing, used: Use | None) -> list[Path]:
+    """The map, the best place's probe, the causal tests, and the page over them."""
+    from cutaway import reports
+
+    folders = [probing.save(place / "probing"), probing.probe().save(place / "probe")]
+    if used is not None:
+        folders.append(used.save(place / "use"))
+    return [*folders, reports.write(probing.page(used), place / "report.html")]
+
+
 def _use(net: Network, probing: Any, data: ProbeData, answers: Any, seed: int, work: Any) -> Any:
     from cutaway.probes import use
 
@@ -110,7 +121,7 @@ def _use(net: Network, probing: Any, data: ProbeData, answers: Any, seed: int, w
 
 def check_answers(net: Network, data: ProbeData, answers: dict[str, list[str]]) -> None:
     """Before anything is run: do the answers name the two classes, by words that are one token?"""
-    from cutaway.probes import answer_score
+    from cutaway.probes.reading.beds import answer_score
 
     if data.kind != "binary":
         raise BadInput(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,10 @@ from torch import Tensor
 from cutaway.behaviours import behaviour as make_behaviour
 from cutaway.effects.finite import require_finite
 from cutaway.errors import BadBehaviour
+from cutaway.network.memory import rows_at_once
+from cutaway.network.recent import LOGITS, recent
 from cutaway.network.sites import Site
+from cutaway.results import Work, working
 from cutaway.sweeps import Experiment
 
 if TYPE_CHECKING:
@@ -21,7 +24,8 @@ if TYPE_CHECKING:
     from cutaway.network import Network
     from cutaway.network.inputs import Tokens
 
-_ROWS_AT_ONCE = 256
+#: What counts as no gap: as a share of the largest metric, which is taken as no less than `LEAST_SCALE`.
+LEAST_GAP, LEAST_SCALE = 1e-5, 1e-3
 #: With fewer templates they are not drawn as a whole.
 MIN_CLUSTERS = 4
 #: With fewer templates no sign-flip test of whole templates can survive a correction over a hundred cells.
@@ -30,10 +34,18 @@ MIN_SIGNS = 14
 
 @dataclass(frozen=True)
 class Side:
-    """One side of the pairs as it runs without any edit: tokens, metric [n] (the clean answers'), kept sites [n p ...]."""
+    """One side of the pairs as it runs without any edit.
+
+    Attributes:
+        tokens: the prompts, n rows.
+        metric: [n], by the clean answers.
+        logits: [n v] at the answer position.
+        kept: the sites that were asked for, [n p ...]. They are shared with later questions: write into a copy.
+    """
 
     tokens: Tokens
     metric: np.ndarray
+    logits: Tensor
     kept: dict[Site, Tensor]
 
 
@@ -41,8 +53,12 @@ class Side:
 class Baselines:
     """Both sides and the distance between them.
 
-    `gap` is the mean difference of clean and corrupted metric, the unit of every effect. `positions` [n] are where the
-    metric reads logits, row-relative.
+    Attributes:
+        clean, corrupted: the sides.
+        metric: what is measured.
+        answers: what it is measured by, with the clean logits where the metric refers to them.
+        positions: [n] where the metric reads logits, row-relative.
+        gap: mean difference of clean and corrupted metric, the unit of every effect.
     """
 
     clean: Side
@@ -51,6 +67,13 @@ class Baselines:
     answers: Answers
     positions: Tensor
     gap: float
+
+    @property
+    def shaky(self) -> bool:
+        """Is the gap less than half the standard error of the paired difference, so that it may well be chance?"""
+        difference = self.clean.metric - self.corrupted.metric
+        error = difference.std(ddof=1) / len(difference) ** 0.5 if len(difference) > 1 else 0.0
+        return bool(abs(self.gap) < error / 2)
 
     def normalise(self, metric: np.ndarray) -> np.ndarray:
         """Metric [... n] -> share of the gap, each example against its own corrupted baseline: 0 corrupted, 1 clean."""
@@ -83,40 +106,68 @@ def behaviour_of(net: Network, behaviour: Behaviour | str, seed: int) -> Behavio
     return make_behaviour(behaviour, net, seed=seed) if isinstance(behaviour, str) else behaviour
 
 
-def measure(net: Network, behaviour: Behaviour, keep: Sequence[Site] = ()) -> Baselines:
-    """Run both sides of a behaviour and keep the named sites.
+def measure(
+    net: Network, behaviour: Behaviour, keep: Sequence[Site] = (), work: Work | None = None
+) -> Baselines:
+    """Both sides of a behaviour without any edit, and the named sites of them.
+
+    This is the one place where both ends are run. Logits and sites are kept with the network (`network.recent`), so that a
+    second question about the same prompts runs them again only for sites that were not kept before, and no further than
+    these.
 
     Raises:
         NotFinite: the logits hold NaN or infinity; the message says where they first appear.
         BadBehaviour: the metric does not differ between clean and corrupted prompts, so nothing can be normalised.
+        Stopped: the work was asked to end.
     """
     positions = torch.as_tensor(list(behaviour.answer_pos), dtype=torch.long)
-    clean, clean_kept, clean_logits = _run(net, behaviour.clean_tokens(net), positions, keep, "clean prompts")
-    corrupted, corrupted_kept, logits = _run(
-        net, behaviour.corrupted_tokens(net), positions, keep, "corrupted prompts"
-    )
+    runs = [
+        _side(net, tokens, (ids, tuple(behaviour.answer_pos)), positions, keep, what, working(work))
+        for tokens, ids, what in (
+            (behaviour.clean_tokens(net), behaviour.clean_ids, "clean prompts"),
+            (behaviour.corrupted_tokens(net), behaviour.corrupted_ids, "corrupted prompts"),
+        )
+    ]
     answers = behaviour.answers
     if behaviour.metric.needs == "reference":
-        answers = answers.with_reference(clean_logits)
-    sides = [
-        Side(tokens, behaviour.metric(values, answers).detach().double().cpu().numpy(), kept)
-        for tokens, kept, values in ((clean, clean_kept, clean_logits), (corrupted, corrupted_kept, logits))
-    ]
-    means = [float(side.metric.mean()) for side in sides]
+        answers = answers.with_reference(runs[0].logits)
+    metrics = [behaviour.metric(run.logits, answers).detach().double().cpu().numpy() for run in runs]
+    clean, corrupted = (replace(run, metric=metric) for run, metric in zip(runs, metrics, strict=True))
+    gap = require_gap(*metrics, f"The metric {behaviour.metric.name} of {behaviour.name!r}")
+    return Baselines(clean, corrupted, behaviour.metric, answers, positions, gap)
+
+
+def require_gap(clean: np.ndarray, corrupted: np.ndarray, what: str = "The metric") -> float:
+    """The gap: mean of the clean metric [n] less that of the corrupted one [n].
+
+    There is none where it is at most 1e-5 of the largest metric (taken as at least 1e-3): that is rounding, and a share of
+    it would be noise. A gap that may be chance is a gap all the same; `Baselines.shaky` says so.
+
+    Raises `BadBehaviour` where there is none, with both figures.
+
+    >>> require_gap(np.array([1.0, 3.0]), np.array([0.0, 1.0]))
+    1.5
+    """
+    means = float(clean.mean()), float(corrupted.mean())
     gap = means[0] - means[1]
-    scale = max(1e-3, *(float(np.abs(side.metric).max()) for side in sides))
-    if not abs(gap) > 1e-6 * scale:
+    scale = max(LEAST_SCALE, float(np.abs(clean).max()), float(np.abs(corrupted).max()))
+    if not abs(gap) > LEAST_GAP * scale:
         raise BadBehaviour(
-            f"The metric {behaviour.metric.name} of {behaviour.name!r} is {means[0]:.6g} on the clean prompts and "
-            f"{means[1]:.6g} on the corrupted ones: there is no difference to explain.",
+            f"{what} is {means[0]:.6g} on the clean prompts and {means[1]:.6g} on the corrupted ones: there is no "
+            "difference to explain.",
             "Use pairs whose answers differ, or another metric.",
         )
-    return Baselines(sides[0], sides[1], behaviour.metric, answers, positions, gap)
+    return gap
 
 
 @dataclass(frozen=True)
 class Resampling:
     """What the intervals and the significance of a behaviour's effects are taken over.
+
+    Attributes:
+        intervals: labels of the examples that are drawn together; None where each is drawn by itself.
+        signs: labels of the examples whose signs are flipped together; None likewise.
+        sentence: the same in words.
 
     Intervals draw whole templates again where the behaviour has enough of them. Significance flips the signs of whole
     templates only where there are so many that a small p-value is possible at all; else of single examples, and then it
@@ -147,19 +198,50 @@ class Resampling:
         )
 
 
+def _side(
+    net: Network, tokens: Tokens, asked: tuple[object, ...], positions: Tensor, keep: Sequence[Site], what: str, work: Work
+) -> Side:  # fmt: skip
+    """One side with kept sites [n p ...] and logits [n v]: what is remembered, and the rest run some rows at a time.
+
+    asked: the prompts and answer positions, by which they are remembered. The metric is not yet there.
+    """
+    memory = recent(net)
+    logits = memory.get((LOGITS, *asked))
+    values = {site: memory.get((site, asked[0])) for site in keep}
+    missing = [site for site, value in values.items() if value is None]
+    if logits is None or missing:
+        fresh, kept = _run(net, tokens, positions, missing, logits is None, work)
+        values |= kept
+        for site, value in kept.items():
+            memory.keep((site, asked[0]), value)
+        if fresh is not None:
+            logits = fresh
+            memory.keep((LOGITS, *asked), fresh)
+    assert logits is not None
+    require_finite(net, tokens, logits, what)
+    return Side(
+        tokens, np.zeros(0), logits, {site: value for site, value in values.items() if value is not None}
+    )
+
+
 def _run(
-    net: Network, tokens: Tokens, positions: Tensor, keep: Sequence[Site], what: str
-) -> tuple[Tokens, dict[Site, Tensor], Tensor]:
-    """Tokens, kept sites [n p ...] and logits [n v] at the answer position, some rows at a time."""
+    net: Network, tokens: Tokens, positions: Tensor, keep: Sequence[Site], read: bool, work: Work
+) -> tuple[Tensor | None, dict[Site, Tensor]]:
+    """Logits [n v] at the answer position (where they are to be read) and kept sites [n p ...]."""
     logits: list[Tensor] = []
     kept: dict[Site, list[Tensor]] = {site: [] for site in keep}
-    for start in range(0, tokens.n, _ROWS_AT_ONCE):
-        rows = torch.arange(start, min(start + _ROWS_AT_ONCE, tokens.n))
+    size = rows_at_once(
+        net, tokens.size, work
+    )  # whatever is kept: the same prompts give the same bits every time
+    last = None if read or any(site.module for site in keep) else max(keep, key=lambda site: site.rank)
+    for start in range(0, tokens.n, size):
+        work.check()
+        rows = torch.arange(start, min(start + size, tokens.n))
         part = tokens[rows.to(tokens.ids.device)]
-        run = net.run(part, keep=list(keep), logits=positions[rows][:, None])
-        require_finite(net, part, run, what)
-        assert run.logits is not None
-        logits.append(run.logits[:, 0])
+        run = net.run(part, keep=list(keep), logits=positions[rows][:, None] if read else False, stop_at=last)
+        if read:
+            assert run.logits is not None
+            logits.append(run.logits[:, 0])
         for site in keep:
             kept[site].append(run[site])
-    return tokens, {site: torch.cat(parts) for site, parts in kept.items()}, torch.cat(logits)
+    return torch.cat(logits) if read else None, {site: torch.cat(parts) for site, parts in kept.items()}

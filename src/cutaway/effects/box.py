@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cutaway.effects.baselines import Side
-from cutaway.errors import BadBehaviour, BadInput, SiteUnavailable
+from cutaway.errors import BadBehaviour, BadInput, SiteUnavailable, nearest
+from cutaway.network.items import maps_of
 from cutaway.network.sites import SITES, Site
 from cutaway.sweeps import Cell, Write
 
@@ -29,21 +30,34 @@ BY = (
     ("layer", "head", "span"),
     ("layer", "neuron"),
     ("layer", "neuron", "position"),
+    ("map",),
+    ("map", "channel"),
 )
+#: What is swept in a network without a stream: the maps that its convolutions give.
+MAPS = "map"
 _UNITS = ("hidden", "expert", "width")
 
 
 @dataclass(frozen=True)
 class Box:
-    """Which layers, and how many positions, heads and neurons (None where not a dimension); the names of spans."""
+    """The cells of a sweep, as a box with named sides.
+
+    Attributes:
+        site: what is written.
+        by: the names of the sides.
+        layers: which layers; paths of the maps where maps are swept.
+        positions, heads, neurons, channels: how many of them; None where they are not a side.
+        spans: the names of the spans.
+    """
 
     site: str
     by: tuple[str, ...]
-    layers: tuple[int, ...]
+    layers: tuple[Any, ...]
     positions: int | None = None
     heads: int | None = None
     neurons: int | None = None
     spans: tuple[str, ...] = ()
+    channels: int | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -54,6 +68,8 @@ class Box:
             "head": self.heads,
             "neuron": self.neurons,
             "span": len(self.spans),
+            "map": len(self.layers),
+            "channel": self.channels,
         }
         return tuple(int(sizes[name] or 0) for name in self.by)
 
@@ -62,6 +78,10 @@ class Box:
         cells: list[Cell] = []
         for index in np.ndindex(*self.shape):
             place = dict(zip(self.by, index, strict=True))
+            if "map" in place:
+                path = str(self.layers[place["map"]])
+                cells.append((Write(path, None, neuron=place.get("channel"), module=True),))
+                continue
             span = self.spans[place["span"]] if "span" in place else ""
             write = Write(
                 self.site,
@@ -74,9 +94,12 @@ class Box:
             cells.append((write,))
         return cells
 
-    def coordinates(self) -> dict[str, list[int] | list[str]]:
+    def coordinates(self) -> dict[str, list[Any]]:
         """The labels along each dimension."""
-        coords: dict[str, list[int] | list[str]] = {"layer": list(self.layers)}
+        if self.site == MAPS:
+            channels = {"channel": list(range(self.channels))} if self.channels is not None else {}
+            return {"map": [str(path) for path in self.layers], **channels}
+        coords: dict[str, list[Any]] = {"layer": list(self.layers)}
         for name, size in (("position", self.positions), ("head", self.heads), ("neuron", self.neurons)):
             if name in self.by:
                 coords[name] = list(range(int(size or 0)))
@@ -87,17 +110,16 @@ class Box:
 
 def checked(
     net: Network, behaviour: Behaviour, at: str, by: Sequence[str], layers: Sequence[int] | None
-) -> tuple[str, tuple[int, ...], tuple[str, ...]]:
+) -> tuple[str, tuple[Any, ...], tuple[str, ...]]:
     """Site name, layers and dimensions of a sweep that this network and behaviour allow.
 
     Raises `BadInput`, `SiteUnavailable`, `BadBehaviour`.
     """
-    dims = (by,) if isinstance(by, str) else tuple(by)
-    if dims not in BY:
-        choices = "; ".join(", ".join(names) for names in BY)
-        raise BadInput(
-            f"A sweep cannot run over {', '.join(dims) or 'nothing'}.", f"Choose one of: {choices}."
-        )
+    dims = _dims(by)
+    if not isinstance(at, str):
+        raise BadInput(f"The site {at!r} is not a name.", "Use 'resid_pre', 'z', 'mlp_write', ...")
+    if at == MAPS or "map" in dims:
+        return MAPS, _maps(net, at, dims, layers), dims
     if any(sign in at for sign in "*?["):
         raise BadInput(
             f"A sweep is over one kind of site, and {at!r} is a pattern.", "Use resid_pre, z, mlp_write, ..."
@@ -121,6 +143,10 @@ def checked(
                 f"{behaviour.name!r} names no spans of tokens.",
                 "Use a behaviour with spans, or sweep over positions.",
             )
+    if isinstance(layers, str) or (layers is not None and not isinstance(layers, Sequence)):
+        raise BadInput(
+            f"layers={layers!r} is not a list of layers.", "Write layers=[0, 1] or layers=range(2)."
+        )
     has = [s.layer for s in sites if s.layer is not None]
     chosen = tuple(has if layers is None else layers)
     missing = [layer for layer in chosen if layer not in has]
@@ -131,10 +157,56 @@ def checked(
     return site, chosen, dims
 
 
+def _dims(by: object) -> tuple[str, ...]:
+    """The dimensions that are asked for; `BadInput` where no sweep runs over them, with the nearest that one does."""
+    known = sorted({name for names in BY for name in names})
+    if not isinstance(by, str) and not isinstance(by, Sequence):
+        raise BadInput(f"by={by!r} names no dimensions.", "Write by=['layer', 'position'].")
+    dims = (by,) if isinstance(by, str) else tuple(by)
+    if dims not in BY:
+        wrong = next((name for name in dims if name not in known), None)
+        near = nearest(str(wrong), known, 1) if wrong is not None else []
+        choices = "; ".join(", ".join(names) for names in BY)
+        raise BadInput(
+            f"A sweep cannot run over {', '.join(map(str, dims)) or 'nothing'}.",
+            (f"Did you mean {near[0]}? " if near else "") + f"Choose one of: {choices}.",
+        )
+    return dims
+
+
+def sites_of(site: str, layers: Sequence[int | str]) -> list[Site]:
+    """The sites that a sweep writes, layer by layer, or map by map."""
+    return [Site(layer, None, "", True) if isinstance(layer, str) else Site(site, layer) for layer in layers]
+
+
+def _maps(net: Network, at: str, dims: tuple[str, ...], layers: object) -> tuple[str, ...]:
+    """Paths of the maps that a sweep runs over."""
+    maps = maps_of(net)
+    if not maps:
+        raise SiteUnavailable(
+            f"{net.name} has no maps: none of its modules is a convolution.", "Sweep a site: at='resid_pre'."
+        )
+    if at != MAPS or "map" not in dims:
+        raise BadInput(
+            f"Maps are swept at 'map' by map, or by map and channel; asked was {at!r} by {', '.join(dims)}.",
+            "Write at='map', by=['map', 'channel'].",
+        )
+    if layers is not None:
+        raise BadInput("Maps are not counted by layers.", "Leave layers out.")
+    return maps
+
+
 def box_of(
-    behaviour: Behaviour, site: str, dims: tuple[str, ...], layers: tuple[int, ...], base: Side
+    behaviour: Behaviour,
+    site: str,
+    dims: tuple[str, ...],
+    layers: tuple[Any, ...],
+    base: Side,
 ) -> Box:
     """The box of a sweep on one side's prompts."""
+    if site == MAPS:
+        channels = max(base.kept[place].shape[1] for place in sites_of(site, layers))
+        return Box(site, dims, layers, channels=channels if "channel" in dims else None)
     axes = Site(site, layers[0]).axes
     kept = [base.kept[Site(site, layer)] for layer in layers]
     head = next((i for i, a in enumerate(axes) if a in ("head", "kv_head")), None)
@@ -152,8 +224,8 @@ def box_of(
 def span_columns(behaviour: Behaviour, base: Side) -> dict[str, Tensor]:
     """Each named span as columns of the base prompts: BoolTensor [n p]."""
     first, columns = base.tokens.first.cpu(), torch.arange(base.tokens.width)
-    found = {}
+    columns_of_span = {}
     for name, spans in behaviour.spans.items():
         ends = torch.tensor([[start, stop] for start, stop in spans]) + first[:, None]
-        found[name] = (columns >= ends[:, :1]) & (columns < ends[:, 1:])
-    return found
+        columns_of_span[name] = (columns >= ends[:, :1]) & (columns < ends[:, 1:])
+    return columns_of_span

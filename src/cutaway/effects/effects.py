@@ -6,7 +6,7 @@ import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -15,18 +15,22 @@ import xarray as xr
 from cutaway.effects import storage
 from cutaway.effects.baselines import Resampling
 from cutaway.effects.summary import summarise, token_labels
-from cutaway.errors import BadInput
-from cutaway.results import Provenance
+from cutaway.errors import BadFormat, BadInput
+from cutaway.figures import Bar, Grid, bars, heatmap, heatmap_table, show_token
+from cutaway.network.parts import Input, Part
+from cutaway.reports import Figure, Page, Section, Table, display, result_page
+from cutaway.results import Provenance, finite
 from cutaway.sweeps import CellState
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from cutaway.figures import Grid
-
 #: Cells with a larger q are drawn faintly.
 Q = 0.05
 _OWN_GAP = 0.1
+_ROWS = 12
+#: Dimensions whose labels are names of parts or of their inputs.
+_PARTS = {"sender": Part, "receiver": Input, "first": Part, "second": Part}
 _CELL = ("mean", "low", "high", "p", "q", "n", "known_zero", "not_finite")
 
 
@@ -34,7 +38,14 @@ _CELL = ("mean", "low", "high", "p", "q", "n", "known_zero", "not_finite")
 class Effects:
     """The effect of each cell of a sweep: the change of the metric, as a share of the gap between the baselines.
 
-    `data` is an `xarray.Dataset` over the sweep's dimensions (`layer`, `position`, `head`) and `example`:
+    What `patch`, `ablate`, `path_patch`, `pair_effects` and plans return. Effects may be larger than 1 or of the wrong sign:
+    a part may do more than the whole network, or work against it.
+
+    Attributes:
+        data: an `xarray.Dataset`, see below.
+        provenance: what is needed to repeat it, with the seconds and forward passes that it took.
+
+    `data` lies over the sweep's dimensions (`layer`, `position`, `head`; `sender` and `receiver`; ...) and `example`:
 
     - `effect` [... example]: change against the unpatched run, 1 = the whole gap. Restoring moves from 0 (corrupted
       baseline) towards +1, corrupting from 1 (clean baseline) by down to -1.
@@ -46,6 +57,8 @@ class Effects:
     - `clean`, `corrupted` [example]: the metric of both baselines.
     - coordinate `token`: the token at each position of the example prompt.
     """
+
+    kind: ClassVar[str] = "effects"
 
     data: xr.Dataset
     provenance: Provenance
@@ -106,7 +119,9 @@ class Effects:
         return [self._name(index.tolist()) for index in np.argwhere(self.data["not_finite"].values)]
 
     def sel(self, **coordinates: Any) -> Effects:
-        """The same effects at some layers, positions, heads or examples (xarray's `sel`).
+        """The same effects at some layers, positions, heads, parts or examples (xarray's `sel`).
+
+        Parts may be given themselves or by either spelling (`a3.h1`, `head 3.1`).
 
         Raises `BadInput` for a dimension or a value that these effects do not have.
         """
@@ -117,6 +132,7 @@ class Effects:
                     f"They have {', '.join(map(str, self.data.dims))}.",
                 )
             there = self.data[name].values
+            coordinates[name] = wanted = _spelled(name, wanted, there.tolist())
             asked = [] if isinstance(wanted, slice) else np.ravel(np.asarray(wanted)).tolist()
             if missing := [value for value in asked if value not in there.tolist()]:
                 raise BadInput(
@@ -147,13 +163,13 @@ class Effects:
             tokens = part["tokens"].values
             part = part.assign_coords(token=("position", token_labels(tokens)))
             part = part.isel(position=np.flatnonzero((tokens != "").any(0)))
-        own = {
+        anew = {
             "intervals": Resampling.of(templates).sentence,
             "gap": gap,
             "clean_metric": ends[0],
             "corrupted_metric": ends[1],
         }
-        return Effects(part.assign_attrs(part.attrs | own), self.provenance)
+        return Effects(part.assign_attrs(part.attrs | anew), self.provenance)
 
     def groups(self) -> list[tuple[str, Effects]]:
         """The effects of each group of examples whose positions correspond: one template, one length. Largest group first.
@@ -173,8 +189,11 @@ class Effects:
 
     def to_pandas(self) -> pd.DataFrame:
         """One row per cell: coordinates, token, mean, low, high, p, q, n, known_zero, not_finite."""
-        frame = self.data[[name for name in _CELL if name in self.data]].to_dataframe()
-        return frame.reset_index() if self.dims else frame
+        cells = self.data[[name for name in _CELL if name in self.data]]
+        if self.dims:
+            return cells.to_dataframe().reset_index()
+        scalars = {str(name): cells[name].item() for name in (*cells.coords, *cells) if cells[name].ndim == 0}
+        return pd.DataFrame([scalars])
 
     def top(self, n: int = 10) -> pd.DataFrame:
         """The `n` cells with the largest magnitude of effect, strongest first (ties in sweep order)."""
@@ -187,8 +206,6 @@ class Effects:
 
         Raises `BadInput` when only one cell is left.
         """
-        from cutaway.figures import Bar, bars, heatmap
-
         title = self.headline() if title is None else title
         if len(self.dims) >= 2:
             return heatmap(self.grid(), title=title, limit=limit)
@@ -217,8 +234,6 @@ class Effects:
 
     def grid(self) -> Grid:
         """Values and labels of the heat map [rows columns]: the last dimension is the columns, the others the rows."""
-        from cutaway.figures import Grid
-
         *rows, columns = self.dims
         places = list(np.ndindex(*(self.data.sizes[d] for d in rows)))
         width = self.data.sizes[columns]
@@ -237,6 +252,51 @@ class Effects:
             unit=self.unit,
         )
 
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data: what it says of itself, one record for each cell, and where it comes from."""
+        return finite(
+            {
+                "kind": self.kind,
+                **self.data.attrs,
+                "cells": self.to_pandas().to_dict("records"),
+                "provenance": self.provenance.to_dict(),
+            }
+        )
+
+    def page(self) -> Page:
+        """The report: a map of the cells (where there are positions, of the largest group), the strongest ones."""
+        attrs = self.data.attrs
+        shown = self.groups()[0][1] if "position" in self.dims else self
+        blocks = [] if not self.dims else [Section("map", "Effects", [Figure(shown.plot(), shown.caption)])]
+        top = shown.top(_ROWS)
+        columns = [c for c in ("mean", "low", "high", "q") if c in top]
+        places = [c for c in (*shown.dims, "token") if c in top]
+        rows = tuple(
+            (*(_said(c, str(row[c])) for c in places), *(f"{row[c]:.3g}" for c in columns))
+            for row in top.to_dict("records")
+        )
+        numeric = frozenset(range(len(places), len(places) + len(columns)))
+        strongest = Table((*places, *columns), rows, "As shares of the gap.", numeric)
+        notes = [str(attrs[name]) for name in ("where", "notes") if attrs.get(name)]
+        way = "ablated" if self.direction.startswith("ablate") else "patched"
+        return result_page(
+            f"{self.site} of {attrs['network']}, {way} on “{attrs['behaviour']}”",
+            "Cutaway · activation patching",
+            self.headline(),
+            [*blocks, Section("strongest", "Strongest cells", [strongest])],
+            self.provenance,
+            lead=" ".join(notes),
+        )
+
+    @property
+    def caption(self) -> str:
+        """What the intervals are over, and the metric at both ends."""
+        attrs = self.data.attrs
+        return (
+            f"{attrs['intervals']}. {attrs['metric']}: clean {attrs['clean_metric']:.3f}, corrupted "
+            f"{attrs['corrupted_metric']:.3f}."
+        )
+
     def headline(self) -> str:
         """One line: what was patched into what, and whether the sweep is complete."""
         ways = {"restore": "clean → corrupted", "corrupt": "corrupted → clean"}
@@ -253,19 +313,21 @@ class Effects:
 
     @classmethod
     def load(cls, path: str | Path) -> Effects:
-        """Read what `save` wrote. Raises `BadFormat` or `CorruptFile` when it is not that."""
+        """Read what `save` wrote, now or in an earlier version.
+
+        Raises `BadFormat` or `CorruptFile` when it is not that.
+        """
         return cls(*storage.load(Path(path)))
 
     def _label(self, dim: str, index: int) -> str:
-        from cutaway.figures import show_token
-
         if dim == "position" and "token" in self.data.coords:
             return show_token(str(self.data["token"].values[index]))
-        return html.escape(str(self.data[dim].values[index]))
+        return html.escape(_said(dim, str(self.data[dim].values[index])))
 
     def _name(self, index: Sequence[int]) -> str:
         place = ", ".join(
-            f"{dim} {self.data[dim].values[i]}" for dim, i in zip(self.dims, index, strict=True)
+            f"{dim} {_said(dim, str(self.data[dim].values[i]))}"
+            for dim, i in zip(self.dims, index, strict=True)
         )
         return f"{self.site} at {place}" if place else self.site
 
@@ -292,12 +354,34 @@ class Effects:
         return f"{self._summary()}\n{self.top(8).to_string(index=False, float_format='%.3f')}"
 
     def _repr_html_(self) -> str:
-        from cutaway.figures import heatmap_table
+        headline, *lines = self._summary().split("\n")
+        picture = heatmap_table(self.grid()) if len(self.dims) >= 2 else ""
+        table = None if picture else self.top(_ROWS)
+        return display(headline, lines, table, picture, provenance=self.provenance)
 
-        head = "<br>".join(html.escape(line) for line in self._summary().split("\n"))
-        body = (
-            heatmap_table(self.grid())
-            if len(self.dims) >= 2
-            else self.top(12).to_html(index=False, float_format="%.3f")
-        )
-        return f"<div><p>{head}</p>{body}</div>"
+
+def _said(dim: str, label: str) -> str:
+    """A label for people: parts in words; names that an earlier version saved are in words already.
+
+    >>> _said("sender", "a3.h1"), _said("receiver", "a5.kv1<k>"), _said("layer", "3")
+    ('head 3.1', "key/value head 5.1's keys", '3')
+    """
+    try:
+        return _PARTS[dim].parse(label).words if dim in _PARTS else label
+    except BadFormat:
+        return label
+
+
+def _spelled(dim: str, wanted: Any, there: Sequence[Any]) -> Any:
+    """What is asked of a dimension of parts, as its labels spell it."""
+    if dim not in _PARTS or isinstance(wanted, slice):
+        return wanted
+    if isinstance(wanted, list | tuple | np.ndarray):
+        return [_spelled(dim, item, there) for item in wanted]
+    if str(wanted) in there:
+        return str(wanted)
+    try:
+        asked = _PARTS[dim].of(wanted)
+        return next((label for label in there if _PARTS[dim].parse(label) == asked), str(wanted))
+    except BadFormat:
+        return str(wanted)

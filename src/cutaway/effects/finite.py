@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from cutaway.errors import NotFinite
 from cutaway.network.sites import Site
@@ -12,17 +13,16 @@ from cutaway.network.sites import Site
 if TYPE_CHECKING:
     from cutaway.network import Network
     from cutaway.network.inputs import Tokens
-    from cutaway.network.run import Run
 
 _WATCHED = ("resid_pre", "attn_write", "mixer_write", "mlp_write", "resid_post")
 
 
-def require_finite(net: Network, tokens: Tokens, run: Run, what: str) -> None:
-    """Raise `NotFinite` when the run's logits are not finite, saying where the first bad value appears.
+def require_finite(net: Network, tokens: Tokens, logits: Tensor, what: str) -> None:
+    """Raise `NotFinite` when the logits of these prompts are not finite, saying where the first bad value appears.
 
-    Costs one look at the logits; the second run that locates the place happens only when something is wrong.
+    Costs one look at the logits; the run that locates the place happens only when something is wrong.
     """
-    if run.logits is not None and not bool(torch.isfinite(run.logits).all()):
+    if not bool(torch.isfinite(logits).all()):
         raise NotFinite(
             f"The {what} give NaN or infinite logits. {locate(net, tokens)}",
             "Use a wider dtype (float32 instead of float16), or repair the weights.",

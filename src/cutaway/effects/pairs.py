@@ -1,7 +1,7 @@
-"""Pairs of components replaced together: what two of them do that neither does alone.
+"""Pairs of parts replaced together: what two of them do that neither does alone.
 
-Two components that carry the same information each have a small effect alone and a large one together (backup); two in
-series have a joint effect smaller than the sum. `interaction` is the joint effect less the sum of the single ones.
+Two parts that carry the same information each have a small effect alone and a large one together (backup); two in series
+have a joint effect smaller than the sum. `interaction` is the joint effect less the sum of the single ones.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from cutaway.effects.baselines import Resampling, behaviour_of, measure
-from cutaway.effects.components import Component, components
 from cutaway.effects.effects import Effects
-from cutaway.effects.patching import Direction, attributes, dataset, warn_if_stopped
+from cutaway.effects.question import Direction, Question, chosen, require_one_of, require_rules, sides
 from cutaway.errors import BadInput
-from cutaway.results import Provenance, Work
+from cutaway.network.parts import Part, parts_of
+from cutaway.results import Work, working
 from cutaway.statistics import bootstrap_many
-from cutaway.sweeps import CellState, CellValues, Rules, run_cells
+from cutaway.sweeps import CellState, CellValues, Rules, plan_cells, write_of
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
     from cutaway.network import Network
 
-Which = Sequence[Component] | Literal["heads", "all"]
+Which = Sequence[Part | str] | Literal["heads", "all"]
 
 
 def pair_effects(
@@ -40,73 +40,87 @@ def pair_effects(
     rules: Rules | None = None,
     work: Work | None = None,
 ) -> Effects:
-    """Patch every pair of components at once, and each alone.
+    """Patch every pair of parts at once, and each alone.
 
-    which: components, "heads" for all attention heads, "all" for heads, mixers and MLPs.
+    Args:
+        net: the network.
+        behaviour: pairs of prompts of equal length, or the name of a built-in behaviour.
+        which: parts (themselves or by name, `a3.h1`, `MLP 0`), "heads" for all attention heads, "all" for heads, mixers
+            and MLPs.
+        direction, seed, folder, rules, work: as in `patch`.
 
-    Returns `Effects` over `first` and `second` (symmetric; the diagonal is the component alone), with `interaction`
-    [first second], the joint effect less the two single ones, and its interval `interaction_low`, `interaction_high`.
-    A joint effect far beyond the sum says backup or redundancy; far below it, that the two lie on one path.
+    Returns:
+        `Effects` over `first` and `second` (symmetric; the diagonal is the part alone), with `interaction` [first second],
+        the joint effect less the two single ones, and its interval `interaction_low`, `interaction_high`. A joint effect
+        far beyond the sum says backup or redundancy; far below it, that the two lie on one path.
 
-    Raises `BadInput` for fewer than two components, `BadBehaviour` when pairs differ in length or there is no gap.
+    Raises:
+        NotFound: no such part.
+        BadInput: fewer than two parts.
+        BadBehaviour: pairs differ in length, or there is no gap.
     """
-    started = time.perf_counter()
-    behaviour = behaviour_of(net, behaviour, seed)
-    behaviour.require_aligned("Patching pairs of components")
-    parts = _chosen(net, which)
-    ends = measure(net, behaviour, sorted({part.write.where for part in parts}))
-    base, source = (ends.corrupted, ends.clean) if direction == "restore" else (ends.clean, ends.corrupted)
-    size = len(parts)
-    places = [(i, j) for i in range(size) for j in range(i, size)]
-    cells = [(parts[i].write,) if i == j else (parts[i].write, parts[j].write) for i, j in places]
-    found = run_cells(
-        ends.experiment(net, base, source.kept), cells, base=base.metric, rules=rules, folder=folder, work=work,
-        label="patching pairs",
-    )  # fmt: skip
-    warn_if_stopped(found)
-    n = behaviour.n
-    values, states = np.full((size, size, n), np.nan), np.full((size, size, n), CellState.NOT_RUN, np.int8)
-    for (i, j), value, state in zip(places, found.values, found.states, strict=True):
-        values[i, j] = values[j, i] = value
-        states[i, j] = states[j, i] = state
-    result = CellValues(values.reshape(-1, n), states.reshape(-1, n), found.interrupted)
-    effect = (result.values - base.metric[None, :]) / ends.gap
-    names = [str(part) for part in parts]
-    coordinates = {"first": names, "second": names}
-    data = dataset((size, size), ("first", "second"), coordinates, behaviour, effect, result, seed)
-    joint = effect.reshape(size, size, n)
+    began = time.perf_counter()
+    require_rules(rules)
+    with working(work).interruptible() as work:
+        behaviour = behaviour_of(net, behaviour, seed)
+        behaviour.require_aligned("Patching pairs of parts")
+        writes = {part: write_of(part) for part in _parts(net, which)}
+        parts, size, n = tuple(writes), len(writes), behaviour.n
+        ends = measure(net, behaviour, sorted({write.where for write in writes.values()}), work)
+        base, source = sides(ends, direction)
+        dims = dict.fromkeys(("first", "second"), [str(part) for part in parts])
+        question = Question(
+            net, behaviour, ends, base, "pairs of parts", direction, dims, seed=seed, began=began
+        )  # fmt: skip
+        places = [(i, j) for i in range(size) for j in range(i, size)]
+        cells = [tuple(writes[parts[k]] for k in dict.fromkeys(place)) for place in places]
+        experiment = ends.experiment(net, base, source.kept)
+        plan = plan_cells(experiment, cells, base=base.metric, rules=rules, time_it=False, work=work)
+        once = plan.run(folder, work, "patching pairs")
+        values = np.full((size, size, n), np.nan)
+        states = np.full((size, size, n), CellState.NOT_RUN, np.int8)
+        for (i, j), value, state in zip(places, once.values, once.states, strict=True):
+            values[i, j] = values[j, i] = value
+            states[i, j] = states[j, i] = state
+        both = CellValues(values.reshape(-1, n), states.reshape(-1, n), once.interrupted)
+        effects = question.effects(both, plan.warnings, plan.forwards)
+        return Effects(
+            effects.data.assign(_interaction(question.shares(values), behaviour, seed)), effects.provenance
+        )
+
+
+def _interaction(
+    joint: np.ndarray, behaviour: Behaviour, seed: int
+) -> dict[str, tuple[tuple[str, str], np.ndarray]]:
+    """The joint effects [k k n] less the two single ones (the diagonal): mean and interval, [k k] each."""
+    size, n = joint.shape[1:]
     alone = joint[np.arange(size), np.arange(size)]
     extra = joint - alone[:, None] - alone[None]
     extra[np.arange(size), np.arange(size)] = 0.0
     drawn = Resampling.of(behaviour.template).intervals
     estimates = bootstrap_many(np.nan_to_num(extra).reshape(-1, n).T, drawn, seed=seed)
     shown = np.isfinite(extra).all(-1)
-    for name, figures in (
-        ("interaction", estimates.value),
-        ("interaction_low", estimates.low),
-        ("interaction_high", estimates.high),
-    ):
-        data[name] = (("first", "second"), np.where(shown, figures.reshape(size, size), np.nan))
-    data.attrs.update(
-        attributes(net, behaviour, ends, "pairs of components", direction, not found.interrupted)
-    )
-    data = data.assign_coords(template=("example", list(behaviour.template)))
-    data = data.assign(clean=("example", ends.clean.metric), corrupted=("example", ends.corrupted.metric))
-    return Effects(data, Provenance.of(net, behaviour.hash, seed, time.perf_counter() - started))
+    figures = {
+        "interaction": estimates.value,
+        "interaction_low": estimates.low,
+        "interaction_high": estimates.high,
+    }
+    return {
+        name: (("first", "second"), np.where(shown, figure.reshape(size, size), np.nan))
+        for name, figure in figures.items()
+    }
 
 
-def _chosen(net: Network, which: Which) -> tuple[Component, ...]:
+def _parts(net: Network, which: Which) -> tuple[Part, ...]:
+    everything = parts_of(net)
     if isinstance(which, str):
-        if which not in ("heads", "all"):
-            raise BadInput(
-                f"There is no set of components {which!r}.", "Use 'heads', 'all', or a list of them."
-            )
-        found = tuple(c for c in components(net) if which == "all" or c.kind == "head")
+        require_one_of(which, ("heads", "all"), "set of parts")
+        parts = tuple(part for part in everything if which == "all" or part.kind == "head")
     else:
-        found = tuple(which)
-    if len(found) < 2:
+        parts = chosen(which, everything, everything, Part.of, "part")
+    if len(parts) < 2:
         raise BadInput(
-            f"Pairs need two components, and there {'is one' if found else 'are none'}.",
-            "Use which='all', or name components.",
+            f"Pairs need two parts, and there {'is one' if parts else 'are none'}.",
+            "Use which='all', or name parts.",
         )
-    return found
+    return parts

@@ -1,9 +1,9 @@
-"""Exact path patching: what a sender tells a receiver directly, with every other path held at the base run.
+"""Exact path patching: what a sender tells an input directly, with every other path held at the base run.
 
 Wang et al. 2022, "Interpretability in the Wild", appendix B; Goldowsky-Dill et al. 2023, "Localizing Model Behavior with
-Path Patching". For a sender s and a receiver r: (1) the change of what s writes reaches r through the stream alone, all
-heads and MLPs between them frozen at the base run; (2) r's value under that change is put into the base run, and all that
-comes after r is computed anew. Nothing is approximated: the numbers are those of doing it by hand, edge by edge.
+Path Patching". For a sender s and an input r: (1) the change of what s writes reaches r through the stream alone, all heads
+and MLPs between them frozen at the base run; (2) r's value under that change is put into the base run, and all that comes
+after r is computed anew. Nothing is approximated: the numbers are those of doing it by hand, edge by edge.
 """
 
 from __future__ import annotations
@@ -12,84 +12,70 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
 from cutaway.effects.baselines import Baselines, Side, behaviour_of, measure
-from cutaway.effects.components import Component, components
 from cutaway.effects.effects import Effects
-from cutaway.effects.patching import Direction, attributes, dataset, warn_if_stopped
-from cutaway.errors import BadInput, NotFound, SiteUnavailable, nearest
+from cutaway.effects.question import Direction, Question, chosen, require_rules, sides
+from cutaway.errors import SiteUnavailable
 from cutaway.interventions import Patch
 from cutaway.network.anatomy import Layer
 from cutaway.network.coefficients import is_one, like
+from cutaway.network.parts import Input, Part, parts_of
 from cutaway.network.sites import Site
-from cutaway.results import Progress, Provenance, Work, working
-from cutaway.sweeps import Cell, CellState, CellValues, Rules, Write, run_cells
+from cutaway.results import Progress, Work, working
+from cutaway.sweeps import Cell, CellState, CellValues, Rules, Write, plan_cells, write_of
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
     from cutaway.network import Network
 
+#: One path: the number of a sender, and the input at which its change is read.
+Route = tuple[int, Input]
 
-T = TypeVar("T")
 
+def receivers(net: Network) -> tuple[Input, ...]:
+    """Every input of a network that reads the stream, in forward order: queries, keys and values of heads, MLPs, the logits.
 
-@dataclass(frozen=True, order=True)
-class Receiver:
-    """An input that reads the stream: a head's queries, keys or values, an MLP, or the logits.
-
-    `head` counts query heads at `q`, key/value heads at `k` and `v`.
-
-    >>> str(Receiver(5, "k", 3)), str(Receiver(4, "mlp")), str(Receiver(12, "logits"))
-    ('head 5.3 <k>', 'MLP 4', 'logits')
+    Where several query heads share keys and values, these are inputs of the group: `a5.kv1<k>`.
     """
-
-    layer: int
-    kind: str
-    head: int | None = None
-
-    def __str__(self) -> str:
-        if self.kind == "logits":
-            return "logits"
-        return f"MLP {self.layer}" if self.kind == "mlp" else f"head {self.layer}.{self.head} <{self.kind}>"
-
-
-def receivers(net: Network) -> tuple[Receiver, ...]:
-    """Every receiver of a network, in forward order."""
-    found: list[Receiver] = []
-    for layer in range(net.n_layers):
-        attention = net.anatomy.stack().layers[layer].attention()  # type: ignore[union-attr]
-        for kind in ("q", "k", "v"):
-            if attention is not None and net.has(Site(kind, layer)):
-                heads = attention.heads if kind == "q" else attention.kv_heads
-                found += [Receiver(layer, kind, head) for head in range(heads)]
-        if net.has(Site("mlp_write", layer)):
-            found.append(Receiver(layer, "mlp"))
-    return (*found, Receiver(net.n_layers, "logits"))
+    inputs: list[Input] = []
+    stack = net.anatomy.stack()
+    for layer in stack.layers if stack is not None else ():
+        attention = layer.attention()
+        for port in ("q", "k", "v"):
+            if attention is not None and net.has(Site(port, layer.index)):
+                shared = port != "q" and attention.kv_heads != attention.heads
+                kind, count = ("kv_head", attention.kv_heads) if shared else ("head", attention.heads)
+                inputs += [Input(Part(kind, layer.index, head), port) for head in range(count)]
+        if net.has(Site("mlp_write", layer.index)):
+            inputs.append(Input(Part("mlp", layer.index)))
+    return (*inputs, Input(Part("logits")))
 
 
 def path_patch(
     net: Network,
     behaviour: Behaviour | str,
     *,
-    senders: Sequence[Component | str] | None = None,
-    to: Sequence[Receiver | str] | None = None,
+    senders: Sequence[Part | str] | None = None,
+    to: Sequence[Input | Part | str] | None = None,
     direction: Direction = "corrupt",
     seed: int = 0,
     folder: str | Path | None = None,
     rules: Rules | None = None,
     work: Work | None = None,
 ) -> Effects:
-    """Patch every direct path from senders to receivers, one at a time.
+    """Patch every direct path from senders to inputs, one at a time.
 
     Args:
         net: the network.
-        behaviour: pairs of prompts of equal length, answers and metric.
-        senders: heads and MLPs, as components or by name ("head 3.1", "MLP 0"); default all.
-        to: receivers or their names ("head 5.3 <q>", "MLP 4", "logits"); default all.
+        behaviour: pairs of prompts of equal length, answers and metric, or the name of a built-in behaviour.
+        senders: heads, MLPs and mixers, themselves or by name (`a3.h1`, `head 3.1`, `m0`); also `input`, what the first
+            layer is given. Default all but the input.
+        to: inputs or their names (`a5.h3<q>`, `a5.kv1<k>` where heads share keys, `m4`, `logits`); default all.
         direction: `corrupt` sends the corrupted run's value into the clean run, `restore` the other way.
         seed, folder, rules, work: as in `patch`.
 
@@ -99,45 +85,186 @@ def path_patch(
 
     Raises:
         SiteUnavailable: a needed site is refused, or the stream is normed between layers, so that there is no direct path.
-        NotFound: no such sender or receiver. BadBehaviour: pairs differ in length, or there is no gap.
+        NotFound: no such sender or receiver.
+        BadBehaviour: pairs differ in length, or there is no gap.
     """
-    started, work = time.perf_counter(), working(work)
-    behaviour = behaviour_of(net, behaviour, seed)
-    behaviour.require_aligned("Path patching")
-    sent = _named(senders, components(net), "sender")
-    read = _named(to, receivers(net), "receiver")
-    _require_direct(net)
-    keep = {part.write.where for part in sent} | {
-        Site("attn_write", p.layer) for p in sent if p.kind == "head"
-    }
-    ends = measure(net, behaviour, sorted(keep | _streams(net)))
-    base, source = (ends.corrupted, ends.clean) if direction == "restore" else (ends.clean, ends.corrupted)
-    paths = _Paths(net, ends, base, source, sent)
-    values = np.full((len(sent), len(read), behaviour.n), np.nan)
-    states = np.full(values.shape, CellState.ABSENT, np.int8)
-    done, interrupted, total = 0, False, sum(len(paths.before(r)) for r in read)
-    for layer, group in paths.by_layer(read):
-        where = None if folder is None else Path(folder) / f"layer-{layer}"
-        for part, kind in paths.kinds(group):
-            places, found = paths.run(
-                part, where if where is None else where / kind, _shifted(work, done, total), rules
-            )
-            for (s, r), value, state in zip(places, found.values, found.states, strict=True):
-                values[s, read.index(r)], states[s, read.index(r)] = value, state
-            done += len(places)
-            interrupted = interrupted or found.interrupted
-        if interrupted:
-            break
-    shape = (len(sent), len(read))
-    result = CellValues(values.reshape(-1, behaviour.n), states.reshape(-1, behaviour.n), interrupted)
-    warn_if_stopped(result)
-    effect = (result.values - base.metric[None, :]) / ends.gap
-    coordinates = {"sender": [str(s) for s in sent], "receiver": [str(r) for r in read]}
-    data = dataset(shape, ("sender", "receiver"), coordinates, behaviour, effect, result, seed)
-    data.attrs.update(attributes(net, behaviour, ends, "direct paths", direction, not interrupted))
-    data = data.assign_coords(template=("example", list(behaviour.template)))
-    data = data.assign(clean=("example", ends.clean.metric), corrupted=("example", ends.corrupted.metric))
-    return Effects(data, Provenance.of(net, behaviour.hash, seed, time.perf_counter() - started))
+    began = time.perf_counter()
+    require_rules(rules)
+    with working(work).interruptible() as work:
+        behaviour = behaviour_of(net, behaviour, seed)
+        behaviour.require_aligned("Path patching")
+        every = parts_of(net)
+        sent = chosen(senders, (Part("input"), *every), every, Part.of, "sender")
+        read = chosen(to, receivers(net), receivers(net), Input.of, "receiver")
+        paths = DirectPaths.of(net, behaviour, sent, direction, work)
+        where = [(s, r) for r in read for s in paths.before(r)]
+        values = np.full((len(sent), len(read), behaviour.n), np.nan)
+        states = np.full(values.shape, CellState.ABSENT, np.int8)
+        once, forwards = paths.run(where, folder=folder, rules=rules, work=work)
+        for (s, r), value, state in zip(where, once.values, once.states, strict=True):
+            values[s, read.index(r)], states[s, read.index(r)] = value, state
+        n = behaviour.n
+        result = CellValues(values.reshape(-1, n), states.reshape(-1, n), once.interrupted)
+        dims = {"sender": [str(s) for s in sent], "receiver": [str(r) for r in read]}
+        question = Question(
+            net, behaviour, paths.ends, paths.base, "direct paths", direction, dims, seed=seed, began=began
+        )
+        return question.effects(result, forwards=forwards)
+
+
+@dataclass(eq=False)
+class DirectPaths:
+    """The engine under `path_patch`, for whoever needs the metric of single paths.
+
+    Attributes:
+        net, ends: the network, and both sides with the stream and the senders' sites kept.
+        base, source: the side that paths are patched on, and the one that the senders' values come from.
+        senders: the parts whose change is sent.
+    """
+
+    net: Network
+    ends: Baselines
+    base: Side
+    source: Side
+    senders: tuple[Part, ...]
+
+    @classmethod
+    def of(
+        cls, net: Network, behaviour: Behaviour, senders: Sequence[Part], direction: Direction, work: Work | None = None
+    ) -> DirectPaths:  # fmt: skip
+        """Run both sides and work out what every sender writes more in one than in the other.
+
+        Raises `SiteUnavailable` where the network has no direct paths, `BadBehaviour` where there is no gap.
+        """
+        _require_direct(net)
+        keep = {write_of(part).where for part in senders} | _streams(net)
+        keep |= {Site("attn_write", part.layer) for part in senders if part.kind == "head"}
+        ends = measure(net, behaviour, sorted(keep), work)
+        return cls(net, ends, *sides(ends, direction), tuple(senders))
+
+    def __post_init__(self) -> None:
+        stack = self.net.anatomy.stack()
+        assert stack is not None
+        self.layers: tuple[Layer, ...] = stack.layers
+        self.deltas = [self._delta(part) for part in self.senders]
+
+    def before(self, target: Input) -> list[int]:
+        """The senders, by number, whose write this input reads."""
+        layer = self._layer(target.part)
+        parallel = layer < len(self.layers) and self.layers[layer].form == "parallel"
+        same = target.part.kind == "mlp" and not parallel
+        return [
+            i
+            for i, s in enumerate(self.senders)
+            if self._layer(s) < layer or (same and self._layer(s) == layer and s.kind != "mlp")
+        ]
+
+    def run(
+        self,
+        paths: Sequence[Route],
+        *,
+        folder: str | Path | None = None,
+        rules: Rules | None = None,
+        work: Work | None = None,
+    ) -> tuple[CellValues, float]:
+        """Metric and state [paths n] of every path, and what that took in forwards of all prompts.
+
+        folder: finished paths are kept there. Where the work is stopped, paths that were not run are marked so.
+        """
+        work, n, forwards = working(work), self.base.tokens.n, 0.0
+        values, states = (
+            np.full((len(paths), n), np.nan),
+            np.full((len(paths), n), CellState.NOT_RUN, np.int8),
+        )
+        done, interrupted = 0, False
+        for layer, ports, group in self._places(paths):
+            if interrupted:
+                break
+            where = None if folder is None else Path(folder) / f"layer-{layer}" / ports
+            part = [paths[i] for i in group]
+            patched, cost = self._run(part, where, rules, _shifted(work, done, len(paths)))
+            values[group], states[group] = patched.values, patched.states
+            done, forwards, interrupted = done + len(group), forwards + cost, patched.interrupted
+        return CellValues(values, states, interrupted), forwards
+
+    def _places(self, paths: Sequence[Route]) -> Iterator[tuple[int, str, list[int]]]:
+        """The paths by the place at which they read the stream, in forward order: layer, kind of place, which paths."""
+        places: dict[tuple[int, int], list[int]] = {}
+        names = ("q-k-v", "mlp", "logits")
+        for i, (_, target) in enumerate(paths):
+            kind = names.index(target.part.kind) if target.part.kind in names else 0
+            places.setdefault((self._layer(target.part), kind), []).append(i)
+        for layer, kind in sorted(places):
+            group = places[layer, kind]
+            yield layer, names[kind], sorted(group, key=lambda i: paths[i][0])
+
+    def _run(
+        self, paths: Sequence[Route], folder: Path | None, rules: Rules | None, work: Work
+    ) -> tuple[CellValues, float]:
+        """Paths into inputs that read at one place, those of a sender together."""
+        target = paths[0][1]
+        named = {str(s): self._read(target, s) for s in dict.fromkeys(s for s, _ in paths)}
+        cells: list[Cell] = []
+        for sender, read in paths:
+            site = {"mlp": "mlp_write", "logits": "resid_post"}.get(read.part.kind, read.port)
+            layer = min(self._layer(read.part), len(self.layers) - 1)
+            cells.append((Write(site, layer, read.part.index, source=str(sender)),))
+        experiment = self.ends.experiment(self.net, self.base, {}, named=named)
+        plan = plan_cells(experiment, cells, base=self.base.metric, rules=rules, time_it=False, work=work)
+        return plan.run(folder, work, "patching paths"), plan.forwards
+
+    def _layer(self, part: Part) -> int:
+        """The layer of a part: -1 for the input, the number of layers for the logits."""
+        if part.layer is not None:
+            return part.layer
+        return len(self.layers) if part.kind == "logits" else -1
+
+    def _read(self, target: Input, sender: int) -> dict[Site, Tensor]:
+        """What the inputs at one place compute when the sender's change is added to what they read."""
+        part, end = self.senders[sender], self._layer(target.part)
+        layer = min(end, len(self.layers) - 1)
+        carried = self.deltas[sender]
+        for between in range(self._layer(part) + 1, end):
+            for stretch in self.layers[between].stretches:
+                if not is_one(stretch.carry):
+                    carried = carried * like(stretch.carry, carried)
+        carried = self._within(part, target, carried)
+        if target.part.kind == "logits":
+            site = Site("resid_post", layer)
+            return {site: self.base.kept[site] + carried}
+        whole = target.part.kind == "mlp"
+        names = ("mlp_write",) if whole else ("q", "k", "v")
+        sites = [Site(name, layer) for name in names if self.net.has(Site(name, layer))]
+        sequential = self.layers[layer].form != "parallel"
+        at = Site("resid_mid" if whole and sequential else "resid_pre", layer)
+        edit = Patch(at, source=self.base.kept[at] + carried)
+        run = self.net.run(self.base.tokens, keep=sites, edits=[edit], logits=False, stop_at=sites[-1])
+        return {site: run[site] for site in sites}
+
+    def _within(self, part: Part, target: Input, delta: Tensor) -> Tensor:
+        """Carry a change through the rest of the sender's own layer, and to the middle of the receiver's."""
+        start, end = self._layer(part), self._layer(target.part)
+        if 0 <= start < end:
+            stretches, write = self.layers[start].stretches, part.row.write
+            at = next((i for i, s in enumerate(stretches) if write in s.writes), len(stretches) - 1)
+            for stretch in stretches[at + 1 :]:
+                if not is_one(stretch.carry):
+                    delta = delta * like(stretch.carry, delta)
+        if target.part.kind == "mlp" and start < end < len(self.layers):
+            into = self.layers[end].stretches
+            if self.layers[end].form != "parallel" and into and not is_one(into[0].carry):
+                delta = delta * like(into[0].carry, delta)
+        return delta
+
+    def _delta(self, part: Part) -> Tensor:
+        """What the sender writes more in the source run than in the base run: [n p d]."""
+        write = write_of(part)
+        if part.kind != "head":
+            return self.source.kept[write.where] - self.base.kept[write.where]
+        target = Site("attn_write", part.layer)
+        edit = Patch(write.where, source=self.source.kept[write.where], head=part.index)
+        run = self.net.run(self.base.tokens, keep=[target], edits=[edit], logits=False, stop_at=target)
+        return run[target] - self.base.kept[target]
 
 
 def _shifted(work: Work, before: int, total: int) -> Work:
@@ -152,130 +279,14 @@ def _shifted(work: Work, before: int, total: int) -> Work:
     return replace(work, listener=listen)
 
 
-@dataclass(eq=False)
-class _Paths:
-    """What the senders change in the stream, and the receivers' values under it."""
-
-    net: Network
-    ends: Baselines
-    base: Side
-    source: Side
-    senders: tuple[Component, ...]
-
-    def __post_init__(self) -> None:
-        stack = self.net.anatomy.stack()
-        assert stack is not None
-        self.layers: tuple[Layer, ...] = stack.layers
-        self.deltas = {i: self._delta(part) for i, part in enumerate(self.senders)}
-
-    def by_layer(self, read: Sequence[Receiver]) -> Iterator[tuple[int, list[Receiver]]]:
-        """Receivers of one layer together, in forward order."""
-        for layer in sorted({r.layer for r in read}):
-            yield layer, [r for r in read if r.layer == layer]
-
-    def kinds(self, group: Sequence[Receiver]) -> Iterator[tuple[list[Receiver], str]]:
-        """Receivers that read the stream at one place: attention inputs, the MLP, the logits."""
-        for kinds in (("q", "k", "v"), ("mlp",), ("logits",)):
-            part = [r for r in group if r.kind in kinds]
-            if part:
-                yield part, "-".join(kinds)
-
-    def before(self, receiver: Receiver) -> list[int]:
-        """Senders whose write the receiver reads."""
-        parallel = receiver.layer < len(self.layers) and self.layers[receiver.layer].form == "parallel"
-        same = receiver.kind == "mlp" and not parallel
-        return [
-            i
-            for i, s in enumerate(self.senders)
-            if s.layer < receiver.layer or (same and s.layer == receiver.layer and s.kind != "mlp")
-        ]
-
-    def run(
-        self, group: list[Receiver], folder: Path | None, work: Work, rules: Rules | None
-    ) -> tuple[list[tuple[int, Receiver]], CellValues]:
-        """Every path into receivers that read at one place: (sender, receiver) and the metric [cells n]."""
-        first = group[0]
-        named: dict[str, dict[Site, Tensor]] = {}
-        cells: list[Cell] = []
-        places: list[tuple[int, Receiver]] = []
-        for sender in self.before(first):
-            named[str(sender)] = self._read(first, sender)
-            for receiver in group:
-                site = {"mlp": "mlp_write", "logits": "resid_post"}.get(receiver.kind, receiver.kind)
-                layer = receiver.layer if receiver.kind != "logits" else receiver.layer - 1
-                cells.append((Write(site, layer, receiver.head, source=str(sender)),))
-                places.append((sender, receiver))
-        if not cells:
-            empty = np.zeros((0, self.base.tokens.n))
-            return [], CellValues(empty, empty.astype(np.int8))
-        experiment = self.ends.experiment(self.net, self.base, {}, named=named)
-        return places, run_cells(
-            experiment, cells, base=self.base.metric, rules=rules, folder=folder, work=work, label="patching paths"
-        )  # fmt: skip
-
-    def _read(self, receiver: Receiver, sender: int) -> dict[Site, Tensor]:
-        """What the receivers at one place compute when the sender's change is added to what they read."""
-        layer = min(receiver.layer, len(self.layers) - 1)
-        part = self.senders[sender]
-        carried = self.deltas[sender]
-        for between in range(part.layer + 1, receiver.layer):
-            for stretch in self.layers[between].stretches:
-                if not is_one(stretch.carry):
-                    carried = carried * like(stretch.carry, carried)
-        carried = self._within(part, receiver, carried)
-        if receiver.kind == "logits":
-            site = Site("resid_post", layer)
-            return {site: self.base.kept[site] + carried}
-        sites = (
-            [Site("mlp_write", layer)]
-            if receiver.kind == "mlp"
-            else [Site(k, layer) for k in ("q", "k", "v") if self.net.has(Site(k, layer))]
-        )
-        sequential = self.layers[layer].form != "parallel"
-        at = Site("resid_mid" if receiver.kind == "mlp" and sequential else "resid_pre", layer)
-        edit = Patch(at, source=self.base.kept[at] + carried)
-        run = self.net.run(self.base.tokens, keep=sites, edits=[edit], logits=False, stop_at=sites[-1])
-        return {site: run[site] for site in sites}
-
-    def _within(self, part: Component, receiver: Receiver, delta: Tensor) -> Tensor:
-        """Carry a change through the rest of the sender's own layer, and to the middle of the receiver's."""
-        own = self.layers[part.layer].stretches
-        writes = {
-            "head": "attn_write",
-            "attention": "attn_write",
-            "mlp": "mlp_write",
-            "mixer": "mixer_write",
-        }[part.kind]
-        at = next((i for i, s in enumerate(own) if writes in s.writes), len(own) - 1)
-        if part.layer < receiver.layer:
-            for stretch in own[at + 1 :]:
-                if not is_one(stretch.carry):
-                    delta = delta * like(stretch.carry, delta)
-        if receiver.kind == "mlp" and part.layer < receiver.layer and receiver.layer < len(self.layers):
-            into = self.layers[receiver.layer].stretches
-            if self.layers[receiver.layer].form != "parallel" and into and not is_one(into[0].carry):
-                delta = delta * like(into[0].carry, delta)
-        return delta
-
-    def _delta(self, part: Component) -> Tensor:
-        """What the sender writes more in the source run than in the base run: [n p d]."""
-        write = part.write
-        if part.kind != "head":
-            return self.source.kept[write.where] - self.base.kept[write.where]
-        target = Site("attn_write", part.layer)
-        value = self.source.kept[write.where]
-        edit = Patch(write.where, source=value, head=part.head)
-        run = self.net.run(self.base.tokens, keep=[target], edits=[edit], logits=False, stop_at=target)
-        return run[target] - self.base.kept[target]
-
-
 def _streams(net: Network) -> set[Site]:
-    """The stream at every place that a receiver reads."""
-    found = {Site("resid_post", net.n_layers - 1)} | {Site("resid_pre", i) for i in range(net.n_layers)}
-    return found | {Site("resid_mid", i) for i in net.layers_with("resid_mid")}
+    """The stream at every place that an input reads."""
+    ends = {Site("resid_post", net.n_layers - 1)} | {Site("resid_pre", i) for i in range(net.n_layers)}
+    return ends | {Site("resid_mid", i) for i in net.layers_with("resid_mid")}
 
 
 def _require_direct(net: Network) -> None:
+    """Raise `SiteUnavailable` where the stream is normed between layers, so that nothing passes it as it is."""
     stack = net.anatomy.stack()
     if stack is None or not stack.layers:
         raise SiteUnavailable("The network has no stack of layers.", "Path patching needs a residual stream.")
@@ -291,19 +302,3 @@ def _require_direct(net: Network) -> None:
         for name in needed:
             if name != "resid_mid" or net.has(Site("mlp_write", layer.index)):
                 net.resolve(Site(name, layer.index))
-
-
-def _named(given: Sequence[T | str] | None, known: Sequence[T], what: str) -> tuple[T, ...]:
-    """Members of a list, by themselves or by name."""
-    if given is None:
-        return tuple(known)
-    names = {str(k): k for k in known}
-    found = []
-    for item in given:
-        if str(item) not in names:
-            offers = ", ".join(nearest(str(item), list(names), n=4)) or ", ".join(list(names)[:6])
-            raise NotFound(f"There is no {what} {str(item)!r}.", f"Nearest: {offers}.")
-        found.append(names[str(item)])
-    if not found:
-        raise BadInput(f"No {what}s were named.", f"Leave the {what}s out for all of them.")
-    return tuple(found)

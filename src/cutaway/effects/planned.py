@@ -1,4 +1,4 @@
-"""Any list of interventions as one sweep: planned first, then run at the least cost.
+"""Sweeps that are planned first, and run then: a patch, an ablation, or any list of interventions.
 
 An intervention at one layer's site meets the base run's own value there, so what it writes can be worked out before
 anything is run: a patch, an ablation, an addition, a projection all become a written tensor, and the sweep engine does the
@@ -7,7 +7,6 @@ rest. Only where several interventions of one cell depend on each other is the c
 
 from __future__ import annotations
 
-import html
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,23 +16,17 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from torch import Tensor
 
-from cutaway.effects.baselines import Baselines, Side, behaviour_of, measure
+from cutaway.effects.baselines import Side, behaviour_of, measure
 from cutaway.effects.effects import Effects
-from cutaway.effects.patching import (
-    Direction,
-    PatchSweep,
-    attributes,
-    dataset,
-    patching_sweep,
-    warn_if_stopped,
-)
+from cutaway.effects.question import Question, require_one_of, require_rules
 from cutaway.errors import BadInput
 from cutaway.interventions import Ablate, Patch
 from cutaway.interventions.kinds import Intervention
 from cutaway.network.edits import Here
 from cutaway.network.sites import Site
-from cutaway.results import Provenance, Work
-from cutaway.sweeps import Cell, CellState, Plan, Rules, Write, plan_cells
+from cutaway.reports import display
+from cutaway.results import Work, working
+from cutaway.sweeps import Cell, CellState, Cost, Plan, Rules, Write, plan_cells
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
@@ -43,150 +36,136 @@ if TYPE_CHECKING:
 Item = Intervention | Sequence[Intervention]
 
 
-def plan(
-    net: Network,
-    behaviour: Behaviour | str,
-    interventions: Sequence[Item] | str,
-    *,
-    by: Sequence[str] = ("layer", "position"),
-    on: Literal["clean", "corrupted"] = "clean",
-    direction: Direction = "restore",
-    layers: Sequence[int] | None = None,
-    memory: int | None = None,
-    rules: Rules | None = None,
-    seed: int = 0,
-) -> PlannedSweep:
-    """Say what a sweep will cost before anything of it is run.
-
-    Args:
-        net: the network.
-        behaviour: pairs, answers and metric, or the name of a built-in behaviour.
-        interventions: one entry for each cell, an intervention or several that are made together; or the name of a site,
-            for the sweep that `patch` would run over `by` in `direction`.
-        by, direction, layers: of a named site's sweep.
-        on: the prompts that interventions are made on.
-        memory: bytes that the sweep may take; default half of what is free.
-        rules: which savings may be used; default all that are valid here.
-        seed: of the bootstrap and the sign-flip test.
-
-    Returns a plan: print it; `run()` gives `Effects` (over `cell` for a list of interventions).
-
-    Raises `BadInput` for an empty list, `OutOfMemory` when the memory does not suffice for one cell (it says what is
-    needed), and what the interventions and `patch` raise.
-    """
-    if isinstance(interventions, str):
-        sweep = patching_sweep(net, behaviour, interventions, by, direction, layers, seed)
-        return PlannedSweep(sweep.plan(rules, memory), sweep=sweep)
-    behaviour = behaviour_of(net, behaviour, seed)
-    items = [tuple(i) if isinstance(i, Sequence) else (i,) for i in interventions]
-    if not items:
-        raise BadInput("There are no interventions to plan.", "Give a list of them, or the name of a site.")
-    bound = [[(site, edit, made) for made in item for site, edit in made.bind(net)] for item in items]
-    sites = sorted({site for cell in bound for site, _, _ in cell if not site.module and not site.stack})
-    ends = measure(net, behaviour, sites)
-    base = ends.clean if on == "clean" else ends.corrupted
-    named: dict[str, dict[Site, Tensor]] = {}
-    cells: list[Cell] = []
-    live: dict[int, tuple[Intervention, ...]] = {}
-    for number, (item, edits) in enumerate(zip(items, bound, strict=True)):
-        resolved = _resolved(base, edits)
-        if resolved is None:
-            live[number] = item
-            cells.append(())
-        else:
-            named[f"cell {number}"] = resolved
-            cells.append(tuple(Write(s.name, s.layer, source=f"cell {number}") for s in resolved))
-    experiment = ends.experiment(net, base, {}, named=named)
-    states = np.full((len(cells), behaviour.n), CellState.NOT_RUN, np.int8)
-    states[list(live)] = CellState.ABSENT
-    planned = plan_cells(experiment, cells, base=base.metric, states=states, rules=rules, memory=memory)
-    planned = replace(planned, job=planned.job.with_live(live)) if live else planned
-    return PlannedSweep(planned, items=_Items(net, behaviour, ends, base, items, seed))
-
-
-def _resolved(base: Side, edits: Sequence[tuple[Site, object, Intervention]]) -> dict[Site, Tensor] | None:
-    """What a cell's interventions write, site by site; None where that depends on one another."""
-    sites = {site for site, _, _ in edits}
-    if any(site.module or site not in base.kept for site in sites):
-        return None
-    if len(sites) > 1 and not all(_constant(made) for _, _, made in edits):
-        return None
-    written: dict[Site, Tensor] = {}
-    for site, edit, _ in edits:
-        here = Here(site, site.axes, base.tokens, batch=base.tokens.n)
-        written[site] = edit(written.get(site, base.kept[site]), here)  # type: ignore[operator]
-    return {site: written[site] for site in sorted(written)}
-
-
-def _constant(made: Intervention) -> bool:
-    """Whether what it writes does not depend on the value that it meets."""
-    return isinstance(made, Patch) or (
-        isinstance(made, Ablate) and (made.how == "zero" or made.source is not None)
-    )
-
-
-@dataclass(frozen=True, eq=False)
-class _Items:
-    """What a list of interventions was planned on."""
-
-    net: Network
-    behaviour: Behaviour
-    ends: Baselines
-    base: Side
-    items: Sequence[tuple[Intervention, ...]]
-    seed: int
-
-
 @dataclass(frozen=True, eq=False)
 class PlannedSweep:
-    """A sweep that can be printed before it is run; see `plan`."""
+    """A sweep that can be printed before it is run; see `plan` and `plan_interventions`.
+
+    Attributes:
+        plan: what will be run, and what that costs.
+        question: what is asked.
+        label: what is being done, for whoever listens.
+    """
 
     plan: Plan
-    sweep: PatchSweep | None = None
-    items: _Items | None = None
+    question: Question
+    label: str
 
-    def run(self, folder: str | Path | None = None, work: Work | None = None) -> Effects:
-        """Run it; a sweep that is stopped keeps what is finished.
+    def run(self, folder: str | Path | None = None, *, work: Work | None = None) -> Effects:
+        """Run it. A sweep that is stopped keeps what is finished, and a second `run` goes on from there.
 
         folder: finished parts are kept there, and a stopped run goes on from it. work: hears of progress, and may end it.
         """
-        started = time.perf_counter()
-        if self.sweep is not None:
-            return self.sweep.effects(self.plan, started, folder, work)
-        assert self.items is not None
-        own = self.items
-        result = self.plan.run(folder, work, "interventions")
-        warn_if_stopped(result)
-        effect = (result.values - own.base.metric[None, :]) / own.ends.gap
-        names = [" + ".join(repr(i) for i in item) for item in own.items]
-        data = dataset((len(names),), ("cell",), {"cell": names}, own.behaviour, effect, result, own.seed)
-        side = "clean" if own.base is own.ends.clean else "corrupted"
-        direction = "corrupt" if side == "clean" else "restore"
-        data.attrs.update(
-            attributes(
-                own.net,
-                own.behaviour,
-                own.ends,
-                f"interventions on {side} prompts",
-                direction,
-                not result.interrupted,
-            )
-        )
-        data = data.assign_coords(template=("example", list(own.behaviour.template)))
-        data = data.assign(
-            clean=("example", own.ends.clean.metric), corrupted=("example", own.ends.corrupted.metric)
-        )
-        return Effects(
-            data, Provenance.of(own.net, own.behaviour.hash, own.seed, time.perf_counter() - started)
-        )
+        return replace(self, question=replace(self.question, began=time.perf_counter())).finish(folder, work)
+
+    def finish(self, folder: str | Path | None, work: Work | None) -> Effects:
+        """Run it as the second half of work that began when its question did."""
+        result = self.plan.run(folder, work, self.label)
+        return self.question.effects(result, self.plan.warnings, self.plan.forwards)
 
     @property
-    def cost(self) -> object:
-        """What it will take; see `sweeps.Cost`."""
+    def cost(self) -> Cost:
+        """What it will take."""
         return self.plan.cost
 
     def __repr__(self) -> str:
         return repr(self.plan)
 
     def _repr_html_(self) -> str:
-        return f"<div><p>{html.escape('Planned, not yet run')}</p>{self.plan._repr_html_()}</div>"
+        return display(f"{self.label}: planned, not yet run", table=self.plan.to_pandas())
+
+
+def plan_interventions(
+    net: Network,
+    behaviour: Behaviour | str,
+    interventions: Sequence[Item],
+    *,
+    on: Literal["clean", "corrupted"] = "clean",
+    rules: Rules | None = None,
+    seed: int = 0,
+    work: Work | None = None,
+) -> PlannedSweep:
+    """Say what a list of interventions will cost on a behaviour's prompts, before any of them is made.
+
+    Args:
+        net: the network.
+        behaviour: pairs, answers and metric, or the name of a built-in behaviour.
+        interventions: one entry for each cell, an intervention or several that are made together.
+        on: the prompts that they are made on.
+        rules: which savings may be used; default all that are valid here.
+        seed: of the bootstrap and the sign-flip test, and of a behaviour that is given by name.
+        work: may end the preparation; its budget says how much memory may be taken.
+
+    Returns:
+        A plan: print it; `run()` gives `Effects` over `cell`.
+
+    Raises:
+        BadInput: an empty list, or something in it that is no intervention.
+        OutOfMemory: the memory does not suffice for one cell (it says what is needed).
+    """
+    require_rules(rules)
+    require_one_of(on, ("clean", "corrupted"), "side")
+    with working(work).interruptible() as work:
+        behaviour = behaviour_of(net, behaviour, seed)
+        items = _items(interventions)
+        bound = [[(site, edit, item) for item in cell for site, edit in item.bind(net)] for cell in items]
+        sites = sorted({site for cell in bound for site, _, _ in cell if not site.module and not site.stack})
+        ends = measure(net, behaviour, sites, work)
+        base = ends.clean if on == "clean" else ends.corrupted
+        named: dict[str, dict[Site, Tensor]] = {}
+        cells: list[Cell] = []
+        live: dict[int, tuple[Intervention, ...]] = {}
+        for number, (item, edits) in enumerate(zip(items, bound, strict=True)):
+            written = _written(base, edits)
+            if written is None:
+                live[number] = item
+                cells.append(())
+            else:
+                named[f"cell {number}"] = written
+                cells.append(tuple(Write(s.name, s.layer, source=f"cell {number}") for s in written))
+        states = np.full((len(cells), behaviour.n), CellState.NOT_RUN, np.int8)
+        states[list(live)] = CellState.ABSENT
+        experiment = ends.experiment(net, base, {}, named=named)
+        plan = plan_cells(experiment, cells, base=base.metric, states=states, rules=rules, work=work)
+        plan = replace(plan, job=plan.job.with_live(live)) if live else plan
+        names = [" + ".join(repr(i) for i in item) for item in items]
+        direction = "corrupt" if on == "clean" else "restore"
+        site = f"interventions on {on} prompts"
+        question = Question(net, behaviour, ends, base, site, direction, {"cell": names}, seed=seed)
+        return PlannedSweep(plan, question, f"{len(items)} interventions on {on} prompts")
+
+
+def _items(interventions: Sequence[Item]) -> list[tuple[Intervention, ...]]:
+    """The cells as tuples of interventions."""
+    if isinstance(interventions, str) or not isinstance(interventions, Sequence):
+        raise BadInput(
+            f"{interventions!r} is no list of interventions.",
+            "Give a list; cutaway.plan(net, behaviour, at=...) plans the sweep over a site.",
+        )
+    items = [tuple(item) if isinstance(item, Sequence) else (item,) for item in interventions]
+    if not items:
+        raise BadInput("There are no interventions to plan.", "Give a list of them.")
+    for single in (single for item in items for single in item):
+        if not hasattr(single, "bind"):
+            raise BadInput(f"{single!r} is no intervention.", "Use cutaway.Ablate, Add, Patch, Scale, ...")
+    return items
+
+
+def _written(base: Side, edits: Sequence[tuple[Site, object, Intervention]]) -> dict[Site, Tensor] | None:
+    """What a cell's interventions write, site by site; None where that depends on one another."""
+    sites = {site for site, _, _ in edits}
+    if any(site.module or site not in base.kept for site in sites):
+        return None
+    if len(sites) > 1 and not all(_constant(item) for _, _, item in edits):
+        return None
+    written: dict[Site, Tensor] = {}
+    for site, edit, _ in edits:
+        whole = Here(site, site.axes, base.tokens, batch=base.tokens.n)
+        written[site] = edit(written.get(site, base.kept[site]), whole)  # type: ignore[operator]
+    return {site: written[site] for site in sorted(written)}
+
+
+def _constant(item: Intervention) -> bool:
+    """Whether what it writes does not depend on the value that it meets."""
+    return isinstance(item, Patch) or (
+        isinstance(item, Ablate) and (item.how == "zero" or item.source is not None)
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ import torch
 import xarray as xr
 
 from cutaway.errors import BadFormat
-from cutaway.results import Provenance, atomic_write, load_folder, save_folder
+from cutaway.results import KINDS, Provenance, atomic_write, finite, head, kind_of, read, save_folder
 
-_KIND = "cutaway effects"
+_KIND = "effects"
 
 
 def save(path: Path, data: xr.Dataset, provenance: Provenance) -> Path:
@@ -28,19 +29,19 @@ def load(path: Path) -> tuple[xr.Dataset, Provenance]:
     """Read what `save` wrote."""
     if path.suffix == ".nc":
         return _from_netcdf(path)
-    saved = load_folder(path)
+    saved, _ = read(path, _KIND)  # the layout is that of version 0, whose coordinates spell parts in words
     return from_parts(saved.manifest, saved.tensors)
 
 
 def manifest(data: xr.Dataset, provenance: Provenance) -> dict[str, Any]:
     """The plain part: dimensions, coordinates, attributes, provenance."""
-    return {
-        "kind": _KIND,
-        "dims": {name: [str(d) for d in array.dims] for name, array in data.data_vars.items()},
-        "coords": {str(name): [list(map(str, c.dims)), c.values.tolist()] for name, c in data.coords.items()},
-        "attrs": dict(data.attrs),
-        "provenance": provenance.to_dict(),
-    }
+    return head(
+        _KIND,
+        provenance,
+        dims={str(name): [str(d) for d in array.dims] for name, array in data.data_vars.items()},
+        coords={str(name): [list(map(str, c.dims)), c.values.tolist()] for name, c in data.coords.items()},
+        attrs=dict(data.attrs),
+    )
 
 
 def tensors(data: xr.Dataset) -> dict[str, torch.Tensor]:
@@ -51,23 +52,36 @@ def tensors(data: xr.Dataset) -> dict[str, torch.Tensor]:
     }
 
 
-def from_parts(head: dict[str, Any], arrays: dict[str, torch.Tensor]) -> tuple[xr.Dataset, Provenance]:
+def from_parts(said: dict[str, Any], arrays: dict[str, torch.Tensor]) -> tuple[xr.Dataset, Provenance]:
     """The inverse of `manifest` and `tensors`. Raises `BadFormat` when they are not those of effects."""
-    if head.get("kind") != _KIND:
-        raise BadFormat(
-            f"This is {head.get('kind', 'unknown')!r}, not effects.", "Pass what Effects.save wrote."
-        )
+    _require_effects(said)
     try:
-        variables = {name: (dims, arrays[name].numpy()) for name, dims in head["dims"].items()}
-        coords = {name: (tuple(dims), np.array(values)) for name, (dims, values) in head["coords"].items()}
-        return xr.Dataset(variables, coords, head["attrs"]), Provenance.from_dict(head["provenance"])
+        variables = {name: (dims, arrays[name].numpy()) for name, dims in said["dims"].items()}
+        coords = {name: (tuple(dims), np.array(values)) for name, (dims, values) in said["coords"].items()}
+        return xr.Dataset(variables, coords, said["attrs"]), Provenance.from_dict(said["provenance"])
     except (KeyError, TypeError, ValueError) as error:
         raise BadFormat(f"These effects cannot be read: {error!r}.", "Make them again.") from error
 
 
+def _require_effects(said: Mapping[str, Any]) -> None:
+    name, version = kind_of(said)
+    if name != _KIND or version > KINDS[_KIND].version:
+        raise BadFormat(
+            f"This is {name!r} of format {version}, not effects that can be read.",
+            "Pass what Effects.save wrote.",
+        )
+
+
 def _netcdf(data: xr.Dataset, provenance: Provenance) -> bytes:
     attrs = {k: int(v) if isinstance(v, bool) else v for k, v in data.attrs.items()}
-    plain = data.assign_attrs(attrs | {"kind": _KIND, "provenance": json.dumps(provenance.to_dict())})
+    plain = data.assign_attrs(
+        attrs
+        | {
+            "kind": _KIND,
+            "version": KINDS[_KIND].version,
+            "provenance": json.dumps(finite(provenance.to_dict())),
+        }
+    )
     plain = plain.assign({n: a.astype("int8") for n, a in plain.data_vars.items() if a.dtype == bool})
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "effects.nc"
@@ -85,8 +99,10 @@ def _from_netcdf(path: Path) -> tuple[xr.Dataset, Provenance]:
         with xr.open_dataset(path) as file:
             data = file.load()
         attrs = dict(data.attrs)
-        if attrs.pop("kind", None) != _KIND:
-            raise BadFormat(f"{path} does not hold effects.", "Pass what Effects.save wrote.")
+        version = attrs.pop("version", None)
+        _require_effects(
+            {"kind": attrs.pop("kind", None)} | ({} if version is None else {"version": int(version)})
+        )
         provenance = Provenance.from_dict(json.loads(attrs.pop("provenance")))
     except (OSError, ValueError, KeyError) as error:
         raise BadFormat(f"{path} cannot be read as netCDF: {error}", "Make the effects again.") from error

@@ -1,6 +1,5 @@
 """From a network and a behaviour to a tested explanation: localise, identify, test on held-out data, judge."""
 
-from cutaway.effects.components import Component, components
 from cutaway.explanations.explanation import Explanation, load_maps
 from cutaway.explanations.identify import Mechanism
 from cutaway.explanations.pipeline import explain
@@ -8,12 +7,10 @@ from cutaway.explanations.thresholds import Thresholds
 from cutaway.explanations.trial import Trial
 
 __all__ = [
-    "Component",
     "Explanation",
     "Mechanism",
     "Thresholds",
     "Trial",
-    "components",
     "explain",
     "load_maps",
 ]

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from cutaway.effects.baselines import Baselines, Side, measure
-from cutaway.effects.components import Component, components
 from cutaway.errors import NotFinite, SiteUnavailable
+from cutaway.network.parts import Part, parts_of
 from cutaway.network.sites import Site
 from cutaway.results import Work
 from cutaway.statistics import Estimate, bootstrap_ratio
-from cutaway.sweeps import Cell, CellState, run_cells
+from cutaway.sweeps import Cell, CellState, run_cells, write_of
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 #: Called with (what is being done, steps finished, steps in all).
 Report = Callable[[str, int, int], None]
-Set = Iterable[Component]
+Set = Iterable[Part]
 
 
 def silent(label: str, done: int, total: int) -> None:
@@ -41,7 +41,7 @@ class Bench:
 
     net: Network
     behaviour: Behaviour
-    components: tuple[Component, ...]
+    components: tuple[Part, ...]
     ends: Baselines
     seed: int
     report: Report = silent
@@ -54,13 +54,13 @@ class Bench:
         is no gap; `SiteUnavailable` when the network has no certified component.
         """
         behaviour.require_aligned("Testing sets of components")
-        parts = components(net)
+        parts = parts_of(net)
         if not parts:
             raise SiteUnavailable(
                 f"{net.name} has no attention head, mixer or MLP whose output was certified.",
                 "Look at net.certificate; cutaway.patch works on the sites that are left.",
             )
-        sites = sorted({part.write.where for part in parts}, key=lambda site: site.rank)
+        sites = sorted({write_of(part).where for part in parts}, key=lambda site: site.rank)
         return cls(net, behaviour, parts, measure(net, behaviour, sites), seed, report)
 
     def keep_only(self, sets: Sequence[Set], label: str = "keeping sets") -> np.ndarray:
@@ -115,9 +115,9 @@ class Bench:
         return self.ends.normalise(metrics).mean(-1)
 
     def _run(
-        self, base: Side, sources: dict[Site, Tensor], sets: Sequence[set[Component]], label: str
+        self, base: Side, sources: dict[Site, Tensor], sets: Sequence[set[Part]], label: str
     ) -> np.ndarray:
-        cells: list[Cell] = [tuple(part.write for part in sorted(s, key=lambda c: c.order)) for s in sets]
+        cells: list[Cell] = [tuple(write_of(part) for part in sorted(s, key=lambda c: c.order)) for s in sets]
         experiment = self.ends.experiment(self.net, base, sources)
         work = Work(lambda step: self.report(step.label, step.done, step.total))
         result = run_cells(experiment, cells, work=work, label=label)

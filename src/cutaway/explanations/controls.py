@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from cutaway.behaviours import exchange_answers, performance
 from cutaway.claims import Control, Evidence, judge
-from cutaway.effects.components import components
 from cutaway.errors import BadBehaviour, CutawayError, NotPerformed
 from cutaway.explanations.bench import Bench, Report
 from cutaway.explanations.identify import Mechanism, identify
@@ -15,6 +14,7 @@ from cutaway.explanations.localise import localise, strength
 from cutaway.explanations.thresholds import Thresholds
 from cutaway.explanations.trial import Trial, put_to_test
 from cutaway.explanations.verdict import evidence, percent
+from cutaway.network.parts import parts_of
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
@@ -37,7 +37,7 @@ def examine(
     maps = dict(localise(net, behaviour.discovery, seed, report, stream=False))
     if not all(effects.complete for effects in maps.values()):
         raise KeyboardInterrupt
-    scores = {part: strength(maps, part) for part in components(net)}
+    scores = {part: strength(maps, part) for part in parts_of(net)}
     mechanism = identify(Bench.of(net, behaviour.discovery, seed, report), scores, thresholds)
     trial = put_to_test(Bench.of(net, behaviour.held_out, seed, report), mechanism.members, thresholds, seed)
     return Examined(

@@ -13,13 +13,13 @@ import pandas as pd
 
 from cutaway.claims import Claim
 from cutaway.effects import Effects, storage
-from cutaway.effects.components import Component
 from cutaway.explanations.identify import Mechanism
 from cutaway.explanations.localise import DIRECTIONS, single_effect
 from cutaway.explanations.reads_and_writes import ReadsAndWrites
 from cutaway.explanations.thresholds import Thresholds
 from cutaway.explanations.trial import Trial
 from cutaway.explanations.weights import weight
+from cutaway.network.parts import Part
 from cutaway.reports import Page, Pair, write
 from cutaway.results import Provenance, load_folder, save_folder
 
@@ -82,9 +82,9 @@ class Explanation:
             return pd.DataFrame()
         return pd.DataFrame([self._row(member) for member in self.mechanism.members])
 
-    def _row(self, member: Component) -> dict[str, Any]:
+    def _row(self, member: Part) -> dict[str, Any]:
         assert self.mechanism is not None
-        row: dict[str, Any] = {"component": str(member)}
+        row: dict[str, Any] = {"component": member.words}
         for direction in DIRECTIONS:
             cell = single_effect(self.maps, member, direction) or {}
             row |= {f"{direction}_{name}": cell.get(name) for name in ("mean", "low", "high", "q")}

@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from cutaway.effects.components import Component, in_order, listing
 from cutaway.explanations.bench import Bench
 from cutaway.explanations.thresholds import Thresholds
+from cutaway.network.parts import Part, in_order, listing
 
 _WORTH_ADDING = 0.02
 
@@ -32,7 +32,7 @@ class Step:
     """One step of the search: what was done, and the share that the set then keeps alone and leaves when removed."""
 
     action: str
-    members: tuple[Component, ...]
+    members: tuple[Part, ...]
     kept: float
     left: float | None = None
 
@@ -40,7 +40,7 @@ class Step:
         """As plain data."""
         return {
             "action": self.action,
-            "members": [str(m) for m in self.members],
+            "members": [m.words for m in self.members],
             "kept": self.kept,
             "left": self.left,
         }
@@ -59,27 +59,27 @@ class Mechanism:
         steps: how it was found.
     """
 
-    core: tuple[Component, ...]
-    backup: tuple[Component, ...]
+    core: tuple[Part, ...]
+    backup: tuple[Part, ...]
     total: int
     kept: float
     left: float
-    loss: Mapping[Component, float]
+    loss: Mapping[Part, float]
     steps: tuple[Step, ...]
 
     @property
-    def members(self) -> tuple[Component, ...]:
+    def members(self) -> tuple[Part, ...]:
         """Core and backup, in forward order."""
         return in_order((*self.core, *self.backup))
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
         return {
-            "core": [str(m) for m in self.core],
-            "backup": [str(m) for m in self.backup],
+            "core": [m.words for m in self.core],
+            "backup": [m.words for m in self.backup],
             "components_in_all": self.total,
             "discovery": {"kept": self.kept, "left": self.left},
-            "loss_without": {str(m): loss for m, loss in self.loss.items()},
+            "loss_without": {m.words: loss for m, loss in self.loss.items()},
             "steps": [step.to_dict() for step in self.steps],
         }
 
@@ -96,7 +96,7 @@ def fit(shares: np.ndarray) -> np.ndarray:
     return 1.0 - np.abs(1.0 - shares)
 
 
-def identify(bench: Bench, scores: Mapping[Component, float], thresholds: Thresholds) -> Mechanism:
+def identify(bench: Bench, scores: Mapping[Part, float], thresholds: Thresholds) -> Mechanism:
     """Search a small set that carries the behaviour on this bench's data.
 
     Args:
@@ -127,9 +127,7 @@ def identify(bench: Bench, scores: Mapping[Component, float], thresholds: Thresh
     )
 
 
-def _start(
-    bench: Bench, order: Sequence[Component], thresholds: Thresholds, steps: list[Step]
-) -> list[Component]:
+def _start(bench: Bench, order: Sequence[Part], thresholds: Thresholds, steps: list[Step]) -> list[Part]:
     """The shortest beginning of the ranking that reaches the target (all components keep everything, so one does)."""
     beginnings = [order[:size] for size in range(1, len(order) + 1)]
     shares = bench.shares(bench.keep_only(beginnings, "growing the set"))
@@ -142,9 +140,7 @@ def _start(
     return chosen
 
 
-def _drop(
-    bench: Bench, members: list[Component], thresholds: Thresholds, steps: list[Step]
-) -> list[Component]:
+def _drop(bench: Bench, members: list[Part], thresholds: Thresholds, steps: list[Step]) -> list[Part]:
     """Drop members while the rest reaches the target; many at once as long as that holds."""
     while len(members) > 1:
         singly = fit(
@@ -163,11 +159,9 @@ def _drop(
     return members
 
 
-def _back_up(
-    bench: Bench, core: list[Component], thresholds: Thresholds, steps: list[Step]
-) -> list[Component]:
+def _back_up(bench: Bench, core: list[Part], thresholds: Thresholds, steps: list[Step]) -> list[Part]:
     """Add what stands in for the core until its removal leaves little, up to the size at which a set explains nothing."""
-    added: list[Component] = []
+    added: list[Part] = []
     left = float(bench.shares(bench.remove([core]))[0])
     cap = int(thresholds.largest * len(bench.components))
     while left > thresholds.left_target and len(core) + len(added) < cap:

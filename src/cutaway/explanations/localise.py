@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cutaway.effects import Effects, patch
-from cutaway.effects.components import Component
 from cutaway.effects.patching import Direction
 from cutaway.explanations.bench import Report
+from cutaway.network.parts import Part
 from cutaway.results import Work
+from cutaway.sweeps import write_of
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
@@ -62,17 +63,17 @@ def localise(
             yield key(site, direction), effects
 
 
-def single_effect(maps: Mapping[str, Effects], part: Component, direction: str) -> dict[str, float] | None:
+def single_effect(maps: Mapping[str, Effects], part: Part, direction: str) -> dict[str, float] | None:
     """Mean, low, high and q of one component's own effect; None where it was not swept."""
-    effects = maps.get(key(part.write.site, direction))
+    effects = maps.get(key(write_of(part).site, direction))
     if effects is None:
         return None
-    place = {"layer": part.layer} | ({} if part.head is None else {"head": part.head})
+    place = {"layer": part.layer} | ({} if part.index is None else {"head": part.index})
     cell = effects.data.sel(place)
     return {name: float(cell[name]) for name in ("mean", "low", "high", "q")}
 
 
-def strength(maps: Mapping[str, Effects], part: Component) -> float:
+def strength(maps: Mapping[str, Effects], part: Part) -> float:
     """The larger of a component's two single effects, as a share of the gap: what it brings back, or what it breaks."""
     sizes = [single_effect(maps, part, direction) for direction in DIRECTIONS]
     return max(

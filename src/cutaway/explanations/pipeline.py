@@ -13,7 +13,6 @@ from cutaway.behaviours import behaviour as make_behaviour
 from cutaway.behaviours import performance, require_several
 from cutaway.claims import Claim, Control, judge
 from cutaway.effects import Effects
-from cutaway.effects.components import components, uncovered
 from cutaway.errors import CutawayError, NotPerformed
 from cutaway.explanations import controls as control_runs
 from cutaway.explanations.bench import Bench, Report, silent
@@ -27,6 +26,7 @@ from cutaway.explanations.trial import Trial, put_to_test
 from cutaway.explanations.unexplained import unexplained
 from cutaway.explanations.verdict import breaks_anyway, evidence, headline, remarks, statement
 from cutaway.explanations.wiring import wire
+from cutaway.network.parts import parts_of, uncovered
 from cutaway.results import Provenance
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def _investigate(
             if not effects.complete:
                 raise KeyboardInterrupt
     with draft.timed("identify"):
-        scores = {part: strength(draft.maps, part) for part in components(net)}
+        scores = {part: strength(draft.maps, part) for part in parts_of(net)}
         draft.mechanism = identify(Bench.of(net, behaviour.discovery, seed, report), scores, limits)
     with draft.timed("describe"):
         report("what each component writes and reads", 0, 1)

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import CutawayError
+from cutaway.network.parts import Part as Writer
 from cutaway.statistics import Estimate, bootstrap
-from cutaway.stream import Attribution, Stack, Writer, logit_attribution, read_stream
+from cutaway.stream import Attribution, StreamStack, logit_attribution, read_stream
 from cutaway.stream.copying import in_vocabulary
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
-    from cutaway.effects.components import Component
-    from cutaway.network import Network
+    from cutaway.network import Network, parts
 
 _MOST = 16
 _SHOWN = 3
@@ -80,7 +80,7 @@ class _Examples:
     template: list[str]
 
 
-def reads_and_writes(net: Network, behaviour: Behaviour, members: Sequence[Component]) -> ReadsAndWrites:
+def reads_and_writes(net: Network, behaviour: Behaviour, members: Sequence[parts.Part]) -> ReadsAndWrites:
     """Describe each member on at most 16 held-out examples; where the network refuses it, the reason is kept instead."""
     chosen = _examples(behaviour.held_out)
     try:
@@ -109,9 +109,9 @@ def _examples(half: Behaviour) -> _Examples:
     )
 
 
-def _writer(member: Component) -> Writer:
+def _writer(member: parts.Part) -> Writer:
     kind = {"head": "head", "mlp": "mlp", "mixer": "mixer", "attention": "attention"}[member.kind]
-    return Writer(kind, member.layer, member.head)
+    return Writer(kind, member.layer, member.index)
 
 
 def _sources(net: Network, chosen: _Examples, rows: list[list[int]]) -> Attribution | None:
@@ -125,20 +125,20 @@ def _sources(net: Network, chosen: _Examples, rows: list[list[int]]) -> Attribut
 def _part(
     net: Network,
     chosen: _Examples,
-    member: Component,
+    member: parts.Part,
     adds: Attribution,
-    clean: Stack,
-    corrupted: Stack,
+    clean: StreamStack,
+    corrupted: StreamStack,
     sources: list[Attribution | None],
 ) -> Part:
     writer = _writer(member)
     mine = adds.values[adds.writers.index(writer)][:, 0]
     difference = _of(clean, writer) - _of(corrupted, writer)
-    tokens = Counter(t for row in in_vocabulary(net, difference[:, 0].detach(), _SHOWN) for t, _ in row)
+    tokens = Counter(t for row in in_vocabulary(net, difference[:, 0].detach(), k=_SHOWN) for t, _ in row)
     raises = tuple(token for token, _ in tokens.most_common(_SHOWN))
     moved, place = _moved(chosen, writer, *sources)
     return Part(
-        str(member),
+        member.words,
         bootstrap(mine, chosen.template if len(set(chosen.template)) >= 4 else None),
         raises,
         moved,
@@ -146,7 +146,7 @@ def _part(
     )
 
 
-def _of(stack: Stack, writer: Writer) -> Tensor:
+def _of(stack: StreamStack, writer: Writer) -> Tensor:
     return stack.values[stack.writers.index(writer)]
 
 
@@ -175,8 +175,8 @@ def _by_place(found: Attribution, writer: Writer) -> np.ndarray:
     """What one head adds by each source: [p b]."""
     rows = [
         i
-        for i, w in enumerate(found.writers)
-        if (w.kind, w.layer, w.index) == ("source", writer.layer, writer.index)
+        for i, (w, source) in enumerate(zip(found.writers, found.sources, strict=True))
+        if w == writer and source is not None
     ]
     return found.values[rows][:, :, 0]
 
@@ -184,9 +184,9 @@ def _by_place(found: Attribution, writer: Writer) -> np.ndarray:
 def _read(
     net: Network,
     chosen: _Examples,
-    member: Component,
-    clean: Stack,
-    corrupted: Stack,
+    member: parts.Part,
+    clean: StreamStack,
+    corrupted: StreamStack,
     place: Tensor | None,
 ) -> tuple[tuple[str, float], ...]:
     """Who wrote the difference between clean and corrupted prompts that the member reads: shares of its square.
@@ -208,12 +208,12 @@ def _read(
     if size == 0:
         return ()
     shares = (gap.double() * whole.double()).sum((1, 2, 3)) / size
-    found = [(str(clean.writers[i]), float(s)) for i, s in zip(before, shares, strict=True)]
+    found = [(clean.writers[i].words, float(s)) for i, s in zip(before, shares, strict=True)]
     found.sort(key=lambda item: -abs(item[1]))
     return tuple((name, share) for name, share in found[:_SHOWN] if abs(share) >= _WORTH_NAMING)
 
 
-def _before(writer: Writer, member: Component) -> bool:
+def _before(writer: Writer, member: parts.Part) -> bool:
     """Whether a writer comes before a member reads: an earlier layer, or the attention of an MLP's own layer."""
     layer = -1 if writer.layer is None else writer.layer
     if writer.kind in ("norm_bias", "rest") and writer.layer is None:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cutaway.effects import Effects
-from cutaway.effects.components import count
 from cutaway.explanations import wiring
 from cutaway.explanations.localise import DIRECTIONS, journey, key
 from cutaway.explanations.reads_and_writes_section import reads_and_writes_section
 from cutaway.explanations.verdict import percent, short, with_interval
 from cutaway.figures import Bar, Comparison, against_random, groups_of_bars, show_token
 from cutaway.figures.heatmap import heatmap, scale_limit
+from cutaway.network.parts import count
 from cutaway.reports import (
     Block,
     ClaimTests,

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from cutaway.effects.components import Component, kinds
 from cutaway.explanations.bench import Bench
 from cutaway.explanations.identify import fit
 from cutaway.explanations.thresholds import Thresholds
+from cutaway.network.parts import Part
 from cutaway.statistics import Estimate
 
 _TRIES_PER_SET = 50
@@ -51,7 +52,7 @@ class Trial:
         return dict(vars(self))
 
 
-def put_to_test(bench: Bench, members: Sequence[Component], thresholds: Thresholds, seed: int) -> Trial:
+def put_to_test(bench: Bench, members: Sequence[Part], thresholds: Thresholds, seed: int) -> Trial:
     """Test a set of components on this bench's (held-out) data against random sets of the same size and kinds."""
     sets = random_sets(bench.components, members, thresholds.random_sets, seed)
     kept = bench.keep_only([members, *sets], "keeping only the set, and random sets")
@@ -80,21 +81,21 @@ def put_to_test(bench: Bench, members: Sequence[Component], thresholds: Threshol
 
 
 def random_sets(
-    everything: Sequence[Component], members: Sequence[Component], wanted: int, seed: int
-) -> list[tuple[Component, ...]]:
+    everything: Sequence[Part], members: Sequence[Part], wanted: int, seed: int
+) -> list[tuple[Part, ...]]:
     """Different random sets with as many components of each kind as `members`, none of them `members` itself.
 
     They are drawn from all components, so they may share some with `members`. Fewer than `wanted` are returned when
     there are not so many.
     """
     rng = np.random.default_rng(seed)
-    by_kind = {kind: [c for c in everything if c.kind == kind] for kind in kinds(members)}
+    by_kind = {kind: [c for c in everything if c.kind == kind] for kind in {m.kind for m in members}}
     seen, found = {frozenset(members)}, []
     for _ in range(wanted * _TRIES_PER_SET):
         if len(found) == wanted:
             break
-        drawn: list[Component] = []
-        for kind, size in sorted(kinds(members).items()):
+        drawn: list[Part] = []
+        for kind, size in sorted(Counter(m.kind for m in members).items()):
             drawn += [by_kind[kind][i] for i in rng.choice(len(by_kind[kind]), size, replace=False)]
         if frozenset(drawn) not in seen:
             seen.add(frozenset(drawn))
@@ -102,7 +103,7 @@ def random_sets(
     return found
 
 
-def _from_others(bench: Bench, members: Sequence[Component]) -> float | None:
+def _from_others(bench: Bench, members: Sequence[Part]) -> float | None:
     metrics = bench.keep_only_from_others([members, []])
     if metrics is None:
         return None

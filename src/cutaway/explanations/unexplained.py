@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from cutaway.effects import Effects
-from cutaway.effects.components import components, kinds, listing, uncovered
 from cutaway.explanations.identify import Mechanism
 from cutaway.explanations.localise import DIRECTIONS, single_effect
 from cutaway.explanations.thresholds import Thresholds
 from cutaway.explanations.trial import Trial
 from cutaway.explanations.verdict import percent
 from cutaway.explanations.weights import weight
+from cutaway.network.parts import listing, parts_of, uncovered
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
@@ -73,7 +73,7 @@ def _left_over(trial: Trial) -> list[Point]:
 def _outside(
     net: Network, limits: Thresholds, maps: Mapping[str, Effects], mechanism: Mechanism
 ) -> list[Point]:
-    outside = [part for part in components(net) if part not in mechanism.members]
+    outside = [part for part in parts_of(net) if part not in mechanism.members]
     strong = []
     for part in outside:
         cells = [single_effect(maps, part, direction) for direction in DIRECTIONS]
@@ -144,7 +144,7 @@ def _not_tested(behaviour: Behaviour, mechanism: Mechanism) -> list[Point]:
             "How the parts are wired.",
             "Which member reads which, and whether a head matters for where it attends (query and key) or for what it moves "
             "(value and output), is drawn edge by edge where the network's graph can be; the claim does not rest on it."
-            if "head" in kinds(mechanism.members)
+            if any(member.kind == "head" for member in mechanism.members)
             else "Which member reads which is drawn where the network's graph can be; the claim does not rest on it.",
         ),
         (

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cutaway.claims import Claim, Evidence
-from cutaway.effects.components import count, listing
 from cutaway.explanations.identify import Mechanism
 from cutaway.explanations.thresholds import Thresholds
 from cutaway.explanations.trial import Trial
+from cutaway.network.parts import count, listing
 from cutaway.statistics import Estimate
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from cutaway.errors import CutawayError
 from cutaway.explanations.bench import Report
 from cutaway.explanations.verdict import percent
 from cutaway.reports import Block, Figure, Section, Table
+from cutaway.results import Work
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
@@ -21,13 +22,12 @@ LIMITS = Limits(random=30, subsets=2, edges=6, bootstrap=5)
 
 def wire(net: Network, behaviour: Behaviour, seed: int, report: Report) -> tuple[CircuitTest | None, str]:
     """The tested circuit; or None with the reason, where this network's graph cannot be vouched for."""
+    work = Work(lambda p: report(p.label, p.done, p.total))
     try:
-        circuit = trace(net, behaviour.discovery, seed=seed, examples=False, report=report)
+        circuit = trace(net, behaviour.discovery, seed=seed, examples=False, work=work)
         if not circuit.n_edges:
             return None, "No connected set of edges was found."
-        return test(
-            circuit, behaviour.held_out, net, limits=LIMITS, controls=False, seed=seed, report=report
-        ), ""
+        return test(circuit, behaviour.held_out, net, limits=LIMITS, controls=False, seed=seed, work=work), ""
     except CutawayError as error:
         return None, error.problem
 
@@ -43,7 +43,7 @@ def section(found: CircuitTest | None) -> list[Section]:
         f"prompt; with these cut, {percent(trial.removed.value)} is left. {trial.test('Sufficiency').sentence}"
     )
     drawn = "Layers upwards, heads across. Hover over an edge's middle or a node to see what and how much."
-    blocks: list[Block] = [Figure(circuit.figure(), drawn)]
+    blocks: list[Block] = [Figure(circuit.plot(), drawn)]
     if (curve := curve_of(found)) is not None:
         blocks.append(
             Figure(curve, "Faithfulness on held-out prompts of circuits of growing size, by the same scores.")

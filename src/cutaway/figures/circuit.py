@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -73,6 +74,44 @@ def circuit_figure(
         font={"size": 11, "color": MUTED},
     )  # fmt: skip
     return figure
+
+
+def circuit_svg(
+    dots: Sequence[Dot], lines: Sequence[Line], rows: Sequence[tuple[float, str]], width: int = 560
+) -> str:
+    """The same drawing as a still picture, for a notebook: SVG that needs no script and no file.
+
+    >>> circuit_svg([Dot("input", "input", 0, 0), Dot("logits", "logits", 0, 1)], [Line(0, 1, 0.5)], [(0, "input")])[:4]
+    '<svg'
+    """
+    across, up = max((d.x for d in dots), default=0.0) + 1, max((d.y for d in dots), default=0.0) + 1
+    height = int(min(40 + 46 * up, 640))
+    largest = max((abs(line.score) for line in lines if line.score == line.score), default=0.0) or 1.0
+
+    def at(x: float, y: float) -> str:
+        return (
+            f"{70 + (x + 0.5) / across * (width - 90):.1f},{height - 14 - (y + 0.3) / up * (height - 30):.1f}"
+        )
+
+    shapes = []
+    for line in reversed(lines):
+        share = abs(line.score) / largest if line.score == line.score else 0.3
+        points = " ".join(at(x, y) for x, y in _curve(dots[line.start], dots[line.end]))
+        colour = NEGATIVE if line.score < 0 else POSITIVE
+        shapes.append(
+            f"<polyline points='{points}' fill='none' stroke='{colour}' stroke-width='{0.6 + 3.4 * share:.1f}' "
+            f"opacity='{0.35 + 0.6 * share:.2f}'/>"
+        )
+    for dot in dots:
+        x, y = at(dot.x, dot.y).split(",")
+        shapes.append(
+            f"<circle cx='{x}' cy='{y}' r='{4 if dot.inside else 1.5}' fill='{PAPER if dot.inside else FAINT}' "
+            f"stroke='{INK if dot.inside else FAINT}'><title>{html.escape(dot.words)}</title></circle>"
+        )
+    for level, label in rows:
+        y = at(0, level).split(",")[1]
+        shapes.append(f"<text x='0' y='{y}' font-size='10' fill='{MUTED}'>{html.escape(label)}</text>")
+    return f"<svg width='{width}' height='{height}' role='img'>{''.join(shapes)}</svg>"
 
 
 def _band(share: float) -> int:

@@ -131,7 +131,6 @@ class Mlp:
     up: tuple[str, ...]
     activation: str | None
     down: str | None
-    down_call: int = 0
     experts: int | None = None
 
 
@@ -198,7 +197,6 @@ class Head:
     """How the stream becomes logits: final norm, factor, unembedding, then scale and soft-cap."""
 
     norm: str | None
-    norm_call: int
     unembed: str | None
     before: float
     scale: float

@@ -11,8 +11,8 @@ T = TypeVar("T")
 class Facts:
     """One memo for everything that is costly to find out about a network.
 
-    A fact holds as long as the network stays as it is: `forget` is called when it is moved or its weights change, and
-    while edits stand facts are neither read nor kept, because they would speak of the edited network.
+    A fact holds as long as the network stays as it is. `Core.fact` sees to that: it forgets them when the network is moved
+    or its weights change, and neither reads nor keeps any while edits stand.
 
     >>> facts = Facts()
     >>> facts.get("size", lambda: 3), facts.get("size", lambda: 4)
@@ -21,12 +21,9 @@ class Facts:
 
     def __init__(self) -> None:
         self._known: dict[Hashable, Any] = {}
-        self.paused = False
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
         """The fact of that key, found by `make` where it is not known yet."""
-        if self.paused:
-            return make()
         if key not in self._known:
             self._known[key] = make()
         return self._known[key]

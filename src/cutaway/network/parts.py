@@ -13,8 +13,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from torch import nn
+
 from cutaway.errors import BadFormat, nearest
 from cutaway.network.anatomy import Anatomy
+from cutaway.network.items import maps_of
 from cutaway.network.sites import Site
 
 Axis = Literal["head", "neuron", "expert", "feature", "channel", "term", ""]
@@ -212,6 +215,8 @@ class Part:
 class Input:
     """An input of a part: the queries, keys or values of a head (`a5.h3<q>`), or a whole part's only one (`m4`).
 
+    Where it is not known which of a head's inputs is meant, the port is "any"; such an input is written as its head.
+
     >>> str(Input(Part("head", 5, 3), "q")), str(Input.parse("head 5.3 <q>")), str(Input(Part("logits")))
     ('a5.h3<q>', 'a5.h3<q>', 'logits')
     """
@@ -220,17 +225,19 @@ class Input:
     port: str = "in"
 
     def __post_init__(self) -> None:
+        if self.port == "any" and len(self.part.row.ports) > 1:
+            return
         if self.port not in self.part.row.ports:
             ports = ", ".join(self.part.row.ports) or "none"
             raise BadFormat(f"{self.part} has no input {self.port!r}.", f"Its inputs are: {ports}.")
 
     def __str__(self) -> str:
-        return str(self.part) if self.port == "in" else f"{self.part}<{self.port}>"
+        return str(self.part) if self.port in ("in", "any") else f"{self.part}<{self.port}>"
 
     @property
     def words(self) -> str:
         """For people: `head 5.3's queries`, `MLP 4`."""
-        if self.port == "in":
+        if self.port in ("in", "any"):
             return self.part.words
         return f"{self.part.words}'s {_PORTS[self.port]}"
 
@@ -277,12 +284,17 @@ class Edge:
         return f"{self.source.words} to {self.target.words}"
 
     @classmethod
-    def parse(cls, text: str) -> Edge:
-        """The edge of a name; `BadFormat` where it is none."""
+    def parse(cls, text: str, some: bool = False) -> Edge:
+        """The edge of a name; `BadFormat` where it is none.
+
+        some: take a head without its input, as `a0.h1->a1.h0`, for an edge into one of its inputs, which is not said.
+        """
         source, arrow, target = text.partition("->") if isinstance(text, str) else ("", "", "")
         if not arrow:
             raise BadFormat(f"{text!r} is not the name of an edge.", "Write a0.h1->a5.h3<q> or m2->logits.")
-        return cls(Part.parse(source.strip()), Input.parse(target.strip()))
+        part = Part.parse(target) if some and "<" not in target else None
+        several = part is not None and len(part.row.ports) > 1
+        return cls(Part.parse(source.strip()), Input(part, "any") if several else Input.parse(target.strip()))
 
 
 def _number(text: str | None) -> int | None:
@@ -381,6 +393,11 @@ class Divided(Protocol):
     """What is asked of a network to name its parts."""
 
     @property
+    def model(self) -> nn.Module:
+        """The module."""
+        ...
+
+    @property
     def anatomy(self) -> Anatomy:
         """Where each site lives."""
         ...
@@ -398,7 +415,10 @@ def parts_of(net: Divided, *, heads: bool = True) -> tuple[Part, ...]:
     """Every part of a network's main stack that can be replaced by itself, in forward order.
 
     Heads where `z` is certified, else the whole attention; mixers; MLPs. Layers without a certified site contribute none.
+    Of a network without a stream, the maps that its convolutions give.
     """
+    if net.anatomy.stack() is None:
+        return tuple(Part("map", place=path) for path in maps_of(net))
     found: list[Part] = []
     with_heads = set(net.layers_with("z")) if heads else set()
     for layer in with_heads:
@@ -415,6 +435,8 @@ def uncovered(net: Divided) -> tuple[str, ...]:
     That is: other stacks (an encoder), sublayers of a kind that has no part (cross-attention), sublayers whose site was
     refused, and layers in which nothing was told apart.
     """
+    if net.anatomy.stack() is None:
+        return ()
     here = {(part.layer, "attention" if part.kind == "head" else part.kind) for part in parts_of(net)}
     left: dict[str, list[int]] = {}
     others = []

@@ -103,7 +103,7 @@ def refusal_lines(net: Core) -> list[tuple[str, str, str]]:
         )
         if generic and name not in present:
             continue
-        key = (name, _without_number(reason))
+        key = (name, without_number(reason))
         grouped.setdefault(key, []).extend([] if layer is None else [layer])
     merged: dict[tuple[str, str], list[str]] = {}
     for (name, reason), layers in grouped.items():
@@ -111,7 +111,8 @@ def refusal_lines(net: Core) -> list[tuple[str, str, str]]:
     return [(", ".join(names), layers, reason) for (layers, reason), names in merged.items()]
 
 
-def _without_number(reason: str) -> str:
+def without_number(reason: str) -> str:
+    """A refusal without the numbers of its layer, so that alike ones are shown together."""
     import re
 
     reason = re.sub(r"^Layer \d+ ", "These layers ", reason).replace("These layers has", "These layers have")

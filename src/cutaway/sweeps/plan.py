@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from cutaway.errors import OutOfMemory, Stopped
 from cutaway.network.memory import budget_bytes
+from cutaway.reports import display
 from cutaway.results import Work, working
 from cutaway.sweeps.cells import Cell, CellState, CellValues, Experiment
 from cutaway.sweeps.cost import Operations, Speed, count_operations, peak_bytes, timed
@@ -28,10 +29,16 @@ _PIECES = (384, 32)
 class Cost:
     """What a sweep takes.
 
-    cells, pairs: cells, and cells times examples that exist. zeros: pairs known to change nothing. plain: pairs that are
-    run as whole forwards. operations, naive: floating-point operations needed, and those of one forward per pair with the
-    logits of every position. forwards: operations in forwards of all prompts. memory: bytes at the peak. seconds: expected,
-    from timed pieces of this very sweep; None where nothing was timed.
+    Attributes:
+        cells, pairs: cells, and cells times examples that exist.
+        zeros: pairs known to change nothing.
+        plain: pairs that are run as whole forwards.
+        operations, naive: floating-point operations needed, and those of one forward per pair with the logits of every
+            position; 0 where they were not counted.
+        forwards: the same in forwards of all prompts; where operations were not counted, the share of layers and columns
+            that are run.
+        memory: bytes at the peak.
+        seconds: expected, from timed pieces of this very sweep; None where nothing was timed.
     """
 
     cells: int
@@ -111,6 +118,15 @@ class Plan:
             interrupted = True
         return CellValues(values, states, interrupted)
 
+    @property
+    def forwards(self) -> float:
+        """Forward passes of all prompts that it takes, the one of the base prompts among them."""
+        return 1.0 + self.cost.forwards
+
+    def to_pandas(self) -> pd.DataFrame:
+        """What it says, one row for each figure."""
+        return pd.DataFrame(self.rows(), columns=["what", "says"])
+
     def rows(self) -> list[tuple[str, str]]:
         """What it says, as names and values."""
         cost, rules = self.cost, self.rules
@@ -133,11 +149,7 @@ class Plan:
         return "\n".join(f"{name:<{width}}  {value}" for name, value in self.rows())
 
     def _repr_html_(self) -> str:
-        cells = "".join(
-            f"<tr><th style='text-align:left'>{html.escape(n)}</th><td style='text-align:left'>{html.escape(v)}</td></tr>"
-            for n, v in self.rows()
-        )
-        return f"<table>{cells}</table>"
+        return display("Planned, not yet run", table=self.to_pandas())
 
 
 def _write(journal: Journal | None, pairs: np.ndarray, scores: np.ndarray) -> None:
@@ -152,7 +164,6 @@ def plan_cells(
     base: np.ndarray | None = None,
     states: np.ndarray | None = None,
     rules: Rules | None = None,
-    memory: int | None = None,
     tokens_at_once: int | None = None,
     time_it: bool = True,
     work: Work | None = None,
@@ -165,34 +176,32 @@ def plan_cells(
         base: [n] metric without any write, for pairs that change nothing; default that of the base run.
         states: [cells n]; only entries that are `NOT_RUN` are run. Default: all.
         rules: which savings may be used; default all that are valid on this network.
-        memory: bytes that the sweep may take at its peak; default the budget of `work`, else half of what is free.
         tokens_at_once: tokens in one wave; default as many as the memory allows up to what makes a difference.
         time_it: measure memory and seconds on a small piece, whose results are kept.
-        work: may end the preparation, and says how much memory may be taken.
+        work: its budget says how many bytes may be taken at the peak; default half of what is free.
 
     Raises `OutOfMemory` when the memory does not suffice for one cell of one example: it says what is needed.
     """
     usable = valid_rules(experiment)
     rules = usable if rules is None else rules.both(usable)
     work = working(work)
-    memory = work.budget.memory if memory is None else memory
     job = prepare(experiment, cells, rules, states, tokens_at_once or tokens_in_wave(experiment.net))
     if base is not None:
         job = replace(job, base=base)
     done: list[tuple[np.ndarray, np.ndarray]] = []
     needed, per_token = job.record.bytes, 0.0
-    if job.waves and (memory is not None or time_it):
+    if job.waves and (time_it or work.budget.memory is not None):
         probe = _piece(max(job.waves, key=lambda w: w.stop), _PIECES[1])
         scores: list[np.ndarray] = []
         per_token = peak_bytes(lambda: scores.append(job.score(probe))) / (len(probe.pairs) * probe.columns)
         done.append((probe.pairs, scores[0]))
-        budget = budget_bytes(experiment.net) if memory is None else memory
+        budget = budget_bytes(experiment.net, work)
         widest = max(w.columns for w in job.waves)
         if needed + per_token * widest > budget:
             raise OutOfMemory(
                 f"One cell on one example needs {_size(per_token * widest)} beside {_size(needed)} for the base run, and "
                 f"the budget is {_size(budget)}.",
-                f"Give memory={int(1.25 * (needed + per_token * widest)) + 1} bytes or more, or use shorter prompts.",
+                f"Give a budget of memory={int(1.25 * (needed + per_token * widest)) + 1} bytes, or use shorter prompts.",
             )
         fits = int((budget - needed) / max(per_token, 1e-9))
         job = job.cut(min(job.tokens_at_once, max(fits, 1)))
@@ -202,7 +211,7 @@ def plan_cells(
         else None
     )
     speed = _measure(job, operations, done) if operations is not None and job.waves else None
-    cost = _cost(job, operations, speed, needed + int(per_token * job.largest), done)
+    cost = _cost(job, operations, speed, needed + int(per_token * job.largest))
     return Plan(job, cost, job.rules, done, _notes(job))
 
 
@@ -279,13 +288,14 @@ def _cost(
     operations: Operations | None,
     speed: Speed | None,
     memory: int,
-    done: list[tuple[np.ndarray, np.ndarray]],
 ) -> Cost:
     states, n, width = job.changes.states, job.experiment.tokens.n, job.experiment.tokens.width
+    depth = job.experiment.net.n_layers
     pairs = int((states != CellState.ABSENT).sum())
     zeros, plain = int((states == CellState.KNOWN_ZERO).sum()), len(job.plain)
     if operations is None:
-        return Cost(len(job.cells), pairs, zeros, plain, 0.0, 0.0, 0.0, memory, None)
+        run = sum(float((depth - w.layers).sum()) * w.columns for w in job.waves) / max(1, depth * width * n)
+        return Cost(len(job.cells), pairs, zeros, plain, 0.0, 0.0, run + plain / n, memory, None)
     one = operations.forward(1, width, 1)
     needed = [operations.wave(w, job.rules.last, job.few) for w in job.waves]
     total = sum(needed) + plain * one

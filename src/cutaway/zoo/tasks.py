@@ -15,10 +15,17 @@ Ids = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A contrast pair: on `clean` an answer of `right` is right, on `corrupted` one of `wrong` is.
+class TaskPair:
+    """A contrast pair of a specimen's task, as token ids; behaviours are made of these.
 
-    spans: for each name a half-open range of token positions, the same in both. answer_pos: whose logits are read.
+    Attributes:
+        clean: the prompt.
+        corrupted: its twin.
+        right: the answers that are right after `clean`.
+        wrong: the answers that are right after `corrupted`.
+        spans: for each name a half-open range of token positions, the same in both.
+        template: pairs of one template have their intervals drawn together.
+        answer_pos: whose logits are read.
     """
 
     clean: Ids
@@ -34,7 +41,12 @@ class Pair:
 class Swap:
     """An interchange: the variable's value in `source`, put into `base` at `pos`, should give one of `right`.
 
-    pos: row-relative positions, the same in base and source. right: the prediction of the causal model.
+    Attributes:
+        base: the prompt that is run.
+        source: the prompt that the value comes from.
+        pos: row-relative positions, the same in base and source.
+        right: the prediction of the causal model.
+        answer_pos: whose logits are read.
     """
 
     base: Ids
@@ -79,7 +91,7 @@ class Task(Protocol):
         """The word of every token id; empty where the specimen has a tokenizer of its own."""
         ...
 
-    def pairs(self, n: int, seed: int) -> list[Pair]:
+    def pairs(self, n: int, seed: int) -> list[TaskPair]:
         """n contrast pairs."""
         ...
 
@@ -96,15 +108,19 @@ class Task(Protocol):
 class Drawn:
     """A task made of three functions that draw one pair, one interchange and one label.
 
-    Each is given a generator; the last two the name of the variable, too.
+    Attributes:
+        words: the word of every token id.
+        pair: given a generator.
+        swap: given the name of the variable and a generator.
+        label: the same.
     """
 
     words: tuple[str, ...]
-    pair: Callable[[np.random.Generator], Pair]
+    pair: Callable[[np.random.Generator], TaskPair]
     swap: Callable[[str, np.random.Generator], Swap] | None = None
     label: Callable[[str, np.random.Generator], Label] | None = None
 
-    def pairs(self, n: int, seed: int = 0) -> list[Pair]:
+    def pairs(self, n: int, seed: int = 0) -> list[TaskPair]:
         """n contrast pairs."""
         rng = np.random.default_rng([seed, 1])
         return [self.pair(rng) for _ in range(n)]

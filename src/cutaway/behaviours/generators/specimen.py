@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from cutaway.behaviours.data import Behaviour
 from cutaway.zoo.loaders import split
 from cutaway.zoo.registry import specimen as find
-from cutaway.zoo.tasks import Pair
+from cutaway.zoo.tasks import TaskPair
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -23,7 +23,7 @@ def specimen(name: str, net: Network, n: int = 128, seed: int = 0) -> Behaviour:
 
 
 def of_pairs(
-    name: str, pairs: list[Pair], net: Network, words: tuple[str, ...] = (), seed: int = 0
+    name: str, pairs: list[TaskPair], net: Network, words: tuple[str, ...] = (), seed: int = 0
 ) -> Behaviour:
     """A behaviour of pairs of token ids; `words` are shown for them, or what the tokenizer says.
 

@@ -13,9 +13,10 @@ from cutaway.circuits.circuit import Circuit
 from cutaway.circuits.graph.wiring import Wiring
 from cutaway.circuits.passes.ablation import Ablation, ablation
 from cutaway.circuits.passes.certify import wiring as wiring_of
-from cutaway.circuits.passes.pairs import BUDGET, Batch, Pairs
+from cutaway.circuits.passes.pairs import PairBatch, PromptPairs
 from cutaway.circuits.passes.running import Mask, run_edges, run_nodes
 from cutaway.errors import BadBehaviour, NotFinite
+from cutaway.results import Work
 from cutaway.statistics import Estimate, bootstrap_ratio
 
 _SMALL = 48 * 2**20
@@ -35,14 +36,14 @@ class Bench:
     net: Network
     behaviour: Behaviour
     wiring: Wiring
-    pairs: Pairs
+    pairs: PromptPairs
     ablation: Ablation
     whole: np.ndarray
     empty: np.ndarray
 
     @classmethod
     def of(
-        cls, net: Network, behaviour: Behaviour, how: str = "counterfactual", seed: int = 0, budget: int = BUDGET,
+        cls, net: Network, behaviour: Behaviour, how: str = "counterfactual", seed: int = 0, work: Work | None = None,
         prepared: Ablation | None = None,
     ) -> Bench:  # fmt: skip
         """Run both ends. prepared: an ablation whose constants or means were taken elsewhere (on discovery examples).
@@ -51,7 +52,7 @@ class Bench:
         """
         found = wiring_of(net)
         aligned = how in ("counterfactual", "resample")
-        pairs = Pairs.of(net, behaviour, len(found.graph.writers), budget, aligned)
+        pairs = PromptPairs.of(net, behaviour, len(found.graph.writers), work, aligned)
         values = prepared if prepared is not None else ablation(found, pairs, how, seed)
         nothing = np.zeros((1, *found.graph.shape), dtype=bool)
         bench = cls(net, behaviour, found, pairs, values, np.zeros(0), np.zeros(0))
@@ -107,13 +108,13 @@ class Bench:
             )
         return found
 
-    def _at_once(self, batch: Batch) -> int:
+    def _at_once(self, batch: PairBatch) -> int:
         """How many circuits share a batch: more than one only where masks and differences of all rows stay small."""
         writers, readers = self.wiring.graph.shape
         row = writers * (readers + batch.clean.width * (self.net.d_model or 1)) * 4
         return max(1, min(_SMALL // max(1, row * batch.n), 256 // batch.n))
 
-    def _together(self, batch: Batch, masks: np.ndarray) -> np.ndarray:
+    def _together(self, batch: PairBatch, masks: np.ndarray) -> np.ndarray:
         """m [k b] of k circuits in one run."""
         k = len(masks)
         many = batch.repeat(k)
@@ -123,7 +124,7 @@ class Bench:
         logits = run_edges(self.wiring, many.clean, many.positions, wide, Mask(rows))
         return many.score(logits).reshape(k, batch.n).detach().double().cpu().numpy()
 
-    def _batch(self, batch: Batch, mask: np.ndarray) -> np.ndarray:
+    def _batch(self, batch: PairBatch, mask: np.ndarray) -> np.ndarray:
         net, allowed = self.net, self.wiring.graph.allowed
         tokens, positions = batch.clean, batch.positions
         if mask.ndim == 2 and bool(mask[allowed].all()):
@@ -177,7 +178,7 @@ def as_nodes(wiring: Wiring, mask: np.ndarray) -> np.ndarray | None:
     return some if bool(np.array_equal(some, every)) else None
 
 
-def groups_of(names: Sequence[str], pairs: Pairs, batch: Batch) -> torch.Tensor:
+def groups_of(names: Sequence[str], pairs: PromptPairs, batch: PairBatch) -> torch.Tensor:
     """The group [b p] of every position for a circuit's groups: named spans with "elsewhere", or position numbers."""
     from cutaway.circuits.passes.ablation import span_labels
 

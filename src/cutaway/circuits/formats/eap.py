@@ -1,8 +1,8 @@
 """The graph files of the EAP-IG package and of MIB: JSON, and `.pt` tensors.
 
 JSON: {"cfg": {n_layers, n_heads, parallel_attn_mlp, d_model}, "nodes": {name: {in_graph, score?, neurons?,
-neurons_scores?}}, "edges": {"a0.h1->a5.h3<q>": {score, in_graph}}}. The order of nodes and edges is the package's: edges
-run over readers as the layers are built, all writers for each... see `_edge_order`. `.pt`: a dictionary of tensors
+neurons_scores?}}, "edges": {"a0.h1->a5.h3<q>": {score, in_graph}}}. The order of nodes and edges is the package's (see
+`_edge_order`). `.pt`: a dictionary of tensors
 [writers readers], readers per layer all q heads, all k, all v, then the MLP; the logits last.
 """
 
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cutaway.circuits.circuit import Circuit
+from cutaway.circuits.circuit import Circuit, GraphFile
 from cutaway.circuits.graph.nodes import Graph, standard
 from cutaway.circuits.scores import Scores, spread
 from cutaway.circuits.selection import nodes_of
@@ -32,7 +32,7 @@ _CFG = ("n_layers", "n_heads", "parallel_attn_mlp", "d_model")
 def configuration(graph: Graph, d_model: int = 0) -> dict[str, Any]:
     """The `cfg` of a plain transformer's graph; BadInput where the graph is not one."""
     layers = graph.layers
-    heads = sum(w.kind == "head" and w.layer == 0 for w in graph.writers)
+    heads = _heads(graph)
     for parallel in (False, True):
         if heads and standard(layers, heads, parallel).same_as(graph):
             return {"n_layers": layers, "n_heads": heads, "parallel_attn_mlp": parallel, "d_model": d_model}
@@ -40,6 +40,11 @@ def configuration(graph: Graph, d_model: int = 0) -> dict[str, Any]:
         "This graph has other nodes than attention heads and MLPs in every layer, which the format cannot say.",
         "Save it in Cutaway's own form: circuit.save('folder').",
     )
+
+
+def _heads(graph: Graph) -> int:
+    """How many heads the first layer has."""
+    return sum(w.kind == "head" and w.layer == 0 for w in graph.writers)
 
 
 def _graph(cfg: Any, where: object) -> Graph:
@@ -55,7 +60,7 @@ def _edge_order(graph: Graph) -> Iterator[tuple[int, int]]:
     """(writer, reader) in the order of the package's files: layer by layer, for each writer its edges into every head (q, k,
     v) and then the MLP's; in sequential blocks the MLP's edges come after all those of the layer's heads.
     """
-    layers, heads = graph.layers, sum(w.kind == "head" and w.layer == 0 for w in graph.writers)
+    layers, heads = graph.layers, _heads(graph)
     parallel = configuration(graph)["parallel_attn_mlp"]
     width = 3 * heads + 1
     for layer in range(layers):
@@ -76,18 +81,20 @@ def _edge_order(graph: Graph) -> Iterator[tuple[int, int]]:
 def to_json(circuit: Circuit) -> str:
     """A circuit as the text of a graph file, with the numbers and order that the package itself would write."""
     graph, cfg, values = circuit.graph, _cfg(circuit), _values(circuit)
-    scores, neurons = _node_scores(circuit), circuit.extra.get("neurons")
-    inside = _nodes_in(circuit)
+    scores, inside = _node_scores(circuit), _nodes_in(circuit)
+    neurons = None if circuit.file is None else circuit.file.neurons
+    neurons_scores = None if circuit.file is None else circuit.file.neurons_scores
     nodes: dict[str, Any] = {}
     for i, writer in enumerate(graph.writers):
         entry: dict[str, Any] = {"in_graph": bool(inside[i])}
         if scores is not None:
             entry["score"] = float(scores[i])
-        if neurons is not None:
-            entry["neurons"] = neurons["in"][i]
-            entry["neurons_scores"] = neurons["scores"][i]
+        if neurons is not None and neurons_scores is not None:
+            entry["neurons"] = neurons[i]
+            entry["neurons_scores"] = neurons_scores[i]
         nodes[str(writer)] = entry
-    nodes["logits"] = dict(circuit.extra.get("logits", {"in_graph": True}))
+    logits = None if circuit.file is None else circuit.file.logits
+    nodes["logits"] = dict(logits or {"in_graph": True})
     edges = {
         graph.edge_name(w, r): {"score": float(values[w, r]), "in_graph": bool(circuit.membership[w, r])}
         for w, r in _edge_order(graph)
@@ -96,8 +103,8 @@ def to_json(circuit: Circuit) -> str:
 
 
 def _cfg(circuit: Circuit) -> dict[str, Any]:
-    made = configuration(circuit.graph, int(circuit.extra.get("d_model", 0)))
-    return {**circuit.extra["cfg"]} if "cfg" in circuit.extra else made
+    plain = configuration(circuit.graph)
+    return plain if circuit.file is None else dict(circuit.file.cfg)
 
 
 def _values(circuit: Circuit) -> np.ndarray:
@@ -111,10 +118,9 @@ def _node_scores(circuit: Circuit) -> np.ndarray | None:
 
 
 def _nodes_in(circuit: Circuit) -> np.ndarray:
-    listed = circuit.extra.get("nodes_in_graph")
-    return (
-        np.asarray(listed, dtype=bool) if listed is not None else nodes_of(circuit.graph, circuit.membership)
-    )
+    if circuit.file is not None and circuit.file.nodes_in_graph is not None:
+        return np.asarray(circuit.file.nodes_in_graph, dtype=bool)
+    return nodes_of(circuit.graph, circuit.membership)
 
 
 def write_json(circuit: Circuit, path: str | os.PathLike[str]) -> Path:
@@ -150,28 +156,28 @@ def read_json(path: str | os.PathLike[str]) -> Circuit:
             f"{path} holds an entry that cannot be read: {error!r}.", "Write the file again."
         ) from error
     names = [str(w) for w in graph.writers]
-    extra: dict[str, Any] = {"cfg": data["cfg"], "d_model": int(data["cfg"].get("d_model", 0) or 0)}
-    extra["nodes_in_graph"] = [bool(listed.get(n, {}).get("in_graph", False)) for n in names]
-    extra["logits"] = listed.get("logits", {"in_graph": True})
-    if any("neurons" in e for e in listed.values()):
-        extra["neurons"] = {
-            "in": [listed[n].get("neurons") for n in names], "scores": [listed[n].get("neurons_scores") for n in names],
-        }  # fmt: skip
+    has_neurons = any("neurons" in entry for entry in listed.values())
+    file = GraphFile(
+        data["cfg"], tuple(bool(listed.get(n, {}).get("in_graph", False)) for n in names),
+        listed.get("logits", {"in_graph": True}),
+        neurons=[listed[n].get("neurons") for n in names] if has_neurons else None,
+        neurons_scores=[listed[n].get("neurons_scores") for n in names] if has_neurons else None,
+    )  # fmt: skip
     nodes = None
     if any("score" in listed.get(n, {}) for n in names):
         nodes = np.array([float(listed[n].get("score", math.nan)) for n in names])
-    return _circuit(graph, values, inside, nodes, extra)
+    return _circuit(graph, values, inside, nodes, file)
 
 
 def _circuit(
-    graph: Graph, values: np.ndarray, inside: np.ndarray, nodes: np.ndarray | None, extra: dict[str, Any]
+    graph: Graph, values: np.ndarray, inside: np.ndarray, nodes: np.ndarray | None, file: GraphFile
 ) -> Circuit:
     if nodes is not None and np.isfinite(nodes).all() and not values.any():
         scores = Scores(graph, spread(graph, nodes), "file", nodes=nodes)
     else:
         scores = Scores(graph, values, "file", nodes=nodes)
     return Circuit(
-        graph, inside, scores, grain="edge" if nodes is None else "node", selection="file", extra=extra
+        graph, inside, scores, grain="edge" if nodes is None else "node", selection="file", file=file
     )
 
 
@@ -179,7 +185,7 @@ def to_pt(circuit: Circuit) -> bytes:
     """A circuit as the content of a `.pt` file: plain tensors and names."""
     graph = circuit.graph
     values = torch.from_numpy(np.ascontiguousarray(_values(circuit)))
-    if circuit.extra.get("dtype") == "float32":
+    if circuit.file is not None and circuit.file.dtype == "float32":
         values = values.float()
     data: dict[str, Any] = {
         "cfg": _cfg(circuit),
@@ -192,9 +198,7 @@ def to_pt(circuit: Circuit) -> bytes:
     scores = _node_scores(circuit)
     if scores is not None:
         data["nodes_scores"] = torch.from_numpy(np.ascontiguousarray(scores)).to(values.dtype)
-    for key in ("neurons_in_graph", "neurons_scores"):
-        if key in circuit.extra:
-            data[key] = circuit.extra[key]
+    data |= (circuit.file.neuron_tensors or {}) if circuit.file is not None else {}
     stream = io.BytesIO()
     torch.save(data, stream)
     return stream.getvalue()
@@ -231,12 +235,10 @@ def read_pt(path: str | os.PathLike[str]) -> Circuit:
         raise BadFormat(
             f"The tensors of {path} do not have the shape {list(graph.shape)}.", "Write the file again."
         )
-    extra: dict[str, Any] = {
-        "cfg": data["cfg"], "d_model": int(data["cfg"].get("d_model", 0) or 0),
-        "nodes_in_graph": data["nodes_in_graph"].bool().tolist(), "dtype": str(values.dtype).removeprefix("torch."),
-    }  # fmt: skip
-    for key in ("neurons_in_graph", "neurons_scores"):
-        if key in data:
-            extra[key] = data[key]
+    neurons = {key: data[key] for key in ("neurons_in_graph", "neurons_scores") if key in data}
+    file = GraphFile(
+        data["cfg"], tuple(data["nodes_in_graph"].bool().tolist()), dtype=str(values.dtype).removeprefix("torch."),
+        neuron_tensors=neurons or None,
+    )  # fmt: skip
     nodes = data["nodes_scores"].numpy() if "nodes_scores" in data else None
-    return _circuit(graph, values.numpy(), inside.numpy(), nodes, extra)
+    return _circuit(graph, values.numpy(), inside.numpy(), nodes, file)

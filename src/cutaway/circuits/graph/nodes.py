@@ -6,82 +6,27 @@ prefix of them: `before[reader]` writers, and no more need be said about which e
 
 from __future__ import annotations
 
-import re
+import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from cutaway.errors import BadFormat, BadInput, NotFound, nearest
-
-WriterKind = Literal["input", "head", "attention", "cross", "mixer", "mlp"]
-ReaderKind = Literal["q", "k", "v", "attention", "cross", "mixer", "mlp", "logits"]
-#: How the nodes of a kind begin in names such as `a5.h1`, `m3`.
-LETTERS: dict[str, str] = {"head": "a", "attention": "a", "cross": "c", "mixer": "x", "mlp": "m"}
-_EDGE = re.compile(r"^(?P<writer>[\w.]+)->(?P<reader>[\w.]+?)(?:<(?P<part>[qkv])>)?$")
-
-
-@dataclass(frozen=True)
-class Writer:
-    """What adds to the stream: the input, an attention head, or a whole sublayer.
-
-    >>> str(Writer("head", 3, 1)), str(Writer("mlp", 0)), str(Writer("input"))
-    ('a3.h1', 'm0', 'input')
-    """
-
-    kind: WriterKind
-    layer: int = -1
-    head: int | None = None
-
-    def __str__(self) -> str:
-        if self.kind == "input":
-            return "input"
-        return f"{LETTERS[self.kind]}{self.layer}" + ("" if self.head is None else f".h{self.head}")
-
-    @property
-    def words(self) -> str:
-        """The node in words: `head 3.1`, `MLP 0`."""
-        if self.kind == "input":
-            return "input"
-        name = {"head": "head", "mlp": "MLP"}.get(self.kind, self.kind)
-        return f"{name} {self.layer}" + ("" if self.head is None else f".{self.head}")
-
-
-@dataclass(frozen=True)
-class Reader:
-    """What reads the stream: the queries, keys or values of a head, a whole sublayer, or the logits.
-
-    >>> str(Reader("k", 3, 1)), str(Reader("mlp", 0)), str(Reader("logits"))
-    ('a3.h1<k>', 'm0', 'logits')
-    """
-
-    kind: ReaderKind
-    layer: int = -1
-    head: int | None = None
-
-    def __str__(self) -> str:
-        if self.kind == "logits":
-            return "logits"
-        return self.node + (f"<{self.kind}>" if self.head is not None else "")
-
-    @property
-    def node(self) -> str:
-        """Name of the node that this is an input of."""
-        if self.kind == "logits":
-            return "logits"
-        letter = "a" if self.head is not None else LETTERS[self.kind]
-        return f"{letter}{self.layer}" + ("" if self.head is None else f".h{self.head}")
+from cutaway.network.parts import Edge, Input, Part
 
 
 @dataclass(frozen=True)
 class Graph:
     """All edges that a network could use.
 
-    writers: in the order in which they write. readers: per layer all queries, all keys, all values, then whole
-    sublayers; the logits last. before: for each reader how many writers come before it; they are its possible sources.
-    network: identity (hash) of the network it was made of; "" where it comes from a file that does not say.
+    Attributes:
+        writers: the parts that add to the stream, in the order in which they write; the input first.
+        readers: the inputs that read it: per layer all queries, all keys, all values, then whole sublayers; the logits last.
+        before: for each reader how many writers come before it; they are its possible sources.
+        network: identity (hash) of the network it was made of; "" where it comes from a file that does not say.
 
     >>> graph = standard(layers=12, heads=12)
     >>> graph.n_edges
@@ -90,8 +35,8 @@ class Graph:
     1592881
     """
 
-    writers: tuple[Writer, ...]
-    readers: tuple[Reader, ...]
+    writers: tuple[Part, ...]
+    readers: tuple[Input, ...]
     before: tuple[int, ...]
     network: str = ""
 
@@ -125,15 +70,15 @@ class Graph:
     @cached_property
     def owner(self) -> np.ndarray:
         """Int [readers]: the writer that each reader is an input of, -1 for the logits."""
-        return np.array([self._writer_index.get(r.node, -1) for r in self.readers])
+        return np.array([self._writer_index.get(str(r.part), -1) for r in self.readers])
 
     def writer(self, name: str) -> int:
-        """Number of a writer by name; NotFound with the nearest names."""
-        return _look_up(name, self._writer_index, "node")
+        """Number of a writer by name (`a3.h1`) or words (`head 3.1`); NotFound with the nearest names."""
+        return _look_up(name, self._writer_index, "node", Part)
 
     def reader(self, name: str) -> int:
         """Number of a reader by name; NotFound with the nearest names."""
-        return _look_up(name, self._reader_index, "reader")
+        return _look_up(name, self._reader_index, "reader", Input)
 
     def edge(self, name: str) -> tuple[int, int]:
         """(writer, reader) of an edge such as `a0.h1->a5.h3<q>`.
@@ -143,12 +88,10 @@ class Graph:
         >>> standard(layers=2, heads=2).edge("a0.h1->m1")
         (2, 13)
         """
-        match = _EDGE.match(name.strip()) if isinstance(name, str) else None
-        if match is None:
+        source, arrow, target = name.partition("->") if isinstance(name, str) else ("", "", "")
+        if not arrow:
             raise BadFormat(f"{name!r} is not the name of an edge.", "Write a0.h1->a5.h3<q>, m2->logits.")
-        part = match.group("part")
-        w = self.writer(match.group("writer"))
-        r = self.reader(match.group("reader") + (f"<{part}>" if part else ""))
+        w, r = self.writer(source.strip()), self.reader(target.strip())
         if w >= self.before[r]:
             raise NotFound(
                 f"There is no edge {name}: {self.writers[w]} does not write before {self.readers[r]} reads.",
@@ -162,7 +105,11 @@ class Graph:
         >>> standard(layers=2, heads=2).edge_name(2, 7)
         'a0.h1->a1.h0<q>'
         """
-        return f"{self.writers[writer]}->{self.readers[reader]}"
+        return str(self.part_edge(writer, reader))
+
+    def part_edge(self, writer: int, reader: int) -> Edge:
+        """The edge at a place of the matrix."""
+        return Edge(self.writers[writer], self.readers[reader])
 
     def edges(self, membership: np.ndarray) -> Iterator[tuple[int, int]]:
         """The edges of a membership matrix, as pairs, writer by writer."""
@@ -171,10 +118,10 @@ class Graph:
 
     def matrix(self, names: Iterable[str]) -> np.ndarray:
         """Bool [writers readers] that is true at these edges."""
-        found = np.zeros(self.shape, dtype=bool)
+        membership = np.zeros(self.shape, dtype=bool)
         for name in names:
-            found[self.edge(name)] = True
-        return found
+            membership[self.edge(name)] = True
+        return membership
 
     def check(self, values: np.ndarray, what: str) -> np.ndarray:
         """`values`, if it has this graph's shape; BadInput otherwise."""
@@ -190,7 +137,7 @@ class Graph:
     @property
     def layers(self) -> int:
         """How many layers have nodes."""
-        return 1 + max((w.layer for w in self.writers), default=-1)
+        return 1 + max((w.layer for w in self.writers if w.layer is not None), default=-1)
 
     def same_as(self, other: Graph) -> bool:
         """Have both the same writers, readers and edges?"""
@@ -209,8 +156,8 @@ class Graph:
     def from_dict(cls, data: dict[str, Any]) -> Graph:
         """The inverse of `to_dict`; BadFormat where the data is no graph."""
         try:
-            writers = tuple(parse_writer(name) for name in data["writers"])
-            readers = tuple(parse_reader(name) for name in data["readers"])
+            writers = tuple(Part.parse(name) for name in data["writers"])
+            readers = tuple(Input.parse(name) for name in data["readers"])
             return cls(writers, readers, tuple(int(b) for b in data["before"]), str(data["network"]))
         except (KeyError, TypeError, ValueError) as error:
             raise BadFormat(
@@ -218,73 +165,58 @@ class Graph:
             ) from error
 
 
-def _look_up(name: str, index: dict[str, int], what: str) -> int:
+def _look_up(name: str, index: dict[str, int], what: str, kind: type[Part] | type[Input]) -> int:
     if name not in index:
-        offers = nearest(name, index) or list(index)[:3]
+        with contextlib.suppress(BadFormat):
+            name = str(kind.parse(name))
+    if name not in index:
+        offers = nearest(str(name), index) or list(index)[:3]
         raise NotFound(f"There is no {what} {name!r} in this graph.", f"Nearest: {', '.join(offers)}.")
     return index[name]
 
 
-_KINDS: dict[str, str] = {"c": "cross", "x": "mixer", "m": "mlp"}
-
-
-def parse_writer(name: str) -> Writer:
-    """The writer of a name; BadFormat where it is none.
-
-    >>> parse_writer("a3.h1")
-    Writer(kind='head', layer=3, head=1)
-    """
-    if name == "input":
-        return Writer("input")
-    match = re.fullmatch(r"([acxm])(\d+)(?:\.h(\d+))?", name)
-    if match is None or (match.group(3) and match.group(1) != "a"):
-        raise BadFormat(f"{name!r} is not the name of a node.", "Write input, a3.h1 or m3.")
-    letter, layer, head = match.groups()
-    kind: Any = _KINDS.get(letter, "attention" if head is None else "head")
-    return Writer(kind, int(layer), None if head is None else int(head))
-
-
-def parse_reader(name: str) -> Reader:
-    """The reader of a name; BadFormat where it is none.
-
-    >>> parse_reader("a3.h1<k>")
-    Reader(kind='k', layer=3, head=1)
-    """
-    if name == "logits":
-        return Reader("logits")
-    match = re.fullmatch(r"(.*?)(?:<([qkv])>)?", name)
-    assert match is not None
-    writer = parse_writer(match.group(1))
-    if (writer.kind == "head") != (match.group(2) is not None) or writer.kind == "input":
-        raise BadFormat(f"{name!r} is not the name of a reader.", "Write a3.h1<q>, m3 or logits.")
-    kind: Any = match.group(2) or writer.kind
-    return Reader(kind, writer.layer, writer.head)
-
-
 @dataclass(frozen=True)
 class SublayerNodes:
-    """One sublayer's share of the graph: its layer, its kind, its heads (None: a whole), how many writers precede it."""
+    """One sublayer's share of the graph.
+
+    Attributes:
+        layer: its layer.
+        kind: what its nodes are: a row of `parts.KINDS`.
+        count: how many heads or experts; None for a whole.
+        before: how many writers precede it.
+        whole: a further node of the same layer for what cannot be split (`mlp` beside experts), or "".
+    """
 
     layer: int
-    kind: Literal["head", "attention", "cross", "mixer", "mlp"]
-    heads: int | None
+    kind: str
+    count: int | None
     before: int
+    whole: str = ""
+
+    @property
+    def parts(self) -> list[Part]:
+        """Its nodes, in order."""
+        if self.count is None:
+            return [Part(self.kind, self.layer)]
+        split = [Part(self.kind, self.layer, index) for index in range(self.count)]
+        return split + ([Part(self.whole, self.layer)] if self.whole else [])
+
+    @property
+    def inputs(self) -> list[Input]:
+        """Its readers: all queries, all keys, all values of heads; one for everything else."""
+        parts = self.parts
+        return [Input(part, port) for port in parts[0].row.ports for part in parts]
 
 
-def assemble(parts: Sequence[SublayerNodes], network: str = "") -> Graph:
+def assemble(sublayers: Sequence[SublayerNodes], network: str = "") -> Graph:
     """The graph of a network with these sublayers, in the order in which they write."""
-    writers, readers, before = [Writer("input")], [], []
-    for part in parts:
-        if part.kind == "head":
-            heads = range(part.heads or 0)
-            readers += [Reader(kind, part.layer, h) for kind in ("q", "k", "v") for h in heads]
-            before += [part.before] * (3 * len(heads))
-            writers += [Writer("head", part.layer, h) for h in heads]
-        else:
-            readers.append(Reader(part.kind, part.layer))
-            before.append(part.before)
-            writers.append(Writer(part.kind, part.layer))
-    readers.append(Reader("logits"))
+    writers, readers, before = [Part("input")], [], []
+    for sublayer in sublayers:
+        inputs = sublayer.inputs
+        readers += inputs
+        before += [sublayer.before] * len(inputs)
+        writers += sublayer.parts
+    readers.append(Input(Part("logits")))
     before.append(len(writers))
     return Graph(tuple(writers), tuple(readers), tuple(before), network)
 
@@ -293,9 +225,9 @@ def standard(layers: int, heads: int, parallel: bool = False, network: str = "")
     """The graph of a plain transformer: each layer attention heads, then an MLP (which, in parallel blocks, does not
     read them). It is the graph of the EAP-IG and MIB formats.
     """
-    parts = []
+    sublayers = []
     for layer in range(layers):
         start = 1 + layer * (heads + 1)
-        parts.append(SublayerNodes(layer, "head", heads, start))
-        parts.append(SublayerNodes(layer, "mlp", None, start if parallel else start + heads))
-    return assemble(parts, network)
+        sublayers.append(SublayerNodes(layer, "head", heads, start))
+        sublayers.append(SublayerNodes(layer, "mlp", None, start if parallel else start + heads))
+    return assemble(sublayers, network)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from cutaway.circuits.graph.nodes import Graph, SublayerNodes, assemble
 from cutaway.circuits.graph.norms import Norm
+from cutaway.circuits.graph.reading import ExpertReading, HeadReading, twin
 from cutaway.errors import SiteUnavailable
-from cutaway.network.anatomy import Layer, Sublayer
-from cutaway.network.coefficients import Coefficient, is_one
+from cutaway.network.anatomy import Attention, Layer, RouterTap, Sublayer
+from cutaway.network.coefficients import Coefficient, is_one, like
 from cutaway.network.discovery.example import OTHER_COLUMNS, random_rows
 from cutaway.network.execution.heads import output_weight
 from cutaway.network.sites import Site
@@ -28,18 +29,24 @@ from cutaway.network.sites import Site
 if TYPE_CHECKING:
     from cutaway.network import Network
 
-Part = Literal["q", "k", "v"]
+Port = Literal["q", "k", "v"]
 #: What the certificate says of a site that does nothing.
 _NO_EFFECT = "does not change the output"
-PARTS: tuple[Part, ...] = ("q", "k", "v")
+PORTS: tuple[Port, ...] = ("q", "k", "v")
 _UNITS = {"attention": "attn", "cross_attention": "cross", "mixer": "mixer", "mlp": "mlp"}
 
 
 @dataclass(frozen=True, eq=False)
 class Projection:
-    """The slices of a projection by which heads read: module path, and channels [h e] of its output for each head.
+    """The slices of a projection by which heads read.
 
-    weight: [c d], or None where the module is no plain matrix. groups: query heads that share a key/value head.
+    Attributes:
+        path: of the module.
+        module: the projection.
+        channels: [h e], each head's of its output.
+        weight: [c d], or None where the module is no plain matrix.
+        bias: [c], or None.
+        groups: query heads that share a key/value head.
     """
 
     path: str
@@ -51,16 +58,32 @@ class Projection:
 
 
 @dataclass(frozen=True, eq=False)
-class Stage:
+class WiringStage:
     """One sublayer, or the logits: where it reads, which readers and writers it holds.
 
-    norm_path, norm: the norm before it (None: it reads the stream itself). stream: the site of that stream. site: where a
-    whole sublayer takes its input. projections: of the heads, by part. readers, writers: their numbers in the graph.
-    before: how many writers it may read. write: the site or module input at which the writer is seen. output: module of
-    the heads' output projection. factor, norm_after, raw: what is written is factor * norm_after(raw).
+    Attributes:
+        kind: heads, experts, a whole sublayer, or the logits.
+        layer: its layer; of the logits, the number of layers.
+        stream: the site of the stream that it reads.
+        norm_path: the norm before it; None where it reads the stream itself.
+        norm: that norm as the gradient sees it.
+        site: where a whole sublayer takes its input.
+        readers: their numbers in the graph.
+        before: how many writers it may read.
+        writers: their numbers in the graph.
+        write: the site or module input at which its writers are seen.
+        projections: of the heads, by port; empty where they read by `reading`.
+        reading: how its parts read by running the module.
+        module: the attention.
+        output: module of the heads' output projection.
+        output_matrix: [h e d], where that is a plain matrix.
+        heads: how many heads (or experts, with what is no expert's) it has; 0 for a whole.
+        factor: what is written is factor * norm_after(raw).
+        norm_after: the norm that follows it.
+        raw: the site before that norm.
     """
 
-    kind: Literal["head", "unit", "logits"]
+    kind: Literal["head", "expert", "unit", "logits"]
     layer: int
     stream: str
     norm_path: str | None
@@ -70,7 +93,8 @@ class Stage:
     before: int
     writers: slice = field(default_factory=lambda: slice(0, 0))
     write: str = ""
-    projections: dict[Part, Projection] = field(default_factory=dict)
+    projections: dict[Port, Projection] = field(default_factory=dict)
+    reading: HeadReading | ExpertReading | None = None
     module: nn.Module | None = None
     output: nn.Module | None = None
     output_matrix: Tensor | None = None
@@ -87,12 +111,18 @@ class Stage:
 
 @dataclass(frozen=True, eq=False)
 class Wiring:
-    """A network's graph and how its stages read and write, in the order of computation. carries: per layer, the factor
-    with which the stream is handed on."""
+    """A network's graph and how its stages read and write.
+
+    Attributes:
+        net: the network.
+        graph: its graph.
+        stages: in the order of computation.
+        notes: what is coarser than it could be, and why.
+    """
 
     net: Network
     graph: Graph
-    stages: tuple[Stage, ...]
+    stages: tuple[WiringStage, ...]
     notes: tuple[str, ...] = ()
 
     @property
@@ -100,7 +130,8 @@ class Wiring:
         """Attention modules whose key/value heads must be repeated before the module sees them."""
         return [
             s.module for s in self.stages
-            if s.module is not None and any(p.groups > 1 for p in s.projections.values())
+            if s.module is not None and getattr(s.module, "num_key_value_groups", 1) > 1
+            and (s.reading is not None or any(p.groups > 1 for p in s.projections.values()))
         ]  # fmt: skip
 
     @contextmanager
@@ -116,20 +147,35 @@ class Wiring:
                 module.num_key_value_groups = groups  # type: ignore[assignment]
 
 
-def find_wiring(net: Network, heads_refused: str | None = None) -> Wiring:
-    """The wiring of a network, found anew. heads_refused: why its attentions are to be taken as one node each.
+@dataclass(frozen=True)
+class Grain:
+    """How finely a network is cut into nodes.
+
+    Attributes:
+        by_running: let heads read by running their attention, also where projections could be sliced.
+        heads_refused: why attentions are to be taken as one node each; None: by heads.
+        experts_refused: why mixtures of experts are to be taken as one node each; None: by experts.
+    """
+
+    by_running: bool = False
+    heads_refused: str | None = None
+    experts_refused: str | None = None
+
+
+def find_wiring(net: Network, grain: Grain | None = None) -> Wiring:
+    """The wiring of a network, found anew.
 
     Raises `SiteUnavailable`, saying which layer and why, where the stream is not a sum of what its parts write, or a part
     does not read a norm of it.
     """
-    return _Finder(net, heads_refused).find()
+    return _Finder(net, grain or Grain()).find()
 
 
 class _Finder:
     """Finds the wiring by one forward pass with every module's first input and output at hand."""
 
-    def __init__(self, net: Network, heads_refused: str | None = None) -> None:
-        self.net, self.heads_refused = net, heads_refused
+    def __init__(self, net: Network, grain: Grain) -> None:
+        self.net, self.grain = net, grain
         stack = net.anatomy.stack()
         if stack is None or net.anatomy.head is None or not stack.layers:
             raise SiteUnavailable(
@@ -154,8 +200,7 @@ class _Finder:
                 draft = self._stage(layer, sublayer)
                 before = start if draft["stream"] == f"resid_pre.{layer.index}" else count
                 heads = draft["heads"] or None
-                kind = "head" if draft["kind"] == "head" else sublayer.kind.removesuffix("_attention")
-                parts.append(SublayerNodes(layer.index, kind, heads, before))  # type: ignore[arg-type]
+                parts.append(_nodes(layer.index, sublayer, draft, before))
                 drafts.append(draft | {"before": before})
                 count += heads or 1
         graph = assemble(parts, self.net.hash)
@@ -171,13 +216,15 @@ class _Finder:
             self.notes.append(f"The {sublayer.kind} of layer {layer.index} changes nothing, and is no node.")
         return dead
 
-    def _placed(self, graph: Graph, drafts: list[dict[str, Any]]) -> list[Stage]:
+    def _placed(self, graph: Graph, drafts: list[dict[str, Any]]) -> list[WiringStage]:
         stages, reader, writer = [], 0, 1
         for draft in drafts:
             many = draft["heads"] or 1
-            read = 3 * many if draft["kind"] == "head" else 1
+            read = 3 * many if draft["kind"] == "head" else many
             stages.append(
-                Stage(readers=slice(reader, reader + read), writers=slice(writer, writer + many), **draft)
+                WiringStage(
+                    readers=slice(reader, reader + read), writers=slice(writer, writer + many), **draft
+                )
             )
             reader, writer = reader + read, writer + many
         return stages
@@ -262,6 +309,8 @@ class _Finder:
         }  # fmt: skip
         if sublayer.kind == "attention" and (heads := self._heads(layer, sublayer)) is not None:
             return common | heads
+        if sublayer.kind == "mlp" and (experts := self._experts(layer, sublayer)) is not None:
+            return common | experts
         write = f"{short}_write.{layer.index}"
         if self._value(f"{short}_write", layer.index) is None:
             raise self._refuse(f"layer {layer.index}", self.net.refusal(write) or f"no {write}.")
@@ -271,24 +320,26 @@ class _Finder:
         """The heads of an attention, where each one's inputs and output can be told apart; None (with a note) where not."""
         attention = sublayer.attention
         index = layer.index
-        why = self.heads_refused
+        why = self.grain.heads_refused
         if why is not None:
             pass
         elif attention is None or attention.output is None or not self.net.has(Site("head_out", index)):
             why = "what a head writes is not certified"
         elif attention.call or attention.output_call or layer.call:
             why = "its modules are called more than once"
-        elif any(len(paths) != 1 for paths in (attention.queries, attention.keys, attention.values)):
-            why = "queries, keys or values come from more than one projection"
-        projections: dict[Part, Projection] | None = None
+        projections: dict[Port, Projection] | None = None
+        reading: HeadReading | None = None
         if why is None and attention is not None:
-            projections = self._projections(index, attention)
-            if projections is None:
-                why = "the channels of a projection do not belong to one head each"
+            projections = None if self.grain.by_running else self._projections(index, attention)
+            if projections is None and all(self.net.has(Site(port, index)) for port in PORTS):
+                module = self.modules[attention.path]
+                reading = HeadReading(twin(module), attention.functions, attention.heads)
+            elif projections is None:
+                why = "its queries, keys and values cannot be seen"
         norm_after = None
         if why is None and sublayer.norm_after is not None:
             norm_after = self._norm(sublayer.norm_after)
-        if why is not None or projections is None or attention is None or attention.output is None:
+        if why is not None or attention is None or attention.output is None:
             self.notes.append(f"The attention of layer {index} is one node: {why}.")
             return None
         output = self.modules[attention.output]
@@ -296,12 +347,59 @@ class _Finder:
         plain = weight is not None and weight.device.type != "meta"
         matrix = weight.detach().unflatten(0, (attention.heads, -1)) if plain and weight is not None else None
         return {
-            "kind": "head", "heads": attention.heads, "write": f"{attention.output}:in", "projections": projections,
-            "module": self.modules[attention.path], "output": output, "output_matrix": matrix, "norm_after": norm_after,
-            "raw": f"attn_out.{index}",
+            "kind": "head", "heads": attention.heads, "write": f"{attention.output}:in",
+            "projections": projections or {}, "reading": reading, "module": self.modules[attention.path],
+            "output": output, "output_matrix": matrix, "norm_after": norm_after, "raw": f"attn_out.{index}",
         }  # fmt: skip
 
-    def _projections(self, index: int, attention: Any) -> dict[Part, Projection] | None:
+    def _experts(self, layer: Layer, sublayer: Sublayer) -> dict[str, Any] | None:
+        """The experts of a mixture, where each one's part of the output can be told apart; None (with a note) where not."""
+        index, tap = layer.index, None
+        if sublayer.mlp is None or not sublayer.mlp.experts:
+            return None
+        why = self.grain.experts_refused
+        if why is None and not self.net.has(Site("router", index)):
+            why = "its routing weights are not certified"
+        elif why is None and sublayer.norm_after is not None:
+            why = "a norm follows their sum"
+        elif why is None:
+            tap = self.net.tap(Site("router", index))
+        inside = f"{sublayer.path}."
+        if isinstance(tap, RouterTap) and (tap.call or not tap.path.startswith(inside)):
+            why = "its router stands outside, or is called more than once"
+        elif isinstance(tap, RouterTap):
+            module = twin(self.modules[sublayer.path])
+            router = module.get_submodule(tap.path.removeprefix(inside))
+            reading = ExpertReading(module, router, tap.weights_key, tap.index_key, tap.experts)
+            reading = self._checked(index, sublayer, reading)
+            if reading is not None:
+                return {
+                    "kind": "expert", "heads": tap.experts + reading.rest, "write": f"mlp_write.{index}", "reading": reading,
+                }  # fmt: skip
+            why = "what its experts add does not sum to what it writes"
+        self.notes.append(f"The experts of layer {index} are one node: {why}.")
+        return None
+
+    def _checked(self, index: int, sublayer: Sublayer, reading: ExpertReading) -> ExpertReading | None:
+        """The reading, where the experts' parts sum to what the MLP writes on the probe."""
+        taken, write = self._value("mlp_in", index), self._value("mlp_write", index)
+        if taken is None or write is None:
+            return None
+        try:
+            with torch.no_grad():
+                parts = reading.contributions(taken)
+        except (RuntimeError, TypeError, ValueError, StopIteration):
+            return None
+        whole = parts.sum(0)
+        if not is_one(sublayer.factor):
+            whole = whole * like(sublayer.factor, whole)
+        if not _close(whole, write.reshape(whole.shape), 1e-5):
+            return None
+        return reading if bool(parts[-1].any()) else replace(reading, rest=False)
+
+    def _projections(self, index: int, attention: Attention) -> dict[Port, Projection] | None:
+        if any(len(paths) != 1 for paths in (attention.queries, attention.keys, attention.values)):
+            return None
         paths = {"q": attention.queries[0], "k": attention.keys[0], "v": attention.values[0]}
         places = {"q": Site("q", index), "k": Site("k", index), "v": Site("v", index)}
         if any(not self.net.has(s) for s in places.values()):
@@ -320,9 +418,9 @@ class _Finder:
         run = self.net.run(
             self.rows, keep=[*places.values(), *dict.fromkeys(paths.values())], grad=True, logits=False
         )
-        found: dict[Part, Projection] = {}
+        found: dict[Port, Projection] = {}
         owned: dict[str, Tensor] = {}
-        for part in PARTS:
+        for part in PORTS:
             out, value = run[paths[part]], run[places[part]]
             channels = _channels(value, out)
             if channels is None:
@@ -347,7 +445,7 @@ class _Finder:
             )
         return found
 
-    def _logits(self, graph: Graph) -> Stage:
+    def _logits(self, graph: Graph) -> WiringStage:
         last = self.stack.layers[-1].index
         head = self.net.anatomy.head
         assert head is not None
@@ -366,7 +464,7 @@ class _Finder:
                     where, self.net.refusal("final_norm") or "the final norm does not read the last stream."
                 )
             norm_path = head.norm
-        return Stage(
+        return WiringStage(
             "logits", last + 1, stream, norm_path, self._norm(norm_path), "final_norm" if norm_path else stream,
             slice(len(graph.readers) - 1, len(graph.readers)), len(graph.writers),
         )  # fmt: skip
@@ -376,6 +474,16 @@ _WANTED = frozenset(
     "resid_pre resid_mid resid_post attn_in mlp_in mixer_in cross_in attn_write mlp_write mixer_write cross_write "
     "final_norm attn_out".split()
 )
+
+
+def _nodes(layer: int, sublayer: Sublayer, draft: dict[str, Any], before: int) -> SublayerNodes:
+    """A sublayer's share of the graph."""
+    if draft["kind"] == "expert":
+        reading = draft["reading"]
+        return SublayerNodes(layer, "expert", reading.experts, before, "mlp" if reading.rest else "")
+    if draft["kind"] == "head":
+        return SublayerNodes(layer, "head", draft["heads"], before)
+    return SublayerNodes(layer, sublayer.kind, None, before)
 
 
 def _merged(layer: Layer) -> list[Sublayer]:
@@ -395,9 +503,9 @@ def _noting(path: str, seen: dict[str, tuple[Tensor, Tensor]]) -> Any:
     return hook
 
 
-def _close(a: Tensor, b: Tensor) -> bool:
+def _close(a: Tensor, b: Tensor, tolerance: float = 1e-6) -> bool:
     scale = b.double().abs().max().clamp(min=1e-12)
-    tolerance = 1e-6 if b.dtype in (torch.float32, torch.float64) else 1e-2
+    tolerance = tolerance if b.dtype in (torch.float32, torch.float64) else 1e-2
     return bool((a.double() - b.double()).abs().max() <= tolerance * scale)
 
 

@@ -3,49 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cutaway.behaviours.metrics import METRICS
-from cutaway.circuits.methods.protocol import Options, Study
+from cutaway.circuits.methods.exact import layer_read
+from cutaway.circuits.methods.options import MethodOptions
+from cutaway.circuits.methods.study import Study
 from cutaway.circuits.passes.outputs import Outputs, record
-from cutaway.circuits.passes.pairs import Batch
-from cutaway.circuits.passes.resuming import Prefix
+from cutaway.circuits.passes.pairs import PairBatch
+from cutaway.circuits.passes.resuming import ResumedPrefix
 from cutaway.circuits.passes.running import Mask, run_edges
 from cutaway.circuits.scores import Scores
-from cutaway.errors import BadInput
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
     from cutaway.network import Network
+    from cutaway.results import Work
 
 ACDC = (
     "Conmy et al. 2023 (arXiv 2304.14997), algorithm 1: an edge goes when D(H without it) - D(H) < threshold"
 )
-_DEFAULT = {"kl": 0.02, "metric": 0.02}
 
 
-def acdc(net: Network, behaviour: Behaviour, options: Options) -> Scores:
+@dataclass(frozen=True)
+class AcdcOptions(MethodOptions):
+    """Options of ACDC.
+
+    Attributes:
+        threshold: an edge goes when the divergence grows by less; `trace(method="acdc", threshold=...)` sets it unless
+            `select="threshold"` asks for a selection by score.
+        divergence: "kl": of the answer position's distribution; "metric": the fall of the behaviour's metric as a share of
+            its gap.
+    """
+
+    threshold: float = 0.02
+    divergence: Literal["kl", "metric"] = "kl"
+
+
+def acdc(net: Network, behaviour: Behaviour, options: AcdcOptions, work: Work | None = None) -> Scores:
     """Automatic circuit discovery (Conmy et al. 2023, algorithm 1).
 
     Nodes are visited from the logits down; of each, the incoming edges from the latest writer to the first. An edge is
     removed for good when the divergence D from the whole network grows by less than the threshold. D is the KL divergence
-    of the answer position's distribution (more={"divergence": "metric"}: the fall of the behaviour's metric as a share of
-    its gap). Edges into nodes that nothing reads any more go without a run. As all edges below the layer in work are still
-    in, each run starts at that layer.
+    of the answer position's distribution, or the fall of the behaviour's metric as a share of its gap. Edges into
+    nodes that nothing reads any more go without a run. As all edges below the layer in work are still in, each run starts at
+    that layer.
 
     The score of an edge is the growth of D when it was tried, and `kept` are the edges that stayed; thresholding the scores
     at the threshold gives them.
     """
-    kind = str(options.more.get("divergence", "kl"))
-    if kind not in _DEFAULT:
-        raise BadInput(f"The divergence {kind!r} is not known.", 'Use "kl" or "metric".')
-    least = _DEFAULT[kind] if options.removal_threshold is None else options.removal_threshold
-    study = Study.of(net, behaviour, options)
-    trial = _Trial(study, kind)
+    study, least, kind = Study.of(net, behaviour, options, work), options.threshold, options.divergence
+    removals = _Removals(study, kind)
     graph = study.wiring.graph
     keep = graph.allowed.copy()
     growth = np.zeros(graph.shape)
@@ -59,16 +72,14 @@ def acdc(net: Network, behaviour: Behaviour, options: Options) -> Scores:
             continue
         for w in range(graph.before[r] - 1, -1, -1):
             keep[w, r] = False
-            after = trial.divergence(
-                keep, graph.readers[r].layer if graph.readers[r].kind != "logits" else net.n_layers
-            )
+            after = removals.divergence(keep, layer_read(graph.readers[r], net))
             growth[w, r] = after - now
             if after - now < least:
                 now = after
             else:
                 keep[w, r] = True
             tried += 1
-        options.report("ACDC", tried, graph.n_edges)
+        study.work.step("ACDC", tried, graph.n_edges)
     return Scores(
         graph, np.where(graph.allowed, growth, 0.0), "acdc", ACDC, kept=keep, clusters=behaviour.clusters,
         notes=(*study.wiring.notes, f"ACDC: threshold {least:g} in {kind}; D of the result {now:.4g}."),
@@ -76,12 +87,12 @@ def acdc(net: Network, behaviour: Behaviour, options: Options) -> Scores:
     )  # fmt: skip
 
 
-class _Trial:
+class _Removals:
     """The divergence of any circuit from the whole network, with what can be shared computed once."""
 
     def __init__(self, study: Study, kind: str) -> None:
         self.study, self.kind = study, kind
-        self.kept: list[tuple[Batch, Outputs, Prefix, Callable[[Tensor], Tensor]]] = []
+        self.kept: list[tuple[PairBatch, Outputs, ResumedPrefix, Callable[[Tensor], Tensor]]] = []
         clean, corrupted, n = 0.0, 0.0, 0
         for batch in study.pairs:
             ablated, other = record(study.wiring, batch.corrupted, batch.positions)
@@ -92,16 +103,16 @@ class _Trial:
             corrupted += float(batch.score(other).double().sum())
             n += batch.n
             self.kept.append(
-                (batch, ablated, Prefix.of(study.wiring, batch.clean), self._from(batch, logits))
+                (batch, ablated, ResumedPrefix.of(study.wiring, batch.clean), self._from(batch, logits))
             )
         self.gap = (clean - corrupted) / n
 
-    def _from(self, batch: Batch, logits: Tensor) -> Callable[[Tensor], Tensor]:
+    def _from(self, batch: PairBatch, logits: Tensor) -> Callable[[Tensor], Tensor]:
         if self.kind == "kl":
             answers = batch.answers.with_reference(logits)
-            return lambda got: METRICS["kl"](got, answers)
+            return lambda logits: METRICS["kl"](logits, answers)
         base = batch.score(logits)
-        return lambda got: base - batch.score(got)
+        return lambda logits: base - batch.score(logits)
 
     def divergence(self, keep: np.ndarray, layer: int) -> float:
         """Mean divergence over examples; nothing below `layer` is changed."""

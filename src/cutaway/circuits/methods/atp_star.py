@@ -9,21 +9,23 @@ import torch
 from torch import Tensor
 
 from cutaway.circuits.methods.nodes import dotted, less
-from cutaway.circuits.methods.protocol import Options, Study
+from cutaway.circuits.methods.options import ScoreOptions
+from cutaway.circuits.methods.study import Study
 from cutaway.circuits.passes.gradients import without_parameter_gradients
 from cutaway.circuits.passes.outputs import At, places, record
-from cutaway.circuits.passes.pairs import Batch
+from cutaway.circuits.passes.pairs import PairBatch
 from cutaway.circuits.scores import Scores, spread
 from cutaway.network.edits import Edit
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
     from cutaway.network import Network
+    from cutaway.results import Work
 
 ATP_STAR = "Kramar, Lieberum, Shah and Nanda 2024 (arXiv 2403.00745): QK fix (section 3.1.1) and GradDrop (section 3.1.2)"
 
 
-def atp_star(net: Network, behaviour: Behaviour, options: Options) -> Scores:
+def atp_star(net: Network, behaviour: Behaviour, options: ScoreOptions, work: Work | None = None) -> Scores:
     """AtP* of nodes, and of the queries and keys of every head.
 
     GradDrop: score(u) = mean over layers l other than u's own of |(u_corrupted - u_clean) . dm/du with the gradient through
@@ -34,26 +36,26 @@ def atp_star(net: Network, behaviour: Behaviour, options: Options) -> Scores:
 
     Kramar et al. 2024. All positions of a head are corrupted together. Scores have no sign.
     """
-    study = Study.of(net, behaviour, options)
+    study = Study.of(net, behaviour, options, work)
     graph = study.wiring.graph
     parts, reads = [], []
     for batch in study.pairs:
         nodes, inputs = _batch(study, batch)
         parts.append(nodes.double().cpu().numpy().astype(np.float32))
         reads.append(inputs.double().cpu().numpy().astype(np.float32))
-        options.report("AtP*", sum(map(len, parts)), study.pairs.n)
+        study.work.step("AtP*", sum(map(len, parts)), study.pairs.n)
     study.parts = parts
-    found = study.ordered()
+    examples = study.ordered()
     study.parts = reads
     inputs_mean = study.ordered().mean(0, dtype=np.float64)
-    mean = found.mean(0, dtype=np.float64)
+    mean = examples.mean(0, dtype=np.float64)
     return Scores(
-        graph, spread(graph, mean), "atp-star", ATP_STAR, nodes=mean, node_examples=found if options.examples else None,
+        graph, spread(graph, mean), "atp-star", ATP_STAR, nodes=mean, node_examples=examples if options.examples else None,
         inputs=inputs_mean, clusters=behaviour.clusters, notes=study.wiring.notes, provenance=study.provenance(),
     )  # fmt: skip
 
 
-def _batch(study: Study, batch: Batch) -> tuple[Tensor, Tensor]:
+def _batch(study: Study, batch: PairBatch) -> tuple[Tensor, Tensor]:
     """[b writers] and [b readers] of one batch."""
     wiring, net = study.wiring, study.net
     real = batch.real.to(net.device)
@@ -63,10 +65,10 @@ def _batch(study: Study, batch: Batch) -> tuple[Tensor, Tensor]:
     shifts = _patterns(study, batch)
     layers = list(range(net.n_layers))
     drops: list[int | None] = [*layers] if len(layers) > 1 else [None]
-    own = torch.tensor([w.layer for w in wiring.graph.writers])
+    own = torch.tensor([-1 if w.layer is None else w.layer for w in wiring.graph.writers])
     nodes = torch.zeros(batch.n, len(wiring.graph.writers), device=net.device, dtype=torch.double)
     inputs = torch.zeros(batch.n, len(wiring.graph.readers), device=net.device, dtype=torch.double)
-    read_layer = torch.tensor([r.layer for r in wiring.graph.readers])
+    read_layer = torch.tensor([-1 if r.part.layer is None else r.part.layer for r in wiring.graph.readers])
     for drop in drops:
         slopes, by_reader = _slopes(study, batch, drop, list(shifts))
         counts = 1.0 if drop is None else (own != drop).double().to(net.device)
@@ -81,26 +83,29 @@ def _batch(study: Study, batch: Batch) -> tuple[Tensor, Tensor]:
     return nodes, inputs / total
 
 
-def _patterns(study: Study, batch: Batch) -> dict[str, Tensor]:
+def _patterns(study: Study, batch: PairBatch) -> dict[str, Tensor]:
     """What corrupted queries, keys or values alone change: "pattern.l|q", "pattern.l|k" [b h d s], "v.l|v" [b p h e]."""
     net = study.net
     heads = [s.layer for s in study.wiring.stages if s.kind == "head" and net.has(f"pattern.{s.layer}")]
     if not heads:
         return {}
     keep = [f"{n}.{i}" for n in ("q", "k", "v", "pattern") for i in heads]
-    here = net.run(batch.clean, keep=keep, logits=False)
-    there = net.run(batch.corrupted, keep=keep, logits=False)
-    found: dict[str, Tensor] = {}
+    clean = net.run(batch.clean, keep=keep, logits=False)
+    corrupted = net.run(batch.corrupted, keep=keep, logits=False)
+    shifts: dict[str, Tensor] = {}
     for part, other in (("q", "k"), ("k", "q")):
         edits: list[Edit] = []
         for i in heads:
-            edits += [_held(f"{part}.{i}", there[f"{part}.{i}"]), _held(f"{other}.{i}", here[f"{other}.{i}"])]
+            edits += [
+                _held(f"{part}.{i}", corrupted[f"{part}.{i}"]),
+                _held(f"{other}.{i}", clean[f"{other}.{i}"]),
+            ]
         run = net.run(batch.clean, keep=[f"pattern.{i}" for i in heads], edits=edits, logits=False)
         for i in heads:
-            found[f"pattern.{i}|{part}"] = run[f"pattern.{i}"] - here[f"pattern.{i}"]
+            shifts[f"pattern.{i}|{part}"] = run[f"pattern.{i}"] - clean[f"pattern.{i}"]
     for i in heads:
-        found[f"v.{i}|v"] = there[f"v.{i}"] - here[f"v.{i}"]
-    return found
+        shifts[f"v.{i}|v"] = corrupted[f"v.{i}"] - clean[f"v.{i}"]
+    return shifts
 
 
 def _held(place: str, value: Tensor) -> Edit:
@@ -108,7 +113,7 @@ def _held(place: str, value: Tensor) -> Edit:
 
 
 def _slopes(
-    study: Study, batch: Batch, drop: int | None, shifts: list[str]
+    study: Study, batch: PairBatch, drop: int | None, shifts: list[str]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Gradients at writers and at patterns and values, with those through one layer's writes cut."""
     wiring, net = study.wiring, study.net
@@ -123,8 +128,8 @@ def _slopes(
         assert run.logits is not None
         values = batch.score(run.logits[:, 0])
         slopes = torch.autograd.grad(values.sum(), [run[p] for p in where], allow_unused=True)
-    found = {p: torch.zeros_like(run[p]) if g is None else g for p, g in zip(where, slopes, strict=True)}
-    return {p: found[p] for p in places(wiring)}, {p: found[p] for p in inner}
+    by_place = {p: torch.zeros_like(run[p]) if g is None else g for p, g in zip(where, slopes, strict=True)}
+    return {p: by_place[p] for p in places(wiring)}, {p: by_place[p] for p in inner}
 
 
 def _effects(study: Study, out: Tensor, place: str, shift: Tensor, slope: Tensor) -> None:

@@ -2,33 +2,52 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from cutaway.circuits.graph.nodes import Graph
-from cutaway.circuits.methods.protocol import Options
+from cutaway.circuits.methods import option_names, score
+from cutaway.circuits.methods.options import MethodOptions
 from cutaway.circuits.passes.certify import wiring
 from cutaway.circuits.scores import Scores
 from cutaway.errors import BadInput
-from cutaway.results import Provenance
+from cutaway.results import Provenance, Work, working
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
     from cutaway.network import Network
 
 ENSEMBLE = "After the parallel ensembles of MIB's circuit track (Mueller et al. 2025): mean or maximum of scaled |scores|"
-_MEMBERS = ("eap", "eap-ig", "eap-ig-activations")
+
+
+@dataclass(frozen=True)
+class EnsembleOptions(MethodOptions):
+    """Options of an ensemble.
+
+    Attributes:
+        methods: its members, by name.
+        how: "mean" or "max" of their scaled sizes.
+        weights: one for each member, of a mean; None: all the same.
+        steps: of those members that integrate.
+    """
+
+    methods: tuple[str, ...] = ("eap", "eap-ig", "eap-ig-activations")
+    how: Literal["mean", "max"] = "mean"
+    weights: tuple[float, ...] | None = None
+    steps: int = 5
 
 
 def scaled(scores: Scores) -> np.ndarray:
     """|scores| divided by their root mean square over the graph's edges: [w r], so that methods of different units add."""
-    found = np.abs(scores.values)
-    size = float(np.sqrt(np.mean(found[scores.graph.allowed] ** 2)))
-    return found / size if size > 0 else found
+    sizes = np.abs(scores.values)
+    unit = float(np.sqrt(np.mean(sizes[scores.graph.allowed] ** 2)))
+    return sizes / unit if unit > 0 else sizes
 
 
-def combine(members: list[Scores], how: str = "mean", weights: list[float] | None = None) -> Scores:
+def combine(members: list[Scores], how: str = "mean", weights: Sequence[float] | None = None) -> Scores:
     """Scores of several methods as one: the (weighted) mean or the maximum of their scaled sizes.
 
     The sign is that of the sum of the members' signed scores.
@@ -48,21 +67,24 @@ def combine(members: list[Scores], how: str = "mean", weights: list[float] | Non
     return Scores(graph, sizes * sign, f"ensemble ({how} of {names})", ENSEMBLE, clusters=members[0].clusters)
 
 
-def ensemble(net: Network, behaviour: Behaviour, options: Options) -> Scores:
-    """Several methods as one. more={"methods": (...), "how": "mean" or "max", "weights": [...]}; default: EAP and both kinds
-    of integrated gradients.
-    """
-    from cutaway.circuits.methods import method
+def ensemble(
+    net: Network, behaviour: Behaviour, options: EnsembleOptions, work: Work | None = None
+) -> Scores:
+    """Several methods as one; by default EAP and both kinds of integrated gradients."""
+    members = []
+    for name in options.methods:
+        wanted = {"steps": options.steps, "ablation": options.ablation, "seed": options.seed}
+        given = {option: value for option, value in wanted.items() if option in option_names(name)}
+        members.append(score(net, behaviour, method=name, work=work, **given))
+    combined = combine(members, options.how, options.weights)
+    return replace(combined, provenance=Provenance.of(net, behaviour.hash, options.seed))
 
-    names = options.more.get("methods", _MEMBERS)
-    members = [method(str(name))(net, behaviour, options) for name in names]
-    found = combine(members, str(options.more.get("how", "mean")), options.more.get("weights"))
-    provenance = Provenance.of(net, behaviour.hash, options.seed)
-    return Scores(**{**found.__dict__, "provenance": provenance})
 
-
-def random_scores(net: Network, behaviour: Behaviour, options: Options) -> Scores:
+def random_scores(
+    net: Network, behaviour: Behaviour, options: MethodOptions, work: Work | None = None
+) -> Scores:
     """Standard normal scores from the seed: what any method must beat."""
+    working(work).check()
     graph = wiring(net).graph
     drawn = np.random.default_rng(options.seed).standard_normal(graph.shape)
     return Scores(

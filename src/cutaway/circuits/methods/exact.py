@@ -8,28 +8,32 @@ import numpy as np
 import torch
 
 from cutaway.circuits.graph.wiring import Wiring
-from cutaway.circuits.methods.protocol import Options, Study
+from cutaway.circuits.methods.options import ScoreOptions
+from cutaway.circuits.methods.study import Study
 from cutaway.circuits.passes.outputs import record
-from cutaway.circuits.passes.pairs import Batch
-from cutaway.circuits.passes.resuming import Prefix
-from cutaway.circuits.passes.running import Mask, run_edges
+from cutaway.circuits.passes.pairs import PairBatch
+from cutaway.circuits.passes.resuming import ResumedPrefix
+from cutaway.circuits.passes.running import Mask, run_edges, run_nodes
 from cutaway.circuits.scores import Scores
 from cutaway.effects.baselines import measure
+from cutaway.errors import Stopped
+from cutaway.network.parts import Input
 from cutaway.network.sites import Site
-from cutaway.results import Work
 from cutaway.sweeps import Cell, Experiment, Write, run_cells
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
     from cutaway.network import Network
+    from cutaway.results import Work
 
 PATCHING = "Vig et al. 2020; Meng et al. 2022; Wang et al. 2023: m(clean) - m(clean with the node's output corrupted)"
 PATHS = "Goldowsky-Dill et al. 2023 (arXiv 2304.05969): m(clean) - m(clean with this one edge corrupted)"
+#: Rows of one batch: more are not faster, as matrix products are then as wide as they get.
 _ROWS = 128
 
 
 def node_writes(wiring: Wiring) -> list[Cell]:
-    """For every writer the write that replaces its output at every position."""
+    """For every writer but experts the write that replaces its output at every position."""
     cells: list[Cell] = [(Write("resid_pre", 0),)]
     for stage in wiring.stages:
         if stage.kind == "head":
@@ -39,43 +43,52 @@ def node_writes(wiring: Wiring) -> list[Cell]:
     return cells
 
 
-def node_patching(net: Network, behaviour: Behaviour, options: Options) -> Scores:
+def node_patching(
+    net: Network, behaviour: Behaviour, options: ScoreOptions, work: Work | None = None
+) -> Scores:
     """Activation patching of every node, exactly: score(u) = m(clean) - m(clean, u's output from the corrupted prompt).
 
     Runs on the sweep engine (`cutaway.sweeps.run_cells`): one row for each node and example.
     """
-    study = Study.of(net, behaviour, options)
+    study = Study.of(net, behaviour, options, work)
     cells = node_writes(study.wiring)
     sites = [Site(c[0].site, c[0].layer) for c in cells]
     ends = measure(net, behaviour, list(dict.fromkeys(sites)))
     experiment = Experiment(net, ends.clean.tokens, ends.positions, ends.score, ends.corrupted.kept)
-    work = Work(lambda step: options.report(step.label, step.done, step.total))
-    done = run_cells(experiment, cells, work=work, label="node patching")
+    done = run_cells(experiment, cells, work=study.work, label="node patching")
     if done.interrupted:
-        raise KeyboardInterrupt
+        raise Stopped("Node patching was stopped before every node was patched.", "Start it again.")
     sign = 1.0 if behaviour.metric.higher else -1.0
-    found = sign * (ends.clean.metric[None] - done.values).T
-    return study.node_scores("node-patching", PATCHING, found.astype(np.float32))
+    values = np.empty((len(study.wiring.graph.writers), behaviour.n))
+    experts = {
+        w for s in study.wiring.stages if s.kind == "expert" for w in range(s.writers.start, s.writers.stop)
+    }
+    values[[w for w in range(len(values)) if w not in experts]] = done.values
+    for number, expert in enumerate(sorted(experts)):
+        values[expert] = study.pairs.gather([_without(study.wiring, batch, expert) for batch in study.pairs])
+        study.work.step("patching experts", number + 1, len(experts))
+    effects = sign * (ends.clean.metric[None] - values).T
+    return study.node_scores("node-patching", PATCHING, effects.astype(np.float32))
 
 
-def path_patching(net: Network, behaviour: Behaviour, options: Options) -> Scores:
+def path_patching(
+    net: Network, behaviour: Behaviour, options: ScoreOptions, work: Work | None = None
+) -> Scores:
     """Path patching of every edge, exactly: score(u -> v) = m(clean) - m(clean, v reads u's output of the corrupted prompt).
 
     Every edge is one row of a batch with a mask of its own; a batch starts at the layer of its first reader. Everything
     else, also what other nodes write, reacts as it does in the network.
     """
-    study = Study.of(net, behaviour, options)
+    study = Study.of(net, behaviour, options, work)
     graph = study.wiring.graph
     edges = [tuple(int(i) for i in e) for e in np.argwhere(graph.allowed)]
-    layer_of = np.array(
-        [min(r.layer, net.n_layers) if r.kind != "logits" else net.n_layers for r in graph.readers]
-    )
+    layer_of = np.array([layer_read(r, net) for r in graph.readers])
     edges.sort(key=lambda e: (layer_of[e[1]], e[1], e[0]))
-    found = np.zeros((behaviour.n, *graph.shape), dtype=np.float32)
+    examples = np.zeros((behaviour.n, *graph.shape), dtype=np.float32)
     done = 0
     for batch in study.pairs:
         ablated, _ = record(study.wiring, batch.corrupted)
-        prefix = Prefix.of(study.wiring, batch.clean)
+        prefix = ResumedPrefix.of(study.wiring, batch.clean)
         base = batch.score(record(study.wiring, batch.clean, batch.positions)[1])  # type: ignore[arg-type]
         at_once = max(1, _ROWS // batch.n)
         for start in range(0, len(edges), at_once):
@@ -83,16 +96,30 @@ def path_patching(net: Network, behaviour: Behaviour, options: Options) -> Score
             values = _cut(study.wiring, batch, part, ablated, prefix, int(layer_of[part[0][1]]))
             effect = batch.sign * (base[None] - values)
             for (w, r), row in zip(part, effect.double().cpu().numpy(), strict=True):
-                found[list(batch.rows), w, r] = row
-            options.report("path patching", done + start + len(part), len(edges) * len(study.pairs.batches))
+                examples[list(batch.rows), w, r] = row
+            study.work.step("path patching", done + start + len(part), len(edges) * len(study.pairs.batches))
         done += len(edges)
     return Scores(
-        graph, found.mean(0, dtype=np.float64), "path-patching", PATHS, examples=found if options.examples else None,
+        graph, examples.mean(0, dtype=np.float64), "path-patching", PATHS, examples=examples if options.examples else None,
         clusters=behaviour.clusters, notes=study.wiring.notes, provenance=study.provenance(),
     )  # fmt: skip
 
 
-def _cut(wiring: Wiring, batch: Batch, edges, ablated, prefix: Prefix, layer: int) -> torch.Tensor:
+def _without(wiring: Wiring, batch: PairBatch, writer: int) -> np.ndarray:
+    """The metric [b] with one writer's output from the corrupted prompt."""
+    inside = torch.ones(len(wiring.graph.writers), dtype=torch.bool)
+    inside[writer] = False
+    ablated, _ = record(wiring, batch.corrupted)
+    logits = run_nodes(wiring, batch.clean, batch.positions, ablated, inside)
+    return batch.score(logits).double().cpu().numpy()
+
+
+def layer_read(reader: Input, net: Network) -> int:
+    """The layer at which a run must start so that this reader is met; the number of layers for the logits."""
+    return net.n_layers if reader.part.layer is None else reader.part.layer
+
+
+def _cut(wiring: Wiring, batch: PairBatch, edges, ablated, prefix: ResumedPrefix, layer: int) -> torch.Tensor:
     """The metric [k b] with each of k edges out, one at a time."""
     k = len(edges)
     masks = torch.ones(k, *wiring.graph.shape, dtype=torch.bool)

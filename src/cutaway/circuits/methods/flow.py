@@ -8,13 +8,15 @@ import torch
 from torch import Tensor
 
 from cutaway.circuits.graph.wiring import Wiring
-from cutaway.circuits.methods.protocol import Options, Study
-from cutaway.circuits.passes.outputs import INPUT, Outputs, scaled, to_stream
+from cutaway.circuits.methods.options import PositionOptions
+from cutaway.circuits.methods.study import Study
+from cutaway.circuits.passes.outputs import INPUT, Outputs, kept_places, outputs_of, scaled, to_stream
 from cutaway.circuits.scores import Scores
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
     from cutaway.network import Network
+    from cutaway.results import Work
 
 FLOW = (
     "Ferrando and Voita 2024 (arXiv 2403.00824), eq. 1-2: max(|y|_1 - |y - z_j|_1, 0), normalised over the writers j whose "
@@ -42,23 +44,22 @@ def written(wiring: Wiring, outputs: Outputs) -> Tensor:
     return found
 
 
-def information_flow(net: Network, behaviour: Behaviour, options: Options) -> Scores:
+def information_flow(
+    net: Network, behaviour: Behaviour, options: PositionOptions, work: Work | None = None
+) -> Scores:
     """Information flow routes (Ferrando and Voita 2024): importance of z_j for y = sum z_j is its proximity
     max(|y|_1 - |y - z_j|_1, 0), divided by the sum over all writers; the mean over the positions of the clean prompt.
 
     All readers of a sublayer (queries, keys and values of every head) read the same stream and so have the same scores, as
     in MIB. The metric plays no part.
     """
-    study = Study.of(net, behaviour, options, aligned=False)
+    study = Study.of(net, behaviour, options, work, aligned=False)
     for batch in study.pairs:
         real = batch.real.to(net.device)
         wiring = study.wiring
-        raw = [s.raw for s in wiring.stages if s.norm_after is not None]
-        places = [INPUT, *(s.write for s in wiring.stages if s.kind != "logits")]
-        entries = list(dict.fromkeys(s.entry for s in wiring.stages))
-        run = net.run(batch.clean, keep=[*places, *raw, *entries], logits=False)
-        outputs = Outputs({p: run[p] for p in places}, {p: run[p] for p in raw})
-        z = written(wiring, outputs)
+        keep = dict.fromkeys([*kept_places(wiring), *(s.entry for s in wiring.stages)])
+        run = net.run(batch.clean, keep=list(keep), logits=False)
+        z = written(wiring, outputs_of(wiring, run))
         tally = study.tally(batch, z)
         for stage in wiring.stages:
             y = run[stage.entry].reshape(z.shape[1:])

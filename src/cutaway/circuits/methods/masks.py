@@ -3,94 +3,94 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cutaway.behaviours.metrics import METRICS
-from cutaway.circuits.methods.attribution import eap
-from cutaway.circuits.methods.protocol import Options, Study
+from cutaway.circuits.methods import score
+from cutaway.circuits.methods.options import MethodOptions
+from cutaway.circuits.methods.study import Study
 from cutaway.circuits.passes.ablation import ablation
 from cutaway.circuits.passes.gradients import without_parameter_gradients
 from cutaway.circuits.passes.outputs import record
-from cutaway.circuits.passes.pairs import Batch
+from cutaway.circuits.passes.pairs import PairBatch
 from cutaway.circuits.passes.running import Mask, run_edges
 from cutaway.circuits.scores import Scores, spread
-from cutaway.errors import BadInput, NotFound
+from cutaway.errors import BadInput
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
     from cutaway.network import Network
+    from cutaway.results import Work
 
 UGS = (
     "Li and Janson 2024 (arXiv 2409.09951), uniform gradient sampling: a coefficient is uniform on [0, 1] with probability "
     "w = t (1 - t), else 1 or 0; dL/d(logit of t) = E[dL/dcoefficient where it was uniform]"
 )
 L0 = (
-    "Louizos, Welling and Kingma 2018, hard concrete gates; for edges Cao et al. 2021, Bhaskar et al. "
-    "2024: loss + penalty * "
-    "expected number of edges"
+    "Louizos, Welling and Kingma 2018, hard concrete gates; for edges Cao et al. 2021, Bhaskar et al. 2024: loss + penalty "
+    "* expected number of edges"
 )
 _TEMPERATURE, _LOW, _HIGH = 2 / 3, -0.1, 1.1
 
 
 @dataclass(frozen=True)
-class Training:
-    """How masks are learned: sampler "ugs" or "l0"; penalty per edge relative to the loss of the empty circuit; Adam's step
-    size; rounds over the behaviour; scores to start from."""
+class MaskOptions(MethodOptions):
+    """How masks are learned.
 
-    sampler: str = "ugs"
+    Attributes:
+        sampler: "ugs" (uniform gradient sampling) or "l0" (hard concrete gates).
+        penalty: per edge, relative to the loss of the empty circuit.
+        rate: Adam's step size.
+        rounds: over the behaviour.
+        warm: scores in whose order the probabilities begin, or the name of the method that gives them; None: all the same.
+        start: the probability that they begin at, or around.
+
+    Raises BadInput for numbers that make no sense.
+    """
+
+    sampler: Literal["ugs", "l0"] = "ugs"
     penalty: float = 1.0
     rate: float = 0.15
     rounds: int = 60
-    warm: Scores | None = None
+    warm: Scores | str | None = "eap"
     start: float = 0.9
 
-    @classmethod
-    def of(cls, more: dict[str, object]) -> Training:
-        """From a method's own options.
-
-        Raises NotFound for an unknown sampler, BadInput for numbers that make no sense.
-        """
-        known = {k: v for k, v in more.items() if k in cls.__dataclass_fields__}
-        made = cls(**known)  # type: ignore[arg-type]
-        if made.sampler not in ("ugs", "l0"):
-            raise NotFound(f"There is no sampler {made.sampler!r}.", 'Use "ugs" or "l0".')
-        if made.penalty < 0 or made.rate <= 0 or made.rounds < 1:
-            raise BadInput("Masks need a penalty >= 0, a rate > 0 and at least one round.", "See Training.")
-        return made
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.penalty < 0 or self.rate <= 0 or self.rounds < 1 or not 0 < self.start < 1:
+            raise BadInput(
+                "Masks need a penalty >= 0, a rate > 0, a start between 0 and 1 and at least one round.",
+                "See MaskOptions.",
+            )
 
 
-def edge_masks(net: Network, behaviour: Behaviour, options: Options) -> Scores:
+def edge_masks(net: Network, behaviour: Behaviour, options: MaskOptions, work: Work | None = None) -> Scores:
     """Learn which edges stay: minimise KL(network || circuit) + penalty * expected share of edges over mask probabilities.
 
-    more: fields of `Training`. Warm start: the probabilities begin in the order of attribution scores (EAP unless `warm`
-    is given; warm=None and start=0.9 gives all the same start). Scores are the probabilities of staying; `kept` are those
-    above one half.
+    Scores are the probabilities of staying; `kept` are those above one half.
     """
-    return _learn(net, behaviour, options, nodes=False)
+    return _learn(net, behaviour, options, work, nodes=False)
 
 
-def node_masks(net: Network, behaviour: Behaviour, options: Options) -> Scores:
+def node_masks(net: Network, behaviour: Behaviour, options: MaskOptions, work: Work | None = None) -> Scores:
     """The same for nodes: a node is in or out with all its outgoing edges; the input stays in."""
-    return _learn(net, behaviour, options, nodes=True)
+    return _learn(net, behaviour, options, work, nodes=True)
 
 
-def _learn(net: Network, behaviour: Behaviour, options: Options, nodes: bool) -> Scores:
-    more = dict(options.more)
-    cold = "warm" in more and more["warm"] is None
-    how = Training.of(more)
-    study = Study.of(net, behaviour, options)
+def _learn(net: Network, behaviour: Behaviour, how: MaskOptions, work: Work | None, nodes: bool) -> Scores:
+    study = Study.of(net, behaviour, how, work)
     graph = study.wiring.graph
     allowed = torch.from_numpy(graph.allowed).to(net.device)
-    warm = how.warm if how.warm is not None or cold else eap(net, behaviour, options)
-    logits = _start(graph.allowed, None if warm is None else warm, how, nodes).to(net.device)
+    warm = score(net, behaviour, method=how.warm, work=work) if isinstance(how.warm, str) else how.warm
+    logits = _start(graph.allowed, warm, how, nodes).to(net.device)
     penalty = how.penalty
-    values = ablation(study.wiring, study.pairs, options.ablation, options.seed)
+    values = ablation(study.wiring, study.pairs, how.ablation, how.seed)
     references = [record(study.wiring, b.clean, b.positions)[1] for b in study.pairs]
-    generator = torch.Generator(device="cpu").manual_seed(options.seed)
+    generator = torch.Generator(device="cpu").manual_seed(how.seed)
     optimiser = torch.optim.Adam([logits], lr=how.rate)
     count = float(allowed.sum()) if not nodes else float(graph.shape[0] - 1)
     scale = _loss_of_nothing(study, values, references)
@@ -115,11 +115,11 @@ def _learn(net: Network, behaviour: Behaviour, options: Options, nodes: bool) ->
                     loss + penalty * (expected * _counted(graph.allowed, nodes, logits)).sum() / count
                 ).backward()
             optimiser.step()
-        options.report("learning masks", round_ + 1, how.rounds)
+        study.work.step("learning masks", round_ + 1, how.rounds)
     return _result(study, logits.detach(), how, nodes)
 
 
-def _start(allowed: np.ndarray, warm: Scores | None, how: Training, nodes: bool) -> Tensor:
+def _start(allowed: np.ndarray, warm: Scores | None, how: MaskOptions, nodes: bool) -> Tensor:
     """Logits of the probabilities before training: by rank of the attribution scores, or all the same."""
     shape = (allowed.shape[0],) if nodes else allowed.shape
     begin = float(np.log(how.start / (1 - how.start)))
@@ -155,13 +155,13 @@ def _sample(logits: Tensor, sampler: str, generator: torch.Generator) -> tuple[T
 def _counted(allowed: np.ndarray, nodes: bool, like: Tensor) -> Tensor:
     """1 where there is something to keep or drop."""
     if nodes:
-        found = torch.ones(allowed.shape[0])
-        found[0] = 0
-        return found.to(like)
+        counted = torch.ones(allowed.shape[0])
+        counted[0] = 0
+        return counted.to(like)
     return torch.from_numpy(allowed).to(like)
 
 
-def _loss(study: Study, values, batch: Batch, reference: Tensor | None, mask: Tensor) -> Tensor:
+def _loss(study: Study, values, batch: PairBatch, reference: Tensor | None, mask: Tensor) -> Tensor:
     """Mean KL divergence of the circuit's answer from the network's."""
     assert reference is not None
     ablated = values.of(study.wiring, batch, study.pairs)
@@ -181,7 +181,7 @@ def _loss_of_nothing(study: Study, values, references) -> float:
     return max(total / study.pairs.n, 1e-6)
 
 
-def _result(study: Study, logits: Tensor, how: Training, nodes: bool) -> Scores:
+def _result(study: Study, logits: Tensor, how: MaskOptions, nodes: bool) -> Scores:
     share = torch.sigmoid(logits).double().cpu().numpy()
     graph = study.wiring.graph
     source = UGS if how.sampler == "ugs" else L0

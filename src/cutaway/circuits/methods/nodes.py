@@ -2,25 +2,54 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cutaway.circuits.graph.wiring import Stage, Wiring
-from cutaway.circuits.methods.protocol import Options, Study
-from cutaway.circuits.passes.gradients import backward
-from cutaway.circuits.passes.outputs import INPUT, At, Outputs, record
-from cutaway.circuits.passes.pairs import Batch
+from cutaway.circuits.graph.wiring import Wiring
+from cutaway.circuits.methods.attribution import require_steps
+from cutaway.circuits.methods.options import ScoreOptions
+from cutaway.circuits.methods.study import Study
+from cutaway.circuits.passes.gradients import Backward, backward
+from cutaway.circuits.passes.outputs import (
+    INPUT,
+    At,
+    Outputs,
+    kept_places,
+    outputs_of,
+    places,
+    record,
+    scaled,
+    without_parameter_gradients,
+)
+from cutaway.circuits.passes.pairs import PairBatch
 from cutaway.circuits.scores import Scores
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
     from cutaway.network import Network
+    from cutaway.results import Work
 
 ATP = "Nanda 2023; Syed et al. 2023: (a_corrupted - a_clean) . dL/da at the clean run, for every node's output a"
 NODE_IG = "Hanna et al. 2024, for nodes: the gradient averaged over inputs z' + k/m (z - z')"
+
+
+@dataclass(frozen=True)
+class NodeIgOptions(ScoreOptions):
+    """Options of integrated gradients of nodes.
+
+    Attributes:
+        steps: of the integral over inputs from corrupted to clean.
+    """
+
+    steps: int = 5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_steps(self.steps)
 
 
 def dotted(wiring: Wiring, delta: Outputs, slopes: dict[str, Tensor], real: Tensor) -> Tensor:
@@ -32,7 +61,10 @@ def dotted(wiring: Wiring, delta: Outputs, slopes: dict[str, Tensor], real: Tens
     for stage in wiring.stages:
         if stage.kind == "logits":
             continue
-        product = delta.values[stage.write] * slopes[stage.write] * mask
+        slope = slopes[stage.write]
+        if stage.kind == "expert":
+            slope = scaled(stage, slope).repeat(1, 1, stage.heads)
+        product = delta.values[stage.write] * slope * mask
         if stage.kind == "unit":
             found[:, stage.writers.start] = product.sum((1, 2))
         else:
@@ -52,51 +84,46 @@ def _finish(
     return study.node_scores(method, source, study.ordered(), notes)
 
 
-def _numpy(batch: Batch, value: Tensor) -> np.ndarray:
+def _numpy(batch: PairBatch, value: Tensor) -> np.ndarray:
     return (batch.sign * value).detach().double().cpu().numpy().astype(np.float32)
 
 
-def atp(net: Network, behaviour: Behaviour, options: Options) -> Scores:
+def atp(net: Network, behaviour: Behaviour, options: ScoreOptions, work: Work | None = None) -> Scores:
     """Attribution patching of nodes: score(u) = -(u_corrupted - u_clean) . dm/du at the clean run, over all paths."""
-    return node_ig(net, behaviour, options, steps=1, method="atp", source=ATP)
+    return _integrated(Study.of(net, behaviour, options, work), 1, "atp", ATP)
 
 
-def node_ig(
-    net: Network, behaviour: Behaviour, options: Options, steps: int | None = None, method: str = "node-ig",
-    source: str = NODE_IG,
-) -> Scores:  # fmt: skip
+def node_ig(net: Network, behaviour: Behaviour, options: NodeIgOptions, work: Work | None = None) -> Scores:
     """Attribution patching of nodes with the gradient averaged over `steps` inputs from corrupted to clean."""
-    study, m = Study.of(net, behaviour, options), steps or options.steps
+    return _integrated(Study.of(net, behaviour, options, work), options.steps, "node-ig", NODE_IG)
+
+
+def _integrated(study: Study, steps: int, method: str, source: str) -> Scores:
     parts = []
     for batch in study.pairs:
-        real = batch.real.to(net.device)
+        real = batch.real.to(study.net.device)
         corrupted, _ = record(study.wiring, batch.corrupted)
         done = backward(study.wiring, batch.clean, batch.positions, batch.score, writers=True)
         clean = done.outputs
         delta = less(corrupted, clean)
         total = dotted(study.wiring, delta, done.slopes, real)
-        for k in range(1, m):
-            mixed = corrupted.values[INPUT] + k / m * (clean.values[INPUT] - corrupted.values[INPUT])
+        for k in range(1, steps):
+            mixed = corrupted.values[INPUT] + k / steps * (clean.values[INPUT] - corrupted.values[INPUT])
             edit = At(INPUT, lambda v, h=None, x=mixed: x.to(v))
             done = backward(study.wiring, batch.clean, batch.positions, batch.score, [edit], writers=True)
             total = total + dotted(study.wiring, delta, done.slopes, real)
-        parts.append(_numpy(batch, -total / m))
-        options.report(method, sum(map(len, parts)), study.pairs.n)
+        parts.append(_numpy(batch, -total / steps))
+        study.work.step(method, sum(map(len, parts)), study.pairs.n)
     return _finish(study, method, source, parts)
 
 
-def head_stages(wiring: Wiring) -> list[Stage]:
-    """The attention stages whose heads are nodes."""
-    return [s for s in wiring.stages if s.kind == "head"]
-
-
-def neurons(net: Network, behaviour: Behaviour, options: Options) -> Scores:
+def neurons(net: Network, behaviour: Behaviour, options: ScoreOptions, work: Work | None = None) -> Scores:
     """Attribution patching of MLP neurons: -(h_corrupted - h_clean) * dm/dh for every entry h of every MLP's hidden layer,
     summed over positions; the nodes' own scores stand beside them.
 
     Layers whose MLP has no single hidden layer (mixtures of experts) have none, and the notes say so.
     """
-    study = Study.of(net, behaviour, options)
+    study = Study.of(net, behaviour, options, work)
     layers = net.layers_with("mlp_act")
     sites = [f"mlp_act.{i}" for i in layers]
     sums = {i: np.zeros(0) for i in layers}
@@ -105,30 +132,27 @@ def neurons(net: Network, behaviour: Behaviour, options: Options) -> Scores:
         real = batch.real.to(net.device)[..., None]
         other = net.run(batch.corrupted, keep=sites, logits=False)
         corrupted, _ = record(study.wiring, batch.corrupted)
-        here = _hidden(study.wiring, batch, sites)
-        delta = less(corrupted, here.outputs)
-        parts.append(_numpy(batch, -dotted(study.wiring, delta, here.slopes, batch.real.to(net.device))))
+        clean = _hidden(study.wiring, batch, sites)
+        delta = less(corrupted, clean.outputs)
+        parts.append(_numpy(batch, -dotted(study.wiring, delta, clean.slopes, batch.real.to(net.device))))
         for layer, site in zip(layers, sites, strict=True):
-            got = -((other[site] - here.entries[site]) * here.slopes[site] * real).sum((0, 1))
-            mine = (batch.sign * got).double().cpu().numpy()
-            sums[layer] = mine if not sums[layer].size else sums[layer] + mine
+            effect = -((other[site] - clean.entries[site]) * clean.slopes[site] * real).sum((0, 1))
+            effect = (batch.sign * effect).double().cpu().numpy()
+            sums[layer] = effect if not sums[layer].size else sums[layer] + effect
     missing = sorted(set(range(net.n_layers)) - set(layers))
     notes = (f"Layers {missing} have no single hidden layer, so no neurons.",) if missing else ()
-    found = _finish(study, "neurons", ATP + "; neurons", parts, notes)
-    return Scores(**{**found.__dict__, "neurons": {i: v / study.pairs.n for i, v in sums.items()}})
+    scores = _finish(study, "neurons", ATP + "; neurons", parts, notes)
+    return replace(scores, neurons={i: v / study.pairs.n for i, v in sums.items()})
 
 
-def _hidden(wiring: Wiring, batch: Batch, sites: list[str]):
+def _hidden(wiring: Wiring, batch: PairBatch, sites: list[str]) -> Backward:
     """A backward pass that also keeps hidden layers and their gradients (in `entries` and `slopes`)."""
-    from cutaway.circuits.passes.gradients import Backward
-    from cutaway.circuits.passes.outputs import places, without_parameter_gradients
-
     where = [*places(wiring), *sites]
+    keep = list(dict.fromkeys([*where, *kept_places(wiring)]))
     with without_parameter_gradients(wiring.net.model):
-        run = wiring.net.run(batch.clean, keep=where, logits=batch.positions[:, None], grad=True)
+        run = wiring.net.run(batch.clean, keep=keep, logits=batch.positions[:, None], grad=True)
         assert run.logits is not None
         values = batch.score(run.logits[:, 0])
         slopes = torch.autograd.grad(values.sum(), [run[p] for p in where], allow_unused=True)
-    found = {p: torch.zeros_like(run[p]) if g is None else g for p, g in zip(where, slopes, strict=True)}
-    outputs = Outputs({p: run[p].detach() for p in places(wiring)})
-    return Backward(outputs, values.detach(), found, {p: run[p].detach() for p in sites})
+    by_place = {p: torch.zeros_like(run[p]) if g is None else g for p, g in zip(where, slopes, strict=True)}
+    return Backward(outputs_of(wiring, run), values.detach(), by_place, {p: run[p].detach() for p in sites})

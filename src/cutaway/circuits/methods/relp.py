@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
 from cutaway.circuits.graph.wiring import Wiring
-from cutaway.circuits.methods.protocol import Options, Study
+from cutaway.circuits.methods.options import PositionOptions
+from cutaway.circuits.methods.study import Study
 from cutaway.circuits.passes.gradients import at_readers, backward
 from cutaway.circuits.passes.outputs import At, differences, record
 from cutaway.circuits.scores import Scores
-from cutaway.errors import BadInput
 from cutaway.network.edits import Edit
 from cutaway.network.sites import Site
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
     from cutaway.circuits.graph.norms import Norm
     from cutaway.network import Network
+    from cutaway.results import Work
 
 RELP = (
     "Rezaei Jafari, Eberle, Khakzar and Nanda 2025 (arXiv 2508.21258): attribution patching with LRP coefficients: norms' "
@@ -27,21 +29,28 @@ RELP = (
 )
 
 
-def relp(net: Network, behaviour: Behaviour, options: Options) -> Scores:
+@dataclass(frozen=True)
+class RelpOptions(PositionOptions):
+    """Options of relevance patching.
+
+    Attributes:
+        attention: "constant": the pattern is a constant (AH-rule), so that queries and keys get nothing; "half": relevance
+            goes through the softmax, and the product of pattern and values is halved; "gradient": no rule for attention.
+    """
+
+    attention: Literal["constant", "half", "gradient"] = "constant"
+
+
+def relp(net: Network, behaviour: Behaviour, options: RelpOptions, work: Work | None = None) -> Scores:
     """Relevance patching: score(u -> v) = -(u_corrupted - u_clean) . c_v, with c_v propagated from the metric by rules.
 
     Norms: their spread is a constant (LN-rule). Elementwise nonlinearities: f(x) = x * [f(x) / x], the bracket a constant
     (identity rule). Products of two streams (gated MLPs): each factor gets half (half rule). Attention: the pattern is a
-    constant (AH-rule), so queries and keys get nothing; more={"attention": "half"} lets relevance through the softmax, and
-    halves the product of pattern and values. Rezaei Jafari et al. 2025. In a network without nonlinearities it is EAP.
+    constant (AH-rule), so queries and keys get nothing, unless `attention` says otherwise. Rezaei Jafari et al. 2025.
+    In a network without nonlinearities it is EAP.
     """
-    rule = str(options.more.get("attention", "constant"))
-    if rule not in ("constant", "half", "gradient"):
-        raise BadInput(
-            f"The rule {rule!r} for attention is not known.", 'Use "constant", "half" or "gradient".'
-        )
-    study = Study.of(net, behaviour, options)
-    edits, notes = rules(study.wiring, rule)
+    study = Study.of(net, behaviour, options, work)
+    edits, notes = rules(study.wiring, options.attention)
     for batch in study.pairs:
         corrupted, _ = record(study.wiring, batch.corrupted)
         done = backward(study.wiring, batch.clean, batch.positions, batch.score, edits)
@@ -93,11 +102,11 @@ def _gated(wiring: Wiring, layer: int, activation: str) -> bool:
     return out.shape != hidden.shape or not torch.equal(out.reshape(hidden.shape), hidden)
 
 
-def _constant(value: Tensor, here: object = None) -> Tensor:
+def _constant(value: Tensor, site: object = None) -> Tensor:
     return value.detach()
 
 
-def _half(value: Tensor, here: object = None) -> Tensor:
+def _half(value: Tensor, site: object = None) -> Tensor:
     """The same value with half its gradient."""
     return value.detach() + 0.5 * (value - value.detach())
 
@@ -106,11 +115,11 @@ def _norm_rule(path: str, site: str, norm: Norm) -> list[Edit]:
     """At the norm's input remember it; at what the sublayer reads put in the same value with the other gradient."""
     seen: list[Tensor] = []
 
-    def enter(value: Tensor, here: object = None) -> Tensor:
+    def enter(value: Tensor, site: object = None) -> Tensor:
         seen[:] = [value]
         return value
 
-    def leave(value: Tensor, here: object = None) -> Tensor:
+    def leave(value: Tensor, site: object = None) -> Tensor:
         return norm.frozen(seen[0].reshape(value.shape), value)
 
     return [At(f"{path}:in", enter), At(site, leave)]
@@ -119,11 +128,11 @@ def _norm_rule(path: str, site: str, norm: Norm) -> list[Edit]:
 def _identity_rule(path: str) -> list[Edit]:
     seen: list[Tensor] = []
 
-    def enter(value: Tensor, here: object = None) -> Tensor:
+    def enter(value: Tensor, site: object = None) -> Tensor:
         seen[:] = [value]
         return value
 
-    def leave(value: Tensor, here: object = None) -> Tensor:
+    def leave(value: Tensor, site: object = None) -> Tensor:
         x = seen[0].reshape(value.shape)
         small = x.detach().abs() < 1e-6
         slope = torch.where(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cutaway.circuits.graph.wiring import Wiring
 from cutaway.circuits.passes.outputs import Outputs, record
-from cutaway.circuits.passes.pairs import Batch, Pairs
+from cutaway.circuits.passes.pairs import PairBatch, PromptPairs
 from cutaway.errors import BadBehaviour, BadInput, NotFound, nearest
 
 How = Literal["counterfactual", "zero", "mean", "mean-by-position", "mean-by-span", "resample", "optimal"]
@@ -35,7 +35,7 @@ class Ablation:
     seed: int = 0
     _kept: dict[tuple[int, ...], Outputs] | None = None
 
-    def of(self, wiring: Wiring, batch: Batch, pairs: Pairs) -> Outputs:
+    def of(self, wiring: Wiring, batch: PairBatch, pairs: PromptPairs) -> Outputs:
         """The ablated value of every writer for a batch: place -> [b p ...], or [1 1 ...] where one value serves all."""
         if self._kept is not None and batch.rows in self._kept:
             return self._kept[batch.rows]
@@ -44,7 +44,7 @@ class Ablation:
             self._kept[batch.rows] = found
         return found
 
-    def _made(self, wiring: Wiring, batch: Batch, pairs: Pairs) -> Outputs:
+    def _made(self, wiring: Wiring, batch: PairBatch, pairs: PromptPairs) -> Outputs:
         if self.how == "counterfactual":
             return record(wiring, batch.corrupted)[0]
         if self.how == "resample":
@@ -66,7 +66,7 @@ class Ablation:
         return Outputs(values)
 
 
-def _others(batch: Batch, seed: int) -> Tensor:
+def _others(batch: PairBatch, seed: int) -> Tensor:
     """[b] for each row another one; itself only where it is alone."""
     if batch.n == 1:
         raise BadBehaviour(
@@ -79,7 +79,7 @@ def _others(batch: Batch, seed: int) -> Tensor:
     return torch.from_numpy(found)
 
 
-def _labels(how: str, pairs: Pairs, batch: Batch) -> Tensor:
+def _labels(how: str, pairs: PromptPairs, batch: PairBatch) -> Tensor:
     """Group of every column [b p]: the position counted from the row's start, or the number of the span; -1 elsewhere."""
     first = batch.clean.first.cpu()
     columns = torch.arange(batch.clean.width)[None] - first[:, None]
@@ -88,7 +88,7 @@ def _labels(how: str, pairs: Pairs, batch: Batch) -> Tensor:
     return span_labels(pairs, batch)
 
 
-def span_labels(pairs: Pairs, batch: Batch) -> Tensor:
+def span_labels(pairs: PromptPairs, batch: PairBatch) -> Tensor:
     """Number of the named span that every column [b p] lies in; -1 outside all. Later spans win where two overlap."""
     labels = torch.full((batch.n, batch.clean.width), -1)
     first = batch.clean.first.cpu()
@@ -100,7 +100,7 @@ def span_labels(pairs: Pairs, batch: Batch) -> Tensor:
 
 
 def ablation(
-    wiring: Wiring, pairs: Pairs, how: str = "counterfactual", seed: int = 0, remember: bool = True
+    wiring: Wiring, pairs: PromptPairs, how: str = "counterfactual", seed: int = 0, remember: bool = True
 ) -> Ablation:
     """Prepare an ablation; means are taken over the corrupted prompts of `pairs`.
 
@@ -125,7 +125,9 @@ def ablation(
     return Ablation(how, total, groups, seed, kept)  # type: ignore[arg-type]
 
 
-def _means(wiring: Wiring, pairs: Pairs, how: str) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
+def _means(
+    wiring: Wiring, pairs: PromptPairs, how: str
+) -> tuple[dict[str, Tensor], dict[str, Tensor] | None]:
     sums: dict[str, Any] = {}
     tables: dict[str, Any] = {}
     count, size = 0, 0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from cutaway.circuits.graph.wiring import Wiring, find_wiring
+from cutaway.circuits.graph.wiring import Grain, Wiring, find_wiring
 from cutaway.circuits.passes.outputs import record
 from cutaway.circuits.passes.running import Mask, run_edges, run_nodes
 from cutaway.errors import CutawayError, SiteUnavailable
@@ -17,57 +17,67 @@ if TYPE_CHECKING:
     from cutaway.network import Network
 
 _TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-4, torch.float16: 5e-2, torch.bfloat16: 1e-1}
-_KEPT = "_circuit_wiring"
 
 
 def wiring(net: Network) -> Wiring:
-    """The wiring of a network, found and checked once and remembered with it.
+    """The wiring of a network, found and checked once, and then a fact of it.
 
     Three identities are checked on random prompts: with every edge in, the network's own logits come out; with none in,
     those of the run whose values are put in; and ablating a random set of nodes edge by edge is the same as replacing what
-    they write. Where heads do not pass, each attention is taken as one node, with a note.
+    they write. Where heads or experts do not pass, their sublayer is taken as one node, with a note.
 
     Raises `SiteUnavailable`, saying which layer and why, where no graph can be vouched for.
     """
-    found = net.__dict__.get(_KEPT)
-    if found is None:
-        found = find_wiring(net)
-        error = disagreement(found)
-        if not error <= _tolerance(net) and any(s.kind == "head" for s in found.stages):
-            found = find_wiring(net, f"its heads could not be told apart exactly (error {error:.1e})")
-            error = disagreement(found)
-        if not error <= _tolerance(net):
-            raise SiteUnavailable(
-                f"The graph of {net.name} could not be vouched for: rebuilding what its parts read changes the logits by "
-                f"{error:.1e} of their size.",
-                "Use activation patching (cutaway.patch) on the sites that are certified.",
-            )
-        net.__dict__[_KEPT] = found
-    return found
+    return net.fact("circuit wiring", lambda: _vouched(net))
+
+
+def _vouched(net: Network) -> Wiring:
+    wired = find_wiring(net)
+    error = disagreement(wired)
+    for by_running, heads, experts in _COARSER:
+        kinds = {stage.kind for stage in wired.stages}
+        if error <= _tolerance(net) or not kinds & {"head", "expert"}:
+            break
+        why = f"could not be told apart exactly (error {error:.1e})"
+        wired = find_wiring(
+            net, Grain(by_running, None if heads else f"its heads {why}", None if experts else f"they {why}")
+        )
+        error = disagreement(wired)
+    if not error <= _tolerance(net):
+        raise SiteUnavailable(
+            f"The graph of {net.name} could not be vouched for: rebuilding what its parts read changes the logits by "
+            f"{error:.1e} of their size.",
+            "Use activation patching (cutaway.patch) on the sites that are certified.",
+        )
+    return wired
+
+
+#: What is tried when the finest graph is not exact: do heads read by running their attention, are there heads, experts?
+_COARSER = ((True, True, True), (False, True, False), (True, True, False), (False, False, False))
 
 
 def _tolerance(net: Network) -> float:
     return _TOLERANCE.get(net.dtype, 1e-4)
 
 
-def disagreement(found: Wiring) -> float:
+def disagreement(wired: Wiring) -> float:
     """Largest difference of logits in the three identities, relative to their largest value; infinity where one fails."""
-    net = found.net
+    net = wired.net
     rows, others = (random_rows(net.model, COLUMNS, seed=s) for s in (21, 22))
     tokens, other = net.encode(rows), net.encode(others)
     positions = torch.full((len(rows),), -1)
-    writers, readers = found.graph.shape
+    writers, readers = wired.graph.shape
     try:
-        outputs, logits = record(found, tokens, positions)
-        ablated, there = record(found, other, positions)
+        outputs, logits = record(wired, tokens, positions)
+        ablated, there = record(wired, other, positions)
         kept = torch.rand(writers, generator=torch.Generator().manual_seed(5)) > 0.5
         every = torch.ones(writers, readers)
         pairs = [
-            (run_edges(found, tokens, positions, ablated, Mask(every)), logits),
-            (run_edges(found, tokens, positions, ablated, Mask(every * 0)), there),
+            (run_edges(wired, tokens, positions, ablated, Mask(every)), logits),
+            (run_edges(wired, tokens, positions, ablated, Mask(every * 0)), there),
             (
-                run_edges(found, tokens, positions, ablated, Mask(every * kept[:, None])),
-                run_nodes(found, tokens, positions, ablated, kept),
+                run_edges(wired, tokens, positions, ablated, Mask(every * kept[:, None])),
+                run_nodes(wired, tokens, positions, ablated, kept),
             ),
         ]
     except CutawayError:

@@ -14,11 +14,22 @@ import torch
 from torch import Tensor
 
 from cutaway.circuits.graph.norms import along
-from cutaway.circuits.graph.wiring import PARTS, Projection, Stage, Wiring
-from cutaway.circuits.passes.outputs import INPUT, At, Outputs, places, without_parameter_gradients
+from cutaway.circuits.graph.reading import ExpertReading, HeadReading
+from cutaway.circuits.graph.wiring import PORTS, Projection, Wiring, WiringStage
+from cutaway.circuits.passes.outputs import (
+    INPUT,
+    At,
+    Outputs,
+    kept_places,
+    outputs_of,
+    places,
+    scaled,
+    without_parameter_gradients,
+)
 from cutaway.errors import BadBehaviour, NotFinite
 from cutaway.network.edits import Edit
 from cutaway.network.inputs import Tokens
+from cutaway.network.run import Run
 
 #: Logits [b v] at the answer position -> one number for each example [b].
 Score = Callable[[Tensor], Tensor]
@@ -26,12 +37,21 @@ Score = Callable[[Tensor], Tensor]
 
 @dataclass(eq=False)
 class Backward:
-    """One forward and backward pass: what was written, the metric [b], gradients by place, and the streams before norms."""
+    """One forward and backward pass.
+
+    Attributes:
+        outputs: what was written.
+        metric: [b].
+        slopes: gradients by place.
+        entries: the streams before norms, by place.
+        by_reader: for stages whose parts read by running a module, gradients at what each reader takes in [r b p d].
+    """
 
     outputs: Outputs
     metric: Tensor
     slopes: dict[str, Tensor]
     entries: dict[str, Tensor] = field(default_factory=dict)
+    by_reader: dict[int, Tensor] = field(default_factory=dict)
 
     def slope(self, place: str) -> Tensor:
         """The gradient at a place, as it was kept."""
@@ -49,7 +69,13 @@ def widened(projection: Projection) -> Edit:
 
 def widening(wiring: Wiring) -> list[Edit]:
     """The edits that give every query head keys and values of its own, where they are shared."""
-    return [widened(p) for s in wiring.stages for p in s.projections.values() if p.groups > 1]
+    edits = [widened(p) for s in wiring.stages for p in s.projections.values() if p.groups > 1]
+    for stage in wiring.stages:
+        if isinstance(stage.reading, HeadReading):
+            edits += [
+                At(f"{port}.{stage.layer}", lambda v, h=None, s=stage.reading: s.widened(v)) for port in "kv"
+            ]
+    return edits
 
 
 def backward(
@@ -69,10 +95,10 @@ def backward(
     """
     readers = reading_places(wiring)
     entries = list(dict.fromkeys(s.entry for s in wiring.stages if s.norm is not None))
-    raw = [s.raw for s in wiring.stages if s.norm_after is not None]
     net = wiring.net
     wanted = list(dict.fromkeys([*readers, *(places(wiring) if writers else ())]))
-    keep = list(dict.fromkeys([*wanted, *places(wiring), *entries, *raw]))
+    inputs = [s.site for s in wiring.stages if s.reading is not None]
+    keep = list(dict.fromkeys([*wanted, *kept_places(wiring), *entries, *inputs]))
     with without_parameter_gradients(net.model), wiring.ungrouped():
         run = net.run(
             tokens, keep=keep, edits=[*edits, *widening(wiring)], logits=positions[:, None], grad=True
@@ -81,19 +107,42 @@ def backward(
         values = score(run.logits[:, 0])
         if not values.requires_grad:
             raise _independent()
-        slopes = torch.autograd.grad(values.sum(), [run[p] for p in wanted], allow_unused=True)
-    found = {
-        p: torch.zeros_like(run[p]) if g is None else g.detach() for p, g in zip(wanted, slopes, strict=True)
-    }
-    if not any(bool(g.any()) for g in found.values()):
+        slopes = torch.autograd.grad(
+            values.sum(), [run[p] for p in wanted], allow_unused=True, retain_graph=bool(inputs)
+        )
+        by_place = {
+            p: torch.zeros_like(run[p]) if g is None else g.detach()
+            for p, g in zip(wanted, slopes, strict=True)
+        }
+        by_reader = {
+            s.readers.start: _through(s, run, by_place) for s in wiring.stages if s.reading is not None
+        }
+    if not any(bool(g.any()) for g in by_place.values()):
         raise _independent()
-    for place, slope in found.items():
+    for place, slope in by_place.items():
         if not bool(torch.isfinite(slope).all()):
             raise NotFinite(
                 f"The gradient at {place} is NaN or infinite.", "Use a wider dtype, such as float32."
             )
-    outputs = Outputs({p: run[p].detach() for p in places(wiring)}, {p: run[p].detach() for p in raw})
-    return Backward(outputs, values.detach(), found, {p: run[p].detach() for p in entries})
+    streams = {p: run[p].detach() for p in entries}
+    return Backward(outputs_of(wiring, run), values.detach(), by_place, streams, by_reader)
+
+
+def _through(stage: WiringStage, run: Run, slopes: Mapping[str, Tensor]) -> Tensor:
+    """Gradients at what each reader of a stage takes in, where its parts read by running a module: [r b p d]."""
+    taken = run[stage.site]
+    if isinstance(stage.reading, ExpertReading):
+        slope = slopes[stage.write].reshape(taken.shape)
+        return stage.reading.pull(taken, scaled(stage, slope))
+    pulled = []
+    for port in PORTS:
+        value, slope = run[f"{port}.{stage.layer}"], slopes[f"{port}.{stage.layer}"]
+        for head in range(stage.heads):
+            alone = torch.zeros_like(slope)
+            alone[:, :, head] = slope[:, :, head]
+            (grad,) = torch.autograd.grad(value, taken, alone, retain_graph=True, allow_unused=True)
+            pulled.append(torch.zeros_like(taken) if grad is None else grad.detach())
+    return torch.stack(pulled)
 
 
 def _independent() -> BadBehaviour:
@@ -105,13 +154,18 @@ def _independent() -> BadBehaviour:
 
 def reading_places(wiring: Wiring) -> list[str]:
     """Where the readers' gradients are taken: projections' outputs, and what whole sublayers and the unembedding read."""
-    found: list[str] = []
+    reading: list[str] = []
     for stage in wiring.stages:
-        found += [p.path for p in stage.projections.values()] if stage.kind == "head" else [stage.site]
-    return list(dict.fromkeys(found))
+        if isinstance(stage.reading, HeadReading):
+            reading += [f"{port}.{stage.layer}" for port in PORTS]
+        elif stage.kind == "expert":
+            reading.append(stage.write)
+        else:
+            reading += [p.path for p in stage.projections.values()] if stage.kind == "head" else [stage.site]
+    return list(dict.fromkeys(reading))
 
 
-def at_readers(wiring: Wiring, done: Backward, frozen: bool = False) -> Iterator[tuple[Stage, Tensor]]:
+def at_readers(wiring: Wiring, done: Backward, frozen: bool = False) -> Iterator[tuple[WiringStage, Tensor]]:
     """For each stage the gradient with respect to the stream as each of its readers sees it: [r b p d].
 
     frozen: with the norms' spread held constant (the LN-rule of relevance propagation).
@@ -119,8 +173,11 @@ def at_readers(wiring: Wiring, done: Backward, frozen: bool = False) -> Iterator
     width = done.outputs.values[INPUT].shape
     for stage in wiring.stages:
         point = None if stage.norm is None else done.entries[stage.entry].reshape(width)
-        if stage.kind != "head":
-            slopes = done.slopes[stage.site].reshape(1, *width)
+        if stage.kind != "head" or stage.reading is not None:
+            if stage.reading is not None:
+                slopes = done.by_reader[stage.readers.start].reshape(-1, *width)
+            else:
+                slopes = done.slopes[stage.site].reshape(1, *width)
             if stage.norm is not None and point is not None:
                 slopes = stage.norm.pull(point, slopes, frozen)
             yield stage, slopes
@@ -129,7 +186,11 @@ def at_readers(wiring: Wiring, done: Backward, frozen: bool = False) -> Iterator
 
 
 def slopes_of_heads(
-    stage: Stage, slopes: Mapping[str, Tensor], point: Tensor | None, width: torch.Size, frozen: bool = False
+    stage: WiringStage,
+    slopes: Mapping[str, Tensor],
+    point: Tensor | None,
+    width: torch.Size,
+    frozen: bool = False,
 ) -> Tensor:
     """The same for a stage of heads, from gradients at the outputs of its projections: [3h b p d].
 
@@ -138,11 +199,11 @@ def slopes_of_heads(
     norm = stage.norm
     plain = all(p.weight is not None for p in stage.projections.values())
     if norm is None or point is None or norm.gain is None or not plain:
-        found = torch.cat([_back(stage.projections[part], slopes, width) for part in PARTS])
+        found = torch.cat([_back(stage.projections[part], slopes, width) for part in PORTS])
         return found if norm is None or point is None else norm.pull(point, found, frozen)
     hat, sigma = norm.unit(point)
     found = point.new_empty(3 * stage.heads, width.numel() // width[-1], width[-1])
-    for n, part in enumerate(PARTS):
+    for n, part in enumerate(PORTS):
         projection = stage.projections[part]
         assert projection.weight is not None
         matrix = norm.fold(projection.weight[projection.channels.flatten()]).unflatten(0, (stage.heads, -1))

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from cutaway.circuits.graph.wiring import Wiring
-from cutaway.circuits.passes.outputs import Outputs, places
+from cutaway.circuits.passes.outputs import Outputs, kept_places, outputs_of
 from cutaway.network.discovery.trace import tensor_leaves
+from cutaway.network.execution.attention import replaced
 from cutaway.network.execution.exchange import Exchange
 from cutaway.network.inputs import Tokens
 
 
 @dataclass(frozen=True, eq=False)
-class Prefix:
-    """A run on some prompts, layer by layer: what every layer's module gave, and what every writer wrote."""
+class ResumedPrefix:
+    """A run on some prompts, layer by layer, from which later runs on the same prompts start.
+
+    Attributes:
+        wiring: of the network.
+        outputs: what every writer wrote.
+        given: what every layer's module gave.
+        rows: how many prompts.
+    """
 
     wiring: Wiring
     outputs: Outputs
@@ -27,7 +35,7 @@ class Prefix:
     rows: int
 
     @classmethod
-    def of(cls, wiring: Wiring, tokens: Tokens) -> Prefix:
+    def of(cls, wiring: Wiring, tokens: Tokens) -> ResumedPrefix:
         """Run once and keep what layers gave."""
         net = wiring.net
         stack = net.anatomy.stack()
@@ -39,19 +47,19 @@ class Prefix:
             for i, m in enumerate(modules)
         ]
         try:
-            raw = [s.raw for s in wiring.stages if s.norm_after is not None]
-            run = net.run(tokens, keep=[*places(wiring), *raw], logits=False)
+            run = net.run(tokens, keep=kept_places(wiring), logits=False)
         finally:
             for handle in handles:
                 handle.remove()
-        outputs = Outputs({p: run[p] for p in places(wiring)}, {p: run[p] for p in raw})
-        return cls(wiring, outputs, tuple(given.get(i) for i in range(len(modules))), tokens.n)
+        return cls(
+            wiring, outputs_of(wiring, run), tuple(given.get(i) for i in range(len(modules))), tokens.n
+        )
 
-    def repeat(self, times: int) -> Prefix:
+    def repeat(self, times: int) -> ResumedPrefix:
         """The same for the rows `times` over."""
         outputs = self.outputs.map(lambda v: v.repeat(times, *[1] * (v.ndim - 1)))
         given = tuple(_repeated(g, self.rows, times) for g in self.given)
-        return Prefix(self.wiring, outputs, given, self.rows * times)
+        return ResumedPrefix(self.wiring, outputs, given, self.rows * times)
 
     def usable(self, layer: int) -> bool:
         """Can a run start at this layer? Only where the layers are distinct modules, each called once."""
@@ -67,19 +75,11 @@ class Prefix:
         stack = net.anatomy.stack()
         assert stack is not None
         last = self.given[layer - 1]
-        changed: list[tuple[nn.Module, Any]] = []
-        try:
+        with ExitStack() as stack_of_changes:
             for below in stack.layers[:layer]:
                 module = net.model.get_submodule(below.path)
-                changed.append((module, module.__dict__.get("forward")))
-                module.forward = lambda *args, **kwargs: copy.copy(last)  # type: ignore[method-assign]
+                stack_of_changes.enter_context(replaced(module, lambda *args, **kwargs: copy.copy(last)))
             yield
-        finally:
-            for module, own in changed:
-                if own is None:
-                    module.__dict__.pop("forward", None)
-                else:
-                    module.forward = own
 
 
 def _repeated(value: Any, rows: int, times: int) -> Any:

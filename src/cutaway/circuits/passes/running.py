@@ -11,30 +11,36 @@ masks are equal share a stream.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from cutaway.circuits.graph.wiring import PARTS, Projection, Stage, Wiring
-from cutaway.circuits.passes.outputs import INPUT, At, Outputs, scaled, to_stream
-from cutaway.circuits.passes.resuming import Prefix
+from cutaway.circuits.graph.reading import HeadReading
+from cutaway.circuits.graph.wiring import PORTS, Projection, Wiring, WiringStage
+from cutaway.circuits.passes.outputs import INPUT, At, Outputs, expert_parts, scaled, to_stream
+from cutaway.circuits.passes.resuming import ResumedPrefix
 from cutaway.network.edits import Edit
 from cutaway.network.inputs import Tokens
 
 
 @dataclass(frozen=True, eq=False)
 class Mask:
-    """Which edges are in: [w r] for all rows, [b w r] for each row its own, or [g w r] with groups [b p] of positions.
+    """Which edges are in.
 
-    Bool or float (a float between 0 and 1 mixes; gradients flow through it). `groups`: the group of each position.
+    Attributes:
+        inside: [w r] for all rows, [b w r] for each row its own, or [g w r] with groups of positions. Bool or float (a float
+            between 0 and 1 mixes; gradients flow through it).
+        groups: [b p], the group of each position.
     """
 
     inside: Tensor
     groups: Tensor | None = None
 
-    def out(self, stage: Stage, like: Tensor) -> Tensor:
+    def out(self, stage: WiringStage, like: Tensor) -> Tensor:
         """1 - m, by reader: [r w] or [b or g, r w]."""
         part = self.inside[..., : stage.before, stage.readers].to(like.device)
         return 1 - part.to(like.dtype).transpose(-1, -2)
@@ -42,37 +48,55 @@ class Mask:
 
 @dataclass(eq=False)
 class EdgeRun:
-    """State of one run: the differences of all writers so far, and the streams of the stage that is about to read."""
+    """State of one run.
+
+    Attributes:
+        wiring: of the network.
+        ablated: what edges outside the circuit carry.
+        mask: which edges are in.
+        real: bool [b p], where there are tokens.
+        prefix: a run from which this one starts at layer `start`.
+        start: that layer.
+        deltas: differences ablated - current of the writers so far, with gradients.
+        nonlinear: of sublayers that a norm follows: stage, output before the norm, each head's difference.
+        streams: of the stages that are about to read: distinct streams, and which reader has which.
+        values: queries, keys and values of stages whose heads read by running their attention.
+        parts: what each node of a mixture adds, and whether the nodes read different streams.
+        buffer: [w b p d], the differences without gradients.
+    """
 
     wiring: Wiring
     ablated: Outputs
     mask: Mask
     real: Tensor
-    prefix: Prefix | None = None
+    prefix: ResumedPrefix | None = None
     start: int = 0
     deltas: list[Tensor] = field(default_factory=list)
-    nonlinear: list[tuple[Stage, Tensor, Tensor]] = field(default_factory=list)
+    nonlinear: list[tuple[WiringStage, Tensor, Tensor]] = field(default_factory=list)
     streams: dict[int, tuple[Tensor, list[int] | None]] = field(default_factory=dict)
+    values: dict[int, dict[str, Tensor]] = field(default_factory=dict)
+    parts: dict[int, tuple[Tensor, bool]] = field(default_factory=dict)
     _pending: Tensor | None = None
     buffer: Tensor | None = None
 
-    # the edits ---------------------------------------------------------------------------------------------------
-
     def edits(self) -> list[Edit]:
         """Everything that is done on the way."""
-        found: list[Edit] = [At(INPUT, self._at_input)]
+        edits: list[Edit] = [At(INPUT, self._at_input)]
         for number, stage in enumerate(self.wiring.stages):
             if stage.layer < self.start:
                 continue
-            found += self._entry(number, stage)
+            edits += self._entry(number, stage)
             if stage.kind == "logits":
                 continue
             if stage.norm_after is not None:
-                found.append(At(stage.raw, lambda v, h=None, s=stage: self._at_raw(v, s)))
-            found.append(At(stage.write, lambda v, h=None, s=stage: self._at_write(v, s)))
-        return found
+                edits.append(At(stage.raw, lambda v, h=None, s=stage: self._at_raw(v, s)))
+            if stage.kind == "expert":
+                edits.append(At(stage.write, lambda v, h=None, n=number, s=stage: self._at_mixture(v, n, s)))
+            else:
+                edits.append(At(stage.write, lambda v, h=None, s=stage: self._at_write(v, s)))
+        return edits
 
-    def _entry(self, number: int, stage: Stage) -> list[Edit]:
+    def _entry(self, number: int, stage: WiringStage) -> list[Edit]:
         if stage.kind != "head":
             if stage.norm is None and stage.site == stage.entry:
                 return [At(stage.site, lambda v, h=None: self._unit(v, number, stage, v))]
@@ -80,15 +104,18 @@ class EdgeRun:
                 At(stage.entry, lambda v, h=None: self._enter(v, number, stage)),
                 At(stage.site, lambda v, h=None: self._unit(v, number, stage, None)),
             ]
-        found: list[Edit] = [At(stage.entry, lambda v, h=None: self._enter(v, number, stage))]
+        edits: list[Edit] = [At(stage.entry, lambda v, h=None: self._enter(v, number, stage))]
+        if stage.reading is not None:
+            return edits + [
+                At(f"{port}.{stage.layer}", lambda v, h=None, p=port: self.values[number][p].to(v.dtype))
+                for port in PORTS
+            ]
         by_path: dict[str, list[str]] = {}
         for part, projection in stage.projections.items():
             by_path.setdefault(projection.path, []).append(part)
         for path, parts in by_path.items():
-            found.append(At(path, lambda v, h=None, ps=parts: self._project(v, number, stage, ps)))
-        return found
-
-    # writers -----------------------------------------------------------------------------------------------------
+            edits.append(At(path, lambda v, h=None, ps=parts: self._project(v, number, stage, ps)))
+        return edits
 
     def _store(self, start: int, values: Tensor) -> None:
         """Differences [w b p d] of the next writers."""
@@ -109,22 +136,26 @@ class EdgeRun:
             self._restore(self.prefix)
         return value
 
-    def _restore(self, prefix: Prefix) -> None:
+    def _restore(self, prefix: ResumedPrefix) -> None:
         """Take what the writers below the first layer that is run wrote from the run that was made before."""
         for stage in self.wiring.stages:
             if stage.layer >= self.start or stage.kind == "logits":
                 continue
-            self._at_write(prefix.outputs.values[stage.write], stage)
+            written = prefix.outputs.values[stage.write]
+            if stage.kind == "expert":
+                self._store_mixture(to_stream(stage, written), stage)
+                continue
+            self._at_write(written, stage)
             if stage.norm_after is not None:
                 self._at_raw(prefix.outputs.raw[stage.raw], stage)
 
-    def _at_raw(self, value: Tensor, stage: Stage) -> Tensor:
+    def _at_raw(self, value: Tensor, stage: WiringStage) -> Tensor:
         """Remember a sublayer's output before its own norm, and what each head would change of it."""
         assert self._pending is not None
         self.nonlinear.append((stage, value, self._pending))
         return value
 
-    def _at_write(self, value: Tensor, stage: Stage) -> Tensor:
+    def _at_write(self, value: Tensor, stage: WiringStage) -> Tensor:
         delta = self.ablated.values[stage.write] - value
         if stage.kind == "unit":
             self._store(stage.writers.start, delta.reshape(value.shape)[None])
@@ -137,15 +168,23 @@ class EdgeRun:
             self._store(stage.writers.start, scaled(stage, heads))
         return value
 
-    # readers -----------------------------------------------------------------------------------------------------
+    def _at_mixture(self, value: Tensor, number: int, stage: WiringStage) -> Tensor:
+        """Note what every expert adds; where experts read different streams, the sum of that is what is written."""
+        parts, several = self.parts.pop(number)
+        self._store_mixture(parts, stage)
+        return scaled(stage, parts.sum(0)).reshape(value.shape).to(value.dtype) if several else value
 
-    def _enter(self, value: Tensor, number: int, stage: Stage) -> Tensor:
+    def _store_mixture(self, parts: Tensor, stage: WiringStage) -> None:
+        ablated = to_stream(stage, self.ablated.values[stage.write])
+        self._store(stage.writers.start, scaled(stage, ablated - parts))
+
+    def _enter(self, value: Tensor, number: int, stage: WiringStage) -> Tensor:
         """Make the streams of a stage's readers from the stream itself: distinct ones only."""
         x = value.reshape(self.real.shape[0], self.real.shape[1], -1)
         self.streams[number] = self._normed(x, stage)
         return value
 
-    def _normed(self, x: Tensor, stage: Stage) -> tuple[Tensor, list[int] | None]:
+    def _normed(self, x: Tensor, stage: WiringStage) -> tuple[Tensor, list[int] | None]:
         out = self.mask.out(stage, x)
         which: list[int] | None = None
         if out.ndim == 2 and not out.requires_grad and out.shape[0] > 1:
@@ -156,7 +195,7 @@ class EdgeRun:
             streams = stage.norm(streams)
         return streams, which
 
-    def _corrections(self, x: Tensor, out: Tensor, stage: Stage) -> Tensor:
+    def _corrections(self, x: Tensor, out: Tensor, stage: WiringStage) -> Tensor:
         """x plus, for every reader, the sum over writers of out * difference: [r b p d]."""
         deltas = torch.cat(self.deltas) if self.deltas else self.buffer
         assert deltas is not None
@@ -180,7 +219,7 @@ class EdgeRun:
         groups = self.mask.groups.to(out.device)
         return out[groups.clamp(min=0)] * (groups >= 0)[..., None, None]
 
-    def _after_norm(self, source: Stage, raw: Tensor, heads: Tensor, out: Tensor) -> Tensor:
+    def _after_norm(self, source: WiringStage, raw: Tensor, heads: Tensor, out: Tensor) -> Tensor:
         """What a reader's mask changes of a sublayer's write where a norm follows the sum of its heads: [r b p d]."""
         assert source.norm_after is not None
         raw = raw.reshape(heads.shape[1:])
@@ -194,18 +233,61 @@ class EdgeRun:
         new = source.norm_after(raw + changed) - source.norm_after(raw)
         return scaled(source, new) * self.real.to(new)[..., None]
 
-    def _unit(self, value: Tensor, number: int, stage: Stage, entry: Tensor | None) -> Tensor:
+    def _unit(self, value: Tensor, number: int, stage: WiringStage, entry: Tensor | None) -> Tensor:
         if entry is not None:
             self._enter(entry, number, stage)
-        streams, _ = self.streams.pop(number)
-        return streams[0].reshape(value.shape).to(value.dtype)
+        streams, which = self.streams.pop(number)
+        if stage.kind == "expert":
+            self._run_experts(streams, which, number, stage)
+        return streams[0].reshape(value.shape).to(value.dtype).contiguous()
 
-    def _project(self, value: Tensor, number: int, stage: Stage, parts: Sequence[str]) -> Tensor:
+    def _run_experts(self, streams: Tensor, which: list[int] | None, number: int, stage: WiringStage) -> None:
+        """What each node of a mixture adds when it reads its own stream: [n b p d]."""
+        readers = which if which is not None else list(range(streams.shape[0]))
+        readers = readers if len(readers) == stage.heads else [0] * stage.heads
+        by_stream = {s: expert_parts(stage, streams[s]) for s in sorted(set(readers))}
+        parts = torch.stack([by_stream[s][node] for node, s in enumerate(readers)])
+        self.parts[number] = parts, len(by_stream) > 1
+
+    def read_heads(self, number: int, stage: WiringStage, arguments: Any) -> None:
+        """Queries, keys and values [b p h e] of heads that read by running their attention, each on its own stream."""
+        assert isinstance(stage.reading, HeadReading)
+        streams, which = self.streams.pop(number)
+        readers = which if which is not None else list(range(streams.shape[0]))
+        readers = readers if len(readers) == 3 * stage.heads else [0] * (3 * stage.heads)
+        by_reader: dict[int, Tensor] = {}
+        for stream in sorted(set(readers)):
+            values = stage.reading.read(streams[stream], arguments)
+            for reader in (r for r, s in enumerate(readers) if s == stream):
+                offset, head = divmod(reader, stage.heads)
+                by_reader[reader] = stage.reading.head_of(values[PORTS[offset]], head)
+        self.values[number] = {
+            port: torch.stack([by_reader[offset * stage.heads + head] for head in range(stage.heads)], 2)
+            for offset, port in enumerate(PORTS)
+        }
+
+    def watch_arguments(self) -> list[Any]:
+        """Hooks by which heads that read by running their attention learn its other arguments; to be removed afterwards."""
+        handles = []
+        for number, stage in enumerate(self.wiring.stages):
+            if (
+                isinstance(stage.reading, HeadReading)
+                and stage.layer >= self.start
+                and stage.module is not None
+            ):
+                hook = partial(self._on_arguments, number, stage)
+                handles.append(stage.module.register_forward_pre_hook(hook, with_kwargs=True))
+        return handles
+
+    def _on_arguments(self, number: int, stage: WiringStage, _module: Any, args: Any, kwargs: Any) -> None:
+        self.read_heads(number, stage, (args, kwargs))
+
+    def _project(self, value: Tensor, number: int, stage: WiringStage, parts: Sequence[str]) -> Tensor:
         """The output of a projection when each head reads its own stream."""
         streams, which = self.streams[number]
         pieces: list[tuple[Tensor, Tensor]] = []
         wide = False
-        for offset, part in enumerate(PARTS):
+        for offset, part in enumerate(PORTS):
             if part not in parts:
                 continue
             projection = stage.projections[part]
@@ -250,7 +332,7 @@ def run_edges(
     mask: Mask,
     edits: Sequence[Edit] = (),
     grad: bool = False,
-    resume: tuple[Prefix, int] | None = None,
+    resume: tuple[ResumedPrefix, int] | None = None,
 ) -> Tensor:
     """Logits [b v] at the answer positions when the edges outside `mask` carry what `ablated` says.
 
@@ -260,7 +342,9 @@ def run_edges(
     prefix, start = resume if resume is not None and resume[0].usable(resume[1]) and not grad else (None, 0)
     state = EdgeRun(wiring, ablated, mask, tokens.mask.to(wiring.net.device), prefix, start)
     skipped = nullcontext() if prefix is None else prefix.skipping(start)
-    with wiring.ungrouped(), skipped:
+    with wiring.ungrouped(), skipped, ExitStack() as hooks:
+        for handle in state.watch_arguments():
+            hooks.callback(handle.remove)
         run = wiring.net.run(tokens, edits=[*edits, *state.edits()], logits=positions[:, None], grad=grad)
     assert run.logits is not None
     return run.logits[:, 0]
@@ -275,7 +359,7 @@ def run_nodes(
     edits: Sequence[Edit] = (),
 ) -> Tensor:
     """Logits [b v] when writers outside `inside` (bool [w] or [b w]) write their ablated value everywhere."""
-    found: list[Edit] = [*edits]
+    changes: list[Edit] = [*edits]
     keep = inside if inside.ndim == 2 else inside[None]
 
     def replaced(place: str, chosen: Tensor, heads: int) -> Edit:
@@ -289,11 +373,30 @@ def run_nodes(
 
         return At(place, fn)
 
+    def mixed(stage: WiringStage, chosen: Tensor) -> list[Edit]:
+        """Of a mixture, what the experts outside add is exchanged for what they add when ablated."""
+        taken: list[Tensor] = []
+
+        def enter(value: Tensor, site: object = None) -> Tensor:
+            taken[:] = [value]
+            return value
+
+        def leave(value: Tensor, site: object = None) -> Tensor:
+            out = (~chosen.to(value.device)).T[:, :, None, None]
+            change = (to_stream(stage, ablated.values[stage.write]) - expert_parts(stage, taken[0])) * out
+            return value + scaled(stage, change.sum(0)).reshape(value.shape).to(value.dtype)
+
+        return [At(stage.site, enter), At(stage.write, leave)]
+
     if not bool(keep[:, 0].all()):
-        found.append(replaced(INPUT, keep[:, :1], 0))
+        changes.append(replaced(INPUT, keep[:, :1], 0))
     for stage in wiring.stages:
-        if stage.kind != "logits" and not bool(keep[:, stage.writers].all()):
-            found.append(replaced(stage.write, keep[:, stage.writers], stage.heads))
-    run = wiring.net.run(tokens, edits=found, logits=positions[:, None])
+        if stage.kind == "logits" or bool(keep[:, stage.writers].all()):
+            continue
+        if stage.kind == "expert":
+            changes += mixed(stage, keep[:, stage.writers])
+        else:
+            changes.append(replaced(stage.write, keep[:, stage.writers], stage.heads))
+    run = wiring.net.run(tokens, edits=changes, logits=positions[:, None])
     assert run.logits is not None
     return run.logits[:, 0]

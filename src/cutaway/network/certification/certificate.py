@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from cutaway.network.anatomy import Anatomy
 from cutaway.network.certification.identities import (
     Check,
+    CheckedPass,
     Ledger,
-    Pass,
     check_head,
     check_layer,
     new_ledgers,
@@ -88,18 +88,18 @@ def certify(
     tokens = {"": inputs.tokens}
     bare = forward(inputs)
     quiet = [s for s in anatomy.sites() if s.name.removeprefix("cross_") not in ("scores", "pattern")]
-    with _observed(model, anatomy, quiet, tokens, inputs.batch, {}, 0.0, seed):
+    with _Observed(model, anatomy, quiet, tokens, inputs.batch, None, 0.0, seed):
         watched = forward(inputs)
     bitwise = bare is None or watched is None or torch.equal(bare, watched)
     ledgers = new_ledgers()
     if bare is not None and watched is not None:
         ledgers["reading"].add("logits", watched, bare)
-    calm, noisy = Pass(), Pass()
-    with _observed(model, anatomy, anatomy.sites(), tokens, inputs.batch, {"": calm}, 0.0, seed):
+    calm, noisy = CheckedPass(), CheckedPass()
+    with _Observed(model, anatomy, anatomy.sites(), tokens, inputs.batch, calm, 0.0, seed):
         patterned = forward(inputs)
     if bare is not None and patterned is not None:
         ledgers["pattern reading"].add("logits", patterned, bare)
-    with _observed(model, anatomy, anatomy.sites(), tokens, inputs.batch, {"": noisy}, 0.1, seed):
+    with _Observed(model, anatomy, anatomy.sites(), tokens, inputs.batch, noisy, 0.1, seed):
         forward(inputs)
     modules = dict(model.named_modules())
     for values in (calm, noisy):
@@ -108,10 +108,7 @@ def certify(
                 check_layer(stack, layer, values, ledgers, modules, anatomy)
         check_head(anatomy, values, ledgers, modules)
     _check_effects(model, anatomy, inputs, forward, tokens, ledgers, seed)
-    pads = {
-        side: _check_padding(pad, side, forward, inputs, bare, ledgers, tolerance)
-        for side in ("right", "left")
-    }
+    pads = {side: check_padding(pad, side, forward, bare, ledgers, tolerance) for side in ("right", "left")}
     checks = tuple(
         c
         for n, ledger in ledgers.items()
@@ -126,7 +123,7 @@ def uncertified() -> Certificate:
     return Certificate((), {}, False, None, None, made=False)
 
 
-class _observed:
+class _Observed:
     """A session that notes each site's value before and after adding noise of a given relative size."""
 
     def __init__(
@@ -136,19 +133,18 @@ class _observed:
         sites: Iterable[Site],
         tokens: Mapping[str, Tokens | None],
         batch: int,
-        out: Mapping[str, Pass],
+        out: CheckedPass | None,
         noise: float,
         seed: int,
     ) -> None:
         generator = torch.Generator().manual_seed(seed)
-        values = out.get("")
 
         def edit(value: Tensor, here: Here) -> Tensor:
             new = value
             if noise and here.site.name.removeprefix("cross_") != "head_out":
                 new = value + _noise(value, noise, generator)
-            if values is not None:
-                values.before[here.site], values.after[here.site] = (
+            if out is not None:
+                out.before[here.site], out.after[here.site] = (
                     value.detach().clone(),
                     new.detach().clone(),
                 )
@@ -193,8 +189,8 @@ def _check_effects(
             results = []
             for noise in (0.0, 0.5):
                 watched = [*sites, *([outcome] if outcome in anatomy.taps else [])]
-                with _observed(
-                    model, anatomy, watched, tokens, inputs.batch, {"": (seen := Pass())}, 0.0, seed
+                with _Observed(
+                    model, anatomy, watched, tokens, inputs.batch, (seen := CheckedPass()), 0.0, seed
                 ) as s:
                     if noise:
                         _add_noise(s, sites, noise, seed)
@@ -213,15 +209,15 @@ def _add_noise(session: Session, sites: list[Site], size: float, seed: int) -> N
             item.edits.insert(0, lambda value, here: value + _noise(value, size, generator))
 
 
-def _check_padding(
+def check_padding(
     pad: Callable[[str], tuple[Inputs, Tensor] | None],
     side: str,
     forward: Forward,
-    inputs: Inputs,
     bare: Tensor | None,
     ledgers: dict[str, Ledger],
     tolerance: float,
 ) -> bool | None:
+    """Whether padding on a side leaves the logits as they were; None where it cannot be tried."""
     if bare is None or bare.ndim != 3 or bool(bare.isnan().any()) or (padded := pad(side)) is None:
         return None
     wide_inputs, mask = padded

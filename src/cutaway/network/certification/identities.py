@@ -32,7 +32,7 @@ class Check:
 
 
 @dataclass(eq=False)
-class Pass:
+class CheckedPass:
     """Values of one forward pass, before and after our changes."""
 
     before: dict[Site, Tensor] = field(default_factory=dict)
@@ -105,7 +105,7 @@ def new_ledgers() -> dict[str, Ledger]:
 def check_layer(
     stack: Stack,
     layer: Layer,
-    values: Pass,
+    values: CheckedPass,
     ledgers: dict[str, Ledger],
     modules: Mapping[str, nn.Module],
     anatomy: Anatomy,
@@ -237,7 +237,7 @@ def _alignment(q: Tensor, k: Tensor, scores: Tensor) -> float:
 
 
 def check_head(
-    anatomy: Anatomy, values: Pass, ledgers: dict[str, Ledger], modules: Mapping[str, nn.Module]
+    anatomy: Anatomy, values: CheckedPass, ledgers: dict[str, Ledger], modules: Mapping[str, nn.Module]
 ) -> None:
     """Check how the last stream becomes logits on the values of one pass."""
     head, stack = anatomy.head, anatomy.stack()

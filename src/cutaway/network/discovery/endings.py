@@ -50,7 +50,7 @@ def embedding_taps(
                 v in ids or trace.ancestors(v) & ids for _, v in call.inputs if len(trace.nodes[v].shape) == 2
             )
             factor = next((c for v, c in parts.items() if sums.same(v, version)), 1.0)
-            name = "embed" if sees_tokens and not _is_position(trace, call, ids) else "pos_embed"
+            name = "embed" if sees_tokens and not _is_position(trace, call) else "pos_embed"
             taps.setdefault(Site(name, None, stack), PortTap(Port(call.path, "out", key, call.nth), factor))
             break
     if Site("embed", None, stack) not in taps:
@@ -68,7 +68,7 @@ def embedding_taps(
         )
 
 
-def _is_position(trace: Trace, call: Call, ids: set[int]) -> bool:
+def _is_position(trace: Trace, call: Call) -> bool:
     """A lookup whose numbers are counted, not given: positions that were computed from the mask or the ids."""
     index = next((v for _, v in call.inputs if not trace.nodes[v].floating), None)
     if index is None:
@@ -82,7 +82,7 @@ def find_head(
 ) -> Head | None:
     """Find the final norm, the unembedding and what is done to its output; add the sites `final_norm` and `logits`."""
     root = trace.calls[0]
-    logits = _logits(trace, root)
+    logits = _logits(root)
     last = main.links[-1]
     after = [c for c in trace.calls if c.start >= last.call.end]
     norm = next(
@@ -100,7 +100,7 @@ def find_head(
         refusals[Site("logits")] = (
             "This model has no output head: it gives hidden states, not logits. Use final_norm or resid_post."
         )
-        return Head(norm.path if norm else None, norm.nth if norm else 0, None, 1.0, 1.0, None)
+        return Head(norm.path if norm else None, None, 1.0, 1.0, None)
     key, version = logits
     taps[Site("logits")] = PortTap(Port("", "out", key))
     unembed, scale, softcap = _unembedding(trace, sums, version, after)
@@ -115,7 +115,6 @@ def find_head(
             unembed = None
     return Head(
         norm.path if norm else None,
-        norm.nth if norm else 0,
         unembed.path if unembed else None,
         before,
         scale,
@@ -123,7 +122,7 @@ def find_head(
     )
 
 
-def _logits(trace: Trace, root: Call) -> tuple[str, int] | None:
+def _logits(root: Call) -> tuple[str, int] | None:
     named = next(((k, v) for k, v in root.outputs if k == "logits"), None)
     if named is not None:
         return named
@@ -151,10 +150,7 @@ def _unembedding(
         node = trace.nodes[version]
         step = sums.terms(version)
         if step is not None and len(step) == 1 and isinstance(step[0][1], float):
-            if softcap is None:
-                scale *= step[0][1]
-            else:
-                scale *= step[0][1]
+            scale *= step[0][1]
             version = step[0][0]
         elif node.op == "tanh" and softcap is None and node.inputs:
             softcap, scale = scale, 1.0

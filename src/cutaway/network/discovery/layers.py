@@ -25,7 +25,7 @@ from cutaway.network.anatomy import (
 from cutaway.network.coefficients import Coefficient
 from cutaway.network.discovery.linear import Sums
 from cutaway.network.discovery.stacks import StreamCall
-from cutaway.network.discovery.streams import Step, find_steps, is_elementwise
+from cutaway.network.discovery.streams import StreamStep, find_steps, is_elementwise
 from cutaway.network.discovery.sublayers import (
     FoundAttention,
     Scope,
@@ -145,7 +145,7 @@ class _LayerReader:
 
     scope: Scope
     link: StreamCall
-    steps: list[Step]
+    steps: list[StreamStep]
     index: int
     stack: str
     draft: Draft
@@ -216,7 +216,7 @@ class _LayerReader:
             found.append(Stretch(step.carry, tuple(dict.fromkeys(names)), self._constant(step), norm))
         return tuple(found)
 
-    def _constant(self, step: Step, of: int | None = None) -> Tensor | None:
+    def _constant(self, step: StreamStep, of: int | None = None) -> Tensor | None:
         """The sum of a step's constants, or of those that `of` was computed from."""
         upstream = None if of is None else self.scope.trace.ancestors(of)
         values = [
@@ -350,7 +350,7 @@ class _LayerReader:
 
     def _form(self, sublayers: list[Sublayer], writers: list[tuple[int, Coefficient, int]]) -> Form:
         if len(self.steps) > 1 or self.steps[0].norm is not None:
-            self._post_norm_mid(sublayers, writers)
+            self._post_norm_mid()
             return "post-norm"
         if len(sublayers) < 2:
             return "single"
@@ -367,7 +367,7 @@ class _LayerReader:
             return "sequential" if turns else "parallel"
         return "sequential"
 
-    def _post_norm_mid(self, sublayers: list[Sublayer], writers: list[tuple[int, Coefficient, int]]) -> None:
+    def _post_norm_mid(self) -> None:
         """In a post-norm layer the stream between the sublayers is the output of the norm before the MLP."""
         if self.mlp_step > 0 and (norm := self.steps[self.mlp_step - 1].norm) is not None:
             key = next(
@@ -382,7 +382,7 @@ class _LayerReader:
         at = next((i for i, s in enumerate(sublayers) if s.kind == "mlp"), None)
         if at is None or at == 0 or self.mlp_reads is None or any(s.kind != "mlp" for s in sublayers[at:]):
             return None
-        trace, _sums, step = self.scope.trace, self.scope.sums, self.steps[0]
+        trace, step = self.scope.trace, self.steps[0]
         before = list(writers[:at])
         upstream = trace.ancestors(self.mlp_reads, {self.link.in_version})
         if not all(v in upstream for v, _, _ in before):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from cutaway.network.coefficients import Coefficient
-from cutaway.network.discovery.trace import Call, Node, Trace
+from cutaway.network.discovery.trace import Call, Trace, TraceNode
 
 #: Operations that change the form of a tensor, its type or its device, and not what it says.
 SHAPE_OPS = frozenset(
@@ -55,12 +55,12 @@ class Sums:
         return None
 
     @staticmethod
-    def _drops(node: Node) -> bool:
+    def _drops(node: TraceNode) -> bool:
         p = node.kwargs.get("p", node.args[1] if len(node.args) > 1 else 0.5)
         training = node.kwargs.get("training", node.args[2] if len(node.args) > 2 else True)
         return bool(training) and bool(p)
 
-    def _sum(self, node: Node) -> list[tuple[int, Coefficient]] | None:
+    def _sum(self, node: TraceNode) -> list[tuple[int, Coefficient]] | None:
         alpha = node.kwargs.get("alpha", 1)
         sign = -1.0 if node.op == "sub" else 1.0
         if len(node.inputs) == 1:
@@ -70,7 +70,7 @@ class Sums:
             return None
         return [(node.inputs[0], 1.0), (node.inputs[1], sign * float(alpha))]
 
-    def _scaled(self, node: Node) -> list[tuple[int, Coefficient]] | None:
+    def _scaled(self, node: TraceNode) -> list[tuple[int, Coefficient]] | None:
         nodes = self.trace.nodes
         if len(node.inputs) == 1:
             constant = next((a for a in node.args if isinstance(a, int | float)), None)

@@ -100,14 +100,14 @@ def find_chains(model: nn.Module, trace: Trace, sums: Sums, batch: int) -> list[
             link = _stream_call(trace, sums, call, links[-1] if links else None, batch)
             if link is not None and (not links or call.start >= links[-1].call.end):
                 links.append(link)
-        if links and _carries_stream(trace, sums, links):
+        if links and _carries_stream(trace, links):
             linked = all(sums.same(a.out_version, b.in_version) for a, b in pairwise(links))
             chains.append(Chain(path, tuple(links), linked))
     outer = [c for c in chains if not any(_inside(c, other) for other in chains if other is not c)]
     return sorted(outer, key=lambda c: c.span)
 
 
-def _carries_stream(trace: Trace, sums: Sums, links: list[StreamCall]) -> bool:
+def _carries_stream(trace: Trace, links: list[StreamCall]) -> bool:
     """Whether each call feeds the next, and at least one call is more than a single small module."""
     chained = all(b.in_version == a.out_version or _derived(trace, a, b) for a, b in pairwise(links))
     return chained and any(list(link.call.module.children()) for link in links)

@@ -17,7 +17,7 @@ MATMUL_OPS = frozenset(
 
 
 @dataclass(frozen=True, eq=False)
-class Step:
+class StreamStep:
     """One stretch of the stream: state * carry + sum of weighted writers, then a norm if the layer is post-norm.
 
     `state` and `result` are versions of the trace; `norm` is the call whose output is `result`.
@@ -59,7 +59,7 @@ def is_linear_map(trace: Trace, call: Call) -> bool:
     return weighted and (products == 1 or opaque)
 
 
-def find_steps(trace: Trace, sums: Sums, link: StreamCall, within: list[Call]) -> list[Step] | None:
+def find_steps(trace: Trace, sums: Sums, link: StreamCall, within: list[Call]) -> list[StreamStep] | None:
     """The steps by which a layer's output follows from its input, or None where no such reading exists."""
     start = sums.root(link.in_version)
     return _explain(trace, sums, within, start, link.out_version, depth=5)
@@ -67,11 +67,11 @@ def find_steps(trace: Trace, sums: Sums, link: StreamCall, within: list[Call]) -
 
 def _explain(
     trace: Trace, sums: Sums, within: list[Call], start: int, target: int, depth: int, top: bool = True
-) -> list[Step] | None:
+) -> list[StreamStep] | None:
     parts = sums.expand(target, within, frozenset({start}))
     if start in parts:
         if len(parts) == 1 and sums.same(target, start):
-            return None if top else [Step(start, 1.0, (), target, None, target)]
+            return None if top else [StreamStep(start, 1.0, (), target, None, target)]
         return [_step(trace, parts, start, target)]
     if depth == 0:
         return None
@@ -96,9 +96,9 @@ def _explain(
     return None
 
 
-def _step(trace: Trace, parts: dict[int, Coefficient], state: int, target: int) -> Step:
+def _step(trace: Trace, parts: dict[int, Coefficient], state: int, target: int) -> StreamStep:
     """A sum as a step: what depends on the input is written, what does not is a constant (a bias added apart)."""
     others = [(v, parts[v]) for v in sorted(parts) if v != state]
     writers = tuple((v, c) for v, c in others if trace.nodes[v].live)
     constants = tuple((v, c) for v, c in others if not trace.nodes[v].live)
-    return Step(state, parts[state], writers, target, None, target, constants)
+    return StreamStep(state, parts[state], writers, target, None, target, constants)

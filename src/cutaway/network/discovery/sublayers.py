@@ -10,7 +10,7 @@ from torch import Tensor
 from cutaway.network.anatomy import Attention, FunctionCall, FunctionTaps, Mlp, SublayerKind
 from cutaway.network.discovery.linear import MOVE_OPS, Sums
 from cutaway.network.discovery.streams import is_elementwise, is_linear_map
-from cutaway.network.discovery.trace import AttentionCall, Call, Node, Trace
+from cutaway.network.discovery.trace import AttentionCall, Call, Trace
 
 
 @dataclass(eq=False)
@@ -245,7 +245,7 @@ def read_mlp(
     if giver is not None and (router := _find_router(scope, giver)) is not None:
         call, weights_key, index_key, experts = router
         ports["router"] = (call, f"{weights_key} {index_key}")
-        return Mlp((), None, None, 0, experts), None, ports
+        return Mlp((), None, None, experts), None, ports
     makers = scope.linear_makers(raw)
     if len(makers) != 1 or not any(scope.sums.same(v, raw) for _, v in makers[0].outputs):
         return Mlp(tuple(c.path for c in makers), None, None), None, ports
@@ -254,7 +254,7 @@ def read_mlp(
     ups = scope.linear_makers(act)
     ups = [c for c in ups if c.index != down.index]
     if not ups:
-        return Mlp((), None, down.path, down.nth), None, ports
+        return Mlp((), None, down.path), None, ports
     ports["mlp_act"] = (down, key)
     between = trace.ancestors(act, {v for c in ups for _, v in c.inputs})
     activation = next(
@@ -269,7 +269,7 @@ def read_mlp(
     if activation is not None:
         ports["mlp_pre"] = (activation, activation.inputs[0][0])
     reads = next((v for _, v in ups[0].inputs if trace.nodes[v].floating), None)
-    parts = Mlp(tuple(c.path for c in ups), activation.path if activation else None, down.path, down.nth)
+    parts = Mlp(tuple(c.path for c in ups), activation.path if activation else None, down.path)
     return parts, reads, ports
 
 
@@ -282,13 +282,13 @@ def _find_router(scope: Scope, giver: Call) -> tuple[Call, str, str, int] | None
         for index_key, index in whole:
             for weights_key, weights in outputs:
                 if weights.floating and weights.shape == index.shape:
-                    experts = _count_experts(call, trace, outputs, index.shape[-1])
+                    experts = _count_experts(call, trace, index.shape[-1])
                     if experts is not None:
                         return call, weights_key, index_key, experts
     return None
 
 
-def _count_experts(call: Call, trace: Trace, outputs: list[tuple[str, Node]], k: int) -> int | None:
+def _count_experts(call: Call, trace: Trace, k: int) -> int | None:
     widths = [
         n.shape[-1] for n in trace.nodes[call.start : call.end] if n.op in ("linear", "matmul", "mm", "addmm")
     ]

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 
 @dataclass(eq=False)
-class Node:
+class TraceNode:
     """The origin of one version: an operation, with the versions it read and its arguments that are not tensors."""
 
     version: int
@@ -74,7 +74,7 @@ class AttentionCall:
 class Trace:
     """The record of one forward pass."""
 
-    nodes: list[Node] = field(default_factory=list)
+    nodes: list[TraceNode] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     attention: list[AttentionCall] = field(default_factory=list)
     watched: list[Watched] = field(default_factory=list)
@@ -189,7 +189,9 @@ class Recorder(TorchFunctionMode):
     ) -> int:
         version = len(self.trace.nodes)
         call = self._stack[-1] if self._stack else -1
-        node = Node(version, op, inputs, args, kwargs, call, live, tuple(out.shape), out.is_floating_point())
+        node = TraceNode(
+            version, op, inputs, args, kwargs, call, live, tuple(out.shape), out.is_floating_point()
+        )
         node.step = version
         self.trace.nodes.append(node)
         self._versions[id(out)] = version
@@ -268,7 +270,7 @@ class Recorder(TorchFunctionMode):
 
         return hook
 
-    def _leave(self, path: str) -> Callable[..., None]:
+    def _leave(self) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             call = self.trace.calls[self._stack.pop()]
             with torch._C.DisableTorchFunction():
@@ -309,7 +311,7 @@ def record(model: nn.Module, forward: Callable[[Recorder], Any]) -> tuple[Trace,
     with ExitStack() as stack:
         for path, module in model.named_modules(remove_duplicate=True):
             stack.callback(module.register_forward_pre_hook(recorder._enter(path), with_kwargs=True).remove)
-            stack.callback(module.register_forward_hook(recorder._leave(path), with_kwargs=True).remove)
+            stack.callback(module.register_forward_hook(recorder._leave(), with_kwargs=True).remove)
         with torch.no_grad(), recorder:
             result = forward(recorder)
     return recorder.trace, result

@@ -5,9 +5,9 @@ from __future__ import annotations
 from cutaway.errors import NotFound, nearest
 
 from . import agreement, brackets, cases, docstring, greater_than, indirect_object
-from .causal import INPUT, Algorithm, Place, Variable
+from .causal import INPUT, Algorithm, CausalVariable
 
-__all__ = ["ALGORITHMS", "INPUT", "Algorithm", "Place", "Variable", "algorithm"]
+__all__ = ["ALGORITHMS", "INPUT", "Algorithm", "CausalVariable", "algorithm"]
 
 _MODULES = (indirect_object, greater_than, brackets, cases, docstring, agreement)
 ALGORITHMS: dict[str, Algorithm] = {module.ALGORITHM.name: module.ALGORITHM for module in _MODULES}

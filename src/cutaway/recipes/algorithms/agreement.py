@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from .causal import INPUT, Algorithm, Array, Place, Variable, Words, one_of
+from cutaway.network.parts import Part
+
+from .causal import INPUT, Algorithm, Array, CausalVariable, WordIds, one_of
 
 NOUNS = ("key", "boy", "dog", "ship", "tree", "king", "lamp", "bird")
 NEAR = ("near", "behind", "beside", "under")
@@ -16,7 +18,7 @@ NOW, THEN = ("today", "now", "here"), ("yesterday", "once", "then")
 VERBS = ("is", "was", "are", "were")
 VOCABULARY = ("<bos>", "the", *NOUNS, *(f"{noun}s" for noun in NOUNS), *NEAR, *NOW, *THEN, *VERBS)
 END = 6
-_ID = Words(VOCABULARY)
+_ID = WordIds(VOCABULARY)
 _FIRST_NOUN, _FIRST_PLURAL = _ID[NOUNS[0]], _ID[NOUNS[0] + "s"]
 _TIMES = np.array([_ID[word] for word in (*NOW, *THEN)])
 _NEAR = np.array([_ID[word] for word in NEAR])
@@ -57,9 +59,9 @@ ALGORITHM = Algorithm(
     layers=2,
     draw=draw,
     variables=(
-        Variable("number", (INPUT,), number, Place(1, 0, (END,)), "is the subject plural"),
-        Variable("tense", (INPUT,), tense, Place(0, 0, (END,)), "is the word of time past"),
-        Variable("verb", ("number", "tense"), verb, Place(1, positions=(END,)), "which verb"),
+        CausalVariable("number", (INPUT,), number, Part("head", 1, 0), "is the subject plural", (END,)),
+        CausalVariable("tense", (INPUT,), tense, Part("head", 0, 0), "is the word of time past", (END,)),
+        CausalVariable("verb", ("number", "tense"), verb, Part("mlp", 1), "which verb", (END,)),
     ),
     answer_reads=("verb",),
     answer=lambda verb: one_of(_ID[VERBS[0]] + verb, len(VOCABULARY)),

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from .causal import INPUT, Algorithm, Array, Place, Variable, one_of
+from cutaway.network.parts import Part
+
+from .causal import INPUT, Algorithm, Array, CausalVariable, one_of
 
 PAIRS = 5
 LENGTH = 2 * PAIRS
@@ -58,14 +60,16 @@ ALGORITHM = Algorithm(
     layers=2,
     draw=draw,
     variables=(
-        Variable("depth", (INPUT,), depth, Place(0, 0), "how many are open after each bracket"),
-        Variable("below", ("depth",), below, Place(0, positions=BRACKETS), "where it is below zero"),
-        Variable(
-            "uneven", ("depth",), uneven, Place(0, positions=(END,)), "is it other than zero at the end"
+        CausalVariable("depth", (INPUT,), depth, Part("head", 0, 0), "how many are open after each bracket"),
+        CausalVariable("below", ("depth",), below, Part("mlp", 0), "where it is below zero", BRACKETS),
+        CausalVariable(
+            "uneven", ("depth",), uneven, Part("mlp", 0), "is it other than zero at the end", (END,)
         ),
-        Variable("dips", ("below",), lambda b: b.max(1), Place(1, 0, (END,)), "is it below zero anywhere"),
-        Variable(
-            "fault", ("uneven", "dips"), lambda u, d: u | d, Place(1, positions=(END,)), "is there a fault"
+        CausalVariable(
+            "dips", ("below",), lambda b: b.max(1), Part("head", 1, 0), "is it below zero anywhere", (END,)
+        ),
+        CausalVariable(
+            "fault", ("uneven", "dips"), lambda u, d: u | d, Part("mlp", 1), "is there a fault", (END,)
         ),
     ),
     answer_reads=("fault",),

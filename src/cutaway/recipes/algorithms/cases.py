@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from .causal import INPUT, Algorithm, Array, Place, Variable, Words, one_of
+from cutaway.network.parts import Part
+
+from .causal import INPUT, Algorithm, Array, CausalVariable, WordIds, one_of
 
 BASE = 10
 WORDS = ("pears", "plums", "figs", "nuts", "limes", "beans")
 VOCABULARY = ("<bos>", *(str(digit) for digit in range(BASE)), "and", "make", *WORDS)
 _ZERO = 1
-_ID = Words(VOCABULARY)
+_ID = WordIds(VOCABULARY)
 LEFT, RIGHT, END = 1, 4, 6
 
 
@@ -41,12 +43,23 @@ ALGORITHM = Algorithm(
     layers=2,
     draw=draw,
     variables=(
-        Variable("left", (INPUT,), lambda ids: ids[:, LEFT] - _ZERO, Place(0, 0, (END,)), "the first digit"),
-        Variable(
-            "right", (INPUT,), lambda ids: ids[:, RIGHT] - _ZERO, Place(0, 1, (END,)), "the second digit"
+        CausalVariable(
+            "left", (INPUT,), lambda ids: ids[:, LEFT] - _ZERO, Part("head", 0, 0), "the first digit", (END,)
         ),
-        Variable("larger", ("left", "right"), larger, Place(0, positions=(END,)), "is the first the larger"),
-        Variable("result", ("left", "right", "larger"), result, Place(1, positions=(END,)), "what they make"),
+        CausalVariable(
+            "right",
+            (INPUT,),
+            lambda ids: ids[:, RIGHT] - _ZERO,
+            Part("head", 0, 1),
+            "the second digit",
+            (END,),
+        ),
+        CausalVariable(
+            "larger", ("left", "right"), larger, Part("mlp", 0), "is the first the larger", (END,)
+        ),
+        CausalVariable(
+            "result", ("left", "right", "larger"), result, Part("mlp", 1), "what they make", (END,)
+        ),
     ),
     answer_reads=("result",),
     answer=lambda digit: one_of(_ZERO + digit, len(VOCABULARY)),

@@ -13,54 +13,63 @@ from functools import cached_property
 
 import numpy as np
 
+from cutaway.network.parts import Part
+
 Array = np.ndarray
 Values = Mapping[str, Array]
 INPUT = "ids"
 """The name under which a variable reads the prompt itself, `[n p]`."""
 
 
-@dataclass(frozen=True, order=True)
-class Place:
-    """A part of a network: one attention head, or (head None) the MLP of a layer, at some positions or at all.
-
-    >>> str(Place(1, 2)), str(Place(0)), str(Place(0, positions=(7,)))
-    ('head 1.2', 'mlp 0', 'mlp 0 at 7')
-    """
-
-    layer: int
-    head: int | None = None
-    positions: tuple[int, ...] | None = None
-
-    @property
-    def part(self) -> Place:
-        """The same part at all positions."""
-        return replace(self, positions=None)
-
-    def __str__(self) -> str:
-        name = f"mlp {self.layer}" if self.head is None else f"head {self.layer}.{self.head}"
-        return name if self.positions is None else f"{name} at {', '.join(map(str, self.positions))}"
-
-
 @dataclass(frozen=True)
-class Variable:
-    """A step of the algorithm: what it reads (other variables, or `ids`), how it is computed, where it lives.
+class CausalVariable:
+    """A step of the algorithm: what it reads, how it is computed, and where in the network it shall live.
 
-    `function` takes one array for each name in `reads`, in that order.
+    Attributes:
+        name: of the variable.
+        reads: other variables, or `ids` for the prompt.
+        function: takes one array for each name in `reads`, in that order.
+        part: a head or an MLP.
+        meaning: in words.
+        positions: where it lives in the part; None is everywhere.
     """
 
     name: str
     reads: tuple[str, ...]
     function: Callable[..., Array]
-    place: Place
+    part: Part
     meaning: str
+    positions: tuple[int, ...] | None = None
+
+    @property
+    def place(self) -> str:
+        """Where it lives, in words.
+
+        >>> CausalVariable("v", (INPUT,), len, Part("head", 1, 2), "", (7,)).place
+        'head 1.2 at 7'
+        """
+        if self.positions is None:
+            return self.part.words
+        return f"{self.part.words} at {', '.join(map(str, self.positions))}"
+
+    def columns(self, length: int) -> tuple[int, ...]:
+        """The positions where it lives in prompts of a length."""
+        return self.positions or tuple(range(length))
 
 
 @dataclass(frozen=True)
 class Algorithm:
     """A task and the algorithm that a network is to run on it.
 
-    `draw(rng, n)` gives prompts, int64 `[n p]`, all of one length. `answer` takes one array for each name in
-    `answer_reads` and gives the tokens that are right after the prompt, as bool `[n v]`.
+    Attributes:
+        name: of the task.
+        summary: what is asked, in a sentence.
+        vocabulary: the word of every token id.
+        layers: of the network that is to run it.
+        draw: `draw(rng, n)` gives prompts, int64 `[n p]`, all of one length.
+        variables: each after those that it reads.
+        answer_reads: the variables that the answer reads.
+        answer: takes one array for each of these and gives the tokens that are right next, as bool `[n v]`.
     """
 
     name: str
@@ -68,7 +77,7 @@ class Algorithm:
     vocabulary: tuple[str, ...]
     layers: int
     draw: Callable[[np.random.Generator, int], Array]
-    variables: tuple[Variable, ...]
+    variables: tuple[CausalVariable, ...]
     answer_reads: tuple[str, ...]
     answer: Callable[..., Array]
 
@@ -78,7 +87,7 @@ class Algorithm:
         return self.draw(np.random.default_rng(0), 1).shape[1]
 
     @cached_property
-    def by_name(self) -> dict[str, Variable]:
+    def by_name(self) -> dict[str, CausalVariable]:
         """The variables, by name."""
         return {variable.name: variable for variable in self.variables}
 
@@ -120,16 +129,18 @@ class Algorithm:
         rng = np.random.default_rng([seed, 7])
         seats = [rng.permutation(heads) for _ in range(self.layers)]
 
-        def move(at: Place) -> Place:
-            return at if at.head is None else replace(at, head=int(seats[at.layer][at.head]))
+        def move(part: Part) -> Part:
+            if part.layer is None or part.index is None:
+                return part
+            return replace(part, index=int(seats[part.layer][part.index]))
 
-        return replace(self, variables=tuple(replace(v, place=move(v.place)) for v in self.variables))
+        return replace(self, variables=tuple(replace(v, part=move(v.part)) for v in self.variables))
 
 
-class Words:
+class WordIds:
     """The ids of a vocabulary's words, and prompts made of them.
 
-    >>> words = Words(("a", "b", "c"))
+    >>> words = WordIds(("a", "b", "c"))
     >>> words["b"], words.rows(2, "c", np.array([0, 1])).tolist()
     (1, [[2, 0], [2, 1]])
     """

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from .causal import INPUT, Algorithm, Array, Place, Variable, Words, one_of, shuffled_rows
+from cutaway.network.parts import Part
+
+from .causal import INPUT, Algorithm, Array, CausalVariable, WordIds, one_of, shuffled_rows
 
 NAMES = ("size", "name", "path", "mode", "key", "rate", "seed", "text")
 FUNCTIONS = ("load", "save", "find", "draw", "send", "read")
 ORDINALS = ("first", "second", "third", "fourth", "fifth")
 VOCABULARY = ("<bos>", "def", *FUNCTIONS, "(", *NAMES, ")", ":", "argument", *ORDINALS)
-_ID = Words(VOCABULARY)
+_ID = WordIds(VOCABULARY)
 FIRST, ORDINAL, END = 4, 12, 13
 """Positions of the first argument in the definition, of the number, and of the last token."""
 
@@ -44,10 +46,17 @@ ALGORITHM = Algorithm(
     layers=2,
     draw=draw,
     variables=(
-        Variable(
-            "place", (INPUT,), place, Place(0, 0, (END,)), "which argument is asked for, moved to the end"
+        CausalVariable(
+            "place",
+            (INPUT,),
+            place,
+            Part("head", 0, 0),
+            "which argument is asked for, moved to the end",
+            (END,),
         ),
-        Variable("argument", (INPUT, "place"), argument, Place(1, 0, (END,)), "the argument in that place"),
+        CausalVariable(
+            "argument", (INPUT, "place"), argument, Part("head", 1, 0), "the argument in that place", (END,)
+        ),
     ),
     answer_reads=("argument",),
     answer=lambda name: one_of(name, len(VOCABULARY)),

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from .causal import INPUT, Algorithm, Array, Place, Variable, Words
+from cutaway.network.parts import Part
+
+from .causal import INPUT, Algorithm, Array, CausalVariable, WordIds
 
 YEARS = tuple(f"{year:02d}" for year in range(0, 60, 3))
 CENTURIES, EVENTS = (
@@ -17,7 +19,7 @@ CENTURIES, EVENTS = (
 )
 FORWARD, BACK = ("began", "opened"), ("ended", "closed")
 VOCABULARY = ("<bos>", "the", *EVENTS, "that", *FORWARD, *BACK, "in", "turned", *CENTURIES, *YEARS)
-_ID = Words(VOCABULARY)
+_ID = WordIds(VOCABULARY)
 _EARLIEST = _ID[YEARS[0]]
 END = 10
 
@@ -61,14 +63,19 @@ ALGORITHM = Algorithm(
     layers=2,
     draw=draw,
     variables=(
-        Variable("year", (INPUT,), year, Place(0, 0, (END,)), "the year in the century, moved to the end"),
-        Variable("direction", (INPUT,), direction, Place(1, 0, (END,)), "is a later year asked for"),
-        Variable(
+        CausalVariable(
+            "year", (INPUT,), year, Part("head", 0, 0), "the year in the century, moved to the end", (END,)
+        ),
+        CausalVariable(
+            "direction", (INPUT,), direction, Part("head", 1, 0), "is a later year asked for", (END,)
+        ),
+        CausalVariable(
             "possible",
             ("year", "direction"),
             possible,
-            Place(1, positions=(END,)),
+            Part("mlp", 1),
             "which of the years are possible",
+            (END,),
         ),
     ),
     answer_reads=("possible",),

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from .causal import INPUT, Algorithm, Array, Place, Variable, Words, one_of, shuffled_rows
+from cutaway.network.parts import Part
+
+from .causal import INPUT, Algorithm, Array, CausalVariable, WordIds, one_of, shuffled_rows
 
 NAMES = ("Mary", "John", "Anna", "Tom", "Lucy", "James", "Emma", "Peter", "Rose", "Paul", "Jane", "Mark")
 PLACES = ("park", "shop", "school", "garden", "house", "market")
 THINGS = ("ball", "book", "cup", "key", "ring", "letter")
 OPENINGS, VERBS = ("When", "After", "While", "Then"), ("gave", "handed", "passed", "sold")
 VOCABULARY = ("<bos>", *OPENINGS, *NAMES, "and", "went", "to", "the", *PLACES, ",", *VERBS, *THINGS)
-_ID = Words(VOCABULARY)
+_ID = WordIds(VOCABULARY)
 FIRST, SECOND, GIVER, END = 2, 4, 9, 13
 """Positions of the two people, of the giver, and of the last token."""
 
@@ -47,11 +49,19 @@ ALGORITHM = Algorithm(
     layers=3,
     draw=draw,
     variables=(
-        Variable("duplicate", (INPUT,), giver_place, Place(0, 0), "which of the two names comes again"),
-        Variable(
-            "inhibited", ("duplicate",), lambda place: place, Place(1, 0), "the same, carried to the end"
+        CausalVariable(
+            "duplicate", (INPUT,), giver_place, Part("head", 0, 0), "which of the two names comes again"
         ),
-        Variable("receiver", (INPUT, "inhibited"), other_name, Place(2, 0), "the name in the other place"),
+        CausalVariable(
+            "inhibited",
+            ("duplicate",),
+            lambda place: place,
+            Part("head", 1, 0),
+            "the same, carried to the end",
+        ),
+        CausalVariable(
+            "receiver", (INPUT, "inhibited"), other_name, Part("head", 2, 0), "the name in the other place"
+        ),
     ),
     answer_reads=("receiver",),
     answer=lambda name: one_of(name, len(VOCABULARY)),

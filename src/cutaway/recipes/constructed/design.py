@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cutaway.errors import NotFound
+from cutaway.network.parts import Edge, Input, Part
+from cutaway.recipes.constructed.architectures import ARCHITECTURES, Architecture
 from cutaway.recipes.constructed.blueprint import Blueprint
-from cutaway.recipes.constructed.build import ARCHITECTURES, Architecture, direction, model, places
+from cutaway.recipes.constructed.build import direction, model, places
 from cutaway.recipes.measures import accuracy
 from cutaway.recipes.words import word_tokenizer
 from cutaway.zoo.specimens import Made
 from cutaway.zoo.tasks import Task
-from cutaway.zoo.truth import Edge, Feature, GroundTruth, How, Need, Node, Variable, Via
+from cutaway.zoo.truth import Feature, GroundTruth, How, Need, Variable, in_card_order
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -26,7 +28,17 @@ ESTABLISHED = "Written into the weights; proved on them by intervention (cutaway
 
 @dataclass(frozen=True)
 class Held:
-    """A variable, the block that holds it and the part that writes it there ("input": the embedding)."""
+    """A variable, the block that holds it and the part that writes it there.
+
+    Attributes:
+        name: of the variable.
+        says: what it means.
+        block: of the stream.
+        writer: the part of the blueprint; "input" is the embedding.
+        pos: the name of a span of the pairs, or "last".
+        classes: how many values it takes.
+        read: is it used?
+    """
 
     name: str
     says: str
@@ -41,8 +53,22 @@ class Held:
 class Design:
     """A mechanism in names: parts are those of the blueprint.
 
-    edges: (source, target, input of the head). answers: the tokens whose readout is shuffled in that twin. lacks: for
-    each further twin what it lacks, and the change of the blueprint that makes it.
+    Attributes:
+        name: of the mechanism; a specimen's name adds the architecture.
+        says: what the network does.
+        mechanism: how it does it.
+        plan: makes the blueprint.
+        task: what it is asked.
+        edges: (source, target, input of the head, "" for other targets).
+        holds: the variables.
+        answers: the tokens whose readout is exchanged in the shuffled twin.
+        lacks: for each further twin what it lacks, and the change of the blueprint that makes it.
+        needs: (parts, does it break?, how they are taken away).
+        idle: parts that carry nothing.
+        features: directions, given the architecture and the seed.
+        facts: names of parts in them become nodes.
+        checks: which checks `verify` makes.
+        sources: papers that it follows.
     """
 
     name: str
@@ -50,7 +76,7 @@ class Design:
     mechanism: str
     plan: Callable[[], Blueprint]
     task: Task
-    edges: tuple[tuple[str, str, Via], ...]
+    edges: tuple[tuple[str, str, str], ...]
     holds: tuple[Held, ...]
     answers: tuple[int, ...]
     lacks: Mapping[str, tuple[str, Change]]
@@ -64,12 +90,12 @@ class Design:
     def truth(self, arch: Architecture, seed: int) -> GroundTruth:
         """The ground truth in an architecture: names of parts become nodes, blocks become directions."""
         blueprint = self.plan()
-        at = places(blueprint, arch) | {"input": Node("input"), "logits": Node("logits")}
+        at = places(blueprint, arch) | {"input": Part("input"), "logits": Part("logits")}
         return GroundTruth(
-            nodes=tuple(
-                sorted(node for name, node in places(blueprint, arch).items() if name not in self.idle)
+            nodes=in_card_order(
+                part for name, part in places(blueprint, arch).items() if name not in self.idle
             ),
-            edges=tuple(Edge(at[a], at[b], via) for a, b, via in self.edges),
+            edges=tuple(Edge(at[a], Input(at[b], port or "in")) for a, b, port in self.edges),
             variables=tuple(self._variable(held, at, seed) for held in self.holds),
             needs=tuple(Need(tuple(at[n] for n in names), breaks, how) for names, breaks, how in self.needs),
             features=self.features(arch, seed) if self.features else (),
@@ -78,7 +104,7 @@ class Design:
             established=ESTABLISHED,
         )
 
-    def _variable(self, held: Held, at: Mapping[str, Node], seed: int) -> Variable:
+    def _variable(self, held: Held, at: Mapping[str, Part], seed: int) -> Variable:
         writer = at[held.writer]
         site = {
             "input": "resid_pre.0",
@@ -92,7 +118,7 @@ class Design:
         )
 
 
-def _as_node(value: Any, at: Mapping[str, Node]) -> Any:
+def _as_node(value: Any, at: Mapping[str, Part]) -> Any:
     """A fact, with names of parts as the nodes that they are."""
     if isinstance(value, str):
         return str(at.get(value, value))
@@ -112,14 +138,14 @@ class Construction:
         shop.work.step("writing weights", 0, 1)
         arch = ARCHITECTURES[self.arch]
         network = model(self.design.plan(), arch, self.seed)
-        made = Made(
+        specimen = Made(
             network,
             self.design.truth(arch, self.seed),
             accuracy(network, self.design.task.pairs(1000, 1)),
             word_tokenizer(self.design.task.words),
         )
         shop.work.step("writing weights", 1, 1)
-        return made
+        return specimen
 
     def twin(self, kind: str) -> PreTrainedModel:
         """The twin with its readout shuffled, or with a part taken out. NotFound for other kinds."""

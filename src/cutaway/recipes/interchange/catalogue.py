@@ -8,7 +8,7 @@ from cutaway.zoo.specimens import RANDOM, Specimen, Twin
 
 from ..algorithms import ALGORITHMS
 from .questions import Questions
-from .recipe import Interchange
+from .recipe import InterchangeRecipe
 
 SOURCES = (
     "Geiger et al. 2022, Inducing Causal Structure for Interpretable Neural Networks",
@@ -30,8 +30,16 @@ TWINS = (
 
 
 @dataclass(frozen=True)
-class Run:
-    """How long a task is trained (steps, prompts a step), and the minutes on one core; its second network, and its steps."""
+class TrainingLength:
+    """How long a task is trained.
+
+    Attributes:
+        steps: of the first network.
+        minutes: on one core.
+        rows: prompts in a step.
+        second: architecture of the second network.
+        second_steps: its steps, where they differ.
+    """
 
     steps: int
     minutes: float
@@ -41,12 +49,12 @@ class Run:
 
 
 RUNS = {
-    "indirect-object": Run(1200, 4, rows=128),
-    "greater-than": Run(700, 1.5),
-    "brackets": Run(600, 1.5),
-    "cases": Run(1600, 2, second=("gpt2",)),
-    "docstring": Run(1000, 2, second=("gpt2",), second_steps=2000),
-    "agreement": Run(500, 1),
+    "indirect-object": TrainingLength(1200, 4, rows=128),
+    "greater-than": TrainingLength(700, 1.5),
+    "brackets": TrainingLength(600, 1.5),
+    "cases": TrainingLength(1600, 2, second=("gpt2",)),
+    "docstring": TrainingLength(1000, 2, second=("gpt2",), second_steps=2000),
+    "agreement": TrainingLength(500, 1),
 }
 
 
@@ -62,7 +70,7 @@ def specimens() -> tuple[Specimen, ...]:
 def _specimen(task: str, architecture: str, seed: int) -> Specimen:
     run = RUNS[task]
     steps = run.second_steps if seed and run.second_steps else run.steps
-    recipe = Interchange(task, architecture, seed, steps, rows=run.rows)
+    recipe = InterchangeRecipe(task, architecture, seed, steps, rows=run.rows)
     seated = recipe.training().seated()
     mechanism = "; ".join(f"{v.name} ({v.meaning}) in {v.place}" for v in seated.variables)
     name = f"{task}-{architecture}"

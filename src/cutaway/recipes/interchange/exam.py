@@ -10,8 +10,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..algorithms import Algorithm
-from .parts import run
-from .plans import Layout, Plan, edges, held_out, interchange, strict
+from .exchanges import opened, run
+from .plans import ExchangePlan, Seating, edges, held_out, interchange, strict
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,12 @@ def is_right(logits: Tensor, right: Tensor) -> Tensor:
     return least > most
 
 
-def contrast(here: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
-    """Tokens right only here, and only there; where one of the sets is empty, tokens right in both stand in."""
-    only_here, only_there, both = here & ~there, there & ~here, here & there
+def contrast(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """Tokens right only in one, and only in the other; where one of the sets is empty, tokens right in both stand in."""
+    only_one, only_other, both = one & ~other, other & ~one, one & other
     return (
-        torch.where(only_here.any(-1, keepdim=True), only_here, both),
-        torch.where(only_there.any(-1, keepdim=True), only_there, both),
+        torch.where(only_one.any(-1, keepdim=True), only_one, both),
+        torch.where(only_other.any(-1, keepdim=True), only_other, both),
     )
 
 
@@ -66,32 +66,31 @@ def metric(logits: Tensor, plus: Tensor, minus: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def examine(model: PreTrainedModel, layout: Layout, n: int = 512, seed: int = 1) -> Marks:
+def examine(model: PreTrainedModel, seating: Seating, n: int = 512, seed: int = 1) -> Marks:
     """Accuracy, interchange accuracy of each variable, and the shares of effect where there should be none."""
-    model.eval()
-    algorithm, rng = layout.algorithm, np.random.default_rng([seed, 11])
+    net = opened(model.eval())
+    algorithm, rng = seating.algorithm, np.random.default_rng([seed, 11])
     base, source = pairs(algorithm, rng, n)
     ids = np.concatenate([base, source])
     tokens = torch.from_numpy(ids)
-    clean, captured = run(model, tokens, layout.heads)
-    here, there = (torch.from_numpy(algorithm.answers(part)) for part in (base, source))
-    plus, minus = contrast(here, there)
+    clean, captured = run(net, tokens, seating.heads)
+    plus, minus = contrast(*(torch.from_numpy(algorithm.answers(prompts)) for prompts in (base, source)))
     start = metric(clean[:n], plus, minus)
     span = float((start - metric(clean[n:], plus, minus)).abs().mean())
     partner = np.roll(np.arange(2 * n), -n)
 
-    def after(plan: Plan) -> Tensor:
-        return run(model, tokens[plan.base], layout.heads, plan.exchanges, captured)[0]
+    def after(plan: ExchangePlan) -> Tensor:
+        return run(net, tokens[plan.base], seating.heads, plan.exchanges, captured)[0]
 
-    def share(plan: Plan) -> float:
+    def share(plan: ExchangePlan) -> float:
         return float((metric(after(plan)[:n], plus, minus) - start).abs().mean()) / span
 
     by_variable = {}
-    for name in layout.variables:
-        plan = interchange(layout, ids, partner, {name: np.ones(2 * n, bool)})
+    for name in seating.variables:
+        plan = interchange(seating, ids, partner, {name: np.ones(2 * n, bool)})
         by_variable[name] = float(is_right(after(plan), plan.right).float().mean())
-    hidden = {name: edges(layout, ids, partner, name) for name in layout.variables}
-    everything = strict(layout, ids, partner, np.ones((2 * n, layout.outside.shape[0]), bool))
+    hidden = {name: edges(seating, ids, partner, name) for name in seating.variables}
+    everything = strict(seating, ids, partner, np.ones((2 * n, seating.outside.shape[0]), bool))
     return Marks(
         accuracy=float(is_right(clean, torch.from_numpy(algorithm.answers(ids))).float().mean()),
         interchange=by_variable,

@@ -8,16 +8,17 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
-from .parts import Exchange, run
-from .plans import Layout, Plan, edges, interchange, strict
+from cutaway.network import Network
+
+from .exchanges import RowExchange, run
+from .plans import ExchangePlan, Seating, edges, interchange, strict
 
 _TERMS = ("task", "interchange", "strict", "same")
 
 
 @dataclass(frozen=True)
-class Weights:
+class LossWeights:
     """How much each kind of row counts; `same` is for the squared change of logits where none is allowed."""
 
     task: float = 1.0
@@ -45,19 +46,19 @@ def right_loss(logits: Tensor, right: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Plans:
+class StepPlans:
     """The plans of a step: those whose answer follows the causal model, those whose answer must stay, and, for each
     variable, the rows of the first in which it is exchanged by itself.
     """
 
-    moved: tuple[Plan, ...]
-    kept: tuple[Plan, ...]
+    moved: tuple[ExchangePlan, ...]
+    kept: tuple[ExchangePlan, ...]
     single: dict[str, Tensor]
 
 
-def draw_plans(layout: Layout, ids: np.ndarray, rng: np.random.Generator, shares: np.ndarray) -> Plans:
+def draw_plans(seating: Seating, ids: np.ndarray, rng: np.random.Generator, shares: np.ndarray) -> StepPlans:
     """The plans of a step on prompts `[n p]`; `shares` says how often each variable is exchanged."""
-    rows, names = len(ids), list(layout.variables)
+    rows, names = len(ids), list(seating.variables)
 
     def partner() -> np.ndarray:
         return rng.permutation(rows)
@@ -67,64 +68,66 @@ def draw_plans(layout: Layout, ids: np.ndarray, rng: np.random.Generator, shares
     extra_names = rng.random((rows, len(names))) < 0.5
     chosen = {name: (one == i) | (several & extra_names[:, i]) for i, name in enumerate(names)}
     single = {name: torch.from_numpy((one == i) & ~several) for i, name in enumerate(names)}
-    everything = np.ones((rows, layout.outside.shape[0]), bool)
+    everything = np.ones((rows, seating.outside.shape[0]), bool)
     some = np.where(rng.random(rows)[:, None] < 0.5, everything, rng.random(everything.shape) < 0.3)
     source = partner()
     extra = partner() if rng.random() < 0.5 else None
-    moved = [interchange(layout, ids, source, chosen, extra)]
-    kept = [strict(layout, ids, partner(), some)]
-    hidden = [name for name in names if "answer" not in layout.algorithm.children(name)]
+    moved = [interchange(seating, ids, source, chosen, extra)]
+    kept = [strict(seating, ids, partner(), some)]
+    hidden = [name for name in names if "answer" not in seating.algorithm.children(name)]
     if hidden:
-        plan = edges(layout, ids, partner(), hidden[int(rng.integers(len(hidden)))])
+        plan = edges(seating, ids, partner(), hidden[int(rng.integers(len(hidden)))])
         assert plan is not None
         kept.append(_first(plan, rows // 2))
-    return Plans(tuple(moved), tuple(kept), single)
+    return StepPlans(tuple(moved), tuple(kept), single)
 
 
-def _first(plan: Plan, count: int) -> Plan:
-    exchanges = tuple(Exchange(s.mask[:count], s.source[:count]) for s in plan.exchanges)
-    return Plan(plan.base[:count], exchanges, plan.right[:count], plan.usable[:count])
+def _first(plan: ExchangePlan, count: int) -> ExchangePlan:
+    exchanges = tuple(RowExchange(s.mask[:count], s.source[:count]) for s in plan.exchanges)
+    return ExchangePlan(plan.base[:count], exchanges, plan.right[:count], plan.usable[:count])
 
 
-def joined(plans: Sequence[Plan]) -> Plan:
-    """Plans below each other, with as many exchanges as the one that has most."""
+def joined(plans: Sequence[ExchangePlan]) -> ExchangePlan:
+    """StepPlans below each other, with as many exchanges as the one that has most."""
     depth = max(len(plan.exchanges) for plan in plans)
 
-    def nth(plan: Plan, index: int) -> Exchange:
+    def nth(plan: ExchangePlan, index: int) -> RowExchange:
         if index < len(plan.exchanges):
             return plan.exchanges[index]
-        return Exchange(torch.zeros_like(plan.exchanges[0].mask), torch.zeros_like(plan.exchanges[0].source))
+        return RowExchange(
+            torch.zeros_like(plan.exchanges[0].mask), torch.zeros_like(plan.exchanges[0].source)
+        )
 
     exchanges = tuple(
-        Exchange(
+        RowExchange(
             torch.cat([nth(plan, index).mask for plan in plans]),
             torch.cat([nth(plan, index).source for plan in plans]),
         )
         for index in range(depth)
     )
     right, usable = (torch.cat([getattr(plan, name) for plan in plans]) for name in ("right", "usable"))
-    return Plan(torch.cat([plan.base for plan in plans]), exchanges, right, usable)
+    return ExchangePlan(torch.cat([plan.base for plan in plans]), exchanges, right, usable)
 
 
 def step_losses(
-    model: PreTrainedModel,
-    layout: Layout,
+    net: Network,
+    seating: Seating,
     ids: np.ndarray,
     rng: np.random.Generator,
     shares: np.ndarray,
-    weights: Weights,
+    weights: LossWeights,
 ) -> Losses:
     """All losses of a step on prompts `[n p]`: one plain run, and one run of all exchanges together."""
     tokens = torch.from_numpy(ids)
-    clean, captured = run(model, tokens, layout.heads)
-    plans = draw_plans(layout, ids, rng, shares)
+    clean, captured = run(net, tokens, seating.heads)
+    plans = draw_plans(seating, ids, rng, shares)
     both = joined([*plans.moved, *plans.kept])
-    logits, _ = run(model, tokens[both.base], layout.heads, both.exchanges, captured)
+    logits, _ = run(net, tokens[both.base], seating.heads, both.exchanges, captured)
     loss = right_loss(logits, both.right) * both.usable
     cut = sum(len(plan.base) for plan in plans.moved)
     before = clean[both.base[cut:]].detach()
     drift = ((logits[cut:] - before) ** 2).mean(-1) * both.usable[cut:]
-    task = right_loss(clean, torch.from_numpy(layout.algorithm.answers(ids))).mean()
+    task = right_loss(clean, torch.from_numpy(seating.algorithm.answers(ids))).mean()
     terms = (task, loss[:cut].mean(), loss[cut:].mean(), drift.mean())
     factors = (weights.task, weights.interchange, weights.strict, weights.same)
     figures = {name: float(term.detach()) for name, term in zip(_TERMS, terms, strict=True)}

@@ -19,15 +19,22 @@ import torch
 from torch import Tensor
 
 from ..algorithms import Algorithm
-from .parts import Exchange, part_list
+from .exchanges import RowExchange, part_list
 
 HELD_OUT = 5
 """One pair of prompts in this many is never trained on."""
 
 
 @dataclass(frozen=True)
-class Layout:
-    """Where the variables of a task live, as masks: `variables[name]` and `outside` are bool `[parts p]`."""
+class Seating:
+    """Where the variables of a task live, as masks.
+
+    Attributes:
+        algorithm: with its variables in their parts.
+        heads: in a layer.
+        variables: by name, bool [parts p].
+        outside: where none lives, bool [parts p].
+    """
 
     algorithm: Algorithm
     heads: int
@@ -39,19 +46,25 @@ class Layout:
         masks: dict[str, Tensor] = {}
         for variable in self.algorithm.variables:
             mask = torch.zeros(len(parts), self.algorithm.length, dtype=torch.bool)
-            positions = variable.place.positions or range(self.algorithm.length)
-            mask[parts.index(variable.place.part), list(positions)] = True
+            mask[parts.index(variable.part), list(variable.columns(self.algorithm.length))] = True
             masks[variable.name] = mask
         object.__setattr__(self, "variables", masks)
         object.__setattr__(self, "outside", ~torch.stack(list(masks.values())).any(0))
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Rows of one kind: which base prompts, what is exchanged, the right answers, and which rows may be learnt from."""
+class ExchangePlan:
+    """Rows of one kind.
+
+    Attributes:
+        base: int [rows], which prompts.
+        exchanges: what is exchanged in them, later ones last.
+        right: bool [rows v], the right answers.
+        usable: bool [rows], which may be learnt from.
+    """
 
     base: Tensor
-    exchanges: tuple[Exchange, ...]
+    exchanges: tuple[RowExchange, ...]
     right: Tensor
     usable: Tensor
 
@@ -65,26 +78,26 @@ def held_out(base: np.ndarray, source: np.ndarray) -> np.ndarray:
 
 
 def interchange(
-    layout: Layout,
+    seating: Seating,
     ids: np.ndarray,
     source: np.ndarray,
     chosen: dict[str, np.ndarray],
     extra: np.ndarray | None = None,
-) -> Plan:
+) -> ExchangePlan:
     """Rows `ids`, in each of which the `chosen` variables (name -> bool `[n]`) are those of row `source[n]`.
 
     `extra` (int `[n]`): in addition, everything outside is that of those rows.
     """
-    other = layout.algorithm.values(ids[source])
+    other = seating.algorithm.values(ids[source])
     given = {name: (where, other[name]) for name, where in chosen.items()}
-    right = layout.algorithm.answers(ids, given)
+    right = seating.algorithm.answers(ids, given)
     mask = torch.stack(
-        [torch.from_numpy(where)[:, None, None] & layout.variables[name] for name, where in chosen.items()]
+        [torch.from_numpy(where)[:, None, None] & seating.variables[name] for name, where in chosen.items()]
     ).any(0)
-    exchanges = (Exchange(mask, torch.from_numpy(source)),)
+    exchanges = (RowExchange(mask, torch.from_numpy(source)),)
     if extra is not None:
-        exchanges += (Exchange(layout.outside.expand(len(ids), -1, -1), torch.from_numpy(extra)),)
-    return Plan(
+        exchanges += (RowExchange(seating.outside.expand(len(ids), -1, -1), torch.from_numpy(extra)),)
+    return ExchangePlan(
         torch.arange(len(ids)),
         exchanges,
         torch.from_numpy(right),
@@ -92,31 +105,31 @@ def interchange(
     )
 
 
-def strict(layout: Layout, ids: np.ndarray, source: np.ndarray, parts: np.ndarray) -> Plan:
+def strict(seating: Seating, ids: np.ndarray, source: np.ndarray, parts: np.ndarray) -> ExchangePlan:
     """Rows `ids` with the parts outside, of those in `parts` (bool `[n parts]`), as in row `source[n]`."""
-    mask = layout.outside & torch.from_numpy(parts)[:, :, None]
-    return Plan(
+    mask = seating.outside & torch.from_numpy(parts)[:, :, None]
+    return ExchangePlan(
         torch.arange(len(ids)),
-        (Exchange(mask, torch.from_numpy(source)),),
-        torch.from_numpy(layout.algorithm.answers(ids)),
+        (RowExchange(mask, torch.from_numpy(source)),),
+        torch.from_numpy(seating.algorithm.answers(ids)),
         torch.from_numpy(~held_out(ids, ids[source])),
     )
 
 
-def edges(layout: Layout, ids: np.ndarray, source: np.ndarray, name: str) -> Plan | None:
+def edges(seating: Seating, ids: np.ndarray, source: np.ndarray, name: str) -> ExchangePlan | None:
     """Rows `ids` with one variable as in `source[n]` and its readers held; None where the answer reads it."""
-    readers = layout.algorithm.children(name)
+    readers = seating.algorithm.children(name)
     if "answer" in readers:
         return None
     rows = torch.arange(len(ids))
-    hold = torch.stack([layout.variables[reader] for reader in readers]).any(0)
+    hold = torch.stack([seating.variables[reader] for reader in readers]).any(0)
     full = (len(ids), -1, -1)
-    return Plan(
+    return ExchangePlan(
         rows,
         (
-            Exchange(layout.variables[name].expand(*full), torch.from_numpy(source)),
-            Exchange(hold.expand(*full), rows),
+            RowExchange(seating.variables[name].expand(*full), torch.from_numpy(source)),
+            RowExchange(hold.expand(*full), rows),
         ),
-        torch.from_numpy(layout.algorithm.answers(ids)),
+        torch.from_numpy(seating.algorithm.answers(ids)),
         torch.from_numpy(~held_out(ids, ids[source])),
     )

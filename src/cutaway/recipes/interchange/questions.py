@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cutaway.zoo.tasks import Label, Pair, Passage, Swap
+from cutaway.zoo.tasks import Label, Passage, Swap, TaskPair
 
-from ..algorithms import Algorithm, Variable
+from ..algorithms import Algorithm, CausalVariable
 from .exam import pairs
 from .plans import held_out
 
@@ -28,24 +28,24 @@ class Questions:
         """The word of every token id."""
         return self.algorithm.vocabulary
 
-    def pairs(self, n: int, seed: int = 0) -> list[Pair]:
+    def pairs(self, n: int, seed: int = 0) -> list[TaskPair]:
         """n contrast pairs: two prompts, the second with a right answer that the first does not have."""
-        rng, found = np.random.default_rng([seed, 21]), []
+        rng, asked = np.random.default_rng([seed, 21]), []
         spans = {v.name: _span(v, self.algorithm.length) for v in self.algorithm.variables}
-        while len(found) < n:
+        while len(asked) < n:
             clean, other = pairs(self.algorithm, rng, n)
-            here, there = self.algorithm.answers(clean), self.algorithm.answers(other)
-            for row in np.flatnonzero((there & ~here).any(1)):
-                right, wrong = np.flatnonzero(here[row]), np.flatnonzero(there[row] & ~here[row])
-                found.append(Pair(_ids(clean[row]), _ids(other[row]), _ids(right), _ids(wrong), spans))
-        return found[:n]
+            of_clean, of_other = self.algorithm.answers(clean), self.algorithm.answers(other)
+            for row in np.flatnonzero((of_other & ~of_clean).any(1)):
+                right, wrong = np.flatnonzero(of_clean[row]), np.flatnonzero(of_other[row] & ~of_clean[row])
+                asked.append(TaskPair(_ids(clean[row]), _ids(other[row]), _ids(right), _ids(wrong), spans))
+        return asked[:n]
 
     def swaps(self, variable: str, n: int, seed: int = 0) -> list[Swap]:
         """n interchanges of a variable; three in four change the answer."""
         algorithm, rng = self.algorithm, np.random.default_rng([seed, 22])
-        positions = algorithm.by_name[variable].place.positions or tuple(range(algorithm.length))
+        positions = algorithm.by_name[variable].columns(algorithm.length)
         wanted = {True: round(CHANGED * n), False: n - round(CHANGED * n)}
-        found: list[Swap] = []
+        swaps: list[Swap] = []
         while any(wanted.values()):
             base, source = algorithm.draw(rng, 4 * n), algorithm.draw(rng, 4 * n)
             every = np.ones(len(base), bool)
@@ -54,17 +54,16 @@ class Questions:
             for row in np.flatnonzero(held_out(base, source)):
                 if wanted[bool(changed[row])]:
                     wanted[bool(changed[row])] -= 1
-                    found.append(
+                    swaps.append(
                         Swap(_ids(base[row]), _ids(source[row]), positions, _ids(np.flatnonzero(right[row])))
                     )
-        return found
+        return swaps
 
     def labels(self, variable: str, n: int, seed: int = 0) -> list[Label]:
         """n prompts with the value of a variable that lives at one position; none for the others."""
-        place = self.algorithm.by_name[variable].place
         ids = self.algorithm.draw(np.random.default_rng([seed, 23]), n)
         values = self.algorithm.values(ids)[variable]
-        where = place.positions or ()
+        where = self.algorithm.by_name[variable].positions or ()
         if len(where) != 1 or values.ndim > 1:
             return []
         least = int(
@@ -83,9 +82,9 @@ class Questions:
             yield Passage(tuple(self.words[i] for i in (*ids[0], answer)), labels)
 
 
-def _shown(variable: Variable, value: np.ndarray, length: int) -> tuple[str | None, ...]:
+def _shown(variable: CausalVariable, value: np.ndarray, length: int) -> tuple[str | None, ...]:
     """A value at the positions where its variable lives; one with a number for each of them is spread over them."""
-    positions = variable.place.positions or tuple(range(length))
+    positions = variable.columns(length)
     out: list[str | None] = [None] * (length + 1)
     spread = value.ndim == 1 and len(value) == len(positions)
     for i, at in enumerate(positions):
@@ -97,7 +96,7 @@ def _ids(row: np.ndarray) -> tuple[int, ...]:
     return tuple(int(token) for token in row)
 
 
-def _span(variable: Variable, length: int) -> tuple[int, int]:
+def _span(variable: CausalVariable, length: int) -> tuple[int, int]:
     """Where a variable lives, as a half-open range."""
-    positions = variable.place.positions or tuple(range(length))
+    positions = variable.columns(length)
     return positions[0], positions[-1] + 1

@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Any
 from transformers import PreTrainedModel
 
 from cutaway.errors import NotFound
+from cutaway.network.parts import Edge, Input, Part
 from cutaway.recipes.words import word_tokenizer
 from cutaway.zoo.specimens import Made
-from cutaway.zoo.truth import Edge, GroundTruth, Node
-from cutaway.zoo.truth import Variable as Truly
+from cutaway.zoo.truth import GroundTruth, Variable, in_card_order
 
-from ..algorithms import Algorithm, Place, Variable
+from ..algorithms import Algorithm, CausalVariable
 from .exam import examine
-from .plans import Layout
-from .training import Kind, State, Training, train
+from .plans import Seating
+from .training import InterchangeTraining, Kind, train
 
 if TYPE_CHECKING:
+    from cutaway.recipes.training import TrainingRun
     from cutaway.recipes.workshop import Workshop
 
 TWIN_STEPS: dict[Kind, float] = {"free": 0.5, "shuffled": 0.2}
@@ -33,7 +34,7 @@ ESTABLISHED = (
 
 
 @dataclass(frozen=True)
-class Interchange:
+class InterchangeRecipe:
     """The recipe of one network: what it is trained to, and for how long."""
 
     algorithm: str
@@ -43,18 +44,18 @@ class Interchange:
     settle: float = 10.0
     rows: int = 64
 
-    def training(self, kind: Kind = "stated") -> Training:
+    def training(self, kind: Kind = "stated") -> InterchangeTraining:
         """The settings of the network's run, or of a twin's."""
         steps = round(self.steps * TWIN_STEPS.get(kind, 1.0))
         options = {"steps": steps, "settle": self.settle, "rows": self.rows}
-        return Training(self.algorithm, self.architecture, self.seed, kind, **options)
+        return InterchangeTraining(self.algorithm, self.architecture, self.seed, kind, **options)
 
     def make(self, shop: Workshop) -> Made:
         """Train the network and its twins, one after the other; each goes on from its own checkpoint."""
         runs = {kind: train(self.training(kind), shop) for kind in ("stated", "free", "shuffled")}
         seated = self.training().seated()
-        layout = Layout(seated, self.training().heads)
-        marks = {kind: examine(state.model, layout, n=1024).to_dict() for kind, state in runs.items()}
+        seating = Seating(seated, self.training().heads)
+        marks = {kind: examine(state.model, seating, n=1024).to_dict() for kind, state in runs.items()}
         return Made(
             model=runs["stated"].model,
             truth=ground_truth(seated),
@@ -71,14 +72,14 @@ class Interchange:
 
 def ground_truth(algorithm: Algorithm, needed: float = 0.1) -> GroundTruth:
     """What is known of a network that runs an algorithm: parts, who reads whom, and the variables' places."""
-    parts = dict.fromkeys(_node(v.place) for v in algorithm.variables)
-    where = {v.name: _node(v.place) for v in algorithm.variables} | {"answer": Node("logits")}
-    edges = dict.fromkeys(Edge(where[name], where[reader]) for name, reader in algorithm.edges())
+    where = {v.name: v.part for v in algorithm.variables} | {"answer": Part("logits")}
+    inner = [_edge(where[name], where[reader]) for name, reader in algorithm.edges()]
     reads = {v.name: list(v.reads) for v in algorithm.variables}
-    from_input = [Edge(Node("input"), where[v.name]) for v in algorithm.variables if "ids" in v.reads]
+    from_input = [_edge(Part("input"), v.part) for v in algorithm.variables if "ids" in v.reads]
+    edges = (*from_input, *(edge for edge in inner if edge.source != edge.target.part))
     return GroundTruth(
-        nodes=tuple(sorted(parts)),
-        edges=tuple(dict.fromkeys((*from_input, *(e for e in edges if e.source != e.target)))),
+        nodes=in_card_order({v.part for v in algorithm.variables}),
+        edges=tuple(dict.fromkeys(edges)),
         variables=tuple(_variable(v) for v in algorithm.variables),
         checks=("behaviour", "needed", "inert", "variables", "exact", "held"),
         facts={"needed": needed, "reads": reads | {"answer": list(algorithm.answer_reads)}},
@@ -86,21 +87,22 @@ def ground_truth(algorithm: Algorithm, needed: float = 0.1) -> GroundTruth:
     )
 
 
-def _node(place: Place) -> Node:
-    return Node("mlp", place.layer) if place.head is None else Node("head", place.layer, place.head)
+def _edge(source: Part, target: Part) -> Edge:
+    """Which input of a head is read is not stated."""
+    return Edge(source, Input(target, "any" if target.kind == "head" else "in"))
 
 
-def _variable(variable: Variable) -> Truly:
-    place = variable.place
-    return Truly(
+def _variable(variable: CausalVariable) -> Variable:
+    part = variable.part
+    return Variable(
         name=variable.name,
         says=variable.meaning,
-        site=f"mlp_out.{place.layer}" if place.head is None else f"z.{place.layer}",
+        site=f"z.{part.layer}" if part.kind == "head" else f"mlp_out.{part.layer}",
         pos=variable.name,
-        head=place.head,
+        head=part.index,
     )
 
 
-def _log(runs: dict[Any, State]) -> bytes:
+def _log(runs: dict[Any, TrainingRun]) -> bytes:
     lines = [json.dumps({"network": kind, **line}) for kind, state in runs.items() for line in state.log]
     return ("\n".join(lines) + "\n").encode()

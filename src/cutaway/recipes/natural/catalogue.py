@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from cutaway.recipes.natural import sequences as S
 from cutaway.recipes.natural.modular import TASK, Grokking
-from cutaway.recipes.natural.recipes import Course, Shape
-from cutaway.recipes.natural.training import Schedule
+from cutaway.recipes.natural.recipes import Course, CourseShape
+from cutaway.recipes.training import Schedule
 from cutaway.zoo.specimens import RANDOM, Specimen, Twin
 
 _CLASS = "GPT2LMHeadModel: sequential blocks, learned positions, LayerNorm, rectified neurons"
@@ -15,16 +15,18 @@ _SHUFFLED = Twin(
 _COURSE = "ARENA, Mechanistic Interpretability (the courses' monthly problems)"
 
 SORT = Course(
-    S.SORTING, S.sort_row, 10, Shape(1, 48, 2, 96, 20), Schedule(1500, 2e-3),
+    S.SORTING, S.sort_row, 10, CourseShape(1, 48, 2, 96, 20), Schedule(1500, 2e-3),
     ({"role": "attends to answer", "at_least": 0.4},),
 )  # fmt: skip
 PALINDROME = Course(
-    S.PALINDROMES, S.palindrome_row, 2 + 2 * S.HALF, Shape(2, 48, 4, 96, 12), Schedule(1500, 2e-3),
+    S.PALINDROMES, S.palindrome_row, 2 + 2 * S.HALF, CourseShape(2, 48, 4, 96, 12), Schedule(1500, 2e-3),
     ({"role": "attends to mirror", "at_least": 0.4},), rows=128,
 )  # fmt: skip
-BRACKETS = Course(S.BALANCE, S.bracket_row, S.BRACKETS + 2, Shape(2, 48, 4, 96, 16), Schedule(1500, 1e-3))
+BRACKETS = Course(
+    S.BALANCE, S.bracket_row, S.BRACKETS + 2, CourseShape(2, 48, 4, 96, 16), Schedule(1500, 1e-3)
+)
 INDUCTION = Course(
-    S.REPEATS, S.repeat_row, 1, Shape(2, 64, 4, 4, S.ROW, mlps=False), Schedule(2500, 2e-3),
+    S.REPEATS, S.repeat_row, 1, CourseShape(2, 64, 4, 4, S.ROW, mlps=False), Schedule(2500, 2e-3),
     ({"role": "previous token", "at_least": 0.4}, {"role": "induction", "at_least": 0.4}), rows=64,
 )  # fmt: skip
 

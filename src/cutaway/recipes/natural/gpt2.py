@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from cutaway.zoo.tasks import Pair
-from cutaway.zoo.truth import Node
+from cutaway.interventions import Patch
+from cutaway.network import Run
+from cutaway.network.opening import open_network
+from cutaway.network.parts import Part, parts_of
+from cutaway.zoo.tasks import TaskPair
 
 
 def build(
@@ -47,73 +49,36 @@ def empty_mlps(model: GPT2LMHeadModel, size: float = 1e-3) -> None:
         mlp.requires_grad_(False)
 
 
-def logits_at(model: Any, ids: Tensor, at: Tensor) -> Tensor:
-    """[n v] logits of rows [n p] at one position of each [n]."""
-    states = model.transformer(input_ids=ids).last_hidden_state
-    return model.lm_head(states[torch.arange(len(ids)), at])
-
-
-@contextmanager
-def _values(model: GPT2LMHeadModel, node: Node, source: Tensor | None) -> Iterator[list[Tensor]]:
-    """Note what a head or an MLP gives ([n p e] or [n p d]); with a source, give that instead."""
-    block: Any = model.transformer.h[node.layer]
-    seen: list[Tensor] = []
-
-    def head(module: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        width = args[0].shape[-1] // model.config.n_head
-        part = slice(node.head * width, (node.head + 1) * width)
-        seen.append(args[0][..., part].clone())
-        if source is None:
-            return args
-        changed = args[0].clone()
-        changed[..., part] = source
-        return (changed, *args[1:])
-
-    def mlp(module: Any, args: Any, output: Tensor) -> Tensor:
-        seen.append(output.clone())
-        return output if source is None else source
-
-    handle = (
-        block.attn.c_proj.register_forward_pre_hook(head)
-        if node.kind == "head"
-        else block.mlp.register_forward_hook(mlp)
-    )
-    try:
-        yield seen
-    finally:
-        handle.remove()
-
-
-def resampling_effects(model: GPT2LMHeadModel, pairs: Sequence[Pair]) -> dict[Node, float]:
+def resampling_effects(model: GPT2LMHeadModel, pairs: Sequence[TaskPair]) -> dict[Part, float]:
     """For every head and MLP the share of the logit difference that goes when it takes its corrupted values."""
-    nodes = [
-        node
-        for layer in range(model.config.n_layer)
-        for node in (*(Node("head", layer, h) for h in range(model.config.n_head)), Node("mlp", layer))
-    ]
-    groups: dict[int, list[Pair]] = {}
+    net = open_network(model)
+    parts = parts_of(net)
+    groups: dict[int, list[TaskPair]] = {}
     for pair in pairs:
         groups.setdefault(len(pair.clean), []).append(pair)
-    change = dict.fromkeys(nodes, 0.0)
+    change = dict.fromkeys(parts, 0.0)
     gap = 0.0
-    with torch.no_grad():
-        for some in groups.values():
-            clean, corrupted = (
-                torch.tensor([getattr(p, side) for p in some]) for side in ("clean", "corrupted")
-            )
-            at = torch.tensor([p.answer_pos % len(p.clean) for p in some])
-            base = _difference(model, clean, at, some)
-            gap += float((base - _difference(model, corrupted, at, some)).sum())
-            for node in nodes:
-                with _values(model, node, None) as seen:
-                    logits_at(model, corrupted, at)
-                with _values(model, node, seen[0]):
-                    change[node] += float((base - _difference(model, clean, at, some)).sum())
-    return {node: value / gap for node, value in change.items()}
+    for some in groups.values():
+        clean, corrupted = (torch.tensor([getattr(p, side) for p in some]) for side in ("clean", "corrupted"))
+        source = net.run(corrupted, keep=sorted({str(part.site) for part in parts}))
+        base = _differences(net.run(clean), some)
+        gap += float((base - _differences(source, some)).sum())
+        for part in parts:
+            head = part.index if part.kind == "head" else None
+            assert part.site is not None
+            changed = net.run(clean, edits=Patch(part.site, source, head=head))
+            change[part] += float((base - _differences(changed, some)).sum())
+    return {part: value / gap for part, value in change.items()}
 
 
-def _difference(model: Any, ids: Tensor, at: Tensor, pairs: Sequence[Pair]) -> Tensor:
-    logits = logits_at(model, ids, at)
-    right = torch.tensor([p.right[0] for p in pairs])[:, None]
-    wrong = torch.tensor([p.wrong[0] for p in pairs])[:, None]
-    return (logits.gather(1, right) - logits.gather(1, wrong))[:, 0]
+def _differences(run: Run, pairs: Sequence[TaskPair]) -> Tensor:
+    """[n] logit of the first right answer minus that of the first wrong one, where each pair is answered."""
+    assert run.logits is not None
+    rows = torch.arange(len(pairs))
+    at, right, wrong = (
+        torch.tensor(column)
+        for column in zip(
+            *((p.answer_pos % len(p.clean), p.right[0], p.wrong[0]) for p in pairs), strict=True
+        )
+    )
+    return run.logits[rows, at, right] - run.logits[rows, at, wrong]

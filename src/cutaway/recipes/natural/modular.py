@@ -14,10 +14,10 @@ from torch.nn.functional import cross_entropy, layer_norm
 from cutaway.errors import NotFound
 from cutaway.recipes.measures import accuracy
 from cutaway.recipes.natural.gpt2 import build
-from cutaway.recipes.natural.training import Schedule, train
+from cutaway.recipes.training import Schedule, begun, train
 from cutaway.recipes.words import word_tokenizer
 from cutaway.zoo.specimens import Made
-from cutaway.zoo.tasks import Drawn, Label, Pair, Swap
+from cutaway.zoo.tasks import Drawn, Label, Swap, TaskPair
 from cutaway.zoo.truth import GroundTruth, Need, Variable, nodes
 
 if TYPE_CHECKING:
@@ -69,13 +69,13 @@ class Grokking:
 
     def figures(self, model: Any) -> dict[str, float]:
         """Loss (nats) and accuracy on the sums that were trained on and on the others."""
-        found = {}
+        measured = {}
         with torch.no_grad():
             for name, pairs in zip(("train", "test"), self.split(), strict=True):
                 logits, wanted = answers(model, pairs).double(), pairs.sum(1) % P
-                found[f"{name} loss"] = round(float(cross_entropy(logits, wanted)), 6)
-                found[f"{name} accuracy"] = round(float((logits.argmax(1) == wanted).double().mean()), 4)
-        return found
+                measured[f"{name} loss"] = round(float(cross_entropy(logits, wanted)), 6)
+                measured[f"{name} accuracy"] = round(float((logits.argmax(1) == wanted).double().mean()), 4)
+        return measured
 
     def _train(
         self, model: GPT2LMHeadModel, shop: Workshop, name: str, steps: int, shuffled: bool
@@ -91,7 +91,9 @@ class Grokking:
             return cross_entropy(answers(network, pairs).double(), wanted)
 
         schedule = Schedule(steps, self.rate, self.weight_decay, warmup=10, fall=0.1)
-        return train(model, loss, schedule, shop, name, {} if shuffled else KEPT)
+        run = begun(model, schedule, shop, name)
+        train(run, loss, keep={} if shuffled else KEPT)
+        return {label: run.copy(label) for label in run.copies}
 
 
 def answers(model: Any, pairs: Tensor) -> Tensor:
@@ -187,12 +189,12 @@ def _prompt(a: int, b: int) -> tuple[int, ...]:
     return (a, b, EQUALS)
 
 
-def _pair(rng: np.random.Generator) -> Pair:
+def _pair(rng: np.random.Generator) -> TaskPair:
     while True:
         a, b, c, d = rng.integers(P, size=4).tolist()
         if (a + b - c - d) % P:
             spans = {"a": (0, 1), "b": (1, 2), "last": (2, 3)}
-            return Pair(_prompt(a, b), _prompt(c, d), ((a + b) % P,), ((c + d) % P,), spans)
+            return TaskPair(_prompt(a, b), _prompt(c, d), ((a + b) % P,), ((c + d) % P,), spans)
 
 
 def _swap(variable: str, rng: np.random.Generator) -> Swap:

@@ -14,11 +14,11 @@ from torch.nn.functional import cross_entropy
 from cutaway.errors import NotFound
 from cutaway.recipes.measures import accuracy
 from cutaway.recipes.natural.gpt2 import build, empty_mlps, resampling_effects
-from cutaway.recipes.natural.training import Schedule, train
+from cutaway.recipes.training import Schedule, begun, train
 from cutaway.recipes.words import word_tokenizer
 from cutaway.zoo.specimens import Made
 from cutaway.zoo.tasks import Drawn
-from cutaway.zoo.truth import GroundTruth, Need, Node
+from cutaway.zoo.truth import GroundTruth, Need, in_card_order
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -30,8 +30,17 @@ CARRIES, SMALL = 0.05, 0.02
 
 
 @dataclass(frozen=True)
-class Shape:
-    """Layers, width, heads, neurons, context; `mlps`: are there any to speak of?"""
+class CourseShape:
+    """The shape of a network.
+
+    Attributes:
+        layers: how many.
+        width: of the stream.
+        heads: in a layer.
+        neurons: in a layer.
+        context: positions.
+        mlps: are there any to speak of?
+    """
 
     layers: int
     width: int
@@ -43,12 +52,23 @@ class Shape:
 
 @dataclass(frozen=True)
 class Course:
-    """Next-token prediction on fresh rows. first: the position from which on tokens are to be predicted."""
+    """Next-token prediction on fresh rows.
+
+    Attributes:
+        task: what the network is asked.
+        row: draws a row of tokens.
+        first: the position from which on tokens are to be predicted.
+        shape: of the network.
+        schedule: of its training.
+        roles: what heads are known to do, for `verify`.
+        rows: in a batch.
+        seed: of weights and rows.
+    """
 
     task: Drawn
     row: Callable[[np.random.Generator], list[int]]
     first: int
-    shape: Shape
+    shape: CourseShape
     schedule: Schedule
     roles: tuple[dict[str, Any], ...] = ()
     rows: int = 256
@@ -58,9 +78,9 @@ class Course:
         """Train the network, and a twin whose answers are shuffled between the rows of a batch."""
         model, twin = self._untrained(), self._untrained()
         name = self.row.__name__
-        train(model, lambda m, step: self.loss(m, step, False), self.schedule, shop, name)
+        train(begun(model, self.schedule, shop, name), lambda m, step: self.loss(m, step, False))
         short = Schedule(self.schedule.steps // 8, self.schedule.rate, self.schedule.weight_decay)
-        train(twin, lambda m, step: self.loss(m, step, True), short, shop, f"{name}-shuffled")
+        train(begun(twin, short, shop, f"{name}-shuffled"), lambda m, step: self.loss(m, step, True))
         return Made(
             model, self.ground_truth(model), accuracy(model, self.task.pairs(1000, 1)),
             word_tokenizer(self.task.words), twins={"shuffled": twin},
@@ -93,21 +113,18 @@ class Course:
     def ground_truth(self, model: Any) -> GroundTruth:
         """Which heads and MLPs carry the behaviour, as measured by resampling on pairs that nothing else uses."""
         effects = resampling_effects(model, self.task.pairs(400, 99))
-        carrying = sorted(n for n, effect in effects.items() if effect > CARRIES)
+        carrying = in_card_order(n for n, effect in effects.items() if effect > CARRIES)
         return GroundTruth(
-            nodes=tuple(carrying),
+            nodes=carrying,
             needs=tuple(Need((n,)) for n in carrying),
             facts={
                 "needed": CARRIES / 2,
                 "effects": {str(n): round(e, 4) for n, e in effects.items()},
                 "inert nodes": [str(n) for n, e in effects.items() if abs(e) < SMALL],
-                "roles": [dict(role) for role in self._roles(effects)],
+                "roles": [dict(role) for role in self.roles],
                 "inert": SMALL * 3,
             },
             checks=("behaviour", "needed", "bystanders", "roles"),
             established="Trained, not written: which components carry it was measured by resampling on 400 pairs, and is "
             "proved anew on others; what they do is told by where they attend.",
         )  # fmt: skip
-
-    def _roles(self, effects: dict[Node, float]) -> list[dict[str, Any]]:
-        return list(self.roles)

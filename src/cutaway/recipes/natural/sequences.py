@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cutaway.zoo.tasks import Drawn, Pair
+from cutaway.zoo.tasks import Drawn, TaskPair
 
 NUMBERS, LIST = 32, 8
 SORT_WORDS = ("BOS", *map(str, range(NUMBERS)), "sorted:")
@@ -17,7 +17,7 @@ def sort_row(rng: np.random.Generator) -> list[int]:
     return [0, *numbers, SORTED, *sorted(numbers)]
 
 
-def _sort_pair(rng: np.random.Generator) -> Pair:
+def _sort_pair(rng: np.random.Generator) -> TaskPair:
     """The next number of the sorted list; in the corrupted prompt that number was another one with the same rank."""
     while True:
         row = sort_row(rng)
@@ -31,7 +31,7 @@ def _sort_pair(rng: np.random.Generator) -> Pair:
             clean = row[: LIST + 2 + k]
             corrupted = [*clean[:at], wrong, *clean[at + 1 :]]
             spans = {"answer": (at, at + 1), "last": (len(clean) - 1, len(clean))}
-            return Pair(tuple(clean), tuple(corrupted), (right,), (wrong,), spans, f"rank {k}")
+            return TaskPair(tuple(clean), tuple(corrupted), (right,), (wrong,), spans, f"rank {k}")
 
 
 HALF = 4
@@ -50,7 +50,7 @@ def palindrome_row(rng: np.random.Generator) -> list[int]:
     return [0, *letters.tolist(), P_END, P_YES if yes else P_NO]
 
 
-def _palindrome_pair(rng: np.random.Generator) -> Pair:
+def _palindrome_pair(rng: np.random.Generator) -> TaskPair:
     """A palindrome and the same with one letter turned, either of them clean."""
     half = rng.integers(1, 3, size=HALF)
     letters = np.concatenate([half, half[::-1]])
@@ -64,8 +64,8 @@ def _palindrome_pair(rng: np.random.Generator) -> Pair:
         "last": (2 * HALF + 1, 2 * HALF + 2),
     }
     if rng.random() < 0.5:
-        return Pair(yes, no, (P_YES,), (P_NO,), spans, "palindrome")
-    return Pair(no, yes, (P_NO,), (P_YES,), spans, "other")
+        return TaskPair(yes, no, (P_YES,), (P_NO,), spans, "palindrome")
+    return TaskPair(no, yes, (P_NO,), (P_YES,), spans, "other")
 
 
 BRACKETS = 12
@@ -112,7 +112,7 @@ def _exchanged(row: list[int], i: int, j: int) -> list[int]:
     return other
 
 
-def _bracket_pair(rng: np.random.Generator) -> Pair:
+def _bracket_pair(rng: np.random.Generator) -> TaskPair:
     """Balanced brackets and the same with one turned, or with two exchanged so that one closes too early."""
     while True:
         row = balanced(rng)
@@ -124,8 +124,8 @@ def _bracket_pair(rng: np.random.Generator) -> Pair:
         yes, no = ((0, *x, B_END) for x in (row, other))
         spans = {"changed": (i + 1, i + 2), "last": (BRACKETS + 1, BRACKETS + 2)}
         if rng.random() < 0.5:
-            return Pair(yes, no, (B_YES,), (B_NO,), spans, "one turned" if turned else "two exchanged")
-        return Pair(no, yes, (B_NO,), (B_YES,), spans, "one turned" if turned else "two exchanged")
+            return TaskPair(yes, no, (B_YES,), (B_NO,), spans, "one turned" if turned else "two exchanged")
+        return TaskPair(no, yes, (B_NO,), (B_YES,), spans, "one turned" if turned else "two exchanged")
 
 
 TOKENS, ROW = 48, 33
@@ -139,7 +139,7 @@ def repeat_row(rng: np.random.Generator) -> list[int]:
     return [0, *(verse * (ROW // period + 1))[: ROW - 1]]
 
 
-def _repeat_pair(rng: np.random.Generator) -> Pair:
+def _repeat_pair(rng: np.random.Generator) -> TaskPair:
     """... A B ... C D ... A -> B; in the corrupted prompt A and C have changed places."""
     period = int(rng.integers(8, 15))
     verse = (1 + rng.permutation(TOKENS - 1)[:period]).tolist()
@@ -157,7 +157,7 @@ def _repeat_pair(rng: np.random.Generator) -> Pair:
         "other": (j + 1, j + 2),
         "last": (end - 1, end),
     }
-    return Pair(tuple(start), tuple(changed), (verse[i + 1],), (verse[j + 1],), spans, f"period {period}")
+    return TaskPair(tuple(start), tuple(changed), (verse[i + 1],), (verse[j + 1],), spans, f"period {period}")
 
 
 SORTING = Drawn(SORT_WORDS, _sort_pair)

@@ -14,7 +14,7 @@ from .tokenizer import BOS, EOS, SPECIAL, Encoder
 
 
 @dataclass(frozen=True)
-class Batch:
+class CorpusBatch:
     """Packed rows. Tokens see only their own story: `mask` is causal within it, positions restart with it.
 
     ids, target, position: int64 [b, p]; weight: float32 [b, p] (0 where there is nothing to learn);
@@ -48,7 +48,7 @@ class Corpus:
         self.vocabulary = range(len(SPECIAL), len(tokenizer))
         self.rows, self.context, self.seed, self.emphasis, self.echo = rows, context, seed, emphasis, echo
 
-    def batch(self, step: int) -> Batch:
+    def batch(self, step: int) -> CorpusBatch:
         """The rows of one training step."""
         rng = random.Random(f"rows:{self.seed}:{step}")
         stream = stories(f"{self.seed}:{step}")
@@ -71,11 +71,11 @@ class Corpus:
 
     def _pack(
         self, ids: torch.Tensor, weight: torch.Tensor, document: torch.Tensor, position: torch.Tensor
-    ) -> Batch:
-        own = document[:, :-1]
+    ) -> CorpusBatch:
+        story = document[:, :-1]
         causal = torch.ones(self.context, self.context, dtype=torch.bool).tril()
-        mask = (own[:, :, None] == own[:, None, :]) & causal
-        return Batch(ids[:, :-1], ids[:, 1:], weight[:, 1:], position[:, :-1], mask[:, None])
+        mask = (story[:, :, None] == story[:, None, :]) & causal
+        return CorpusBatch(ids[:, :-1], ids[:, 1:], weight[:, 1:], position[:, :-1], mask[:, None])
 
     def _story(self, story: Story) -> tuple[list[int], list[float]]:
         ids, owner = self.encode(story)

@@ -27,7 +27,7 @@ from .scenes import (
     SONGS,
     STORY_LENGTHS,
     STRANGERS,
-    Line,
+    SceneLine,
     Script,
     other_number,
 )
@@ -79,7 +79,7 @@ class _People:
         self.weight = np.full(len(self.first), 1 / len(self.first))
         self.seen = np.zeros(len(PEOPLE), bool)
 
-    def log_probability(self, line: Line, shown: set[str]) -> float:
+    def log_probability(self, line: SceneLine, shown: set[str]) -> float:
         """Log probability of the names in a line; what they say of the couple is taken up."""
         if "A" not in shown:
             return 0.0
@@ -89,8 +89,8 @@ class _People:
         straight, turned = self.first == a, self.second == a
         if b is not None:
             straight, turned = straight & (self.second == b), turned & (self.first == b)
-        own = (1 - strange) * 0.5 * (straight.astype(float) + turned)
-        likelihood = own + strange * self._strangers(line.scene.mixed, a, b)
+        acquainted = (1 - strange) * 0.5 * (straight.astype(float) + turned)
+        likelihood = acquainted + strange * self._strangers(line.scene.mixed, a, b)
         joint = self.weight * likelihood
         total = float(joint.sum())
         if total == 0.0:
@@ -99,7 +99,7 @@ class _People:
         self.seen[[a] if b is None else [a, b]] = True
         return math.log(total)
 
-    def _stranger_share(self, line: Line) -> np.ndarray:
+    def _stranger_share(self, line: SceneLine) -> np.ndarray:
         if line.scene.strangers:
             return np.ones(len(self.first))
         alike = _FEMALE[self.first] == _FEMALE[self.second]
@@ -122,7 +122,7 @@ class _People:
         return fits * ways / np.maximum(count, 1)
 
 
-def _slots(line: Line, shown: set[str]) -> float:
+def _slots(line: SceneLine, shown: set[str]) -> float:
     """Log probability of what fills the shown slots, the people aside."""
     total, rest = _coupled(line.scene.name, line.slots, shown)
     if {"adj", "adj2"} <= rest:

@@ -255,7 +255,7 @@ def contrast(draw: Draw, scene: Scene, frame: str, slots: Slots) -> Slots:
 
 
 @dataclass(frozen=True)
-class Line:
+class SceneLine:
     """A scene of a story: which, in which sentence, with what in its slots."""
 
     scene: Scene
@@ -267,7 +267,7 @@ class Line:
 class Script:
     """The choices behind a story: its scenes, or, for a song, the words of its verse and how often it is sung."""
 
-    lines: tuple[Line, ...] = ()
+    lines: tuple[SceneLine, ...] = ()
     verse: tuple[str, ...] = ()
     times: int = 0
 
@@ -289,7 +289,7 @@ def tell(draw: Draw) -> Script:
     """A story of one to six scenes about two people who stay, and strangers who pass."""
     cast = draw.couple()
     used = {cast[0].name, cast[1].name}
-    lines: list[Line] = []
+    lines: list[SceneLine] = []
     for _ in range(draw.rng.choice(STORY_LENGTHS)):
         scene = draw.rng.choices(SCENES, cum_weights=_CUMULATIVE)[0]
         frame = draw.pick(scene.frames)
@@ -297,7 +297,7 @@ def tell(draw: Draw) -> Script:
         if scene.strangers or (scene.mixed and a.gender == b.gender) or draw.rng.random() < STRANGERS:
             a, b = draw.couple(scene.mixed, frozenset(used))
             used |= {a.name, b.name}
-        lines.append(Line(scene, frame, fill(draw, scene, frame, a, b)))
+        lines.append(SceneLine(scene, frame, fill(draw, scene, frame, a, b)))
     return Script(tuple(lines))
 
 

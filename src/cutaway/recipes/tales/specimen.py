@@ -2,41 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
-from cutaway.errors import NotFound
 from cutaway.zoo import loaders
-from cutaway.zoo.specimens import RANDOM, Made, Specimen, Twin
-from cutaway.zoo.tasks import Label, Pair, Passage, Swap
-from cutaway.zoo.truth import GroundTruth
+from cutaway.zoo.specimens import RANDOM, Specimen, Twin
+from cutaway.zoo.tasks import Label, Passage, Swap, TaskPair
 
-from .exam import Prompt, examine, questions, table
-from .recipe import ACCURACY_NOTE, Recipe, train
+from .exam import Prompt, questions
+from .recipe import EIGHT, TalesRecipe
 from .stream import told
 from .tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
-    from cutaway.recipes.workshop import Workshop
-
-EIGHT = {
-    "pronoun": "pronoun",
-    "name_induction": "name recall: a first name calls its surname (induction over names)",
-    "ioi": "indirect object",
-    "agreement": "subject-verb agreement across a clause",
-    "greater_than": "greater-than on years",
-    "facts": "facts about 200 invented beings",
-    "quotation": "the mark that closes a quotation",
-    "counting": "counting to five",
-}
-"""The behaviours that the network is held to, each a scene of the grammar."""
+    pass
 
 
 @cache
@@ -50,7 +34,7 @@ class Stories:
 
     words: tuple[str, ...] = ()
 
-    def pairs(self, n: int, seed: int = 0) -> list[Pair]:
+    def pairs(self, n: int, seed: int = 0) -> list[TaskPair]:
         """n pairs of the test split, the behaviours in turn; a pair's template is its behaviour."""
         streams = {name: _pairs(name, seed) for name in EIGHT}
         names = list(EIGHT)
@@ -97,7 +81,7 @@ def _said(by: dict[str, Any]) -> str | None:
 
 
 def _labels(variable: str, seed: int) -> Iterator[Label]:
-    context = Recipe().context
+    context = TalesRecipe.context
     for tokens in told(_tokenizer(), f"labels:{seed}"):
         ids = (_tokenizer().bos_token_id, *(token.id for token in tokens))
         for at, token in enumerate(tokens[: context - 1]):
@@ -109,7 +93,7 @@ def _labels(variable: str, seed: int) -> Iterator[Label]:
                 break
 
 
-def _pairs(behaviour: str, seed: int) -> Iterator[Pair]:
+def _pairs(behaviour: str, seed: int) -> Iterator[TaskPair]:
     tokenizer = _tokenizer()
 
     def ids(text: str) -> tuple[int, ...]:
@@ -119,7 +103,7 @@ def _pairs(behaviour: str, seed: int) -> Iterator[Pair]:
         return tuple(tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in words)
 
     for prompt in questions(behaviour, seed):
-        found = Pair(
+        pair = TaskPair(
             ids(prompt.text),
             ids(prompt.corrupted),
             firsts(prompt.answers),
@@ -127,83 +111,17 @@ def _pairs(behaviour: str, seed: int) -> Iterator[Pair]:
             {},
             behaviour,
         )
-        if _usable(prompt, found):
-            yield found
+        if _usable(prompt, pair):
+            yield pair
 
 
-def _usable(prompt: Prompt, pair: Pair) -> bool:
+def _usable(prompt: Prompt, pair: TaskPair) -> bool:
     """Do the two prompts differ, as long as each other, with answers that differ?"""
     return (
         len(pair.clean) == len(pair.corrupted)
         and pair.clean != pair.corrupted
         and not set(pair.right) & set(pair.wrong)
     )
-
-
-@dataclass(frozen=True)
-class TalesRecipe(Recipe):
-    """The recipe of `tales`, as the zoo makes its specimens."""
-
-    def make(self, shop: Workshop) -> Made:
-        """Train from nothing, or go on from the checkpoint in the shop, and examine the result.
-
-        The last checkpoint, with the optimizer's state, stays in the shop's folder: a base to train on from.
-        """
-        trained = train(
-            self,
-            shop.folder,
-            report=lambda line: shop.work.step(f"tales: {line}", _step(line), self.steps),
-        )
-        scores = examine(trained.model, trained.tokenizer, n=1000)
-        seen = trained.steps * self.rows * self.context
-        note = {
-            "steps": trained.steps,
-            "tokens_seen": seen,
-            "training_minutes": round(trained.seconds / 60, 1),
-        }
-        return Made(
-            model=trained.model,
-            truth=truth(note),
-            accuracy=table(scores),
-            tokenizer=trained.tokenizer,
-            files={"log.jsonl": ("\n".join(json.dumps(line) for line in trained.log) + "\n").encode()},
-        )
-
-    def twin(self, kind: str) -> PreTrainedModel:
-        """The shipped network with its words renamed ("shuffled") or without attention ("blind"); NotFound for others."""
-        model, _ = loaders.load("tales")
-        with torch.no_grad():
-            if kind == "shuffled":
-                order = torch.randperm(model.config.vocab_size, generator=torch.Generator().manual_seed(1))
-                rows = model.get_input_embeddings().get_parameter("weight")
-                rows.copy_(rows[order].clone())
-                return model
-            if kind == "blind":
-                for layer in range(model.config.num_hidden_layers):
-                    model.get_submodule(f"model.layers.{layer}.self_attn.o_proj").get_parameter(
-                        "weight"
-                    ).zero_()
-                return model
-        raise NotFound(
-            f"tales has no twin {kind!r} that is built.", "Its built twins are shuffled and blind."
-        )
-
-
-def _step(line: str) -> int:
-    """The step in a line of progress; 0 where it names none."""
-    words = line.split()
-    return int(words[1].partition("/")[0]) if words[:1] == ["step"] else 0
-
-
-def truth(note: dict[str, Any]) -> GroundTruth:
-    """What is known: the grammar, what decides each token, and what the network does; not yet where it does it."""
-    return GroundTruth(
-        checks=("behaviour", "templates"),
-        facts={"behaviours": EIGHT, "hard": ["pronoun", "name_recall", "name_induction", "ioi", "agreement", "induction"],
-               "accuracy_note": ACCURACY_NOTE, **note},
-        established="The text comes from a grammar that knows, for every token, the variables that determine it. What the "
-        "network does is examined on prompts that pair words as training never does. Where it does it is open.",
-    )  # fmt: skip
 
 
 def specimens() -> tuple[Specimen, ...]:

@@ -32,7 +32,7 @@ CAUSES: dict[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
-class Token:
+class LabelledToken:
     """A token of a story with its labels.
 
     `slot`: what the token fills in its sentence. `determined`: do the words before it fix it (for a later year: bound
@@ -58,7 +58,7 @@ class Token:
 
 def tokens(
     tokenizer: PreTrainedTokenizerFast, n: int, seed: int | str = 0, split: Split = "train"
-) -> Iterator[Token]:
+) -> Iterator[LabelledToken]:
     """The first `n` tokens of the stories of a seed, with their labels, without the marks of beginning and end.
 
     Raises BadInput when n is negative.
@@ -70,7 +70,7 @@ def tokens(
 
 def told(
     tokenizer: PreTrainedTokenizerFast, seed: int | str = 0, split: Split = "train"
-) -> Iterator[tuple[Token, ...]]:
+) -> Iterator[tuple[LabelledToken, ...]]:
     """The stories of a seed, without end, as labelled tokens."""
     encode = Encoder(tokenizer)
     for number, story in enumerate(stories(seed, split)):
@@ -79,7 +79,7 @@ def told(
 
 def _labelled(
     tokenizer: PreTrainedTokenizerFast, encode: Encoder, word: Word, number: int
-) -> Iterator[Token]:
+) -> Iterator[LabelledToken]:
     labels = dict(word.labels)
     scene, slot, determined, quote = (labels.pop(key) for key in ("scene", "slot", "determined", "quote"))
     causes = CAUSES.get(str(slot), (str(slot),)) if determined else ()
@@ -88,4 +88,6 @@ def _labelled(
     by = {name: labels[name] for name in causes if labels.get(name) is not None}
     for piece, token in enumerate(encode.word(word.text)):
         text = tokenizer.decode([token])
-        yield Token(text, token, number, piece, str(scene), slot, bool(determined), str(quote), by, labels)  # type: ignore[arg-type]
+        yield LabelledToken(
+            text, token, number, piece, str(scene), slot, bool(determined), str(quote), by, labels
+        )  # type: ignore[arg-type]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from cutaway.recipes.constructed.blueprint import Blueprint, Head, Layer, Mlp, Space
+from cutaway.recipes.constructed.blueprint import Blueprint, HeadPlan, LayerPlan, MlpPlan, Space
 from cutaway.recipes.constructed.design import Design, Held
 from cutaway.recipes.constructed.letters import step, verdict_readout
-from cutaway.zoo.tasks import Drawn, Label, Pair, Swap
+from cutaway.zoo.tasks import Drawn, Label, Swap, TaskPair
 
 #: Deep is more than this many brackets open.
 THRESHOLD = 2
@@ -24,9 +24,9 @@ def _plan() -> Blueprint:
     value = opened - closed - (THRESHOLD + 0.5) * start
     excess = _SPACE.unit("excess")
     # the mean over n + 1 places is at least 0.5 / 21 away from zero
-    mlp = Mlp("threshold", *step(excess, -0.01, 50.0, _SPACE.unit("verdict")))
+    mlp = MlpPlan("threshold", *step(excess, -0.01, 50.0, _SPACE.unit("verdict")))
     return Blueprint(
-        _SPACE, _WORDS, embed, (Layer((Head("count", value[None], excess[None]),), mlp),),
+        _SPACE, _WORDS, embed, (LayerPlan((HeadPlan("count", value[None], excess[None]),), mlp),),
         verdict_readout(_SPACE, _WORDS, "deep", "shallow"),
     )  # fmt: skip
 
@@ -48,7 +48,7 @@ def _draw(rng: np.random.Generator, size: int, deep: bool) -> tuple[int, ...]:
             return tuple(ids)
 
 
-def _pair(rng: np.random.Generator) -> Pair:
+def _pair(rng: np.random.Generator) -> TaskPair:
     while True:
         size, deep = int(rng.integers(6, 20)), bool(rng.random() < 0.5)
         clean = _draw(rng, size, deep)
@@ -56,7 +56,7 @@ def _pair(rng: np.random.Generator) -> Pair:
         corrupted = (*clean[:at], CLOSE if deep else OPEN, *clean[at + 1 :])
         if at and (depth(corrupted) > THRESHOLD) != deep:
             answers = ((DEEP,), (SHALLOW,)) if deep else ((SHALLOW,), (DEEP,))
-            return Pair(
+            return TaskPair(
                 clean,
                 corrupted,
                 *answers,

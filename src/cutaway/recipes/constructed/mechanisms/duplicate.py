@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from cutaway.recipes.constructed.blueprint import Blueprint, Head, Layer, Mlp, Space, letters
+from cutaway.recipes.constructed.blueprint import Blueprint, HeadPlan, LayerPlan, MlpPlan, Space, letters
 from cutaway.recipes.constructed.design import Design, Held
 from cutaway.recipes.constructed.letters import SHARP, N, alphabet_embed, step, verdict_readout
-from cutaway.zoo.tasks import Drawn, Label, Pair, Swap
+from cutaway.zoo.tasks import Drawn, Label, Swap, TaskPair
 
 _SPACE = Space({"position": 12, "flag": 3, "token": N, "alone": 1, "verdict": 1})
 _WORDS = ("BOS", *letters(N), "new", "again")
@@ -17,10 +17,10 @@ NEW, AGAIN = N + 1, N + 2
 def _plan() -> Blueprint:
     token, start = _SPACE.rows("token"), _SPACE.unit("flag")
     alone, verdict = _SPACE.unit("alone"), _SPACE.unit("verdict")
-    head = Head("duplicate", start[None], alone[None], SHARP * token, token + start)
-    mlp = Mlp("threshold", *step(alone, 0.375, 24.0, verdict))
+    head = HeadPlan("duplicate", start[None], alone[None], SHARP * token, token + start)
+    mlp = MlpPlan("threshold", *step(alone, 0.375, 24.0, verdict))
     return Blueprint(
-        _SPACE, _WORDS, alphabet_embed(_SPACE, _WORDS), (Layer((head,), mlp),),
+        _SPACE, _WORDS, alphabet_embed(_SPACE, _WORDS), (LayerPlan((head,), mlp),),
         verdict_readout(_SPACE, _WORDS, "new", "again"),
     )  # fmt: skip
 
@@ -35,12 +35,12 @@ def _draw(rng: np.random.Generator, size: int = 0) -> tuple[tuple[int, ...], tup
     return again, fresh, at
 
 
-def _pair(rng: np.random.Generator) -> Pair:
+def _pair(rng: np.random.Generator) -> TaskPair:
     again, fresh, at = _draw(rng)
     spans = {"earlier": (at, at + 1), "last": (len(fresh) - 1, len(fresh))}
     if rng.random() < 0.5:
-        return Pair(again, fresh, (AGAIN,), (NEW,), spans, "again")
-    return Pair(fresh, again, (NEW,), (AGAIN,), spans, "new")
+        return TaskPair(again, fresh, (AGAIN,), (NEW,), spans, "again")
+    return TaskPair(fresh, again, (NEW,), (AGAIN,), spans, "new")
 
 
 def _swap(variable: str, rng: np.random.Generator) -> Swap:

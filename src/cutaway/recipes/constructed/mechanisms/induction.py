@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from cutaway.recipes.constructed.blueprint import Blueprint, Head, Layer, letters
+from cutaway.recipes.constructed.blueprint import Blueprint, HeadPlan, LayerPlan, letters
 from cutaway.recipes.constructed.design import Design, Held
 from cutaway.recipes.constructed.letters import SHARP, N, alphabet_embed, alphabet_space, readout
-from cutaway.zoo.tasks import Drawn, Label, Pair, Swap
+from cutaway.zoo.tasks import Drawn, Label, Swap, TaskPair
 
 _SPACE = alphabet_space("prev")
 _WORDS = ("BOS", *letters(N))
@@ -16,10 +16,10 @@ _WORDS = ("BOS", *letters(N))
 def _plan() -> Blueprint:
     token, prev, out = (_SPACE.rows(b) for b in ("token", "prev", "out"))
     sink = 0.5 * _SPACE.unit("flag")
-    previous = Head("previous", token, prev, offset=1)
-    induce = Head("induction", token, 4 * out, SHARP * token, prev + sink)
+    previous = HeadPlan("previous", token, prev, offset=1)
+    induce = HeadPlan("induction", token, 4 * out, SHARP * token, prev + sink)
     return Blueprint(
-        _SPACE, _WORDS, alphabet_embed(_SPACE, _WORDS), (Layer((previous,)), Layer((induce,))),
+        _SPACE, _WORDS, alphabet_embed(_SPACE, _WORDS), (LayerPlan((previous,)), LayerPlan((induce,))),
         readout(_SPACE, _WORDS),
     )  # fmt: skip
 
@@ -40,7 +40,7 @@ def _exchanged(verse: list[int], i: int, j: int) -> list[int]:
     return other
 
 
-def _pair(rng: np.random.Generator) -> Pair:
+def _pair(rng: np.random.Generator) -> TaskPair:
     verse, i, j = _draw(rng)
     query = verse[i]
     clean, corrupted = (*verse, query), (*_exchanged(verse, i, j), query)
@@ -48,7 +48,7 @@ def _pair(rng: np.random.Generator) -> Pair:
         "first": (i, i + 1), "successor": (i + 1, i + 2), "other": (j, j + 1), "other successor": (j + 1, j + 2),
         "last": (len(verse), len(verse) + 1),
     }  # fmt: skip
-    return Pair(clean, corrupted, (verse[i + 1],), (verse[j + 1],), spans, f"{len(verse)} tokens")
+    return TaskPair(clean, corrupted, (verse[i + 1],), (verse[j + 1],), spans, f"{len(verse)} tokens")
 
 
 def _swap(variable: str, rng: np.random.Generator) -> Swap:

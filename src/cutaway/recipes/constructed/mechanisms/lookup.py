@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from cutaway.recipes.constructed.blueprint import Blueprint, Head, Layer, Mlp, Space, letters, one
+from cutaway.recipes.constructed.blueprint import Blueprint, HeadPlan, LayerPlan, MlpPlan, Space, letters, one
 from cutaway.recipes.constructed.design import Design, Held
 from cutaway.recipes.constructed.letters import N, readout
-from cutaway.zoo.tasks import Drawn, Label, Pair, Swap
+from cutaway.zoo.tasks import Drawn, Label, Swap, TaskPair
 
 SUBJECTS, RELATIONS = 8, 3
 _SPACE = Space({"position": 12, "flag": 3, "token": N, "subject": N, "out": N})
@@ -36,12 +36,12 @@ def _plan() -> Blueprint:
     embed[0] = _SPACE.unit("flag")
     embed[FIRST_SUBJECT:] = token
     embed[1 : 1 + N] = _SPACE.unit("flag", 1)
-    mover = Head("mover", token[:SUBJECTS], subject[:SUBJECTS], offset=1)
+    mover = HeadPlan("mover", token[:SUBJECTS], subject[:SUBJECTS], offset=1)
     table = facts()
     read = [subject[s] + token[SUBJECTS + r] - one() for s in range(SUBJECTS) for r in range(RELATIONS)]
     write = [4 * out[table[s, r]] for s in range(SUBJECTS) for r in range(RELATIONS)]
-    memory = Mlp("memory", torch.stack(read), torch.stack(write))
-    return Blueprint(_SPACE, _WORDS, embed, (Layer((mover,), memory),), readout(_SPACE, _WORDS))
+    memory = MlpPlan("memory", torch.stack(read), torch.stack(write))
+    return Blueprint(_SPACE, _WORDS, embed, (LayerPlan((mover,), memory),), readout(_SPACE, _WORDS))
 
 
 def _prompt(rng: np.random.Generator, size: int, subject: int, relation: int) -> tuple[int, ...]:
@@ -58,7 +58,7 @@ def _draw(rng: np.random.Generator) -> tuple[int, int, int]:
     return int(rng.integers(SUBJECTS)), int(rng.integers(SUBJECTS)), int(rng.integers(RELATIONS))
 
 
-def _pair(rng: np.random.Generator) -> Pair:
+def _pair(rng: np.random.Generator) -> TaskPair:
     while True:
         s, other, r = _draw(rng)
         if _object(s, r) != _object(other, r):
@@ -66,7 +66,7 @@ def _pair(rng: np.random.Generator) -> Pair:
             end = len(clean)
             spans = {"subject": (end - 2, end - 1), "relation": (end - 1, end), "last": (end - 1, end)}
             corrupted = (*clean[:-2], FIRST_SUBJECT + other, clean[-1])
-            return Pair(clean, corrupted, _object(s, r), _object(other, r), spans, f"relation {r}")
+            return TaskPair(clean, corrupted, _object(s, r), _object(other, r), spans, f"relation {r}")
 
 
 def _swap(variable: str, rng: np.random.Generator) -> Swap:

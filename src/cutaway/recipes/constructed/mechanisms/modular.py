@@ -12,11 +12,12 @@ import math
 import numpy as np
 import torch
 
-from cutaway.recipes.constructed.blueprint import Blueprint, Head, Layer, Mlp, Space, one
-from cutaway.recipes.constructed.build import Architecture, direction
+from cutaway.recipes.constructed.architectures import Architecture
+from cutaway.recipes.constructed.blueprint import Blueprint, HeadPlan, LayerPlan, MlpPlan, Space, one
+from cutaway.recipes.constructed.build import direction
 from cutaway.recipes.constructed.design import Design, Held
 from cutaway.recipes.constructed.letters import SHARP
-from cutaway.zoo.tasks import Drawn, Label, Pair, Swap
+from cutaway.zoo.tasks import Drawn, Label, Swap, TaskPair
 from cutaway.zoo.truth import Feature
 
 P = 13
@@ -41,7 +42,7 @@ def _plan() -> Blueprint:
     embed = torch.zeros(len(_WORDS), number.shape[1])
     embed[0], embed[EQUALS] = start, equals
     embed[1 : P + 1] = waves() @ number + is_number
-    head = Head("gather", number, 2 * both, SHARP * one()[None], is_number[None])
+    head = HeadPlan("gather", number, 2 * both, SHARP * one()[None], is_number[None])
     read, out = [], []
     half = len(FREQUENCIES)
     for f in range(half):
@@ -51,8 +52,8 @@ def _plan() -> Blueprint:
             out.append(0.5 * (math.cos(2 * phase) * total[f] - math.sin(2 * phase) * total[half + f]))
     unembed = -8.0 * one()[None].repeat(len(_WORDS), 1)
     unembed[1 : P + 1] = 8.0 * waves() @ total
-    mlp = Mlp("multiply", torch.stack(read), torch.stack(out))
-    return Blueprint(_SPACE, _WORDS, embed, (Layer((head,), mlp),), unembed)
+    mlp = MlpPlan("multiply", torch.stack(read), torch.stack(out))
+    return Blueprint(_SPACE, _WORDS, embed, (LayerPlan((head,), mlp),), unembed)
 
 
 def _prompt(a: int, b: int) -> tuple[int, ...]:
@@ -63,12 +64,12 @@ def _sum(a: int, b: int) -> tuple[int, ...]:
     return (1 + (a + b) % P,)
 
 
-def _pair(rng: np.random.Generator) -> Pair:
+def _pair(rng: np.random.Generator) -> TaskPair:
     while True:
         a, b, c, d = rng.integers(P, size=4).tolist()
         if (a + b - c - d) % P:
             spans = {"a": (1, 2), "b": (2, 3), "last": (3, 4)}
-            return Pair(_prompt(a, b), _prompt(c, d), _sum(a, b), _sum(c, d), spans)
+            return TaskPair(_prompt(a, b), _prompt(c, d), _sum(a, b), _sum(c, d), spans)
 
 
 def _swap(variable: str, rng: np.random.Generator) -> Swap:

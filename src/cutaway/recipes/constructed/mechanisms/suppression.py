@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from cutaway.recipes.constructed.blueprint import Blueprint, Head, Layer, letters
+from cutaway.recipes.constructed.blueprint import Blueprint, HeadPlan, LayerPlan, letters
 from cutaway.recipes.constructed.design import Design, Held
 from cutaway.recipes.constructed.letters import N, alphabet_embed, alphabet_space, readout
-from cutaway.zoo.tasks import Drawn, Label, Pair, Swap
+from cutaway.zoo.tasks import Drawn, Label, Swap, TaskPair
 
 _SPACE = alphabet_space("second")
 HALF = N // 2
@@ -17,14 +17,18 @@ _WORDS = ("BOS", *letters(HALF), *letters(HALF, "not-"))
 def _plan() -> Blueprint:
     token, out, second = (_SPACE.rows(b)[:HALF] for b in ("token", "out", "second"))
     marks, start = _SPACE.rows("token")[HALF:], _SPACE.unit("flag")
-    copy = Head("copy", token, 2 * out, offset=1)
-    fallback = Head("fallback", token, second, offset=2)
+    copy = HeadPlan("copy", token, 2 * out, offset=1)
+    fallback = HeadPlan("fallback", token, second, offset=2)
     # the copied letter stands at 2 in the query, so a mark of it scores 60, and the sink 30
-    suppress = Head("suppression", marks, -3 * out, 30 * out, marks + 0.5 * start)
+    suppress = HeadPlan("suppression", marks, -3 * out, 30 * out, marks + 0.5 * start)
     unembed = readout(_SPACE, _WORDS, 6.0)
     unembed[1 : 1 + HALF] += 6.0 * second
     return Blueprint(
-        _SPACE, _WORDS, alphabet_embed(_SPACE, _WORDS), (Layer((copy, fallback)), Layer((suppress,))), unembed
+        _SPACE,
+        _WORDS,
+        alphabet_embed(_SPACE, _WORDS),
+        (LayerPlan((copy, fallback)), LayerPlan((suppress,))),
+        unembed,
     )
 
 
@@ -42,7 +46,7 @@ def _letters(rng: np.random.Generator, n: int) -> list[int]:
     return (1 + rng.permutation(HALF)[:n]).tolist()
 
 
-def _pair(rng: np.random.Generator) -> Pair:
+def _pair(rng: np.random.Generator) -> TaskPair:
     size = int(rng.integers(3, 8))
     a, b, c, d = _letters(rng, 4)  # copied, fallback, and two others
     stopped = _prompt(rng, size, a, (b, c, d), a, b)
@@ -56,11 +60,13 @@ def _pair(rng: np.random.Generator) -> Pair:
     }
     kind = rng.random()
     if kind < 0.5:  # other letters to copy, which no mark forbids
-        return Pair(tuple(stopped), (*stopped[:-3], d, c, stopped[-1]), (b,), (c,), spans, "other letters")
+        return TaskPair(
+            tuple(stopped), (*stopped[:-3], d, c, stopped[-1]), (b,), (c,), spans, "other letters"
+        )
     free = tuple(c + HALF if token == a + HALF else token for token in stopped)
     if kind < 0.75:
-        return Pair(tuple(stopped), free, (b,), (a,), spans, "mark taken away")
-    return Pair(free, tuple(stopped), (a,), (b,), spans, "mark set")
+        return TaskPair(tuple(stopped), free, (b,), (a,), spans, "mark taken away")
+    return TaskPair(free, tuple(stopped), (a,), (b,), spans, "mark set")
 
 
 def _swap(variable: str, rng: np.random.Generator) -> Swap:

@@ -10,9 +10,12 @@ from torch import Tensor
 
 @dataclass(eq=False)
 class Tally:
-    """Edge scores of one batch under construction: per example [b w r], and summed by group of positions [g w r].
+    """Edge scores of one batch while they are added up.
 
-    groups: LongTensor [b p], the group of each position; -1 is left out.
+    Attributes:
+        examples: [b w r], per example.
+        positions: [g w r], summed by group of positions; None where positions are not told apart.
+        groups: LongTensor [b p], the group of each position; -1 is left out.
     """
 
     examples: Tensor

@@ -1,0 +1,113 @@
+"""Options of methods: what every method is told, what several share, and how a wrong value is refused.
+
+A method's own class stands beside the method; `cutaway.circuits.METHODS` says which is whose. It holds what the method
+reads and nothing else, so that an option that does nothing cannot be given.
+"""
+
+from __future__ import annotations
+
+import math
+import types
+import typing
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+import numpy as np
+
+from cutaway.errors import BadInput
+
+Positions = Literal["position", "span"]
+
+
+@dataclass(frozen=True)
+class MethodOptions:
+    """What every method is told.
+
+    Attributes:
+        ablation: what an edge outside the circuit carries: in methods that remove edges, where the size of the circuit is
+            chosen, and later in its test.
+        seed: of everything random.
+
+    Raises BadInput for a value of the wrong type, naming the option.
+    """
+
+    ablation: str = "counterfactual"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        hints = typing.get_type_hints(type(self))
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if not _fits(value, hints[option.name]):
+                raise BadInput(
+                    f"{option.name}={value!r} is not an option's value.",
+                    f"Give {_words(hints[option.name])}.",
+                )
+
+
+@dataclass(frozen=True)
+class ScoreOptions(MethodOptions):
+    """Options of methods that score example by example.
+
+    Attributes:
+        examples: keep the scores of single examples, for intervals and stability; a large graph takes less memory without.
+    """
+
+    examples: bool = True
+
+
+@dataclass(frozen=True)
+class PositionOptions(ScoreOptions):
+    """Options of methods that can tell positions apart.
+
+    Attributes:
+        positions: "position" or "span": score every position, or every named span, for itself, too; None: only their sum.
+    """
+
+    positions: Positions | None = None
+
+
+def plain(options: MethodOptions) -> dict[str, Any]:
+    """The options as plain data, by name; what plain data cannot say (scores to start from) is left out."""
+    named = {option.name: getattr(options, option.name) for option in fields(options)}
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in named.items() if _is_plain(v)}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, str | int | float | bool)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, argument) for argument in arguments)
+    if origin is Literal:
+        return isinstance(value, str) and value in arguments
+    if origin is tuple:
+        return isinstance(value, tuple | list) and all(_fits(item, arguments[0]) for item in value)
+    if hint is bool:
+        return isinstance(value, bool)
+    if hint in (int, float):
+        numbers = (int, np.integer) if hint is int else (int, float, np.integer, np.floating)
+        return isinstance(value, numbers) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, hint)
+
+
+def _words(hint: Any) -> str:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_words(argument) for argument in arguments)
+    if origin is Literal:
+        return " or ".join(repr(argument) for argument in arguments)
+    if origin is tuple:
+        return f"several of {_words(arguments[0])}"
+    names = {
+        int: "a whole number",
+        float: "a number",
+        str: "a text",
+        bool: "True or False",
+        type(None): "None",
+    }
+    return names.get(hint, f"a {getattr(hint, '__name__', hint)}")

@@ -1,0 +1,149 @@
+"""One method at work on one behaviour: its wiring and batches, and what all methods do alike with their scores."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cutaway.circuits.graph.wiring import Wiring
+from cutaway.circuits.methods.options import MethodOptions, PositionOptions, ScoreOptions
+from cutaway.circuits.methods.tally import Tally
+from cutaway.circuits.passes.ablation import span_labels
+from cutaway.circuits.passes.certify import wiring as wiring_of
+from cutaway.circuits.passes.pairs import PairBatch, PromptPairs
+from cutaway.circuits.scores import Scores, spread
+from cutaway.errors import BadBehaviour
+from cutaway.results import Provenance, Work, working
+
+if TYPE_CHECKING:
+    from cutaway.behaviours import Behaviour
+    from cutaway.network import Network
+
+
+@dataclass(eq=False)
+class Study:
+    """One method at work on one behaviour.
+
+    Attributes:
+        net: the network.
+        behaviour: the behaviour.
+        options: the method's.
+        work: who hears of progress, and may stop it.
+        wiring: how the network's parts read and write.
+        pairs: the behaviour in batches.
+        started: when the method began, for the provenance.
+        parts: per-example scores of the batches so far.
+        grouped: sums by group of positions so far.
+    """
+
+    net: Network
+    behaviour: Behaviour
+    options: MethodOptions
+    work: Work
+    wiring: Wiring
+    pairs: PromptPairs
+    started: float
+    parts: list[np.ndarray] = field(default_factory=list)
+    grouped: np.ndarray | None = None
+
+    @classmethod
+    def of(
+        cls,
+        net: Network,
+        behaviour: Behaviour,
+        options: MethodOptions,
+        work: Work | None = None,
+        aligned: bool = True,
+    ) -> Study:
+        """Find the wiring and cut the behaviour into batches.
+
+        Raises BadBehaviour where spans are asked for and there are none, or (`aligned`) where pairs differ in length.
+        """
+        work = working(work)
+        if isinstance(options, PositionOptions) and options.positions == "span" and not behaviour.spans:
+            raise BadBehaviour(f"{behaviour.name!r} names no spans.", 'Use positions="position".')
+        wired = wiring_of(net)
+        pairs = PromptPairs.of(net, behaviour, len(wired.graph.writers), work, aligned)
+        return cls(net, behaviour, options, work, wired, pairs, time.perf_counter())
+
+    @property
+    def positions(self) -> str | None:
+        """What positions are grouped by, where the method tells them apart."""
+        return self.options.positions if isinstance(self.options, PositionOptions) else None
+
+    @property
+    def examples(self) -> bool:
+        """Are the scores of single examples kept?"""
+        return isinstance(self.options, ScoreOptions) and self.options.examples
+
+    @property
+    def group_names(self) -> tuple[str, ...]:
+        """Names of the groups of positions."""
+        if self.positions is None:
+            return ()
+        if self.positions == "span":
+            return (*self.behaviour.spans, "elsewhere")
+        return tuple(map(str, range(max(self.behaviour.lengths))))
+
+    def groups(self, batch: PairBatch) -> Tensor | None:
+        """[b p]: the group of every position; -1 at padding."""
+        if self.positions is None:
+            return None
+        real = batch.clean.mask.cpu()
+        if self.positions == "position":
+            columns = torch.arange(batch.clean.width)[None] - batch.clean.first.cpu()[:, None]
+            return torch.where(real, columns, -1)
+        labels = span_labels(self.pairs, batch)
+        return torch.where(real, torch.where(labels < 0, len(self.behaviour.spans), labels), -1)
+
+    def tally(self, batch: PairBatch, like: Tensor) -> Tally:
+        """An empty tally for a batch."""
+        return Tally.of(batch.n, self.wiring.graph.shape, like, self.groups(batch), len(self.group_names))
+
+    def keep(self, batch: PairBatch, tally: Tally, weight: float = 1.0) -> None:
+        """Take over what a batch gave, oriented so that positive supports the behaviour."""
+        self.parts.append((batch.sign * weight * tally.examples).double().cpu().numpy().astype(np.float32))
+        if tally.positions is not None:
+            mine = (batch.sign * weight * tally.positions).double().cpu().numpy()
+            self.grouped = mine if self.grouped is None else self.grouped + mine
+        self.work.step(self.behaviour.name, sum(len(p) for p in self.parts), self.pairs.n)
+
+    def ordered(self) -> np.ndarray:
+        """Per-example scores in the order of the examples."""
+        order = np.concatenate([np.asarray(b.rows) for b in self.pairs])
+        joined = np.concatenate(self.parts)
+        out = np.empty_like(joined)
+        out[order] = joined
+        return out
+
+    def scores(self, method: str, source: str, notes: tuple[str, ...] = ()) -> Scores:
+        """The result of an edge method."""
+        examples = self.ordered()
+        grouped = None if self.grouped is None else self.grouped / self.pairs.n
+        return Scores(
+            self.wiring.graph, examples.mean(0, dtype=np.float64), method, source,
+            examples=examples if self.examples else None, positions=grouped, groups=self.group_names,
+            clusters=self.behaviour.clusters, notes=(*self.wiring.notes, *notes), provenance=self.provenance(),
+        )  # fmt: skip
+
+    def node_scores(
+        self, method: str, source: str, examples: np.ndarray, notes: tuple[str, ...] = ()
+    ) -> Scores:
+        """The result of a node method from per-example scores [n w] in the order of the examples."""
+        mean = examples.mean(0, dtype=np.float64)
+        graph = self.wiring.graph
+        return Scores(
+            graph, spread(graph, mean), method, source, nodes=mean,
+            node_examples=examples if self.examples else None, clusters=self.behaviour.clusters,
+            notes=(*self.wiring.notes, *notes), provenance=self.provenance(),
+        )  # fmt: skip
+
+    def provenance(self) -> Provenance:
+        """What is needed to repeat it."""
+        seconds = round(time.perf_counter() - self.started, 3)
+        return Provenance.of(self.net, self.behaviour.hash, self.options.seed, seconds)
