@@ -197,6 +197,16 @@ VERBS: dict[str, Verb] = {
             spelled=(("target", "-t"), ("foil", "-f")),
         ),
         Verb(
+            "expand_paths",
+            "cutaway.stream.paths:expand_paths",
+            "Every path to the answer through so many heads: what each adds to a logit, or to the difference of two.",
+            ("net", "text"),
+            "path-expansion",
+            ("target", "foil", "depth", "pos", "first_token"),
+            command="expand",
+            spelled=(("target", "-t"), ("foil", "-f")),
+        ),
+        Verb(
             "read_stream",
             "cutaway.stream.record:read_stream",
             "The residual stream of a text, part by part.",

@@ -100,7 +100,10 @@ def option(row: Verb, p: Parameter) -> inspect.Parameter:
 
 
 def _several(p: Parameter) -> bool:
-    return any(word in p.annotation for word in ("Sequence", "tuple[", "list["))
+    """Does a keyword take several values?"""
+    return isinstance(p.default, tuple) or any(
+        word in p.annotation for word in ("Sequence", "tuple[", "list[")
+    )
 
 
 def _cli_type(p: Parameter) -> Any:
@@ -111,7 +114,7 @@ def _cli_type(p: Parameter) -> Any:
             return str | None if optional else str
         return list[str] | None
     for kind in (bool, float, int):
-        if kind.__name__ in p.annotation.split(" | ") or kind.__name__ == p.annotation:
+        if kind.__name__ in p.annotation.split(" | ") or type(p.default) is kind:
             return kind | None if optional else kind
     return str | None if optional else str
 

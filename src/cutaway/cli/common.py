@@ -170,8 +170,8 @@ def command(
         keyword = inspect.Parameter.KEYWORD_ONLY
         parameters = [p.replace(annotation=hints[p.name], kind=keyword) for p in mine]
         parameters += [
-            inspect.Parameter(f.name, keyword, default=f.default, annotation=shared[f.name])
-            for f in fields(Common)
+            inspect.Parameter(name, keyword, default=getattr(Common, name), annotation=shared[name])
+            for name in taken
         ]
         run.__name__, run.__doc__ = function.__name__, function.__doc__
         run.__annotations__ = {p.name: p.annotation for p in parameters}

@@ -147,15 +147,17 @@ def lens_of(
 
 def fitted(net: Network, common: Common, kind: str, fitting: Fitting, fit: Rows, work: Work) -> Any:
     """A lens fitted on rows of text."""
-    from cutaway.stream.lenses import LensTraining, Sampling, future_lens, jacobian_lens, train_tuned_lens
+    from cutaway.stream.lenses import LensTraining, future_lens, jacobian_lens, train_tuned_lens
 
     if kind == "tuned":
         checkpoint = None if fitting.keep is None else fitting.keep.with_name(fitting.keep.name + ".training")
-        training = LensTraining(steps=fitting.steps, length=int(fit.ids.shape[1]), seed=common.seed)
-        return train_tuned_lens(net, fit, training, checkpoint=checkpoint, work=work)
+        training = LensTraining(steps=fitting.steps, length=int(fit.ids.shape[1]))
+        return train_tuned_lens(
+            net, fit, training=training, checkpoint=checkpoint, seed=common.seed, work=work
+        )
     if kind == "jacobian":
-        return jacobian_lens(net, fit, Sampling(seed=common.seed), work=work)
-    return future_lens(net, fit, fitting.ahead, work=work)
+        return jacobian_lens(net, fit, seed=common.seed, work=work)
+    return future_lens(net, fit, ahead=fitting.ahead, work=work)
 
 
 def write(reading: Any, report: LensReport | None, place: Path) -> list[Path]:

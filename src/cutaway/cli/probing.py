@@ -14,6 +14,8 @@ from cutaway.cli.screen import Screen
 from cutaway.errors import BadInput, require_known
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from cutaway.network import Network
     from cutaway.probes import ProbeData, Probing, Use
 
@@ -96,11 +98,24 @@ def probe(
         probing.to_dict()
         | {"use": None if used is None else used.to_dict(), "saved": [str(p) for p in paths]},
         *([untested(labelled, use)] if probing.finding.word == "encoded" else []),
-        *shown.terminal(probing),
+        f"[bold]{shown.headline(probing)}[/]",
+        table(probing),
+        *probing.finding.claims,
     )
     screen.saved(*paths)
     if not getattr(probing, "complete", True):
         raise typer.Exit(STOPPED)
+
+
+def table(probing: Probing, top: int = 8) -> Table:
+    """The best places, each beside its controls."""
+    from cutaway.probes.map.probing import CONTROLS
+
+    frame = probing.top(top)
+    places = [str(d) for d in probing.data["score"].dims]
+    names = {"score": probing.what, **CONTROLS, "q": "q"}
+    title = f"best {len(frame)} of {len(probing.probes)} places"
+    return shown.frame_table(frame[[*places, *names]].rename(columns=names), title)
 
 
 def write(place: Path, probing: Probing, used: Use | None) -> list[Path]:
