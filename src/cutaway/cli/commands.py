@@ -6,7 +6,7 @@ import importlib
 import inspect
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -246,11 +246,12 @@ def planned(row: Verb, common: Common, screen: Screen, question_: Asked, options
     module, _, name = row.plan.partition(":")
     planning = getattr(importlib.import_module(module), name)
     options.pop("folder", None)
-    plan = planning(question_.net, *question_.subjects, seed=common.seed, **options)
+    plan = planning(question_.net, *question_.subjects, seed=common.seed, **options).plan
     table = Table(show_header=False, title="Planned, not run")
     for label, value in plan.rows():
         table.add_row(escape(label), escape(value))
-    screen.result(plan.to_dict(), table)
+    rules = {"on": plan.rules.names, "off": dict(plan.rules.reasons)}
+    screen.result(asdict(plan.cost) | {"rules": rules, "notes": list(plan.warnings)}, table)
 
 
 def command_line(row: Verb, common: Common, given: Mapping[str, Any]) -> str:

@@ -121,7 +121,7 @@ def lens_of(
     from cutaway.stream.lenses import ConstantLens, LogitLens, compare_lenses, load_lens, rows_of
 
     if fitting.load is not None:
-        return load_lens(fitting.load, net), None
+        return load_lens(net, fitting.load), None
     if kind == "logit":
         return LogitLens.of(net), None
     if kind not in ("tuned", "jacobian", "future"):
