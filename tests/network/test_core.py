@@ -46,7 +46,7 @@ def test_nothing_below_knows_the_face():
     ],
 )
 def test_the_interface_tells_what_forward_takes(kind, encoder_decoder, decodes, cache, logits_to_keep, main):
-    interface = Interface.of(tiny(kind))
+    interface = Interface.of(tiny(kind, task="masked-lm" if kind == "bert" else None))
     assert interface.encoder_decoder is encoder_decoder
     assert interface.decodes is decodes
     assert interface.logits_to_keep is logits_to_keep
