@@ -8,7 +8,7 @@ import numpy as np
 
 from cutaway.circuits.graph.nodes import Graph
 from cutaway.circuits.selection import nodes_of
-from cutaway.figures.circuit import Dot, Line
+from cutaway.figures.circuit import Dot, EdgeLine
 from cutaway.network.parts import KINDS, Input, Part
 
 #: Kinds that stand in a layer's lower row; what reads them stands above.
@@ -27,7 +27,7 @@ class CircuitLayout:
     """
 
     dots: list[Dot]
-    lines: list[Line]
+    lines: list[EdgeLine]
     columns: list[str]
     rows: list[tuple[float, str]]
 
@@ -79,9 +79,9 @@ def lay_out(
     return CircuitLayout(dots, lines, columns, rows)
 
 
-def _line(graph: Graph, writer: int, reader: Input, score: float, owner: int) -> Line:
+def _line(graph: Graph, writer: int, reader: Input, score: float, owner: int) -> EdgeLine:
     end = len(graph.writers) if owner < 0 else owner
-    return Line(writer, end, score, "" if reader.port == "in" else reader.port)
+    return EdgeLine(writer, end, score, "" if reader.port == "in" else reader.port)
 
 
 def _merged(

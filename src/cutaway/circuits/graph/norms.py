@@ -17,8 +17,15 @@ _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 3e-2, to
 
 
 @dataclass(frozen=True, eq=False)
-class Norm:
-    """One norm. centred: is the mean taken off (layer norm) or not (root mean square)? gain: [d]; None: no closed form."""
+class NormForm:
+    """One norm.
+
+    Attributes:
+        module: the norm.
+        centred: is the mean taken off (layer norm) or not (root mean square)?
+        gain: [d]; None where the module follows no closed form, and is differentiated by autograd.
+        eps: what is added to the variance.
+    """
 
     module: nn.Module
     centred: bool
@@ -26,7 +33,7 @@ class Norm:
     eps: float
 
     @classmethod
-    def of(cls, module: nn.Module, width: int, device: torch.device, dtype: torch.dtype) -> Norm:
+    def of(cls, module: nn.Module, width: int, device: torch.device, dtype: torch.dtype) -> NormForm:
         """Find the form of a module on random vectors, and check it on others of another size."""
         generator = torch.Generator().manual_seed(0)
         x = torch.randn(6, width, generator=generator).to(device, dtype)
@@ -39,9 +46,9 @@ class Norm:
             for centred in (True, False):
                 hat = _standard(_wide(x), centred, eps)[0]
                 gain = ((_wide(first) - _wide(second)) * hat).sum(0) / (2 * hat.square().sum(0))
-                found = cls(module, centred, gain.to(dtype), eps)
-                if found._agrees(probe):
-                    return found
+                norm = cls(module, centred, gain.to(dtype), eps)
+                if norm._agrees(probe):
+                    return norm
         return cls(module, False, None, eps)
 
     def _agrees(self, x: Tensor) -> bool:

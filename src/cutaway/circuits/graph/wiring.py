@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from cutaway.circuits.graph.nodes import Graph, SublayerNodes, assemble
-from cutaway.circuits.graph.norms import Norm
+from cutaway.circuits.graph.norms import NormForm
 from cutaway.circuits.graph.reading import ExpertReading, HeadReading, twin
 from cutaway.errors import SiteUnavailable
 from cutaway.network.anatomy import Attention, Layer, RouterTap, Sublayer
@@ -87,7 +87,7 @@ class WiringStage:
     layer: int
     stream: str
     norm_path: str | None
-    norm: Norm | None
+    norm: NormForm | None
     site: str
     readers: slice
     before: int
@@ -100,7 +100,7 @@ class WiringStage:
     output_matrix: Tensor | None = None
     heads: int = 0
     factor: Coefficient = 1.0
-    norm_after: Norm | None = None
+    norm_after: NormForm | None = None
     raw: str = ""
 
     @property
@@ -292,13 +292,13 @@ class _Finder:
             f"what {name} holds is neither the stream nor the output of one module that reads it.",
         )
 
-    def _norm(self, path: str | None) -> Norm | None:
+    def _norm(self, path: str | None) -> NormForm | None:
         if path is None:
             return None
-        found = Norm.of(self.modules[path], self.width, self.net.device, self.net.dtype)
-        if found.gain is None:
+        norm = NormForm.of(self.modules[path], self.width, self.net.device, self.net.dtype)
+        if norm.gain is None:
             self.notes.append(f"{path} has no closed form; its derivative is taken by autograd.")
-        return found
+        return norm
 
     def _stage(self, layer: Layer, sublayer: Sublayer) -> dict[str, Any]:
         short = _UNITS[sublayer.kind]
@@ -418,7 +418,7 @@ class _Finder:
         run = self.net.run(
             self.rows, keep=[*places.values(), *dict.fromkeys(paths.values())], grad=True, logits=False
         )
-        found: dict[Port, Projection] = {}
+        projections: dict[Port, Projection] = {}
         owned: dict[str, Tensor] = {}
         for part in PORTS:
             out, value = run[paths[part]], run[places[part]]
@@ -435,7 +435,7 @@ class _Finder:
             bias = getattr(module, "bias", None)
             bias = bias.detach() if weight is not None and torch.is_tensor(bias) else None
             shared = attention.heads // channels.shape[0]
-            found[part] = Projection(
+            projections[part] = Projection(
                 paths[part],
                 module,
                 channels.repeat_interleave(shared, 0).to(self.net.device),
@@ -443,7 +443,7 @@ class _Finder:
                 bias,
                 shared,
             )
-        return found
+        return projections
 
     def _logits(self, graph: Graph) -> WiringStage:
         last = self.stack.layers[-1].index
@@ -514,7 +514,7 @@ def _channels(value: Tensor, out: Tensor) -> Tensor | None:
 
     None where the heads' channels overlap or are not equally many.
     """
-    found = []
+    owned = []
     weights = torch.rand(value.shape, generator=torch.Generator().manual_seed(3)).to(value) + 0.5
     for head in range(value.shape[2]):
         total = (value[:, :, head] * weights[:, :, head]).sum()
@@ -522,9 +522,9 @@ def _channels(value: Tensor, out: Tensor) -> Tensor | None:
         if slope is None:
             return None
         moved = slope.abs().reshape(-1, slope.shape[-1]).amax(0) > 0
-        found.append(moved.nonzero()[:, 0].cpu())
-    sizes = {len(c) for c in found}
+        owned.append(moved.nonzero()[:, 0].cpu())
+    sizes = {len(c) for c in owned}
     if len(sizes) != 1 or sizes == {0}:
         return None
-    channels = torch.stack(found)
+    channels = torch.stack(owned)
     return channels if channels.unique().numel() == channels.numel() else None
