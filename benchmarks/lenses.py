@@ -25,9 +25,9 @@ from cutaway.recipes.tales.scenes import stories
 from cutaway.results import atomic_write
 from cutaway.stream.lenses import (
     ConstantLens,
+    LensTraining,
     LogitLens,
     Sampling,
-    Training,
     compare_lenses,
     jacobian_lens,
     rows_of,
@@ -72,10 +72,13 @@ def section(on: str, net: Any, text: Any, options: argparse.Namespace) -> list[s
 
     lenses = [
         LogitLens.of(net),
-        timed("tuned", lambda: train_tuned_lens(net, fit, Training(steps=options.steps))),
-        timed("jacobian", lambda: jacobian_lens(net, fit, Sampling(rows=16))),
+        timed("tuned", lambda: train_tuned_lens(net, fit, training=LensTraining(steps=options.steps))),
+        timed("jacobian", lambda: jacobian_lens(net, fit, sampling=Sampling(rows=16))),
         ConstantLens.of(net, fit),
-        timed("future+1", lambda: train_tuned_lens(net, fit, Training(steps=options.steps // 2, ahead=1))),
+        timed(
+            "future+1",
+            lambda: train_tuned_lens(net, fit, training=LensTraining(steps=options.steps // 2, ahead=1)),
+        ),
     ]
     report = compare_lenses(net, lenses, held)
     claim = report.claim("tuned", "logit")

@@ -24,7 +24,7 @@ import torch
 
 import cutaway
 from cutaway import zoo
-from cutaway.probes import ProbeData, ProbeOptions, UseOptions, probe, use
+from cutaway.probes import ProbeData, ProbeOptions, probe, use
 from cutaway.probes.map.verdict import ABSENT, ENCODED, UNUSED, USED
 from cutaway.results import atomic_write
 from cutaway.statistics import proportion
@@ -56,10 +56,10 @@ def verdicts(seed: int) -> dict[str, str]:
     out = {}
     for name, labels in made.labels.items():
         data = ProbeData(made.prompts, labels, name=name)
-        found = probe(net, data, "resid_post", options=ProbeOptions(seed=seed, permutations=60))
+        found = probe(net, data, at="resid_post", options=ProbeOptions(permutations=60), seed=seed)
         word = found.finding.word
         if word == ENCODED:
-            word = use(net, found, data, answers=answers, options=UseOptions(seed=seed)).finding.word
+            word = use(net, found, data, answers=answers, seed=seed).finding.word
         out[name] = word
     return out
 
@@ -73,11 +73,11 @@ def zoo_verdicts(job: tuple[str, int]) -> dict[str, str]:
         label for label in zoo.specimen(name.split("~")[0]).task.labels("note", 360, seed) if label.value < 2
     ]
     data = ProbeData([list(d.ids) for d in drawn], np.array([d.value for d in drawn]), name="note")
-    found = probe(net, data, "resid_post", options=ProbeOptions(seed=seed, permutations=60))
+    found = probe(net, data, at="resid_post", options=ProbeOptions(permutations=60), seed=seed)
     word = found.finding.word
     if word == ENCODED:
         answers = {"0": list(range(1, 5)), "1": list(range(5, 9))}  # the letters of each third
-        word = use(net, found, data, answers=answers, options=UseOptions(seed=seed)).finding.word
+        word = use(net, found, data, answers=answers, seed=seed).finding.word
     return {"name": name, "word": word}
 
 

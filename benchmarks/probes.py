@@ -172,7 +172,7 @@ def sweep(n: int, positions: int = 16) -> dict[str, Any]:
     net, data = network(), examples(n, positions, seed=2)
     data = data.with_labels(tasks(data)["last token"], "binary", ("0", "1"))
     options = ProbeOptions(memory=0, folds=3, control_tasks=0, untrained=False, baselines=False)
-    took, found = timed(lambda: probe(net, data, "z", ("layer", "head", "position"), options=options))
+    took, found = timed(lambda: probe(net, data, at="z", by=("layer", "head", "position"), options=options))
     cells = found.places.cells
     last = [c for c in cells if c.position == positions - 1]
     scores = found.data["score"].values.ravel()

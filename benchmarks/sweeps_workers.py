@@ -71,9 +71,7 @@ class Cutaway:
         self, kind: str, rows: int, tokens: int, first: int, layers: list[int] | None = None
     ) -> dict[str, Any]:
         """The whole of it: both runs of the prompts, the base run, all cells, nothing kept from before but the model."""
-        from cutaway.sweeps.validity import _known
-
-        _known.clear()
+        self.net.forget()
         started = time.perf_counter()
         sweep = self._sweep(kind, rows, tokens, first, layers)
         plan = sweep.planned(time_it=False).plan

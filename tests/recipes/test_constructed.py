@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from cutaway.recipes.constructed.build import ARCHITECTURES, rotation, weights
+from cutaway.recipes.constructed.architectures import ARCHITECTURES
+from cutaway.recipes.constructed.build import rotation, weights
 from cutaway.recipes.constructed.catalogue import DESIGNS
 from cutaway.recipes.constructed.mechanisms.brackets import DEEP, THRESHOLD, depth
 from cutaway.recipes.constructed.mechanisms.modular import P

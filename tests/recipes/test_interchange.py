@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from cutaway.errors import BadInput, CorruptFile, NotFound, Stopped
-from cutaway.recipes.algorithms import ALGORITHMS, algorithm
+from cutaway.recipes.algorithms import ALGORITHMS
 from cutaway.recipes.interchange.exam import contrast, examine, is_right, metric, pairs
 from cutaway.recipes.interchange.exchanges import RowExchange, opened, part_list, run
 from cutaway.recipes.interchange.losses import draw_plans, joined, right_loss
@@ -30,88 +30,6 @@ def _ids(name: str, n: int = 300, seed: int = 0) -> np.ndarray:
     return ALGORITHMS[name].draw(np.random.default_rng(seed), n)
 
 
-def _said(name: str, row: np.ndarray) -> list[str]:
-    return [ALGORITHMS[name].vocabulary[i] for i in row]
-
-
-# --- the algorithms, against the same tasks written another way -------------------------------------------------------
-
-
-def _by_hand(name: str, words: list[str]) -> set[str]:
-    if name == "indirect-object":
-        return set(words[2:5:2]) - {words[9]}
-    if name == "greater-than":
-        years = [f"{y:02d}" for y in range(0, 60, 3)]
-        later = words[4] in ("began", "opened")
-        return {y for y in years if (y > words[7]) == later and y != words[7]}
-    if name == "brackets":
-        depth, fault = 0, False
-        for sign in words[1:11]:
-            depth += 1 if sign == "(" else -1
-            fault |= depth < 0
-        return {"unbalanced" if fault or depth else "balanced"}
-    if name == "cases":
-        x, y = int(words[1]), int(words[4])
-        return {str((x + y) % 10 if x > y else (x - y) % 10)}
-    if name == "docstring":
-        ordinals = ("first", "second", "third", "fourth", "fifth")
-        return {words[4 + ordinals.index(words[12])]}
-    nouns = [w for w in words[2:] if w not in ("the", "near", "behind", "beside", "under")]
-    subject = nouns[0] if words[2] == "the" else nouns[1]
-    past = words[1] in ("yesterday", "once", "then")
-    return {("were" if past else "are") if subject.endswith("s") else ("was" if past else "is")}
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_algorithms_solve_their_tasks(name):
-    ids = _ids(name)
-    for row, right in zip(ids, ALGORITHMS[name].answers(ids), strict=True):
-        assert {ALGORITHMS[name].vocabulary[i] for i in np.flatnonzero(right)} == _by_hand(
-            name, _said(name, row)
-        )
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_prompts_are_as_long_as_each_other_and_not_all_alike(name):
-    what = ALGORITHMS[name]
-    ids = _ids(name)
-    assert ids.shape == (300, what.length)
-    assert ids.min() >= 0 and ids.max() < len(what.vocabulary)  # noqa: PT018
-    assert len(set(what.vocabulary)) == len(what.vocabulary)
-    assert not any(" " in word for word in what.vocabulary)
-    assert (ids[:, 0] == 0).all()
-    assert what.vocabulary[0] == "<bos>"
-    assert len(np.unique(what.answers(ids), axis=0)) > 1
-    assert np.array_equal(ids, _ids(name))
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_setting_a_variable_to_its_own_value_changes_nothing(name):
-    what, ids = ALGORITHMS[name], _ids(name)
-    every = np.ones(len(ids), bool)
-    for variable, value in what.values(ids).items():
-        if variable in what.by_name:
-            assert np.array_equal(what.answers(ids, {variable: (every, value)}), what.answers(ids))
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_setting_all_that_reads_the_prompt_gives_the_other_answer(name):
-    """With every variable of another prompt the answer is that prompt's."""
-    what, ids = ALGORITHMS[name], _ids(name)
-    other = _ids(name, seed=1)
-    every = np.ones(len(ids), bool)
-    given = {v.name: (every, what.values(other)[v.name]) for v in what.variables}
-    assert np.array_equal(what.answers(ids, given), what.answers(other))
-
-
-def test_an_intervention_acts_where_it_is_set_only():
-    what, ids = ALGORITHMS["agreement"], _ids("agreement")
-    where = np.arange(len(ids)) % 2 == 0
-    flipped = what.answers(ids, {"number": (where, 1 - what.values(ids)["number"])})
-    changed = (flipped != what.answers(ids)).any(1)
-    assert np.array_equal(changed, where)
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_variables_live_in_different_places(name):
     for seed in range(3):
@@ -120,14 +38,6 @@ def test_variables_live_in_different_places(name):
         together = torch.stack(list(seating.variables.values())).sum(0)
         assert int(together.max()) == 1
         assert torch.equal(seating.outside, together == 0)
-
-
-def test_unknown_algorithms_are_refused_with_the_nearest():
-    with pytest.raises(NotFound, match="agreement"):
-        algorithm("agrement")
-
-
-# --- what is exchanged, against a loop over rows ----------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module", params=["gpt2", "llama"])
@@ -223,8 +133,6 @@ def test_losses_and_marks_against_definitions():
     assert float(metric(logits, plus, minus)) == -2.0
 
 
-# --- training ---------------------------------------------------------------------------------------------------------
-
 SMALL = InterchangeTraining("agreement", width=16, mlp=16, rows=16, steps=8, warmup=2)
 
 
@@ -272,9 +180,6 @@ def test_a_short_run_learns_the_algorithm_in_its_places(tmp_path: Path):
     assert after.accuracy > 0.97
     assert min(after.interchange.values()) > 0.95 > max(before.interchange.values())
     assert after.outside < 0.05 < before.outside
-
-
-# --- what is asked, and what is said to be true -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -14,8 +14,6 @@ from cutaway import zoo
 from cutaway.errors import CorruptFile, NotFound, SaveFailed
 from cutaway.recipes import making
 from cutaway.recipes.making import make
-from cutaway.recipes.natural.gpt2 import build
-from cutaway.recipes.training import Rhythm, Schedule, begun, train
 from cutaway.recipes.workshop import Workshop
 from cutaway.zoo.registry import all_specimens
 
@@ -74,44 +72,6 @@ def test_a_disk_that_fills_while_saving_leaves_nothing(
         make(NAME, old)
     assert (old / "card.json").read_bytes() == before
     assert [p.name for p in tmp_path.iterdir() if p.name != "made"] in ([], ["made.work"])
-
-
-class Killed(BaseException):
-    """Stands for a kill at a moment of the training."""
-
-
-def _model() -> torch.nn.Module:
-    return build(7, 6, 1, 8, 2, 8, seed=0)
-
-
-def _loss(model: torch.nn.Module, step: int) -> torch.Tensor:
-    ids = torch.randint(7, (4, 6), generator=torch.Generator().manual_seed(step))
-    return model(input_ids=ids, labels=ids).loss
-
-
-def test_a_killed_training_gives_the_weights_of_one_that_was_not(tmp_path: Path) -> None:
-    schedule = Schedule(12, warmup=2)
-    whole = _model()
-    kept = train(begun(whole, schedule, Workshop(tmp_path / "a"), "x"), _loss, keep={3: "early"})
-
-    def dies(model: torch.nn.Module, step: int) -> torch.Tensor:
-        if step == 7:
-            raise Killed
-        return _loss(model, step)
-
-    dying = begun(_model(), schedule, Workshop(tmp_path / "b"), "x")
-    with pytest.raises(Killed):
-        train(dying, dies, keep={3: "early"}, rhythm=Rhythm(save_seconds=0.0))
-    again = _model()
-    steps: list[int] = []
-    kept_again = train(
-        begun(again, schedule, Workshop(tmp_path / "b"), "x"),
-        lambda m, s: (steps.append(s), _loss(m, s))[1],
-        keep={3: "early"},
-    )
-    assert steps[0] == 7
-    for a, b in ((whole, again), (kept.copy("early"), kept_again.copy("early"))):
-        assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
 
 
 def test_checkpoints_are_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

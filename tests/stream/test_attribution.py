@@ -11,8 +11,8 @@ import cutaway
 from cutaway.errors import BadAddress, BadInput, NotFoldable, SiteUnavailable
 from cutaway.interventions import Ablate, Patch
 from cutaway.network import Network
+from cutaway.network.parts import Part
 from cutaway.stream import (
-    Writer,
     attribute_features,
     direction_at,
     logit_attribution,
@@ -95,7 +95,7 @@ def test_against_gpt2_by_hand() -> None:
                 found[f"head {layer}.{head}"], adds(run["z", layer][:, -1, head] @ weight[head]), atol=1e-9
             )
         assert np.allclose(
-            found[f"attn bias {layer}"], adds(block.attn.c_proj.bias[None].expand(2, -1)), atol=1e-9
+            found[f"attention bias {layer}"], adds(block.attn.c_proj.bias[None].expand(2, -1)), atol=1e-9
         )
         assert np.allclose(found[f"mlp {layer}"], adds(run["mlp_out", layer][:, -1]), atol=1e-9)
     assert np.allclose(found["norm bias"], (core.ln_f.bias @ u).item(), atol=1e-9)
@@ -134,7 +134,8 @@ def test_accumulated_and_heads_mean_what_transformerlens_means() -> None:
     bias = net.model.transformer.ln_f.bias
     assert torch.allclose(folded.values[-1] + bias, run["final_norm"], atol=1e-4)
     heads = stream.stack_heads(layer=2)
-    assert heads.labels == [f"head {la}.{h}" for la in range(2) for h in range(4)]
+    assert heads.labels == [f"a{la}.h{h}" for la in range(2) for h in range(4)]
+    assert torch.equal(heads["head 1.3"], heads["a1.h3"])
     assert torch.allclose(heads["head 1.3"], run["head_out", 1][:, :, 3], atol=1e-5)
     whole = stream.stack_heads(layer=2, remainder=True)
     assert torch.allclose(whole.sum(), run["resid_pre", 2], atol=1e-4)
@@ -164,9 +165,9 @@ def test_edits_of_what_a_sublayer_writes_are_its_own_or_the_rest() -> None:
     patch = Patch("attn_write.1", torch.randn(3, 7, net.d_model or 0))
     found = logit_attribution(net, ids, 3, 4, by="head", pos=-1, edits=[patch])
     assert found.error < 1e-4
-    assert "rest 1" in found.labels
+    assert "rest1" in found.labels
     whole = logit_attribution(net, ids, 3, 4, by="sublayer", pos=-1, edits=[patch])
-    assert "attn 1" in whole.labels
+    assert "a1" in whole.labels
     assert not any(w.kind in ("rest", "edit") for w in whole.writers)
 
 
@@ -251,9 +252,20 @@ def test_a_norm_that_is_not_affine_is_refused_for_attribution() -> None:
         logit_attribution(net, rows(net), 3, 4)
 
 
-def test_names() -> None:
-    assert str(Writer("unembed_bias")) == "unembed bias"
-    assert str(Writer("neuron", 2, 17)) == "neuron 2.17"
+def test_names(tales: Network) -> None:
+    assert Part("unembed_bias").words == "unembedding bias"
+    assert Part("neuron", 2, 17).words == "neuron 2.17"
+    found = logit_attribution(tales, "Mary was sad because", " she", by="source")
+    assert "a3.h1 from 2" in found.labels
+    assert "head 3.1 from 2" in found.words
+    by_name = found["a3.h1 from 2"]
+    assert np.array_equal(by_name, found["head 3.1 from 2"])
+    whole = logit_attribution(tales, "Mary was sad because", " she")
+    assert np.array_equal(whole["a3.h1"], whole["head 3.1"])
+    assert np.array_equal(whole["a3.h1"], whole[Part("head", 3, 1)])
+    assert np.array_equal(whole["m0"], whole["MLP 0"])
+    with pytest.raises(BadInput, match="Nothing is called"):
+        whole["a9.h9"]
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "gemma2", "openai-gpt"])
@@ -266,7 +278,7 @@ def test_features_add_up_to_what_their_site_adds(kind: str, name: str) -> None:
     generator = torch.Generator().manual_seed(2)
     acts, decoder = torch.rand(2, 2, 10, generator=generator), torch.randn(10, 32, generator=generator)
     target, foil = torch.tensor([5, 6]), torch.tensor([7, 8])
-    found = attribute_features(stream, f"{name}.1", acts, decoder, target, foil, torch.ones(32))
+    found = attribute_features(stream, f"{name}.1", acts, decoder, target, foil, bias=torch.ones(32))
     assert found.error < 1e-5
     whole = logit_attribution(net, ids, target, foil, by="sublayer", pos=[2, -1])
     if name in ("mlp_write", "attn_write"):

@@ -54,7 +54,7 @@ def test_paths_of_one_head_against_brute_force() -> None:
     scale = 1 / torch.sqrt(last.var(unbiased=False) + core.ln_f.eps)
     u = net.model.lm_head.weight[3] - net.model.lm_head.weight[4]
     wanted = (((out - out.mean()) * scale * core.ln_f.weight) @ u).item()
-    got = next(p.value for p in found.paths if str(p) == "embed → 1.2 → logits")
+    got = next(p.value for p in found.paths if str(p) == "embed → a1.h2 → logits")
     assert got == pytest.approx(wanted, abs=1e-5)
 
 
@@ -63,7 +63,7 @@ def test_constructed_induction_is_one_path() -> None:
     ids, start = repeated_tokens(net, 2, 10)
     row = ids[0].tolist()
     found = expand_paths(net, row[: start + 13], row[start + 3], row[start + 6], depth=2)
-    assert found.to_pandas()["path"].iloc[0] == "embed → 1.1 → logits"
+    assert found.to_pandas()["path"].iloc[0] == "embed → a1.h1 → logits"
     assert found.paths[0].longer is False
     assert found.to_pandas()["value"].iloc[0] == pytest.approx(found.wanted, rel=1e-3)
 
@@ -99,11 +99,11 @@ def test_flow_by_hand(tales: Network) -> None:
 
 
 def test_random_writes_are_read_at_chance() -> None:
-    found = reads_of_writes(opened("llama"))
+    found = reads_of_writes(opened("llama")).to_pandas()
     assert found["score"].mean() == pytest.approx(1.0, abs=0.1)
     assert {"q", "k", "v", "mlp"} == set(found["reads"])
-    parallel = reads_of_writes(opened("gpt_neox"))
-    assert not ((parallel["writer"] == "attn 0") & (parallel["reader"] == "mlp 0")).any()
+    parallel = reads_of_writes(opened("gpt_neox")).to_pandas()
+    assert not ((parallel["writer"] == "a0") & (parallel["reader"] == "m0")).any()
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "gpt_neox", "gemma2", "openai-gpt"])
@@ -125,7 +125,7 @@ def test_biography_reads_are_those_of_a_projection(tales: Network) -> None:
     clean = tales.run(text, keep=["mlp_write.2"])["mlp_write.2"]
     cut = tales.run(text, keep=["mlp_write.2"], edits=[Project("resid_mid.2", u)])["mlp_write.2"]
     wanted = ((cut - clean).norm(dim=-1) / clean.norm(dim=-1))[0]
-    at = [str(r) for r in found.readers].index("mlp 2")
+    at = [str(r) for r in found.readers].index("m2")
     assert np.allclose(found.reads[at], wanted.numpy(), atol=1e-5)
     events = found.events()
     assert set(events["event"]) <= {"written", "read", "erased"}
@@ -141,6 +141,6 @@ def test_whole_attribution_is_the_zero_depth_expansion(tales: Network) -> None:
     whole = logit_attribution(tales, text, " she", " he")
     paths = expand_paths(tales, text, " she", " he", depth=0)
     direct = {str(p.origin): p.value for p in paths.paths if not p.longer}
-    assert direct["mlp 2"] == pytest.approx(float(whole["mlp 2"][0, 0]), abs=1e-4)
-    ends = {p.heads[-1]: p.value for p in paths.paths if p.longer}
-    assert ends[2, 1] == pytest.approx(float(whole["head 2.1"][0, 0]), abs=1e-4)
+    assert direct["m2"] == pytest.approx(float(whole["mlp 2"][0, 0]), abs=1e-4)
+    ends = {str(p.heads[-1]): p.value for p in paths.paths if p.longer}
+    assert ends["a2.h1"] == pytest.approx(float(whole["head 2.1"][0, 0]), abs=1e-4)

@@ -11,7 +11,7 @@ from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from cutaway.errors import NotFoldable
-from cutaway.stream import probe
+from cutaway.stream.fold import probe_norm
 
 
 class Tanh(nn.Module):
@@ -57,7 +57,7 @@ def random_norm(kind: str, width: int = 16) -> nn.Module:
 @given(seed=st.integers(0, 10**6), size=st.sampled_from([0.01, 1.0, 300.0]))
 def test_folded_sum_is_the_norm_of_the_sum(kind: str, seed: int, size: float) -> None:
     norm = random_norm(kind)
-    form = probe(norm, 16, kind, torch.empty(0))
+    form = probe_norm(norm, 16, kind, torch.empty(0))
     generator = torch.Generator().manual_seed(seed)
     parts = torch.randn(5, 2, 3, 16, generator=generator) * size
     whole = parts.sum(0)
@@ -73,14 +73,14 @@ def test_back_is_the_transpose(kind: str) -> None:
     norm = random_norm(kind)
     x, y, g = torch.randn(3, 2, 4, 16)
     with torch.no_grad():
-        fold = probe(norm, 16, kind, torch.empty(0)).at(x, norm(x))
+        fold = probe_norm(norm, 16, kind, torch.empty(0)).at(x, norm(x))
     assert torch.allclose((fold(y) * g).sum(-1), (y * fold.back(g)).sum(-1), atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["layer", "rms"])
 def test_weight_against_the_modules_own(kind: str) -> None:
     norm = random_norm(kind).double()
-    form = probe(norm, 16, kind, torch.empty(0, dtype=torch.float64))
+    form = probe_norm(norm, 16, kind, torch.empty(0, dtype=torch.float64))
     assert form.centred == (kind == "layer")
     own = norm.weight.detach()
     factor = float((form.weight * own).sum() / own.square().sum())
@@ -92,12 +92,12 @@ def test_weight_against_the_modules_own(kind: str) -> None:
 @pytest.mark.parametrize("module", [Tanh(), Squares(), Cube(), nn.GELU(), nn.Softmax(-1), nn.ReLU()])
 def test_what_is_not_affine_is_refused(module: nn.Module) -> None:
     with pytest.raises(NotFoldable, match="not an affine norm"):
-        probe(module, 16, "it", torch.empty(0))
+        probe_norm(module, 16, "it", torch.empty(0))
 
 
 def test_a_run_that_does_not_follow_the_form_is_refused() -> None:
     norm = random_norm("layer")
-    form = probe(norm, 16, "ln", torch.empty(0))
+    form = probe_norm(norm, 16, "ln", torch.empty(0))
     x = torch.randn(2, 16)
     with pytest.raises(NotFoldable, match="relative difference"):
         form.at(x, norm(x).detach() + torch.randn(2, 16))

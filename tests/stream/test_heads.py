@@ -12,6 +12,7 @@ from stream_beds import opened, rows
 import cutaway
 from cutaway.errors import BadAddress, BadInput, SiteUnavailable
 from cutaway.network import Network
+from cutaway.network.parts import Part
 from cutaway.network.sites import Site
 from cutaway.stream import logit_attribution
 from cutaway.stream.attention_scores import head_scores, moving_scores, repeated_tokens
@@ -107,7 +108,7 @@ def _output(net: Network, layer: int) -> str:
 @pytest.mark.parametrize("kind", ["qwen3", "olmo2", "gemma3_text"])
 def test_weights_before_query_norms_are_known_up_to_scale(kind: str) -> None:
     net = opened(kind)
-    w = head_weights(net, [1])[0]
+    w = head_weights(net, layers=[1])[0]
     assert w.up_to_scale == {"q", "k"}
     run = net.run(rows(net, 4, 1), keep=[Site(n, 1) for n in ("resid_pre", "q")])
     read = torch.einsum("bd,hde->bhe", run["resid_pre", 1][:, 0], w.q)
@@ -117,18 +118,18 @@ def test_weights_before_query_norms_are_known_up_to_scale(kind: str) -> None:
 
 
 def test_rotary_offset_changes_the_query_and_plain_networks_do_not() -> None:
-    near, far = (head_weights(opened("llama"), [0], offset=o)[0] for o in (0, 3))
+    near, far = (head_weights(opened("llama"), layers=[0], offset=o)[0] for o in (0, 3))
     assert not torch.allclose(near.q, far.q, atol=1e-3)
     assert torch.allclose(near.k, far.k, atol=1e-6)
     assert torch.allclose(near.q.norm(dim=-1), far.q.norm(dim=-1), rtol=1e-3)
-    near, far = (head_weights(opened("gpt2"), [0], offset=o)[0] for o in (0, 3))
+    near, far = (head_weights(opened("gpt2"), layers=[0], offset=o)[0] for o in (0, 3))
     assert torch.allclose(near.q, far.q, atol=1e-5)
 
 
 def test_composition_against_full_products() -> None:
     net = opened("llama")
     weights = head_weights(net)
-    found = composition(net, weights, n_random=60)
+    found = composition(net, weights=weights, n_random=60)
     for a, first in enumerate(weights):
         for b, second in enumerate(weights):
             for h in range(4):
@@ -136,7 +137,7 @@ def test_composition_against_full_products() -> None:
                     writes = first.ov[h].full().double()
                     reads = {"q": second.qk[g].full(), "k": second.qk[g].full().T, "v": second.ov[g].full()}
                     for kind, matrix in reads.items():
-                        score = found[kind].scores[4 * a + h, 4 * b + g]
+                        score = found.scores[kind][4 * a + h, 4 * b + g]
                         if a >= b:
                             assert np.isnan(score)
                             continue
@@ -144,21 +145,21 @@ def test_composition_against_full_products() -> None:
                         wanted = float((writes @ matrix).norm() / (writes.norm() * matrix.norm()))
                         assert score == pytest.approx(wanted, rel=1e-4)
     for kind in "qkv":  # random weights compose as random matrices do
-        assert found[kind].chance == pytest.approx(np.nanmean(found[kind].scores), rel=0.1)
+        assert found.chance == pytest.approx(np.nanmean(found.scores[kind]), rel=0.1)
     with pytest.raises(BadInput):
-        composition(net, weights[:1])
+        composition(net, weights=weights[:1])
 
 
 def test_copying_against_the_whole_circuit() -> None:
     net = opened("gpt2")
     weights = head_weights(net)
-    found = copying(net, weights, n_null=2)
+    found = copying(net, weights=weights, n_null=2)
     ids = torch.arange(net.d_vocab or 0)
     e, u = token_embeddings(net, ids).double(), token_readout(net, ids).double()
     run = net.run(ids[:40, None], keep=["embed"])
     assert torch.allclose(e[:40].float(), run["embed"][:, 0], atol=1e-6)
-    for i, (layer, head) in enumerate(found.heads):
-        w = weights[layer]
+    for i, part in enumerate(found.heads):
+        w, head = weights[part.layer], part.index
         full = e @ w.v[head].double() @ w.o[head].double() @ u.T
         values = torch.linalg.eigvals(full)
         values = values[values.abs() > 1e-6 * values.abs().max()]
@@ -172,36 +173,37 @@ def test_constructed_induction_is_found_alike_by_score_composition_and_attributi
 
     net = cutaway.open(f"zoo:induction-{arch}")
     truth = [n for n in zoo.card(f"induction-{arch}")["truth"]["nodes"] if ".h" in n]
-    previous, induction = (tuple(int(p) for p in n.removeprefix("a").split(".h")) for n in sorted(truth))
+    previous, induction = (Part.parse(n) for n in sorted(truth))
     scores = head_scores(net, length=10)
-    assert scores.found("previous") == [previous]
-    assert scores.found("induction") == [induction]
-    keys = composition(net)["k"]
-    best = np.unravel_index(np.nanargmax(keys.scores), keys.scores.shape)
+    assert scores.above_chance("previous") == [previous]
+    assert scores.above_chance("induction") == [induction]
+    composed = composition(net)
+    keys = composed.scores["k"]
+    best = np.unravel_index(np.nanargmax(keys), keys.shape)
     if arch == "llama":  # two query heads share the key head, and with it the score
-        best = (best[0], keys.heads.index(induction))
-        assert keys.scores[best] == pytest.approx(np.nanmax(keys.scores), rel=0.05)
-    assert (keys.heads[best[0]], keys.heads[best[1]]) == (previous, induction)
-    assert np.nanmax(keys.scores) > keys.chance_high
+        best = (best[0], composed.heads.index(induction))
+        assert keys[best] == pytest.approx(np.nanmax(keys), rel=0.05)
+    assert (composed.heads[best[0]], composed.heads[best[1]]) == (previous, induction)
+    assert np.nanmax(keys) > composed.chance_high
     copies = copying(net).to_pandas()
-    assert copies.loc[copies["above"], "head"].tolist() == [f"{induction[0]}.{induction[1]}"]
+    assert copies.loc[copies["above"], "head"].tolist() == [str(induction)]
     ids, start = repeated_tokens(net, 4, 10)
     row = ids[0].tolist()
     right, wrong = row[start + 3], row[start + 6]
     adds = logit_attribution(net, [row[: start + 13]], right, wrong, by="head", pos=-1)
-    heads = [(w.layer, w.index) for w in adds.writers if w.kind == "head"]
+    heads = [w for w in adds.writers if w.kind == "head"]
     values = [v for w, v in zip(adds.writers, adds.mean(), strict=True) if w.kind == "head"]
     assert heads[int(np.argmax(values))] == induction
-    why = why_attend(net, row[: start + 13], *induction, dest=-1, source=start + 3)
+    why = why_attend(net, row[: start + 13], induction, dest=-1, source=start + 3)
     top = why.to_pandas().iloc[0]
-    assert (top["query"], top["key"]) == ("embed", f"head {previous[0]}.{previous[1]}")
+    assert (top["query"], top["key"]) == ("embed", str(previous))
     assert why.error < 1e-4
 
 
 def test_random_weights_have_no_such_heads() -> None:
     scores = head_scores(opened("gpt2"), n=8, length=8)
-    assert scores.found("induction") == []
-    assert scores.found("previous") == []
+    assert scores.above_chance("induction") == []
+    assert scores.above_chance("previous") == []
 
 
 ATTEND = ["gpt2", "llama", "gpt_neox", "gptj", "falcon", "mpt", "bloom", "gemma2", "granite", "cohere2", "mixtral", "qwen3",
@@ -213,7 +215,7 @@ ATTEND = ["gpt2", "llama", "gpt_neox", "gptj", "falcon", "mpt", "bloom", "gemma2
 def test_scores_are_sums_over_pairs_of_writers(kind: str, places: tuple[int, int]) -> None:
     net = opened(kind)
     ids = rows(net, 1)[0].tolist()
-    found = why_attend(net, ids, 1, 2, *places)
+    found = why_attend(net, ids, "a1.h2", dest=places[0], source=places[1])
     assert found.error < 2e-3
     run = net.run([ids], keep=["q.1", "k.1", "scores.1"])
     dest, source = (p % len(ids) for p in places)
@@ -225,7 +227,7 @@ def test_scores_are_sums_over_pairs_of_writers(kind: str, places: tuple[int, int
 
 
 def test_value_weighted_patterns(tales: Network) -> None:
-    found = read_patterns(tales, "Mary was sad because", 2)
+    found = read_patterns(tales, "Mary was sad because", layer=2)
     pattern, weighted = found.pattern, found.weighted
     assert found.to_pandas(1).shape == (5, 5)
     assert found.plot(1, weighted=True) is not None
@@ -252,25 +254,25 @@ def test_moving_scores_on_a_network_that_does_the_task(tales: Network) -> None:
 def test_words_of_directions(tales: Network) -> None:
     she = tales.to_single_token(" she")
     vector = token_readout(tales, torch.tensor([she]))
-    assert in_vocabulary(tales, vector, 1)[0][0][0] == " she"
-    table = singular_directions(tales, 3, 0, n=2, k=4)
+    assert in_vocabulary(tales, vector, k=1)[0][0][0] == " she"
+    table = singular_directions(tales, "head 3.0", n=2, k=4).to_pandas()
     assert len(table) == 4
     assert table["singular_value"].iloc[0] >= table["singular_value"].iloc[2]
     with pytest.raises(BadAddress):
-        singular_directions(tales, 3, 9)
+        singular_directions(tales, "a3.h9")
 
 
 def test_bad_input_and_refusals(tales: Network) -> None:
     with pytest.raises(BadInput):
-        head_scores(tales, ["nothing"])
+        head_scores(tales, scores=["nothing"])
     with pytest.raises(BadInput):
         head_scores(tales, length=100)
     with pytest.raises(BadInput):
         head_scores(tales, n=1)
     with pytest.raises(BadAddress):
-        why_attend(tales, "Mary was sad", 1, 9)
+        why_attend(tales, "Mary was sad", "a1.h9")
     with pytest.raises(BadAddress):
-        why_attend(tales, "Mary was sad", 1, 1, dest=40)
+        why_attend(tales, "Mary was sad", "a1.h1", dest=40)
     with pytest.raises(SiteUnavailable, match="read from|made from"):
         head_weights(opened("deepseek_v3"))
     with pytest.raises(SiteUnavailable):

@@ -13,15 +13,16 @@ from torch import Tensor, nn
 import cutaway
 from cutaway.errors import BadAddress, BadInput, CutawayError, SiteUnavailable, TooLong
 from cutaway.network import Network
+from cutaway.results import Budget, Progress, Work
 from cutaway.stream.lenses import (
     AffineLens,
     ConstantLens,
     Lens,
+    LensTraining,
     LogitLens,
     OutputHead,
     Rows,
     Sampling,
-    Training,
     Translator,
     compare_lenses,
     future_lens,
@@ -54,7 +55,7 @@ def test_logit_lens_by_hand() -> None:
     lens = LogitLens.of(net)
     assert isinstance(lens, Lens)
     assert torch.allclose(lens.logits(run["resid_pre", 1], 1), wanted, atol=1e-6)
-    reading = read_lens(lens, net, ids[0].tolist(), target=7)
+    reading = read_lens(net, lens, ids[0].tolist(), target=7)
     probs = wanted[0].double().softmax(-1)
     assert np.allclose(reading.probability[1, :, 0], probs.max(-1).values.numpy(), atol=1e-6)
     assert np.allclose(reading.entropy[1], -(probs * probs.log()).sum(-1).numpy(), atol=1e-5)
@@ -76,7 +77,7 @@ def test_a_norm_that_is_not_affine_still_has_lenses() -> None:
     model = tiny("gpt2").eval()
     model.transformer.ln_f = Squash()
     net = cutaway.open(model)
-    reading = read_lens(LogitLens.of(net), net, rows(net, 1)[0].tolist())
+    reading = read_lens(net, LogitLens.of(net), rows(net, 1)[0].tolist())
     assert np.allclose(reading.kl[-1], 0, atol=1e-6)
 
 
@@ -89,12 +90,12 @@ def text(tales: Network) -> Rows:
     return rows_of(tales, (s.text + " " for s in islice(stories("lenses"), 400)), 32, most=120)
 
 
-SHORT = Training(steps=40, rows=8, length=32, rate=3e-3)
+SHORT = LensTraining(steps=40, rows=8, length=32, rate=3e-3)
 
 
 @pytest.fixture(scope="module")
 def tuned(tales: Network, text: Rows) -> AffineLens:
-    return train_tuned_lens(tales, text.split()[0], SHORT)
+    return train_tuned_lens(tales, text.split()[0], training=SHORT)
 
 
 def test_tuned_lens_beats_the_logit_lens_and_a_constant(
@@ -118,7 +119,9 @@ def test_tuned_lens_beats_the_logit_lens_and_a_constant(
 
 def test_translators_start_at_zero(tales: Network, text: Rows) -> None:
     fit, held = text.split()
-    still = train_tuned_lens(tales, fit, Training(steps=1, rows=2, length=32, rate=0.0, decay=0.0))
+    still = train_tuned_lens(
+        tales, fit, training=LensTraining(steps=1, rows=2, length=32, rate=0.0, decay=0.0)
+    )
     report = compare_lenses(tales, [LogitLens.of(tales), still], Rows(held.ids[:4], held.special))
     for layer in range(5):
         assert np.allclose(report.kl["tuned", layer], report.kl["logit", layer], atol=1e-6)
@@ -128,20 +131,26 @@ def test_translators_start_at_zero(tales: Network, text: Rows) -> None:
 def test_a_stopped_training_goes_on_as_if_never_stopped(optimizer: str, tmp_path: Path) -> None:
     net = opened("gpt2")
     text = Rows(rows(net, 24, 12))
-    training = Training(steps=6, rows=4, length=12, optimizer=optimizer, rate=1e-2)
-    whole = train_tuned_lens(net, text, training)
+    training = LensTraining(steps=6, rows=4, length=12, optimizer=optimizer, rate=1e-2)
+    whole = train_tuned_lens(net, text, training=training)
     seen = []
 
-    def stop(done: int, total: int) -> None:
-        seen.append(done)
-        if done == 3:
+    def stop(step: Progress) -> None:
+        seen.append(step.done)
+        if step.done == 3:
             raise KeyboardInterrupt
 
-    part = train_tuned_lens(net, text, training, progress=stop, checkpoint=tmp_path / "c", every=100)
+    part = train_tuned_lens(
+        net, text, training=training, work=Work(stop), checkpoint=tmp_path / "c", every=100
+    )
     assert not part.origin["complete"]
     assert part.origin["steps_done"] == 3
     again = train_tuned_lens(
-        net, text, training, progress=lambda d, t: seen.append(d), checkpoint=tmp_path / "c"
+        net,
+        text,
+        training=training,
+        work=Work(lambda step: seen.append(step.done)),
+        checkpoint=tmp_path / "c",
     )
     assert seen == [1, 2, 3, 4, 5, 6]
     assert again.origin["complete"]
@@ -149,13 +158,15 @@ def test_a_stopped_training_goes_on_as_if_never_stopped(optimizer: str, tmp_path
         assert torch.equal(again.translators[layer].matrix, whole.translators[layer].matrix)
         assert torch.equal(again.translators[layer].shift, whole.translators[layer].shift)
     with pytest.raises(BadInput, match="another training"):
-        train_tuned_lens(net, text, Training(steps=7, rows=4, length=12), checkpoint=tmp_path / "c")
+        train_tuned_lens(
+            net, text, training=LensTraining(steps=7, rows=4, length=12), checkpoint=tmp_path / "c"
+        )
 
 
 def test_training_leaves_the_network_as_it_was(tales: Network, text: Rows) -> None:
     before = {k: v.clone() for k, v in tales.model.state_dict().items()}
     wanted = [p.requires_grad for p in tales.model.parameters()]
-    train_tuned_lens(tales, text, Training(steps=2, rows=2, length=32))
+    train_tuned_lens(tales, text, training=LensTraining(steps=2, rows=2, length=32))
     assert all(torch.equal(before[k], v) for k, v in tales.model.state_dict().items())
     assert wanted == [p.requires_grad for p in tales.model.parameters()]
     assert all(p.grad is None for p in tales.model.parameters())
@@ -165,14 +176,14 @@ def test_saved_lenses_come_back_and_belong_to_their_network(
     tuned: AffineLens, tales: Network, tmp_path: Path
 ) -> None:
     tuned.save(tmp_path / "lens")
-    again = load_lens(tmp_path / "lens", tales)
+    again = load_lens(tales, tmp_path / "lens")
     x = torch.randn(2, 128)
     assert torch.equal(again.logits(x, 1), tuned.logits(x, 1))
     assert again.name == "tuned"
     with pytest.raises(BadInput, match="made for"):
-        load_lens(tmp_path / "lens", opened("gpt2"))
+        load_lens(opened("gpt2"), tmp_path / "lens")
     with pytest.raises(CutawayError):
-        load_lens(tmp_path / "nothing", tales)
+        load_lens(tales, tmp_path / "nothing")
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "gpt_neox", "gemma2", "mixtral"])
@@ -180,7 +191,8 @@ def test_mean_jacobian_against_brute_force(kind: str) -> None:
     """With one position per row that counts, the mean Jacobian is exact."""
     net = opened(kind)
     ids = rows(net, 3, 5)
-    lens = jacobian_lens(net, Rows(ids), Sampling(rows=3, batch=2, at_once=7, skip=4))
+    one_by_one = Work(budget=Budget(memory=1))
+    lens = jacobian_lens(net, Rows(ids), sampling=Sampling(rows=3, at_once=7, skip=4), work=one_by_one)
     matrices, means, lasts = [], [], []
     for row in ids:
         run = net.run(
@@ -202,10 +214,10 @@ def test_signs_average_out_what_later_positions_owe() -> None:
     """All positions at once against each position alone: equal up to what random signs leave."""
     net = opened("gpt2")
     ids = rows(net, 64, 4)
-    quick = jacobian_lens(net, Rows(ids), Sampling(rows=64, skip=0, batch=64)).translators[0].matrix
+    quick = jacobian_lens(net, Rows(ids), sampling=Sampling(rows=64, skip=0)).translators[0].matrix
     exact = torch.zeros(32, 32)
     for p in range(4):
-        part = jacobian_lens(net, Rows(ids[:, : p + 1].contiguous()), Sampling(rows=64, skip=p, batch=64))
+        part = jacobian_lens(net, Rows(ids[:, : p + 1].contiguous()), sampling=Sampling(rows=64, skip=p))
         exact += part.translators[0].matrix / 4
     assert float((quick - exact).norm() / exact.norm()) < 0.15
 
@@ -221,7 +233,7 @@ def test_future_lens_against_least_squares() -> None:
     assert torch.allclose(lens.translators[1].matrix.double(), solved[:-1].T, atol=1e-4)
     assert lens.layers == (0, 1, 2, 3)
     assert lens.name == "future+2"
-    reading = read_lens(lens, net, ids[0].tolist())
+    reading = read_lens(net, lens, ids[0].tolist())
     assert np.isnan(reading.kl[:, -2:]).all()
     assert not np.isnan(reading.kl[:, :-2]).any()
 
@@ -229,7 +241,7 @@ def test_future_lens_against_least_squares() -> None:
 def test_future_lens_reads_what_is_determined(tales: Network, text: Rows) -> None:
     """On text, two tokens on: better than the constant, which is its chance level."""
     fit, held = text.split()
-    lens = future_lens(tales, fit, 1)
+    lens = future_lens(tales, fit, ahead=1)
     constant = ConstantLens.of(tales, fit)
     report = compare_lenses(tales, [lens, constant], held)
     assert report.layers("future+1") == [0, 1, 2, 3, 4]
@@ -239,28 +251,28 @@ def test_future_lens_reads_what_is_determined(tales: Network, text: Rows) -> Non
 def test_bad_input(tales: Network) -> None:
     lens = LogitLens.of(tales)
     with pytest.raises(BadInput, match="empty"):
-        read_lens(lens, tales, "Mary was sad", layers=[])
+        read_lens(tales, lens, "Mary was sad", layers=[])
     with pytest.raises(BadInput, match="empty"):
-        read_lens(lens, tales, "Mary was sad", layers=range(0))
+        read_lens(tales, lens, "Mary was sad", layers=range(0))
     with pytest.raises(BadAddress):
-        read_lens(lens, tales, "Mary was sad", layers=[9])
+        read_lens(tales, lens, "Mary was sad", layers=[9])
     with pytest.raises(TooLong):
-        read_lens(lens, tales, "Mary " * 500)
+        read_lens(tales, lens, "Mary " * 500)
     with pytest.raises(BadInput):
-        read_lens(lens, tales, "Mary was sad", target=" she he")
+        read_lens(tales, lens, "Mary was sad", target=" she he")
     with pytest.raises(BadInput):
         rows_of(tales, "too short", 64)
     with pytest.raises(BadInput):
         rows_of(tales, "Mary was sad " * 99, 10**6)
     with pytest.raises(BadInput):
-        Training(optimizer="lion")
+        LensTraining(optimizer="lion")
     with pytest.raises(BadInput):
-        Training(steps=0)
+        LensTraining(steps=0)
     with pytest.raises(BadInput):
         compare_lenses(tales, [lens, lens], "Mary was sad " * 99)
     part = AffineLens("part", OutputHead(tales), {1: Translator(torch.eye(128), torch.zeros(128))})
     with pytest.raises(BadInput, match="does not read"):
-        read_lens(part, tales, "Mary was sad", layers=[0])
+        read_lens(tales, part, "Mary was sad", layers=[0])
     with pytest.raises(BadInput):
         future_lens(tales, "Mary was sad. " * 40, ahead=0)
     with pytest.raises(SiteUnavailable):

@@ -25,16 +25,44 @@ _MIN_TEMPLATES = 4
 
 
 @dataclass(frozen=True, eq=False)
+class ItemPairs:
+    """The two sides of pairs whose prompts are not made of tokens, as the network is given them.
+
+    Attributes:
+        clean, corrupted: [n ...], images [n c y x] for example.
+        what: what one of them is called ("image").
+    """
+
+    clean: Tensor
+    corrupted: Tensor
+    what: str = "image"
+
+    def take(self, rows: Sequence[int]) -> ItemPairs:
+        """These pairs only."""
+        return ItemPairs(self.clean[list(rows)], self.corrupted[list(rows)], self.what)
+
+
+@dataclass(frozen=True, eq=False)
 class Behaviour:
     """n contrast pairs with their answers. Made by `behaviour(...)`, the generators and the readers.
 
-    clean, corrupted: the prompts as text. clean_ids, corrupted_ids: as token ids, with the special tokens
-    that the network is given, without padding. right, wrong: for each example the set of tokens that count as
-    that answer (the first tokens of longer answers; `right_full` and `wrong_full` hold one whole answer
-    each). answer_pos: row-relative position whose logits are read (-1: the last token). spans: for each name
-    a half-open range of token positions in each clean prompt (and in the corrupted one where they are
-    aligned). from_text: were the ids made from the text? template: label of the examples that share a frame,
-    the clusters of intervals. held: which examples are held out. part: "all", "discovery" or "held-out".
+    A prompt is a row of items: tokens, or what a network cuts another input into (`items`; an image's patches).
+
+    Attributes:
+        clean, corrupted: the prompts as text; names of images.
+        clean_ids, corrupted_ids: as token ids, with the special tokens that the network is given, without padding; of
+            other inputs one number that stands for the content.
+        right, wrong: for each example the set of tokens (or classes) that count as that answer: the first tokens of
+            longer answers.
+        right_full, wrong_full: one whole answer each.
+        answer_pos: row-relative position whose logits are read (-1: the last token); a classifier has one answer for all.
+        spans: for each name a half-open range of token positions in each clean prompt (and in the corrupted one where
+            they are aligned).
+        template: label of the examples that share a frame, the clusters of intervals.
+        held: which examples are held out.
+        part: "all", "discovery" or "held-out".
+        from_text: were the ids made from the text?
+        items: the inputs themselves, where prompts are not made of tokens.
 
     Raises BadBehaviour when it is empty, a pair is no contrast, answers are missing or equal, or a span or
     position lies outside its prompt.
@@ -61,6 +89,7 @@ class Behaviour:
     seed: int = 0
     notes: tuple[str, ...] = ()
     from_text: bool = True
+    items: ItemPairs | None = None
 
     def __post_init__(self) -> None:
         n = len(self.clean_ids)
@@ -154,7 +183,8 @@ class Behaviour:
         ).split()
         columns = {name: tuple(getattr(self, name)[i] for i in rows) for name in names}
         spans = {name: tuple(column[i] for i in rows) for name, column in self.spans.items()}
-        return replace(self, **columns, spans=spans, part=part or self.part)
+        items = None if self.items is None else self.items.take(rows)
+        return replace(self, **columns, spans=spans, part=part or self.part, items=items)
 
     @property
     def discovery(self) -> Behaviour:
@@ -234,13 +264,15 @@ class Behaviour:
 
     def clean_tokens(self, net: Network) -> Tokens:
         """The clean prompts as a padded batch; TooLong or BadBehaviour when they do not fit."""
-        return self._tokens(net, self.clean_ids)
+        return self._tokens(net, self.clean_ids, None if self.items is None else self.items.clean)
 
     def corrupted_tokens(self, net: Network) -> Tokens:
         """The corrupted prompts as a padded batch; TooLong or BadBehaviour when they do not fit."""
-        return self._tokens(net, self.corrupted_ids)
+        return self._tokens(net, self.corrupted_ids, None if self.items is None else self.items.corrupted)
 
-    def _tokens(self, net: Network, rows: tuple[Ids, ...]) -> Tokens:
+    def _tokens(self, net: Network, rows: tuple[Ids, ...], values: Tensor | None) -> Tokens:
+        if values is not None:
+            return net.encode(values)
         check_fits(net, self.name, rows)
         return net.encode([list(ids) for ids in rows])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable
 from numbers import Integral
@@ -16,9 +17,10 @@ from cutaway.behaviours.data import Behaviour
 from cutaway.behaviours.formats import from_dataset, from_frame, read
 from cutaway.behaviours.generators import GENERATORS, FactTable, facts
 from cutaway.behaviours.generators.specimen import specimen
+from cutaway.behaviours.images import ImagePairs
 from cutaway.behaviours.metrics import Answers, Metric
 from cutaway.behaviours.metrics import metric as find_metric
-from cutaway.errors import BadFormat, BadInput, NotFound, nearest
+from cutaway.errors import BadFormat, BadInput, NotFound, nearest, require_known
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -32,63 +34,83 @@ _OTHER_NAMES = {
 
 
 def behaviour(
-    source: str | os.PathLike[str] | pd.DataFrame | FactTable | Behaviour | Any,
+    source: str | os.PathLike[str] | pd.DataFrame | FactTable | ImagePairs | Behaviour | Any,
     net: Network,
+    *,
     n: int = 128,
     seed: int = 0,
     metric: str | Metric | Callable[[Tensor, Answers], Tensor] | None = None,
     force: bool = False,
     **options: Any,
 ) -> Behaviour:
-    """Contrast pairs for a network, checked: it must do the behaviour, or NotPerformed is raised with the
-    figures.
+    """Contrast pairs for a network, checked: it must do the behaviour, or NotPerformed is raised with the figures.
 
-    source: the name of a generator (see `GENERATORS`), a .jsonl/.json/.csv file, a pandas frame, a Hugging
-    Face dataset, a table of facts, a specimen of the zoo ("zoo:NAME"), or a Behaviour.
-    n: at most this many pairs. metric: None takes the
-    behaviour's own (logit_diff; prob_diff for greater-than). force: go on when the network does not do it.
-    options: passed to the
-    generator or reader (`aligned=True` leaves out pairs of unequal length).
+    Args:
+        source: the name of a generator (see `GENERATORS`), a .jsonl/.json/.csv file, a pandas frame, a Hugging Face
+            dataset, a table of facts, pairs of images, a specimen of the zoo ("zoo:NAME"), or a Behaviour.
+        net: the network.
+        n: at most this many pairs.
+        seed: of the drawing and of the split.
+        metric: None takes the behaviour's own (logit_diff; prob_diff for greater-than).
+        force: go on when the network does not do it.
+        options: of the generator or reader (`aligned=True` leaves out pairs of unequal length).
 
-    Raises NotFound for an unknown name, BadBehaviour when pairs cannot be made for this tokenizer, BadFormat
-    for a file that cannot be read, NotPerformed unless forced.
+    Raises NotFound for an unknown name, UnknownOption for an option that the source does not have, BadBehaviour when pairs
+    cannot be made for this tokenizer, BadFormat for a file that cannot be read, NotPerformed unless forced.
     """
     if isinstance(n, bool) or not isinstance(n, Integral) or n < 1:
         raise BadInput(f"{n!r} examples are asked for.", "Ask for a whole number, at least 1.")
     n = int(n)
-    made = _make(source, net, n, seed, options)
+    pairs = _make(source, net, n, seed, options)
     if metric is not None:
-        made = made.with_metric(find_metric(metric))
-    require_performed(net, made, force)
-    return made
+        pairs = pairs.with_metric(find_metric(metric))
+    require_performed(net, pairs, force=force)
+    return pairs
 
 
 def _make(source: Any, net: Network, n: int, seed: int, options: dict[str, Any]) -> Behaviour:
     if isinstance(source, Behaviour):
+        require_known(options, (), "A behaviour that exists")
         return source if source.n <= n else source[:n]
+    if isinstance(source, ImagePairs):
+        require_known(options, (), "A behaviour of images")
+        return source.behaviour(n, seed)
     if isinstance(source, FactTable):
-        return facts(net, n, seed, source, **options)
+        return facts(net, n, seed, source, **_known(facts, options))
     if isinstance(source, pd.DataFrame):
-        return from_frame(source, net, n=n, seed=seed, **options)
+        return from_frame(source, net, n=n, seed=seed, **_known(from_frame, options))
     if not isinstance(source, (str, os.PathLike)):
         if not hasattr(source, "__iter__"):
             raise BadInput(
                 f"A {type(source).__name__} is no source of contrast pairs.",
                 f"Give a name ({', '.join(GENERATORS)}), a file, a frame or a dataset.",
             )
-        return from_dataset(source, net, n=n, seed=seed, **options)
+        return from_dataset(source, net, n=n, seed=seed, **_known(from_dataset, options))
     if Path(source).suffix in _FILES:
         pairs_only = {key: options.pop(key) for key in ("aligned",) if key in options}
-        found = read(source, net, n, seed, **pairs_only)
-        return facts(net, n, seed, found, **options) if isinstance(found, FactTable) else found
+        content = read(source, net, n, seed, **pairs_only)
+        if isinstance(content, FactTable):
+            return facts(net, n, seed, content, **_known(facts, options))
+        require_known(options, ("aligned",), f"A file of pairs ({source})")
+        return content
     if Path(source).is_file() and not _is_name(str(source)):
         raise BadFormat(
             f"The file {source} is of a type that is not read.",
             f"Give a file that ends in {', '.join(_FILES)}.",
         )
     if str(source).startswith("zoo:"):
-        return specimen(str(source), net, n=n, seed=seed)
-    return generator(str(source))(net, n=n, seed=seed, **options)
+        return specimen(str(source), net, n=n, seed=seed, **_known(specimen, options))
+    draw = generator(str(source))
+    return draw(net, n=n, seed=seed, **_known(draw, options))
+
+
+def _known(function: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
+    """The options, if the function has them all; `UnknownOption` with the nearest name otherwise."""
+    names = [
+        name for name in inspect.signature(function).parameters if name not in ("net", "n", "seed", "table")
+    ]
+    require_known(options, names, function.__name__.replace("_", "-"))
+    return options
 
 
 def _key(name: str) -> str:

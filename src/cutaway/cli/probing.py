@@ -82,6 +82,7 @@ def probe(
     from cutaway.probes import Columns, ProbeOptions, probe_data
     from cutaway.probes import probe as probe_it
     from cutaway.probes import use as use_it
+    from cutaway.results import Work
 
     columns = Columns(label, text, span, group, source, also=tuple(also or ()))
     net = work.network(common, model)
@@ -90,19 +91,22 @@ def probe(
     follow = _answers(answers)
     if follow is not None:
         _check_answers(net, labelled, follow)
-    options = ProbeOptions(kind=kind, folds=folds, permutations=permutations, seed=common.seed)
+    options = ProbeOptions(kind=kind, folds=folds, permutations=permutations)
     with screen.progress() as report:
-        found = probe_it(net, labelled, _list(at), _list(by), options=options, report=report)
+        ear = Work(lambda p: report(p.label, p.done, p.total))
+        probing = probe_it(
+            net, labelled, at=_list(at), by=_list(by), options=options, seed=common.seed, work=ear
+        )
         used = None
-        if use and labelled.kind in ("binary", "continuous") and found.finding.word == "encoded":
-            used = use_it(net, found, labelled, answers=follow)
+        if use and labelled.kind in ("binary", "continuous") and probing.finding.word == "encoded":
+            used = use_it(net, probing, labelled, answers=follow, seed=common.seed, work=ear)
     if used is not None:
-        found = found.with_finding(used.finding)
+        probing = probing.with_finding(used.finding)
     target = out or Path(f"cutaway-probe-{work.slug(model)}-{work.slug(label)}")
-    path = work.or_elsewhere(screen, lambda place: _save(place, net, found, used, labelled), target)
-    data_out = found.to_dict() | {"use": None if used is None else used.to_dict(), "saved": str(path)}
-    words = [_verdict(found)] + ([_untested(labelled, use)] if found.finding.word == "encoded" else [])
-    screen.result(data_out, *words, _table(found), *found.finding.claims)
+    path = work.or_elsewhere(screen, lambda place: _save(place, probing, used), target)
+    data_out = probing.to_dict() | {"use": None if used is None else used.to_dict(), "saved": str(path)}
+    words = [_verdict(probing)] + ([_untested(labelled, use)] if probing.finding.word == "encoded" else [])
+    screen.result(data_out, *words, _table(probing), *probing.finding.claims)
     screen.saved(path)
 
 
@@ -151,20 +155,20 @@ def _answers(given: list[str] | None) -> dict[str, list[str]] | None:
     return out
 
 
-def _verdict(found: Probing) -> str:
+def _verdict(probing: Probing) -> str:
     from rich.markup import escape
 
-    colour = {"encoded": "green", "encoded and used": "green"}.get(found.finding.word, "yellow")
-    return f"[bold {colour}]{escape(found.headline())}[/]"
+    colour = {"encoded": "green", "encoded and used": "green"}.get(probing.finding.word, "yellow")
+    return f"[bold {colour}]{escape(probing.headline())}[/]"
 
 
-def _table(found: Probing, top: int = 8) -> Table:
+def _table(probing: Probing, top: int = 8) -> Table:
     from rich.table import Table
 
-    frame = found.top(top)
-    dims = [str(d) for d in found.data["score"].dims]
+    frame = probing.top(top)
+    dims = [str(d) for d in probing.data["score"].dims]
     names = {
-        "score": found.what,
+        "score": probing.what,
         "control": "control task",
         "untrained": "random weights",
         "tokens": "tokens alone",
@@ -174,7 +178,7 @@ def _table(found: Probing, top: int = 8) -> Table:
         *dims,
         *names.values(),
         box=None,
-        title=f"best {len(frame)} of {len(found.probes)} places",
+        title=f"best {len(frame)} of {len(probing.probes)} places",
         title_justify="left",
     )
     for row in frame.astype(object).to_dict("records"):
@@ -183,62 +187,12 @@ def _table(found: Probing, top: int = 8) -> Table:
     return table
 
 
-def _save(place: Path, net: Network, found: Probing, used: Use | None, data: ProbeData) -> Path:
+def _save(place: Path, probing: Probing, used: Use | None) -> Path:
     """The figures, the probes, the verdict and a page."""
-    from cutaway.reports import ClaimTests, Figure, Page, Section, write
+    from cutaway.reports import write
 
-    found.save(place / "probing")
-    found.probe().save(place / "probe")
+    probing.save(place / "probing")
+    probing.probe().save(place / "probe")
     if used is not None:
         used.save(place / "use")
-    return write(_page((Figure, Page, Section, ClaimTests), net, found, used, data), place / "report.html")
-
-
-def _page(parts: Any, net: Network, found: Probing, used: Use | None, data: ProbeData) -> Any:
-    figure, page, section, tests = parts
-    attrs = found.data.attrs
-    caption = (
-        f"Held-out {found.what} of {attrs['probe']} probes, {attrs['folds']} folds over {attrs['groups']} groups of "
-        f"{attrs['n']} examples. {attrs['kept']}. {' '.join(attrs['notes'])}"
-    )
-    if controls := found.controls():
-        caption += f" At the best place: {controls}."
-    blocks: list[Any] = [figure(found.plot(""), caption)]
-    if data.kind in ("binary", "multiclass") and found.outputs is not None:
-        blocks.append(figure(found.histogram(), "Held-out outputs at the best place, by class."))
-    if (tokens := token_figure(net, found)) is not None:
-        words = f"The probe's direction at the best place against the token embeddings. {_sides(data)}"
-        blocks.append(figure(tokens, words))
-    sections = [section("map", "Where it is encoded", blocks)]
-    if used is not None:
-        words = "Each move beside random and sham directions of the same norm (grey)."
-        sections.append(section("use", "Whether it is used", [figure(used.plot(), words)]))
-    sections.append(section("claims", "Claims", [tests(c) for c in found.finding.claims]))
-    return page(
-        title=f"{attrs['label']} in {attrs['network']}", kicker="Cutaway · probes", verdict=None,
-        headline=found.headline(), sections=sections,
-    )  # fmt: skip
-
-
-def _sides(data: ProbeData) -> str:
-    """What the two ends of a probe's direction mean."""
-    if data.kind == "binary":
-        return f"Right: towards {data.classes[1]!r}; left: towards {data.classes[0]!r}."
-    if data.kind == "continuous":
-        return "Right: towards larger values; left: towards smaller ones."
-    return f"Right: towards {data.classes[0]!r}, the first of the labels; left: away from it."
-
-
-def token_figure(net: Network, found: Probing) -> Any:
-    """The best probe's direction against the token embeddings; None where widths or tokens do not fit."""
-    from cutaway.figures.probes import against_tokens
-
-    get = getattr(net.model, "get_input_embeddings", None)
-    weight = getattr(get() if callable(get) else None, "weight", None)
-    probe = found.probe()
-    if weight is None or net.tokenizer is None or weight.shape[1] != probe.d or weight.is_meta:
-        return None
-    rows = weight.detach().double().cpu()
-    rows = rows - rows.mean(0)
-    cosines = (rows @ probe.direction()) / rows.norm(dim=1).clamp(min=1e-12)
-    return against_tokens([net.token_strings([i])[0] for i in range(len(rows))], cosines.numpy())
+    return write(probing.page(used), place / "report.html")

@@ -14,6 +14,7 @@ from cutaway.errors import BadInput
 
 if TYPE_CHECKING:
     from cutaway.network import Network
+    from cutaway.results import Work
     from cutaway.stream.lenses import Lens, LensReport, Rows
 
 Model = Annotated[
@@ -64,6 +65,7 @@ def lens(
 ) -> None:
     """Read the stream between the layers as predictions: for each layer and token the likeliest next token."""
     from cutaway.cli import work
+    from cutaway.reports import write
     from cutaway.stream.lenses import read_lens
 
     chosen = None if layers is None else numbers(layers)
@@ -74,8 +76,9 @@ def lens(
         chosen_layers(net, chosen, last=True)
     net.encode(text)
     made, report = _lens(screen, net, common, kind, _Fitting(fit_on, steps, ahead, load, keep))
-    reading = read_lens(made, net, text, layers=chosen, target=target)
-    path = _save_lens(screen, reading, report, out or Path(f"cutaway-lens-{work.slug(model)}"))
+    reading = read_lens(net, made, text, layers=chosen, target=target)
+    place = out or Path(f"cutaway-lens-{work.slug(model)}")
+    path = work.or_elsewhere(screen, lambda where: write(reading.page(report), where / "lens.html"), place)
     data = reading.to_dict() | {"saved": str(path)}
     shown: list[Any] = _lens_table(reading, screen.out.width)
     if report is not None:
@@ -118,10 +121,11 @@ def numbers(text: str) -> list[int]:
 def _lens(
     screen: Screen, net: Network, common: Common, kind: str, how: _Fitting
 ) -> tuple[Lens, LensReport | None]:
+    from cutaway.results import Work
     from cutaway.stream.lenses import ConstantLens, LogitLens, compare_lenses, load_lens, rows_of
 
     if how.load is not None:
-        return load_lens(how.load, net), None
+        return load_lens(net, how.load), None
     if kind == "logit":
         return LogitLens.of(net), None
     if kind not in ("tuned", "jacobian", "future"):
@@ -138,30 +142,27 @@ def _lens(
     rows = rows_of(net, text, min(64, net.n_ctx or 64), most=2000)
     fit, held = rows.split(0.2, common.seed)
     with screen.progress() as report:
-        made = _fitted(net, common, kind, how, fit, report)
+        work = Work(lambda step: report(step.label, step.done, step.total))
+        made = _fitted(net, common, kind, how, fit, work)
         lenses = [made, LogitLens.of(net), ConstantLens.of(net, fit)]
-        compared = compare_lenses(
-            net, lenses, held.first(64), progress=lambda d, t: report("reading held-out text", d, t)
-        )
+        compared = compare_lenses(net, lenses, held.first(64), work=work)
     if how.keep is not None:
         made.save(how.keep)
     return made, compared
 
 
-def _fitted(net: Network, common: Common, kind: str, how: _Fitting, fit: Rows, report: Any) -> Any:
-    from cutaway.stream.lenses import Sampling, Training, future_lens, jacobian_lens, train_tuned_lens
+def _fitted(net: Network, common: Common, kind: str, how: _Fitting, fit: Rows, work: Work) -> Any:
+    from cutaway.stream.lenses import LensTraining, future_lens, jacobian_lens, train_tuned_lens
 
     if kind == "tuned":
         checkpoint = None if how.keep is None else how.keep.with_name(how.keep.name + ".training")
+        training = LensTraining(steps=how.steps, length=int(fit.ids.shape[1]))
         return train_tuned_lens(
-            net, fit, Training(steps=how.steps, length=int(fit.ids.shape[1]), seed=common.seed),
-            progress=lambda d, t: report("training the lens", d, t), checkpoint=checkpoint,
-        )  # fmt: skip
-    if kind == "jacobian":
-        return jacobian_lens(
-            net, fit, Sampling(seed=common.seed), progress=lambda d, t: report("Jacobians", d, t)
+            net, fit, training=training, checkpoint=checkpoint, seed=common.seed, work=work
         )
-    return future_lens(net, fit, how.ahead, progress=lambda d, t: report("fitting the lens", d, t))
+    if kind == "jacobian":
+        return jacobian_lens(net, fit, seed=common.seed, work=work)
+    return future_lens(net, fit, ahead=how.ahead, work=work)
 
 
 def _lens_table(reading: Any, width: int) -> list[Any]:
@@ -194,34 +195,6 @@ def _report_table(report: Any) -> Any:
     return table
 
 
-def _save_lens(screen: Screen, reading: Any, report: Any, target: Path) -> Path:
-    from cutaway.cli import work
-    from cutaway.reports import Figure, Page, Section, write
-
-    figures = [
-        Figure(
-            reading.plot(), "The likeliest token in each cell, coloured by its probability. Hover for more."
-        ),
-        Figure(reading.plot("kl"), "The same, coloured by the divergence from the network's own output."),
-    ]
-    if reading.target is not None:
-        figures.append(
-            Figure(
-                reading.plot("target"), f"The same, coloured by the probability of {reading.target_name!r}."
-            )
-        )
-    sections = [Section("reading", "Layer by token", figures)]
-    if report is not None:
-        held = [Figure(report.plot(), "By layer, on held-out text, with 95 % intervals over rows of text.")]
-        sections.append(Section("report", "How well it reads", held))
-    page = Page(
-        title=f"{reading.network} through the {reading.lens} lens", kicker="Cutaway · lens", verdict=None,
-        headline="What each layer's stream says about the next token"
-        + (f" but {reading.ahead}." if reading.ahead else "."), sections=sections,
-    )  # fmt: skip
-    return work.or_elsewhere(screen, lambda place: write(page, place / "lens.html"), target)
-
-
 def stream(
     common: Common,
     screen: Screen,
@@ -249,38 +222,27 @@ def stream(
     from rich.table import Table
 
     from cutaway.cli import work
-    from cutaway.reports import Figure, Page, Section, write
+    from cutaway.reports import write
     from cutaway.stream import logit_attribution
     from cutaway.stream.paths import expand_paths
 
     net = work.network(common, model)
     found = logit_attribution(net, text, target, foil, by=by, pos=pos, first_token=first_token)
-    figures = [Figure(found.plot(), "The largest contributions.")]
-    if any(w.kind == "head" for w in found.writers):
-        figures.append(Figure(found.heads(), "What each attention head adds, layer by head."))
-    title = f"{found.what}: {float(found.wanted.mean()):+.4f}; contributions add up to it within {found.error:.1e}"
     table = Table("writer", "adds", box=None)
-    for _, row in found.top(top).iterrows():
-        table.add_row(str(row["writer"]), f"{row['contribution']:+.4f}")
+    words = dict(zip(found.labels, found.words, strict=True))
+    for name, adds in found.top(top)[["writer", "contribution"]].itertuples(index=False):
+        table.add_row(words[name], f"{adds:+.4f}")
     data: dict[str, Any] = found.to_dict()
-    shown: list[Any] = [escape(title), table]
+    shown: list[Any] = [escape(found.headline), table]
     if depth is not None:
-        first = net.token_strings if first_token else None
-        goal = found.target[0] if first else target
-        paths = expand_paths(
-            net, text, goal, (found.foil or (None,))[0] if first else foil, depth=depth, pos=pos
-        )
-        data["paths"] = {"error": paths.error, "paths": paths.to_pandas().to_dict("records")}
-        shown.append(f"{len(paths.paths)} paths; they add up to it within {paths.error:.1e}")
+        paths = expand_paths(net, text, target, foil, depth=depth, pos=pos, first_token=first_token)
+        data["paths"] = paths.to_dict()
+        shown.append(escape(paths.headline))
         listing = Table("path", "adds", box=None)
-        for _, row in paths.to_pandas().head(top).iterrows():
-            listing.add_row(str(row["path"]), f"{row['value']:+.4f}")
+        for path in paths.largest(top):
+            listing.add_row(path.words, f"{path.value:+.4f}")
         shown.append(listing)
-    page = Page(
-        title=f"Who wrote it: {found.what}", kicker="Cutaway · stream", verdict=None, headline=title + ".",
-        lead=f"{net.name} on “{text}”, at position {pos}, by {by}.", sections=[Section("who", "Contributions", figures)],
-    )  # fmt: skip
     place = out or Path(f"cutaway-stream-{work.slug(model)}")
-    path = work.or_elsewhere(screen, lambda where: write(page, where / "stream.html"), place)
-    screen.result(data | {"saved": str(path)}, *shown)
-    screen.saved(path)
+    page = work.or_elsewhere(screen, lambda where: write(found.page(), where / "stream.html"), place)
+    screen.result(data | {"saved": str(page)}, *shown)
+    screen.saved(page)

@@ -164,6 +164,11 @@ def require_gap(clean: np.ndarray, corrupted: np.ndarray, what: str = "The metri
 class Resampling:
     """What the intervals and the significance of a behaviour's effects are taken over.
 
+    Attributes:
+        intervals: labels of the examples that are drawn together; None where each is drawn by itself.
+        signs: labels of the examples whose signs are flipped together; None likewise.
+        sentence: the same in words.
+
     Intervals draw whole templates again where the behaviour has enough of them. Significance flips the signs of whole
     templates only where there are so many that a small p-value is possible at all; else of single examples, and then it
     speaks of these templates.
@@ -226,9 +231,9 @@ def _run(
     logits: list[Tensor] = []
     kept: dict[Site, list[Tensor]] = {site: [] for site in keep}
     size = rows_at_once(
-        net, tokens.width, work
+        net, tokens.size, work
     )  # whatever is kept: the same prompts give the same bits every time
-    last = None if read else max(keep, key=lambda site: site.rank)
+    last = None if read or any(site.module for site in keep) else max(keep, key=lambda site: site.rank)
     for start in range(0, tokens.n, size):
         work.check()
         rows = torch.arange(start, min(start + size, tokens.n))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cutaway.effects.baselines import Side
 from cutaway.errors import BadBehaviour, BadInput, SiteUnavailable, nearest
+from cutaway.network.items import maps_of
 from cutaway.network.sites import SITES, Site
 from cutaway.sweeps import Cell, Write
 
@@ -29,7 +30,11 @@ BY = (
     ("layer", "head", "span"),
     ("layer", "neuron"),
     ("layer", "neuron", "position"),
+    ("map",),
+    ("map", "channel"),
 )
+#: What is swept in a network without a stream: the maps that its convolutions give.
+MAPS = "map"
 _UNITS = ("hidden", "expert", "width")
 
 
@@ -40,18 +45,19 @@ class Box:
     Attributes:
         site: what is written.
         by: the names of the sides.
-        layers: which layers.
-        positions, heads, neurons: how many of them; None where they are not a side.
+        layers: which layers; paths of the maps where maps are swept.
+        positions, heads, neurons, channels: how many of them; None where they are not a side.
         spans: the names of the spans.
     """
 
     site: str
     by: tuple[str, ...]
-    layers: tuple[int, ...]
+    layers: tuple[Any, ...]
     positions: int | None = None
     heads: int | None = None
     neurons: int | None = None
     spans: tuple[str, ...] = ()
+    channels: int | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -62,6 +68,8 @@ class Box:
             "head": self.heads,
             "neuron": self.neurons,
             "span": len(self.spans),
+            "map": len(self.layers),
+            "channel": self.channels,
         }
         return tuple(int(sizes[name] or 0) for name in self.by)
 
@@ -70,6 +78,10 @@ class Box:
         cells: list[Cell] = []
         for index in np.ndindex(*self.shape):
             place = dict(zip(self.by, index, strict=True))
+            if "map" in place:
+                path = str(self.layers[place["map"]])
+                cells.append((Write(path, None, neuron=place.get("channel"), module=True),))
+                continue
             span = self.spans[place["span"]] if "span" in place else ""
             write = Write(
                 self.site,
@@ -82,9 +94,12 @@ class Box:
             cells.append((write,))
         return cells
 
-    def coordinates(self) -> dict[str, list[int] | list[str]]:
+    def coordinates(self) -> dict[str, list[Any]]:
         """The labels along each dimension."""
-        coords: dict[str, list[int] | list[str]] = {"layer": list(self.layers)}
+        if self.site == MAPS:
+            channels = {"channel": list(range(self.channels))} if self.channels is not None else {}
+            return {"map": [str(path) for path in self.layers], **channels}
+        coords: dict[str, list[Any]] = {"layer": list(self.layers)}
         for name, size in (("position", self.positions), ("head", self.heads), ("neuron", self.neurons)):
             if name in self.by:
                 coords[name] = list(range(int(size or 0)))
@@ -95,7 +110,7 @@ class Box:
 
 def checked(
     net: Network, behaviour: Behaviour, at: str, by: Sequence[str], layers: Sequence[int] | None
-) -> tuple[str, tuple[int, ...], tuple[str, ...]]:
+) -> tuple[str, tuple[Any, ...], tuple[str, ...]]:
     """Site name, layers and dimensions of a sweep that this network and behaviour allow.
 
     Raises `BadInput`, `SiteUnavailable`, `BadBehaviour`.
@@ -103,6 +118,8 @@ def checked(
     dims = _dims(by)
     if not isinstance(at, str):
         raise BadInput(f"The site {at!r} is not a name.", "Use 'resid_pre', 'z', 'mlp_write', ...")
+    if at == MAPS or "map" in dims:
+        return MAPS, _maps(net, at, dims, layers), dims
     if any(sign in at for sign in "*?["):
         raise BadInput(
             f"A sweep is over one kind of site, and {at!r} is a pattern.", "Use resid_pre, z, mlp_write, ..."
@@ -157,10 +174,39 @@ def _dims(by: object) -> tuple[str, ...]:
     return dims
 
 
+def sites_of(site: str, layers: Sequence[int | str]) -> list[Site]:
+    """The sites that a sweep writes, layer by layer, or map by map."""
+    return [Site(layer, None, "", True) if isinstance(layer, str) else Site(site, layer) for layer in layers]
+
+
+def _maps(net: Network, at: str, dims: tuple[str, ...], layers: object) -> tuple[str, ...]:
+    """Paths of the maps that a sweep runs over."""
+    maps = maps_of(net)
+    if not maps:
+        raise SiteUnavailable(
+            f"{net.name} has no maps: none of its modules is a convolution.", "Sweep a site: at='resid_pre'."
+        )
+    if at != MAPS or "map" not in dims:
+        raise BadInput(
+            f"Maps are swept at 'map' by map, or by map and channel; asked was {at!r} by {', '.join(dims)}.",
+            "Write at='map', by=['map', 'channel'].",
+        )
+    if layers is not None:
+        raise BadInput("Maps are not counted by layers.", "Leave layers out.")
+    return maps
+
+
 def box_of(
-    behaviour: Behaviour, site: str, dims: tuple[str, ...], layers: tuple[int, ...], base: Side
+    behaviour: Behaviour,
+    site: str,
+    dims: tuple[str, ...],
+    layers: tuple[Any, ...],
+    base: Side,
 ) -> Box:
     """The box of a sweep on one side's prompts."""
+    if site == MAPS:
+        channels = max(base.kept[place].shape[1] for place in sites_of(site, layers))
+        return Box(site, dims, layers, channels=channels if "channel" in dims else None)
     axes = Site(site, layers[0]).axes
     kept = [base.kept[Site(site, layer)] for layer in layers]
     head = next((i for i, a in enumerate(axes) if a in ("head", "kv_head")), None)

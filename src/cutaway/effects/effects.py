@@ -38,7 +38,14 @@ _CELL = ("mean", "low", "high", "p", "q", "n", "known_zero", "not_finite")
 class Effects:
     """The effect of each cell of a sweep: the change of the metric, as a share of the gap between the baselines.
 
-    `data` is an `xarray.Dataset` over the sweep's dimensions (`layer`, `position`, `head`) and `example`:
+    What `patch`, `ablate`, `path_patch`, `pair_effects` and plans return. Effects may be larger than 1 or of the wrong sign:
+    a part may do more than the whole network, or work against it.
+
+    Attributes:
+        data: an `xarray.Dataset`, see below.
+        provenance: what is needed to repeat it, with the seconds and forward passes that it took.
+
+    `data` lies over the sweep's dimensions (`layer`, `position`, `head`; `sender` and `receiver`; ...) and `example`:
 
     - `effect` [... example]: change against the unpatched run, 1 = the whole gap. Restoring moves from 0 (corrupted
       baseline) towards +1, corrupting from 1 (clean baseline) by down to -1.
@@ -156,13 +163,13 @@ class Effects:
             tokens = part["tokens"].values
             part = part.assign_coords(token=("position", token_labels(tokens)))
             part = part.isel(position=np.flatnonzero((tokens != "").any(0)))
-        own = {
+        anew = {
             "intervals": Resampling.of(templates).sentence,
             "gap": gap,
             "clean_metric": ends[0],
             "corrupted_metric": ends[1],
         }
-        return Effects(part.assign_attrs(part.attrs | own), self.provenance)
+        return Effects(part.assign_attrs(part.attrs | anew), self.provenance)
 
     def groups(self) -> list[tuple[str, Effects]]:
         """The effects of each group of examples whose positions correspond: one template, one length. Largest group first.

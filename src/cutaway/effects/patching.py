@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from cutaway.effects.baselines import Baselines, Side, behaviour_of, measure
-from cutaway.effects.box import Box, box_of, checked, span_columns
+from cutaway.effects.box import Box, box_of, checked, sites_of, span_columns
 from cutaway.effects.effects import Effects
 from cutaway.effects.planned import PlannedSweep
 from cutaway.effects.question import DIRECTIONS, Direction, Question, require_one_of, require_rules, sides
@@ -58,9 +58,9 @@ def patch(
     Args:
         net: the network.
         behaviour: pairs of prompts, answers and metric, or the name of a built-in behaviour.
-        at: which site, e.g. `resid_pre`, `z`, `pattern`, `mlp_act`, `mlp_write`.
+        at: which site, e.g. `resid_pre`, `z`, `pattern`, `mlp_act`, `mlp_write`; `map` for the maps of an image network.
         by: the dimensions of the sweep: layer; layer with position, span, head or neuron; or layer and head (or neuron)
-            with position (or span). What is not named is patched whole (all positions, all heads).
+            with position (or span); map, or map and channel. What is not named is patched whole (all positions, all heads).
         direction: `restore` copies clean values into the corrupted run (what is enough to bring the behaviour back?);
             `corrupt` copies corrupted values into the clean run (what is needed for it?).
         layers: only these; default every layer that has the site.
@@ -205,7 +205,7 @@ def patching_sweep(
     require_one_of(direction, DIRECTIONS, "direction")
     behaviour = behaviour_of(net, behaviour, seed)
     site, chosen, dims = checked(net, behaviour, at, by, layers)
-    ends = measure(net, behaviour, [Site(site, layer) for layer in chosen], work)
+    ends = measure(net, behaviour, sites_of(site, chosen), work)
     base, source = sides(ends, direction)
     box = box_of(behaviour, site, dims, chosen, base)
     sources, everywhere = _sources(ends, behaviour.aligned, base, source)
@@ -231,7 +231,7 @@ def ablation_sweep(
     require_one_of(how, HOW, "ablation")
     behaviour = behaviour_of(net, behaviour, seed)
     site, chosen, dims = checked(net, behaviour, at, by, layers)
-    ends = measure(net, behaviour, [Site(site, layer) for layer in chosen], work)
+    ends = measure(net, behaviour, sites_of(site, chosen), work)
     base = ends.clean
     kind: Any = how.removesuffix(" by position")
     edit = Ablate(site, how=kind, by_position=kind != how, seed=seed)

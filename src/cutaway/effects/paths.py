@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
     from cutaway.network import Network
 
-#: One path: the number of a sender, and the input that it is read at.
+#: One path: the number of a sender, and the input at which its change is read.
 Route = tuple[int, Input]
 
 
@@ -100,11 +100,11 @@ def path_patch(
         where = [(s, r) for r in read for s in paths.before(r)]
         values = np.full((len(sent), len(read), behaviour.n), np.nan)
         states = np.full(values.shape, CellState.ABSENT, np.int8)
-        found, forwards = paths.run(where, folder=folder, rules=rules, work=work)
-        for (s, r), value, state in zip(where, found.values, found.states, strict=True):
+        once, forwards = paths.run(where, folder=folder, rules=rules, work=work)
+        for (s, r), value, state in zip(where, once.values, once.states, strict=True):
             values[s, read.index(r)], states[s, read.index(r)] = value, state
         n = behaviour.n
-        result = CellValues(values.reshape(-1, n), states.reshape(-1, n), found.interrupted)
+        result = CellValues(values.reshape(-1, n), states.reshape(-1, n), once.interrupted)
         dims = {"sender": [str(s) for s in sent], "receiver": [str(r) for r in read]}
         question = Question(
             net, behaviour, paths.ends, paths.base, "direct paths", direction, dims, seed=seed, began=began
@@ -182,9 +182,9 @@ class DirectPaths:
                 break
             where = None if folder is None else Path(folder) / f"layer-{layer}" / ports
             part = [paths[i] for i in group]
-            found, cost = self._run(part, where, rules, _shifted(work, done, len(paths)))
-            values[group], states[group] = found.values, found.states
-            done, forwards, interrupted = done + len(group), forwards + cost, found.interrupted
+            patched, cost = self._run(part, where, rules, _shifted(work, done, len(paths)))
+            values[group], states[group] = patched.values, patched.states
+            done, forwards, interrupted = done + len(group), forwards + cost, patched.interrupted
         return CellValues(values, states, interrupted), forwards
 
     def _places(self, paths: Sequence[Route]) -> Iterator[tuple[int, str, list[int]]]:

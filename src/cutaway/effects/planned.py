@@ -159,8 +159,8 @@ def _written(base: Side, edits: Sequence[tuple[Site, object, Intervention]]) -> 
         return None
     written: dict[Site, Tensor] = {}
     for site, edit, _ in edits:
-        here = Here(site, site.axes, base.tokens, batch=base.tokens.n)
-        written[site] = edit(written.get(site, base.kept[site]), here)  # type: ignore[operator]
+        whole = Here(site, site.axes, base.tokens, batch=base.tokens.n)
+        written[site] = edit(written.get(site, base.kept[site]), whole)  # type: ignore[operator]
     return {site: written[site] for site in sorted(written)}
 
 

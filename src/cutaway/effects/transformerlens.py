@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from cutaway.errors import BadInput
+from cutaway.errors import BadInput, nearest
 from cutaway.network.sites import Site
 from cutaway.results import Work, working
 from cutaway.sweeps import Cell, Experiment, Write
@@ -28,26 +28,26 @@ Metric = Callable[[Tensor], Any]
 
 
 @dataclass(frozen=True)
-class _Kind:
+class _SweepKind:
     """One of the sweeps: its site, and the axes of its result after the layer."""
 
     site: str
     axes: tuple[str, ...]
 
 
-_KINDS: dict[str, _Kind] = {
-    "resid_pre": _Kind("resid_pre", ("pos",)),
-    "resid_mid": _Kind("resid_mid", ("pos",)),
-    "attn_out": _Kind("attn_write", ("pos",)),
-    "mlp_out": _Kind("mlp_write", ("pos",)),
+_KINDS: dict[str, _SweepKind] = {
+    "resid_pre": _SweepKind("resid_pre", ("pos",)),
+    "resid_mid": _SweepKind("resid_mid", ("pos",)),
+    "attn_out": _SweepKind("attn_write", ("pos",)),
+    "mlp_out": _SweepKind("mlp_write", ("pos",)),
     **{
-        f"attn_head_{name}_by_pos": _Kind(site, ("pos", "head"))
+        f"attn_head_{name}_by_pos": _SweepKind(site, ("pos", "head"))
         for name, site in (("out", "z"), ("q", "q"), ("k", "k"), ("v", "v"))
     },
-    "attn_head_pattern_by_pos": _Kind("pattern", ("head", "dest")),
-    "attn_head_pattern_dest_src_pos": _Kind("pattern", ("head", "dest", "src")),
+    "attn_head_pattern_by_pos": _SweepKind("pattern", ("head", "dest")),
+    "attn_head_pattern_dest_src_pos": _SweepKind("pattern", ("head", "dest", "src")),
     **{
-        f"attn_head_{name}_all_pos": _Kind(site, ("head",))
+        f"attn_head_{name}_all_pos": _SweepKind(site, ("head",))
         for name, site in (("out", "z"), ("q", "q"), ("k", "k"), ("v", "v"), ("pattern", "pattern"))
     },
 }
@@ -65,13 +65,22 @@ def act_patch(
 ) -> Tensor:
     """One of TransformerLens's patching sweeps: [layer, ...], the metric with the clean value put into the corrupted run.
 
-    which: the name after `get_act_patch_`. clean_cache: a `Run` of the clean prompts that kept the site, or anything
-    that gives `cache["z", layer]`. work: hears of progress, and may end the sweep; then `Stopped` is raised.
+    Args:
+        which: the name after `get_act_patch_`.
+        model: a network opened here.
+        corrupted_tokens: the prompts that are patched.
+        clean_cache: a `Run` of the clean prompts that kept the site, or anything that gives `cache["z", layer]`.
+        patching_metric: all logits [b p v] -> one number.
+        work: hears of progress, and may end the sweep; then `Stopped` is raised.
 
-    Raises `BadInput` for an unknown sweep, `NotFound` where the cache lacks the site.
+    Raises:
+        BadInput: an unknown sweep.
+        NotFound: the cache lacks the site.
     """
     if which not in _KINDS:
-        raise BadInput(f"There is no patching sweep {which!r}.", f"Use one of: {', '.join(_KINDS)}.")
+        near = nearest(which, _KINDS, 1)
+        remedy = f"Did you mean {near[0]}?" if near else f"Use one of: {', '.join(_KINDS)}."
+        raise BadInput(f"There is no patching sweep {which!r}.", remedy)
     kind = _KINDS[which]
     tokens = model.prepare(corrupted_tokens).tokens
     if tokens is None:

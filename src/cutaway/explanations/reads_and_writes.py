@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import CutawayError
+from cutaway.network.parts import Part as Writer
 from cutaway.statistics import Estimate, bootstrap
-from cutaway.stream import Attribution, Stack, Writer, logit_attribution, read_stream
+from cutaway.stream import Attribution, StreamStack, logit_attribution, read_stream
 from cutaway.stream.copying import in_vocabulary
 
 if TYPE_CHECKING:
@@ -126,14 +127,14 @@ def _part(
     chosen: _Examples,
     member: parts.Part,
     adds: Attribution,
-    clean: Stack,
-    corrupted: Stack,
+    clean: StreamStack,
+    corrupted: StreamStack,
     sources: list[Attribution | None],
 ) -> Part:
     writer = _writer(member)
     mine = adds.values[adds.writers.index(writer)][:, 0]
     difference = _of(clean, writer) - _of(corrupted, writer)
-    tokens = Counter(t for row in in_vocabulary(net, difference[:, 0].detach(), _SHOWN) for t, _ in row)
+    tokens = Counter(t for row in in_vocabulary(net, difference[:, 0].detach(), k=_SHOWN) for t, _ in row)
     raises = tuple(token for token, _ in tokens.most_common(_SHOWN))
     moved, place = _moved(chosen, writer, *sources)
     return Part(
@@ -145,7 +146,7 @@ def _part(
     )
 
 
-def _of(stack: Stack, writer: Writer) -> Tensor:
+def _of(stack: StreamStack, writer: Writer) -> Tensor:
     return stack.values[stack.writers.index(writer)]
 
 
@@ -174,8 +175,8 @@ def _by_place(found: Attribution, writer: Writer) -> np.ndarray:
     """What one head adds by each source: [p b]."""
     rows = [
         i
-        for i, w in enumerate(found.writers)
-        if (w.kind, w.layer, w.index) == ("source", writer.layer, writer.index)
+        for i, (w, source) in enumerate(zip(found.writers, found.sources, strict=True))
+        if w == writer and source is not None
     ]
     return found.values[rows][:, :, 0]
 
@@ -184,8 +185,8 @@ def _read(
     net: Network,
     chosen: _Examples,
     member: parts.Part,
-    clean: Stack,
-    corrupted: Stack,
+    clean: StreamStack,
+    corrupted: StreamStack,
     place: Tensor | None,
 ) -> tuple[tuple[str, float], ...]:
     """Who wrote the difference between clean and corrupted prompts that the member reads: shares of its square.
@@ -207,7 +208,7 @@ def _read(
     if size == 0:
         return ()
     shares = (gap.double() * whole.double()).sum((1, 2, 3)) / size
-    found = [(str(clean.writers[i]), float(s)) for i, s in zip(before, shares, strict=True)]
+    found = [(clean.writers[i].words, float(s)) for i, s in zip(before, shares, strict=True)]
     found.sort(key=lambda item: -abs(item[1]))
     return tuple((name, share) for name, share in found[:_SHOWN] if abs(share) >= _WORTH_NAMING)
 

@@ -51,6 +51,7 @@ class Core:
         interface: what its forward takes.
         modules: its modules by dotted path.
         standing: edits that every run carries at present.
+        attachments: how many attachments write into the model at present.
         facts: what was found out about it; ask `fact`, which knows when they do not hold.
     """
 
@@ -72,6 +73,7 @@ class Core:
         self.interface = Interface.of(model)
         self.modules = dict(model.named_modules())
         self.standing: list[Edit] = []
+        self.attachments = 0
         self.facts = Facts()
         self._version: int | None = None
 
@@ -85,7 +87,12 @@ class Core:
         return make() if self.standing else self.fact_of_weights(key, make)
 
     def fact_of_weights(self, key: Hashable, make: Callable[[], T]) -> T:
-        """A fact that standing edits do not touch; found anew once weights are replaced, moved or changed in place."""
+        """A fact that standing edits do not touch; found anew once weights are replaced, moved or changed in place.
+
+        While an attachment writes into the model, it is neither read nor kept either.
+        """
+        if self.attachments:
+            return make()
         version = weights_version(self.model)
         if version != self._version:
             self.facts.forget()

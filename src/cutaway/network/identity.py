@@ -52,7 +52,17 @@ def weights_version(model: nn.Module) -> int:
     It is made of each tensor's identity, address, type and version counter. A change through `.data`, which torch does
     not count, is not seen: `net.forget()` is for that.
     """
-    return hash(tuple(_version(t) for t in (*model.parameters(), *model.buffers())))
+    versions: list[object] = []
+    modules, known = [model], {id(model)}
+    for (
+        module
+    ) in modules:  # the tables themselves, because torch's walk over names costs several times as much
+        versions += [_version(t) for t in module._parameters.values() if t is not None]
+        versions += [_version(t) for t in module._buffers.values() if t is not None]
+        children = [m for m in module._modules.values() if m is not None and id(m) not in known]
+        known.update(map(id, children))
+        modules += children
+    return hash(tuple(versions))
 
 
 def _version(tensor: Tensor) -> tuple[object, ...]:

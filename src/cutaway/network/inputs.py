@@ -1,4 +1,4 @@
-"""What a network is run on: token rows with padding that positions do not see, or a model's own keyword arguments."""
+"""What a network is run on: rows of items (tokens, patches of an image, frames), or a model's own keyword arguments."""
 
 from __future__ import annotations
 
@@ -16,16 +16,41 @@ from cutaway.network.interface import Interface
 Pos = int | slice | Sequence[int] | Tensor | None
 
 
+#: Numbers of an image that take about as much memory on their way through a network as one token.
+_NUMBERS_A_TOKEN = 32
+
+
 @dataclass(frozen=True, eq=False)
 class Tokens:
-    """A batch of token rows. Positions are row-relative: 0 is a row's first real token, -1 its last.
+    """A batch of rows of items. Positions are row-relative: 0 is a row's first real item, -1 its last.
 
-    ids: LongTensor [b p]; mask: BoolTensor [b p], true at real tokens (contiguous in each row).
+    Items are tokens, or, where `values` says what the network is given, the parts that it cuts an input into: patches of an
+    image, frames of a sound. Made by `net.encode`.
+
+    Attributes:
+        ids: LongTensor [b p], token ids; zeros where items are no tokens.
+        mask: BoolTensor [b p], true at real items (contiguous in each row).
+        names: the items' names, row by row; None where there is no tokenizer.
+        values: what the network is given instead of ids, one entry for each row: images [b c y x], for example.
     """
 
     ids: Tensor
     mask: Tensor
     names: tuple[tuple[str, ...], ...] | None = field(default=None, repr=False)
+    values: Tensor | None = field(default=None, repr=False)
+
+    @classmethod
+    def of_values(cls, values: Tensor, items: int = 1, name: str = "item") -> Tokens:
+        """Rows whose items are no tokens: each row of `values` [b ...] is cut into so many items.
+
+        >>> Tokens.of_values(torch.zeros(2, 3, 8, 8), 4, "patch").strings()
+        ['patch 0', 'patch 1', 'patch 2', 'patch 3']
+        """
+        n = int(values.shape[0])
+        names = (tuple(f"{name} {i}" if items > 1 else name for i in range(items)),) * n
+        return cls(
+            torch.zeros(n, items, dtype=torch.long), torch.ones(n, items, dtype=torch.bool), names, values
+        )
 
     @property
     def n(self) -> int:
@@ -36,6 +61,13 @@ class Tokens:
     def width(self) -> int:
         """Number of columns, padding included."""
         return self.ids.shape[1]
+
+    @property
+    def size(self) -> int:
+        """How many tokens a row counts as where batches are sized: its columns, or what an image's numbers come to."""
+        return (
+            self.width if self.values is None else max(self.width, self.values[0].numel() // _NUMBERS_A_TOKEN)
+        )
 
     @property
     def lengths(self) -> Tensor:
@@ -61,7 +93,8 @@ class Tokens:
         if self.names is not None:
             picked = torch.arange(self.n)[index].tolist()
             names = tuple(self.names[i] for i in picked)
-        return Tokens(self.ids[index], self.mask[index], names)
+        values = None if self.values is None else self.values[index]
+        return Tokens(self.ids[index], self.mask[index], names, values)
 
     def __iter__(self) -> Iterator[Tokens]:
         return (self[i] for i in range(self.n))
@@ -117,7 +150,8 @@ class Tokens:
 
     def to(self, device: torch.device | str) -> Tokens:
         """The same tokens on another device."""
-        return Tokens(self.ids.to(device), self.mask.to(device), self.names)
+        values = None if self.values is None else self.values.to(device)
+        return Tokens(self.ids.to(device), self.mask.to(device), self.names, values)
 
     def padded_left(self) -> Tokens:
         """The same rows with padding moved to the left, as generation needs it."""

@@ -18,9 +18,11 @@ from cutaway.network.core import Core
 from cutaway.network.edits import Edit, bind
 from cutaway.network.examining import examine_model, redrawn
 from cutaway.network.execution import running
+from cutaway.network.execution.attached import Attached, attached
 from cutaway.network.generate import Generation, generate
 from cutaway.network.inputs import Inputs, Pos, Tokens
 from cutaway.network.interface import Interface
+from cutaway.network.items import rows_of_items
 from cutaway.network.opened import Opened
 from cutaway.network.run import Run
 from cutaway.network.sites import Site, SiteLike
@@ -197,11 +199,13 @@ class Network:
     # text --------------------------------------------------------------------------------------------------------
 
     def encode(self, inputs: InputLike, add_special_tokens: bool = True) -> Tokens:
-        """Text or token ids as rows of tokens, padded on the right.
+        """Text or token ids as rows of tokens, padded on the right; images and other floating-point input as rows of items.
 
         Raises `BadInput` for an empty prompt, text without a tokenizer or what is neither text nor token ids, `TooLong`
         for a prompt beyond the context.
         """
+        if torch.is_tensor(inputs) and inputs.is_floating_point():
+            return rows_of_items(self, inputs)
         return self.core.texts.encode(inputs, add_special_tokens)
 
     def tokens_of(self, inputs: Any, add_special_tokens: bool = True) -> list[list[int]]:
@@ -314,6 +318,40 @@ class Network:
     ) -> Generation:
         """Continue prompts under edits; see `cutaway.network.generate.generate`."""
         return generate(self.core, inputs, max_new_tokens, bind(self, self._carried(edits)), on, options)
+
+    @contextmanager
+    def attached(
+        self,
+        reads: Sequence[SiteLike] | SiteLike = (),
+        writes: Sequence[Edit] | Edit = (),
+        *,
+        pos: Pos = None,
+        layers: Sequence[int] | range | None = None,
+        on: str = "all",
+        on_step: Callable[[Run], object] | None = None,
+    ) -> Iterator[Attached]:
+        """While active, every forward pass of the model is read and written, whoever makes it.
+
+        One meets it around one's own `model.generate(...)`, a training step, or a loop with the cache. Each pass gives a
+        `Run` in `attached.runs`. Where gradients are on, what is read lies in the graph, and the pass's own gradients
+        stay as they are. The model's mode and settings are the user's.
+
+        Args:
+            reads: sites, as in `run`. Inside attention, in a step with a cache, keys and values are those of all
+                columns so far, queries those of the step.
+            writes: interventions, applied in each pass. Their positions count from the first token of the prompt,
+                negative ones from its last, as in `generate`; a pass without a cache is a prompt of its own.
+            pos, layers: keep only these layers and positions, counted over the whole row so far (-1 is the newest
+                token). A step keeps those of them that it covers in every row.
+            on: "all", "prompt" or "new": which tokens the writes act on.
+            on_step: is given each run in place of `attached.runs`; for long generations.
+
+        Raises what `run` raises; `BadInput` for writes into a model that checkpoints its gradients.
+        """
+        options = running.RunOptions(pos, None if layers is None else list(layers))
+        bound = bind(self, writes if isinstance(writes, Sequence) else [writes])
+        with attached(self.core, _listed(reads), bound, options, on, on_step) as seen:  # type: ignore[arg-type]
+            yield seen
 
     def _carried(self, edits: Sequence[Edit] | Edit) -> list[Edit]:
         """The standing edits and those given."""

@@ -13,8 +13,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from torch import nn
+
 from cutaway.errors import BadFormat, nearest
 from cutaway.network.anatomy import Anatomy
+from cutaway.network.items import maps_of
 from cutaway.network.sites import Site
 
 Axis = Literal["head", "neuron", "expert", "feature", "channel", "term", ""]
@@ -390,6 +393,11 @@ class Divided(Protocol):
     """What is asked of a network to name its parts."""
 
     @property
+    def model(self) -> nn.Module:
+        """The module."""
+        ...
+
+    @property
     def anatomy(self) -> Anatomy:
         """Where each site lives."""
         ...
@@ -407,7 +415,10 @@ def parts_of(net: Divided, *, heads: bool = True) -> tuple[Part, ...]:
     """Every part of a network's main stack that can be replaced by itself, in forward order.
 
     Heads where `z` is certified, else the whole attention; mixers; MLPs. Layers without a certified site contribute none.
+    Of a network without a stream, the maps that its convolutions give.
     """
+    if net.anatomy.stack() is None:
+        return tuple(Part("map", place=path) for path in maps_of(net))
     found: list[Part] = []
     with_heads = set(net.layers_with("z")) if heads else set()
     for layer in with_heads:
@@ -424,6 +435,8 @@ def uncovered(net: Divided) -> tuple[str, ...]:
     That is: other stacks (an encoder), sublayers of a kind that has no part (cross-attention), sublayers whose site was
     refused, and layers in which nothing was told apart.
     """
+    if net.anatomy.stack() is None:
+        return ()
     here = {(part.layer, "attention" if part.kind == "head" else part.kind) for part in parts_of(net)}
     left: dict[str, list[int]] = {}
     others = []

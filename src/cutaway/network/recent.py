@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Hashable
+from typing import Protocol, TypeVar
 
 from torch import Tensor
 
-from cutaway.network.memory import budget_bytes
+from cutaway.network.memory import Sized, budget_bytes
 
-if TYPE_CHECKING:
-    from cutaway.network.network import Network
+T = TypeVar("T")
 
 #: Names the logits at the answer position of prompts: (LOGITS, token ids of all prompts, answer positions).
 LOGITS = "answer logits"
@@ -38,7 +37,6 @@ class Recent:
         self.most = most
         self.bytes = 0
         self._kept: dict[Hashable, Tensor] = {}
-        self._version: object = None
 
     def get(self, key: Hashable) -> Tensor | None:
         """The tensor of that key; None where it is not there (any more)."""
@@ -57,19 +55,19 @@ class Recent:
         while self.bytes > self.most:
             self.bytes -= _size(self._kept.pop(next(iter(self._kept))))
 
-    def only(self, version: object) -> Recent:
-        """The same store, emptied where it speaks of another version of the weights."""
-        if version != self._version:
-            self._kept.clear()
-            self.bytes, self._version = 0, version
-        return self
-
 
 def _size(value: Tensor | None) -> int:
     return 0 if value is None else value.numel() * value.element_size()
 
 
-def recent(net: Network) -> Recent:
-    """What was computed of this network last; empty where edits stand, or weights were changed in place since (training)."""
-    store = net.fact("recent", lambda: Recent(int(_SHARE * budget_bytes(net))))
-    return store.only(sum(parameter._version for parameter in net.model.parameters()))
+class Knowing(Sized, Protocol):
+    """What is asked of a network to remember something for it."""
+
+    def fact(self, key: Hashable, make: Callable[[], T]) -> T:
+        """A fact about it, found once."""
+        ...
+
+
+def recent(net: Knowing) -> Recent:
+    """What was computed of this network last: a fact, so empty where edits stand, and once weights have changed."""
+    return net.fact("recent", lambda: Recent(int(_SHARE * budget_bytes(net))))

@@ -8,7 +8,8 @@ from cutaway.probes.map.pipeline import probe
 from cutaway.probes.map.probing import Probing
 from cutaway.probes.map.verdict import Finding
 from cutaway.probes.use.erasure import Eraser, leace, reprobe
-from cutaway.probes.use.pipeline import UseOptions, use
+from cutaway.probes.use.options import UseOptions
+from cutaway.probes.use.pipeline import use
 from cutaway.probes.use.result import Use
 from cutaway.statistics.fits.leace import Leace
 

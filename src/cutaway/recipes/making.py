@@ -155,7 +155,7 @@ def _rows_on_lines(text: str) -> str:
     """
     return re.sub(
         r"\[[\s\d.,e+-]+\]",
-        lambda found: "[" + ", ".join(found[0][1:-1].replace(",", " ").split()) + "]",
+        lambda numbers: "[" + ", ".join(numbers[0][1:-1].replace(",", " ").split()) + "]",
         text,
     )
 

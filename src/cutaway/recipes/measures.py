@@ -21,15 +21,15 @@ def last_logits(model: PreTrainedModel, rows: Sequence[Sequence[int]], at: Seque
     groups: dict[int, list[int]] = defaultdict(list)
     for i, row in enumerate(rows):
         groups[len(row)].append(i)
-    found: dict[int, Tensor] = {}
+    by_row: dict[int, Tensor] = {}
     with torch.no_grad():
         for length, members in groups.items():
             for start in range(0, len(members), 512):
                 some = members[start : start + 512]
                 ids = torch.tensor([list(rows[i]) for i in some])
                 logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
-                found |= {i: logits[j, at[i] % length] for j, i in enumerate(some)}
-    return torch.stack([found[i] for i in range(len(rows))]).float()
+                by_row |= {i: logits[j, at[i] % length] for j, i in enumerate(some)}
+    return torch.stack([by_row[i] for i in range(len(rows))]).float()
 
 
 def accuracy(model: PreTrainedModel, pairs: Sequence[TaskPair]) -> dict[str, Any]:

@@ -77,9 +77,39 @@ class Kind:
 
 #: Every kind of result, by the name that its manifest carries.
 KINDS: dict[str, Kind] = {
+    "probing": Kind("cutaway.probes.map.probing:Probing", "a map of probes", formerly=("cutaway-probing-1",)),
+    "probe": Kind("cutaway.probes.map.linear_probe:Probe", "a probe", formerly=("cutaway-probe-1",)),
+    "use": Kind(
+        "cutaway.probes.use.result:Use", "tests whether a direction is used", formerly=("cutaway-use-1",)
+    ),
+    "eraser": Kind("cutaway.probes.use.erasure:Eraser", "an eraser", formerly=("cutaway-eraser-1",)),
+    "alignment": Kind(
+        "cutaway.probes.use.alignment:Alignment",
+        "a subspace and its tests",
+        formerly=("cutaway-alignment-1",),
+    ),
     "effects": Kind(
         "cutaway.effects.effects:Effects", "effects of interventions", formerly=("cutaway effects",)
     ),
+    "attribution": Kind("cutaway.stream.attribution:Attribution", "what each part adds to a logit"),
+    "biography": Kind("cutaway.stream.biography:Biography", "a direction's life in one text"),
+    "composition": Kind("cutaway.stream.composition:Composition", "which heads feed which"),
+    "constant-lens": Kind("cutaway.stream.lenses.constant:ConstantLens", "the constant lens"),
+    "copying": Kind("cutaway.stream.copying:Copying", "copying scores of heads"),
+    "flow": Kind("cutaway.stream.flow:Flow", "how the stream grows"),
+    "head-scores": Kind("cutaway.stream.attention_scores:HeadScores", "what heads do, by score"),
+    "lens": Kind(
+        "cutaway.stream.lenses.affine:AffineLens",
+        "a fitted lens",
+        formerly=("cutaway lens", "cutaway tuned lens, under training"),
+    ),
+    "reading": Kind("cutaway.stream.lenses.reading:Reading", "what a lens reads in one text"),
+    "lens-report": Kind("cutaway.stream.lenses.report:LensReport", "how well lenses read"),
+    "path-expansion": Kind("cutaway.stream.paths:PathExpansion", "every path to a logit"),
+    "patterns": Kind("cutaway.stream.patterns:Patterns", "where the heads of a layer look"),
+    "reads-of-writes": Kind("cutaway.stream.flow:ReadsOfWrites", "which writes are read where"),
+    "score-parts": Kind("cutaway.stream.why_attend:ScoreParts", "why a head looks where it looks"),
+    "singular-directions": Kind("cutaway.stream.copying:SingularDirections", "what a head moves, in words"),
     "circuit": Kind("cutaway.circuits.circuit:Circuit", "a circuit", formerly=("cutaway circuit",)),
 }
 

@@ -6,6 +6,7 @@ import dataclasses
 import platform
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from typing import Any, Protocol
 
@@ -33,13 +34,16 @@ def versions() -> dict[str, str]:
     >>> sorted(versions())
     ['cutaway', 'numpy', 'python', 'torch', 'transformers']
     """
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+    return {"python": platform.python_version()} | {package: _version(package) for package in _PACKAGES}
+
+
+@cache
+def _version(package: str) -> str:
+    """Looked up once: every result asks, and reading a package's metadata takes as long as a small forward pass."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ duplicate-token head looks back by the length of A, an induction head one place 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -16,11 +17,18 @@ import torch
 from torch import Tensor
 
 from cutaway.behaviours import Behaviour
+from cutaway.behaviours import behaviour as make_behaviour
 from cutaway.errors import BadInput
+from cutaway.network.memory import rows_at_once
+from cutaway.network.parts import Part
 from cutaway.network.sites import Site
+from cutaway.reports import Figure, Page, Table, display, result_page
+from cutaway.results import Provenance, Work, finite, working
 from cutaway.statistics import benjamini_hochberg, bootstrap_many, sign_flip_p
+from cutaway.stream import keeping
 from cutaway.stream.attribution import logit_attribution
-from cutaway.stream.writers import require_one_text, working
+from cutaway.stream.keeping import origin, require_one
+from cutaway.stream.writers import precise, require_one_text
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -38,26 +46,36 @@ SCORES = (*_BACK, "first")
 class HeadScores:
     """One score per head: value, its chance level, and whether it lies above it.
 
-    values, chance: [n heads], by prompt; the difference's interval is over prompts, q corrected over all heads and scores.
+    A difference from chance can be real and still small: look at the value as well, or use `above_chance`.
+
+    Attributes:
+        heads: the heads, in the order of the columns of all arrays.
+        values: name of a score -> [n heads], by prompt.
+        chance: the same for places drawn at random.
+        q: name -> [heads], corrected over all heads and scores.
+        unit: of the values: "attention" or "logits".
+        provenance: what is needed to repeat it.
     """
 
-    heads: tuple[tuple[int, int], ...]
+    kind: ClassVar[str] = "head-scores"
+
+    heads: tuple[Part, ...]
     values: dict[str, np.ndarray]
     chance: dict[str, np.ndarray]
     q: dict[str, np.ndarray]
-    network: str
-    unit: str = "attention"
+    unit: str
+    provenance: Provenance
 
     def to_pandas(self) -> pd.DataFrame:
         """One row per head and score: value, chance, interval of the difference, q, and whether it is above chance."""
         rows = []
         for name, values in self.values.items():
             gain = bootstrap_many(values - self.chance[name])
-            for i, (layer, head) in enumerate(self.heads):
+            for i, head in enumerate(self.heads):
                 low, high = float(gain.low[i]), float(gain.high[i])
                 rows.append(
                     {
-                        "head": f"{layer}.{head}",
+                        "head": str(head),
                         "score": name,
                         "value": float(values[:, i].mean()),
                         "chance": float(self.chance[name][:, i].mean()),
@@ -69,27 +87,68 @@ class HeadScores:
                 )
         return pd.DataFrame(rows)
 
-    def best(self, name: str) -> tuple[int, int]:
+    def best(self, name: str) -> Part:
         """The head with the largest score."""
+        require_one("score", name, self.values)
         return self.heads[int(self.values[name].mean(0).argmax())]
 
-    def found(self, name: str, least: float = 0.3) -> list[tuple[int, int]]:
-        """The heads above chance whose score is at least `least`: a difference from chance can be real and still small."""
+    def above_chance(self, name: str, least: float = 0.3) -> list[Part]:
+        """The heads above chance whose score is at least `least`."""
+        require_one("score", name, self.values)
         frame = self.to_pandas()
-        mine = frame[frame["score"] == name].reset_index(drop=True)
-        return [self.heads[i] for i, row in mine.iterrows() if row["above"] and row["value"] >= least]  # type: ignore[index]
+        chosen = (frame["score"] == name) & frame["above"] & (frame["value"] >= least)
+        return [Part.parse(head) for head in frame["head"][chosen]]
 
     def plot(self) -> Any:
         """Scores by head as a heat map."""
         from cutaway.figures import Grid, heatmap
 
         table = np.stack([v.mean(0) for v in self.values.values()])
-        names = [f"{la}.{h}" for la, h in self.heads]
+        names = [head.words.removeprefix("head ") for head in self.heads]
         return heatmap(Grid(table, list(self.values), names, "score", "head", unit=self.unit))
+
+    @property
+    def headline(self) -> str:
+        """Which heads do what, in a sentence."""
+        return "; ".join(f"{name}: {self._said(name)}" for name in self.values)
+
+    def _said(self, name: str) -> str:
+        heads = [head.words for head in self.above_chance(name)]
+        more = f" and {len(heads) - 6} more" if len(heads) > 6 else ""
+        return (", ".join(heads[:6]) or "no head") + more
+
+    def page(self) -> Page:
+        """The scores as a heat map, and the heads that stand out."""
+        frame = self._strongest()
+        cells = [tuple(v if isinstance(v, str) else f"{v:.3f}" for v in row) for row in frame.to_numpy()]
+        table = Table(
+            tuple(frame.columns), tuple(cells), "The largest scores above chance.", frozenset({2, 3, 4})
+        )
+        return result_page(
+            f"What the heads of {self.provenance.network} do", "Cutaway · heads", self.headline + ".",
+            [Figure(self.plot(), f"Each head's scores ({self.unit})."), table], self.provenance,
+        )  # fmt: skip
+
+    def _strongest(self, most: int = 10) -> pd.DataFrame:
+        frame = self.to_pandas()
+        frame = pd.DataFrame(frame[frame["above"]]).sort_values("value", ascending=False).head(most)
+        words = [Part.parse(name).words for name in frame["head"]]
+        return pd.DataFrame({"head": words} | {c: frame[c] for c in ("score", "value", "chance", "q")})
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
-        return {"network": self.network, "unit": self.unit, "scores": self.to_pandas().to_dict("records")}
+        return {
+            "network": self.provenance.network,
+            "unit": self.unit,
+            "scores": finite(self.to_pandas().to_dict("records")),
+            "provenance": self.provenance.to_dict(),
+        }
+
+    save = keeping.save
+    load = classmethod(keeping.load)
+
+    def _repr_html_(self) -> str:
+        return display(self.headline, [f"in {self.unit}"], self._strongest(), provenance=self.provenance)
 
 
 def repeated_tokens(net: Network, n: int = 16, length: int = 12, seed: int = 0) -> tuple[Tensor, int]:
@@ -121,11 +180,12 @@ def repeated_tokens(net: Network, n: int = 16, length: int = 12, seed: int = 0) 
 
 def head_scores(
     net: Network,
-    names: Sequence[str] = SCORES,
     *,
+    scores: Sequence[str] = SCORES,
     n: int = 16,
     length: int = 12,
     seed: int = 0,
+    work: Work | None = None,
 ) -> HeadScores:
     """Score every head by where it looks in repeated random tokens.
 
@@ -134,21 +194,20 @@ def head_scores(
 
     Raises `BadInput` for an unknown score or too few tokens, `SiteUnavailable` where no pattern can be read.
     """
-    unknown = [name for name in names if name not in SCORES]
-    if unknown or not names:
-        raise BadInput(f"There are no scores {unknown}.", f"Use {', '.join(SCORES)}.")
+    began, work = time.monotonic(), working(work)
+    if isinstance(scores, str) or not scores:
+        raise BadInput(f"scores={scores!r} is no list of scores.", f"Use {', '.join(SCORES)}.")
+    for name in scores:
+        require_one("score", name, SCORES)
     require_one_text(net)
     net.resolve("pattern")
     ids, start = repeated_tokens(net, n, length, seed)
     length = (ids.shape[1] - start) // 2
-    layers = net.layers_with("pattern")
-    run = net.run(ids, keep=["pattern"], logits=False)
-    patterns = torch.cat([working(run[Site("pattern", i)]) for i in layers], 1).double().cpu()
-    heads = tuple((i, h) for i in layers for h in range(run[Site("pattern", i)].shape[1]))
+    patterns, heads = _patterns(net, ids, work)
     generator = np.random.default_rng(seed)
     values, chance = {}, {}
     second = np.arange(start + length, ids.shape[1])
-    for name in names:
+    for name in scores:
         target = np.zeros_like(second) if name == "first" else second - _BACK[name](length)
         values[name] = _mean_at(patterns, second, target)
         drawn = []
@@ -158,7 +217,22 @@ def head_scores(
             )
             drawn.append(_mean_at(patterns, second, other))
         chance[name] = np.mean(drawn, 0)
-    return HeadScores(heads, values, chance, _corrected(values, chance, seed), net.name)
+    q = _corrected(values, chance, seed)
+    return HeadScores(heads, values, chance, q, "attention", origin(net, ids, began, seed))
+
+
+def _patterns(net: Network, ids: Tensor, work: Work) -> tuple[Tensor, tuple[Part, ...]]:
+    """Patterns of all heads [n heads p p], and the heads."""
+    layers = net.layers_with("pattern")
+    batch = rows_at_once(net, ids.shape[1], work)
+    parts = []
+    for at in range(0, len(ids), batch):
+        run = net.run(ids[at : at + batch], keep=["pattern"], logits=False)
+        kept = [precise(run[Site("pattern", i)]) for i in layers]
+        parts.append(torch.cat(kept, 1).double().cpu())
+        work.step("reading patterns", min(at + batch, len(ids)), len(ids))
+    heads = tuple(Part("head", i, h) for i, k in zip(layers, kept, strict=True) for h in range(k.shape[1]))
+    return torch.cat(parts), heads
 
 
 def _mean_at(patterns: Tensor, dest: np.ndarray, source: np.ndarray) -> np.ndarray:
@@ -180,15 +254,20 @@ def _corrected(
     return dict(zip(names, q, strict=True))
 
 
-def moving_scores(net: Network, behaviour: Behaviour, *, most: int = 64) -> HeadScores:
+def moving_scores(
+    net: Network, behaviour: Behaviour | str, *, most: int = 64, seed: int = 0, work: Work | None = None
+) -> HeadScores:
     """Which heads move the right answer to the end: what each adds to the metric's logit difference by the places that hold
     the right answer ("name moving", Wang et al. 2023), in logits.
 
     Chance is what it adds by way of another place of the prompt, drawn at random. Only examples whose right answer stands in
-    the prompt count.
+    the prompt count; `most` of them at most.
 
     Raises `BadInput` where no example's answer does, or the behaviour names no wrong answers.
     """
+    began, work = time.monotonic(), working(work)
+    if isinstance(behaviour, str):
+        behaviour = make_behaviour(behaviour, net, seed=seed)
     rows = [
         i
         for i in range(behaviour.n)
@@ -199,32 +278,36 @@ def moving_scores(net: Network, behaviour: Behaviour, *, most: int = 64) -> Head
             f"In fewer than two examples of {behaviour.name!r} the right answer stands in the prompt.",
             "Use a behaviour that copies, such as ioi, induction or list-copying.",
         )
-    generator = np.random.default_rng(0)
-    found, drawn = [], []
-    heads: tuple[tuple[int, int], ...] = ()
-    for i in rows:
+    generator = np.random.default_rng(seed)
+    moved, drawn = [], []
+    heads: tuple[Part, ...] = ()
+    for done, i in enumerate(rows):
+        work.step("reading where heads move from", done, len(rows))
         prompt = list(behaviour.clean_ids[i])
         right = next(t for t in behaviour.right[i] if t in prompt)
-        here = [s for s, t in enumerate(prompt) if t == right]
+        holds = [s for s, t in enumerate(prompt) if t == right]
         each, heads = _by_source(net, prompt, right, behaviour.wrong[i][0], behaviour.answer_pos[i])
-        found.append(each[:, here].sum(-1))
-        others = [s for s in range(each.shape[1]) if s not in here and s > 0]
-        drawn.append(
-            each[:, generator.choice(others, size=min(8, len(others)), replace=False)].mean(-1) * len(here)
-        )
-    values, chance = {"moving": np.stack(found)}, {"moving": np.stack(drawn)}
-    return HeadScores(heads, values, chance, _corrected(values, chance, 0), net.name, "logits")
+        moved.append(each[:, holds].sum(-1))
+        others = [s for s in range(each.shape[1]) if s not in holds and s > 0]
+        chosen = generator.choice(others, size=min(8, len(others)), replace=False)
+        drawn.append(each[:, chosen].mean(-1) * len(holds))
+    values, chance = {"moving": np.stack(moved)}, {"moving": np.stack(drawn)}
+    q = _corrected(values, chance, seed)
+    provenance = replace(origin(net, None, began, seed), behaviour_hash=behaviour.hash)
+    return HeadScores(heads, values, chance, q, "logits", provenance)
 
 
 def _by_source(
     net: Network, prompt: list[int], right: int, wrong: int, pos: int
-) -> tuple[np.ndarray, tuple[tuple[int, int], ...]]:
+) -> tuple[np.ndarray, tuple[Part, ...]]:
     """What each head adds to logit(right) - logit(wrong) by source: [heads p]."""
     each = logit_attribution(net, [prompt], right, wrong, by="source", pos=pos)
-    heads = tuple(dict.fromkeys((w.layer or 0, w.index or 0) for w in each.writers if w.kind == "source"))
+    known = [
+        (w, s, v) for w, s, v in zip(each.writers, each.sources, each.values, strict=True) if s is not None
+    ]
+    heads = tuple(dict.fromkeys(w for w, _, _ in known))
+    row = {head: i for i, head in enumerate(heads)}
     table = np.zeros((len(heads), len(prompt)))
-    where = {h: i for i, h in enumerate(heads)}
-    for writer, value in zip(each.writers, each.values, strict=True):
-        if writer.kind == "source":
-            table[where[writer.layer or 0, writer.index or 0], writer.source or 0] = value[0, 0]
+    for head, source, value in known:
+        table[row[head], source] = value[0, 0]
     return table, heads

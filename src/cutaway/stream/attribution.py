@@ -7,23 +7,28 @@ writer is ever formed.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from cutaway.errors import BadInput
+from cutaway.errors import BadFormat, BadInput, nearest
 from cutaway.network.coefficients import is_one, like
+from cutaway.network.parts import Part
 from cutaway.network.sites import Site
+from cutaway.reports import Figure, Page, display, result_page
+from cutaway.results import Provenance, Work, working
 from cutaway.statistics import Estimate, bootstrap
+from cutaway.stream import keeping
 from cutaway.stream.record import Stream, read_stream
 from cutaway.stream.split import Sources, sources
 from cutaway.stream.targets import TokenLike, direction, token_ids
-from cutaway.stream.writers import Term, Writer
+from cutaway.stream.writers import Term
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -31,18 +36,35 @@ if TYPE_CHECKING:
     from cutaway.network.inputs import Pos
     from cutaway.network.texts import InputLike
 
-_BY = ("layer", "sublayer", "head", "neuron", "source")
+#: How finely contributions are told apart.
+BY = ("layer", "sublayer", "head", "neuron", "source")
 
 
 @dataclass(frozen=True, eq=False)
 class Attribution:
     """What each writer adds to a logit or logit difference.
 
-    values: float64 [c b k], one row per writer, in logits. wanted: [b k], the logit (difference) of the run itself; where
-    the network has a soft-cap, before it. columns: [b k]. tokens: the prompts' tokens. softcap: its bound, or None.
+    It speaks of direct paths alone: what a part adds by itself, not what the output would lose without it. Where `error` is
+    not small the norms on the way were no affine maps at this run.
+
+    Attributes:
+        writers: the parts that wrote; by source, a head once for each position that it read from.
+        sources: [c] for each writer the position that it read from, None where that is not told apart.
+        values: float64 [c b k], one row per writer, in logits.
+        wanted: [b k], the run's own logit (difference); where the network has a soft-cap, before it.
+        target: the tokens whose logit it is, one per row.
+        foil: the tokens that they are set against, or None.
+        columns: [b k], the columns that were read.
+        tokens: the prompts' tokens.
+        by: how finely writers were told apart.
+        softcap: its bound, or None.
+        provenance: what is needed to repeat it.
     """
 
-    writers: tuple[Writer, ...]
+    kind: ClassVar[str] = "attribution"
+
+    writers: tuple[Part, ...]
+    sources: tuple[int | None, ...]
     values: np.ndarray
     wanted: np.ndarray
     target: tuple[str, ...]
@@ -51,7 +73,12 @@ class Attribution:
     tokens: tuple[tuple[str, ...], ...]
     by: str
     softcap: float | None
-    network: str
+    provenance: Provenance
+
+    @property
+    def network(self) -> str:
+        """The network's name."""
+        return self.provenance.network
 
     @property
     def total(self) -> np.ndarray:
@@ -66,13 +93,29 @@ class Attribution:
 
     @property
     def labels(self) -> list[str]:
-        """The writers by name."""
-        return [str(w) for w in self.writers]
+        """The writers by name: `a3.h1`, or `a3.h1 from 5` by source."""
+        return [_from(str(w), s) for w, s in zip(self.writers, self.sources, strict=True)]
 
-    def __getitem__(self, label: str) -> np.ndarray:
-        if label not in self.labels:
-            raise BadInput(f"Nothing here is called {label!r}.", f"There are: {self.labels[:12]}.")
-        return self.values[self.labels.index(label)]
+    @property
+    def words(self) -> list[str]:
+        """The writers for people: `head 3.1`, `head 3.1 from 5`."""
+        return [_from(w.words, s) for w, s in zip(self.writers, self.sources, strict=True)]
+
+    def __getitem__(self, name: str | Part) -> np.ndarray:
+        """One writer's contribution [b k], by name or words: `a3.h1`, `head 3.1`, `a3.h1 from 5`."""
+        return self.values[self._at(name)]
+
+    def _at(self, name: str | Part) -> int:
+        text, word, place = str(name).partition(" from ")
+        source = int(place) if place.isdigit() else None
+        try:
+            return list(zip(self.writers, self.sources, strict=True)).index((Part.of(text), source))
+        except (ValueError, BadFormat) as error:
+            near = nearest(str(name), [*self.labels, *self.words])
+            raise BadInput(
+                f"Nothing is called {str(name)!r} in this attribution by {self.by}.",
+                f"Did you mean {', '.join(near)}?" if near else f"There are: {self.labels[:12]}.",
+            ) from error
 
     def mean(self) -> np.ndarray:
         """Over rows and positions: [c]."""
@@ -86,30 +129,36 @@ class Attribution:
                 "kind": [w.kind for w in self.writers],
                 "layer": [w.layer for w in self.writers],
                 "index": [w.index for w in self.writers],
-                "source": [w.source for w in self.writers],
+                "source": list(self.sources),
                 "contribution": self.mean(),
             }
         )
 
     def top(self, n: int = 10) -> pd.DataFrame:
         """The n largest contributions by size."""
-        frame = self.to_pandas()
-        order = np.argsort(-np.abs(self.mean()), kind="stable")[:n]
-        return frame.iloc[order].reset_index(drop=True)
+        return self.to_pandas().iloc[self._largest(n)].reset_index(drop=True)
 
-    def grouped(self, key: Callable[[Writer], Writer]) -> Attribution:
-        """Contributions of writers with the same key added up."""
-        found: dict[Writer, np.ndarray] = {}
+    def _largest(self, n: int) -> np.ndarray:
+        return np.argsort(-np.abs(self.mean()), kind="stable")[:n]
+
+    def grouped(self, key: Callable[[Part], Part]) -> Attribution:
+        """Contributions of writers with the same key added up, whatever position they read from."""
+        sums: dict[Part, np.ndarray] = {}
         for writer, value in zip(self.writers, self.values, strict=True):
             name = key(writer)
-            found[name] = found[name] + value if name in found else value
+            sums[name] = sums[name] + value if name in sums else value
         return Attribution(
-            **{**vars(self), "writers": tuple(found), "values": np.stack(list(found.values()))}
+            **{
+                **vars(self),
+                "writers": tuple(sums),
+                "sources": (None,) * len(sums),
+                "values": np.stack(list(sums.values())),
+            }
         )
 
     def by_layer(self) -> Attribution:
         """Everything that one layer wrote as one contribution."""
-        return self.grouped(lambda w: w if w.layer is None else Writer("layer", w.layer))
+        return self.grouped(lambda w: w if w.layer is None else Part("layer", w.layer))
 
     @property
     def what(self) -> str:
@@ -119,24 +168,28 @@ class Attribution:
             return f"logit of {_named(self.target)}{capped}"
         return f"logit of {_named(self.target)} minus {_named(self.foil)}{capped}"
 
+    @property
+    def headline(self) -> str:
+        """The whole logit (difference), and how nearly the contributions add up to it."""
+        return f"{self.what}: {float(self.wanted.mean()):+.4f}; contributions add up to it within {self.error:.1e}"
+
     def plot(self, top: int = 24) -> Any:
         """The largest contributions as bars, with 95 % intervals over prompts where there are several."""
         from cutaway.figures import Bar, bars
 
-        frame = self.top(top)
-        frame = frame[frame["contribution"] != 0]
-        items = []
-        for name in frame["writer"]:
-            found = self.estimate(str(name))
-            low, high = (
-                (found.value,) * 2 if found.interval is None else (found.interval.low, found.interval.high)
-            )
-            items.append(Bar(str(name), found.value, low, high))
+        items, words = [], self.words
+        for at in self._largest(top):
+            estimate = bootstrap(self.values[at].mean(1))
+            if estimate.value == 0:
+                continue
+            interval = estimate.interval
+            low, high = (estimate.value,) * 2 if interval is None else (interval.low, interval.high)
+            items.append(Bar(words[at], estimate.value, low, high))
         return bars(items, unit=f"{self.what} (logits)")
 
-    def estimate(self, label: str) -> Estimate:
+    def estimate(self, name: str | Part) -> Estimate:
         """One writer's mean contribution over positions, with an interval over prompts."""
-        return bootstrap(self[label].mean(1))
+        return bootstrap(self[name].mean(1))
 
     def heads(self) -> Any:
         """Contributions of heads as a heat map, layer by head. Raises `BadInput` where heads were not told apart."""
@@ -144,8 +197,8 @@ class Attribution:
 
         cells = {
             (w.layer or 0, w.index or 0): v
-            for w, v in zip(self.writers, self.mean(), strict=True)
-            if w.kind == "head"
+            for w, s, v in zip(self.writers, self.sources, self.mean(), strict=True)
+            if w.kind == "head" and s is None
         }
         if not cells:
             raise BadInput(f"This attribution is by {self.by}.", 'Make it with by="head".')
@@ -155,6 +208,16 @@ class Attribution:
             table, [str(la) for la in layers], [str(h) for h in range(count)], "layer", "head", unit="logits"
         )
         return heatmap(grid)
+
+    def page(self) -> Page:
+        """Who wrote the answer: the largest contributions, and the heads layer by layer."""
+        figures = [Figure(self.plot(), "The largest contributions.")]
+        if any(w.kind == "head" and s is None for w, s in zip(self.writers, self.sources, strict=True)):
+            figures.append(Figure(self.heads(), "What each attention head adds, layer by head."))
+        prompts = f"“{''.join(self.tokens[0])}”" + (f" and {n} more" if (n := len(self.tokens) - 1) else "")
+        lead = f"{self.network} on {prompts}, by {self.by}."
+        return result_page(f"Who wrote it: {self.what}", "Cutaway · stream", self.headline + ".", figures,
+                           self.provenance, lead=lead)  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
@@ -167,18 +230,33 @@ class Attribution:
             "wanted": self.wanted.tolist(),
             "total": self.total.tolist(),
             "contributions": [
-                {"writer": str(w), "kind": w.kind, "layer": w.layer, "index": w.index, "source": w.source,
+                {"writer": label, "kind": w.kind, "layer": w.layer, "index": w.index, "source": s,
                  "mean": float(m), "values": v.tolist()}
-                for w, m, v in zip(self.writers, self.mean(), self.values, strict=True)
+                for label, w, s, m, v in
+                zip(self.labels, self.writers, self.sources, self.mean(), self.values, strict=True)
             ],
+            "provenance": self.provenance.to_dict(),
         }  # fmt: skip
+
+    save = keeping.save
+    load = classmethod(keeping.load)
 
     def __str__(self) -> str:
         lines = [
             f"{self.what}: {float(self.wanted.mean()):+.4f}, by {self.by}; sums to it within {self.error:.1e}"
         ]
-        lines += [f"  {row['contribution']:+8.4f}  {row['writer']}" for _, row in self.top(12).iterrows()]
+        words, mean = self.words, self.mean()
+        lines += [f"  {mean[i]:+8.4f}  {words[i]}" for i in self._largest(12)]
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        words, best = self.words, self._largest(12)
+        table = pd.DataFrame({"writer": [words[i] for i in best], "adds": self.mean()[best]})
+        return display(self.headline, [f"by {self.by}"], table, provenance=self.provenance)
+
+
+def _from(name: str, source: int | None) -> str:
+    return name if source is None else f"{name} from {source}"
 
 
 def _named(tokens: Sequence[str]) -> str:
@@ -190,7 +268,7 @@ def _named(tokens: Sequence[str]) -> str:
 
 def logit_attribution(
     net: Network,
-    inputs: InputLike,
+    text: InputLike,
     target: TokenLike,
     foil: TokenLike | None = None,
     *,
@@ -198,6 +276,7 @@ def logit_attribution(
     pos: Pos = -1,
     edits: Sequence[Edit] | Edit = (),
     first_token: bool = False,
+    work: Work | None = None,
 ) -> Attribution:
     """What each writer of the stream adds to the logit of `target`, or to logit(target) - logit(foil), at `pos`.
 
@@ -209,63 +288,65 @@ def logit_attribution(
 
     Raises `BadInput`, `SiteUnavailable` (with the certificate's reason), `NotFoldable` for a norm that is not affine.
     """
-    if by not in _BY:
-        raise BadInput(f"by={by!r} is not known.", f"Use one of {', '.join(_BY)}.")
+    keeping.require_one("by", by, BY)
+    began, work = time.monotonic(), working(work)
     level = {"layer": "sublayer", "source": "head"}.get(by, by)
-    tokens = net.encode(inputs)
+    tokens = net.encode(text)
     targets = token_ids(net, target, tokens.n, "target", first_token)
     foils = None if foil is None else token_ids(net, foil, tokens.n, "foil", first_token)
     direction(net, targets, foils)  # refuse before anything runs
-    stream = read_stream(net, tokens, by=level, pos=pos, edits=edits)
+    stream = read_stream(net, tokens, by=level, pos=pos, edits=edits, work=work)
     moved = _moved(stream) if by == "source" else None
-    found = attribute(stream, targets, foils, moved)
-    return found.by_layer() if by == "layer" else found
+    work.check()
+    whole = attribute(stream, targets, foils, moved, began)
+    return whole.by_layer() if by == "layer" else whole
 
 
 def attribute(
-    stream: Stream, target: Tensor, foil: Tensor | None = None, moved: dict[int, Sources] | None = None
+    stream: Stream,
+    target: Tensor,
+    foil: Tensor | None = None,
+    moved: dict[int, Sources] | None = None,
+    began: float | None = None,
 ) -> Attribution:
-    """The attribution of a stream that was read before: target, foil [b] as token ids."""
+    """The attribution of a stream that was read before: target, foil [b] as token ids; began: when the work did."""
+    began = time.monotonic() if began is None else began
     net, run = stream.net, stream.run
     aim = direction(net, target, foil)
     last = stream.run[Site("resid_post", stream.depth - 1)]
     g = aim.vector[:, None].to(last.device).expand(*last.shape[:2], -1)
     g = g.double() if last.dtype == torch.float64 else g.float()
-    writers: list[Writer] = [Writer("unembed_bias")]
+    writers: list[_Source] = [(Part("unembed_bias"), None)]
     values: list[Tensor] = [aim.bias[:, None].expand(last.shape[:2]).cpu()[None]]
     for step in reversed(stream.steps):
         if step.fold is not None and step.norm_bias is not None:
-            writers.append(step.norm_bias)
+            writers.append((step.norm_bias, None))
             values.append((step.fold.bias * g).sum(-1, dtype=torch.float64).cpu()[None])
             g = step.fold.back(g)
         for term in reversed(step.terms):
-            names, found = _term(stream, term, g.to(term.value.device), moved)
+            names, contributions = _term(stream, term, g.to(term.value.device), moved)
             writers += names
-            values.append(found.cpu())
+            values.append(contributions.cpu())
         if not is_one(step.carry):
             g = g * like(step.carry, g)
-    order = sorted(range(len(writers)), key=lambda i: _order(writers[i]))
+    order = sorted(range(len(writers)), key=lambda i: (writers[i][0].order, writers[i][1] or 0))
     normed = run[Site("final_norm")] if net.anatomy.head and net.anatomy.head.norm else last
     wanted = _wanted(stream, aim.softcap, target, foil)
     if wanted is None:
         wanted = aim.of(normed.double() if normed.dtype == torch.float64 else normed.float()).cpu()
-    table = torch.cat(values)
     if not any(bool(v.any()) for v in values[:1]):
-        order = [i for i in order if writers[i].kind != "unembed_bias"]
+        order = [i for i in order if writers[i][0].kind != "unembed_bias"]
     return Attribution(
-        tuple(writers[i] for i in order), table[order].numpy(), wanted.numpy(),
-        tuple(net.token_strings(target.tolist())), None if foil is None else tuple(net.token_strings(foil.tolist())),
+        tuple(writers[i][0] for i in order), tuple(writers[i][1] for i in order), torch.cat(values)[order].numpy(),
+        wanted.numpy(), tuple(net.token_strings(target.tolist())),
+        None if foil is None else tuple(net.token_strings(foil.tolist())),
         stream.columns.numpy(), tuple(tuple(stream.tokens.strings(i)) for i in range(stream.tokens.n)),
-        "source" if moved else stream.by, aim.softcap, net.name,
+        "source" if moved else stream.by, aim.softcap, keeping.origin(net, stream.tokens, began),
     )  # fmt: skip
 
 
-def _order(writer: Writer) -> tuple[int, int, int, int]:
-    from cutaway.stream.writers import KINDS
-
-    late = {"norm_bias": 10**6, "unembed_bias": 10**6 + 1, "edit": 10**6, "rest": 10**6}
-    layer = late.get(writer.kind, -1) if writer.layer is None else writer.layer
-    return layer, list(KINDS).index(writer.kind), writer.index or 0, writer.source or 0
+#: A part, and the position that it read from where that is told apart.
+_Source = tuple[Part, int | None]
 
 
 def _wanted(stream: Stream, softcap: float | None, target: Tensor, foil: Tensor | None) -> Tensor | None:
@@ -282,20 +363,20 @@ def _wanted(stream: Stream, softcap: float | None, target: Tensor, foil: Tensor 
 
 def _term(
     stream: Stream, term: Term, g: Tensor, moved: dict[int, Sources] | None
-) -> tuple[list[Writer], Tensor]:
+) -> tuple[list[_Source], Tensor]:
     """What one term adds along g, told apart as finely as the stream was read: writers, [c b k]."""
     part = None if stream.by == "sublayer" else stream.split(term)
     if part is None:
-        return [term.writer], (term.value * g).sum(-1, dtype=torch.float64)[None]
-    found = part.contributions(g)
+        return [(term.writer, None)], (term.value * g).sum(-1, dtype=torch.float64)[None]
+    contributions, whole = part.contributions(g), [(writer, None) for writer in part.writers]
     if moved is None or part.layer not in moved or part.kind != "head":
-        return part.writers, found
+        return [*whole], contributions
     heads = part.weight.shape[0]
     each = moved[part.layer].contributions(part, g)
     width = each.shape[-1]
-    names = [Writer("source", part.layer, h, s) for h in range(heads) for s in range(width)]
+    names = [(Part("head", part.layer, h), s) for h in range(heads) for s in range(width)]
     flat = each.movedim(-1, 1).reshape(heads * width, *each.shape[1:3])
-    return [*names, *part.writers[heads:]], torch.cat([flat, found[heads:]])
+    return [*names, *whole[heads:]], torch.cat([flat, contributions[heads:]])
 
 
 def _moved(stream: Stream) -> dict[int, Sources]:

@@ -7,9 +7,10 @@ with the change after a vector of the same length in a random direction was take
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -17,10 +18,16 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import BadInput
+from cutaway.figures import show_token
 from cutaway.interventions import Apply
+from cutaway.network.parts import Part
 from cutaway.network.sites import Site
+from cutaway.reports import Figure, Page, Table, display, result_page
+from cutaway.results import Provenance, Work, finite, working
+from cutaway.stream import keeping
+from cutaway.stream.keeping import origin
 from cutaway.stream.record import read_stream
-from cutaway.stream.writers import SHORT, Writer, layers_of, working
+from cutaway.stream.writers import SHORT, layers_of, precise
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -30,20 +37,30 @@ if TYPE_CHECKING:
 class Biography:
     """A direction's life in one text.
 
-    present: [l+1 p], the stream's coordinate along it as it enters each layer, the last as it leaves. writes: [c p], what
-    each writer adds. reads: [r p], the change of each reader's write when the direction is taken out of what it sees, as a
-    share of that write; chance: [r p], the largest such change among the random directions.
+    Attributes:
+        tokens: [p] the text.
+        present: [l+1 p], the stream's coordinate along it as it enters each layer, the last as it leaves.
+        writers: who writes to the stream.
+        writes: [c p], what each writer adds.
+        readers: the sublayers that read it.
+        reads: [r p], the change of each reader's write when the direction is taken out of what it sees, as a share of that
+            write.
+        chance: [r p], the largest such change among the random directions.
+        name: what the direction is called.
+        provenance: what is needed to repeat it.
     """
+
+    kind: ClassVar[str] = "biography"
 
     tokens: tuple[str, ...]
     present: np.ndarray
-    writers: tuple[Writer, ...]
+    writers: tuple[Part, ...]
     writes: np.ndarray
-    readers: tuple[Writer, ...]
+    readers: tuple[Part, ...]
     reads: np.ndarray
     chance: np.ndarray
-    network: str
     name: str
+    provenance: Provenance
 
     def events(self, least: float = 0.1) -> pd.DataFrame:
         """What happened, in order: token, layer, writer or reader, event and size.
@@ -68,24 +85,60 @@ class Biography:
 
     def plot(self) -> Any:
         """The coordinate, layer by token."""
-        from cutaway.figures import Grid, heatmap, show_token
+        from cutaway.figures import Grid, heatmap
 
         names = [str(i) for i in range(len(self.present) - 1)] + ["end"]
         columns = [show_token(t) for t in self.tokens]
         return heatmap(Grid(self.present, names, columns, "layer", "token", unit=f"along {self.name}"))
 
+    def to_pandas(self) -> pd.DataFrame:
+        """What happened, in order: `events()`."""
+        return self.events()
+
+    @property
+    def headline(self) -> str:
+        """How often it is written, read and erased, in a sentence."""
+        counts = self.events()["event"].value_counts()
+        said = ", ".join(f"{counts.get(event, 0)} times {event}" for event in ("written", "read", "erased"))
+        return f"The life of {self.name}: {said}"
+
+    def _in_words(self) -> pd.DataFrame:
+        events = self.events()
+        return events.assign(who=[Part.parse(who).words for who in events["who"]])
+
+    def page(self) -> Page:
+        """The coordinate as a heat map, and what happened."""
+        columns = ("token", "who", "event", "size")
+        rows = [
+            (show_token(r["token"], escape=False), r["who"], r["event"], f"{r['size']:.3f}")
+            for r in self._in_words().to_dict("records")
+        ]
+        blocks = [
+            Figure(self.plot(), f"The stream's coordinate along {self.name}."),
+            Table(columns, tuple(rows)),
+        ]
+        title = f"The life of {self.name} in {self.provenance.network}"
+        return result_page(title, "Cutaway · stream", self.headline + ".", blocks, self.provenance)
+
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
         return {
-            "network": self.network,
+            "network": self.provenance.network,
             "direction": self.name,
             "tokens": list(self.tokens),
             "present": self.present.tolist(),
-            "events": self.events().to_dict("records"),
+            "events": finite(self.events().to_dict("records")),
+            "provenance": self.provenance.to_dict(),
         }
 
+    save = keeping.save
+    load = classmethod(keeping.load)
 
-def _event(position: int, token: str, who: Writer, event: str, size: float) -> dict[str, Any]:
+    def _repr_html_(self) -> str:
+        return display(self.headline, table=self._in_words(), provenance=self.provenance)
+
+
+def _event(position: int, token: str, who: Part, event: str, size: float) -> dict[str, Any]:
     return {
         "position": position,
         "token": token,
@@ -105,11 +158,13 @@ def biography(
     by: str = "head",
     n_random: int = 8,
     seed: int = 0,
+    work: Work | None = None,
 ) -> Biography:
     """Follow a direction [d] of the stream through one text.
 
     Raises `BadInput` where the direction does not fit the stream or is zero, `SiteUnavailable` where streams are refused.
     """
+    began, work = time.monotonic(), working(work)
     direction = torch.as_tensor(direction).detach().float().reshape(-1)
     if direction.shape[0] != net.d_model or not float(direction.norm()) > 0:
         raise BadInput(
@@ -118,27 +173,29 @@ def biography(
         )
     unit = direction / direction.norm()
     tokens = net.encode([text] if isinstance(text, str) else [list(text)])
-    stream = read_stream(net, tokens, by=by)
+    stream = read_stream(net, tokens, by=by, work=work)
     parts, piled = stream.decompose(), stream.accumulated()
     along = unit.to(parts.values)
     generator = torch.Generator().manual_seed(seed)
     others = torch.randn(n_random, len(unit), generator=generator)
     others = others / others.norm(dim=1, keepdim=True)
-    readers, reads, chance = _reads(net, tokens.ids, unit, others)
+    readers, reads, chance = _reads(net, tokens.ids, unit, others, work)
     return Biography(
         tuple(tokens.strings(0)), (piled.values @ along)[:, 0].cpu().numpy(),
-        tuple(w for w in parts.writers if isinstance(w, Writer)), (parts.values @ along)[:, 0].cpu().numpy(),
-        readers, reads, chance, net.name, name,
+        tuple(w for w in parts.writers if isinstance(w, Part)), (parts.values @ along)[:, 0].cpu().numpy(),
+        readers, reads, chance, name, origin(net, tokens, began, seed),
     )  # fmt: skip
 
 
 def _reads(
-    net: Network, ids: Tensor, unit: Tensor, others: Tensor
-) -> tuple[tuple[Writer, ...], np.ndarray, np.ndarray]:
+    net: Network, ids: Tensor, unit: Tensor, others: Tensor, work: Work
+) -> tuple[tuple[Part, ...], np.ndarray, np.ndarray]:
     """Readers; the change of each one's write without the direction [r p]; the largest without a random one [r p]."""
     readers, reads, chance = [], [], []
     targets = torch.cat([torch.zeros_like(unit)[None], unit[None], others])
-    for layer in layers_of(net):
+    layers = layers_of(net)
+    for layer in layers:
+        work.step("testing who reads", layer.index, len(layers))
         for kind in dict.fromkeys(s.kind for s in layer.sublayers):
             write = Site(f"{SHORT[kind]}_write", layer.index)
             mid = Site("resid_mid", layer.index)
@@ -153,9 +210,9 @@ def _reads(
             rows = ids.expand(len(targets), -1)
             edit = Apply(str(seen), without)
             run = net.run(rows, keep=[write], edits=[edit], logits=False, stop_at=write)
-            value = working(run[write])
+            value = precise(run[write])
             change = (value - value[:1]).norm(dim=-1) / value[:1].norm(dim=-1).clamp(min=1e-12)
-            readers.append(Writer(kind, layer.index))
+            readers.append(Part(kind, layer.index))
             reads.append(change[1].cpu().numpy())
             chance.append(change[2:].amax(0).cpu().numpy())
     return tuple(readers), np.stack(reads), np.stack(chance)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,11 +11,13 @@ from torch import Tensor
 
 from cutaway.errors import BadInput, SiteUnavailable
 from cutaway.network.coefficients import is_one, like
+from cutaway.network.parts import Part
 from cutaway.network.sites import Site, SiteLike
 from cutaway.stream.attribution import Attribution
+from cutaway.stream.keeping import origin
 from cutaway.stream.split import written_through
 from cutaway.stream.targets import direction
-from cutaway.stream.writers import SHORT, Writer, working
+from cutaway.stream.writers import SHORT, precise
 
 if TYPE_CHECKING:
     from cutaway.stream.record import Stream
@@ -32,13 +35,14 @@ def direction_at(stream: Stream, site: SiteLike, target: Tensor, foil: Tensor | 
     """
     (site,) = stream.net.resolve(site)
     layer = -2 if site.layer is None else site.layer
-    if site.name not in ("resid_pre", "resid_post", *_OUT, *_WRITE):
+    known = ("resid_pre", "resid_post", *_WRITE, *_OUT)
+    if site.name not in known:
         raise SiteUnavailable(
             f"{site} does not write to the stream directly.",
-            f"Use resid_pre, resid_post, {', '.join((*_WRITE, *_OUT))}.",
+            f"Use {', '.join(known)}.",
         )
     aim = direction(stream.net, target, foil)
-    last = working(stream.run[Site("resid_post", stream.depth - 1)])
+    last = precise(stream.run[Site("resid_post", stream.depth - 1)])
     g = aim.vector[:, None].to(last).expand(*last.shape[:2], -1)
     for step in reversed(stream.steps):
         if step.layer < layer or (step.layer == layer and site.name == "resid_post"):
@@ -47,7 +51,7 @@ def direction_at(stream: Stream, site: SiteLike, target: Tensor, foil: Tensor | 
             g = step.fold.back(g)
         for term in step.terms:
             kind = _WRITE.get(site.name) or _OUT.get(site.name)
-            if term.writer == Writer(kind or "", layer):
+            if kind is not None and term.writer == Part(kind, layer):
                 if site.name in _WRITE:
                     return g
                 fold = written_through(stream.net, stream.run, term)
@@ -66,6 +70,7 @@ def attribute_features(
     decoder: Tensor,
     target: Tensor,
     foil: Tensor | None = None,
+    *,
     bias: Tensor | None = None,
 ) -> Attribution:
     """What each feature of a dictionary adds to a logit (difference) by its direct path from a site.
@@ -76,6 +81,7 @@ def attribute_features(
 
     Raises `BadInput` where shapes do not fit.
     """
+    began = time.monotonic()
     g = direction_at(stream, site, target, foil)
     (resolved,) = stream.net.resolve(site)
     value = stream.net.run(
@@ -85,7 +91,7 @@ def attribute_features(
         logits=False,
         pos=stream.columns - stream.tokens.first[:, None],
     )[resolved]
-    value = working(value).reshape(g.shape)
+    value = precise(value).reshape(g.shape)
     if activations.shape[:2] != g.shape[:2] or decoder.shape != (activations.shape[-1], g.shape[-1]):
         raise BadInput(
             f"Activations {tuple(activations.shape)} and decoder {tuple(decoder.shape)} do not fit {tuple(g.shape)}.",
@@ -94,17 +100,18 @@ def attribute_features(
     decoder, activations = decoder.to(value), activations.to(value)
     parts = (activations * (g @ decoder.T)).double().movedim(-1, 0)
     missed = value - activations @ decoder
-    own = torch.zeros_like(missed) if bias is None else bias.to(value).expand_as(missed)
-    rest = [((missed - own) * g).sum(-1, dtype=torch.float64), (own * g).sum(-1, dtype=torch.float64)]
+    shift = torch.zeros_like(missed) if bias is None else bias.to(value).expand_as(missed)
+    rest = [((missed - shift) * g).sum(-1, dtype=torch.float64), (shift * g).sum(-1, dtype=torch.float64)]
     table = torch.cat([parts, torch.stack(rest)]).cpu().numpy()
     layer = resolved.layer
-    writers = [Writer("feature", layer, i) for i in range(decoder.shape[0])]
-    writers += [Writer("rest", layer), Writer("constant", layer)]
+    writers = [Part("feature", layer, i) for i in range(decoder.shape[0])]
+    writers += [Part("rest", layer), Part("constant", layer)]
     wanted = (value * g).sum(-1, dtype=torch.float64).cpu().numpy()
     aim = direction(stream.net, target, foil)
     names = stream.net.token_strings
     return Attribution(
-        tuple(writers), table, wanted, tuple(names(target.tolist())),
+        tuple(writers), (None,) * len(writers), table, wanted, tuple(names(target.tolist())),
         None if foil is None else tuple(names(foil.tolist())), np.asarray(stream.columns),
-        tuple(tuple(stream.tokens.strings(i)) for i in range(stream.tokens.n)), "feature", aim.softcap, stream.net.name,
+        tuple(tuple(stream.tokens.strings(i)) for i in range(stream.tokens.n)), "feature", aim.softcap,
+        origin(stream.net, stream.tokens, began),
     )  # fmt: skip

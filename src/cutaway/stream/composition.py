@@ -7,9 +7,10 @@ norm is that of S1 (O1 X2) T2, where S1'S1 = V1'V1 and T2 T2' = Y2 Y2' are as sm
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -17,27 +18,39 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import BadInput
-from cutaway.stream.head_weights import HeadWeights, head_weights
+from cutaway.network.parts import Edge, Input, Part
+from cutaway.reports import Figure, Page, display, result_page
+from cutaway.results import Provenance, Work, working
+from cutaway.stream import keeping
+from cutaway.stream.head_weights import HeadWeights, head_weights, heads_of
+from cutaway.stream.keeping import origin, require_one
 
 if TYPE_CHECKING:
     from cutaway.network import Network
 
-KINDS = ("q", "k", "v")
+#: What a later head may read with: its queries, keys or values.
+PORTS = ("q", "k", "v")
 
 
 @dataclass(frozen=True, eq=False)
 class Composition:
-    """Scores of one kind: [writer, reader], NaN where the writer does not come before the reader.
+    """How much of what each head writes each later head reads, into its queries, keys and values.
 
-    heads: (layer, head) of both axes. random: scores of random matrices of the same shapes; their mean and 99 % quantile are
-    the chance level.
+    A score above chance says that the weights could pass something on, not that they do so on any text.
+
+    Attributes:
+        heads: the heads of both axes.
+        scores: "q", "k", "v" -> [writer, reader], NaN where the writer does not come before the reader.
+        random: scores of random matrices of the same shapes, from which the chance level is taken.
+        provenance: what is needed to repeat it.
     """
 
-    kind: str
-    heads: tuple[tuple[int, int], ...]
-    scores: np.ndarray
+    kind: ClassVar[str] = "composition"
+
+    heads: tuple[Part, ...]
+    scores: dict[str, np.ndarray]
     random: np.ndarray
-    network: str
+    provenance: Provenance
 
     @property
     def chance(self) -> float:
@@ -49,43 +62,84 @@ class Composition:
         """99 % quantile of the scores of random matrices."""
         return float(np.quantile(self.random, 0.99))
 
-    def to_pandas(self) -> pd.DataFrame:
-        """One row per pair, strongest first: writer, reader, score, and the score over chance."""
-        writers, readers = np.nonzero(np.isfinite(self.scores))
-        frame = pd.DataFrame(
-            {
-                "writer": [f"{la}.{h}" for la, h in (self.heads[i] for i in writers)],
-                "reader": [f"{la}.{h}" for la, h in (self.heads[i] for i in readers)],
-                "kind": self.kind,
-                "score": self.scores[writers, readers],
-                "over_chance": self.scores[writers, readers] / self.chance,
-                "above": self.scores[writers, readers] > self.chance_high,
-            }
-        )
+    def to_pandas(self, port: str | None = None) -> pd.DataFrame:
+        """One row per pair, strongest first: writer, reader, score, score over chance; port: only "q", "k" or "v"."""
+        if port is not None:
+            require_one("port", port, self.scores)
+        frames = []
+        for name in self.scores if port is None else (port,):
+            writers, readers = np.nonzero(np.isfinite(self.scores[name]))
+            score = self.scores[name][writers, readers]
+            frames.append(
+                pd.DataFrame(
+                    {
+                        "writer": [str(self.heads[i]) for i in writers],
+                        "reader": [str(self.heads[i]) for i in readers],
+                        "port": name,
+                        "score": score,
+                        "over_chance": score / self.chance,
+                        "above": score > self.chance_high,
+                    }
+                )
+            )
+        frame = pd.concat(frames, ignore_index=True)
         return frame.iloc[np.argsort(-frame["score"].to_numpy(), kind="stable")].reset_index(drop=True)
 
-    def plot(self) -> Any:
+    def plot(self, port: str = "k") -> Any:
         """A heat map: writer by reader, as score minus chance."""
         from cutaway.figures import Grid, heatmap
 
-        names = [f"{la}.{h}" for la, h in self.heads]
-        rows = [i for i in range(len(names)) if np.isfinite(self.scores[i]).any()]
-        columns = [i for i in range(len(names)) if np.isfinite(self.scores[:, i]).any()]
-        values = self.scores[np.ix_(rows, columns)] - self.chance
-        grid = Grid(
-            values,
-            [names[i] for i in rows],
-            [names[i] for i in columns],
-            "writer",
-            "reader",
-            unit="score minus chance",
-        )
-        return heatmap(grid)
+        require_one("port", port, self.scores)
+        scores, names = self.scores[port], [head.words.removeprefix("head ") for head in self.heads]
+        rows = [i for i in range(len(names)) if np.isfinite(scores[i]).any()]
+        columns = [i for i in range(len(names)) if np.isfinite(scores[:, i]).any()]
+        values = scores[np.ix_(rows, columns)] - self.chance
+        labels = [names[i] for i in rows], [names[i] for i in columns]
+        return heatmap(Grid(values, *labels, "writer", "reader", unit="score minus chance"))
+
+    @property
+    def headline(self) -> str:
+        """The strongest pair, in a sentence."""
+        pairs = self.to_pandas()
+        if not len(pairs):
+            return "No head comes before another."
+        top = pairs.iloc[0]
+        edge = Edge(Part.parse(top["writer"]), Input(Part.parse(top["reader"]), top["port"]))
+        return f"Strongest: {edge.words}, {top['score']:.3f} where chance is {self.chance:.3f}."
+
+    def page(self) -> Page:
+        """A heat map for queries, keys and values each."""
+        says = {"q": "queries", "k": "keys", "v": "values"}
+        figures = [Figure(self.plot(port), f"Read into {says[port]}, over chance.") for port in self.scores]
+        title = f"Which heads of {self.provenance.network} feed which"
+        return result_page(title, "Cutaway · heads", self.headline, figures, self.provenance)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "network": self.provenance.network,
+            "chance": self.chance,
+            "chance_high": self.chance_high,
+            "pairs": self.to_pandas().to_dict("records"),
+            "provenance": self.provenance.to_dict(),
+        }
+
+    save = keeping.save
+    load = classmethod(keeping.load)
+
+    def _repr_html_(self) -> str:
+        lines = [f"chance {self.chance:.3f}, its 99 % quantile {self.chance_high:.3f}"]
+        return display(self.headline, lines, self.to_pandas().head(8), provenance=self.provenance)
 
 
 def composition(
-    net: Network, weights: Sequence[HeadWeights] | None = None, *, n_random: int = 200, seed: int = 0
-) -> dict[str, Composition]:
+    net: Network,
+    *,
+    weights: Sequence[HeadWeights] | None = None,
+    n_random: int = 200,
+    seed: int = 0,
+    work: Work | None = None,
+) -> Composition:
     """Composition scores of every earlier head with every later one: of queries, keys and values.
 
     weights: of the heads to compare (default: all). Norms between them are folded at scale one (the score does not depend on
@@ -93,29 +147,35 @@ def composition(
 
     Raises `BadInput` where fewer than two layers are given.
     """
-    weights = head_weights(net) if weights is None else list(weights)
+    began, work = time.monotonic(), working(work)
+    weights = head_weights(net, work=work) if weights is None else list(weights)
     if len({w.layer for w in weights}) < 2:
         raise BadInput("Composition needs heads of at least two layers.", "Leave weights out for all heads.")
-    heads = tuple((w.layer, h) for w in weights for h in range(len(w.o)))
-    written = [_side(w.v) @ w.o.double() for w in weights]
-    written = [_unit(w) for w in written]
+    heads = heads_of(weights)
+    written = [_unit(_side(w.v) @ w.o.double()) for w in weights]
     random = _random(weights, n_random, seed)
-    found = {}
-    for kind in KINDS:
-        reading = [_reading(w, kind) for w in weights]
-        reading = [_unit(r) for r in reading]
-        scores = np.full((len(heads), len(heads)), np.nan)
-        column = 0
-        for n, reader in enumerate(weights):
-            row = 0
-            for m, writer in enumerate(weights):
-                if writer.layer < reader.layer:
-                    block = _block(written[m], reading[n])
-                    scores[row : row + len(writer.o), column : column + len(reader.o)] = block.numpy()
-                row += len(writer.o)
-            column += len(reader.o)
-        found[kind] = Composition(kind, heads, scores, random, net.name)
-    return found
+    scores = {}
+    for done, port in enumerate(PORTS):
+        work.step("composing heads", done, len(PORTS))
+        scores[port] = _scores(weights, written, [_unit(_reading(w, port)) for w in weights], len(heads))
+    return Composition(heads, scores, random, origin(net, None, began, seed))
+
+
+def _scores(
+    weights: Sequence[HeadWeights], written: Sequence[Tensor], reading: Sequence[Tensor], count: int
+) -> np.ndarray:
+    """[writer, reader] of all heads."""
+    scores = np.full((count, count), np.nan)
+    column = 0
+    for n, reader in enumerate(weights):
+        row = 0
+        for m, writer in enumerate(weights):
+            if writer.layer < reader.layer:
+                block = _block(written[m], reading[n])
+                scores[row : row + len(writer.o), column : column + len(reader.o)] = block.numpy()
+            row += len(writer.o)
+        column += len(reader.o)
+    return scores
 
 
 def _block(written: Tensor, reading: Tensor) -> Tensor:
@@ -138,9 +198,9 @@ def _side(thin: Tensor) -> Tensor:
     return values.clamp(min=0).sqrt()[..., None] * vectors.mT
 
 
-def _reading(w: HeadWeights, kind: str) -> Tensor:
+def _reading(w: HeadWeights, port: str) -> Tensor:
     """What a head reads with: [h d e], with the size of the other factor in it."""
-    near, far = {"q": (w.q, w.k.mT), "k": (w.k, w.q.mT), "v": (w.v, w.o)}[kind]
+    near, far = {"q": (w.q, w.k.mT), "k": (w.k, w.q.mT), "v": (w.v, w.o)}[port]
     return near.double() @ _side(far.mT).mT
 
 
@@ -149,7 +209,7 @@ def _random(weights: Sequence[HeadWeights], n: int, seed: int) -> np.ndarray:
     generator = torch.Generator().manual_seed(seed)
     width, e = weights[0].o.shape[-1], weights[0].o.shape[-2]
     f = weights[0].k.shape[-1]
-    found = []
+    scores = []
     for start in range(0, n, 50):
         count = min(50, n - start)
         v, o, q, k = (
@@ -158,5 +218,5 @@ def _random(weights: Sequence[HeadWeights], n: int, seed: int) -> np.ndarray:
         )
         left, right = _side(v) @ o.double(), q.double() @ _side(k).mT
         sizes = left.flatten(1).norm(dim=1) * right.flatten(1).norm(dim=1)
-        found.append(((left @ right).flatten(1).norm(dim=1) / sizes).numpy())
-    return np.concatenate(found)
+        scores.append(((left @ right).flatten(1).norm(dim=1) / sizes).numpy())
+    return np.concatenate(scores)

@@ -7,38 +7,47 @@ at (Elhage et al. 2021, "copying").
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from cutaway.errors import BadAddress, NotFoldable, SiteUnavailable
+from cutaway.errors import BadAddress, NotFoldable
+from cutaway.network.memory import rows_at_once
+from cutaway.network.parts import Part
 from cutaway.network.sites import Site
+from cutaway.reports import Figure, Page, Table, display, result_page
+from cutaway.results import Provenance, Work, working
+from cutaway.stream import keeping
 from cutaway.stream.factored import positive_share
-from cutaway.stream.head_weights import HeadWeights, head_weights
+from cutaway.stream.head_weights import HeadWeights, head_named, head_weights, heads_of
+from cutaway.stream.keeping import origin
 from cutaway.stream.targets import head_of, unembedding
-from cutaway.stream.writers import norms_of, working
+from cutaway.stream.writers import norm_of, precise
 
 if TYPE_CHECKING:
     from cutaway.network import Network
 
+#: Tokens that stand for a larger vocabulary: a sample, not a batch.
 _MOST_TOKENS = 8192
 
 
-def token_embeddings(net: Network, ids: Tensor) -> Tensor:
+def token_embeddings(net: Network, ids: Tensor, work: Work | None = None) -> Tensor:
     """What each token [n] puts into the stream before the first layer, its position left out: [n d]."""
     first = Site("resid_pre", 0)
     sites = [first, *([Site("pos_embed")] if net.has("pos_embed") else [])]
-    found = []
-    for start in range(0, len(ids), 2048):
-        run = net.run(ids[start : start + 2048, None], keep=sites, logits=False, stop_at=first)
-        value = working(run[first])[:, 0]
-        found.append(value if len(sites) == 1 else value - working(run["pos_embed"])[:, 0].to(value))
-    return torch.cat(found)
+    batch = rows_at_once(net, 1, work, most=2048)
+    parts = []
+    for start in range(0, len(ids), batch):
+        run = net.run(ids[start : start + batch, None], keep=sites, logits=False, stop_at=first)
+        value = precise(run[first])[:, 0]
+        parts.append(value if len(sites) == 1 else value - precise(run["pos_embed"])[:, 0].to(value))
+    return torch.cat(parts)
 
 
 def token_readout(net: Network, ids: Tensor) -> Tensor:
@@ -53,7 +62,7 @@ def token_readout(net: Network, ids: Tensor) -> Tensor:
     if head.norm is None:
         return rows
     try:
-        norm = norms_of(net).get(head.norm)
+        norm = norm_of(net, head.norm)
     except NotFoldable:
         return rows
     eye = torch.eye(rows.shape[1]).to(rows)
@@ -62,22 +71,30 @@ def token_readout(net: Network, ids: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Copying:
-    """Copying scores of heads: share of positive eigenvalues of the full OV circuit, from -1 to 1.
+    """Copying scores of heads: how far each raises the token that it looks at, read from its weights alone.
 
-    null: [n heads] the same with tokens paired at random; low and high are its 1 % and 99 % quantiles over all heads.
+    Attributes:
+        heads: the heads.
+        scores: [heads] share of positive eigenvalues of the full OV circuit, from -1 to 1.
+        null: [n heads] the same with tokens paired at random; its 99 % quantile over all heads is the limit.
+        tokens: how many tokens stand for the vocabulary.
+        provenance: what is needed to repeat it.
     """
 
-    heads: tuple[tuple[int, int], ...]
+    kind: ClassVar[str] = "copying"
+
+    heads: tuple[Part, ...]
     scores: np.ndarray
     null: np.ndarray
     tokens: int
+    provenance: Provenance
 
     def to_pandas(self) -> pd.DataFrame:
         """One row per head: score, chance, and whether it lies above the chance level's 99 % quantile."""
-        high = np.quantile(self.null, 0.99)
+        high = float(np.quantile(self.null, 0.99))
         return pd.DataFrame(
             {
-                "head": [f"{la}.{h}" for la, h in self.heads],
+                "head": [str(head) for head in self.heads],
                 "copying": self.scores,
                 "chance": self.null.mean(0),
                 "chance_high": high,
@@ -85,39 +102,85 @@ class Copying:
             }
         )
 
+    def plot(self) -> Any:
+        """Scores layer by head."""
+        from cutaway.figures import Grid, heatmap
+
+        layers = sorted({head.layer or 0 for head in self.heads})
+        table = np.full((len(layers), 1 + max(head.index or 0 for head in self.heads)), np.nan)
+        for head, score in zip(self.heads, self.scores, strict=True):
+            table[layers.index(head.layer or 0), head.index or 0] = score
+        names = [str(h) for h in range(table.shape[1])]
+        return heatmap(Grid(table, [str(la) for la in layers], names, "layer", "head", unit="copying score"))
+
+    @property
+    def headline(self) -> str:
+        """Which heads copy, in a sentence."""
+        table = self.to_pandas()
+        above = [head.words for head, high in zip(self.heads, table["above"], strict=True) if high]
+        more = f" and {len(above) - 6} more" if len(above) > 6 else ""
+        return f"Heads that copy more than chance: {', '.join(above[:6]) or 'none'}{more}"
+
+    def page(self) -> Page:
+        """The scores as a heat map."""
+        figure = Figure(self.plot(), f"Share of positive eigenvalues, over {self.tokens} tokens.")
+        title = f"Which heads of {self.provenance.network} copy"
+        return result_page(title, "Cutaway · heads", self.headline + ".", [figure], self.provenance)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "network": self.provenance.network,
+            "tokens": self.tokens,
+            "heads": self.to_pandas().to_dict("records"),
+            "provenance": self.provenance.to_dict(),
+        }
+
+    save = keeping.save
+    load = classmethod(keeping.load)
+
+    def _repr_html_(self) -> str:
+        table = self.to_pandas().nlargest(8, "copying")
+        return display(self.headline, [f"over {self.tokens} tokens"], table, provenance=self.provenance)
+
 
 def copying(
-    net: Network, weights: Sequence[HeadWeights] | None = None, *, n_null: int = 8, seed: int = 0
+    net: Network,
+    *,
+    weights: Sequence[HeadWeights] | None = None,
+    n_null: int = 8,
+    seed: int = 0,
+    work: Work | None = None,
 ) -> Copying:
     """The copying score of every head against the same circuit with tokens paired at random.
 
     Of vocabularies beyond 8192 tokens a random 8192 stand for all. Raises `SiteUnavailable` where a layer's heads have no
     matrices or it is not known how the stream becomes logits.
     """
-    weights = head_weights(net) if weights is None else list(weights)
+    began, work = time.monotonic(), working(work)
+    weights = head_weights(net, work=work) if weights is None else list(weights)
     generator = torch.Generator().manual_seed(seed)
     size = min(net.d_vocab or 0, net.d_vocab_in or net.d_vocab or 0)
     ids = torch.randperm(size, generator=generator)[:_MOST_TOKENS]
-    read, write = token_readout(net, ids).double().cpu(), token_embeddings(net, ids).double().cpu()
+    read, write = token_readout(net, ids).double().cpu(), token_embeddings(net, ids, work).double().cpu()
     scores = _scores(weights, read.mT @ write)
-    null = [
-        _scores(weights, read.mT @ write[torch.randperm(len(ids), generator=generator)])
-        for _ in range(n_null)
-    ]
-    heads = tuple((w.layer, h) for w in weights for h in range(len(w.o)))
-    return Copying(heads, scores, np.stack(null), len(ids))
+    null = []
+    for done in range(n_null):
+        work.step("pairing tokens at random", done, n_null)
+        null.append(_scores(weights, read.mT @ write[torch.randperm(len(ids), generator=generator)]))
+    return Copying(heads_of(weights), scores, np.stack(null), len(ids), origin(net, None, began, seed))
 
 
 def _scores(weights: Sequence[HeadWeights], back: Tensor) -> np.ndarray:
     """Copying scores through `back` [d d], which takes what is written to what is read by way of the vocabulary."""
-    found = []
+    scores = []
     for w in weights:
         small = w.o.double().cpu() @ back @ w.v.double().cpu()
-        found.append(positive_share(torch.linalg.eigvals(small)).numpy())
-    return np.concatenate(found)
+        scores.append(positive_share(torch.linalg.eigvals(small)).numpy())
+    return np.concatenate(scores)
 
 
-def in_vocabulary(net: Network, vectors: Tensor, k: int = 8) -> list[list[tuple[str, float]]]:
+def in_vocabulary(net: Network, vectors: Tensor, *, k: int = 8) -> list[list[tuple[str, float]]]:
     """The tokens whose logits vectors of the last stream [n d] raise most: k of (token, logits per unit of scale) each."""
     ids = torch.arange(net.d_vocab or 0)
     logits = vectors.float().cpu() @ token_readout(net, ids).float().cpu().mT
@@ -129,44 +192,110 @@ def in_vocabulary(net: Network, vectors: Tensor, k: int = 8) -> list[list[tuple[
     ]
 
 
-def singular_directions(
-    net: Network, layer: int, head: int, n: int = 3, k: int = 8, weights: Sequence[HeadWeights] | None = None
-) -> pd.DataFrame:
+@dataclass(frozen=True, eq=False)
+class SingularDirections:
     """The strongest directions of a head's OV circuit, read in the vocabulary.
 
-    One row per direction and sign: the singular value, the tokens that are read most (by embedding) and those that are
-    written most (by logit). Raises `BadAddress` for a head that is not there.
+    The sign of a direction is arbitrary, so that both are read: what is read with one sign is written with the same one.
+
+    Attributes:
+        head: whose they are.
+        values: [n] singular values, largest first.
+        reads: for each direction and sign (+, -) the tokens that are read most, by embedding.
+        writes: the tokens that are written most, by logit.
+        provenance: what is needed to repeat it.
     """
-    mine = next((w for w in (weights or head_weights(net, [layer])) if w.layer == layer), None)
-    if mine is None or not 0 <= head < len(mine.o):
-        raise BadAddress(
-            f"There is no head {layer}.{head}.",
-            f"Layer {layer} has {0 if mine is None else len(mine.o)} heads.",
+
+    kind: ClassVar[str] = "singular-directions"
+
+    head: Part
+    values: np.ndarray
+    reads: tuple[tuple[str, ...], ...]
+    writes: tuple[tuple[str, ...], ...]
+    provenance: Provenance
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row per direction and sign: the singular value, the tokens that are read most and those written most."""
+        return pd.DataFrame(
+            {
+                "direction": np.repeat(np.arange(len(self.values)), 2),
+                "sign": [1, -1] * len(self.values),
+                "singular_value": np.repeat(self.values, 2),
+                "reads": [list(words) for words in self.reads],
+                "writes": [list(words) for words in self.writes],
+            }
         )
-    u, s, v = mine.ov[head].svd()
+
+    def plot(self) -> Any:
+        """The singular values as bars."""
+        from cutaway.figures import Bar, bars
+
+        values = [float(v) for v in self.values]
+        return bars([Bar(f"direction {i}", v, v, v) for i, v in enumerate(values)], unit="singular value")
+
+    @property
+    def headline(self) -> str:
+        """What the strongest direction does, in a sentence."""
+        read, wrote = (", ".join(repr(w) for w in words[0][:4]) for words in (self.reads, self.writes))
+        return f"{self.head.words.capitalize()}, where it reads {read}, writes {wrote}"
+
+    def page(self) -> Page:
+        """The directions in words."""
+        rows = [
+            (str(r["direction"]), "+" if r["sign"] > 0 else "−", f"{r['singular_value']:.3f}", " ".join(r["reads"]),
+             " ".join(r["writes"])) for r in self.to_pandas().to_dict("records")
+        ]  # fmt: skip
+        table = Table(("direction", "sign", "singular value", "reads", "writes"), tuple(rows))
+        title = f"What {self.head.words} of {self.provenance.network} moves"
+        return result_page(title, "Cutaway · heads", self.headline + ".", [table], self.provenance)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "network": self.provenance.network,
+            "head": str(self.head),
+            "directions": self.to_pandas().to_dict("records"),
+            "provenance": self.provenance.to_dict(),
+        }
+
+    save = keeping.save
+    load = classmethod(keeping.load)
+
+    def _repr_html_(self) -> str:
+        return display(self.headline, table=self.to_pandas().head(6), provenance=self.provenance)
+
+
+def singular_directions(
+    net: Network,
+    head: Part | str,
+    *,
+    n: int = 3,
+    k: int = 8,
+    weights: Sequence[HeadWeights] | None = None,
+    work: Work | None = None,
+) -> SingularDirections:
+    """The n strongest directions of a head's OV circuit (`a2.h0` or `head 2.0`), each in k tokens.
+
+    Raises `BadAddress` for a head that is not there.
+    """
+    began, work, head = time.monotonic(), working(work), head_named(net, head)
+    layer, index = head.layer or 0, head.index or 0
+    layer_weights = next(
+        (w for w in (weights or head_weights(net, layers=[layer], work=work)) if w.layer == layer), None
+    )
+    if layer_weights is None or index >= len(layer_weights.o):
+        raise BadAddress(
+            f"The weights that were given hold no {head.words}.", "Leave weights out, or give that layer's."
+        )
+    u, s, v = layer_weights.ov[index].svd()
     ids = torch.arange(min(net.d_vocab or 0, net.d_vocab_in or 0))
-    reads = token_embeddings(net, ids).double().cpu() @ u[:, :n].cpu()
-    reads = reads - reads.mean(0)
-    rows = []
+    along = token_embeddings(net, ids, work).double().cpu() @ u[:, :n].cpu()
+    along = along - along.mean(0)
+    reads, writes = [], []
     for i in range(min(n, len(s))):
         for sign in (1, -1):
-            top = (reads[:, i] * sign).topk(min(k, len(ids))).indices
-            rows.append(
-                {
-                    "direction": i,
-                    "sign": sign,
-                    "singular_value": float(s[i]),
-                    "reads": [net.token_strings([int(t)])[0] for t in ids[top]],
-                    "writes": [t for t, _ in in_vocabulary(net, (sign * v[:, i])[None], k)[0]],
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-def logit_space(net: Network) -> bool:
-    """Whether it is known how the stream of a network becomes logits."""
-    try:
-        head_of(net)
-    except SiteUnavailable:
-        return False
-    return True
+            top = (along[:, i] * sign).topk(min(k, len(ids))).indices
+            reads.append(tuple(net.token_strings([int(t)])[0] for t in ids[top]))
+            writes.append(tuple(t for t, _ in in_vocabulary(net, (sign * v[:, i])[None], k=k)[0]))
+    values = s[:n].double().cpu().numpy()
+    return SingularDirections(head, values, tuple(reads), tuple(writes), origin(net, None, began))

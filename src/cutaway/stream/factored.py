@@ -12,7 +12,13 @@ from cutaway.errors import BadInput
 
 @dataclass(frozen=True, eq=False)
 class Factored:
-    """The matrices left @ right, [... n r] @ [... r m] with r small; leading axes are independent matrices.
+    """The matrices left @ right with a small inner width; leading axes are independent matrices.
+
+    Multiplied out they would be as large as the stream or the vocabulary; nothing here does that but `full`.
+
+    Attributes:
+        left: [... n r].
+        right: [... r m].
 
     >>> ab = Factored(torch.ones(3, 1), torch.ones(1, 3))
     >>> float(ab.norm()), ab.shape
@@ -68,9 +74,9 @@ class Factored:
         """The r eigenvalues that can be other than zero [... r], complex, largest first; those of right @ left."""
         if self.shape[-1] != self.shape[-2]:
             raise BadInput(f"A matrix of shape {self.shape} has no eigenvalues.", "Use svd().")
-        found = torch.linalg.eigvals(self.right.double() @ self.left.double())
-        order = found.abs().argsort(dim=-1, descending=True)
-        return found.gather(-1, order)
+        eigenvalues = torch.linalg.eigvals(self.right.double() @ self.left.double())
+        order = eigenvalues.abs().argsort(dim=-1, descending=True)
+        return eigenvalues.gather(-1, order)
 
     def svd(self) -> tuple[Tensor, Tensor, Tensor]:
         """U [... n r], singular values [... r] and V [... m r], largest first, from two QR decompositions."""

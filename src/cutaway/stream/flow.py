@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -11,30 +12,45 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import NotFoldable, SiteUnavailable
+from cutaway.network.parts import Part
 from cutaway.network.sites import Site
+from cutaway.reports import Figure, Page, Table, display, result_page
+from cutaway.reports.content import Block
+from cutaway.results import Provenance, Work, finite, working
 from cutaway.statistics import bootstrap
+from cutaway.stream import keeping
 from cutaway.stream.head_weights import head_weights, reading_norm
+from cutaway.stream.keeping import origin
 from cutaway.stream.lenses.rows import Rows, Texts, rows_of
 from cutaway.stream.split import projection
-from cutaway.stream.writers import SHORT, layers_of, norms_of, require_one_text, working
+from cutaway.stream.writers import layers_of, norm_of, precise, require_one_text
 
 if TYPE_CHECKING:
     from cutaway.network import Network
+    from cutaway.network.anatomy import Sublayer
 
 
 @dataclass(frozen=True, eq=False)
 class Flow:
     """The stream on text, layer by layer.
 
-    growth: one row per stream and write: mean norm with interval over rows, its cosine with the stream it is added to, and
-    for streams the effective rank (participation ratio of the covariance's eigenvalues, (sum l)^2 / sum l^2).
-    distance: one row per layer: share of attention, weighted by what is moved, that goes to the token itself, the one
-    before, 2 to 4 back, 5 to 15 back, farther, and the first token.
+    Attributes:
+        growth: one row per stream and write: mean norm with interval over rows, its cosine with the stream it is added to,
+            and for streams the effective rank (participation ratio of the covariance's eigenvalues, (sum l)^2 / sum l^2).
+        distance: one row per layer: share of attention, weighted by what is moved, that goes to the token itself, the one
+            before, 2 to 4 back, 5 to 15 back, farther, and the first token.
+        provenance: what is needed to repeat it.
     """
+
+    kind: ClassVar[str] = "flow"
 
     growth: pd.DataFrame
     distance: pd.DataFrame
-    network: str
+    provenance: Provenance
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row per stream and write; `distance` is a table of its own."""
+        return self.growth
 
     def plot(self) -> Any:
         """Norms of streams and writes by layer."""
@@ -42,52 +58,89 @@ class Flow:
 
         drawn = []
         for what in dict.fromkeys(self.growth["what"]):
-            mine = self.growth[self.growth["what"] == what]
-            low, high = (mine[end].tolist() for end in ("norm_low", "norm_high"))
-            drawn.append(Line(str(what), mine["layer"].tolist(), mine["norm"].tolist(), low, high))
+            rows = self.growth[self.growth["what"] == what]
+            low, high = (rows[end].tolist() for end in ("norm_low", "norm_high"))
+            drawn.append(Line(str(what), rows["layer"].tolist(), rows["norm"].tolist(), low, high))
         return lines(drawn, "layer", "mean norm")
+
+    @property
+    def headline(self) -> str:
+        """How far the stream grows, in a sentence."""
+        norms = self.growth["norm"][self.growth["what"] == "stream"].tolist()
+        return f"The stream grows from a length of {norms[0]:.2f} to {norms[-1]:.2f}"
+
+    def page(self) -> Page:
+        """Norms by layer, and from how far attention reads."""
+        blocks: list[Block] = [
+            Figure(self.plot(), "Mean length by layer, with 95 % intervals over rows of text.")
+        ]
+        if len(self.distance):
+            names = tuple(map(str, self.distance.columns))
+            rows = [(str(int(r[0])), *(f"{v:.2f}" for v in r[1:])) for r in self.distance.to_numpy()]
+            blocks.append(
+                Table(names, tuple(rows), "Share of what attention moves, by how far back it comes from.")
+            )
+        title = f"How the stream of {self.provenance.network} grows"
+        return result_page(title, "Cutaway · stream", self.headline + ".", blocks, self.provenance)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
         return {
-            "network": self.network,
-            "growth": self.growth.to_dict("records"),
-            "distance": self.distance.to_dict("records"),
+            "network": self.provenance.network,
+            "growth": finite(self.growth.to_dict("records")),
+            "distance": finite(self.distance.to_dict("records")),
+            "provenance": self.provenance.to_dict(),
         }
 
+    save = keeping.save
+    load = classmethod(keeping.load)
 
-def flow(net: Network, texts: Texts | Rows, *, length: int = 64, most: int = 32) -> Flow:
+    def _repr_html_(self) -> str:
+        table = self.growth[["what", "layer", "norm", "rank", "cosine"]]
+        return display(self.headline, table=table, provenance=self.provenance)
+
+
+def flow(
+    net: Network,
+    texts: Texts | Rows,
+    *,
+    length: int = 64,
+    most: int = 32,
+    work: Work | None = None,
+) -> Flow:
     """Measure the stream on at most `most` rows of text.
 
     Raises `SiteUnavailable` with the certificate's reason where streams or writes are refused, `BadInput` where the text is
     too short.
     """
+    began, work = time.monotonic(), working(work)
     require_one_text(net)
     rows = texts if isinstance(texts, Rows) else rows_of(net, texts, length, most)
     ids = rows.ids[:most]
     layers = layers_of(net)
     names = [Site(n, la.index) for la in layers for s in la.stretches for n in s.writes]
     sites = [Site("resid_pre", la.index) for la in layers] + [Site("resid_post", layers[-1].index)]
+    work.step("reading the stream", 0, 1 + len(layers))
     run = net.run(ids, keep=[*sites, *names], logits=False)
     table = []
     for site in sites:
-        value = working(run[site])[:, rows.special :]
+        value = precise(run[site])[:, rows.special :]
         index = (site.layer or 0) + (site.name == "resid_post")
         table.append(_row("stream", index, value) | {"rank": effective_rank(value), "cosine": np.nan})
     for site in names:
-        value = working(run[site])[:, rows.special :]
-        stream = working(run[Site("resid_pre", site.layer)])[:, rows.special :]
+        value = precise(run[site])[:, rows.special :]
+        stream = precise(run[Site("resid_pre", site.layer)])[:, rows.special :]
         cosine = float(torch.cosine_similarity(value, stream, -1).mean())
         table.append(
             _row(site.name, site.layer or 0, value) | {"rank": effective_rank(value), "cosine": cosine}
         )
-    return Flow(pd.DataFrame(table), _distances(net, ids), net.name)
+    return Flow(pd.DataFrame(table), _distances(net, ids, work), origin(net, ids, began))
 
 
 def _row(what: str, layer: int, value: Tensor) -> dict[str, Any]:
-    found = bootstrap(value.norm(dim=-1).mean(1).double().cpu().numpy())
-    low, high = (found.value,) * 2 if found.interval is None else (found.interval.low, found.interval.high)
-    return {"what": what, "layer": layer, "norm": found.value, "norm_low": low, "norm_high": high}
+    norm = bootstrap(value.norm(dim=-1).mean(1).double().cpu().numpy())
+    low, high = (norm.value,) * 2 if norm.interval is None else (norm.interval.low, norm.interval.high)
+    return {"what": what, "layer": layer, "norm": norm.value, "norm_low": low, "norm_high": high}
 
 
 def effective_rank(values: Tensor) -> float:
@@ -112,15 +165,16 @@ _NEAR = (
 )
 
 
-def _distances(net: Network, ids: Tensor) -> pd.DataFrame:
+def _distances(net: Network, ids: Tensor, work: Work) -> pd.DataFrame:
     """Share of attention by distance, weighted by the length of what each source's value writes."""
     table = []
     layers = [i for i in net.layers_with("pattern") if net.has(Site("head_out", i))]
-    for layer in layers:
+    for done, layer in enumerate(layers):
+        work.step("reading patterns", done, len(layers))
         run = net.run(
             ids, keep=[Site("pattern", layer), Site("v", layer)], logits=False, stop_at=Site("z", layer)
         )
-        pattern, v = working(run[Site("pattern", layer)]), working(run[Site("v", layer)])
+        pattern, v = precise(run[Site("pattern", layer)]), precise(run[Site("v", layer)])
         stack = net.anatomy.stack()
         assert stack is not None
         attention = stack.layers[layer].attention()
@@ -144,55 +198,147 @@ def _distances(net: Network, ids: Tensor) -> pd.DataFrame:
     return pd.DataFrame(table)
 
 
-def reads_of_writes(net: Network) -> pd.DataFrame:
+@dataclass(frozen=True, eq=False)
+class ReadsOfWrites:
+    """How far what each sublayer can write lies in what each later one can read, from the weights alone.
+
+    Attributes:
+        writers: the sublayers that write, one for each row.
+        readers: the inputs that read them.
+        scores: ||R W|| / (||R|| ||W||) times the root of the width; 1 is what random directions give.
+        provenance: what is needed to repeat it.
+    """
+
+    kind: ClassVar[str] = "reads-of-writes"
+
+    writers: tuple[Part, ...]
+    readers: tuple[tuple[Part, str], ...]
+    scores: np.ndarray
+    provenance: Provenance
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row per writer, reader and what is read ("q", "k", "v", "mlp"): the score."""
+        return pd.DataFrame(
+            {
+                "writer": [str(w) for w in self.writers],
+                "reader": [str(r) for r, _ in self.readers],
+                "reads": [what for _, what in self.readers],
+                "score": self.scores,
+            }
+        )
+
+    def plot(self) -> Any:
+        """A heat map: writer by reader, as score minus one, which is chance."""
+        from cutaway.figures import Grid, heatmap
+
+        table = self.to_pandas()
+        table["into"] = [f"{r.words} {what}" for r, what in self.readers]
+        table["from"] = [w.words for w in self.writers]
+        rows, columns = list(dict.fromkeys(table["from"])), list(dict.fromkeys(table["into"]))
+        wide = table.pivot(index="from", columns="into", values="score").reindex(index=rows, columns=columns)
+        return heatmap(Grid(wide.to_numpy() - 1.0, rows, columns, "writer", "reader", unit="score minus 1"))
+
+    @property
+    def headline(self) -> str:
+        """The closest pair, in a sentence."""
+        if not len(self.scores):
+            return "No sublayer reads what an earlier one writes"
+        best = int(self.scores.argmax())
+        reader, what = self.readers[best]
+        return f"Closest: {self.writers[best].words} to {reader.words} ({what}), {self.scores[best]:.2f} times chance"
+
+    def page(self) -> Page:
+        """The scores as a heat map."""
+        figure = Figure(self.plot(), "How far what is written lies in what is read; zero is chance.")
+        title = f"Which writes are read where in {self.provenance.network}"
+        return result_page(title, "Cutaway · stream", self.headline + ".", [figure], self.provenance)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "network": self.provenance.network,
+            "pairs": self.to_pandas().to_dict("records"),
+            "provenance": self.provenance.to_dict(),
+        }
+
+    save = keeping.save
+    load = classmethod(keeping.load)
+
+    def _repr_html_(self) -> str:
+        return display(self.headline, table=self.to_pandas().nlargest(8, "score"), provenance=self.provenance)
+
+
+@dataclass(frozen=True, eq=False)
+class _Matrix:
+    """What one sublayer writes or reads with: its part, which input, place in the order, the matrix [n d] or [d n]."""
+
+    part: Part
+    what: str
+    place: tuple[int, int]
+    value: Tensor
+
+    @property
+    def size(self) -> Tensor:
+        """Frobenius norm."""
+        return self.value.double().norm()
+
+
+def reads_of_writes(net: Network, *, work: Work | None = None) -> ReadsOfWrites:
     """How far what each sublayer can write lies in what each later one can read.
 
-    score: ||R W|| / (||R|| ||W||) times the root of the width, for the matrices by which one writes and the other reads
-    (behind its norm's weight); 1 is what random directions give. One row per writer, reader and what is read ("q", "k", "v",
-    "mlp").
+    Matrices are those by which one writes and the other reads, behind its norm's weight. Sublayers whose matrices cannot be
+    told (experts, norms that are not affine) are left out.
     """
-    writers: list[tuple[str, int, int, Tensor]] = []
-    readers: list[tuple[str, str, int, int, Tensor]] = []
-    for order, layer in enumerate(layers_of(net)):
+    began, work = time.monotonic(), working(work)
+    writers: list[_Matrix] = []
+    readers: list[_Matrix] = []
+    layers = layers_of(net)
+    for order, layer in enumerate(layers):
+        work.step("reading weights", order, len(layers))
         for n, sublayer in enumerate(layer.sublayers):
-            short = SHORT[sublayer.kind]
-            place = 10 * order + (n if layer.form == "sequential" else 0)
+            part = Part(sublayer.kind, layer.index)
+            place = order, n if layer.form == "sequential" else 0
             if sublayer.kind == "attention" and net.has(Site("head_out", layer.index)):
                 try:
-                    w = head_weights(net, [layer.index])[0]
+                    w = head_weights(net, layers=[layer.index], work=work)[0]
                 except SiteUnavailable:
                     continue
-                writers.append((f"{short} {layer.index}", place, order, w.o.flatten(0, 1)))
+                writers.append(_Matrix(part, "", place, w.o.flatten(0, 1)))
                 for name, m in (("q", w.q), ("k", w.k), ("v", w.v)):
-                    readers.append((f"{short} {layer.index}", name, place, order, m.movedim(0, 1).flatten(1)))
-            mlp = sublayer.mlp
-            if sublayer.kind == "mlp" and mlp is not None and mlp.down and mlp.up and mlp.experts is None:
-                down, _ = projection(net.model.get_submodule(mlp.down))
-                if sublayer.norm_after is not None:
-                    down = norms_of(net).get(sublayer.norm_after).linear(down)
-                writers.append((f"{short} {layer.index}", place, order, down))
-                up = torch.cat([projection(net.model.get_submodule(path))[0] for path in mlp.up], 1)
-                try:
-                    norm = reading_norm(net, layer.index, "mlp_in")
-                except (NotFoldable, SiteUnavailable):
-                    continue
-                if up.shape[0] == norm.weight.shape[0]:
-                    up = norm.linear(torch.eye(up.shape[0]).to(up)) @ up
-                    readers.append((f"{short} {layer.index}", "mlp", place, order, up))
-    table = []
-    for writer, wrote, w_layer, matrix in writers:
-        for reader, what, reads, r_layer, other in readers:
-            if reads > wrote and (r_layer > w_layer or reads != wrote):
-                score = float(
-                    (matrix.double() @ other.double()).norm()
-                    / (matrix.double().norm() * other.double().norm())
-                )
-                table.append(
-                    {
-                        "writer": writer,
-                        "reader": reader,
-                        "reads": what,
-                        "score": score * matrix.shape[1] ** 0.5,
-                    }
-                )
-    return pd.DataFrame(table)
+                    readers.append(_Matrix(part, name, place, m.movedim(0, 1).flatten(1)))
+            if sublayer.kind == "mlp":
+                _mlp_matrices(net, sublayer, part, place, writers, readers)
+    pairs = [(w, r) for w in writers for r in readers if r.place > w.place]
+    scores = [
+        float((w.value.double() @ r.value.double()).norm() / (w.size * r.size)) * w.value.shape[1] ** 0.5
+        for w, r in pairs
+    ]
+    return ReadsOfWrites(
+        tuple(w.part for w, _ in pairs), tuple((r.part, r.what) for _, r in pairs), np.array(scores),
+        origin(net, None, began),
+    )  # fmt: skip
+
+
+def _mlp_matrices(
+    net: Network,
+    sublayer: Sublayer,
+    part: Part,
+    place: tuple[int, int],
+    writers: list[_Matrix],
+    readers: list[_Matrix],
+) -> None:
+    """Add what an MLP writes and reads with, where it is one pair of matrices."""
+    mlp = sublayer.mlp
+    if mlp is None or not mlp.down or not mlp.up or mlp.experts is not None:
+        return
+    down, _ = projection(net.model.get_submodule(mlp.down))
+    if sublayer.norm_after is not None:
+        down = norm_of(net, sublayer.norm_after).linear(down)
+    writers.append(_Matrix(part, "", place, down))
+    up = torch.cat([projection(net.model.get_submodule(path))[0] for path in mlp.up], 1)
+    try:
+        norm = reading_norm(net, part.layer or 0, "mlp_in")
+    except (NotFoldable, SiteUnavailable):
+        return
+    if up.shape[0] == norm.weight.shape[0]:
+        readers.append(_Matrix(part, "mlp", place, norm.linear(torch.eye(up.shape[0]).to(up)) @ up))

@@ -8,10 +8,10 @@ linear, so that what a sum of writers contributes can be taken through it term b
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cutaway.errors import NotFoldable
 
@@ -25,10 +25,15 @@ TOLERANCE: dict[torch.dtype, float] = {
 
 
 @dataclass(frozen=True, eq=False)
-class Norm:
-    """The form of one norm: does it subtract the mean, its weight [d] and its bias [d].
+class AffineNorm:
+    """The form of one norm.
 
-    The weight is known up to a factor, which the scale of each position takes up.
+    Attributes:
+        name: of its module, for messages.
+        centred: whether it subtracts the mean.
+        weight: [d], known up to a factor, which the scale of each position takes up.
+        bias: [d].
+        tolerance: largest relative difference between the norm and this form.
     """
 
     name: str
@@ -60,9 +65,15 @@ class Norm:
 
 @dataclass(frozen=True, eq=False)
 class Fold:
-    """A norm with its scale [... 1] frozen at the values of one run: a linear map and a bias."""
+    """A norm frozen at the values of one run: a linear map and a bias.
 
-    norm: Norm
+    Attributes:
+        norm: its form.
+        scale: [... 1], one for each position.
+        error: relative difference between the run and the form.
+    """
+
+    norm: AffineNorm
     scale: Tensor
     error: float = 0.0
 
@@ -85,33 +96,13 @@ class Fold:
         return Fold(self.norm, self.scale[index], self.error)  # type: ignore[index]
 
 
-@dataclass(eq=False)
-class Norms:
-    """The norms of one network that were probed so far, by module path."""
-
-    modules: dict[str, nn.Module]
-    width: int
-    known: dict[str, Norm] = field(default_factory=dict)
-
-    def get(self, path: str) -> Norm:
-        """The affine form of the norm at a module path. Raises `NotFoldable` where it has none."""
-        if path not in self.known:
-            module = self.modules[path]
-            like = next(
-                (t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()),
-                next(p for p in self.modules[""].parameters() if p.is_floating_point()),
-            )
-            self.known[path] = probe(module, self.width, path or "the model", like)
-        return self.known[path]
-
-
-def probe(function: Callable[[Tensor], Tensor], width: int, name: str, like: Tensor) -> Norm:
+def probe_norm(function: Callable[[Tensor], Tensor], width: int, name: str, like: Tensor) -> AffineNorm:
     """Find the affine form of a norm from its answers to random vectors [1 n d] of the type and device of `like`.
 
     Raises `NotFoldable` where its answers have no such form: a norm by groups, a squashing function, a norm that mixes
     positions.
 
-    >>> form = probe(nn.LayerNorm(8), 8, "ln", torch.empty(0))
+    >>> form = probe_norm(torch.nn.LayerNorm(8), 8, "ln", torch.empty(0))
     >>> form.centred, float(form.bias.abs().max())
     (True, 0.0)
     """
@@ -130,20 +121,20 @@ def probe(function: Callable[[Tensor], Tensor], width: int, name: str, like: Ten
     inner = scaled.to(rest)
     inner = inner - inner.mean(-1, keepdim=True) if centred else inner
     weight = common_weight(inner[0], rest[0])
-    form = Norm(name, centred, weight, bias, tolerance)
+    form = AffineNorm(name, centred, weight, bias, tolerance)
     form.at(scaled.to(plus), plus)
     form.at(-scaled.to(plus), minus)
     return form
 
 
 def _answer(function: Callable[[Tensor], Tensor], x: Tensor, name: str) -> Tensor:
-    found = function(x)
-    found = found[0] if isinstance(found, tuple | list) else found
-    if found.shape != x.shape or not bool(torch.isfinite(found).all()):
+    answer = function(x)
+    answer = answer[0] if isinstance(answer, tuple | list) else answer
+    if answer.shape != x.shape or not bool(torch.isfinite(answer).all()):
         raise NotFoldable(
             f"{name} is not an affine norm: it gives no finite vector for every vector it reads.", _REMEDY
         )
-    return found.double() if x.dtype == torch.float64 else found.float()
+    return answer.double() if x.dtype == torch.float64 else answer.float()
 
 
 def common_weight(inner: Tensor, outer: Tensor) -> Tensor:
@@ -151,8 +142,8 @@ def common_weight(inner: Tensor, outer: Tensor) -> Tensor:
 
     outer_n = s_n w inner_n, so outer_n inner_0 = (s_n / s_0) outer_0 inner_n gives the scales, and least squares w.
     """
-    mine, first = outer * inner[:1], outer[:1] * inner
-    scale = (mine * first).sum(-1, keepdim=True) / first.square().sum(-1, keepdim=True).clamp(min=1e-30)
+    mixed, first = outer * inner[:1], outer[:1] * inner
+    scale = (mixed * first).sum(-1, keepdim=True) / first.square().sum(-1, keepdim=True).clamp(min=1e-30)
     scale = torch.where(scale.abs() > 1e-12, scale, torch.ones_like(scale))
     return (outer / scale * inner).sum(0) / inner.square().sum(0).clamp(min=1e-30)
 

@@ -14,14 +14,17 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from cutaway.errors import BadInput, NotFoldable, SiteUnavailable
+from cutaway.errors import BadAddress, BadInput, NotFoldable, SiteUnavailable
 from cutaway.interventions import Apply
 from cutaway.network.coefficients import like
+from cutaway.network.memory import rows_at_once
+from cutaway.network.parts import Part
 from cutaway.network.sites import Site
+from cutaway.results import Work, working
 from cutaway.stream.factored import Factored
-from cutaway.stream.fold import TOLERANCE, Norm, common_weight, probe
+from cutaway.stream.fold import TOLERANCE, AffineNorm, common_weight, probe_norm
 from cutaway.stream.split import projection
-from cutaway.stream.writers import norms_of, splits, working
+from cutaway.stream.writers import norm_of, precise, splits
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -32,12 +35,17 @@ if TYPE_CHECKING:
 class HeadWeights:
     """The heads of one layer, as matrices between the stream's width d and the head's e.
 
-    q, k, v: [h d e], from the stream (behind the centring and weight of the norm it is read through, where `reader` is
-    affine) to query, key, value; key and value heads are repeated for the query heads that share them. o: [h e d], from z to
-    the stream (behind a post-norm's weight and the factor of the write). q_bias, k_bias, v_bias: [h e].
+    They are the network's own, read anew in seconds, so that they are a means and not a result to be saved.
 
-    offset: how many positions the query stands behind the key (rotary embeddings make `qk` depend on it). up_to_scale: which
-    of q, k, v are known up to a positive factor per position only, because a norm stands between.
+    Attributes:
+        layer: from 0.
+        q, k, v: [h d e], from the stream (behind the centring and weight of the norm it is read through, where `reader`
+            is affine) to query, key, value; key and value heads are repeated for the query heads that share them.
+        o: [h e d], from z to the stream (behind a post-norm's weight and the factor of the write).
+        q_bias, k_bias, v_bias: [h e].
+        reader: the norm that the stream is read through; None where it is not affine.
+        offset: how many positions the query stands behind the key (rotary embeddings make `qk` depend on it).
+        up_to_scale: which of q, k, v are known up to a positive factor per position only, because a norm stands between.
     """
 
     layer: int
@@ -48,7 +56,7 @@ class HeadWeights:
     q_bias: Tensor
     k_bias: Tensor
     v_bias: Tensor
-    reader: Norm | None
+    reader: AffineNorm | None
     offset: int = 0
     up_to_scale: frozenset[str] = frozenset()
 
@@ -63,7 +71,28 @@ class HeadWeights:
         return Factored(self.v, self.o)
 
 
-def head_weights(net: Network, layers: Sequence[int] | None = None, offset: int = 0) -> list[HeadWeights]:
+def heads_of(weights: Sequence[HeadWeights]) -> tuple[Part, ...]:
+    """The heads whose weights these are, in order."""
+    return tuple(Part("head", w.layer, h) for w in weights for h in range(len(w.o)))
+
+
+def head_named(net: Network, head: Part | str) -> Part:
+    """The head of this network that a part, a name (`a2.h0`) or words (`head 2.0`) mean.
+
+    Raises `BadFormat` where they name no part, `BadAddress` where it is no head or the network does not have it.
+    """
+    part = Part.of(head)
+    if part.kind != "head" or part.place:
+        raise BadAddress(f"{part.words} is no attention head of the main stack.", "Write a2.h0 or head 2.0.")
+    count = net.heads(part.layer or 0) or 0
+    if not 0 <= (part.index or 0) < count:
+        raise BadAddress(f"There is no {part.words}.", f"Layer {part.layer} has {count} heads.")
+    return part
+
+
+def head_weights(
+    net: Network, *, layers: Sequence[int] | None = None, offset: int = 0, work: Work | None = None
+) -> list[HeadWeights]:
     """The weights of every head of some layers (default: all whose heads can be told apart).
 
     offset: the query's distance behind the key, for networks with rotary embeddings.
@@ -83,7 +112,7 @@ def head_weights(net: Network, layers: Sequence[int] | None = None, offset: int 
         for name in ("attn_in", "q", "k", "v", "head_out"):
             net.resolve(Site(name, layer))
         _whole_stream(net, layer)
-    answers = _answers(net, chosen, offset)
+    answers = _answers(net, chosen, offset, working(work))
     return [_layer(net, layer, answers, offset) for layer in chosen]
 
 
@@ -99,23 +128,16 @@ def _whole_stream(net: Network, layer: int) -> None:
         )
 
 
-def reading_norm(net: Network, layer: int, site: str = "attn_in") -> Norm:
+def reading_norm(net: Network, layer: int, site: str = "attn_in") -> AffineNorm:
     """The affine form of what stands between the stream and what a sublayer reads (`attn_in` or `mlp_in`).
 
     Raises `NotFoldable` where it has none.
     """
     key = f"{site}.{layer}"
-    known = norms_of(net).known
-    if key not in known:
-        source = "resid_mid" if site == "mlp_in" and net.has(Site("resid_mid", layer)) else "resid_pre"
-        known[key] = probe(
-            _reader(net, Site(source, layer), Site(site, layer)), net.d_model or 0, key, _like(net)
-        )
-    return known[key]
-
-
-def _like(net: Network) -> Tensor:
-    return torch.empty(0, dtype=net.dtype, device=net.device)
+    source = "resid_mid" if site == "mlp_in" and net.has(Site("resid_mid", layer)) else "resid_pre"
+    like = torch.empty(0, dtype=net.dtype, device=net.device)
+    reader = _reader(net, Site(source, layer), Site(site, layer))
+    return net.fact(("reading norm", key), lambda: probe_norm(reader, net.d_model or 0, key, like))
 
 
 def _reader(net: Network, source: Site, site: Site) -> Callable[[Tensor], Tensor]:
@@ -127,7 +149,7 @@ def _reader(net: Network, source: Site, site: Site) -> Callable[[Tensor], Tensor
     return answer
 
 
-def _answers(net: Network, layers: Sequence[int], offset: int) -> dict[Site, Tensor]:
+def _answers(net: Network, layers: Sequence[int], offset: int, work: Work) -> dict[Site, Tensor]:
     """Queries (at position `offset`), keys and values (at position 0) of all layers for the unit vectors, nothing, and a
     random vector: [d + 2 h e]. What queries and keys were projected to, before a norm of their own, comes along.
     """
@@ -136,9 +158,11 @@ def _answers(net: Network, layers: Sequence[int], offset: int) -> dict[Site, Ten
     inputs = torch.cat([torch.eye(width), torch.zeros(1, width), torch.randn(1, width, generator=generator)])
     raw = projections(net, layers)
     sites = [Site(n, i) for i in layers for n in ("q", "k", "v")]
-    found: dict[Site, list[Tensor]] = {}
-    for start in range(0, len(inputs), 256):
-        part = inputs[start : start + 256].to(net.device)
+    answers: dict[Site, list[Tensor]] = {}
+    batch = rows_at_once(net, offset + 1, work)
+    for start in range(0, len(inputs), batch):
+        work.step("reading weights", start, len(inputs))
+        part = inputs[start : start + batch].to(net.device)
         edits = [_put(layer, part) for layer in layers]
         ids = torch.zeros(len(part), offset + 1, dtype=torch.long)
         run = net.run(
@@ -146,11 +170,11 @@ def _answers(net: Network, layers: Sequence[int], offset: int) -> dict[Site, Ten
         )
         for site in sites:
             at = offset if site.name == "q" else 0
-            found.setdefault(site, []).append(working(run[site][:, at]))
+            answers.setdefault(site, []).append(precise(run[site][:, at]))
         for site, path in raw.items():
             at = offset if site.name.startswith("q") else 0
-            found.setdefault(site, []).append(working(run[path][:, at]))
-    return {site: torch.cat(parts) for site, parts in found.items()}
+            answers.setdefault(site, []).append(precise(run[path][:, at]))
+    return {site: torch.cat(parts) for site, parts in answers.items()}
 
 
 def _put(layer: int, part: Tensor) -> Apply:
@@ -161,22 +185,21 @@ def projections(net: Network, layers: Sequence[int]) -> dict[Site, str]:
     """Where queries and keys each come from one matrix of their own: the paths of these."""
     stack = net.anatomy.stack()
     assert stack is not None
-    found: dict[Site, str] = {}
+    paths: dict[Site, str] = {}
     for layer in layers:
         attention = stack.layers[layer].attention()
         if attention is None:
             continue
-        for name, paths in (("q_raw", attention.queries), ("k_raw", attention.keys)):
-            if len(paths) == 1:
-                found[Site(name, layer)] = paths[0]
-    return found
+        for name, modules in (("q_raw", attention.queries), ("k_raw", attention.keys)):
+            if len(modules) == 1:
+                paths[Site(name, layer)] = modules[0]
+    return paths
 
 
 def _layer(net: Network, layer: int, answers: dict[Site, Tensor], offset: int) -> HeadWeights:
     stack = net.anatomy.stack()
     assert stack is not None
-    here = stack.layers[layer]
-    sublayer = next(s for s in here.sublayers if s.kind == "attention")
+    sublayer = next(s for s in stack.layers[layer].sublayers if s.kind == "attention")
     assert sublayer.attention is not None
     loose = set()
     maps: dict[str, tuple[Tensor, Tensor]] = {}
@@ -204,11 +227,11 @@ def _layer(net: Network, layer: int, answers: dict[Site, Tensor], offset: int) -
         reader = None
     if reader is not None:
         q, k, v = (_through(reader, m) for m in (q, k, v))
-    o = output_matrix(net, here, sublayer)
+    o = output_matrix(net, stack.layers[layer], sublayer)
     return HeadWeights(layer, q, k, v, o, bias["q"], bias["k"], bias["v"], reader, offset, frozenset(loose))
 
 
-def _through(reader: Norm, matrix: Tensor) -> Tensor:
+def _through(reader: AffineNorm, matrix: Tensor) -> Tensor:
     """A matrix [h d e] that reads behind a norm as one that reads before it, at scale one."""
     return reader.linear(torch.eye(matrix.shape[1]).to(matrix)) @ matrix
 
@@ -226,7 +249,7 @@ def output_matrix(net: Network, layer: Layer, sublayer: Sublayer) -> Tensor:
         )
     weight, _ = projection(net.model.get_submodule(attention.output))
     if sublayer.norm_after is not None:
-        weight = norms_of(net).get(sublayer.norm_after).linear(weight)
+        weight = norm_of(net, sublayer.norm_after).linear(weight)
     return (weight * like(sublayer.factor, weight)).unflatten(0, (attention.heads, -1))
 
 
@@ -258,7 +281,7 @@ def _normed(rows: Tensor, raw: Tensor | None, name: str, tolerance: float) -> tu
         first, second = inner[:, head], rows[:, head]
         live = first.abs().amax(-1) > 1e-9
         weight = common_weight(first[live], second[live])
-        form = Norm(name, False, weight, torch.zeros_like(weight), 1e-2)
+        form = AffineNorm(name, False, weight, torch.zeros_like(weight), 1e-2)
         try:
             form.at(first[live], second[live])
         except NotFoldable:

@@ -8,9 +8,10 @@ what is left of their last head, so that the sum is the logit at every depth.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pandas as pd
 import torch
@@ -18,13 +19,18 @@ from torch import Tensor
 
 from cutaway.errors import BadInput, SiteUnavailable
 from cutaway.network.coefficients import is_one, like
+from cutaway.network.parts import Part
 from cutaway.network.sites import Site
+from cutaway.reports import Figure, Page, Table, display, result_page
+from cutaway.results import Provenance, Work, working
+from cutaway.stream import keeping
 from cutaway.stream.fold import Fold
 from cutaway.stream.head_weights import HeadWeights, head_weights
+from cutaway.stream.keeping import origin
 from cutaway.stream.record import Stream, read_stream
 from cutaway.stream.split import Split
 from cutaway.stream.targets import TokenLike, direction, token_ids
-from cutaway.stream.writers import Writer, working
+from cutaway.stream.writers import precise
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -33,11 +39,17 @@ _MOST = 100_000
 
 
 @dataclass(frozen=True)
-class Path:
-    """Where it begins, the heads it goes through in order, and what it adds; longer: all that goes on beyond the depth."""
+class HeadPath:
+    """One path to the logits.
 
-    origin: Writer | None
-    heads: tuple[tuple[int, int], ...]
+    Attributes:
+        origin: the part that it begins with; None where it stands for all paths that go on beyond the depth.
+        heads: the heads that it goes through, in order.
+        value: what it adds.
+    """
+
+    origin: Part | None
+    heads: tuple[Part, ...]
     value: float
 
     @property
@@ -46,18 +58,34 @@ class Path:
         return self.origin is None
 
     def __str__(self) -> str:
-        start = "…" if self.origin is None else str(self.origin)
-        return " → ".join([start, *(f"{la}.{h}" for la, h in self.heads), "logits"])
+        return " → ".join(["…" if self.origin is None else str(self.origin), *map(str, self.heads), "logits"])
+
+    @property
+    def words(self) -> str:
+        """For people: `embedding → head 1.2 → logits`."""
+        start = "…" if self.origin is None else self.origin.words
+        return " → ".join([start, *(head.words for head in self.heads), "logits"])
 
 
 @dataclass(frozen=True, eq=False)
-class Paths:
-    """Every path to a logit (difference); their sum is `wanted` within `error` (a share of it)."""
+class PathExpansion:
+    """Every path to a logit (difference).
 
-    paths: tuple[Path, ...]
+    Attributes:
+        paths: all of them; those beyond the depth together.
+        wanted: the run's own logit (difference), which is their sum.
+        what: what that is, in words.
+        depth: through how many heads paths were followed.
+        provenance: what is needed to repeat it.
+    """
+
+    kind: ClassVar[str] = "path-expansion"
+
+    paths: tuple[HeadPath, ...]
     wanted: float
+    what: str
     depth: int
-    network: str
+    provenance: Provenance
 
     @property
     def total(self) -> float:
@@ -71,15 +99,19 @@ class Paths:
 
     def by_length(self) -> dict[int, float]:
         """What paths of each number of heads add together; those beyond the depth count as one longer."""
-        found: dict[int, float] = {}
+        sums: dict[int, float] = {}
         for p in self.paths:
             key = len(p.heads) + (1 if p.longer else 0)
-            found[key] = found.get(key, 0.0) + p.value
-        return dict(sorted(found.items()))
+            sums[key] = sums.get(key, 0.0) + p.value
+        return dict(sorted(sums.items()))
+
+    def largest(self, n: int | None = None) -> list[HeadPath]:
+        """The n largest paths by size, or all."""
+        return sorted(self.paths, key=lambda p: -abs(p.value))[:n]
 
     def to_pandas(self) -> pd.DataFrame:
         """One row per path, largest first."""
-        ordered = sorted(self.paths, key=lambda p: -abs(p.value))
+        ordered = self.largest()
         return pd.DataFrame(
             {
                 "path": [str(p) for p in ordered],
@@ -87,6 +119,50 @@ class Paths:
                 "value": [p.value for p in ordered],
             }
         )
+
+    def plot(self, top: int = 24) -> Any:
+        """The largest paths as bars."""
+        from cutaway.figures import Bar, bars
+
+        return bars([Bar(p.words, p.value, p.value, p.value) for p in self.largest(top)], unit="logits")
+
+    @property
+    def headline(self) -> str:
+        """How many paths there are, and how nearly they add up."""
+        return f"{len(self.paths)} paths to the {self.what}; they add up to it within {self.error:.1e}"
+
+    def page(self) -> Page:
+        """The largest paths, and what paths of each length add."""
+        rows = [(str(n), f"{value:+.4f}") for n, value in self.by_length().items()]
+        caption = (
+            f"What paths through so many heads add together; beyond {self.depth} they are kept together."
+        )
+        blocks = [
+            Figure(self.plot(), "The largest paths."),
+            Table(("heads", "adds"), tuple(rows), caption, frozenset({0, 1})),
+        ]
+        title = f"Which way it came: {self.what}"
+        return result_page(title, "Cutaway · stream", self.headline + ".", blocks, self.provenance)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "network": self.provenance.network,
+            "what": self.what,
+            "wanted": self.wanted,
+            "depth": self.depth,
+            "error": self.error,
+            "paths": self.to_pandas().to_dict("records"),
+            "provenance": self.provenance.to_dict(),
+        }
+
+    save = keeping.save
+    load = classmethod(keeping.load)
+
+    def _repr_html_(self) -> str:
+        best = self.largest(10)
+        table = pd.DataFrame({"path": [p.words for p in best], "adds": [p.value for p in best]})
+        return display(self.headline, table=table, provenance=self.provenance)
 
 
 @dataclass(eq=False)
@@ -99,9 +175,9 @@ class _Walk:
     patterns: dict[int, Tensor]
     constants: dict[int, Tensor]
     depth: int
-    found: list[Path] = field(default_factory=list)
+    paths: list[HeadPath] = field(default_factory=list)
 
-    def down(self, index: int, g: Tensor, heads: tuple[tuple[int, int], ...]) -> None:
+    def down(self, index: int, g: Tensor, heads: tuple[Part, ...]) -> None:
         """Follow the direction g [p d] at the stream behind step `index` back to everything that wrote to it."""
         for n in range(index, -1, -1):
             step = self.stream.steps[n]
@@ -117,7 +193,7 @@ class _Walk:
             if not is_one(step.carry):
                 g = g * like(step.carry, g)
 
-    def _heads(self, n: int, part: Split, g: Tensor, heads: tuple[tuple[int, int], ...]) -> None:
+    def _heads(self, n: int, part: Split, g: Tensor, heads: tuple[Part, ...]) -> None:
         each = part.contributions(g[None])[:, 0]
         count = part.weight.shape[0]
         for writer, value in zip(part.writers[count:], each[count:], strict=True):
@@ -125,13 +201,13 @@ class _Walk:
         read = torch.einsum("pd,ged->pge", part.before(g[None])[0], part.weight)
         weight, fold = self.weights[part.layer], self.folds[part.layer]
         for head in range(count):
-            chain = ((part.layer, head), *heads)
+            chain = (Part("head", part.layer, head), *heads)
             if len(chain) > self.depth:
                 self._note(None, heads, each[head].sum(), chain)
                 continue
             at_source = self.patterns[part.layer][head].mT @ read[:, head]
             self._note(
-                Writer("constant", part.layer, head),
+                Part("constant", part.layer, head),
                 chain,
                 (at_source * self.constants[part.layer][:, head]).sum(),
             )
@@ -147,13 +223,13 @@ class _Walk:
 
     def _note(
         self,
-        origin: Writer | None,
-        heads: tuple[tuple[int, int], ...],
+        origin: Part | None,
+        heads: tuple[Part, ...],
         value: Tensor,
-        chain: tuple[tuple[int, int], ...] = (),
+        chain: tuple[Part, ...] = (),
     ) -> None:
-        self.found.append(Path(origin, chain or heads, float(value)))
-        if len(self.found) > _MOST:
+        self.paths.append(HeadPath(origin, chain or heads, float(value)))
+        if len(self.paths) > _MOST:
             raise BadInput(
                 f"There are more than {_MOST} paths of up to {self.depth} heads.", "Use a smaller depth."
             )
@@ -167,41 +243,44 @@ def expand_paths(
     *,
     depth: int = 2,
     pos: int = -1,
-) -> Paths:
+    first_token: bool = False,
+    work: Work | None = None,
+) -> PathExpansion:
     """Every path of at most `depth` heads to the logit of `target` (or its difference from `foil`) at `pos`.
+
+    first_token: of a word of several tokens, take the first.
 
     Raises `SiteUnavailable` where values are no linear function of the stream, `NotFoldable` where a norm is not affine,
     `BadInput` where there are too many paths.
     """
+    began, work = time.monotonic(), working(work)
     if isinstance(depth, bool) or not isinstance(depth, int) or depth < 0:
         raise BadInput(f"depth={depth!r} is no number of heads.", "Use 0, 1, 2.")
     tokens = net.encode([text] if isinstance(text, str) else [list(text)])
-    stream = read_stream(net, tokens, by="head")
-    weights = {w.layer: w for w in head_weights(net)}
-    sites = [Site(n, i) for i in weights for n in ("resid_pre", "attn_in", "v", "pattern")]
-    run = net.run(tokens, keep=sites, logits=False)
-    walk = _Walk(stream, weights, {}, {}, {}, depth)
-    for layer, w in weights.items():
-        _freeze(
-            walk,
-            layer,
-            w,
-            {n: working(run[Site(n, layer)]) for n in ("resid_pre", "attn_in", "v", "pattern")},
-        )
-    goal, other = token_ids(net, target, 1), None if foil is None else token_ids(net, foil, 1, "foil")
+    goal = token_ids(net, target, 1, "target", first_token)
+    other = None if foil is None else token_ids(net, foil, 1, "foil", first_token)
     aim = direction(net, goal, other)
+    stream = read_stream(net, tokens, by="head", work=work)
+    walk = _Walk(stream, {w.layer: w for w in head_weights(net, work=work)}, {}, {}, {}, depth)
+    names = ("resid_pre", "attn_in", "v", "pattern")
+    run = net.run(tokens, keep=[Site(n, i) for i in walk.weights for n in names], logits=False)
+    for layer, w in walk.weights.items():
+        _freeze(walk, layer, w, {n: precise(run[Site(n, layer)]) for n in names})
     column = int(tokens.columns(pos)[0, 0])
-    last = working(stream.run[Site("resid_post", stream.depth - 1)])
+    last = precise(stream.run[Site("resid_post", stream.depth - 1)])
     g = torch.zeros_like(last[0])
     g[column] = aim.vector[0].to(g)
     if float(aim.bias.abs().max()) > 0:
-        walk.found.append(Path(Writer("unembed_bias"), (), float(aim.bias[0])))
+        walk.paths.append(HeadPath(Part("unembed_bias"), (), float(aim.bias[0])))
     # a norm's bias counts at the one position that is read
+    work.step("following paths", 0, 1)
     walk.down(len(stream.steps) - 1, g, ())
     head = net.anatomy.head
     normed = stream.run[Site("final_norm")] if head is not None and head.norm is not None else last
-    wanted = float(aim.of(working(normed))[0, column])
-    return Paths(tuple(walk.found), wanted, depth, net.name)
+    wanted = float(aim.of(precise(normed))[0, column])
+    words = [repr(net.token_strings(ids.tolist())[0]) for ids in (goal, other) if ids is not None]
+    what = f"logit of {' minus '.join(words)}" + ("" if aim.softcap is None else " before the soft-cap")
+    return PathExpansion(tuple(walk.paths), wanted, what, depth, origin(net, tokens, began))
 
 
 def _freeze(walk: _Walk, layer: int, w: HeadWeights, seen: dict[str, Tensor]) -> None:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
 import torch
 
 from cutaway.errors import BadAddress
+from cutaway.network.parts import Part
 from cutaway.network.sites import Site
+from cutaway.reports import Figure, Page, display, result_page
+from cutaway.results import Provenance, Work, finite, working
+from cutaway.stream import keeping
+from cutaway.stream.keeping import origin
 from cutaway.stream.record import read_stream
 from cutaway.stream.split import sources, split
 
@@ -21,55 +27,129 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Patterns:
-    """The patterns of one layer in one text: pattern and weighted, both [h dest src].
+    """Where the heads of one layer look in one text.
 
-    weighted: each entry times the length of what the source's value writes, as share of the row's total. A head that rests
-    on a first token moves nothing from there; in the weighted pattern that attention is gone (Kobayashi et al. 2020).
+    A head that rests on a first token moves nothing from there; in the weighted pattern that attention is gone (Kobayashi et
+    al. 2020).
+
+    Attributes:
+        tokens: [p] the text.
+        heads: the layer's heads.
+        pattern: [h dest src] the attention.
+        weighted: [h dest src] each entry times the length of what the source's value writes, as share of the row's total.
+        provenance: what is needed to repeat it.
     """
 
+    kind: ClassVar[str] = "patterns"
+
     tokens: tuple[str, ...]
-    layer: int
+    heads: tuple[Part, ...]
     pattern: np.ndarray
     weighted: np.ndarray
-    network: str
+    provenance: Provenance
 
-    def to_pandas(self, head: int, weighted: bool = False) -> pd.DataFrame:
-        """One head's pattern as a table: rows look, columns are looked at."""
-        table = self._of(head, weighted)
+    def to_pandas(self, head: Part | str | int | None = None, weighted: bool = False) -> pd.DataFrame:
+        """One head's pattern as a table (rows look, columns are looked at); without a head, one row per head and pair."""
         names = [f"{i} {t}" for i, t in enumerate(self.tokens)]
-        return pd.DataFrame(table, index=names, columns=names)
+        if head is not None:
+            table = (self.weighted if weighted else self.pattern)[self._index(head)]
+            return pd.DataFrame(table, index=names, columns=names)
+        which, dest, source = np.nonzero(np.tri(len(names), dtype=bool)[None].repeat(len(self.heads), 0))
+        return pd.DataFrame(
+            {
+                "head": [str(self.heads[h]) for h in which],
+                "from": [names[i] for i in dest],
+                "to": [names[i] for i in source],
+                "attention": self.pattern[which, dest, source],
+                "weighted": self.weighted[which, dest, source],
+            }
+        )
 
-    def plot(self, head: int, weighted: bool = False) -> Any:
+    def plot(self, head: Part | str | int = 0, weighted: bool = False) -> Any:
         """One head's pattern with its tokens; rows look, columns are looked at, the first token on top."""
         from cutaway.figures import Grid, heatmap, show_token
 
+        index = self._index(head)
         names = [show_token(t) for t in self.tokens]
-        table = np.where(np.tri(len(names), dtype=bool), self._of(head, weighted), np.nan)[::-1]
+        table = np.where(
+            np.tri(len(names), dtype=bool), (self.weighted if weighted else self.pattern)[index], np.nan
+        )[::-1]
         unit = "share of what is moved" if weighted else "attention"
         return heatmap(
             Grid(table, names[::-1], names, "from", "to", unit=unit),
-            title=f"head {self.layer}.{head}",
+            title=self.heads[index].words,
             limit=1.0,
         )
 
-    def _of(self, head: int, weighted: bool) -> np.ndarray:
-        if not 0 <= head < len(self.pattern):
-            raise BadAddress(
-                f"There is no head {self.layer}.{head}.", f"Layer {self.layer} has {len(self.pattern)} heads."
-            )
-        return (self.weighted if weighted else self.pattern)[head]
+    def _index(self, head: Part | str | int) -> int:
+        """Which of the heads is meant: by number, or as a part."""
+        if isinstance(head, int) and not isinstance(head, bool):
+            if 0 <= head < len(self.heads):
+                return head
+        elif isinstance(head, Part | str) and (part := Part.of(head)) in self.heads:
+            return self.heads.index(part)
+        raise BadAddress(
+            f"There is no head {head} in these patterns.",
+            f"There are {', '.join(str(known) for known in self.heads[:12])}.",
+        )
+
+    @property
+    def headline(self) -> str:
+        """What was read, in a sentence."""
+        return f"Patterns of layer {self.heads[0].layer} on “{''.join(self.tokens)[:60]}”"
+
+    def _strongest(self) -> pd.DataFrame:
+        """For each head where the last token looks most, plain and weighted."""
+        last = len(self.tokens) - 1
+        best = {
+            name: table[:, last].argmax(-1)
+            for name, table in (("looks at", self.pattern), ("moves from", self.weighted))
+        }
+        words = {name: [f"{i} {self.tokens[i]}" for i in at] for name, at in best.items()}
+        return pd.DataFrame({"head": [head.words for head in self.heads], **words})
+
+    def page(self) -> Page:
+        """The weighted pattern of every head (of the first eight)."""
+        figures = [
+            Figure(self.plot(i, weighted=True), f"{head.words.capitalize()}, weighted by what is moved.")
+            for i, head in enumerate(self.heads[:8])
+        ]
+        title = f"Where the heads of layer {self.heads[0].layer} look"
+        return result_page(title, "Cutaway · heads", self.headline + ".", figures, self.provenance)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "network": self.provenance.network,
+            "tokens": list(self.tokens),
+            "heads": [str(head) for head in self.heads],
+            "pattern": finite(self.pattern.tolist()),
+            "weighted": finite(self.weighted.tolist()),
+            "provenance": self.provenance.to_dict(),
+        }
+
+    save = keeping.save
+    load = classmethod(keeping.load)
+
+    def _repr_html_(self) -> str:
+        return display(
+            self.headline, ["where the last token looks"], self._strongest(), provenance=self.provenance
+        )
 
 
-def read_patterns(net: Network, text: str | Sequence[int], layer: int) -> Patterns:
+def read_patterns(
+    net: Network, text: str | Sequence[int], *, layer: int, work: Work | None = None
+) -> Patterns:
     """The patterns of one layer in one text, plain and weighted by what is moved.
 
     Raises `SiteUnavailable` with the certificate's reason where patterns or values are refused or heads are not told apart.
     """
+    began, work = time.monotonic(), working(work)
     sites = [Site("pattern", layer), Site("v", layer), Site("head_out", layer)]
     for site in sites:
         net.resolve(site)
     tokens = net.encode([text] if isinstance(text, str) else [list(text)])
-    stream = read_stream(net, tokens, by="head")
+    stream = read_stream(net, tokens, by="head", work=work)
     terms = (t for s in stream.steps for t in s.terms)
     term = next(t for t in terms if t.writer.kind == "attention" and t.writer.layer == layer)
     part = split(net, stream.run, term, "head", stream.slack)
@@ -79,6 +159,8 @@ def read_patterns(net: Network, text: str | Sequence[int], layer: int) -> Patter
     written = torch.einsum("bshe,hed->bshd", moved.values, part.weight.to(moved.values))
     weighted = moved.pattern * written.norm(dim=-1).movedim(1, 2)[:, :, None]
     weighted = weighted / weighted.sum(-1, keepdim=True).clamp(min=1e-30)
+    heads = tuple(Part("head", layer, h) for h in range(moved.pattern.shape[1]))
     return Patterns(
-        tuple(tokens.strings(0)), layer, moved.pattern[0].cpu().numpy(), weighted[0].cpu().numpy(), net.name
-    )
+        tuple(tokens.strings(0)), heads, moved.pattern[0].cpu().numpy(), weighted[0].cpu().numpy(),
+        origin(net, tokens, began),
+    )  # fmt: skip

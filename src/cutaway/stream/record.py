@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from cutaway.errors import BadAddress, BadInput, SiteUnavailable
+from cutaway.errors import BadAddress, BadFormat, BadInput, SiteUnavailable, nearest
 from cutaway.network.coefficients import is_one, like
+from cutaway.network.parts import Part
 from cutaway.network.sites import Site
+from cutaway.results import Work, working
+from cutaway.stream.keeping import require_one
 from cutaway.stream.split import Split, split
-from cutaway.stream.writers import Slack, Step, Term, Writer, layers_of, norms_of, sites_of, steps_of, working
+from cutaway.stream.writers import Slack, Term, WriteStep, layers_of, norm_of, precise, sites_of, steps_of
 
 if TYPE_CHECKING:
     from cutaway.network import Network, Run, Tokens
@@ -32,13 +35,15 @@ ROUNDING: dict[torch.dtype, float] = {torch.float64: 1e-9}
 
 
 @dataclass(frozen=True, eq=False)
-class Stack:
-    """Vectors of the stream, one for each label: values [c b k d]; k are the positions that were read.
+class StreamStack:
+    """Vectors of the stream, one for each label. A working object like `Stream`, not a result: it is as large as the run.
 
-    writers: what each is; for accumulated streams, the sites.
+    Attributes:
+        writers: the part that wrote each; for accumulated streams, the sites.
+        values: [c b k d]; k are the positions that were read.
     """
 
-    writers: tuple[Writer | Site, ...]
+    writers: tuple[Part | Site, ...]
     values: Tensor
 
     @property
@@ -49,12 +54,17 @@ class Stack:
     def __len__(self) -> int:
         return len(self.writers)
 
-    def __getitem__(self, label: str) -> Tensor:
+    def __getitem__(self, name: str | Part) -> Tensor:
+        """The vectors [b k d] of one part (`a3.h1`, `head 3.1`) or site."""
+        labels = self.labels
         try:
-            return self.values[self.labels.index(label)]
-        except ValueError as error:
+            label = str(name) if str(name) in labels else str(Part.of(name))
+            return self.values[labels.index(label)]
+        except (ValueError, BadFormat) as error:
+            near = nearest(str(name), labels)
             raise BadAddress(
-                f"Nothing here is called {label!r}.", f"There are: {self.labels[:12]}."
+                f"No vectors of the stream are called {str(name)!r}.",
+                f"Did you mean {', '.join(near)}?" if near else f"There are: {labels[:12]}.",
             ) from error
 
     def sum(self) -> Tensor:
@@ -66,14 +76,24 @@ class Stack:
 class Stream:
     """A run whose stream can be taken apart. Made by `read_stream`.
 
-    columns: LongTensor [b k], the columns that were read. steps: how the stream came about, the final norm last.
+    It holds the network and every vector of the run, so it is no result to be saved: save what you make of it.
+
+    Attributes:
+        net: the network.
+        run: the run itself, with the sites that a decomposition needs.
+        tokens: what was read (of an encoder-decoder the decoder's).
+        columns: LongTensor [b k], the columns that were read.
+        steps: how the stream came about, the final norm last.
+        by: how finely its writers are told apart.
+        edits: interventions that the run carried.
+        slack: what counts as rounding.
     """
 
     net: Network
     run: Run
     tokens: Tokens
     columns: Tensor
-    steps: tuple[Step, ...]
+    steps: tuple[WriteStep, ...]
     by: str
     edits: tuple[Edit, ...] = ()
     slack: Slack = field(default_factory=Slack)
@@ -96,7 +116,7 @@ class Stream:
             self._splits[key] = split(self.net, self.run, term, self.by, self.slack)
         return self._splits[key]
 
-    def before(self, layer: int | None) -> list[Step]:
+    def before(self, layer: int | None) -> list[WriteStep]:
         """The steps that lie before a layer; all of the layers without one; with -1 counted from the end.
 
         Raises `BadAddress` for a layer out of range.
@@ -114,9 +134,7 @@ class Stream:
             )
         return layer if layer >= 0 else layer + depth
 
-    # TransformerLens's meanings ----------------------------------------------------------------------------------
-
-    def accumulated(self, layer: int | None = None, fold: bool = False) -> Stack:
+    def accumulated(self, layer: int | None = None, fold: bool = False) -> StreamStack:
         """The stream as it enters each layer up to `layer` (default: and as it leaves the last).
 
         fold: take each through the final norm at the scale of the last stream, so that all can be compared by what they
@@ -126,9 +144,11 @@ class Stream:
         sites = [Site("resid_pre", i) for i in range(min(until, self.depth - 1) + 1)]
         if until == self.depth:
             sites.append(Site("resid_post", self.depth - 1))
-        return Stack(tuple(sites), self._folded(torch.stack([working(self.run[s]) for s in sites]), fold))
+        return StreamStack(
+            tuple(sites), self._folded(torch.stack([precise(self.run[s]) for s in sites]), fold)
+        )
 
-    def decompose(self, layer: int | None = None, fold: bool = False) -> Stack:
+    def decompose(self, layer: int | None = None, fold: bool = False) -> StreamStack:
         """The stream before `layer` (default: after the last) as the sum of its writers, as finely as it was read.
 
         Their sum is the stream to rounding (TransformerLens: `decompose_resid`, and `get_full_resid_decomposition` where
@@ -136,24 +156,26 @@ class Stream:
         """
         return self._stacked(self._pieces(layer), fold)
 
-    def _pieces(self, layer: int | None) -> list[tuple[list[Writer], Tensor]]:
+    def _pieces(self, layer: int | None) -> list[tuple[list[Part], Tensor]]:
         """The writers before a layer with what they added, as it stands there: values [c b k d] for each term."""
-        found: list[tuple[list[Writer], Tensor]] = []
+        pieces: list[tuple[list[Part], Tensor]] = []
         for step in self.before(layer):
             if not is_one(step.carry):
-                found = [(names, values * like(step.carry, values)) for names, values in found]
-            found += [self._parts(term) for term in step.terms]
+                pieces = [(names, values * like(step.carry, values)) for names, values in pieces]
+            pieces += [self._parts(term) for term in step.terms]
             if step.fold is not None and step.norm_bias is not None:
-                bias = step.fold.bias.expand_as(found[0][1][0])[None]
-                found = [(names, step.fold(values)) for names, values in found]
-                found.append(([step.norm_bias], bias))
-        return found
+                bias = step.fold.bias.expand_as(pieces[0][1][0])[None]
+                pieces = [(names, step.fold(values)) for names, values in pieces]
+                pieces.append(([step.norm_bias], bias))
+        return pieces
 
-    def _stacked(self, pieces: list[tuple[list[Writer], Tensor]], fold: bool) -> Stack:
+    def _stacked(self, pieces: list[tuple[list[Part], Tensor]], fold: bool) -> StreamStack:
         values = torch.cat([values.to(pieces[0][1].device) for _, values in pieces])
-        return Stack(tuple(w for names, _ in pieces for w in names), self._folded(values, fold))
+        return StreamStack(tuple(w for names, _ in pieces for w in names), self._folded(values, fold))
 
-    def stack_heads(self, layer: int | None = None, remainder: bool = False, fold: bool = False) -> Stack:
+    def stack_heads(
+        self, layer: int | None = None, remainder: bool = False, fold: bool = False
+    ) -> StreamStack:
         """What each attention head before `layer` wrote (TransformerLens: `stack_head_results`).
 
         remainder: add everything else as one vector, so that the sum is the stream.
@@ -173,22 +195,23 @@ class Stream:
                 f"No head can be told apart before layer {self._layer(layer)}.",
                 self.net.refusal("head_out") or 'Use by="sublayer".',
             )
-        found = self._stacked(heads, fold)
+        stack = self._stacked(heads, fold)
         if not remainder:
-            return found
+            return stack
         whole = self._stacked(pieces, fold).sum()
-        return Stack((*found.writers, Writer("rest")), torch.cat([found.values, (whole - found.sum())[None]]))
+        rest = (whole - stack.sum())[None]
+        return StreamStack((*stack.writers, Part("rest")), torch.cat([stack.values, rest]))
 
-    def _parts(self, term: Term) -> tuple[list[Writer], Tensor]:
-        found = None if self.by == "sublayer" else self.split(term)
-        return ([term.writer], term.value[None]) if found is None else (found.writers, found.values())
+    def _parts(self, term: Term) -> tuple[list[Part], Tensor]:
+        split = None if self.by == "sublayer" else self.split(term)
+        return ([term.writer], term.value[None]) if split is None else (split.writers, split.values())
 
     def final(self) -> Fold | None:
         """The final norm, frozen at this run; None where there is none."""
         head = self.net.anatomy.head
         if head is None or head.norm is None:
             return None
-        name = norms_of(self.net).get(head.norm).name
+        name = norm_of(self.net, head.norm).name
         return next(s.fold for s in reversed(self.steps) if s.fold is not None and s.fold.norm.name == name)
 
     def _folded(self, values: Tensor, fold: bool) -> Tensor:
@@ -198,11 +221,12 @@ class Stream:
 
 def read_stream(
     net: Network,
-    inputs: InputLike,
+    text: InputLike,
     *,
     by: str = "sublayer",
     pos: Pos = None,
     edits: Sequence[Edit] | Edit = (),
+    work: Work | None = None,
 ) -> Stream:
     """Run a network once and keep what is needed to take its stream apart.
 
@@ -213,12 +237,12 @@ def read_stream(
     Raises `SiteUnavailable` with the certificate's reason where a needed site is refused, `NotFoldable` where a norm on the
     way is not affine, `BadInput`, `BadAddress`.
     """
-    if by not in BY:
-        raise BadInput(f"by={by!r} is not known.", f"Use one of {', '.join(BY)}.")
+    require_one("by", by, BY)
+    working(work).check()
     sites = sites_of(net, heads=by == "head", neurons=by == "neuron")
-    if isinstance(inputs, dict):
+    if isinstance(text, dict):
         raise BadInput("A stream is read on token rows.", "Give text or token ids.")
-    tokens = net.encode(inputs)
+    tokens = net.encode(text)
     carried = tuple(edits) if isinstance(edits, Sequence) else (edits,)
     run = net.run(tokens, keep=sites, edits=carried, pos=pos, logits=_columns(pos))
     tokens = run.tokens or tokens  # of an encoder-decoder: the decoder's

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,22 +11,21 @@ from torch import Tensor, nn
 from cutaway.errors import SiteUnavailable
 from cutaway.network.coefficients import like
 from cutaway.network.execution.heads import output_weight
+from cutaway.network.parts import Part
 from cutaway.network.sites import Site
 from cutaway.stream.writers import (
     SHORT,
     Slack,
     Term,
-    Writer,
     difference,
-    norms_of,
+    norm_of,
+    precise,
     splits,
     splits_mlp,
-    working,
 )
 
 if TYPE_CHECKING:
     from cutaway.network import Network, Run
-    from cutaway.network.anatomy import Layer
     from cutaway.network.coefficients import Coefficient
     from cutaway.stream.fold import Fold
 
@@ -35,7 +34,15 @@ if TYPE_CHECKING:
 class Split:
     """A written value as a sum of parts: factor * fold(acts @ weight) for each part, a bias, and what is left.
 
-    acts: [b k g e]; weight: [g e d]; bias [d], the sublayer's own and that of the norm behind it; rest [b k d] or None.
+    Attributes:
+        kind: of the parts: "head", "cross_head" or "neuron".
+        layer: of the sublayer.
+        acts: [b k g e] what the parts give on.
+        weight: [g e d] by which they write.
+        factor: of the write.
+        fold: the norm behind the sublayer, frozen at the run, or None.
+        bias: [d], the sublayer's own and that of the norm behind it.
+        rest: [b k d] or None.
     """
 
     kind: str
@@ -48,11 +55,11 @@ class Split:
     rest: Tensor | None = None
 
     @property
-    def writers(self) -> list[Writer]:
+    def writers(self) -> list[Part]:
         """The parts, then the bias, then what is left, if anything is."""
-        parts = [Writer(self.kind, self.layer, i) for i in range(self.weight.shape[0])]
-        parts.append(Writer(_BIAS[self.kind], self.layer))
-        return parts if self.rest is None else [*parts, Writer("rest", self.layer)]
+        parts = [Part(self.kind, self.layer, i) for i in range(self.weight.shape[0])]
+        parts.append(Part(_BIAS[self.kind], self.layer))
+        return parts if self.rest is None else [*parts, Part("rest", self.layer)]
 
     def before(self, g: Tensor) -> Tensor:
         """A direction [b k d] at the stream as a direction at the sublayer's raw output."""
@@ -61,13 +68,13 @@ class Split:
 
     def contributions(self, g: Tensor) -> Tensor:
         """What each writer adds along the directions g [b k d]: [c b k]."""
-        here = self.before(g)
-        through = (here.to(self.weight.dtype) @ self.weight.flatten(0, 1).mT).reshape(self.acts.shape)
+        behind = self.before(g)
+        through = (behind.to(self.weight.dtype) @ self.weight.flatten(0, 1).mT).reshape(self.acts.shape)
         parts = (self.acts * through).sum(-1).double()
-        found = [parts.movedim(-1, 0), (self.bias * g).sum(-1, dtype=torch.float64)[None]]
+        adds = [parts.movedim(-1, 0), (self.bias * g).sum(-1, dtype=torch.float64)[None]]
         if self.rest is not None:
-            found.append((self.rest * g).sum(-1, dtype=torch.float64)[None])
-        return torch.cat(found)
+            adds.append((self.rest * g).sum(-1, dtype=torch.float64)[None])
+        return torch.cat(adds)
 
     def values(self) -> Tensor:
         """What each writer adds: [c b k d]."""
@@ -90,14 +97,16 @@ def split(net: Network, run: Run, term: Term, by: str, slack: Slack) -> Split | 
     sublayer, layer = term.sublayer, term.writer.layer
     if sublayer is None or layer is None:
         return None
-    here = _layer(net, layer)
-    if by == "head" and splits(net, here, sublayer):
+    stack = net.anatomy.stack()
+    assert stack is not None
+    whole = stack.layers[layer]
+    if by == "head" and splits(net, whole, sublayer):
         attention = sublayer.attention
         assert attention is not None
         assert attention.output is not None
         path, groups = attention.output, attention.heads
         acts = run[Site("cross_z" if attention.cross else "z", layer)]
-    elif by == "neuron" and splits_mlp(net, here, sublayer):
+    elif by == "neuron" and splits_mlp(net, whole, sublayer):
         assert sublayer.mlp is not None
         assert sublayer.mlp.down is not None
         path, groups = sublayer.mlp.down, 0
@@ -105,27 +114,20 @@ def split(net: Network, run: Run, term: Term, by: str, slack: Slack) -> Split | 
         acts = acts.reshape(*term.value.shape[:2], -1)[..., None]
     else:
         return None
-    weight, own = projection(net.model.get_submodule(path))
+    weight, shift = projection(net.model.get_submodule(path))
     weight = weight.reshape(groups or weight.shape[0], -1, weight.shape[-1])
-    acts = working(acts).to(term.value.device).reshape(*term.value.shape[:2], weight.shape[0], -1)
-    weight, own = weight.to(term.value), own.to(term.value)
+    acts = precise(acts).to(term.value.device).reshape(*term.value.shape[:2], weight.shape[0], -1)
+    weight, shift = weight.to(term.value), shift.to(term.value)
     fold = written_through(net, run, term)
-    bias = own if fold is None else fold(own.expand_as(term.value)) + fold.bias
+    bias = shift if fold is None else fold(shift.expand_as(term.value)) + fold.bias
     bias = bias * like(sublayer.factor, bias)
-    found = Split(_PARTS[sublayer.kind], layer, acts, weight, sublayer.factor, fold, bias)
+    exact = Split(_PARTS[sublayer.kind], layer, acts, weight, sublayer.factor, fold, bias)
     if not slack.checked:
-        return found
+        return exact
     flat = torch.einsum("bkge,ged->bkd", acts, weight)
     through = flat if fold is None else fold(flat)
-    whole = through * like(sublayer.factor, through) + bias
-    rest = difference(term.value, whole, slack.tolerance)
-    return Split(**{**vars(found), "rest": rest})
-
-
-def _layer(net: Network, index: int) -> Layer:
-    stack = net.anatomy.stack()
-    assert stack is not None
-    return stack.layers[index]
+    total = through * like(sublayer.factor, through) + bias
+    return replace(exact, rest=difference(term.value, total, slack.tolerance))
 
 
 def projection(module: nn.Module) -> tuple[Tensor, Tensor]:
@@ -136,8 +138,8 @@ def projection(module: nn.Module) -> tuple[Tensor, Tensor]:
     weight = output_weight(module)
     if weight is not None and weight.device.type != "meta":
         bias = getattr(module, "bias", None)
-        own = weight.new_zeros(weight.shape[1]) if bias is None else bias
-        return working(weight.detach()), working(own.detach())
+        shift = weight.new_zeros(weight.shape[1]) if bias is None else bias
+        return precise(weight.detach()), precise(shift.detach())
     like_ = next((t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()), None)
     size = int(getattr(module, "in_features", 0) or getattr(module, "nf", 0))
     if size == 0:
@@ -149,7 +151,7 @@ def projection(module: nn.Module) -> tuple[Tensor, Tensor]:
     with torch.no_grad():
         nothing = module(torch.zeros(1, 1, size, dtype=dtype, device=device))[0, 0]
         rows = module(torch.eye(size, dtype=dtype, device=device)[None])[0] - nothing
-    return working(rows), working(nothing)
+    return precise(rows), precise(nothing)
 
 
 def written_through(net: Network, run: Run, term: Term) -> Fold | None:
@@ -162,14 +164,19 @@ def written_through(net: Network, run: Run, term: Term) -> Fold | None:
         return None
     raw = run[Site(f"{SHORT[sublayer.kind]}_out", term.writer.layer)]
     with torch.no_grad():
-        after = working(net.model.get_submodule(sublayer.norm_after)(raw))
-    raw, after = (working(v).to(term.value.device).reshape(term.value.shape) for v in (raw, after))
-    return norms_of(net).get(sublayer.norm_after).at(raw, after)
+        after = precise(net.model.get_submodule(sublayer.norm_after)(raw))
+    raw, after = (precise(v).to(term.value.device).reshape(term.value.shape) for v in (raw, after))
+    return norm_of(net, sublayer.norm_after).at(raw, after)
 
 
 @dataclass(frozen=True, eq=False)
 class Sources:
-    """What each head of one layer moved from each source position: pattern [b h k s] and values [b s h e]."""
+    """What each head of one layer moved from each source position.
+
+    Attributes:
+        pattern: [b h k s].
+        values: [b s h e], for each query head.
+    """
 
     pattern: Tensor
     values: Tensor
@@ -199,7 +206,7 @@ class Sources:
 
 def sources(run: Run, wide: Run, layer: int) -> Sources:
     """The patterns at the positions of `run`, and the values at all positions of `wide`, per query head."""
-    pattern = working(run[Site("pattern", layer)])
-    values = working(wide[Site("v", layer)])
+    pattern = precise(run[Site("pattern", layer)])
+    values = precise(wide[Site("v", layer)])
     groups = pattern.shape[1] // values.shape[2]
     return Sources(pattern, values.repeat_interleave(groups, 2) if groups > 1 else values)

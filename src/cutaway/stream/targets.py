@@ -91,7 +91,10 @@ def _one(net: Network, token: str | int, what: str, first: bool) -> int:
 class Direction:
     """A logit, or a difference of two, as function of the final norm's output x [b k d]: sum(vector * x) + bias.
 
-    vector: [b d]; bias: [b]. Where the network has a soft-cap it is the logit before it, in the unit of logits.
+    Attributes:
+        vector: [b d].
+        bias: [b].
+        softcap: the network's, or None; with one this is the logit before it, in the unit of logits.
     """
 
     vector: Tensor
@@ -126,10 +129,10 @@ def unembedding(module: nn.Module, ids: Tensor, width: int) -> tuple[Tensor, Ten
         at = ids.to(weight.device)
         rows = weight.detach()[at]
         rows = rows if rows.dtype == torch.float64 else rows.float()
-        own = rows.new_zeros(len(ids)) if bias is None else bias.detach()[at].to(rows)
-        return rows, own
-    found = [_by_gradient(module, int(i), width) for i in ids]
-    return torch.stack([row for row, _ in found]), torch.stack([own for _, own in found])
+        shifts = rows.new_zeros(len(ids)) if bias is None else bias.detach()[at].to(rows)
+        return rows, shifts
+    answers = [_by_gradient(module, int(i), width) for i in ids]
+    return torch.stack([row for row, _ in answers]), torch.stack([shift for _, shift in answers])
 
 
 def _by_gradient(module: nn.Module, index: int, width: int) -> tuple[Tensor, Tensor]:
@@ -146,7 +149,7 @@ def _by_gradient(module: nn.Module, index: int, width: int) -> tuple[Tensor, Ten
 def string_log_prob(net: Network, text: str, target: str) -> float:
     """Log probability, in nats, that a prompt is continued by a whole string of one or more tokens.
 
-    >>> # string_log_prob(net, "The capital of Italy is", " San Marino")
+    Raises `BadInput` where the string is empty, `TooLong` where both together do not fit the context.
     """
     prompt = net.encode(text).row_ids(0)
     ids = net.continuation_ids(target)

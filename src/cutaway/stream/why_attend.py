@@ -7,48 +7,62 @@ its part. Queries and keys add up, so the score is a sum over pairs.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from cutaway.errors import BadAddress, SiteUnavailable
+from cutaway.errors import SiteUnavailable
 from cutaway.interventions import Apply
+from cutaway.network.parts import Part
 from cutaway.network.sites import Site
-from cutaway.stream.head_weights import projections, reading_norm
+from cutaway.reports import Figure, Page, Table, display, result_page
+from cutaway.results import Provenance, Work, finite, working
+from cutaway.stream import keeping
+from cutaway.stream.head_weights import head_named, projections, reading_norm
+from cutaway.stream.keeping import origin
 from cutaway.stream.record import read_stream
-from cutaway.stream.writers import Writer, working
+from cutaway.stream.writers import precise
 
 if TYPE_CHECKING:
     from cutaway.network import Network
     from cutaway.network.edits import Here
 
-_BIAS = Writer("constant")
+_BIAS = Part("constant")
 
 
 @dataclass(frozen=True, eq=False)
 class ScoreParts:
-    """An attention score as sum over pairs of writers: values [query writer, key writer].
+    """An attention score as sum over pairs of writers.
 
-    score: the network's own, before the softmax. position: what is added by position alone (ALiBi), as far as it is not a
-    product of query and key. scaled: whether values are in the score's unit; with a soft-cap on scores they are plain
-    products of query and key.
+    Attributes:
+        head: whose score it is.
+        queries, keys: the writers of the query's and of the key's stream.
+        values: [query writer, key writer].
+        score: the network's own, before the softmax.
+        position: what is added by position alone (ALiBi), as far as it is not a product of query and key.
+        scaled: whether values are in the score's unit; with a soft-cap on scores they are plain products of query and key.
+        dest, source: the tokens that looks and that is looked at.
+        provenance: what is needed to repeat it.
     """
 
-    queries: tuple[Writer, ...]
-    keys: tuple[Writer, ...]
+    kind: ClassVar[str] = "score-parts"
+
+    head: Part
+    queries: tuple[Part, ...]
+    keys: tuple[Part, ...]
     values: np.ndarray
     score: float
     position: float
     scaled: bool
-    head: tuple[int, int]
     dest: str
     source: str
-    network: str
+    provenance: Provenance
 
     @property
     def error(self) -> float:
@@ -71,59 +85,103 @@ class ScoreParts:
         """A heat map: what wrote to the query by what wrote to the key."""
         from cutaway.figures import Grid, heatmap
 
-        rows, columns = [str(w) for w in self.queries], [str(w) for w in self.keys]
+        rows, columns = [w.words for w in self.queries], [w.words for w in self.keys]
         unit = "attention score" if self.scaled else "query times key"
         return heatmap(Grid(self.values, rows, columns, "query from", "key from", unit=unit))
+
+    @property
+    def headline(self) -> str:
+        """The score, and how nearly the pairs add up to it."""
+        return (
+            f"{self.head.words.capitalize()} looks from {self.dest!r} at {self.source!r} with a score of {self.score:.3f}; "
+            f"pairs add up to it within {self.error:.1e}"
+        )
+
+    def _in_words(self, n: int) -> pd.DataFrame:
+        table = self.to_pandas().head(n)
+        return table.assign(**{side: [Part.parse(w).words for w in table[side]] for side in ("query", "key")})
+
+    def page(self) -> Page:
+        """The pairs as a heat map, and the largest."""
+        rows = [(r["query"], r["key"], f"{r['part']:+.3f}") for r in self._in_words(12).to_dict("records")]
+        blocks = [
+            Figure(self.plot(), "What wrote to the query by what wrote to the key."),
+            Table(("query from", "key from", "adds"), tuple(rows), "The largest pairs.", frozenset({2})),
+        ]
+        title = f"Why {self.head.words} looks where it looks"
+        return result_page(title, "Cutaway · heads", self.headline + ".", blocks, self.provenance)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return finite(
+            {
+                "network": self.provenance.network,
+                "head": str(self.head),
+                "dest": self.dest,
+                "source": self.source,
+                "score": self.score,
+                "position": self.position,
+                "scaled": self.scaled,
+                "error": self.error,
+                "pairs": self.to_pandas().to_dict("records"),
+                "provenance": self.provenance.to_dict(),
+            }
+        )
+
+    save = keeping.save
+    load = classmethod(keeping.load)
+
+    def _repr_html_(self) -> str:
+        return display(self.headline, table=self._in_words(8), provenance=self.provenance)
 
 
 def why_attend(
     net: Network,
     text: str | Sequence[int],
-    layer: int,
-    head: int,
+    head: Part | str,
+    *,
     dest: int = -1,
     source: int = 0,
-    *,
     by: str = "head",
+    work: Work | None = None,
 ) -> ScoreParts:
-    """The score with which a head attends from one position to another, by pairs of writers.
+    """The score with which a head (`a2.h0` or `head 2.0`) attends from position `dest` to `source`, by pairs of writers.
 
     The biases of query and key, and that of the norm before them, are the writer "constant".
 
     Raises `BadAddress` for a head or position that is not there, `SiteUnavailable` where a site is refused or queries are no
     sums of what the attention reads, `NotFoldable` where the norm before the attention is not affine.
     """
+    began, work, part = time.monotonic(), working(work), head_named(net, head)
+    layer, index = part.layer or 0, part.index or 0
     for name in ("attn_in", "q", "k", "scores"):
         net.resolve(Site(name, layer))
-    heads = net.heads(layer) or 0
-    if not 0 <= head < heads:
-        raise BadAddress(f"There is no head {layer}.{head}.", f"Layer {layer} has {heads} heads.")
     tokens = net.encode([text] if isinstance(text, str) else [list(text)])
     at = tokens.columns([dest, source])[0].tolist()
-    stream = read_stream(net, tokens, by=by, pos=[dest, source])
+    stream = read_stream(net, tokens, by=by, pos=[dest, source], work=work)
     parts = stream.decompose(layer)
     run = net.run(
         tokens, keep=[Site("resid_pre", layer), Site("attn_in", layer)], logits=False, pos=[dest, source]
     )
-    before, after = working(run[Site("resid_pre", layer)]), working(run[Site("attn_in", layer)])
+    before, after = precise(run[Site("resid_pre", layer)]), precise(run[Site("attn_in", layer)])
     fold = reading_norm(net, layer).at(before, after)
     bias = fold.bias.expand_as(after)
     read = torch.cat(
         [fold(parts.values)[:, 0], bias, after, torch.zeros_like(after)]
     )  # writers, bias, all, nothing
     answers = _projected(net, tokens.ids, layer, read, at)
-    groups = heads // answers.k.shape[1]
-    q = _additive(answers.q, answers.q_raw, head, layer, "queries")
-    k = _additive(answers.k, answers.k_raw, head // groups, layer, "keys")
-    scale, position = _scale(q, k, answers.scores[:, head])
-    names = (*(w for w in parts.writers if isinstance(w, Writer)), _BIAS)
+    groups = (net.heads(layer) or 0) // answers.k.shape[1]
+    q = _additive(answers.q, answers.q_raw, index, layer, "queries")
+    k = _additive(answers.k, answers.k_raw, index // groups, layer, "keys")
+    scale, position = _scale(q, k, answers.scores[:, index])
+    names = (*(w for w in parts.writers if isinstance(w, Part)), _BIAS)
     values = (q.parts @ k.parts.T) * scale
-    own = float(answers.scores[-2, head]) if position is not None else float(q.whole @ k.whole)
+    score = float(answers.scores[-2, index]) if position is not None else float(q.whole @ k.whole)
     words = tokens.strings(0)
     offset = int(tokens.first[0])
     return ScoreParts(
-        names, names, values.numpy(), own, position or 0.0, position is not None, (layer, head),
-        words[at[0] - offset], words[at[1] - offset], net.name,
+        part, names, names, values.numpy(), score, position or 0.0, position is not None,
+        words[at[0] - offset], words[at[1] - offset], origin(net, tokens, began),
     )  # fmt: skip
 
 
@@ -154,8 +212,8 @@ def _projected(net: Network, ids: Tensor, layer: int, read: Tensor, at: list[int
         edits=[Apply(f"attn_in.{layer}", put)],
         logits=False,
     )
-    q, k, scores = (working(run[s]).double().cpu() for s in sites)
-    raw = {site.name: working(run[path]).double().cpu() for site, path in paths.items()}
+    q, k, scores = (precise(run[s]).double().cpu() for s in sites)
+    raw = {site.name: precise(run[path]).double().cpu() for site, path in paths.items()}
     q_raw, k_raw = raw.get("q_raw"), raw.get("k_raw")
     return _Answers(
         q[:, at[0]], k[:, at[1]], scores[:, :, at[0], at[1]],
@@ -182,7 +240,7 @@ def _additive(rows: Tensor, raw: Tensor | None, head: int, layer: int, what: str
     Where a norm of its own stands between, each answer was divided by its own size before it; multiplied by that and divided
     by the size of all, they add up again. The size is that of the head's part or of all heads', whichever adds up.
     """
-    mine = rows[:, head]
+    answers = rows[:, head]
     sizes = [torch.ones(len(rows), 1, dtype=rows.dtype)]
     if raw is not None and raw.shape[-1] == rows.shape[1] * rows.shape[2]:
         sizes += [
@@ -190,14 +248,14 @@ def _additive(rows: Tensor, raw: Tensor | None, head: int, layer: int, what: str
             raw.norm(dim=-1, keepdim=True),
         ]
     for size in sizes:
-        each = mine * (size / size[-2].clamp(min=1e-30))
+        each = answers * (size / size[-2].clamp(min=1e-30))
         nothing = each[-1]
         parts = each[:-2] - nothing
         parts[-1] += nothing
-        if float((parts.sum(0) - mine[-2]).abs().max()) <= 1e-3 * float(
-            mine[-2].abs().max().clamp(min=1e-12)
+        if float((parts.sum(0) - answers[-2]).abs().max()) <= 1e-3 * float(
+            answers[-2].abs().max().clamp(min=1e-12)
         ):
-            return _Sum(parts, mine)
+            return _Sum(parts, answers)
     raise SiteUnavailable(
         f"The {what} of layer {layer} are no sum over what writers put into the stream.",
         "Use patterns and value-weighted patterns.",

@@ -16,87 +16,68 @@ from torch import Tensor
 
 from cutaway.errors import SiteUnavailable
 from cutaway.network.coefficients import Coefficient, is_one, like
+from cutaway.network.parts import KINDS, Part
 from cutaway.network.sites import Site
-from cutaway.stream.fold import Fold, Norms
+from cutaway.stream.fold import AffineNorm, Fold, probe_norm
 
 if TYPE_CHECKING:
     from cutaway.network import Network, Run
     from cutaway.network.anatomy import Layer, Stretch, Sublayer
 
-#: How each kind of writer is called, in the order of computation.
-KINDS: dict[str, str] = {
-    "embed": "embed",
-    "pos_embed": "pos_embed",
-    "edit": "edit",
-    "attention": "attn",
-    "head": "head",
-    "source": "head",
-    "attention_bias": "attn bias",
-    "cross_attention": "cross",
-    "cross_head": "cross head",
-    "cross_attention_bias": "cross bias",
-    "mixer": "mixer",
-    "mlp": "mlp",
-    "neuron": "neuron",
-    "mlp_bias": "mlp bias",
-    "constant": "constant",
-    "norm_bias": "norm bias",
-    "feature": "feature",
-    "layer": "layer",
-    "rest": "rest",
-    "unembed_bias": "unembed bias",
-}
-
 #: kind of sublayer -> how its sites begin.
-SHORT = {"attention": "attn", "cross_attention": "cross", "mixer": "mixer", "mlp": "mlp"}
-
-
-@dataclass(frozen=True)
-class Writer:
-    """Something that adds to the stream: its kind, layer, number (head, neuron, feature) and source position.
-
-    >>> str(Writer("head", 3, 1)), str(Writer("embed")), str(Writer("mlp", 0)), str(Writer("source", 3, 1, 5))
-    ('head 3.1', 'embed', 'mlp 0', 'head 3.1 from 5')
-    """
-
-    kind: str
-    layer: int | None = None
-    index: int | None = None
-    source: int | None = None
-
-    def __str__(self) -> str:
-        number = "" if self.layer is None else f" {self.layer}"
-        number += "" if self.index is None else f".{self.index}"
-        return f"{KINDS[self.kind]}{number}" + ("" if self.source is None else f" from {self.source}")
+SHORT = {
+    kind: row.site.removesuffix("_write")
+    for kind, row in KINDS.items()
+    if row.site.endswith("_write") and row.site == row.write
+}
 
 
 @dataclass(frozen=True, eq=False)
 class Term:
-    """What one writer added: its value [b k d], and for a sublayer that writes alone, its parts."""
+    """What one writer added.
 
-    writer: Writer
+    Attributes:
+        writer: the part that wrote.
+        value: [b k d].
+        sublayer: where it writes alone, so that it may be told apart.
+    """
+
+    writer: Part
     value: Tensor
     sublayer: Sublayer | None = None
 
 
 @dataclass(eq=False)
-class Step:
-    """One stretch of the stream: carry * state + terms, then a norm if there is one."""
+class WriteStep:
+    """One stretch of the stream: carry * state + terms, then a norm if there is one.
+
+    Attributes:
+        layer: -1 for the embedding, the number of layers for what lies behind the last.
+        carry: the factor by which the stream goes on.
+        terms: what was added.
+        fold: the norm of the sum, frozen at the run, or None.
+        norm_bias: the part that the norm's bias counts as.
+    """
 
     layer: int
     carry: Coefficient
     terms: list[Term] = field(default_factory=list)
     fold: Fold | None = None
-    norm_bias: Writer | None = None
+    norm_bias: Part | None = None
 
 
-def norms_of(net: Network) -> Norms:
-    """The norms of a network, probed when first needed and then remembered with it."""
-    found = net.__dict__.get("_stream_norms")
-    if found is None:
-        modules = dict(net.model.named_modules())
-        found = net.__dict__["_stream_norms"] = Norms(modules, net.d_model or 0)
-    return found
+def norm_of(net: Network, path: str) -> AffineNorm:
+    """The affine form of the norm at a module path, probed once. Raises `NotFoldable` where it has none."""
+
+    def probed() -> AffineNorm:
+        module = net.model.get_submodule(path)
+        like = next(
+            (t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()),
+            torch.empty(0, dtype=net.dtype, device=net.device),
+        )
+        return probe_norm(module, net.d_model or 0, path or "the model", like)
+
+    return net.fact(("norm", path), probed)
 
 
 def require_one_text(net: Network) -> None:
@@ -136,25 +117,25 @@ def sites_of(net: Network, heads: bool = False, neurons: bool = False) -> list[S
 
     Raises `SiteUnavailable` with the certificate's reason where one of them is refused.
     """
-    found = [s for s in (Site("embed"), Site("pos_embed")) if net.has(s)]
+    sites = [s for s in (Site("embed"), Site("pos_embed")) if net.has(s)]
     for layer in layers_of(net):
-        found += [Site("resid_pre", layer.index), Site("resid_post", layer.index)]
+        sites += [Site("resid_pre", layer.index), Site("resid_post", layer.index)]
         for stretch in layer.stretches:
-            found += [Site(name, layer.index) for name in stretch.writes]
+            sites += [Site(name, layer.index) for name in stretch.writes]
         for sublayer in layer.sublayers:
             short = SHORT[sublayer.kind]
             if sublayer.norm_after is not None:
-                found.append(Site(f"{short}_out", layer.index))
+                sites.append(Site(f"{short}_out", layer.index))
             if heads and splits(net, layer, sublayer):
-                found.append(Site("cross_z" if short == "cross" else "z", layer.index))
+                sites.append(Site("cross_z" if short == "cross" else "z", layer.index))
             if neurons and splits_mlp(net, layer, sublayer):
-                found.append(Site("mlp_act", layer.index))
+                sites.append(Site("mlp_act", layer.index))
     head = net.anatomy.head
     if head is not None and head.norm is not None:
-        found.append(Site("final_norm"))
-    for site in found:
+        sites.append(Site("final_norm"))
+    for site in sites:
         net.resolve(site)
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(sites))
 
 
 def splits(net: Network, layer: Layer, sublayer: Sublayer) -> bool:
@@ -173,41 +154,43 @@ def splits_mlp(net: Network, layer: Layer, sublayer: Sublayer) -> bool:
 
 @dataclass(frozen=True)
 class Slack:
-    """How far kept streams may be from the sum of what was written, as share of their largest value; what more is, is a
-    writer of kind `kind`: an edit of the stream, or the rounding of half precision.
+    """How far kept streams may be from the sum of what was written.
 
-    Where it is not looked for (`checked` is false) the certificate's identities are relied on, which hold for runs without
-    edits in at least single precision.
+    Attributes:
+        tolerance: as a share of their largest value.
+        kind: of the part that anything beyond it counts as: an edit of the stream, or the rounding of half precision.
+        checked: whether it is looked for. Where it is not, the certificate's identities are relied on, which hold for runs
+            without edits in at least single precision.
     """
 
     tolerance: float = 3e-5
     kind: str = "rest"
     checked: bool = True
 
-    def rest(self, got: Tensor, wanted: Tensor, layer: int | None) -> Iterator[Step]:
-        """A step with the difference, where there is one."""
+    def rest(self, got: Tensor, wanted: Tensor, at: int, final: bool = False) -> Iterator[WriteStep]:
+        """A step of layer `at` with the difference, where there is one; final: behind the final norm."""
         if not self.checked:
             return
-        found = difference(got, wanted, self.tolerance)
-        if found is not None:
-            yield Step(len(KINDS) if layer is None else layer, 1.0, [Term(Writer(self.kind, layer), found)])
+        gap = difference(got, wanted, self.tolerance)
+        if gap is not None:
+            yield WriteStep(at, 1.0, [Term(Part(self.kind, None if final else at), gap)])
 
 
-def steps_of(net: Network, run: Run, slack: Slack) -> Iterator[Step]:
+def steps_of(net: Network, run: Run, slack: Slack) -> Iterator[WriteStep]:
     """The steps of one run, in the order of computation; the first brings in the embedding, the last is the final norm."""
     layers = layers_of(net)
-    state = working(run[Site("resid_pre", layers[0].index)])
-    yield Step(-1, 1.0, _embedding(run, state, slack.tolerance))
+    state = precise(run[Site("resid_pre", layers[0].index)])
+    yield WriteStep(-1, 1.0, _embedding(run, state, slack.tolerance))
     for layer in layers:
-        before = working(run[Site("resid_pre", layer.index)])
+        before = precise(run[Site("resid_pre", layer.index)])
         yield from slack.rest(before, state, layer.index)
         state = before
         normed = sum(stretch.norm is not None for stretch in layer.stretches)
         for n, stretch in enumerate(layer.stretches):
             step, state = _step(net, run, layer, stretch, state, slack.checked or normed > 0)
-            step.norm_bias = Writer("norm_bias", layer.index, n if normed > 1 else None)
+            step.norm_bias = Part("norm_bias", layer.index, n if normed > 1 else None)
             yield step
-        after = working(run[Site("resid_post", layer.index)])
+        after = precise(run[Site("resid_post", layer.index)])
         yield from slack.rest(after, state, layer.index)
         state = after
     head = net.anatomy.head
@@ -215,14 +198,14 @@ def steps_of(net: Network, run: Run, slack: Slack) -> Iterator[Step]:
         return
     kept = run[Site("final_norm")]
     with torch.no_grad():
-        after = working(net.model.get_submodule(head.norm)(state.to(kept.dtype)))
-    fold = norms_of(net).get(head.norm).at(state, after)
-    yield Step(layers[-1].index + 1, 1.0, [], fold, Writer("norm_bias"))
+        after = precise(net.model.get_submodule(head.norm)(state.to(kept.dtype)))
+    fold = norm_of(net, head.norm).at(state, after)
+    yield WriteStep(layers[-1].index + 1, 1.0, [], fold, Part("norm_bias"))
     if slack.checked:
-        yield from slack.rest(working(kept), fold(state) + fold.bias, None)
+        yield from slack.rest(precise(kept), fold(state) + fold.bias, layers[-1].index + 1, final=True)
 
 
-def working(value: Tensor) -> Tensor:
+def precise(value: Tensor) -> Tensor:
     """A value in at least single precision."""
     return value if value.dtype == torch.float64 else value.float()
 
@@ -241,36 +224,36 @@ def _embedding(run: Run, start: Tensor, tolerance: float) -> list[Term]:
     for name in ("embed", "pos_embed"):
         site = Site(name)
         if site in run.kept:
-            value = working(run[site]).to(start.device)
-            terms.append(Term(Writer(name), value.expand_as(start) if value.shape != start.shape else value))
+            value = precise(run[site]).to(start.device)
+            terms.append(Term(Part(name), value.expand_as(start) if value.shape != start.shape else value))
     if terms:
         total = terms[0].value if len(terms) == 1 else terms[0].value + terms[1].value
         if difference(start, total, tolerance) is None:
             return terms
-    return [Term(Writer("embed"), start)]
+    return [Term(Part("embed"), start)]
 
 
 def _step(
     net: Network, run: Run, layer: Layer, stretch: Stretch, state: Tensor, summed: bool
-) -> tuple[Step, Tensor]:
+) -> tuple[WriteStep, Tensor]:
     """One stretch, and the stream behind it (as it was before where nobody asks for the sum)."""
-    step = Step(layer.index, stretch.carry)
+    step = WriteStep(layer.index, stretch.carry)
     total = state if is_one(stretch.carry) else state * like(stretch.carry, state)
     if stretch.constant is not None:
         value = stretch.constant.to(state).expand_as(state)
-        step.terms.append(Term(Writer("constant", layer.index), value))
+        step.terms.append(Term(Part("constant", layer.index), value))
         total = total + value
     for name in stretch.writes:
         kind = next(kind for kind, short in SHORT.items() if name == f"{short}_write")
-        value = working(run[Site(name, layer.index)]).to(state.device).reshape(state.shape)
-        mine = [s for s in layer.sublayers if s.kind == kind]
-        sublayer = mine[0] if len(mine) == 1 else None
-        step.terms.append(Term(Writer(kind, layer.index), value, sublayer))
+        value = precise(run[Site(name, layer.index)]).to(state.device).reshape(state.shape)
+        alike = [s for s in layer.sublayers if s.kind == kind]
+        sublayer = alike[0] if len(alike) == 1 else None
+        step.terms.append(Term(Part(kind, layer.index), value, sublayer))
         total = total + value if summed else total
     if stretch.norm is not None:
         module = net.model.get_submodule(stretch.norm)
         with torch.no_grad():
-            after = working(module(total.to(run[Site("resid_pre", layer.index)].dtype)))
-        step.fold = norms_of(net).get(stretch.norm).at(total, after)
+            after = precise(module(total.to(run[Site("resid_pre", layer.index)].dtype)))
+        step.fold = norm_of(net, stretch.norm).at(total, after)
         total = step.fold(total) + step.fold.bias
     return step, total

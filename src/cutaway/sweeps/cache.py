@@ -21,7 +21,6 @@ class CachedPrefix:
     sliding window); what a layer gets back is put together row by row.
 
     provide: (keys, values, columns that this layer's kind of cache keeps) -> all keys and values of the rows being run.
-    stopping: whether the pass ends at the present layer.
     """
 
     def __init__(
@@ -30,7 +29,6 @@ class CachedPrefix:
         record: Record,
         start: int,
         provide: Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]],
-        stopping: Callable[[], bool],
     ) -> None:
         from transformers import DynamicCache
 
@@ -41,7 +39,6 @@ class CachedPrefix:
                 return provide(key_states, value_states, held[layer_idx] if start else 0)
 
         self.cache = Answering(config=config)
-        self.stopping = stopping
         held: dict[int, int] = {}
         for index, keys, values in sorted(record.caches.values(), key=lambda c: c[0]) if start else ():
             DynamicCache.update(self.cache, keys[:1, :, :start], values[:1, :, :start], index)

@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Window:
-    """Some rows of a wave: which of its pairs, their examples LongTensor [b], and the columns that are run."""
+    """Some rows of a wave.
+
+    Attributes:
+        pairs: which of its pairs.
+        rows: LongTensor [b], their examples.
+        columns: the columns that are run.
+    """
 
     pairs: slice
     rows: Tensor
@@ -40,7 +46,7 @@ def carried_changes(
 
     pending: what is written, by site. base: the written sites' values in the base run.
     """
-    found: dict[str, Tensor] = {}
+    changes: dict[str, Tensor] = {}
     for name, carrier in CARRIERS.items():
         taken = stage.attention if carrier == "attn_out" else stage.mlp
         site = Site(name, layer.index)
@@ -49,8 +55,8 @@ def carried_changes(
         for item in pending[site]:
             delta = _delta(net, layer, item, base[site], window)
             if delta is not None:
-                found[carrier] = found[carrier] + delta if carrier in found else delta
-    return found
+                changes[carrier] = changes[carrier] + delta if carrier in changes else delta
+    return changes
 
 
 def _delta(net: Network, layer: Layer, item: Overwrite, base: Tensor, window: Window) -> Tensor | None:
@@ -66,8 +72,8 @@ def _delta(net: Network, layer: Layer, item: Overwrite, base: Tensor, window: Wi
     if units is not None and bool((units.sum(1) <= 1).all()):
         # each row writes one head, or one neuron: its slice of the matrix is enough
         chosen = units.float().argmax(1)
-        here = mask.any(3).any(2)[..., None]
-        change = (_pick(source, rows, columns, chosen) - _pick(base, rows, columns, chosen)) * here
+        written = mask.any(3).any(2)[..., None]
+        change = (_pick(source, rows, columns, chosen) - _pick(base, rows, columns, chosen)) * written
         return linear_change(net, layer, item.site.name, change, chosen)
     source = source[rows if source.shape[0] > 1 else torch.zeros_like(rows)]
     change = source[:, columns if source.shape[1] > 1 else slice(None)] - base[rows, columns]

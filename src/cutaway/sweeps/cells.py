@@ -38,9 +38,12 @@ class CellState(IntEnum):
 class Write:
     """One address that takes its value from a source: a site of a layer, perhaps one head, neuron, position or span.
 
-    `head`, `neuron` and `position` None mean all of them; `position` is row-relative (0 = first real token) and counts
-    destinations at `scores` and `pattern`; `span` names positions that differ by example; `source` names the values that
-    are written ("" for the experiment's own).
+    Attributes:
+        site, layer: where.
+        head, neuron: which; None for all of them.
+        position: row-relative (0 = first real token), counting destinations at `scores` and `pattern`; None for all.
+        span: names positions that differ by example.
+        source: names the values that are written ("" for the experiment's own).
     """
 
     site: str
@@ -50,11 +53,12 @@ class Write:
     neuron: int | None = None
     span: str = ""
     source: str = ""
+    module: bool = field(default=False, repr=False)  # the site is a module's path: a map of an image network
 
     @property
     def where(self) -> Site:
         """The site without head and position."""
-        return Site(self.site, self.layer)
+        return Site(self.site, self.layer, "", self.module)
 
 
 def write_of(part: Part, position: int | None = None, span: str = "", source: str = "") -> Write:
@@ -72,7 +76,7 @@ def write_of(part: Part, position: int | None = None, span: str = "", source: st
         )
     head = part.index if axis == "head" else None
     unit = None if axis in ("head", "") else part.index
-    return Write(site.name, site.layer, head, position, unit, span, source)
+    return Write(site.name, site.layer, head, position, unit, span, source, site.module)
 
 
 #: Writes that are made together.
@@ -88,12 +92,16 @@ class AxisLayout:
     unit: int
 
     @classmethod
-    def of(cls, site: Site) -> AxisLayout:
-        """The layout of a site.
+    def of(cls, site: Site, ndim: int = 0) -> AxisLayout:
+        """The layout of a site; ndim: how many axes its tensor has, for a module's output, whose shape is its own.
+
+        A module gives an image-like map [b channel y x], rows of vectors [b pos width], or vectors [b width].
 
         >>> AxisLayout.of(Site("pattern", 0)).position
         2
         """
+        if site.module:
+            return cls(1 if ndim == 3 else None, None, 2 if ndim == 3 else 1)
         axes = site.axes
         position = next((i for i, a in enumerate(axes) if a in ("pos", "dest")), None)
         head = next((i for i, a in enumerate(axes) if a in ("head", "kv_head")), None)
@@ -150,7 +158,13 @@ class Experiment:
 
 @dataclass(frozen=True)
 class CellValues:
-    """Metric [cells n] of every cell and example (NaN where there is none), its `CellState`, and whether it was stopped."""
+    """The metric of every cell and example.
+
+    Attributes:
+        values: [cells n], NaN where there is none.
+        states: [cells n] of `CellState`.
+        interrupted: whether the sweep was stopped before its end.
+    """
 
     values: np.ndarray
     states: np.ndarray

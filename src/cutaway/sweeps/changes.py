@@ -21,8 +21,14 @@ from cutaway.sweeps.stages import Parts, Stage
 class Changes:
     """Of every (cell, example): state, the layer at which it joins, its stage there, and the first changed column.
 
-    states, layers, starts: [cells n]; stages: [cells n] index into `kinds`; plain: [cells], cells that only a whole
-    forward pass can run; unreachable: [cells], cells whose changes are all where the metric cannot see them.
+    Attributes:
+        states: [cells n] of `CellState`.
+        layers: [cells n] at which it joins.
+        starts: [cells n], the first changed column.
+        stages: [cells n], an index into `kinds`.
+        kinds: the stages that occur.
+        plain: [cells], those that only a whole forward pass can run.
+        unreachable: [cells], those whose changes are all where the metric cannot see them.
     """
 
     states: np.ndarray
@@ -36,9 +42,13 @@ class Changes:
 
 @dataclass(frozen=True, eq=False)
 class Reach:
-    """What a change can reach: whether only positions from its own on (causal), and each layer's parts.
+    """What a change can reach.
 
-    one_position: logits are read at one position of each row.
+    Attributes:
+        causal: only positions from its own on.
+        parts: each layer's parts.
+        zeros: whether what changes nothing is looked for.
+        one_position: logits are read at one position of each row.
     """
 
     causal: bool
@@ -75,19 +85,19 @@ def find_changes(
             continue
         if any(not replayable(w.where) for w in cell):
             plain[i] = True
-        found = [looker.look(write) for write in cell]
-        absent = np.all([f.absent for f in found], axis=0) if found else ~open_rows
+        looks = [looker.look(write) for write in cell]
+        absent = np.all([look.absent for look in looks], axis=0) if looks else ~open_rows
         out[i, open_rows & absent] = CellState.ABSENT
-        if found and reach.zeros:
-            changed = np.any([f.seen.any(1) for f in found], axis=0)
-            somewhere = np.any([f.changed for f in found], axis=0)
+        if looks and reach.zeros:
+            changed = np.any([look.seen.any(1) for look in looks], axis=0)
+            somewhere = np.any([look.changed for look in looks], axis=0)
             unreachable[i] = bool(somewhere.any() and not changed.any())
             out[i, open_rows & ~absent & ~changed] = CellState.KNOWN_ZERO
         elif reach.zeros:
             out[i, open_rows] = CellState.KNOWN_ZERO
         if plain[i]:
             continue
-        joining, at = _join(cell, found, n, reach.zeros)
+        joining, at = _join(cell, looks, n, reach.zeros)
         layers[i], starts[i] = joining, at
         for layer in np.unique(joining[joining >= 0]):
             sites = {w.site for w in cell if w.layer == layer}
@@ -109,10 +119,10 @@ def replayable(site: Site) -> bool:
     )
 
 
-def _join(cell: Cell, found: Sequence[_Look], n: int, zeros: bool) -> tuple[np.ndarray, np.ndarray]:
+def _join(cell: Cell, looks: Sequence[_Look], n: int, zeros: bool) -> tuple[np.ndarray, np.ndarray]:
     """For each example the lowest layer that changes, and the first column that does."""
     joining, start = np.full(n, np.iinfo(np.int64).max), np.full(n, np.iinfo(np.int64).max)
-    for write, look in zip(cell, found, strict=True):
+    for write, look in zip(cell, looks, strict=True):
         seen = look.seen if zeros else look.covered
         changes = seen.any(1)
         joining = np.where(changes, np.minimum(joining, write.layer or 0), joining)
@@ -125,8 +135,11 @@ def _join(cell: Cell, found: Sequence[_Look], n: int, zeros: bool) -> tuple[np.n
 class _Look:
     """One write on all examples.
 
-    covered, seen: [n p], columns that it covers, and those that it changes in a way that the metric can see; changed: [n],
-    whether it changes anything; absent: [n], whether there is no such place.
+    Attributes:
+        covered: [n p], columns that it covers.
+        seen: [n p], those that it changes in a way that the metric can see.
+        changed: [n], whether it changes anything.
+        absent: [n], whether there is no such place.
     """
 
     covered: np.ndarray
@@ -185,13 +198,16 @@ class _Looker:
         """[n p h u]: where the source differs from the base; u = 1 unless the write names a neuron."""
         key = (write.where, write.source, write.neuron is not None)
         if key not in self.differences:
-            own, new = self.base[write.where], self.experiment.source(write)
-            unequal = own != new.to(own.device)
-            layout = AxisLayout.of(write.where)
+            old, new = self.base[write.where], self.experiment.source(write)
+            unequal = old != new.to(old.device)
+            layout = AxisLayout.of(write.where, old.ndim)
+            if write.where.module and layout.position is None:
+                unequal = unequal.flatten(2).any(-1)[:, None] if unequal.ndim > 2 else unequal[:, None]
             if write.neuron is None:
                 unequal = unequal.any(-1, keepdim=True)
             if layout.head is None:
                 unequal = unequal[:, :, None] if layout.position is not None else unequal[:, None, None]
+                unequal = unequal[:, :, 0] if unequal.ndim == 5 else unequal
             elif layout.position is not None and layout.head < layout.position:
                 unequal = unequal.transpose(1, 2)
             width = self.experiment.tokens.width

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from cutaway.network.execution.running import evaluating
 from cutaway.sweeps.record import arguments
 
 if TYPE_CHECKING:
@@ -37,9 +38,12 @@ class Rate:
 class Operations:
     """Floating-point operations of a network, from its own forward pass over one prompt.
 
-    layers: the whole of each layer; attention, mlp: of those sublayers that a stage can take from the base run (with
-    neither, all of the layer); before_cache: what of the last layer is needed at positions whose keys and values alone are
-    wanted; unembed: for each position and token.
+    Attributes:
+        layers: the whole of each layer.
+        attention, mlp: of those sublayers that a stage can take from the base run.
+        before_cache: what of the last layer is needed at positions whose keys and values alone are wanted.
+        unembed: for each position and token.
+        vocabulary: how many tokens there are.
     """
 
     layers: tuple[Rate, ...]
@@ -104,8 +108,8 @@ def count_operations(experiment: Experiment, parts: Mapping[int, Parts]) -> Oper
     attention = tuple(of(parts[i].attention) if i in parts else 0.0 for i in range(len(names)))
     mlp = tuple(of(parts[i].mlp) if i in parts else 0.0 for i in range(len(names)))
     layers = tuple(fit(p) for p in names)
-    found = stack.layers[-1].attention()
-    projections = [] if found is None else [*found.queries, *found.keys, *found.values]
+    last = stack.layers[-1].attention()
+    projections = [] if last is None else [*last.queries, *last.keys, *last.values]
     before = sum(long.get(p, 0.0) for p in dict.fromkeys(projections)) / width
     return Operations(layers, attention, mlp, before, unembed / width / vocabulary, vocabulary)
 
@@ -127,8 +131,6 @@ def _counted(experiment: Experiment, width: int) -> dict[str, float]:
         kwargs[name] = kwargs[name][:, :width]
     kwargs |= net.interface.uncached
     counter = FlopCounterMode(display=False)
-    from cutaway.network.execution.running import evaluating
-
     with net.lock, evaluating(net.model), torch.no_grad(), counter:
         net.model(**kwargs)
     root = type(net.model).__name__
@@ -214,10 +216,10 @@ class Speed:
         a = np.stack([np.asarray(calls, float), np.asarray(operations, float)], 1)
         scale = np.maximum(a.max(0), 1e-30)
         b = np.asarray(seconds, float)
-        found = np.linalg.lstsq(a / scale, b, rcond=None)[0] / scale
-        if (found < 0).any() or len(b) < 2:
+        rates = np.linalg.lstsq(a / scale, b, rcond=None)[0] / scale
+        if (rates < 0).any() or len(b) < 2:
             return cls(0.0, float(b.sum() / max(a[:, 1].sum(), 1e-30)))
-        return cls(round(float(found[0]), 12), float(f"{found[1]:.12g}"))
+        return cls(round(float(rates[0]), 12), float(f"{rates[1]:.12g}"))
 
     def seconds(self, calls: float, operations: float) -> float:
         """Expected seconds."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from cutaway.network import Network
     from cutaway.network.edits import Edit
 
-#: Most tokens that one wave carries through a layer.
+#: Most tokens that one wave carries through a layer on a processor: with more, activations no longer fit its caches.
 TOKENS_IN_WAVE = 4_096
 #: Bytes of an MLP's hidden layer, taken as four widths, beyond which larger batches only miss the processor's caches.
 _BYTES_IN_CACHE = 12 << 20
@@ -35,8 +35,16 @@ _BYTES_IN_CACHE = 12 << 20
 class Job:
     """A sweep made ready: the base run, what every cell changes, the waves, and what is left for whole forwards.
 
-    base: [n] metric of the base prompts. plain: (cell, row) pairs [k 2] that are run as whole forwards. live: cells whose
-    edits are made as they are, all rows in one plain forward, because they depend on one another.
+    Attributes:
+        experiment, cells, rules: what is run, and with which savings.
+        record: the base run.
+        changes: what every cell changes of it.
+        waves: the rows that are run through the model together.
+        plain: (cell, row) pairs [k 2] that are run as whole forwards.
+        base: [n] metric of the base prompts.
+        replayer: what runs the waves; None where every pair is a whole forward.
+        tokens_at_once: most tokens in one wave.
+        live: cells whose edits are made as they are, all rows in one plain forward, because they depend on one another.
     """
 
     experiment: Experiment

@@ -72,8 +72,8 @@ class Journal:
         """The parts that are there; one that cannot be read counts as not run."""
         for path in sorted(self.folder.glob("part-*.safetensors")):
             try:
-                found = load_file(path)
-                yield found["pairs"], found["scores"]
+                part = load_file(path)
+                yield part["pairs"], part["scores"]
             except (OSError, SafetensorError, KeyError):
                 continue
 

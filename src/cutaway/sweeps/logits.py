@@ -9,16 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cutaway.interventions import Apply
+from cutaway.network.memory import MOST_TOKENS, rows_at_once
 from cutaway.sweeps.cells import Cell, CellState, Experiment
 from cutaway.sweeps.engine import prepare
 from cutaway.sweeps.masks import overwrites
+from cutaway.sweeps.naive import Whole
 from cutaway.sweeps.replay import Replayer
 from cutaway.sweeps.rules import Rules
 from cutaway.sweeps.validity import valid_rules
 from cutaway.sweeps.waves import Wave
-
-#: Numbers in the logits of one wave.
-_AT_ONCE = 1 << 27
 
 
 def cell_logits(
@@ -52,8 +52,8 @@ def cell_logits(
         yield int(plain[number]), logits
     todo = _Cells(job.changes.starts, job.changes.layers, job.changes.states, rules.suffix)
     for start, group in todo.grouped(changed):
-        per_cell = n * (width - start) * base.shape[-1]
-        size = max(1, _AT_ONCE // per_cell)
+        columns = width - start
+        size = max(1, rows_at_once(experiment.net, columns, read=columns, most=MOST_TOKENS) // n)
         for first in range(0, len(group), size):
             part = group[first : first + size]
             yield from _wave(replayer, part, todo, start, n, width, base)
@@ -93,9 +93,6 @@ def _wave(
 
 
 def _plainly(experiment: Experiment, cells: Sequence[Cell], base: Tensor) -> Iterator[tuple[int, Tensor]]:
-    from cutaway.interventions import Apply
-    from cutaway.sweeps.naive import Whole
-
     rows = torch.arange(experiment.tokens.n)
     for number, _ in enumerate(cells):
         pairs = np.stack([np.full(experiment.tokens.n, number), np.arange(experiment.tokens.n)], 1)

@@ -15,7 +15,13 @@ from cutaway.sweeps.cells import AxisLayout, Cell, Experiment, Write, columns_of
 
 @dataclass(frozen=True, eq=False)
 class Overwrite:
-    """What one source writes at one site, for k pairs: `mask` BoolTensor [k p h u] (h, u may be 1), `source` [n p ...]."""
+    """What one source writes at one site, for k pairs.
+
+    Attributes:
+        site: where.
+        mask: BoolTensor [k p h u], which entries (h, u may be 1).
+        source: [n p ...], the values.
+    """
 
     site: Site
     mask: Tensor
@@ -26,7 +32,7 @@ class Overwrite:
 
         rows: LongTensor [b], the example of each pair; first: the column at which the value's positions begin.
         """
-        layout, mask = AxisLayout.of(self.site), self.mask[pairs]
+        layout, mask = AxisLayout.of(self.site, value.ndim), self.mask[pairs]
         axis = layout.position
         width = value.shape[axis] if axis is not None else mask.shape[1]
         mask = mask[:, first : first + width]
@@ -43,7 +49,7 @@ class Overwrite:
         if layout.head is not None and axis is not None and layout.head < axis:
             mask = mask.transpose(1, 2).contiguous()
         source = taken(self.source, rows, axis, first, width)
-        if self.site.axes[-1] == "src":
+        if self.site.axes[-1:] == ("src",):
             window = slice(first + width - value.shape[-1], first + width)
             source = source[..., window] if source.shape[-1] > value.shape[-1] else source
             mask = mask[..., window] if mask.shape[-1] > value.shape[-1] else mask
@@ -71,21 +77,22 @@ def overwrites(experiment: Experiment, cells: Sequence[Cell], pairs: np.ndarray)
         for write in cells[pairs[start, 0]]:
             grouped.setdefault((write.where, write.source), []).append((start, stop, write))
     columns: dict[tuple[int | None, str], np.ndarray] = {}
-    found = []
+    written = []
     for (site, _), writes in grouped.items():
-        source, layout = experiment.source(writes[0][2]), AxisLayout.of(site)
+        source = experiment.source(writes[0][2])
+        layout = AxisLayout.of(site, source.ndim)
         heads = (
             source.shape[layout.head] if layout.head and any(w.head is not None for *_, w in writes) else 1
         )
-        units = source.shape[-1] if any(w.neuron is not None for *_, w in writes) else 1
+        units = source.shape[layout.unit] if any(w.neuron is not None for *_, w in writes) else 1
         mask = np.zeros((len(pairs), experiment.tokens.width, heads, units), dtype=bool)
         for start, stop, write in writes:
             key = (write.position, write.span)
             if key not in columns:
                 columns[key] = columns_of(experiment, write).numpy()
-            here = columns[key][pairs[start:stop, 1]]
+            covered = columns[key][pairs[start:stop, 1]]
             head = slice(None) if write.head is None else slice(write.head, write.head + 1)
             unit = slice(None) if write.neuron is None else slice(write.neuron, write.neuron + 1)
-            mask[start:stop, :, head, unit] |= here[:, :, None, None]
-        found.append(Overwrite(site, torch.from_numpy(mask), source))
-    return found
+            mask[start:stop, :, head, unit] |= covered[:, :, None, None]
+        written.append(Overwrite(site, torch.from_numpy(mask), source))
+    return written

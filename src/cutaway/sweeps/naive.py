@@ -16,11 +16,10 @@ from torch import Tensor
 from cutaway.errors import OutOfMemory, Stopped
 from cutaway.interventions import Apply
 from cutaway.network.edits import Edit
+from cutaway.network.memory import MOST_TOKENS, rows_at_once
 from cutaway.results import Work, working
 from cutaway.sweeps.cells import Cell, CellState, CellValues, Experiment, scores_of
 from cutaway.sweeps.masks import Overwrite, overwrites
-
-TOKENS_AT_ONCE = 8_192
 
 
 def run_cells(
@@ -29,7 +28,7 @@ def run_cells(
     *,
     base: np.ndarray | None = None,
     states: np.ndarray | None = None,
-    tokens_at_once: int = TOKENS_AT_ONCE,
+    tokens_at_once: int | None = None,
     work: Work | None = None,
     label: str = "cells",
 ) -> CellValues:
@@ -42,7 +41,8 @@ def run_cells(
         cells: what is written in each.
         base: [n] metric without any write; stands where a state says `KNOWN_ZERO`.
         states: [cells n]; only entries that are `NOT_RUN` are run. Default: all.
-        tokens_at_once: how many tokens go through the network in one batch; halved when memory runs out.
+        tokens_at_once: how many tokens go through the network in one batch; default what memory allows. Rows are halved when
+            it runs out all the same.
         work: hears of every batch, and may end the sweep after it.
         label: what is being done, for whoever listens.
 
@@ -76,21 +76,25 @@ def run_cells(
 
 
 def batches(
-    experiment: Experiment, cells: Sequence[Cell], todo: np.ndarray, tokens_at_once: int = TOKENS_AT_ONCE
+    experiment: Experiment, cells: Sequence[Cell], todo: np.ndarray, tokens_at_once: int | None = None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Run (cell, row) pairs `todo [k 2]` batch by batch: the pairs of each batch and their metric.
 
     Raises `OutOfMemory` when not even one row fits.
     """
-    rows_at_once, done = max(1, tokens_at_once // max(1, experiment.tokens.width)), 0
+    width = experiment.tokens.size
+    size = rows_at_once(experiment.net, width, most=MOST_TOKENS)
+    if tokens_at_once is not None:
+        size = max(1, tokens_at_once // max(1, width))
+    done = 0
     while done < len(todo):
-        part = todo[done : done + rows_at_once]
+        part = todo[done : done + size]
         try:
             scores = _batch(experiment, cells, part)
         except OutOfMemory:
             if len(part) == 1:
                 raise
-            rows_at_once = max(1, len(part) // 2)
+            size = max(1, len(part) // 2)
             continue
         done += len(part)
         yield part, scores

@@ -7,12 +7,12 @@ are run. Below the layer at which a row joins nothing is computed for it, and th
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cutaway.network.anatomy import Layer, Port, PortTap
 from cutaway.network.discovery.trace import tensor_leaves
@@ -25,13 +25,38 @@ from cutaway.network.inputs import Inputs, Tokens
 from cutaway.network.sites import Site
 from cutaway.sweeps.cache import CachedPrefix, StoppedAtCache
 from cutaway.sweeps.carried import Window, carried_changes
+from cutaway.sweeps.cells import Experiment
 from cutaway.sweeps.masks import Overwrite
-from cutaway.sweeps.record import arguments
-from cutaway.sweeps.stages import CARRIERS, Stage
+from cutaway.sweeps.record import Record, arguments
+from cutaway.sweeps.rules import Rules
+from cutaway.sweeps.stages import CARRIERS, Parts, Stage
 from cutaway.sweeps.waves import Wave
 
-if TYPE_CHECKING:
-    from cutaway.sweeps.replay import Replayer
+
+class Ground(Protocol):
+    """What a pass stands on; a `Replayer` has it.
+
+    Attributes:
+        experiment, record: what all cells share, and the base run.
+        parts: what of each layer can be taken from the base run.
+        rules: the savings that are used.
+        every: whether the logits of all columns are wanted.
+        layers, modules: the layers of the main stack, and all modules by path.
+        head: has the unembedding compute few tokens, where it can.
+    """
+
+    experiment: Experiment
+    record: Record
+    parts: Mapping[int, Parts]
+    rules: Rules
+    every: bool
+    layers: tuple[Layer, ...]
+    modules: dict[str, nn.Module]
+    head: Callable[[], Any] | None
+
+    def batch_factors(self, wave: Wave, exact: bool = False) -> dict[tuple[int, str], int]:
+        """For each tensor argument of each layer, how many entries of its first axis belong to a row."""
+        ...
 
 
 class Pass:
@@ -39,30 +64,26 @@ class Pass:
 
     def __init__(
         self,
-        replayer: Replayer,
+        ground: Ground,
         wave: Wave,
         pending: list[Overwrite],
         until: int | None = None,
         body: Pass | None = None,
         shapes: dict[tuple[int, str], int] | None = None,
     ) -> None:
-        self.own, self.wave, self.until, self.body, self.shapes = replayer, wave, until, body, shapes
-        self.net, self.record, self.experiment = replayer.experiment.net, replayer.record, replayer.experiment
+        self.ground, self.wave, self.until, self.body, self.shapes = ground, wave, until, body, shapes
+        self.net, self.record, self.experiment = ground.experiment.net, ground.record, ground.experiment
         self.rows = torch.from_numpy(wave.pairs[:, 1].copy())
         self.window = (0, 0)
         self.layer = -1
         self.deltas: dict[str, Tensor] = {}
-        self.stubbed = Stage()
         self.pending: dict[Site, list[Overwrite]] = {}
         for item in pending:
             self.pending.setdefault(item.site, []).append(item)
         self.hidden: Tensor | None = None
         self.kept_keys: Tensor | None = None
         self.kept_values: Tensor | None = None
-        self.logits: Tensor | None = None
-        self.factors = {} if shapes is not None else replayer.batch_factors(wave)
-
-    # the forward ---------------------------------------------------------------------------------------------------
+        self.factors = {} if shapes is not None else ground.batch_factors(wave)
 
     def run(self) -> Tensor:
         """Run it: logits [k v] at the last column (nothing of use where the pass ends early)."""
@@ -77,10 +98,10 @@ class Pass:
         ):
             self.session = Session(net.model, net.anatomy, self._work(), {"": inputs.tokens}, inputs.batch)
             stack.enter_context(self.session)
-            for path in {layer.path for layer in self.own.layers}:
-                stack.enter_context(replaced(self.own.modules[path], self._layer_forward(path)))
-            if self.own.head is not None:
-                stack.enter_context(self.own.head())
+            for path in {layer.path for layer in self.ground.layers}:
+                stack.enter_context(replaced(self.ground.modules[path], self._layer_forward(path)))
+            if self.ground.head is not None:
+                stack.enter_context(self.ground.head())
             try:
                 output = net.model(**kwargs)
             except StoppedAtCache:
@@ -88,7 +109,7 @@ class Pass:
         logits = find_item(output, logits_key(net.anatomy) or "logits")
         if logits is None or self.shapes is not None:
             return torch.empty(0)
-        if self.own.every:
+        if self.ground.every:
             return logits
         if self.asked is None:
             return logits[:, -1]
@@ -101,7 +122,7 @@ class Pass:
         whole = arguments(self.experiment, self.rows)
         tokens = self.experiment.tokens[self.rows.to(self.experiment.tokens.ids.device)]
         kwargs = dict(whole.kwargs)
-        if self.own.rules.suffix or self.own.rules.last:
+        if self.ground.rules.suffix or self.ground.rules.last:
             part = Tokens(tokens.ids[:, wave.start : wave.stop], tokens.mask[:, wave.start : wave.stop])
             kwargs["input_ids"] = part.ids.to(net.device)
             before = tokens.mask[:, : wave.stop]
@@ -112,7 +133,7 @@ class Pass:
                 if net.interface.position_ids:
                     positions = (kwargs["attention_mask"].cumsum(1) - 1).clamp(min=0)
                     kwargs["position_ids"] = positions[:, wave.start :]
-            self.cache = CachedPrefix(net.text_config, self.record, wave.start, self._prefix, self._stop_at)
+            self.cache = CachedPrefix(net.text_config, self.record, wave.start, self._prefix)
             kwargs |= {"past_key_values": self.cache.cache, "use_cache": True}
             tokens = part
         else:
@@ -121,8 +142,8 @@ class Pass:
             rows = self.rows.to(self.record.encoder.device)
             kwargs["encoder_outputs"] = (self.record.encoder[rows],)
         columns = torch.from_numpy(self.experiment.answer_columns[wave.pairs[:, 1]]).unique()
-        self.asked = None if self.own.rules.suffix or self.own.rules.last else columns
-        if net.interface.logits_to_keep and not self.own.every:
+        self.asked = None if self.ground.rules.suffix or self.ground.rules.last else columns
+        if net.interface.logits_to_keep and not self.ground.every:
             kwargs["logits_to_keep"] = 1 if self.asked is None else self.asked.to(net.device)
         return Inputs(kwargs, tokens, len(self.rows)), kwargs
 
@@ -130,7 +151,7 @@ class Pass:
         """The edits of this pass as work of a session: every site that is written, and the carriers of linear changes."""
         sites = {s for s in self.pending if s.name != "resid_pre"}
         late = {s for s in self.pending if s.name == "resid_pre"}
-        for layer, parts in self.own.parts.items():
+        for layer, parts in self.ground.parts.items():
             for site, carrier in CARRIERS.items():
                 if site in parts.carriers and Site(site, layer) in self.pending:
                     sites.add(Site(carrier, layer))
@@ -142,12 +163,10 @@ class Pass:
         return tasks
 
     def _edit(self, site: Site) -> EditFunction:
-        def edit(value: Tensor, here: Here) -> Tensor:
+        def edit(value: Tensor, _where: Here) -> Tensor:
             return self._edited(site, value)
 
         return edit
-
-    # what happens at a site ----------------------------------------------------------------------------------------
 
     def _edited(self, site: Site, value: Tensor) -> Tensor:
         """The value of a site for the rows that are being computed, with what they write there."""
@@ -167,11 +186,9 @@ class Pass:
         carrier = CARRIERS.get(site.name)
         return carrier is not None and carrier in self.deltas and site.layer == self.layer
 
-    # layers --------------------------------------------------------------------------------------------------------
-
     def _layer_forward(self, path: str) -> Callable[..., Any]:
-        module = self.own.modules[path]
-        original, calls = module.forward, [layer.index for layer in self.own.layers if layer.path == path]
+        module = self.ground.modules[path]
+        original, calls = module.forward, [layer.index for layer in self.ground.layers if layer.path == path]
         count = iter(calls)
 
         def forward(*args: Any, **kwargs: Any) -> Any:
@@ -180,7 +197,7 @@ class Pass:
         return forward
 
     def _layer(self, index: int, original: Callable[..., Any], given: tuple[Any, Any]) -> Any:
-        layer, wave = self.own.layers[index], self.wave
+        layer, wave = self.ground.layers[index], self.wave
         in_port, out_key = self._ends(index)
         arriving = Arguments(given).get(in_port.key)
         if self.shapes is not None:
@@ -192,7 +209,7 @@ class Pass:
         before, after = wave.upto(index - 1), wave.upto(index)
         if after == 0:
             return self._shell(index, out_key, arriving)
-        if self.body is not None and index == len(self.own.layers) - 1:
+        if self.body is not None and index == len(self.ground.layers) - 1:
             return self._ending(index, original, given)
         pieces: list[Any] = []
         groups = list(wave.joining(index))
@@ -223,7 +240,7 @@ class Pass:
         """The last layer on the answer's column alone, for all rows: those of the body, and those that join here."""
         body = self.body
         assert body is not None
-        layer, (in_port, out_key) = self.own.layers[index], self._ends(index)
+        layer, (in_port, out_key) = self.ground.layers[index], self._ends(index)
         arriving = Arguments(given).get(in_port.key)
         pieces, done = [], body.whole_rows
         self.layer = index
@@ -244,7 +261,7 @@ class Pass:
     @property
     def whole_rows(self) -> int:
         """Rows whose last layer is run whole: all that joined before it, and those that join it at its beginning."""
-        last = len(self.own.layers) - 1
+        last = len(self.ground.layers) - 1
         before = self.wave.upto(last - 1)
         return next((b for stage, a, b in self.wave.joining(last) if stage.whole), before)
 
@@ -269,7 +286,7 @@ class Pass:
         try:
             with ExitStack() as stack:
                 for path in self._stubs(layer.index, stage):
-                    stack.enter_context(replaced(self.own.modules[path], self._stub(path, window)))
+                    stack.enter_context(replaced(self.ground.modules[path], self._stub(path, window)))
                 args, kwargs = exchange.value
                 return original(*args, **kwargs)
         except StoppedAtCache:
@@ -280,16 +297,16 @@ class Pass:
 
     def _factor(self, index: int, key: str, leaf: Tensor) -> int:
         """How many entries of an argument's first axis belong to one row; 0 where rows share them."""
-        found = self.factors.get((index, key))
-        if found is None or (found and leaf.shape[0] != found * len(self.rows)):
-            self.factors = self.own.batch_factors(self.wave, exact=True)
-            found = self.factors.get((index, key), 0)
-        return found
+        factor = self.factors.get((index, key))
+        if factor is None or (factor and leaf.shape[0] != factor * len(self.rows)):
+            self.factors = self.ground.batch_factors(self.wave, exact=True)
+            factor = self.factors.get((index, key), 0)
+        return factor
 
     def _stubs(self, index: int, stage: Stage) -> tuple[str, ...]:
         if stage.whole:
             return ()
-        parts = self.own.parts[index]
+        parts = self.ground.parts[index]
         return (*(parts.attention if stage.attention else ()), *(parts.mlp if stage.mlp else ()))
 
     def _stub(self, path: str, window: tuple[int, int]) -> Callable[..., Any]:
@@ -326,11 +343,9 @@ class Pass:
         if stage.whole:
             return {}
         pairs = slice(*window)
-        here = Window(pairs, self.rows[pairs], slice(self.wave.start, self.wave.stop))
-        parts = self.own.parts[layer.index]
-        return carried_changes(self.net, layer, parts, stage, self.pending, self.record.sites, here)
-
-    # the ends of a layer, its cache --------------------------------------------------------------------------------
+        window_of = Window(pairs, self.rows[pairs], slice(self.wave.start, self.wave.stop))
+        parts = self.ground.parts[layer.index]
+        return carried_changes(self.net, layer, parts, stage, self.pending, self.record.sites, window_of)
 
     def _ends(self, index: int) -> tuple[Port, str]:
         entry = self.net.anatomy.taps[Site("resid_pre", index)]

@@ -11,26 +11,29 @@ import torch
 from torch import Tensor, nn
 
 from cutaway.network.discovery.trace import tensor_leaves
-from cutaway.network.execution.running import evaluating, memory_errors
+from cutaway.network.execution.running import evaluating, find_item, logits_key, memory_errors
 from cutaway.network.execution.session import Session, SiteWork
 from cutaway.network.inputs import Inputs
+from cutaway.network.memory import MOST_TOKENS, rows_at_once
 from cutaway.network.sites import Site
 
 if TYPE_CHECKING:
     from cutaway.network import Network
     from cutaway.sweeps.cells import Experiment
 
-_TOKENS_AT_ONCE = 8_192
-
 
 @dataclass(eq=False)
 class Record:
     """What one run of the base prompts left behind, all rows [n ...] on the devices they were computed on.
 
-    sites: values of sites, among them `resid_pre` of each layer. caches: layer -> (index in the cache, keys, values
-    [n k p e]); a layer that does not use the cache once is not there. outputs: module path -> what it gave. shells: layer
-    -> its output as the model's code expects it, to hold other rows. logits: [n v] at the answer position. encoder: what an
-    encoder handed on.
+    Attributes:
+        sites: values of sites, among them `resid_pre` of each layer.
+        caches: layer -> (index in the cache, keys, values [n k p e]); a layer that does not use the cache exactly once is
+            not there.
+        outputs: module path -> what it gave.
+        shells: layer -> its output as the model's code expects it, to hold other rows.
+        logits: [n v] at the answer position.
+        encoder: what an encoder handed on.
     """
 
     sites: dict[Site, Tensor] = field(default_factory=dict)
@@ -58,7 +61,7 @@ def arguments(experiment: Experiment, rows: Tensor) -> Inputs:
 def take(experiment: Experiment, sites: Collection[Site], modules: Sequence[str], cached: bool) -> Record:
     """Run the base prompts once and keep the named sites, the modules' outputs and, if `cached`, keys and values."""
     n = experiment.tokens.n
-    at_once = max(1, _TOKENS_AT_ONCE // max(1, experiment.tokens.width))
+    at_once = rows_at_once(experiment.net, experiment.tokens.width, most=MOST_TOKENS)
     parts = [
         _take(experiment, torch.arange(start, min(start + at_once, n)), sites, modules, cached)
         for start in range(0, n, at_once)
@@ -123,16 +126,17 @@ def _take(
     ):
         session = Session(net.model, net.anatomy, items, {"": tokens}, inputs.batch)
         stack.enter_context(session)
-        found = dict(net.model.named_modules())
+        by_path = dict(net.model.named_modules())
         for path in modules:
             stack.enter_context(
                 _hooked(
-                    found[path], lambda out, path=path: record.outputs.__setitem__(path, _own(out, in_place))
+                    by_path[path],
+                    lambda out, path=path: record.outputs.__setitem__(path, _copied(out, in_place)),
                 )
             )
         for layer in layers:
             if layer.call == 0:
-                module = found[layer.path]
+                module = by_path[layer.path]
                 stack.callback(
                     module.register_forward_pre_hook(lambda *_, i=layer.index: now.append(i)).remove
                 )
@@ -141,8 +145,6 @@ def _take(
                 )
         output = net.model(**kwargs)
     record.sites = dict(session.kept)
-    from cutaway.network.execution.running import find_item, logits_key
-
     logits = find_item(output, logits_key(net.anatomy) or "logits")
     if logits is not None:
         where = torch.searchsorted(asked, columns) if partial else columns
@@ -152,12 +154,12 @@ def _take(
     return record
 
 
-def _own(value: Any, copied: bool) -> Any:
+def _copied(value: Any, copied: bool) -> Any:
     """A module's output, copied where the model's code overwrites tensors."""
     if not copied:
         return value
     if isinstance(value, tuple | list):
-        return type(value)(_own(v, copied) for v in value)
+        return type(value)(_copied(v, copied) for v in value)
     return value.clone() if torch.is_tensor(value) else value
 
 

@@ -26,7 +26,13 @@ from cutaway.sweeps.waves import Wave
 
 @dataclass(eq=False)
 class Replayer:
-    """Runs waves over one record of the base prompts. `every`: give the logits of all columns [k w v], not the answer's."""
+    """Runs waves over one record of the base prompts.
+
+    Attributes:
+        experiment, cells, record, parts, rules: what is run, the base run, and which savings are used.
+        every: give the logits of all columns [k w v], not those of the answer's.
+        factors: how many entries of an argument's first axis belong to a row, by window; see `batch_factors`.
+    """
 
     experiment: Experiment
     cells: Sequence[Cell]

@@ -10,11 +10,17 @@ from dataclasses import dataclass, field, fields, replace
 class Rules:
     """Which savings are used. Each can be switched off; the numbers stay.
 
-    restart: layers below the lowest edit are not run. stages: within the layer of the edit, sublayers that the edit leaves
-    alone are taken from the base run, and linear changes are added to it. suffix: positions before the first changed one are
-    not run. zeros: where nothing changes, nothing is run. last: at the last layer only the answer's position is run.
-    tokens: logits of the tokens that the metric reads only.
-    reasons: for a rule that is off, why.
+    You meet them where a sweep is slower than expected: a plan prints which are off, and why.
+
+    Attributes:
+        restart: layers below the lowest edit are not run.
+        stages: within the layer of the edit, sublayers that the edit leaves alone are taken from the base run, and linear
+            changes are added to it.
+        suffix: positions before the first changed one are not run.
+        zeros: where nothing changes, nothing is run.
+        last: at the last layer only the answer's position is run.
+        tokens: logits of the tokens that the metric reads only.
+        reasons: for a rule that is off, why.
     """
 
     restart: bool = True

@@ -61,9 +61,13 @@ WHOLE = Stage()
 class Parts:
     """What of one layer can be taken from the base run.
 
-    attention, mlp: the modules whose outputs are kept: the one that gives the sublayer's raw output, and others that need
-    not run then (none around it, because a module that gives more than the raw output may add the stream to it); empty
-    where the layer is not of a known form. carriers: of `z`, `head_out`, `mlp_act`, those whose linear map is known.
+    Attributes:
+        attention, mlp: the modules whose outputs are kept: the one that gives the sublayer's raw output, and others that
+            need not run then (none around it, because a module that gives more than the raw output may add the stream to
+            it); empty where the layer is not of a known form.
+        parallel: whether attention and MLP read the same stream.
+        carriers: of `z`, `head_out`, `mlp_act`, those whose linear map is known.
+        known: whether the layer is of a known form.
     """
 
     attention: tuple[str, ...]
@@ -78,10 +82,10 @@ class Parts:
             return WHOLE
         needs: set[str] = set()
         for site in sites:
-            found = _NEEDS.get(site, ("attention mlp",) * 2)[int(self.parallel)]
+            again = _NEEDS.get(site, ("attention mlp",) * 2)[int(self.parallel)]
             if site in CARRIERS and site not in self.carriers:
-                found += " mlp" if site == "mlp_act" else " attention mlp"
-            needs.update(found.split())
+                again += " mlp" if site == "mlp_act" else " attention mlp"
+            needs.update(again.split())
         return Stage("attention" not in needs and bool(self.attention), "mlp" not in needs and bool(self.mlp))
 
     def local(self, site: str) -> bool:
@@ -96,7 +100,7 @@ def parts_of(net: Network, layer: Layer) -> Parts:
     if not known or layer.call:
         return Parts((), (), False, frozenset(), False)
     attention, mlp = layer.sublayers
-    found: dict[str, tuple[str, ...]] = {}
+    kept: dict[str, tuple[str, ...]] = {}
     for name, sublayer, extra in (
         ("attn_out", attention, ()),
         ("mlp_out", mlp, mlp.mlp.up if mlp.mlp is not None else ()),
@@ -104,9 +108,9 @@ def parts_of(net: Network, layer: Layer) -> Parts:
         tap = net.anatomy.taps.get(Site(name, layer.index))
         given = tap.port.path if isinstance(tap, PortTap) and tap.port.side == "out" else ""
         around = [p for p in (sublayer.path, *extra) if not given.startswith(f"{p}.")]
-        found[name] = _outermost([given, *around], layer.path) if given else ()
+        kept[name] = _outermost([given, *around], layer.path) if given else ()
     carriers = frozenset(site for site, carrier in CARRIERS.items() if _linear(net, layer, site, carrier))
-    return Parts(found["attn_out"], found["mlp_out"], layer.form == "parallel", carriers, True)
+    return Parts(kept["attn_out"], kept["mlp_out"], layer.form == "parallel", carriers, True)
 
 
 def _outermost(paths: list[str], layer: str) -> tuple[str, ...]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cutaway.errors import CutawayError
 from cutaway.network.anatomy import PortTap
@@ -26,26 +25,30 @@ if TYPE_CHECKING:
 TOLERANCE: dict[torch.dtype, float] = {torch.float64: 1e-10, torch.float32: 3e-5}
 _COARSE = 5e-2
 
-#: Verdicts so far, by model and by all else that a trial depends on: the width of the prompts and how they are padded,
-#: whether few tokens are read and whether the model's own arguments are given, type and device.
-_known: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], Rules]] = WeakKeyDictionary()
-
 
 def valid_rules(experiment: Experiment) -> Rules:
     """The rules that give the numbers of whole forward passes on this network and these prompts.
 
-    A rule that its anatomy rules out, or that fails on two of the prompts with random edits, is off, with the reason.
+    A rule that its anatomy rules out, or that fails on two of the prompts with random edits, is off, with the reason. The
+    verdict is a fact about the network, for all that a trial depends on: the width of the prompts and how they are padded,
+    whether few tokens are read and whether the model's own arguments are given, type and device.
     """
     if experiment.net.standing:
         return Rules().without("Edits are standing on this network.", *Rules().names)
     tokens = experiment.tokens
     padding = (tokens.padded, bool((tokens.first > 0).any()))
     asked = (experiment.vocabulary is not None, experiment.inputs is not None)
-    key = (tokens.width, *padding, *asked, experiment.net.dtype, str(experiment.net.device))
-    verdicts = _known.setdefault(experiment.net.model, {})
-    if key not in verdicts:
-        verdicts[key] = _tried(experiment, structural(experiment.net, experiment.inputs is not None))
-    return verdicts[key]
+    key = (
+        "rules of sweeps",
+        tokens.width,
+        *padding,
+        *asked,
+        experiment.net.dtype,
+        str(experiment.net.device),
+    )
+    return experiment.net.fact(
+        key, lambda: _tried(experiment, structural(experiment.net, experiment.inputs is not None))
+    )
 
 
 def structural(net: Network, own_inputs: bool = False) -> Rules:
@@ -112,9 +115,9 @@ def _error(trial: Experiment, cells: list[Cell], rules: Rules, wanted: np.ndarra
 
     try:
         job = prepare(trial, cells, replace(rules, zeros=False))
-        found = np.full_like(wanted, np.nan)
+        replayed = np.full_like(wanted, np.nan)
         for pairs, scores in job.results():
-            found[pairs[:, 0], pairs[:, 1]] = scores
+            replayed[pairs[:, 0], pairs[:, 1]] = scores
     except (
         CutawayError,
         RuntimeError,
@@ -126,12 +129,8 @@ def _error(trial: Experiment, cells: list[Cell], rules: Rules, wanted: np.ndarra
         AssertionError,
     ):
         return float("inf")
-    error = float(np.abs(found - wanted).max())
+    error = float(np.abs(replayed - wanted).max())
     return error if np.isfinite(error) else float("inf")
-
-
-def _inputs(experiment: Experiment, rows: Tensor) -> object:
-    return experiment.tokens if experiment.inputs is None else dict(experiment.inputs.kwargs)
 
 
 def _trial(experiment: Experiment, rows: Tensor) -> tuple[Experiment, list[Cell]]:
@@ -151,7 +150,8 @@ def _trial(experiment: Experiment, rows: Tensor) -> tuple[Experiment, list[Cell]
     bare = replace(
         experiment, tokens=tokens, inputs=inputs, positions=experiment.positions[rows], named={}, spans={}
     )
-    run = net.run(_inputs(bare, rows), keep=sites, logits=False)  # type: ignore[arg-type]
+    given: Any = bare.tokens if inputs is None else dict(inputs.kwargs)
+    run = net.run(given, keep=sites, logits=False)
     draw = torch.Generator().manual_seed(0)
     sources = {
         s: v + (0.5 * v.float().std() * torch.randn(v.shape, generator=draw)).to(v)

@@ -14,7 +14,11 @@ from cutaway.sweeps.stages import Stage
 class Wave:
     """Rows that travel together: (cell, example) pairs [k 2], sorted by layer and stage, over the columns [start, stop).
 
-    layers: [k], the layer at which each joins; stages: [k], what of that layer is taken from the base run.
+    Attributes:
+        pairs: [k 2].
+        layers: [k], the layer at which each joins.
+        stages: [k], what of that layer is taken from the base run.
+        start, stop: the columns that are run.
     """
 
     pairs: np.ndarray

@@ -75,13 +75,13 @@ def _folder(base: str) -> Path:
 
 
 def _part(shelf: Path, name: str, base: str, what: str) -> Path:
-    found = shelf / name
-    if not name or not (found / "config.json").is_file() or found.parent != shelf:
-        here = sorted(f.name for f in shelf.iterdir()) if shelf.is_dir() else []
+    folder = shelf / name
+    if not name or not (folder / "config.json").is_file() or folder.parent != shelf:
+        others = sorted(f.name for f in shelf.iterdir()) if shelf.is_dir() else []
         raise NotFound(
-            f"{base} has no folder for a {what} {name!r}.", f"It has: {', '.join(here) or 'none'}."
+            f"{base} has no folder for a {what} {name!r}.", f"It has: {', '.join(others) or 'none'}."
         )
-    return found
+    return folder
 
 
 def card(name: str) -> dict[str, Any]:
@@ -109,10 +109,10 @@ def check(folder: Path) -> None:
         weights = folder / file
         if not weights.is_file():
             raise CorruptFile(f"{weights} is missing.", "Install the package again.")
-        found = hashlib.sha256(weights.read_bytes()).hexdigest()
-        if found != wanted:
+        digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+        if digest != wanted:
             raise CorruptFile(
-                f"{weights} is not the file of its card (sha256 {found[:12]}, expected {wanted[:12]}).",
+                f"{weights} is not the file of its card (sha256 {digest[:12]}, expected {wanted[:12]}).",
                 "Install the package again, or train the network anew with its recipe.",
             )
 

@@ -21,11 +21,11 @@ MODULES: tuple[str, ...] = (
 @cache
 def all_specimens() -> dict[str, Specimen]:
     """Every specimen, in the order of the modules."""
-    found: dict[str, Specimen] = {}
+    known: dict[str, Specimen] = {}
     for module in MODULES:
         for specimen in importlib.import_module(module).specimens():
-            found[specimen.name] = specimen
-    return found
+            known[specimen.name] = specimen
+    return known
 
 
 def specimen(name: str) -> Specimen:

@@ -16,9 +16,16 @@ Ids = tuple[int, ...]
 
 @dataclass(frozen=True)
 class TaskPair:
-    """A contrast pair: on `clean` an answer of `right` is right, on `corrupted` one of `wrong` is.
+    """A contrast pair of a specimen's task, as token ids; behaviours are made of these.
 
-    spans: for each name a half-open range of token positions, the same in both. answer_pos: whose logits are read.
+    Attributes:
+        clean: the prompt.
+        corrupted: its twin.
+        right: the answers that are right after `clean`.
+        wrong: the answers that are right after `corrupted`.
+        spans: for each name a half-open range of token positions, the same in both.
+        template: pairs of one template have their intervals drawn together.
+        answer_pos: whose logits are read.
     """
 
     clean: Ids
@@ -34,7 +41,12 @@ class TaskPair:
 class Swap:
     """An interchange: the variable's value in `source`, put into `base` at `pos`, should give one of `right`.
 
-    pos: row-relative positions, the same in base and source. right: the prediction of the causal model.
+    Attributes:
+        base: the prompt that is run.
+        source: the prompt that the value comes from.
+        pos: row-relative positions, the same in base and source.
+        right: the prediction of the causal model.
+        answer_pos: whose logits are read.
     """
 
     base: Ids
@@ -96,7 +108,11 @@ class Task(Protocol):
 class Drawn:
     """A task made of three functions that draw one pair, one interchange and one label.
 
-    Each is given a generator; the last two the name of the variable, too.
+    Attributes:
+        words: the word of every token id.
+        pair: given a generator.
+        swap: given the name of the variable and a generator.
+        label: the same.
     """
 
     words: tuple[str, ...]

@@ -131,18 +131,20 @@ def special_ids(config: PreTrainedConfig) -> set[int]:
     >>> sorted(special_ids(tiny_config("gpt2")))
     [126, 127]
     """
-    found: set[int] = set()
+    special: set[int] = set()
     for name, value in _fields(config).items():
         if isinstance(value, PreTrainedConfig):
-            found |= special_ids(value)
+            special |= special_ids(value)
         elif _is_token_id(name):
             values = value if isinstance(value, list | tuple) else [value]
-            found |= {v for v in values if _is_plain_int(v)}
-    return found
+            special |= {v for v in values if _is_plain_int(v)}
+    return special
 
 
 def redraw_(model: nn.Module, seed: int = 0, gain: float = 1.0) -> None:
     """Redraw every weight in place so that nothing is zero, one or negligible by accident.
+
+    For networks that were never trained; `Network.randomized` draws a trained one anew and keeps its spreads.
 
     Matrices drawn around zero become normal with standard deviation gain / sqrt(fan in); vectors, and tensors
     whose values mean something (decay rates, scales), keep their values and get noise of 0.1 to 0.2.
@@ -202,12 +204,14 @@ def _layer_lists(fields: Mapping[str, Any], small: Mapping[str, Any]) -> dict[st
     if not lists:
         return {}
     kinds = {name: list(dict.fromkeys(values)) for name, values in lists.items()}
-    most = max(len(found) for found in kinds.values())
+    most = max(len(values) for values in kinds.values())
     count = {1: 3, 2: 4, 3: 5}.get(most, most)
     out: dict[str, Any] = dict.fromkeys(count_names, count)
-    for name, found in kinds.items():
+    for name, values in kinds.items():
         cycled = LAYER_LISTS[name] == "cycle"
-        out[name] = [found[i % len(found)] if cycled else found[min(i, len(found) - 1)] for i in range(count)]
+        out[name] = [
+            values[i % len(values)] if cycled else values[min(i, len(values) - 1)] for i in range(count)
+        ]
     return out
 
 

@@ -33,7 +33,11 @@ def _only_random(name: str, kind: str) -> Twin:
 
 
 def drawn(folder: Path, seed: int) -> PreTrainedModel:
-    """The same shape with random weights; nothing is zero, and no norm is exactly one."""
+    """The same shape with random weights; nothing is zero, and no norm is exactly one.
+
+    It is not `Network.randomized`: that is a control for a network in hand, which keeps the spread of its matrices and the
+    entries of its norms. A twin comes from the configuration alone, without the specimen's weights.
+    """
     from transformers import AutoConfig, AutoModelForCausalLM
 
     with torch.random.fork_rng(devices=[]):

@@ -13,7 +13,7 @@ import numpy as np
 
 from cutaway.behaviours.data import Behaviour
 from cutaway.behaviours.generators import words as W
-from cutaway.behaviours.generators.engine import Candidate, choose, collect
+from cutaway.behaviours.generators.engine import DraftPair, choose, collect
 from cutaway.behaviours.tokenizing import Words
 from cutaway.errors import BadBehaviour
 
@@ -73,7 +73,7 @@ def agreement(
     names = words.even(W.NAMES, 2, "names")
     used = words.known(frames)
 
-    def draw(rng: np.random.Generator) -> Candidate:
+    def draw(rng: np.random.Generator) -> DraftPair:
         frame = choose(rng, used)
         plural = int(rng.integers(2))
         one = subjects[int(rng.integers(len(subjects)))]
@@ -85,6 +85,6 @@ def agreement(
         right, wrong = verbs[plural], verbs[1 - plural]
         clean, corrupted = common | {"N": one[plural]}, common | {"N": one[1 - plural]}
         spans = {"N": "subject", "D": "distractor", "near": "", "A": ""}
-        return Candidate(frame, clean, corrupted, (f" {right}",), (f" {wrong}",), spans)
+        return DraftPair(frame, clean, corrupted, (f" {right}",), (f" {wrong}",), spans)
 
     return collect(net, "agreement", draw, n, seed, first_token=True)

@@ -15,7 +15,7 @@ import numpy as np
 
 from cutaway.behaviours.data import Behaviour
 from cutaway.behaviours.generators import words as W
-from cutaway.behaviours.generators.engine import Candidate, choose, collect
+from cutaway.behaviours.generators.engine import DraftPair, choose, collect
 from cutaway.behaviours.tokenizing import Words
 
 if TYPE_CHECKING:
@@ -38,13 +38,13 @@ def docstring(net: Network, n: int = 128, seed: int = 0, arguments: Sequence[str
     words = Words(net, "docstring")
     names = words.single(arguments, 8, "argument names")
 
-    def draw(rng: np.random.Generator) -> Candidate:
+    def draw(rng: np.random.Generator) -> DraftPair:
         *drawn, other = (names[i] for i in rng.choice(len(names), size=7, replace=False))
         clean = dict(zip(_ARGUMENT_SLOTS, drawn, strict=True))
         clean |= {"a2": clean["a"], "b2": clean["b"]}
         clean |= {slot: choose(rng, W.DESCRIPTIONS) for slot in ("text", "t1", "t2")}
         spans = dict.fromkeys(clean, "") | {"b": "previous", "c": "answer", "b2": "last"}
         wrong = (f" {other}", f" {clean['d']}")
-        return Candidate(choose(rng, FRAMES), clean, clean | {"c": other}, (f" {clean['c']}",), wrong, spans)
+        return DraftPair(choose(rng, FRAMES), clean, clean | {"c": other}, (f" {clean['c']}",), wrong, spans)
 
     return collect(net, "docstring", draw, n, seed)

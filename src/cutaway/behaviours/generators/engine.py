@@ -20,14 +20,14 @@ from cutaway.errors import BadBehaviour, BadInput
 if TYPE_CHECKING:
     from cutaway.network import Network
 
-Draw = Callable[[np.random.Generator], "Candidate"]
+Draw = Callable[[np.random.Generator], "DraftPair"]
 _SLOT = re.compile(r"\{(\w+)\}")
 _ROUNDS = 40
 _LEAST = 8
 
 
 @dataclass(frozen=True)
-class Candidate:
+class DraftPair:
     """One pair before it is encoded: a frame, its fillings, and the answers as they follow the clean prompt.
 
     `names` renames slots to spans (a slot that maps to "" makes none).
@@ -158,7 +158,7 @@ def _common_spans(
 
 
 def _example(
-    candidate: Candidate,
+    candidate: DraftPair,
     texts: tuple[str, str],
     pair: tuple[Ids, Ids],
     spans: dict[str, Span],

@@ -14,7 +14,7 @@ import numpy as np
 
 from cutaway.behaviours.data import Behaviour
 from cutaway.behaviours.generators import words as W
-from cutaway.behaviours.generators.engine import Candidate, choose, collect
+from cutaway.behaviours.generators.engine import DraftPair, choose, collect
 from cutaway.behaviours.tokenizing import Words
 from cutaway.errors import BadBehaviour
 
@@ -88,12 +88,12 @@ def facts(
             "Give more facts.",
         )
 
-    def draw(rng: np.random.Generator) -> Candidate:
+    def draw(rng: np.random.Generator) -> DraftPair:
         fact, others = rivals[int(rng.integers(len(rivals)))]
         other = others[int(rng.integers(len(others)))]
         frame = choose(rng, fact.frames)
         slots = {"subject": fact.subject}, {"subject": other.subject}
-        return Candidate(frame, *slots, (fact.object,), (other.object,))
+        return DraftPair(frame, *slots, (fact.object,), (other.object,))
 
     return collect(net, table.name, draw, n, seed, first_token=first_token)
 

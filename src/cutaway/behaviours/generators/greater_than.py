@@ -14,7 +14,7 @@ import numpy as np
 
 from cutaway.behaviours.data import Behaviour
 from cutaway.behaviours.generators import words as W
-from cutaway.behaviours.generators.engine import Candidate, choose, collect
+from cutaway.behaviours.generators.engine import DraftPair, choose, collect
 from cutaway.behaviours.metrics import METRICS
 from cutaway.behaviours.tokenizing import Words, continuation
 from cutaway.errors import BadBehaviour
@@ -54,12 +54,12 @@ def greater_than(net: Network, n: int = 128, seed: int = 0, frames: Sequence[str
     def answers(century: str, year: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         return tuple(y for y in years[century] if y > year), tuple(y for y in years[century] if y <= year)
 
-    def draw(rng: np.random.Generator) -> Candidate:
+    def draw(rng: np.random.Generator) -> DraftPair:
         century = choose(rng, tuple(years))
         year = choose(rng, [y for y in years[century][:-1] if y > "01"])
         clean = {"event": choose(rng, W.EVENTS), "CC": century, "YY": year}
         right, wrong = answers(century, year)
-        return Candidate(choose(rng, used), clean, clean | {"YY": "01"}, right, wrong, {"CC": ""})
+        return DraftPair(choose(rng, used), clean, clean | {"YY": "01"}, right, wrong, {"CC": ""})
 
     return collect(net, "greater-than", draw, n, seed, METRICS["prob_diff"])
 

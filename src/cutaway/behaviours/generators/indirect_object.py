@@ -12,7 +12,7 @@ import numpy as np
 
 from cutaway.behaviours.data import Behaviour
 from cutaway.behaviours.generators import words as W
-from cutaway.behaviours.generators.engine import Candidate, choose, collect
+from cutaway.behaviours.generators.engine import DraftPair, choose, collect
 from cutaway.behaviours.tokenizing import Words
 from cutaway.errors import BadInput
 
@@ -54,7 +54,7 @@ def indirect_object(
     places, things = words.even(W.PLACES, 2, "places"), words.even(W.THINGS, 2, "things")
     used = words.known(frames)
 
-    def draw(rng: np.random.Generator) -> Candidate:
+    def draw(rng: np.random.Generator) -> DraftPair:
         frame = choose(rng, used)
         io, s, *others = (people[i] for i in rng.choice(len(people), size=min(len(people), 5), replace=False))
         first = bool(rng.integers(2))
@@ -62,6 +62,6 @@ def indirect_object(
         clean |= {"A": io, "B": s} if first else {"A": s, "B": io}
         corrupted = clean | ({"S": io} if corruption == "swap" else dict(zip("ABS", others, strict=False)))
         spans = {"A": "IO", "B": "S1"} if first else {"A": "S1", "B": "IO"}
-        return Candidate(frame, clean, corrupted, (f" {io}",), (f" {s}",), spans | {"S": "S2"})
+        return DraftPair(frame, clean, corrupted, (f" {io}",), (f" {s}",), spans | {"S": "S2"})
 
     return collect(net, "ioi", draw, n, seed)

@@ -13,7 +13,7 @@ import numpy as np
 
 from cutaway.behaviours.data import Behaviour
 from cutaway.behaviours.generators import words as W
-from cutaway.behaviours.generators.engine import Candidate, collect
+from cutaway.behaviours.generators.engine import DraftPair, collect
 from cutaway.behaviours.tokenizing import Words
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def list_copying(net: Network, n: int = 128, seed: int = 0, words: Sequence[str]
     items = known.single(words, 8, "words")
     styles = [s for s in STYLES if " ".join(s) in known.known([" ".join(s) for s in STYLES])]
 
-    def draw(rng: np.random.Generator) -> Candidate:
+    def draw(rng: np.random.Generator) -> DraftPair:
         opening, comma, turn = styles[int(rng.integers(len(styles)))]
         length = int(rng.choice(_LENGTHS))
         k = int(rng.integers(1, length - 1))  # this many items before the last one that is repeated
@@ -51,7 +51,7 @@ def list_copying(net: Network, n: int = 128, seed: int = 0, words: Sequence[str]
         spans = dict.fromkeys(clean, "") | {f"w{k}": "before", f"w{k + 1}": "item", f"r{k}": "last"}
         right, wrong = drawn[k + 1], drawn[length]
         label = f"{opening} _{comma} _{turn}".strip()
-        return Candidate(
+        return DraftPair(
             frame, clean, clean | {f"w{k + 1}": wrong}, (f" {right}",), (f" {wrong}",), spans, label
         )
 

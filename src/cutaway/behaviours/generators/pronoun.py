@@ -13,7 +13,7 @@ import numpy as np
 
 from cutaway.behaviours.data import Behaviour
 from cutaway.behaviours.generators import words as W
-from cutaway.behaviours.generators.engine import Candidate, choose, collect
+from cutaway.behaviours.generators.engine import DraftPair, choose, collect
 from cutaway.behaviours.tokenizing import Words
 from cutaway.errors import BadBehaviour
 
@@ -66,7 +66,7 @@ def pronoun(
         [f for f in frames if "{noun}" not in f or words.size("girl") == words.size("boy")], keep=6
     )
 
-    def draw(rng: np.random.Generator) -> Candidate:
+    def draw(rng: np.random.Generator) -> DraftPair:
         frame = choose(rng, used)
         both = pairs[int(rng.integers(len(pairs)))]
         right, wrong = ("she", "he") if rng.integers(2) else ("he", "she")
@@ -74,7 +74,7 @@ def pronoun(
         common = {slot: choose(rng, options) for slot, options in fillings.items()}
         clean = common | {"A": person[right], "noun": _NOUN[right]}
         corrupted = common | {"A": person[wrong], "noun": _NOUN[wrong]}
-        return Candidate(frame, clean, corrupted, (f" {right}",), (f" {wrong}",), {"A": "name"})
+        return DraftPair(frame, clean, corrupted, (f" {right}",), (f" {wrong}",), {"A": "name"})
 
     return collect(net, "pronoun", draw, n, seed)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -72,6 +73,36 @@ class Observer(Protocol):
     def see(self, name: str, value: Tensor) -> Tensor:
         """A part was computed: q, v: [b p h e], k: [b p kv e], scores, pattern: [b h dest src], z: [b p h e]."""
         ...
+
+
+@dataclass(frozen=True, eq=False)
+class Several:
+    """Several observers of one module, the one that came first seeing first: one is attached while another runs."""
+
+    each: tuple[Observer, ...]
+
+    @property
+    def wants(self) -> frozenset[str]:
+        """Names of the parts that any of them asks for."""
+        return frozenset().union(*(o.wants for o in self.each))
+
+    @property
+    def active(self) -> bool:
+        """Whether any of them observes."""
+        return any(o.active for o in self.each)
+
+    def begin(self) -> None:
+        """A call of the module's attention starts."""
+        for observer in self.each:
+            if observer.active:
+                observer.begin()
+
+    def see(self, name: str, value: Tensor) -> Tensor:
+        """A part was computed."""
+        for observer in self.each:
+            if observer.active:
+                value = observer.see(name, value)
+        return value
 
 
 #: Observers by module identity; empty unless a run is under way.
@@ -337,7 +368,8 @@ def scoped(configs: Sequence[Any], observers: dict[nn.Module, Observer], eager: 
             if name is not None:
                 config._attn_implementation_internal = name
         for module, observer in observers.items():
-            _observers[id(module)] = observer
+            before_it = shadowed[id(module)]
+            _observers[id(module)] = observer if before_it is None else Several((before_it, observer))
         yield
     finally:
         for config, current in before:

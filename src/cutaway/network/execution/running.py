@@ -51,10 +51,26 @@ def token_inputs(net: Core, tokens: Tokens) -> Inputs:
                 "numbers.",
                 "Run prompts of one length at a time.",
             )
+    if tokens.values is not None:
+        return item_inputs(net, tokens.values, tokens)
     kwargs = token_kwargs(tokens, net.interface, net.device)
     if net.interface.decodes:
         kwargs["decoder_input_ids"] = torch.full((tokens.n, 1), net.interface.start_token, device=net.device)
     return Inputs(kwargs, tokens, tokens.n)
+
+
+def item_inputs(net: Core, values: Tensor, tokens: Tokens | None) -> Inputs:
+    """Inputs that are no tokens (images, frames) as the argument that they are for.
+
+    Raises `BadInput` where it is not known which argument that is, or where they are not of the model's size.
+    """
+    name = net.interface.main
+    if name is None or name == "input_ids":
+        raise BadInput(
+            f"It is not known which argument of {type(net.model).__name__} a tensor is for.",
+            "Give a mapping: net.run({'name': tensor}).",
+        )
+    return Inputs({name: values.to(device=net.device, dtype=net.dtype)}, tokens, int(values.shape[0]))
 
 
 def prepare(net: Core, inputs: InputLike) -> Inputs:
@@ -62,13 +78,7 @@ def prepare(net: Core, inputs: InputLike) -> Inputs:
     if isinstance(inputs, Mapping):
         return from_mapping(dict(inputs), net.device)
     if isinstance(inputs, Tensor) and inputs.is_floating_point():
-        name = net.interface.main
-        if name is None:
-            raise BadInput(
-                f"It is not known which argument of {type(net.model).__name__} a tensor is for.",
-                "Give a mapping: net.run({'name': tensor}).",
-            )
-        return Inputs({name: inputs.to(net.device)}, None, int(inputs.shape[0]))
+        return item_inputs(net, inputs, None)
     return token_inputs(net, net.texts.encode(inputs))
 
 
@@ -229,6 +239,8 @@ def _logits(
     logits = find_item(output, key or "logits")
     if logits is None or columns is None:
         return logits
+    if logits.ndim == 2:  # a classifier gives one answer for the whole row
+        return logits[:, None].expand(-1, columns.shape[1], -1)
     where = torch.searchsorted(asked, columns) if asked is not None else columns
     where = where.to(logits.device)
     return logits.gather(1, where[..., None].expand(-1, -1, logits.shape[-1]))

@@ -166,17 +166,21 @@ class Session:
 
         A pass within a pass (an edit that runs the model itself) is not ours: hooks act at depth one only.
         """
-        self.depth += 1
+        self._enter_pass()
         if self.depth > 1:
             return
-        self._calls.clear()
-        for observer in self._observers.values():
-            observer.count = -1
         total = self._seen + self._length
         ids = kwargs.get("decoder_input_ids", kwargs.get("input_ids", args[0] if args else None))
         self._length = int(ids.shape[1]) if isinstance(ids, Tensor) and ids.ndim == 2 else 0
         # a pass over more columns than there were before is one over the whole row again: no cache is in use
         self._seen = 0 if self._length > total else total
+
+    def _enter_pass(self) -> None:
+        self.depth += 1
+        if self.depth == 1:
+            self._calls.clear()
+            for observer in self._observers.values():
+                observer.count = -1
 
     def _end(self, module: nn.Module, args: Any, output: Any) -> None:
         self.depth -= 1

@@ -19,15 +19,20 @@ from cutaway.probes.data.labels import Kind
 class ProbeData:
     """n labelled examples. Made by `probe_data(...)`, or by hand.
 
-    inputs: texts, rows of token ids, or a mapping of a model's own tensors [m ...] (images).
-    labels: [n] class numbers (binary, multiclass) or values (continuous); [n l] of 0 and 1 (multilabel).
-    kind: which of these. classes: names of the classes (or of the labels, where multilabel).
-    rows: [n], which input each example stands in (several may share one). spans: for each example a half-open range of
-    tokens, counted from the row's first; None where whole inputs are labelled.
-    groups: examples that must not be parted by a split (template, entity, speaker). sources: where each comes from, for
-    leaving one source out. types: what the control task gives one random label each. also: other things known of each
-    example, against which the label may be confounded.
-    notes: what was found and done on the way in.
+    Attributes:
+        inputs: texts, rows of token ids, or a mapping of a model's own tensors [m ...] (images).
+        labels: class numbers [n] (binary, multiclass) or values (continuous); 0 and 1 [n l] (multilabel).
+        kind: which of these.
+        classes: names of the classes (or of the labels, where multilabel).
+        name: of the label.
+        rows: which input each example stands in [n] (several may share one).
+        spans: for each example a half-open range of tokens, counted from the row's first; None where whole inputs are
+            labelled.
+        groups: examples that must not be parted by a split (template, entity, speaker).
+        sources: where each comes from, for leaving one source out.
+        types: what the control task gives one random label each.
+        also: other things known of each example, against which the label may be confounded.
+        notes: what was found and done on the way in.
 
     Raises `BadInput` where something is missing, of the wrong kind, or of unequal length.
     """

@@ -16,10 +16,20 @@ _DRAWS = 50
 
 @dataclass(frozen=True, eq=False)
 class Families:
-    """Cluster number [n] of each example, and what was found on the way."""
+    """Which examples belong together.
+
+    Attributes:
+        of: cluster number of each example [n].
+        notes: what was found on the way.
+    """
 
     of: np.ndarray
     notes: tuple[str, ...] = ()
+
+    @classmethod
+    def single(cls, n: int) -> Families:
+        """n examples, each by itself."""
+        return cls(np.arange(n))
 
     @property
     def count(self) -> int:

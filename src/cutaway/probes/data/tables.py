@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from cutaway.errors import BadFormat, BadInput, NotFound, nearest
+from cutaway.errors import BadFormat, BadInput, NotFound, nearest, require_known
 from cutaway.probes.data.examples import ProbeData
 from cutaway.probes.data.labels import LABEL_KINDS, Kind, encode_labels
 
@@ -28,10 +28,11 @@ _TEXTS = ("text", "prompt", "sentence", "clean", "input", "ids")
 class Columns:
     """Which column of a table says what. Empty: there is none.
 
-    text: the text, or token ids; empty takes the first there is of text, prompt, sentence, clean, input, ids.
-    label: the label; a list of labels per row with `per_token`, one for each of the network's tokens.
-    span: the word (or [word, which occurrence], or a token range [a, b]) that the label is about.
-    group, source, type, also: see `ProbeData`.
+    Attributes:
+        label: the label; a list of labels per row with `per_token`, one for each of the network's tokens.
+        text: the text, or token ids; empty takes the first there is of text, prompt, sentence, clean, input, ids.
+        span: the word (or [word, which occurrence], or a token range [a, b]) that the label is about.
+        group, source, type, also: see `ProbeData`.
     """
 
     label: str = "label"
@@ -57,13 +58,16 @@ def probe_data(
     """Labelled examples from a `.csv`, `.json` or `.jsonl` file, a pandas frame, a Hugging Face dataset, or a list of
     (text, label) pairs or mappings.
 
-    columns: a `Columns`, or the name of the label's column, with `text=`, `group=`, `span=`, ... beside it.
-    kind: binary, multiclass, continuous or multilabel; found from the labels where not given.
-    net: needed for spans named by words. per_token: each label is a list, one entry per token of its input (None: no
-    label there). n: at most so many rows, drawn with `seed`.
+    Args:
+        table: where they come from.
+        columns: a `Columns`, or the name of the label's column, with `text=`, `group=`, `span=`, ... beside it.
+        kind: binary, multiclass, continuous or multilabel; found from the labels where not given.
+        net: needed for spans named by words.
+        per_token: each label is a list, one entry per token of its input (None: no label there).
+        n: at most so many rows, drawn with `seed`.
 
     Raises `NotFound` for a missing file or column, `BadFormat` for a file that cannot be read, `BadInput` for labels
-    that are missing, of one class, or not of their kind.
+    that are missing, of one class, or not of their kind, `UnknownOption` for a misspelt name.
 
     >>> print(probe_data([("it is warm", "yes"), ("it is cold", "no")]))
     label: 2 examples in 2 inputs, binary (no 1, yes 1)
@@ -124,18 +128,13 @@ def probe_data(
 
 def _columns(columns: Columns | str, more: Mapping[str, Any]) -> Columns:
     known = [f.name for f in fields(Columns)]
-    for name in more:
-        if name not in known:
-            raise BadInput(
-                f"probe_data has no option {name!r}.",
-                f"Use one of {', '.join(nearest(name, known) or known)}.",
-            )
+    require_known(more, known, "probe_data")
     if isinstance(columns, Columns):
         return replace(columns, **more)
-    made = {"label": columns, **more}
-    if isinstance(made.get("also"), str):
-        made["also"] = (made["also"],)
-    return Columns(**made)
+    names = {"label": columns, **more}
+    if isinstance(names.get("also"), str):
+        names["also"] = (names["also"],)
+    return Columns(**names)
 
 
 def _frame(source: Any, names: Columns) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""How well predictions tell labels apart: rank-based AUROC that is right under ties, balanced accuracy, R²."""
+"""How well predictions tell labels apart: AUROC, balanced accuracy, R²; and the losses that probes are fitted by."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from cutaway.probes.data.labels import Kind
+from cutaway.statistics import auroc
 
 #: What is scored for each kind of label, and what a constant guess gets.
 SCORE: dict[str, str] = {
@@ -21,36 +22,6 @@ def chance(kind: Kind, classes: int = 2) -> float:
     (0.5, 0.25, 0.0)
     """
     return {"binary": 0.5, "multilabel": 0.5, "continuous": 0.0}.get(kind, 1 / classes)
-
-
-def midranks(values: Tensor) -> Tensor:
-    """Ranks from 1, ties sharing their mean rank, along the last axis: [... n] -> [... n].
-
-    >>> midranks(torch.tensor([3.0, 1.0, 3.0])).tolist()
-    [2.5, 1.0, 2.5]
-    """
-    values = values.contiguous()
-    ordered = values.sort(-1).values.contiguous()
-    below = torch.searchsorted(ordered, values)
-    upto = torch.searchsorted(ordered, values, right=True)
-    return (below + upto + 1).double() / 2
-
-
-def auroc(scores: Tensor, labels: Tensor) -> Tensor:
-    """Area under the ROC curve: the share of (positive, negative) pairs in order, ties counting half.
-
-    scores [... n], labels [... n] of 0 and 1 (they broadcast) -> [...]. NaN where one class is missing. This is the
-    Mann-Whitney statistic from midranks (Hanley and McNeil 1982), so it does not depend on how ties are sorted.
-
-    >>> auroc(torch.tensor([1.0, 1.0, 2.0]), torch.tensor([0, 1, 1])).item()
-    0.75
-    """
-    ranks = midranks(scores)
-    positive = labels.double().expand_as(ranks)
-    ones = positive.sum(-1)
-    zeros = ranks.shape[-1] - ones
-    pairs = (ranks * positive).sum(-1) - ones * (ones + 1) / 2
-    return torch.where((ones > 0) & (zeros > 0), pairs / (ones * zeros), torch.nan)
 
 
 def balanced_accuracy(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:
@@ -78,12 +49,16 @@ def score(kind: Kind, outputs: Tensor, labels: Tensor, classes: int = 2) -> Tens
     labels: [... n] (class numbers, or values), [... n c] of 0 and 1 for multilabel. Gives [...].
     """
     if kind == "binary":
-        return auroc(outputs[..., 0], labels)
+        return _auroc(outputs[..., 0], labels)
     if kind == "continuous":
         return r_squared(outputs[..., 0], labels)
     if kind == "multiclass":
         return balanced_accuracy(outputs.argmax(-1), labels, classes)
-    return auroc(outputs.transpose(-1, -2), labels.transpose(-1, -2)).nanmean(-1)
+    return _auroc(outputs.transpose(-1, -2), labels.transpose(-1, -2)).nanmean(-1)
+
+
+def _auroc(scores: Tensor, labels: Tensor) -> Tensor:
+    return torch.as_tensor(auroc(scores.numpy(), labels.numpy()))
 
 
 def loss(kind: Kind, outputs: Tensor, labels: Tensor) -> Tensor:

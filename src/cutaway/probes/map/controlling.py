@@ -8,32 +8,40 @@ found in each fold, and compared with directions that were found without that fo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cutaway.errors import BadInput, CutawayError
+from cutaway.errors import BadInput, CutawayError, Stopped
 from cutaway.probes.data.examples import ProbeData
 from cutaway.probes.reading import beds
 from cutaway.probes.reading.beds import Bed
 from cutaway.probes.reading.places import Places
 from cutaway.probes.reading.spots import Spot
+from cutaway.results import Work
 
 if TYPE_CHECKING:
     from cutaway.network import Network
 
 #: Figures that these cosines are called in a map, and what they are of.
 NAMES: dict[str, str] = {"cosine": "the probe's direction", "means_cosine": "the difference of means"}
+#: So many prompts say enough of a mean direction; so many at a time, for the backward pass keeps all their activations.
 _PROMPTS, _ROWS = 256, 32
 
 
 @dataclass(frozen=True, eq=False)
 class Controlling:
-    """directions: for each cell, one for each fold [f d]: the mean gradient of the metric there (NaN where the fold lacks a
-    class; empty where there is none). what: the metric. why: what stood in the way, where there are none."""
+    """The directions that control the output's own contrast between the classes.
+
+    Attributes:
+        directions: for each cell, one for each fold [f d]: the mean gradient of the metric there (NaN where the fold
+            lacks a class; empty where there is none).
+        what: the metric.
+        why: what stood in the way, where there are none.
+    """
 
     directions: tuple[Tensor, ...] = ()
     what: str = ""
@@ -48,40 +56,46 @@ class Controlling:
         return {name: np.array([_cosine(a[i], d) for a, d in pairs]) for i, name in enumerate(NAMES)}
 
 
-def controlling(net: Network, data: ProbeData, places: Places, folds: np.ndarray) -> Controlling:
+def controlling(
+    net: Network, data: ProbeData, places: Places, folds: np.ndarray, work: Work | None = None
+) -> Controlling:
     """The direction that controls, to first order, at every cell and for every fold [n]: the mean over the fold's prompts of
     the gradient, at length one, of the output's own contrast between the label's two classes (values: halves) in that fold.
 
     At most 256 prompts; all sites in one backward pass.
     """
     try:
-        return _found(net, data, places, folds)
+        return _by_fold(net, data, places, folds, work or Work())
+    except Stopped:
+        raise
     except CutawayError as error:
         return Controlling(why=f"The direction that controls the output was not found: {error.problem}")
 
 
-def _found(net: Network, data: ProbeData, places: Places, folds: np.ndarray) -> Controlling:
+def _by_fold(net: Network, data: ProbeData, places: Places, folds: np.ndarray, work: Work) -> Controlling:
     labels = data.labels
     chosen = np.arange(data.n) if data.kind == "continuous" else np.flatnonzero(np.isin(labels, (0, 1)))
     first = {cell.position: cell for cell in reversed(places.cells)}
-    there = [beds.bed_of_data(net, data, places, first[p]) for p in range(len(places.positions))]
-    bed = there[0]  # they differ in where they are edited only
-    edits = torch.stack([b.edit for b in there], 1)
+    by_position = [beds.bed_of_data(net, data, places, first[p]) for p in range(len(places.positions))]
+    bed = by_position[0]  # they differ in where they are edited only
+    edits = torch.stack([b.edit for b in by_position], 1)
     of, numbers = torch.as_tensor(folds[chosen]), np.unique(folds)
-    most, found, what = max(8, _PROMPTS // len(numbers)), [], ""
-    for fold in numbers:
+    most, what = max(8, _PROMPTS // len(numbers)), ""
+    directions: list[list[Tensor] | None] = []
+    for done, fold in enumerate(numbers):
+        work.step("finding what controls", done, len(numbers))
         rows = torch.nonzero(of == fold)[:, 0]
         rows = rows[torch.linspace(0, len(rows) - 1, min(most, len(rows))).long()]
         part = bed.take(rows)
         if len(part.classes.unique()) < 2:
-            found.append(None)
+            directions.append(None)
             continue
         score, what = beds.contrast_score(net, part)
-        found.append(_gradients(net, replace(part, score=score), edits[rows], places))
-    known = next((f for f in found if f is not None), None)
+        directions.append(_gradients(net, part.measured_by(score, what), edits[rows], places))
+    known = next((d for d in directions if d is not None), None)
     if known is None:
         raise BadInput("No fold has prompts of both classes.", "Give more of them.")
-    whole = [[torch.full_like(d, torch.nan) for d in known] if f is None else f for f in found]
+    whole = [[torch.full_like(d, torch.nan) for d in known] if ds is None else ds for ds in directions]
     return Controlling(tuple(torch.stack(list(d)) for d in zip(*whole, strict=True)), what)
 
 
@@ -90,25 +104,23 @@ def _gradients(net: Network, bed: Bed, edits: Tensor, places: Places) -> list[Te
     totals: list[Tensor] = []
     for part in torch.arange(bed.n).split(_ROWS):
         run = net.run(bed.tokens[part], keep=list(places.sites), logits=bed.read[part][:, None], grad=True)
-        if run.logits is None:
-            raise BadInput(f"{net.name} gives no logits.", "Causal tests need an output over tokens.")
         values = [run[site] for site in places.sites]
-        total = bed.score(run.logits[:, 0], part).sum()
+        total = bed.score(beds.logits_of(net, run), part).sum()
         slopes = torch.autograd.grad(total, values, allow_unused=True)
         rows, at = torch.arange(len(part))[:, None], edits[part] + bed.tokens.first[part][:, None]
         kept = {
             site: (torch.zeros_like(v) if s is None else s)[rows.to(v.device), at.to(v.device)].double().cpu()
             for site, v, s in zip(places.sites, values, slopes, strict=True)
         }
-        here = [Spot(c.site, c.head).read(kept[c.site][:, c.position]) for c in places.cells]
-        means = [(h / h.norm(dim=1, keepdim=True).clamp(min=1e-300)).sum(0) / bed.n for h in here]
+        gradients = [Spot(c.site, c.head).read(kept[c.site][:, c.position]) for c in places.cells]
+        means = [(g / g.norm(dim=1, keepdim=True).clamp(min=1e-300)).sum(0) / bed.n for g in gradients]
         totals = [a + b for a, b in zip(totals, means, strict=True)] if totals else means
     return totals
 
 
-def _cosine(found: Tensor, controls: Tensor) -> float:
+def _cosine(detects: Tensor, controls: Tensor) -> float:
     """Mean over folds of the cosine of directions [f d]."""
-    size = found.norm(dim=1) * controls.norm(dim=1)
-    each = (found.double() * controls).sum(1) / size.clamp(min=1e-300)
+    size = detects.norm(dim=1) * controls.norm(dim=1)
+    each = (detects.double() * controls).sum(1) / size.clamp(min=1e-300)
     each = each[torch.isfinite(each) & (size > 0)]
     return float(each.mean()) if len(each) else float("nan")

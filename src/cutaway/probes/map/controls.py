@@ -9,20 +9,12 @@ import torch
 from torch import Tensor
 
 from cutaway.probes.data.examples import ProbeData
-from cutaway.probes.fits.kinds import Labellings
 from cutaway.probes.reading.places import Places
 
 if TYPE_CHECKING:
     from cutaway.network import Network
 
 _MOST_TOKENS = 4000
-
-
-def labellings(data: ProbeData, tasks: np.ndarray | None, permuted: np.ndarray) -> Labellings:
-    """The real labels, then the control tasks [k n ...], then the labels under each exchange `permuted` [b n]."""
-    real = data.labels[None]
-    parts = [real, *([] if tasks is None else [tasks]), *([data.labels[permuted]] if len(permuted) else [])]
-    return Labellings(torch.as_tensor(np.concatenate(parts)), data.kind, max(data.n_classes, 1))
 
 
 def control_tasks(data: ProbeData, types: np.ndarray | None, k: int, seed: int) -> np.ndarray | None:
@@ -43,8 +35,8 @@ def control_tasks(data: ProbeData, types: np.ndarray | None, k: int, seed: int) 
             if data.kind == "multilabel" or len(np.unique(drawn)) > 1:
                 break
         tasks.append(drawn)
-    found = np.stack(tasks)
-    return None if data.kind in ("binary", "multiclass") and len(np.unique(found)) < 2 else found
+    labels = np.stack(tasks)
+    return None if data.kind in ("binary", "multiclass") and len(np.unique(labels)) < 2 else labels
 
 
 class ControlText:

@@ -6,33 +6,54 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import pandas as pd
 from torch import Tensor
 
 from cutaway.errors import BadFormat, BadInput
 from cutaway.interventions import Add, Project
 from cutaway.network.sites import Site
 from cutaway.probes.data.labels import Kind
-from cutaway.results import load_folder, save_folder
+from cutaway.results import Provenance, finite, head, read, save_folder
 
 if TYPE_CHECKING:
-    from cutaway.network import Run
+    import plotly.graph_objects as go
 
-_FORMAT = "cutaway-probe-1"
+    from cutaway.network import Run
+    from cutaway.reports import Page
+
+#: Of results that were saved before provenance was recorded.
+UNRECORDED = Provenance("", "", versions={}, device="", dtype="", created="")
+#: A probe's tensors, in the order of its fields.
+TENSORS = ("weights", "bias", "centres", "mean", "scale")
+_SHOWN = 20
+
+
+def site_to_list(site: Site) -> list[Any]:
+    """A site as plain data."""
+    return [site.name, site.layer, site.stack, site.module]
 
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """outputs = features @ weights' + bias, at one site.
+    """A linear probe at one site: outputs = features @ weights' + bias. It comes from `Probing.probe(...)`.
 
-    kind: ridge, logistic, means, lda, mass-mean. at, head, position: where its features [d] come from. label, label_kind,
-    classes: what it is a probe for. weights: [c d], bias: [c]. centres: [k d], the mean of each class (of the upper and
-    lower half, where the label is a value). mean, scale: [d] of the features it was fitted on.
-    about: figures that belong to it (held-out score and so on), plain data.
+    Attributes:
+        method: how it was fitted: ridge, logistic, means, lda, mass-mean.
+        at, head, position: where its features [d] come from.
+        label, label_kind, classes: what it is a probe for.
+        weights: [c d].
+        bias: [c].
+        centres: the mean of each class [k d] (of the upper and lower half, where the label is a value).
+        mean, scale: of the features that it was fitted on [d].
+        about: figures that belong to it (held-out score and so on), plain data.
+        provenance: where it came from; empty names where that was not recorded.
     """
 
-    kind: str
+    kind: ClassVar[str] = "probe"
+
+    method: str
     at: Site
     head: int | None
     position: Any
@@ -45,6 +66,7 @@ class Probe:
     mean: Tensor
     scale: Tensor
     about: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Provenance = UNRECORDED
 
     @property
     def d(self) -> int:
@@ -75,11 +97,6 @@ class Probe:
         w = self.weights[output]
         return w / w.norm().clamp(min=1e-300)
 
-    def means_direction(self) -> Tensor:
-        """The unit vector [d] from the mean of class 0 to that of class 1."""
-        gap = self.centres[1] - self.centres[0]
-        return gap / gap.norm().clamp(min=1e-300)
-
     def on(self, run: Run) -> Tensor:
         """Outputs [b p c] at every position of a run that kept the site: for watching a network while it runs."""
         value = run[self.at]
@@ -107,30 +124,79 @@ class Probe:
                 'Probe with head in `by`, or at "attn_out".',
             )
 
+    def to_pandas(self) -> pd.DataFrame:
+        """One row per feature and output: the weight, and mean and deviation of the feature."""
+        names = self.classes if len(self.weights) > 1 else (self.label,)
+        rows = [
+            {"output": name, "feature": i, "weight": weight, "mean": mean, "scale": scale}
+            for name, weights in zip(names, self.weights.tolist(), strict=True)
+            for i, (weight, mean, scale) in enumerate(
+                zip(weights, self.mean.tolist(), self.scale.tolist(), strict=True)
+            )
+        ]
+        return pd.DataFrame(rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data, with the tensors as lists."""
+        return finite(
+            {**self._plain(), **{n: getattr(self, n) for n in TENSORS}, "provenance": self.provenance}
+        )
+
+    def plot(self) -> go.Figure:
+        """The features that the first output leans on most: weights times the features' deviations."""
+        from cutaway.figures import Bar, bars
+
+        leans = (self.weights[0] * self.scale).double()
+        most = leans.abs().argsort(descending=True)[:_SHOWN].tolist()
+        items = [Bar(f"feature {i}", v, v, v) for i in most for v in (float(leans[i]),)]
+        return bars(items, title=str(self), unit="weight times the feature's deviation")
+
+    def page(self) -> Page:
+        """The page of one probe: what it leans on, and how it was made."""
+        from cutaway.reports import Figure, result_page
+
+        caption = "The features that the probe leans on most."
+        blocks = [Figure(self.plot(), caption)]
+        return result_page(str(self), "Cutaway · probe", self._about(), blocks, self.provenance)
+
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a folder (`manifest.json`, `tensors.safetensors`), whole or not at all. Raises `SaveFailed`."""
-        names = ("weights", "bias", "centres", "mean", "scale")
-        site = [self.at.name, self.at.layer, self.at.stack, self.at.module]
-        plain = {
-            "format": _FORMAT, "kind": self.kind, "at": site, "head": self.head, "position": self.position,
-            "label": self.label, "label_kind": self.label_kind, "classes": list(self.classes), "about": dict(self.about),
-        }  # fmt: skip
-        return save_folder(path, plain, {n: getattr(self, n) for n in names})
+        manifest = head("probe", self.provenance, **self._plain())
+        return save_folder(path, manifest, {name: getattr(self, name) for name in TENSORS})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Probe:
         """Read what `save` wrote. Raises `BadFormat` or `CorruptFile`."""
-        saved = load_folder(path)
-        data = dict(saved.manifest)
-        if data.pop("format", None) != _FORMAT:
-            raise BadFormat(f"{path} does not hold a probe.", "Give a folder that Probe.save wrote.")
+        saved, version = read(path, "probe")
+        data = saved.manifest
         try:
-            made: dict[str, Any] = {**data, **saved.tensors, "at": Site(*data["at"])}
-            return cls(**{**made, "classes": tuple(data["classes"])})
+            provenance = Provenance.from_dict(data["provenance"]) if version else UNRECORDED
+            names = ("head", "position", "label", "label_kind")
+            return cls(
+                data["method" if version else "kind"], Site(*data["at"]), *(data[name] for name in names),
+                tuple(data["classes"]), *(saved.tensors[name] for name in TENSORS), data["about"], provenance,
+            )  # fmt: skip
         except (KeyError, TypeError) as error:
             raise BadFormat(f"The probe in {path} cannot be read: {error!r}.", "Make it again.") from error
 
+    def _plain(self) -> dict[str, Any]:
+        return {
+            "method": self.method, "at": site_to_list(self.at), "head": self.head, "position": self.position,
+            "label": self.label, "label_kind": self.label_kind, "classes": list(self.classes), "about": dict(self.about),
+        }  # fmt: skip
+
+    def _about(self) -> str:
+        return ", ".join(f"{name} {value:.3f}" for name, value in self.about.items() if value == value)
+
+    def __str__(self) -> str:
+        head = "" if self.head is None else f" head {self.head}"
+        return f"{self.method} probe for {self.label!r} at {self.at}{head}, position {self.position}"
+
     def __repr__(self) -> str:
-        where = f"{self.at}" + ("" if self.head is None else f" head {self.head}")
-        what = f"{self.label_kind}, width {self.d}"
-        return f"Probe({self.kind} for {self.label!r} at {where}, position {self.position}, {what})"
+        return f"Probe({self}, {self.label_kind}, width {self.d})"
+
+    def _repr_html_(self) -> str:
+        from cutaway.reports import display
+
+        lines = (self._about(), f"{self.label_kind}, width {self.d}")
+        return display(str(self), lines, provenance=self.provenance)

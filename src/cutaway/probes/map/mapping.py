@@ -9,87 +9,56 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cutaway.errors import BadInput
+from cutaway.errors import Stopped
 from cutaway.probes.data.examples import ProbeData
-from cutaway.probes.data.folds import Families, assign_folds, families
-from cutaway.probes.data.permutations import ExchangeRule, permutations
-from cutaway.probes.fits.cross_validation import HeldOut, accuracy, cross_validate, from_moments
+from cutaway.probes.fits.cross_validation import HeldOut, accuracy, from_moments
 from cutaway.probes.fits.kinds import Labellings, fit
-from cutaway.probes.fits.scores import weighted_score
 from cutaway.probes.fits.side_by_side import side_by_side
 from cutaway.probes.map import controls
-from cutaway.probes.map.options import ProbeOptions
+from cutaway.probes.map.setting import Setting
 from cutaway.probes.map.significance import significance
-from cutaway.probes.reading.activations import Kept, Moments, Report
+from cutaway.probes.reading.activations import Kept, Moments
 from cutaway.probes.reading.places import Places
-from cutaway.statistics import bootstrap_statistic
+from cutaway.results import Work
 
 #: Bytes that fitting takes per activation: about six copies, some in float64.
 _COPIES = 40
 
 
 @dataclass(frozen=True, eq=False)
-class Setting:
-    """What all cells share: data, families, folds [n], families by number in random order [n], permutations [b n],
-    options."""
-
-    data: ProbeData
-    family: Families
-    folds: np.ndarray
-    drawn: np.ndarray
-    permuted: np.ndarray
-    options: ProbeOptions
-
-    @classmethod
-    def of(cls, data: ProbeData, options: ProbeOptions) -> Setting:
-        """Families, grouped folds and permutations for these data. Raises `BadInput` as `folds.assign_folds`."""
-        family = families(data)
-        exchange = ExchangeRule.of(data.labels, family, options.folds)
-        folds = assign_folds(data, family, options.folds, options.seed, exchange.blind)
-        drawn = np.random.default_rng(options.seed + 1).permutation(family.count)[family.of]
-        permuted = permutations(data.labels, family, options.permutations, options.seed, exchange, folds)
-        return cls(data, family, folds, drawn, permuted, options)
-
-
-@dataclass(frozen=True, eq=False)
 class Mapped:
-    """figures: name -> [c] for each cell. outputs: [c n o], held-out outputs for the real labels (None from sums).
-    fits: weights [d o] and bias [o] of each cell; centres [k d]; moments: means and scales [d]. apart: for each cell two
-    directions for each fold [2 f d], the probe's and the difference of the classes' means, found without the fold."""
+    """What was found of every cell; None (NaN among the figures) where the work was stopped before a cell's turn.
+
+    Attributes:
+        figures: name -> one for each cell [c].
+        outputs: held-out outputs for the real labels [c n o]; None from sums.
+        cells: the probe of each cell, and what goes with it.
+    """
 
     figures: dict[str, np.ndarray]
     outputs: Tensor | None
-    fits: list[tuple[Tensor, Tensor]]
-    centres: list[Tensor]
-    moments: list[tuple[Tensor, Tensor]]
-    apart: list[Tensor]
+    cells: list[CellFit | None]
 
 
-def fold_interval(setting: Setting, outputs: Tensor) -> tuple[float, float]:
-    """The 95 % interval of a held-out score: bootstrap over families."""
-    data, options = setting.data, setting.options
-    labels = torch.as_tensor(data.labels)
+@dataclass(frozen=True, eq=False)
+class CellFit:
+    """A cell's probe, fitted to all examples.
 
-    def statistic(weights: np.ndarray) -> np.ndarray:
-        drawn = torch.from_numpy(weights)
-        return weighted_score(data.kind, outputs, labels, drawn, max(data.n_classes, 1))[:, None]
+    Attributes:
+        weights: [d o].
+        bias: [o].
+        centres: mean of each class [k d].
+        mean, scale: of the features [d].
+        apart: two directions for each fold [2 f d], the probe's and the difference of the classes' means, found without
+            the fold.
+    """
 
-    found = bootstrap_statistic(statistic, data.n, setting.family.of, options.n_boot, options.seed)
-    return float(found.low[0]), float(found.high[0])
-
-
-def difference_interval(setting: Setting, a: Tensor, b: Tensor) -> tuple[float, float, float]:
-    """The score of held-out outputs a [n o] minus that of b, with its interval over families (drawn for both alike)."""
-    data, options = setting.data, setting.options
-    labels = torch.as_tensor(data.labels)
-
-    def statistic(weights: np.ndarray) -> np.ndarray:
-        drawn = torch.from_numpy(weights)
-        scores = [weighted_score(data.kind, o, labels, drawn, max(data.n_classes, 1)) for o in (a, b)]
-        return (scores[0] - scores[1])[:, None]
-
-    found = bootstrap_statistic(statistic, data.n, setting.family.of, options.n_boot, options.seed + 1)
-    return float(found.value[0]), float(found.low[0]), float(found.high[0])
+    weights: Tensor
+    bias: Tensor
+    centres: Tensor
+    mean: Tensor
+    scale: Tensor
+    apart: Tensor
 
 
 def class_numbers(data: ProbeData) -> Tensor:
@@ -114,64 +83,80 @@ def working_bytes(kept: Kept, n: int) -> float:
 
 
 def map_kept(
-    kept: Kept, setting: Setting, types_at: Callable[[int], np.ndarray | None], report: Report | None = None
+    kept: Kept, setting: Setting, types_at: Callable[[int], np.ndarray | None], work: Work
 ) -> Mapped:
-    """Probe every cell whose activations are in memory.
+    """Probe every cell whose activations are in memory. Where the work is stopped, the cells that are finished are kept.
 
-    types_at: position number -> the control task's types [n] there.
+    types_at: position number -> the control task's types [n] there. Raises `Stopped` where no cell was finished.
     """
     data, options = setting.data, setting.options
     cells = kept.places.cells
     tasks = {
-        p: controls.control_tasks(data, types_at(p), options.control_tasks, options.seed)
+        p: controls.control_tasks(data, types_at(p), options.control_tasks, setting.seed)
         for p in range(len(kept.places.positions))
     }
-    labels = {p: controls.labellings(data, t, setting.permuted) for p, t in tasks.items()}
+    labels = {p: setting.labellings(t) for p, t in tasks.items()}
+    finished: dict[int, _ProbedCell] = {}
 
-    def probed(i: int) -> _Probed:
+    def probed(i: int) -> None:
         position = cells[i].position
         extra = 0 if (task := tasks[position]) is None else len(task)
-        return _Probed.of(kept.cell(cells[i]), setting, labels[position], extra)
+        finished[i] = _ProbedCell.of(kept.cell(cells[i]), setting, labels[position], extra)
 
     size = working_bytes(kept, data.n)
-    done = None if report is None else lambda ready: report("probing", ready, len(cells))
-    found = side_by_side(probed, range(len(cells)), size, options.memory, done)
-    figures = {name: np.array([f.figures[name] for f in found]) for name in found[0].figures}
-    figures |= _significance(figures["score"], np.stack([f.null for f in found]))
-    outputs = torch.stack([f.outputs for f in found])
-    return Mapped(
-        figures, outputs, [f.fit for f in found], [f.centres for f in found], [f.moments for f in found],
-        [f.apart for f in found],
-    )  # fmt: skip
+    try:
+        side_by_side(
+            probed,
+            range(len(cells)),
+            size,
+            options.memory,
+            lambda ready: work.step("probing", ready, len(cells)),
+        )
+    except Stopped:
+        if not finished:
+            raise
+    return _gathered(finished, len(cells))
+
+
+def _gathered(finished: dict[int, _ProbedCell], count: int) -> Mapped:
+    """The finished cells, by number, as a map of all of them."""
+    numbers = sorted(finished)
+    ready = [finished[i] for i in numbers]
+    figures = {name: np.array([cell.figures[name] for cell in ready]) for name in ready[0].figures}
+    figures |= _significance(figures["score"], np.stack([cell.null for cell in ready]))
+    whole = {name: np.full(count, np.nan) for name in figures}
+    for name, values in figures.items():
+        whole[name][numbers] = values
+    outputs = torch.full((count, *ready[0].outputs.shape), torch.nan, dtype=ready[0].outputs.dtype)
+    outputs[numbers] = torch.stack([cell.outputs for cell in ready])
+    fits = [finished[i].fit if i in finished else None for i in range(count)]
+    return Mapped(whole, outputs, fits)
 
 
 @dataclass(frozen=True, eq=False)
-class _Probed:
-    """What `Mapped` holds, of one cell."""
+class _ProbedCell:
+    """What `Mapped` holds, of one cell; null: its scores under permuted labels."""
 
     figures: dict[str, float]
     null: np.ndarray
     outputs: Tensor
-    fit: tuple[Tensor, Tensor]
-    centres: Tensor
-    moments: tuple[Tensor, Tensor]
-    apart: Tensor
+    fit: CellFit
 
     @classmethod
-    def of(cls, features: Tensor, setting: Setting, labels: Labellings, extra: int) -> _Probed:
+    def of(cls, features: Tensor, setting: Setting, labels: Labellings, extra: int) -> _ProbedCell:
         """Probe features [n d] for all labellings, of which the first is real and the next `extra` are control tasks."""
-        data, fitting = setting.data, setting.options.fitting
-        found = cross_validate(features, labels, setting.folds, fitting, setting.drawn)
-        whole = fit(features, labels.first(1), fitting, torch.as_tensor(setting.drawn))
+        data = setting.data
+        tested = setting.held_out(features, labels)
+        whole = fit(features, labels.first(1), setting.options.fitting, torch.as_tensor(setting.drawn))
         x, classes = features.double(), class_numbers(data)
+        apart = torch.stack([_detecting(tested.weights, data.kind), _means_apart(x, classes, setting.folds)])
         return cls(
-            _figures(found, setting, extra),
-            found.scores[1 + extra :].numpy(),
-            found.outputs[0].clone(),
-            (whole.weights[0], whole.bias[0]),
-            centres_of(features, classes),
-            (x.mean(0), x.std(0)),
-            torch.stack([_detecting(found.weights, data.kind), _means_apart(x, classes, setting.folds)]),
+            _figures(tested, setting, extra),
+            tested.scores[1 + extra :].numpy(),
+            tested.outputs[0].clone(),
+            CellFit(
+                whole.weights[0], whole.bias[0], centres_of(features, classes), x.mean(0), x.std(0), apart
+            ),
         )
 
 
@@ -188,61 +173,52 @@ def _means_apart(features: Tensor, classes: Tensor, folds: np.ndarray) -> Tensor
     )
 
 
-def _figures(found: HeldOut, setting: Setting, extra: int) -> dict[str, float]:
-    data = setting.data
-    low, high = fold_interval(setting, found.outputs[0])
-    right = accuracy(data.kind, found.outputs[0], torch.as_tensor(data.labels), max(data.n_classes, 1))
-    control = float(found.scores[1 : 1 + extra].nanmean()) if extra else float("nan")
+def _figures(tested: HeldOut, setting: Setting, extra: int) -> dict[str, float]:
+    outputs = tested.outputs[0]
+    low, high = setting.interval(outputs)
+    control = float(tested.scores[1 : 1 + extra].nanmean()) if extra else float("nan")
     return {
-        "score": float(found.scores[0]), "low": low, "high": high, "accuracy": right, "control": control,
-        "penalty": found.penalty,
+        "score": float(tested.scores[0]), "low": low, "high": high,
+        "accuracy": accuracy(setting.data.kind, outputs, setting.labels, setting.data.n_classes),
+        "control": control, "penalty": tested.penalty,
     }  # fmt: skip
 
 
 def _significance(scores: np.ndarray, null: np.ndarray) -> dict[str, np.ndarray]:
-    found = significance(scores, null)
-    return {"p": found.p, "q": found.q, "p_best": found.p_best, "null": found.mean, "null_high": found.high}
+    tests = significance(scores, null)
+    return {"p": tests.p, "q": tests.q, "p_best": tests.p_best, "null": tests.mean, "null_high": tests.high}
 
 
 def map_moments(
-    groups: list[Moments], setting: Setting, labels: Labellings, extra: int, report: Report | None = None
+    groups: list[Moments], setting: Setting, labels: Labellings, extra: int, work: Work
 ) -> Mapped:
     """Probe every cell of which only sums were kept: held-out R² of the label's columns, with the same controls.
 
     extra: how many of the labellings are control tasks.
     """
-    if setting.options.kind != "ridge":
-        raise BadInput(
-            f"A {setting.options.kind} probe needs the activations, and they are too many to keep.",
-            "Use kind='ridge', fewer sites or positions, or give more memory (options.memory).",
-        )
     columns = labels.outputs
-    scores, fits, moments, centres, apart, done = [], [], [], [], [], 0
-    total = sum(len(g.cells) for g in groups)
+    scores: list[np.ndarray] = []
+    fits: list[CellFit | None] = []
+    total = sum(len(group.cells) for group in groups)
     for group in groups:
-        found = from_moments(group.count, group.total, group.gram, group.cross, group.targets, group.squares)
-        r2 = found.r2.reshape(len(group.cells), labels.count, columns).mean(2)
-        scores.append(r2.numpy())
+        summed = from_moments(group.count, group.total, group.gram, group.cross, group.targets, group.squares)
+        scores.append(summed.r2.reshape(len(group.cells), labels.count, columns).mean(2).numpy())
         n = group.count.sum()
         mean = group.total.sum(0) / n
-        variance = group.gram.sum(0).diagonal(dim1=-2, dim2=-1) / n - mean**2
-        weights = found.weights[..., :columns]
-        bias = found.bias[:, :columns] - torch.einsum("cdo,cd->co", weights, group.shift)
-        fits += [(weights[i], bias[i]) for i in range(len(group.cells))]
-        moments += [
-            (mean[i] + group.shift[i], variance[i].clamp(min=0).sqrt()) for i in range(len(group.cells))
-        ]
-        apart += list(torch.stack([found.folded, found.covariance], 1).permute(2, 1, 0, 3))
-        centres += list(_centres(group, columns, setting.data.kind) + group.shift[:, None])
-        done += len(group.cells)
-        if report is not None:
-            report("probing", done, total)
+        scale = (group.gram.sum(0).diagonal(dim1=-2, dim2=-1) / n - mean**2).clamp(min=0).sqrt()
+        weights = summed.weights[..., :columns]
+        bias = summed.bias[:, :columns] - torch.einsum("cdo,cd->co", weights, group.shift)
+        centres = _centres(group, columns, setting.data.kind) + group.shift[:, None]
+        apart = torch.stack([summed.folded, summed.covariance], 1).permute(2, 1, 0, 3)
+        parts = (weights, bias, centres, mean + group.shift, scale, apart)
+        fits += [CellFit(*(part[i] for part in parts)) for i in range(len(group.cells))]
+        work.step("probing", len(fits), total)
     every = np.concatenate(scores)
     nothing = np.full(len(every), np.nan)
     control = every[:, 1 : 1 + extra].mean(1) if extra else nothing
     figures = {"score": every[:, 0], "low": nothing, "high": nothing, "accuracy": nothing, "control": control}
     figures |= {"penalty": nothing} | _significance(every[:, 0], every[:, 1 + extra :])
-    return Mapped(figures, None, fits, centres, moments, apart)
+    return Mapped(figures, None, fits)
 
 
 def _centres(group: Moments, columns: int, kind: str) -> Tensor:
@@ -258,15 +234,6 @@ def _centres(group: Moments, columns: int, kind: str) -> Tensor:
     if kind == "binary":
         return torch.stack([(mean[..., None] - slope * (1 + middle))[..., 0], above[..., 0]], 1)
     return above.transpose(1, 2)
-
-
-def baseline(setting: Setting, table: Tensor | None) -> HeldOut | None:
-    """The held-out outputs of a ridge probe on other features [n k], in the same folds; None where there are none."""
-    if table is None:
-        return None
-    real = controls.labellings(setting.data, None, setting.permuted[:0])
-    plain = ProbeOptions(standardise=False, seed=setting.options.seed).fitting
-    return cross_validate(table, real, setting.folds, plain, setting.drawn)
 
 
 def places_note(places: Places, size: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cutaway.errors import BadInput, NotFound
+from cutaway.errors import BadInput, NotFound, nearest
 from cutaway.probes.data.permutations import ENOUGH
 from cutaway.probes.fits.kinds import LINEAR, Fitting
 
@@ -13,14 +13,23 @@ _GIB = 1024**3
 
 @dataclass(frozen=True)
 class ProbeOptions:
-    """kind: ridge, logistic, means, lda, mass-mean. folds: of the outer, grouped cross-validation. permutations,
-    control_tasks: how many. penalties: to choose among, inside the training folds (None: the kind's own).
-    standardise: features, on the training fold. untrained: also probe the network with random weights. baselines: also
-    fit the tokens themselves. control: compare each probe's direction with the one that controls the output.
-    span: which token of a span is read, "last" or "first".
-    precise: ridge regression all in float64; otherwise it is factorised in float32, where that holds, and refined.
-    memory: bytes that activations may take; beyond, only sums are kept (ridge; scores are then R² of the label).
-    n_boot: resamples of each interval. seed: of folds, permutations and everything else.
+    """How a label is probed for. `probe` takes the same names as keywords.
+
+    Attributes:
+        kind: of probe: ridge, logistic, means, lda, mass-mean.
+        folds: of the outer, grouped cross-validation.
+        permutations: of the labels; 0 leaves the test, and with it the verdict, out.
+        control_tasks: random labels by type, so many times.
+        penalties: to choose among, inside the training folds (None: the kind's own).
+        standardise: features, on the training fold.
+        precise: ridge regression all in float64; otherwise it is factorised in float32, where that holds, and refined.
+        untrained: also probe the network with random weights.
+        baselines: also fit the tokens themselves, the length, the position and other known columns.
+        control: compare each probe's direction with the one that controls the output.
+        memory: bytes that activations may take; beyond, only sums are kept (ridge; scores are then R² of the label).
+        n_boot: resamples of each interval.
+
+    Raises `BadInput` for numbers that make no sense, `NotFound` for an unknown kind.
     """
 
     kind: str = "ridge"
@@ -35,13 +44,17 @@ class ProbeOptions:
     control: bool = True
     memory: float = 2 * _GIB
     n_boot: int = 300
-    seed: int = 0
 
     def __post_init__(self) -> None:
         for name, least in (("folds", 2), ("permutations", 0), ("control_tasks", 0), ("n_boot", 20)):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise BadInput(f"{name}={value!r} is not possible.", f"Give a whole number from {least} on.")
+        for name in ("standardise", "precise", "untrained", "baselines", "control"):
+            if not isinstance(getattr(self, name), bool):
+                raise BadInput(f"{name}={getattr(self, name)!r} is not True or False.", "Give one of them.")
+        if not isinstance(self.memory, int | float) or isinstance(self.memory, bool) or not self.memory >= 0:
+            raise BadInput(f"memory={self.memory!r} is no number of bytes.", "Give one from 0 on.")
         if 0 < self.permutations < ENOUGH:
             raise BadInput(
                 f"With {self.permutations} permutations no label could be told from chance: the least p is "
@@ -49,8 +62,10 @@ class ProbeOptions:
                 f"Use at least {ENOUGH}, or 0 to leave the test, and with it the verdict, out.",
             )
         if self.kind not in LINEAR:
+            near = nearest(str(self.kind), LINEAR, 1)
             raise NotFound(
-                f"There is no kind of probe called {self.kind!r}.", f"Use one of {', '.join(LINEAR)}."
+                f"There is no kind of probe called {self.kind!r}.",
+                f"Did you mean {near[0]}?" if near else f"Use one of {', '.join(LINEAR)}.",
             )
         if self.penalties is not None and (not self.penalties or any(not p > 0 for p in self.penalties)):
             raise BadInput("Penalties must be numbers above zero.", "Leave them out for the usual path.")

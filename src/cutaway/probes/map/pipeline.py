@@ -4,170 +4,207 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
+from torch import Tensor
 
-from cutaway.errors import BadInput
+from cutaway.errors import BadInput, Stopped, require_known
 from cutaway.network.sites import SiteLike
+from cutaway.probes.choices import chosen
 from cutaway.probes.data.examples import ProbeData
-from cutaway.probes.data.tables import probe_data
-from cutaway.probes.fits.cross_validation import HeldOut
+from cutaway.probes.data.tables import Columns, probe_data
 from cutaway.probes.map import controls
 from cutaway.probes.map.best_place import Against, Untrained, look_closely
 from cutaway.probes.map.controlling import NAMES, Controlling, controlling
 from cutaway.probes.map.linear_probe import Probe
-from cutaway.probes.map.mapping import (
-    Mapped,
-    Setting,
-    baseline,
-    map_kept,
-    map_moments,
-    places_note,
-)  # fmt: skip
+from cutaway.probes.map.mapping import Mapped, map_kept, map_moments, places_note
 from cutaway.probes.map.options import ProbeOptions
-from cutaway.probes.map.probing import Probing, dataset, describe
-from cutaway.probes.reading.activations import Kept, Report, accumulate, collect, stream
+from cutaway.probes.map.probing import Probing, about, dataset, describe, nearest_tokens
+from cutaway.probes.map.setting import Setting
+from cutaway.probes.map.verdict import Finding, unfinished
+from cutaway.probes.reading.activations import Kept, accumulate, bytes_of, collect
 from cutaway.probes.reading.places import Places, plan
-from cutaway.results import Provenance
+from cutaway.results import Provenance, Work, working
 
 if TYPE_CHECKING:
     from cutaway.network import Network
+
+#: With sums alone, so many permutations at most: each costs as much memory as the label itself.
+_SUMMED_PERMUTATIONS = 20
 
 
 def probe(
     net: Network,
     data: ProbeData | Any,
+    *,
     at: SiteLike | Sequence[SiteLike] = "resid_post",
     by: Sequence[str] = ("layer",),
-    *,
     pos: int | Sequence[int] | None = None,
     options: ProbeOptions | None = None,
-    report: Report | None = None,
-    **more: Any,
+    seed: int = 0,
+    work: Work | None = None,
+    **choices: Any,
 ) -> Probing:
     """Probe every place for a label, with controls, in one pass over the data (one more for the random-weights control).
 
-    data: `ProbeData`, or anything that `probe_data` takes (its options, such as label="..." and group="...", in `more`).
-    at, by, pos: see `places.plan`. options: `ProbeOptions`. report: called with (what, done, all).
+    Args:
+        net: the network.
+        data: `ProbeData`, or anything that `probe_data` takes; then the names of columns (label="...", group="...") are
+            among the choices.
+        at, by, pos: which places, see `places.plan`.
+        options: how probing is done; or its fields as keywords: kind="logistic", permutations=200.
+        seed: of folds, permutations and everything else.
+        work: who hears of progress, and what may be spent. Where it is stopped (Ctrl-C is one way), the places that are
+            finished are kept, without a verdict, and the result says that it is not `complete`.
 
     Gives the map with a verdict on the best place: encoded, confounded (with what), or not encoded beyond the controls.
     Whether the network *uses* it is asked by `cutaway.use`.
 
     Raises `BadInput` for labels of one class, too few groups for the folds, labels that are missing or of another kind;
-    `NotFinite` for activations that are not numbers; `SiteUnavailable` and `NotFound` as `net.run`.
+    `NotFinite` for activations that are not numbers; `SiteUnavailable` and `NotFound` as `net.run`; `UnknownOption` for a
+    misspelt choice; `Stopped` where no place was finished.
     """
     began = time.perf_counter()
-    options = options or ProbeOptions()
-    if not isinstance(data, ProbeData):
-        if "label" in more:
-            more["columns"] = more.pop("label")
-        data = probe_data(data, net=net, seed=options.seed, **more)
-    elif more:
-        raise BadInput(
-            f"{next(iter(more))} is no option of probe.", "ProbeOptions of the data belong to probe_data."
-        )
-    places = plan(net, data, at, by, pos)
-    setting = Setting.of(data, options)
-    text = controls.ControlText(net, data, places)
-    size = _bytes(net, data, places)
-    summed = size > options.memory
-    kept: Kept | None = None
-    if summed:
-        mapped, note = _from_sums(net, setting, places, text, report)
-    else:
-        kept = collect(net, data, places, report)
-        mapped = map_kept(kept, setting, text.types, report)
-        note = places_note(places, kept.bytes)
-    figures, tables = dict(mapped.figures), _token_tables(text, places, options, summed)
-    baselines = {p: baseline(setting, t) for p, t in tables.items()}
-    cells = places.cells
-    figures["tokens"] = np.array([_score(baselines.get(c.position)) for c in cells])
-    other = Untrained.of(net, setting, places, report) if options.untrained and kept else Untrained()
-    figures["untrained"] = other.scores(len(cells))
-    what, chance = describe(data.kind, data.n_classes, summed)
-    best = int(np.nanargmax(figures["score"]))
-    against = Against(
-        _p(figures, best), len(cells), _number(figures["control"][best]), baselines.get(cells[best].position)
-    )
-    close = look_closely(
-        net, setting, places, cells[best], kept, other if kept else None, against, text, report
-    )
-    control = controlling(net, data, places, setting.folds) if options.control else Controlling()
-    notes = [*data.notes, *setting.family.notes, *(why for why in (other.why, control.why) if why)]
+    data, options = _asked(net, data, options, choices, seed)
+    with working(work).interruptible() as work:
+        places = plan(net, data, at, by, pos)
+        setting = Setting.of(data, options, seed)
+        text = controls.ControlText(net, data, places)
+        mapped, kept, note = _mapped(net, setting, places, text, work)
+        what, chance = describe(data.kind, data.n_classes, kept is None)
+        beside = _Beside.of(mapped, setting, places)
+        try:
+            work.check()
+            beside.run(net, mapped, kept, text, work)
+            complete = True
+        except Stopped:
+            complete = False
+            beside.notes.append(
+                f"Stopped: {int(np.isfinite(mapped.figures['score']).sum())} of {len(places.cells)} places are finished."
+            )
     attrs = {
         "label": data.name, "kind": data.kind, "classes": list(data.classes), "probe": options.kind, "what": what,
         "chance": chance, "n": data.n, "groups": setting.family.count, "folds": options.folds, "network": net.name,
-        "permutations": len(setting.permuted), "kept": note, "notes": notes, "controls": control.what,
+        "permutations": len(setting.permuted), "kept": note,
+        "notes": [*data.notes, *setting.family.notes, *beside.notes], "controls": beside.controlled,
     }  # fmt: skip
-    provenance = Provenance.of(net, data.hash, options.seed, time.perf_counter() - began)
-    probes = _probes(places, mapped, data, options)
-    figures |= control.cosines(mapped.apart)
-    probes = tuple(replace(p, about=_about(figures, i)) for i, p in enumerate(probes))
-    labels = torch.as_tensor(data.labels)
-    return Probing(dataset(figures, places, attrs), places, probes, close, provenance, mapped.outputs, labels)
+    figures = beside.figures
+    provenance = Provenance.of(net, data.hash, seed, time.perf_counter() - began)
+    probes = tuple(_probe(mapped, figures, setting, places, i, provenance) for i in range(len(places.cells)))
+    best = probes[int(np.nanargmax(figures["score"]))]
+    return Probing(
+        dataset(figures, places, attrs), places, probes, beside.finding, provenance, mapped.outputs,
+        setting.labels, complete, () if best is None else nearest_tokens(net, best),
+    )  # fmt: skip
 
 
-def _bytes(net: Network, data: ProbeData, places: Places) -> int:
-    """How much all slices would take in float32, found by running the first inputs."""
-    batches = stream(net, data, places)
-    batch = next(batches)
-    batches.close()
-    return sum(v.numel() * 4 for v in batch.values.values()) // len(batch.examples) * data.n
+def _asked(
+    net: Network, data: Any, options: ProbeOptions | None, choices: dict[str, Any], seed: int
+) -> tuple[ProbeData, ProbeOptions]:
+    """The labelled examples, and how they are probed. Raises `UnknownOption` for a choice that nobody knows."""
+    if isinstance(data, ProbeData):
+        return data, chosen(ProbeOptions, options, choices, "probe")
+    known = [f.name for f in fields(ProbeOptions)]
+    columns = [f.name for f in fields(Columns)]
+    require_known(choices, [*known, *columns, "columns", "per_token", "n"], "probe")
+    table = {name: value for name, value in choices.items() if name not in known}
+    rest = {name: value for name, value in choices.items() if name in known}
+    if "label" in table:
+        table["columns"] = table.pop("label")
+    return probe_data(data, net=net, seed=seed, **table), chosen(ProbeOptions, options, rest, "probe")
 
 
-def _from_sums(
-    net: Network, setting: Setting, places: Places, text: controls.ControlText, report: Report | None
-) -> tuple[Mapped, str]:
+def _mapped(
+    net: Network, setting: Setting, places: Places, text: controls.ControlText, work: Work
+) -> tuple[Mapped, Kept | None, str]:
+    """The map; the activations, where they are in memory; and how much was kept, in words."""
     data, options = setting.data, setting.options
+    limit = min(options.memory, work.budget.memory or options.memory)
+    if bytes_of(net, data, places) <= limit:
+        kept = collect(net, data, places, work)
+        return map_kept(kept, setting, text.types, work), kept, places_note(places, kept.bytes)
+    if options.kind != "ridge":
+        raise BadInput(
+            f"A {options.kind} probe needs the activations, and they are too many to keep.",
+            "Use kind='ridge', fewer sites or positions, or give more memory (options.memory).",
+        )
     types = text.types(0) if data.types is not None or len(places.positions) == 1 else None
-    tasks = controls.control_tasks(data, types, options.control_tasks, options.seed)
-    labels = controls.labellings(data, tasks, setting.permuted[:20])
-    groups = accumulate(net, data, places, labels.targets(), setting.folds, report)
-    size = sum(g.bytes for g in groups)
+    tasks = controls.control_tasks(data, types, options.control_tasks, setting.seed)
+    labels = setting.labellings(tasks, _SUMMED_PERMUTATIONS)
+    groups = accumulate(net, data, places, labels.targets(), setting.folds, work)
+    size = sum(group.bytes for group in groups)
     note = f"{len(places.cells)} cells from sums alone, {size / 2**20:.0f} MiB kept"
-    return map_moments(groups, setting, labels, 0 if tasks is None else len(tasks), report), note
+    return map_moments(groups, setting, labels, 0 if tasks is None else len(tasks), work), None, note
 
 
-def _token_tables(
-    text: controls.ControlText, places: Places, options: ProbeOptions, summed: bool
-) -> dict[int, torch.Tensor | None]:
-    if not options.baselines or summed:
-        return {}
-    return {p: text.counts(p) for p in range(len(places.positions))}
+@dataclass(eq=False)
+class _Beside:
+    """What stands beside a map: its controls, and the verdict on the best place. Filled in as they are run.
+
+    Attributes:
+        figures: the map's, and those of the controls; NaN where they were not run.
+        finding: the verdict; not decided before the controls were run.
+        controlled: what the direction that controls moves, in words.
+        notes: what stood in the way.
+    """
+
+    setting: Setting
+    places: Places
+    figures: dict[str, np.ndarray]
+    finding: Finding
+    controlled: str = ""
+    notes: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, mapped: Mapped, setting: Setting, places: Places) -> _Beside:
+        nothing = np.full(len(places.cells), np.nan)
+        figures = dict(mapped.figures) | dict.fromkeys(("tokens", "untrained", *NAMES), nothing)
+        best = places.cells[int(np.nanargmax(figures["score"]))]
+        return cls(setting, places, figures, unfinished(setting.data.name, best.label(places.positions)))
+
+    def run(
+        self, net: Network, mapped: Mapped, kept: Kept | None, text: controls.ControlText, work: Work
+    ) -> None:
+        """Run the controls of a map whose cells are all finished. Raises `Stopped`; what was run is then filled in."""
+        setting, places, cells = self.setting, self.places, self.places.cells
+        tables: dict[int, Tensor | None] = {}
+        if setting.options.baselines and kept is not None:
+            tables = {p: text.counts(p) for p in range(len(places.positions))}
+        baselines = {p: setting.baseline(table) for p, table in tables.items()}
+        tokens = [baselines.get(c.position) for c in cells]
+        self.figures["tokens"] = np.array([np.nan if t is None else float(t.scores[0]) for t in tokens])
+        work.check()
+        other = Untrained()
+        if setting.options.untrained and kept is not None:
+            other = Untrained.of(net, setting, places, work)
+        self.figures["untrained"] = other.scores(len(cells))
+        best = int(np.nanargmax(self.figures["score"]))
+        p, task = float(self.figures["p_best"][best]), float(self.figures["control"][best])
+        against = Against(1.0 if p != p else p, len(cells), None if task != task else task, tokens[best])
+        self.finding = look_closely(net, setting, places, cells[best], kept, other, against, text, work)
+        control = Controlling()
+        if setting.options.control:
+            control = controlling(net, setting.data, places, setting.folds, work)
+        self.controlled = control.what
+        self.notes += [why for why in (other.why, control.why) if why]
+        self.figures |= control.cosines([fit.apart for fit in mapped.cells if fit is not None])
 
 
-def _number(value: float) -> float | None:
-    return None if value != value else float(value)
-
-
-def _p(figures: dict[str, np.ndarray], best: int) -> float:
-    p = float(figures["p_best"][best])
-    return 1.0 if p != p else p
-
-
-def _score(found: HeldOut | None) -> float:
-    return float("nan") if found is None else float(found.scores[0])
-
-
-def _about(figures: dict[str, np.ndarray], i: int) -> dict[str, float]:
-    """The figures that a cell's probe carries with it."""
-    names = ("score", "low", "high", "p", "q", *NAMES)
-    return {k: float(figures[k][i]) for k in names if figures[k][i] == figures[k][i]}
-
-
-def _probes(places: Places, mapped: Mapped, data: ProbeData, options: ProbeOptions) -> tuple[Probe, ...]:
-    """The probe of every cell, fitted to all examples."""
-    out = []
-    for i, cell in enumerate(places.cells):
-        weights, bias = mapped.fits[i]
-        mean, scale = mapped.moments[i]
-        out.append(
-            Probe(
-                options.kind, cell.site, cell.head, places.positions[cell.position], data.name, data.kind, data.classes,
-                weights.T.contiguous(), bias, mapped.centres[i], mean, scale,
-            )
-        )  # fmt: skip
-    return tuple(out)
+def _probe(
+    mapped: Mapped,
+    figures: dict[str, np.ndarray],
+    setting: Setting,
+    places: Places,
+    i: int,
+    source: Provenance,
+) -> Probe | None:
+    """The probe of a cell, fitted to all examples, with its figures; None where it was not finished."""
+    fit, cell, data = mapped.cells[i], places.cells[i], setting.data
+    if fit is None:
+        return None
+    return Probe(
+        setting.options.kind, cell.site, cell.head, places.positions[cell.position], data.name, data.kind, data.classes,
+        fit.weights.T.contiguous(), fit.bias, fit.centres, fit.mean, fit.scale, about(figures, i), source,
+    )  # fmt: skip

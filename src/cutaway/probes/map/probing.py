@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import html
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -14,20 +14,24 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from cutaway.errors import BadFormat, BadInput
+from cutaway.errors import BadFormat, BadInput, require_known
 from cutaway.network.sites import Site
 from cutaway.probes.data.labels import Kind
 from cutaway.probes.fits.scores import SCORE, chance
 from cutaway.probes.map.controlling import NAMES
-from cutaway.probes.map.linear_probe import Probe
+from cutaway.probes.map.linear_probe import TENSORS, Probe, site_to_list
 from cutaway.probes.map.verdict import Finding
 from cutaway.probes.reading.places import Cell, Places
-from cutaway.results import Provenance, load_folder, save_folder
+from cutaway.results import Provenance, Result, finite, head, read, save_folder
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-_FORMAT = "cutaway-probing-1"
+    from cutaway.network import Network
+    from cutaway.reports import Page
+
+#: Tokens that are kept of each end of the best probe's direction.
+_TOKENS = 12
 #: Controls of the map, in the order in which they are shown, and what each is.
 CONTROLS: dict[str, str] = {
     "null_high": "permuted labels (95 %)", "untrained": "random weights", "tokens": "tokens alone",
@@ -49,16 +53,29 @@ class Probing:
     - `cosine`, `means_cosine`: of the probe's direction, and of the difference of means, with the direction that controls
       the output's own contrast between the classes, found on other examples (`controlling`).
 
-    `finding` is the verdict on the best place; `outputs` [cells n o] the held-out outputs (None where only sums were kept).
+    Attributes:
+        data: see above.
+        places: all cells, by dimension.
+        probes: the probe of each cell; None where the work was stopped before its turn.
+        finding: the verdict on the best place.
+        outputs: the held-out outputs [cells n o]; None where only sums were kept.
+        labels: the real labels [n].
+        complete: False where the work was stopped: then the finding is "not decided", and figures may be NaN.
+        tokens: the tokens whose embeddings lie most along the best probe's direction, and most against it, with their
+            cosines; empty where widths do not fit.
     """
+
+    kind: ClassVar[str] = "probing"
 
     data: xr.Dataset
     places: Places
-    probes: tuple[Probe, ...]
+    probes: tuple[Probe | None, ...]
     finding: Finding
     provenance: Provenance
     outputs: Tensor | None = None
     labels: Tensor | None = None
+    complete: bool = True
+    tokens: tuple[tuple[str, float], ...] = ()
 
     @property
     def what(self) -> str:
@@ -109,8 +126,24 @@ class Probing:
     def probe(
         self, layer: int | None = None, head: int | None = None, position: Any = None, site: str | None = None
     ) -> Probe:
-        """The probe of one place, fitted to all examples; by default the best place's."""
-        return self.probes[self.number(layer, head, position, site)]
+        """The probe of one place, fitted to all examples; by default the best place's.
+
+        Raises `BadInput` where there is no such place, or the work was stopped before its turn.
+        """
+        i = self.number(layer, head, position, site)
+        probe = self.probes[i]
+        if probe is None:
+            raise BadInput(
+                f"The work was stopped before {self.places.cells[i].label(self.places.positions)} was probed.",
+                "Probe again, or take one of the places that are finished (to_pandas shows them).",
+            )
+        return probe
+
+    def cell(self, where: Mapping[str, Any] | None = None) -> Cell:
+        """The cell of a place that is named by layer, head, position and site; by default the best."""
+        where = where or {}
+        require_known(where, ("layer", "head", "position", "site"), "where")
+        return self.places.cells[self.number(**where)]
 
     def with_finding(self, finding: Finding) -> Probing:
         """The same with another verdict."""
@@ -128,8 +161,6 @@ class Probing:
             .head(n)
             .reset_index(drop=True)
         )
-
-    # pictures ----------------------------------------------------------------------------------------------------
 
     def plot(self, title: str | None = None) -> go.Figure:
         """The map with its controls beside it: heat maps, or, over one dimension, curves with bands."""
@@ -180,8 +211,6 @@ class Probing:
             groups, f"{self.data.attrs['label']}: {self.places.cells[i].label(self.places.positions)}"
         )
 
-    # words -------------------------------------------------------------------------------------------------------
-
     def headline(self) -> str:
         """The best place and the verdict in one line."""
         i = self.number()
@@ -218,21 +247,59 @@ class Probing:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        notes = "".join(f"<p><small>{html.escape(n)}</small></p>" for n in self.data.attrs["notes"])
-        controls = f"<p><small>{html.escape(c)}</small></p>" if (c := self.controls()) else ""
-        return f"<p>{html.escape(self.headline())}</p>{controls}{notes}" + "".join(
-            c._repr_html_() for c in self.finding.claims
-        )
+        from cutaway.reports import display
+
+        lines = [self.controls(), *self.data.attrs["notes"]]
+        claims = "".join(c._repr_html_() for c in self.finding.claims)
+        return display(self.headline(), lines, self.top(), claims, provenance=self.provenance)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data: attributes, cells, finding, provenance."""
-        cells = self.to_pandas().to_dict("records")
-        return dict(self.data.attrs) | {
-            "headline": self.headline(), "finding": self.finding.to_dict(), "cells": cells,
-            "provenance": self.provenance.to_dict(),
-        }  # fmt: skip
+        return finite(
+            dict(self.data.attrs)
+            | {
+                "headline": self.headline(), "finding": self.finding.to_dict(), "complete": self.complete,
+                "cells": self.to_pandas().to_dict("records"), "provenance": self.provenance.to_dict(),
+            }
+        )  # fmt: skip
 
-    # files -------------------------------------------------------------------------------------------------------
+    def page(self, used: Result | None = None) -> Page:
+        """The page: the map with its controls, the best place, the claims; and, where it is given, what `use` found."""
+        from cutaway.figures.probes import against_tokens
+        from cutaway.reports import ClaimTests, Figure, Section, result_page
+
+        attrs = self.data.attrs
+        caption = (
+            f"Held-out {self.what} of {attrs['probe']} probes, {attrs['folds']} folds over {attrs['groups']} groups of "
+            f"{attrs['n']} examples. {attrs['kept']}. {' '.join(attrs['notes'])}"
+        )
+        if controls := self.controls():
+            caption += f" At the best place: {controls}."
+        blocks = [Figure(self.plot(""), caption)]
+        if attrs["kind"] in ("binary", "multiclass") and self.outputs is not None:
+            blocks.append(Figure(self.histogram(), "Held-out outputs at the best place, by class."))
+        if self.tokens:
+            names, cosines = zip(*self.tokens, strict=True)
+            words = (
+                f"The probe's direction at the best place against the token embeddings. {self._ends_mean()}"
+            )
+            blocks.append(Figure(against_tokens(names, np.array(cosines)), words))
+        sections = [Section("map", "Where it is encoded", blocks)]
+        if used is not None:
+            words = "Each move beside random and sham directions of the same norm (grey)."
+            sections.append(Section("use", "Whether it is used", [Figure(used.plot(), words)]))
+        sections.append(Section("claims", "Claims", [ClaimTests(c) for c in self.finding.claims]))
+        title = f"{attrs['label']} in {attrs['network']}"
+        return result_page(title, "Cutaway · probes", self.headline(), sections, self.provenance)
+
+    def _ends_mean(self) -> str:
+        """What the two ends of the best probe's direction mean."""
+        kind, classes = self.data.attrs["kind"], self.data.attrs["classes"]
+        if kind == "binary":
+            return f"Right: towards {classes[1]!r}; left: towards {classes[0]!r}."
+        if kind == "continuous":
+            return "Right: towards larger values; left: towards smaller ones."
+        return f"Right: towards {classes[0]!r}, the first of the labels; left: away from it."
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a folder: figures, probes, held-out outputs, verdict. Whole or not at all (`SaveFailed`)."""
@@ -240,57 +307,68 @@ class Probing:
             f"figure.{k}": torch.from_numpy(v.values.copy()) for k, v in self.data.data_vars.items()
         }
         for i, probe in enumerate(self.probes):
-            for name in ("weights", "bias", "centres", "mean", "scale"):
-                tensors[f"{i}.{name}"] = getattr(probe, name)
+            if probe is not None:
+                tensors |= {f"{i}.{name}": getattr(probe, name) for name in TENSORS}
         if self.outputs is not None and self.labels is not None:
             tensors |= {"outputs": self.outputs, "labels": self.labels}
         places = {
-            "sites": [[s.name, s.layer, s.stack, s.module] for s in self.places.sites], "heads": self.places.heads,
+            "sites": [site_to_list(s) for s in self.places.sites], "heads": self.places.heads,
             "positions": list(self.places.positions), "by": list(self.places.by),
         }  # fmt: skip
-        head = {
-            "format": _FORMAT, "attrs": dict(self.data.attrs), "figures": list(map(str, self.data.data_vars)),
-            "places": places, "finding": self.finding.to_dict(),
-            "provenance": self.provenance.to_dict(),
-        }  # fmt: skip
-        return save_folder(path, head, tensors, {"cells": self.to_pandas()})
+        manifest = head(
+            "probing", self.provenance, attrs=dict(self.data.attrs), figures=list(map(str, self.data.data_vars)),
+            places=places, finding=self.finding.to_dict(), complete=self.complete, tokens=[list(t) for t in self.tokens],
+        )  # fmt: skip
+        return save_folder(path, manifest, tensors, {"cells": self.to_pandas()})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Probing:
         """Read what `save` wrote. Raises `BadFormat` or `CorruptFile`."""
-        saved = load_folder(path)
-        if saved.manifest.get("format") != _FORMAT:
-            raise BadFormat(f"{path} does not hold probing.", "Give a folder that Probing.save wrote.")
+        saved, _ = read(path, "probing")
+        manifest, tensors = saved.manifest, saved.tensors
         try:
-            p = saved.manifest["places"]
+            p, attrs = manifest["places"], manifest["attrs"]
             places = Places(
                 tuple(Site(*s) for s in p["sites"]), p["heads"], tuple(p["positions"]), tuple(p["by"])
             )
-            figures = {k: saved.tensors[f"figure.{k}"].numpy() for k in saved.manifest["figures"]}
-            attrs = saved.manifest["attrs"]
-            data = dataset({k: v.ravel() for k, v in figures.items()}, places, attrs)
-            parts: list[dict[str, Any]] = [
-                {n: saved.tensors[f"{i}.{n}"] for n in ("weights", "bias", "centres", "mean", "scale")}
-                for i in range(len(places.cells))
-            ]
+            figures = {k: tensors[f"figure.{k}"].numpy().ravel() for k in manifest["figures"]}
+            provenance = Provenance.from_dict(manifest["provenance"])
             probes = tuple(
                 Probe(attrs["probe"], c.site, c.head, places.positions[c.position], attrs["label"], attrs["kind"],
-                      tuple(attrs["classes"]), **tensors)
-                for c, tensors in zip(places.cells, parts, strict=True)
+                      tuple(attrs["classes"]), *(tensors[f"{i}.{n}"] for n in TENSORS), about(figures, i), provenance)
+                if f"{i}.weights" in tensors else None
+                for i, c in enumerate(places.cells)
             )  # fmt: skip
-            finding = Finding.from_dict(saved.manifest["finding"])
-            provenance = Provenance.from_dict(saved.manifest["provenance"])
+            return cls(
+                dataset(figures, places, attrs), places, probes, Finding.from_dict(manifest["finding"]), provenance,
+                tensors.get("outputs"), tensors.get("labels"), manifest.get("complete", True),
+                tuple((str(t), float(c)) for t, c in manifest.get("tokens", ())),
+            )  # fmt: skip
         except (KeyError, TypeError, ValueError) as error:
             raise BadFormat(f"The probing in {path} cannot be read: {error!r}.", "Make it again.") from error
-        return cls(
-            data,
-            places,
-            probes,
-            finding,
-            provenance,
-            saved.tensors.get("outputs"),
-            saved.tensors.get("labels"),
-        )
+
+
+def about(figures: Mapping[str, np.ndarray], i: int) -> dict[str, float]:
+    """The figures that cell i's probe carries with it: those that are numbers."""
+    names = ("score", "low", "high", "p", "q", *NAMES)
+    return {name: float(figures[name][i]) for name in names if figures[name][i] == figures[name][i]}
+
+
+def nearest_tokens(net: Network, probe: Probe) -> tuple[tuple[str, float], ...]:
+    """The tokens whose embeddings lie most along a probe's direction, and most against it, with their cosines.
+
+    Empty where widths do not fit, or there is no tokenizer.
+    """
+    get = getattr(net.model, "get_input_embeddings", None)
+    weight = getattr(get() if callable(get) else None, "weight", None)
+    if weight is None or net.tokenizer is None or weight.shape[1] != probe.d or weight.is_meta:
+        return ()
+    rows = weight.detach().double().cpu()
+    rows = rows - rows.mean(0)
+    cosines = ((rows @ probe.direction()) / rows.norm(dim=1).clamp(min=1e-12)).numpy()
+    order = np.argsort(cosines)
+    most = min(_TOKENS, len(order) // 2)
+    return tuple((net.token_strings([int(i)])[0], float(cosines[i])) for i in (*order[:most], *order[-most:]))
 
 
 def dataset(figures: dict[str, np.ndarray], places: Places, attrs: dict[str, Any]) -> xr.Dataset:

@@ -8,7 +8,8 @@ from typing import Any
 
 from cutaway.claims import Claim, Control, Evidence
 from cutaway.probes.data.permutations import ENOUGH
-from cutaway.statistics import Estimate, Interval
+from cutaway.statistics import Estimate
+from cutaway.trials import Limits, any_of
 
 USED = "encoded and used"
 UNUSED = "encoded, not shown to be used"
@@ -17,16 +18,20 @@ ABSENT = "not encoded beyond the controls"
 CONFOUNDED = "confounded"
 UNDECIDED = "not decided"
 
-ALPHA = 0.05
+ALPHA = Limits().alpha
 #: A label is refuted, not just not found, where the interval ends below chance and this.
 _WORTH = 0.1
 
 
 @dataclass(frozen=True)
 class Rival:
-    """Something that might explain a probe's score: its own held-out score with interval, and the probe's lead over it.
+    """Something that might explain a probe's score: the tokens alone, random weights, a known column.
 
-    passed: the lead is above zero beyond its interval. able: the rival itself is above chance beyond its interval.
+    Attributes:
+        name: what it is, in words.
+        score: its own held-out score, with interval.
+        lead: the probe's lead over it, both resampled together.
+        chance: the score of a constant guess.
     """
 
     name: str
@@ -36,12 +41,12 @@ class Rival:
 
     @property
     def passed(self) -> bool:
-        """Does the probe beat it?"""
+        """Does the probe beat it: is its lead above zero beyond its interval?"""
         return self.lead.above(0.0) is True
 
     @property
     def able(self) -> bool:
-        """Does it tell the labels by itself?"""
+        """Does it tell the labels by itself: is it above chance beyond its interval?"""
         return self.score.above(self.chance) is True
 
     def control(self) -> Control:
@@ -52,7 +57,15 @@ class Rival:
 
 @dataclass(frozen=True)
 class Finding:
-    """A verdict in the words of this room, with what a confounded one may be confounded with, and the claims behind it."""
+    """A verdict in the words of this room, with the claims behind it.
+
+    Attributes:
+        word: encoded, encoded and used, confounded, ... (the constants of this module).
+        confounds: what a confounded label may be confounded with.
+        encoded: the claim that it is encoded.
+        used: the claim that it is used; None where that was not tested.
+        notes: what else should be known.
+    """
 
     word: str
     confounds: tuple[str, ...] = ()
@@ -92,20 +105,22 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def estimate(value: float, low: float, high: float, n: int) -> Estimate:
-    """A figure with its cluster-bootstrap interval."""
-    interval = None if low != low else Interval(low, high, 0.95, "cluster bootstrap")
-    return Estimate(value, interval, n)
-
-
 @dataclass(frozen=True)
 class Figures:
     """What the verdict on one place is made of.
 
-    score: held-out, with interval; chance: of a constant guess; p_best: against the best cell of every permutation;
-    cells, permutations: how many. rivals: what might explain the score. control_task: mean score on random labels by
-    type, or None. left_out: the score on sources that the probe was not fitted on, or None. compression: bits of a
-    uniform code over bits of the online code, with that of shuffled labels, or None. what: "AUROC", "R²", ...
+    Attributes:
+        label, where: what is probed for, and the place, in words.
+        what: the score's name: AUROC, R², ...
+        score: held-out, with interval.
+        chance: the score of a constant guess.
+        p_best: against the best cell of every permutation.
+        cells, permutations: how many there are.
+        rivals: what might explain the score.
+        control_task: mean score on random labels by type, or None.
+        left_out: the score on sources that the probe was not fitted on, or None.
+        compression: bits of a uniform code over bits of the online code, with that of shuffled labels, or None.
+        different: how many permutations differ from the real labels; None where that is all of them.
     """
 
     label: str
@@ -142,7 +157,7 @@ def judge_encoded(f: Figures) -> Finding:
     labels by itself and the probe does not beat it, or the score does not carry over to sources left out: confounded,
     with what. A probe that neither beats a rival nor could be told from chance by it is not encoded beyond the controls.
     """
-    evidence, controls = [*_evidence(f)], [r.control() for r in f.rivals]
+    evidence, controls = _evidence(f), [r.control() for r in f.rivals]
     confounds = [r.name for r in f.rivals if r.able and not r.passed]
     if f.control_task is not None:
         lead = f.score.value - f.control_task
@@ -165,7 +180,9 @@ def judge_encoded(f: Figures) -> Finding:
         word, confounds = ABSENT, []
     else:
         word = CONFOUNDED if confounds else ENCODED
-    verdict = "supported" if word == ENCODED else "refuted" if not present and f.excluded else "inconclusive"
+    # the score and its permutations are one test, which fails where no score worth the name is left
+    beyond = Evidence("Told beyond chance", passed=True if present else False if f.excluded else None)
+    verdict = any_of([beyond], controls, confounds if present else ())
     said = {
         ENCODED: f"{f.label!r} is linearly encoded at {f.where}, beyond the controls.",
         CONFOUNDED: f"{f.label!r} is told from {f.where}, but so it is from {' and '.join(confounds)}.",
@@ -207,6 +224,17 @@ def _permuted(f: Figures, best: str) -> Evidence:
 def _bits(compression: tuple[float, float]) -> str:
     real, shuffled = compression
     return f"An online code with the probe compresses the labels {real:.2f} times, shuffled ones {shuffled:.2f} times."
+
+
+def unfinished(label: str, where: str) -> Finding:
+    """The finding of work that was stopped before the controls were run: not decided."""
+    why = "The work was stopped before the controls were run."
+    claim = Claim(
+        f"{label!r} is linearly encoded at {where}, beyond the controls.",
+        any_of([], caps=[why]),
+        notes=(why,),
+    )
+    return Finding(UNDECIDED, (), claim)
 
 
 def with_use(finding: Finding, used: Claim) -> Finding:

@@ -21,6 +21,7 @@ from cutaway.network.sites import Site, SiteLike
 from cutaway.probes.data.examples import ProbeData
 from cutaway.probes.data.folds import assign_folds, families
 from cutaway.probes.reading.spots import Spot, features
+from cutaway.results import Work, working
 from cutaway.statistics import Estimate, bootstrap
 from cutaway.statistics.fits import descent
 
@@ -30,10 +31,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Consistent:
-    """direction: unit vector [d] for differences of the pair's members. loss: reached. accuracy: on held-out pairs, up to
-    the sign, None without labels; beside it those of the first principal component of the differences, of the best of
-    twenty random directions, and of a supervised difference of means. outputs: [n], probability that the first member is
-    the true one (or the false one)."""
+    """What was found without labels, beside what labels would have given.
+
+    Attributes:
+        site: where.
+        direction: unit vector [d] for differences of the pair's members.
+        loss: that was reached.
+        outputs: probability that the first member is the true one (or the false one) [n].
+        accuracy: on held-out pairs, up to the sign; None without labels.
+        component: that of the first principal component of the differences.
+        random: that of the best of twenty random directions.
+        supervised: that of a supervised difference of means.
+    """
 
     site: Site
     direction: Tensor
@@ -57,11 +66,12 @@ class Consistent:
 def contrast_consistent(
     net: Network,
     pairs: Sequence[tuple[Any, Any]],
+    *,
     at: SiteLike,
     labels: Sequence[int] | np.ndarray | None = None,
-    *,
     tries: int = 8,
     seed: int = 0,
+    work: Work | None = None,
 ) -> Consistent:
     """Search one site's last token for a contrast-consistent direction.
 
@@ -84,10 +94,11 @@ def contrast_consistent(
         raise BadInput(
             "All pairs have the same label.", "Put the true member first in some pairs, second in others."
         )
-    x = []
+    x, work = [], working(work)
     for side in (0, 1):
         tokens = net.encode([p[side] for p in pairs])
-        values = features(net, Spot(sites[0]), tokens, tokens.lengths - 1)
+        values = features(net, Spot(sites[0]), tokens, tokens.lengths - 1, work)
+        work.step("reading", side + 1, 2)
         x.append((values - values.mean(0)) / values.std(0).clamp(min=1e-6 * float(values.std(0).max())))
     half = _halves(pairs, labels, seed)
     direction, bias, reached = _search(x[0][half == 0], x[1][half == 0], tries, seed)

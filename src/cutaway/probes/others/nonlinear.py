@@ -6,24 +6,23 @@ by itself. What counts is its lead over the linear probe, and whether it leads a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from cutaway.probes.data.examples import ProbeData
 from cutaway.probes.fits.kinds import standardiser
-from cutaway.probes.fits.scores import SCORE, loss, score
+from cutaway.probes.fits.scores import SCORE, loss
 from cutaway.probes.map import controls
-from cutaway.probes.map.best_place import held_out
-from cutaway.probes.map.mapping import Setting, difference_interval, fold_interval
 from cutaway.probes.map.options import ProbeOptions
 from cutaway.probes.map.probing import Probing
-from cutaway.probes.map.verdict import estimate
+from cutaway.probes.map.setting import Setting
 from cutaway.probes.reading.activations import collect
 from cutaway.probes.reading.places import Cell, Places
+from cutaway.results import Work, working
 from cutaway.statistics import Estimate
 from cutaway.statistics.fits import descent
 
@@ -35,8 +34,14 @@ _HIDDEN, _STEPS, _DECAY = 32, 120, 3e-3
 
 @dataclass(frozen=True)
 class Bend:
-    """Held-out scores at one place: linear, nonlinear, the lead of the nonlinear one, and the same lead on the control
-    task (None where there is none)."""
+    """What a hidden layer adds at one place.
+
+    Attributes:
+        where, what: the place, and the score's name.
+        linear, nonlinear: held-out scores.
+        lead: of the nonlinear one.
+        control_lead: the same on the control task; None where there is none.
+    """
 
     where: str
     what: str
@@ -61,48 +66,43 @@ class Bend:
 
 def beside_linear(
     net: Network,
-    found: Probing,
+    probing: Probing,
     data: ProbeData,
-    where: dict[str, Any] | None = None,
+    *,
+    where: Mapping[str, Any] | None = None,
     options: ProbeOptions | None = None,
+    seed: int | None = None,
+    work: Work | None = None,
 ) -> Bend:
     """Fit a probe with one hidden layer (32 rectified units) beside the linear one at one place, in the same grouped folds.
 
-    where: layer, head, position, site (default the best place).
+    where: layer, head, position, site (default the best place). seed: by default that of the probing, so that folds are
+    the same.
     """
-    options = options or ProbeOptions(
-        kind=str(found.data.attrs["probe"]), seed=found.provenance.seed, permutations=0
-    )
-    setting, cell = Setting.of(data, options), found.places.cells[found.number(**(where or {}))]
-    near = Places((cell.site,), found.places.heads, (found.places.positions[cell.position],), found.places.by)
-    features = collect(net, data, near).cell(Cell(cell.site, cell.head, 0))
-    straight = held_out(setting, features)
-    labels = torch.as_tensor(data.labels)
-    bent = _held_out(features, labels, data, setting.folds, options.seed)
-    types = controls.ControlText(net, data, near).types(0)
-    tasks = controls.control_tasks(data, types, 1, options.seed)
-    control = None
-    if tasks is not None:
-        task = data.with_labels(tasks[0])
-        other = Setting(task, setting.family, setting.folds, setting.drawn, setting.permuted, options)
-        curved = _held_out(features, torch.as_tensor(task.labels), task, setting.folds, options.seed)
-        control = float(_score(task, curved)) - float(held_out(other, features).scores[0])
-    figures = [
-        estimate(float(s), *fold_interval(setting, o), data.n)
-        for s, o in ((straight.scores[0], straight.outputs[0]), (_score(data, bent), bent))
-    ]
-    lead = estimate(*difference_interval(setting, bent, straight.outputs[0]), data.n)
-    return Bend(cell.label(found.places.positions), SCORE[data.kind], figures[0], figures[1], lead, control)
+    options = options or ProbeOptions(kind=str(probing.data.attrs["probe"]), permutations=0)
+    seed = probing.provenance.seed if seed is None else seed
+    setting, cell, places = Setting.of(data, options, seed), probing.cell(where), probing.places
+    near = Places((cell.site,), places.heads, (places.positions[cell.position],), places.by)
+    with working(work).interruptible() as work:
+        features = collect(net, data, near, work).cell(Cell(cell.site, cell.head, 0))
+        straight = setting.held_out(features).outputs[0]
+        work.check()
+        bent = _held_out(features, setting)
+        tasks = controls.control_tasks(data, controls.ControlText(net, data, near).types(0), 1, seed)
+        control = None
+        if tasks is not None:
+            task = setting.relabelled(tasks[0])
+            work.check()
+            control = task.score(_held_out(features, task)) - float(task.held_out(features).scores[0])
+    lead = setting.lead(bent, straight)
+    label = cell.label(places.positions)
+    return Bend(label, SCORE[data.kind], setting.figure(straight), setting.figure(bent), lead, control)
 
 
-def _score(data: ProbeData, outputs: Tensor) -> Tensor:
-    return score(data.kind, outputs, torch.as_tensor(data.labels), max(data.n_classes, 1))
-
-
-def _held_out(features: Tensor, labels: Tensor, data: ProbeData, folds: np.ndarray, seed: int) -> Tensor:
+def _held_out(features: Tensor, setting: Setting) -> Tensor:
     """Held-out outputs [n c] of the network with one hidden layer."""
-    of = torch.as_tensor(folds)
-    c = 1 if data.kind in ("binary", "continuous") else data.n_classes
+    data, labels, of = setting.data, setting.labels, torch.as_tensor(setting.folds)
+    c = setting.real.outputs
     out = torch.empty(len(features), c, dtype=torch.float64)
     for fold in of.unique():
         train, test = of != fold, of == fold
@@ -110,7 +110,7 @@ def _held_out(features: Tensor, labels: Tensor, data: ProbeData, folds: np.ndarr
         x, new = (features[train].double() - mean) / scale, (features[test].double() - mean) / scale
         y = labels[train].double() if data.kind == "continuous" else labels[train]
         middle, spread = (y.mean(), y.std().clamp(min=1e-12)) if data.kind == "continuous" else (0.0, 1.0)
-        weights = _start(x.shape[1], c, seed)
+        weights = _start(x.shape[1], c, setting.seed)
         goal = (y - middle) / spread if data.kind == "continuous" else y
         _fit(x, goal, data, weights)
         with torch.no_grad():

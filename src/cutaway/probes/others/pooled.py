@@ -15,15 +15,13 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import BadInput
+from cutaway.network.memory import MOST_TOKENS, rows_at_once
 from cutaway.network.sites import SiteLike
 from cutaway.probes.data.examples import ProbeData
-from cutaway.probes.fits.cross_validation import HeldOut
-from cutaway.probes.fits.scores import SCORE, loss, score
-from cutaway.probes.map.best_place import held_out
-from cutaway.probes.map.mapping import Setting, difference_interval, fold_interval
+from cutaway.probes.fits.scores import SCORE, loss
 from cutaway.probes.map.options import ProbeOptions
-from cutaway.probes.map.verdict import estimate
-from cutaway.probes.reading.activations import TOKENS_AT_ONCE
+from cutaway.probes.map.setting import Setting
+from cutaway.results import Work, working
 from cutaway.statistics import Estimate
 from cutaway.statistics.fits import descent
 
@@ -35,8 +33,14 @@ _DECAY, _STEPS = 3e-3, 80
 
 @dataclass(frozen=True, eq=False)
 class Pooled:
-    """Held-out scores at a site: pooled by attention, at the last token, of the mean over positions; the lead of the first
-    over the better of the others; and the mean attention [n p] of every text (padding 0)."""
+    """What pooling by attention adds at a site.
+
+    Attributes:
+        where, what: the site, and the score's name.
+        pooled, last, mean: held-out scores: pooled by attention, at the last token, of the mean over positions.
+        lead: of the first over the better of the others.
+        attention: the mean attention of every text [n p] (padding 0).
+    """
 
     where: str
     what: str
@@ -53,60 +57,55 @@ class Pooled:
         )
 
 
-def pooled(net: Network, data: ProbeData, at: SiteLike, options: ProbeOptions | None = None) -> Pooled:
+def pooled(
+    net: Network,
+    data: ProbeData,
+    *,
+    at: SiteLike,
+    options: ProbeOptions | None = None,
+    seed: int = 0,
+    work: Work | None = None,
+) -> Pooled:
     """Fit an attention-pooled probe to whole texts at one site, in grouped folds.
 
     Raises `BadInput` where the site has several layers, or examples have spans.
     """
-    options = options or ProbeOptions(permutations=0)
     sites = net.resolve(at)
     if len(sites) != 1:
         raise BadInput(f"{at!r} is {len(sites)} sites.", f"Name one, such as {sites[-1]}.")
     if data.spans is not None or hasattr(data.inputs, "items"):
         raise BadInput("A pooled probe reads whole texts.", "Leave spans out.")
-    setting = Setting.of(data, options)
-    x, mask = _read(net, data, sites[0])
-    attended, attention = _held_out(x, mask, data, setting.folds)
-    ends = mask.sum(1) - 1
-    last = held_out(setting, x[torch.arange(len(x)), ends])
-    mean = held_out(setting, (x * mask[..., None]).sum(1) / mask.sum(1, keepdim=True))
-    labels = torch.as_tensor(data.labels)
-    value = float(score(data.kind, attended, labels, max(data.n_classes, 1)))
-    better = last if float(last.scores[0]) >= float(mean.scores[0]) else mean
-    lead = estimate(*difference_interval(setting, attended, better.outputs[0]), data.n)
-    figure = estimate(value, *fold_interval(setting, attended), data.n)
-    return Pooled(
-        str(sites[0]),
-        SCORE[data.kind],
-        figure,
-        _figure(setting, last),
-        _figure(setting, mean),
-        lead,
-        attention,
-    )
+    setting = Setting.of(data, options or ProbeOptions(permutations=0), seed)
+    with working(work).interruptible() as work:
+        x, mask = _read(net, data, sites[0], work)
+        attended, attention = _held_out(x, mask, setting, work)
+        last = setting.held_out(x[torch.arange(len(x)), mask.sum(1) - 1]).outputs[0]
+        mean = setting.held_out((x * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)).outputs[0]
+    better = last if setting.score(last) >= setting.score(mean) else mean
+    figures = [setting.figure(outputs) for outputs in (attended, last, mean)]
+    lead = setting.lead(attended, better)
+    return Pooled(str(sites[0]), SCORE[data.kind], *figures, lead, attention)
 
 
-def _figure(setting: Setting, found: HeldOut) -> Estimate:
-    return estimate(float(found.scores[0]), *fold_interval(setting, found.outputs[0]), setting.data.n)
-
-
-def _read(net: Network, data: ProbeData, site: SiteLike) -> tuple[Tensor, Tensor]:
+def _read(net: Network, data: ProbeData, site: SiteLike, work: Work) -> tuple[Tensor, Tensor]:
     """Every position's vector [n p d], real tokens first, and which are real [n p]."""
     tokens = net.encode(data.inputs)  # type: ignore[arg-type]
     tokens = tokens[torch.as_tensor(np.asarray(data.rows))]
-    step, parts = max(1, TOKENS_AT_ONCE // tokens.width), []
+    step, parts = rows_at_once(net, tokens.width, work, read=0, kept=net.d_model or 0, most=MOST_TOKENS), []
     for start in range(0, tokens.n, step):
         run = net.run(tokens[start : start + step], keep=[site], logits=False).check_finite()
         parts.append(next(iter(run.kept.values())).flatten(2).float().cpu())
+        work.step("reading", min(start + step, tokens.n), tokens.n)
     return torch.cat(parts).double(), tokens.mask.cpu()
 
 
-def _held_out(x: Tensor, mask: Tensor, data: ProbeData, folds: np.ndarray) -> tuple[Tensor, Tensor]:
+def _held_out(x: Tensor, mask: Tensor, setting: Setting, work: Work) -> tuple[Tensor, Tensor]:
     """Held-out outputs [n c] and attention [n p]."""
-    of, labels = torch.as_tensor(folds), torch.as_tensor(data.labels)
-    c = 1 if data.kind in ("binary", "continuous") else data.n_classes
+    data, labels, of = setting.data, setting.labels, torch.as_tensor(setting.folds)
+    c = setting.real.outputs
     out, attention = torch.empty(len(x), c).double(), torch.empty(x.shape[:2]).double()
-    for fold in of.unique():
+    for done, fold in enumerate(of.unique()):
+        work.step("pooling", done, int(of.max()) + 1)
         train, test = of != fold, of == fold
         real = x[train][mask[train]]
         middle, scale = real.mean(0), real.std(0).clamp(min=1e-6 * float(real.std(0).max()))
@@ -119,8 +118,8 @@ def _held_out(x: Tensor, mask: Tensor, data: ProbeData, folds: np.ndarray) -> tu
         weights = [torch.zeros(s).double().requires_grad_() for s in ((x.shape[2], 1), (x.shape[2], c), (c,))]
         _fit(z, mask[train], y, data, weights)
         with torch.no_grad():
-            found, shares = _forward(new, mask[test], weights)
-            out[test], attention[test] = found * spread + centre, shares
+            outputs, shares = _forward(new, mask[test], weights)
+            out[test], attention[test] = outputs * spread + centre, shares
     return out, attention
 
 

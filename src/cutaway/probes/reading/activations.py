@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,49 +11,63 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import BadInput, NotFinite, OutOfMemory
+from cutaway.network.memory import MOST_TOKENS, rows_at_once
 from cutaway.network.sites import Site
 from cutaway.probes.data.examples import ProbeData
 from cutaway.probes.reading.places import Cell, Places, columns
+from cutaway.results import Work
 
 if TYPE_CHECKING:
     from cutaway.network import Network
 
-#: Called with (what, examples done, examples in all).
-Report = Callable[[str, int, int], None]
-TOKENS_AT_ONCE = 2048
+#: Inputs that are a model's own tensors (images) are run so many at a time: what they take is not known beforehand.
+_INPUTS_AT_ONCE = 32
 
 
 @dataclass(frozen=True, eq=False)
 class ActivationBatch:
-    """Some examples' values: `examples` [e] are their numbers, `values` site -> [e k d] or [e k h d]."""
+    """Some examples' values.
+
+    Attributes:
+        examples: their numbers [e].
+        values: site -> [e k d] or [e k h d].
+    """
 
     examples: np.ndarray
     values: dict[Site, Tensor]
 
 
 def stream(
-    net: Network, data: ProbeData, places: Places, report: Report | None = None, what: str = "reading"
+    net: Network, data: ProbeData, places: Places, work: Work, what: str = "reading", most: int | None = None
 ) -> Generator[ActivationBatch, None, None]:
     """Run the network once over all inputs, some at a time, and give the slices that the cells read, in float32.
 
     Rows are run in order of length, so that little is spent on padding. The batch is halved when memory runs out.
+    most: no more than so many inputs, the shortest.
     Raises `NotFinite`, with the place, where an activation is NaN or infinite.
     """
-    rows = np.asarray(data.rows)
     by_row: dict[int, list[int]] = {}
-    for example, row in enumerate(rows.tolist()):
+    for example, row in enumerate(np.asarray(data.rows).tolist()):
         by_row.setdefault(row, []).append(example)
-    inputs = data.inputs
-    if isinstance(inputs, Mapping) or hasattr(inputs, "items"):
-        yield from _stream_mapping(net, data, places, by_row, report, what)
-        return
-    tokens = net.encode(inputs)  # type: ignore[arg-type]
+    own = isinstance(data.inputs, Mapping) or hasattr(data.inputs, "items")
+    batches = (_own_batches if own else _token_batches)(net, data, places, by_row, work, most)
+    done = 0
+    for batch in batches:
+        yield batch
+        done += len(batch.examples)
+        work.step(what, done, data.n)
+
+
+def _token_batches(
+    net: Network, data: ProbeData, places: Places, by_row: dict[int, list[int]], work: Work, most: int | None
+) -> Generator[ActivationBatch, None, None]:
+    tokens = net.encode(data.inputs)  # type: ignore[arg-type]
     size = tokens.lengths.cpu().numpy()
-    order = sorted(by_row, key=lambda r: (size[r], r))
+    order = sorted(by_row, key=lambda r: (size[r], r))[:most]
     equal = net.certificate.pads_right is False  # then rows of one length at a time
-    start, most, done = 0, max(1, TOKENS_AT_ONCE // int(size.max())), 0
+    start, rows = 0, rows_at_once(net, int(size.max()), work, read=0, most=MOST_TOKENS)
     while start < len(order):
-        part = order[start : start + most]
+        part = order[start : start + rows]
         if equal:
             part = [r for r in part if size[r] == size[part[0]]]
         batch = tokens[torch.tensor(part)]
@@ -69,9 +83,9 @@ def stream(
         try:
             run = net.run(batch, keep=list(places.sites), pos=pos, logits=False)
         except OutOfMemory:
-            if most == 1:
+            if rows == 1:
                 raise
-            most = max(1, most // 2)
+            rows = max(1, rows // 2)
             continue
         values = {}
         for site in places.sites:
@@ -84,25 +98,17 @@ def stream(
             values[site] = _finite(value.float().cpu(), site, examples)
         yield ActivationBatch(examples, values)
         start += len(part)
-        done += len(examples)
-        if report is not None:
-            report(what, done, data.n)
 
 
-def _stream_mapping(
-    net: Network,
-    data: ProbeData,
-    places: Places,
-    by_row: dict[int, list[int]],
-    report: Report | None,
-    what: str,
+def _own_batches(
+    net: Network, data: ProbeData, places: Places, by_row: dict[int, list[int]], _work: Work, most: int | None
 ) -> Generator[ActivationBatch, None, None]:
     """Inputs that are a model's own tensors (images): a site's value is pooled over all axes but the last, or taken as it
     is where it has one vector per input."""
-    order, done = sorted(by_row), 0
+    order = sorted(by_row)[:most]
     assert hasattr(data.inputs, "items")
-    for start in range(0, len(order), 32):
-        part = order[start : start + 32]
+    for start in range(0, len(order), _INPUTS_AT_ONCE):
+        part = order[start : start + _INPUTS_AT_ONCE]
         kwargs = {k: v[torch.tensor(part)] for k, v in data.inputs.items()}  # type: ignore[union-attr]
         run = net.run(kwargs, keep=list(places.sites), logits=False)
         examples = np.array([e for r in part for e in by_row[r]])
@@ -119,9 +125,6 @@ def _stream_mapping(
             )
             values[site] = _finite(pooled[where][:, None], site, examples)
         yield ActivationBatch(examples, values)
-        done += len(examples)
-        if report is not None:
-            report(what, done, data.n)
 
 
 def _finite(value: Tensor, site: Site, examples: np.ndarray) -> Tensor:
@@ -159,12 +162,16 @@ class Kept:
         return sum(v.numel() * v.element_size() for v in self.values.values())
 
 
-def collect(
-    net: Network, data: ProbeData, places: Places, report: Report | None = None, what: str = "reading"
-) -> Kept:
+def bytes_of(net: Network, data: ProbeData, places: Places) -> int:
+    """How much all slices would take in float32, found by running one input."""
+    batch = next(stream(net, data, places, Work(), most=1))
+    return sum(v.numel() * 4 for v in batch.values.values()) // len(batch.examples) * data.n
+
+
+def collect(net: Network, data: ProbeData, places: Places, work: Work, what: str = "reading") -> Kept:
     """One pass over the data, every slice kept."""
     held: dict[Site, Tensor] = {}
-    for batch in stream(net, data, places, report, what):
+    for batch in stream(net, data, places, work, what):
         index = torch.as_tensor(batch.examples)
         for site, value in batch.values.items():
             if site not in held:
@@ -177,9 +184,14 @@ def collect(
 class Moments:
     """What ridge regression needs of one kind of site, summed fold by fold; the activations themselves are gone.
 
-    count: [f]. total: [f c d] sums, gram: [f c d d] sums of outer products about `shift`, cross: [f c d t] with the targets
-    (about their means), for c cells of width d; targets: [f t] sums and squares: [f t] sums of squares of the targets.
-    shift: [c d], the first batch's mean, so that the sums are of small numbers.
+    Attributes:
+        cells: the c places of width d that are summed.
+        count: examples [f].
+        total: sums [f c d] about `shift`.
+        gram: sums of outer products [f c d d] about `shift`.
+        cross: sums of products with the targets [f c d t].
+        targets, squares: sums of the targets and of their squares [f t].
+        shift: the first batch's mean [c d], so that the sums are of small numbers.
     """
 
     cells: list[Cell]
@@ -198,19 +210,14 @@ class Moments:
 
 
 def accumulate(
-    net: Network,
-    data: ProbeData,
-    places: Places,
-    targets: Tensor,
-    folds: np.ndarray,
-    report: Report | None = None,
+    net: Network, data: ProbeData, places: Places, targets: Tensor, folds: np.ndarray, work: Work
 ) -> list[Moments]:
     """One pass over the data, sums kept: for each width one `Moments` with all its cells.
 
     targets: [n t]. folds: [n]. Sums are in float64, whatever the network computes in.
     """
     k, groups = int(folds.max()) + 1, {}
-    for batch in stream(net, data, places, report, "summing"):
+    for batch in stream(net, data, places, work, "summing"):
         of, y = torch.as_tensor(folds[batch.examples]), targets[torch.as_tensor(batch.examples)].double()
         for site, value in batch.values.items():
             cells = value if places.heads is not None and value.ndim == 4 else value.flatten(2)[:, :, None]

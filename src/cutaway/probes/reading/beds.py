@@ -12,9 +12,12 @@ from torch import Tensor
 
 from cutaway.errors import BadInput
 from cutaway.network.inputs import Tokens
+from cutaway.network.memory import MOST_TOKENS, rows_at_once
+from cutaway.network.run import Run
 from cutaway.probes.data.examples import ProbeData
 from cutaway.probes.data.folds import families
 from cutaway.probes.reading.places import Cell, Places, columns
+from cutaway.results import Work
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
@@ -23,16 +26,19 @@ if TYPE_CHECKING:
 #: (logits [k v], numbers of the bed's rows [k]) -> [k]
 Score = Callable[[Tensor, Tensor], Tensor]
 Answers = Mapping[Any, str | int | Sequence[str] | Sequence[int]]
-TOKENS_AT_ONCE = 8192
 
 
 @dataclass(frozen=True, eq=False)
 class Bed:
-    """n prompts of two classes.
+    """n prompts of two classes, on which it is tested what moving an activation does.
 
-    tokens: one row per prompt. edit, read: LongTensor [n], the row-relative positions that are edited and whose logits are
-    read. classes: [n] of 0 and 1. score: the metric; higher means more like class 1. clusters: [n], for intervals. what:
-    the metric in words.
+    Attributes:
+        tokens: one row per prompt.
+        edit, read: the row-relative positions that are edited and whose logits are read, LongTensor [n].
+        classes: 0 or 1 [n].
+        score: the metric; higher means more like class 1.
+        clusters: which prompts belong together [n], for intervals.
+        what: the metric in words.
     """
 
     tokens: Tokens
@@ -52,6 +58,10 @@ class Bed:
     def sign(self) -> Tensor:
         """+1 for class 1, -1 for class 0: [n]."""
         return 2.0 * self.classes.double() - 1
+
+    def measured_by(self, score: Score, what: str) -> Bed:
+        """The same prompts with another metric."""
+        return replace(self, score=score, what=what)
 
     def take(self, rows: Tensor) -> Bed:
         """Some prompts only."""
@@ -96,7 +106,7 @@ def answer_score(net: Network, answers: Answers, classes: Sequence[str]) -> tupl
 def contrast_score(net: Network, bed: Bed) -> tuple[Score, str]:
     """The output's own contrast between the classes, found on these prompts: log probabilities projected on the
     difference of their class means, which has length one. For labels without answers."""
-    logits = run(net, bed, None).float().log_softmax(-1)
+    logits = run(net, bed).float().log_softmax(-1)
     classes = bed.classes.to(logits.device)
     gap = logits[classes == 1].mean(0) - logits[classes == 0].mean(0)
     gap = gap / gap.norm().clamp(min=1e-12)
@@ -132,20 +142,21 @@ def bed_of_data(
         two = (labels[chosen] == classes[1]).astype(int)
     tokens = net.encode(data.inputs)  # type: ignore[arg-type]
     rows = np.asarray(data.rows)[chosen]
-    mine = tokens[torch.as_tensor(rows)]
-    where = np.arange(len(chosen))
+    prompts = tokens[torch.as_tensor(rows)]
     one = replace(places, positions=(places.positions[cell.position],))
-    edit = columns(one, data, mine, where, chosen)[:, 0] - mine.first
-    last = edit if data.spans is not None else mine.lengths - 1
+    edit = columns(one, data, prompts, np.arange(len(chosen)), chosen)[:, 0] - prompts.first
+    last = edit if data.spans is not None else prompts.lengths - 1
     if read is not None:
-        last = torch.where(torch.tensor(read < 0), mine.lengths + read, torch.full_like(mine.lengths, read))
+        last = torch.where(
+            torch.tensor(read < 0), prompts.lengths + read, torch.full_like(prompts.lengths, read)
+        )
     if bool((last < edit).any()) and net.is_causal:
         raise BadInput(
             f"The logits are read at position {read}, before the place that is edited.",
             "Read a later position.",
         )
     clusters = tuple(families(data).of[chosen].tolist())
-    return Bed(mine, edit, last, torch.as_tensor(two), _unset, clusters, "")
+    return Bed(prompts, edit, last, torch.as_tensor(two), _unset, clusters, "")
 
 
 def _unset(logits: Tensor, rows: Tensor) -> Tensor:
@@ -198,18 +209,24 @@ def bed_of_behaviour(
     )
 
 
-def run(net: Network, bed: Bed, edits: Any, rows: Tensor | None = None) -> Tensor:
+def run(
+    net: Network, bed: Bed, edits: Any = None, rows: Tensor | None = None, work: Work | None = None
+) -> Tensor:
     """Logits [k v] at the read position of prompts `rows` [k], under edits made for them.
 
     edits: a function of the rows and of where they lie among `rows`, or None.
     """
     rows = torch.arange(bed.n) if rows is None else rows
-    step, parts = max(1, TOKENS_AT_ONCE // bed.tokens.width), []
+    step, parts = rows_at_once(net, bed.tokens.width, work, most=MOST_TOKENS), []
     for start in range(0, len(rows), step):
         part = rows[start : start + step]
-        made = [] if edits is None else edits(part, slice(start, start + len(part)))
-        out = net.run(bed.tokens[part], edits=made, logits=bed.read[part][:, None]).logits
-        if out is None:
-            raise BadInput(f"{net.name} gives no logits.", "Causal tests need an output over tokens.")
-        parts.append(out[:, 0])
+        chosen = [] if edits is None else edits(part, slice(start, start + len(part)))
+        parts.append(logits_of(net, net.run(bed.tokens[part], edits=chosen, logits=bed.read[part][:, None])))
     return torch.cat(parts)
+
+
+def logits_of(net: Network, run: Run) -> Tensor:
+    """The logits [k v] that a run gave at one position. Raises `BadInput` for a network without any."""
+    if run.logits is None:
+        raise BadInput(f"{net.name} gives no logits.", "Causal tests need an output over tokens.")
+    return run.logits[:, 0]

@@ -12,9 +12,11 @@ from torch import Tensor
 from cutaway.errors import BadInput
 from cutaway.interventions import Add
 from cutaway.network.inputs import Tokens
+from cutaway.network.memory import MOST_TOKENS, rows_at_once
 from cutaway.network.sites import Site
 from cutaway.probes.reading import beds
 from cutaway.probes.reading.beds import Bed
+from cutaway.results import Work
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -51,9 +53,9 @@ class Spot:
         return Add(self.site, split[:, None] if vectors.ndim == 2 else split, pos=pos)
 
 
-def features(net: Network, spot: Spot, tokens: Tokens, at: Tensor) -> Tensor:
+def features(net: Network, spot: Spot, tokens: Tokens, at: Tensor, work: Work | None = None) -> Tensor:
     """The features [n d] of each row at its position [n], in float64."""
-    step, parts = max(1, beds.TOKENS_AT_ONCE // tokens.width), []
+    step, parts = rows_at_once(net, tokens.width, work, read=0, most=MOST_TOKENS), []
     for start in range(0, tokens.n, step):
         rows = torch.arange(start, min(start + step, tokens.n))
         kept = net.run(tokens[rows], keep=[spot.site], pos=at[rows][:, None], logits=False)[spot.site]
@@ -75,7 +77,7 @@ def head_width(net: Network, spot: Spot, width: int) -> int | None:
     return width // heads
 
 
-def moved(net: Network, bed: Bed, spot: Spot, steps: Tensor) -> np.ndarray:
+def moved(net: Network, bed: Bed, spot: Spot, steps: Tensor, work: Work | None = None) -> np.ndarray:
     """The metric [s n] of each prompt with its activation moved by steps [s n d] (s experiments, many in one batch)."""
     s, n, d = steps.shape
     width = head_width(net, spot, d)
@@ -85,13 +87,13 @@ def moved(net: Network, bed: Bed, spot: Spot, steps: Tensor) -> np.ndarray:
     def edits(part: Tensor, where: slice) -> list[Add]:
         return [spot.add(flat[where], bed.edit[part][:, None], width)]
 
-    logits = beds.run(net, bed, edits, rows)
+    logits = beds.run(net, bed, edits, rows, work)
     return bed.score(logits, rows).double().cpu().numpy().reshape(s, n)
 
 
 def plain(net: Network, bed: Bed) -> np.ndarray:
     """The metric [n] of each prompt with nothing done."""
-    return bed.score(beds.run(net, bed, None), torch.arange(bed.n)).double().cpu().numpy()
+    return bed.score(beds.run(net, bed), torch.arange(bed.n)).double().cpu().numpy()
 
 
 def gradient(net: Network, bed: Bed, spot: Spot, rows: int = 64) -> Tensor:
@@ -103,16 +105,16 @@ def gradient(net: Network, bed: Bed, spot: Spot, rows: int = 64) -> Tensor:
     for start in range(0, min(bed.n, 256), rows):
         part = torch.arange(start, min(start + rows, bed.n, 256))
         run = net.run(bed.tokens[part], keep=[spot.site], logits=bed.read[part][:, None], grad=True)
-        if run.logits is None:
-            raise BadInput(f"{net.name} gives no logits.", "Causal tests need an output over tokens.")
         value = run[spot.site]
-        (slope,) = torch.autograd.grad(bed.score(run.logits[:, 0], part).sum(), value, allow_unused=True)
+        (slope,) = torch.autograd.grad(
+            bed.score(beds.logits_of(net, run), part).sum(), value, allow_unused=True
+        )
         if slope is None:
             return torch.zeros(spot.read(value[0, 0]).shape[-1]).double()
         at = bed.edit[part] + bed.tokens.first[part]
-        here = spot.read(slope[torch.arange(len(part)), at.to(slope.device)]).double().cpu()
-        here = here / here.norm(dim=1, keepdim=True).clamp(min=1e-300)
-        total = here.sum(0) if total is None else total + here.sum(0)
+        slopes = spot.read(slope[torch.arange(len(part)), at.to(slope.device)]).double().cpu()
+        slopes = slopes / slopes.norm(dim=1, keepdim=True).clamp(min=1e-300)
+        total = slopes.sum(0) if total is None else total + slopes.sum(0)
         count += len(part)
     assert total is not None
     return total / count

@@ -12,38 +12,55 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
-from cutaway.claims import Claim, Control, Evidence, judge
+from cutaway.claims import Claim, Control, Evidence
 from cutaway.errors import BadFormat, BadInput
 from cutaway.interventions import Interchange
+from cutaway.network.sites import Site
+from cutaway.probes.choices import chosen
 from cutaway.probes.data.examples import ProbeData
+from cutaway.probes.map.linear_probe import UNRECORDED, site_to_list
 from cutaway.probes.map.probing import Probing
-from cutaway.probes.reading.activations import Report
+from cutaway.probes.reading import beds
 from cutaway.probes.reading.beds import Answers, Bed
 from cutaway.probes.reading.spots import Spot, features, head_width, moved, plain
 from cutaway.probes.use.directions import fitted_directions
-from cutaway.probes.use.pipeline import UseOptions, halves
-from cutaway.results import load_folder, save_folder
+from cutaway.probes.use.halves import halves
+from cutaway.results import Provenance, Work, finite, head, read, save_folder, working
 from cutaway.statistics import Estimate, bootstrap
+from cutaway.trials import claim_of
 
 if TYPE_CHECKING:
-    from cutaway.network import Network
+    import plotly.graph_objects as go
 
-_FORMAT = "cutaway-alignment-1"
+    from cutaway.network import Network
+    from cutaway.reports import Page
 
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """size: dimensions of the subspace (the start of the boundary, where it is learned). boundless: learn the size, too.
-    steps, batch, rate: of the search. price: what one whole dimension costs in the boundless loss, as a share of d.
-    pairs: held-out pairs that are scored. random: random subspaces. read, seed: as in `UseOptions`."""
+    """How a subspace is searched. `align` takes the same names as keywords.
+
+    Attributes:
+        size: dimensions of the subspace (the start of the boundary, where it is learned).
+        boundless: learn the size, too.
+        steps, batch, rate: of the search.
+        price: what one whole dimension costs in the boundless loss, as a share of d.
+        pairs: held-out pairs that are scored.
+        random: random subspaces that it is held against.
+        read: position of the logits (default the last token).
+
+    Raises `BadInput` for numbers that make no sense.
+    """
 
     size: int = 1
     boundless: bool = False
@@ -54,13 +71,30 @@ class SearchOptions:
     pairs: int = 200
     random: int = 20
     read: int | None = None
-    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("size", "steps", "batch", "pairs", "random"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise BadInput(f"{name}={value!r} is not possible.", "Give a whole number from 1 on.")
 
 
 @dataclass(frozen=True, eq=False)
 class Alignment:
-    """What was found: an orthonormal basis [k d] at a place, its interchange accuracy on held-out pairs of different
-    classes, those of its rivals, and the claim."""
+    """A subspace through which a label decides the output, from `align`.
+
+    Attributes:
+        label: whose subspace it is.
+        spot: where.
+        basis: orthonormal [k d].
+        accuracy: interchange accuracy on held-out pairs of different classes.
+        rivals: that of the probe's direction, of random subspaces, of a search for shuffled classes, of the whole vector.
+        cosine: of the probe's direction with the subspace.
+        claim: that the label decides the output through it.
+        provenance: where it came from; empty names where that was not recorded.
+    """
+
+    kind: ClassVar[str] = "alignment"
 
     label: str
     spot: Spot
@@ -69,6 +103,7 @@ class Alignment:
     rivals: dict[str, Estimate]
     cosine: float
     claim: Claim
+    provenance: Provenance = UNRECORDED
 
     @property
     def size(self) -> int:
@@ -79,6 +114,12 @@ class Alignment:
         """The intervention that exchanges this subspace with a source run's."""
         return Interchange(self.spot.site, source, self.basis.float(), head=self.spot.head, pos=pos)
 
+    @property
+    def headline(self) -> str:
+        """The subspace and its accuracy in one line."""
+        size = f"{self.size} of {self.basis.shape[1]} dimensions"
+        return f"{self.label} at {self.spot.site}: {size}, interchange accuracy {self.accuracy}"
+
     def __str__(self) -> str:
         rivals = "; ".join(f"{name} {value}" for name, value in self.rivals.items())
         size = f"{self.size} of {self.basis.shape[1]} dimensions"
@@ -86,90 +127,139 @@ class Alignment:
 
     __repr__ = __str__
 
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write a folder, whole or not at all. Raises `SaveFailed`."""
-        site = self.spot.site
-        plain_data = {
-            "format": _FORMAT, "label": self.label, "site": [site.name, site.layer, site.stack, site.module],
-            "head": self.spot.head, "accuracy": self.accuracy.to_dict(), "cosine": self.cosine,
+    def _estimates(self) -> dict[str, Estimate]:
+        return {"the subspace": self.accuracy, **self.rivals}
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row for the subspace and for each rival: interchange accuracy with its interval."""
+        rows = []
+        for name, value in self._estimates().items():
+            ends = (value.interval.low, value.interval.high) if value.interval else (np.nan, np.nan)
+            rows.append({"what": name, "accuracy": value.value, "low": ends[0], "high": ends[1]})
+        return pd.DataFrame(rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data, with the basis as lists."""
+        return finite(self._plain() | {"basis": self.basis, "provenance": self.provenance})
+
+    def plot(self) -> go.Figure:
+        """Interchange accuracy of the subspace beside its rivals."""
+        from cutaway.figures import Bar, bars
+
+        items = [
+            Bar(row.what, row.accuracy, *(row.accuracy if e != e else e for e in (row.low, row.high)))
+            for row in self.to_pandas().itertuples()
+        ]
+        return bars(items, title=f"{self.label} at {self.spot.site}", unit="interchange accuracy")
+
+    def page(self) -> Page:
+        """The page: the subspace beside its rivals, and the claim."""
+        from cutaway.reports import Figure, result_page
+
+        caption = "Share of held-out pairs whose output, with the subspace exchanged, is the source's."
+        return result_page(
+            f"{self.label} at {self.spot.site}", "Cutaway · alignment", self.headline, [Figure(self.plot(), caption)],
+            self.provenance, claims=(self.claim,), verdict=self.claim.verdict,
+        )  # fmt: skip
+
+    def _repr_html_(self) -> str:
+        from cutaway.reports import display
+
+        claim = self.claim
+        return display(
+            self.headline, (), self.to_pandas(), claim._repr_html_(), claim.verdict, self.provenance
+        )
+
+    def _plain(self) -> dict[str, Any]:
+        return {
+            "label": self.label, "site": site_to_list(self.spot.site), "head": self.spot.head,
+            "accuracy": self.accuracy.to_dict(), "cosine": self.cosine,
             "rivals": {k: v.to_dict() for k, v in self.rivals.items()}, "claim": self.claim.to_dict(),
         }  # fmt: skip
-        return save_folder(path, plain_data, {"basis": self.basis})
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write a folder, whole or not at all. Raises `SaveFailed`."""
+        return save_folder(path, head("alignment", self.provenance, **self._plain()), {"basis": self.basis})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Alignment:
         """Read what `save` wrote. Raises `BadFormat` or `CorruptFile`."""
-        from cutaway.network.sites import Site
-
-        saved = load_folder(path)
+        saved, version = read(path, "alignment")
         data = saved.manifest
-        if data.get("format") != _FORMAT:
-            raise BadFormat(f"{path} does not hold an alignment.", "Give a folder that Alignment.save wrote.")
-        rivals = {k: Estimate.from_dict(v) for k, v in data["rivals"].items()}
-        return cls(
-            data["label"], Spot(Site(*data["site"]), data["head"]), saved.tensors["basis"],
-            Estimate.from_dict(data["accuracy"]), rivals, data["cosine"], Claim.from_dict(data["claim"]),
-        )  # fmt: skip
+        try:
+            return cls(
+                data["label"], Spot(Site(*data["site"]), data["head"]), saved.tensors["basis"],
+                Estimate.from_dict(data["accuracy"]), {k: Estimate.from_dict(v) for k, v in data["rivals"].items()},
+                data["cosine"], Claim.from_dict(data["claim"]),
+                Provenance.from_dict(data["provenance"]) if version else UNRECORDED,
+            )  # fmt: skip
+        except (KeyError, TypeError) as error:
+            raise BadFormat(
+                f"The alignment in {path} cannot be read: {error!r}.", "Make it again."
+            ) from error
 
 
 def align(
     net: Network,
-    found: Probing,
+    probing: Probing,
     data: ProbeData,
     *,
     answers: Answers | None = None,
-    where: dict[str, Any] | None = None,
+    where: Mapping[str, Any] | None = None,
     options: SearchOptions | None = None,
-    report: Report | None = None,
+    seed: int = 0,
+    work: Work | None = None,
+    **choices: Any,
 ) -> Alignment:
     """Search the subspace of one place (default the best) through which the label decides the output.
 
-    Searched on pairs of one half of the groups, scored on pairs of the other. answers: as in `use`.
+    Searched on pairs of one half of the groups, scored on pairs of the other. answers, where, work: as in `use`.
 
-    Raises `BadInput` for labels without two classes, or a size that the place does not have.
+    Raises `BadInput` for labels without two classes, or a size that the place does not have; `UnknownOption` for a
+    misspelt choice; `Stopped` where the work is stopped.
     """
-    options, began = options or SearchOptions(), time.perf_counter()
-    cell = found.places.cells[found.number(**(where or {}))]
+    options, began = chosen(SearchOptions, options, choices, "align"), time.perf_counter()
+    cell = probing.cell(where)
     spot = Spot(cell.site, cell.head)
-    past, future, _, fitting = halves(
-        net, found, data, cell, answers, UseOptions(read=options.read, seed=options.seed)
-    )
-    x_past, x_future = (features(net, spot, b.tokens, b.edit) for b in (past, future))
-    d = x_past.shape[1]
-    if not 1 <= options.size <= d:
-        raise BadInput(f"A subspace of {options.size} dimensions does not fit {d}.", f"Use 1 to {d}.")
-    rows = _Pairs.of(past, x_past, plain(net, past))
-    basis = search(net, spot, rows, options, report)
-    test = replace(rows, bed=future, x=x_future, classes=future.classes)
-    pairs = test.draw(options.pairs, np.random.default_rng(options.seed + 5), across=True)
-    probe_direction = fitted_directions(x_past, past.classes, fitting)[0].vector[None]
-    accuracy = test.accuracy(net, spot, basis, pairs)
-    shuffled = _shuffled(rows, options.seed)
-    rivals = {
-        "the probe's direction": test.accuracy(net, spot, probe_direction, pairs),
-        "random subspaces": _random(net, spot, test, pairs, len(basis), d, options),
-        "the whole vector": test.accuracy(net, spot, torch.eye(d).double(), pairs),
-        "a search for shuffled classes": test.accuracy(
-            net, spot, search(net, spot, shuffled, options, None), pairs
-        ),
-    }
-    cosine = float((basis @ probe_direction[0]).norm())
-    claim = _claim(
-        found,
-        cell.label(found.places.positions),
-        accuracy,
-        rivals,
-        len(basis),
-        d,
-        time.perf_counter() - began,
-    )
-    return Alignment(str(found.data.attrs["label"]), spot, basis, accuracy, rivals, cosine, claim)
+    with working(work).interruptible() as work:
+        past, future, _, fitting = halves(net, probing, data, cell, answers, options.read, seed)
+        x_past, x_future = (features(net, spot, b.tokens, b.edit, work) for b in (past, future))
+        d = x_past.shape[1]
+        if not 1 <= options.size <= d:
+            raise BadInput(f"A subspace of {options.size} dimensions does not fit {d}.", f"Use 1 to {d}.")
+        rows = _Pairs.of(past, x_past, plain(net, past))
+        basis = search(net, spot, rows, options, seed, work)
+        test = replace(rows, bed=future, x=x_future, classes=future.classes)
+        pairs = test.draw(options.pairs, np.random.default_rng(seed + 5), across=True)
+        direction = fitted_directions(x_past, past.classes, fitting)[0].vector[None]
+        accuracy = test.accuracy(net, spot, basis, pairs)
+        shuffled = search(net, spot, _shuffled(rows, seed), options, seed, work.within("shuffled classes"))
+        rivals = {
+            "the probe's direction": test.accuracy(net, spot, direction, pairs),
+            "random subspaces": _random(net, spot, test, pairs, len(basis), options.random, seed),
+            "the whole vector": test.accuracy(net, spot, torch.eye(d).double(), pairs),
+            "a search for shuffled classes": test.accuracy(net, spot, shuffled, pairs),
+        }
+    label, place = str(probing.data.attrs["label"]), cell.label(probing.places.positions)
+    seconds = time.perf_counter() - began
+    statement = f"{label!r} decides the output through {len(basis)} of {d} dimensions of {place}."
+    claim = _claim(statement, accuracy, rivals, len(basis), seconds)
+    provenance = Provenance.of(net, data.hash, seed, seconds)
+    cosine = float((basis @ direction[0]).norm())
+    return Alignment(label, spot, basis, accuracy, rivals, cosine, claim, provenance)
 
 
 @dataclass(frozen=True, eq=False)
 class _Pairs:
-    """A bed with its features [n d], and where the metric parts the classes: above `middle` is class 1; `scale` is half
-    their distance."""
+    """A bed whose prompts are exchanged in pairs.
+
+    Attributes:
+        bed: n prompts.
+        x: their features [n d].
+        classes: [n].
+        middle: where the metric parts the classes: above is class 1.
+        scale: half the classes' distance in the metric.
+    """
 
     bed: Bed
     x: Tensor
@@ -202,10 +292,10 @@ class _Pairs:
         return bootstrap(right.astype(float), clusters if len(set(clusters)) > 1 else None)
 
 
-def search(net: Network, spot: Spot, pairs: _Pairs, options: SearchOptions, report: Report | None) -> Tensor:
+def search(net: Network, spot: Spot, pairs: _Pairs, options: SearchOptions, seed: int, work: Work) -> Tensor:
     """The learned basis [k d], by gradient descent on the interchange loss of random pairs."""
     d = pairs.x.shape[1]
-    draw, rng = torch.Generator().manual_seed(options.seed), np.random.default_rng(options.seed)
+    draw, rng = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
     columns = d if options.boundless else options.size
     raw = torch.randn(d, columns, generator=draw).double().requires_grad_()
     edge = torch.tensor(max(options.size, d / 4), dtype=torch.float64, requires_grad=True)
@@ -215,13 +305,13 @@ def search(net: Network, spot: Spot, pairs: _Pairs, options: SearchOptions, repo
     )
     width = head_width(net, spot, d)
     for step in range(options.steps):
-        chosen = pairs.draw(options.batch, rng, across=False)
+        drawn = pairs.draw(options.batch, rng, across=False)
         q = torch.linalg.qr(raw).Q
         heat = max(0.1, 0.1 * d * (1 - step / options.steps))
         mask = (
             torch.sigmoid((edge - torch.arange(d) - 0.5) / heat) if options.boundless else torch.ones(columns)
         )
-        loss = _loss(net, spot, pairs, chosen, (q * mask.double()) @ q.T, width)
+        loss = _loss(net, spot, pairs, drawn, (q * mask.double()) @ q.T, width)
         if options.boundless:
             loss = loss + options.price * mask.double().mean()
         gradients = torch.autograd.grad(loss, learned)
@@ -230,23 +320,20 @@ def search(net: Network, spot: Spot, pairs: _Pairs, options: SearchOptions, repo
         adam.step()
         with torch.no_grad():
             edge.clamp_(1, d)
-        if report is not None:
-            report("searching", step + 1, options.steps)
+        work.step("searching", step + 1, options.steps)
     kept = max(1, round(float(edge.detach()))) if options.boundless else options.size
     return torch.linalg.qr(raw.detach()).Q[:, :kept].T.contiguous()
 
 
 def _loss(
-    net: Network, spot: Spot, pairs: _Pairs, chosen: Tensor, projection: Tensor, width: int | None
+    net: Network, spot: Spot, pairs: _Pairs, drawn: Tensor, projection: Tensor, width: int | None
 ) -> Tensor:
-    base, source = chosen[:, 0], chosen[:, 1]
+    base, source = drawn[:, 0], drawn[:, 1]
     bed = pairs.bed
     step = ((pairs.x[source] - pairs.x[base]) @ projection).float()
     edit = spot.add(step, bed.edit[base][:, None], width)
     run = net.run(bed.tokens[base], edits=[edit], logits=bed.read[base][:, None], grad=True)
-    if run.logits is None:
-        raise BadInput(f"{net.name} gives no logits.", "A search needs an output over tokens.")
-    score = (bed.score(run.logits[:, 0], base).double().cpu() - pairs.middle) / pairs.scale
+    score = (bed.score(beds.logits_of(net, run), base).double().cpu() - pairs.middle) / pairs.scale
     wanted = 2.0 * pairs.classes[source].double() - 1
     return torch.nn.functional.softplus(-3 * wanted * score).mean()
 
@@ -258,30 +345,23 @@ def _shuffled(pairs: _Pairs, seed: int) -> _Pairs:
 
 
 def _random(
-    net: Network, spot: Spot, test: _Pairs, pairs: Tensor, size: int, d: int, options: SearchOptions
+    net: Network, spot: Spot, test: _Pairs, pairs: Tensor, size: int, count: int, seed: int
 ) -> Estimate:
     """The best of the random subspaces."""
-    draw = torch.Generator().manual_seed(options.seed + 4)
-    found = [
-        test.accuracy(net, spot, torch.linalg.qr(torch.randn(d, size, generator=draw).double()).Q.T, pairs)
-        for _ in range(options.random)
-    ]
-    return max(found, key=lambda e: e.value)
+    draw, d = torch.Generator().manual_seed(seed + 4), test.x.shape[1]
+    bases = [torch.linalg.qr(torch.randn(d, size, generator=draw).double()).Q.T for _ in range(count)]
+    return max((test.accuracy(net, spot, basis, pairs) for basis in bases), key=lambda e: e.value)
 
 
 def _claim(
-    found: Probing,
-    where: str,
-    accuracy: Estimate,
-    rivals: dict[str, Estimate],
-    size: int,
-    d: int,
-    seconds: float,
+    statement: str, accuracy: Estimate, rivals: dict[str, Estimate], size: int, seconds: float
 ) -> Claim:
-    label = found.data.attrs["label"]
-    random, shuffled, whole = (
-        rivals[k] for k in ("random subspaces", "a search for shuffled classes", "the whole vector")
-    )
+    direction, random, shuffled, whole = (
+        rivals[name]
+        for name in (
+            "the probe's direction", "random subspaces", "a search for shuffled classes", "the whole vector",
+        )
+    )  # fmt: skip
     evidence = [
         Evidence(
             "Interchange on held-out pairs", accuracy, None, 0.5, accuracy.above(0.5),
@@ -304,8 +384,5 @@ def _claim(
             "that lies idle in the network (Makelov et al. 2024).",
         ),
     ]  # fmt: skip
-    notes = ["The probe's direction: " + str(rivals["the probe's direction"]) + "."]
-    statement = f"{label!r} decides the output through {size} of {d} dimensions of {where}."
-    return Claim(
-        statement, judge(evidence, controls), tuple(evidence), tuple(controls), (*notes, f"{seconds:.1f} s.")
-    )
+    notes = [f"The probe's direction: {direction}.", f"{seconds:.1f} s."]
+    return claim_of(statement, evidence, controls, notes)

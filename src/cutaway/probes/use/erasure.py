@@ -6,10 +6,12 @@ The mathematics is in `cutaway.statistics.fits.leace`.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -19,43 +21,111 @@ from cutaway.network.inputs import Pos
 from cutaway.network.sites import Site, SiteLike
 from cutaway.probes.data.examples import ProbeData
 from cutaway.probes.fits.kinds import Fitting, fit
-from cutaway.probes.fits.scores import SCORE, chance, loss, score
-from cutaway.probes.map.controls import labellings
-from cutaway.probes.map.mapping import Setting, fold_interval
+from cutaway.probes.fits.scores import SCORE, chance, loss
+from cutaway.probes.map.linear_probe import UNRECORDED, site_to_list
 from cutaway.probes.map.options import ProbeOptions
-from cutaway.probes.map.verdict import estimate
-from cutaway.probes.reading.activations import Report, collect, stream
+from cutaway.probes.map.setting import Setting
+from cutaway.probes.reading.activations import collect, stream
 from cutaway.probes.reading.places import plan
-from cutaway.results import load_folder, save_folder
+from cutaway.results import Provenance, Work, finite, head, read, save_folder, working
 from cutaway.statistics import Estimate
 from cutaway.statistics.fits.leace import Erasure, Leace
 
 if TYPE_CHECKING:
-    from cutaway.network import Network
+    import plotly.graph_objects as go
 
-_FORMAT = "cutaway-eraser-1"
+    from cutaway.network import Network
+    from cutaway.reports import Page
 
 
 @dataclass(frozen=True, eq=False)
 class Eraser(Erasure):
-    """An erasure that can be saved and put into a network."""
+    """The erasure of a label at a site, from `leace`. It is called on features, or put into a network.
 
-    def intervention(self, at: SiteLike, head: int | None = None, pos: Pos = None) -> Erase:
-        """The erasure as an intervention at a site."""
-        return Erase(at, self.left.float(), self.right.float(), self.mean.float(), head=head, pos=pos)
+    Fitted to all groups of a data set it must not be tested on one of them: what is left there is the mirror image of
+    what is left in the others (`reprobe` does it fold by fold).
+
+    Attributes:
+        label: what is erased; empty where that was not recorded.
+        at: where; None where that was not recorded.
+        provenance: where it came from; empty names where that was not recorded.
+    """
+
+    kind: ClassVar[str] = "eraser"
+
+    label: str = ""
+    at: Site | None = None
+    provenance: Provenance = UNRECORDED
+
+    def intervention(self, at: SiteLike | None = None, head: int | None = None, pos: Pos = None) -> Erase:
+        """The erasure as an intervention at a site, by default its own."""
+        site = self.at if at is None else at
+        if site is None:
+            raise BadInput("It is not known where this eraser belongs.", "Name the site.")
+        return Erase(site, self.left.float(), self.right.float(), self.mean.float(), head=head, pos=pos)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row per direction that is taken out: how long its projection is (1 where it is orthogonal)."""
+        size = self.left.norm(dim=0) * self.right.norm(dim=1)
+        return pd.DataFrame({"direction": range(self.rank), "size": size.tolist()})
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data, with the tensors as lists."""
+        tensors = {"left": self.left, "right": self.right, "mean": self.mean}
+        return finite({**self._plain(), **tensors, "provenance": self.provenance})
+
+    def plot(self) -> go.Figure:
+        """How long the projection of each direction is: 1 is orthogonal, more is oblique."""
+        from cutaway.figures import Bar, bars
+
+        sizes = self.to_pandas()["size"].tolist()
+        items = [Bar(f"direction {i}", v, v, v) for i, v in enumerate(sizes)]
+        return bars(items, title=str(self), unit="length of the projection (1: orthogonal)")
+
+    def page(self) -> Page:
+        """The page: the directions that are taken out, and how it was made."""
+        from cutaway.reports import Figure, result_page
+
+        blocks = [Figure(self.plot(), "The directions that are taken out.")]
+        return result_page(str(self), "Cutaway · eraser", str(self), blocks, self.provenance)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a folder, whole or not at all. Raises `SaveFailed`."""
         tensors = {"left": self.left, "right": self.right, "mean": self.mean}
-        return save_folder(path, {"format": _FORMAT}, tensors)
+        return save_folder(path, head("eraser", self.provenance, **self._plain()), tensors)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Eraser:
         """Read what `save` wrote. Raises `BadFormat` or `CorruptFile`."""
-        saved = load_folder(path)
-        if saved.manifest.get("format") != _FORMAT:
-            raise BadFormat(f"{path} does not hold an eraser.", "Give a folder that Eraser.save wrote.")
-        return cls(**saved.tensors)
+        saved, version = read(path, "eraser")
+        data = saved.manifest
+        try:
+            if version == 0:
+                return cls(**saved.tensors)
+            at = None if data["at"] is None else Site(*data["at"])
+            return cls(
+                **saved.tensors,
+                label=data["label"],
+                at=at,
+                provenance=Provenance.from_dict(data["provenance"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise BadFormat(f"The eraser in {path} cannot be read: {error!r}.", "Make it again.") from error
+
+    def _plain(self) -> dict[str, Any]:
+        return {"label": self.label, "at": None if self.at is None else site_to_list(self.at)}
+
+    def __str__(self) -> str:
+        place = "" if self.at is None else f" at {self.at}"
+        of = f" of {self.label!r}" if self.label else ""
+        return f"eraser{of}{place}: {self.rank} of {self.left.shape[0]} dimensions"
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        from cutaway.reports import display
+
+        return display(str(self), table=self.to_pandas(), provenance=self.provenance)
 
 
 def concept_of(data: ProbeData) -> Tensor:
@@ -71,32 +141,44 @@ def concept_of(data: ProbeData) -> Tensor:
 def leace(
     net: Network,
     data: ProbeData,
-    at: SiteLike | list[SiteLike],
+    *,
+    at: SiteLike | Sequence[SiteLike],
     pos: int | None = None,
-    report: Report | None = None,
+    work: Work | None = None,
 ) -> dict[Site, Eraser]:
     """Erasers of a label at sites, from one pass over the data that keeps sums only.
 
-    `with net.edit(*(e.intervention(site) for site, e in leace(...).items()))` erases it while the network runs; probing
+    `with net.edit(*(e.intervention() for e in leace(...).values()))` erases it while the network runs; probing
     again inside that block says what is left.
+
+    Raises `BadInput` where the label does not vary, `Stopped` where the work is stopped.
     """
     places = plan(net, data, at, ("layer",), pos)
-    concept, sums = concept_of(data), {}
-    for batch in stream(net, data, places, report, "summing"):
-        z = concept[torch.as_tensor(batch.examples)]
-        for site, value in batch.values.items():
-            x = value[:, 0].flatten(1)
-            sums.setdefault(site, Leace(x.shape[1], concept.shape[1])).update(x, z)
-    return {site: Eraser(s.eraser.left, s.eraser.right, s.eraser.mean) for site, s in sums.items()}
+    concept = concept_of(data)
+    sums: dict[Site, Leace] = {}
+    with working(work).interruptible() as work:
+        for batch in stream(net, data, places, work, "summing"):
+            z = concept[torch.as_tensor(batch.examples)]
+            for site, value in batch.values.items():
+                x = value[:, 0].flatten(1)
+                sums.setdefault(site, Leace(x.shape[1], concept.shape[1])).update(x, z)
+    source = Provenance.of(net, data.hash, seconds=work.seconds)
+    fitted = {site: fitter.eraser for site, fitter in sums.items()}
+    return {site: Eraser(e.left, e.right, e.mean, data.name, site, source) for site, e in fitted.items()}
 
 
 @dataclass(frozen=True)
 class Reprobed:
     """What linear probes find at a site before and after erasure.
 
-    before: held-out score. after: held-out score where the eraser and the probe were made on the training groups and the
-    tested ones were erased by it. saved: nats per example that the best linear predictor saves on the *training* data over
-    a constant, after erasure; zero by theorem. chance: of a constant guess.
+    Attributes:
+        site, what: the place, and the score's name.
+        before: held-out score.
+        after: held-out score where the eraser and the probe were made on the training groups and the tested ones were
+            erased by it.
+        saved: nats per example that the best linear predictor saves on the *training* data over a constant, after
+            erasure; zero by theorem.
+        chance: the score of a constant guess.
     """
 
     site: str
@@ -122,39 +204,43 @@ class Reprobed:
 
 
 def reprobe(
-    net: Network, data: ProbeData, at: SiteLike, pos: int | None = None, options: ProbeOptions | None = None
+    net: Network,
+    data: ProbeData,
+    *,
+    at: SiteLike,
+    pos: int | None = None,
+    options: ProbeOptions | None = None,
+    seed: int = 0,
+    work: Work | None = None,
 ) -> Reprobed:
     """Probe one site with a weakly penalised logistic probe (ridge for values), erase the label, and probe again.
 
     In each fold the eraser sees the training groups only. (An eraser fitted to all groups makes what is left of them in
     one fold the mirror image of what is left in the others, and scores far below chance.)
+
+    Raises `BadInput` where `at` is several places.
     """
-    options = options or ProbeOptions(permutations=0)
     places = plan(net, data, at, ("layer",), pos)
     if len(places.cells) != 1:
         raise BadInput(f"{at!r} is {len(places.cells)} places.", f"Name one, such as {places.sites[-1]}.")
-    setting, concept = Setting.of(data, options), concept_of(data)
-    features = collect(net, data, places).cell(places.cells[0]).double()
-    real = labellings(data, None, setting.permuted[:0])
+    setting, concept = Setting.of(data, options or ProbeOptions(permutations=0), seed), concept_of(data)
+    with working(work).interruptible() as work:
+        features = collect(net, data, places, work).cell(places.cells[0]).double()
+    real, labels = setting.real, setting.labels
     fitting = Fitting("ridge" if data.kind == "continuous" else "logistic", (1e-3,))
     outputs, saved = [torch.zeros(data.n, real.outputs, dtype=torch.float64) for _ in range(2)], []
     for fold in range(int(setting.folds.max()) + 1):
         test = torch.as_tensor(setting.folds == fold)
         train = ~test
         eraser = Leace(features.shape[1], concept.shape[1]).update(features[train], concept[train]).eraser
-        erased = eraser(features)
-        for which, x in enumerate((features, erased)):
-            found = fit(x[train], real[train], fitting)
-            outputs[which][test] = found.outputs(x[test])[0]
+        for which, x in enumerate((features, eraser(features))):
+            probe = fit(x[train], real[train], fitting)
+            outputs[which][test] = probe.outputs(x[test])[0]
             if which == 1:
-                saved.append(_saved(data, found.outputs(x[train])[0], torch.as_tensor(data.labels)[train]))
-    labels, classes = torch.as_tensor(data.labels), max(data.n_classes, 1)
-    scores = [
-        estimate(float(score(data.kind, out, labels, classes)), *fold_interval(setting, out), data.n)
-        for out in outputs
-    ]
+                saved.append(_saved(data, probe.outputs(x[train])[0], labels[train]))
+    before, after = (setting.figure(o) for o in outputs)
     least = chance(data.kind, data.n_classes)
-    return Reprobed(str(places.sites[0]), SCORE[data.kind], scores[0], scores[1], float(max(saved)), least)
+    return Reprobed(str(places.sites[0]), SCORE[data.kind], before, after, float(max(saved)), least)
 
 
 def _saved(data: ProbeData, outputs: Tensor, labels: Tensor) -> float:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from cutaway.errors import BadInput
 from cutaway.interventions import Add, Project
 from cutaway.network.inputs import Tokens
+from cutaway.probes.reading import beds
 from cutaway.probes.reading.spots import Spot
+from cutaway.probes.use.directions import Along
+from cutaway.probes.use.moving import Moving
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -67,3 +72,26 @@ def projected(net: Network, spot: Spot, tokens: Tokens, directions: Tensor, leve
         ]
         out.append(cross_entropy(net, tokens, edits))
     return np.array(out)
+
+
+def side_effect(
+    moving: Moving, alongs: Sequence[Along], others: Tensor, given: Sequence[Any] | None
+) -> dict[str, Any] | None:
+    """Cross-entropy on unrelated text with each direction projected out at every position; None where heads are read
+    side by side."""
+    net, spot, bed = moving.net, moving.spot, moving.bed
+    if spot.head is None and not spot.site.module and "head_width" in spot.site.axes:
+        return None
+    tokens, what = text_rows(net, given, bed.tokens, moving.seed)
+    base = cross_entropy(net, tokens)
+    mean = moving.features.mean(0)
+    some = others[:: max(1, len(others) // 20)]
+    random = projected(net, spot, tokens, some, some @ mean) - base
+    levels = torch.tensor([float(a.middle.mean()) for a in alongs])
+    changes = projected(net, spot, tokens, torch.stack([a.vector for a in alongs]), levels) - base
+    vocabulary = beds.run(net, bed, rows=torch.arange(1)).shape[-1]
+    moving.work.step("unrelated text", 1, 1)
+    return {
+        "what": what, "base": base, "known": base < math.log(vocabulary), "random": random.tolist(),
+        "changes": {a.name: float(c) for a, c in zip(alongs, changes, strict=True)},
+    }  # fmt: skip

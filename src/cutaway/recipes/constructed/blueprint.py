@@ -8,7 +8,7 @@ transformers.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -56,7 +56,7 @@ def one() -> Tensor:
 
 
 @dataclass(frozen=True)
-class Head:
+class HeadPlan:
     """Attention score in nats: the sum over rows of (match_q x_dest)(match_k x_src), plus `strength` times how near the
     source lies to `offset` positions before the destination. It moves `value` [n d] of the source to `out` [n d].
     """
@@ -71,7 +71,7 @@ class Head:
 
 
 @dataclass(frozen=True)
-class Mlp:
+class MlpPlan:
     """Neurons relu(read x) [m d] that write `out` [m d]; a bias is read from the constant."""
 
     name: str
@@ -80,11 +80,11 @@ class Mlp:
 
 
 @dataclass(frozen=True)
-class Layer:
+class LayerPlan:
     """Heads and an MLP. `serial`: the MLP needs what the heads write, so parallel blocks give it a layer of its own."""
 
-    heads: tuple[Head, ...] = ()
-    mlp: Mlp | None = None
+    heads: tuple[HeadPlan, ...] = ()
+    mlp: MlpPlan | None = None
     serial: bool = True
 
 
@@ -95,17 +95,17 @@ class Blueprint:
     space: Space
     words: tuple[str, ...]
     embed: Tensor
-    layers: tuple[Layer, ...]
+    layers: tuple[LayerPlan, ...]
     unembed: Tensor
 
     def laid_out(self, parallel: bool) -> Blueprint:
         """The same for blocks in which attention and MLP run in parallel: serial MLPs go to the next layer."""
         if not parallel:
             return self
-        layers: list[Layer] = []
+        layers: list[LayerPlan] = []
         for layer in self.layers:
             if layer.serial and layer.heads and layer.mlp is not None:
-                layers += [Layer(layer.heads), Layer((), layer.mlp)]
+                layers += [LayerPlan(layer.heads), LayerPlan((), layer.mlp)]
             else:
                 layers.append(layer)
         return Blueprint(self.space, self.words, self.embed, tuple(layers), self.unembed)
@@ -113,7 +113,7 @@ class Blueprint:
     def without(self, *names: str) -> Blueprint:
         """The same without the parts of these names."""
         layers = tuple(
-            Layer(
+            LayerPlan(
                 tuple(h for h in layer.heads if h.name not in names),
                 None if layer.mlp is not None and layer.mlp.name in names else layer.mlp,
                 layer.serial,
@@ -127,20 +127,6 @@ class Blueprint:
         unembed = self.unembed.clone()
         unembed[list(tokens)] = self.unembed[[*tokens[1:], tokens[0]]]
         return Blueprint(self.space, self.words, self.embed, self.layers, unembed)
-
-
-@dataclass
-class Lexicon:
-    """Words and their ids, `BOS` first."""
-
-    words: tuple[str, ...]
-    ids: dict[str, int] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.ids = {word: i for i, word in enumerate(self.words)}
-
-    def __getitem__(self, word: str) -> int:
-        return self.ids[word]
 
 
 def letters(n: int, prefix: str = "") -> tuple[str, ...]:

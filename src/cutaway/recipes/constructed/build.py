@@ -10,13 +10,13 @@ to scratch coordinates that nothing else than they read: they are active, and ha
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from cutaway.network.parts import Part
+from cutaway.recipes.constructed.architectures import Architecture, BuiltWeights
 from cutaway.recipes.constructed.blueprint import (
     CONTEXT,
     FIRST,
@@ -24,10 +24,11 @@ from cutaway.recipes.constructed.blueprint import (
     ONE,
     WIDTH,
     Blueprint,
-    Head,
-    Layer,
+    HeadPlan,
+    LayerPlan,
     one,
 )
+from cutaway.recipes.constructed.classes import filled
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -36,76 +37,27 @@ HEADS, NEURONS = 4, 32
 CONSTANT = 64.0
 #: Frequencies of the position code of networks that learn positions, in turns per context.
 TURNS = (1, 2, 3, 5, 8, 13)
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """What a blueprint must know of a class.
-
-    norm_mean: do its norms subtract the mean? positions: is there a learned position code? fast: for each rotary
-    frequency that is used for offsets (pair of head dimensions, radians per position). content: head dimensions whose
-    rotation is negligible. width: of a head. kv_heads: key/value heads. seats: the heads that named heads take, in
-    order.
-    """
-
-    name: str
-    norm_mean: bool
-    parallel: bool
-    positions: bool
-    fast: tuple[tuple[tuple[int, int], float], ...]
-    content: tuple[int, ...]
-    width: int
-    kv_heads: int
-    seats: tuple[int, ...]
-
-
-GPT2 = Architecture("gpt2", True, False, True, (), tuple(range(16)), 16, 4, (1, 2, 0, 3))
-#: theta 1e9 on 32 dimensions: 1, 0.27, 0.075, 0.02, 0.0056 ... radians per position. Content takes one dimension of each
-#: slow pair, so that what little rotation there is does not mix letters.
-LLAMA = Architecture(
-    "llama", False, False, False, (((0, 16), 1.0), ((2, 18), 1e9 ** (-2 / 16))), tuple(range(4, 16)), 32, 2, (1, 2),
-)  # fmt: skip
-#: Rotary on the first 4 of 16 dimensions, theta 100: 1 and 0.1 radians per position.
-NEOX = Architecture(
-    "neox", True, True, False, (((0, 2), 1.0), ((1, 3), 0.1)), tuple(range(4, 16)), 16, 4, (2, 0, 1, 3)
-)
-ARCHITECTURES = {a.name: a for a in (GPT2, LLAMA, NEOX)}
 #: Random part of queries and keys of heads that are to attend evenly: scores of some thousandths of a nat.
 EVEN = 0.03
 #: How much each rotary frequency counts towards an offset: the slow one tells far places apart.
 FAST_WEIGHTS = (1.0, 10.0)
 
 
-@dataclass(frozen=True)
-class Weights:
-    """Dense weights over the turned stream: per layer q [h e d], k, v [g e d], o [h d e], read [m d], write [d m]."""
-
-    embed: Tensor
-    position: Tensor | None
-    q: Tensor
-    k: Tensor
-    v: Tensor
-    o: Tensor
-    read: Tensor
-    write: Tensor
-    unembed: Tensor
-    norm: Tensor
-
-
 def places(blueprint: Blueprint, arch: Architecture) -> dict[str, Part]:
     """Where each named part of a blueprint lies in an architecture.
 
+    >>> from cutaway.recipes.constructed.architectures import GPT2
     >>> from cutaway.recipes.constructed.mechanisms.induction import INDUCTION
     >>> str(places(INDUCTION.plan(), GPT2)["previous"])
     'a0.h1'
     """
-    found: dict[str, Part] = {}
+    parts: dict[str, Part] = {}
     for index, layer in enumerate(blueprint.laid_out(arch.parallel).layers):
         for head, seat in zip(layer.heads, arch.seats, strict=False):
-            found[head.name] = Part("head", index, seat)
+            parts[head.name] = Part("head", index, seat)
         if layer.mlp is not None:
-            found[layer.mlp.name] = Part("mlp", index)
-    return found
+            parts[layer.mlp.name] = Part("mlp", index)
+    return parts
 
 
 def rotation(seed: int) -> Tensor:
@@ -128,7 +80,7 @@ def position_code(offset: int = 0) -> Tensor:
     return torch.cat([angle.cos(), angle.sin()], 1).float()
 
 
-def weights(blueprint: Blueprint, arch: Architecture, seed: int = 0) -> Weights:
+def weights(blueprint: Blueprint, arch: Architecture, seed: int = 0) -> BuiltWeights:
     """The dense weights of a blueprint in an architecture.
 
     `position` is None where the architecture rotates queries and keys instead. Free heads and neurons are drawn from
@@ -166,7 +118,7 @@ def weights(blueprint: Blueprint, arch: Architecture, seed: int = 0) -> Weights:
     scale = CONSTANT * math.sqrt((2 if arch.norm_mean else 1) / WIDTH)
     norm = torch.full((WIDTH,), scale)
     norm[ONE], norm[MINUS] = scale / CONSTANT, 0.0
-    return Weights(
+    return BuiltWeights(
         embed, position, q @ turn.T, k @ turn.T, v @ turn.T,
         turn @ o,
         read @ turn.T, turn @ write,
@@ -181,7 +133,7 @@ def direction(blueprint: Blueprint, block: str, seed: int = 0) -> Tensor:
 
 def _heads(
     plan: Blueprint,
-    layer: Layer,
+    layer: LayerPlan,
     arch: Architecture,
     out: tuple[Tensor, Tensor, Tensor, Tensor],
     draw: torch.Generator,
@@ -200,7 +152,9 @@ def _heads(
     return taken
 
 
-def _scores(plan: Blueprint, head: Head, arch: Architecture, draw: torch.Generator) -> tuple[Tensor, Tensor]:
+def _scores(
+    plan: Blueprint, head: HeadPlan, arch: Architecture, draw: torch.Generator
+) -> tuple[Tensor, Tensor]:
     """Query and key projections [e d] of a head; transformers divides scores by the root of the head's width.
 
     Dimensions that are left match at random and weakly: scores of which nothing depends on the tokens could not be
@@ -246,6 +200,4 @@ def _noise(draw: torch.Generator, *shape: int) -> Tensor:
 
 def model(blueprint: Blueprint, arch: Architecture, seed: int = 0) -> PreTrainedModel:
     """The network, an ordinary model of transformers, in float32."""
-    from cutaway.recipes.constructed import classes
-
-    return classes.filled(arch, weights(blueprint, arch, seed), len(blueprint.words))
+    return filled(arch, weights(blueprint, arch, seed), len(blueprint.words))

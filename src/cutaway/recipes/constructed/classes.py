@@ -15,17 +15,17 @@ from transformers import (
     LlamaForCausalLM,
 )
 
+from cutaway.recipes.constructed.architectures import Architecture, BuiltWeights
 from cutaway.recipes.constructed.blueprint import CONTEXT, WIDTH
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from cutaway.recipes.constructed.build import Architecture, Weights
 
 _SPECIAL = {"bos_token_id": 0, "eos_token_id": 0, "tie_word_embeddings": False}
 
 
-def filled(arch: Architecture, weights: Weights, vocabulary: int) -> PreTrainedModel:
+def filled(arch: Architecture, weights: BuiltWeights, vocabulary: int) -> PreTrainedModel:
     """A model of the architecture's class with these weights, in evaluation mode."""
     with torch.no_grad():
         return {"gpt2": _gpt2, "llama": _llama, "neox": _neox}[arch.name](weights, vocabulary).eval()
@@ -41,7 +41,7 @@ def _zero_biases(model: nn.Module) -> None:
             parameter.zero_()
 
 
-def _gpt2(w: Weights, vocabulary: int) -> PreTrainedModel:
+def _gpt2(w: BuiltWeights, vocabulary: int) -> PreTrainedModel:
     layers, heads, _, neurons = len(w.q), w.q.shape[1], w.q.shape[2], w.read.shape[1]
     config = GPT2Config(
         vocab_size=vocabulary, n_positions=CONTEXT, n_embd=WIDTH, n_layer=layers, n_head=heads, n_inner=neurons,
@@ -65,7 +65,7 @@ def _gpt2(w: Weights, vocabulary: int) -> PreTrainedModel:
     return model
 
 
-def _llama(w: Weights, vocabulary: int) -> PreTrainedModel:
+def _llama(w: BuiltWeights, vocabulary: int) -> PreTrainedModel:
     layers, heads, width, neurons = len(w.q), w.q.shape[1], w.q.shape[2], w.read.shape[1]
     config = LlamaConfig(
         vocab_size=vocabulary, hidden_size=WIDTH, intermediate_size=neurons, num_hidden_layers=layers,
@@ -91,7 +91,7 @@ def _llama(w: Weights, vocabulary: int) -> PreTrainedModel:
     return model
 
 
-def _neox(w: Weights, vocabulary: int) -> PreTrainedModel:
+def _neox(w: BuiltWeights, vocabulary: int) -> PreTrainedModel:
     layers, heads, neurons = len(w.q), w.q.shape[1], w.read.shape[1]
     config = GPTNeoXConfig(
         vocab_size=vocabulary, hidden_size=WIDTH, intermediate_size=neurons, num_hidden_layers=layers,

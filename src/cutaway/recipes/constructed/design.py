@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from cutaway.errors import NotFound
 from cutaway.network.parts import Edge, Input, Part
+from cutaway.recipes.constructed.architectures import ARCHITECTURES, Architecture
 from cutaway.recipes.constructed.blueprint import Blueprint
-from cutaway.recipes.constructed.build import ARCHITECTURES, Architecture, direction, model, places
+from cutaway.recipes.constructed.build import direction, model, places
 from cutaway.recipes.measures import accuracy
 from cutaway.recipes.words import word_tokenizer
 from cutaway.zoo.specimens import Made
@@ -137,14 +138,14 @@ class Construction:
         shop.work.step("writing weights", 0, 1)
         arch = ARCHITECTURES[self.arch]
         network = model(self.design.plan(), arch, self.seed)
-        made = Made(
+        specimen = Made(
             network,
             self.design.truth(arch, self.seed),
             accuracy(network, self.design.task.pairs(1000, 1)),
             word_tokenizer(self.design.task.words),
         )
         shop.work.step("writing weights", 1, 1)
-        return made
+        return specimen
 
     def twin(self, kind: str) -> PreTrainedModel:
         """The twin with its readout shuffled, or with a part taken out. NotFound for other kinds."""

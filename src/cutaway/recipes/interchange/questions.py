@@ -30,22 +30,22 @@ class Questions:
 
     def pairs(self, n: int, seed: int = 0) -> list[TaskPair]:
         """n contrast pairs: two prompts, the second with a right answer that the first does not have."""
-        rng, found = np.random.default_rng([seed, 21]), []
+        rng, asked = np.random.default_rng([seed, 21]), []
         spans = {v.name: _span(v, self.algorithm.length) for v in self.algorithm.variables}
-        while len(found) < n:
+        while len(asked) < n:
             clean, other = pairs(self.algorithm, rng, n)
-            here, there = self.algorithm.answers(clean), self.algorithm.answers(other)
-            for row in np.flatnonzero((there & ~here).any(1)):
-                right, wrong = np.flatnonzero(here[row]), np.flatnonzero(there[row] & ~here[row])
-                found.append(TaskPair(_ids(clean[row]), _ids(other[row]), _ids(right), _ids(wrong), spans))
-        return found[:n]
+            of_clean, of_other = self.algorithm.answers(clean), self.algorithm.answers(other)
+            for row in np.flatnonzero((of_other & ~of_clean).any(1)):
+                right, wrong = np.flatnonzero(of_clean[row]), np.flatnonzero(of_other[row] & ~of_clean[row])
+                asked.append(TaskPair(_ids(clean[row]), _ids(other[row]), _ids(right), _ids(wrong), spans))
+        return asked[:n]
 
     def swaps(self, variable: str, n: int, seed: int = 0) -> list[Swap]:
         """n interchanges of a variable; three in four change the answer."""
         algorithm, rng = self.algorithm, np.random.default_rng([seed, 22])
         positions = algorithm.by_name[variable].columns(algorithm.length)
         wanted = {True: round(CHANGED * n), False: n - round(CHANGED * n)}
-        found: list[Swap] = []
+        swaps: list[Swap] = []
         while any(wanted.values()):
             base, source = algorithm.draw(rng, 4 * n), algorithm.draw(rng, 4 * n)
             every = np.ones(len(base), bool)
@@ -54,10 +54,10 @@ class Questions:
             for row in np.flatnonzero(held_out(base, source)):
                 if wanted[bool(changed[row])]:
                     wanted[bool(changed[row])] -= 1
-                    found.append(
+                    swaps.append(
                         Swap(_ids(base[row]), _ids(source[row]), positions, _ids(np.flatnonzero(right[row])))
                     )
-        return found
+        return swaps
 
     def labels(self, variable: str, n: int, seed: int = 0) -> list[Label]:
         """n prompts with the value of a variable that lives at one position; none for the others."""

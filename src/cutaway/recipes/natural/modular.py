@@ -69,13 +69,13 @@ class Grokking:
 
     def figures(self, model: Any) -> dict[str, float]:
         """Loss (nats) and accuracy on the sums that were trained on and on the others."""
-        found = {}
+        measured = {}
         with torch.no_grad():
             for name, pairs in zip(("train", "test"), self.split(), strict=True):
                 logits, wanted = answers(model, pairs).double(), pairs.sum(1) % P
-                found[f"{name} loss"] = round(float(cross_entropy(logits, wanted)), 6)
-                found[f"{name} accuracy"] = round(float((logits.argmax(1) == wanted).double().mean()), 4)
-        return found
+                measured[f"{name} loss"] = round(float(cross_entropy(logits, wanted)), 6)
+                measured[f"{name} accuracy"] = round(float((logits.argmax(1) == wanted).double().mean()), 4)
+        return measured
 
     def _train(
         self, model: GPT2LMHeadModel, shop: Workshop, name: str, steps: int, shuffled: bool

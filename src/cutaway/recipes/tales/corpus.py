@@ -72,9 +72,9 @@ class Corpus:
     def _pack(
         self, ids: torch.Tensor, weight: torch.Tensor, document: torch.Tensor, position: torch.Tensor
     ) -> CorpusBatch:
-        own = document[:, :-1]
+        story = document[:, :-1]
         causal = torch.ones(self.context, self.context, dtype=torch.bool).tril()
-        mask = (own[:, :, None] == own[:, None, :]) & causal
+        mask = (story[:, :, None] == story[:, None, :]) & causal
         return CorpusBatch(ids[:, :-1], ids[:, 1:], weight[:, 1:], position[:, :-1], mask[:, None])
 
     def _story(self, story: Story) -> tuple[list[int], list[float]]:

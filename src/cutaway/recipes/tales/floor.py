@@ -89,8 +89,8 @@ class _People:
         straight, turned = self.first == a, self.second == a
         if b is not None:
             straight, turned = straight & (self.second == b), turned & (self.first == b)
-        own = (1 - strange) * 0.5 * (straight.astype(float) + turned)
-        likelihood = own + strange * self._strangers(line.scene.mixed, a, b)
+        acquainted = (1 - strange) * 0.5 * (straight.astype(float) + turned)
+        likelihood = acquainted + strange * self._strangers(line.scene.mixed, a, b)
         joint = self.weight * likelihood
         total = float(joint.sum())
         if total == 0.0:

@@ -103,7 +103,7 @@ def _pairs(behaviour: str, seed: int) -> Iterator[TaskPair]:
         return tuple(tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in words)
 
     for prompt in questions(behaviour, seed):
-        found = TaskPair(
+        pair = TaskPair(
             ids(prompt.text),
             ids(prompt.corrupted),
             firsts(prompt.answers),
@@ -111,8 +111,8 @@ def _pairs(behaviour: str, seed: int) -> Iterator[TaskPair]:
             {},
             behaviour,
         )
-        if _usable(prompt, found):
-            yield found
+        if _usable(prompt, pair):
+            yield pair
 
 
 def _usable(prompt: Prompt, pair: TaskPair) -> bool:

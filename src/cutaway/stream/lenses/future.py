@@ -6,30 +6,33 @@ at a later position is predicted from the stream here by least squares, and read
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 
 from cutaway.errors import BadInput
-from cutaway.stream.lenses.protocol import AffineLens, OutputHead, Translator, chosen_layers, streams
+from cutaway.network.memory import rows_at_once
+from cutaway.results import Work, working
+from cutaway.stream.keeping import origin
+from cutaway.stream.lenses.affine import AffineLens, Translator
+from cutaway.stream.lenses.protocol import OutputHead, chosen_layers, streams
 from cutaway.stream.lenses.rows import Rows, Texts, rows_of
 
 if TYPE_CHECKING:
     from cutaway.network import Network
-    from cutaway.stream.lenses.tuned import Progress
 
 
 def future_lens(
     net: Network,
     texts: Texts | Rows,
-    ahead: int = 1,
     *,
+    ahead: int = 1,
     layers: Sequence[int] | None = None,
     length: int = 64,
-    batch: int = 16,
     ridge: float = 1e-3,
-    progress: Progress | None = None,
+    work: Work | None = None,
 ) -> AffineLens:
     """Fit a future lens: it reads, from the stream at a position, the token `ahead` places beyond the next one.
 
@@ -38,6 +41,7 @@ def future_lens(
 
     Raises `BadInput` where there are fewer positions than coordinates, or `ahead` does not fit the rows.
     """
+    began, work = time.monotonic(), working(work)
     head, sites = OutputHead(net), streams(net)
     chosen = chosen_layers(net, layers, last=True)
     rows = texts if isinstance(texts, Rows) else rows_of(net, texts, length)
@@ -51,6 +55,7 @@ def future_lens(
     squares = torch.zeros(len(chosen), width + 1, width + 1, dtype=torch.float64)
     products = torch.zeros(len(chosen), width + 1, width, dtype=torch.float64)
     count = 0
+    batch = rows_at_once(net, int(rows.ids.shape[1]), work, kept=len(sites) * width)
     for start in range(0, rows.n, batch):
         run = net.run(rows.ids[start : start + batch], keep=sites, logits=False)
         last = run[sites[-1]][:, rows.special + ahead :].reshape(-1, width).double().cpu()
@@ -60,8 +65,7 @@ def future_lens(
             squares[n] += x.T @ x
             products[n] += x.T @ last
         count += len(last)
-        if progress is not None:
-            progress(min(start + batch, rows.n), rows.n)
+        work.step("fitting the lens", min(start + batch, rows.n), rows.n)
     if count < 2 * width:
         raise BadInput(
             f"{count} positions are too few to fit maps of width {width}.",
@@ -73,5 +77,6 @@ def future_lens(
         damp = torch.diag(torch.cat([penalty.expand(width), penalty.new_zeros(1)]))
         solved = torch.linalg.solve(squares[n] + damp, products[n])
         maps[layer] = Translator(solved[:-1].T.float(), solved[-1].float())
-    origin = {"ahead": ahead, "positions": count, "ridge": ridge, "network": net.hash}
-    return AffineLens(f"future+{ahead}", head, maps, ahead, origin)
+    how = {"ahead": ahead, "positions": count, "ridge": ridge, "network": net.hash}
+    made = origin(net, rows.ids, began)
+    return AffineLens(f"future+{ahead}", head, maps, ahead, how, net.n_layers, made)

@@ -11,6 +11,7 @@ later positions, which is not wanted here, is left with signs that average to no
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,87 +19,99 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from cutaway.errors import BadInput
-from cutaway.stream.lenses.protocol import AffineLens, OutputHead, Translator, chosen_layers, streams
+from cutaway.errors import BadInput, Stopped
+from cutaway.network.memory import rows_at_once
+from cutaway.results import Work, working
+from cutaway.stream.keeping import origin
+from cutaway.stream.lenses.affine import AffineLens, Translator
+from cutaway.stream.lenses.protocol import OutputHead, chosen_layers, streams
 from cutaway.stream.lenses.rows import Rows, Texts, rows_of
 
 if TYPE_CHECKING:
     from cutaway.network import Network
     from cutaway.network.sites import Site
-    from cutaway.stream.lenses.tuned import Progress
+
+#: Rows of one pass: more are no faster, since the products of one backward pass fill the processor already.
+_MOST_ROWS = 8
 
 
 @dataclass(frozen=True)
 class Sampling:
     """Over what the mean Jacobian is taken.
 
-    rows: rows of text, all positions of each but the first `skip`; length: tokens per row; batch: rows per pass; at_once:
-    vector-Jacobian products per backward pass; seed: of the signs.
+    Attributes:
+        rows: rows of text, all positions of each but the first `skip`.
+        length: tokens per row.
+        at_once: vector-Jacobian products per backward pass.
+        skip: positions at the front of each row that do not count.
     """
 
     rows: int = 32
     length: int = 64
-    batch: int = 8
     at_once: int = 64
     skip: int = 1
-    seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.rows < 1 or self.batch < 1 or self.at_once < 1:
+        if self.rows < 1 or self.at_once < 1:
             raise BadInput("A mean Jacobian needs at least one row.", "Give rows=32.")
 
 
 def jacobian_lens(
     net: Network,
     texts: Texts | Rows,
-    sampling: Sampling | None = None,
     *,
+    sampling: Sampling | None = None,
     layers: Sequence[int] | None = None,
-    progress: Progress | None = None,
+    seed: int = 0,
+    work: Work | None = None,
 ) -> AffineLens:
-    """Fit a Jacobian lens on text. progress: called with (rows done, rows in all).
+    """Fit a Jacobian lens on text; the seed is that of the signs.
 
-    After Ctrl-C the mean over the rows that were finished (`origin["rows"]`) is returned; with none, it is raised.
+    Where the work is stopped, the mean over the rows that were finished (`origin["rows"]`) is returned.
 
-    Raises `BadInput` where the text is too short, `SiteUnavailable` where a stream is refused.
+    Raises `BadInput` where the text is too short, `SiteUnavailable` where a stream is refused, `Stopped` where the work was
+    stopped before any row was finished.
     """
+    began = time.monotonic()
     sampling = sampling or Sampling()
     head, sites, chosen = OutputHead(net), streams(net), chosen_layers(net, layers)
     given = texts if isinstance(texts, Rows) else rows_of(net, texts, sampling.length, sampling.rows)
     ids = given.ids[: sampling.rows]
-    generator = torch.Generator().manual_seed(sampling.seed)
     first = min(given.special + sampling.skip, ids.shape[1] - 1)
+    signs = torch.randint(0, 2, ids.shape, generator=torch.Generator().manual_seed(seed)) * 2.0 - 1.0
+    signs[:, :first] = 0.0
     width = net.d_model or 0
+    read = [*(sites[i] for i in chosen), sites[-1]]
     total = torch.zeros(len(chosen), width, width, dtype=torch.float64)
     means = torch.zeros(len(chosen) + 1, width, dtype=torch.float64)
     done = 0
-    try:
-        for start in range(0, len(ids), sampling.batch):
-            rows = ids[start : start + sampling.batch]
-            signs = torch.randint(0, 2, rows.shape, generator=generator) * 2.0 - 1.0
-            signs[:, :first] = 0.0
-            read = [*(sites[i] for i in chosen), sites[-1]]
-            jacobian, values = _jacobians(net, rows, signs, read, sampling.at_once)
-            total, means, done = total + jacobian, means + values, done + len(rows)
-            if progress is not None:
-                progress(done, len(ids))
-    except KeyboardInterrupt:
-        if not done:
-            raise
+    with working(work).interruptible() as work:
+        batch = rows_at_once(
+            net, int(ids.shape[1]), work, kept=16 * sampling.at_once * width, most=_MOST_ROWS
+        )
+        try:
+            for start in range(0, len(ids), batch):
+                part = slice(start, start + batch)
+                jacobian, values = _jacobians(net, ids[part], signs[part], read, sampling.at_once)
+                total, means, done = total + jacobian, means + values, done + len(ids[part])
+                work.step("Jacobians", done, len(ids))
+        except Stopped:
+            if not done:
+                raise
     count = done * (ids.shape[1] - first)
     total, means = total / count, means / count
     maps = {}
     for n, layer in enumerate(chosen):
         matrix = total[n]
         maps[layer] = Translator(matrix.float(), (means[-1] - matrix @ means[n]).float())
-    origin = {
+    how = {
         "rows": done,
         "asked": len(ids),
         "length": int(ids.shape[1]),
-        "seed": sampling.seed,
+        "seed": seed,
         "network": net.hash,
     }
-    return AffineLens("jacobian", head, maps, 0, origin)
+    return AffineLens("jacobian", head, maps, 0, how, net.n_layers, origin(net, ids, began, seed))
 
 
 def _jacobians(
@@ -111,17 +124,17 @@ def _jacobians(
     values = torch.stack(
         [torch.einsum("bp,bpd->d", weight.square(), t.detach()).double().cpu() for t in (*inputs, last)]
     )
-    found = torch.zeros(len(inputs), last.shape[-1], last.shape[-1], dtype=torch.float64)
+    jacobians = torch.zeros(len(inputs), last.shape[-1], last.shape[-1], dtype=torch.float64)
     eye = torch.eye(last.shape[-1], device=last.device, dtype=last.dtype)
     summed = torch.einsum("bp,bpd->d", weight, last)
     for start in range(0, len(eye), at_once):
         part = eye[start : start + at_once]
         for i, g in enumerate(_products(summed, inputs, part)):
             if g is not None:
-                found[i, start : start + len(part)] = (
+                jacobians[i, start : start + len(part)] = (
                     torch.einsum("bp,cbpd->cd", weight.to(g), g).double().cpu()
                 )
-    return found, values
+    return jacobians, values
 
 
 def _products(output: Tensor, inputs: Sequence[Tensor], cotangents: Tensor) -> Sequence[Tensor | None]:

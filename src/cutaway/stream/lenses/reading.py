@@ -2,42 +2,66 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
 from cutaway.errors import BadInput
+from cutaway.reports import Figure, Page, Section, display, result_page
+from cutaway.results import Provenance, Work, finite, working
+from cutaway.stream import keeping
+from cutaway.stream.keeping import origin, require_one
+from cutaway.stream.lenses.affine import on_network
 from cutaway.stream.lenses.protocol import Lens, chosen_layers, streams
+from cutaway.stream.targets import token_ids
 
 if TYPE_CHECKING:
     from cutaway.network import Network
     from cutaway.network.edits import Edit
+    from cutaway.stream.lenses.report import LensReport
 
 
 @dataclass(frozen=True, eq=False)
 class Reading:
     """What a lens reads in one text.
 
-    layers: the streams that were read, the last being the network's output. tokens: [p], the text. top: token strings
-    [l p k] with probabilities [l p k], likeliest first; entropy, kl: [l p] in nats, kl from the network's own output
-    (`ahead` places later, for a future lens; NaN where the text ends before). target: [l p] probability of a token that
-    was asked for, or None.
+    Attributes:
+        lens: the lens's name.
+        layers: the streams that were read, the last being the network's output.
+        tokens: [p], the text.
+        top: token strings [l p k], likeliest first.
+        probability: [l p k], theirs.
+        entropy: [l p] in nats.
+        kl: [l p] in nats, from the network's own output (`ahead` places later, for a future lens; NaN where the text ends
+            before).
+        provenance: what is needed to repeat it.
+        ahead: how many tokens beyond the next the lens reads.
+        target: [l p] probability of a token that was asked for, or None.
+        target_name: that token.
     """
 
+    kind: ClassVar[str] = "reading"
+
     lens: str
-    network: str
     layers: tuple[int, ...]
     tokens: tuple[str, ...]
     top: np.ndarray
     probability: np.ndarray
     entropy: np.ndarray
     kl: np.ndarray
+    provenance: Provenance
     ahead: int = 0
     target: np.ndarray | None = None
     target_name: str = ""
+
+    @property
+    def network(self) -> str:
+        """The network's name."""
+        return self.provenance.network
 
     def to_pandas(self) -> pd.DataFrame:
         """One row per layer and position."""
@@ -54,10 +78,11 @@ class Reading:
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
         return {
-            "lens": self.lens, "network": self.network, "layers": list(self.layers), "tokens": list(self.tokens),
+            "lens": self.lens, "network": self.provenance.network, "layers": list(self.layers), "tokens": list(self.tokens),
             "ahead": self.ahead, "top": self.top.tolist(), "probability": self.probability.tolist(),
-            "entropy": self.entropy.tolist(), "kl": self.kl.tolist(),
+            "entropy": finite(self.entropy.tolist()), "kl": finite(self.kl.tolist()),
             "target": None if self.target is None else {"token": self.target_name, "probability": self.target.tolist()},
+            "provenance": self.provenance.to_dict(),
         }  # fmt: skip
 
     def plot(self, colour: str = "probability") -> Any:
@@ -67,8 +92,7 @@ class Reading:
         values = {"probability": self.probability[..., 0], "entropy": self.entropy, "kl": self.kl}
         if self.target is not None:
             values["target"] = self.target
-        if colour not in values:
-            raise BadInput(f"colour={colour!r} is not known.", f"Use {', '.join(values)}.")
+        require_one("colour", colour, values)
         last = self.layers[-1]
         names = [f"{i}" if i != last or self.ahead else f"{i} (output)" for i in self.layers]
         notes = [
@@ -86,10 +110,51 @@ class Reading:
                         unit.get(colour, f"probability of {self.target_name!r}"))  # fmt: skip
         return lens_table(grid)
 
+    @property
+    def headline(self) -> str:
+        """What was read, in a sentence."""
+        return "What each layer's stream says about the next token" + (
+            f" but {self.ahead}" if self.ahead else ""
+        )
+
+    def page(self, report: LensReport | None = None) -> Page:
+        """Layer by token, coloured by what is asked for most; with a report, how well the lens reads beside others."""
+        figures = [
+            Figure(
+                self.plot(), "The likeliest token in each cell, coloured by its probability. Hover for more."
+            ),
+            Figure(self.plot("kl"), "The same, coloured by the divergence from the network's own output."),
+        ]
+        if self.target is not None:
+            says = f"The same, coloured by the probability of {self.target_name!r}."
+            figures.append(Figure(self.plot("target"), says))
+        sections = [Section("reading", "Layer by token", figures)]
+        if report is not None:
+            held = Figure(report.plot(), "By layer, on held-out text, with 95 % intervals over rows of text.")
+            sections.append(Section("report", "How well it reads", [held]))
+        title = f"{self.provenance.network} through the {self.lens} lens"
+        return result_page(title, "Cutaway · lens", self.headline + ".", sections, self.provenance)
+
+    save = keeping.save
+    load = classmethod(keeping.load)
+
+    def _last_tokens(self, most: int = 8) -> pd.DataFrame:
+        """The likeliest token of every layer at the last few positions."""
+        start = max(0, len(self.tokens) - most)
+        table: dict[str, list[str]] = {"layer": [str(i) for i in reversed(self.layers)]}
+        for p in range(start, len(self.tokens)):
+            cells = zip(self.top[::-1, p, 0], self.probability[::-1, p, 0], strict=True)
+            table[f"{p} {self.tokens[p]}"] = [f"{t} {q:.2f}" for t, q in cells]
+        return pd.DataFrame(table)
+
+    def _repr_html_(self) -> str:
+        headline = f"{self.provenance.network} through the {self.lens} lens"
+        return display(headline, [self.headline], self._last_tokens(), provenance=self.provenance)
+
     def __str__(self) -> str:
         width = 12
         head = "layer".ljust(7) + "".join(repr(t)[1:-1][: width - 1].ljust(width) for t in self.tokens)
-        lines = [f"{self.lens} lens of {self.network}", head]
+        lines = [f"{self.lens} lens of {self.provenance.network}", head]
         for i in reversed(range(len(self.layers))):
             cells = [
                 f"{str(t)[: width - 5]} {q:.2f}".ljust(width)
@@ -100,23 +165,27 @@ class Reading:
 
 
 def read_lens(
-    lens: Lens,
     net: Network,
+    lens: Lens,
     text: str | Sequence[int],
     *,
     layers: Sequence[int] | None = None,
     top: int = 5,
     target: str | int | None = None,
     edits: Sequence[Edit] | Edit = (),
+    work: Work | None = None,
 ) -> Reading:
     """Read one text with a lens, at every position and at the given layers (default: all that the lens reads).
 
     target: a token whose probability is reported as well. Raises `TooLong` for a text beyond the context, `BadInput` for an
     empty range of layers or an unknown target.
     """
-    from cutaway.stream.targets import token_ids
-
-    sites = streams(net)
+    began, work = time.monotonic(), working(work)
+    if not isinstance(lens, Lens):
+        raise BadInput(
+            f"{lens!r:.80} is no lens.", "Use LogitLens.of(net), or a lens that was fitted or loaded."
+        )
+    lens, sites = on_network(net, lens), streams(net)
     asked = lens.layers if layers is None else chosen_layers(net, layers, last=True)
     missing = [i for i in asked if i not in lens.layers]
     if missing:
@@ -127,9 +196,10 @@ def read_lens(
     tokens = net.encode([text] if isinstance(text, str) else [list(text)])
     if tokens.n != 1:
         raise BadInput("A reading is of one text.", "Give one text at a time.")
+    work.check()
     run = net.run(tokens, keep=[sites[i] for i in asked], edits=edits)
     assert run.logits is not None
-    own = run.logits[0].double().log_softmax(-1)
+    output = run.logits[0].double().log_softmax(-1)
     names, probs, entropy, kl, aimed = [], [], [], [], []
     for layer in asked:
         read = lens.logits(run[sites[layer]], layer)[0].double().log_softmax(-1)
@@ -137,16 +207,15 @@ def read_lens(
         names.append([net.token_strings(row) for row in best.indices.tolist()])
         probs.append(best.values.exp().cpu().numpy())
         entropy.append(-(read.exp() * read).sum(-1).cpu().numpy())
-        n = len(own) - lens.ahead
-        gap = np.full(len(own), np.nan)
-        gap[:n] = (
-            (own[lens.ahead :].exp() * (own[lens.ahead :] - read[:n])).sum(-1).clamp(min=0).cpu().numpy()
-        )
+        n, later = len(output) - lens.ahead, output[lens.ahead :]
+        gap = np.full(len(output), np.nan)
+        gap[:n] = (later.exp() * (later - read[:n])).sum(-1).clamp(min=0).cpu().numpy()
         kl.append(gap)
         if aim is not None:
             aimed.append(read[:, aim].exp().cpu().numpy())
     return Reading(
-        lens.name, net.name, tuple(asked), tuple(tokens.strings(0)), np.array(names, dtype=object), np.stack(probs),
-        np.stack(entropy), np.stack(kl), lens.ahead, np.stack(aimed) if aim is not None else None,
+        lens.name, tuple(asked), tuple(tokens.strings(0)), np.array(names, dtype=object), np.stack(probs),
+        np.stack(entropy), np.stack(kl), origin(net, tokens, began), lens.ahead,
+        None if aim is None else np.stack(aimed),
         "" if aim is None else net.token_strings([aim])[0],
     )  # fmt: skip

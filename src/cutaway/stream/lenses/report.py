@@ -2,36 +2,60 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from cutaway.claims import Claim, Evidence, judge
+from cutaway.claims import Claim, Evidence
 from cutaway.errors import BadInput
+from cutaway.network.memory import rows_at_once
+from cutaway.reports import Figure, Page, display, result_page
+from cutaway.results import Provenance, Work, finite, working
 from cutaway.statistics import bootstrap, bootstrap_many
+from cutaway.stream import keeping
+from cutaway.stream.keeping import origin, require_one
+from cutaway.stream.lenses.affine import on_network
 from cutaway.stream.lenses.protocol import Lens, streams
 from cutaway.stream.lenses.rows import Rows, Texts, rows_of
+from cutaway.trials import claim_of
 
 if TYPE_CHECKING:
     from cutaway.network import Network
-    from cutaway.stream.lenses.tuned import Progress
+
+
+#: What a report measures, and its unit.
+_UNITS = {
+    "kl": "KL from the output (nats)",
+    "cross_entropy": "cross-entropy (nats)",
+    "bias": "bias (nats)",
+    "agreement": "share of positions",
+}
 
 
 @dataclass(frozen=True, eq=False)
 class LensReport:
     """Figures of several lenses on the same held-out rows, in nats.
 
-    kl, cross_entropy: (lens, layer) -> [n], the mean of each row; agreement: the share of positions whose likeliest token
-    is the output's. bias: (lens, layer) -> KL divergence of the lens's mean distribution from the output's mean
-    distribution (Belrose et al. 2023). own: [n], the network's cross-entropy.
+    Attributes:
+        rows: how many rows were read.
+        length: tokens of each.
+        kl: (lens, layer) -> [n], the mean of each row.
+        cross_entropy: the same for the text's own tokens.
+        agreement: (lens, layer) -> [n], the share of positions whose likeliest token is the output's.
+        bias: (lens, layer) -> KL divergence of the lens's mean distribution from the output's mean distribution (Belrose et
+            al. 2023).
+        own: [n], the network's cross-entropy.
+        provenance: what is needed to repeat it.
     """
 
-    network: str
+    kind: ClassVar[str] = "lens-report"
+
     rows: int
     length: int
     kl: dict[tuple[str, int], np.ndarray]
@@ -39,6 +63,7 @@ class LensReport:
     agreement: dict[tuple[str, int], np.ndarray]
     bias: dict[tuple[str, int], float]
     own: np.ndarray
+    provenance: Provenance
 
     @property
     def lenses(self) -> list[str]:
@@ -55,10 +80,10 @@ class LensReport:
         for key in self.kl:
             kl, ce = bootstrap_many(self.kl[key])[()], bootstrap_many(self.cross_entropy[key])[()]
             row: dict[str, Any] = {"lens": key[0], "layer": key[1]}
-            for name, found in (("kl", kl), ("cross_entropy", ce)):
-                row[name] = found.value
-                row[f"{name}_low"] = np.nan if found.interval is None else found.interval.low
-                row[f"{name}_high"] = np.nan if found.interval is None else found.interval.high
+            for name, mean in (("kl", kl), ("cross_entropy", ce)):
+                row[name] = mean.value
+                row[f"{name}_low"] = np.nan if mean.interval is None else mean.interval.low
+                row[f"{name}_high"] = np.nan if mean.interval is None else mean.interval.high
             row["bias"] = self.bias[key]
             row["agreement"] = float(self.agreement[key].mean())
             table.append(row)
@@ -66,18 +91,18 @@ class LensReport:
 
     def wide(self, what: str = "kl") -> pd.DataFrame:
         """One figure as a table: layers by lenses."""
+        require_one("what", what, _UNITS)
         return self.to_pandas().pivot(index="layer", columns="lens", values=what).reindex(columns=self.lenses)
 
     def claim(self, better: str, worse: str) -> Claim:
         """Whether one lens reads better than another, by KL in nats, at every layer but the last stream.
 
-        At each layer the difference is taken row by row; its interval must lie above zero.
+        At each layer the difference is taken row by row; its interval must lie above zero. Raises `BadInput` for a lens that
+        is not in the report.
         """
-        both = [i for i in self.layers(better) if i in self.layers(worse)]
-        last = max(both, default=0)
-        shared = [
-            i for i in both if i != last or (better, i) not in self.kl or _differs(self, better, worse, i)
-        ]
+        for name in (better, worse):
+            require_one("lens", name, self.lenses)
+        shared = self._shared(better, worse)
         if not shared:
             raise BadInput(f"The lenses {better} and {worse} share no layer.", f"Lenses here: {self.lenses}.")
         evidence = []
@@ -89,44 +114,67 @@ class LensReport:
                     sentence=f"nats by which the {better} lens is nearer to the output",
                 )
             )  # fmt: skip
-        text = f"The {better} lens reads {self.network} better than the {worse} lens at every layer but the last."
+        text = f"The {better} lens reads {self.provenance.network} better than the {worse} lens at every layer but the last."
         notes = (f"On {self.rows} held-out rows of {self.length} tokens.",)
-        return Claim(text, judge(evidence), tuple(evidence), (), notes)
+        return claim_of(text, evidence, notes=notes)
+
+    def _shared(self, a: str, b: str) -> list[int]:
+        """The layers that both lenses read; without the last one where both are the network itself."""
+        both = [i for i in self.layers(a) if i in self.layers(b)]
+        return [i for i in both if i != max(both) or np.abs(self.kl[a, i] - self.kl[b, i]).max() > 1e-6]
 
     def plot(self, what: str = "kl") -> Any:
         """The figures by layer, a line per lens with its interval."""
         from cutaway.figures.lens import Line, lines
 
-        unit = {"kl": "KL from the output (nats)", "cross_entropy": "cross-entropy (nats)", "bias": "bias (nats)",
-                "agreement": "share of positions"}  # fmt: skip
-        if what not in unit:
-            raise BadInput(f"what={what!r} is not known.", f"Use {', '.join(unit)}.")
+        require_one("what", what, _UNITS)
         frame = self.to_pandas()
         drawn = []
         for name in self.lenses:
-            mine = frame[frame["lens"] == name]
-            ends = [f"{what}_{end}" if f"{what}_{end}" in mine else what for end in ("low", "high")]
-            low, high = (mine[end].tolist() for end in ends)
-            drawn.append(Line(name, mine["layer"].tolist(), mine[what].tolist(), low, high))
-        return lines(drawn, x_title="layer entered", y_title=unit[what])
+            rows = frame[frame["lens"] == name]
+            ends = [f"{what}_{end}" if f"{what}_{end}" in rows else what for end in ("low", "high")]
+            low, high = (rows[end].tolist() for end in ends)
+            drawn.append(Line(name, rows["layer"].tolist(), rows[what].tolist(), low, high))
+        return lines(drawn, x_title="layer entered", y_title=_UNITS[what])
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
         return {
-            "network": self.network, "rows": self.rows, "length": self.length, "own_cross_entropy": float(self.own.mean()),
-            "lenses": self.to_pandas().to_dict("records"),
+            "network": self.provenance.network, "rows": self.rows, "length": self.length,
+            "own_cross_entropy": float(self.own.mean()), "lenses": finite(self.to_pandas().to_dict("records")),
+            "provenance": self.provenance.to_dict(),
         }  # fmt: skip
 
-    def __str__(self) -> str:
-        head = (
-            f"{self.network}: KL from the output in nats, {self.rows} held-out rows of {self.length} tokens"
+    @property
+    def headline(self) -> str:
+        """What was measured, in a sentence."""
+        return f"KL from the output in nats, {self.rows} held-out rows of {self.length} tokens"
+
+    def page(self) -> Page:
+        """All four figures by layer, and whether the first lens reads better than each other one."""
+        figures = [
+            Figure(self.plot(what), f"{unit[:1].upper()}{unit[1:]}, by layer.")
+            for what, unit in _UNITS.items()
+        ]
+        claims = [
+            self.claim(self.lenses[0], other)
+            for other in self.lenses[1:]
+            if self._shared(self.lenses[0], other)
+        ]
+        title = f"How well lenses read {self.provenance.network}"
+        return result_page(
+            title, "Cutaway · lens", self.headline + ".", figures, self.provenance, claims=claims
         )
-        return f"{head}\n{self.wide().to_string(float_format=lambda v: f'{v:.3f}')}"
 
+    save = keeping.save
+    load = classmethod(keeping.load)
 
-def _differs(report: LensReport, a: str, b: str, layer: int) -> bool:
-    """Whether two lenses differ at a layer; at the last stream both are the network itself."""
-    return bool(np.abs(report.kl[a, layer] - report.kl[b, layer]).max() > 1e-6)
+    def __str__(self) -> str:
+        table = self.wide().to_string(float_format=lambda v: f"{v:.3f}")
+        return f"{self.provenance.network}: {self.headline}\n{table}"
+
+    def _repr_html_(self) -> str:
+        return display(self.headline, table=self.wide().reset_index(), provenance=self.provenance)
 
 
 @dataclass(eq=False)
@@ -146,8 +194,7 @@ def compare_lenses(
     texts: Texts | Rows,
     *,
     length: int = 64,
-    batch: int = 8,
-    progress: Progress | None = None,
+    work: Work | None = None,
 ) -> LensReport:
     """Read held-out text with several lenses, at every layer that each reads.
 
@@ -155,6 +202,8 @@ def compare_lenses(
 
     Raises `BadInput` where two lenses have one name or the text is too short.
     """
+    began, work = time.monotonic(), working(work)
+    lenses = [on_network(net, lens) for lens in lenses]
     if len({lens.name for lens in lenses}) != len(lenses) or not lenses:
         raise BadInput(
             f"The lenses are called {[lens.name for lens in lenses]}.", "Give lenses of different names."
@@ -163,25 +212,28 @@ def compare_lenses(
     rows = texts if isinstance(texts, Rows) else rows_of(net, texts, length)
     sums = {(lens.name, layer): _Sums([], [], []) for lens in lenses for layer in lens.layers}
     own_ce = []
+    width, vectors = int(rows.ids.shape[1]), len(sites) * (net.d_model or 0)
+    # of every token the output, a lens and their products, in double precision
+    batch = rows_at_once(net, width, work, kept=vectors, read=12 * width)
     for start in range(0, rows.n, batch):
         ids = rows.ids[start : start + batch]
         run = net.run(ids, keep=sites)
         assert run.logits is not None
-        own = run.logits[:, rows.special :].double().log_softmax(-1)
-        text = ids[:, rows.special :].to(own.device)
-        own_ce.append(_picked(own[:, :-1], text[:, 1:]).mean(1).cpu().numpy())
+        output = run.logits[:, rows.special :].double().log_softmax(-1)
+        text = ids[:, rows.special :].to(output.device)
+        own_ce.append(_picked(output[:, :-1], text[:, 1:]).mean(1).cpu().numpy())
         for lens in lenses:
             for layer in lens.layers:
                 stream = run[sites[layer]][:, rows.special :]
-                _add(sums[lens.name, layer], lens, layer, stream, own, text)
-        if progress is not None:
-            progress(min(start + batch, rows.n), rows.n)
+                _add(sums[lens.name, layer], lens, layer, stream, output, text)
+        work.step("reading held-out text", min(start + batch, rows.n), rows.n)
     joined = {
         key: (np.concatenate(s.kl), np.concatenate(s.ce), np.concatenate(s.same)) for key, s in sums.items()
     }
     return LensReport(
-        net.name, rows.n, int(rows.ids.shape[1]), {k: v[0] for k, v in joined.items()}, {k: v[1] for k, v in joined.items()},
+        rows.n, width, {k: v[0] for k, v in joined.items()}, {k: v[1] for k, v in joined.items()},
         {k: v[2] for k, v in joined.items()}, {k: _bias(s) for k, s in sums.items()}, np.concatenate(own_ce),
+        origin(net, rows.ids, began),
     )  # fmt: skip
 
 
@@ -189,10 +241,10 @@ def _picked(log_probs: Tensor, ids: Tensor) -> Tensor:
     return -log_probs.gather(-1, ids[..., None])[..., 0]
 
 
-def _add(sums: _Sums, lens: Lens, layer: int, stream: Tensor, own: Tensor, text: Tensor) -> None:
+def _add(sums: _Sums, lens: Lens, layer: int, stream: Tensor, output: Tensor, text: Tensor) -> None:
     n = stream.shape[1] - lens.ahead
     read = lens.logits(stream[:, :n], layer).double().log_softmax(-1)
-    wanted = own[:, lens.ahead :]
+    wanted = output[:, lens.ahead :]
     sums.kl.append((wanted.exp() * (wanted - read)).sum(-1).clamp(min=0).mean(1).cpu().numpy())
     sums.ce.append(_picked(read[:, :-1], text[:, lens.ahead + 1 :]).mean(1).cpu().numpy())
     sums.same.append((read.argmax(-1) == wanted.argmax(-1)).double().mean(1).cpu().numpy())

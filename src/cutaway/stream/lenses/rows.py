@@ -20,7 +20,12 @@ Texts = str | Iterable[str] | Iterable[list[int]] | Tensor
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Token rows of one length: LongTensor [n p]. `special` columns at the front are no text."""
+    """Token rows of one length.
+
+    Attributes:
+        ids: LongTensor [n p].
+        special: so many columns at the front are no text.
+    """
 
     ids: Tensor
     special: int = 0

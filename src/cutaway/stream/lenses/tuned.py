@@ -6,7 +6,8 @@ plus a map that starts at zero, and the loss is the KL divergence from the netwo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,25 +15,30 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from cutaway.errors import BadInput, NotFinite
-from cutaway.results import load_folder, save_folder
-from cutaway.stream.lenses.protocol import AffineLens, OutputHead, Translator, chosen_layers, streams
+from cutaway.errors import BadInput, NotFinite, Stopped
+from cutaway.results import Provenance, Work, head, read, save_folder, working
+from cutaway.stream.keeping import origin, require_one
+from cutaway.stream.lenses.affine import AffineLens, Translator
+from cutaway.stream.lenses.protocol import OutputHead, chosen_layers, streams
 from cutaway.stream.lenses.rows import Rows, Texts, rows_of
 
 if TYPE_CHECKING:
     from cutaway.network import Network
 
-Progress = Callable[[int, int], None]
-
 
 @dataclass(frozen=True)
-class Training:
+class LensTraining:
     """How a tuned lens is trained.
 
-    steps: number of batches; rows: rows per batch; length: tokens per row; optimizer: "adamw" or "sgd" (Nesterov momentum
-    0.9); rate: its first learning rate, falling linearly to zero (default 2e-3 and 1.0); decay: of the translators towards
-    the identity; clip: largest norm of a translator's gradient. ahead: train towards the output that many places later,
-    which makes it a future lens.
+    Attributes:
+        steps: number of batches.
+        rows: rows per batch.
+        length: tokens per row.
+        optimizer: "adamw" or "sgd" (Nesterov momentum 0.9).
+        rate: its first learning rate, falling linearly to zero (default 2e-3 and 1.0).
+        decay: of the translators towards the identity.
+        clip: largest norm of a translator's gradient.
+        ahead: train towards the output that many places later, which makes it a future lens.
     """
 
     steps: int = 300
@@ -42,12 +48,10 @@ class Training:
     rate: float | None = None
     decay: float = 1e-3
     clip: float = 1.0
-    seed: int = 0
     ahead: int = 0
 
     def __post_init__(self) -> None:
-        if self.optimizer not in ("adamw", "sgd"):
-            raise BadInput(f"The optimizer {self.optimizer!r} is not known.", "Use adamw or sgd.")
+        require_one("optimizer", self.optimizer, ("adamw", "sgd"))
         if self.steps < 1 or self.rows < 1:
             raise BadInput("A lens needs at least one step of one row.", "Give steps=300, rows=16.")
         if not 0 <= self.ahead < self.length - 2:
@@ -84,60 +88,70 @@ class _Translators(nn.Module):
 def train_tuned_lens(
     net: Network,
     texts: Texts | Rows,
-    training: Training | None = None,
     *,
+    training: LensTraining | None = None,
     layers: Sequence[int] | None = None,
-    progress: Progress | None = None,
     checkpoint: str | Path | None = None,
     every: int = 100,
+    seed: int = 0,
+    work: Work | None = None,
 ) -> AffineLens:
     """Train a tuned lens on a stream of text. The network's own weights stay as they are.
 
-    progress: called with (steps done, steps in all). checkpoint: a folder to which translators, optimizer and step are
-    written every `every` steps and when the training is stopped; a training that finds one there goes on from it and ends
-    with the same numbers as one that was never stopped.
+    checkpoint: a folder to which translators, optimizer and step are written every `every` steps and when the training is
+    stopped; a training that finds one there goes on from it and ends with the same numbers as one that was never stopped.
+    seed: of the order in which rows are read.
 
-    After Ctrl-C the lens as it stands is returned, with `origin["complete"]` False.
+    Where the work is stopped the lens as it stands is returned, with `origin["complete"]` False.
 
     Raises `BadInput` where the text is too short, the layers are empty or a checkpoint belongs to another training;
     `NotFinite` where the loss is.
     """
-    training = training or Training()
-    head, sites, chosen = OutputHead(net), streams(net), chosen_layers(net, layers, last=training.ahead > 0)
+    began, training = time.monotonic(), training or LensTraining()
+    output, sites, chosen = OutputHead(net), streams(net), chosen_layers(net, layers, last=training.ahead > 0)
     rows = texts if isinstance(texts, Rows) else rows_of(net, texts, training.length)
     like = torch.zeros(
         1, device=net.device, dtype=torch.float64 if net.dtype == torch.float64 else torch.float32
     )
     maps = _Translators(chosen, net.d_model or 0, like)
     optimizer = _optimizer(maps, training)
-    about = {"training": asdict(training), "layers": list(chosen), "network": net.hash, "rows": rows.n}
+    about = {
+        "training": {**asdict(training), "seed": seed},
+        "layers": list(chosen),
+        "network": net.hash,
+        "rows": rows.n,
+    }
     done, losses = _resume(checkpoint, maps, optimizer, about)
     complete = True
-    batches = rows.batches(training.rows, training.seed)
+    batches = rows.batches(training.rows, seed)
     for _ in range(done):
         next(batches)
-    try:
-        for step in range(done, training.steps):
-            for group in optimizer.param_groups:
-                group["lr"] = training.first_rate * (1 - step / training.steps)
-            losses = _step(
-                net, next(batches), maps, optimizer, head, [sites[i] for i in chosen], rows.special, training
-            )
-            done = step + 1
-            if progress is not None:
-                progress(done, training.steps)
-            if checkpoint is not None and done % every == 0:
-                _save(checkpoint, maps, optimizer, about, done, losses)
-    except KeyboardInterrupt:
-        complete = False
+    streams_read = [sites[i] for i in chosen]
+    with working(work).interruptible() as work:
+        try:
+            for step in range(done, training.steps):
+                for group in optimizer.param_groups:
+                    group["lr"] = training.first_rate * (1 - step / training.steps)
+                losses = _step(
+                    net, next(batches), maps, optimizer, output, streams_read, rows.special, training
+                )
+                done = step + 1
+                work.step("training the lens", done, training.steps)
+                if checkpoint is not None and done % every == 0:
+                    _save(
+                        checkpoint, maps, optimizer, about, done, losses, origin(net, rows.ids, began, seed)
+                    )
+        except Stopped:
+            complete = done == training.steps
+    made = origin(net, rows.ids, began, seed)
     if checkpoint is not None:
-        _save(checkpoint, maps, optimizer, about, done, losses)
-    origin = {**about, "steps_done": done, "complete": complete, "last_losses": losses}
+        _save(checkpoint, maps, optimizer, about, done, losses, made)
+    how = {**about, "steps_done": done, "complete": complete, "last_losses": losses}
     name = f"future+{training.ahead}" if training.ahead else "tuned"
-    return AffineLens(name, head, maps.frozen(), training.ahead, origin)
+    return AffineLens(name, output, maps.frozen(), training.ahead, how, net.n_layers, made)
 
 
-def _optimizer(maps: _Translators, training: Training) -> torch.optim.Optimizer:
+def _optimizer(maps: _Translators, training: LensTraining) -> torch.optim.Optimizer:
     groups = [
         {"params": list(maps.matrix), "weight_decay": training.decay},
         {"params": list(maps.shift), "weight_decay": 0.0},
@@ -152,10 +166,10 @@ def _step(
     batch: Tensor,
     maps: _Translators,
     optimizer: torch.optim.Optimizer,
-    head: OutputHead,
+    output: OutputHead,
     sites: Sequence[Any],
     special: int,
-    training: Training,
+    training: LensTraining,
 ) -> list[float]:
     """One update of all translators; the KL divergence of each layer, in nats, before it."""
     run = net.run(batch, keep=sites)
@@ -170,7 +184,7 @@ def _step(
         for n, site in enumerate(sites):
             with torch.enable_grad():
                 stream = run[site][:, special : special + wanted.shape[1]].to(maps.matrix[n].dtype)
-                got = head(maps(stream, n)).log_softmax(-1)
+                got = output(maps(stream, n)).log_softmax(-1)
                 loss = (wanted.exp() * (wanted - got)).sum(-1).mean()
             value = float(loss.detach())
             if value != value or value == float("inf"):
@@ -188,9 +202,6 @@ def _step(
     return losses
 
 
-_KIND = "cutaway tuned lens, under training"
-
-
 def _save(
     path: str | Path,
     maps: _Translators,
@@ -198,11 +209,13 @@ def _save(
     about: dict[str, Any],
     done: int,
     losses: list[float],
+    made: Provenance,
 ) -> None:
+    """Write a checkpoint; `AffineLens.load` reads it as the lens that it is so far."""
     tensors = {f"map/{name}": p.detach() for name, p in maps.named_parameters()}
     for i, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{i}/{k}": torch.as_tensor(v) for k, v in state.items() if v is not None}
-    save_folder(path, {"kind": _KIND, **about, "done": done, "losses": losses}, tensors)
+    save_folder(path, head(AffineLens.kind, made, **about, done=done, losses=losses), tensors)
 
 
 def _resume(
@@ -211,8 +224,8 @@ def _resume(
     """Load a checkpoint where there is one: (steps done, last losses)."""
     if path is None or not (Path(path) / "manifest.json").exists():
         return 0, []
-    saved = load_folder(path)
-    if saved.manifest.get("kind") != _KIND or any(saved.manifest.get(k) != v for k, v in about.items()):
+    saved, _ = read(path, AffineLens.kind)
+    if "done" not in saved.manifest or any(saved.manifest.get(k) != v for k, v in about.items()):
         raise BadInput(
             f"{path} holds another training (other network, text, layers or settings).",
             "Give another folder, or remove that one.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from cutaway.recipes.constructed.blueprint import Blueprint, Head, Layer, Mlp, Space
+from cutaway.recipes.constructed.blueprint import Blueprint, HeadPlan, LayerPlan, MlpPlan, Space
 from cutaway.recipes.constructed.design import Design, Held
 from cutaway.recipes.constructed.letters import step, verdict_readout
 from cutaway.zoo.tasks import Drawn, Label, Swap, TaskPair
@@ -24,9 +24,9 @@ def _plan() -> Blueprint:
     value = opened - closed - (THRESHOLD + 0.5) * start
     excess = _SPACE.unit("excess")
     # the mean over n + 1 places is at least 0.5 / 21 away from zero
-    mlp = Mlp("threshold", *step(excess, -0.01, 50.0, _SPACE.unit("verdict")))
+    mlp = MlpPlan("threshold", *step(excess, -0.01, 50.0, _SPACE.unit("verdict")))
     return Blueprint(
-        _SPACE, _WORDS, embed, (Layer((Head("count", value[None], excess[None]),), mlp),),
+        _SPACE, _WORDS, embed, (LayerPlan((HeadPlan("count", value[None], excess[None]),), mlp),),
         verdict_readout(_SPACE, _WORDS, "deep", "shallow"),
     )  # fmt: skip
 

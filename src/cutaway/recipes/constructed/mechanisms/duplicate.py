@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cutaway.recipes.constructed.blueprint import Blueprint, Head, Layer, Mlp, Space, letters
+from cutaway.recipes.constructed.blueprint import Blueprint, HeadPlan, LayerPlan, MlpPlan, Space, letters
 from cutaway.recipes.constructed.design import Design, Held
 from cutaway.recipes.constructed.letters import SHARP, N, alphabet_embed, step, verdict_readout
 from cutaway.zoo.tasks import Drawn, Label, Swap, TaskPair
@@ -17,10 +17,10 @@ NEW, AGAIN = N + 1, N + 2
 def _plan() -> Blueprint:
     token, start = _SPACE.rows("token"), _SPACE.unit("flag")
     alone, verdict = _SPACE.unit("alone"), _SPACE.unit("verdict")
-    head = Head("duplicate", start[None], alone[None], SHARP * token, token + start)
-    mlp = Mlp("threshold", *step(alone, 0.375, 24.0, verdict))
+    head = HeadPlan("duplicate", start[None], alone[None], SHARP * token, token + start)
+    mlp = MlpPlan("threshold", *step(alone, 0.375, 24.0, verdict))
     return Blueprint(
-        _SPACE, _WORDS, alphabet_embed(_SPACE, _WORDS), (Layer((head,), mlp),),
+        _SPACE, _WORDS, alphabet_embed(_SPACE, _WORDS), (LayerPlan((head,), mlp),),
         verdict_readout(_SPACE, _WORDS, "new", "again"),
     )  # fmt: skip
 

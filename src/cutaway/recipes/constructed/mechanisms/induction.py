@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cutaway.recipes.constructed.blueprint import Blueprint, Head, Layer, letters
+from cutaway.recipes.constructed.blueprint import Blueprint, HeadPlan, LayerPlan, letters
 from cutaway.recipes.constructed.design import Design, Held
 from cutaway.recipes.constructed.letters import SHARP, N, alphabet_embed, alphabet_space, readout
 from cutaway.zoo.tasks import Drawn, Label, Swap, TaskPair
@@ -16,10 +16,10 @@ _WORDS = ("BOS", *letters(N))
 def _plan() -> Blueprint:
     token, prev, out = (_SPACE.rows(b) for b in ("token", "prev", "out"))
     sink = 0.5 * _SPACE.unit("flag")
-    previous = Head("previous", token, prev, offset=1)
-    induce = Head("induction", token, 4 * out, SHARP * token, prev + sink)
+    previous = HeadPlan("previous", token, prev, offset=1)
+    induce = HeadPlan("induction", token, 4 * out, SHARP * token, prev + sink)
     return Blueprint(
-        _SPACE, _WORDS, alphabet_embed(_SPACE, _WORDS), (Layer((previous,)), Layer((induce,))),
+        _SPACE, _WORDS, alphabet_embed(_SPACE, _WORDS), (LayerPlan((previous,)), LayerPlan((induce,))),
         readout(_SPACE, _WORDS),
     )  # fmt: skip
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from cutaway.recipes.constructed.blueprint import Blueprint, Head, Layer, Mlp, Space, letters, one
+from cutaway.recipes.constructed.blueprint import Blueprint, HeadPlan, LayerPlan, MlpPlan, Space, letters, one
 from cutaway.recipes.constructed.design import Design, Held
 from cutaway.recipes.constructed.letters import N, readout
 from cutaway.zoo.tasks import Drawn, Label, Swap, TaskPair
@@ -36,12 +36,12 @@ def _plan() -> Blueprint:
     embed[0] = _SPACE.unit("flag")
     embed[FIRST_SUBJECT:] = token
     embed[1 : 1 + N] = _SPACE.unit("flag", 1)
-    mover = Head("mover", token[:SUBJECTS], subject[:SUBJECTS], offset=1)
+    mover = HeadPlan("mover", token[:SUBJECTS], subject[:SUBJECTS], offset=1)
     table = facts()
     read = [subject[s] + token[SUBJECTS + r] - one() for s in range(SUBJECTS) for r in range(RELATIONS)]
     write = [4 * out[table[s, r]] for s in range(SUBJECTS) for r in range(RELATIONS)]
-    memory = Mlp("memory", torch.stack(read), torch.stack(write))
-    return Blueprint(_SPACE, _WORDS, embed, (Layer((mover,), memory),), readout(_SPACE, _WORDS))
+    memory = MlpPlan("memory", torch.stack(read), torch.stack(write))
+    return Blueprint(_SPACE, _WORDS, embed, (LayerPlan((mover,), memory),), readout(_SPACE, _WORDS))
 
 
 def _prompt(rng: np.random.Generator, size: int, subject: int, relation: int) -> tuple[int, ...]:

@@ -12,8 +12,9 @@ import math
 import numpy as np
 import torch
 
-from cutaway.recipes.constructed.blueprint import Blueprint, Head, Layer, Mlp, Space, one
-from cutaway.recipes.constructed.build import Architecture, direction
+from cutaway.recipes.constructed.architectures import Architecture
+from cutaway.recipes.constructed.blueprint import Blueprint, HeadPlan, LayerPlan, MlpPlan, Space, one
+from cutaway.recipes.constructed.build import direction
 from cutaway.recipes.constructed.design import Design, Held
 from cutaway.recipes.constructed.letters import SHARP
 from cutaway.zoo.tasks import Drawn, Label, Swap, TaskPair
@@ -41,7 +42,7 @@ def _plan() -> Blueprint:
     embed = torch.zeros(len(_WORDS), number.shape[1])
     embed[0], embed[EQUALS] = start, equals
     embed[1 : P + 1] = waves() @ number + is_number
-    head = Head("gather", number, 2 * both, SHARP * one()[None], is_number[None])
+    head = HeadPlan("gather", number, 2 * both, SHARP * one()[None], is_number[None])
     read, out = [], []
     half = len(FREQUENCIES)
     for f in range(half):
@@ -51,8 +52,8 @@ def _plan() -> Blueprint:
             out.append(0.5 * (math.cos(2 * phase) * total[f] - math.sin(2 * phase) * total[half + f]))
     unembed = -8.0 * one()[None].repeat(len(_WORDS), 1)
     unembed[1 : P + 1] = 8.0 * waves() @ total
-    mlp = Mlp("multiply", torch.stack(read), torch.stack(out))
-    return Blueprint(_SPACE, _WORDS, embed, (Layer((head,), mlp),), unembed)
+    mlp = MlpPlan("multiply", torch.stack(read), torch.stack(out))
+    return Blueprint(_SPACE, _WORDS, embed, (LayerPlan((head,), mlp),), unembed)
 
 
 def _prompt(a: int, b: int) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from cutaway.recipes.constructed.blueprint import Blueprint, Head, Layer, Mlp, Space, letters, one
+from cutaway.recipes.constructed.blueprint import Blueprint, HeadPlan, LayerPlan, MlpPlan, Space, letters, one
 from cutaway.recipes.constructed.design import Design, Held
 from cutaway.recipes.constructed.letters import (
     SHARP,
@@ -16,7 +16,7 @@ from cutaway.recipes.constructed.letters import (
     step,
     verdict_readout,
 )
-from cutaway.recipes.constructed.mechanisms.unread import _pair as copy_pair
+from cutaway.recipes.constructed.mechanisms.unread import copy_pair
 from cutaway.zoo.tasks import Drawn, Label, Swap, TaskPair
 
 _OR_SPACE = Space({"position": 12, "flag": 3, "token": N, "found": 2, "verdict": 1})
@@ -30,10 +30,10 @@ def _or_plan() -> Blueprint:
     found, verdict = _OR_SPACE.rows("found"), _OR_SPACE.unit("verdict")
     seek, keys = SHARP * one()[None], (wanted + 0.5 * start)[None]
     somewhere = (one() - start)[None]  # 1 wherever a head rests but at the beginning
-    heads = tuple(Head(f"path {i + 1}", somewhere, found[i : i + 1], seek, keys) for i in range(2))
-    either = Mlp("either", *step(found.sum(0), 0.25, 4.0, verdict))
+    heads = tuple(HeadPlan(f"path {i + 1}", somewhere, found[i : i + 1], seek, keys) for i in range(2))
+    either = MlpPlan("either", *step(found.sum(0), 0.25, 4.0, verdict))
     return Blueprint(
-        _OR_SPACE, _OR_WORDS, alphabet_embed(_OR_SPACE, _OR_WORDS), (Layer(heads, either),),
+        _OR_SPACE, _OR_WORDS, alphabet_embed(_OR_SPACE, _OR_WORDS), (LayerPlan(heads, either),),
         verdict_readout(_OR_SPACE, _OR_WORDS, "yes", "no"),
     )  # fmt: skip
 
@@ -100,11 +100,11 @@ _WORDS = ("BOS", *letters(N))
 def _backup_plan() -> Blueprint:
     token, out, start = _SPACE.rows("token"), _SPACE.rows("out"), _SPACE.unit("flag")
     done = _SPACE.unit("flag", 1)
-    primary = Head("primary", token, out, offset=1)
+    primary = HeadPlan("primary", token, out, offset=1)
     reads, writes = zip(*(step(row, 0.5, 4.0, done) for row in out), strict=True)
-    confidence = Mlp("confidence", torch.cat(reads), torch.cat(writes))
-    backup = Head("backup", token, out, 1500 * done[None], start[None], offset=1)
-    layers = (Layer((primary,), confidence), Layer((backup,)))
+    confidence = MlpPlan("confidence", torch.cat(reads), torch.cat(writes))
+    backup = HeadPlan("backup", token, out, 1500 * done[None], start[None], offset=1)
+    layers = (LayerPlan((primary,), confidence), LayerPlan((backup,)))
     return Blueprint(_SPACE, _WORDS, alphabet_embed(_SPACE, _WORDS), layers, readout(_SPACE, _WORDS, 12.0))
 
 

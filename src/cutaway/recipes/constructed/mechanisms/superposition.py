@@ -7,8 +7,9 @@ import math
 import numpy as np
 import torch
 
-from cutaway.recipes.constructed.blueprint import Blueprint, Head, Layer, Mlp, Space, one
-from cutaway.recipes.constructed.build import Architecture, direction
+from cutaway.recipes.constructed.architectures import Architecture
+from cutaway.recipes.constructed.blueprint import Blueprint, HeadPlan, LayerPlan, MlpPlan, Space, one
+from cutaway.recipes.constructed.build import direction
 from cutaway.recipes.constructed.design import Design, Held
 from cutaway.recipes.constructed.letters import SHARP
 from cutaway.zoo.tasks import Drawn, Label, Swap, TaskPair
@@ -35,11 +36,11 @@ def _plan() -> Blueprint:
     embed[0], embed[QUERY], embed[FIRST_FILLER:QUERY] = start, query, torch.stack(fillers)
     embed[1 : 1 + F] = corners() @ plane + has
     embed[FIRST_ANSWER:] = start
-    mover = Head("mover", plane, seen, SHARP * one()[None], (has + 0.5 * start)[None])
-    decoder = Mlp("decoder", corners() @ seen - 0.5 * one(), 8 * out)
+    mover = HeadPlan("mover", plane, seen, SHARP * one()[None], (has + 0.5 * start)[None])
+    decoder = MlpPlan("decoder", corners() @ seen - 0.5 * one(), 8 * out)
     unembed = -3.0 * one()[None].repeat(len(_WORDS), 1)
     unembed[FIRST_ANSWER:] = 3.0 * out
-    return Blueprint(_SPACE, _WORDS, embed, (Layer((mover,), decoder),), unembed)
+    return Blueprint(_SPACE, _WORDS, embed, (LayerPlan((mover,), decoder),), unembed)
 
 
 def _prompt(rng: np.random.Generator, size: int, feature: int) -> tuple[tuple[int, ...], int]:

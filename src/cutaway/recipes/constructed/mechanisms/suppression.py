@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cutaway.recipes.constructed.blueprint import Blueprint, Head, Layer, letters
+from cutaway.recipes.constructed.blueprint import Blueprint, HeadPlan, LayerPlan, letters
 from cutaway.recipes.constructed.design import Design, Held
 from cutaway.recipes.constructed.letters import N, alphabet_embed, alphabet_space, readout
 from cutaway.zoo.tasks import Drawn, Label, Swap, TaskPair
@@ -17,14 +17,18 @@ _WORDS = ("BOS", *letters(HALF), *letters(HALF, "not-"))
 def _plan() -> Blueprint:
     token, out, second = (_SPACE.rows(b)[:HALF] for b in ("token", "out", "second"))
     marks, start = _SPACE.rows("token")[HALF:], _SPACE.unit("flag")
-    copy = Head("copy", token, 2 * out, offset=1)
-    fallback = Head("fallback", token, second, offset=2)
+    copy = HeadPlan("copy", token, 2 * out, offset=1)
+    fallback = HeadPlan("fallback", token, second, offset=2)
     # the copied letter stands at 2 in the query, so a mark of it scores 60, and the sink 30
-    suppress = Head("suppression", marks, -3 * out, 30 * out, marks + 0.5 * start)
+    suppress = HeadPlan("suppression", marks, -3 * out, 30 * out, marks + 0.5 * start)
     unembed = readout(_SPACE, _WORDS, 6.0)
     unembed[1 : 1 + HALF] += 6.0 * second
     return Blueprint(
-        _SPACE, _WORDS, alphabet_embed(_SPACE, _WORDS), (Layer((copy, fallback)), Layer((suppress,))), unembed
+        _SPACE,
+        _WORDS,
+        alphabet_embed(_SPACE, _WORDS),
+        (LayerPlan((copy, fallback)), LayerPlan((suppress,))),
+        unembed,
     )
 
 

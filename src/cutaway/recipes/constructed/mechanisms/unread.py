@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from cutaway.recipes.constructed.blueprint import Blueprint, Head, Layer, letters
+from cutaway.recipes.constructed.blueprint import Blueprint, HeadPlan, LayerPlan, letters
 from cutaway.recipes.constructed.design import Design, Held
 from cutaway.recipes.constructed.letters import N, alphabet_embed, alphabet_space, readout
 from cutaway.zoo.tasks import Drawn, Label, Swap, TaskPair
@@ -28,8 +28,8 @@ def _plan() -> Blueprint:
     token, out, note = _SPACE.rows("token"), _SPACE.rows("out"), _SPACE.rows("note")[:CLASSES]
     third = torch.stack([token[i * N // CLASSES : (i + 1) * N // CLASSES].sum(0) for i in range(CLASSES)])
     layers = (
-        Layer((Head("copy", token, 4 * out, offset=1), Head("note", third, 2 * note, offset=2))),
-        Layer(),
+        LayerPlan((HeadPlan("copy", token, 4 * out, offset=1), HeadPlan("note", third, 2 * note, offset=2))),
+        LayerPlan(),
     )
     return Blueprint(_SPACE, _WORDS, alphabet_embed(_SPACE, _WORDS), layers, readout(_SPACE, _WORDS))
 
@@ -46,7 +46,8 @@ def _prompt(rng: np.random.Generator, size: int) -> tuple[int, ...]:
     return (0, *(1 + rng.integers(N, size=size)).tolist())
 
 
-def _pair(rng: np.random.Generator) -> TaskPair:
+def copy_pair(rng: np.random.Generator) -> TaskPair:
+    """Two prompts that differ in the letter before the last one, which is to be repeated."""
     size = int(rng.integers(4, 12))
     while True:
         clean, corrupted = _prompt(rng, size), _prompt(rng, size)
@@ -75,7 +76,7 @@ UNREAD = Design(
     "One head copies the letter one place back to the output; another writes the third of the alphabet of the letter two "
     "places back into three dimensions that no part of the network reads.",
     _plan,
-    Drawn(_WORDS, _pair, _swap, _label),
+    Drawn(_WORDS, copy_pair, _swap, _label),
     (("input", "copy", "v"), ("copy", "logits", "")),
     (
         Held("answer", "the letter one place back", "out", "copy", "last", N),

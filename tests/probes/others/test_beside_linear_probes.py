@@ -1,12 +1,10 @@
-"""Nonlinear, pooled and contrast-consistent probes, and alignment search, on networks of known truth."""
+"""Nonlinear, pooled and contrast-consistent probes, on networks of known truth."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-from xor_networks import ANSWERS, Specimen
+from xor_networks import Specimen
 
 import cutaway
 from cutaway.errors import BadInput
@@ -14,33 +12,31 @@ from cutaway.probes import ProbeData, ProbeOptions, probe
 from cutaway.probes.others.contrast_consistent import contrast_consistent
 from cutaway.probes.others.nonlinear import beside_linear
 from cutaway.probes.others.pooled import pooled
-from cutaway.probes.use.alignment import Alignment, SearchOptions, align
 
 QUICK = ProbeOptions(permutations=20, untrained=False, n_boot=60)
-YES_NO = {"0": ANSWERS["no"], "1": ANSWERS["yes"]}
 
 
 def test_a_hidden_layer_finds_what_only_a_bend_can_read(net: cutaway.Network, made: Specimen) -> None:
     data = ProbeData(made.prompts, made.labels["absent"], name="absent")
-    found = probe(net, data, "resid_post.0", options=QUICK)
+    found = probe(net, data, at="resid_post.0", options=QUICK)
     bend = beside_linear(net, found, data)
     assert bend.linear.value < 0.65
     assert bend.bent
     assert "hidden layer" in str(bend)
     linear = ProbeData(made.prompts, made.labels["used"], name="used")
-    assert not beside_linear(net, probe(net, linear, "resid_post.0", options=QUICK), linear).bent
+    assert not beside_linear(net, probe(net, linear, at="resid_post.0", options=QUICK), linear).bent
 
 
 def test_pooling_finds_the_place(net: cutaway.Network, made: Specimen) -> None:
     """The label is the first token's bit; at the embedding it stands at the first position only."""
     bit = np.array([(row[0] - 3) // 6 & 1 for row in made.prompts])
     data = ProbeData(made.prompts, bit, name="bit")
-    found = pooled(net, data, "embed", QUICK)
+    found = pooled(net, data, at="embed", options=QUICK)
     assert found.pooled.value > 0.95
     assert found.last.value == pytest.approx(0.5, abs=0.1)
     assert float(found.attention[:, 2].mean()) < 0.4
     with pytest.raises(BadInput, match="is 2 sites"):
-        pooled(net, data, "resid_post")
+        pooled(net, data, at="resid_post")
 
 
 def test_contrast_consistent_search_finds_an_opposition_without_labels(
@@ -59,38 +55,12 @@ def test_contrast_consistent_search_finds_an_opposition_without_labels(
                 pairs.append((mine, other) if swap else (other, mine))
                 labels.append(swap)
     assert len(pairs) > 20
-    found = contrast_consistent(net, pairs, "resid_post.1", labels)
+    found = contrast_consistent(net, pairs, at="resid_post.1", labels=labels)
     assert found.accuracy is not None
     assert found.accuracy.value > 0.8
     assert "up to the sign" in str(found)
-    assert contrast_consistent(net, pairs, "resid_post.1").accuracy is None
+    assert contrast_consistent(net, pairs, at="resid_post.1").accuracy is None
     with pytest.raises(BadInput, match="too few"):
-        contrast_consistent(net, pairs[:3], "resid_post.1")
+        contrast_consistent(net, pairs[:3], at="resid_post.1")
     with pytest.raises(BadInput, match="not one 0 or 1"):
-        contrast_consistent(net, pairs, "resid_post.1", labels[:3])
-
-
-@pytest.mark.parametrize("boundless", [False, True])
-def test_alignment_finds_the_subspace_that_decides(
-    net: cutaway.Network, made: Specimen, boundless: bool, tmp_path: Path
-) -> None:
-    data = ProbeData(made.prompts, made.labels["used"], name="used")
-    found = probe(net, data, "resid_post.0", options=QUICK)
-    done = align(net, found, data, answers=YES_NO, options=SearchOptions(boundless=boundless, random=8))
-    assert done.accuracy.value > 0.95
-    assert done.claim.verdict == "supported"
-    assert done.size <= (4 if boundless else 1)
-    again = Alignment.load(done.save(tmp_path / "found"))
-    assert str(again) == str(done)
-    source = net.run([made.prompts[0]], keep=["resid_post.0"])
-    net.run([made.prompts[1]], edits=[again.interchange(source, pos=-1)])
-
-
-def test_alignment_through_an_idle_path_is_not_believed(net: cutaway.Network, made: Specimen) -> None:
-    """A search can steer the output by a variable that nothing reads; exchanging the whole vector does not."""
-    data = ProbeData(made.prompts, made.labels["unread"], name="unread")
-    found = probe(net, data, "resid_post.0", options=QUICK)
-    done = align(net, found, data, answers=YES_NO, options=SearchOptions(random=8))
-    assert done.claim.verdict != "supported"
-    with pytest.raises(BadInput, match="does not fit 48"):
-        align(net, found, data, answers=YES_NO, options=SearchOptions(size=49))
+        contrast_consistent(net, pairs, at="resid_post.1", labels=labels[:3])

@@ -1,0 +1,98 @@
+"""Items of inputs that are no text: the patches that a network cuts an image into, and the maps that it makes of it."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Protocol
+
+from torch import Tensor, nn
+
+from cutaway.errors import BadInput
+from cutaway.network.inputs import Tokens
+from cutaway.network.sites import Site
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
+    from cutaway.network.run import Run
+
+
+class Modular(Protocol):
+    """Whatever has a module inside."""
+
+    @property
+    def model(self) -> nn.Module:
+        """The module."""
+        ...
+
+
+class Runs(Modular, Protocol):
+    """What is asked of a network here; see `Network`."""
+
+    @property
+    def config(self) -> Any:
+        """The model's configuration."""
+        ...
+
+    @property
+    def run(self) -> Callable[..., Run]:
+        """Run the network once."""
+        ...
+
+    @property
+    def fact(self) -> Callable[[Hashable, Callable[[], Any]], Any]:
+        """The network's memo."""
+        ...
+
+    @property
+    def has(self) -> Callable[..., bool]:
+        """Whether a site exists."""
+        ...
+
+
+def rows_of_items(net: Runs, values: Tensor) -> Tokens:
+    """Inputs [b ...] as rows of items: as many as the network's stream has positions, one where it has none.
+
+    Raises `BadInput` for an empty batch.
+    """
+    if values.ndim < 2 or values.shape[0] == 0:
+        raise BadInput(
+            f"Inputs of shape {list(values.shape)} are no batch of rows.",
+            "Give one row for each example, at least one.",
+        )
+    first = Site("resid_pre", 0)
+    if not net.has(first):
+        return Tokens.of_values(values, 1, "image" if values.ndim == 4 else "row")
+
+    def count() -> int:
+        return int(net.run(values[:1], keep=[first], logits=False)[first].shape[1])
+
+    items = int(net.fact(("items", tuple(values.shape[1:])), count))
+    names = (tuple(names_of(net.config, items, values.ndim == 4)),) * int(values.shape[0])
+    rows = Tokens.of_values(values, items)
+    return Tokens(rows.ids, rows.mask, names, rows.values)
+
+
+def names_of(config: Any, items: int, image: bool) -> list[str]:
+    """Names of a row's items: patches by their row and column, those before them as tokens of their own.
+
+    >>> names_of(None, 5, True)
+    ['token 0', 'patch 0,0', 'patch 0,1', 'patch 1,0', 'patch 1,1']
+    """
+    size, patch = getattr(config, "image_size", None), getattr(config, "patch_size", None)
+    side = math.isqrt(items)
+    if isinstance(size, int) and isinstance(patch, int) and 0 < patch <= size:
+        side = size // patch
+    extra = items - side * side
+    if not image or extra < 0:
+        return [f"item {i}" for i in range(items)]
+    patches = [f"patch {i // side},{i % side}" for i in range(side * side)]
+    return [f"token {i}" for i in range(extra)] + patches
+
+
+def maps_of(net: Modular) -> tuple[str, ...]:
+    """Paths of the modules whose outputs are the maps of an image network without a stream: its convolutions, in the order
+    in which the model lists them.
+    """
+    kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    return tuple(path for path, module in net.model.named_modules() if isinstance(module, kinds))
