@@ -2,10 +2,10 @@
 
 from cutaway.circuits.circuit import Circuit
 from cutaway.circuits.constants import learn_constants
-from cutaway.circuits.evaluation.bench import Bench
+from cutaway.circuits.evaluation.bench import EdgeBench
 from cutaway.circuits.formats import read, write
 from cutaway.circuits.graph.nodes import Graph
-from cutaway.circuits.limits import Limits
+from cutaway.circuits.limits import CircuitLimits
 from cutaway.circuits.methods import METHODS, MethodOptions, method, option_names, score
 from cutaway.circuits.passes.certify import wiring
 from cutaway.circuits.recipe import TraceRecipe
@@ -15,6 +15,6 @@ from cutaway.circuits.testing import examine as test
 from cutaway.circuits.tracing import trace
 
 __all__ = [
-    "METHODS", "Bench", "Circuit", "CircuitTest", "Graph", "Limits", "MethodOptions", "Scores", "TraceRecipe",
+    "METHODS", "Circuit", "CircuitLimits", "CircuitTest", "EdgeBench", "Graph", "MethodOptions", "Scores", "TraceRecipe",
     "learn_constants", "method", "option_names", "read", "score", "test", "trace", "wiring", "write",
 ]  # fmt: skip

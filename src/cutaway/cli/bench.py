@@ -11,7 +11,7 @@ from cutaway.cli.options import Common, command
 from cutaway.cli.screen import Screen
 
 if TYPE_CHECKING:
-    from cutaway.calibration.bench import Table
+    from cutaway.calibration.bench import ScoreTable
 
 
 def register(app: typer.Typer) -> None:
@@ -41,11 +41,15 @@ def bench(
     from dataclasses import replace
 
     from cutaway.calibration import bench as run
+    from cutaway.results import Work
 
     with screen.progress() as report:
-        table = run.bench(names, method or run.METHODS, n, range(common.seed, common.seed + seeds), report)
-        if negatives:
-            table = replace(table, negatives=run.negatives(negatives, names, report=report))
+        hears = Work(lambda step: report(step.label, step.done, step.total))
+        with hears.interruptible() as listener:
+            seeds_used = range(common.seed, common.seed + seeds)
+            table = run.bench(names, method or run.METHODS, n, seeds_used, listener)
+            if negatives:
+                table = replace(table, negatives=run.negatives(negatives, names, work=listener))
     if out is not None:
         from cutaway.calibration.bench_page import page
         from cutaway.results import atomic_write
@@ -59,7 +63,7 @@ def bench(
         )
 
 
-def _shown(table: Table) -> Any:
+def _shown(table: ScoreTable) -> Any:
     from rich.table import Table as Rich
 
     shown = Rich("method", "edges", "all edges", "nodes", "CPR", "CMD", "seconds", box=None)

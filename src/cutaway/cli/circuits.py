@@ -113,12 +113,12 @@ def examine(
         held = held.on(net)
     with screen.progress() as report:
         result = test(
+            net,
             held,
             pairs,
-            net,
             controls=not no_controls,
             seed=common.seed,
-            work=Work(lambda p: report(p.label, p.done, p.total)),
+            work=Work(lambda step: report(step.label, step.done, step.total)),
         )
     target = out or Path(f"cutaway-test-{work.slug(model)}-{work.slug(behaviour)}")
     saved = work.or_elsewhere(screen, lambda place: _save_test(result, place), target)
@@ -136,32 +136,9 @@ def _save_circuit(found: Circuit, place: Path) -> list[Path]:
 
 
 def _save_test(result: CircuitTest, place: Path) -> list[Path]:
-    from cutaway.circuits.telling import curve_of, node_rows
-    from cutaway.reports import Block, ClaimTests, Figure, Page, Points, Section, Table, write
+    from cutaway.reports import write
 
-    folder = result.save(place / "test")
-    notes = tuple((note.split(":")[0] + ".", note.partition(": ")[2] or note) for note in result.claim.notes)
-    drawn = "Layers upwards, heads across. Hover over an edge's middle or a node to see what and how much."
-    blocks: list[Block] = [Figure(result.circuit.plot(), drawn)]
-    if (curve := curve_of(result)) is not None:
-        blocks.append(
-            Figure(curve, "Faithfulness on held-out pairs of circuits of growing size, by the same scores.")
-        )
-    rows = tuple(node_rows(result))
-    if rows:
-        head = ("node", "the circuit loses without it", "edges out")
-        caption = "Each node taken out of the circuit alone, in shares of the gap."
-        blocks.append(Table(head, rows, caption, frozenset({1, 2})))
-    page = Page(
-        title=f"A circuit for “{result.circuit.name}”", kicker="Cutaway · circuit test", verdict=result.claim.verdict,
-        headline=result.claim.statement,
-        sections=[
-            Section("circuit", "The circuit", blocks),
-            Section("tests", "The tests", [ClaimTests(result.claim)]),
-            Section("more", "What else was measured", [Points(notes)]),
-        ],
-    )  # fmt: skip
-    return [folder, write(page, place / "test.html")]
+    return [result.save(place / "test"), write(result.page(), place / "test.html")]
 
 
 def _circuit_data(found: Circuit, saved: list[Path]) -> dict[str, Any]:

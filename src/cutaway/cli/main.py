@@ -192,7 +192,8 @@ def paths(
     with screen.progress() as report, work.quiet_warnings():
         effects = path_patch(
             net, pairs, senders=senders or None, to=receivers or None, direction=direction, seed=common.seed,  # type: ignore[arg-type]
-            folder=resume, work=Work(lambda step: report(step.label, step.done, step.total)),
+            folder=resume,
+            work=Work(lambda step: report(step.label, step.done, step.total)),
         )  # fmt: skip
     target = out or Path(f"cutaway-paths-{work.slug(model)}-{work.slug(behaviour)}-{direction}")
     saved = work.save_effects(screen, effects, target)
@@ -221,12 +222,14 @@ def explain(
     """Find the components that carry a behaviour, test them on held-out prompts, and write a report."""
     from cutaway.cli import work
     from cutaway.explanations import explain as explain_it
+    from cutaway.results import Work
 
     net = work.network(common, model)
     pairs = work.pairs(screen, net, common, behaviour, n, force)
     with screen.progress() as report:
         found = explain_it(
-            net, pairs, seed=common.seed, force=force, controls=not no_controls, report=report,
+            net, pairs, seed=common.seed, force=force, controls=not no_controls,
+            work=Work(lambda step: report(step.label, step.done, step.total)),
             command=work.command_line(common, model, behaviour, n, force, no_controls),
         )  # fmt: skip
     target = out or Path(f"cutaway-{work.slug(model)}-{work.slug(behaviour)}")

@@ -139,7 +139,7 @@ def _lens(
         text = how.fit_on.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{how.fit_on} cannot be read: {error}.", "Give a UTF-8 text file.") from error
-    rows = rows_of(net, text, min(64, net.n_ctx or 64), most=2000)
+    rows = rows_of(net, text, length=min(64, net.n_ctx or 64), most=2000)
     fit, held = rows.split(0.2, common.seed)
     with screen.progress() as report:
         work = Work(lambda step: report(step.label, step.done, step.total))
@@ -227,7 +227,7 @@ def stream(
     from cutaway.stream.paths import expand_paths
 
     net = work.network(common, model)
-    found = logit_attribution(net, text, target, foil, by=by, pos=pos, first_token=first_token)
+    found = logit_attribution(net, text, target=target, foil=foil, by=by, pos=pos, first_token=first_token)
     table = Table("writer", "adds", box=None)
     words = dict(zip(found.labels, found.words, strict=True))
     for name, adds in found.top(top)[["writer", "contribution"]].itertuples(index=False):
@@ -235,7 +235,9 @@ def stream(
     data: dict[str, Any] = found.to_dict()
     shown: list[Any] = [escape(found.headline), table]
     if depth is not None:
-        paths = expand_paths(net, text, target, foil, depth=depth, pos=pos, first_token=first_token)
+        paths = expand_paths(
+            net, text, target=target, foil=foil, depth=depth, pos=pos, first_token=first_token
+        )
         data["paths"] = paths.to_dict()
         shown.append(escape(paths.headline))
         listing = Table("path", "adds", box=None)

@@ -24,11 +24,14 @@ class Result(Protocol):
 
     Attributes:
         kind: its name in `KINDS`.
-        provenance: what is needed to repeat it.
     """
 
     kind: ClassVar[str]
-    provenance: Provenance
+
+    @property
+    def provenance(self) -> Provenance:
+        """What is needed to repeat it (a property, so that frozen dataclasses satisfy it)."""
+        ...
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data that JSON can hold."""
@@ -90,6 +93,12 @@ KINDS: dict[str, Kind] = {
     ),
     "effects": Kind(
         "cutaway.effects.effects:Effects", "effects of interventions", formerly=("cutaway effects",)
+    ),
+    "explanation": Kind(
+        "cutaway.explanations.explanation:Explanation", "an explanation", formerly=("cutaway explanation",)
+    ),
+    "circuit-test": Kind(
+        "cutaway.circuits.testing:CircuitTest", "the test of a circuit", formerly=("cutaway circuit test",)
     ),
     "attribution": Kind("cutaway.stream.attribution:Attribution", "what each part adds to a logit"),
     "biography": Kind("cutaway.stream.biography:Biography", "a direction's life in one text"),

@@ -19,8 +19,8 @@ from cutaway.network.sites import Site
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
-    from cutaway.circuits.graph.norms import NormForm
     from cutaway.network import Network
+    from cutaway.network.norms import Norm
     from cutaway.results import Work
 
 RELP = (
@@ -111,7 +111,7 @@ def _half(value: Tensor, site: object = None) -> Tensor:
     return value.detach() + 0.5 * (value - value.detach())
 
 
-def _norm_rule(path: str, site: str, norm: NormForm) -> list[Edit]:
+def _norm_rule(path: str, site: str, norm: Norm) -> list[Edit]:
     """At the norm's input remember it; at what the sublayer reads put in the same value with the other gradient."""
     seen: list[Tensor] = []
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from cutaway.circuits.graph.norms import along
 from cutaway.circuits.graph.reading import ExpertReading, HeadReading
 from cutaway.circuits.graph.wiring import PORTS, Projection, Wiring, WiringStage
 from cutaway.circuits.passes.outputs import (
@@ -29,6 +28,7 @@ from cutaway.circuits.passes.outputs import (
 from cutaway.errors import BadBehaviour, NotFinite
 from cutaway.network.edits import Edit
 from cutaway.network.inputs import Tokens
+from cutaway.network.norms import along
 from cutaway.network.run import Run
 
 #: Logits [b v] at the answer position -> one number for each example [b].

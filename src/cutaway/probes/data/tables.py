@@ -100,7 +100,7 @@ def probe_data(
         rows, spans, values = _per_token(values, _lengths(net, inputs))
     elif names.span:
         spans = tuple(_span(net, inputs[i], _plain(v), i) for i, v in enumerate(frame[names.span]))
-    labels, found, classes = encode_labels(values, names.label, kind)
+    labels, label_kind, classes = encode_labels(values, names.label, kind)
 
     def column(name: str) -> tuple[Any, ...] | None:
         if not name:
@@ -120,7 +120,7 @@ def probe_data(
         return tuple(cells)
 
     return ProbeData(
-        inputs, labels, found, classes, names.label, rows, spans,
+        inputs, labels, label_kind, classes, names.label, rows, spans,
         column(names.group), column(names.source), column(names.type),
         {a: np.asarray(column(a)) for a in names.also},
     )  # fmt: skip

@@ -100,15 +100,11 @@ class Eraser(Erasure):
         saved, version = read(path, "eraser")
         data = saved.manifest
         try:
+            left, right, mean = (saved.tensors[name] for name in ("left", "right", "mean"))
             if version == 0:
-                return cls(**saved.tensors)
+                return cls(left, right, mean)
             at = None if data["at"] is None else Site(*data["at"])
-            return cls(
-                **saved.tensors,
-                label=data["label"],
-                at=at,
-                provenance=Provenance.from_dict(data["provenance"]),
-            )
+            return cls(left, right, mean, data["label"], at, Provenance.from_dict(data["provenance"]))
         except (KeyError, TypeError) as error:
             raise BadFormat(f"The eraser in {path} cannot be read: {error!r}.", "Make it again.") from error
 
