@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from cutaway.errors import BadFormat, NotFound, nearest
+from cutaway.results.calling import strict
 from cutaway.results.files import MANIFEST, Saved, load_folder
 from cutaway.results.provenance import Provenance
 
@@ -167,6 +168,7 @@ def read(path: str | os.PathLike[str], kind: str) -> tuple[Saved, int]:
     return saved, version
 
 
+@strict
 def load(path: str | os.PathLike[str]) -> Any:
     """Open any saved result, of any kind: the folder that `save` or a command wrote, or a result inside it.
 

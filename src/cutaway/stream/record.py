@@ -15,7 +15,7 @@ from cutaway.errors import BadAddress, BadFormat, BadInput, SiteUnavailable, nea
 from cutaway.network.coefficients import is_one, like
 from cutaway.network.parts import Part
 from cutaway.network.sites import Site
-from cutaway.results import Work, working
+from cutaway.results import Work, strict, working
 from cutaway.stream.keeping import require_one
 from cutaway.stream.split import Split, split
 from cutaway.stream.writers import Slack, Term, WriteStep, layers_of, norm_of, precise, sites_of, steps_of
@@ -219,6 +219,7 @@ class Stream:
         return values if final is None else final(values)
 
 
+@strict
 def read_stream(
     net: Network,
     text: InputLike,
