@@ -37,8 +37,7 @@ from cutaway.probes import ProbeData, ProbeOptions, probe
 from cutaway.probes.fits.side_by_side import side_by_side
 from cutaway.probes.reading.activations import collect
 from cutaway.probes.reading.places import Cell, plan
-from cutaway.results import atomic_write
-from cutaway.results import Work
+from cutaway.results import Work, atomic_write
 from cutaway.statistics.fits import ridge, single_precision
 
 ROOT = Path(__file__).resolve().parents[1]
