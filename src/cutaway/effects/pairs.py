@@ -68,7 +68,8 @@ def pair_effects(
         parts, size, n = tuple(writes), len(writes), behaviour.n
         ends = measure(net, behaviour, sorted({write.where for write in writes.values()}), work)
         base, source = sides(ends, direction)
-        dims = dict.fromkeys(("first", "second"), [str(part) for part in parts])
+        names = [str(part) for part in parts]
+        dims = {"first": names, "second": names}
         question = Question(
             net, behaviour, ends, base, "pairs of parts", direction, dims, seed=seed, began=began
         )  # fmt: skip

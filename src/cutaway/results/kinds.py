@@ -94,6 +94,12 @@ KINDS: dict[str, Kind] = {
     "effects": Kind(
         "cutaway.effects.effects:Effects", "effects of interventions", formerly=("cutaway effects",)
     ),
+    "explanation": Kind(
+        "cutaway.explanations.explanation:Explanation", "an explanation", formerly=("cutaway explanation",)
+    ),
+    "circuit-test": Kind(
+        "cutaway.circuits.testing:CircuitTest", "the test of a circuit", formerly=("cutaway circuit test",)
+    ),
     "attribution": Kind("cutaway.stream.attribution:Attribution", "what each part adds to a logit"),
     "biography": Kind("cutaway.stream.biography:Biography", "a direction's life in one text"),
     "composition": Kind("cutaway.stream.composition:Composition", "which heads feed which"),

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from cutaway.errors import BadInput, SiteUnavailable
 from cutaway.network.inputs import Tokens
-from cutaway.network.sites import Site, SiteLike
+from cutaway.network.sites import Site, SiteLike, having
 from cutaway.probes.data.examples import ProbeData
 
 if TYPE_CHECKING:
     from cutaway.network import Network
 
 _HEAD_AXES = ("head", "kv_head")
-_NO_POSITIONS = ("scores", "pattern", "cross_scores", "cross_pattern", "cross_k", "cross_v")
+_NO_POSITIONS = having(lambda kind: "pos" not in kind.axes)
 
 
 @dataclass(frozen=True)
