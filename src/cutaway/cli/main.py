@@ -233,11 +233,12 @@ def explain(
             command=work.command_line(common, model, behaviour, n, force, no_controls),
         )  # fmt: skip
     target = out or Path(f"cutaway-{work.slug(model)}-{work.slug(behaviour)}")
-    path = work.save_explanation(screen, found, target)
+    folder = work.save_explanation(screen, found, target)
+    path = folder.with_suffix(".html") if target.suffix == ".html" else folder / "report.html"
     screen.result(
         found.to_dict() | {"report": str(path)}, work.verdict_line(found), *work.claim_tables(found)
     )
-    screen.saved(path)
+    screen.saved(folder, path)
     if not found.complete:
         screen.say("[yellow]Stopped.[/] What was finished is in the report, marked as partial.")
         raise typer.Exit(STOPPED)

@@ -271,7 +271,7 @@ def save_effects(screen: Screen, effects: Effects, target: Path) -> list[Path]:
 
 
 def save_explanation(screen: Screen, found: Explanation, target: Path) -> Path:
-    """Save report and results."""
+    """Save results and report; the folder of the results."""
     return or_elsewhere(screen, found.save, target)
 
 
