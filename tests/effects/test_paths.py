@@ -13,8 +13,10 @@ from transformers import GPT2LMHeadModel
 
 import cutaway
 from cutaway.behaviours import Behaviour
+from cutaway.circuits.methods import score as score_edges
 from cutaway.effects import ablate, pair_effects, path_patch, plan, plan_interventions, receivers
 from cutaway.effects import transformerlens as tl
+from cutaway.effects.paths import DirectPaths
 from cutaway.errors import BadBehaviour, BadInput, NotFound, SiteUnavailable
 from cutaway.network import Network
 from cutaway.network.parts import Input, Part
@@ -264,3 +266,31 @@ def test_transformerlens_sweeps_equal_a_loop_over_hooks(
     assert metric_of is not None
     with pytest.raises(BadInput, match="no patching sweep"):
         tl.act_patch("nothing", net, corrupted, cache, metric)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "gemma2"])
+def test_the_engine_gives_what_cutting_the_edges_of_the_circuit_graph_gives(kind: str) -> None:
+    """Two ways to the same numbers: sites and sweeps here, masks over a graph there; keys that heads share included."""
+    net, pairs = cutaway.open(tiny(kind)), id_behaviour((6, 6, 6))
+    scores = score_edges(net, pairs, method="path-patching")
+    graph = scores.graph
+    paths = DirectPaths.of(net, pairs, [Part.parse(str(writer)) for writer in graph.writers], "corrupt")
+    targets = [Input.parse(str(reader)) for reader in graph.readers]
+    edges = [(w, r) for r, target in enumerate(targets) for w in paths.before(target)]
+    assert sorted(edges) == [tuple(edge) for edge in np.argwhere(graph.allowed).tolist()]
+    patched, forwards = paths.run([(w, targets[r]) for w, r in edges])
+    assert forwards > 1
+    wanted = np.stack([scores.examples[:, w, r] for w, r in edges])  # type: ignore[index]
+    np.testing.assert_allclose(paths.base.metric[None] - patched.values, wanted, atol=1e-5)
+
+
+def test_keys_that_heads_share_are_read_by_the_group_or_by_one_head() -> None:
+    net, pairs = cutaway.open(tiny("llama")), id_behaviour((6, 6, 6))
+    names = [str(target) for target in receivers(net)]
+    assert "a1.kv0<k>" in names
+    assert "a1.h0<q>" in names
+    assert "a1.h0<k>" not in names
+    found = path_patch(net, pairs, senders=["input", "head 0.1"], to=["a1.kv0<v>", "a1.h0<v>", "a1.h1<v>"])
+    assert list(found.data["receiver"].values) == ["a1.kv0<v>", "a1.h0<v>", "a1.h1<v>"]
+    assert np.isfinite(found.mean.values).all()
+    assert np.abs(found.mean.values[:, 0] - found.mean.values[:, 1]).max() > 1e-6

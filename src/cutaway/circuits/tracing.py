@@ -16,7 +16,7 @@ from cutaway.circuits.methods import method_name, option_names, options_of, scor
 from cutaway.circuits.methods.options import MethodOptions
 from cutaway.circuits.scores import Scores
 from cutaway.errors import BadInput, NotFound
-from cutaway.results import Work, working
+from cutaway.results import Work, strict, working
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
@@ -29,6 +29,7 @@ REACH = 0.85
 _OWN = ("method", "edges", "nodes", "select", "threshold", "force", "seed", "options", "work")
 
 
+@strict
 def trace(
     net: Network,
     behaviour: Behaviour | str,

@@ -126,7 +126,9 @@ def measure(
         answers = answers.with_reference(runs[0].logits)
     metrics = [behaviour.metric(run.logits, answers).detach().double().cpu().numpy() for run in runs]
     clean, corrupted = (replace(run, metric=metric) for run, metric in zip(runs, metrics, strict=True))
-    gap = require_gap(*metrics, f"The metric {behaviour.metric.name} of {behaviour.name!r}")
+    gap = require_gap(
+        clean.metric, corrupted.metric, f"The metric {behaviour.metric.name} of {behaviour.name!r}"
+    )
     return Baselines(clean, corrupted, behaviour.metric, answers, positions, gap)
 
 

@@ -18,7 +18,7 @@ from cutaway.effects.effects import Effects
 from cutaway.effects.question import Direction, Question, chosen, require_one_of, require_rules, sides
 from cutaway.errors import BadInput
 from cutaway.network.parts import Part, parts_of
-from cutaway.results import Work, working
+from cutaway.results import Work, strict, working
 from cutaway.statistics import bootstrap_many
 from cutaway.sweeps import CellState, CellValues, Rules, plan_cells, write_of
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 Which = Sequence[Part | str] | Literal["heads", "all"]
 
 
+@strict
 def pair_effects(
     net: Network,
     behaviour: Behaviour | str,
@@ -68,7 +69,8 @@ def pair_effects(
         parts, size, n = tuple(writes), len(writes), behaviour.n
         ends = measure(net, behaviour, sorted({write.where for write in writes.values()}), work)
         base, source = sides(ends, direction)
-        dims = dict.fromkeys(("first", "second"), [str(part) for part in parts])
+        names = [str(part) for part in parts]
+        dims = {"first": names, "second": names}
         question = Question(
             net, behaviour, ends, base, "pairs of parts", direction, dims, seed=seed, began=began
         )  # fmt: skip

@@ -4,6 +4,9 @@ Wang et al. 2022, "Interpretability in the Wild", appendix B; Goldowsky-Dill et 
 Path Patching". For a sender s and an input r: (1) the change of what s writes reaches r through the stream alone, all heads
 and MLPs between them frozen at the base run; (2) r's value under that change is put into the base run, and all that comes
 after r is computed anew. Nothing is approximated: the numbers are those of doing it by hand, edge by edge.
+
+The engine, `DirectPaths`, knows what is read and written at certified sites. Circuits cut the edges of a graph of their own,
+which has parts without a site (experts); where both know a path their numbers are the same, and a test holds that.
 """
 
 from __future__ import annotations
@@ -24,9 +27,9 @@ from cutaway.errors import SiteUnavailable
 from cutaway.interventions import Patch
 from cutaway.network.anatomy import Layer
 from cutaway.network.coefficients import is_one, like
-from cutaway.network.parts import Input, Part, parts_of
+from cutaway.network.parts import KINDS, Input, Part, parts_of
 from cutaway.network.sites import Site
-from cutaway.results import Progress, Work, working
+from cutaway.results import Progress, Work, strict, working
 from cutaway.sweeps import Cell, CellState, CellValues, Rules, Write, plan_cells, write_of
 
 if TYPE_CHECKING:
@@ -40,22 +43,42 @@ Route = tuple[int, Input]
 def receivers(net: Network) -> tuple[Input, ...]:
     """Every input of a network that reads the stream, in forward order: queries, keys and values of heads, MLPs, the logits.
 
-    Where several query heads share keys and values, these are inputs of the group: `a5.kv1<k>`.
+    Where several query heads share keys and values, these are inputs of the group: `a5.kv1<k>`. Attention whose heads cannot
+    be told apart, and mixers, are read as a whole.
     """
     inputs: list[Input] = []
     stack = net.anatomy.stack()
     for layer in stack.layers if stack is not None else ():
-        attention = layer.attention()
+        i, attention, whole = layer.index, layer.attention(), True
         for port in ("q", "k", "v"):
-            if attention is not None and net.has(Site(port, layer.index)):
-                shared = port != "q" and attention.kv_heads != attention.heads
+            if attention is not None and net.has(Site(port, i)):
+                shared, whole = port != "q" and _shared(net, i), False
                 kind, count = ("kv_head", attention.kv_heads) if shared else ("head", attention.heads)
-                inputs += [Input(Part(kind, layer.index, head), port) for head in range(count)]
-        if net.has(Site("mlp_write", layer.index)):
-            inputs.append(Input(Part("mlp", layer.index)))
+                inputs += [Input(Part(kind, i, head), port) for head in range(count)]
+        kinds = (*(("attention",) if whole else ()), "mixer", "mlp")
+        inputs += [Input(Part(kind, i)) for kind in kinds if net.has(Site(KINDS[kind].site, i))]
     return (*inputs, Input(Part("logits")))
 
 
+def _shared(net: Network, layer: int) -> bool:
+    """Whether several query heads of a layer share their keys and values."""
+    stack = net.anatomy.stack()
+    attention = None if stack is None else stack.layers[layer].attention()
+    return attention is not None and attention.kv_heads != attention.heads
+
+
+def _single(net: Network) -> list[Input]:
+    """Keys and values as one query head reads them, where it shares them with others and they can be told apart at `z`."""
+    return [
+        Input(Part("head", layer, head), port)
+        for layer in net.layers_with("z")
+        for port in ("k", "v")
+        if _shared(net, layer) and net.has(Site(port, layer))
+        for head in range(net.heads(layer) or 0)
+    ]
+
+
+@strict
 def path_patch(
     net: Network,
     behaviour: Behaviour | str,
@@ -75,7 +98,8 @@ def path_patch(
         behaviour: pairs of prompts of equal length, answers and metric, or the name of a built-in behaviour.
         senders: heads, MLPs and mixers, themselves or by name (`a3.h1`, `head 3.1`, `m0`); also `input`, what the first
             layer is given. Default all but the input.
-        to: inputs or their names (`a5.h3<q>`, `a5.kv1<k>` where heads share keys, `m4`, `logits`); default all.
+        to: inputs or their names (`a5.h3<q>`, `m4`, `logits`); default all. Where heads share keys, `a5.kv1<k>` is
+            what the group reads, and `a5.h3<k>`, which is not among the default, what one query head reads alone.
         direction: `corrupt` sends the corrupted run's value into the clean run, `restore` the other way.
         seed, folder, rules, work: as in `patch`.
 
@@ -95,7 +119,8 @@ def path_patch(
         behaviour.require_aligned("Path patching")
         every = parts_of(net)
         sent = chosen(senders, (Part("input"), *every), every, Part.of, "sender")
-        read = chosen(to, receivers(net), receivers(net), Input.of, "receiver")
+        inputs = receivers(net)
+        read = chosen(to, (*inputs, *_single(net)), inputs, Input.of, "receiver")
         paths = DirectPaths.of(net, behaviour, sent, direction, work)
         where = [(s, r) for r in read for s in paths.before(r)]
         values = np.full((len(sent), len(read), behaviour.n), np.nan)
@@ -190,7 +215,7 @@ class DirectPaths:
     def _places(self, paths: Sequence[Route]) -> Iterator[tuple[int, str, list[int]]]:
         """The paths by the place at which they read the stream, in forward order: layer, kind of place, which paths."""
         places: dict[tuple[int, int], list[int]] = {}
-        names = ("q-k-v", "mlp", "logits")
+        names = ("q-k-v", "mixer", "mlp", "logits")
         for i, (_, target) in enumerate(paths):
             kind = names.index(target.part.kind) if target.part.kind in names else 0
             places.setdefault((self._layer(target.part), kind), []).append(i)
@@ -206,9 +231,17 @@ class DirectPaths:
         named = {str(s): self._read(target, s) for s in dict.fromkeys(s for s, _ in paths)}
         cells: list[Cell] = []
         for sender, read in paths:
-            site = {"mlp": "mlp_write", "logits": "resid_post"}.get(read.part.kind, read.port)
-            layer = min(self._layer(read.part), len(self.layers) - 1)
-            cells.append((Write(site, layer, read.part.index, source=str(sender)),))
+            part, layer, source = read.part, min(self._layer(read.part), len(self.layers) - 1), str(sender)
+            if part.kind == "head" and read.port != "q" and _shared(self.net, layer):
+                source = f"{sender} {read.port}"
+                if source not in named:
+                    named[source] = self._alone(Site(read.port, layer), named[str(sender)])
+                site = "z"
+            elif part.kind in ("head", "kv_head"):
+                site = read.port
+            else:
+                site = "resid_post" if part.kind == "logits" else part.row.site
+            cells.append((Write(site, layer, part.index, source=source),))
         experiment = self.ends.experiment(self.net, self.base, {}, named=named)
         plan = plan_cells(experiment, cells, base=self.base.metric, rules=rules, time_it=False, work=work)
         return plan.run(folder, work, "patching paths"), plan.forwards
@@ -232,14 +265,20 @@ class DirectPaths:
         if target.part.kind == "logits":
             site = Site("resid_post", layer)
             return {site: self.base.kept[site] + carried}
-        whole = target.part.kind == "mlp"
-        names = ("mlp_write",) if whole else ("q", "k", "v")
+        kind = target.part.kind
+        names = ("q", "k", "v") if kind in ("head", "kv_head") else (target.part.row.site,)
         sites = [Site(name, layer) for name in names if self.net.has(Site(name, layer))]
         sequential = self.layers[layer].form != "parallel"
-        at = Site("resid_mid" if whole and sequential else "resid_pre", layer)
+        at = Site("resid_mid" if kind == "mlp" and sequential else "resid_pre", layer)
         edit = Patch(at, source=self.base.kept[at] + carried)
         run = self.net.run(self.base.tokens, keep=sites, edits=[edit], logits=False, stop_at=sites[-1])
         return {site: run[site] for site in sites}
+
+    def _alone(self, site: Site, read: dict[Site, Tensor]) -> dict[Site, Tensor]:
+        """What every query head of a layer gives (its `z`) when these keys, or values, are the new ones for it."""
+        z = Site("z", site.layer)
+        edit = Patch(site, source=read[site])
+        return {z: self.net.run(self.base.tokens, keep=[z], edits=[edit], logits=False, stop_at=z)[z]}
 
     def _within(self, part: Part, target: Input, delta: Tensor) -> Tensor:
         """Carry a change through the rest of the sender's own layer, and to the middle of the receiver's."""

@@ -110,7 +110,9 @@ def reads_and_writes(net: Network, behaviour: Behaviour, members: Sequence[Part]
     """Describe each member on at most 16 held-out examples; where the network refuses it, the reason is kept instead."""
     chosen = _examples(behaviour.held_out)
     try:
-        adds = logit_attribution(net, chosen.clean, chosen.right, chosen.wrong, by="head", pos=chosen.at)
+        adds = logit_attribution(
+            net, chosen.clean, target=chosen.right, foil=chosen.wrong, by="head", pos=chosen.at
+        )
         clean, corrupted = (
             read_stream(net, rows, by="head", pos=chosen.at).decompose()
             for rows in (chosen.clean, chosen.corrupted)
@@ -140,7 +142,9 @@ def _examples(half: Behaviour) -> _Examples:
 def _sources(net: Network, chosen: _Examples, rows: list[list[int]]) -> Attribution | None:
     """What heads add by source, where patterns can be read."""
     try:
-        return logit_attribution(net, rows, chosen.right, chosen.wrong, by="source", pos=chosen.at)
+        return logit_attribution(
+            net, rows, target=chosen.right, foil=chosen.wrong, by="source", pos=chosen.at
+        )
     except CutawayError:
         return None
 
