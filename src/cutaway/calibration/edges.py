@@ -1,4 +1,6 @@
-"""What each edge of the graph carries: path patching with everything else frozen.
+"""What each edge carries, reckoned apart from `effects.paths` and circuits on purpose: it judges what they find.
+
+It is path patching with everything else frozen.
 
 For the edge S -> R: on the clean prompt S takes its value from another prompt while every other node is frozen at its
 clean value; what R then reads at that input (its queries, keys or values; the MLP's input; the logits) is put into a
