@@ -21,13 +21,13 @@ from cutaway.errors import BadInput
 from cutaway.figures import show_token
 from cutaway.interventions import Apply
 from cutaway.network.parts import Part
-from cutaway.network.sites import Site
+from cutaway.network.sites import SHORT, Site
 from cutaway.reports import Figure, Page, Table, display, result_page
-from cutaway.results import Provenance, Work, finite, working
+from cutaway.results import Provenance, Work, finite, strict, working
 from cutaway.stream import keeping
 from cutaway.stream.keeping import in_words, origin, require_count
 from cutaway.stream.record import read_stream
-from cutaway.stream.writers import SHORT, layers_of, precise
+from cutaway.stream.writers import layers_of, precise
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -148,6 +148,7 @@ def _event(position: int, token: str, who: Part, event: str, size: float) -> dic
     }
 
 
+@strict
 def biography(
     net: Network,
     text: str | Sequence[int],
