@@ -97,6 +97,8 @@ def test_a_behaviour_in_the_place_of_data() -> None:
     assert tested.cosines["the difference of means"] > 0.5
     with pytest.raises(BadInput, match="no span 'verb'"):
         use(net, found, pronoun, pos="verb")
+    with pytest.raises(BadInput, match="no span 'verb'"):
+        use(net, found, "pronoun", pos="verb")  # a behaviour by its name
     greater = cutaway.behaviour("list-copying", net, n=12, force=True)
     with pytest.raises(BadInput, match="of one class"):
         use(net, found, greater)

@@ -17,14 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from cutaway.circuits.graph.nodes import Graph, SublayerNodes, assemble
-from cutaway.circuits.graph.norms import Norm
 from cutaway.circuits.graph.reading import ExpertReading, HeadReading, twin
 from cutaway.errors import SiteUnavailable
 from cutaway.network.anatomy import Attention, Layer, RouterTap, Sublayer
 from cutaway.network.coefficients import Coefficient, is_one, like
 from cutaway.network.discovery.example import OTHER_COLUMNS, random_rows
 from cutaway.network.execution.heads import output_weight
-from cutaway.network.norms import norm_of
+from cutaway.network.norms import Norm, norm_of
 from cutaway.network.sites import SHORT, Site
 
 if TYPE_CHECKING:
@@ -295,10 +294,10 @@ class _Finder:
     def _norm(self, path: str | None) -> Norm | None:
         if path is None:
             return None
-        found = norm_of(self.net, path, self.width)
-        if found.gain is None:
+        norm = norm_of(self.net, path, self.width)
+        if norm.gain is None:
             self.notes.append(f"{path} has no closed form; its derivative is taken by autograd.")
-        return found
+        return norm
 
     def _stage(self, layer: Layer, sublayer: Sublayer) -> dict[str, Any]:
         short = SHORT[sublayer.kind]
@@ -418,7 +417,7 @@ class _Finder:
         run = self.net.run(
             self.rows, keep=[*places.values(), *dict.fromkeys(paths.values())], grad=True, logits=False
         )
-        found: dict[Port, Projection] = {}
+        projections: dict[Port, Projection] = {}
         owned: dict[str, Tensor] = {}
         for part in PORTS:
             out, value = run[paths[part]], run[places[part]]
@@ -435,7 +434,7 @@ class _Finder:
             bias = getattr(module, "bias", None)
             bias = bias.detach() if weight is not None and torch.is_tensor(bias) else None
             shared = attention.heads // channels.shape[0]
-            found[part] = Projection(
+            projections[part] = Projection(
                 paths[part],
                 module,
                 channels.repeat_interleave(shared, 0).to(self.net.device),
@@ -443,7 +442,7 @@ class _Finder:
                 bias,
                 shared,
             )
-        return found
+        return projections
 
     def _logits(self, graph: Graph) -> WiringStage:
         last = self.stack.layers[-1].index
@@ -514,7 +513,7 @@ def _channels(value: Tensor, out: Tensor) -> Tensor | None:
 
     None where the heads' channels overlap or are not equally many.
     """
-    found = []
+    owned = []
     weights = torch.rand(value.shape, generator=torch.Generator().manual_seed(3)).to(value) + 0.5
     for head in range(value.shape[2]):
         total = (value[:, :, head] * weights[:, :, head]).sum()
@@ -522,9 +521,9 @@ def _channels(value: Tensor, out: Tensor) -> Tensor | None:
         if slope is None:
             return None
         moved = slope.abs().reshape(-1, slope.shape[-1]).amax(0) > 0
-        found.append(moved.nonzero()[:, 0].cpu())
-    sizes = {len(c) for c in found}
+        owned.append(moved.nonzero()[:, 0].cpu())
+    sizes = {len(c) for c in owned}
     if len(sizes) != 1 or sizes == {0}:
         return None
-    channels = torch.stack(found)
+    channels = torch.stack(owned)
     return channels if channels.unique().numel() == channels.numel() else None

@@ -140,6 +140,11 @@ class ProbeData:
         return self.n
 
     @property
+    def of_tokens(self) -> bool:
+        """Are the inputs texts or token ids, not a model's own tensors?"""
+        return not hasattr(self.inputs, "items")
+
+    @property
     def n_inputs(self) -> int:
         """How many texts, rows or images."""
         if isinstance(self.inputs, Mapping):
@@ -185,8 +190,10 @@ class ProbeData:
 
     def two_classes(self) -> tuple[np.ndarray, np.ndarray]:
         """The examples of the first two classes, by number, and which of the two each is; of values whether each is above
-        the median."""
+        the median. Raises `BadInput` for several labels at once."""
         labels = self.labels
+        if self.kind == "multilabel":
+            raise BadInput("Causal tests need two classes.", "Test one label at a time.")
         if self.kind == "continuous":
             return np.arange(self.n), (labels > np.median(labels)).astype(int)
         chosen = np.flatnonzero(np.isin(labels, (0, 1)))

@@ -76,7 +76,7 @@ def families(data: ProbeData) -> Families:
 
 
 def _input_keys(data: ProbeData) -> list[Any]:
-    if isinstance(data.inputs, dict) or hasattr(data.inputs, "items"):
+    if not data.of_tokens:
         tensors = list(data.inputs.values())  # type: ignore[union-attr]
         return [b"".join(t[i].cpu().numpy().tobytes() for t in tensors) for i in range(data.n_inputs)]
     return [x if isinstance(x, str) else tuple(int(t) for t in x) for x in data.inputs]

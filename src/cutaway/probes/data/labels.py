@@ -75,7 +75,7 @@ def encode_labels(
             ) from error
         return measured, "continuous", ()
     ordered = sorted(set(values), key=lambda v: (str(type(v)), v))
-    if len(ordered) > max(_MANY_CLASSES, 1) and len(ordered) > len(values) / 4:
+    if len(ordered) > _MANY_CLASSES and len(ordered) > len(values) / 4:
         raise BadInput(
             f"{name!r} has {len(ordered)} different labels in {len(values)} examples.",
             "Give labels that repeat, or kind='continuous' for numbers.",

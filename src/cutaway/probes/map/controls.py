@@ -49,7 +49,7 @@ class ControlText:
         self.data, self.places = data, places
         self.causal = net.is_causal
         self.rows: list[list[int]] | None = None
-        if not hasattr(data.inputs, "items"):
+        if data.of_tokens:
             tokens = net.encode(data.inputs)  # type: ignore[arg-type]
             self.rows = [tokens.row_ids(r) for r in range(tokens.n)]
 

@@ -72,7 +72,7 @@ def pooled(
     Raises `BadInput` where the site has several layers, or examples have spans.
     """
     site = one_site(net, at)
-    if data.spans is not None or hasattr(data.inputs, "items"):
+    if data.spans is not None or not data.of_tokens:
         raise BadInput("A pooled probe reads whole texts.", "Leave spans out.")
     setting = Setting.of(data, options or ProbeOptions(permutations=0), seed)
     with working(work).interruptible() as work:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -49,8 +49,7 @@ def stream(
     by_row: dict[int, list[int]] = {}
     for example, row in enumerate(np.asarray(data.rows).tolist()):
         by_row.setdefault(row, []).append(example)
-    mapped = isinstance(data.inputs, Mapping) or hasattr(data.inputs, "items")
-    batches = (_own_batches if mapped else _token_batches)(net, data, places, by_row, work, most)
+    batches = (_token_batches if data.of_tokens else _own_batches)(net, data, places, by_row, work, most)
     done = 0
     for batch in batches:
         yield batch
@@ -106,7 +105,6 @@ def _own_batches(
     """Inputs that are a model's own tensors (images): a site's value is pooled over all axes but the last, or taken as it
     is where it has one vector per input."""
     order = sorted(by_row)[:most]
-    assert hasattr(data.inputs, "items")
     for start in range(0, len(order), _INPUTS_AT_ONCE):
         part = order[start : start + _INPUTS_AT_ONCE]
         kwargs = {k: v[torch.tensor(part)] for k, v in data.inputs.items()}  # type: ignore[union-attr]

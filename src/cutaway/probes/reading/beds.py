@@ -123,10 +123,8 @@ def bed_of_data(net: Network, data: ProbeData, places: Places, cell: Cell, read:
     read: row-relative position whose logits are read; default the last token (of a span, its last one). The score is not
     set: see `answer_score` and `contrast_score`.
     """
-    if hasattr(data.inputs, "items"):
+    if not data.of_tokens:
         raise BadInput("Causal tests need prompts of tokens.", "Probe texts or token ids.")
-    if data.kind == "multilabel":
-        raise BadInput("Causal tests need two classes.", "Test one label at a time.")
     chosen, two = data.two_classes()
     tokens = net.encode(data.inputs)  # type: ignore[arg-type]
     rows = np.asarray(data.rows)[chosen]

@@ -179,7 +179,7 @@ def _heads(net: Network, site: Site) -> int:
 
 def lengths(net: Network, data: ProbeData) -> np.ndarray | None:
     """Tokens of each input [m]; None where inputs are not made of tokens."""
-    if hasattr(data.inputs, "items"):
+    if not data.of_tokens:
         return None
     return net.encode(data.inputs).lengths.cpu().numpy()  # type: ignore[arg-type]
 
