@@ -26,7 +26,7 @@ import transformers
 
 import cutaway
 from cutaway.behaviours import Behaviour, answer_logits
-from cutaway.circuits import Bench, Options, method, wiring
+from cutaway.circuits import EdgeBench, Options, method, wiring
 from cutaway.circuits.selection import prune, top_n
 from cutaway.results import atomic_write
 
@@ -71,7 +71,7 @@ def work(options: argparse.Namespace) -> tuple[dict[str, Callable[[], Any]], dic
     quiet = Options(examples=False)
     scores = method("eap")(net, behaviour, quiet)
     circuit = prune(found.graph, top_n(found.graph, scores.values, int(0.05 * found.graph.n_edges)))
-    bench = Bench.of(net, behaviour)
+    bench = EdgeBench.of(net, behaviour)
     bench.metric([circuit])
 
     def bare() -> Any:

@@ -60,7 +60,7 @@ def networks(rows: int) -> Iterable[tuple[str, Any, Any]]:
 
 def section(on: str, net: Any, text: Any, options: argparse.Namespace) -> list[str]:
     """Fit every lens, read held-out rows, and put the figures into Markdown."""
-    fit, held = rows_of(net, text, 64, most=options.rows).split(0.2)
+    fit, held = rows_of(net, text, length=64, most=options.rows).split(0.2)
     held = held.first(64)
     seconds: dict[str, float] = {}
 

@@ -37,7 +37,7 @@ from cutaway.probes import ProbeData, ProbeOptions, probe
 from cutaway.probes.fits.side_by_side import side_by_side
 from cutaway.probes.reading.activations import collect
 from cutaway.probes.reading.places import Cell, plan
-from cutaway.results import atomic_write
+from cutaway.results import Work, atomic_write
 from cutaway.statistics.fits import ridge, single_precision
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -103,7 +103,7 @@ def residual_sites(options: argparse.Namespace) -> dict[str, Any]:
     net = network()
     data = examples(options.examples + HELD_OUT, TOKENS)
     places = plan(net, data, ["resid_pre.0", "resid_mid", "resid_post"], ("layer",), -1)
-    reading, kept = timed(lambda: collect(net, data, places))
+    reading, kept = timed(lambda: collect(net, data, places, Work()))
     last = np.array(data.inputs)[:, -1]
     penalties = torch.tensor(ridge.PENALTIES).double() * options.examples
     chosen = np.linspace(2, len(places.cells) - 1, options.sites).astype(int).tolist()

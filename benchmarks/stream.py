@@ -58,12 +58,14 @@ def decompositions(model: nn.Module, ids: torch.Tensor) -> dict[str, Callable[[]
     return {
         "bare forward": bare,
         "bare forward again": bare,
-        "logit attribution by head, last position": lambda: logit_attribution(net, ids, right, wrong, pos=-1),
+        "logit attribution by head, last position": lambda: logit_attribution(
+            net, ids, target=right, foil=wrong, pos=-1
+        ),
         "logit attribution by head, every position": lambda: logit_attribution(
-            net, ids, right, wrong, pos=None
+            net, ids, target=right, foil=wrong, pos=None
         ),
         "logit attribution by neuron, last position": lambda: logit_attribution(
-            net, ids, right, wrong, by="neuron", pos=-1
+            net, ids, target=right, foil=wrong, by="neuron", pos=-1
         ),
         "vectors of all heads, last position": lambda: read_stream(net, ids, by="head", pos=-1).stack_heads(),
         "vectors of all heads, every position": lambda: read_stream(net, ids, by="head").stack_heads(),

@@ -5,7 +5,7 @@ import json
 import pytest
 from rich.console import Console
 
-from cutaway.claims import Claim, Control, Evidence, judge
+from cutaway.claims import Claim, Control, Evidence
 from cutaway.errors import BadFormat
 from cutaway.statistics import Estimate, Interval
 
@@ -29,24 +29,6 @@ def test_lists_become_tuples() -> None:
     claim = Claim("x", "refuted", [Evidence("a")], [], ["n"])  # pyright: ignore[reportArgumentType]
     assert claim.evidence == (Evidence("a"),)
     assert hash(claim)
-
-
-@pytest.mark.parametrize(
-    ("tests", "controls", "verdict"),
-    [
-        ([True, True], [True], "supported"),
-        ([True, False], [True], "refuted"),
-        ([True, None], [True], "inconclusive"),
-        ([True], [False], "inconclusive"),
-        ([True], [None], "inconclusive"),
-        ([], [True], "inconclusive"),
-        ([True], [], "supported"),
-    ],
-)
-def test_judge(tests: list[bool | None], controls: list[bool | None], verdict: str) -> None:
-    assert (
-        judge([Evidence("e", passed=p) for p in tests], [Control("c", passed=p) for p in controls]) == verdict
-    )
 
 
 def test_it_shows_itself_without_being_taken_for_markup() -> None:

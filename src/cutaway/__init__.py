@@ -5,42 +5,28 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from cutaway.verbs import VERBS
+
 __version__ = "0.1.0.dev0"
 
-#: Public names and the module that each lives in; loaded when first used, so that `import cutaway` is quick.
-_PUBLIC: dict[str, str] = {
-    "open": "cutaway.network.opening:open_network",
-    "Network": "cutaway.network",
-    "Run": "cutaway.network",
-    "Site": "cutaway.network",
-    "Tokens": "cutaway.network",
-    "behaviour": "cutaway.behaviours",
+#: Nouns of the public face and where each lives; the verbs come from their own table. All are loaded when first used, so
+#: that `import cutaway` is quick.
+_NOUNS: dict[str, str] = {
+    **dict.fromkeys(("Network", "Run", "Site", "Tokens"), "cutaway.network"),
+    **dict.fromkeys(("Part", "Input", "Edge"), "cutaway.network.parts"),
     "Behaviour": "cutaway.behaviours",
-    "performance": "cutaway.behaviours",
-    **dict.fromkeys(
-        ("patch", "ablate", "path_patch", "pair_effects", "plan", "plan_interventions"), "cutaway.effects"
-    ),
     "Effects": "cutaway.effects",
-    "read_stream": "cutaway.stream",
-    "logit_attribution": "cutaway.stream",
-    "explain": "cutaway.explanations",
     "Explanation": "cutaway.explanations",
     "Claim": "cutaway.claims",
-    "probe": "cutaway.probes.map.pipeline:probe",
-    "probe_data": "cutaway.probes",
-    "use": "cutaway.probes.use.pipeline:use",
-    "leace": "cutaway.probes",
-    "Probe": "cutaway.probes",
-    "ProbeData": "cutaway.probes",
-    "Probing": "cutaway.probes",
-    "trace": "cutaway.circuits",
-    "test": "cutaway.circuits",
+    **dict.fromkeys(("Probe", "ProbeData", "Probing"), "cutaway.probes"),
     "Circuit": "cutaway.circuits",
+    **dict.fromkeys(("Budget", "Work"), "cutaway.results"),
     **dict.fromkeys(
         ("Ablate", "Add", "Apply", "Clamp", "Erase", "Freeze", "Interchange", "Patch", "Project", "Scale"),
         "cutaway.interventions",
     ),
 }
+_PUBLIC: dict[str, str] = {name: verb.where for name, verb in VERBS.items()} | _NOUNS
 
 __all__ = [*_PUBLIC, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -22,10 +21,15 @@ _MARK = {True: "✓", False: "✗", None: "?"}
 
 @dataclass(frozen=True)
 class Evidence:
-    """One test of a claim: a figure (with interval, or a bare value), the threshold it had to pass, and
-    whether it did.
+    """One test of a claim.
 
-    `passed` is None where the test could not decide. `sentence` says it in words, with the figures.
+    Attributes:
+        name: what it is called.
+        estimate: its figure with an interval, where it has one.
+        value: a bare figure.
+        threshold: what the figure had to pass.
+        passed: whether it did; None where the test could not decide.
+        sentence: the same in words, with the figures.
     """
 
     name: str
@@ -65,10 +69,14 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Control:
-    """The same test where the claim must not hold (random sets, shuffled labels, random weights): `expected`
-    in words.
+    """The same test where the claim must not hold: random sets, shuffled labels, random weights.
 
-    `passed` is True where the control came out as expected, None where it could not be run.
+    Attributes:
+        name: what it is called.
+        estimate: its figure; None where it has none.
+        expected: how it must come out, in words.
+        passed: whether it came out so; None where it could not be run.
+        sentence: what came out, in words.
     """
 
     name: str
@@ -102,26 +110,18 @@ def _estimate(data: dict[str, Any]) -> Estimate | None:
     return Estimate.from_dict(data["estimate"]) if data.get("estimate") else None
 
 
-def judge(evidence: Sequence[Evidence], controls: Sequence[Control] = ()) -> Verdict:
-    """The verdict that the tests give: refuted by a failed test, supported only if all tests and controls
-    passed.
-
-    A control that did not come out as expected says that the test cannot tell: inconclusive.
-
-    >>> judge([Evidence("a", passed=True)], [Control("random", passed=False)])
-    'inconclusive'
-    """
-    if any(e.passed is False for e in evidence):
-        return "refuted"
-    if evidence and all(e.passed for e in evidence) and all(c.passed for c in controls):
-        return "supported"
-    return "inconclusive"
-
-
 @dataclass(frozen=True)
 class Claim:
-    """A statement about a network with its evidence, controls and verdict. It shows itself in a notebook and
-    a terminal.
+    """A statement about a network with its evidence, controls and verdict. It shows itself in a notebook and a terminal.
+
+    The verdict is given by `cutaway.trials.claim_of`, which makes claims.
+
+    Attributes:
+        statement: what is said.
+        verdict: supported, refuted or inconclusive.
+        evidence: the tests that decide.
+        controls: the tests that must not pass where there is nothing.
+        notes: what caps the verdict, and remarks.
 
     >>> claim = Claim("Head 9.6 moves it.", "supported", (Evidence("knockout", value=0.8, passed=True),))
     >>> Claim.from_dict(claim.to_dict()) == claim

@@ -10,7 +10,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutaway.circuits import Bench, Circuit, score, wiring
+from cutaway.circuits import Circuit, EdgeBench, score, wiring
 from cutaway.circuits.evaluation.completeness import completeness, influence, marginal
 from cutaway.circuits.evaluation.faithfulness import SHARES, circuits_by_size, curve, dynamic, size_needed
 from cutaway.circuits.evaluation.hypotheses import (
@@ -139,7 +139,7 @@ def test_auroc_is_the_probability_of_order(seed: int):
 
 def test_faithfulness_by_hand(gpt2, pairs):
     scores = score(gpt2, pairs, method="eap-ig")
-    bench = Bench.of(gpt2, pairs)
+    bench = EdgeBench.of(gpt2, pairs)
     found = curve(bench, scores)
     assert found.values[-1] == pytest.approx(1.0)
     masks = circuits_by_size(scores, SHARES)
@@ -158,7 +158,7 @@ def test_faithfulness_by_hand(gpt2, pairs):
 
 
 def test_ends(gpt2, pairs):
-    bench = Bench.of(gpt2, pairs)
+    bench = EdgeBench.of(gpt2, pairs)
     graph = wiring(gpt2).graph
     assert np.allclose(bench.metric([graph.allowed])[0], bench.whole)
     assert np.allclose(bench.metric([graph.allowed & False])[0], bench.empty)
@@ -168,7 +168,7 @@ def test_ends(gpt2, pairs):
 def test_ablations(how: str, gpt2, pairs):
     """Nothing in: every writer writes its ablated value, whatever it is, in all ways of running."""
     found = wiring(gpt2)
-    bench = Bench.of(gpt2, pairs, how)
+    bench = EdgeBench.of(gpt2, pairs, how)
     rng = np.random.default_rng(0)
     nodes = rng.random(found.graph.shape[0]) > 0.5
     edges = found.graph.allowed & nodes[:, None]
@@ -181,22 +181,22 @@ def test_ablations(how: str, gpt2, pairs):
 def test_unknown_ablations_and_spans(gpt2, pairs):
     found = wiring(gpt2)
     with pytest.raises(NotFound, match="counterfactual"):
-        ablation(found, Bench.of(gpt2, pairs).pairs, "counterfactul")
+        ablation(found, EdgeBench.of(gpt2, pairs).pairs, "counterfactul")
     from dataclasses import replace
 
     bare = replace(pairs, spans={})
     with pytest.raises(BadBehaviour, match="no spans"):
-        Bench.of(gpt2, bare, "mean-by-span")
+        EdgeBench.of(gpt2, bare, "mean-by-span")
 
 
 def test_a_degenerate_gap_is_refused_with_both_values(gpt2, pairs):
     flat = pairs.with_metric(lambda logits, answers: logits[:, 0] * 0 + 2.5)
     with pytest.raises(BadBehaviour, match=r"m\(N\) = 2\.5 .* m\(∅\) = 2\.5"):
-        Bench.of(gpt2, flat)
+        EdgeBench.of(gpt2, flat)
 
 
 def test_completeness_of_everything_and_of_little(gpt2, pairs):
-    bench = Bench.of(gpt2, pairs)
+    bench = EdgeBench.of(gpt2, pairs)
     graph = wiring(gpt2).graph
     scores = score(gpt2, pairs, method="eap")
     whole = Circuit(graph, graph.allowed, scores)
@@ -232,6 +232,6 @@ def test_learned_constants_hurt_less_than_means(gpt2, pairs):
     kept = graph.allowed & (np.random.default_rng(0).random(graph.shape) > 0.3)
     kl = pairs.with_metric("kl")
     learned = learn_constants(gpt2, pairs, kept, rounds=25)
-    means = Bench.of(gpt2, kl, "mean").metric([kept])[0].mean()
-    ours = Bench.of(gpt2, kl, "optimal", prepared=learned).metric([kept])[0].mean()
+    means = EdgeBench.of(gpt2, kl, "mean").metric([kept])[0].mean()
+    ours = EdgeBench.of(gpt2, kl, "optimal", prepared=learned).metric([kept])[0].mean()
     assert ours < means

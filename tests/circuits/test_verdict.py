@@ -8,11 +8,12 @@ import pytest
 import cutaway
 from cutaway.calibration import bench
 from cutaway.calibration.verify import subject_of
-from cutaway.circuits import Circuit, Limits, wiring
+from cutaway.circuits import Circuit, CircuitLimits, wiring
 from cutaway.errors import BadBehaviour, BadInput, NotFound
+from cutaway.results import load
 
 NAME = "induction-gpt2"
-QUICK = Limits(random=30, subsets=0, edges=4, bootstrap=3)
+QUICK = CircuitLimits(random=30, subsets=0, edges=4, bootstrap=3)
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def subject():
 @pytest.fixture(scope="module")
 def tested(subject):
     circuit = cutaway.trace(subject.net, subject.behaviour)
-    return circuit, cutaway.test(circuit, subject.behaviour)
+    return circuit, cutaway.test(subject.net, circuit, subject.behaviour)
 
 
 def test_a_known_circuit_is_found_and_supported(tested, subject):
@@ -44,8 +45,11 @@ def test_a_known_circuit_is_found_and_supported(tested, subject):
 
 def test_without_controls_nothing_is_supported(tested, subject):
     circuit, _ = tested
-    assert cutaway.test(circuit, subject.behaviour, controls=False, limits=QUICK).verdict == "inconclusive"
-    found_on = cutaway.test(circuit, subject.behaviour.discovery, controls=False, limits=QUICK)
+    assert (
+        cutaway.test(subject.net, circuit, subject.behaviour, controls=False, limits=QUICK).verdict
+        == "inconclusive"
+    )
+    found_on = cutaway.test(subject.net, circuit, subject.behaviour.discovery, controls=False, limits=QUICK)
     assert found_on.verdict != "supported"
     assert any("discovery" in note for note in found_on.claim.notes)
 
@@ -54,14 +58,14 @@ def test_a_wrong_circuit_is_refuted(subject):
     graph = wiring(subject.net).graph
     wrong = Circuit.of_edges(graph, ["input->a0.h0<v>", "a0.h0->logits"], name="wrong")
     assert (
-        cutaway.test(wrong, subject.behaviour, subject.net, controls=False, limits=QUICK).verdict == "refuted"
+        cutaway.test(subject.net, wrong, subject.behaviour, controls=False, limits=QUICK).verdict == "refuted"
     )
 
 
 def test_everything_explains_nothing(subject):
     graph = wiring(subject.net).graph
     everything = Circuit(graph, graph.allowed, name="all")
-    result = cutaway.test(everything, subject.behaviour, subject.net, controls=False, limits=QUICK)
+    result = cutaway.test(subject.net, everything, subject.behaviour, controls=False, limits=QUICK)
     small = next(e for e in result.claim.evidence if e.name == "Small")
     assert small.passed is None
     assert result.verdict != "supported"
@@ -71,15 +75,17 @@ def test_too_few_examples_name_the_least(tested, subject):
     circuit, _ = tested
     few = subject.behaviour.held_out[:4]
     with pytest.raises(BadBehaviour, match=r"at least 7 examples.*there are 4"):
-        cutaway.test(circuit, few, require=["equivalence"])
+        cutaway.test(subject.net, circuit, few, require=["equivalence"])
     with pytest.raises(BadInput, match="no test"):
-        cutaway.test(circuit, few, require=["luck"])
-    result = cutaway.test(circuit, few, controls=False, limits=Limits(random=5, subsets=0))
+        cutaway.test(subject.net, circuit, few, require=["luck"])
+    result = cutaway.test(
+        subject.net, circuit, few, controls=False, limits=CircuitLimits(random=5, subsets=0)
+    )
     assert result.trial.test("Equivalence").passed is None
 
 
 def test_negative_controls_are_not_supported():
-    done = bench.negatives(4, [NAME, "agreement-llama"], limits=Limits(random=30, subsets=0))
+    done = bench.negatives(4, [NAME, "agreement-llama"], limits=CircuitLimits(random=30, subsets=0))
     assert done.tries == 4
     assert done.supported == 0, done.examples
 
@@ -101,6 +107,13 @@ def test_save(tested, tmp_path):
     folder = result.save(tmp_path / "t")
     assert (folder / "nodes.csv").is_file()
     assert np.isfinite(result.trial.kept.value)
+    again = load(folder)
+    assert again.claim == result.claim
+    assert again.limits == result.limits
+    assert again.circuit.edges == result.circuit.edges
+    assert again.trial.to_dict() == result.trial.to_dict()
+    assert again.page().headline == result.page().headline
+    assert again.to_pandas().equals(result.to_pandas())
 
 
 def test_bad_questions(subject):

@@ -10,7 +10,7 @@ import pytest
 from transformers import GPT2LMHeadModel
 from typer.testing import CliRunner
 
-from cutaway.cli import work
+from cutaway.cli import question
 from cutaway.cli.main import app
 from cutaway.effects import Effects
 
@@ -91,8 +91,8 @@ def test_patch_saves_numbers_and_figure(tmp_path: Path) -> None:
     data = as_json(*words)
     assert data["complete"] is True
     assert len(data["cells"]) == 16
-    assert Effects.load(tmp_path / "here" / "effects").dims == ("layer", "head")
-    assert (tmp_path / "here" / "figure.html").is_file()
+    assert Effects.load(tmp_path / "here").dims == ("layer", "head")
+    assert (tmp_path / "here" / "report.html").is_file()
     done = runner.invoke(app, words)
     assert done.exit_code == 0
     assert "saved" in done.stderr
@@ -171,7 +171,7 @@ def test_a_behaviour_that_is_not_done_is_refused_with_the_figures(
 def test_ctrl_c_in_a_sweep_saves_and_ends_with_130(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from cutaway.cli.screen import Screen
 
-    def stop(label: str, done: int, total: int) -> None:
+    def stop(progress: object) -> None:
         raise KeyboardInterrupt
 
     class Stopping:
@@ -199,14 +199,14 @@ def test_ctrl_c_in_a_sweep_saves_and_ends_with_130(tmp_path: Path, monkeypatch: 
     done = runner.invoke(app, words)
     assert done.exit_code == 130, done.output
     assert "Stopped" in done.stderr
-    assert not Effects.load(tmp_path / "part" / "effects").complete
+    assert not Effects.load(tmp_path / "part").complete
 
 
 def test_ctrl_c_while_opening_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(work, "network", interrupted)
+    monkeypatch.setattr(question, "network", interrupted)
     assert runner.invoke(app, ["open", "zoo:tales"]).exit_code == 130
 
 
@@ -236,7 +236,7 @@ def test_an_unexpected_error_is_two_lines_too(monkeypatch: pytest.MonkeyPatch) -
     def broken(*_: object) -> None:
         raise ValueError("odd [/bold] thing")
 
-    monkeypatch.setattr(work, "network", broken)
+    monkeypatch.setattr(question, "network", broken)
     done = runner.invoke(app, ["open", "zoo:tales"])
     assert done.exit_code == 2
     assert done.stderr.splitlines() == [
@@ -257,7 +257,7 @@ def test_usage_errors_and_ctrl_c_are_json_where_json_is_asked_for(monkeypatch: p
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(work, "network", interrupted)
+    monkeypatch.setattr(question, "network", interrupted)
     done = runner.invoke(app, ["open", "zoo:tales", "--json"])
     assert done.exit_code == 130
     assert json.loads(done.stdout)["error"]["kind"] == "Stopped"

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cutaway.cli.main import app
-from cutaway.cli.stream import numbers
+from cutaway.cli.question import layers as numbers
 from cutaway.errors import BadInput
 
 runner = CliRunner()
@@ -36,17 +36,18 @@ def refused(*words: str) -> str:
 
 
 def test_stream_shows_who_wrote_it() -> None:
-    data = as_json("stream", "zoo:tales", TEXT, "--target", " she", "--foil", " he", "--paths", "1")
+    paths = as_json("expand", "zoo:tales", TEXT, "--target", " she", "--foil", " he", "--depth", "1")
+    assert paths["error"] < 1e-4
+    data = as_json("stream", "zoo:tales", TEXT, "--target", " she", "--foil", " he")
     assert data["error"] < 1e-4
-    assert data["paths"]["error"] < 1e-4
     assert sum(c["mean"] for c in data["contributions"]) == pytest.approx(data["wanted"][0][0], abs=1e-3)
-    assert Path(data["saved"]).read_text(encoding="utf-8").startswith("<!")
+    assert Path(data["saved"][-1]).read_text(encoding="utf-8").startswith("<!")
     done = runner.invoke(
         app, ["stream", "zoo:tales", TEXT, "--target", " she", "--by", "layer", "--out", "here"]
     )
     assert done.exit_code == 0, done.output
     assert "layer 3" in done.stdout
-    assert Path("here/stream.html").exists()
+    assert Path("here/report.html").exists()
 
 
 def test_stream_refuses() -> None:
@@ -66,7 +67,7 @@ def test_lens_reads_and_saves() -> None:
     assert data["layers"] == [2, 3, 4]
     assert data["top"][-1][-1][0] == " she"
     assert data["target"]["probability"][-1][-1] > 0.5
-    assert Path(data["saved"]).exists()
+    assert all(Path(path).exists() for path in data["saved"])
 
 
 def test_lens_fits_compares_saves_and_loads(tmp_path: Path) -> None:
@@ -82,8 +83,8 @@ def test_lens_fits_compares_saves_and_loads(tmp_path: Path) -> None:
         "tuned",
         "--fit-on",
         str(text),
-        "--steps",
-        "4",
+        "--set",
+        "steps=4",
         "--keep",
         "kept",
     )
@@ -92,7 +93,7 @@ def test_lens_fits_compares_saves_and_loads(tmp_path: Path) -> None:
     assert Path("kept/manifest.json").exists()
     again = as_json("lens", "zoo:tales", TEXT, "--load", "kept")
     assert again["probability"] == data["probability"]
-    future = as_json("lens", "zoo:tales", TEXT, "--lens", "future", "--fit-on", str(text), "--ahead", "2")
+    future = as_json("lens", "zoo:tales", TEXT, "--lens", "future", "--fit-on", str(text), "--set", "ahead=2")
     assert future["ahead"] == 2
     assert future["kl"][0][-1] is None
 

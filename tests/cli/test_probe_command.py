@@ -30,7 +30,7 @@ def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def words(file: Path, *more: str) -> list[str]:
-    return ["probe", "zoo:tales", "--data", str(file), "--label", "gender", "--permutations", "40", *more]
+    return ["probe", "zoo:tales", "--data", str(file), "--label", "gender", "--set", "permutations=40", *more]
 
 
 def test_from_a_file_to_a_verdict_and_a_page(names: Path, tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_from_a_file_to_a_verdict_and_a_page(names: Path, tmp_path: Path) -> Non
 
 
 def test_for_people(names: Path) -> None:
-    done = runner.invoke(app, words(names, "--no-use", "--by", "layer,position", "--n", "60"))
+    done = runner.invoke(app, words(names, "--set", "use=false", "--by", "layer,position", "--set", "n=60"))
     assert done.exit_code == 0, done.output
     assert "random weights" in done.stdout
     assert "resid_post" in done.stdout

@@ -8,15 +8,14 @@ import pytest
 import torch
 
 import cutaway
-from cutaway.behaviours import Behaviour
+from cutaway.behaviours import Behaviour, exchange_answers
 from cutaway.errors import BadBehaviour, NotPerformed, SaveFailed
-from cutaway.explanations import Thresholds, load_maps
-from cutaway.explanations.bench import Bench
-from cutaway.explanations.controls import exchange_answers
+from cutaway.explanations import SearchLimits
 from cutaway.explanations.identify import identify
-from cutaway.explanations.trial import random_sets
 from cutaway.network import Network
 from cutaway.network.parts import Part, parts_of
+from cutaway.results import Progress, Work, load
+from cutaway.trials import Bench, PartSet, controls
 
 
 def test_the_written_head_is_found_and_supported(explanation: cutaway.Explanation, mover: Part) -> None:
@@ -68,16 +67,16 @@ def test_it_repeats_exactly(written: Network, names: Behaviour, explanation: cut
 
 
 def test_ctrl_c_leaves_what_is_finished(written: Network, names: Behaviour, tmp_path: Path) -> None:
-    def stop(label: str, done: int, total: int) -> None:
-        if "mlp_write" in label:
+    def stop(progress: Progress) -> None:
+        if "mlp_write" in progress.label:
             raise KeyboardInterrupt
 
-    part = cutaway.explain(written, names, report=stop)
+    part = cutaway.explain(written, names, work=Work(stop))
     assert not part.complete
     assert part.verdict == "inconclusive"
     assert part.mechanism is None
     assert {"resid_pre, restore", "z, corrupt"} <= set(part.maps)
-    assert "partial" in part.save(tmp_path / "part.html").read_text(encoding="utf-8").lower()
+    assert "partial" in (part.save(tmp_path / "part") / "report.html").read_text(encoding="utf-8").lower()
 
 
 def test_unequal_pairs_are_refused(written: Network, names: Behaviour) -> None:
@@ -93,7 +92,7 @@ def test_sets_on_the_bench_equal_bare_hooks(written: Network, names: Behaviour, 
     bench = Bench.of(written, few, 0)
     chosen = {mover, Part("mlp", 2), Part("head", 0, 5)}
     kept, left = bench.keep_only([chosen])[0], bench.remove([chosen])[0]
-    everything = set(bench.components)
+    everything = set(bench.parts)
     for row in range(few.n):
         assert kept[row] == pytest.approx(_by_hand(written, few, row, everything - chosen), abs=1e-4)
         assert left[row] == pytest.approx(_by_hand(written, few, row, chosen), abs=1e-4)
@@ -165,18 +164,19 @@ def test_two_heads_that_stand_in_for_each_other_are_both_found(
     twin = Part("head", 2, 5)
     bench = Bench.of(net, names.discovery, 0)
     scores = {part: 1.0 if part in (mover, twin) else 0.0 for part in parts_of(net)}
-    found = identify(bench, scores, Thresholds())
+    found = identify(bench, scores, SearchLimits())
     assert set(found.members) == {mover, twin}
     assert found.left < 0.2
 
 
 def test_random_sets_match_in_size_and_kind(written: Network, mover: Part) -> None:
-    members = (mover, Part("mlp", 0))
-    sets = random_sets(parts_of(written), members, 30, seed=3)
+    everything = parts_of(written)
+    candidate = PartSet((mover, Part("mlp", 0)), everything)
+    sets = [s.members for s in candidate.like_it(np.random.default_rng(3), 30)]
     assert len(set(sets)) == 30
-    assert members not in sets
-    assert all(sorted(c.kind for c in s) == ["head", "mlp"] for s in sets)
-    assert random_sets(parts_of(written), parts_of(written), 30, seed=3) == []
+    assert not [s for s in sets if set(s) == set(candidate.members)]
+    assert all(sorted(part.kind for part in s) == ["head", "mlp"] for s in sets)
+    assert PartSet(everything, everything).like_it(np.random.default_rng(3), 30) == []
 
 
 def test_exchanged_answers_are_half(names: Behaviour) -> None:
@@ -189,24 +189,45 @@ def test_exchanged_answers_are_half(names: Behaviour) -> None:
 
 
 def test_saved_results_are_complete(explanation: cutaway.Explanation, tmp_path: Path) -> None:
-    report = explanation.save(tmp_path / "names.html")
-    assert report == tmp_path / "names.html"
+    folder = explanation.save(tmp_path / "names.html")
+    assert folder == tmp_path / "names"
+    assert (tmp_path / "names.html").is_file()
     manifest = json.loads((tmp_path / "names" / "manifest.json").read_text(encoding="utf-8"))
     assert cutaway.Claim.from_dict(manifest["claim"]) == explanation.claim
     assert manifest["provenance"]["seed"] == 0
-    maps = load_maps(tmp_path / "names")
-    assert set(maps) == set(explanation.maps)
-    assert maps["z, restore"].mean.equals(explanation.maps["z, restore"].mean)
+    again = load(folder)
+    assert set(again.maps) == set(explanation.maps)
+    assert again.maps["z, restore"].mean.equals(explanation.maps["z, restore"].mean)
+    for name in (
+        "claim",
+        "behaviour",
+        "performance",
+        "pairs",
+        "mechanism",
+        "trial",
+        "unexplained",
+        "limits",
+        "certificate",
+    ):
+        assert getattr(again, name) == getattr(explanation, name), name
+    for name in ("seconds", "provenance", "complete", "command", "headline", "reads_and_writes"):
+        assert getattr(again, name) == getattr(explanation, name), name
+    assert again.circuit.claim == explanation.circuit.claim
+    assert again.circuit.circuit.edges == explanation.circuit.circuit.edges
+    assert again.to_pandas().equals(explanation.to_pandas())
+    assert again.page().headline == explanation.page().headline
     folder = explanation.save(tmp_path / "folder")
-    assert folder == tmp_path / "folder" / "report.html"
-    assert (tmp_path / "folder" / "results" / "components.csv").is_file()
+    assert folder == tmp_path / "folder"
+    assert (tmp_path / "folder" / "report.html").is_file()
+    assert (tmp_path / "folder" / "components.csv").is_file()
+    assert isinstance(load(folder), cutaway.Explanation)
 
 
 def test_a_failed_save_says_so_and_loses_nothing(explanation: cutaway.Explanation, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(SaveFailed):
         explanation.save(tmp_path / "file" / "out")
-    assert explanation.save(tmp_path / "out").is_file()
+    assert (explanation.save(tmp_path / "out") / "report.html").is_file()
 
 
 def test_no_sentence_was_left_unfilled(explanation: cutaway.Explanation) -> None:
@@ -237,43 +258,31 @@ def test_stories_do_not_do_the_indirect_object_task(shared: Path) -> None:
         cutaway.explain(net, "ioi")
 
 
-def test_only_refusals_of_the_behaviour_count_for_a_control(
-    written: Network, names: Behaviour, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_refusals_of_the_behaviour_count_for_a_control(written: Network, names: Behaviour) -> None:
     from cutaway.errors import OutOfMemory
-    from cutaway.explanations import controls
-    from cutaway.explanations.bench import silent
 
     for error, passed in ((BadBehaviour("No gap."), True), (OutOfMemory("Full."), None)):
 
-        def stop(*_: object, error: Exception = error) -> None:
+        def stop(*_: object, error: Exception = error) -> controls.Outcome:
             raise error
 
-        monkeypatch.setattr(controls, "examine", stop)
-        control = controls.shuffled_answers(written, names, Thresholds(), 0, silent)
-        assert control.passed is passed
+        assert controls.shuffled_answers(written, names, stop, 0, Work()).passed is passed
 
 
 def test_a_control_says_when_performance_alone_decided(
-    written: Network, names: Behaviour, explanation: cutaway.Explanation, monkeypatch: pytest.MonkeyPatch
+    written: Network, names: Behaviour, explanation: cutaway.Explanation
 ) -> None:
     from dataclasses import replace
 
-    from cutaway.explanations import controls
-    from cutaway.explanations.bench import silent
-
-    assert explanation.mechanism is not None
-    assert explanation.trial is not None
     tests = explanation.claim.evidence
     not_performed = (replace(tests[0], passed=False), *tests[1:])
-    found = controls.Examined(explanation.mechanism, explanation.trial, not_performed)
-    monkeypatch.setattr(controls, "examine", lambda *_: found)
-    control = controls.shuffled_answers(written, names, Thresholds(), 0, silent)
+    outcome = controls.Outcome(not_performed, "1 of 36 components")
+    control = controls.shuffled_answers(written, names, lambda *_: outcome, 0, Work())
     assert control.passed is True
     assert "refuted (by the interventions alone: supported)" in control.sentence
     assert "performance alone decided" in control.sentence
-    found = controls.Examined(explanation.mechanism, explanation.trial, tests)
-    assert controls.shuffled_answers(written, names, Thresholds(), 0, silent).passed is False
+    outcome = controls.Outcome(tests, "1 of 36 components")
+    assert controls.shuffled_answers(written, names, lambda *_: outcome, 0, Work()).passed is False
 
 
 def test_what_is_no_component_keeps_the_claim_from_being_supported(
@@ -295,8 +304,9 @@ def test_what_is_no_component_keeps_the_claim_from_being_supported(
     monkeypatch.undo()
     for module in (pipeline, unexplained):
         monkeypatch.setattr(module, "uncovered", lambda _: ("MLP in layer 2",))
-    monkeypatch.setattr(pipeline, "judge", lambda *_: "supported")
-    found = cutaway.explain(written, names, controls=True, thresholds=Thresholds())
+    found = cutaway.explain(written, names, controls=True, limits=SearchLimits())
+    assert all(e.passed for e in found.claim.evidence)
+    assert all(c.passed for c in found.claim.controls)
     assert found.verdict == "inconclusive"
     assert any("MLP in layer 2" in note for note in found.claim.notes)
     assert any(what == "Not among the components." for what, _ in found.unexplained)

@@ -32,8 +32,8 @@ def test_adds_what_attribution_says(net: Network, found: ReadsAndWrites) -> None
     n = min(16, held.n)
     at = torch.tensor([[p % len(r)] for p, r in zip(held.answer_pos[:n], held.clean_ids[:n], strict=True)])
     right, wrong = ([answers[i][0] for i in range(n)] for answers in (held.right, held.wrong))
-    whole = logit_attribution(net, [list(r) for r in held.clean_ids[:n]], right, wrong, pos=at)
-    assert [p.component for p in found.parts] == ["head 0.0", "head 2.1", "MLP 2", "MLP 3"]
+    whole = logit_attribution(net, [list(r) for r in held.clean_ids[:n]], target=right, foil=wrong, pos=at)
+    assert [p.part.words for p in found.parts] == ["head 0.0", "head 2.1", "MLP 2", "MLP 3"]
     assert found.parts[2].adds.value == pytest.approx(float(whole["mlp 2"].mean()), abs=1e-4)
     assert found.parts[1].adds.value == pytest.approx(float(whole["head 2.1"].mean()), abs=1e-4)
     assert found.whole == pytest.approx(float(np.mean(whole.wanted)), abs=1e-4)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from cutaway.figures.probes import Panel, against_tokens, curves, maps, projections
+from cutaway.figures.probes import MapPanel, against_tokens, curves, maps, projections
 
 
 def test_maps_share_one_scale_that_begins_at_chance() -> None:
     rng = np.random.default_rng(0)
     panels = {
-        name: Panel(rng.uniform(0.5, top, (4, 6)), list("0123"), list("abcdef"), "layer", "position")
+        name: MapPanel(rng.uniform(0.5, top, (4, 6)), list("0123"), list("abcdef"), "layer", "position")
         for name, top in (("probe", 0.97), ("random weights", 0.6))
     }
     figure = maps(panels, 0.5, "AUROC", "a title")

@@ -58,7 +58,7 @@ def test_contributions_sum_to_the_logit_difference(kind: str, edited: bool, by: 
             3, 1 if kind == "t5" else 7, net.d_model or 0, generator=torch.Generator().manual_seed(7)
         )
         edits = [Patch("resid_pre.1", stream)]
-    found = logit_attribution(net, ids, [11, 12, 13], [17, 18, 19], by=by, pos=pos, edits=edits)
+    found = logit_attribution(net, ids, target=[11, 12, 13], foil=[17, 18, 19], by=by, pos=pos, edits=edits)
     logits = net.run(ids, edits=edits, logits=pos).logits
     assert logits is not None
     if found.softcap is not None:
@@ -76,7 +76,7 @@ def test_against_gpt2_by_hand() -> None:
     model = tiny("gpt2").double().eval()
     net = cutaway.open(model)
     ids = rows(net, 2, 6)
-    found = logit_attribution(net, ids, 5, 9, by="head", pos=-1)
+    found = logit_attribution(net, ids, target=5, foil=9, by="head", pos=-1)
     run = net.run(ids, keep=["z", "mlp_out", "embed", "pos_embed", "resid_post"])
     core, n = model.transformer, len(model.transformer.h)
     last = run["resid_post", n - 1][:, -1]
@@ -115,7 +115,7 @@ def test_forward_vectors_agree_with_contributions(kind: str, by: str) -> None:
 
     aim = direction(net, torch.tensor([4, 4]))
     forward = (stream.decompose(fold=True).values * aim.vector[:, None]).sum(-1)
-    found = logit_attribution(net, ids, 4, by=by, pos=-1)
+    found = logit_attribution(net, ids, target=4, by=by, pos=-1)
     for writer, value in zip(vectors.writers, forward, strict=True):
         rows_ = [v for w, v in zip(found.writers, found.values, strict=True) if w == writer]
         assert len(rows_) == 1
@@ -148,13 +148,15 @@ def test_accumulated_and_heads_mean_what_transformerlens_means() -> None:
 def test_sources_sum_to_their_head_and_an_ablated_head_gives_nothing() -> None:
     net = opened("llama")
     ids = rows(net)
-    whole = logit_attribution(net, ids, 3, 4, by="head", pos=-1)
-    each = logit_attribution(net, ids, 3, 4, by="source", pos=-1)
+    whole = logit_attribution(net, ids, target=3, foil=4, by="head", pos=-1)
+    each = logit_attribution(net, ids, target=3, foil=4, by="source", pos=-1)
     for layer in range(3):
         for head in range(4):
             parts = sum(each[f"head {layer}.{head} from {s}"] for s in range(7))
             assert np.allclose(parts, whole[f"head {layer}.{head}"], atol=1e-5)
-    quiet = logit_attribution(net, ids, 3, 4, pos=-1, edits=[Ablate("z", layer=1, head=2, how="zero")])
+    quiet = logit_attribution(
+        net, ids, target=3, foil=4, pos=-1, edits=[Ablate("z", layer=1, head=2, how="zero")]
+    )
     assert float(np.abs(quiet["head 1.2"]).max()) == 0.0
     assert quiet.error < 1e-4
 
@@ -163,10 +165,10 @@ def test_edits_of_what_a_sublayer_writes_are_its_own_or_the_rest() -> None:
     net = opened("gpt2")
     ids = rows(net)
     patch = Patch("attn_write.1", torch.randn(3, 7, net.d_model or 0))
-    found = logit_attribution(net, ids, 3, 4, by="head", pos=-1, edits=[patch])
+    found = logit_attribution(net, ids, target=3, foil=4, by="head", pos=-1, edits=[patch])
     assert found.error < 1e-4
     assert "rest1" in found.labels
-    whole = logit_attribution(net, ids, 3, 4, by="sublayer", pos=-1, edits=[patch])
+    whole = logit_attribution(net, ids, target=3, foil=4, by="sublayer", pos=-1, edits=[patch])
     assert "a1" in whole.labels
     assert not any(w.kind in ("rest", "edit") for w in whole.writers)
 
@@ -174,8 +176,8 @@ def test_edits_of_what_a_sublayer_writes_are_its_own_or_the_rest() -> None:
 def test_left_padding_and_unequal_lengths() -> None:
     net = opened("llama")
     long, short = rows(net, 1, 7)[0].tolist(), rows(net, 1, 4, seed=1)[0].tolist()
-    both = logit_attribution(net, [long, short], 3, 4, by="source", pos=-1)
-    alone = logit_attribution(net, [short], 3, 4, by="source", pos=-1)
+    both = logit_attribution(net, [long, short], target=3, foil=4, by="source", pos=-1)
+    alone = logit_attribution(net, [short], target=3, foil=4, by="source", pos=-1)
     assert both.error < 1e-4
     for s in range(4):
         assert np.allclose(both[f"head 2.1 from {s}"][1], alone[f"head 2.1 from {s}"][0], atol=1e-5)
@@ -185,14 +187,24 @@ def test_left_padding_and_unequal_lengths() -> None:
 def test_half_precision_sums_with_its_rounding_shown() -> None:
     torch.manual_seed(0)
     net = cutaway.open(tiny("llama").to(torch.bfloat16).eval())
-    found = logit_attribution(net, rows(net), 3, 4, pos=-1)
+    found = logit_attribution(net, rows(net), target=3, foil=4, pos=-1)
     assert found.error < 1e-4
     assert any(w.kind == "rest" for w in found.writers)
 
 
+def test_what_is_rounded_behind_the_last_layer_is_not_written_in_one() -> None:
+    """A network with more layers than there are kinds of writers, in half precision."""
+    torch.manual_seed(0)
+    net = cutaway.open(tiny("llama", num_hidden_layers=24).to(torch.bfloat16).eval())
+    stream = read_stream(net, rows(net, 1))
+    assert all(step.layer == 24 for step in stream.steps if step.fold is not None)
+    last = stream.run["resid_post.23"].float()
+    assert torch.allclose(stream.decompose().sum(), last, atol=1e-5 * float(last.abs().max()))
+
+
 def test_layers_add_up_and_tables_show(tales: Network) -> None:
-    found = logit_attribution(tales, "Mary was sad because", " she", " he", by="layer")
-    heads = logit_attribution(tales, "Mary was sad because", " she", " he")
+    found = logit_attribution(tales, "Mary was sad because", target=" she", foil=" he", by="layer")
+    heads = logit_attribution(tales, "Mary was sad because", target=" she", foil=" he")
     assert found.error < 1e-4
     assert np.allclose(found.total, heads.total)
     assert heads.what == "logit of ' she' minus ' he'"
@@ -205,8 +217,8 @@ def test_layers_add_up_and_tables_show(tales: Network) -> None:
 def test_bad_input_is_refused_with_what_to_do(tales: Network) -> None:
     text = "Mary was sad because"
     with pytest.raises(BadInput, match="tokens here"):
-        logit_attribution(tales, text, " she he")
-    first = logit_attribution(tales, text, " she he", first_token=True)
+        logit_attribution(tales, text, target=" she he")
+    first = logit_attribution(tales, text, target=" she he", first_token=True)
     assert first.target == (" she",)
     assert string_log_prob(tales, text, " she") == pytest.approx(
         float(tales.run(text).logits[0, -1].log_softmax(-1)[tales.to_single_token(" she")]), abs=1e-5
@@ -214,13 +226,13 @@ def test_bad_input_is_refused_with_what_to_do(tales: Network) -> None:
     assert string_log_prob(tales, text, " she was") < string_log_prob(tales, text, " she")
     for bad in ("", -1, 10**9, 1.5, True):
         with pytest.raises(BadInput):
-            logit_attribution(tales, text, bad)  # type: ignore[arg-type]
+            logit_attribution(tales, text, target=bad)  # type: ignore[arg-type]
     with pytest.raises(BadInput, match="for 1 prompts"):
-        logit_attribution(tales, text, [" she", " he"])
+        logit_attribution(tales, text, target=[" she", " he"])
     with pytest.raises(BadInput, match="by="):
-        logit_attribution(tales, text, " she", by="token")
+        logit_attribution(tales, text, target=" she", by="token")
     with pytest.raises(BadAddress):
-        logit_attribution(tales, text, " she", pos=99)
+        logit_attribution(tales, text, target=" she", pos=99)
     with pytest.raises(BadAddress):
         read_stream(tales, text).decompose(99)
     with pytest.raises(BadInput, match="read by neuron"):
@@ -229,7 +241,7 @@ def test_bad_input_is_refused_with_what_to_do(tales: Network) -> None:
 
 def test_what_the_certificate_refuses_is_refused_with_its_reason() -> None:
     with pytest.raises(SiteUnavailable, match="more than one matrix"):
-        logit_attribution(opened("bert"), [[5, 6, 7]], 3)
+        logit_attribution(opened("bert"), [[5, 6, 7]], target=3)
     assert read_stream(opened("bert"), [[5, 6, 7]]).decompose().sum().shape == (1, 3, 32)
     with pytest.raises(SiteUnavailable, match="No head"):
         read_stream(opened("mamba"), [[5, 6, 7]], by="head").stack_heads()
@@ -249,18 +261,18 @@ def test_a_norm_that_is_not_affine_is_refused_for_attribution() -> None:
     model.transformer.ln_f = Squash(32)
     net = cutaway.open(model)
     with pytest.raises(NotFoldable, match="lenses"):
-        logit_attribution(net, rows(net), 3, 4)
+        logit_attribution(net, rows(net), target=3, foil=4)
 
 
 def test_names(tales: Network) -> None:
     assert Part("unembed_bias").words == "unembedding bias"
     assert Part("neuron", 2, 17).words == "neuron 2.17"
-    found = logit_attribution(tales, "Mary was sad because", " she", by="source")
+    found = logit_attribution(tales, "Mary was sad because", target=" she", by="source")
     assert "a3.h1 from 2" in found.labels
     assert "head 3.1 from 2" in found.words
     by_name = found["a3.h1 from 2"]
     assert np.array_equal(by_name, found["head 3.1 from 2"])
-    whole = logit_attribution(tales, "Mary was sad because", " she")
+    whole = logit_attribution(tales, "Mary was sad because", target=" she")
     assert np.array_equal(whole["a3.h1"], whole["head 3.1"])
     assert np.array_equal(whole["a3.h1"], whole[Part("head", 3, 1)])
     assert np.array_equal(whole["m0"], whole["MLP 0"])
@@ -280,7 +292,7 @@ def test_features_add_up_to_what_their_site_adds(kind: str, name: str) -> None:
     target, foil = torch.tensor([5, 6]), torch.tensor([7, 8])
     found = attribute_features(stream, f"{name}.1", acts, decoder, target, foil, bias=torch.ones(32))
     assert found.error < 1e-5
-    whole = logit_attribution(net, ids, target, foil, by="sublayer", pos=[2, -1])
+    whole = logit_attribution(net, ids, target=target, foil=foil, by="sublayer", pos=[2, -1])
     if name in ("mlp_write", "attn_write"):
         assert np.allclose(found.total, whole[f"{name.split('_')[0]} 1"], atol=1e-5)
     g = direction_at(stream, f"{name}.1", target, foil)

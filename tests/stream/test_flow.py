@@ -26,7 +26,7 @@ from cutaway.stream.paths import expand_paths
 def test_paths_sum_to_the_logit_difference(kind: str, depth: int) -> None:
     net = opened(kind)
     ids = rows(net, 1)[0].tolist()
-    found = expand_paths(net, ids, 3, 4, depth=depth)
+    found = expand_paths(net, ids, target=3, foil=4, depth=depth)
     logits = net.run([ids]).logits
     assert logits is not None
     if kind != "gemma2":
@@ -40,7 +40,7 @@ def test_paths_of_one_head_against_brute_force() -> None:
     """A path by hand: what token s put in, through one head's values, pattern and output, to the end."""
     net = opened("gpt2")
     ids = rows(net, 1)[0].tolist()
-    found = expand_paths(net, ids, 3, 4, depth=1)
+    found = expand_paths(net, ids, target=3, foil=4, depth=1)
     run = net.run([ids], keep=["embed", "resid_pre.1", "resid_post.2", "pattern.1"])
     core = net.model.transformer
     block, x = core.h[1], run["resid_pre.1"][0]
@@ -60,9 +60,9 @@ def test_paths_of_one_head_against_brute_force() -> None:
 
 def test_constructed_induction_is_one_path() -> None:
     net = cutaway.open("zoo:induction-gpt2")
-    ids, start = repeated_tokens(net, 2, 10)
+    ids, start = repeated_tokens(net, n=2, length=10)
     row = ids[0].tolist()
-    found = expand_paths(net, row[: start + 13], row[start + 3], row[start + 6], depth=2)
+    found = expand_paths(net, row[: start + 13], target=row[start + 3], foil=row[start + 6], depth=2)
     assert found.to_pandas()["path"].iloc[0] == "embed → a1.h1 → logits"
     assert found.paths[0].longer is False
     assert found.to_pandas()["value"].iloc[0] == pytest.approx(found.wanted, rel=1e-3)
@@ -70,11 +70,11 @@ def test_constructed_induction_is_one_path() -> None:
 
 def test_too_many_paths_and_bad_depth_are_refused(tales: Network) -> None:
     with pytest.raises(BadInput):
-        expand_paths(tales, "Mary was sad because", " she", depth=-1)
+        expand_paths(tales, "Mary was sad because", target=" she", depth=-1)
     with pytest.raises(BadInput):
-        expand_paths(tales, "Mary was sad because", " she", depth=True)
+        expand_paths(tales, "Mary was sad because", target=" she", depth=True)
     with pytest.raises(SiteUnavailable):
-        expand_paths(opened("mamba"), [5, 6, 7], 3)
+        expand_paths(opened("mamba"), [5, 6, 7], target=3)
 
 
 def test_flow_by_hand(tales: Network) -> None:
@@ -138,8 +138,8 @@ def test_biography_reads_are_those_of_a_projection(tales: Network) -> None:
 
 def test_whole_attribution_is_the_zero_depth_expansion(tales: Network) -> None:
     text = "Mary was sad because"
-    whole = logit_attribution(tales, text, " she", " he")
-    paths = expand_paths(tales, text, " she", " he", depth=0)
+    whole = logit_attribution(tales, text, target=" she", foil=" he")
+    paths = expand_paths(tales, text, target=" she", foil=" he", depth=0)
     direct = {str(p.origin): p.value for p in paths.paths if not p.longer}
     assert direct["m2"] == pytest.approx(float(whole["mlp 2"][0, 0]), abs=1e-4)
     ends = {str(p.heads[-1]): p.value for p in paths.paths if p.longer}

@@ -187,10 +187,10 @@ def test_constructed_induction_is_found_alike_by_score_composition_and_attributi
     assert np.nanmax(keys) > composed.chance_high
     copies = copying(net).to_pandas()
     assert copies.loc[copies["above"], "head"].tolist() == [str(induction)]
-    ids, start = repeated_tokens(net, 4, 10)
+    ids, start = repeated_tokens(net, n=4, length=10)
     row = ids[0].tolist()
     right, wrong = row[start + 3], row[start + 6]
-    adds = logit_attribution(net, [row[: start + 13]], right, wrong, by="head", pos=-1)
+    adds = logit_attribution(net, [row[: start + 13]], target=right, foil=wrong, by="head", pos=-1)
     heads = [w for w in adds.writers if w.kind == "head"]
     values = [v for w, v in zip(adds.writers, adds.mean(), strict=True) if w.kind == "head"]
     assert heads[int(np.argmax(values))] == induction

@@ -87,7 +87,7 @@ def text(tales: Network) -> Rows:
 
     from cutaway.recipes.tales.scenes import stories
 
-    return rows_of(tales, (s.text + " " for s in islice(stories("lenses"), 400)), 32, most=120)
+    return rows_of(tales, (s.text + " " for s in islice(stories("lenses"), 400)), length=32, most=120)
 
 
 SHORT = LensTraining(steps=40, rows=8, length=32, rate=3e-3)
@@ -261,9 +261,9 @@ def test_bad_input(tales: Network) -> None:
     with pytest.raises(BadInput):
         read_lens(tales, lens, "Mary was sad", target=" she he")
     with pytest.raises(BadInput):
-        rows_of(tales, "too short", 64)
+        rows_of(tales, "too short", length=64)
     with pytest.raises(BadInput):
-        rows_of(tales, "Mary was sad " * 99, 10**6)
+        rows_of(tales, "Mary was sad " * 99, length=10**6)
     with pytest.raises(BadInput):
         LensTraining(optimizer="lion")
     with pytest.raises(BadInput):
@@ -284,7 +284,7 @@ def test_bad_input(tales: Network) -> None:
 
 
 def test_rows_begin_as_texts_begin(tales: Network) -> None:
-    found = rows_of(tales, ["Mary was sad. "] * 50, 16)
+    found = rows_of(tales, ["Mary was sad. "] * 50, length=16)
     assert found.special == 1
     assert bool((found.ids[:, 0] == tales.tokenizer.bos_token_id).all())
     assert found.ids.shape[1] == 16

@@ -63,8 +63,8 @@ def report(net: Network) -> Result:
 
 #: Everything that the verbs of the stream return.
 RESULTS: dict[str, Callable[[Network], Any]] = {
-    "attribution": lambda net: logit_attribution(net, [TEXT, TEXT], " she", " he"),
-    "attribution by source": lambda net: logit_attribution(net, TEXT, " she", by="source"),
+    "attribution": lambda net: logit_attribution(net, [TEXT, TEXT], target=" she", foil=" he"),
+    "attribution by source": lambda net: logit_attribution(net, TEXT, target=" she", by="source"),
     "attribution of features": features,
     "head scores": lambda net: head_scores(net, n=4, length=6),
     "moving scores": lambda net: moving_scores(net, "ioi", most=4),
@@ -76,7 +76,7 @@ RESULTS: dict[str, Callable[[Network], Any]] = {
     "biography": lambda net: biography(net, TEXT, torch.arange(128.0)),
     "patterns": lambda net: read_patterns(net, TEXT, layer=2),
     "score parts": lambda net: why_attend(net, TEXT, "head 2.0"),
-    "paths": lambda net: expand_paths(net, TEXT, " she", " he", depth=1),
+    "paths": lambda net: expand_paths(net, TEXT, target=" she", foil=" he", depth=1),
     "lens reading": lambda net: read_lens(net, LogitLens.of(net), TEXT, target=" she"),
     "reading of a future lens": future_reading,
     "lens report": report,
@@ -137,7 +137,7 @@ def test_head_scores_of_a_larger_network_stay_small_in_a_notebook() -> None:
 
 
 def test_a_result_of_another_kind_is_refused(tales: Network, tmp_path: Path) -> None:
-    kept = logit_attribution(tales, TEXT, " she").save(tmp_path / "kept")
+    kept = logit_attribution(tales, TEXT, target=" she").save(tmp_path / "kept")
     with pytest.raises(BadFormat, match="what each part adds"):
         AffineLens.load(kept)
 
@@ -183,7 +183,7 @@ def test_misspelt_options_are_refused_with_the_nearest(tales: Network) -> None:
         with pytest.raises(UnknownOption, match=offer):
             call()
 
-    refused(lambda: logit_attribution(tales, TEXT, " she", by="heads"), "head")
+    refused(lambda: logit_attribution(tales, TEXT, target=" she", by="heads"), "head")
     refused(lambda: read_stream(tales, TEXT, by="nueron"), "neuron")
     refused(lambda: biography(tales, TEXT, torch.ones(128), by="haed"), "head")
     refused(lambda: head_scores(tales, scores=["inductoin"]), "induction")
@@ -198,14 +198,14 @@ def test_misspelt_options_are_refused_with_the_nearest(tales: Network) -> None:
     with pytest.raises(BadInput, match="is no lens"):
         read_lens(tales, "logit", TEXT)  # type: ignore[arg-type]
     with pytest.raises(TypeError):
-        logit_attribution(tales, TEXT, " she", foils=" he")  # type: ignore[call-arg]
+        logit_attribution(tales, TEXT, target=" she", foils=" he")  # type: ignore[call-arg]
 
 
 def test_work_that_was_stopped_ends(tales: Network) -> None:
     work = Work()
     work.stop()
     for call in (
-        lambda: logit_attribution(tales, TEXT, " she", work=work),
+        lambda: logit_attribution(tales, TEXT, target=" she", work=work),
         lambda: head_scores(tales, n=4, length=6, work=work),
         lambda: composition(tales, n_random=10, work=work),
         lambda: flow(tales, STORY, length=16, work=work),
@@ -222,7 +222,7 @@ def test_work_that_was_stopped_ends(tales: Network) -> None:
 
 def test_paths_take_the_first_token_as_their_siblings_do(tales: Network) -> None:
     with pytest.raises(BadInput, match="tokens here"):
-        expand_paths(tales, TEXT, " she he", depth=0)
-    first = expand_paths(tales, TEXT, " she he", " he she", depth=0, first_token=True)
-    assert first.wanted == expand_paths(tales, TEXT, " she", " he", depth=0).wanted
+        expand_paths(tales, TEXT, target=" she he", depth=0)
+    first = expand_paths(tales, TEXT, target=" she he", foil=" he she", depth=0, first_token=True)
+    assert first.wanted == expand_paths(tales, TEXT, target=" she", foil=" he", depth=0).wanted
     assert first.what == "logit of ' she' minus ' he'"

@@ -15,6 +15,7 @@ from cutaway.behaviours.metrics import METRICS, Answers
 from cutaway.errors import BadBehaviour, BadInput, NotPerformed
 from cutaway.network.memory import rows_at_once
 from cutaway.network.recent import LOGITS, recent
+from cutaway.results import strict
 from cutaway.statistics import Estimate, bootstrap, proportion
 
 if TYPE_CHECKING:
@@ -152,6 +153,7 @@ class Performance:
         }
 
 
+@strict
 def performance(
     net: Network,
     behaviour: Behaviour,
@@ -163,6 +165,18 @@ def performance(
     """Run all clean and corrupted prompts and say whether the network does the behaviour, with intervals."""
     clean = answer_logits(net, behaviour, "clean", edits, batch)
     corrupted = answer_logits(net, behaviour, "corrupted", edits, batch)
+    return performed(net.name, behaviour, clean, corrupted, at_least, seed)
+
+
+def performed(
+    network: str,
+    behaviour: Behaviour,
+    clean: Tensor,
+    corrupted: Tensor,
+    at_least: float = AT_LEAST,
+    seed: int = 0,
+) -> Performance:
+    """What a network's logits [n v] at the answers of clean and corrupted prompts say of a behaviour."""
     answers: Answers = behaviour.answers
     correct = METRICS["accuracy"](clean, answers)
     if behaviour.metric.needs == "reference":
@@ -175,7 +189,7 @@ def performance(
     chance = CHANCE if all(behaviour.wrong) else 0.0
     does_it = accuracy.value >= at_least and accuracy.above(chance) is True and contrast.above(0.0) is True
     sentence = (
-        f"{net.name} answers {int(correct.sum())} of {behaviour.n} prompts of {behaviour.name!r} right: "
+        f"{network} answers {int(correct.sum())} of {behaviour.n} prompts of {behaviour.name!r} right: "
         f"{accuracy} (asked: {at_least:.2f}, chance: {chance:.2f}). "
         f"Its {behaviour.metric.name} is {on_clean} on clean and "
         f"{on_corrupted} on corrupted prompts. It {'does' if does_it else 'does not do'} the behaviour."

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,15 +18,17 @@ import torch
 
 from cutaway.calibration.subject import Subject
 from cutaway.calibration.verify import subject_of
-from cutaway.circuits import Bench, Graph, Limits, Scores, TraceRecipe, option_names, score
+from cutaway.circuits import CircuitLimits, EdgeBench, Graph, Scores, TraceRecipe, option_names, score
 from cutaway.circuits.evaluation.faithfulness import curve
 from cutaway.circuits.evaluation.stability import auroc
 from cutaway.circuits.methods import options_of
 from cutaway.circuits.passes.certify import wiring
 from cutaway.circuits.testing import evidence_alone
 from cutaway.circuits.tracing import choose
-from cutaway.errors import BadBehaviour, CutawayError, NotPerformed
+from cutaway.errors import BadBehaviour, CutawayError, NotPerformed, Stopped
+from cutaway.results import Work, working
 from cutaway.statistics import Estimate, bootstrap, proportion
+from cutaway.trials import Limits
 from cutaway.zoo import names as shipped
 from cutaway.zoo.registry import all_specimens
 from cutaway.zoo.truth import GroundTruth
@@ -35,15 +37,24 @@ METHODS = (
     "eap", "eap-ig", "eap-ig-activations", "clean-corrupted", "relp", "flow", "path-patching", "acdc", "mask-edges",
     "ensemble", "random", "atp", "atp-star", "node-ig", "node-patching",
 )  # fmt: skip
-Report = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Row:
+class BenchRow:
     """One method on one specimen with one seed.
 
-    auroc: of the edges that the pairs exercise (None for methods that score nodes); auroc_all: of all edges; auroc_nodes;
-    cpr, cmd: on held-out pairs; seconds; megabytes: the most that the process grew by. error: why it could not be run.
+    Attributes:
+        specimen: name of the network.
+        method: name of the method.
+        seed: of the pairs.
+        auroc: of the edges that the pairs exercise; None for methods that score nodes.
+        auroc_all: of all edges.
+        auroc_nodes: of nodes.
+        cpr: circuit performance ratio on held-out pairs.
+        cmd: circuit-model distance on held-out pairs.
+        seconds: how long it took.
+        megabytes: the most that the process grew by.
+        error: why it could not be run.
     """
 
     specimen: str
@@ -64,10 +75,10 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Table:
+class ScoreTable:
     """All rows, and the mean of every figure for each method with an interval over specimens (seeds within them)."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[BenchRow, ...]
     n: int
     negatives: Negatives | None = None
 
@@ -239,7 +250,7 @@ def specimens() -> list[str]:
     return [n for n in shipped() if n in all_specimens() and truth(n).edges and truth(n).nodes]
 
 
-def one(subject: Subject, name: str, seed: int, seen: np.ndarray, steps: int = 5) -> Row:
+def one(subject: Subject, name: str, seed: int, seen: np.ndarray, steps: int = 5) -> BenchRow:
     """One method on one specimen: scored on discovery pairs, CPR and CMD on held-out ones."""
     label, net = subject.specimen.name, subject.net
     behaviour = subject.behaviour
@@ -250,11 +261,11 @@ def one(subject: Subject, name: str, seed: int, seen: np.ndarray, steps: int = 5
             given = {option: value for option, value in wanted.items() if option in option_names(name)}
             scores = score(net, behaviour.discovery, method=name, **given)
         seconds = time.perf_counter() - started
-        found = curve(Bench.of(net, behaviour.held_out, seed=seed), scores)
+        found = curve(EdgeBench.of(net, behaviour.held_out, seed=seed), scores)
     except CutawayError as error:
-        return Row(label, name, seed, error=str(error))
+        return BenchRow(label, name, seed, error=str(error))
     edges = scores.nodes is None
-    return Row(
+    return BenchRow(
         label, name, seed, edge_auroc(scores, subject.truth, seen) if edges else None,
         edge_auroc(scores, subject.truth) if edges else None, node_auroc(scores, subject.truth), found.cpr,
         found.cmd, round(seconds, 3), round(peak.megabytes, 1),
@@ -266,11 +277,12 @@ def bench(
     methods: Sequence[str] = METHODS,
     n: int = 48,
     seeds: Sequence[int] = (0, 1, 2),
-    report: Report | None = None,
-) -> Table:
+    work: Work | None = None,
+) -> ScoreTable:
     """Every method on every specimen with every seed (fresh pairs from each). Ctrl-C keeps the rows that are done."""
+    work = working(work)
     subjects = list(chosen or specimens())
-    rows: list[Row] = []
+    rows: list[BenchRow] = []
     total = len(subjects) * len(methods) * len(seeds)
     try:
         for name in subjects:
@@ -279,12 +291,11 @@ def bench(
                 wiring(subject.net)  # found once, and no method's cost
                 seen = exercised(subject)
                 for m in methods:
-                    if report is not None:
-                        report(f"{name}: {m}", len(rows), total)
+                    work.step(f"{name}: {m}", len(rows), total)
                     rows.append(one(subject, m, seed, seen))
-    except KeyboardInterrupt:
+    except Stopped:
         pass
-    return Table(tuple(rows), n)
+    return ScoreTable(tuple(rows), n)
 
 
 def twins(chosen: Sequence[str] | None = None) -> list[str]:
@@ -305,21 +316,21 @@ def negatives(
     name: str = "eap-ig",
     n: int = 40,
     limits: Limits | None = None,
-    report: Report | None = None,
+    work: Work | None = None,
 ) -> Negatives:
     """Trace and test circuits where nothing is to be found: on every twin in turn, with new pairs in each round.
 
     Counted as supported is what the evidence on held-out pairs and random circuits alone would support.
     """
-    pool, bounds = twins(chosen), limits or Limits()
+    work = working(work)
+    pool, bounds = twins(chosen), CircuitLimits.of(limits)
     verdicts: dict[str, int] = {}
     supported, refused, done = 0, 0, 0
     examples: list[str] = []
     try:
         for number in range(tries):
             twin, seed = pool[number % len(pool)], number // len(pool)
-            if report is not None:
-                report(f"negative control {twin}", number, tries)
+            work.step(f"negative control {twin}", number, tries)
             try:
                 subject = subject_of(twin, n=n, seed=100 + seed)
                 found = _verdict(subject, name, bounds, seed)
@@ -331,12 +342,12 @@ def negatives(
             if found == "supported":
                 supported += 1
                 examples.append(f"{twin}, seed {100 + seed}")
-    except KeyboardInterrupt:
+    except Stopped:
         pass
     return Negatives(done, supported, refused, verdicts, tuple(examples))
 
 
-def _verdict(subject: Subject, name: str, limits: Limits, seed: int) -> str:
+def _verdict(subject: Subject, name: str, limits: CircuitLimits, seed: int) -> str:
     wanted = {"seed": seed, "examples": False}
     options = options_of(name, None, {k: v for k, v in wanted.items() if k in option_names(name)})
     scores = score(subject.net, subject.behaviour.discovery, method=name, options=options)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cutaway.calibration.bench import Table
+from cutaway.calibration.bench import ScoreTable
 from cutaway.statistics import Estimate
 
 _WHY = """# Methods of circuit discovery on networks whose circuit is known
@@ -28,7 +28,7 @@ nodes, where it is exact; as a score of edges it can only give all edges of a no
 """
 
 
-def page(table: Table) -> str:
+def page(table: ScoreTable) -> str:
     """The page: one row for each method, then each specimen's edge AUROC, then the negative controls."""
     lines = [
         _WHY,
@@ -67,7 +67,7 @@ def _figure(found: Estimate | None) -> str:
     return f"{found.value:.3f} ({found.interval.low:.2f} to {found.interval.high:.2f})"
 
 
-def _negative_lines(table: Table) -> list[str]:
+def _negative_lines(table: ScoreTable) -> list[str]:
     found = table.negatives
     if found is None:
         return []

@@ -1,6 +1,6 @@
-"""What each edge carries, reckoned apart from `effects.paths` and circuits on purpose: it judges what they find.
+"""What each edge carries, apart from `effects.paths` on purpose: it is what that and the circuits' methods are held against.
 
-It is path patching with everything else frozen.
+Path patching with everything else frozen, by plain edits of whole forwards and no sweep engine.
 
 For the edge S -> R: on the clean prompt S takes its value from another prompt while every other node is frozen at its
 clean value; what R then reads at that input (its queries, keys or values; the MLP's input; the logits) is put into a

@@ -46,7 +46,7 @@ def node_scores(net: Network, behaviour: Behaviour) -> dict[Part, float]:
     found: dict[Part, float] = {}
     for direction in ("restore", "corrupt"):
         by_head = patch(net, behaviour, at="z", by=["layer", "head"], direction=direction)
-        by_mlp = patch(net, behaviour, at="mlp_out", by=["layer"], direction=direction)
+        by_mlp = patch(net, behaviour, at="mlp_write", by=["layer"], direction=direction)
         pairs: tuple[tuple[Effects, str], ...] = ((by_head, "head"), (by_mlp, "mlp"))
         for effects, kind in pairs:
             mean = effects.data["mean"]

@@ -11,9 +11,12 @@ import torch
 from torch import Tensor
 
 from cutaway.behaviours import Behaviour
+from cutaway.effects.baselines import require_gap
+from cutaway.errors import BadBehaviour
 from cutaway.interventions import Ablate, Intervention, Patch
 from cutaway.network import Network, Run, Tokens
 from cutaway.network.parts import Part
+from cutaway.trials import other_rows
 from cutaway.zoo.specimens import Specimen
 from cutaway.zoo.truth import GroundTruth, How
 
@@ -77,16 +80,22 @@ class Subject:
     @cached_property
     def nodes(self) -> tuple[Part, ...]:
         """Every head and MLP of the network."""
-        found: list[Part] = []
+        parts: list[Part] = []
         for layer in range(self.net.n_layers):
-            found += [Part("head", layer, h) for h in range(self.net.heads(layer) or 0)]
-            found += [Part("mlp", layer)] if self.net.has(f"mlp_out.{layer}") else []
-        return tuple(found)
+            parts += [Part("head", layer, h) for h in range(self.net.heads(layer) or 0)]
+            parts += [Part("mlp", layer)] if self.net.has(f"mlp_write.{layer}") else []
+        return tuple(parts)
 
     @cached_property
     def sites(self) -> tuple[str, ...]:
         """The sites at which all nodes can be exchanged."""
-        return tuple(dict.fromkeys(site_of(node) for node in self.nodes))
+        return tuple(dict.fromkeys(str(node.site) for node in self.nodes))
+
+    @cached_property
+    def kept(self) -> list[str]:
+        """What runs keep to take values from: the sites of all nodes, of the stated variables, and the input."""
+        stated = [variable.site for variable in self.truth.variables if self.net.has(variable.site)]
+        return list(dict.fromkeys([*self.sites, *stated, "resid_pre.0"]))
 
     def answers(self, tokens: Tokens, edits: Sequence[Intervention] = ()) -> Tensor:
         """[n v] logits at the answer positions."""
@@ -113,7 +122,10 @@ class Subject:
     @cached_property
     def range(self) -> float:
         """The effect range: the mean metric on clean prompts minus that on corrupted ones; 0 where it is not above."""
-        gap = float(self.base.mean() - self.score(self.answers(self.corrupted)).mean())
+        try:
+            gap = require_gap(self.base, self.score(self.answers(self.corrupted)), self.behaviour.metric.name)
+        except BadBehaviour:
+            return 0.0
         return max(gap, 0.0)
 
     def effect(self, edits: Sequence[Intervention]) -> np.ndarray:
@@ -127,48 +139,27 @@ class Subject:
     @cached_property
     def from_corrupted(self) -> Run:
         """The nodes' values on the corrupted prompts."""
-        return self.net.run(self.corrupted, keep=[*self.sites, "resid_pre.0"], logits=False)
+        return self.net.run(self.corrupted, keep=self.kept, logits=False)
 
     @cached_property
     def from_clean(self) -> Run:
         """The nodes' values on the clean prompts."""
-        return self.net.run(self.clean, keep=[*self.sites, "resid_pre.0"], logits=False)
+        return self.net.run(self.clean, keep=self.kept, logits=False)
 
     @cached_property
     def from_others(self) -> Run:
         """The nodes' values on other clean prompts of the same length, which have nothing to do with the pair."""
-        rows = self.clean.ids.new_tensor(_others(self.behaviour.lengths))
-        return self.net.run(self.clean[rows], keep=[*self.sites, "resid_pre.0"], logits=False)
-
-
-def _others(lengths: Sequence[int]) -> list[int]:
-    """For each row another row of its length (itself, where there is none)."""
-    chosen = list(range(len(lengths)))
-    for length in set(lengths):
-        members = [i for i, size in enumerate(lengths) if size == length]
-        for i, row in enumerate(members):
-            chosen[row] = members[(i + 1) % len(members)]
-    return chosen
-
-
-def site_of(node: Part) -> str:
-    """The site at which a node's output is exchanged.
-
-    >>> site_of(Part.parse("a1.h0")), site_of(Part.parse("m2")), site_of(Part.parse("input"))
-    ('z.1', 'mlp_out.2', 'resid_pre.0')
-    """
-    if node.kind == "input":
-        return "resid_pre.0"
-    return f"z.{node.layer}" if node.kind == "head" else f"mlp_out.{node.layer}"
+        rows = self.clean.ids.new_tensor(other_rows(self.behaviour.lengths))
+        return self.net.run(self.clean[rows], keep=self.kept, logits=False)
 
 
 def patched(nodes: Sequence[Part], source: Run) -> list[Intervention]:
     """The edits that give these nodes their values of another run."""
-    return [Patch(site_of(n), source, head=n.index if n.kind == "head" else None) for n in nodes]
+    return [Patch(str(n.site), source, head=n.index if n.kind == "head" else None) for n in nodes]
 
 
 def removed(nodes: Sequence[Part], how: How, subject: Subject) -> list[Intervention]:
     """The edits that take from these nodes what they carry."""
     if how == "resample":
         return patched(nodes, subject.from_corrupted)
-    return [Ablate(site_of(n), how, head=n.index if n.kind == "head" else None) for n in nodes]
+    return [Ablate(str(n.site), how, head=n.index if n.kind == "head" else None) for n in nodes]

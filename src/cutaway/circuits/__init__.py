@@ -2,10 +2,10 @@
 
 from cutaway.circuits.circuit import Circuit, TraceRecipe
 from cutaway.circuits.constants import learn_constants
-from cutaway.circuits.evaluation.bench import Bench
+from cutaway.circuits.evaluation.bench import EdgeBench
 from cutaway.circuits.formats import read, write
 from cutaway.circuits.graph.nodes import Graph
-from cutaway.circuits.limits import Limits
+from cutaway.circuits.limits import CircuitLimits
 from cutaway.circuits.methods import METHODS, MethodOptions, method, option_names, score
 from cutaway.circuits.passes.certify import wiring
 from cutaway.circuits.scores import Scores
@@ -14,6 +14,6 @@ from cutaway.circuits.testing import examine as test
 from cutaway.circuits.tracing import trace
 
 __all__ = [
-    "METHODS", "Bench", "Circuit", "CircuitTest", "Graph", "Limits", "MethodOptions", "Scores", "TraceRecipe",
+    "METHODS", "Circuit", "CircuitLimits", "CircuitTest", "EdgeBench", "Graph", "MethodOptions", "Scores", "TraceRecipe",
     "learn_constants", "method", "option_names", "read", "score", "test", "trace", "wiring", "write",
 ]  # fmt: skip

@@ -34,7 +34,7 @@ def learn_constants(
     """Learn one constant for every writer, so that a circuit whose other edges carry them is as near the network as can be.
 
     Minimises the mean KL(network || circuit) over the constants by Adam, started from the means (Li and Janson 2024, optimal
-    ablation). Learn them on discovery examples and give them to `Bench.of(..., prepared=...)`.
+    ablation). Learn them on discovery examples and give them to `EdgeBench.of(..., prepared=...)`.
 
     Args:
         net: the network.

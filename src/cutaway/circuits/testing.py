@@ -2,75 +2,158 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from os import PathLike
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
+import pandas as pd
 
-from cutaway.behaviours import exchange_answers
+from cutaway.behaviours import behaviour as make_behaviour
+from cutaway.circuits.blocks import blocks_of, curve_of
+from cutaway.circuits.candidate import CircuitCandidate
 from cutaway.circuits.circuit import Circuit
-from cutaway.circuits.evaluation.hypotheses import require_enough
-from cutaway.circuits.limits import Limits
+from cutaway.circuits.evaluation.hypotheses import Tested, require_enough
+from cutaway.circuits.limits import CircuitLimits
 from cutaway.circuits.tracing import retrace
-from cutaway.circuits.trial import (
-    Trial,
-    breaks_anyway,
-    evidence,
-    inside,
-    least_examples,
-    percent,
-    put_to_test,
+from cutaway.circuits.trial import CircuitTrial, breaks_anyway, evidence, least_examples, measure_circuit
+from cutaway.claims import Claim, Control, Verdict
+from cutaway.errors import BadFormat, Stopped
+from cutaway.reports import Block, ClaimTests, Page, Points, Section, display, result_page
+from cutaway.results import (
+    Provenance,
+    Work,
+    atomic_folder,
+    finite,
+    head,
+    pack,
+    read,
+    save_folder,
+    strict,
+    unpack,
+    working,
 )
-from cutaway.claims import Claim, Control, judge
-from cutaway.errors import BadBehaviour, BadInput, CutawayError, NotPerformed
-from cutaway.results import Provenance, Work, save_folder, working
+from cutaway.sweeps import keeping_base_runs
+from cutaway.trials import (
+    Limits,
+    Outcome,
+    claim_of,
+    inside,
+    percent,
+    random_weights,
+    shuffled_answers,
+    verdict_of,
+    with_interval,
+)
 
 if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
     from cutaway.behaviours import Behaviour
     from cutaway.network import Network
-
-KIND = "cutaway circuit test"
 
 
 @dataclass(frozen=True, eq=False)
 class CircuitTest:
     """The result of a test: the claim, and everything that was measured.
 
-    claim: statement, verdict, evidence, controls. circuit: what was tested. trial: the figures. limits: fixed beforehand.
+    Attributes:
+        claim: statement, verdict, evidence, controls.
+        circuit: what was tested.
+        trial: the figures.
+        limits: what had to be reached, fixed beforehand.
+        provenance: what is needed to repeat it.
+        complete: False when it was stopped before all controls were run.
     """
+
+    kind: ClassVar[str] = "circuit-test"
 
     claim: Claim
     circuit: Circuit
-    trial: Trial
-    limits: Limits
+    trial: CircuitTrial
+    limits: CircuitLimits
     provenance: Provenance
     complete: bool = True
 
     @property
-    def verdict(self) -> str:
+    def verdict(self) -> Verdict:
         """`supported`, `refuted` or `inconclusive`."""
         return self.claim.verdict
 
+    def to_pandas(self) -> pd.DataFrame:
+        """One row for each node: what the circuit loses without it, in shares of the gap."""
+        nodes = self.trial.nodes
+        return pd.DataFrame({"part": list(nodes.names), "effect": nodes.effects, "signed": nodes.signed})
+
+    def plot(self) -> Figure:
+        """Faithfulness over size, with this circuit and random ones; of a circuit without scores the circuit drawn."""
+        return curve_of(self.circuit, self.trial) or self.circuit.plot()
+
+    def blocks(self, most: int = 16) -> list[Block]:
+        """The circuit drawn, its faithfulness over size, and the `most` important nodes, for a page."""
+        return blocks_of(self.circuit, self.trial, most)
+
+    def page(self) -> Page:
+        """The report as content."""
+        notes = tuple((n.split(":")[0] + ".", n.partition(": ")[2] or n) for n in self.claim.notes)
+        sections = [
+            Section("circuit", "The circuit", self.blocks()),
+            Section("tests", "The tests", [ClaimTests(self.claim)]),
+            Section("more", "What else was measured", [Points(notes)]),
+        ]
+        return result_page(
+            f"A circuit for “{self.circuit.name}”", "Cutaway · circuit test", self.claim.statement, sections,
+            self.provenance, verdict=self.verdict,
+        )  # fmt: skip
+
     def to_dict(self) -> dict[str, Any]:
         """Everything but the circuit's own arrays, as plain data."""
-        return {
-            "kind": KIND, "claim": self.claim.to_dict(), "trial": self.trial.to_dict(), "limits": self.limits.to_dict(),
-            "circuit": {"edges": self.circuit.edges, "nodes": self.circuit.nodes, "of": self.circuit.graph.n_edges},
-            "provenance": self.provenance.to_dict(), "complete": self.complete,
-        }  # fmt: skip
+        circuit = {"edges": self.circuit.edges, "nodes": self.circuit.nodes, "of": self.circuit.graph.n_edges}
+        return finite(self._head(trial=self.trial.to_dict(), circuit=circuit))
 
-    def save(self, path: str | PathLike[str]) -> Path:
-        """Write it to a folder: the claim and figures as JSON, metrics as tensors, the nodes' effects as a table."""
-        import pandas as pd
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write it to a folder: claim and figures, the nodes' effects as a table, and the circuit as a folder inside."""
+        trial, tensors = pack(self.trial)
+        with atomic_folder(path) as place:
+            save_folder(place, self._head(trial=trial), tensors, {"nodes": self.to_pandas()})
+            self.circuit.save(place / "circuit")
+        return Path(path)
 
-        tensors = {name: torch.from_numpy(np.ascontiguousarray(v)) for name, v in self.trial.metrics.items()}
-        nodes = pd.DataFrame({"node": list(self.trial.nodes.names), "effect": self.trial.nodes.effects})
-        return save_folder(path, self.to_dict(), tensors, {"nodes": nodes})
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> CircuitTest:
+        """Read what `save` wrote.
+
+        Raises `BadFormat` where the folder holds no circuit test, or one of the version before, which did not keep the
+        circuit; `CorruptFile` where a file was changed.
+        """
+        saved, version = read(path, cls.kind)
+        data = saved.manifest
+        if not version:
+            raise BadFormat(
+                f"{path} was written by an earlier version, which did not keep the circuit that was tested.",
+                "Its claim and figures are in manifest.json; to have it again: cutaway.test(net, circuit, behaviour).",
+            )
+        try:
+            return cls(
+                Claim.from_dict(data["claim"]),
+                Circuit.load(Path(path) / "circuit"),
+                unpack(CircuitTrial, data["trial"], saved.tensors),
+                CircuitLimits(**data["limits"]),
+                Provenance.from_dict(data["provenance"]),
+                data["complete"],
+            )
+        except (KeyError, TypeError) as error:
+            raise BadFormat(
+                f"The circuit test in {path} cannot be read: {error!r}.", "Make it again."
+            ) from error
+
+    def _head(self, **content: Any) -> dict[str, Any]:
+        claim, limits = self.claim.to_dict(), self.limits.to_dict()
+        return head(self.kind, self.provenance, claim=claim, limits=limits, complete=self.complete, **content)
 
     def __str__(self) -> str:
         return str(self.claim)
@@ -79,13 +162,19 @@ class CircuitTest:
         return self.claim.__rich__()
 
     def _repr_html_(self) -> str:
-        return self.claim._repr_html_()
+        return display(
+            str(self.circuit),
+            picture=self.claim._repr_html_(),
+            verdict=self.verdict,
+            provenance=self.provenance,
+        )
 
 
+@strict
 def examine(
+    net: Network,
     circuit: Circuit,
-    behaviour: Behaviour,
-    net: Network | None = None,
+    behaviour: Behaviour | str,
     *,
     limits: Limits | None = None,
     controls: bool = True,
@@ -96,63 +185,65 @@ def examine(
     """Test a circuit on held-out examples, beside three controls, and judge.
 
     Measured: faithfulness of the circuit alone, what is left without it, both against random circuits of its size;
-    completeness in three senses; each node's marginal effect; faithfulness over size (CPR, CMD); the hypothesis
-    tests of Shi et
-    al. 2024; stability over bootstrap samples. Controls: random circuits must not do as well; the same method on the network
-    with random weights, and on the network with right and wrong answers exchanged on half of the examples, must not give a
-    supported circuit.
+    completeness in three senses; each node's marginal effect; faithfulness over size (CPR, CMD); the hypothesis tests of
+    Shi et al. 2024; stability over bootstrap samples. Controls: random circuits must not do as well; the same method on the
+    network with random weights, and on the network with right and wrong answers exchanged on half of the examples, must not
+    give a supported circuit.
 
     Args:
+        net: the network that the circuit is of.
         circuit: what is tested.
-        behaviour: a behaviour; of a whole one the held-out examples are taken.
-        net: the network; left out, the one that the circuit was traced on in this session.
-        limits: what must be reached, fixed beforehand.
+        behaviour: a behaviour, or the name of a built-in one; of a whole one the held-out examples are taken.
+        limits: what must be reached, fixed beforehand; `CircuitLimits` also has what only circuits are asked.
         controls: run random weights and shuffled answers; without them nothing is supported.
         require: names of tests that must be able to fail ("equivalence", ...); a behaviour with too few examples is refused.
         seed: of everything random.
-        report: called with (what is being done, steps finished, steps in all).
+        work: who hears of progress, what may stop it, what it may spend.
+
+    Returns:
+        A `CircuitTest`. After Ctrl-C during the controls: with those that were run, `complete` False.
 
     Raises:
-        BadInput: the circuit is of another network, or empty; no network is known.
+        BadInput: the circuit is of another network, or empty.
         BadBehaviour: too few examples for a required test (the least number is named); no gap, with both values.
+        Stopped: Ctrl-C before the circuit itself was measured.
     """
     started = time.perf_counter()
-    say, bounds = working(work), limits or Limits()
-    owner = net
-    if owner is None:
-        raise BadInput(
-            "It is not known which network the circuit is of.",
-            "Pass it: cutaway.test(circuit, behaviour, net).",
+    with working(work).interruptible() as work:
+        if isinstance(behaviour, str):
+            behaviour = make_behaviour(behaviour, net, seed=seed)
+        bounds = CircuitLimits.of(limits)
+        held, caps = _held_out(behaviour)
+        for name in require:
+            require_enough(held.n, least_examples(name, bounds), name.capitalize())
+        with keeping_base_runs(net, work=work):
+            trial = measure_circuit(net, circuit, held, bounds, seed, work)
+            checks, complete = [_random_control(trial, bounds)], True
+            if controls:
+                procedure = partial(_again, circuit=circuit, limits=bounds, seed=seed)
+                try:
+                    for control in (random_weights, shuffled_answers):
+                        checks.append(control(net, behaviour, procedure, seed, work))
+                except Stopped:
+                    complete = False
+                    caps.append("Stopped before all controls were run.")
+            else:
+                caps.append("Random weights and shuffled answers were not run as controls.")
+        caps += trial.caps
+        claim = claim_of(
+            _statement(net, circuit, held),
+            evidence(circuit, trial, bounds),
+            checks,
+            _remarks(trial, bounds),
+            caps,
         )
-    held, notes = _held_out(behaviour)
-    for name in require:
-        require_enough(held.n, least_examples(name, bounds), name.capitalize())
-    trial = put_to_test(owner, circuit, held, bounds, seed, say)
-    found = evidence(circuit, trial, bounds)
-    checks, complete = [_random_control(trial, bounds)], True
-    if controls:
-        try:
-            checks += [
-                _random_weights(owner, circuit, behaviour, bounds, seed, say),
-                _shuffled(owner, circuit, behaviour, bounds, seed, say),
-            ]
-        except KeyboardInterrupt:
-            complete = False
-            notes.append("Stopped before all controls were run.")
-    else:
-        notes.append("Random weights and shuffled answers were not run as controls.")
-    verdict = judge(found, checks)
-    if verdict == "supported" and (notes or not complete):
-        verdict = "inconclusive"
-    notes += _remarks(circuit, trial, bounds)
-    claim = Claim(_statement(owner, circuit, held), verdict, found, tuple(checks), tuple(notes))
-    seconds = round(time.perf_counter() - started, 2)
-    return CircuitTest(
-        claim, circuit, trial, bounds, Provenance.of(owner, held.hash, seed, seconds), complete
-    )
+        seconds = round(time.perf_counter() - started, 2)
+        origin = Provenance.of(net, held.hash, seed, seconds)
+        return CircuitTest(claim, circuit, trial, bounds, origin, complete)
 
 
 def _held_out(behaviour: Behaviour) -> tuple[Behaviour, list[str]]:
+    """The examples to test on, and why nothing may be supported on them."""
     if behaviour.part == "all":
         return behaviour.held_out, []
     if behaviour.part == "held-out":
@@ -169,102 +260,60 @@ def _statement(net: Network, circuit: Circuit, behaviour: Behaviour) -> str:
         else f"{circuit.n_edges} of {circuit.graph.n_edges} edges"
     )
     return (
-        f"On “{behaviour.name}” prompts like those tested, {what} of {Path(net.name).name} ({_listing(circuit)}) carry what "
-        "tells the clean prompt's answer apart: alone, with every other edge ablated "
-        f"({circuit.ablation}), they are enough, and "
-        "without them it is gone."
+        f"On “{behaviour.name}” prompts like those tested, {what} of {Path(net.name).name} "
+        f"({CircuitCandidate(circuit).words}) carry what tells the clean prompt's answer apart: alone, with every other "
+        f"edge ablated ({circuit.ablation}), they are enough, and without them it is gone."
     )
 
 
-def _listing(circuit: Circuit, most: int = 8) -> str:
-    nodes = circuit.nodes
-    return ", ".join(nodes[:most]) + (f" and {len(nodes) - most} more" if len(nodes) > most else "")
-
-
-def _random_control(trial: Trial, limits: Limits) -> Control:
+def _random_control(trial: CircuitTrial, limits: CircuitLimits) -> Control:
     """Random circuits of the same size must not be as faithful."""
     as_good = int(((trial.random_kept >= limits.kept) & (trial.random_kept <= limits.excess)).sum())
     n = len(trial.random_kept)
     return Control(
         "Random circuits", None, "not as faithful", as_good <= (1 - limits.quantile) * n,
-        f"{as_good} of {n} random circuits of the same size keep {100 * limits.kept:g} to "
-        f"{100 * limits.excess:g} % of the gap; "
-        f"their mean is {100 * float(np.mean(trial.random_kept)):.0f} %.",
+        f"{as_good} of {n} random circuits of the same size keep {percent(limits.kept)} to {percent(limits.excess)} of the "
+        f"gap; their mean is {percent(float(np.mean(trial.random_kept)))}.",
     )  # fmt: skip
 
 
-def _random_weights(
-    net: Network, circuit: Circuit, behaviour: Behaviour, limits: Limits, seed: int, work: Work
-) -> Control:
-    """The same method on the same architecture with fresh weights must not give a supported circuit."""
-    name, expected = "Random weights", "not supported"
-    try:
-        untrained = net.randomized(seed)
-    except CutawayError as error:
-        return Control(name, None, expected, None, f"Fresh weights could not be made. {error.problem}")
-    return _must_fail(
-        name, "The same architecture with fresh weights", untrained, circuit, behaviour, limits, seed, work
+def _again(
+    net: Network, behaviour: Behaviour, work: Work, circuit: Circuit, limits: CircuitLimits, seed: int
+) -> Outcome:
+    """The procedure of the controls: a circuit of the same size by the same method, measured on held-out examples."""
+    other = retrace(net, circuit, behaviour, seed=seed, work=work)
+    held = behaviour.held_out if behaviour.part == "all" else behaviour
+    trial = measure_circuit(net, other, held, limits, seed, work, full=False)
+    picked = (
+        f"{other.n_edges} edges by the same method, which alone keep {with_interval(trial.kept)} and without which "
+        f"{with_interval(trial.removed)} is left"
     )
+    return Outcome(evidence(other, trial, limits), picked, trial.caps, trial.kept)
 
 
-def _shuffled(
-    net: Network, circuit: Circuit, behaviour: Behaviour, limits: Limits, seed: int, work: Work
-) -> Control:
-    """With right and wrong answers exchanged on half of the examples there is nothing to find."""
-    name, expected = "Shuffled answers", "not supported"
-    if not all(behaviour.wrong):
-        return Control(name, None, expected, None, "The behaviour has no wrong answers to exchange.")
-    what = "The network itself, right and wrong exchanged on half of the examples"
-    return _must_fail(name, what, net, circuit, exchange_answers(behaviour, seed), limits, seed, work)
-
-
-def _must_fail(
-    name: str, what: str, net: Network, circuit: Circuit, behaviour: Behaviour, limits: Limits, seed: int, work: Work
-) -> Control:  # fmt: skip
-    """Trace a circuit of the same size by the same method, test it, and expect that it is not supported."""
-    labelled = work.within(f"control ({name.lower()})")
-    expected = "not supported"
-    try:
-        again = retrace(net, circuit, behaviour, seed=seed, work=labelled)
-        held = behaviour.held_out if behaviour.part == "all" else behaviour
-        trial = put_to_test(net, again, held, limits, seed, labelled, full=False)
-    except (BadBehaviour, NotPerformed) as error:
-        return Control(name, None, expected, True, f"{what}: refused. {error.problem}")
-    except CutawayError as error:
-        return Control(name, None, expected, None, f"{what}: could not be run. {error.problem}")
-    found = evidence(again, trial, limits)
-    verdict, alone = judge(found), judge(found[1:])
-    sentence = (
-        f"{what}: it is {'' if trial.performance.does_it else 'not '}performed; {again.n_edges} edges "
-        "found by the same method "
-        f"keep {percent(trial.kept)} and without them {percent(trial.removed)} is left: {verdict} (by interventions alone: "
-        f"{alone})."
-    )
-    return Control(name, trial.kept, expected, verdict != "supported", sentence)
-
-
-def evidence_alone(net: Network, circuit: Circuit, behaviour: Behaviour, limits: Limits, seed: int) -> str:
+def evidence_alone(
+    net: Network, circuit: Circuit, behaviour: Behaviour, limits: CircuitLimits, seed: int
+) -> Verdict:
     """The verdict that held-out evidence and random circuits alone would give, without the other two controls."""
-    trial = put_to_test(net, circuit, behaviour, limits, seed, Work(), full=False)
-    return judge(evidence(circuit, trial, limits), [_random_control(trial, limits)])
+    trial = measure_circuit(net, circuit, behaviour, limits, seed, Work(), full=False)
+    return verdict_of(evidence(circuit, trial, limits), [_random_control(trial, limits)], trial.caps)
 
 
-def _remarks(circuit: Circuit, trial: Trial, limits: Limits) -> list[str]:
+def _remarks(trial: CircuitTrial, limits: CircuitLimits) -> list[str]:
     notes = [
-        f"{t.name}: {t.sentence} {_read(t)}"
+        f"{t.name}: {t.sentence} {_reading(t)}"
         for t in trial.tests
         if t.name in ("Equivalence", "Independence", "Minimality")
     ]
     complete = trial.complete
+    influence = (
+        ""
+        if complete.influence is None
+        else f"; its edges carry {percent(complete.influence)} of all |scores|"
+    )
     notes.append(
         f"Completeness: knocking out {complete.subsets} subsets of its nodes in circuit and network leaves them "
-        f"{100 * complete.knockout:.0f} % of the gap apart on average (Wang et al. 2023)"
-        + (
-            ""
-            if complete.influence is None
-            else f"; its edges carry {100 * complete.influence:.0f} % of all |scores|"
-        )
-        + "."
+        f"{percent(complete.knockout)} of the gap apart on average (Wang et al. 2023){influence}."
     )
     if trial.curve is not None:
         notes.append(
@@ -286,7 +335,7 @@ def _remarks(circuit: Circuit, trial: Trial, limits: Limits) -> list[str]:
     return notes
 
 
-def _read(test_: Any) -> str:
-    if test_.passed is None:
-        return f"It takes {test_.least} to decide."
-    return "The null hypothesis stands." if test_.passed else "The null hypothesis is rejected."
+def _reading(test: Tested) -> str:
+    if test.passed is None:
+        return f"It takes {test.least} to decide."
+    return "The null hypothesis stands." if test.passed else "The null hypothesis is rejected."

@@ -10,13 +10,13 @@ import numpy as np
 from cutaway.behaviours import behaviour as make_behaviour
 from cutaway.circuits import selection
 from cutaway.circuits.circuit import Circuit, TraceRecipe
-from cutaway.circuits.evaluation.bench import Bench
+from cutaway.circuits.evaluation.bench import EdgeBench
 from cutaway.circuits.evaluation.faithfulness import SHARES, curve, node_circuit, size_needed
 from cutaway.circuits.methods import method_name, option_names, options_of, score
 from cutaway.circuits.methods.options import MethodOptions
 from cutaway.circuits.scores import Scores
 from cutaway.errors import BadInput, NotFound
-from cutaway.results import Work, working
+from cutaway.results import Work, strict, working
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
@@ -29,6 +29,7 @@ REACH = 0.85
 _OWN = ("method", "edges", "nodes", "select", "threshold", "force", "seed", "options", "work")
 
 
+@strict
 def trace(
     net: Network,
     behaviour: Behaviour | str,
@@ -187,7 +188,7 @@ def _share_of(
     net: Network, behaviour: Behaviour, scores: Scores, recipe: TraceRecipe, work: Work | None, total: int
 ) -> int:
     """How many of `total`: the smallest of MIB's sizes that keeps what is asked, on the examples that it was traced on."""
-    bench = Bench.of(net, behaviour, recipe.options.ablation, recipe.options.seed, work=work)
+    bench = EdgeBench.of(net, behaviour, recipe.options.ablation, recipe.options.seed, work=work)
     return int((size_needed(curve(bench, scores), REACH) or SHARES[-1]) * total)
 
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cutaway.behaviours import performance
+from cutaway.behaviours import Performance, performance
+from cutaway.circuits.candidate import CircuitCandidate
 from cutaway.circuits.circuit import Circuit
-from cutaway.circuits.evaluation.bench import Bench
+from cutaway.circuits.evaluation.bench import EdgeBench
 from cutaway.circuits.evaluation.completeness import Completeness, Marginal, completeness, marginal
 from cutaway.circuits.evaluation.faithfulness import Curve, curve, dynamic
 from cutaway.circuits.evaluation.hypotheses import (
@@ -20,28 +21,38 @@ from cutaway.circuits.evaluation.hypotheses import (
     least_for_equivalence,
     minimality,
 )
-from cutaway.circuits.evaluation.random_circuits import inflated, random_circuit, random_nodes
+from cutaway.circuits.evaluation.random_circuits import inflated
 from cutaway.circuits.evaluation.stability import over_bootstrap
-from cutaway.circuits.limits import Limits
+from cutaway.circuits.limits import CircuitLimits
 from cutaway.claims import Evidence
 from cutaway.errors import BadInput
 from cutaway.results import Work
 from cutaway.statistics import Estimate
+from cutaway.trials import inside, percent, with_interval
 
 if TYPE_CHECKING:
-    from cutaway.behaviours import Behaviour, Performance
+    from cutaway.behaviours import Behaviour
     from cutaway.network import Network
 
 
 @dataclass(frozen=True, eq=False)
-class Trial:
-    """What was measured.
+class CircuitTrial:
+    """What was measured of a circuit on held-out examples. Shares are of the gap between m(empty) and m(N).
 
-    kept: faithfulness of the circuit alone. removed: what is left when its edges are ablated. random_kept, random_removed:
-    the same, mean over examples, for random circuits of its size [r]. dynamic: each example's own faithfulness [n]. tests:
-    the hypothesis tests. complete, nodes: completeness, and each node's marginal effect. curve: faithfulness over
-    size, where
-    the circuit has scores. stability: Jaccard over bootstrap samples. m(N), m(C), m(empty), m(N without C) per example.
+    Attributes:
+        performance: how well the network does the behaviour there.
+        kept: faithfulness of the circuit alone.
+        removed: what is left when its edges are ablated.
+        random_kept: faithfulness of random circuits of its size, means over examples [r].
+        random_removed: what is left without random circuits of its size made of the rest [r].
+        dynamic: each example's own faithfulness [n].
+        tests: the hypothesis tests.
+        complete: completeness in three senses.
+        nodes: each node's marginal effect.
+        curve: faithfulness over size; None where the circuit has no scores.
+        stability: Jaccard over bootstrap samples; None where that was not tried.
+        metrics: m(N), m(C), m(empty), m(N without C) per example.
+        caps: why nothing may be supported on this scale.
     """
 
     performance: Performance
@@ -56,6 +67,7 @@ class Trial:
     curve: Curve | None
     stability: Estimate | None
     metrics: dict[str, np.ndarray]
+    caps: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
@@ -67,7 +79,7 @@ class Trial:
             "nodes": {"names": list(self.nodes.names), "effects": self.nodes.effects.tolist()},
             "curve": None if self.curve is None else self.curve.to_dict(),
             "stability": None if self.stability is None else self.stability.to_dict(),
-            "metrics": {k: v.tolist() for k, v in self.metrics.items()},
+            "metrics": {k: v.tolist() for k, v in self.metrics.items()}, "caps": list(self.caps),
         }  # fmt: skip
 
     def test(self, name: str) -> Tested:
@@ -75,114 +87,76 @@ class Trial:
         return next(t for t in self.tests if t.name == name)
 
 
-def put_to_test(
+def measure_circuit(
     net: Network,
     circuit: Circuit,
     behaviour: Behaviour,
-    limits: Limits,
+    limits: CircuitLimits,
     seed: int,
     work: Work,
     full: bool = True,
-) -> Trial:
+) -> CircuitTrial:
     """Measure a circuit on these examples. full: also completeness by knock-outs, minimality, the curve and stability.
 
     Raises BadInput where the circuit is another network's or is empty, BadBehaviour where there is no gap.
     """
-    bench = Bench.of(net, behaviour, circuit.ablation, seed)
+    bench = EdgeBench.of(net, behaviour, circuit.ablation, seed, work)
     circuit.check_network(net, bench.wiring.graph)
     if not circuit.n_edges:
         raise BadInput(
             "The circuit has no edges, so there is nothing to test.", "Trace it with a larger size."
         )
-    own = bench.of_circuit(circuit)
-    rest = bench.metric([without(circuit)])[0]
+    candidate = CircuitCandidate(circuit)
     work.step("random circuits", 0, 2)
-    kept_random = bench.metric(_random(bench, circuit, limits.random, seed))
+    kept = candidate.keep(bench, candidate.like_it(np.random.default_rng([seed, 1]), limits.random))
     work.step("random circuits", 1, 2)
-    removed_random = _random_removed(bench, circuit, limits.random, seed)
+    removed = candidate.remove(bench, candidate.apart(np.random.default_rng([seed, 2]), limits.random))
     work.step("random circuits", 2, 2)
-    tests = _tests(bench, circuit, own, rest, kept_random, removed_random, limits, seed, full)
+    tests = _tests(bench, circuit, kept, removed, limits, seed, full)
     complete = completeness(bench, circuit, limits.subsets if full else 0, seed)
     work.step("completeness", 1, 1)
     nodes = marginal(bench, circuit) if full else Marginal((), np.zeros(0), np.zeros(0))
     work.step("minimality", 1, 1)
     scores = circuit.scores
-    return Trial(
-        performance(net, behaviour), bench.share(own, seed), bench.share(rest, seed), bench.shares(kept_random),
-        bench.shares(removed_random), dynamic(bench, own), tests, complete, nodes,
+    return CircuitTrial(
+        performance(net, behaviour), bench.share(kept[0]), bench.share(removed[0]), bench.shares(kept[1:]),
+        bench.shares(removed[1:]), dynamic(bench, kept[0]), tests, complete, nodes,
         curve(bench, scores) if full and scores is not None else None,
         _stability(circuit, limits, seed) if full else None,
-        {"network": bench.whole, "circuit": own, "empty": bench.empty, "complement": rest},
+        {"network": bench.whole, "circuit": kept[0], "empty": bench.empty, "complement": removed[0]},
+        bench.scale.caps,
     )  # fmt: skip
 
 
-def without(circuit: Circuit) -> np.ndarray:
-    """The network without a circuit: all other edges. Of a node circuit the input stays, or nothing could be kept."""
-    rest = circuit.graph.allowed & ~circuit.membership
-    if circuit.grain == "node":
-        rest[0] = circuit.graph.allowed[0]
-    return rest
-
-
-def _random(bench: Bench, circuit: Circuit, n: int, seed: int) -> list[np.ndarray]:
-    """Random circuits of the same size: of paths, or of nodes."""
-    graph, rng = bench.wiring.graph, np.random.default_rng([seed, 1])
-    if circuit.grain == "node":
-        count = int(circuit.node_membership.sum()) - 1
-        return [random_nodes(graph, count, rng) for _ in range(n)]
-    return [random_circuit(graph, circuit.n_edges, rng) for _ in range(n)]
-
-
-def _random_removed(bench: Bench, circuit: Circuit, n: int, seed: int) -> np.ndarray:
-    """m(N without R) for random circuits R of the same size from the complement: [r n]; none where it is too small."""
-    graph, rng = bench.wiring.graph, np.random.default_rng([seed, 2])
-    rest = graph.allowed & ~circuit.membership
-    if circuit.grain == "node":
-        nodes = np.flatnonzero(~circuit.node_membership)
-        count = int(circuit.node_membership.sum()) - 1
-        if len(nodes) < count:
-            return np.zeros((0, bench.behaviour.n))
-        masks = []
-        for _ in range(n):
-            out = graph.allowed.copy()
-            out[rng.permutation(nodes)[:count]] = False
-            masks.append(out)
-        return bench.metric(masks)
-    if int(rest.sum()) < circuit.n_edges:
-        return np.zeros((0, bench.behaviour.n))
-    masks = [graph.allowed & ~random_circuit(graph, circuit.n_edges, rng, rest) for _ in range(n)]
-    return bench.metric(masks)
-
-
 def _tests(
-    bench: Bench, circuit: Circuit, own: np.ndarray, rest: np.ndarray, kept: np.ndarray, removed: np.ndarray,
-    limits: Limits, seed: int, full: bool,
+    bench: EdgeBench, circuit: Circuit, kept: np.ndarray, removed: np.ndarray, limits: CircuitLimits, seed: int, full: bool
 ) -> tuple[Tested, ...]:  # fmt: skip
-    """Equivalence, independence, minimality, sufficiency, partial necessity."""
+    """Equivalence, independence, minimality, sufficiency, partial necessity. kept, removed: [1 + random n]."""
+    alone, rest = kept[0], removed[0]
 
     def distance(metric: np.ndarray) -> np.ndarray:
         return np.abs(metric - bench.whole).mean(-1)
 
-    found = [
-        equivalence(bench.whole, own, limits.epsilon, limits.alpha),
+    tests = [
+        equivalence(bench.whole, alone, limits.epsilon, limits.alpha),
         independence(bench.whole, rest, 1000, limits.alpha, seed),
         beats_random(
             "Sufficiency", f"alone it comes nearer to the network than at most {100 * limits.quantile:g} "
             "% of random circuits",
-            -float(distance(own)), -distance(kept), limits.quantile, limits.alpha,
+            -float(distance(alone)), -distance(kept[1:]), limits.quantile, limits.alpha,
         ),
         beats_random(
             "Partial necessity",
             f"its removal changes more than that of at most {100 * limits.quantile:g} % of random circuits of the rest",
-            float(distance(rest)), distance(removed), limits.quantile, limits.alpha,
+            float(distance(rest)), distance(removed[1:]), limits.quantile, limits.alpha,
         ),
     ]  # fmt: skip
     if full and circuit.grain == "edge":
-        found.insert(2, _minimality(bench, circuit, own, limits, seed))
-    return tuple(found)
+        tests.insert(2, _minimality(bench, circuit, limits, seed))
+    return tuple(tests)
 
 
-def _minimality(bench: Bench, circuit: Circuit, own: np.ndarray, limits: Limits, seed: int) -> Tested:
+def _minimality(bench: EdgeBench, circuit: Circuit, limits: CircuitLimits, seed: int) -> Tested:
     graph, rng = bench.wiring.graph, np.random.default_rng([seed, 3])
     single = marginal(bench, circuit, "edge", limits.edges)
     pairs = [
@@ -202,15 +176,14 @@ def _minimality(bench: Bench, circuit: Circuit, own: np.ndarray, limits: Limits,
     return minimality(single.names, single.effects, reference, limits.quantile, limits.alpha)[0]
 
 
-def _stability(circuit: Circuit, limits: Limits, seed: int) -> Estimate | None:
+def _stability(circuit: Circuit, limits: CircuitLimits, seed: int) -> Estimate | None:
     scores = circuit.scores
     if scores is None or scores.examples is None or circuit.grain != "edge":
         return None
     return over_bootstrap(scores, circuit.n_edges, limits.bootstrap, seed)[0]
 
 
-#: What tests need at least, by the name that a caller may ask for.
-def least_examples(name: str, limits: Limits) -> int:
+def least_examples(name: str, limits: CircuitLimits) -> int:
     """The fewest examples that a named test needs to be able to fail; BadInput for an unknown name."""
     names = {
         "equivalence": least_for_equivalence(limits.epsilon, limits.alpha), "independence": 5, "faithfulness": 2,
@@ -221,56 +194,38 @@ def least_examples(name: str, limits: Limits) -> int:
     return names[name.lower()]
 
 
-def evidence(circuit: Circuit, trial: Trial, limits: Limits) -> tuple[Evidence, ...]:
+def evidence(circuit: Circuit, trial: CircuitTrial, limits: CircuitLimits) -> tuple[Evidence, ...]:
     """What decides: each figure, its limit, and whether it passed (None: it cannot tell)."""
     done = trial.performance
     sufficiency, necessity = trial.test("Sufficiency"), trial.test("Partial necessity")
-    found = [
+    tests = [
         Evidence("Performs it", done.accuracy, None, 0.5, done.does_it, done.sentence),
         Evidence(
             "Faithful", trial.kept, None, limits.kept, inside(trial.kept, limits.kept, limits.excess),
-            f"Alone, with every other edge ablated ({circuit.ablation}), it keeps {percent(trial.kept)} of "
-            "the gap; asked was "
-            f"{100 * limits.kept:g} to {100 * limits.excess:g} %.",
+            f"Alone, with every other edge ablated ({circuit.ablation}), it keeps "
+            f"{with_interval(trial.kept)} of the gap; asked was {percent(limits.kept)} to {percent(limits.excess)}.",
         ),
         Evidence(
             "Removed", trial.removed, None, limits.left, inside(trial.removed, float("-inf"), limits.left),
-            f"With its edges ablated and all others as they are, {percent(trial.removed)} is left; asked was at most "
-            f"{100 * limits.left:g} %.",
+            f"With its edges ablated and all others as they are, {with_interval(trial.removed)} is left; asked was "
+            f"at most {percent(limits.left)}.",
         ),
         _beside("Sufficient", sufficiency, limits),
         Evidence(
             "Small", None, circuit.share, limits.largest, True if circuit.share <= limits.largest else None,
-            f"{circuit.n_edges} of {circuit.graph.n_edges} edges; more than {100 * limits.largest:g} % "
-            "would explain nothing.",
+            f"{circuit.n_edges} of {circuit.graph.n_edges} edges; more than {percent(limits.largest)} would explain "
+            "nothing.",
         ),
     ]  # fmt: skip
     if not breaks_anyway(trial, limits):
-        found.insert(4, _beside("Necessary", necessity, limits))
-    return tuple(found)
+        tests.insert(4, _beside("Necessary", necessity, limits))
+    return tuple(tests)
 
 
-def _beside(word: str, test: Tested, limits: Limits) -> Evidence:
+def _beside(word: str, test: Tested, limits: CircuitLimits) -> Evidence:
     return Evidence(f"{word} beside random circuits", None, test.p, limits.alpha, test.passed, test.sentence)
 
 
-def breaks_anyway(trial: Trial, limits: Limits) -> bool:
+def breaks_anyway(trial: CircuitTrial, limits: CircuitLimits) -> bool:
     """Does removing random circuits of this size break the behaviour as well (or is there no rest of that size)?"""
     return not len(trial.random_removed) or float(np.mean(trial.random_removed)) <= limits.left
-
-
-def inside(estimate: Estimate, low: float, high: float) -> bool | None:
-    """Is the whole interval between two limits (True), outside them (False), or neither (None)?"""
-    interval = estimate.interval
-    if interval is None:
-        return None
-    if low < interval.low and interval.high < high:
-        return True
-    return False if interval.high < low or interval.low > high else None
-
-
-def percent(estimate: Estimate) -> str:
-    """A share and its interval in per cent."""
-    if estimate.interval is None:
-        return f"{100 * estimate.value:z.0f} % (no interval)"
-    return f"{100 * estimate.value:z.0f} % ({100 * estimate.interval.low:z.0f} to {100 * estimate.interval.high:z.0f})"

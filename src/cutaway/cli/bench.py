@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cutaway.cli.options import Common, command
+from cutaway.cli.common import Common, command
 from cutaway.cli.screen import Screen
 
 if TYPE_CHECKING:
-    from cutaway.calibration.bench import Table
+    from cutaway.calibration.bench import ScoreTable
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    command(app)(bench)
+    command(app, without=("resume", "sets", "device", "dtype", "trust_remote_code"))(bench)
 
 
 def bench(
@@ -33,25 +32,24 @@ def bench(
     negatives: Annotated[
         int, typer.Option("--negatives", min=0, help="Tries on networks that lack the mechanism.")
     ] = 0,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Write the table as a Markdown page here.")
-    ] = None,
 ) -> None:
     """Score methods against known circuits: AUROC, CPR, CMD, seconds, memory; and count false claims on twins."""
     from dataclasses import replace
 
     from cutaway.calibration import bench as run
+    from cutaway.results import Budget, Work
 
-    with screen.progress() as report:
-        table = run.bench(names, method or run.METHODS, n, range(common.seed, common.seed + seeds), report)
+    seeds_used = range(common.seed, common.seed + seeds)
+    with screen.progress() as listener, Work(listener, Budget(**common.limits())).interruptible() as work:
+        table = run.bench(names, method or run.METHODS, n, seeds_used, work=work)
         if negatives:
-            table = replace(table, negatives=run.negatives(negatives, names, report=report))
-    if out is not None:
+            table = replace(table, negatives=run.negatives(negatives, names, work=work))
+    if common.out is not None:
         from cutaway.calibration.bench_page import page
         from cutaway.results import atomic_write
 
-        atomic_write(out, page(table))
-        screen.saved(out)
+        atomic_write(common.out, page(table))
+        screen.saved(common.out)
     screen.result(table.to_dict(), _shown(table))
     if table.negatives is not None:
         screen.say(
@@ -59,7 +57,7 @@ def bench(
         )
 
 
-def _shown(table: Table) -> Any:
+def _shown(table: ScoreTable) -> Any:
     from rich.table import Table as Rich
 
     shown = Rich("method", "edges", "all edges", "nodes", "CPR", "CMD", "seconds", box=None)

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cutaway.cli.options import Common, command
+from cutaway.cli import question, saving, shown
+from cutaway.cli.common import STOPPED, Common, command
+from cutaway.cli.question import Model
 from cutaway.cli.screen import Screen
-from cutaway.errors import BadInput
+from cutaway.errors import BadInput, require_known
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -17,18 +19,19 @@ if TYPE_CHECKING:
     from cutaway.network import Network
     from cutaway.probes import ProbeData, Probing, Use
 
-Model = Annotated[
-    str, typer.Argument(help="A Hugging Face id, a local folder, or zoo:NAME.", show_default=False)
-]
 Data = Annotated[
     Path, typer.Option("--data", help="Labelled texts: .csv, .json or .jsonl.", show_default=False)
 ]
 Label = Annotated[str, typer.Option("--label", help="Column of the labels.", show_default=False)]
+#: Keywords of `--set`, by what takes them.
+_COLUMNS = ("source", "span", "also")
+_DATA = ("per_token", "label_kind", "n")
+_OPTIONS = ("folds", "permutations")
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to the program."""
-    command(app)(probe)
+    command(app, without=("resume",))(probe)
 
 
 def probe(
@@ -41,30 +44,9 @@ def probe(
         str, typer.Option("--text", help="Column of the texts. Default: text, prompt, sentence, ...")
     ] = "",
     group: Annotated[str, typer.Option("--group", help="Column of groups that a split must not part.")] = "",
-    source: Annotated[str, typer.Option("--source", help="Column of sources, each left out in turn.")] = "",
-    span: Annotated[str, typer.Option("--span", help="Column of the words that are labelled.")] = "",
-    per_token: Annotated[
-        bool, typer.Option("--per-token", help="Each label is a list, one for every token (null: none).")
-    ] = False,
-    label_kind: Annotated[
-        str | None,
-        typer.Option(
-            "--label-kind",
-            help="binary, multiclass, continuous or multilabel. Default: found from the labels.",
-        ),
-    ] = None,
-    also: Annotated[
-        list[str] | None,
-        typer.Option("--also", help="Columns that the label may be confounded with; repeatable."),
-    ] = None,
     at: Annotated[str, typer.Option("--at", help="Sites, with commas.")] = "resid_post",
     by: Annotated[str, typer.Option("--by", help="layer, position, head, with commas.")] = "layer",
     kind: Annotated[str, typer.Option("--kind", help="ridge, logistic, means, lda or mass-mean.")] = "ridge",
-    n: Annotated[
-        int | None, typer.Option("--n", min=2, help="At most so many rows, drawn at random.")
-    ] = None,
-    folds: Annotated[int, typer.Option("--folds", min=2, help="Of the grouped cross-validation.")] = 5,
-    permutations: Annotated[int, typer.Option("--permutations", min=0, help="Of the labels.")] = 100,
     answers: Annotated[
         list[str] | None,
         typer.Option(
@@ -72,45 +54,87 @@ def probe(
             help='What follows a class, as CLASS=" word"; repeatable. The metric of the causal tests.',
         ),
     ] = None,
-    use: Annotated[
-        bool, typer.Option("--use/--no-use", help="Test by intervening whether it is used.")
-    ] = True,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Where to save.")] = None,
 ) -> None:
-    """Probe a network for a label: where it is encoded beyond the controls, and whether the network uses it."""
-    from cutaway.cli import work
+    """Probe a network for a label: where it is encoded beyond the controls, and whether the network uses it.
+
+    --set takes source=COLUMN (each left out in turn), span=COLUMN (the words that are labelled), also=COLUMN,COLUMN (what
+    the label may be confounded with), per_token=true (each label is a list, one for every token), label_kind=continuous,
+    n=500 (rows drawn at random), folds=5, permutations=100, use=false (do not test whether it is used).
+    """
     from cutaway.probes import Columns, ProbeOptions, probe_data
     from cutaway.probes import probe as probe_it
-    from cutaway.probes import use as use_it
-    from cutaway.results import Work
+    from cutaway.results import Budget, Work
 
-    columns = Columns(label, text, span, group, source, also=tuple(also or ()))
-    net = work.network(common, model)
-    given: Any = label_kind
-    labelled = probe_data(data, columns, kind=given, net=net, per_token=per_token, n=n, seed=common.seed)
-    follow = _answers(answers)
+    given = question.settings(common)
+    require_known(given, (*_COLUMNS, *_DATA, *_OPTIONS, "use"), "probe")
+    use = given.get("use", True)
+    if not isinstance(use, bool):
+        raise BadInput(f"use={use!r} is neither true nor false.", "Write --set use=false.")
+    also = given.get("also", [])
+    columns = Columns(
+        label, text, str(given.get("span", "")), group, str(given.get("source", "")),
+        also=tuple(map(str, also if isinstance(also, list) else [also])),
+    )  # fmt: skip
+    net = question.network(common, model)
+    how = {name: given[name] for name in ("per_token", "n") if name in given}
+    labelled = probe_data(data, columns, kind=given.get("label_kind"), net=net, seed=common.seed, **how)
+    follow = answers_of(answers)
     if follow is not None:
-        _check_answers(net, labelled, follow)
-    options = ProbeOptions(kind=kind, folds=folds, permutations=permutations)
-    with screen.progress() as report:
-        ear = Work(lambda p: report(p.label, p.done, p.total))
+        check_answers(net, labelled, follow)
+    options = ProbeOptions(kind=kind, **{name: given[name] for name in _OPTIONS if name in given})
+    with screen.progress() as listener:
+        work = Work(listener, Budget(**common.limits()))
         probing = probe_it(
-            net, labelled, at=_list(at), by=_list(by), options=options, seed=common.seed, work=ear
+            net, labelled, at=names(at), by=names(by), options=options, seed=common.seed, work=work
         )
         used = None
         if use and labelled.kind in ("binary", "continuous") and probing.finding.word == "encoded":
-            used = use_it(net, probing, labelled, answers=follow, seed=common.seed, work=ear)
+            used = _use(net, probing, labelled, follow, common.seed, work)
     if used is not None:
         probing = probing.with_finding(used.finding)
-    target = out or Path(f"cutaway-probe-{work.slug(model)}-{work.slug(label)}")
-    path = work.or_elsewhere(screen, lambda place: _save(place, probing, used), target)
-    data_out = probing.to_dict() | {"use": None if used is None else used.to_dict(), "saved": str(path)}
-    words = [_verdict(probing)] + ([_untested(labelled, use)] if probing.finding.word == "encoded" else [])
-    screen.result(data_out, *words, _table(probing), *probing.finding.claims)
-    screen.saved(path)
+    place = saving.target(common, "probe", model, label)
+    paths = saving.or_elsewhere(screen, lambda where: write(where, probing, used), place)
+    screen.result(
+        probing.to_dict()
+        | {"use": None if used is None else used.to_dict(), "saved": [str(p) for p in paths]},
+        *([untested(labelled, use)] if probing.finding.word == "encoded" else []),
+        f"[bold]{shown.headline(probing)}[/]",
+        table(probing),
+        *probing.finding.claims,
+    )
+    screen.saved(*paths)
+    if not getattr(probing, "complete", True):
+        raise typer.Exit(STOPPED)
 
 
-def _check_answers(net: Network, data: ProbeData, answers: dict[str, list[str]]) -> None:
+def table(probing: Probing, top: int = 8) -> Table:
+    """The best places, each beside its controls."""
+    from cutaway.probes.map.probing import CONTROLS
+
+    frame = probing.top(top)
+    places = [str(d) for d in probing.data["score"].dims]
+    names = {"score": probing.what, **CONTROLS, "q": "q"}
+    title = f"best {len(frame)} of {len(probing.probes)} places"
+    return shown.frame_table(frame[[*places, *names]].rename(columns=names), title)
+
+
+def write(place: Path, probing: Probing, used: Use | None) -> list[Path]:
+    """The map, the best place's probe, the causal tests, and the page over them."""
+    from cutaway import reports
+
+    folders = [probing.save(place / "probing"), probing.probe().save(place / "probe")]
+    if used is not None:
+        folders.append(used.save(place / "use"))
+    return [*folders, reports.write(probing.page(used), place / "report.html")]
+
+
+def _use(net: Network, probing: Any, data: ProbeData, answers: Any, seed: int, work: Any) -> Any:
+    from cutaway.probes import use
+
+    return use(net, probing, data, answers=answers, seed=seed, work=work.within("is it used?"))
+
+
+def check_answers(net: Network, data: ProbeData, answers: dict[str, list[str]]) -> None:
     """Before anything is run: do the answers name the two classes, by words that are one token?"""
     from cutaway.probes.reading.beds import answer_score
 
@@ -127,72 +151,39 @@ def _check_answers(net: Network, data: ProbeData, answers: dict[str, list[str]])
     answer_score(net, answers, data.classes)
 
 
-def _untested(data: ProbeData, wanted: bool) -> str:
+def untested(data: ProbeData, wanted: bool) -> str:
     """Why it was not tested whether the network uses it."""
     why = (
-        "--no-use was given"
+        "use=false was given"
         if not wanted
         else f"that needs two classes or values, and the label is {data.kind}"
     )
     return f"Whether the network uses it was not tested: {why}."
 
 
-def _list(text: str) -> list[str]:
+def names(text: str) -> list[str]:
+    """Names with commas between them.
+
+    >>> names("layer, head")
+    ['layer', 'head']
+    """
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _answers(given: list[str] | None) -> dict[str, list[str]] | None:
+def answers_of(given: list[str] | None) -> dict[str, list[str]] | None:
+    """The words that follow each class, from `CLASS= word` options; BadInput for another form.
+
+    >>> answers_of(["plural= are", "plural= were"])
+    {'plural': [' are', ' were']}
+    """
     if not given:
         return None
-    out: dict[str, list[str]] = {}
+    words: dict[str, list[str]] = {}
     for item in given:
         name, equals, word = item.partition("=")
         if not equals or not word:
             raise BadInput(
                 f"The answer {item!r} is not of the form CLASS=word.", 'Write --answer plural=" are".'
             )
-        out.setdefault(name, []).append(word)
-    return out
-
-
-def _verdict(probing: Probing) -> str:
-    from rich.markup import escape
-
-    colour = {"encoded": "green", "encoded and used": "green"}.get(probing.finding.word, "yellow")
-    return f"[bold {colour}]{escape(probing.headline())}[/]"
-
-
-def _table(probing: Probing, top: int = 8) -> Table:
-    from rich.table import Table
-
-    frame = probing.top(top)
-    dims = [str(d) for d in probing.data["score"].dims]
-    names = {
-        "score": probing.what,
-        "control": "control task",
-        "untrained": "random weights",
-        "tokens": "tokens alone",
-    }
-    names |= {"null_high": "permuted, 95 %", "q": "q"}
-    table = Table(
-        *dims,
-        *names.values(),
-        box=None,
-        title=f"best {len(frame)} of {len(probing.probes)} places",
-        title_justify="left",
-    )
-    for row in frame.astype(object).to_dict("records"):
-        cells = ["" if row[k] != row[k] else f"{row[k]:.3f}" for k in names]
-        table.add_row(*(str(row[d]) for d in dims), *cells)
-    return table
-
-
-def _save(place: Path, probing: Probing, used: Use | None) -> Path:
-    """The figures, the probes, the verdict and a page."""
-    from cutaway.reports import write
-
-    probing.save(place / "probing")
-    probing.probe().save(place / "probe")
-    if used is not None:
-        used.save(place / "use")
-    return write(probing.page(used), place / "report.html")
+        words.setdefault(name, []).append(word)
+    return words

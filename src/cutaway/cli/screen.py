@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +15,9 @@ from rich.text import Text
 from cutaway.errors import CutawayError
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from cutaway.results import Listener, Progress
 
-_PATIENCE = 1.0
+_PATIENCE, _EVERY = 1.0, 5.0
 
 
 class Screen:
@@ -59,14 +58,27 @@ class Screen:
                 line = Text.assemble((head, style), " ", " ".join(text.split()))
                 self.remarks.print(line, soft_wrap=True)
 
+    def warn(self, problem: str, rest: str) -> None:
+        """Something that went wrong and was got round."""
+        self.remarks.print(Text.assemble((problem, "yellow"), " ", rest), soft_wrap=True)
+
     def _write_json(self, data: dict[str, Any]) -> None:
-        self.out.file.write(
-            json.dumps(finite(data), indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n"
-        )
+        self.out.file.write(_json(data) + "\n")
 
     @contextmanager
-    def progress(self) -> Iterator[Callable[[str, int, int], None]]:
-        """A progress bar on stderr that appears when something takes more than a second."""
+    def progress(self) -> Iterator[Listener]:
+        """Progress on stderr once something takes more than a second: a bar on a terminal, a line now and then where not."""
+        listener = _Bar(self.remarks) if self.remarks.is_terminal else _Lines(self.remarks)
+        try:
+            yield listener
+        finally:
+            listener.close()
+
+
+class _Bar:
+    """A live display for a person."""
+
+    def __init__(self, console: Console) -> None:
         from rich.progress import (
             BarColumn,
             MofNCompleteColumn,
@@ -76,25 +88,52 @@ class Screen:
             TimeElapsedColumn,
         )
 
-        bar: Progress = Progress(
+        self.bar: Any = Progress(
             SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            console=self.remarks, transient=True,
+            console=console, transient=True,
         )  # fmt: skip
-        began, shown = time.monotonic(), False
-        task = bar.add_task("", total=None)
+        self.task, self.began, self.shown = self.bar.add_task("", total=None), time.monotonic(), False
 
-        def report(label: str, done: int, total: int) -> None:
-            nonlocal shown
-            if not shown and time.monotonic() - began > _PATIENCE:
-                bar.start()
-                shown = True
-            bar.update(task, description=label, completed=done, total=total)
+    def __call__(self, progress: Progress) -> None:
+        if not self.shown and time.monotonic() - self.began > _PATIENCE:
+            self.bar.start()
+            self.shown = True
+        self.bar.update(
+            self.task, description=escape(progress.label), completed=progress.done, total=progress.total
+        )
 
-        try:
-            yield report
-        finally:
-            if shown:
-                bar.stop()
+    def close(self) -> None:
+        """Take the bar away."""
+        if self.shown:
+            self.bar.stop()
+
+
+class _Lines:
+    """A line every few seconds, for a file or a pipe."""
+
+    def __init__(self, console: Console) -> None:
+        self.console, self.last = console, time.monotonic()
+
+    def __call__(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if now - self.last < _EVERY:
+            return
+        self.last = now
+        line = f"{progress.seconds:.0f} s: {progress.label} ({progress.done} of {progress.total})"
+        self.console.print(escape(line), soft_wrap=True)
+
+    def close(self) -> None:
+        """Nothing is left to take away."""
+
+
+def _json(data: Any) -> str:
+    """JSON by the one rule for it (`results.to_json`), for plain data without loading what results need."""
+    try:
+        return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError):
+        from cutaway.results import to_json
+
+        return to_json(data)
 
 
 def for_terminal(remedy: str) -> str:
@@ -104,20 +143,3 @@ def for_terminal(remedy: str) -> str:
     'Pass --force to go on.'
     """
     return remedy.replace("(force=True, --force)", "(--force)").replace("force=True", "--force")
-
-
-def finite(data: Any) -> Any:
-    """The same data with None in place of NaN and infinity, which JSON does not have.
-
-    >>> finite({"a": [1.0, float("nan")]})
-    {'a': [1.0, None]}
-    """
-    if isinstance(data, dict):
-        return {str(key): finite(value) for key, value in data.items()}
-    if isinstance(data, list | tuple):
-        return [finite(value) for value in data]
-    if hasattr(data, "to_dict"):
-        return finite(data.to_dict())
-    if hasattr(data, "item") and getattr(data, "ndim", 0) == 0:
-        data = data.item()
-    return None if isinstance(data, float) and not math.isfinite(data) else data

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cutaway.cli.options import STOPPED, Common, command
+from cutaway.cli.common import STOPPED, Common, command
 from cutaway.cli.screen import Screen
+from cutaway.errors import Stopped
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -21,11 +22,13 @@ zoo_app = typer.Typer(
     help="Networks whose mechanism is known, and their twins that lack it.", no_args_is_help=True
 )
 FAILED = 1
+#: Shared options that mean nothing where a card or a text is shown.
+_PLAIN = ("out", "resume", "budget", "sets", "device", "dtype", "trust_remote_code")
 
 Name = Annotated[str, typer.Argument(help="A specimen: see `cutaway zoo list`.", show_default=False)]
 
 
-@command(zoo_app, "list")
+@command(zoo_app, "list", without=_PLAIN)
 def list_(common: Common, screen: Screen) -> None:
     """List the shipped networks with what is known about them."""
     from rich.table import Table
@@ -42,7 +45,7 @@ def list_(common: Common, screen: Screen) -> None:
     screen.result({"networks": cards}, table)
 
 
-@command(zoo_app)
+@command(zoo_app, without=_PLAIN)
 def show(common: Common, screen: Screen, name: Name) -> None:
     """Show a specimen's card: task, mechanism, ground truth, twins, accuracy, recipe."""
     from rich.table import Table
@@ -74,7 +77,7 @@ def _variable(v: Variable) -> str:
     return f"{v.name}: {v.says}; {v.site}, at {v.pos}{'' if v.read else '; never read'}"
 
 
-@command(zoo_app)
+@command(zoo_app, without=("out", "resume", "sets"))
 def verify(
     common: Common,
     screen: Screen,
@@ -91,31 +94,31 @@ def verify(
     from cutaway import zoo
     from cutaway.calibration import verify as prove
     from cutaway.calibration import verify_twins
+    from cutaway.results import Budget, Work
     from cutaway.zoo.registry import all_specimens
 
     chosen = names or [name for name in zoo.names() if name in all_specimens()]
     table = Table("", "specimen", "checks", "seconds", "what failed", box=None)
     results: list[dict[str, Any]] = []
     wrong = 0
-    stopped = False
-    try:
-        with screen.progress() as report:
+    complete = True
+    with screen.progress() as listener, Work(listener, Budget(**common.limits())).interruptible() as work:
+        try:
             for i, name in enumerate(chosen):
-                report(f"verifying {name}", i, len(chosen))
-                found = [(prove(name, n=n, seed=common.seed), "~" not in name)]
+                work.step(f"verifying {name}", i, len(chosen))
+                verified = [(prove(name, n=n, seed=common.seed), "~" not in name)]
                 if twins and "~" not in name:
-                    found += [(v, False) for v in verify_twins(name, n, common.seed)]
-                for v, wanted in found:
+                    verified += [(v, False) for v in verify_twins(name, n, common.seed)]
+                for v, wanted in verified:
                     wrong += v.holds != (wanted if twins else True)
                     results.append(v.to_dict() | {"expected": wanted if twins else True})
                     _show_verification(table, v, full)
-    except KeyboardInterrupt:
-        stopped = True
-    complete = not stopped
+        except Stopped:
+            complete = False
     screen.result(
         {"specimens": results, "all as expected": complete and not wrong, "complete": complete}, table
     )
-    if stopped:
+    if not complete:
         screen.say(f"[yellow]Stopped.[/] {len(results)} were finished.")
         raise typer.Exit(STOPPED)
     if wrong:
@@ -130,29 +133,21 @@ def _show_verification(table: Table, v: Verification, full: bool) -> None:
         table.add_row("", f"  {'✓' if e.passed else '✗'} {e.name}", e.figure(), "", e.sentence)
 
 
-@command(zoo_app)
-def make(
-    common: Common,
-    screen: Screen,
-    name: Name,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder of the finished specimen. Default: zoo-NAME.")
-    ] = None,
-    work: Annotated[
-        Path | None, typer.Option("--work", help="Folder of checkpoints. Default: beside the specimen.")
-    ] = None,
-) -> None:
-    """Make a specimen from nothing. Stopped or killed, it goes on from its last checkpoint when run again."""
-    from cutaway.errors import Stopped
-    from cutaway.recipes.making import make as build
-    from cutaway.results import Work
+@command(zoo_app, without=("sets", "device", "dtype", "seed", "trust_remote_code"))
+def make(common: Common, screen: Screen, name: Name) -> None:
+    """Make a specimen from nothing, in --out (default: zoo-NAME), its checkpoints in --resume (default: beside it).
 
-    target = out or Path(f"zoo-{name.removeprefix('zoo:')}")
+    Stopped or killed, it goes on from its last checkpoint when run again.
+    """
+    from cutaway.recipes.making import make as build
+    from cutaway.results import Budget, Work
+
+    target = common.out or Path(f"zoo-{name.removeprefix('zoo:')}")
     try:
-        with screen.progress() as report:
-            listener = Work(lambda p: report(p.label, p.done, p.total))
-            path = build(name, target, checkpoints=work, work=listener)
-    except (Stopped, KeyboardInterrupt):
+        with screen.progress() as listener:
+            work = Work(listener, Budget(**common.limits()))
+            path = build(name, target, checkpoints=common.resume, work=work)
+    except Stopped:
         screen.problem(
             "Stopped", f"{name} is not finished.", "Run it again: it goes on from its last checkpoint."
         )
@@ -165,7 +160,7 @@ def make(
     screen.say(f"Prove it with: cutaway zoo verify {path}")
 
 
-@command(zoo_app)
+@command(zoo_app, without=_PLAIN)
 def text(
     common: Common,
     screen: Screen,

@@ -17,7 +17,7 @@ from cutaway.network.memory import rows_at_once
 from cutaway.network.recent import LOGITS, recent
 from cutaway.network.sites import Site
 from cutaway.results import Work, working
-from cutaway.sweeps import Experiment
+from cutaway.sweeps import Experiment, base_run
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Answers, Behaviour, Metric
@@ -67,13 +67,6 @@ class Baselines:
     answers: Answers
     positions: Tensor
     gap: float
-
-    @property
-    def shaky(self) -> bool:
-        """Is the gap less than half the standard error of the paired difference, so that it may well be chance?"""
-        difference = self.clean.metric - self.corrupted.metric
-        error = difference.std(ddof=1) / len(difference) ** 0.5 if len(difference) > 1 else 0.0
-        return bool(abs(self.gap) < error / 2)
 
     def normalise(self, metric: np.ndarray) -> np.ndarray:
         """Metric [... n] -> share of the gap, each example against its own corrupted baseline: 0 corrupted, 1 clean."""
@@ -143,7 +136,7 @@ def require_gap(clean: np.ndarray, corrupted: np.ndarray, what: str = "The metri
     """The gap: mean of the clean metric [n] less that of the corrupted one [n].
 
     There is none where it is at most 1e-5 of the largest metric (taken as at least 1e-3): that is rounding, and a share of
-    it would be noise. A gap that may be chance is a gap all the same; `Baselines.shaky` says so.
+    it would be noise. A gap that may be chance is a gap all the same; `trials.Scale.told` says so.
 
     Raises `BadBehaviour` where there is none, with both figures.
 
@@ -205,8 +198,13 @@ def _side(
 ) -> Side:  # fmt: skip
     """One side with kept sites [n p ...] and logits [n v]: what is remembered, and the rest run some rows at a time.
 
-    asked: the prompts and answer positions, by which they are remembered. The metric is not yet there.
+    asked: the prompts and answer positions, by which they are remembered. Where whole base runs are kept
+    (`sweeps.keeping_base_runs`), both come from there. The metric is not yet there.
     """
+    record = base_run(net, tokens, positions, keep)
+    if record is not None and record.logits is not None:
+        require_finite(net, tokens, record.logits, what)
+        return Side(tokens, np.zeros(0), record.logits, {site: record.sites[site] for site in keep})
     memory = recent(net)
     logits = memory.get((LOGITS, *asked))
     values = {site: memory.get((site, asked[0])) for site in keep}

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import NotFinite
-from cutaway.network.sites import Site
+from cutaway.network.sites import Site, having
 
 if TYPE_CHECKING:
     from cutaway.network import Network
     from cutaway.network.inputs import Tokens
 
-_WATCHED = ("resid_pre", "attn_write", "mixer_write", "mlp_write", "resid_post")
+_WATCHED = having(lambda kind: kind.watched)
 
 
 def require_finite(net: Network, tokens: Tokens, logits: Tensor, what: str) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from cutaway.behaviours import answer_logits
 from cutaway.figures import show_token
 from cutaway.reports import Pair, Token
 
@@ -25,10 +26,13 @@ def example_pairs(net: Network, behaviour: Behaviour, n: int = 3) -> tuple[Pair,
     rows += [row for row in range(behaviour.n) if row not in rows][: n - len(rows)]
     few = behaviour.take(sorted(rows))
     clean, corrupted = few.clean_tokens(net), few.corrupted_tokens(net)
-    positions = torch.as_tensor(list(few.answer_pos), dtype=torch.long)[:, None]
+    chosen = sorted(rows)
     pairs = []
     for row, (says_clean, says_corrupted) in enumerate(
-        zip(_says(net, clean, positions), _says(net, corrupted, positions), strict=True)
+        zip(
+            *(_says(net, answer_logits(net, behaviour, which)[chosen]) for which in ("clean", "corrupted")),
+            strict=True,
+        )
     ):
         same = [a == b for a, b in zip(few.clean_ids[row], few.corrupted_ids[row], strict=False)]
         pairs.append(
@@ -55,11 +59,9 @@ def _answer(texts: Sequence[str]) -> str:
     return shown + (f" … ({len(texts)})" if len(texts) > _ANSWERS else "")
 
 
-def _says(net: Network, tokens: Tokens, positions: torch.Tensor) -> list[str]:
-    """The likeliest next token of each row with its probability."""
-    logits = net.run(tokens, logits=positions).logits
-    assert logits is not None
-    top = logits[:, 0].float().softmax(-1).max(-1)
+def _says(net: Network, logits: torch.Tensor) -> list[str]:
+    """The likeliest next token of each row [n v] with its probability."""
+    top = logits.float().softmax(-1).max(-1)
     return [
         f"says {show_token(net.decode([int(token)]), escape=False)!r}, {100 * float(p):.0f} %"
         for p, token in zip(top.values, top.indices, strict=True)

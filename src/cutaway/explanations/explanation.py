@@ -2,37 +2,41 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pandas as pd
 
-from cutaway.claims import Claim
-from cutaway.effects import Effects, storage
+from cutaway.behaviours import Performance
+from cutaway.claims import Claim, Verdict
+from cutaway.effects import Effects
+from cutaway.errors import BadFormat
+from cutaway.explanations import story
 from cutaway.explanations.identify import Mechanism
+from cutaway.explanations.limits import SearchLimits
 from cutaway.explanations.localise import DIRECTIONS, single_effect
 from cutaway.explanations.reads_and_writes import ReadsAndWrites
-from cutaway.explanations.thresholds import Thresholds
-from cutaway.explanations.trial import Trial
 from cutaway.explanations.weights import weight
 from cutaway.network.parts import Part
-from cutaway.reports import Page, Pair, write
-from cutaway.results import Provenance, load_folder, save_folder
+from cutaway.reports import Page, Pair, Token, display, write
+from cutaway.results import MANIFEST, Provenance, atomic_folder, finite, head, read, save_folder
+from cutaway.statistics import Estimate
+from cutaway.trials import Trial
 
 if TYPE_CHECKING:
-    from cutaway.behaviours import Performance
-    from cutaway.circuits import CircuitTest
+    from plotly.graph_objects import Figure
 
-_KIND = "cutaway explanation"
+    from cutaway.circuits import CircuitTest
 
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """The result of `explain`: where the behaviour is, which components carry it, and what the test of that said.
+    """The result of `explain`: where the behaviour is, which parts carry it, and what the test of that said.
 
     Attributes:
         claim: what is claimed, with verdict, evidence and controls.
@@ -40,17 +44,22 @@ class Explanation:
         performance: how well the network does it, on all examples.
         pairs: a few example pairs.
         maps: `"resid_pre, restore"` -> effects on discovery data.
-        mechanism, trial: the set that was found and its test on held-out data; None when stopped before.
+        mechanism: the set that was found; None when stopped before.
+        trial: its test on held-out data; None when stopped before.
         unexplained: (what, in words) of what the explanation leaves open.
-        thresholds: the numbers fixed beforehand.
+        limits: the numbers fixed beforehand.
         certificate: the network's certificate, as plain data.
         seconds: time of each stage.
         provenance: what is needed to repeat it.
         complete: False when it was stopped before the end.
-        reads_and_writes: what each member writes and reads by direct paths, a description beside the tests.
         command: the command line that repeats it.
+        headline: the result in one or two sentences.
+        notes: remarks, such as what an older file did not hold.
+        reads_and_writes: what each member writes and reads by direct paths, a description beside the tests.
         circuit: the behaviour's circuit by edges, tested on held-out data; None where the graph cannot be drawn.
     """
+
+    kind: ClassVar[str] = "explanation"
 
     claim: Claim
     behaviour: Mapping[str, Any]
@@ -60,23 +69,23 @@ class Explanation:
     mechanism: Mechanism | None
     trial: Trial | None
     unexplained: tuple[tuple[str, str], ...]
-    thresholds: Thresholds
+    limits: SearchLimits
     certificate: Mapping[str, Any]
     seconds: Mapping[str, float]
     provenance: Provenance
     complete: bool = True
     command: str = ""
     headline: str = ""
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
     reads_and_writes: ReadsAndWrites = field(default_factory=ReadsAndWrites)
     circuit: CircuitTest | None = None
 
     @property
-    def verdict(self) -> str:
+    def verdict(self) -> Verdict:
         """`supported`, `refuted` or `inconclusive`."""
         return self.claim.verdict
 
-    def components(self) -> pd.DataFrame:
+    def to_pandas(self) -> pd.DataFrame:
         """One row per member: its single effects with intervals, what the set loses without it, its role."""
         if self.mechanism is None:
             return pd.DataFrame()
@@ -84,76 +93,103 @@ class Explanation:
 
     def _row(self, member: Part) -> dict[str, Any]:
         assert self.mechanism is not None
-        row: dict[str, Any] = {"component": member.words}
+        row: dict[str, Any] = {"part": str(member)}
         for direction in DIRECTIONS:
             cell = single_effect(self.maps, member, direction) or {}
             row |= {f"{direction}_{name}": cell.get(name) for name in ("mean", "low", "high", "q")}
         row["loss_without"] = self.mechanism.loss[member]
         row["role"] = "core" if member in self.mechanism.core else "backup"
-        row["weight"] = weight(self.maps, self.mechanism, member, self.thresholds)
+        row["weight"] = weight(self.maps, self.mechanism, member, self.limits)
         return row
+
+    def plot(self) -> Figure:
+        """What the set keeps alone and leaves when removed, beside random sets; before the test, the first map."""
+        if self.trial is not None:
+            return story.trial_figure(self.trial, self.limits)
+        if not self.maps:
+            raise BadFormat("Nothing was finished that could be drawn.", "Run it again.")
+        return next(iter(self.maps.values())).plot()
 
     def page(self) -> Page:
         """The report as content."""
-        from cutaway.explanations.story import page
+        return story.page(self)
 
-        return page(self)
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write everything in numbers to a folder, and the report. Returns the folder, which `cutaway.load` opens again.
 
-    def save(self, path: str | Path) -> Path:
-        """Write the report and, beside it, a folder with everything in numbers. Returns the report's path.
-
-        `ioi.html` is written with the folder `ioi` beside it; a path without `.html` is taken as a folder that gets
-        `report.html` and `results`. Both parts are atomic, and new results without their report are
-        removed. Raises `SaveFailed` when the disk refuses; the explanation stays usable and can be saved elsewhere.
+        A folder gets `report.html` inside; `ioi.html` is written as such, with the folder `ioi` beside it. Both parts are
+        atomic, and new results without their report are removed. Raises `SaveFailed` when the disk refuses; the explanation
+        stays usable and can be saved elsewhere.
         """
         target = Path(path)
-        if target.suffix == ".html":
-            report, results = target, target.with_suffix("")
-        else:
-            report, results = target / "report.html", target / "results"
-        tensors = {
-            f"{name}/{array}": value
-            for name, effects in self.maps.items()
-            for array, value in storage.tensors(effects.data).items()
-        }
-        tables = {} if self.mechanism is None else {"components": self.components()}
-        page, fresh = self.page(), not results.exists()
-        made = [parent for parent in results.parents if not parent.exists()]
+        folder = target.with_suffix("") if target.suffix == ".html" else target
+        report = target if target.suffix == ".html" else folder / "report.html"
+        page, fresh = self.page(), not folder.exists()
+        new_parents = [parent for parent in folder.parents if not parent.exists()]
         try:
-            save_folder(results, self.to_dict(), tensors, tables)
-            return write(page, report)
+            self._save_folder(folder)
+            write(page, report)
         except BaseException:
             if fresh:
-                shutil.rmtree(results, ignore_errors=True)
-            for parent in made:
+                shutil.rmtree(folder, ignore_errors=True)
+            for parent in new_parents:
                 with suppress(OSError):
                     parent.rmdir()
             raise
+        return folder
+
+    def _save_folder(self, folder: Path) -> None:
+        """The numbers: the manifest, the table of members, and each map and the circuit as a result of its own inside."""
+        manifest = head(self.kind, self.provenance, **self._content())
+        tables = {} if self.mechanism is None else {"components": self.to_pandas()}
+        with atomic_folder(folder) as place:
+            save_folder(place, manifest, None, tables)
+            for name, effects in self.maps.items():
+                effects.save(place / "maps" / name)
+            if self.circuit is not None:
+                self.circuit.save(place / "circuit")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Explanation:
+        """Read what `save` wrote; of files of the version before, what they hold (no example pairs, no circuit).
+
+        Raises `BadFormat` when the folder holds no explanation, `CorruptFile` when it was damaged.
+        """
+        folder = Path(path).with_suffix("") if Path(path).suffix == ".html" else Path(path)
+        if not (folder / MANIFEST).is_file() and (folder / "results" / MANIFEST).is_file():
+            folder = folder / "results"
+        saved, version = read(folder, cls.kind)
+        data = saved.manifest
+        try:
+            return cls(**_fields(data), **(_parts(folder, data) if version else _older(data, saved.tensors)))
+        except (KeyError, TypeError, ValueError) as error:
+            raise BadFormat(
+                f"The explanation in {folder} cannot be read: {error!r}.", "Make it again."
+            ) from error
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the arrays, as plain data."""
+        circuit = None if self.circuit is None else self.circuit.to_dict()
+        return finite(head(self.kind, self.provenance, **self._content(), circuit=circuit))
+
+    def _content(self) -> dict[str, Any]:
         return {
-            "kind": _KIND,
             "complete": self.complete,
             "headline": self.headline,
             "claim": self.claim.to_dict(),
             "behaviour": dict(self.behaviour),
             "performance": self.performance.to_dict(),
+            "pairs": [asdict(pair) for pair in self.pairs],
             "mechanism": None if self.mechanism is None else self.mechanism.to_dict(),
             "trial": None if self.trial is None else self.trial.to_dict(),
             "reads_and_writes": self.reads_and_writes.to_dict(),
             "unexplained": [list(item) for item in self.unexplained],
             "notes": list(self.notes),
-            "thresholds": self.thresholds.to_dict(),
+            "limits": self.limits.to_dict(),
             "certificate": dict(self.certificate),
             "seconds": dict(self.seconds),
             "command": self.command,
-            "circuit": None if self.circuit is None else self.circuit.to_dict(),
-            "provenance": self.provenance.to_dict(),
-            "maps": {
-                name: storage.manifest(effects.data, effects.provenance)
-                for name, effects in self.maps.items()
-            },
+            "maps": list(self.maps),
         }
 
     def __str__(self) -> str:
@@ -163,17 +199,70 @@ class Explanation:
         return self.claim.__rich__()
 
     def _repr_html_(self) -> str:
-        return self.claim._repr_html_()
+        return display(
+            self.headline, [self.claim.statement], self.to_pandas(), self.claim._repr_html_(), self.verdict, self.provenance
+        )  # fmt: skip
 
 
-def load_maps(folder: str | Path) -> dict[str, Effects]:
-    """The maps of a saved explanation: `"resid_pre, restore"` -> effects.
+def _fields(data: Mapping[str, Any]) -> dict[str, Any]:
+    """What all versions of the format hold in the same way."""
+    mechanism, trial = data["mechanism"], data["trial"]
+    limits = dict(data.get("limits") or data["thresholds"])
+    if "random_sets" in limits:
+        limits["random"] = limits.pop("random_sets")
+    return {
+        "claim": Claim.from_dict(data["claim"]),
+        "behaviour": data["behaviour"],
+        "performance": _performance(data["performance"]),
+        "mechanism": None if mechanism is None else Mechanism.from_dict(mechanism),
+        "trial": None if trial is None else Trial.from_dict(trial),
+        "unexplained": tuple((what, words) for what, words in data["unexplained"]),
+        "limits": SearchLimits(**limits),
+        "certificate": data["certificate"],
+        "seconds": data["seconds"],
+        "provenance": Provenance.from_dict(data["provenance"]),
+        "complete": data["complete"],
+        "command": data["command"],
+        "headline": data["headline"],
+        "reads_and_writes": ReadsAndWrites.from_dict(data["reads_and_writes"]),
+    }
 
-    Raises `BadFormat` when the folder holds no explanation, `CorruptFile` when it was damaged.
-    """
-    saved = load_folder(folder)
-    maps: dict[str, Effects] = {}
-    for name, head in saved.manifest.get("maps", {}).items():
-        arrays = {array: saved.tensors[f"{name}/{array}"] for array in head["dims"]}
-        maps[name] = Effects(*storage.from_parts(head, arrays))
-    return maps
+
+def _parts(folder: Path, data: Mapping[str, Any]) -> dict[str, Any]:
+    """Pairs, maps and circuit as they are written now."""
+    from cutaway.circuits import CircuitTest
+
+    circuit = folder / "circuit"
+    return {
+        "pairs": tuple(map(_pair, data["pairs"])),
+        "maps": {name: Effects.load(folder / "maps" / name) for name in data["maps"]},
+        "notes": tuple(data["notes"]),
+        "circuit": CircuitTest.load(circuit) if circuit.is_dir() else None,
+    }
+
+
+def _older(data: Mapping[str, Any], tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """The maps of the version before, whose arrays lay in the explanation's own file."""
+    from cutaway.effects import storage
+
+    maps = {}
+    for name, manifest in data.get("maps", {}).items():
+        arrays = {array: tensors[f"{name}/{array}"] for array in manifest["dims"]}
+        maps[name] = Effects(*storage.from_parts(manifest, arrays))
+    notes = [*data["notes"], "Read from a file of an earlier version, which did not keep the example pairs."]
+    if data.get("circuit"):
+        notes.append("Nor did it keep the circuit itself; its claim and figures are in the manifest.")
+    return {"pairs": (), "maps": maps, "notes": tuple(notes)}
+
+
+def _performance(data: Mapping[str, Any]) -> Performance:
+    figures = ("accuracy", "metric_clean", "metric_corrupted", "contrast")
+    read: dict[str, Any] = {name: Estimate.from_dict(data[name]) for name in figures}
+    return Performance(**(dict(data) | read))
+
+
+def _pair(data: Mapping[str, Any]) -> Pair:
+    tokens: dict[str, Any] = {
+        side: tuple(Token(**token) for token in data[side]) for side in ("clean", "corrupted")
+    }
+    return Pair(**(dict(data) | tokens))

@@ -9,10 +9,9 @@ import numpy as np
 
 from cutaway.effects import Effects, patch
 from cutaway.effects.patching import Direction
-from cutaway.explanations.bench import Report
-from cutaway.network.parts import Part
+from cutaway.errors import Stopped
+from cutaway.network.parts import Part, parts_of
 from cutaway.results import Work
-from cutaway.sweeps import write_of
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
@@ -38,47 +37,56 @@ def sweeps(net: Network, stream: bool = True) -> list[tuple[str, tuple[str, ...]
 
     Whole attention layers are swept only where heads cannot be told apart.
     """
-    found = []
+    swept = []
     if stream and net.has(_STREAM[0]):
-        found.append((*_STREAM, list(net.layers_with(_STREAM[0]))))
+        swept.append((*_STREAM, list(net.layers_with(_STREAM[0]))))
     with_heads = set(net.layers_with("z"))
     for site, by in _PARTS:
         layers = [layer for layer in net.layers_with(site) if site != "attn_write" or layer not in with_heads]
         if layers:
-            found.append((site, by, layers))
-    return found
+            swept.append((site, by, layers))
+    return swept
 
 
 def localise(
-    net: Network, behaviour: Behaviour, seed: int, report: Report, stream: bool = True
+    net: Network, behaviour: Behaviour, seed: int, work: Work, stream: bool = True
 ) -> Iterator[tuple[str, Effects]]:
-    """Run the sweeps one after the other and hand each map over as soon as it is done (or was stopped half-way)."""
+    """Run the sweeps one after the other and hand each map over as soon as it is done (or was stopped half-way).
+
+    Raises `Stopped` after a map that is not complete.
+    """
     for site, by, layers in sweeps(net, stream):
         for direction in DIRECTIONS:
-            work = Work(lambda step: report(step.label, step.done, step.total))
             effects = patch(
                 net, behaviour, at=site, by=by, direction=direction, layers=layers, seed=seed,
                 work=work,
             )  # fmt: skip
             yield key(site, direction), effects
+            if not effects.complete:
+                raise Stopped(f"Stopped while patching {site}, {direction}.", "Finished maps are kept.")
 
 
 def single_effect(maps: Mapping[str, Effects], part: Part, direction: str) -> dict[str, float] | None:
-    """Mean, low, high and q of one component's own effect; None where it was not swept."""
-    effects = maps.get(key(write_of(part).site, direction))
+    """Mean, low, high and q of one part's own effect; None where it was not swept."""
+    effects = None if part.site is None else maps.get(key(part.site.name, direction))
     if effects is None:
         return None
-    place = {"layer": part.layer} | ({} if part.index is None else {"head": part.index})
+    place = {"layer": part.layer} | ({} if part.index is None else {part.row.axis: part.index})
     cell = effects.data.sel(place)
     return {name: float(cell[name]) for name in ("mean", "low", "high", "q")}
 
 
 def strength(maps: Mapping[str, Effects], part: Part) -> float:
-    """The larger of a component's two single effects, as a share of the gap: what it brings back, or what it breaks."""
+    """The larger of a part's two single effects, as a share of the gap: what it brings back, or what it breaks."""
     sizes = [single_effect(maps, part, direction) for direction in DIRECTIONS]
     return max(
         (abs(cell["mean"]) for cell in sizes if cell is not None and np.isfinite(cell["mean"])), default=0.0
     )
+
+
+def strengths(net: Network, maps: Mapping[str, Effects]) -> dict[Part, float]:
+    """The strength of every part of a network."""
+    return {part: strength(maps, part) for part in parts_of(net)}
 
 
 def journey(effects: Effects, least: float = 0.5) -> list[tuple[int, int, str, float]]:
@@ -86,14 +94,14 @@ def journey(effects: Effects, least: float = 0.5) -> list[tuple[int, int, str, f
 
     Layers where no single position brings back `least` of the gap are left out.
     """
-    found = []
+    stops = []
     mean = effects.mean.values
     for row, layer in enumerate(effects.data["layer"].values):
         if not np.isfinite(mean[row]).any():
             continue
         place = int(np.nanargmax(mean[row]))
         if mean[row, place] >= least:
-            found.append(
+            stops.append(
                 (int(layer), place, str(effects.data["token"].values[place]), float(mean[row, place]))
             )
-    return found
+    return stops

@@ -4,30 +4,41 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cutaway.behaviours import behaviour as make_behaviour
 from cutaway.behaviours import performance, require_several
-from cutaway.claims import Claim, Control, judge
+from cutaway.claims import Claim, Control
 from cutaway.effects import Effects
-from cutaway.errors import CutawayError, NotPerformed
-from cutaway.explanations import controls as control_runs
-from cutaway.explanations.bench import Bench, Report, silent
+from cutaway.errors import CutawayError, NotPerformed, Stopped
 from cutaway.explanations.examples import example_pairs
 from cutaway.explanations.explanation import Explanation
 from cutaway.explanations.identify import Mechanism, identify
-from cutaway.explanations.localise import localise, strength
+from cutaway.explanations.limits import SearchLimits
+from cutaway.explanations.localise import localise, strengths
 from cutaway.explanations.reads_and_writes import ReadsAndWrites, reads_and_writes
-from cutaway.explanations.thresholds import Thresholds
-from cutaway.explanations.trial import Trial, put_to_test
 from cutaway.explanations.unexplained import unexplained
-from cutaway.explanations.verdict import breaks_anyway, evidence, headline, remarks, statement
+from cutaway.explanations.verdict import evidence, headline, remarks, statement
 from cutaway.explanations.wiring import wire
-from cutaway.network.parts import parts_of, uncovered
-from cutaway.results import Provenance
+from cutaway.network.parts import uncovered
+from cutaway.results import Provenance, Work, strict, working
+from cutaway.trials import (
+    Bench,
+    Limits,
+    Outcome,
+    Trial,
+    claim_of,
+    ends_kept,
+    percent,
+    put_to_test,
+    random_weights,
+    sham,
+    shuffled_answers,
+)
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour, Performance
@@ -37,7 +48,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class _Draft:
-    """What has been found so far; what Ctrl-C leaves behind."""
+    """What has been found so far; what is left when the work is stopped."""
 
     maps: dict[str, Effects] = field(default_factory=dict)
     mechanism: Mechanism | None = None
@@ -62,22 +73,34 @@ class _Draft:
             self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.perf_counter() - started, 3)
 
 
+@dataclass(frozen=True, eq=False)
+class _Question:
+    """What is asked of which network, and how."""
+
+    net: Network
+    behaviour: Behaviour
+    limits: SearchLimits
+    seed: int
+    work: Work
+
+
+@strict
 def explain(
     net: Network,
     behaviour: Behaviour | str,
     *,
-    thresholds: Thresholds | None = None,
+    limits: Limits | None = None,
     seed: int = 0,
     force: bool = False,
     controls: bool = True,
-    report: Report | None = None,
     command: str = "",
+    work: Work | None = None,
 ) -> Explanation:
-    """Find the components that carry a behaviour, and test them by intervening.
+    """Find the parts that carry a behaviour, and test them by intervening.
 
     1. The behaviour must be performed. 2. *Localise*, on discovery examples: activation patching of the residual stream
     (layer by position), the heads and the MLPs, restoring and corrupting, with intervals, corrected for many comparisons.
-    3. *Identify*, on discovery examples: a small set of components that alone keeps the behaviour and without which it is
+    3. *Identify*, on discovery examples: a small set of parts that alone keeps the behaviour and without which it is
     lost. 4. *Test*, on held-out examples: keep only the set, remove the set, against random sets of the same size.
     5. *Controls*: the same with random weights and with shuffled answers must not be supported; a sham edit must change
     nothing.
@@ -85,12 +108,12 @@ def explain(
     Args:
         net: the network.
         behaviour: the behaviour, or the name of a built-in one (128 examples are then made from `seed`).
-        thresholds: what must be reached, fixed beforehand.
+        limits: what must be reached, fixed beforehand; `SearchLimits` also has the targets of the search.
         seed: of everything random.
         force: go on although the network does not perform the behaviour; the claim can then not be supported.
         controls: run random weights and shuffled answers; without them no claim is supported.
-        report: called with (what is being done, steps finished, steps in all).
         command: a command line that repeats this; kept in the result.
+        work: who hears of progress, what may stop it, what it may spend.
 
     Returns:
         An `Explanation`. After Ctrl-C: what was finished, with `complete` False and the verdict `inconclusive`.
@@ -101,22 +124,29 @@ def explain(
         NotFinite: NaN or infinity, located.
     """
     started = time.perf_counter()
-    report, limits = report or silent, thresholds or Thresholds()
-    if isinstance(behaviour, str):
-        behaviour = make_behaviour(behaviour, net, seed=seed, force=True)
-    behaviour.require_aligned("explain")
+    with working(work).interruptible() as work:
+        if isinstance(behaviour, str):
+            behaviour = make_behaviour(behaviour, net, seed=seed, force=True)
+        behaviour.require_aligned("explain")
+        asked = _Question(net, behaviour, SearchLimits.of(limits), seed, work)
+        with ends_kept(net, behaviour, work):
+            return _explained(asked, force, controls, command, started)
+
+
+def _explained(asked: _Question, force: bool, controls: bool, command: str, started: float) -> Explanation:
+    net, behaviour, seed = asked.net, asked.behaviour, asked.seed
     whole = _performed(net, behaviour, force)
     draft = _Draft()
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Stopped: .* cells are finished")
-            _investigate(net, behaviour, limits, seed, report, draft)
+            _investigate(asked, draft)
             if controls:
-                _control(net, behaviour, limits, seed, report, draft)
+                _control(asked, draft)
         draft.complete = True
-    except KeyboardInterrupt:
-        report("stopped", 1, 1)
-    claim = _claim(net, behaviour, limits, draft, whole.does_it, controls)
+    except Stopped:
+        pass
+    claim = _claim(asked, draft, whole.does_it, controls)
     return Explanation(
         claim=claim,
         behaviour=_described(behaviour),
@@ -125,8 +155,8 @@ def explain(
         maps=draft.maps,
         mechanism=draft.mechanism,
         trial=draft.trial,
-        unexplained=unexplained(net, behaviour, limits, draft.maps, draft.mechanism, draft.trial),
-        thresholds=limits,
+        unexplained=unexplained(net, behaviour, asked.limits, draft.maps, draft.mechanism, draft.trial),
+        limits=asked.limits,
         certificate=net.certificate.to_dict(),
         seconds=draft.seconds,
         provenance=Provenance.of(net, behaviour.hash, seed, round(time.perf_counter() - started, 2)),
@@ -149,73 +179,72 @@ def _performed(net: Network, behaviour: Behaviour, force: bool) -> Performance:
     return done
 
 
-def _investigate(
-    net: Network, behaviour: Behaviour, limits: Thresholds, seed: int, report: Report, draft: _Draft
-) -> None:
+def _investigate(asked: _Question, draft: _Draft) -> None:
     """Localise, identify and test, each result noted in the draft as soon as it is there."""
+    net, behaviour, seed, work = asked.net, asked.behaviour, asked.seed, asked.work
     with draft.timed("localise"):
-        for name, effects in localise(net, behaviour.discovery, seed, report):
+        for name, effects in localise(net, behaviour.discovery, seed, work):
             draft.maps[name] = effects
-            if not effects.complete:
-                raise KeyboardInterrupt
     with draft.timed("identify"):
-        scores = {part: strength(draft.maps, part) for part in parts_of(net)}
-        draft.mechanism = identify(Bench.of(net, behaviour.discovery, seed, report), scores, limits)
+        bench = Bench.of(net, behaviour.discovery, seed, work)
+        draft.mechanism = identify(bench, strengths(net, draft.maps), asked.limits)
     with draft.timed("describe"):
-        report("what each component writes and reads", 0, 1)
+        work.step("what each component writes and reads", 0, 1)
         draft.described = reads_and_writes(net, behaviour, draft.mechanism.members)
     with draft.timed("test"):
-        bench = Bench.of(net, behaviour.held_out, seed, report)
+        bench = Bench.of(net, behaviour.held_out, seed, work)
         draft.tested = performance(net, behaviour.held_out)
-        draft.trial = put_to_test(bench, draft.mechanism.members, limits, seed)
-        draft.controls.append(control_runs.sham(draft.trial, limits))
+        draft.trial = put_to_test(bench, draft.mechanism.candidate(net), asked.limits, seed)
+        draft.controls.append(sham(draft.trial.sham or 0.0, asked.limits))
     with draft.timed("wire"):
-        draft.circuit, draft.why_no_circuit = wire(net, behaviour, seed, report)
+        draft.circuit, draft.why_no_circuit = wire(net, behaviour, seed, work)
 
 
-def _control(
-    net: Network, behaviour: Behaviour, limits: Thresholds, seed: int, report: Report, draft: _Draft
-) -> None:
-    runs: dict[str, Callable[..., Control]] = {
-        "control: random weights": control_runs.random_weights,
-        "control: shuffled answers": control_runs.shuffled_answers,
-    }
-    for stage, run in runs.items():
-        with draft.timed(stage):
-            draft.controls.append(run(net, behaviour, limits, seed, report))
+def _control(asked: _Question, draft: _Draft) -> None:
+    for stage, run in (("random weights", random_weights), ("shuffled answers", shuffled_answers)):
+        with draft.timed(f"control: {stage}"):
+            procedure = partial(examine, limits=asked.limits, seed=asked.seed)
+            draft.controls.append(run(asked.net, asked.behaviour, procedure, asked.seed, asked.work))
 
 
-def _claim(
-    net: Network,
-    behaviour: Behaviour,
-    limits: Thresholds,
-    draft: _Draft,
-    performed: bool,
-    with_controls: bool,
-) -> Claim:
+def examine(net: Network, behaviour: Behaviour, work: Work, limits: SearchLimits, seed: int) -> Outcome:
+    """The procedure of the controls: one pass of identification and test, without the maps of the stream."""
+    maps = dict(localise(net, behaviour.discovery, seed, work, stream=False))
+    mechanism = identify(Bench.of(net, behaviour.discovery, seed, work), strengths(net, maps), limits)
+    candidate = mechanism.candidate(net)
+    trial = put_to_test(Bench.of(net, behaviour.held_out, seed, work), candidate, limits, seed)
+    tests = evidence(performance(net, behaviour.held_out), candidate, trial, limits)
+    picked = (
+        f"{candidate.size} of {candidate.total} components, which kept alone give {percent(trial.kept.value)} and removed "
+        f"leave {percent(trial.left.value)} of a gap of {trial.gap:.2g}"
+    )
+    return Outcome(tests, picked, trial.caps)
+
+
+def _claim(asked: _Question, draft: _Draft, performed: bool, with_controls: bool) -> Claim:
+    net, name = asked.net, asked.behaviour.name
     if draft.mechanism is None or draft.trial is None or draft.tested is None:
-        text = f"No claim: the explanation of {behaviour.name!r} in {net.name} was stopped while it was to {draft.stage}."
-        return Claim(text, "inconclusive", (), tuple(draft.controls))
-    tests = evidence(draft.tested, draft.mechanism, draft.trial, limits)
-    verdict, notes = judge(tests, draft.controls), []
+        text = (
+            f"No claim: the explanation of {name!r} in {net.name} was stopped while it was to {draft.stage}."
+        )
+        return claim_of(text, (), draft.controls)
+    caps = list(draft.trial.caps)
     if not draft.complete:
-        notes.append("Stopped before all controls were run.")
+        caps.append("Stopped before all controls were run.")
     if not with_controls:
-        notes.append("Random weights and shuffled answers were not run as controls.")
+        caps.append("Random weights and shuffled answers were not run as controls.")
     if not performed:
-        notes.append("Forced: the network does not perform this behaviour.")
-    left = uncovered(net)
-    if draft.why_no_circuit:
-        notes.append(f"The wiring by edges was not drawn: {draft.why_no_circuit}")
-    if left:
-        notes.append(
+        caps.append("Forced: the network does not perform this behaviour.")
+    if left := uncovered(net):
+        caps.append(
             f"“All other components” leaves out {'; '.join(left)}: never replaced, so nothing can be supported."
         )
-    if verdict == "supported" and (left or not draft.complete or not with_controls):
-        verdict = "inconclusive"
-    notes += remarks(draft.trial, limits)
-    text = statement(net.name, behaviour.name, draft.mechanism, breaks_anyway(draft.trial, limits))
-    return Claim(text, verdict, tests, tuple(draft.controls), tuple(notes))
+    notes = remarks(draft.trial, asked.limits)
+    if draft.why_no_circuit:
+        notes.insert(0, f"The wiring by edges was not drawn: {draft.why_no_circuit}")
+    tests = evidence(draft.tested, draft.mechanism.candidate(net), draft.trial, asked.limits)
+    text = statement(net.name, name, draft.mechanism, draft.trial.breaks_anyway(asked.limits))
+    return claim_of(text, tests, draft.controls, notes, caps)
 
 
 def _described(behaviour: Behaviour) -> dict[str, Any]:

@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cutaway.errors import CutawayError
-from cutaway.network.parts import Part as Writer
+from cutaway.errors import CutawayError, Stopped
+from cutaway.network.parts import Part
 from cutaway.statistics import Estimate, bootstrap
 from cutaway.stream import Attribution, StreamStack, logit_attribution, read_stream
 from cutaway.stream.copying import in_vocabulary
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
-    from cutaway.network import Network, parts
+    from cutaway.network import Network
 
 _MOST = 16
 _SHOWN = 3
@@ -27,15 +27,18 @@ _WORTH_NAMING = 0.1
 
 
 @dataclass(frozen=True)
-class Part:
-    """One component, as read on a few prompts.
+class PartDescription:
+    """One part, as read on a few prompts.
 
-    adds: to the answer's logit difference. raises: the tokens that it raises most often, on clean over corrupted prompts.
-    moves_from: the places by which a head adds what it adds, with what it adds by each. reads_from: who wrote the difference
-    that it reads, with shares of its square.
+    Attributes:
+        part: which part.
+        adds: to the answer's logit difference.
+        raises: the tokens that it raises most often, on clean over corrupted prompts.
+        moves_from: the places by which a head adds what it adds, with what it adds by each.
+        reads_from: who wrote the difference that it reads, with shares of its square.
     """
 
-    component: str
+    part: Part
     adds: Estimate
     raises: tuple[str, ...]
     moves_from: tuple[tuple[str, float], ...]
@@ -43,14 +46,31 @@ class Part:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
-        return asdict(self) | {"adds": self.adds.to_dict()}
+        return asdict(self) | {"part": str(self.part), "adds": self.adds.to_dict()}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> PartDescription:
+        """The inverse of `to_dict`; the version before called the part `component`."""
+        moves, reads = (
+            tuple((name, value) for name, value in data[key]) for key in ("moves_from", "reads_from")
+        )
+        part = Part.parse(data.get("part") or data["component"])
+        return cls(part, Estimate.from_dict(data["adds"]), tuple(data["raises"]), moves, reads)
 
 
 @dataclass(frozen=True)
 class ReadsAndWrites:
-    """The parts, how many examples they were read on, the whole difference, and why there are none if there are none."""
+    """What the members of a set write and read.
 
-    parts: tuple[Part, ...] = ()
+    Attributes:
+        parts: one description for each member.
+        n: how many examples they were read on.
+        what: the quantity that they add to.
+        whole: its mean.
+        reason: why there are no descriptions, where there are none.
+    """
+
+    parts: tuple[PartDescription, ...] = ()
     n: int = 0
     what: str = ""
     whole: float = 0.0
@@ -66,6 +86,12 @@ class ReadsAndWrites:
             "reason": self.reason,
         }
 
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> ReadsAndWrites:
+        """The inverse of `to_dict`."""
+        parts: dict[str, Any] = {"parts": tuple(map(PartDescription.from_dict, data["parts"]))}
+        return cls(**(data | parts))
+
 
 @dataclass(frozen=True, eq=False)
 class _Examples:
@@ -80,17 +106,21 @@ class _Examples:
     template: list[str]
 
 
-def reads_and_writes(net: Network, behaviour: Behaviour, members: Sequence[parts.Part]) -> ReadsAndWrites:
+def reads_and_writes(net: Network, behaviour: Behaviour, members: Sequence[Part]) -> ReadsAndWrites:
     """Describe each member on at most 16 held-out examples; where the network refuses it, the reason is kept instead."""
     chosen = _examples(behaviour.held_out)
     try:
-        adds = logit_attribution(net, chosen.clean, chosen.right, chosen.wrong, by="head", pos=chosen.at)
+        adds = logit_attribution(
+            net, chosen.clean, target=chosen.right, foil=chosen.wrong, by="head", pos=chosen.at
+        )
         clean, corrupted = (
             read_stream(net, rows, by="head", pos=chosen.at).decompose()
             for rows in (chosen.clean, chosen.corrupted)
         )
         sources = [_sources(net, chosen, rows) for rows in (chosen.clean, chosen.corrupted)]
         parts = tuple(_part(net, chosen, member, adds, clean, corrupted, sources) for member in members)
+    except Stopped:
+        raise
     except CutawayError as error:
         return ReadsAndWrites(reason=str(error))
     what = "logit of the right answer" + ("" if chosen.wrong is None else " minus that of the wrong one")
@@ -109,15 +139,12 @@ def _examples(half: Behaviour) -> _Examples:
     )
 
 
-def _writer(member: parts.Part) -> Writer:
-    kind = {"head": "head", "mlp": "mlp", "mixer": "mixer", "attention": "attention"}[member.kind]
-    return Writer(kind, member.layer, member.index)
-
-
 def _sources(net: Network, chosen: _Examples, rows: list[list[int]]) -> Attribution | None:
     """What heads add by source, where patterns can be read."""
     try:
-        return logit_attribution(net, rows, chosen.right, chosen.wrong, by="source", pos=chosen.at)
+        return logit_attribution(
+            net, rows, target=chosen.right, foil=chosen.wrong, by="source", pos=chosen.at
+        )
     except CutawayError:
         return None
 
@@ -125,33 +152,32 @@ def _sources(net: Network, chosen: _Examples, rows: list[list[int]]) -> Attribut
 def _part(
     net: Network,
     chosen: _Examples,
-    member: parts.Part,
+    member: Part,
     adds: Attribution,
     clean: StreamStack,
     corrupted: StreamStack,
     sources: list[Attribution | None],
-) -> Part:
-    writer = _writer(member)
-    mine = adds.values[adds.writers.index(writer)][:, 0]
-    difference = _of(clean, writer) - _of(corrupted, writer)
+) -> PartDescription:
+    added = adds.values[adds.writers.index(member)][:, 0]
+    difference = _of(clean, member) - _of(corrupted, member)
     tokens = Counter(t for row in in_vocabulary(net, difference[:, 0].detach(), k=_SHOWN) for t, _ in row)
     raises = tuple(token for token, _ in tokens.most_common(_SHOWN))
-    moved, place = _moved(chosen, writer, *sources)
-    return Part(
-        member.words,
-        bootstrap(mine, chosen.template if len(set(chosen.template)) >= 4 else None),
+    moved, place = _moved(chosen, member, *sources)
+    return PartDescription(
+        member,
+        bootstrap(added, chosen.template if len(set(chosen.template)) >= 4 else None),
         raises,
         moved,
         _read(net, chosen, member, clean, corrupted, place),
     )
 
 
-def _of(stack: StreamStack, writer: Writer) -> Tensor:
+def _of(stack: StreamStack, writer: Part) -> Tensor:
     return stack.values[stack.writers.index(writer)]
 
 
 def _moved(
-    chosen: _Examples, writer: Writer, clean: Attribution | None, corrupted: Attribution | None
+    chosen: _Examples, writer: Part, clean: Attribution | None, corrupted: Attribution | None
 ) -> tuple[tuple[tuple[str, float], ...], Tensor | None]:
     """By what places a head adds what it adds, by span or token, largest first; and for each example the place by which that
     differs most from the corrupted prompt."""
@@ -171,7 +197,7 @@ def _moved(
     return tuple((label, value) for label, value in best), torch.tensor(place)
 
 
-def _by_place(found: Attribution, writer: Writer) -> np.ndarray:
+def _by_place(found: Attribution, writer: Part) -> np.ndarray:
     """What one head adds by each source: [p b]."""
     rows = [
         i
@@ -184,7 +210,7 @@ def _by_place(found: Attribution, writer: Writer) -> np.ndarray:
 def _read(
     net: Network,
     chosen: _Examples,
-    member: parts.Part,
+    member: Part,
     clean: StreamStack,
     corrupted: StreamStack,
     place: Tensor | None,
@@ -198,9 +224,8 @@ def _read(
             read_stream(net, rows, by="head", pos=place).decompose(member.layer)
             for rows in (chosen.clean, chosen.corrupted)
         )
-    own = _writer(member)
     before = [
-        i for i, w in enumerate(clean.writers) if isinstance(w, Writer) and w != own and _before(w, member)
+        i for i, w in enumerate(clean.writers) if isinstance(w, Part) and w != member and _before(w, member)
     ]
     gap = clean.values[before] - corrupted.values[before]
     whole = gap.sum(0)
@@ -208,12 +233,12 @@ def _read(
     if size == 0:
         return ()
     shares = (gap.double() * whole.double()).sum((1, 2, 3)) / size
-    found = [(clean.writers[i].words, float(s)) for i, s in zip(before, shares, strict=True)]
-    found.sort(key=lambda item: -abs(item[1]))
-    return tuple((name, share) for name, share in found[:_SHOWN] if abs(share) >= _WORTH_NAMING)
+    sources = [(clean.writers[i].words, float(s)) for i, s in zip(before, shares, strict=True)]
+    sources.sort(key=lambda item: -abs(item[1]))
+    return tuple((name, share) for name, share in sources[:_SHOWN] if abs(share) >= _WORTH_NAMING)
 
 
-def _before(writer: Writer, member: parts.Part) -> bool:
+def _before(writer: Part, member: Part) -> bool:
     """Whether a writer comes before a member reads: an earlier layer, or the attention of an MLP's own layer."""
     layer = -1 if writer.layer is None else writer.layer
     if writer.kind in ("norm_bias", "rest") and writer.layer is None:

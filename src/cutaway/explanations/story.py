@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -11,10 +11,10 @@ from cutaway.effects import Effects
 from cutaway.explanations import wiring
 from cutaway.explanations.localise import DIRECTIONS, journey, key
 from cutaway.explanations.reads_and_writes_section import reads_and_writes_section
-from cutaway.explanations.verdict import percent, short, with_interval
+from cutaway.explanations.verdict import short
 from cutaway.figures import Bar, Comparison, against_random, groups_of_bars, show_token
 from cutaway.figures.heatmap import heatmap, scale_limit
-from cutaway.network.parts import count
+from cutaway.network.parts import Part, count
 from cutaway.reports import (
     Block,
     ClaimTests,
@@ -23,6 +23,7 @@ from cutaway.reports import (
     KeyFigure,
     Listing,
     Page,
+    Pair,
     Pairs,
     Points,
     Section,
@@ -30,9 +31,20 @@ from cutaway.reports import (
     Text,
 )
 from cutaway.statistics import Estimate
+from cutaway.trials import Limits, Trial, percent, with_interval
 
 if TYPE_CHECKING:
-    from cutaway.explanations.explanation import Explanation
+    import pandas as pd
+    import plotly.graph_objects as go
+
+    from cutaway.behaviours import Performance
+    from cutaway.circuits import CircuitTest
+    from cutaway.claims import Claim
+    from cutaway.explanations.identify import Mechanism
+    from cutaway.explanations.limits import SearchLimits
+    from cutaway.explanations.reads_and_writes import ReadsAndWrites
+    from cutaway.results import Provenance
+
 
 _WAYS = {
     "restore": "Restore: clean value into the corrupted run",
@@ -47,42 +59,82 @@ _LEGEND = (
 )
 
 
-def page(found: Explanation) -> Page:
+class Told(Protocol):
+    """What the report tells of an explanation; see `Explanation`, which has all of it."""
+
+    def to_pandas(self) -> pd.DataFrame: ...  # noqa: D102
+    @property
+    def claim(self) -> Claim: ...  # noqa: D102
+    @property
+    def behaviour(self) -> Mapping[str, Any]: ...  # noqa: D102
+    @property
+    def performance(self) -> Performance: ...  # noqa: D102
+    @property
+    def pairs(self) -> tuple[Pair, ...]: ...  # noqa: D102
+    @property
+    def maps(self) -> Mapping[str, Effects]: ...  # noqa: D102
+    @property
+    def mechanism(self) -> Mechanism | None: ...  # noqa: D102
+    @property
+    def trial(self) -> Trial | None: ...  # noqa: D102
+    @property
+    def unexplained(self) -> tuple[tuple[str, str], ...]: ...  # noqa: D102
+    @property
+    def limits(self) -> SearchLimits: ...  # noqa: D102
+    @property
+    def certificate(self) -> Mapping[str, Any]: ...  # noqa: D102
+    @property
+    def seconds(self) -> Mapping[str, float]: ...  # noqa: D102
+    @property
+    def provenance(self) -> Provenance: ...  # noqa: D102
+    @property
+    def complete(self) -> bool: ...  # noqa: D102
+    @property
+    def command(self) -> str: ...  # noqa: D102
+    @property
+    def headline(self) -> str: ...  # noqa: D102
+    @property
+    def reads_and_writes(self) -> ReadsAndWrites: ...  # noqa: D102
+    @property
+    def circuit(self) -> CircuitTest | None: ...  # noqa: D102
+
+
+def page(explanation: Told) -> Page:
     """The whole report."""
-    name = found.behaviour["name"]
+    name = explanation.behaviour["name"]
     sections = [
-        _behaviour(found),
-        *_where(found),
-        *_components(found),
-        *reads_and_writes_section(found.reads_and_writes),
-        *_tests(found),
-        *wiring.section(found.circuit),
-        _open(found),
-        _repeat(found),
+        _behaviour(explanation),
+        *_where(explanation),
+        *_components(explanation),
+        *reads_and_writes_section(explanation.reads_and_writes),
+        *_tests(explanation),
+        *wiring.section(explanation.circuit),
+        _open(explanation),
+        _repeat(explanation),
     ]
     return Page(
-        title=f"What carries “{name}” in {short(found.provenance.network)}",
-        kicker="Cutaway · explanation" + ("" if found.complete else " · partial"),
-        verdict=found.claim.verdict,
-        headline=found.headline,
-        lead=_lead(found),
-        key_figures=_key_figures(found),
+        title=f"What carries “{name}” in {short(explanation.provenance.network)}",
+        kicker="Cutaway · explanation" + ("" if explanation.complete else " · partial"),
+        verdict=explanation.claim.verdict,
+        headline=explanation.headline,
+        lead=_lead(explanation),
+        key_figures=_key_figures(explanation),
         sections=sections,
         colophon=(
-            f"Made by Cutaway {found.provenance.versions.get('cutaway', '')} on {found.provenance.created} in "
-            f"{found.provenance.seconds:.0f} s. This file is complete in itself and loads nothing from any network."
+            f"Made by Cutaway {explanation.provenance.versions.get('cutaway', '')} on {explanation.provenance.created} in "
+            f"{explanation.provenance.seconds:.0f} s. This file is complete in itself and loads nothing from any network."
         ),
     )
 
 
-def _lead(found: Explanation) -> str:
-    if found.claim.verdict == "supported":
+def _lead(explanation: Told) -> str:
+    if explanation.claim.verdict == "supported":
         return (
             "The set was found on one half of the examples and tested on the other; it did better "
             "than random sets of the same "
             "size, and the same procedure, forced on random weights, supports nothing."
         )
-    if found.trial is None:
+    if explanation.trial is None:
         return "No test was run to its end, so nothing is claimed."
     return (
         "The tests below say which part of the claim did not hold. A negative result is a "
@@ -90,24 +142,28 @@ def _lead(found: Explanation) -> str:
     )
 
 
-def _key_figures(found: Explanation) -> list[KeyFigure]:
-    done = found.performance
+def _key_figures(explanation: Told) -> list[KeyFigure]:
+    done = explanation.performance
     figures = [KeyFigure("right answers, all examples", percent(done.accuracy.value), _range(done.accuracy))]
-    if found.mechanism is not None:
+    if explanation.mechanism is not None:
         figures.append(
             KeyFigure(
                 "components in the set",
-                f"{len(found.mechanism.members)} of {found.mechanism.total}",
-                count(found.mechanism.members),
+                f"{len(explanation.mechanism.members)} of {explanation.mechanism.total}",
+                count(explanation.mechanism.members),
             )
         )
-    if found.trial is not None:
+    if explanation.trial is not None:
         figures += [
             KeyFigure(
-                "kept with the set alone, held-out", percent(found.trial.kept.value), _range(found.trial.kept)
+                "kept with the set alone, held-out",
+                percent(explanation.trial.kept.value),
+                _range(explanation.trial.kept),
             ),
             KeyFigure(
-                "left without the set, held-out", percent(found.trial.left.value), _range(found.trial.left)
+                "left without the set, held-out",
+                percent(explanation.trial.left.value),
+                _range(explanation.trial.left),
             ),
         ]
     return figures
@@ -121,12 +177,12 @@ def _range(estimate: Estimate) -> str:
     )
 
 
-def _behaviour(found: Explanation) -> Section:
-    b, done = found.behaviour, found.performance
+def _behaviour(explanation: Told) -> Section:
+    b, done = explanation.behaviour, explanation.performance
     unit = f" {b['metric_unit']}" if b["metric_unit"] else ""
     blocks: list[Block] = [
         Pairs(
-            found.pairs,
+            explanation.pairs,
             "Tokens that differ are marked; the dashed box is the answer that belongs to each prompt.",
         ),
         Facts(
@@ -152,9 +208,11 @@ def _behaviour(found: Explanation) -> Section:
     return Section("behaviour", "The behaviour", blocks, lead)
 
 
-def _where(found: Explanation) -> list[Section]:
+def _where(explanation: Told) -> list[Section]:
     stream = {
-        way: found.maps[key("resid_pre", way)] for way in DIRECTIONS if key("resid_pre", way) in found.maps
+        way: explanation.maps[key("resid_pre", way)]
+        for way in DIRECTIONS
+        if key("resid_pre", way) in explanation.maps
     }
     if "restore" not in stream:
         return []
@@ -194,7 +252,7 @@ def _where(found: Explanation) -> list[Section]:
         )
     lead = (
         f"The residual stream of one run is copied into the other, one layer and token at a time, "
-        f"on {found.behaviour['discovery']} "
+        f"on {explanation.behaviour['discovery']} "
         f"discovery pairs.{unlike} {_sentence(first.data.attrs['intervals'])}"
     )
     return [Section("where", "Where the information sits", blocks, lead)]
@@ -228,9 +286,9 @@ def _partial(effects: Effects) -> str:
     return extra + ("" if effects.complete else " Partial: stopped before the end.")
 
 
-def _components(found: Explanation) -> list[Section]:
+def _components(explanation: Told) -> list[Section]:
     blocks: list[Block] = []
-    heads = {way: found.maps[key("z", way)] for way in DIRECTIONS if key("z", way) in found.maps}
+    heads = {way: explanation.maps[key("z", way)] for way in DIRECTIONS if key("z", way) in explanation.maps}
     limit = scale_limit(*(effects.mean.values for effects in heads.values())) if heads else 1.0
     for way, effects in heads.items():
         blocks.append(
@@ -240,7 +298,9 @@ def _components(found: Explanation) -> list[Section]:
             )
         )
     for site, what in (("mlp_write", "MLP"), ("mixer_write", "token mixer"), ("attn_write", "attention")):
-        maps = {way: found.maps[key(site, way)] for way in DIRECTIONS if key(site, way) in found.maps}
+        maps = {
+            way: explanation.maps[key(site, way)] for way in DIRECTIONS if key(site, way) in explanation.maps
+        }
         if maps:
             groups = {way: _bars(effects, what) for way, effects in maps.items()}
             blocks.append(
@@ -250,8 +310,8 @@ def _components(found: Explanation) -> list[Section]:
                     "are not significant.",
                 )
             )
-    if found.mechanism is not None:
-        blocks.append(_table(found))
+    if explanation.mechanism is not None:
+        blocks.append(_table(explanation))
     if not blocks:
         return []
     return [
@@ -275,22 +335,22 @@ def _bars(effects: Effects, what: str) -> list[Bar]:
     ]
 
 
-def _table(found: Explanation) -> Table:
-    frame = found.components()
+def _table(explanation: Told) -> Table:
+    frame = explanation.to_pandas()
     frame = frame.sort_values("loss_without", ascending=False, kind="stable")
     rows = []
     for row in frame.to_dict("records"):
         notes = [row["role"]] + ([row["weight"]] if row["weight"] != "major" else [])
         rows.append(
             (
-                row["component"],
+                Part.parse(row["part"]).words,
                 _cell(row, "restore"),
                 _cell(row, "corrupt"),
                 percent(row["loss_without"]),
                 ", ".join(notes),
             )
         )
-    assert found.mechanism is not None
+    assert explanation.mechanism is not None
     caption = (
         f"The {len(rows)} members of the set, found on discovery pairs. Single effects with 95 % "
         "intervals; “set loses” is what the "
@@ -311,24 +371,26 @@ def _cell(row: Mapping[Any, Any], way: str) -> str:
     return f"{percent(mean)}{interval}{mark}"
 
 
-def _tests(found: Explanation) -> list[Section]:
+def trial_figure(trial: Trial, limits: Limits) -> go.Figure:
+    """What the set keeps alone and leaves when removed, beside random sets."""
+    lines = []
+    for label, estimate, random, limit, above in (
+        ("kept alone", trial.kept, trial.kept_random, limits.kept, True),
+        ("removed", trial.left, trial.left_random, limits.left, False),
+    ):
+        interval = estimate.interval
+        low, high = (estimate.value,) * 2 if interval is None else (interval.low, interval.high)
+        lines.append(Comparison(label, estimate.value, low, high, random, limit, above))
+    return against_random(lines)
+
+
+def _tests(explanation: Told) -> list[Section]:
     blocks: list[Block] = []
-    trial, limits = found.trial, found.thresholds
+    trial, limits = explanation.trial, explanation.limits
     if trial is not None:
-        lines = []
-        for label, estimate, random, threshold, above in (
-            ("kept alone", trial.kept, trial.kept_random, limits.kept, True),
-            ("removed", trial.left, trial.left_random, limits.left, False),
-        ):
-            low, high = (
-                (estimate.value,) * 2
-                if estimate.interval is None
-                else (estimate.interval.low, estimate.interval.high)
-            )
-            lines.append(Comparison(label, estimate.value, low, high, random, threshold, above))
         blocks.append(
             Figure(
-                against_random(lines),
+                trial_figure(trial, limits),
                 f"Share of the gap that remains on {trial.n} held-out pairs when only the set is kept "
                 f"({with_interval(trial.kept)}) and "
                 f"when it is removed ({with_interval(trial.left)}), beside {len(trial.kept_random)} "
@@ -336,7 +398,7 @@ def _tests(found: Explanation) -> list[Section]:
                 "components of each kind. The dotted lines are the thresholds, fixed before anything was run.",
             )
         )
-    blocks.append(ClaimTests(found.claim))
+    blocks.append(ClaimTests(explanation.claim))
     lead = (
         "The set is put to the test on pairs that played no part in finding it. Keeping it alone asks whether it is enough; "
         "removing it asks whether it is needed; the controls ask whether the procedure can say no."
@@ -344,32 +406,35 @@ def _tests(found: Explanation) -> list[Section]:
     return [Section("tests", "The causal tests", blocks, lead)]
 
 
-def _open(found: Explanation) -> Section:
-    return Section("open", "What is not explained", [Points(found.unexplained)] if found.unexplained else [])
+def _open(explanation: Told) -> Section:
+    return Section(
+        "open", "What is not explained", [Points(explanation.unexplained)] if explanation.unexplained else []
+    )
 
 
-def _repeat(found: Explanation) -> Section:
-    origin, certificate = found.provenance, found.certificate
+def _repeat(explanation: Told) -> Section:
+    origin, certificate = explanation.provenance, explanation.certificate
     blocks: list[Block] = []
-    if found.command:
-        blocks.append(Listing(found.command))
+    if explanation.command:
+        blocks.append(Listing(explanation.command))
     versions = ", ".join(f"{name} {version}" for name, version in origin.versions.items())
-    times = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in found.seconds.items())
+    times = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in explanation.seconds.items())
     blocks.append(
         Facts(
             (
                 ("Network", f"{origin.network}, SHA-256 {origin.network_hash[:32]}"),
                 (
                     "Behaviour",
-                    f"{found.behaviour['name']}, n = {found.behaviour['n']}, hash {found.behaviour['hash']}",
+                    f"{explanation.behaviour['name']}, n = {explanation.behaviour['n']}, "
+                    f"hash {explanation.behaviour['hash']}",
                 ),
-                ("Seed", f"{origin.seed} (examples: {found.behaviour['seed']})"),
+                ("Seed", f"{origin.seed} (examples: {explanation.behaviour['seed']})"),
                 ("Versions", versions),
                 ("Device and type", f"{origin.device}, {origin.dtype}"),
                 ("Time", f"{origin.seconds:.1f} s: {times}" if times else f"{origin.seconds:.1f} s"),
                 (
-                    "Thresholds",
-                    ", ".join(f"{name} {value:g}" for name, value in found.thresholds.to_dict().items()),
+                    "Limits",
+                    ", ".join(f"{name} {value:g}" for name, value in explanation.limits.to_dict().items()),
                 ),
             )
         )

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 
 from cutaway.effects import Effects
 from cutaway.explanations.identify import Mechanism
+from cutaway.explanations.limits import SearchLimits
 from cutaway.explanations.localise import DIRECTIONS, single_effect
-from cutaway.explanations.thresholds import Thresholds
-from cutaway.explanations.trial import Trial
-from cutaway.explanations.verdict import percent
 from cutaway.explanations.weights import weight
 from cutaway.network.parts import listing, parts_of, uncovered
+from cutaway.trials import Trial, percent
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
@@ -24,7 +23,7 @@ Point = tuple[str, str]
 def unexplained(
     net: Network,
     behaviour: Behaviour,
-    limits: Thresholds,
+    limits: SearchLimits,
     maps: Mapping[str, Effects],
     mechanism: Mechanism | None,
     trial: Trial | None,
@@ -62,6 +61,8 @@ def _left_over(trial: Trial) -> list[Point]:
             f"The set alone overshoots by {percent(-gone)} of the gap: the rest of the network works "
             "against it by that much."
         )
+    if trial.restored is None:
+        return [("Left over.", first)]
     restored = (
         f"Put into the corrupted run, the set's clean values bring back "
         f"{percent(trial.restored.value)} of the gap. That figure "
@@ -71,7 +72,7 @@ def _left_over(trial: Trial) -> list[Point]:
 
 
 def _outside(
-    net: Network, limits: Thresholds, maps: Mapping[str, Effects], mechanism: Mechanism
+    net: Network, limits: SearchLimits, maps: Mapping[str, Effects], mechanism: Mechanism
 ) -> list[Point]:
     outside = [part for part in parts_of(net) if part not in mechanism.members]
     strong = []
@@ -100,7 +101,7 @@ def _outside(
     return points
 
 
-def _redundant(limits: Thresholds, maps: Mapping[str, Effects], mechanism: Mechanism) -> list[Point]:
+def _redundant(limits: SearchLimits, maps: Mapping[str, Effects], mechanism: Mechanism) -> list[Point]:
     weights = {member: weight(maps, mechanism, member, limits) for member in mechanism.members}
     spare = [member for member, w in weights.items() if w == "redundant"]
     small = [member for member, w in weights.items() if w == "minor"]
@@ -144,7 +145,7 @@ def _not_tested(behaviour: Behaviour, mechanism: Mechanism) -> list[Point]:
             "How the parts are wired.",
             "Which member reads which, and whether a head matters for where it attends (query and key) or for what it moves "
             "(value and output), is drawn edge by edge where the network's graph can be; the claim does not rest on it."
-            if any(member.kind == "head" for member in mechanism.members)
+            if any(part.kind == "head" for part in mechanism.members)
             else "Which member reads which is drawn where the network's graph can be; the claim does not rest on it.",
         ),
         (

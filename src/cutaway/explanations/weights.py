@@ -7,14 +7,14 @@ from typing import Literal
 
 from cutaway.effects import Effects
 from cutaway.explanations.identify import Mechanism
+from cutaway.explanations.limits import SearchLimits
 from cutaway.explanations.localise import single_effect
-from cutaway.explanations.thresholds import Thresholds
 from cutaway.network.parts import Part
 
 Weight = Literal["major", "minor", "redundant"]
 
 
-def weight(maps: Mapping[str, Effects], mechanism: Mechanism, member: Part, limits: Thresholds) -> Weight:
+def weight(maps: Mapping[str, Effects], mechanism: Mechanism, member: Part, limits: SearchLimits) -> Weight:
     """`major` where corrupting the member alone costs much; else `redundant` where the set misses it more than the whole
     network does (others stand in for it there), or `minor`.
     """

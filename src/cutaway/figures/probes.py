@@ -22,7 +22,7 @@ _CLASSES = (theme.NEGATIVE, theme.POSITIVE, theme.ACCENT, "#8a6d00", "#6b4c9a", 
 
 
 @dataclass(frozen=True)
-class Panel:
+class MapPanel:
     """One heat map: values [rows columns] and labels."""
 
     values: np.ndarray
@@ -32,7 +32,7 @@ class Panel:
     column_title: str
 
 
-def maps(panels: Mapping[str, Panel], chance: float, unit: str, title: str = "") -> go.Figure:
+def maps(panels: Mapping[str, MapPanel], chance: float, unit: str, title: str = "") -> go.Figure:
     """Heat maps on one common scale, from the score of a constant guess to the best: the probe's first, then its controls.
 
     Args:
@@ -76,7 +76,7 @@ def maps(panels: Mapping[str, Panel], chance: float, unit: str, title: str = "")
     return figure
 
 
-def _hovers(name: str, panel: Panel, unit: str) -> list[list[str]]:
+def _hovers(name: str, panel: MapPanel, unit: str) -> list[list[str]]:
     head = html.escape(name)
     return [
         [

@@ -9,7 +9,7 @@ from typing import Literal
 from torch import Tensor
 
 from cutaway.network.coefficients import Coefficient
-from cutaway.network.sites import Site
+from cutaway.network.sites import Site, SublayerKind
 
 #: The key of whatever tensor comes first among a module's arguments or outputs.
 FIRST = "*"
@@ -132,9 +132,6 @@ class Mlp:
     activation: str | None
     down: str | None
     experts: int | None = None
-
-
-SublayerKind = Literal["attention", "cross_attention", "mixer", "mlp"]
 
 
 @dataclass(frozen=True, eq=False)

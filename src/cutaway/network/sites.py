@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
 from cutaway.errors import BadAddress, BadInput, NotFound, nearest
@@ -18,93 +18,173 @@ Axis = Literal[
     "batch", "pos", "width", "head", "kv_head", "head_width", "dest", "src", "hidden", "expert", "vocab"
 ]
 
+SublayerKind = Literal["attention", "cross_attention", "mixer", "mlp"]
+
+#: How the names of the sites of each kind of sublayer begin: `attn_in`, `cross_write`.
+SHORT: dict[SublayerKind, str] = {
+    "attention": "attn",
+    "cross_attention": "cross",
+    "mixer": "mixer",
+    "mlp": "mlp",
+}
+
 _STREAM: tuple[Axis, ...] = ("batch", "pos", "width")
 _HEADS: tuple[Axis, ...] = ("batch", "pos", "head", "head_width")
 _KV: tuple[Axis, ...] = ("batch", "pos", "kv_head", "head_width")
+_OTHER_KV: tuple[Axis, ...] = ("batch", "src", "kv_head", "head_width")
 _PATTERN: tuple[Axis, ...] = ("batch", "head", "dest", "src")
+_BY_HEAD: tuple[Axis, ...] = ("batch", "pos", "head", "width")
+_HIDDEN: tuple[Axis, ...] = ("batch", "pos", "hidden")
+_AVERAGE, _SOFTMAX, _SUMS = "pattern @ v = z", "softmax(scores) = pattern", "resid_post"
+_BOTH, _EITHER = ("attention mlp", "attention mlp"), ("attention mlp", "attention")
 
 
 @dataclass(frozen=True)
 class SiteKind:
-    """One row of the table of sites."""
+    """One row of the table of sites: all that Cutaway knows of a kind of site beforehand.
+
+    Attributes:
+        axes: names of the dimensions of its tensor.
+        layered: whether each layer has one.
+        meaning: what it is, in words.
+        sublayer: the kind of sublayer that it belongs to; empty for the stream and its ends.
+        inside: how an attention function shows it: as it is ("any"), or only the eager one ("eager"), which computes
+            a softmax that can be seen; empty where a module hands it over.
+        vouched: the identities of the certificate that stand for it; "writing" where only an effect can be shown.
+        by_sums: whether it is found by reading the layer's output as a sum, and is missing where that fails.
+        anew: of a layer's sublayers, which an edit there has computed anew, in a sequential and in a parallel layer;
+            None where a sweep knows no stage for it.
+        spreads: whether its value at one position acts on others within the layer.
+        carrier: the site that a change there may be added to instead, because a linear map lies between.
+        watched: whether one looks there, layer by layer, for where values stopped being finite.
+        hooks: TransformerLens's names for the same tensor, the one to print first. Its `attn_out` and `mlp_out` are
+            taken after a post-norm, which is what is written; its `hook_q` and `hook_k` before a rotary embedding.
+    """
 
     axes: tuple[Axis, ...]
     layered: bool
     meaning: str
+    _: KW_ONLY
+    sublayer: SublayerKind | Literal[""] = ""
+    inside: Literal["", "any", "eager"] = ""
+    vouched: tuple[str, ...] = ()
+    by_sums: bool = False
+    anew: tuple[str, str] | None = None
+    spreads: bool = False
+    carrier: str = ""
+    watched: bool = False
+    hooks: tuple[str, ...] = ()
+
+    @property
+    def cross(self) -> bool:
+        """Whether it belongs to a cross-attention."""
+        return self.sublayer == "cross_attention"
 
 
 #: Every site, in the order in which one layer computes them: edits at several sites happen in this order.
+# fmt: off
 SITES: dict[str, SiteKind] = {
-    "embed": SiteKind(_STREAM, False, "token embedding as it enters the stream"),
-    "pos_embed": SiteKind(_STREAM, False, "position embedding as it enters the stream"),
-    "resid_pre": SiteKind(_STREAM, True, "residual stream as the layer receives it"),
-    "attn_in": SiteKind(_STREAM, True, "what the attention reads, after its norm"),
-    "q": SiteKind(_HEADS, True, "queries, after rotary embedding and norms"),
-    "k": SiteKind(_KV, True, "keys, after rotary embedding and norms"),
-    "v": SiteKind(_KV, True, "values as attention uses them"),
-    "scores": SiteKind(_PATTERN, True, "attention scores with the mask, before the softmax"),
-    "pattern": SiteKind(_PATTERN, True, "attention probabilities"),
-    "z": SiteKind(_HEADS, True, "attention-weighted values, per head"),
-    "head_out": SiteKind(
-        ("batch", "pos", "head", "width"), True, "z through each head's slice of the output projection"
-    ),
-    "attn_out": SiteKind(_STREAM, True, "raw output of the attention"),
-    "attn_write": SiteKind(_STREAM, True, "what the attention adds to the stream"),
-    "cross_in": SiteKind(_STREAM, True, "what the cross-attention reads from its own stream"),
-    "cross_q": SiteKind(_HEADS, True, "queries of the cross-attention"),
-    "cross_k": SiteKind(
-        ("batch", "src", "kv_head", "head_width"), True, "keys, over the other stack's positions"
-    ),
-    "cross_v": SiteKind(
-        ("batch", "src", "kv_head", "head_width"), True, "values, over the other stack's positions"
-    ),
-    "cross_scores": SiteKind(_PATTERN, True, "cross-attention scores before the softmax"),
-    "cross_pattern": SiteKind(_PATTERN, True, "cross-attention probabilities"),
-    "cross_z": SiteKind(_HEADS, True, "cross-attention-weighted values, per head"),
-    "cross_head_out": SiteKind(
-        ("batch", "pos", "head", "width"), True, "cross_z through each head's output slice"
-    ),
-    "cross_out": SiteKind(_STREAM, True, "raw output of the cross-attention"),
-    "cross_write": SiteKind(_STREAM, True, "what the cross-attention adds to the stream"),
-    "mixer_in": SiteKind(_STREAM, True, "what a token mixer that is not attention reads"),
-    "mixer_out": SiteKind(_STREAM, True, "raw output of a token mixer that is not attention"),
-    "mixer_write": SiteKind(_STREAM, True, "what such a mixer adds to the stream"),
-    "resid_mid": SiteKind(_STREAM, True, "residual stream between attention and MLP"),
-    "mlp_in": SiteKind(_STREAM, True, "what the MLP reads, after its norm"),
-    "router": SiteKind(("batch", "pos", "expert"), True, "weights with which the experts are mixed"),
-    "mlp_pre": SiteKind(("batch", "pos", "hidden"), True, "input of the MLP's nonlinearity"),
-    "mlp_act": SiteKind(("batch", "pos", "hidden"), True, "input of the MLP's down projection: the neurons"),
-    "mlp_out": SiteKind(_STREAM, True, "raw output of the MLP"),
-    "mlp_write": SiteKind(_STREAM, True, "what the MLP adds to the stream"),
-    "resid_post": SiteKind(_STREAM, True, "residual stream as the layer leaves it"),
-    "final_norm": SiteKind(_STREAM, False, "output of the norm before the unembedding"),
+    "embed": SiteKind(_STREAM, False, "token embedding as it enters the stream",
+        vouched=("writing",), hooks=("hook_embed",)),
+    "pos_embed": SiteKind(_STREAM, False, "position embedding as it enters the stream",
+        vouched=("writing",), hooks=("hook_pos_embed",)),
+    "resid_pre": SiteKind(_STREAM, True, "residual stream as the layer receives it",
+        anew=_BOTH, spreads=True, watched=True, hooks=("hook_resid_pre",)),
+    "attn_in": SiteKind(_STREAM, True, "what the attention reads, after its norm",
+        sublayer="attention", vouched=("writing",), by_sums=True, anew=_BOTH, spreads=True),
+    "q": SiteKind(_HEADS, True, "queries, after rotary embedding and norms",
+        sublayer="attention", inside="any", vouched=("q.k -> scores",), anew=_EITHER, hooks=("attn.hook_rot_q",
+        "attn.hook_q")),
+    "k": SiteKind(_KV, True, "keys, after rotary embedding and norms",
+        sublayer="attention", inside="any", vouched=("q.k -> scores",), anew=_EITHER, spreads=True,
+        hooks=("attn.hook_rot_k", "attn.hook_k")),
+    "v": SiteKind(_KV, True, "values as attention uses them",
+        sublayer="attention", inside="any", vouched=(_AVERAGE,), anew=_EITHER, spreads=True,
+        hooks=("attn.hook_v",)),
+    "scores": SiteKind(_PATTERN, True, "attention scores with the mask, before the softmax",
+        sublayer="attention", inside="eager", vouched=(_AVERAGE, _SOFTMAX), anew=_EITHER,
+        hooks=("attn.hook_attn_scores",)),
+    "pattern": SiteKind(_PATTERN, True, "attention probabilities",
+        sublayer="attention", inside="eager", vouched=(_AVERAGE,), anew=_EITHER, hooks=("attn.hook_pattern",)),
+    "z": SiteKind(_HEADS, True, "attention-weighted values, per head",
+        sublayer="attention", inside="any", vouched=(_AVERAGE,), anew=("mlp", ""), carrier="attn_out",
+        hooks=("attn.hook_z",)),
+    "head_out": SiteKind(_BY_HEAD, True, "z through each head's slice of the output projection",
+        sublayer="attention", vouched=(_AVERAGE, "z @ W_O = attn_out"), anew=("mlp", ""), carrier="attn_out",
+        hooks=("attn.hook_result",)),
+    "attn_out": SiteKind(_STREAM, True, "raw output of the attention",
+        sublayer="attention", by_sums=True, anew=("mlp", "")),
+    "attn_write": SiteKind(_STREAM, True, "what the attention adds to the stream",
+        sublayer="attention", vouched=(_SUMS,), by_sums=True, anew=("mlp", ""), watched=True,
+        hooks=("hook_attn_out",)),
+    "cross_in": SiteKind(_STREAM, True, "what the cross-attention reads from its own stream",
+        sublayer="cross_attention", vouched=("writing",)),
+    "cross_q": SiteKind(_HEADS, True, "queries of the cross-attention",
+        sublayer="cross_attention", inside="any", vouched=("q.k -> scores",)),
+    "cross_k": SiteKind(_OTHER_KV, True, "keys, over the other stack's positions",
+        sublayer="cross_attention", inside="any", vouched=("q.k -> scores",)),
+    "cross_v": SiteKind(_OTHER_KV, True, "values, over the other stack's positions",
+        sublayer="cross_attention", inside="any", vouched=(_AVERAGE,)),
+    "cross_scores": SiteKind(_PATTERN, True, "cross-attention scores before the softmax",
+        sublayer="cross_attention", inside="eager", vouched=(_AVERAGE, _SOFTMAX)),
+    "cross_pattern": SiteKind(_PATTERN, True, "cross-attention probabilities",
+        sublayer="cross_attention", inside="eager", vouched=(_AVERAGE,)),
+    "cross_z": SiteKind(_HEADS, True, "cross-attention-weighted values, per head",
+        sublayer="cross_attention", inside="any", vouched=(_AVERAGE,)),
+    "cross_head_out": SiteKind(_BY_HEAD, True, "cross_z through each head's output slice",
+        sublayer="cross_attention", vouched=(_AVERAGE, "z @ W_O = attn_out")),
+    "cross_out": SiteKind(_STREAM, True, "raw output of the cross-attention", sublayer="cross_attention"),
+    "cross_write": SiteKind(_STREAM, True, "what the cross-attention adds to the stream",
+        sublayer="cross_attention", vouched=(_SUMS,)),
+    "mixer_in": SiteKind(_STREAM, True, "what a token mixer that is not attention reads",
+        sublayer="mixer", vouched=("writing",)),
+    "mixer_out": SiteKind(_STREAM, True, "raw output of a token mixer that is not attention", sublayer="mixer"),
+    "mixer_write": SiteKind(_STREAM, True, "what such a mixer adds to the stream",
+        sublayer="mixer", vouched=(_SUMS,), watched=True),
+    "resid_mid": SiteKind(_STREAM, True, "residual stream between attention and MLP",
+        vouched=("resid_mid", _SUMS), by_sums=True, anew=("mlp", "mlp"), hooks=("hook_resid_mid",)),
+    "mlp_in": SiteKind(_STREAM, True, "what the MLP reads, after its norm",
+        sublayer="mlp", vouched=("writing",), by_sums=True, anew=("mlp", "attention mlp")),
+    "router": SiteKind(("batch", "pos", "expert"), True, "weights with which the experts are mixed",
+        sublayer="mlp", vouched=("writing",), anew=("mlp", "mlp")),
+    "mlp_pre": SiteKind(_HIDDEN, True, "input of the MLP's nonlinearity",
+        sublayer="mlp", vouched=("writing",), by_sums=True, anew=("mlp", "mlp"), hooks=("mlp.hook_pre",)),
+    "mlp_act": SiteKind(_HIDDEN, True, "input of the MLP's down projection: the neurons",
+        sublayer="mlp", vouched=("down(mlp_act) = mlp_out",), by_sums=True, anew=("", ""), carrier="mlp_out",
+        hooks=("mlp.hook_post",)),
+    "mlp_out": SiteKind(_STREAM, True, "raw output of the MLP", sublayer="mlp", by_sums=True, anew=("", "")),
+    "mlp_write": SiteKind(_STREAM, True, "what the MLP adds to the stream",
+        sublayer="mlp", vouched=(_SUMS,), by_sums=True, anew=("", ""), watched=True, hooks=("hook_mlp_out",)),
+    "resid_post": SiteKind(_STREAM, True, "residual stream as the layer leaves it",
+        anew=("", ""), watched=True, hooks=("hook_resid_post",)),
+    "final_norm": SiteKind(_STREAM, False, "output of the norm before the unembedding",
+        vouched=("norm(resid) = final_norm",)),
     "logits": SiteKind(("batch", "pos", "vocab"), False, "the output scores"),
 }
+# fmt: on
 
-ORDER: dict[str, int] = {name: i for i, name in enumerate(SITES)}
 
-#: TransformerLens hook names and the site that is the same tensor. `attn_out` and `mlp_out` there are taken after a
-#: post-norm, which is what is written; `hook_q`/`hook_k` there are taken before the rotary embedding.
-TRANSFORMER_LENS: dict[str, str] = {
-    "hook_embed": "embed",
-    "hook_pos_embed": "pos_embed",
-    "hook_resid_pre": "resid_pre",
-    "hook_resid_mid": "resid_mid",
-    "hook_resid_post": "resid_post",
-    "hook_attn_out": "attn_write",
-    "hook_mlp_out": "mlp_write",
-    "attn.hook_q": "q",
-    "attn.hook_k": "k",
-    "attn.hook_rot_q": "q",
-    "attn.hook_rot_k": "k",
-    "attn.hook_v": "v",
-    "attn.hook_z": "z",
-    "attn.hook_attn_scores": "scores",
-    "attn.hook_pattern": "pattern",
-    "attn.hook_result": "head_out",
-    "mlp.hook_pre": "mlp_pre",
-    "mlp.hook_post": "mlp_act",
-}
+def having(test: Callable[[SiteKind], object]) -> tuple[str, ...]:
+    """Names of the sites whose row passes a test, in the order of computation.
+
+    >>> having(lambda kind: kind.inside == "eager" and not kind.cross)
+    ('scores', 'pattern')
+    """
+    return tuple(name for name, kind in SITES.items() if test(kind))
+
+
+#: TransformerLens hook names and the site that is the same tensor.
+TRANSFORMER_LENS: dict[str, str] = {hook: name for name, kind in SITES.items() for hook in kind.hooks}
+
+#: Place of each site in the table.
+_order: dict[str, int] = {}
+
+
+def _place(name: str) -> int:
+    if name not in _order:
+        _order.update((row, i) for i, row in enumerate(SITES))
+    return _order[name]
+
 
 _TL_BLOCK = re.compile(r"^blocks\.(\d+)\.(.+)$")
 _SHORT = re.compile(r"^(?:(?P<stack>[A-Za-z_][\w]*)\.)?(?P<name>[a-z_]+)(?:\.(?P<layer>-?\d+))?$")
@@ -140,15 +220,13 @@ class Site:
             return (10**9, 0)
         kind = SITES[self.name]
         if kind.layered:
-            return (1 + (self.layer or 0), ORDER[self.name])
-        return (0 if self.name in ("embed", "pos_embed") else 10**8, ORDER[self.name])
+            return (1 + (self.layer or 0), _place(self.name))
+        return (0 if self.name in ("embed", "pos_embed") else 10**8, _place(self.name))
 
     def transformer_lens(self) -> str:
         """The TransformerLens hook name of the same tensor (the site's own name where there is none)."""
-        preferred = {site: hook for hook, site in reversed(TRANSFORMER_LENS.items())}
-        preferred.update({"q": "attn.hook_rot_q", "k": "attn.hook_rot_k"})
-        hook = preferred.get(self.name)
-        if hook is None or self.module or self.stack:
+        hook = None if self.module else next(iter(SITES[self.name].hooks), None)
+        if hook is None or self.stack:
             return str(self)
         return hook if self.layer is None else f"blocks.{self.layer}.{hook}"
 

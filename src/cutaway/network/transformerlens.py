@@ -12,7 +12,7 @@ from torch import Tensor
 from cutaway.network.edits import Edit, EditFunction, Here
 from cutaway.network.inputs import Tokens
 from cutaway.network.run import Run
-from cutaway.network.sites import Site, SiteLike, parse
+from cutaway.network.sites import TRANSFORMER_LENS, Site, SiteLike, parse
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,7 @@ class _Hook:
 
 
 #: TransformerLens's short names that differ from ours.
-_SHORT_NAMES = {
-    "attn_scores": "scores",
-    "attn_out": "attn_write",
-    "mlp_out": "mlp_write",
-    "result": "head_out",
-}
+_SHORT_NAMES = {hook.rpartition("hook_")[2]: name for hook, name in TRANSFORMER_LENS.items()}
 
 
 class Cache(dict[str, Tensor]):

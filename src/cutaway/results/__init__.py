@@ -1,5 +1,6 @@
 """What all results share: where they come from, how they are stored, what they can do, and how work is done on them."""
 
+from cutaway.results.calling import strict
 from cutaway.results.fields import pack, unpack
 from cutaway.results.files import (
     MANIFEST,
@@ -35,6 +36,7 @@ __all__ = [
     "pack",
     "read",
     "save_folder",
+    "strict",
     "to_json",
     "unpack",
     "versions",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from cutaway.errors import BadFormat, NotFound, nearest
+from cutaway.results.calling import strict
 from cutaway.results.files import MANIFEST, Saved, load_folder
 from cutaway.results.provenance import Provenance
 
@@ -24,11 +25,14 @@ class Result(Protocol):
 
     Attributes:
         kind: its name in `KINDS`.
-        provenance: what is needed to repeat it.
     """
 
     kind: ClassVar[str]
-    provenance: Provenance
+
+    @property
+    def provenance(self) -> Provenance:
+        """What is needed to repeat it (a property, so that frozen dataclasses satisfy it)."""
+        ...
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data that JSON can hold."""
@@ -90,6 +94,12 @@ KINDS: dict[str, Kind] = {
     ),
     "effects": Kind(
         "cutaway.effects.effects:Effects", "effects of interventions", formerly=("cutaway effects",)
+    ),
+    "explanation": Kind(
+        "cutaway.explanations.explanation:Explanation", "an explanation", formerly=("cutaway explanation",)
+    ),
+    "circuit-test": Kind(
+        "cutaway.circuits.testing:CircuitTest", "the test of a circuit", formerly=("cutaway circuit test",)
     ),
     "attribution": Kind("cutaway.stream.attribution:Attribution", "what each part adds to a logit"),
     "biography": Kind("cutaway.stream.biography:Biography", "a direction's life in one text"),
@@ -158,6 +168,7 @@ def read(path: str | os.PathLike[str], kind: str) -> tuple[Saved, int]:
     return saved, version
 
 
+@strict
 def load(path: str | os.PathLike[str]) -> Any:
     """Open any saved result, of any kind: the folder that `save` or a command wrote, or a result inside it.
 

@@ -15,7 +15,13 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Interval:
-    """A confidence interval: `low` and `high`, at which level, by which method.
+    """A confidence interval.
+
+    Attributes:
+        low: its lower end.
+        high: its upper end.
+        level: how often such intervals hold the true value.
+        method: how it was found.
 
     >>> 0.5 in Interval(0.2, 0.7)
     True
@@ -46,7 +52,12 @@ class Interval:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its interval and the number of examples behind it; no interval where none can be given.
+    """A figure with its uncertainty; every figure of a result that rests on examples is one.
+
+    Attributes:
+        value: the figure.
+        interval: None where none can be given (one example, one cluster, a ratio to nothing).
+        n: how many examples it rests on.
 
     >>> print(Estimate(0.9, Interval(0.85, 0.94), 100))
     0.900 [0.850, 0.940]
@@ -86,8 +97,15 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Estimates:
-    """Many estimates of one shape: `value`, `low`, `high` are arrays `[...]`; low and high are NaN without
-    interval.
+    """Many estimates of one shape; an index gives one of them.
+
+    Attributes:
+        value: [...].
+        low: [...], NaN without interval.
+        high: [...], NaN without interval.
+        n: how many examples they rest on.
+        level: of the intervals.
+        method: of the intervals.
     """
 
     value: Floats

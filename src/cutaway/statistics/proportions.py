@@ -24,8 +24,8 @@ def proportion(k: int, n: int, level: float = 0.95) -> Estimate:
 
     if n < 1 or not 0 <= k <= n:
         raise BadInput(f"{k} of {n} is no proportion.", "Use 0 <= k <= n with n >= 1.")
-    ends = binomtest(int(k), int(n)).proportion_ci(checked_level(level), "wilson")
-    return Estimate(k / n, Interval(float(ends.low), float(ends.high), level, "wilson"), n)
+    low, high = map(float, binomtest(int(k), int(n)).proportion_ci(checked_level(level), "wilson"))
+    return Estimate(k / n, Interval(low, high, level, "wilson"), n)
 
 
 def log_binomial_tail(n: int, k: float, p: float, side: Literal["upper", "lower"] = "upper") -> float:
@@ -36,8 +36,8 @@ def log_binomial_tail(n: int, k: float, p: float, side: Literal["upper", "lower"
     >>> round(math.exp(log_binomial_tail(10, 8, 0.5)), 4), log_binomial_tail(100_000, 100_000, 0.5) < -69_000
     (0.0547, True)
     """
-    from scipy.special import logsumexp  # as above
-    from scipy.stats import binom
+    from scipy.special import logsumexp
+    from scipy.stats import binom  # half a second of import, for who asks only
 
     first, last = max(0, math.ceil(k - 1e-9)), min(n, math.floor(k + 1e-9))
     counts = np.arange(first, n + 1) if side == "upper" else np.arange(0, last + 1)

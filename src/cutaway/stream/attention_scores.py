@@ -27,7 +27,7 @@ from cutaway.results import Provenance, Work, finite, working
 from cutaway.statistics import benjamini_hochberg, bootstrap_many, sign_flip_p
 from cutaway.stream import keeping
 from cutaway.stream.attribution import logit_attribution
-from cutaway.stream.keeping import origin, require_one
+from cutaway.stream.keeping import in_words, origin, require_count, require_one
 from cutaway.stream.writers import precise, require_one_text
 
 if TYPE_CHECKING:
@@ -130,10 +130,9 @@ class HeadScores:
         )  # fmt: skip
 
     def _strongest(self, most: int = 10) -> pd.DataFrame:
-        frame = self.to_pandas()
-        frame = pd.DataFrame(frame[frame["above"]]).sort_values("value", ascending=False).head(most)
-        words = [Part.parse(name).words for name in frame["head"]]
-        return pd.DataFrame({"head": words} | {c: frame[c] for c in ("score", "value", "chance", "q")})
+        """For people: the heads with the largest scores, and whether these are above chance."""
+        table = self.to_pandas().sort_values("value", ascending=False).head(most)
+        return in_words(table, "head").drop(columns=["gain_low", "gain_high"])
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
@@ -151,11 +150,13 @@ class HeadScores:
         return display(self.headline, [f"in {self.unit}"], self._strongest(), provenance=self.provenance)
 
 
-def repeated_tokens(net: Network, n: int = 16, length: int = 12, seed: int = 0) -> tuple[Tensor, int]:
+def repeated_tokens(net: Network, *, n: int = 16, length: int = 12, seed: int = 0) -> tuple[Tensor, int]:
     """Rows [start] A A of random ordinary tokens, without repetition within A where the vocabulary allows: [n p], start.
 
     Raises `BadInput` where they do not fit the context.
     """
+    require_count("n", n, 2)
+    require_count("length", length, 4)
     special = set(getattr(net.tokenizer, "all_special_ids", None) or ())
     size = net.d_vocab_in or net.d_vocab or 0
     free = torch.tensor([i for i in range(size) if i not in special])
@@ -168,8 +169,7 @@ def repeated_tokens(net: Network, n: int = 16, length: int = 12, seed: int = 0) 
             f"Two times {length} tokens do not fit the context of {net.n_ctx}.",
             f"Use length={(net.n_ctx - 1) // 2}.",
         )
-    if length < 4 or n < 2:
-        raise BadInput(f"{n} rows of two times {length} tokens are too few.", "Use n=16 and length=12.")
+    require_count("length", length, 4)
     generator = torch.Generator().manual_seed(seed)
     rows = []
     for _ in range(n):
@@ -201,7 +201,7 @@ def head_scores(
         require_one("score", name, SCORES)
     require_one_text(net)
     net.resolve("pattern")
-    ids, start = repeated_tokens(net, n, length, seed)
+    ids, start = repeated_tokens(net, n=n, length=length, seed=seed)
     length = (ids.shape[1] - start) // 2
     patterns, heads = _patterns(net, ids, work)
     generator = np.random.default_rng(seed)
@@ -266,6 +266,7 @@ def moving_scores(
     Raises `BadInput` where no example's answer does, or the behaviour names no wrong answers.
     """
     began, work = time.monotonic(), working(work)
+    require_count("most", most, 2)
     if isinstance(behaviour, str):
         behaviour = make_behaviour(behaviour, net, seed=seed)
     rows = [
@@ -281,16 +282,17 @@ def moving_scores(
     generator = np.random.default_rng(seed)
     moved, drawn = [], []
     heads: tuple[Part, ...] = ()
-    for done, i in enumerate(rows):
-        work.step("reading where heads move from", done, len(rows))
-        prompt = list(behaviour.clean_ids[i])
-        right = next(t for t in behaviour.right[i] if t in prompt)
-        holds = [s for s, t in enumerate(prompt) if t == right]
-        each, heads = _by_source(net, prompt, right, behaviour.wrong[i][0], behaviour.answer_pos[i])
-        moved.append(each[:, holds].sum(-1))
-        others = [s for s in range(each.shape[1]) if s not in holds and s > 0]
-        chosen = generator.choice(others, size=min(8, len(others)), replace=False)
-        drawn.append(each[:, chosen].mean(-1) * len(holds))
+    with work.interruptible():
+        for done, i in enumerate(rows):
+            work.step("reading where heads move from", done, len(rows))
+            prompt = list(behaviour.clean_ids[i])
+            right = next(t for t in behaviour.right[i] if t in prompt)
+            holds = [s for s, t in enumerate(prompt) if t == right]
+            each, heads = _by_source(net, prompt, right, behaviour.wrong[i][0], behaviour.answer_pos[i])
+            moved.append(each[:, holds].sum(-1))
+            others = [s for s in range(each.shape[1]) if s not in holds and s > 0]
+            chosen = generator.choice(others, size=min(8, len(others)), replace=False)
+            drawn.append(each[:, chosen].mean(-1) * len(holds))
     values, chance = {"moving": np.stack(moved)}, {"moving": np.stack(drawn)}
     q = _corrected(values, chance, seed)
     provenance = replace(origin(net, None, began, seed), behaviour_hash=behaviour.hash)
@@ -301,7 +303,7 @@ def _by_source(
     net: Network, prompt: list[int], right: int, wrong: int, pos: int
 ) -> tuple[np.ndarray, tuple[Part, ...]]:
     """What each head adds to logit(right) - logit(wrong) by source: [heads p]."""
-    each = logit_attribution(net, [prompt], right, wrong, by="source", pos=pos)
+    each = logit_attribution(net, [prompt], target=right, foil=wrong, by="source", pos=pos)
     known = [
         (w, s, v) for w, s, v in zip(each.writers, each.sources, each.values, strict=True) if s is not None
     ]

@@ -22,7 +22,7 @@ from cutaway.network.coefficients import is_one, like
 from cutaway.network.parts import Part
 from cutaway.network.sites import Site
 from cutaway.reports import Figure, Page, display, result_page
-from cutaway.results import Provenance, Work, working
+from cutaway.results import Provenance, Work, strict, working
 from cutaway.statistics import Estimate, bootstrap
 from cutaway.stream import keeping
 from cutaway.stream.record import Stream, read_stream
@@ -215,7 +215,9 @@ class Attribution:
         if any(w.kind == "head" and s is None for w, s in zip(self.writers, self.sources, strict=True)):
             figures.append(Figure(self.heads(), "What each attention head adds, layer by head."))
         prompts = f"“{''.join(self.tokens[0])}”" + (f" and {n} more" if (n := len(self.tokens) - 1) else "")
-        lead = f"{self.network} on {prompts}, by {self.by}."
+        places = self.columns[0].tolist()
+        where = f"at position {places[0]}" if len(places) == 1 else f"at {len(places)} positions"
+        lead = f"{self.network} on {prompts}, {where}, by {self.by}."
         return result_page(f"Who wrote it: {self.what}", "Cutaway · stream", self.headline + ".", figures,
                            self.provenance, lead=lead)  # fmt: skip
 
@@ -266,12 +268,13 @@ def _named(tokens: Sequence[str]) -> str:
     return ", ".join(repr(t) for t in distinct[:3]) + more
 
 
+@strict
 def logit_attribution(
     net: Network,
     text: InputLike,
+    *,
     target: TokenLike,
     foil: TokenLike | None = None,
-    *,
     by: str = "head",
     pos: Pos = -1,
     edits: Sequence[Edit] | Edit = (),
@@ -280,13 +283,25 @@ def logit_attribution(
 ) -> Attribution:
     """What each writer of the stream adds to the logit of `target`, or to logit(target) - logit(foil), at `pos`.
 
-    by: "layer", "sublayer", "head" (and MLPs whole), "neuron" (and attentions whole), or "source" (heads by the position
-    they read from). first_token: of a word of several tokens, take the first.
-
     The contributions add up to the run's own logit; `error` says how nearly. With a soft-cap they add up to the logit
     before it, and the result says so.
 
-    Raises `BadInput`, `SiteUnavailable` (with the certificate's reason), `NotFoldable` for a norm that is not affine.
+    Args:
+        net: the network.
+        text: a text, several, or token rows.
+        target: a word as it follows the text, with its space, or a token id; one for all rows or one for each.
+        foil: the token that it is set against; without one, the logit itself is taken apart.
+        by: "layer", "sublayer", "head" (and MLPs whole), "neuron" (and attentions whole), or "source" (heads by the
+            position that they read from).
+        pos: at which position of each row (-1: the last).
+        edits: interventions that the run carries; what they put into the stream is a writer of its own.
+        first_token: of a word of several tokens, take the first.
+        work: hears of progress, and may stop it.
+
+    Raises:
+        BadInput: for an unknown token, a word of several tokens, or an unknown `by`.
+        SiteUnavailable: where the network refuses what is needed, with the certificate's reason.
+        NotFoldable: for a norm that is not affine.
     """
     keeping.require_one("by", by, BY)
     began, work = time.monotonic(), working(work)
@@ -298,7 +313,7 @@ def logit_attribution(
     stream = read_stream(net, tokens, by=level, pos=pos, edits=edits, work=work)
     moved = _moved(stream) if by == "source" else None
     work.check()
-    whole = attribute(stream, targets, foils, moved, began)
+    whole = attribute(stream, targets, foils, moved=moved, began=began)
     return whole.by_layer() if by == "layer" else whole
 
 
@@ -306,10 +321,14 @@ def attribute(
     stream: Stream,
     target: Tensor,
     foil: Tensor | None = None,
+    *,
     moved: dict[int, Sources] | None = None,
     began: float | None = None,
 ) -> Attribution:
-    """The attribution of a stream that was read before: target, foil [b] as token ids; began: when the work did."""
+    """The attribution of a stream that was read before: target, foil [b] as token ids.
+
+    moved: by layer what heads moved, to tell them apart by source. began: `time.monotonic()` when the work did.
+    """
     began = time.monotonic() if began is None else began
     net, run = stream.net, stream.run
     aim = direction(net, target, foil)

@@ -25,7 +25,7 @@ from cutaway.network.sites import Site
 from cutaway.reports import Figure, Page, Table, display, result_page
 from cutaway.results import Provenance, Work, finite, working
 from cutaway.stream import keeping
-from cutaway.stream.keeping import origin
+from cutaway.stream.keeping import in_words, origin, require_count
 from cutaway.stream.record import read_stream
 from cutaway.stream.writers import SHORT, layers_of, precise
 
@@ -99,12 +99,11 @@ class Biography:
     def headline(self) -> str:
         """How often it is written, read and erased, in a sentence."""
         counts = self.events()["event"].value_counts()
-        said = ", ".join(f"{counts.get(event, 0)} times {event}" for event in ("written", "read", "erased"))
+        said = ", ".join(f"{counts.get(event, 0)} × {event}" for event in ("written", "read", "erased"))
         return f"The life of {self.name}: {said}"
 
     def _in_words(self) -> pd.DataFrame:
-        events = self.events()
-        return events.assign(who=[Part.parse(who).words for who in events["who"]])
+        return in_words(self.events(), "who")
 
     def page(self) -> Page:
         """The coordinate as a heat map, and what happened."""
@@ -165,6 +164,7 @@ def biography(
     Raises `BadInput` where the direction does not fit the stream or is zero, `SiteUnavailable` where streams are refused.
     """
     began, work = time.monotonic(), working(work)
+    require_count("n_random", n_random)
     direction = torch.as_tensor(direction).detach().float().reshape(-1)
     if direction.shape[0] != net.d_model or not float(direction.norm()) > 0:
         raise BadInput(

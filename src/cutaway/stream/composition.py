@@ -23,7 +23,7 @@ from cutaway.reports import Figure, Page, display, result_page
 from cutaway.results import Provenance, Work, working
 from cutaway.stream import keeping
 from cutaway.stream.head_weights import HeadWeights, head_weights, heads_of
-from cutaway.stream.keeping import origin, require_one
+from cutaway.stream.keeping import in_words, origin, require_count, require_one
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -129,7 +129,12 @@ class Composition:
 
     def _repr_html_(self) -> str:
         lines = [f"chance {self.chance:.3f}, its 99 % quantile {self.chance_high:.3f}"]
-        return display(self.headline, lines, self.to_pandas().head(8), provenance=self.provenance)
+        return display(
+            self.headline,
+            lines,
+            in_words(self.to_pandas().head(8), "writer", "reader"),
+            provenance=self.provenance,
+        )
 
 
 def composition(
@@ -148,6 +153,7 @@ def composition(
     Raises `BadInput` where fewer than two layers are given.
     """
     began, work = time.monotonic(), working(work)
+    require_count("n_random", n_random)
     weights = head_weights(net, work=work) if weights is None else list(weights)
     if len({w.layer for w in weights}) < 2:
         raise BadInput("Composition needs heads of at least two layers.", "Leave weights out for all heads.")

@@ -26,7 +26,7 @@ from cutaway.results import Provenance, Work, working
 from cutaway.stream import keeping
 from cutaway.stream.factored import positive_share
 from cutaway.stream.head_weights import HeadWeights, head_named, head_weights, heads_of
-from cutaway.stream.keeping import origin
+from cutaway.stream.keeping import in_words, origin, require_count
 from cutaway.stream.targets import head_of, unembedding
 from cutaway.stream.writers import norm_of, precise
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _MOST_TOKENS = 8192
 
 
-def token_embeddings(net: Network, ids: Tensor, work: Work | None = None) -> Tensor:
+def token_embeddings(net: Network, ids: Tensor, *, work: Work | None = None) -> Tensor:
     """What each token [n] puts into the stream before the first layer, its position left out: [n d]."""
     first = Site("resid_pre", 0)
     sites = [first, *([Site("pos_embed")] if net.has("pos_embed") else [])]
@@ -140,7 +140,7 @@ class Copying:
     load = classmethod(keeping.load)
 
     def _repr_html_(self) -> str:
-        table = self.to_pandas().nlargest(8, "copying")
+        table = in_words(self.to_pandas().nlargest(8, "copying"), "head")
         return display(self.headline, [f"over {self.tokens} tokens"], table, provenance=self.provenance)
 
 
@@ -158,11 +158,12 @@ def copying(
     matrices or it is not known how the stream becomes logits.
     """
     began, work = time.monotonic(), working(work)
+    require_count("n_null", n_null)
     weights = head_weights(net, work=work) if weights is None else list(weights)
     generator = torch.Generator().manual_seed(seed)
     size = min(net.d_vocab or 0, net.d_vocab_in or net.d_vocab or 0)
     ids = torch.randperm(size, generator=generator)[:_MOST_TOKENS]
-    read, write = token_readout(net, ids).double().cpu(), token_embeddings(net, ids, work).double().cpu()
+    read, write = token_readout(net, ids).double().cpu(), token_embeddings(net, ids, work=work).double().cpu()
     scores = _scores(weights, read.mT @ write)
     null = []
     for done in range(n_null):
@@ -279,6 +280,8 @@ def singular_directions(
     Raises `BadAddress` for a head that is not there.
     """
     began, work, head = time.monotonic(), working(work), head_named(net, head)
+    require_count("n", n)
+    require_count("k", k)
     layer, index = head.layer or 0, head.index or 0
     layer_weights = next(
         (w for w in (weights or head_weights(net, layers=[layer], work=work)) if w.layer == layer), None
@@ -289,7 +292,7 @@ def singular_directions(
         )
     u, s, v = layer_weights.ov[index].svd()
     ids = torch.arange(min(net.d_vocab or 0, net.d_vocab_in or 0))
-    along = token_embeddings(net, ids, work).double().cpu() @ u[:, :n].cpu()
+    along = token_embeddings(net, ids, work=work).double().cpu() @ u[:, :n].cpu()
     along = along - along.mean(0)
     reads, writes = [], []
     for i in range(min(n, len(s))):

@@ -20,7 +20,7 @@ from cutaway.results import Provenance, Work, finite, working
 from cutaway.statistics import bootstrap
 from cutaway.stream import keeping
 from cutaway.stream.head_weights import head_weights, reading_norm
-from cutaway.stream.keeping import origin
+from cutaway.stream.keeping import in_words, origin, require_count
 from cutaway.stream.lenses.rows import Rows, Texts, rows_of
 from cutaway.stream.split import projection
 from cutaway.stream.writers import layers_of, norm_of, precise, require_one_text
@@ -114,8 +114,9 @@ def flow(
     too short.
     """
     began, work = time.monotonic(), working(work)
+    require_count("most", most)
     require_one_text(net)
-    rows = texts if isinstance(texts, Rows) else rows_of(net, texts, length, most)
+    rows = rows_of(net, texts, length=length, most=most)
     ids = rows.ids[:most]
     layers = layers_of(net)
     names = [Site(n, la.index) for la in layers for s in la.stretches for n in s.writes]
@@ -265,7 +266,8 @@ class ReadsOfWrites:
     load = classmethod(keeping.load)
 
     def _repr_html_(self) -> str:
-        return display(self.headline, table=self.to_pandas().nlargest(8, "score"), provenance=self.provenance)
+        table = in_words(self.to_pandas().nlargest(8, "score"), "writer", "reader")
+        return display(self.headline, table=table, provenance=self.provenance)
 
 
 @dataclass(frozen=True, eq=False)

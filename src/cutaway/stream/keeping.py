@@ -9,10 +9,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import pandas as pd
 from torch import Tensor
 
-from cutaway.errors import UnknownOption, nearest
+from cutaway.errors import BadInput, UnknownOption, nearest
 from cutaway.network.inputs import Tokens
+from cutaway.network.parts import Part
 from cutaway.results import Provenance, Result, head, pack, read, save_folder, unpack
 
 if TYPE_CHECKING:
@@ -46,6 +48,28 @@ def origin(
         rows = rows.tolist() if isinstance(rows, Tensor) else rows
         text_hash = hashlib.sha256(repr(rows).encode()).hexdigest()
     return Provenance.of(net, text_hash, seed, time.monotonic() - began)
+
+
+def require_count(what: str, given: object, least: int = 1) -> None:
+    """Raise `BadInput` where an option is not a whole number of at least so many.
+
+    >>> require_count("top", 2.5)
+    Traceback (most recent call last):
+    cutaway.errors.BadInput: top=2.5 is no whole number of at least 1. Give top=1 or more.
+    """
+    if isinstance(given, bool) or not isinstance(given, int) or given < least:
+        raise BadInput(
+            f"{what}={given!r} is no whole number of at least {least}.", f"Give {what}={least} or more."
+        )
+
+
+def in_words(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    """A table for people: names of parts in these columns as words.
+
+    >>> in_words(pd.DataFrame({"head": ["a3.h1"], "score": [0.5]}), "head")["head"].tolist()
+    ['head 3.1']
+    """
+    return table.assign(**{column: [Part.parse(name).words for name in table[column]] for column in columns})
 
 
 def save(result: Result, path: str | os.PathLike[str]) -> Path:

@@ -22,11 +22,11 @@ from cutaway.network.coefficients import is_one, like
 from cutaway.network.parts import Part
 from cutaway.network.sites import Site
 from cutaway.reports import Figure, Page, Table, display, result_page
-from cutaway.results import Provenance, Work, working
+from cutaway.results import Provenance, Work, strict, working
 from cutaway.stream import keeping
 from cutaway.stream.fold import Fold
 from cutaway.stream.head_weights import HeadWeights, head_weights
-from cutaway.stream.keeping import origin
+from cutaway.stream.keeping import origin, require_count
 from cutaway.stream.record import Stream, read_stream
 from cutaway.stream.split import Split
 from cutaway.stream.targets import TokenLike, direction, token_ids
@@ -235,12 +235,13 @@ class _Walk:
             )
 
 
+@strict
 def expand_paths(
     net: Network,
     text: str | Sequence[int],
+    *,
     target: TokenLike,
     foil: TokenLike | None = None,
-    *,
     depth: int = 2,
     pos: int = -1,
     first_token: bool = False,
@@ -248,14 +249,23 @@ def expand_paths(
 ) -> PathExpansion:
     """Every path of at most `depth` heads to the logit of `target` (or its difference from `foil`) at `pos`.
 
-    first_token: of a word of several tokens, take the first.
+    Args:
+        net: the network.
+        text: one text, or its token ids.
+        target: a word as it follows the text, with its space, or a token id.
+        foil: the token that it is set against, or None.
+        depth: through how many heads paths are followed; longer ones are kept together.
+        pos: at which position (-1: the last).
+        first_token: of a word of several tokens, take the first.
+        work: hears of progress, and may stop it.
 
-    Raises `SiteUnavailable` where values are no linear function of the stream, `NotFoldable` where a norm is not affine,
-    `BadInput` where there are too many paths.
+    Raises:
+        SiteUnavailable: where values are no linear function of the stream.
+        NotFoldable: where a norm is not affine.
+        BadInput: where there are too many paths.
     """
     began, work = time.monotonic(), working(work)
-    if isinstance(depth, bool) or not isinstance(depth, int) or depth < 0:
-        raise BadInput(f"depth={depth!r} is no number of heads.", "Use 0, 1, 2.")
+    require_count("depth", depth, 0)
     tokens = net.encode([text] if isinstance(text, str) else [list(text)])
     goal = token_ids(net, target, 1, "target", first_token)
     other = None if foil is None else token_ids(net, foil, 1, "foil", first_token)

@@ -15,7 +15,7 @@ from cutaway.errors import BadAddress, BadFormat, BadInput, SiteUnavailable, nea
 from cutaway.network.coefficients import is_one, like
 from cutaway.network.parts import Part
 from cutaway.network.sites import Site
-from cutaway.results import Work, working
+from cutaway.results import Work, strict, working
 from cutaway.stream.keeping import require_one
 from cutaway.stream.split import Split, split
 from cutaway.stream.writers import Slack, Term, WriteStep, layers_of, norm_of, precise, sites_of, steps_of
@@ -219,6 +219,7 @@ class Stream:
         return values if final is None else final(values)
 
 
+@strict
 def read_stream(
     net: Network,
     text: InputLike,
@@ -230,12 +231,19 @@ def read_stream(
 ) -> Stream:
     """Run a network once and keep what is needed to take its stream apart.
 
-    by: how finely the writers are told apart: "sublayer" (embeddings, attentions, MLPs, mixers), "head" (attentions by
-    head), "neuron" (MLPs by neuron; attentions stay whole). pos: row-relative positions to read; default all.
-    edits: interventions that the run carries; what they put into the stream is a writer of its own.
+    Args:
+        net: the network.
+        text: a text, several, or token rows.
+        by: how finely the writers are told apart: "sublayer" (embeddings, attentions, MLPs, mixers), "head" (attentions
+            by head), "neuron" (MLPs by neuron; attentions stay whole).
+        pos: row-relative positions to read; default all.
+        edits: interventions that the run carries; what they put into the stream is a writer of its own.
+        work: may stop it.
 
-    Raises `SiteUnavailable` with the certificate's reason where a needed site is refused, `NotFoldable` where a norm on the
-    way is not affine, `BadInput`, `BadAddress`.
+    Raises:
+        SiteUnavailable: where a needed site is refused, with the certificate's reason.
+        NotFoldable: where a norm on the way is not affine.
+        BadAddress: for a position that is not there.
     """
     require_one("by", by, BY)
     working(work).check()

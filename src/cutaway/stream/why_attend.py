@@ -25,7 +25,7 @@ from cutaway.reports import Figure, Page, Table, display, result_page
 from cutaway.results import Provenance, Work, finite, working
 from cutaway.stream import keeping
 from cutaway.stream.head_weights import head_named, projections, reading_norm
-from cutaway.stream.keeping import origin
+from cutaway.stream.keeping import in_words, origin
 from cutaway.stream.record import read_stream
 from cutaway.stream.writers import precise
 
@@ -98,8 +98,7 @@ class ScoreParts:
         )
 
     def _in_words(self, n: int) -> pd.DataFrame:
-        table = self.to_pandas().head(n)
-        return table.assign(**{side: [Part.parse(w).words for w in table[side]] for side in ("query", "key")})
+        return in_words(self.to_pandas().head(n), "query", "key")
 
     def page(self) -> Page:
         """The pairs as a heat map, and the largest."""

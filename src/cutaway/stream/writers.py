@@ -16,20 +16,14 @@ from torch import Tensor
 
 from cutaway.errors import SiteUnavailable
 from cutaway.network.coefficients import Coefficient, is_one, like
-from cutaway.network.parts import KINDS, Part
-from cutaway.network.sites import Site
-from cutaway.stream.fold import AffineNorm, Fold, probe_norm
+from cutaway.network.norms import affine_norm
+from cutaway.network.parts import Part
+from cutaway.network.sites import SHORT, Site
+from cutaway.stream.fold import AffineNorm, Fold
 
 if TYPE_CHECKING:
     from cutaway.network import Network, Run
     from cutaway.network.anatomy import Layer, Stretch, Sublayer
-
-#: kind of sublayer -> how its sites begin.
-SHORT = {
-    kind: row.site.removesuffix("_write")
-    for kind, row in KINDS.items()
-    if row.site.endswith("_write") and row.site == row.write
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,16 +62,7 @@ class WriteStep:
 
 def norm_of(net: Network, path: str) -> AffineNorm:
     """The affine form of the norm at a module path, probed once. Raises `NotFoldable` where it has none."""
-
-    def probed() -> AffineNorm:
-        module = net.model.get_submodule(path)
-        like = next(
-            (t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()),
-            torch.empty(0, dtype=net.dtype, device=net.device),
-        )
-        return probe_norm(module, net.d_model or 0, path or "the model", like)
-
-    return net.fact(("norm", path), probed)
+    return affine_norm(net, path)
 
 
 def require_one_text(net: Network) -> None:

@@ -5,9 +5,11 @@ the base run, `changes` what each cell changes of it, `stages` where in its laye
 the model, `engine` sorts cells into waves, `plan` says what it costs and runs it, `naive` is the plain loop.
 """
 
+from cutaway.sweeps.base_runs import keeping_base_runs
 from cutaway.sweeps.cells import Cell, CellState, CellValues, Experiment, Write, write_of
 from cutaway.sweeps.plan import Cost, Plan, plan_cells, run_cells
 from cutaway.sweeps.rules import Rules
+from cutaway.sweeps.unedited import base_run
 
 __all__ = [
     "Cell",
@@ -18,6 +20,8 @@ __all__ = [
     "Plan",
     "Rules",
     "Write",
+    "base_run",
+    "keeping_base_runs",
     "plan_cells",
     "run_cells",
     "write_of",

@@ -13,9 +13,10 @@ import torch
 from cutaway.errors import OutOfMemory
 from cutaway.network.sites import Site
 from cutaway.sweeps import naive
+from cutaway.sweeps.base_runs import recorded
 from cutaway.sweeps.cells import Cell, CellState, Experiment, scores_of
 from cutaway.sweeps.changes import Changes, Reach, find_changes
-from cutaway.sweeps.record import Record, take, take_plainly
+from cutaway.sweeps.record import Record
 from cutaway.sweeps.replay import Replayer
 from cutaway.sweeps.rules import Rules
 from cutaway.sweeps.stages import Parts, parts_of
@@ -157,11 +158,7 @@ def prepare(
     streams = {Site("resid_pre", i) for i in parts}
     modules = [p for part in parts.values() for p in (*part.attention, *part.mlp)] if rules.stages else []
     cached = rules.suffix or rules.last
-    record = (
-        take(experiment, written | streams, modules, cached)
-        if rules.restart
-        else take_plainly(experiment, written)
-    )
+    record = recorded(experiment, written | streams, modules, cached, not rules.restart)
     if cached and len(record.caches) < len(parts):
         missing = min(set(parts) - set(record.caches))
         rules = rules.without(f"Layer {missing} does not keep keys and values of its own.", "suffix", "last")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cutaway.network.anatomy import Layer, PortTap
 from cutaway.network.execution.heads import output_weight
-from cutaway.network.sites import Site
+from cutaway.network.sites import SITES, Site
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -24,21 +24,14 @@ if TYPE_CHECKING:
 #: Which sublayers must be computed again after an edit of a site: in blocks where the MLP reads what the attention
 #: wrote, and in parallel blocks (where `attn_in` and `mlp_in` may be one tensor).
 _NEEDS: dict[str, tuple[str, str]] = {
-    "resid_pre": ("attention mlp", "attention mlp"),
-    "attn_in": ("attention mlp", "attention mlp"),
-    **dict.fromkeys(("q", "k", "v", "scores", "pattern"), ("attention mlp", "attention")),
-    **dict.fromkeys(("z", "head_out", "attn_out", "attn_write"), ("mlp", "")),
-    "resid_mid": ("mlp", "mlp"),
-    "mlp_in": ("mlp", "attention mlp"),
-    **dict.fromkeys(("mlp_pre", "router"), ("mlp", "mlp")),
-    **dict.fromkeys(("mlp_act", "mlp_out", "mlp_write", "resid_post"), ("", "")),
+    name: kind.anew for name, kind in SITES.items() if kind.anew is not None
 }
 
 #: Sites whose change reaches the sublayer's output by a linear map, and the site that carries it.
-CARRIERS: dict[str, str] = {"z": "attn_out", "head_out": "attn_out", "mlp_act": "mlp_out"}
+CARRIERS: dict[str, str] = {name: kind.carrier for name, kind in SITES.items() if kind.carrier}
 
 #: Sites whose value at one position acts, within their layer, on that position alone.
-_LOCAL = frozenset(_NEEDS) - {"resid_pre", "attn_in", "k", "v"}
+_LOCAL = frozenset(name for name in _NEEDS if not SITES[name].spreads)
 
 
 @dataclass(frozen=True, order=True)

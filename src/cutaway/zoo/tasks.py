@@ -58,7 +58,13 @@ class Swap:
 
 @dataclass(frozen=True)
 class Label:
-    """The value (a class from 0) of a variable at one position of a prompt."""
+    """The value of a variable at one position of a prompt; probes are fitted to these.
+
+    Attributes:
+        ids: the prompt.
+        pos: the position.
+        value: a class from 0.
+    """
 
     ids: Ids
     pos: int
@@ -67,7 +73,12 @@ class Label:
 
 @dataclass(frozen=True)
 class Passage:
-    """A piece of text as tokens, with the value of each variable at each token (None where it has none)."""
+    """A piece of a specimen's text, as `cutaway zoo text` shows it.
+
+    Attributes:
+        tokens: as words.
+        labels: for each variable its value at each token, None where it has none.
+    """
 
     tokens: tuple[str, ...]
     labels: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict)

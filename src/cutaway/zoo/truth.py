@@ -59,7 +59,15 @@ class Need:
 
 @dataclass(frozen=True)
 class Feature:
-    """A direction [d] at a site that stands for something, and the tokens that have it (none: it is a matter of degree)."""
+    """A direction at a site that stands for something.
+
+    Attributes:
+        name: of the feature.
+        says: what it stands for.
+        site: with its layer.
+        direction: [d].
+        tokens: those that have it; none where it is a matter of degree.
+    """
 
     name: str
     says: str

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,10 +16,13 @@ from cutaway.circuits.passes.ablation import Ablation, ablation
 from cutaway.circuits.passes.certify import wiring as wiring_of
 from cutaway.circuits.passes.pairs import PairBatch, PromptPairs
 from cutaway.circuits.passes.running import Mask, run_edges, run_nodes
+from cutaway.effects.baselines import require_gap
 from cutaway.errors import BadBehaviour, NotFinite
 from cutaway.results import Work
-from cutaway.statistics import Estimate, bootstrap_ratio
+from cutaway.statistics import Estimate
+from cutaway.trials.scale import Scale
 
+#: Bytes of masks and differences up to which circuits share a batch: beyond it they miss the processor's cache.
 _SMALL = 48 * 2**20
 
 if TYPE_CHECKING:
@@ -27,10 +31,20 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Bench:
+class EdgeBench:
     """A behaviour on a network with a fixed ablation. m(C) is the metric of a circuit, per example [n].
 
-    whole: m(N), the network as it is. empty: m(empty), every edge ablated.
+    Circuits that were run before are not run again.
+
+    Attributes:
+        net: the network.
+        behaviour: the pairs.
+        wiring: the network's graph, and how to run parts of it.
+        pairs: the behaviour in batches.
+        ablation: what removed edges carry.
+        whole: m(N), the network as it is.
+        empty: m(empty), every edge ablated.
+        seed: of the intervals.
     """
 
     net: Network
@@ -40,43 +54,43 @@ class Bench:
     ablation: Ablation
     whole: np.ndarray
     empty: np.ndarray
+    seed: int = 0
+    tried: dict[bytes, np.ndarray] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(
         cls, net: Network, behaviour: Behaviour, how: str = "counterfactual", seed: int = 0, work: Work | None = None,
         prepared: Ablation | None = None,
-    ) -> Bench:  # fmt: skip
+    ) -> EdgeBench:  # fmt: skip
         """Run both ends. prepared: an ablation whose constants or means were taken elsewhere (on discovery examples).
 
         Raises BadBehaviour where m(N) and m(empty) are as good as equal, naming both: no share can then be given.
         """
-        found = wiring_of(net)
+        wiring = wiring_of(net)
         aligned = how in ("counterfactual", "resample")
-        pairs = PromptPairs.of(net, behaviour, len(found.graph.writers), work, aligned)
-        values = prepared if prepared is not None else ablation(found, pairs, how, seed)
-        nothing = np.zeros((1, *found.graph.shape), dtype=bool)
-        bench = cls(net, behaviour, found, pairs, values, np.zeros(0), np.zeros(0))
-        whole, empty = bench.metric(~nothing & found.graph.allowed)[0], bench.metric(nothing)[0]
-        bench = cls(net, behaviour, found, pairs, values, whole, empty)
-        bench.require_gap()
-        return bench
+        pairs = PromptPairs.of(net, behaviour, len(wiring.graph.writers), work, aligned)
+        values = prepared if prepared is not None else ablation(wiring, pairs, how, seed)
+        blank = cls(net, behaviour, wiring, pairs, values, np.zeros(0), np.zeros(0), seed)
+        whole, empty = blank.metric([wiring.graph.allowed, np.zeros(wiring.graph.shape, dtype=bool)])
+        try:
+            require_gap(whole, empty, f"The metric {behaviour.metric.name}")
+        except BadBehaviour:
+            raise BadBehaviour(
+                f"The metric {behaviour.metric.name} is m(N) = {whole.mean():.6g} on the whole network and "
+                f"m(∅) = {empty.mean():.6g} with every edge ablated ({values.how}): there is no share to speak of.",
+                "Use pairs whose answers differ, another ablation, or another metric.",
+            ) from None
+        return replace(blank, whole=whole, empty=empty)
 
     @property
     def gap(self) -> float:
-        """mean m(N) - mean m(empty): the unit of every share."""
-        return float(self.whole.mean() - self.empty.mean())
+        """Mean m(N) less mean m(empty): the unit of every share."""
+        return self.scale.gap
 
-    def require_gap(self) -> None:
-        """BadBehaviour, with both values, where there is no gap to explain."""
-        scale = max(1e-3, float(np.abs(self.whole).max()), float(np.abs(self.empty).max()))
-        spread = float(np.std(self.whole - self.empty)) / max(1.0, self.behaviour.n**0.5)
-        if not abs(self.gap) > max(1e-5 * scale, 0.5 * spread):
-            raise BadBehaviour(
-                f"The metric {self.behaviour.metric.name} is m(N) = {self.whole.mean():.6g} on the whole network and "
-                f"m(∅) = {self.empty.mean():.6g} with every edge ablated ({self.ablation.how}): there is "
-                "no share to speak of.",
-                "Use pairs whose answers differ, another ablation, or another metric.",
-            )
+    @cached_property
+    def scale(self) -> Scale:
+        """The scale of m(empty) (0) and m(N) (1)."""
+        return Scale(self.empty, self.whole, self.behaviour.clusters, self.seed)
 
     def metric(self, masks: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
         """m(C) of circuits given as bool [k writers readers] (or [k writers] for nodes): [k n].
@@ -85,28 +99,37 @@ class Bench:
 
         Raises NotFinite, naming the circuit and example.
         """
-        masks = [np.asarray(m) for m in masks]
-        found = np.empty((len(masks), self.behaviour.n))
+        masks = [np.ascontiguousarray(m, dtype=bool) for m in masks]
+        if not masks:
+            return np.zeros((0, self.behaviour.n))
+        keys = [bytes([m.ndim]) + m.tobytes() for m in masks]
+        new = {key: mask for key, mask in zip(keys, masks, strict=True) if key not in self.tried}
+        if new:
+            self.tried.update(zip(new, self._run(list(new.values())), strict=True))
+        return np.stack([self.tried[key] for key in keys])
+
+    def _run(self, masks: list[np.ndarray]) -> np.ndarray:
+        values = np.empty((len(masks), self.behaviour.n))
         plain = [i for i, m in enumerate(masks) if m.ndim == 1 or as_nodes(self.wiring, m) is not None]
         for number in plain:
-            found[number] = self.pairs.gather([self._batch(batch, masks[number]) for batch in self.pairs])
+            values[number] = self.pairs.gather([self._batch(batch, masks[number]) for batch in self.pairs])
         rest = [i for i in range(len(masks)) if i not in set(plain)]
         for batch in self.pairs:
             at_once = self._at_once(batch)
             for start in range(0, len(rest), at_once):
                 chosen = rest[start : start + at_once]
                 if len(chosen) == 1:
-                    values = self._batch(batch, masks[chosen[0]])[None]
+                    scores = self._batch(batch, masks[chosen[0]])[None]
                 else:
-                    values = self._together(batch, np.stack([masks[i] for i in chosen]))
-                found[np.ix_(chosen, list(batch.rows))] = values
-        if not np.isfinite(found).all():
-            which, row = (int(i) for i in np.argwhere(~np.isfinite(found))[0])
+                    scores = self._together(batch, np.stack([masks[i] for i in chosen]))
+                values[np.ix_(chosen, list(batch.rows))] = scores
+        if not np.isfinite(values).all():
+            which, row = (int(i) for i in np.argwhere(~np.isfinite(values))[0])
             raise NotFinite(
                 f"Circuit {which} of those that were run gives NaN or infinity on example {row}.",
                 "Use a wider dtype.",
             )
-        return found
+        return values
 
     def _at_once(self, batch: PairBatch) -> int:
         """How many circuits share a batch: more than one only where masks and differences of all rows stay small."""
@@ -159,15 +182,13 @@ class Bench:
             parts.append(batch.score(logits).detach().double().cpu().numpy())
         return self.pairs.gather(parts)
 
-    def share(self, metric: np.ndarray, seed: int = 0) -> Estimate:
+    def share(self, metric: np.ndarray) -> Estimate:
         """Faithfulness of m(C) [n] with its interval: (m(C) - m(empty)) / (m(N) - m(empty)), means over examples."""
-        return bootstrap_ratio(
-            metric - self.empty, self.whole - self.empty, self.behaviour.clusters, seed=seed
-        )
+        return self.scale.share(metric)
 
     def shares(self, metrics: np.ndarray) -> np.ndarray:
         """Faithfulness [k] of metrics [k n]."""
-        return (metrics.mean(-1) - self.empty.mean()) / self.gap
+        return self.scale.shares(metrics)
 
 
 def as_nodes(wiring: Wiring, mask: np.ndarray) -> np.ndarray | None:

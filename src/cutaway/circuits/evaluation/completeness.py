@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cutaway.circuits.circuit import Circuit
-from cutaway.circuits.evaluation.bench import Bench
+from cutaway.circuits.evaluation.bench import EdgeBench
 from cutaway.circuits.scores import Scores
 from cutaway.errors import BadInput
 from cutaway.statistics import Estimate
@@ -18,10 +18,16 @@ from cutaway.statistics import Estimate
 class Completeness:
     """Three senses of completeness.
 
-    complement: faithfulness of the complement, f(N without C); near 0 is complete (Marks et al. 2024, after Wang et al.).
-    knockout: mean over subsets K of the circuit's nodes of |m(C \\ K) - m(N \\ K)| as a share of the gap; near 0 is complete
-    (Wang et al. 2023, section 4.1, eq. 3); worst: the largest, with its K. influence: share of the total |score| that the
-    circuit's edges carry (Ameisen et al. 2025: share of influence); None without scores.
+    Attributes:
+        complement: faithfulness of the complement, f(N without C); near 0 is complete (Marks et al. 2024, after Wang et
+            al.).
+        knockout: mean over subsets K of the circuit's nodes of |m(C \\ K) - m(N \\ K)| as a share of the gap; near 0 is
+            complete (Wang et al. 2023, section 4.1, eq. 3).
+        worst: the largest of these.
+        worst_nodes: its K.
+        subsets: how many K were tried.
+        influence: share of the total |score| that the circuit's edges carry (Ameisen et al. 2025: share of influence);
+            None without scores.
     """
 
     complement: Estimate
@@ -40,7 +46,7 @@ class Completeness:
         }
 
 
-def completeness(bench: Bench, circuit: Circuit, subsets: int = 12, seed: int = 0) -> Completeness:
+def completeness(bench: EdgeBench, circuit: Circuit, subsets: int = 12, seed: int = 0) -> Completeness:
     """All three senses on a behaviour. K runs over random halves of the circuit's nodes and, first, single nodes."""
     graph = bench.wiring.graph
     rest = bench.metric([graph.allowed & ~circuit.membership])[0]
@@ -51,7 +57,7 @@ def completeness(bench: Bench, circuit: Circuit, subsets: int = 12, seed: int = 
     worst = int(np.argmax(gaps)) if len(gaps) else -1
     names = tuple(str(graph.writers[i]) for i in chosen[worst]) if worst >= 0 else ()
     return Completeness(
-        bench.share(rest, seed), float(gaps.mean()) if len(gaps) else 0.0, float(gaps[worst]) if worst >= 0 else 0.0, names,
+        bench.share(rest), float(gaps.mean()) if len(gaps) else 0.0, float(gaps[worst]) if worst >= 0 else 0.0, names,
         len(chosen), None if circuit.scores is None else influence(circuit.scores, circuit.membership),
     )  # fmt: skip
 
@@ -73,9 +79,9 @@ def _subsets(circuit: Circuit, n: int, seed: int) -> list[np.ndarray]:
 
 def _without(membership: np.ndarray, nodes: np.ndarray) -> np.ndarray:
     """The circuit whose nodes K write their ablated value."""
-    found = membership.copy()
-    found[nodes] = False
-    return found
+    fewer = membership.copy()
+    fewer[nodes] = False
+    return fewer
 
 
 def influence(scores: Scores, membership: np.ndarray) -> float:
@@ -86,8 +92,13 @@ def influence(scores: Scores, membership: np.ndarray) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Marginal:
-    """Minimality after Wang et al. 2023 (section 4.2): for each part of a circuit |m(C) - m(C without it)| as a share of the
-    gap. names, effects [k]; signed [k]: positive where the circuit gets worse without it."""
+    """Minimality after Wang et al. 2023 (section 4.2): what a circuit loses with each of its parts.
+
+    Attributes:
+        names: of the parts [k].
+        effects: |m(C) - m(C without it)| as a share of the gap [k].
+        signed: the same with its sign, positive where the circuit gets worse without it [k].
+    """
 
     names: tuple[str, ...]
     effects: np.ndarray
@@ -99,7 +110,7 @@ class Marginal:
         return [(self.names[i], float(self.effects[i])) for i in order]
 
 
-def marginal(bench: Bench, circuit: Circuit, by: str = "node", most: int | None = None) -> Marginal:
+def marginal(bench: EdgeBench, circuit: Circuit, by: str = "node", most: int | None = None) -> Marginal:
     """Take out one node (with its edges) or one edge at a time; `most`: only the weakest so many edges by score."""
     graph = bench.wiring.graph
     if by == "node":

@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from cutaway.circuits.evaluation.bench import Bench
+from cutaway.circuits.evaluation.bench import EdgeBench
 from cutaway.circuits.graph.nodes import Graph
 from cutaway.circuits.scores import Scores
 from cutaway.circuits.selection import greedy, of_nodes, prune, top_n
 from cutaway.errors import BadInput
-from cutaway.statistics import Estimate, bootstrap_ratio
 
 #: The edge shares at which MIB measures (Mueller et al. 2025, section 3.2).
 SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -27,8 +26,13 @@ SELECTIONS: dict[str, Select] = {"top": top_n, "greedy": greedy}
 class Curve:
     """Faithfulness f(k) of the circuits of growing size that one set of scores gives.
 
-    shares: of edges (of nodes, for node methods) that were asked for. edges: how many edges each circuit has, after
-    pruning (MIB counts these). values: f at each. metrics: m(C) [sizes n]. whole, empty: m(N) and m(empty), means.
+    Attributes:
+        shares: of edges (of nodes, for node methods) that were asked for.
+        edges: how many edges each circuit has, after pruning (MIB counts these).
+        values: f at each.
+        metrics: m(C) [sizes n].
+        whole: mean of m(N).
+        empty: mean of m(empty).
     """
 
     shares: tuple[float, ...]
@@ -111,7 +115,9 @@ def node_circuit(scores: Scores, n: int, absolute: bool = True) -> np.ndarray:
     return of_nodes(scores.graph, chosen)
 
 
-def curve(bench: Bench, scores: Scores, shares: Sequence[float] = SHARES, selection: str = "top") -> Curve:
+def curve(
+    bench: EdgeBench, scores: Scores, shares: Sequence[float] = SHARES, selection: str = "top"
+) -> Curve:
     """Faithfulness f(C) = (m(C) - m(empty)) / (m(N) - m(empty)) at every share (Mueller et al. 2025, eq. 1; Marks et al.
     2024). Ablated values are computed once for all sizes.
     """
@@ -124,11 +130,6 @@ def curve(bench: Bench, scores: Scores, shares: Sequence[float] = SHARES, select
     )  # fmt: skip
 
 
-def curve_intervals(bench: Bench, found: Curve, seed: int = 0) -> list[Estimate]:
-    """An interval for every point of a curve: bootstrap over examples, numerator and denominator together."""
-    return [bench.share(metric, seed) for metric in found.metrics]
-
-
 def size_needed(found: Curve, reach: float = 0.85) -> float | None:
     """The smallest share from which on faithfulness stays at least `reach`; None where it does not."""
     needed = None
@@ -139,7 +140,7 @@ def size_needed(found: Curve, reach: float = 0.85) -> float | None:
     return needed
 
 
-def dynamic(bench: Bench, metric: np.ndarray) -> np.ndarray:
+def dynamic(bench: EdgeBench, metric: np.ndarray) -> np.ndarray:
     """Normalised dynamic faithfulness of single prompts [n]: each example's own (m(C) - m(empty)) / (m(N) - m(empty)),
     cut to [0, 1]; NaN where that example has no gap of its own (less than 1e-3 of the mean gap).
 
@@ -160,8 +161,3 @@ def weighted_edges(graph: Graph, membership: np.ndarray, neurons: np.ndarray | N
         return float(membership.sum())
     share = neurons.mean(1)
     return float((membership.sum(1) * share).sum())
-
-
-def difference(bench: Bench, first: np.ndarray, second: np.ndarray, seed: int = 0) -> Estimate:
-    """Faithfulness of one circuit less that of another (metrics [n]), paired by example."""
-    return bootstrap_ratio(first - second, bench.whole - bench.empty, bench.behaviour.clusters, seed=seed)

@@ -19,10 +19,18 @@ from cutaway.statistics import benjamini_hochberg
 
 @dataclass(frozen=True)
 class Tested:
-    """One test: its name, the null hypothesis in words, its p-value, and whether the circuit passes at level alpha.
+    """One test.
 
-    passed: True or False; None where it could not be decided with so few examples (`least` of them would do).
-    statistic: the figure that was compared; n: how many examples or random circuits it rests on.
+    Attributes:
+        name: what it is called.
+        null: the null hypothesis in words.
+        p: its p-value.
+        passed: whether the circuit passes at level alpha; None where that cannot be decided with so few examples.
+        statistic: the figure that was compared.
+        n: how many examples or random circuits it rests on.
+        alpha: the level.
+        least: how many examples would do.
+        sentence: what came out, in words.
     """
 
     name: str

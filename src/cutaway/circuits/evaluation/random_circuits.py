@@ -10,7 +10,7 @@ from cutaway.errors import BadInput
 _TRIES = 40
 
 
-class Paths:
+class PathCounts:
     """Draws random paths within some of the edges of a graph."""
 
     def __init__(self, graph: Graph, within: np.ndarray | None, rng: np.random.Generator) -> None:
@@ -49,7 +49,7 @@ def random_circuit(
     within: only these edges are used. The last few edges, where no whole path fits, are drawn from the edges between nodes
     that are already in. Raises BadInput where there are not so many edges.
     """
-    paths = Paths(graph, within, rng)
+    paths = PathCounts(graph, within, rng)
     total = int(paths.within.sum())
     if edges > total:
         raise BadInput(f"{edges} edges were asked for, of {total}.", "Ask for fewer.")
@@ -100,7 +100,7 @@ def inflated(
 
     Shi et al. 2024, section 3.3: what the minimality of an edge is compared with.
     """
-    paths = Paths(graph, None, rng)
+    paths = PathCounts(graph, None, rng)
     for _ in range(_TRIES):
         new = [e for e in paths.path() or () if not membership[e]]
         if new:

@@ -6,6 +6,7 @@ prefix of them: `before[reader]` writers, and no more need be said about which e
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -166,10 +167,8 @@ class Graph:
 
 def _look_up(name: str, index: dict[str, int], what: str, kind: type[Part] | type[Input]) -> int:
     if name not in index:
-        try:
+        with contextlib.suppress(BadFormat):
             name = str(kind.parse(name))
-        except BadFormat:
-            pass
     if name not in index:
         offers = nearest(str(name), index) or list(index)[:3]
         raise NotFound(f"There is no {what} {name!r} in this graph.", f"Nearest: {', '.join(offers)}.")

@@ -24,7 +24,8 @@ from cutaway.network.anatomy import Attention, Layer, RouterTap, Sublayer
 from cutaway.network.coefficients import Coefficient, is_one, like
 from cutaway.network.discovery.example import OTHER_COLUMNS, random_rows
 from cutaway.network.execution.heads import output_weight
-from cutaway.network.sites import Site
+from cutaway.network.norms import norm_of
+from cutaway.network.sites import SHORT, Site
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -33,7 +34,6 @@ Port = Literal["q", "k", "v"]
 #: What the certificate says of a site that does nothing.
 _NO_EFFECT = "does not change the output"
 PORTS: tuple[Port, ...] = ("q", "k", "v")
-_UNITS = {"attention": "attn", "cross_attention": "cross", "mixer": "mixer", "mlp": "mlp"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,7 +210,7 @@ class _Finder:
 
     def _dead(self, layer: Layer, sublayer: Sublayer) -> bool:
         """Does nothing that a sublayer reads change the output? Then it is a constant, and no node."""
-        site = Site(f"{_UNITS[sublayer.kind]}_in", layer.index)
+        site = Site(f"{SHORT[sublayer.kind]}_in", layer.index)
         dead = _NO_EFFECT in str(self.net.certificate.refusals.get(str(site), ""))
         if dead:
             self.notes.append(f"The {sublayer.kind} of layer {layer.index} changes nothing, and is no node.")
@@ -295,13 +295,13 @@ class _Finder:
     def _norm(self, path: str | None) -> Norm | None:
         if path is None:
             return None
-        found = Norm.of(self.modules[path], self.width, self.net.device, self.net.dtype)
+        found = norm_of(self.net, path, self.width)
         if found.gain is None:
             self.notes.append(f"{path} has no closed form; its derivative is taken by autograd.")
         return found
 
     def _stage(self, layer: Layer, sublayer: Sublayer) -> dict[str, Any]:
-        short = _UNITS[sublayer.kind]
+        short = SHORT[sublayer.kind]
         stream, norm_path = self._reads(layer, f"{short}_in")
         common: dict[str, Any] = {
             "layer": layer.index, "stream": stream, "norm_path": norm_path, "norm": self._norm(norm_path),

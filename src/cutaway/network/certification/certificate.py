@@ -25,7 +25,7 @@ from cutaway.network.certification.identities import (
 from cutaway.network.edits import Here
 from cutaway.network.execution.session import Session, SiteWork
 from cutaway.network.inputs import Inputs, Tokens
-from cutaway.network.sites import Site
+from cutaway.network.sites import SITES, Site, having
 
 #: Largest relative error (of the largest value compared) that counts as equality, by dtype. In float64 it is that of
 #: single precision's rounding, because many models compute norms and softmaxes in float32 whatever their type.
@@ -87,7 +87,7 @@ def certify(
     """
     tokens = {"": inputs.tokens}
     bare = forward(inputs)
-    quiet = [s for s in anatomy.sites() if s.name.removeprefix("cross_") not in ("scores", "pattern")]
+    quiet = [s for s in anatomy.sites() if SITES[s.name].inside != "eager"]
     with _Observed(model, anatomy, quiet, tokens, inputs.batch, None, 0.0, seed):
         watched = forward(inputs)
     bitwise = bare is None or watched is None or torch.equal(bare, watched)
@@ -166,10 +166,6 @@ def _noise(value: Tensor, size: float, generator: torch.Generator) -> Tensor:
     return (torch.randn(value.shape, generator=generator) * size * (scale or 1.0)).to(value)
 
 
-#: Sites without an identity of their own: for these it is checked that writing has an effect.
-_BY_EFFECT = ("embed", "pos_embed", "attn_in", "cross_in", "mixer_in", "mlp_in", "mlp_pre", "router")
-
-
 def _check_effects(
     model: nn.Module,
     anatomy: Anatomy,
@@ -180,7 +176,7 @@ def _check_effects(
     seed: int,
 ) -> None:
     last = {s.name: s.layers[-1].index for s in anatomy.stacks if s.layers}
-    for name in _BY_EFFECT:
+    for name in having(lambda kind: "writing" in kind.vouched):  # no identity of their own
         for stack in anatomy.stacks:
             sites = [s for s in anatomy.sites() if s.name == name and s.stack == stack.name]
             if not sites:
@@ -229,23 +225,10 @@ def check_padding(
     return error <= tolerance
 
 
-#: Which sites each identity vouches for.
-_VOUCHES: dict[str, tuple[str, ...]] = {
-    "resid_mid": ("resid_mid",),
-    "resid_post": ("attn_write", "cross_write", "mixer_write", "mlp_write", "resid_mid"),
-    "pattern @ v = z": ("pattern", "v", "z", "head_out", "scores"),
-    "softmax(scores) = pattern": ("scores",),
-    "q.k -> scores": ("q", "k"),
-    "z @ W_O = attn_out": ("head_out",),
-    "down(mlp_act) = mlp_out": ("mlp_act",),
-    "norm(resid) = final_norm": ("final_norm",),
-}
-
-
-#: Sites whose reading goes through an attention function of ours.
+#: Sites whose reading goes through an attention function of ours, by the identity that shows that this changes nothing.
 _READ_BY_KERNEL: dict[str, tuple[str, ...]] = {
-    "reading": ("q", "k", "v", "z", "scores", "pattern"),
-    "pattern reading": ("scores", "pattern"),
+    "reading": having(lambda kind: kind.inside),
+    "pattern reading": having(lambda kind: kind.inside == "eager"),
 }
 
 
@@ -254,7 +237,7 @@ def _refusals(anatomy: Anatomy, checks: tuple[Check, ...]) -> dict[str, str]:
     refused = {str(site): reason for site, reason in anatomy.refusals.items()}
     for check in checks:
         for name in _READ_BY_KERNEL.get(check.name, ()) if check.failures else ():
-            for site in (s for s in anatomy.taps if s.name.removeprefix("cross_") == name):
+            for site in (s for s in anatomy.taps if s.name == name):
                 refused[str(site)] = f"Reading it changes the logits by a relative {check.error:.2g}."
         for where, error in check.failures.items():
             if check.name == "writing":
@@ -262,12 +245,13 @@ def _refusals(anatomy: Anatomy, checks: tuple[Check, ...]) -> dict[str, str]:
                     "Writing here does not change the output, so it is not what the network uses."
                 )
                 continue
-            prefix = "cross_" if where.endswith("cross_") else ""
+            cross = where.endswith("cross_")
             place = where.removesuffix("cross_")
             stack, _, layer = place.rpartition(".")
-            for name in _VOUCHES.get(check.name, ()):
-                site = Site(name if check.name.startswith("resid") else prefix + name, _number(layer), stack)
-                if site in anatomy.taps:
+            for name, kind in SITES.items():
+                site = Site(name, _number(layer), stack)
+                alike = kind.cross == cross or check.name.startswith("resid")
+                if check.name in kind.vouched and alike and site in anatomy.taps:
                     refused[str(site)] = (
                         f"{check.name} does not hold at {place}: relative error {error:.2g}, "
                         f"tolerance {check.tolerance:.2g}."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import get_args
 
 from torch import Tensor
 
@@ -37,7 +38,7 @@ from cutaway.network.discovery.sublayers import (
     written_out,
 )  # fmt: skip
 from cutaway.network.discovery.trace import Call, Trace
-from cutaway.network.sites import SITES, Site
+from cutaway.network.sites import SHORT, Site, having
 
 
 @dataclass(eq=False)
@@ -84,7 +85,7 @@ def read_layer(
             if not link.is_stream
             else f"What {kind} gives is not what the next layer takes, so it is not known to be the stream."
         )
-        draft.refuse([*_WRITES, "resid_pre", "resid_post"], index, stack, reason)
+        draft.refuse([*having(lambda kind: kind.by_sums), "resid_pre", "resid_post"], index, stack, reason)
         _bare_attention(scope, index, stack, draft)
         return Layer(index, call.path, call.nth, "unknown", ())
     draft.taps[Site("resid_pre", index, stack)] = PortTap(Port(call.path, "in", link.in_key, call.nth))
@@ -94,28 +95,15 @@ def read_layer(
             f"The output of {call.path} is not a sum of its input and of what its modules give, so what each sublayer "
             "writes is not known."
         )
-        draft.refuse(_WRITES, index, stack, reason)
+        draft.refuse(having(lambda kind: kind.by_sums), index, stack, reason)
         _bare_attention(scope, index, stack, draft)
         return Layer(index, call.path, call.nth, "unknown", ())
     reader = _LayerReader(scope, link, steps, index, stack, draft)
     return reader.read()
 
 
-_WRITES = (
-    "attn_write",
-    "attn_out",
-    "attn_in",
-    "mlp_write",
-    "mlp_out",
-    "mlp_in",
-    "resid_mid",
-    "mlp_act",
-    "mlp_pre",
-)
-
-
 #: The sites inside an attention function.
-_ATTENTION: tuple[AttentionField, ...] = ("q", "k", "v", "scores", "pattern", "z")
+_ATTENTION: tuple[AttentionField, ...] = get_args(AttentionField)
 
 
 def _bare_attention(scope: Scope, index: int, stack: str, draft: Draft) -> None:
@@ -133,10 +121,6 @@ def _attention_taps(found: FoundAttention, index: int, stack: str, prefix: str, 
         return
     for name in _ATTENTION:
         draft.taps[Site(prefix + name, index, stack)] = AttentionTap(found.call.path, found.nth, name)
-
-
-#: How the sites of each kind of sublayer begin.
-_SHORT: dict[str, str] = {"attention": "attn", "cross_attention": "cross", "mixer": "mixer", "mlp": "mlp"}
 
 
 @dataclass(eq=False)
@@ -189,7 +173,7 @@ class _LayerReader:
             raw = scope.sums.root(inner)
             giver = scope.giver(raw)
         kind, found = kind_of(scope, raw, stop)
-        short = _SHORT[kind]
+        short = SHORT[kind]
         self._writes(f"{short}_out", raw, 1.0)
         self._writes(f"{short}_write", version, factor)
         path = giver.path if giver is not None else ""
@@ -210,7 +194,7 @@ class _LayerReader:
         found = []
         for n, step in enumerate(self.steps):
             names = [
-                f"{_SHORT[s.kind]}_write" for s, (_, _, m) in zip(sublayers, writers, strict=True) if m == n
+                f"{SHORT[s.kind]}_write" for s, (_, _, m) in zip(sublayers, writers, strict=True) if m == n
             ]
             norm = None if step.norm is None else step.norm.path
             found.append(Stretch(step.carry, tuple(dict.fromkeys(names)), self._constant(step), norm))
@@ -398,17 +382,11 @@ class _LayerReader:
     def _refuse_missing(self, sublayers: list[Sublayer]) -> None:
         kinds = {s.kind for s in sublayers}
         what = ", ".join(sorted(kinds)) or "nothing"
-        for kind, prefix in (
-            ("attention", "attn"),
-            ("cross_attention", "cross"),
-            ("mixer", "mixer"),
-            ("mlp", "mlp"),
-        ):
+        for kind in SHORT:
             if kind in kinds:
                 continue
-            names = [n for n in SITES if SITES[n].layered and _kind_of_site(n) == prefix]
             self.draft.refuse(
-                names,
+                having(lambda row, kind=kind: row.sublayer == kind),
                 self.index,
                 self.stack,
                 f"Layer {self.index} has no {kind.replace('_', '-')}: it has {what}.",
@@ -422,11 +400,3 @@ class _LayerReader:
             self.draft.refuse(
                 ["router"], self.index, self.stack, f"Layer {self.index} has no mixture of experts."
             )
-
-
-def _kind_of_site(name: str) -> str:
-    if name.startswith(("cross_", "mixer_")):
-        return name.split("_")[0]
-    if name.startswith(("attn_", "head_")) or name in ("q", "k", "v", "z", "scores", "pattern"):
-        return "attn"
-    return "mlp" if name.startswith("mlp_") else ""

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from cutaway.network.anatomy import Attention, FunctionCall, FunctionTaps, Mlp, SublayerKind
+from cutaway.network.anatomy import Attention, FunctionCall, FunctionTaps, Mlp
 from cutaway.network.discovery.linear import MOVE_OPS, Sums
 from cutaway.network.discovery.streams import is_elementwise, is_linear_map
 from cutaway.network.discovery.trace import AttentionCall, Call, Trace
+from cutaway.network.sites import SublayerKind
 
 
 @dataclass(eq=False)

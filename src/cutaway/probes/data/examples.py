@@ -183,6 +183,15 @@ class ProbeData:
         rows = np.asarray(self.rows)[index]
         return replace(self, labels=labels, kind=kind, classes=classes, rows=rows, also=also, **pick)
 
+    def two_classes(self) -> tuple[np.ndarray, np.ndarray]:
+        """The examples of the first two classes, by number, and which of the two each is; of values whether each is above
+        the median."""
+        labels = self.labels
+        if self.kind == "continuous":
+            return np.arange(self.n), (labels > np.median(labels)).astype(int)
+        chosen = np.flatnonzero(np.isin(labels, (0, 1)))
+        return chosen, (labels[chosen] == 1).astype(int)
+
     def with_labels(
         self, labels: np.ndarray, kind: Kind | None = None, classes: tuple[str, ...] | None = None
     ) -> ProbeData:

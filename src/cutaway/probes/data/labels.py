@@ -67,13 +67,13 @@ def encode_labels(
         kind = "continuous" if len(some) > 10 or any(not float(v).is_integer() for v in some) else None
     if kind == "continuous":
         try:
-            found = np.array([float(v) for v in values])
+            measured = np.array([float(v) for v in values])
         except (TypeError, ValueError) as error:
             raise BadInput(
                 f"A value of {name!r} is no number: {error}.",
                 "Give numbers, or kind='multiclass' for classes.",
             ) from error
-        return found, "continuous", ()
+        return measured, "continuous", ()
     ordered = sorted(set(values), key=lambda v: (str(type(v)), v))
     if len(ordered) > max(_MANY_CLASSES, 1) and len(ordered) > len(values) / 4:
         raise BadInput(
@@ -84,10 +84,10 @@ def encode_labels(
     labels = np.array([number[v] for v in values], dtype=np.int64)
     if kind == "binary" and len(ordered) > 2:
         raise BadInput(f"{name!r} has {len(ordered)} classes, not two.", "Use kind='multiclass'.")
-    found_kind: Kind = (
+    label_kind: Kind = (
         "multiclass" if len(ordered) > 2 or kind == "multiclass" and len(ordered) != 2 else "binary"
     )
-    return labels, found_kind, tuple(map(str, ordered))
+    return labels, label_kind, tuple(map(str, ordered))
 
 
 def as_targets(kind: Kind, labels: Tensor, classes: int) -> Tensor:

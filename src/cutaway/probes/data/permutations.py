@@ -25,8 +25,12 @@ ENOUGH = 19
 
 @dataclass(frozen=True)
 class ExchangeRule:
-    """how: what is exchanged (examples, examples within groups, or groups). blind: must the folds be made without the
-    labels, so that exchanging across them is fair?"""
+    """How labels are exchanged so that they would be as likely if they meant nothing.
+
+    Attributes:
+        how: what is exchanged: examples, examples within groups, or groups.
+        blind: must the folds be made without the labels, so that exchanging across them is fair?
+    """
 
     how: str
     blind: bool
@@ -64,22 +68,22 @@ def permutations(
     family: Families,
     n: int,
     seed: int,
-    exchange: ExchangeRule,
+    rule: ExchangeRule,
     folds: np.ndarray | None = None,
 ) -> np.ndarray:
-    """n random exchanges of examples [n_perm n], as `exchange` says; inside folds [n] unless it is blind or there are none.
+    """n random exchanges of examples [n_perm n], as the rule says; inside folds [n] unless it is blind or there are none.
 
     Families of equal size give each other their labels in random order; others, exchanged with families of similar size, as
     many of them as are needed (of any size, where size goes with the label). Exchanges that lose a class are drawn again.
     """
     members = [np.flatnonzero(family.of == f) for f in range(family.count)]
-    inside = np.zeros(len(labels), dtype=int) if folds is None or exchange.blind else folds
-    found = _draw(labels, members, inside, n, seed, exchange.how, _WINDOW)
-    if exchange.how == "groups" and different(labels, found) < min(n, ENOUGH):
-        found = _draw(
-            labels, members, inside, n, seed, exchange.how, len(members)
+    inside = np.zeros(len(labels), dtype=int) if folds is None or rule.blind else folds
+    exchanges = _draw(labels, members, inside, n, seed, rule.how, _WINDOW)
+    if rule.how == "groups" and different(labels, exchanges) < min(n, ENOUGH):
+        exchanges = _draw(
+            labels, members, inside, n, seed, rule.how, len(members)
         )  # size goes with the label
-    return found
+    return exchanges
 
 
 def different(labels: np.ndarray, permuted: np.ndarray) -> int:
@@ -118,16 +122,16 @@ def _one(
         return out
     if how == "examples":
         for part in np.unique(inside):
-            here = np.flatnonzero(inside == part)
-            out[here] = rng.permutation(here)
+            examples = np.flatnonzero(inside == part)
+            out[examples] = rng.permutation(examples)
         return out
     where = np.array([inside[m[0]] for m in members])
     for part in np.unique(where):
-        here = np.flatnonzero(where == part)
-        size = np.array([len(members[f]) for f in here])
-        ranked = np.argsort(-size + rng.random(len(here)) * 0.5, kind="stable")
+        groups = np.flatnonzero(where == part)
+        size = np.array([len(members[f]) for f in groups])
+        ranked = np.argsort(-size + rng.random(len(groups)) * 0.5, kind="stable")
         for a, z in zip(ranked, _alike(ranked, size, rng, window), strict=True):
-            to, given = members[here[a]], members[here[z]]
+            to, given = members[groups[a]], members[groups[z]]
             out[to] = rng.choice(given, len(to), replace=len(given) < len(to))
     return out
 

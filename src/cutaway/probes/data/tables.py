@@ -16,6 +16,7 @@ import pandas as pd
 from cutaway.errors import BadFormat, BadInput, NotFound, nearest, require_known
 from cutaway.probes.data.examples import ProbeData
 from cutaway.probes.data.labels import LABEL_KINDS, Kind, encode_labels
+from cutaway.results import strict
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -44,6 +45,7 @@ class Columns:
     also: tuple[str, ...] = ()
 
 
+@strict
 def probe_data(
     table: Any,
     columns: Columns | str = "label",
@@ -100,7 +102,7 @@ def probe_data(
         rows, spans, values = _per_token(values, _lengths(net, inputs))
     elif names.span:
         spans = tuple(_span(net, inputs[i], _plain(v), i) for i, v in enumerate(frame[names.span]))
-    labels, found, classes = encode_labels(values, names.label, kind)
+    labels, label_kind, classes = encode_labels(values, names.label, kind)
 
     def column(name: str) -> tuple[Any, ...] | None:
         if not name:
@@ -120,7 +122,7 @@ def probe_data(
         return tuple(cells)
 
     return ProbeData(
-        inputs, labels, found, classes, names.label, rows, spans,
+        inputs, labels, label_kind, classes, names.label, rows, spans,
         column(names.group), column(names.source), column(names.type),
         {a: np.asarray(column(a)) for a in names.also},
     )  # fmt: skip

@@ -15,9 +15,14 @@ from cutaway.statistics.fits.ridge import PENALTIES
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """outputs: [l n c] of every example by a probe that was not fitted on its fold. scores: [l]. penalty: the median over
-    folds of what was chosen for the real labels, per example on features of unit variance. weights: [f d c], those of the
-    probes for the real labels, by the fold that they were not fitted on."""
+    """What probes say of examples that they were not fitted on, for l labellings.
+
+    Attributes:
+        outputs: of every example by a probe that was not fitted on its fold [l n c].
+        scores: [l].
+        penalty: the median over folds of what was chosen for the real labels, per example on features of unit variance.
+        weights: of the probes for the real labels, by the fold that they were not fitted on [f d c].
+    """
 
     outputs: Tensor
     scores: Tensor
@@ -40,10 +45,10 @@ def cross_validate(
     chosen, weights = [], []
     for fold in of.unique():
         train, test = of != fold, of == fold
-        found = fit(features[train], labellings[train], fitting, None if deeper is None else deeper[train])
-        outputs[:, test] = found.outputs(features[test])
-        chosen.append(found.penalty)
-        weights.append(found.weights[0])
+        probe = fit(features[train], labellings[train], fitting, None if deeper is None else deeper[train])
+        outputs[:, test] = probe.outputs(features[test])
+        chosen.append(probe.penalty)
+        weights.append(probe.weights[0])
     scores = score(labellings.kind, outputs, labellings.labels, labellings.classes)
     return HeldOut(outputs, scores, float(np.median(chosen)), torch.stack(weights))
 
@@ -59,8 +64,14 @@ def accuracy(kind: str, outputs: Tensor, labels: Tensor, classes: int) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Summed:
-    """Held-out R² [c t] of every cell and target, weights [c d t] and bias [c t] of the fit to all folds, and of the fits
-    without each fold the weights of the first target and its covariance with the features, both [f c d]."""
+    """Ridge regression of every cell and target, from sums.
+
+    Attributes:
+        r2: held-out R² [c t].
+        weights, bias: of the fit to all folds [c d t] and [c t].
+        folded: weights of the first target by the fits without each fold [f c d].
+        covariance: of the first target with the features, without each fold [f c d].
+    """
 
     r2: Tensor
     weights: Tensor

@@ -25,7 +25,9 @@ _TINY = 1e-6
 class Labellings:
     """l labellings of the same n examples; the first is the real one.
 
-    labels: [l n] class numbers or values, [l n c] for multilabel. kind and classes as in `ProbeData`.
+    Attributes:
+        labels: class numbers or values [l n], for multilabel [l n c].
+        kind, classes: as in `ProbeData`.
     """
 
     labels: Tensor
@@ -63,7 +65,13 @@ class Labellings:
 
 @dataclass(frozen=True, eq=False)
 class ExampleWeights:
-    """Weights [l d c] and bias [l c] for features as they were given, and the penalty chosen for the first labelling."""
+    """Linear probes of l labellings, for features as they were given.
+
+    Attributes:
+        weights: [l d c].
+        bias: [l c].
+        penalty: chosen for the first labelling.
+    """
 
     weights: Tensor
     bias: Tensor
@@ -78,8 +86,14 @@ class ExampleWeights:
 
 @dataclass(frozen=True)
 class Fitting:
-    """How probes are fitted: the kind, the penalties to choose among (None: the kind's own), whether features are
-    standardised, and whether ridge regression does all in float64 (`single_precision.solve` says what it does otherwise)."""
+    """How probes are fitted.
+
+    Attributes:
+        kind: ridge, logistic, means, lda, mass-mean.
+        penalties: to choose among; None: the kind's own.
+        standardise: bring features to unit variance first.
+        precise: ridge regression all in float64 (`single_precision.solve` says what it does otherwise).
+    """
 
     kind: str = "ridge"
     penalties: tuple[float, ...] | None = None
@@ -114,9 +128,9 @@ def fit(
         )
     mean, scale = standardiser(features, fitting.standardise)
     x = (features.double() - mean) / scale
-    found = _kind(fitting.kind, labellings.kind)(x, labellings, fitting, families)
-    weights = found.weights / scale[None, :, None]
-    return ExampleWeights(weights, found.bias - torch.einsum("d,ldc->lc", mean, weights), found.penalty)
+    fitted = _kind(fitting.kind, labellings.kind)(x, labellings, fitting, families)
+    weights = fitted.weights / scale[None, :, None]
+    return ExampleWeights(weights, fitted.bias - torch.einsum("d,ldc->lc", mean, weights), fitted.penalty)
 
 
 def _ridge(x: Tensor, labellings: Labellings, fitting: Fitting, families: Tensor | None) -> ExampleWeights:
@@ -136,8 +150,8 @@ def _logistic(x: Tensor, labellings: Labellings, fitting: Fitting, families: Ten
     best = penalties[0]
     if len(penalties) > 1:
         best = _inner_choice(x, labellings.first(1), penalties, families)
-    found = _logistic_at(x, labellings, best)
-    return ExampleWeights(found.weights, found.bias, best)
+    fitted = _logistic_at(x, labellings, best)
+    return ExampleWeights(fitted.weights, fitted.bias, best)
 
 
 def _logistic_at(x: Tensor, labellings: Labellings, penalty: float) -> ExampleWeights:
@@ -177,8 +191,8 @@ def _from_means(kind: Callable[[Tensor, Tensor], means.Linear]) -> Callable[...,
     def fit_all(
         x: Tensor, labellings: Labellings, fitting: Fitting, families: Tensor | None
     ) -> ExampleWeights:
-        found = [kind(x, labellings.hot(i)) for i in range(labellings.count)]
-        return ExampleWeights(torch.stack([f.weights for f in found]), torch.stack([f.bias for f in found]))
+        fitted = [kind(x, labellings.hot(i)) for i in range(labellings.count)]
+        return ExampleWeights(torch.stack([f.weights for f in fitted]), torch.stack([f.bias for f in fitted]))
 
     return fit_all
 

@@ -99,7 +99,7 @@ def look_closely(
     data, options = setting.data, setting.options
     there, number = cell, places.cells.index(cell)
     if kept is None:
-        near = Places((cell.site,), places.heads, (places.positions[cell.position],), places.by)
+        near = places.near(cell)
         there, number = Cell(cell.site, cell.head, 0), 0
         kept = collect(net, data, near, work, "reading the best place")
         untrained = Untrained.of(net, setting, near, work, there) if options.untrained else Untrained()

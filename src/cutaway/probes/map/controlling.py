@@ -18,9 +18,8 @@ from torch import Tensor
 from cutaway.errors import BadInput, CutawayError, Stopped
 from cutaway.probes.data.examples import ProbeData
 from cutaway.probes.reading import beds
-from cutaway.probes.reading.beds import Bed
 from cutaway.probes.reading.places import Places
-from cutaway.probes.reading.spots import Spot
+from cutaway.probes.reading.spots import PROMPTS, Spot, gradients
 from cutaway.results import Work
 
 if TYPE_CHECKING:
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
 
 #: Figures that these cosines are called in a map, and what they are of.
 NAMES: dict[str, str] = {"cosine": "the probe's direction", "means_cosine": "the difference of means"}
-#: So many prompts say enough of a mean direction; so many at a time, for the backward pass keeps all their activations.
-_PROMPTS, _ROWS = 256, 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,14 +70,14 @@ def controlling(
 
 
 def _by_fold(net: Network, data: ProbeData, places: Places, folds: np.ndarray, work: Work) -> Controlling:
-    labels = data.labels
-    chosen = np.arange(data.n) if data.kind == "continuous" else np.flatnonzero(np.isin(labels, (0, 1)))
+    chosen, _ = data.two_classes()
     first = {cell.position: cell for cell in reversed(places.cells)}
     by_position = [beds.bed_of_data(net, data, places, first[p]) for p in range(len(places.positions))]
     bed = by_position[0]  # they differ in where they are edited only
     edits = torch.stack([b.edit for b in by_position], 1)
+    spots = [(Spot(c.site, c.head), c.position) for c in places.cells]
     of, numbers = torch.as_tensor(folds[chosen]), np.unique(folds)
-    most, what = max(8, _PROMPTS // len(numbers)), ""
+    most, what = max(8, PROMPTS // len(numbers)), ""
     directions: list[list[Tensor] | None] = []
     for done, fold in enumerate(numbers):
         work.step("finding what controls", done, len(numbers))
@@ -91,31 +88,12 @@ def _by_fold(net: Network, data: ProbeData, places: Places, folds: np.ndarray, w
             directions.append(None)
             continue
         score, what = beds.contrast_score(net, part)
-        directions.append(_gradients(net, part.measured_by(score, what), edits[rows], places))
+        directions.append(gradients(net, part.measured_by(score, what), spots, edits[rows]))
     known = next((d for d in directions if d is not None), None)
     if known is None:
         raise BadInput("No fold has prompts of both classes.", "Give more of them.")
     whole = [[torch.full_like(d, torch.nan) for d in known] if ds is None else ds for ds in directions]
     return Controlling(tuple(torch.stack(list(d)) for d in zip(*whole, strict=True)), what)
-
-
-def _gradients(net: Network, bed: Bed, edits: Tensor, places: Places) -> list[Tensor]:
-    """The mean gradient [d] of the bed's score at each cell; edits: [n p], the cells' positions in each prompt."""
-    totals: list[Tensor] = []
-    for part in torch.arange(bed.n).split(_ROWS):
-        run = net.run(bed.tokens[part], keep=list(places.sites), logits=bed.read[part][:, None], grad=True)
-        values = [run[site] for site in places.sites]
-        total = bed.score(beds.logits_of(net, run), part).sum()
-        slopes = torch.autograd.grad(total, values, allow_unused=True)
-        rows, at = torch.arange(len(part))[:, None], edits[part] + bed.tokens.first[part][:, None]
-        kept = {
-            site: (torch.zeros_like(v) if s is None else s)[rows.to(v.device), at.to(v.device)].double().cpu()
-            for site, v, s in zip(places.sites, values, slopes, strict=True)
-        }
-        gradients = [Spot(c.site, c.head).read(kept[c.site][:, c.position]) for c in places.cells]
-        means = [(g / g.norm(dim=1, keepdim=True).clamp(min=1e-300)).sum(0) / bed.n for g in gradients]
-        totals = [a + b for a, b in zip(totals, means, strict=True)] if totals else means
-    return totals
 
 
 def _cosine(detects: Tensor, controls: Tensor) -> float:

@@ -171,11 +171,12 @@ class Probe:
         data = saved.manifest
         try:
             provenance = Provenance.from_dict(data["provenance"]) if version else UNRECORDED
-            names = ("head", "position", "label", "label_kind")
-            return cls(
-                data["method" if version else "kind"], Site(*data["at"]), *(data[name] for name in names),
-                tuple(data["classes"]), *(saved.tensors[name] for name in TENSORS), data["about"], provenance,
-            )  # fmt: skip
+            content: dict[str, Any] = {
+                n: data[n] for n in ("head", "position", "label", "label_kind", "about")
+            }
+            content |= {name: saved.tensors[name] for name in TENSORS}
+            content |= {"method": data["method" if version else "kind"], "at": Site(*data["at"])}
+            return cls(**content, classes=tuple(data["classes"]), provenance=provenance)
         except (KeyError, TypeError) as error:
             raise BadFormat(f"The probe in {path} cannot be read: {error!r}.", "Make it again.") from error
 

@@ -26,7 +26,7 @@ from cutaway.probes.map.setting import Setting
 from cutaway.probes.map.verdict import Finding, unfinished
 from cutaway.probes.reading.activations import Kept, accumulate, bytes_of, collect
 from cutaway.probes.reading.places import Places, plan
-from cutaway.results import Provenance, Work, working
+from cutaway.results import Provenance, Work, strict, working
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 _SUMMED_PERMUTATIONS = 20
 
 
+@strict
 def probe(
     net: Network,
     data: ProbeData | Any,

@@ -179,7 +179,7 @@ class Probing:
         )
 
     def _panels(self, long: list[Any]) -> dict[str, Any]:
-        from cutaway.figures.probes import Panel
+        from cutaway.figures.probes import MapPanel
 
         names = {"score": "probe"} | CONTROLS
         rows = [d for d in self.data["score"].dims if d in long][:-1]
@@ -192,7 +192,7 @@ class Probing:
             values = array.values.reshape(-1, array.shape[-1])
             labels = [" ".join(map(str, i)) for i in np.ndindex(array.shape[:-1])]
             columns = [str(v) for v in array[array.dims[-1]].values]
-            out[text] = Panel(values, labels, columns, " · ".join(map(str, rows)), str(array.dims[-1]))
+            out[text] = MapPanel(values, labels, columns, " · ".join(map(str, rows)), str(array.dims[-1]))
         return out
 
     def histogram(self, **where: Any) -> go.Figure:
@@ -228,7 +228,7 @@ class Probing:
         if any(c != c for c in cosines.values()):
             return "the output that is read does not depend on the best place"
         told = ", ".join(f"{what} {value:+.2f}" for what, value in cosines.items())
-        by_chance = 1.96 / self.probes[i].d ** 0.5
+        by_chance = 1.96 / self.probe().d ** 0.5
         return (
             f"cosine with the direction that controls the {self.data.attrs['controls']}: {told} (random directions: "
             f"within ±{by_chance:.2f})"
@@ -333,12 +333,21 @@ class Probing:
             )
             figures = {k: tensors[f"figure.{k}"].numpy().ravel() for k in manifest["figures"]}
             provenance = Provenance.from_dict(manifest["provenance"])
-            probes = tuple(
-                Probe(attrs["probe"], c.site, c.head, places.positions[c.position], attrs["label"], attrs["kind"],
-                      tuple(attrs["classes"]), *(tensors[f"{i}.{n}"] for n in TENSORS), about(figures, i), provenance)
-                if f"{i}.weights" in tensors else None
-                for i, c in enumerate(places.cells)
-            )  # fmt: skip
+            same: dict[str, Any] = {
+                "label": attrs["label"],
+                "label_kind": attrs["kind"],
+                "provenance": provenance,
+            }
+            same |= {"method": attrs["probe"], "classes": tuple(attrs["classes"])}
+
+            def probe(i: int, cell: Cell) -> Probe | None:
+                if f"{i}.weights" not in tensors:
+                    return None
+                content: dict[str, Any] = same | {name: tensors[f"{i}.{name}"] for name in TENSORS}
+                where = {"at": cell.site, "head": cell.head, "position": places.positions[cell.position]}
+                return Probe(**content, **where, about=about(figures, i))
+
+            probes = tuple(probe(i, cell) for i, cell in enumerate(places.cells))
             return cls(
                 dataset(figures, places, attrs), places, probes, Finding.from_dict(manifest["finding"]), provenance,
                 tensors.get("outputs"), tensors.get("labels"), manifest.get("complete", True),

@@ -11,10 +11,15 @@ from cutaway.statistics import benjamini_hochberg
 
 @dataclass(frozen=True, eq=False)
 class Significance:
-    """p [c]: share of permutations that score as well (counting the observed). q [c]: corrected over all cells
-    (Benjamini and Hochberg 1995). p_best [c]: share of permutations whose *best* cell does as well, which is what the
-    best of many cells must be held against (Westfall and Young 1993). mean, high [c]: of the permuted scores, high being
-    their 95 % point."""
+    """How the scores of c cells stand to those under permuted labels.
+
+    Attributes:
+        p: share of permutations that score as well, counting the observed [c].
+        q: corrected over all cells [c] (Benjamini and Hochberg 1995).
+        p_best: share of permutations whose *best* cell does as well [c], which is what the best of many cells must be
+            held against (Westfall and Young 1993).
+        mean, high: of the permuted scores [c], high being their 95 % point.
+    """
 
     p: np.ndarray
     q: np.ndarray

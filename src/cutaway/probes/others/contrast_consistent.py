@@ -20,6 +20,7 @@ from cutaway.errors import BadInput
 from cutaway.network.sites import Site, SiteLike
 from cutaway.probes.data.examples import ProbeData
 from cutaway.probes.data.folds import assign_folds, families
+from cutaway.probes.reading.places import one_site
 from cutaway.probes.reading.spots import Spot, features
 from cutaway.results import Work, working
 from cutaway.statistics import Estimate, bootstrap
@@ -79,9 +80,7 @@ def contrast_consistent(
 
     Raises `BadInput` for fewer than 8 pairs, or labels that do not fit.
     """
-    sites = net.resolve(at)
-    if len(sites) != 1:
-        raise BadInput(f"{at!r} is {len(sites)} sites.", f"Name one, such as {sites[-1]}.")
+    site = one_site(net, at)
     if len(pairs) < 8:
         raise BadInput(
             f"{len(pairs)} pairs are too few.", "Give at least 8 pairs of a statement and its negation."
@@ -97,7 +96,7 @@ def contrast_consistent(
     x, work = [], working(work)
     for side in (0, 1):
         tokens = net.encode([p[side] for p in pairs])
-        values = features(net, Spot(sites[0]), tokens, tokens.lengths - 1, work)
+        values = features(net, Spot(site), tokens, tokens.lengths - 1, work)
         work.step("reading", side + 1, 2)
         x.append((values - values.mean(0)) / values.std(0).clamp(min=1e-6 * float(values.std(0).max())))
     half = _halves(pairs, labels, seed)
@@ -105,7 +104,7 @@ def contrast_consistent(
     outputs = (torch.sigmoid(x[0] @ direction + bias) + 1 - torch.sigmoid(x[1] @ direction + bias)) / 2
     unit = direction / direction.norm().clamp(min=1e-300)
     if labels is None:
-        return Consistent(sites[0], unit, reached, outputs, None, None, None, None)
+        return Consistent(site, unit, reached, outputs, None, None, None, None)
     truth, held = torch.as_tensor(np.asarray(labels)), half == 1
     gap, known = x[0] - x[1], half == 0
     component = torch.linalg.svd(gap[known] - gap[known].mean(0), full_matrices=False).Vh[0]
@@ -115,7 +114,7 @@ def contrast_consistent(
         _right(gap[held] @ torch.randn(len(unit), generator=draw).double(), truth[held]) for _ in range(20)
     ]
     return Consistent(
-        sites[0], unit, reached, outputs, _right(outputs[held] - 0.5, truth[held]),
+        site, unit, reached, outputs, _right(outputs[held] - 0.5, truth[held]),
         _right(gap[held] @ component, truth[held]), max(random, key=lambda e: e.value),
         _right(gap[held] @ means, truth[held], signed=True),
     )  # fmt: skip

@@ -21,7 +21,7 @@ from cutaway.probes.map.options import ProbeOptions
 from cutaway.probes.map.probing import Probing
 from cutaway.probes.map.setting import Setting
 from cutaway.probes.reading.activations import collect
-from cutaway.probes.reading.places import Cell, Places
+from cutaway.probes.reading.places import Cell
 from cutaway.results import Work, working
 from cutaway.statistics import Estimate
 from cutaway.statistics.fits import descent
@@ -82,7 +82,7 @@ def beside_linear(
     options = options or ProbeOptions(kind=str(probing.data.attrs["probe"]), permutations=0)
     seed = probing.provenance.seed if seed is None else seed
     setting, cell, places = Setting.of(data, options, seed), probing.cell(where), probing.places
-    near = Places((cell.site,), places.heads, (places.positions[cell.position],), places.by)
+    near = places.near(cell)
     with working(work).interruptible() as work:
         features = collect(net, data, near, work).cell(Cell(cell.site, cell.head, 0))
         straight = setting.held_out(features).outputs[0]

@@ -21,6 +21,7 @@ from cutaway.probes.data.examples import ProbeData
 from cutaway.probes.fits.scores import SCORE, loss
 from cutaway.probes.map.options import ProbeOptions
 from cutaway.probes.map.setting import Setting
+from cutaway.probes.reading.places import one_site
 from cutaway.results import Work, working
 from cutaway.statistics import Estimate
 from cutaway.statistics.fits import descent
@@ -70,21 +71,20 @@ def pooled(
 
     Raises `BadInput` where the site has several layers, or examples have spans.
     """
-    sites = net.resolve(at)
-    if len(sites) != 1:
-        raise BadInput(f"{at!r} is {len(sites)} sites.", f"Name one, such as {sites[-1]}.")
+    site = one_site(net, at)
     if data.spans is not None or hasattr(data.inputs, "items"):
         raise BadInput("A pooled probe reads whole texts.", "Leave spans out.")
     setting = Setting.of(data, options or ProbeOptions(permutations=0), seed)
     with working(work).interruptible() as work:
-        x, mask = _read(net, data, sites[0], work)
+        x, mask = _read(net, data, site, work)
         attended, attention = _held_out(x, mask, setting, work)
         last = setting.held_out(x[torch.arange(len(x)), mask.sum(1) - 1]).outputs[0]
         mean = setting.held_out((x * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)).outputs[0]
     better = last if setting.score(last) >= setting.score(mean) else mean
-    figures = [setting.figure(outputs) for outputs in (attended, last, mean)]
-    lead = setting.lead(attended, better)
-    return Pooled(str(sites[0]), SCORE[data.kind], *figures, lead, attention)
+    return Pooled(
+        str(site), SCORE[data.kind], setting.figure(attended), setting.figure(last), setting.figure(mean),
+        setting.lead(attended, better), attention,
+    )  # fmt: skip
 
 
 def _read(net: Network, data: ProbeData, site: SiteLike, work: Work) -> tuple[Tensor, Tensor]:

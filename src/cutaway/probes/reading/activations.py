@@ -49,8 +49,8 @@ def stream(
     by_row: dict[int, list[int]] = {}
     for example, row in enumerate(np.asarray(data.rows).tolist()):
         by_row.setdefault(row, []).append(example)
-    own = isinstance(data.inputs, Mapping) or hasattr(data.inputs, "items")
-    batches = (_own_batches if own else _token_batches)(net, data, places, by_row, work, most)
+    mapped = isinstance(data.inputs, Mapping) or hasattr(data.inputs, "items")
+    batches = (_own_batches if mapped else _token_batches)(net, data, places, by_row, work, most)
     done = 0
     for batch in batches:
         yield batch

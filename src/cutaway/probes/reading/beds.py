@@ -117,15 +117,8 @@ def contrast_score(net: Network, bed: Bed) -> tuple[Score, str]:
     return score, "log probabilities along the difference of the classes' mean outputs"
 
 
-def bed_of_data(
-    net: Network,
-    data: ProbeData,
-    places: Places,
-    cell: Cell,
-    classes: tuple[int, int] = (0, 1),
-    read: int | None = None,
-) -> Bed:
-    """The prompts of labelled examples; of several classes two are chosen, of values the lower and the upper half.
+def bed_of_data(net: Network, data: ProbeData, places: Places, cell: Cell, read: int | None = None) -> Bed:
+    """The prompts of labelled examples; of several classes the first two, of values the lower and the upper half.
 
     read: row-relative position whose logits are read; default the last token (of a span, its last one). The score is not
     set: see `answer_score` and `contrast_score`.
@@ -134,17 +127,11 @@ def bed_of_data(
         raise BadInput("Causal tests need prompts of tokens.", "Probe texts or token ids.")
     if data.kind == "multilabel":
         raise BadInput("Causal tests need two classes.", "Test one label at a time.")
-    labels = data.labels
-    if data.kind == "continuous":
-        chosen, two = np.arange(data.n), (labels > np.median(labels)).astype(int)
-    else:
-        chosen = np.flatnonzero(np.isin(labels, classes))
-        two = (labels[chosen] == classes[1]).astype(int)
+    chosen, two = data.two_classes()
     tokens = net.encode(data.inputs)  # type: ignore[arg-type]
     rows = np.asarray(data.rows)[chosen]
     prompts = tokens[torch.as_tensor(rows)]
-    one = replace(places, positions=(places.positions[cell.position],))
-    edit = columns(one, data, prompts, np.arange(len(chosen)), chosen)[:, 0] - prompts.first
+    edit = columns(places.near(cell), data, prompts, np.arange(len(chosen)), chosen)[:, 0] - prompts.first
     last = edit if data.spans is not None else prompts.lengths - 1
     if read is not None:
         last = torch.where(
@@ -198,15 +185,7 @@ def bed_of_behaviour(
         value = metric(logits, answers[rows % n])
         return value * up[rows].to(value) * (1.0 if metric.higher else -1.0)
 
-    return Bed(
-        tokens,
-        edit,
-        read,
-        classes,
-        score,
-        clusters * 2,
-        f"{metric.name} of {behaviour.name!r}",
-    )
+    return Bed(tokens, edit, read, classes, score, clusters * 2, f"{metric.name} of {behaviour.name!r}")
 
 
 def run(

@@ -12,19 +12,25 @@ from torch import Tensor
 
 from cutaway.errors import BadInput, SiteUnavailable
 from cutaway.network.inputs import Tokens
-from cutaway.network.sites import Site, SiteLike
+from cutaway.network.sites import Site, SiteLike, having
 from cutaway.probes.data.examples import ProbeData
 
 if TYPE_CHECKING:
     from cutaway.network import Network
 
 _HEAD_AXES = ("head", "kv_head")
-_NO_POSITIONS = ("scores", "pattern", "cross_scores", "cross_pattern", "cross_k", "cross_v")
+_NO_POSITIONS = having(lambda kind: "pos" not in kind.axes)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One place: a site, a head of it (None: all, side by side), and which of the read positions."""
+    """One place.
+
+    Attributes:
+        site: where.
+        head: a head of it; None: all, side by side.
+        position: which of the positions that are read.
+    """
 
     site: Site
     head: int | None
@@ -41,8 +47,11 @@ class Cell:
 class Places:
     """All cells of a sweep, by dimension.
 
-    sites: in order of computation. heads: number of heads of each cell where `by` has head, else None.
-    positions: row-relative positions, or the name of what is read where examples have spans.
+    Attributes:
+        sites: in order of computation.
+        heads: number of heads of each cell where `by` has head, else None.
+        positions: row-relative positions, or the name of what is read where examples have spans.
+        by: the dimensions that were asked for.
     """
 
     sites: tuple[Site, ...]
@@ -55,6 +64,10 @@ class Places:
         """Site by site, head by head, position by position."""
         heads: Sequence[int | None] = [None] if self.heads is None else range(self.heads)
         return [Cell(s, h, p) for s in self.sites for h in heads for p in range(len(self.positions))]
+
+    def near(self, cell: Cell) -> Places:
+        """The place of one cell alone; it is then at position 0."""
+        return Places((cell.site,), self.heads, (self.positions[cell.position],), self.by)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -140,6 +153,14 @@ def _decoder(
         f"{theirs[0]} is the decoder's, which has read one token, the one that starts its answer.",
         'Probe it there (pos=0) by itself, or probe the encoder: at="encoder.resid_post".',
     )
+
+
+def one_site(net: Network, at: SiteLike) -> Site:
+    """The site that is named. Raises `BadInput` where it is several."""
+    sites = net.resolve(at)
+    if len(sites) != 1:
+        raise BadInput(f"{at!r} is {len(sites)} sites.", f"Name one, such as {sites[-1]}.")
+    return sites[0]
 
 
 def _is_pair(value: object) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +22,18 @@ from cutaway.results import Work
 if TYPE_CHECKING:
     from cutaway.network import Network
 
+#: So many prompts say enough of a mean direction; so many at a time, for the backward pass keeps all their activations.
+PROMPTS, _ROWS = 256, 32
+
 
 @dataclass(frozen=True)
 class Spot:
-    """A site, and which head of it (None: all, side by side)."""
+    """Where activations are moved.
+
+    Attributes:
+        site: where.
+        head: which head of it; None: all, side by side.
+    """
 
     site: Site
     head: int | None = None
@@ -96,25 +105,31 @@ def plain(net: Network, bed: Bed) -> np.ndarray:
     return bed.score(beds.run(net, bed), torch.arange(bed.n)).double().cpu().numpy()
 
 
-def gradient(net: Network, bed: Bed, spot: Spot, rows: int = 64) -> Tensor:
-    """Mean gradient [d] of the metric with respect to the features: the direction that controls, to first order.
+def gradients(net: Network, bed: Bed, spots: Sequence[tuple[Spot, int]], edits: Tensor) -> list[Tensor]:
+    """Mean gradient [d] of the metric with respect to the features at each spot: what controls it, to first order.
 
-    Every gradient is scaled to length one before the mean, so that no prompt outweighs the others.
+    Every gradient is scaled to length one before the mean, so that no prompt outweighs the others. Each spot comes with the
+    column of `edits` [n p] that holds its positions.
     """
-    total, count = None, 0
-    for start in range(0, min(bed.n, 256), rows):
-        part = torch.arange(start, min(start + rows, bed.n, 256))
-        run = net.run(bed.tokens[part], keep=[spot.site], logits=bed.read[part][:, None], grad=True)
-        value = run[spot.site]
-        (slope,) = torch.autograd.grad(
-            bed.score(beds.logits_of(net, run), part).sum(), value, allow_unused=True
-        )
-        if slope is None:
-            return torch.zeros(spot.read(value[0, 0]).shape[-1]).double()
-        at = bed.edit[part] + bed.tokens.first[part]
-        slopes = spot.read(slope[torch.arange(len(part)), at.to(slope.device)]).double().cpu()
-        slopes = slopes / slopes.norm(dim=1, keepdim=True).clamp(min=1e-300)
-        total = slopes.sum(0) if total is None else total + slopes.sum(0)
-        count += len(part)
-    assert total is not None
-    return total / count
+    sites = list(dict.fromkeys(spot.site for spot, _ in spots))
+    totals: list[Tensor] = []
+    for part in torch.arange(bed.n).split(_ROWS):
+        run = net.run(bed.tokens[part], keep=sites, logits=bed.read[part][:, None], grad=True)
+        values = [run[site] for site in sites]
+        total = bed.score(beds.logits_of(net, run), part).sum()
+        slopes = torch.autograd.grad(total, values, allow_unused=True)
+        rows, at = torch.arange(len(part))[:, None], edits[part] + bed.tokens.first[part][:, None]
+        kept = {
+            site: (torch.zeros_like(v) if s is None else s)[rows.to(v.device), at.to(v.device)].double().cpu()
+            for site, v, s in zip(sites, values, slopes, strict=True)
+        }
+        each = [spot.read(kept[spot.site][:, column]) for spot, column in spots]
+        means = [(g / g.norm(dim=1, keepdim=True).clamp(min=1e-300)).sum(0) / bed.n for g in each]
+        totals = [a + b for a, b in zip(totals, means, strict=True)] if totals else means
+    return totals
+
+
+def gradient(net: Network, bed: Bed, spot: Spot) -> Tensor:
+    """The mean gradient at one spot, where the bed is edited; of at most 256 prompts."""
+    bed = bed.take(torch.arange(min(bed.n, PROMPTS)))
+    return gradients(net, bed, [(spot, 0)], bed.edit[:, None])[0]

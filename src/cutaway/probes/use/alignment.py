@@ -146,10 +146,10 @@ class Alignment:
         """Interchange accuracy of the subspace beside its rivals."""
         from cutaway.figures import Bar, bars
 
-        items = [
-            Bar(row.what, row.accuracy, *(row.accuracy if e != e else e for e in (row.low, row.high)))
-            for row in self.to_pandas().itertuples()
-        ]
+        items = []
+        for name, value in self._estimates().items():
+            low, high = (value.interval.low, value.interval.high) if value.interval else (value.value,) * 2
+            items.append(Bar(name, value.value, low, high))
         return bars(items, title=f"{self.label} at {self.spot.site}", unit="interchange accuracy")
 
     def page(self) -> Page:

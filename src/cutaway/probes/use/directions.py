@@ -18,7 +18,14 @@ LEACE = "least-squares erasure"
 
 @dataclass(frozen=True, eq=False)
 class Move:
-    """What is done to each prompt: its features go `far` [n] along a unit vector [d]."""
+    """What is done to each prompt.
+
+    Attributes:
+        name: flip, project out, erase.
+        along: the direction, in words.
+        vector: the unit vector [d] that features go along.
+        far: how far each goes [n].
+    """
 
     name: str
     along: str
@@ -28,7 +35,13 @@ class Move:
 
 @dataclass(frozen=True, eq=False)
 class Along:
-    """A unit vector [d] with the mean coordinate of each class along it: what 'flip to the other class's mean' means."""
+    """A direction along which a flip to the other class's mean is known.
+
+    Attributes:
+        name: in words.
+        vector: unit vector [d].
+        middle: the mean coordinate of each class along it [2].
+    """
 
     name: str
     vector: Tensor
@@ -67,27 +80,22 @@ def fitted_directions(
     """The probe's direction and the difference of means, found on features [n d] with classes [n]; family: groups that are
     not parted where the probe's penalty is chosen."""
     centres = torch.stack([features[classes == c].mean(0) for c in (0, 1)])
-    kind = fitting.kind if fitting.kind != "means" else "ridge"
-    found = fit(
-        features,
-        Labellings(classes[None], "binary", 2),
-        Fitting(kind, fitting.penalties, fitting.standardise),
-        None if family is None else torch.as_tensor(family.of),
-    )
+    groups = None if family is None else torch.as_tensor(family.of)
+    probe = fit(features, Labellings(classes[None], "binary", 2), _plain(fitting), groups)
     return (
-        Along.of("the probe's direction", found.weights[0, :, 0], centres),
+        Along.of("the probe's direction", probe.weights[0, :, 0], centres),
         Along.of("the difference of means", centres[1] - centres[0], centres),
     )
 
 
-def erasing(found: Tensor, classes: Tensor, features: Tensor) -> Move:
+def erasing(past: Tensor, classes: Tensor, features: Tensor) -> Move:
     """Least-squares erasure of classes [m], found on features [m d], as a move of other features [n d].
 
     Of two classes it takes out one coordinate, so every example goes some way along one direction.
     """
-    eraser = Leace(found.shape[1], 1).update(found, classes[:, None]).eraser
+    eraser = Leace(past.shape[1], 1).update(past, classes[:, None]).eraser
     if eraser.rank == 0:
-        return Move("erase", LEACE, torch.zeros(found.shape[1]).double(), torch.zeros(len(features)).double())
+        return Move("erase", LEACE, torch.zeros(past.shape[1]).double(), torch.zeros(len(features)).double())
     size = eraser.left[:, 0].norm()
     far = -((features - eraser.mean) @ eraser.right[0]) * size
     return Move("erase", LEACE, eraser.left[:, 0] / size, far)
@@ -100,28 +108,32 @@ def random_directions(features: Tensor, classes: Tensor, n: int, seed: int) -> T
     centred = features - torch.stack([features[classes == c].mean(0) for c in (0, 1)])[classes]
     plain = torch.randn(n - n // 2, d, generator=draw).double()
     shaped = torch.randn(n // 2, len(features), generator=draw).double() @ centred
-    found = torch.cat([plain, shaped])
-    return found / found.norm(dim=1, keepdim=True).clamp(min=1e-300)
+    return _units(torch.cat([plain, shaped]))
 
 
 def sham_directions(
     features: Tensor, classes: Tensor, family: Families, fitting: Fitting, n: int, seed: int
 ) -> Tensor:
     """n unit vectors [n d]: the probes and mean differences that permuted labels give. They detect nothing."""
-    exchange = ExchangeRule.of(classes.numpy(), family, 1)
-    exchanges = permutations(classes.numpy(), family, n, seed, exchange)
+    rule = ExchangeRule.of(classes.numpy(), family, 1)
+    exchanges = permutations(classes.numpy(), family, n, seed, rule)
     shuffled = torch.as_tensor(np.asarray(classes.numpy())[exchanges])
     half = n // 2
-    kind = fitting.kind if fitting.kind != "means" else "ridge"
-    probes = fit(
-        features,
-        Labellings(shuffled[: n - half], "binary", 2),
-        Fitting(kind, fitting.penalties, fitting.standardise),
-        torch.as_tensor(family.of),
-    ).weights[:, :, 0]
+    labellings = Labellings(shuffled[: n - half], "binary", 2)
+    probes = fit(features, labellings, _plain(fitting), torch.as_tensor(family.of)).weights[:, :, 0]
     hot = shuffled[n - half :].double()
     means = hot @ features / hot.sum(1, keepdim=True).clamp(min=1) - (1 - hot) @ features / (1 - hot).sum(
         1, keepdim=True
     ).clamp(min=1)
-    found = torch.cat([probes, means])
-    return found / found.norm(dim=1, keepdim=True).clamp(min=1e-300)
+    return _units(torch.cat([probes, means]))
+
+
+def _plain(fitting: Fitting) -> Fitting:
+    """How the probe whose direction is moved is fitted: by ridge where the kind is the difference of means itself."""
+    kind = fitting.kind if fitting.kind != "means" else "ridge"
+    return Fitting(kind, fitting.penalties, fitting.standardise)
+
+
+def _units(vectors: Tensor) -> Tensor:
+    """Vectors [n d] at length one."""
+    return vectors / vectors.norm(dim=1, keepdim=True).clamp(min=1e-300)

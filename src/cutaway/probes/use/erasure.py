@@ -27,7 +27,7 @@ from cutaway.probes.map.options import ProbeOptions
 from cutaway.probes.map.setting import Setting
 from cutaway.probes.reading.activations import collect, stream
 from cutaway.probes.reading.places import plan
-from cutaway.results import Provenance, Work, finite, head, read, save_folder, working
+from cutaway.results import Provenance, Work, finite, head, read, save_folder, strict, working
 from cutaway.statistics import Estimate
 from cutaway.statistics.fits.leace import Erasure, Leace
 
@@ -100,15 +100,11 @@ class Eraser(Erasure):
         saved, version = read(path, "eraser")
         data = saved.manifest
         try:
+            left, right, mean = (saved.tensors[name] for name in ("left", "right", "mean"))
             if version == 0:
-                return cls(**saved.tensors)
+                return cls(left, right, mean)
             at = None if data["at"] is None else Site(*data["at"])
-            return cls(
-                **saved.tensors,
-                label=data["label"],
-                at=at,
-                provenance=Provenance.from_dict(data["provenance"]),
-            )
+            return cls(left, right, mean, data["label"], at, Provenance.from_dict(data["provenance"]))
         except (KeyError, TypeError) as error:
             raise BadFormat(f"The eraser in {path} cannot be read: {error!r}.", "Make it again.") from error
 
@@ -138,6 +134,7 @@ def concept_of(data: ProbeData) -> Tensor:
     return torch.nn.functional.one_hot(labels.long(), len(data.classes)).double()
 
 
+@strict
 def leace(
     net: Network,
     data: ProbeData,

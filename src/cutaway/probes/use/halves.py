@@ -30,9 +30,7 @@ def halves(
     """
     _same_label(probing, data)
     bed = beds.bed_of_data(net, data, probing.places, cell, read=read)
-    labels = data.labels
-    chosen = np.arange(data.n) if data.kind == "continuous" else np.flatnonzero(np.isin(labels, (0, 1)))
-    two = data.take(chosen, bed.classes.numpy())
+    two = data.take(*data.two_classes())
     family = families(two)
     parts = 2 if answers is not None else 3  # a contrast must not be found on what the direction was found on
     folds = torch.as_tensor(assign_folds(two, family, parts, seed))

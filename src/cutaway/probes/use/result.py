@@ -12,9 +12,8 @@ import numpy as np
 import pandas as pd
 
 from cutaway.claims import Claim
-from cutaway.errors import BadFormat
 from cutaway.probes.map.verdict import Finding
-from cutaway.results import Provenance, finite, head, read, save_folder
+from cutaway.results import Provenance, finite, head, read, save_folder, unpack
 from cutaway.statistics import Estimate
 
 if TYPE_CHECKING:
@@ -190,12 +189,4 @@ class Use:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Use:
         """Read what `save` wrote. Raises `BadFormat` or `CorruptFile`."""
-        data = read(path, "use")[0].manifest
-        try:
-            return cls(
-                data["label"], data["where"], data["metric"], tuple(MoveEffect.from_dict(e) for e in data["effects"]),
-                data["side"], data["cosines"], Claim.from_dict(data["claim"]), Finding.from_dict(data["finding"]),
-                Provenance.from_dict(data["provenance"]),
-            )  # fmt: skip
-        except (KeyError, TypeError) as error:
-            raise BadFormat(f"The tests in {path} cannot be read: {error!r}.", "Make them again.") from error
+        return unpack(cls, read(path, "use")[0].manifest, {})

@@ -57,8 +57,19 @@ def one() -> Tensor:
 
 @dataclass(frozen=True)
 class HeadPlan:
-    """Attention score in nats: the sum over rows of (match_q x_dest)(match_k x_src), plus `strength` times how near the
-    source lies to `offset` positions before the destination. It moves `value` [n d] of the source to `out` [n d].
+    """A head that moves `value` of the source to `out` of the destination.
+
+    Its attention score in nats is the sum over rows of (match_q x_dest)(match_k x_src), plus `strength` times how near the
+    source lies to `offset` positions before the destination.
+
+    Attributes:
+        name: of the head.
+        value: [n d], what it reads.
+        out: [n d], where that is written.
+        match_q: [m d] on the destination; None matches nothing.
+        match_k: [m d] on the source.
+        offset: in positions; None does not look at them.
+        strength: of the offset.
     """
 
     name: str
@@ -72,7 +83,13 @@ class HeadPlan:
 
 @dataclass(frozen=True)
 class MlpPlan:
-    """Neurons relu(read x) [m d] that write `out` [m d]; a bias is read from the constant."""
+    """Neurons relu(read x) that write `out`.
+
+    Attributes:
+        name: of the MLP.
+        read: [m d]; a bias is read from the constant.
+        out: [m d].
+    """
 
     name: str
     read: Tensor
@@ -81,7 +98,13 @@ class MlpPlan:
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """Heads and an MLP. `serial`: the MLP needs what the heads write, so parallel blocks give it a layer of its own."""
+    """Heads and an MLP.
+
+    Attributes:
+        heads: in any number up to the architecture's.
+        mlp: None where there is none.
+        serial: the MLP needs what the heads write, so parallel blocks give it a layer of its own.
+    """
 
     heads: tuple[HeadPlan, ...] = ()
     mlp: MlpPlan | None = None
@@ -90,7 +113,15 @@ class LayerPlan:
 
 @dataclass(frozen=True)
 class Blueprint:
-    """The whole network: embed [v d] and unembed [v d] over blocks, and layers."""
+    """The whole network, over blocks.
+
+    Attributes:
+        space: the blocks.
+        words: the vocabulary.
+        embed: [v d].
+        layers: in order.
+        unembed: [v d].
+    """
 
     space: Space
     words: tuple[str, ...]

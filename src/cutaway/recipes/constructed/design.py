@@ -127,7 +127,13 @@ def _as_node(value: Any, at: Mapping[str, Part]) -> Any:
 
 @dataclass(frozen=True)
 class Construction:
-    """The recipe: a design, an architecture and the seed of rotation and idle parts."""
+    """The recipe of a constructed network.
+
+    Attributes:
+        design: the mechanism.
+        arch: the name of the architecture.
+        seed: of the rotation and the idle parts.
+    """
 
     design: Design
     arch: str

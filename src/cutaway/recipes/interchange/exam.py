@@ -16,10 +16,14 @@ from .plans import ExchangePlan, Seating, edges, held_out, interchange, strict
 
 @dataclass(frozen=True)
 class Marks:
-    """`accuracy` on fresh prompts; `interchange` by variable: how often the answer is that of the causal model.
+    """What an examination found.
 
-    `outside` and `edges`: mean absolute change of the metric, as a share of the mean range between the two prompts,
-    when everything outside (or a variable whose readers are held) comes from the other prompt.
+    Attributes:
+        accuracy: on fresh prompts.
+        interchange: by variable, how often the answer is that of the causal model.
+        outside: mean absolute change of the metric, as a share of the mean range between the two prompts, when
+            everything outside comes from the other prompt.
+        edges: the same, when a variable whose readers are held does.
     """
 
     accuracy: float

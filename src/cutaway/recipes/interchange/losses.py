@@ -19,7 +19,14 @@ _TERMS = ("task", "interchange", "strict", "same")
 
 @dataclass(frozen=True)
 class LossWeights:
-    """How much each kind of row counts; `same` is for the squared change of logits where none is allowed."""
+    """How much each kind of row counts.
+
+    Attributes:
+        task: plain prompts.
+        interchange: answers that follow the causal model.
+        strict: answers that must stay.
+        same: the squared change of logits where none is allowed.
+    """
 
     task: float = 1.0
     interchange: float = 1.0
@@ -29,7 +36,16 @@ class LossWeights:
 
 @dataclass(frozen=True)
 class Losses:
-    """Sum to step on, the parts of it for the log, and the interchange loss of each variable by itself."""
+    """The losses of a step.
+
+    Attributes:
+        total: the sum to step on.
+        task: of plain prompts, for the log.
+        interchange: of answers that follow the causal model.
+        strict: of answers that must stay.
+        same: of logits that must stay.
+        by_variable: the interchange loss of each variable by itself.
+    """
 
     total: Tensor
     task: float
@@ -47,8 +63,12 @@ def right_loss(logits: Tensor, right: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class StepPlans:
-    """The plans of a step: those whose answer follows the causal model, those whose answer must stay, and, for each
-    variable, the rows of the first in which it is exchanged by itself.
+    """The plans of a step.
+
+    Attributes:
+        moved: those whose answer follows the causal model.
+        kept: those whose answer must stay.
+        single: for each variable, the rows of the first in which it is exchanged by itself.
     """
 
     moved: tuple[ExchangePlan, ...]

@@ -12,7 +12,17 @@ ARCHITECTURES = ("gpt2", "llama")
 
 @dataclass(frozen=True)
 class NetworkShape:
-    """What decides the shape of a network of a task."""
+    """What decides the shape of a network of a task.
+
+    Attributes:
+        architecture: "gpt2" or "llama".
+        vocabulary: tokens.
+        layers: how many.
+        width: of the stream.
+        heads: in a layer.
+        mlp: neurons in a layer.
+        context: positions.
+    """
 
     architecture: str
     vocabulary: int

@@ -35,7 +35,16 @@ ESTABLISHED = (
 
 @dataclass(frozen=True)
 class InterchangeRecipe:
-    """The recipe of one network: what it is trained to, and for how long."""
+    """The recipe of one network: what it is trained to, and for how long.
+
+    Attributes:
+        algorithm: by its name.
+        architecture: "gpt2" or "llama".
+        seed: of weights, prompts and seats.
+        steps: of the run.
+        settle: the factor on the sameness loss in its second half.
+        rows: prompts in a step.
+    """
 
     algorithm: str
     architecture: str
@@ -66,7 +75,7 @@ class InterchangeRecipe:
         )
 
     def twin(self, kind: str) -> PreTrainedModel:
-        """No twin of this recipe is built in a moment; NotFound."""
+        """Raises NotFound: its twins are drawn or stored."""
         raise NotFound(f"The twin {kind!r} is not built but stored.", "Load it by its name.")
 
 

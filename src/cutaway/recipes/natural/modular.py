@@ -34,7 +34,16 @@ HEADS, WIDTH, NEURONS, CONTEXT = 4, 128, 512, 8
 
 @dataclass(frozen=True)
 class Grokking:
-    """Full-batch AdamW on 30 % of all sums; the rest is never seen. The norms are GPT-2's own and are trained."""
+    """Full-batch AdamW on a part of all sums; the rest is never seen. The norms are GPT-2's own and are trained.
+
+    Attributes:
+        steps: of the run.
+        share: of all sums that is trained on.
+        rate: the learning rate.
+        weight_decay: large; without it the network only remembers.
+        shuffled_steps: of the twin.
+        seed: of weights and of the choice of sums.
+    """
 
     steps: int = 3000
     share: float = 0.3
@@ -57,7 +66,7 @@ class Grokking:
         )  # fmt: skip
 
     def twin(self, kind: str) -> PreTrainedModel:
-        """None of its twins is built in a moment."""
+        """Raises NotFound: its twins are drawn or stored."""
         raise NotFound(f"There is no twin {kind!r} to build.", "They are stored.")
 
     def split(self) -> tuple[Tensor, Tensor]:

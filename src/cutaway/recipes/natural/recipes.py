@@ -87,7 +87,7 @@ class Course:
         )  # fmt: skip
 
     def twin(self, kind: str) -> PreTrainedModel:
-        """None of its twins is built in a moment."""
+        """Raises NotFound: its twins are drawn or stored."""
         raise NotFound(f"There is no twin {kind!r} to build.", "They are drawn or stored.")
 
     def _untrained(self) -> Any:

@@ -15,10 +15,14 @@ from .tokenizer import BOS, EOS, SPECIAL, Encoder
 
 @dataclass(frozen=True)
 class CorpusBatch:
-    """Packed rows. Tokens see only their own story: `mask` is causal within it, positions restart with it.
+    """Packed rows. Tokens see only their own story.
 
-    ids, target, position: int64 [b, p]; weight: float32 [b, p] (0 where there is nothing to learn);
-    mask: bool [b, 1, p, p].
+    Attributes:
+        ids: int64 [b p].
+        target: int64 [b p], the next token.
+        weight: float32 [b p], 0 where there is nothing to learn.
+        position: int64 [b p], restarts with each story.
+        mask: bool [b 1 p p], causal within a story.
     """
 
     ids: torch.Tensor

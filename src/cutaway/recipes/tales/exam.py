@@ -25,7 +25,14 @@ HARD = ("pronoun", "name_recall", "name_induction", "ioi", "agreement", "inducti
 class Prompt:
     """A question and its corrupted twin, equal in tokens.
 
-    `answers` are right after `text`, `foils` after `corrupted`.
+    Attributes:
+        behaviour: that is asked.
+        frame: the sentence.
+        text: the question.
+        corrupted: its twin.
+        answers: right after `text`.
+        foils: right after `corrupted`.
+        slots: what fills the sentence.
     """
 
     behaviour: str
@@ -39,9 +46,14 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Score:
-    """Of `n` answers: `top1`, the share whose best token is right; `beats_foil`, where right outweighs wrong.
+    """How often a network answers right.
 
-    `low` and `high` are the 95 % Wilson interval of `top1`.
+    Attributes:
+        n: answers.
+        top1: the share whose best token is right.
+        low: of the 95 % Wilson interval of `top1`.
+        high: of the same.
+        beats_foil: the share in which right outweighs wrong.
     """
 
     n: int

@@ -21,8 +21,15 @@ from .tokenizer import Encoder
 class StoryLosses:
     """Nats a token (the end of a story is one) over the same fresh stories.
 
-    `grammar` is the floor; `above` the network's distance from it; `determined` the network's loss on the tokens
-    that the words before them determine; `unigram` and `bigram` those of counting.
+    Attributes:
+        stories: how many.
+        tokens: in all.
+        grammar: the floor.
+        network: of the network.
+        above: the network's distance from the floor.
+        determined: the network's on the tokens that the words before them determine.
+        unigram: of counting tokens.
+        bigram: of counting pairs.
     """
 
     stories: int

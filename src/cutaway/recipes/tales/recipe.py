@@ -54,7 +54,24 @@ TELL, EXAMINE = 100, 500
 
 @dataclass(frozen=True)
 class TalesRecipe:
-    """Everything that decides the weights."""
+    """Everything that decides the weights.
+
+    Attributes:
+        layers: how many.
+        width: of the stream.
+        heads: in a layer.
+        mlp: neurons in a layer.
+        context: positions.
+        rows: in a step.
+        steps: of the run.
+        learning_rate: on the plateau.
+        warmup: steps of the rise.
+        decay: the last part of the run, in which the rate falls to nothing.
+        weight_decay: of matrices.
+        emphasis: weight of a token that the words before it determine.
+        echo: share of texts that are random sequences, said again.
+        seed: of weights and stories.
+    """
 
     layers: int = 4
     width: int = 128
@@ -65,7 +82,7 @@ class TalesRecipe:
     steps: int = 7_800
     learning_rate: float = 3e-3
     warmup: int = 200
-    decay: float = 0.194  # the last part of the run, in which the rate falls to nothing
+    decay: float = 0.194
     weight_decay: float = 0.05
     emphasis: float = 3.0
     echo: float = 0.05

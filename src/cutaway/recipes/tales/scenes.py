@@ -22,9 +22,15 @@ _NUMBER_OF = dict(P.NOUNS) | {many: one for one, many in P.NOUNS}
 
 @dataclass(frozen=True)
 class Scene:
-    """A behaviour of the grammar: its weight in stories, how it is filled and contrasted.
+    """A behaviour of the grammar.
 
-    `mixed`: its two people must differ in gender. `strangers`: its people appear nowhere else in the story.
+    Attributes:
+        name: of the behaviour.
+        weight: in stories.
+        fill: fills a frame's slots.
+        contrast: fills those of its corrupted twin.
+        mixed: must its two people differ in gender?
+        strangers: do its people appear nowhere else in the story?
     """
 
     name: str
@@ -256,7 +262,13 @@ def contrast(draw: Draw, scene: Scene, frame: str, slots: Slots) -> Slots:
 
 @dataclass(frozen=True)
 class SceneLine:
-    """A scene of a story: which, in which sentence, with what in its slots."""
+    """A scene of a story.
+
+    Attributes:
+        scene: which.
+        frame: in which sentence.
+        slots: with what in them.
+    """
 
     scene: Scene
     frame: str
@@ -265,7 +277,13 @@ class SceneLine:
 
 @dataclass(frozen=True)
 class Script:
-    """The choices behind a story: its scenes, or, for a song, the words of its verse and how often it is sung."""
+    """The choices behind a story.
+
+    Attributes:
+        lines: its scenes.
+        verse: for a song, the words of its verse.
+        times: how often the verse is sung.
+    """
 
     lines: tuple[SceneLine, ...] = ()
     verse: tuple[str, ...] = ()

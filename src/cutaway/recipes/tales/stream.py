@@ -33,11 +33,19 @@ CAUSES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class LabelledToken:
-    """A token of a story with its labels.
+    """A token of a story with its labels. Every token of a word has the word's labels.
 
-    `slot`: what the token fills in its sentence. `determined`: do the words before it fix it (for a later year: bound
-    it)? `by`: the variables that do, with their values. `quote`: the quotation mark open before it. `variables`: all
-    variables of its scene. Every token of a word has the word's labels; `piece` counts them.
+    Attributes:
+        text: of the token.
+        id: in the vocabulary.
+        story: its number.
+        piece: which token of its word, from 0.
+        scene: that its sentence tells.
+        slot: what it fills in its sentence; None for words of the frame.
+        determined: do the words before it fix it (for a later year: bound it)?
+        quote: the quotation mark that is open before it.
+        by: the variables that determine it, with their values.
+        variables: all variables of its scene.
     """
 
     text: str
@@ -87,7 +95,15 @@ def _labelled(
         causes = ("beat",) if determined else ()
     by = {name: labels[name] for name in causes if labels.get(name) is not None}
     for piece, token in enumerate(encode.word(word.text)):
-        text = tokenizer.decode([token])
         yield LabelledToken(
-            text, token, number, piece, str(scene), slot, bool(determined), str(quote), by, labels
-        )  # type: ignore[arg-type]
+            text=str(tokenizer.decode([token])),
+            id=token,
+            story=number,
+            piece=piece,
+            scene=str(scene),
+            slot=None if slot is None else str(slot),
+            determined=bool(determined),
+            quote=str(quote),
+            by=by,
+            variables=labels,
+        )

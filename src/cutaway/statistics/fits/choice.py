@@ -28,7 +28,11 @@ _TINY = 1e-300
 class LeftOut:
     """Sums over n left-out examples at every penalty, for every target (NaN where they were not computed).
 
-    with_label: Σ c q, squares: Σ q², both [a t]. total: Σ c² [t].
+    Attributes:
+        with_label: Σ c q [a t].
+        squares: Σ q² [a t].
+        total: Σ c² [t].
+        n: how many examples.
     """
 
     with_label: Tensor
@@ -59,8 +63,8 @@ class LeftOut:
     def losses(self, by: By) -> Tensor:
         """What the best penalty has least of: the error, or one less the correlation (one where that is negative).
         Infinite where it was not computed."""
-        found = self.errors if by == "error" else 1 - self.correlations.clamp(min=0.0)
-        return found.nan_to_num(torch.inf, posinf=torch.inf)
+        losses = self.errors if by == "error" else 1 - self.correlations.clamp(min=0.0)
+        return losses.nan_to_num(torch.inf, posinf=torch.inf)
 
 
 def choose(losses: Tensor, penalties: Tensor) -> Tensor:

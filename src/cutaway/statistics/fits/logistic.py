@@ -18,7 +18,13 @@ _ARMIJO = 1e-4
 
 @dataclass(frozen=True, eq=False)
 class Logistic:
-    """Fitted weights [s t d] (multinomial: [s t d c]), bias [s t] ([s t c]), and whether each problem converged [s t]."""
+    """Fitted logistic regressions of t targets on s sites.
+
+    Attributes:
+        weights: [s t d]; multinomial [s t d c].
+        bias: [s t]; multinomial [s t c].
+        converged: whether each problem converged [s t].
+    """
 
     weights: Tensor
     bias: Tensor

@@ -18,7 +18,12 @@ _FLOOR = 1e-8
 
 @dataclass(frozen=True, eq=False)
 class Linear:
-    """Outputs `x @ weights + bias`: weights [d c], bias [c]."""
+    """A linear map, with outputs `x @ weights + bias`.
+
+    Attributes:
+        weights: [d c].
+        bias: [c].
+    """
 
     weights: Tensor
     bias: Tensor

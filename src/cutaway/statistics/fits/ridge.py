@@ -26,8 +26,12 @@ _EPS = 1e-10
 class Factorised:
     """The eigenvectors of the centred features' Gram matrix, and the features in their coordinates.
 
-    scores: [n r], X V in primal and U in dual form. values: [r], the eigenvalues s². basis: [d r] with
-    `weights = basis @ coefficients`. mean: [d]. dual: which form it is.
+    Attributes:
+        scores: X V in primal and U in dual form [n r].
+        values: the eigenvalues s² [r].
+        basis: [d r] with `weights = basis @ coefficients`.
+        mean: of the features [d].
+        dual: which form it is.
     """
 
     scores: Tensor
@@ -70,9 +74,12 @@ def factorise(features: Tensor) -> Factorised:
 class PenaltyPath:
     """Ridge fits of several targets over a path of penalties.
 
-    penalties: [a]. left_out: sums over left-out examples, with errors and correlations [a t]. best: [t], index of the best
-    penalty of each target. weights: [d t] and bias: [t] at each target's best penalty. loo: [n t], its leave-one-out
-    predictions (None unless asked for).
+    Attributes:
+        penalties: [a].
+        left_out: sums over left-out examples, with errors and correlations [a t].
+        best: index of the best penalty of each target [t].
+        weights, bias: at each target's best penalty, [d t] and [t].
+        loo: its leave-one-out predictions [n t]; None unless asked for.
     """
 
     penalties: Tensor
@@ -94,10 +101,17 @@ def path(
 ) -> PenaltyPath:  # fmt: skip
     """Fit targets [n t] over penalties [a] (in units of squared features), and choose by exact leave-one-out.
 
-    groups: [t] labels of the targets that must share a penalty (the columns of one multi-class label); default each its
-    own. by: what the best penalty is best at (`choice`). clusters: [n], examples that are left out together (`grouped`;
-    default each by itself). fast: compute the sums by which penalties are chosen in float32; the fits themselves are always
-    in float64. The intercept is not penalised.
+    The intercept is not penalised.
+
+    Args:
+        fact: the features, factorised.
+        targets, penalties: what is fitted, and under what.
+        groups: labels of the targets that must share a penalty [t] (the columns of one multi-class label); default each
+            its own.
+        loo: give the leave-one-out predictions, too.
+        fast: compute the sums by which penalties are chosen in float32; the fits themselves are always in float64.
+        by: what the best penalty is best at (`choice`).
+        clusters: examples that are left out together [n] (`grouped`; default each by itself).
 
     >>> x = torch.randn(50, 3, generator=torch.Generator().manual_seed(0)).double()
     >>> done = path(factorise(x), x[:, :1], torch.tensor([1e-6, 1.0], dtype=torch.float64))
@@ -142,12 +156,7 @@ def _fitted(fact: Factorised, penalty: Tensor) -> Tensor:
 
 
 def _left_out(
-    fact: Factorised,
-    y: Tensor,
-    centred: Tensor,
-    projected: Tensor,
-    penalties: Tensor,
-    best: Tensor,
+    fact: Factorised, y: Tensor, centred: Tensor, projected: Tensor, penalties: Tensor, best: Tensor
 ) -> Tensor:
     """Leave-one-out predictions [n t] at each target's best penalty."""
     leverage = fact.leverage(penalties)

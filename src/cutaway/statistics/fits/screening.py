@@ -30,9 +30,17 @@ _BATCH = 256
 class Screening:
     """What is known of every penalty [a] without fitted values, for features in eigenvector coordinates.
 
-    y: [t n], centred targets. scores: [n d]. turned: [t d] = y scores. values: [d]. penalties: [a]. shrink: [a d].
-    leverage: [a n], without the intercept's. total: [t], norms² of y. products: [a t], of the fitted values with y.
-    norms: [a t], their squared norms. y, scores and turned are in float32.
+    Attributes:
+        y: centred targets [t n], in float32.
+        scores: the features [n d], in float32.
+        turned: y scores [t d], in float32.
+        values: squared norms of the features [d].
+        penalties: [a].
+        shrink: what each coordinate of y scores is multiplied with to give coefficients [a d].
+        leverage: of each example, without the intercept's [a n].
+        total: squared norms of y [t].
+        products: of the fitted values with y [a t].
+        norms: squared norms of the fitted values [a t].
     """
 
     y: Tensor
@@ -72,21 +80,21 @@ class Screening:
         """Leave-one-out sums of all penalties that can be the best (NaN for the others), and of all penalties for the
         first `whole` targets."""
         columns = torch.arange(len(self.y))
-        found = self._sums(*torch.full((2, *self.norms.shape), torch.nan, dtype=torch.float64))
+        sums = self._sums(*torch.full((2, *self.norms.shape), torch.nan, dtype=torch.float64))
         likely = choose(self._evened().shared(groups).losses(by), self.penalties)
         order = likely.argsort()
         fitted = self._fitted(likely[order], order)
-        self._fill(found, likely[order], order, fitted)
+        self._fill(sums, likely[order], order, fitted)
         least = self._most(likely, fitted[order.argsort()]).shared(groups).losses(by)
-        known = found.shared(groups).losses(by)[likely, columns]
+        known = sums.shared(groups).losses(by)[likely, columns]
         can = least < known
         can[self.penalties.argmax(), known >= 1] = True  # where no penalty correlates, the largest is chosen
         can[:, :whole] = True
         can[likely, columns] = False
         a, t = can.nonzero(as_tuple=True)
         for some, of in zip(a.split(_BATCH), t.split(_BATCH), strict=True):
-            self._fill(found, some, of, self._fitted(some, of))
-        return found
+            self._fill(sums, some, of, self._fitted(some, of))
+        return sums
 
     def _sums(self, with_label: Tensor, squares: Tensor) -> LeftOut:
         """From the sums of y q and q² [a t]."""
@@ -104,7 +112,7 @@ class Screening:
         """Fitted values [k n] at penalties a [k] of targets t [k]."""
         return (self.shrink.float()[a] * self.turned[t]) @ self.scores.T
 
-    def _fill(self, found: LeftOut, a: Tensor, t: Tensor, fitted: Tensor) -> None:
+    def _fill(self, sums: LeftOut, a: Tensor, t: Tensor, fitted: Tensor) -> None:
         """Fill in the sums of penalties a [k], in order, with targets t [k], from fitted values [k n]."""
         number, sizes = a.unique_consecutive(return_counts=True)
         k, factor = self.n / (self.n - 1), self.factor
@@ -113,8 +121,8 @@ class Screening:
         ):
             y, u = self.y[of], factor[i].float()
             q = torch.addcmul(values, y, self.leverage[i].float(), value=-k).mul_(u)
-            found.with_label[i, of] = k * torch.linalg.vecdot(y, q).double()
-            found.squares[i, of] = torch.linalg.vecdot(q, q).double()
+            sums.with_label[i, of] = k * torch.linalg.vecdot(y, q).double()
+            sums.squares[i, of] = torch.linalg.vecdot(q, q).double()
 
     def _most(self, likely: Tensor, fitted: Tensor) -> LeftOut:
         """The greatest sum with the label and the least sum of squares that each penalty can have, from fitted values

@@ -48,11 +48,11 @@ def solve(
     n, d = features.shape
     if not precise and n > d:
         try:
-            found = _solve(features, targets.double(), penalties, groups, refine, by, clusters)
+            fitted = _solve(features, targets.double(), penalties, groups, refine, by, clusters)
         except torch.linalg.LinAlgError:  # pyright: ignore[reportPrivateImportUsage] # float32 overflowed
-            found = None
-        if found is not None:
-            return found
+            fitted = None
+        if fitted is not None:
+            return fitted
     return ridge.path(ridge.factorise(features), targets, penalties, groups, by=by, clusters=clusters)
 
 

@@ -49,7 +49,7 @@ class ConstantLens:
     ) -> ConstantLens:
         """The network's mean output distribution over text."""
         began, work = time.monotonic(), working(work)
-        rows = texts if isinstance(texts, Rows) else rows_of(net, texts, length)
+        rows = rows_of(net, texts, length=length)
         width = int(rows.ids.shape[1])
         batch = rows_at_once(net, width, work, read=4 * width)  # probabilities in double precision, twice
         total = torch.zeros(net.d_vocab or 0, dtype=torch.float64)

@@ -44,7 +44,7 @@ def future_lens(
     began, work = time.monotonic(), working(work)
     head, sites = OutputHead(net), streams(net)
     chosen = chosen_layers(net, layers, last=True)
-    rows = texts if isinstance(texts, Rows) else rows_of(net, texts, length)
+    rows = rows_of(net, texts, length=length)
     if (
         isinstance(ahead, bool)
         or not isinstance(ahead, int)
@@ -56,16 +56,17 @@ def future_lens(
     products = torch.zeros(len(chosen), width + 1, width, dtype=torch.float64)
     count = 0
     batch = rows_at_once(net, int(rows.ids.shape[1]), work, kept=len(sites) * width)
-    for start in range(0, rows.n, batch):
-        run = net.run(rows.ids[start : start + batch], keep=sites, logits=False)
-        last = run[sites[-1]][:, rows.special + ahead :].reshape(-1, width).double().cpu()
-        for n, layer in enumerate(chosen):
-            x = run[sites[layer]][:, rows.special : -ahead].reshape(-1, width).double().cpu()
-            x = torch.cat([x, x.new_ones(len(x), 1)], 1)
-            squares[n] += x.T @ x
-            products[n] += x.T @ last
-        count += len(last)
-        work.step("fitting the lens", min(start + batch, rows.n), rows.n)
+    with work.interruptible():
+        for start in range(0, rows.n, batch):
+            run = net.run(rows.ids[start : start + batch], keep=sites, logits=False)
+            last = run[sites[-1]][:, rows.special + ahead :].reshape(-1, width).double().cpu()
+            for n, layer in enumerate(chosen):
+                x = run[sites[layer]][:, rows.special : -ahead].reshape(-1, width).double().cpu()
+                x = torch.cat([x, x.new_ones(len(x), 1)], 1)
+                squares[n] += x.T @ x
+                products[n] += x.T @ last
+            count += len(last)
+            work.step("fitting the lens", min(start + batch, rows.n), rows.n)
     if count < 2 * width:
         raise BadInput(
             f"{count} positions are too few to fit maps of width {width}.",

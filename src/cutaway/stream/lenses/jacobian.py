@@ -75,7 +75,7 @@ def jacobian_lens(
     began = time.monotonic()
     sampling = sampling or Sampling()
     head, sites, chosen = OutputHead(net), streams(net), chosen_layers(net, layers)
-    given = texts if isinstance(texts, Rows) else rows_of(net, texts, sampling.length, sampling.rows)
+    given = rows_of(net, texts, length=sampling.length, most=sampling.rows)
     ids = given.ids[: sampling.rows]
     first = min(given.special + sampling.skip, ids.shape[1] - 1)
     signs = torch.randint(0, 2, ids.shape, generator=torch.Generator().manual_seed(seed)) * 2.0 - 1.0

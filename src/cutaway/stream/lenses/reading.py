@@ -12,9 +12,9 @@ import pandas as pd
 
 from cutaway.errors import BadInput
 from cutaway.reports import Figure, Page, Section, display, result_page
-from cutaway.results import Provenance, Work, finite, working
+from cutaway.results import Provenance, Work, finite, strict, working
 from cutaway.stream import keeping
-from cutaway.stream.keeping import origin, require_one
+from cutaway.stream.keeping import origin, require_count, require_one
 from cutaway.stream.lenses.affine import on_network
 from cutaway.stream.lenses.protocol import Lens, chosen_layers, streams
 from cutaway.stream.targets import token_ids
@@ -164,6 +164,7 @@ class Reading:
         return "\n".join(lines)
 
 
+@strict
 def read_lens(
     net: Network,
     lens: Lens,
@@ -177,10 +178,22 @@ def read_lens(
 ) -> Reading:
     """Read one text with a lens, at every position and at the given layers (default: all that the lens reads).
 
-    target: a token whose probability is reported as well. Raises `TooLong` for a text beyond the context, `BadInput` for an
-    empty range of layers or an unknown target.
+    Args:
+        net: the network.
+        lens: `LogitLens.of(net)`, or one that was fitted or loaded.
+        text: one text, or its token ids.
+        layers: which streams to read, the last being the network's output; default all that the lens reads.
+        top: how many tokens to keep of each.
+        target: a token whose probability is reported as well.
+        edits: interventions that the run carries.
+        work: may stop it.
+
+    Raises:
+        TooLong: for a text beyond the context.
+        BadInput: for an empty range of layers, an unknown target, or what is no lens.
     """
     began, work = time.monotonic(), working(work)
+    require_count("top", top)
     if not isinstance(lens, Lens):
         raise BadInput(
             f"{lens!r:.80} is no lens.", "Use LogitLens.of(net), or a lens that was fitted or loaded."

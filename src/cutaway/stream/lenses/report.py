@@ -209,24 +209,25 @@ def compare_lenses(
             f"The lenses are called {[lens.name for lens in lenses]}.", "Give lenses of different names."
         )
     sites = streams(net)
-    rows = texts if isinstance(texts, Rows) else rows_of(net, texts, length)
+    rows = rows_of(net, texts, length=length)
     sums = {(lens.name, layer): _Sums([], [], []) for lens in lenses for layer in lens.layers}
     own_ce = []
     width, vectors = int(rows.ids.shape[1]), len(sites) * (net.d_model or 0)
     # of every token the output, a lens and their products, in double precision
     batch = rows_at_once(net, width, work, kept=vectors, read=12 * width)
-    for start in range(0, rows.n, batch):
-        ids = rows.ids[start : start + batch]
-        run = net.run(ids, keep=sites)
-        assert run.logits is not None
-        output = run.logits[:, rows.special :].double().log_softmax(-1)
-        text = ids[:, rows.special :].to(output.device)
-        own_ce.append(_picked(output[:, :-1], text[:, 1:]).mean(1).cpu().numpy())
-        for lens in lenses:
-            for layer in lens.layers:
-                stream = run[sites[layer]][:, rows.special :]
-                _add(sums[lens.name, layer], lens, layer, stream, output, text)
-        work.step("reading held-out text", min(start + batch, rows.n), rows.n)
+    with work.interruptible():
+        for start in range(0, rows.n, batch):
+            ids = rows.ids[start : start + batch]
+            run = net.run(ids, keep=sites)
+            assert run.logits is not None
+            output = run.logits[:, rows.special :].double().log_softmax(-1)
+            text = ids[:, rows.special :].to(output.device)
+            own_ce.append(_picked(output[:, :-1], text[:, 1:]).mean(1).cpu().numpy())
+            for lens in lenses:
+                for layer in lens.layers:
+                    stream = run[sites[layer]][:, rows.special :]
+                    _add(sums[lens.name, layer], lens, layer, stream, output, text)
+            work.step("reading held-out text", min(start + batch, rows.n), rows.n)
     joined = {
         key: (np.concatenate(s.kl), np.concatenate(s.ce), np.concatenate(s.same)) for key, s in sums.items()
     }

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import BadInput
+from cutaway.stream.keeping import require_count
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -57,20 +58,22 @@ class Rows:
             number += 1
 
 
-def rows_of(net: Network, texts: Texts, length: int = 64, most: int | None = None) -> Rows:
+def rows_of(net: Network, texts: Texts | Rows, *, length: int = 64, most: int | None = None) -> Rows:
     """Cut text into rows of `length` tokens, packed one after the other; what is left over at the end is dropped.
 
-    Where the tokenizer begins every text with a special token, every row begins with it. `most` rows at most.
+    Where the tokenizer begins every text with a special token, every row begins with it. `most` rows at most. What is cut
+    into rows already stays as it is.
 
     Raises `BadInput` where the text is shorter than one row, or the rows do not fit the context.
     """
+    if isinstance(texts, Rows):
+        return texts
+    require_count("length", length, 3)
     if net.n_ctx is not None and length > net.n_ctx:
         raise BadInput(
             f"Rows of {length} tokens are longer than the context of {net.n_ctx}.",
             f"Use length={net.n_ctx} or less.",
         )
-    if length < 3:
-        raise BadInput(f"Rows of {length} tokens are too short to read anything.", "Use length=16 or more.")
     if torch.is_tensor(texts):
         ids = net.encode(texts).ids
         if ids.shape[1] > length:

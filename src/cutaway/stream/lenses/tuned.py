@@ -109,7 +109,7 @@ def train_tuned_lens(
     """
     began, training = time.monotonic(), training or LensTraining()
     output, sites, chosen = OutputHead(net), streams(net), chosen_layers(net, layers, last=training.ahead > 0)
-    rows = texts if isinstance(texts, Rows) else rows_of(net, texts, training.length)
+    rows = rows_of(net, texts, length=training.length)
     like = torch.zeros(
         1, device=net.device, dtype=torch.float64 if net.dtype == torch.float64 else torch.float32
     )

@@ -1,18 +1,20 @@
-"""Options that every command has, and what happens to errors and Ctrl-C in every command."""
+"""What every command has: the options that all share, and what happens to errors and Ctrl-C."""
 
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
 from typer.core import TyperGroup
 
 from cutaway.cli.screen import Screen
-from cutaway.errors import CutawayError
+from cutaway.errors import BadInput, CutawayError, Stopped
 
 WRONG, STOPPED = 2, 130
 
@@ -28,11 +30,31 @@ Trust = Annotated[
     bool,
     typer.Option("--trust-remote-code", help="Let the model's own repository run its code. Off by default."),
 ]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", help="Folder to save to. Default: named after command, model and question."),
+]
+Resume = Annotated[
+    Path | None,
+    typer.Option("--resume", help="Keep finished work in this folder, and go on from what is there."),
+]
+Spend = Annotated[
+    str | None,
+    typer.Option("--budget", help="What it may take: seconds or memory, e.g. 90s, 5m, 2GiB, or 5m,2GiB."),
+]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="A further keyword of the verb as NAME=VALUE; repeatable. See the docs of the verb."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON to stdout, and nothing else there.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
 _LONGEST = 500
+_SIZES = {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+_TIMES = {"S": 1, "M": 60, "H": 3600}
 #: Click's UsageError, which typer does not name (and of which it may ship a copy of its own).
 _USAGE: type[Exception] = typer.BadParameter.__mro__[1]
 
@@ -72,41 +94,70 @@ class Group(TyperGroup):
 class Common:
     """The options that travel together through every command."""
 
+    out: Out = None
     seed: Seed = 0
     device: Device = None
     dtype: DType = None
+    budget: Spend = None
+    resume: Resume = None
+    sets: Sets = None
     trust_remote_code: Trust = False
     as_json: AsJson = False
     debug: Debug = False
 
+    def limits(self) -> dict[str, Any]:
+        """What `--budget` allows, as the fields of a `Budget`.
+
+        Raises BadInput for what is neither a time nor a size.
+
+        >>> Common(budget="5m,2GiB").limits()
+        {'seconds': 300.0, 'memory': 2147483648}
+        """
+        allowed: dict[str, Any] = {}
+        for part in (self.budget or "").replace(" ", "").split(","):
+            match = re.fullmatch(r"(\d+(?:\.\d+)?)([A-Za-z]*)", part)
+            number, unit = (float(match[1]), match[2].upper() or "S") if match else (0.0, "")
+            if unit in _TIMES:
+                allowed["seconds"] = number * _TIMES[unit]
+            elif unit in _SIZES:
+                allowed["memory"] = int(number * _SIZES[unit])
+            elif part:
+                raise BadInput(
+                    f"{part!r} is no budget.", "Write seconds (90s, 5m, 1h) or memory (500MiB, 2GiB)."
+                )
+        return allowed
+
 
 def command(
-    app: typer.Typer, name: str | None = None
+    app: typer.Typer, name: str | None = None, without: Sequence[str] = ()
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Register `function(common, screen, ...)` as a command that also takes the common options.
+    """Register `function(common, screen, ...)` as a command that also takes the options that all share.
+
+    without: fields of `Common` that mean nothing to this command, and which it therefore does not take.
 
     An error of Cutaway is shown in two lines, what is wrong and what to do, and ends with exit code 2; Ctrl-C ends with
     130. With `--json` the error is JSON, too.
     """
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
-        own = list(inspect.signature(function).parameters.values())[2:]
+        mine = list(inspect.signature(function).parameters.values())[2:]
         hints = get_type_hints(function, include_extras=True)
-        common_hints = get_type_hints(Common, include_extras=True)
+        shared = get_type_hints(Common, include_extras=True)
+        taken = [f.name for f in fields(Common) if f.name not in without]
 
         def run(**values: Any) -> None:
-            common = Common(**{field.name: values.pop(field.name) for field in fields(Common)})
+            common = Common(**{name: values.pop(name) for name in taken})
             screen = Screen(common.as_json)
             try:
                 function(common, screen, **values)
+            except (KeyboardInterrupt, Stopped):
+                screen.problem("Stopped", "Nothing was finished, so nothing was saved.", "Run it again.")
+                raise typer.Exit(STOPPED) from None
             except CutawayError as error:
                 if common.debug:
                     raise
                 screen.error(error)
                 raise typer.Exit(WRONG) from None
-            except KeyboardInterrupt:
-                screen.problem("Stopped", "Nothing was finished, so nothing was saved.", "Run it again.")
-                raise typer.Exit(STOPPED) from None
             except (typer.Exit, typer.Abort, _USAGE):
                 raise
             except Exception as error:
@@ -116,12 +167,11 @@ def command(
                 screen.problem(type(error).__name__, _short(said), "Run again with --debug to see where.")
                 raise typer.Exit(WRONG) from None
 
-        parameters = [p.replace(annotation=hints[p.name], kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        parameters = [p.replace(annotation=hints[p.name], kind=keyword) for p in mine]
         parameters += [
-            inspect.Parameter(
-                f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=common_hints[f.name]
-            )
-            for f in fields(Common)
+            inspect.Parameter(name, keyword, default=getattr(Common, name), annotation=shared[name])
+            for name in taken
         ]
         run.__name__, run.__doc__ = function.__name__, function.__doc__
         run.__annotations__ = {p.name: p.annotation for p in parameters}

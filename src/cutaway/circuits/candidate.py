@@ -1,0 +1,91 @@
+"""A circuit as a candidate for a trial: kept alone, removed, and random circuits like it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from cutaway.circuits.circuit import Circuit
+from cutaway.circuits.evaluation.bench import EdgeBench
+from cutaway.circuits.evaluation.random_circuits import random_circuit, random_nodes
+
+
+@dataclass(frozen=True, eq=False)
+class CircuitCandidate:
+    """A circuit on trial.
+
+    Attributes:
+        circuit: which one; of a node circuit the nodes count, of others the edges.
+    """
+
+    circuit: Circuit
+
+    @property
+    def size(self) -> int:
+        """How many edges are in it."""
+        return self.circuit.n_edges
+
+    @property
+    def total(self) -> int:
+        """How many edges the graph has."""
+        return self.circuit.graph.n_edges
+
+    @property
+    def words(self) -> str:
+        """What it is, by its first nodes."""
+        nodes = self.circuit.nodes
+        return ", ".join(nodes[:8]) + (f" and {len(nodes) - 8} more" if len(nodes) > 8 else "")
+
+    def keep(self, bench: EdgeBench, alike: Sequence[CircuitCandidate] = ()) -> np.ndarray:
+        """Metric [1 + k n] with every other edge ablated."""
+        return np.vstack(
+            [bench.of_circuit(self.circuit)[None], bench.metric([c.circuit.membership for c in alike])]
+        )
+
+    def remove(self, bench: EdgeBench, alike: Sequence[CircuitCandidate] = ()) -> np.ndarray:
+        """Metric [1 + k n] with its edges ablated and all others as they are."""
+        return bench.metric([c.rest for c in (self, *alike)])
+
+    def like_it(self, rng: np.random.Generator, count: int) -> list[CircuitCandidate]:
+        """Random circuits of the same size: of paths from input to logits, or of nodes."""
+        graph = self.circuit.graph
+        if self.circuit.grain == "node":
+            return [self._other(random_nodes(graph, self._nodes, rng)) for _ in range(count)]
+        return [self._other(random_circuit(graph, self.size, rng)) for _ in range(count)]
+
+    def apart(self, rng: np.random.Generator, count: int) -> list[CircuitCandidate]:
+        """Random circuits of the same size made of what is not in it; none where the rest is too small."""
+        graph, circuit = self.circuit.graph, self.circuit
+        if circuit.grain == "node":
+            nodes = np.flatnonzero(~circuit.node_membership)
+            if len(nodes) < self._nodes:
+                return []
+            chosen = []
+            for _ in range(count):
+                out = np.zeros(graph.shape, dtype=bool)
+                out[rng.permutation(nodes)[: self._nodes]] = True
+                chosen.append(self._other(out & graph.allowed))
+            return chosen
+        rest = graph.allowed & ~circuit.membership
+        if int(rest.sum()) < self.size:
+            return []
+        return [self._other(random_circuit(graph, self.size, rng, rest)) for _ in range(count)]
+
+    @property
+    def rest(self) -> np.ndarray:
+        """The network without it: bool [w r]. Of a node circuit the input stays, or nothing could be kept."""
+        rest = self.circuit.graph.allowed & ~self.circuit.membership
+        if self.circuit.grain == "node":
+            rest[0] = self.circuit.graph.allowed[0]
+        return rest
+
+    @property
+    def _nodes(self) -> int:
+        return int(self.circuit.node_membership.sum()) - 1
+
+    def _other(self, membership: np.ndarray) -> CircuitCandidate:
+        return CircuitCandidate(
+            replace(self.circuit, membership=membership, scores=None, positions=None, groups=())
+        )

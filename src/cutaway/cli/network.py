@@ -1,0 +1,137 @@
+"""`cutaway open`, `cutaway run` and `cutaway show`: a network, one run of it, a result that was saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cutaway.cli import question, saving, shown
+from cutaway.cli.common import Common, command
+from cutaway.cli.question import Model, Text
+from cutaway.cli.screen import Screen
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from cutaway.network import Network, Run
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    command(app, "open", without=("out", "resume", "budget", "sets", "seed"))(open_)
+    command(app, without=("out", "resume", "budget", "sets", "seed"))(run)
+    command(app, without=("resume", "budget", "sets", "seed", "device", "dtype", "trust_remote_code"))(show)
+
+
+def open_(common: Common, screen: Screen, model: Model) -> None:
+    """Show a network's anatomy and its certificate: what was checked, to what error, and what is refused."""
+    net = question.network(common, model)
+    screen.result(described(net), net)
+
+
+def run(
+    common: Common,
+    screen: Screen,
+    model: Model,
+    text: Text,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option("--keep", "-k", help="Sites to keep, e.g. resid_post, z.3; repeatable."),
+    ] = None,
+    top: Annotated[int, typer.Option("--top", min=1, help="How many next tokens to show.")] = 5,
+    save: Annotated[
+        Path | None, typer.Option("--save", help="Write the kept sites and logits to this .safetensors file.")
+    ] = None,
+) -> None:
+    """Run a prompt: the likeliest next tokens, and the shapes of the sites that were kept."""
+    net = question.network(common, model)
+    done = net.run(text, keep=keep or [])
+    saved = None if save is None else saving.or_elsewhere(screen, lambda place: write_run(done, place), save)
+    screen.result(
+        run_data(net, done, top) | ({"saved": str(saved)} if saved else {}), *run_tables(net, done, top)
+    )
+    if saved is not None:
+        screen.saved(saved)
+
+
+def show(
+    common: Common,
+    screen: Screen,
+    folder: Annotated[Path, typer.Argument(help="A saved result.", show_default=False)],
+) -> None:
+    """Show a saved result of any kind; with --out, write its page there."""
+    from cutaway.reports import write
+    from cutaway.results import load
+
+    result = load(folder)
+    screen.result(result.to_dict(), *shown.terminal(result))
+    if common.out is not None:
+        page = common.out if common.out.suffix == ".html" else common.out / "report.html"
+        screen.saved(saving.or_elsewhere(screen, lambda place: write(result.page(), place), page))
+
+
+def described(net: Network) -> dict[str, Any]:
+    """A network as plain data."""
+    return {
+        "name": net.name,
+        "hash": net.hash,
+        "class": type(net.model).__name__,
+        "layers": net.n_layers,
+        "heads": net.n_heads,
+        "width": net.d_model,
+        "vocabulary": net.d_vocab,
+        "context": net.n_ctx,
+        "device": str(net.device),
+        "dtype": str(net.dtype).removeprefix("torch."),
+        "sites": [str(site) for site in net.sites()],
+        "certificate": net.certificate.to_dict(),
+    }
+
+
+def next_tokens(net: Network, run: Run, top: int) -> list[tuple[str, float]]:
+    """The likeliest next tokens with their probabilities."""
+    if run.logits is None or run.tokens is None:
+        return []
+    last = int(run.tokens.columns(-1)[0, 0])
+    best = run.logits[0, last].float().softmax(-1).topk(min(top, run.logits.shape[-1]))
+    return [(net.decode([int(t)]), float(p)) for p, t in zip(best.values, best.indices, strict=True)]
+
+
+def run_data(net: Network, run: Run, top: int) -> dict[str, Any]:
+    """A run as plain data: tokens, next tokens, shapes."""
+    return {
+        "network": net.name,
+        "tokens": run.tokens.strings(0) if run.tokens else None,
+        "next": [{"token": token, "probability": p} for token, p in next_tokens(net, run, top)],
+        "kept": {str(site): list(run.kept[site].shape) for site in run.sites},
+    }
+
+
+def run_tables(net: Network, run: Run, top: int) -> list[Table]:
+    """A run as tables."""
+    from rich.table import Table
+
+    following = Table("next token", "probability", box=None)
+    for token, p in next_tokens(net, run, top):
+        following.add_row(repr(token), f"{p:.4f}")
+    tables = [following]
+    if run.kept:
+        kept = Table("site", "shape", box=None)
+        for site in run.sites:
+            kept.add_row(str(site), " × ".join(map(str, run.kept[site].shape)))
+        tables.append(kept)
+    return tables
+
+
+def write_run(run: Run, path: Path) -> Path:
+    """Write kept sites and logits as safetensors, atomically; sites that share memory are written as copies."""
+    from safetensors.torch import save
+
+    from cutaway.results import atomic_write
+
+    tensors = {str(site): value.detach().cpu().contiguous().clone() for site, value in run.kept.items()}
+    if run.logits is not None:
+        tensors["logits"] = run.logits.detach().cpu().contiguous().clone()
+    return atomic_write(path, save(tensors))

@@ -1,0 +1,124 @@
+"""What a command asks, and of which network: opening it, the behaviour's pairs, keywords as they are written."""
+
+from __future__ import annotations
+
+import ast
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cutaway.errors import BadInput
+
+if TYPE_CHECKING:
+    from cutaway.behaviours import Behaviour
+    from cutaway.cli.common import Common
+    from cutaway.cli.screen import Screen
+    from cutaway.network import Network
+
+Model = Annotated[
+    str, typer.Argument(help="A Hugging Face id, a local folder, or zoo:NAME.", show_default=False)
+]
+Text = Annotated[str, typer.Argument(help="The text that is read.", show_default=False)]
+BehaviourName = Annotated[
+    str,
+    typer.Option(
+        "--behaviour",
+        "-b",
+        help="A built-in behaviour (ioi, pronoun, agreement, ...) or a file of pairs.",
+        show_default=False,
+    ),
+]
+Examples = Annotated[int, typer.Option("--n", min=2, help="How many pairs.")]
+Force = Annotated[bool, typer.Option("--force", help="Go on although the network does not do the behaviour.")]
+FILES = (".json", ".jsonl", ".csv")
+
+
+def network(common: Common, model: str) -> Network:
+    """Open a network as the shared options say."""
+    from transformers.utils import logging
+
+    from cutaway.network.opening import open_network
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    return open_network(
+        model, device=common.device, dtype=common.dtype, trust_remote_code=common.trust_remote_code
+    )
+
+
+def pairs(
+    screen: Screen, net: Network, common: Common, behaviour: str, n: int, force: bool, aligned: bool = True
+) -> Behaviour:
+    """The behaviour's pairs; NotPerformed unless forced.
+
+    aligned: of a file, only the pairs of equal length, with a remark on stderr how many were left out.
+    """
+    from cutaway.behaviours import behaviour as pairs_of
+
+    options: dict[str, Any] = {"aligned": True} if aligned and behaviour.endswith(FILES) else {}
+    chosen = pairs_of(behaviour, net, n=n, seed=common.seed, force=force, **options)
+    chosen = chosen.only_aligned() if options else chosen
+    for note in chosen.notes:
+        if options and "differ in length" in note:
+            screen.say(note)
+    return chosen
+
+
+def value(text: str) -> Any:
+    """A value as people write it: a number, true or false, none, a list with commas, or text.
+
+    >>> value("0.5"), value("true"), value("none"), value("layer,head"), value("mean"), value("0-2")
+    (0.5, True, None, ['layer', 'head'], 'mean', '0-2')
+    """
+    plain = {"true": True, "yes": True, "false": False, "no": False, "none": None}
+    if text.strip().lower() in plain:
+        return plain[text.strip().lower()]
+    try:
+        literal = ast.literal_eval(text.strip())
+        return list(literal) if isinstance(literal, tuple) else literal
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return [value(part.strip()) for part in text.split(",") if part.strip()] if "," in text else text
+
+
+def settings(common: Common) -> dict[str, Any]:
+    """The keywords given with `--set NAME=VALUE`, a dotted name as a field of the keyword before the dot.
+
+    Raises BadInput for what is not of that form, or given twice.
+
+    >>> from cutaway.cli.common import Common
+    >>> settings(Common(sets=["layers=0,1", "limits.kept=0.8"]))
+    {'layers': [0, 1], 'limits': {'kept': 0.8}}
+    """
+    given: dict[str, Any] = {}
+    for item in common.sets or ():
+        name, equals, text = item.partition("=")
+        if not equals or not name.strip():
+            raise BadInput(
+                f"--set {item!r} is not of the form NAME=VALUE.", "Write, for example, --set layers=0,1."
+            )
+        head, dot, field = name.strip().replace("-", "_").partition(".")
+        place = given.setdefault(head, {}) if dot else given
+        key = field if dot else head
+        if not isinstance(place, dict) or key in place:
+            raise BadInput(f"--set {name.strip()} is given twice.", "Give it once.")
+        place[key] = value(text)
+    return given
+
+
+def layers(text: str) -> list[int]:
+    """Layers as people write them.
+
+    >>> layers("0-2"), layers("1,3"), layers("-1")
+    ([0, 1, 2], [1, 3], [-1])
+    """
+    numbers: list[int] = []
+    for part in (p.strip() for p in text.split(",")):
+        first, dash, last = part[1:].partition("-")
+        try:
+            begin = int(part[:1] + first)
+            numbers += range(begin, int(last) + 1) if dash else [begin]
+        except ValueError as error:
+            raise BadInput(f"{text!r} is no range of layers.", "Write 0-5 or 0,2,4.") from error
+    if not numbers:
+        raise BadInput(f"The range of layers {text!r} is empty.", "Write 0-5 or 0,2,4.")
+    return numbers

@@ -1,0 +1,99 @@
+"""How results look in a terminal: a verdict, a headline, the strongest rows; the rest is on the page."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from cutaway.errors import BadFormat
+from cutaway.figures import show_token
+from cutaway.network.parts import Input, Part
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_ROWS, _COLUMNS = 12, 10
+#: Columns that name parts of a network.
+_PARTS = ("writer", "reader", "part", "sender", "receiver", "node", "first", "second")
+#: What the name of a part says already.
+_SAID_BY_NAME = ("kind", "layer", "index")
+_COLOUR = {"supported": "green", "refuted": "red", "inconclusive": "yellow"}
+_MARKS = {"✓": "[green]✓[/]", "✗": "[red]✗[/]", "?": "[yellow]?[/]"}
+
+
+def terminal(result: Any) -> list[Any]:
+    """What a terminal shows of a result: its verdict and headline, its claims, its strongest rows."""
+    claims = [c for c in (getattr(result, "claim", None), *getattr(result, "claims", ())) if c is not None]
+    head = headline(result)
+    if len(claims) == 1 and claims[0].verdict in _COLOUR:
+        head = f"[bold {_COLOUR[claims[0].verdict]}]{claims[0].verdict}[/] {head}"
+    shown: list[Any] = [head, *(tests(c) for c in claims if c.rows())]
+    if not claims:
+        frame = result.top(_ROWS) if hasattr(result, "top") else result.to_pandas().head(_ROWS)
+        shown.append(frame_table(frame, f"the {len(frame)} strongest of {len(result.to_pandas())}"))
+    return shown
+
+
+def headline(result: Any) -> str:
+    """The result in one line, for rich."""
+    said = getattr(result, "headline", None)
+    text = said() if callable(said) else said if isinstance(said, str) else str(result).splitlines()[0]
+    return escape(text)
+
+
+def tests(claim: Any) -> Table:
+    """Every test and control in one line; the words are on the page."""
+    table = Table("", "test", "figure", box=None)
+    for kind, name, figure, mark, _ in claim.rows():
+        table.add_row(_MARKS[mark], f"control: {name.lower()}" if kind == "control" else name.lower(), figure)
+    return table
+
+
+def frame_table(frame: pd.DataFrame, title: str = "") -> Table:
+    """Rows of a frame; an interval's two ends in one column."""
+    table = Table(box=None, title=escape(title), title_justify="left")
+    frame = frame.dropna(axis=1, how="all")
+    named = any(name in _PARTS for name in frame.columns)
+    said = [c for c in frame if not (named and c in _SAID_BY_NAME) and not _never(frame[c])]
+    frame = frame[said]
+    names = [str(c) for c in frame.columns]
+    interval = {"low", "high"} <= set(names)
+    shown = [n for n in names if not (interval and n == "high")][:_COLUMNS]
+    for name in shown:
+        table.add_column("95 % interval" if interval and name == "low" else escape(name), no_wrap=True)
+    for row in frame.astype(object).to_dict("records"):
+        cells = [
+            f"{_cell(row['low'])} to {_cell(row['high'])}" if interval and n == "low" else _cell(row[n], n)
+            for n in shown
+        ]
+        table.add_row(*(escape(cell) for cell in cells))
+    return table
+
+
+def _never(column: pd.Series) -> bool:
+    """Is it a flag that is not set in any row?"""
+    return column.dtype == bool and not column.any()
+
+
+def in_words(name: str) -> str:
+    """A part or an input of one in words; anything else as it is.
+
+    >>> in_words("a3.h1"), in_words("a5.h3<q>"), in_words("gender")
+    ('head 3.1', "head 5.3's queries", 'gender')
+    """
+    try:
+        return Input.parse(name).words if "<" in name else Part.parse(name).words
+    except BadFormat:
+        return name
+
+
+def _cell(value: Any, name: str = "") -> str:
+    if name == "token":
+        return show_token(str(value), escape=False)
+    if name in _PARTS and isinstance(value, str):
+        return in_words(value)
+    if value is None or value != value:
+        return ""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,31 @@
+"""What an explanation must reach, fixed before anything is looked at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cutaway.trials import Limits
+
+
+@dataclass(frozen=True)
+class SearchLimits(Limits):
+    """The limits of every trial, and the targets of the search for a set of parts.
+
+    Attributes:
+        target: on discovery data, members are dropped as long as the rest alone keeps the metric within `1 - target` of
+            its clean value (too much counts like too little).
+        left_target: on discovery data, parts are added until at most this share is left without the set.
+        minor: a single effect below this share is small. A member with a small effect is redundant if the set loses that
+            much more without it than the whole network does, else minor.
+        q: significance of single effects, after Benjamini-Hochberg.
+    """
+
+    target: float = 0.85
+    left_target: float = 0.15
+    minor: float = 0.10
+    q: float = 0.05
+
+    @classmethod
+    def of(cls, limits: Limits | None) -> SearchLimits:
+        """The limits that were given, with the usual targets where they name none."""
+        return limits if isinstance(limits, cls) else cls(**({} if limits is None else limits.to_dict()))

@@ -1,0 +1,142 @@
+"""The bench on which sets of parts are tried: keep only them, remove them, restore them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cutaway.effects.baselines import Baselines, Side, measure
+from cutaway.errors import NotFinite, SiteUnavailable, Stopped
+from cutaway.network.parts import Part, parts_of
+from cutaway.network.sites import Site
+from cutaway.results import Work
+from cutaway.sweeps import Cell, CellState, run_cells, write_of
+from cutaway.trials.scale import Scale, other_rows
+
+if TYPE_CHECKING:
+    from cutaway.behaviours import Behaviour
+    from cutaway.network import Network
+
+Parts = Iterable[Part]
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """One half of a behaviour on one network, with both runs kept, ready for any set of parts.
+
+    All methods return the metric [sets n]; `scale` turns it into shares, 0 = corrupted, 1 = clean. Parts are replaced at
+    every position of the prompt. A set that was tried before is not run again.
+
+    Attributes:
+        net: the network.
+        behaviour: the pairs.
+        parts: everything that can be kept or replaced.
+        ends: both sides as they run without any edit.
+        seed: of the intervals, and of which other prompts values are taken from.
+        work: who hears of progress, and may stop it.
+    """
+
+    net: Network
+    behaviour: Behaviour
+    parts: tuple[Part, ...]
+    ends: Baselines
+    seed: int = 0
+    work: Work = field(default_factory=Work)
+    tried: dict[tuple[str, frozenset[Part]], np.ndarray] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, net: Network, behaviour: Behaviour, seed: int = 0, work: Work | None = None) -> Bench:
+        """Run both sides and keep what every part wrote.
+
+        Raises `BadBehaviour` when pairs differ in length (a part's output has then no counterpart), or when there is no
+        gap; `SiteUnavailable` when the network has no certified part.
+        """
+        behaviour.require_aligned("Testing sets of parts")
+        parts = parts_of(net)
+        if not parts:
+            raise SiteUnavailable(
+                f"{net.name} has no attention head, mixer or MLP whose output was certified.",
+                "Look at net.certificate; cutaway.patch works on the sites that are left.",
+            )
+        return cls(net, behaviour, parts, measure(net, behaviour, sites_of(parts)), seed, work or Work())
+
+    @cached_property
+    def scale(self) -> Scale:
+        """The scale of the corrupted (0) and the clean prompts (1)."""
+        ends = self.ends
+        return Scale(ends.corrupted.metric, ends.clean.metric, self.behaviour.clusters, self.seed)
+
+    def keep_only(self, sets: Sequence[Parts], label: str = "keeping sets") -> np.ndarray:
+        """Clean prompts; every part outside the set takes its value from the corrupted run."""
+        return self._run("clean", self.ends.corrupted.kept, self._others(sets), label)
+
+    def remove(self, sets: Sequence[Parts], label: str = "removing sets") -> np.ndarray:
+        """Clean prompts; every part of the set takes its value from the corrupted run."""
+        return self._run("clean", self.ends.corrupted.kept, [frozenset(s) for s in sets], label)
+
+    def restore(self, sets: Sequence[Parts], label: str = "restoring sets") -> np.ndarray:
+        """Corrupted prompts; every part of the set takes its value from the clean run."""
+        return self._run("corrupted", self.ends.clean.kept, [frozenset(s) for s in sets], label)
+
+    def sham(self, members: Parts) -> np.ndarray:
+        """Clean prompts; the set's values are written over themselves. Nothing may change."""
+        return self._run("clean", self.ends.clean.kept, [frozenset(members)], "sham edit", "sham")
+
+    def keep_only_from_others(self, sets: Sequence[Parts]) -> np.ndarray | None:
+        """As `keep_only`, but what is replaced comes from *another* example's corrupted run of equal length and template.
+
+        None when an example has no other one of its length and template.
+        """
+        like = list(zip(self.behaviour.lengths, self.behaviour.template, strict=True))
+        order = other_rows(like, np.random.default_rng(self.seed))
+        if (order == np.arange(len(order))).any():
+            return None
+        rows = torch.from_numpy(order)
+        others = {site: value[rows.to(value.device)] for site, value in self.ends.corrupted.kept.items()}
+        return self._run("clean", others, self._others(sets), "resampling from other prompts", "others")
+
+    def _others(self, sets: Sequence[Parts]) -> list[frozenset[Part]]:
+        return [frozenset(self.parts) - set(s) for s in sets]
+
+    def _run(
+        self,
+        side: str,
+        sources: dict[Site, Tensor],
+        sets: Sequence[frozenset[Part]],
+        label: str,
+        what: str = "pair",
+    ) -> np.ndarray:
+        """The metric [sets n] with these sets replaced on one side's prompts; what: which values the sources are."""
+        keys = [(f"{side} {what}", members) for members in sets]
+        new = [key for key in dict.fromkeys(keys) if key not in self.tried]
+        if new:
+            base: Side = getattr(self.ends, side)
+            cells: list[Cell] = [tuple(write_of(part) for part in sorted(members)) for _, members in new]
+            values = self._values(base, sources, cells, label)
+            self.tried.update(zip(new, values, strict=True))
+        return np.stack([self.tried[key] for key in keys])
+
+    def _values(self, base: Side, sources: dict[Site, Tensor], cells: list[Cell], label: str) -> np.ndarray:
+        experiment = self.ends.experiment(self.net, base, sources)
+        result = run_cells(experiment, cells, work=self.work, label=label)
+        if result.interrupted:
+            raise Stopped(f"Stopped while {label}.", "Nothing of it was kept.")
+        if (result.states == CellState.NOT_FINITE).any():
+            which, row = (int(i) for i in np.argwhere(result.states == CellState.NOT_FINITE)[0])
+            raise NotFinite(
+                f"While {label}, set {which} gives NaN or infinite logits on example {row} ({len(cells[which])} parts "
+                "replaced).",
+                "Use a wider dtype, such as float32.",
+            )
+        return result.values
+
+
+def sites_of(parts: Iterable[Part]) -> list[Site]:
+    """The sites at which these parts are replaced, each once, in the order of computation."""
+    return sorted({write_of(part).where for part in parts}, key=lambda site: site.rank)

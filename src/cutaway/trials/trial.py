@@ -1,0 +1,211 @@
+"""A candidate on trial: kept alone and removed, beside random candidates of its size; and what that says of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cutaway.claims import Evidence
+from cutaway.statistics import Estimate
+from cutaway.trials.bench import Bench
+from cutaway.trials.candidate import Candidate, PartSet
+from cutaway.trials.judging import inside, percent, with_interval
+from cutaway.trials.limits import Limits
+from cutaway.trials.scale import Scale
+
+HALF = 0.5
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What happened on held-out data. Shares of the gap: 0 = everything replaced, 1 = nothing replaced.
+
+    Attributes:
+        kept: with only the candidate (the rest replaced).
+        left: without it.
+        restored: its clean values put into the corrupted run; None where that was not tried.
+        kept_random: `kept` of each random candidate.
+        left_random: `left` of each random candidate.
+        kept_gain: `kept` less the random candidates' mean; None where there are none.
+        left_gain: the random candidates' mean less `left`.
+        kept_p: share of candidates (random ones and the found one) that keep at least as well.
+        left_p: share of them that leave at most as much.
+        sham: largest change, in shares, when its own values are written over themselves; None where that was not tried.
+        from_others: `kept` when the rest is taken from other prompts instead (0 is everything replaced so); or None.
+        n: held-out examples.
+        gap: the unit of all shares, in units of the metric.
+        caps: why nothing may be supported on this scale.
+    """
+
+    kept: Estimate
+    left: Estimate
+    restored: Estimate | None
+    kept_random: tuple[float, ...]
+    left_random: tuple[float, ...]
+    kept_gain: Estimate | None
+    left_gain: Estimate | None
+    kept_p: float | None
+    left_p: float | None
+    sham: float | None
+    from_others: float | None
+    n: int
+    gap: float = float("nan")
+    caps: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            name: value.to_dict() if isinstance(value, Estimate) else value
+            for name, value in vars(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Trial:
+        """The inverse of `to_dict`."""
+        estimates = ("kept", "left", "restored", "kept_gain", "left_gain")
+        read: dict[str, Any] = {
+            name: None if data[name] is None else Estimate.from_dict(data[name]) for name in estimates
+        }
+        lists: dict[str, Any] = {
+            name: tuple(data.get(name, ())) for name in ("kept_random", "left_random", "caps")
+        }
+        lists["gap"] = float("nan") if data.get("gap") is None else data["gap"]
+        return cls(**(data | read | lists))
+
+    def breaks_anyway(self, limits: Limits) -> bool:
+        """Does removing random candidates of this size break the behaviour, too (on average no more is left than is asked)?
+
+        Then comparing removals cannot tell the candidate from another, and the comparison is a note instead of a test.
+        """
+        return bool(self.left_random) and mean(self.left_random) <= limits.left
+
+
+def fit(shares: np.ndarray) -> np.ndarray:
+    """How near a share is to the whole: 1 at 1, less on either side.
+
+    >>> fit(np.array([0.9, 1.1, 0.0])).round(3).tolist()
+    [0.9, 0.9, 0.0]
+    """
+    return 1.0 - np.abs(1.0 - shares)
+
+
+def put_to_test(bench: Any, candidate: Candidate, limits: Limits, seed: int = 0) -> Trial:
+    """Keep a candidate alone and remove it on this bench's (held-out) data, beside random ones like it.
+
+    bench: the kind of bench that the candidate runs on. A set of parts is also restored, written over itself, and kept with
+    the rest taken from other prompts.
+    """
+    scale: Scale = bench.scale
+    alike = candidate.like_it(np.random.default_rng(seed), limits.random)
+    kept, left = candidate.keep(bench, alike), candidate.remove(bench, alike)
+    kept_shares, left_shares = scale.shares(kept), scale.shares(left)
+    more: dict[str, Any] = {"restored": None, "sham": None, "from_others": None}
+    if isinstance(bench, Bench) and isinstance(candidate, PartSet):
+        more = _more(bench, candidate)
+    return Trial(
+        kept=scale.share(kept[0]),
+        left=scale.share(left[0]),
+        kept_random=tuple(kept_shares[1:].tolist()),
+        left_random=tuple(left_shares[1:].tolist()),
+        kept_gain=scale.difference(kept[0], kept[1:].mean(0)) if alike else None,
+        left_gain=scale.difference(left[1:].mean(0), left[0]) if alike else None,
+        kept_p=_rank(fit(kept_shares[1:]) >= fit(kept_shares[:1])) if alike else None,
+        left_p=_rank(left_shares[1:] <= left_shares[0]) if alike else None,
+        n=len(scale.whole),
+        gap=scale.gap,
+        caps=scale.caps,
+        **more,
+    )
+
+
+def _rank(as_good: np.ndarray) -> float:
+    """The share of candidates that do as well, the found one counted."""
+    return (1 + int(as_good.sum())) / (len(as_good) + 1)
+
+
+def _more(bench: Bench, candidate: PartSet) -> dict[str, Any]:
+    members, scale = candidate.members, bench.scale
+    change = np.abs(bench.sham(members)[0] - scale.whole).max() / abs(scale.gap)
+    from_others = None
+    metrics = bench.keep_only_from_others([members, []])
+    if metrics is not None:
+        kept, nothing = metrics.mean(-1)
+        clean = scale.whole.mean()
+        from_others = None if abs(clean - nothing) < 1e-9 else float((kept - nothing) / (clean - nothing))
+    restored = scale.share(bench.restore([members])[0])
+    return {"restored": restored, "sham": float(change), "from_others": from_others}
+
+
+def evidence_of(
+    trial: Trial, candidate: Candidate, limits: Limits, unit: str = "components"
+) -> list[Evidence]:
+    """Every test of a trial with its figure, its limit and whether it passed (None: it cannot tell).
+
+    unit: what the candidate's size counts, for people.
+    """
+    tests = [
+        Evidence(
+            "Kept alone", trial.kept, None, limits.kept, inside(trial.kept, limits.kept, limits.excess),
+            f"With every other component replaced, {with_interval(trial.kept)} of the gap is kept; asked was "
+            f"{percent(limits.kept)} to {percent(limits.excess)}.",
+        ),
+        Evidence(
+            "Removed", trial.left, None, limits.left, inside(trial.left, float("-inf"), limits.left),
+            f"With the set replaced and all else untouched, {with_interval(trial.left)} is left; asked was at most "
+            f"{percent(limits.left)}.",
+        ),
+        _kept_beside_random(trial, limits),
+    ]  # fmt: skip
+    if not trial.breaks_anyway(limits):
+        tests.append(_removed_beside_random(trial))
+    share = candidate.size / candidate.total
+    tests.append(
+        Evidence(
+            "Small", None, share, limits.largest, True if share <= limits.largest else None,
+            f"{candidate.size} of {candidate.total} {unit}; a set with more than {percent(limits.largest)} of them would "
+            "explain nothing.",
+        )
+    )  # fmt: skip
+    return tests
+
+
+def _kept_beside_random(trial: Trial, limits: Limits) -> Evidence:
+    """Few random candidates may keep as much, and on average they keep less."""
+    name = "Kept alone, beside random sets"
+    if trial.kept_gain is None or trial.kept_p is None:
+        return Evidence(name, sentence="There is no other set of this size to compare with.")
+    above = trial.kept_gain.above(0.0)
+    passed = None
+    if above and trial.kept_p <= limits.random_p:
+        passed = True
+    elif above is False or trial.kept_p > HALF:
+        passed = False
+    sentence = (
+        f"{with_interval(trial.kept_gain)} of the gap more than random sets of the same size and kinds keep (their mean: "
+        f"{percent(mean(trial.kept_random))}); {_as_good(trial.kept_p, trial.kept_random)} do as well "
+        f"(p = {trial.kept_p:.3f}; asked was at most {limits.random_p:g})."
+    )
+    return Evidence(name, trial.kept_gain, None, 0.0, passed, sentence)
+
+
+def _removed_beside_random(trial: Trial) -> Evidence:
+    """On average random sets leave more. No rank is asked: a random set may break the behaviour by hitting a part of it."""
+    name = "Removed, beside random sets"
+    if trial.left_gain is None or trial.left_p is None:
+        return Evidence(name, sentence="There is no other set of this size to compare with.")
+    sentence = (
+        f"{with_interval(trial.left_gain)} of the gap less than random sets of the same size and kinds leave (their mean: "
+        f"{percent(mean(trial.left_random))}); {_as_good(trial.left_p, trial.left_random)} leave as little."
+    )
+    return Evidence(name, trial.left_gain, None, 0.0, trial.left_gain.above(0.0), sentence)
+
+
+def mean(values: tuple[float, ...]) -> float:
+    """The mean of some figures."""
+    return sum(values) / len(values)
+
+
+def _as_good(p: float, random: tuple[float, ...]) -> str:
+    return f"{round(p * (len(random) + 1)) - 1} of {len(random)}"
