@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 import cutaway
 from cutaway.errors import BadInput, CorruptFile, NotFinite, NotFound
-from cutaway.network.certification.certificate import check_padding
+from cutaway.network.certification.certify import check_padding
 from cutaway.network.certification.identities import new_ledgers
 from cutaway.network.inputs import Inputs
 from cutaway.network.views import without_number

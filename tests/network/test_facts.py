@@ -1,4 +1,4 @@
-"""Facts about a network: kept while it stays as it is, and no longer."""
+"""FactMemo about a network: kept while it stays as it is, and no longer."""
 
 import copy
 import itertools

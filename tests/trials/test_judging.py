@@ -12,9 +12,9 @@ from cutaway.explanations import SearchLimits
 from cutaway.results import Work
 from cutaway.statistics import Estimate, Interval, bootstrap_ratio
 from cutaway.trials import (
+    GapScale,
     Limits,
     Outcome,
-    Scale,
     any_of,
     claim_of,
     inside,
@@ -89,7 +89,7 @@ def test_limits_are_said_once() -> None:
 def test_shares_and_their_intervals() -> None:
     rng = np.random.default_rng(0)
     empty, whole = rng.normal(0, 0.1, 20), rng.normal(2, 0.1, 20)
-    scale = Scale(empty, whole, None, 3)
+    scale = GapScale(empty, whole, None, 3)
     assert scale.gap == pytest.approx(whole.mean() - empty.mean())
     assert scale.share(whole).value == pytest.approx(1)
     assert scale.shares(np.stack([empty, whole, (empty + whole) / 2])) == pytest.approx([0, 1, 0.5])
@@ -103,7 +103,7 @@ def test_a_gap_within_its_own_error_caps_everything() -> None:
     rng = np.random.default_rng(0)
     noise = rng.normal(0, 1, 16)
     noise -= noise.mean() - 0.01
-    scale = Scale(np.zeros(16), noise)
+    scale = GapScale(np.zeros(16), noise)
     assert not scale.told
     assert scale.caps == (NO_GAP,)
     good = Evidence("a", passed=True)

@@ -63,7 +63,7 @@ def lens(
     from cutaway.results import Budget, Work
     from cutaway.stream.lenses import read_lens
 
-    fitting = Fitting.of(common, fit_on, load, keep)
+    fitting = LensFitting.of(common, fit_on, load, keep)
     chosen = None if layers is None else question.layers(layers)
     net = question.network(common, model)
     if chosen is not None:
@@ -87,7 +87,7 @@ def lens(
 
 
 @dataclass(frozen=True)
-class Fitting:
+class LensFitting:
     """How a lens comes about: from a folder that it was saved to, or fitted on text.
 
     Attributes:
@@ -102,7 +102,7 @@ class Fitting:
     ahead: int = 1
 
     @classmethod
-    def of(cls, common: Common, fit_on: Path | None, load: Path | None, keep: Path | None) -> Fitting:
+    def of(cls, common: Common, fit_on: Path | None, load: Path | None, keep: Path | None) -> LensFitting:
         """From the options; BadInput where `--set` gives what a lens does not take."""
         given = question.settings(common)
         require_known(given, ("steps", "ahead"), "lens")
@@ -115,7 +115,7 @@ class Fitting:
 
 
 def lens_of(
-    net: Network, common: Common, kind: str, fitting: Fitting, work: Work
+    net: Network, common: Common, kind: str, fitting: LensFitting, work: Work
 ) -> tuple[Lens, LensReport | None]:
     """The lens that was asked for, and, where it was fitted, how well it reads held-out text."""
     from cutaway.stream.lenses import ConstantLens, LogitLens, compare_lenses, load_lens, rows_of
@@ -145,7 +145,7 @@ def lens_of(
     return fitted_lens, compared
 
 
-def fitted(net: Network, common: Common, kind: str, fitting: Fitting, fit: Rows, work: Work) -> Any:
+def fitted(net: Network, common: Common, kind: str, fitting: LensFitting, fit: Rows, work: Work) -> Any:
     """A lens fitted on rows of text."""
     from cutaway.stream.lenses import LensTraining, future_lens, jacobian_lens, train_tuned_lens
 

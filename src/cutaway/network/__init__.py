@@ -1,6 +1,6 @@
 """Networks: sites, anatomy, certificate, attention access, run, generate."""
 
-from cutaway.network.certification.certificate import Certificate, Check
+from cutaway.network.certificate import Certificate, Check
 from cutaway.network.edits import Edit, Here
 from cutaway.network.inputs import Inputs, Tokens, pack
 from cutaway.network.network import Network

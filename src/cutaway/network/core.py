@@ -16,10 +16,10 @@ from torch import nn
 
 from cutaway.errors import BadAddress, BadInput, NotFound, SiteUnavailable, nearest
 from cutaway.network.anatomy import FIRST, Anatomy, Port, PortTap, Tap
-from cutaway.network.certification.certificate import Certificate
+from cutaway.network.certificate import Certificate
 from cutaway.network.discovery.example import context, device_of
 from cutaway.network.edits import Edit
-from cutaway.network.facts import Facts
+from cutaway.network.facts import FactMemo
 from cutaway.network.identity import weights_hash, weights_version
 from cutaway.network.interface import Interface, text_part
 from cutaway.network.opened import Opened
@@ -74,7 +74,7 @@ class Core:
         self.modules = dict(model.named_modules())
         self.standing: list[Edit] = []
         self.attachments = 0
-        self.facts = Facts()
+        self.facts = FactMemo()
         self._version: int | None = None
 
     # facts -------------------------------------------------------------------------------------------------------

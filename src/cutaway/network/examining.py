@@ -11,7 +11,8 @@ from torch.nn.parameter import UninitializedParameter
 
 from cutaway.errors import BadInput, CutawayError, NotFinite
 from cutaway.network.anatomy import Anatomy
-from cutaway.network.certification.certificate import TOLERANCE, Certificate, certify, uncertified
+from cutaway.network.certificate import TOLERANCE, Certificate, uncertified
+from cutaway.network.certification.certify import certify
 from cutaway.network.core import Core
 from cutaway.network.discovery.discover import discover
 from cutaway.network.discovery.example import context, device_of, probe_inputs

@@ -1,4 +1,4 @@
-"""Facts about a network, each found once: certified norms, the wiring of its circuit graph, baselines of a behaviour."""
+"""FactMemo about a network, each found once: certified norms, the wiring of its circuit graph, baselines of a behaviour."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-class Facts:
+class FactMemo:
     """One memo for everything that is costly to find out about a network.
 
     A fact holds as long as the network stays as it is. `Core.fact` sees to that: it forgets them when the network is moved
     or its weights change, and neither reads nor keeps any while edits stand.
 
-    >>> facts = Facts()
+    >>> facts = FactMemo()
     >>> facts.get("size", lambda: 3), facts.get("size", lambda: 4)
     (3, 3)
     """
@@ -32,5 +32,5 @@ class Facts:
         """Know nothing any more."""
         self._known.clear()
 
-    def __reduce__(self) -> tuple[type[Facts], tuple[()]]:
-        return Facts, ()
+    def __reduce__(self) -> tuple[type[FactMemo], tuple[()]]:
+        return FactMemo, ()

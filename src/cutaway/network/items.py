@@ -26,7 +26,7 @@ class Modular(Protocol):
         ...
 
 
-class Runs(Modular, Protocol):
+class CountsItems(Modular, Protocol):
     """What is asked of a network here; see `Network`."""
 
     @property
@@ -50,7 +50,7 @@ class Runs(Modular, Protocol):
         ...
 
 
-def rows_of_items(net: Runs, values: Tensor) -> Tokens:
+def rows_of_items(net: CountsItems, values: Tensor) -> Tokens:
     """Inputs [b ...] as rows of items: as many as the network's stream has positions, one where it has none.
 
     Raises `BadInput` for an empty batch.

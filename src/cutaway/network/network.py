@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cutaway.errors import BadInput
 from cutaway.network import transformerlens, views
 from cutaway.network.anatomy import Anatomy, Tap
-from cutaway.network.certification.certificate import Certificate
+from cutaway.network.certificate import Certificate
 from cutaway.network.core import Core
 from cutaway.network.edits import Edit, bind
 from cutaway.network.examining import examine_model, redrawn

@@ -11,7 +11,7 @@ from cutaway.trials.controls import Outcome, must_fail, random_weights, sham, sh
 from cutaway.trials.ends import ends_kept
 from cutaway.trials.judging import any_of, claim_of, inside, percent, verdict_of, with_interval
 from cutaway.trials.limits import Limits
-from cutaway.trials.scale import Scale, other_rows
+from cutaway.trials.scale import GapScale, other_rows
 from cutaway.trials.trial import Trial, evidence_of, put_to_test
 
 __all__ = [
@@ -20,7 +20,7 @@ __all__ = [
     "Limits",
     "Outcome",
     "PartSet",
-    "Scale",
+    "GapScale",
     "Trial",
     "any_of",
     "claim_of",

@@ -17,7 +17,7 @@ from cutaway.network.parts import Part, parts_of
 from cutaway.network.sites import Site
 from cutaway.results import Work
 from cutaway.sweeps import Cell, CellState, run_cells, write_of
-from cutaway.trials.scale import Scale, other_rows
+from cutaway.trials.scale import GapScale, other_rows
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
@@ -67,10 +67,10 @@ class Bench:
         return cls(net, behaviour, parts, measure(net, behaviour, sites_of(parts)), seed, work or Work())
 
     @cached_property
-    def scale(self) -> Scale:
+    def scale(self) -> GapScale:
         """The scale of the corrupted (0) and the clean prompts (1)."""
         ends = self.ends
-        return Scale(ends.corrupted.metric, ends.clean.metric, self.behaviour.clusters, self.seed)
+        return GapScale(ends.corrupted.metric, ends.clean.metric, self.behaviour.clusters, self.seed)
 
     def keep_only(self, sets: Sequence[Parts], label: str = "keeping sets") -> np.ndarray:
         """Clean prompts; every part outside the set takes its value from the corrupted run."""

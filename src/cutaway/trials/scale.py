@@ -15,7 +15,7 @@ NO_GAP = "The gap itself is not told from zero: no share of it means much."
 
 
 @dataclass(frozen=True, eq=False)
-class Scale:
+class GapScale:
     """Both ends of a behaviour's metric, example by example, and what a metric in between is as a share of their gap.
 
     Attributes:

@@ -13,7 +13,7 @@ from cutaway.trials.bench import Bench
 from cutaway.trials.candidate import Candidate, PartSet
 from cutaway.trials.judging import inside, percent, with_interval
 from cutaway.trials.limits import Limits
-from cutaway.trials.scale import Scale
+from cutaway.trials.scale import GapScale
 
 HALF = 0.5
 
@@ -97,7 +97,7 @@ def put_to_test(bench: Any, candidate: Candidate, limits: Limits, seed: int = 0)
     bench: the kind of bench that the candidate runs on. A set of parts is also restored, written over itself, and kept with
     the rest taken from other prompts.
     """
-    scale: Scale = bench.scale
+    scale: GapScale = bench.scale
     alike = candidate.like_it(np.random.default_rng(seed), limits.random)
     kept, left = candidate.keep(bench, alike), candidate.remove(bench, alike)
     kept_shares, left_shares = scale.shares(kept), scale.shares(left)

@@ -20,7 +20,7 @@ from cutaway.effects.baselines import require_gap
 from cutaway.errors import BadBehaviour, NotFinite
 from cutaway.results import Work
 from cutaway.statistics import Estimate
-from cutaway.trials.scale import Scale
+from cutaway.trials.scale import GapScale
 
 #: Bytes of masks and differences up to which circuits share a batch: beyond it they miss the processor's cache.
 _SMALL = 48 * 2**20
@@ -88,9 +88,9 @@ class EdgeBench:
         return self.scale.gap
 
     @cached_property
-    def scale(self) -> Scale:
+    def scale(self) -> GapScale:
         """The scale of m(empty) (0) and m(N) (1)."""
-        return Scale(self.empty, self.whole, self.behaviour.clusters, self.seed)
+        return GapScale(self.empty, self.whole, self.behaviour.clusters, self.seed)
 
     def metric(self, masks: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
         """m(C) of circuits given as bool [k writers readers] (or [k writers] for nodes): [k n].

@@ -9,26 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from cutaway.network.anatomy import Anatomy, HeadOutTap, Layer, Stack
+from cutaway.network.certificate import Check
 from cutaway.network.coefficients import like
 from cutaway.network.execution.heads import head_outputs
 from cutaway.network.sites import Site
-
-
-@dataclass(frozen=True)
-class Check:
-    """One identity: its formula, a plain sentence, the largest relative error found, and whether it holds."""
-
-    name: str
-    sentence: str
-    error: float
-    tolerance: float
-    places: int
-    failures: Mapping[str, float] = field(default_factory=dict)
-
-    @property
-    def holds(self) -> bool:
-        """Whether the error is within the tolerance everywhere it was checked."""
-        return not self.failures
 
 
 @dataclass(eq=False)

@@ -7,14 +7,13 @@ second, what a site's value is computed from has been changed by us, so the iden
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from cutaway.network.anatomy import Anatomy
+from cutaway.network.certificate import Certificate, Check
 from cutaway.network.certification.identities import (
-    Check,
     CheckedPass,
     Ledger,
     check_head,
@@ -26,47 +25,6 @@ from cutaway.network.edits import Here
 from cutaway.network.execution.session import Session, SiteWork
 from cutaway.network.inputs import Inputs, Tokens
 from cutaway.network.sites import SITES, Site, having
-
-#: Largest relative error (of the largest value compared) that counts as equality, by dtype. In float64 it is that of
-#: single precision's rounding, because many models compute norms and softmaxes in float32 whatever their type.
-TOLERANCE: dict[torch.dtype, float] = {
-    torch.float64: 1e-6,
-    torch.float32: 5e-5,
-    torch.float16: 2e-2,
-    torch.bfloat16: 6e-2,
-}
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """What was checked on this network, to what error, and what is refused because of it."""
-
-    checks: tuple[Check, ...]
-    refusals: Mapping[str, str]
-    bitwise: bool
-    pads_right: bool | None
-    pads_left: bool | None
-    made: bool = True
-
-    def check(self, name: str) -> Check | None:
-        """The check of that name, if it applied."""
-        return next((c for c in self.checks if c.name == name), None)
-
-    def to_dict(self) -> dict[str, object]:
-        """The certificate as plain data."""
-        return {
-            "made": self.made,
-            "bitwise": self.bitwise,
-            "pads_right": self.pads_right,
-            "pads_left": self.pads_left,
-            "checks": [
-                {"name": c.name, "sentence": c.sentence, "error": c.error, "tolerance": c.tolerance, "places": c.places,
-                 "holds": c.holds, "failures": dict(c.failures)}
-                for c in self.checks
-            ],
-            "refusals": dict(self.refusals),
-        }  # fmt: skip
-
 
 Forward = Callable[[Inputs], Tensor | None]
 
@@ -116,11 +74,6 @@ def certify(
     )
     refusals = _refusals(anatomy, checks)
     return Certificate(checks, refusals, bitwise, pads["right"], pads["left"])
-
-
-def uncertified() -> Certificate:
-    """The certificate of a network that was opened without being checked."""
-    return Certificate((), {}, False, None, None, made=False)
 
 
 class _Observed:

@@ -1,0 +1,70 @@
+"""The certificate: what was checked of a network, as plain data. Made by `certification`, read by everybody."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+
+#: Largest relative error (of the largest value compared) that counts as equality, by dtype. In float64 it is that of
+#: single precision's rounding, because many models compute norms and softmaxes in float32 whatever their type.
+TOLERANCE: dict[torch.dtype, float] = {
+    torch.float64: 1e-6,
+    torch.float32: 5e-5,
+    torch.float16: 2e-2,
+    torch.bfloat16: 6e-2,
+}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One identity: its formula, a plain sentence, the largest relative error found, and whether it holds."""
+
+    name: str
+    sentence: str
+    error: float
+    tolerance: float
+    places: int
+    failures: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def holds(self) -> bool:
+        """Whether the error is within the tolerance everywhere it was checked."""
+        return not self.failures
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What was checked on this network, to what error, and what is refused because of it."""
+
+    checks: tuple[Check, ...]
+    refusals: Mapping[str, str]
+    bitwise: bool
+    pads_right: bool | None
+    pads_left: bool | None
+    made: bool = True
+
+    def check(self, name: str) -> Check | None:
+        """The check of that name, if it applied."""
+        return next((c for c in self.checks if c.name == name), None)
+
+    def to_dict(self) -> dict[str, object]:
+        """The certificate as plain data."""
+        return {
+            "made": self.made,
+            "bitwise": self.bitwise,
+            "pads_right": self.pads_right,
+            "pads_left": self.pads_left,
+            "checks": [
+                {"name": c.name, "sentence": c.sentence, "error": c.error, "tolerance": c.tolerance, "places": c.places,
+                 "holds": c.holds, "failures": dict(c.failures)}
+                for c in self.checks
+            ],
+            "refusals": dict(self.refusals),
+        }  # fmt: skip
+
+
+def uncertified() -> Certificate:
+    """The certificate of a network that was opened without being checked."""
+    return Certificate((), {}, False, None, None, made=False)
