@@ -26,7 +26,7 @@ import transformers
 
 import cutaway
 from cutaway.behaviours import Behaviour, answer_logits
-from cutaway.circuits import EdgeBench, Options, method, wiring
+from cutaway.circuits import EdgeBench, score, wiring
 from cutaway.circuits.selection import prune, top_n
 from cutaway.results import atomic_write
 
@@ -68,8 +68,7 @@ def work(options: argparse.Namespace) -> tuple[dict[str, Callable[[], Any]], dic
     seconds = time.perf_counter() - started
     behaviour = told_apart(net, pairs(options.pairs, options.tokens))
     ids = behaviour.clean_tokens(net).ids
-    quiet = Options(examples=False)
-    scores = method("eap")(net, behaviour, quiet)
+    scores = score(net, behaviour, method="eap", examples=False)
     circuit = prune(found.graph, top_n(found.graph, scores.values, int(0.05 * found.graph.n_edges)))
     bench = EdgeBench.of(net, behaviour)
     bench.metric([circuit])
@@ -80,8 +79,8 @@ def work(options: argparse.Namespace) -> tuple[dict[str, Callable[[], Any]], dic
 
     kinds: dict[str, Callable[[], Any]] = {
         "bare forward": bare,
-        "EAP": lambda: method("eap")(net, behaviour, quiet),
-        "EAP-IG, 5 steps": lambda: method("eap-ig")(net, behaviour, quiet),
+        "EAP": lambda: score(net, behaviour, method="eap", examples=False),
+        "EAP-IG, 5 steps": lambda: score(net, behaviour, examples=False),
         "a circuit of 5 % of the edges": lambda: bench.metric([circuit]),
     }
     return kinds, {"edges": found.graph.n_edges, "circuit": int(circuit.sum()), "wiring": seconds}

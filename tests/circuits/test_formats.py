@@ -117,13 +117,11 @@ def test_circuits_of_other_networks(gpt2, llama, pairs, circuit: Circuit):
     import cutaway
 
     with pytest.raises(BadInput, match="another network"):
-        cutaway.test(circuit, pairs.held_out, llama)
+        cutaway.test(llama, circuit, pairs.held_out)
     assert circuit.on(llama).graph.network == wiring(llama).graph.network
     other = Circuit.of_edges(standard(5, 2), ["input->logits"])
     with pytest.raises(BadInput, match="writers"):
-        cutaway.test(other, pairs.held_out, gpt2)
-    with pytest.raises(BadInput, match="which network"):
-        cutaway.test(other, pairs.held_out)
+        cutaway.test(gpt2, other, pairs.held_out)
     with pytest.raises(NotFound, match="does not write before"):
         Circuit.of_edges(wiring(gpt2).graph, ["m2->a0.h0<q>"])
     assert score(gpt2, pairs, method="eap").of("input->m0") != 0
@@ -144,3 +142,26 @@ def test_submission_folders(circuit: Circuit, tmp_path):
         mib.read_importances(tmp_path / "series")
     with pytest.raises(BadInput, match="no scores"):
         mib.write_by_size(Circuit(circuit.graph, circuit.membership), tmp_path / "x")
+
+
+def test_it_is_a_result(circuit: Circuit, tmp_path):
+    """Any loader opens it; its display needs nothing from outside; its page is what the command line writes."""
+    import cutaway
+    from cutaway.reports import publish
+    from cutaway.results import Result, load
+
+    assert isinstance(circuit, Result)
+    folder, page = publish(circuit, tmp_path / "c")
+    again = load(folder)
+    assert again.recipe == circuit.recipe
+    assert again.network_hash == circuit.network_hash == circuit.provenance.network_hash
+    assert json.loads(json.dumps(again.to_dict()))["edges"] == circuit.to_dict()["edges"]
+    shown = circuit._repr_html_()
+    assert "<svg" in shown
+    assert "http" not in shown
+    assert 'src="http' not in page.read_text(encoding="utf-8")
+    words = circuit._strongest()["from"]
+    assert all(word == "input" or word.startswith(("head", "MLP")) for word in words)
+    by_hand = Circuit.of_edges(circuit.graph, ["input->m0", "m0->logits"])
+    assert load(by_hand.save(tmp_path / "hand")).to_dict()["edges"][0]["score"] is None
+    assert cutaway.__version__

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 import cutaway
-from cutaway.circuits import METHODS, option_names, score, trace
-from cutaway.circuits.circuit import TraceRecipe
+from cutaway.circuits import METHODS, TraceRecipe, option_names, score, trace
 from cutaway.circuits.methods import options_of
 from cutaway.circuits.methods.attribution import EapIgOptions
 from cutaway.errors import BadInput, UnknownOption

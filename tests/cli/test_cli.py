@@ -111,7 +111,7 @@ def test_explain_writes_a_report(tmp_path: Path) -> None:
     assert "report.html" in done.stderr
     assert data["command"].startswith("cutaway explain zoo:tales --behaviour pronoun --n 24")
     assert (tmp_path / "out" / "report.html").is_file()
-    assert (tmp_path / "out" / "results" / "manifest.json").is_file()
+    assert (tmp_path / "out" / "manifest.json").is_file()
 
 
 def test_zoo_list() -> None:

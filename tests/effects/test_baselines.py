@@ -1,8 +1,7 @@
-"""Both ends of a behaviour are run once, what is no gap is refused, and a gap that may be chance is called shaky."""
+"""Both ends of a behaviour are run once, and what is no gap is refused."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -98,14 +97,6 @@ def test_no_gap_has_one_meaning(clean: list[float], corrupted: list[float], ther
     else:
         with pytest.raises(BadBehaviour, match="no difference to explain"):
             require_gap(np.array(clean), np.array(corrupted))
-
-
-def test_a_gap_that_may_be_chance_is_shaky(net: Network, pairs: Behaviour) -> None:
-    ends = measure(net, pairs)
-    for differences, shaky in (([1.0, 1.1, 0.9, 1.0], False), ([1.0, -1.0, 1.0, -0.9], True), ([0.1], False)):
-        clean = replace(ends.clean, metric=np.array(differences))
-        corrupted = replace(ends.corrupted, metric=np.zeros(len(differences)))
-        assert replace(ends, clean=clean, corrupted=corrupted, gap=float(np.mean(differences))).shaky == shaky
 
 
 def test_a_stopped_work_measures_nothing(net: Network) -> None:

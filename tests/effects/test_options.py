@@ -24,7 +24,7 @@ from cutaway.results import Budget, Work
         ({"layers": 2}, "layers=2 is not a list"),
         ({"layers": "all"}, "is not a list"),
         ({"rules": ["suffix"]}, "are no rules"),
-        ({"at": 5}, "is not a name"),
+        ({"at": 5}, "text as at, not 5"),
     ],
 )
 def test_patch(net: Network, pairs: Behaviour, options: dict[str, Any], says: str) -> None:

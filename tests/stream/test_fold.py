@@ -11,7 +11,7 @@ from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from cutaway.errors import NotFoldable
-from cutaway.stream.fold import probe_norm
+from cutaway.network.norms import probe_norm
 
 
 class Tanh(nn.Module):

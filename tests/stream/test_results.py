@@ -197,8 +197,9 @@ def test_misspelt_options_are_refused_with_the_nearest(tales: Network) -> None:
     refused(lambda: compared.claim("logits", "logit"), "logit")
     with pytest.raises(BadInput, match="is no lens"):
         read_lens(tales, "logit", TEXT)  # type: ignore[arg-type]
-    with pytest.raises(TypeError):
-        logit_attribution(tales, TEXT, target=" she", foils=" he")  # type: ignore[call-arg]
+    refused(lambda: logit_attribution(tales, TEXT, target=" she", foils=" he"), "foil")  # type: ignore[call-arg]
+    refused(lambda: composition(tales, n_randon=3), "n_random")  # type: ignore[call-arg]
+    refused(lambda: train_tuned_lens(tales, STORY, trainign=SOME), "training")  # type: ignore[call-arg]
 
 
 def test_work_that_was_stopped_ends(tales: Network) -> None:

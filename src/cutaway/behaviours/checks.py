@@ -15,6 +15,7 @@ from cutaway.behaviours.metrics import METRICS, Answers
 from cutaway.errors import BadBehaviour, BadInput, NotPerformed
 from cutaway.network.memory import rows_at_once
 from cutaway.network.recent import LOGITS, recent
+from cutaway.results import strict
 from cutaway.statistics import Estimate, bootstrap, proportion
 
 if TYPE_CHECKING:
@@ -152,6 +153,7 @@ class Performance:
         }
 
 
+@strict
 def performance(
     net: Network,
     behaviour: Behaviour,

@@ -21,6 +21,7 @@ from cutaway.behaviours.images import ImagePairs
 from cutaway.behaviours.metrics import Answers, Metric
 from cutaway.behaviours.metrics import metric as find_metric
 from cutaway.errors import BadFormat, BadInput, NotFound, nearest, require_known
+from cutaway.results import strict
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -33,6 +34,7 @@ _OTHER_NAMES = {
 }  # fmt: skip
 
 
+@strict
 def behaviour(
     source: str | os.PathLike[str] | pd.DataFrame | FactTable | ImagePairs | Behaviour | Any,
     net: Network,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -13,12 +13,13 @@ import numpy as np
 import pandas as pd
 
 from cutaway.circuits import storage
+from cutaway.circuits.drawing import CircuitLayout, lay_out
 from cutaway.circuits.graph.nodes import Graph
-from cutaway.circuits.methods import method_name, option_names, options_of
-from cutaway.circuits.methods.options import MethodOptions, plain
+from cutaway.circuits.recipe import GraphFile, TraceRecipe
 from cutaway.circuits.scores import Scores
 from cutaway.circuits.selection import nodes_of, of_nodes, prune
 from cutaway.errors import BadInput
+from cutaway.figures.circuit import circuit_figure, circuit_svg
 from cutaway.reports import Block, Figure, Page, Points, display, result_page
 from cutaway.results import Provenance
 
@@ -30,54 +31,8 @@ if TYPE_CHECKING:
 #: What is said under every drawing of a circuit.
 CAPTION = "Layers upwards, heads across. Hover over an edge's middle or a node to see what and how much."
 
-
-@dataclass(frozen=True)
-class TraceRecipe:
-    """How a circuit was traced, so that the same can be done elsewhere.
-
-    Attributes:
-        method: name of the method.
-        options: the method's.
-        select: how edges were chosen from the scores.
-    """
-
-    method: str
-    options: MethodOptions
-    select: str = "top"
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain data; scores that masks were started from are left out."""
-        return {"method": self.method, "options": plain(self.options), "select": self.select}
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> TraceRecipe:
-        """The inverse of `to_dict`; options that the method no longer has are left out."""
-        name = method_name(data["method"])
-        known = {k: v for k, v in dict(data["options"]).items() if k in option_names(name)}
-        return cls(name, options_of(name, None, known), str(data["select"]))
-
-
-@dataclass(frozen=True, eq=False)
-class GraphFile:
-    """What a graph file of another tool says beside edges and scores, kept so that it is written back as it was.
-
-    Attributes:
-        cfg: the network's configuration, in the file's own words.
-        nodes_in_graph: for each writer, whether the file counts it in.
-        logits: the entry of the logits (JSON).
-        dtype: of the scores (`.pt`).
-        neurons: for each writer the file's list of neurons (JSON).
-        neurons_scores: for each writer the list of their scores (JSON).
-        neuron_tensors: the same two as tensors (`.pt`).
-    """
-
-    cfg: dict[str, Any]
-    nodes_in_graph: tuple[bool, ...] | None = None
-    logits: dict[str, Any] | None = None
-    dtype: str = ""
-    neurons: list[Any] | None = None
-    neurons_scores: list[Any] | None = None
-    neuron_tensors: dict[str, Any] | None = None
+#: How many edges the small picture in a notebook shows.
+_SKETCHED = 80
 
 
 @dataclass(frozen=True, eq=False)
@@ -269,9 +224,13 @@ class Circuit:
         }  # fmt: skip
 
     def _repr_html_(self) -> str:
-        from cutaway.circuits.drawing import sketch
+        layout = self._layout()
+        picture = circuit_svg(layout.dots, layout.lines[:_SKETCHED], layout.rows)
+        return display(str(self), self.notes, self._strongest(), picture, provenance=self.provenance)
 
-        return display(str(self), self.notes, self._strongest(), sketch(self), provenance=self.provenance)
+    def _layout(self) -> CircuitLayout:
+        values = None if self.scores is None else self.scores.values
+        return lay_out(self.graph, self.membership, values, self.grain == "node")
 
     def _strongest(self) -> pd.DataFrame:
         """Its edges in words, the strongest first."""
@@ -290,9 +249,9 @@ class Circuit:
 
     def plot(self, most: int = 400) -> graph_objects.Figure:
         """The circuit drawn: layers upwards, heads across; the `most` strongest edges."""
-        from cutaway.circuits.drawing import draw
-
-        return draw(self, most)
+        layout = self._layout()
+        title = f"{self}" + (f"; the {most} strongest are drawn" if len(layout.lines) > most else "")
+        return circuit_figure(layout.dots, layout.lines[:most], layout.columns, layout.rows, title=title)
 
     def page(self) -> Page:
         """What `cutaway trace` writes as its page."""
@@ -304,7 +263,7 @@ class Circuit:
 
     def save(self, path: str | PathLike[str]) -> Path:
         """Write it to a folder (manifest and safetensors), whole or not at all; see `cutaway.circuits.write` for others."""
-        return storage.save(self, path)
+        return storage.save(path, {field.name: getattr(self, field.name) for field in fields(self)})
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Circuit:
@@ -312,4 +271,4 @@ class Circuit:
 
         Raises BadFormat where the folder holds no circuit, CorruptFile where it was changed.
         """
-        return storage.load(path)
+        return cls(**storage.load(path))

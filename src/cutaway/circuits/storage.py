@@ -3,62 +3,60 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from cutaway.circuits.graph.nodes import Graph
 from cutaway.circuits.methods import option_names
+from cutaway.circuits.recipe import GraphFile, TraceRecipe
 from cutaway.circuits.scores import Scores
 from cutaway.errors import BadFormat
 from cutaway.results import Provenance, head, pack, read, save_folder, unpack
 
-if TYPE_CHECKING:
-    from cutaway.circuits.circuit import Circuit
-
 _ARRAYS = ("values", "nodes", "examples", "node_examples", "positions", "inputs", "kept")
 
 
-def save(circuit: Circuit, path: str | os.PathLike[str]) -> Path:
-    """Write a circuit with its scores to a folder, whole or not at all; what is read back is bitwise the same."""
-    assert circuit.provenance is not None
-    file, tensors = pack(circuit.file)
+def save(path: str | os.PathLike[str], circuit: Mapping[str, Any]) -> Path:
+    """Write the fields of a circuit to a folder, whole or not at all; what is read back is bitwise the same."""
+    scores, recipe = circuit["scores"], circuit["recipe"]
+    file, tensors = pack(circuit["file"])
+    plain = {name: circuit[name] for name in ("grain", "ablation", "name", "selection", "notes", "groups")}
     manifest = head(
-        circuit.kind, circuit.provenance, graph=circuit.graph.to_dict(), grain=circuit.grain, ablation=circuit.ablation,
-        name=circuit.name, selection=circuit.selection, notes=list(circuit.notes), groups=list(circuit.groups),
-        recipe=None if circuit.recipe is None else circuit.recipe.to_dict(), file=file,
-        scores=None if circuit.scores is None else circuit.scores.head(),
+        "circuit", circuit["provenance"], graph=circuit["graph"].to_dict(), **plain, file=file,
+        recipe=None if recipe is None else recipe.to_dict(), scores=None if scores is None else scores.head(),
     )  # fmt: skip
-    arrays = {"membership": circuit.membership, "membership_by_position": circuit.positions}
-    if circuit.scores is not None:
-        arrays |= {f"scores.{name}": getattr(circuit.scores, name) for name in _ARRAYS}
-        arrays |= {f"scores.neurons.{layer}": array for layer, array in circuit.scores.neurons.items()}
+    arrays = {"membership": circuit["membership"], "membership_by_position": circuit["positions"]}
+    if scores is not None:
+        arrays |= {f"scores.{name}": getattr(scores, name) for name in _ARRAYS}
+        arrays |= {f"scores.neurons.{layer}": array for layer, array in scores.neurons.items()}
     tensors |= {n: torch.from_numpy(np.ascontiguousarray(a)) for n, a in arrays.items() if a is not None}
     return save_folder(path, manifest, tensors)
 
 
-def load(path: str | os.PathLike[str]) -> Circuit:
-    """Read what `save` wrote, now or in the version before (0).
+def load(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read what `save` wrote, now or in the version before (0), as the fields of a circuit.
 
     Raises BadFormat where the folder holds no circuit, CorruptFile where a file was changed.
     """
-    from cutaway.circuits.circuit import Circuit, GraphFile, TraceRecipe
-
     saved, version = read(path, "circuit")
     manifest, tensors = saved.manifest, saved.tensors
     try:
         graph = Graph.from_dict(manifest["graph"])
         by_position = tensors.get("membership_by_position")
         recipe, file = _extra(manifest["extra"]) if version == 0 else (manifest["recipe"], manifest["file"])
-        return Circuit(
-            graph, tensors["membership"].numpy(), _scores(graph, manifest["scores"], tensors), manifest["grain"],
-            manifest["ablation"], manifest["name"], manifest["selection"], tuple(manifest["notes"]),
-            _provenance(manifest["provenance"]), None if by_position is None else by_position.numpy(),
-            tuple(manifest["groups"]), None if recipe is None else TraceRecipe.from_dict(recipe),
-            None if file is None else unpack(GraphFile, file, tensors),
-        )  # fmt: skip
+        return {
+            **{name: manifest[name] for name in ("grain", "ablation", "name", "selection")},
+            "graph": graph, "membership": tensors["membership"].numpy(), "notes": tuple(manifest["notes"]),
+            "scores": _scores(graph, manifest["scores"], tensors), "groups": tuple(manifest["groups"]),
+            "provenance": _provenance(manifest["provenance"]),
+            "positions": None if by_position is None else by_position.numpy(),
+            "recipe": None if recipe is None else TraceRecipe.from_dict(recipe),
+            "file": None if file is None else unpack(GraphFile, file, tensors),
+        }  # fmt: skip
     except (KeyError, TypeError, ValueError) as error:
         raise BadFormat(f"The circuit in {path} cannot be read: {error!r}.", "Make it again.") from error
 

@@ -33,6 +33,7 @@ from cutaway.results import (
     pack,
     read,
     save_folder,
+    strict,
     unpack,
     working,
 )
@@ -169,6 +170,7 @@ class CircuitTest:
         )
 
 
+@strict
 def examine(
     net: Network,
     circuit: Circuit,

@@ -9,14 +9,15 @@ import numpy as np
 
 from cutaway.behaviours import behaviour as make_behaviour
 from cutaway.circuits import selection
-from cutaway.circuits.circuit import Circuit, TraceRecipe
+from cutaway.circuits.circuit import Circuit
 from cutaway.circuits.evaluation.bench import EdgeBench
 from cutaway.circuits.evaluation.faithfulness import SHARES, curve, node_circuit, size_needed
 from cutaway.circuits.methods import method_name, option_names, options_of, score
 from cutaway.circuits.methods.options import MethodOptions
+from cutaway.circuits.recipe import TraceRecipe
 from cutaway.circuits.scores import Scores
 from cutaway.errors import BadInput, NotFound
-from cutaway.results import Work, working
+from cutaway.results import Work, strict, working
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
@@ -29,6 +30,7 @@ REACH = 0.85
 _OWN = ("method", "edges", "nodes", "select", "threshold", "force", "seed", "options", "work")
 
 
+@strict
 def trace(
     net: Network,
     behaviour: Behaviour | str,

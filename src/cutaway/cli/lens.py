@@ -135,7 +135,7 @@ def lens_of(
         text = fitting.fit_on.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{fitting.fit_on} cannot be read: {error}.", "Give a UTF-8 text file.") from error
-    rows = rows_of(net, text, min(64, net.n_ctx or 64), most=2000)
+    rows = rows_of(net, text, length=min(64, net.n_ctx or 64), most=2000)
     fit, held = rows.split(0.2, common.seed)
     fitted_lens = fitted(net, common, kind, fitting, fit, work)
     lenses = [fitted_lens, LogitLens.of(net), ConstantLens.of(net, fit)]

@@ -18,7 +18,7 @@ from cutaway.effects.effects import Effects
 from cutaway.effects.question import Direction, Question, chosen, require_one_of, require_rules, sides
 from cutaway.errors import BadInput
 from cutaway.network.parts import Part, parts_of
-from cutaway.results import Work, working
+from cutaway.results import Work, strict, working
 from cutaway.statistics import bootstrap_many
 from cutaway.sweeps import CellState, CellValues, Rules, plan_cells, write_of
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 Which = Sequence[Part | str] | Literal["heads", "all"]
 
 
+@strict
 def pair_effects(
     net: Network,
     behaviour: Behaviour | str,

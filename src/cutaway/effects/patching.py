@@ -28,7 +28,7 @@ from cutaway.interventions import Ablate
 from cutaway.network.edits import Here
 from cutaway.network.inputs import Tokens
 from cutaway.network.sites import Site
-from cutaway.results import Work, working
+from cutaway.results import Work, strict, working
 from cutaway.sweeps import Cell, Experiment, Rules, plan_cells
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ HOW: tuple[How, ...] = get_args(How)
 By = str | Sequence[str]
 
 
+@strict
 def patch(
     net: Network,
     behaviour: Behaviour | str,
@@ -86,6 +87,7 @@ def patch(
         return sweep.planned(rules, time_it=False, work=work).finish(folder, work)
 
 
+@strict
 def ablate(
     net: Network,
     behaviour: Behaviour | str,
@@ -111,6 +113,7 @@ def ablate(
         return sweep.planned(rules, time_it=False, work=work).finish(folder, work)
 
 
+@strict
 def plan(
     net: Network,
     behaviour: Behaviour | str,

@@ -29,7 +29,7 @@ from cutaway.network.anatomy import Layer
 from cutaway.network.coefficients import is_one, like
 from cutaway.network.parts import KINDS, Input, Part, parts_of
 from cutaway.network.sites import Site
-from cutaway.results import Progress, Work, working
+from cutaway.results import Progress, Work, strict, working
 from cutaway.sweeps import Cell, CellState, CellValues, Rules, Write, plan_cells, write_of
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ def _single(net: Network) -> list[Input]:
     ]
 
 
+@strict
 def path_patch(
     net: Network,
     behaviour: Behaviour | str,

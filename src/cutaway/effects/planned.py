@@ -25,7 +25,7 @@ from cutaway.interventions.kinds import Intervention
 from cutaway.network.edits import Here
 from cutaway.network.sites import Site
 from cutaway.reports import display
-from cutaway.results import Work, working
+from cutaway.results import Work, strict, working
 from cutaway.sweeps import Cell, CellState, Cost, Plan, Rules, Write, plan_cells
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ class PlannedSweep:
         return display(f"{self.label}: planned, not yet run", table=self.plan.to_pandas())
 
 
+@strict
 def plan_interventions(
     net: Network,
     behaviour: Behaviour | str,

@@ -112,20 +112,36 @@ def _unread(logits: Tensor, rows: Tensor) -> Tensor:
     return logits[:, 0]
 
 
-def _named(which: str) -> Callable[[Any, Any, Any, Metric], Tensor]:
+def _named(which: str) -> Callable[..., Tensor]:
     kind = _KINDS[which]
 
-    def sweep(model: Any, corrupted_tokens: Any, clean_cache: Any, patching_metric: Metric) -> Tensor:
-        return act_patch(which, model, corrupted_tokens, clean_cache, patching_metric)
+    def sweep(
+        model: Any,
+        corrupted_tokens: Any,
+        clean_cache: Any,
+        patching_metric: Metric,
+        *,
+        work: Work | None = None,
+    ) -> Tensor:
+        return act_patch(which, model, corrupted_tokens, clean_cache, patching_metric, work=work)
 
     sweep.__name__ = sweep.__qualname__ = f"get_act_patch_{which}"
     sweep.__doc__ = f"Patch `{kind.site}` from the clean run, cell by cell: [layer {' '.join(kind.axes)}]; see `act_patch`."
     return sweep
 
 
-def _stacked(names: Sequence[str]) -> Callable[[Any, Any, Any, Metric], Tensor]:
-    def sweep(model: Any, corrupted_tokens: Any, clean_cache: Any, patching_metric: Metric) -> Tensor:
-        parts = [act_patch(n, model, corrupted_tokens, clean_cache, patching_metric) for n in names]
+def _stacked(names: Sequence[str]) -> Callable[..., Tensor]:
+    def sweep(
+        model: Any,
+        corrupted_tokens: Any,
+        clean_cache: Any,
+        patching_metric: Metric,
+        *,
+        work: Work | None = None,
+    ) -> Tensor:
+        parts = [
+            act_patch(n, model, corrupted_tokens, clean_cache, patching_metric, work=work) for n in names
+        ]
         return torch.stack(
             [
                 p.transpose(1, 2) if n.endswith("pattern_by_pos") else p

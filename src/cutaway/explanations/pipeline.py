@@ -25,7 +25,7 @@ from cutaway.explanations.unexplained import unexplained
 from cutaway.explanations.verdict import evidence, headline, remarks, statement
 from cutaway.explanations.wiring import wire
 from cutaway.network.parts import uncovered
-from cutaway.results import Provenance, Work, working
+from cutaway.results import Provenance, Work, strict, working
 from cutaway.trials import (
     Bench,
     Limits,
@@ -84,6 +84,7 @@ class _Question:
     work: Work
 
 
+@strict
 def explain(
     net: Network,
     behaviour: Behaviour | str,

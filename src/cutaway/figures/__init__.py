@@ -4,7 +4,7 @@ The functions take plain arrays and labels, so that every room above can use the
 """
 
 from cutaway.figures.bars import Bar, bars, groups_of_bars
-from cutaway.figures.circuit import Dot, Line, circuit_figure
+from cutaway.figures.circuit import Dot, EdgeLine, circuit_figure
 from cutaway.figures.curve import faithfulness_curve
 from cutaway.figures.heatmap import Grid, heatmap, heatmap_table
 from cutaway.figures.node_grids import Panel, node_grids
@@ -16,7 +16,7 @@ __all__ = [
     "Comparison",
     "Dot",
     "Grid",
-    "Line",
+    "EdgeLine",
     "Panel",
     "against_random",
     "bars",

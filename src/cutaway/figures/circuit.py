@@ -26,7 +26,7 @@ class Dot:
 
 
 @dataclass(frozen=True)
-class Line:
+class EdgeLine:
     """An edge between two dots (by number): its score, and the input it arrives at ("q", "k", "v" or "")."""
 
     start: int
@@ -36,8 +36,8 @@ class Line:
 
 
 def circuit_figure(
-    dots: Sequence[Dot], lines: Sequence[Line], columns: Sequence[str], rows: Sequence[tuple[float, str]], unit: str = "",
-    title: str = "",
+    dots: Sequence[Dot], lines: Sequence[EdgeLine], columns: Sequence[str], rows: Sequence[tuple[float, str]],
+    unit: str = "", title: str = "",
 ) -> go.Figure:  # fmt: skip
     """The drawing of a circuit. columns: labels of x = 0, 1, ...; rows: (height, label) of the layers; unit: of scores.
 
@@ -77,11 +77,11 @@ def circuit_figure(
 
 
 def circuit_svg(
-    dots: Sequence[Dot], lines: Sequence[Line], rows: Sequence[tuple[float, str]], width: int = 560
+    dots: Sequence[Dot], lines: Sequence[EdgeLine], rows: Sequence[tuple[float, str]], width: int = 560
 ) -> str:
     """The same drawing as a still picture, for a notebook: SVG that needs no script and no file.
 
-    >>> circuit_svg([Dot("input", "input", 0, 0), Dot("logits", "logits", 0, 1)], [Line(0, 1, 0.5)], [(0, "input")])[:4]
+    >>> circuit_svg([Dot("input", "input", 0, 0), Dot("logits", "logits", 0, 1)], [EdgeLine(0, 1, 0.5)], [(0, "input")])[:4]
     '<svg'
     """
     across, up = max((d.x for d in dots), default=0.0) + 1, max((d.y for d in dots), default=0.0) + 1
@@ -118,7 +118,7 @@ def _band(share: float) -> int:
     return min(int(share * _STEPS), _STEPS - 1) if share == share else 0
 
 
-def _strokes(dots: Sequence[Dot], lines: Sequence[Line], colour: str, share: float) -> go.Scatter:
+def _strokes(dots: Sequence[Dot], lines: Sequence[EdgeLine], colour: str, share: float) -> go.Scatter:
     x: list[float | None] = []
     y: list[float | None] = []
     for line in lines:
@@ -148,7 +148,7 @@ def _curve(a: Dot, b: Dot, points: int = 9) -> list[tuple[float, float]]:
     return out
 
 
-def _middles(dots: Sequence[Dot], lines: Sequence[Line], unit: str) -> go.Scatter:
+def _middles(dots: Sequence[Dot], lines: Sequence[EdgeLine], unit: str) -> go.Scatter:
     """Invisible marks on the edges that carry their words."""
     x, y, text = [], [], []
     for line in lines:
@@ -168,7 +168,7 @@ def _amount(score: float, unit: str) -> str:
     return "no score" if score != score else f"{score:+.3g} {unit}".strip()
 
 
-def _marks(dots: Sequence[Dot], lines: Sequence[Line], unit: str) -> go.Scatter:
+def _marks(dots: Sequence[Dot], lines: Sequence[EdgeLine], unit: str) -> go.Scatter:
     into, out = [0.0] * len(dots), [0.0] * len(dots)
     for line in lines:
         if line.score == line.score:

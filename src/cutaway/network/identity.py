@@ -49,20 +49,24 @@ def _add(digest: object, tensor: Tensor) -> None:
 def weights_version(model: nn.Module) -> int:
     """A number that changes when weights are replaced, moved or changed in place by torch; it costs no look at them.
 
-    It is made of each tensor's identity, address, type and version counter. A change through `.data`, which torch does
+    It is made of each tensor's identity, address and version counter. A change through `.data`, which torch does
     not count, is not seen: `net.forget()` is for that.
     """
-    versions: list[object] = []
+    tensors: list[Tensor | None] = []
     modules, known = [model], {id(model)}
     for (
         module
     ) in modules:  # the tables themselves, because torch's walk over names costs several times as much
-        versions += [_version(t) for t in module._parameters.values() if t is not None]
-        versions += [_version(t) for t in module._buffers.values() if t is not None]
+        tensors += module._parameters.values()
+        tensors += module._buffers.values()
         children = [m for m in module._modules.values() if m is not None and id(m) not in known]
         known.update(map(id, children))
         modules += children
-    return hash(tuple(versions))
+    there = [t for t in tensors if t is not None]
+    try:
+        return hash(tuple([(id(t), t.data_ptr(), t._version) for t in there]))
+    except (RuntimeError, ValueError, NotImplementedError):  # some tensor has no storage yet, or no counter
+        return hash(tuple(map(_version, there)))
 
 
 def _version(tensor: Tensor) -> tuple[object, ...]:

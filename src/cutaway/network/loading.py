@@ -41,8 +41,8 @@ def load_model(source: str, opened: Opened) -> nn.Module:
     if device is not None:
         _check_device(device)
     files = {"trust_remote_code": opened.trust_remote_code, **_revision(opened.revision)}
-    own = [*files, "revision", "dtype", "torch_dtype", "device_map", "output_loading_info"]
-    if twice := [name for name in opened.load if name in own]:
+    taken = [*files, "revision", "dtype", "torch_dtype", "device_map", "output_loading_info"]
+    if twice := [name for name in opened.load if name in taken]:
         raise BadInput(f"load={{{twice[0]!r}: ...}} is an option of open itself.", f"Write {twice[0]}=....")
     settings: dict[str, Any] = {
         "ignore_mismatched_sizes": True,
@@ -90,14 +90,14 @@ def _check_complete(source: str, info: Mapping[str, Any], asked: bool) -> None:
 def _check_device(device: Any) -> None:
     """Raise `BadInput` unless numbers can be put on the device."""
     try:
-        found = torch.device(device)
-        torch.zeros(1, device=found)
+        place = torch.device(device)
+        torch.zeros(1, device=place)
     except Exception as error:
         raise BadInput(
             f"The device {device!r} is not available: {sentence(error)}",
             "Use device='cpu', or leave it out.",
         ) from error
-    if found.type == "meta":
+    if place.type == "meta":
         raise BadInput("The device 'meta' holds no numbers.", "Use device='cpu', or leave it out.")
 
 
@@ -108,18 +108,18 @@ def dtype_of(dtype: str | torch.dtype) -> torch.dtype:
     """
     if isinstance(dtype, torch.dtype):
         return dtype
-    found = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else None
-    if not isinstance(found, torch.dtype):
+    kind = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else None
+    if not isinstance(kind, torch.dtype):
         raise BadInput(f"{dtype!r} is not a type.", "Use float32, float16, bfloat16 or float64.")
-    return found
+    return kind
 
 
 def _loader(transformers: Any, config: Any) -> Any:
     """The class that the configuration names; failing that, an automatic one."""
     for name in getattr(config, "architectures", None) or ():
-        found = getattr(transformers, name, None)
-        if found is not None:
-            return found
+        named = getattr(transformers, name, None)
+        if named is not None:
+            return named
     if config.__class__ in transformers.AutoModelForCausalLM._model_mapping or getattr(
         config, "auto_map", None
     ):

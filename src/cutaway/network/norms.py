@@ -254,9 +254,9 @@ class Norm:
             for centred in (True, False):
                 hat = _standard(_wide(x), centred, eps)[0]
                 gain = ((_wide(first) - _wide(second)) * hat).sum(0) / (2 * hat.square().sum(0))
-                found = cls(module, centred, gain.to(dtype), eps)
-                if found._agrees(probe):
-                    return found
+                form = cls(module, centred, gain.to(dtype), eps)
+                if form._agrees(probe):
+                    return form
         return cls(module, False, None, eps)
 
     def _agrees(self, x: Tensor) -> bool:

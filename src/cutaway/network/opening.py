@@ -16,6 +16,7 @@ from cutaway.network.examining import examine_model
 from cutaway.network.loading import dtype_of, load_model, load_tokenizer
 from cutaway.network.network import Network
 from cutaway.network.opened import Opened
+from cutaway.results import strict
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ OPTIONS = (
 )
 
 
+@strict
 def open_network(
     model: str | Path | nn.Module,
     tokenizer: Any = None,

@@ -89,12 +89,12 @@ class Run:
 
         Raises `NotFound` when no layer of it was kept.
         """
-        found = [s for s in self.sites if s.name == name or str(s).rpartition(".")[0] == name]
-        if not found:
+        sites = [s for s in self.sites if s.name == name or str(s).rpartition(".")[0] == name]
+        if not sites:
             raise NotFound(
                 f"No layer of {name} was kept in this run.", f'Ask for it: net.run(..., keep=["{name}"]).'
             )
-        return torch.stack([self.kept[s] for s in found])
+        return torch.stack([self.kept[s] for s in sites])
 
     def nonfinite(self) -> Site | None:
         """The first kept site that holds NaN or infinity (masked scores are minus infinity by design and do not count)."""

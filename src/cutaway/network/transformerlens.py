@@ -128,7 +128,7 @@ def run_with_cache(
 
 def run_with_hooks(
     net: Runs, inputs: Any, fwd_hooks: Sequence[tuple[Any, Callable[..., Any]]] = ()
-) -> Tensor:
+) -> Tensor | None:
     """Logits [b p v] of a run with hook functions: each `(name, fn)` with fn(value, hook) -> new value or None."""
     return net.run(inputs, edits=hook_edits(net, fwd_hooks)).logits
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from cutaway.errors import BadFormat, NotFound, nearest
+from cutaway.results.calling import strict
 from cutaway.results.files import MANIFEST, Saved, load_folder
 from cutaway.results.provenance import Provenance
 
@@ -123,6 +124,10 @@ KINDS: dict[str, Kind] = {
 }
 
 
+#: Folders that are saved and are no results: what their manifest's `format` says, and the function that opens them.
+OTHERS: dict[str, str] = {"cutaway-interventions-1": "cutaway.interventions.files:load"}
+
+
 def kind_of(manifest: Mapping[str, Any]) -> tuple[str, int]:
     """Name and version of what a manifest describes; `BadFormat` where it names no kind that is known here."""
     tags = [str(manifest[key]) for key in ("kind", "format") if isinstance(manifest.get(key), str)]
@@ -167,6 +172,7 @@ def read(path: str | os.PathLike[str], kind: str) -> tuple[Saved, int]:
     return saved, version
 
 
+@strict
 def load(path: str | os.PathLike[str]) -> Any:
     """Open any saved result, of any kind: the folder that `save` or a command wrote, or a result inside it.
 
@@ -192,5 +198,8 @@ def load(path: str | os.PathLike[str]) -> Any:
         raise BadFormat(f"{folder / MANIFEST} is not JSON: {error}.", "Make the result again.") from error
     if not isinstance(manifest, dict):
         raise BadFormat(f"{folder / MANIFEST} holds no manifest.", "Make the result again.")
+    if manifest.get("format") in OTHERS:
+        module, _, function = OTHERS[manifest["format"]].partition(":")
+        return getattr(importlib.import_module(module), function)(folder)
     name, _ = kind_of(manifest)
     return KINDS[name].find().load(folder)

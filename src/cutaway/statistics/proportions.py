@@ -24,8 +24,8 @@ def proportion(k: int, n: int, level: float = 0.95) -> Estimate:
 
     if n < 1 or not 0 <= k <= n:
         raise BadInput(f"{k} of {n} is no proportion.", "Use 0 <= k <= n with n >= 1.")
-    low, high = map(float, binomtest(int(k), int(n)).proportion_ci(checked_level(level), "wilson"))
-    return Estimate(k / n, Interval(low, high, level, "wilson"), n)
+    ends = binomtest(int(k), int(n)).proportion_ci(checked_level(level), "wilson")
+    return Estimate(k / n, Interval(float(ends.low), float(ends.high), level, "wilson"), n)
 
 
 def log_binomial_tail(n: int, k: float, p: float, side: Literal["upper", "lower"] = "upper") -> float:
@@ -41,4 +41,4 @@ def log_binomial_tail(n: int, k: float, p: float, side: Literal["upper", "lower"
 
     first, last = max(0, math.ceil(k - 1e-9)), min(n, math.floor(k + 1e-9))
     counts = np.arange(first, n + 1) if side == "upper" else np.arange(0, last + 1)
-    return min(0.0, float(logsumexp(binom.logpmf(counts, n, p)))) if len(counts) else -math.inf
+    return min(0.0, float(np.asarray(logsumexp(binom.logpmf(counts, n, p))))) if len(counts) else -math.inf

@@ -23,7 +23,7 @@ from cutaway.network.memory import rows_at_once
 from cutaway.network.parts import Part
 from cutaway.network.sites import Site
 from cutaway.reports import Figure, Page, Table, display, result_page
-from cutaway.results import Provenance, Work, finite, working
+from cutaway.results import Provenance, Work, finite, strict, working
 from cutaway.statistics import benjamini_hochberg, bootstrap_many, sign_flip_p
 from cutaway.stream import keeping
 from cutaway.stream.attribution import logit_attribution
@@ -178,6 +178,7 @@ def repeated_tokens(net: Network, *, n: int = 16, length: int = 12, seed: int = 
     return torch.tensor(rows), len(start)
 
 
+@strict
 def head_scores(
     net: Network,
     *,
@@ -254,6 +255,7 @@ def _corrected(
     return dict(zip(names, q, strict=True))
 
 
+@strict
 def moving_scores(
     net: Network, behaviour: Behaviour | str, *, most: int = 64, seed: int = 0, work: Work | None = None
 ) -> HeadScores:

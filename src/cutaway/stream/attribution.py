@@ -22,7 +22,7 @@ from cutaway.network.coefficients import is_one, like
 from cutaway.network.parts import Part
 from cutaway.network.sites import Site
 from cutaway.reports import Figure, Page, display, result_page
-from cutaway.results import Provenance, Work, working
+from cutaway.results import Provenance, Work, strict, working
 from cutaway.statistics import Estimate, bootstrap
 from cutaway.stream import keeping
 from cutaway.stream.record import Stream, read_stream
@@ -268,6 +268,7 @@ def _named(tokens: Sequence[str]) -> str:
     return ", ".join(repr(t) for t in distinct[:3]) + more
 
 
+@strict
 def logit_attribution(
     net: Network,
     text: InputLike,

@@ -23,11 +23,11 @@ from cutaway.interventions import Apply
 from cutaway.network.parts import Part
 from cutaway.network.sites import Site
 from cutaway.reports import Figure, Page, Table, display, result_page
-from cutaway.results import Provenance, Work, finite, working
+from cutaway.results import Provenance, Work, finite, strict, working
 from cutaway.stream import keeping
 from cutaway.stream.keeping import in_words, origin, require_count
 from cutaway.stream.record import read_stream
-from cutaway.stream.writers import SHORT, layers_of, precise
+from cutaway.stream.writers import layers_of, precise
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -148,6 +148,7 @@ def _event(position: int, token: str, who: Part, event: str, size: float) -> dic
     }
 
 
+@strict
 def biography(
     net: Network,
     text: str | Sequence[int],
@@ -197,7 +198,8 @@ def _reads(
     for layer in layers:
         work.step("testing who reads", layer.index, len(layers))
         for kind in dict.fromkeys(s.kind for s in layer.sublayers):
-            write = Site(f"{SHORT[kind]}_write", layer.index)
+            part = Part(kind, layer.index)
+            write = Site(part.row.write, layer.index)
             mid = Site("resid_mid", layer.index)
             seen = mid if kind == "mlp" and net.has(mid) else Site("resid_pre", layer.index)
             if not net.has(write):
@@ -212,7 +214,7 @@ def _reads(
             run = net.run(rows, keep=[write], edits=[edit], logits=False, stop_at=write)
             value = precise(run[write])
             change = (value - value[:1]).norm(dim=-1) / value[:1].norm(dim=-1).clamp(min=1e-12)
-            readers.append(Part(kind, layer.index))
+            readers.append(part)
             reads.append(change[1].cpu().numpy())
             chance.append(change[2:].amax(0).cpu().numpy())
     return tuple(readers), np.stack(reads), np.stack(chance)

@@ -20,7 +20,7 @@ from torch import Tensor
 from cutaway.errors import BadInput
 from cutaway.network.parts import Edge, Input, Part
 from cutaway.reports import Figure, Page, display, result_page
-from cutaway.results import Provenance, Work, working
+from cutaway.results import Provenance, Work, strict, working
 from cutaway.stream import keeping
 from cutaway.stream.head_weights import HeadWeights, head_weights, heads_of
 from cutaway.stream.keeping import in_words, origin, require_count, require_one
@@ -137,6 +137,7 @@ class Composition:
         )
 
 
+@strict
 def composition(
     net: Network,
     *,

@@ -19,16 +19,17 @@ from torch import Tensor
 
 from cutaway.errors import BadAddress, NotFoldable
 from cutaway.network.memory import rows_at_once
+from cutaway.network.norms import affine_norm
 from cutaway.network.parts import Part
 from cutaway.network.sites import Site
 from cutaway.reports import Figure, Page, Table, display, result_page
-from cutaway.results import Provenance, Work, working
+from cutaway.results import Provenance, Work, strict, working
 from cutaway.stream import keeping
 from cutaway.stream.factored import positive_share
 from cutaway.stream.head_weights import HeadWeights, head_named, head_weights, heads_of
 from cutaway.stream.keeping import in_words, origin, require_count
 from cutaway.stream.targets import head_of, unembedding
-from cutaway.stream.writers import norm_of, precise
+from cutaway.stream.writers import precise
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -62,7 +63,7 @@ def token_readout(net: Network, ids: Tensor) -> Tensor:
     if head.norm is None:
         return rows
     try:
-        norm = norm_of(net, head.norm)
+        norm = affine_norm(net, head.norm)
     except NotFoldable:
         return rows
     eye = torch.eye(rows.shape[1]).to(rows)
@@ -144,6 +145,7 @@ class Copying:
         return display(self.headline, [f"over {self.tokens} tokens"], table, provenance=self.provenance)
 
 
+@strict
 def copying(
     net: Network,
     *,
@@ -266,6 +268,7 @@ class SingularDirections:
         return display(self.headline, table=self.to_pandas().head(6), provenance=self.provenance)
 
 
+@strict
 def singular_directions(
     net: Network,
     head: Part | str,

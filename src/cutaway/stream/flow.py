@@ -12,18 +12,19 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import NotFoldable, SiteUnavailable
+from cutaway.network.norms import affine_norm
 from cutaway.network.parts import Part
 from cutaway.network.sites import Site
 from cutaway.reports import Figure, Page, Table, display, result_page
 from cutaway.reports.content import Block
-from cutaway.results import Provenance, Work, finite, working
+from cutaway.results import Provenance, Work, finite, strict, working
 from cutaway.statistics import bootstrap
 from cutaway.stream import keeping
 from cutaway.stream.head_weights import head_weights, reading_norm
 from cutaway.stream.keeping import in_words, origin, require_count
 from cutaway.stream.lenses.rows import Rows, Texts, rows_of
 from cutaway.stream.split import projection
-from cutaway.stream.writers import layers_of, norm_of, precise, require_one_text
+from cutaway.stream.writers import layers_of, precise, require_one_text
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -100,6 +101,7 @@ class Flow:
         return display(self.headline, table=table, provenance=self.provenance)
 
 
+@strict
 def flow(
     net: Network,
     texts: Texts | Rows,
@@ -285,6 +287,7 @@ class _Matrix:
         return self.value.double().norm()
 
 
+@strict
 def reads_of_writes(net: Network, *, work: Work | None = None) -> ReadsOfWrites:
     """How far what each sublayer can write lies in what each later one can read.
 
@@ -335,7 +338,7 @@ def _mlp_matrices(
         return
     down, _ = projection(net.model.get_submodule(mlp.down))
     if sublayer.norm_after is not None:
-        down = norm_of(net, sublayer.norm_after).linear(down)
+        down = affine_norm(net, sublayer.norm_after).linear(down)
     writers.append(_Matrix(part, "", place, down))
     up = torch.cat([projection(net.model.get_submodule(path))[0] for path in mlp.up], 1)
     try:

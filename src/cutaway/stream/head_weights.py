@@ -18,13 +18,13 @@ from cutaway.errors import BadAddress, BadInput, NotFoldable, SiteUnavailable
 from cutaway.interventions import Apply
 from cutaway.network.coefficients import like
 from cutaway.network.memory import rows_at_once
+from cutaway.network.norms import TOLERANCE, AffineNorm, affine_norm, common_weight, probe_norm
 from cutaway.network.parts import Part
 from cutaway.network.sites import Site
-from cutaway.results import Work, working
+from cutaway.results import Work, strict, working
 from cutaway.stream.factored import Factored
-from cutaway.stream.fold import TOLERANCE, AffineNorm, common_weight, probe_norm
 from cutaway.stream.split import projection
-from cutaway.stream.writers import norm_of, precise, splits
+from cutaway.stream.writers import precise, splits
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -90,6 +90,7 @@ def head_named(net: Network, head: Part | str) -> Part:
     return part
 
 
+@strict
 def head_weights(
     net: Network, *, layers: Sequence[int] | None = None, offset: int = 0, work: Work | None = None
 ) -> list[HeadWeights]:
@@ -249,7 +250,7 @@ def output_matrix(net: Network, layer: Layer, sublayer: Sublayer) -> Tensor:
         )
     weight, _ = projection(net.model.get_submodule(attention.output))
     if sublayer.norm_after is not None:
-        weight = norm_of(net, sublayer.norm_after).linear(weight)
+        weight = affine_norm(net, sublayer.norm_after).linear(weight)
     return (weight * like(sublayer.factor, weight)).unflatten(0, (attention.heads, -1))
 
 

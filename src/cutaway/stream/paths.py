@@ -19,12 +19,12 @@ from torch import Tensor
 
 from cutaway.errors import BadInput, SiteUnavailable
 from cutaway.network.coefficients import is_one, like
+from cutaway.network.norms import Fold
 from cutaway.network.parts import Part
 from cutaway.network.sites import Site
 from cutaway.reports import Figure, Page, Table, display, result_page
-from cutaway.results import Provenance, Work, working
+from cutaway.results import Provenance, Work, strict, working
 from cutaway.stream import keeping
-from cutaway.stream.fold import Fold
 from cutaway.stream.head_weights import HeadWeights, head_weights
 from cutaway.stream.keeping import origin, require_count
 from cutaway.stream.record import Stream, read_stream
@@ -235,6 +235,7 @@ class _Walk:
             )
 
 
+@strict
 def expand_paths(
     net: Network,
     text: str | Sequence[int],

@@ -15,7 +15,7 @@ from cutaway.errors import BadAddress
 from cutaway.network.parts import Part
 from cutaway.network.sites import Site
 from cutaway.reports import Figure, Page, display, result_page
-from cutaway.results import Provenance, Work, finite, working
+from cutaway.results import Provenance, Work, finite, strict, working
 from cutaway.stream import keeping
 from cutaway.stream.keeping import origin
 from cutaway.stream.record import read_stream
@@ -137,6 +137,7 @@ class Patterns:
         )
 
 
+@strict
 def read_patterns(
     net: Network, text: str | Sequence[int], *, layer: int, work: Work | None = None
 ) -> Patterns:

@@ -13,19 +13,20 @@ from torch import Tensor
 
 from cutaway.errors import BadAddress, BadFormat, BadInput, SiteUnavailable, nearest
 from cutaway.network.coefficients import is_one, like
+from cutaway.network.norms import affine_norm
 from cutaway.network.parts import Part
 from cutaway.network.sites import Site
-from cutaway.results import Work, working
+from cutaway.results import Work, strict, working
 from cutaway.stream.keeping import require_one
 from cutaway.stream.split import Split, split
-from cutaway.stream.writers import Slack, Term, WriteStep, layers_of, norm_of, precise, sites_of, steps_of
+from cutaway.stream.writers import Slack, Term, WriteStep, layers_of, precise, sites_of, steps_of
 
 if TYPE_CHECKING:
     from cutaway.network import Network, Run, Tokens
     from cutaway.network.edits import Edit
     from cutaway.network.inputs import Pos
+    from cutaway.network.norms import Fold
     from cutaway.network.texts import InputLike
-    from cutaway.stream.fold import Fold
 
 #: How finely the writers are told apart.
 BY = ("sublayer", "head", "neuron")
@@ -211,7 +212,7 @@ class Stream:
         head = self.net.anatomy.head
         if head is None or head.norm is None:
             return None
-        name = norm_of(self.net, head.norm).name
+        name = affine_norm(self.net, head.norm).name
         return next(s.fold for s in reversed(self.steps) if s.fold is not None and s.fold.norm.name == name)
 
     def _folded(self, values: Tensor, fold: bool) -> Tensor:
@@ -219,6 +220,7 @@ class Stream:
         return values if final is None else final(values)
 
 
+@strict
 def read_stream(
     net: Network,
     text: InputLike,

@@ -11,14 +11,13 @@ from torch import Tensor, nn
 from cutaway.errors import SiteUnavailable
 from cutaway.network.coefficients import like
 from cutaway.network.execution.heads import output_weight
+from cutaway.network.norms import affine_norm
 from cutaway.network.parts import Part
-from cutaway.network.sites import Site
+from cutaway.network.sites import SHORT, Site
 from cutaway.stream.writers import (
-    SHORT,
     Slack,
     Term,
     difference,
-    norm_of,
     precise,
     splits,
     splits_mlp,
@@ -27,7 +26,7 @@ from cutaway.stream.writers import (
 if TYPE_CHECKING:
     from cutaway.network import Network, Run
     from cutaway.network.coefficients import Coefficient
-    from cutaway.stream.fold import Fold
+    from cutaway.network.norms import Fold
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,7 +165,7 @@ def written_through(net: Network, run: Run, term: Term) -> Fold | None:
     with torch.no_grad():
         after = precise(net.model.get_submodule(sublayer.norm_after)(raw))
     raw, after = (precise(v).to(term.value.device).reshape(term.value.shape) for v in (raw, after))
-    return norm_of(net, sublayer.norm_after).at(raw, after)
+    return affine_norm(net, sublayer.norm_after).at(raw, after)
 
 
 @dataclass(frozen=True, eq=False)

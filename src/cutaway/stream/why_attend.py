@@ -22,7 +22,7 @@ from cutaway.interventions import Apply
 from cutaway.network.parts import Part
 from cutaway.network.sites import Site
 from cutaway.reports import Figure, Page, Table, display, result_page
-from cutaway.results import Provenance, Work, finite, working
+from cutaway.results import Provenance, Work, finite, strict, working
 from cutaway.stream import keeping
 from cutaway.stream.head_weights import head_named, projections, reading_norm
 from cutaway.stream.keeping import in_words, origin
@@ -134,6 +134,7 @@ class ScoreParts:
         return display(self.headline, table=self._in_words(8), provenance=self.provenance)
 
 
+@strict
 def why_attend(
     net: Network,
     text: str | Sequence[int],

@@ -16,10 +16,9 @@ from torch import Tensor
 
 from cutaway.errors import SiteUnavailable
 from cutaway.network.coefficients import Coefficient, is_one, like
-from cutaway.network.norms import affine_norm
+from cutaway.network.norms import Fold, affine_norm
 from cutaway.network.parts import Part
 from cutaway.network.sites import SHORT, Site
-from cutaway.stream.fold import AffineNorm, Fold
 
 if TYPE_CHECKING:
     from cutaway.network import Network, Run
@@ -58,11 +57,6 @@ class WriteStep:
     terms: list[Term] = field(default_factory=list)
     fold: Fold | None = None
     norm_bias: Part | None = None
-
-
-def norm_of(net: Network, path: str) -> AffineNorm:
-    """The affine form of the norm at a module path, probed once. Raises `NotFoldable` where it has none."""
-    return affine_norm(net, path)
 
 
 def require_one_text(net: Network) -> None:
@@ -184,7 +178,7 @@ def steps_of(net: Network, run: Run, slack: Slack) -> Iterator[WriteStep]:
     kept = run[Site("final_norm")]
     with torch.no_grad():
         after = precise(net.model.get_submodule(head.norm)(state.to(kept.dtype)))
-    fold = norm_of(net, head.norm).at(state, after)
+    fold = affine_norm(net, head.norm).at(state, after)
     yield WriteStep(layers[-1].index + 1, 1.0, [], fold, Part("norm_bias"))
     if slack.checked:
         yield from slack.rest(precise(kept), fold(state) + fold.bias, layers[-1].index + 1, final=True)
@@ -239,6 +233,6 @@ def _step(
         module = net.model.get_submodule(stretch.norm)
         with torch.no_grad():
             after = precise(module(total.to(run[Site("resid_pre", layer.index)].dtype)))
-        step.fold = norm_of(net, stretch.norm).at(total, after)
+        step.fold = affine_norm(net, stretch.norm).at(total, after)
         total = step.fold(total) + step.fold.bias
     return step, total

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from cutaway.circuits.circuit import Circuit, GraphFile
+from cutaway.circuits.circuit import Circuit
 from cutaway.circuits.graph.nodes import Graph, standard
+from cutaway.circuits.recipe import GraphFile
 from cutaway.circuits.scores import Scores, spread
 from cutaway.circuits.selection import nodes_of
 from cutaway.errors import BadFormat, BadInput, UnsafeFile

@@ -54,16 +54,16 @@ def write_importances(
 
 def read_importances(folder: str | os.PathLike[str]) -> dict[tuple[str, str], Circuit]:
     """Read every TASK_MODEL/importances of a submission; BadFormat where there is none."""
-    found: dict[tuple[str, str], Circuit] = {}
+    circuits: dict[tuple[str, str], Circuit] = {}
     root = Path(folder)
     for place in sorted(p for p in root.iterdir() if p.is_dir()) if root.is_dir() else []:
         match = _FOLDER.match(place.name)
         file = next((place / n for n in _NAMES if (place / n).is_file()), None)
         if match and file is not None:
-            found[match["task"], match["model"]] = read(file)
-    if not found:
+            circuits[match["task"], match["model"]] = read(file)
+    if not circuits:
         raise BadFormat(f"{root} holds no submission.", "It must hold TASK_MODEL/importances.json or .pt.")
-    return found
+    return circuits
 
 
 def write_by_size(circuit: Circuit, folder: str | os.PathLike[str], suffix: str = ".json") -> list[Path]:

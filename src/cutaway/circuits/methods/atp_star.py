@@ -65,21 +65,21 @@ def _batch(study: Study, batch: PairBatch) -> tuple[Tensor, Tensor]:
     shifts = _patterns(study, batch)
     layers = list(range(net.n_layers))
     drops: list[int | None] = [*layers] if len(layers) > 1 else [None]
-    own = torch.tensor([-1 if w.layer is None else w.layer for w in wiring.graph.writers])
+    layer_of = torch.tensor([-1 if w.layer is None else w.layer for w in wiring.graph.writers])
     nodes = torch.zeros(batch.n, len(wiring.graph.writers), device=net.device, dtype=torch.double)
     inputs = torch.zeros(batch.n, len(wiring.graph.readers), device=net.device, dtype=torch.double)
     read_layer = torch.tensor([-1 if r.part.layer is None else r.part.layer for r in wiring.graph.readers])
     for drop in drops:
         slopes, by_reader = _slopes(study, batch, drop, list(shifts))
-        counts = 1.0 if drop is None else (own != drop).double().to(net.device)
+        counts = 1.0 if drop is None else (layer_of != drop).double().to(net.device)
         nodes += dotted(wiring, delta, slopes, real).abs().double() * counts
         mine = torch.zeros_like(inputs)
         for place, shift in shifts.items():
             _effects(study, mine, place, shift, by_reader[place.rsplit("|", 1)[0]])
         inputs += mine.abs() * (1.0 if drop is None else (read_layer != drop).double().to(net.device))
     total = max(len(drops) - 1, 1)
-    nodes[:, own >= 0] /= total
-    nodes[:, own < 0] /= len(drops)
+    nodes[:, layer_of >= 0] /= total
+    nodes[:, layer_of < 0] /= len(drops)
     return nodes, inputs / total
 
 

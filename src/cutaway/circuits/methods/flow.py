@@ -27,21 +27,21 @@ FLOW = (
 def written(wiring: Wiring, outputs: Outputs) -> Tensor:
     """What every writer adds to the stream, [w b p d]; a norm that follows a sublayer is taken at its own spread."""
     first = outputs.values[INPUT]
-    found = first.new_empty(len(wiring.graph.writers), *first.shape)
-    found[0] = first
+    added = first.new_empty(len(wiring.graph.writers), *first.shape)
+    added[0] = first
     for stage in wiring.stages:
         if stage.kind == "logits":
             continue
         value = outputs.values[stage.write]
         if stage.kind == "unit":
-            found[stage.writers.start] = value.reshape(first.shape)
+            added[stage.writers.start] = value.reshape(first.shape)
             continue
         heads = to_stream(stage, value)
         norm = stage.norm_after
         if norm is not None and norm.gain is not None:
             heads = heads / norm.unit(outputs.raw[stage.raw].reshape(first.shape))[1] * norm.gain
-        found[stage.writers] = scaled(stage, heads)
-    return found
+        added[stage.writers] = scaled(stage, heads)
+    return added
 
 
 def information_flow(

@@ -55,9 +55,9 @@ class NodeIgOptions(ScoreOptions):
 def dotted(wiring: Wiring, delta: Outputs, slopes: dict[str, Tensor], real: Tensor) -> Tensor:
     """<difference, gradient> of every writer: [b w], summed over real positions and channels."""
     first = delta.values[INPUT]
-    found = first.new_zeros(first.shape[0], len(wiring.graph.writers))
+    products = first.new_zeros(first.shape[0], len(wiring.graph.writers))
     mask = real.to(first)[..., None]
-    found[:, 0] = (delta.values[INPUT] * slopes[INPUT] * mask).sum((1, 2))
+    products[:, 0] = (delta.values[INPUT] * slopes[INPUT] * mask).sum((1, 2))
     for stage in wiring.stages:
         if stage.kind == "logits":
             continue
@@ -66,10 +66,10 @@ def dotted(wiring: Wiring, delta: Outputs, slopes: dict[str, Tensor], real: Tens
             slope = scaled(stage, slope).repeat(1, 1, stage.heads)
         product = delta.values[stage.write] * slope * mask
         if stage.kind == "unit":
-            found[:, stage.writers.start] = product.sum((1, 2))
+            products[:, stage.writers.start] = product.sum((1, 2))
         else:
-            found[:, stage.writers] = product.unflatten(-1, (stage.heads, -1)).sum((1, 3))
-    return found
+            products[:, stage.writers] = product.unflatten(-1, (stage.heads, -1)).sum((1, 3))
+    return products
 
 
 def less(to: Outputs, frm: Outputs) -> Outputs:

@@ -19,8 +19,8 @@ from cutaway.network.sites import Site
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
-    from cutaway.circuits.graph.norms import Norm
     from cutaway.network import Network
+    from cutaway.network.norms import Norm
     from cutaway.results import Work
 
 RELP = (

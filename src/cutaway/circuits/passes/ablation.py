@@ -23,10 +23,14 @@ WAYS: tuple[str, ...] = get_args(How)
 class Ablation:
     """The ablated values of every writer, for any batch of a behaviour, computed once for all circuits.
 
-    counterfactual: the same position of the corrupted prompt. zero. mean: over all real positions of the corrupted prompts
-    of the discovery examples (`means`). mean-by-position, mean-by-span: for each position (from the row's start) or named
-    span its own mean; positions outside all spans take the plain mean. resample: the corrupted prompt of another example of
-    the same length. optimal: one constant for each writer, learned (Li and Janson 2024; see `learn_constants`).
+    Attributes:
+        how: "counterfactual": the same position of the corrupted prompt; "zero"; "mean": over all real positions of the
+            corrupted prompts; "mean-by-position", "mean-by-span": for each position (from the row's start) or named span its
+            own mean, and the plain mean outside all spans; "resample": the corrupted prompt of another example of the same
+            length; "optimal": one constant for each writer, learned (Li and Janson 2024; see `learn_constants`).
+        means: by place, [d].
+        by_group: by place, [groups d].
+        seed: of resampling.
     """
 
     how: How
@@ -39,10 +43,10 @@ class Ablation:
         """The ablated value of every writer for a batch: place -> [b p ...], or [1 1 ...] where one value serves all."""
         if self._kept is not None and batch.rows in self._kept:
             return self._kept[batch.rows]
-        found = self._made(wiring, batch, pairs)
+        values = self._made(wiring, batch, pairs)
         if self._kept is not None:
-            self._kept[batch.rows] = found
-        return found
+            self._kept[batch.rows] = values
+        return values
 
     def _made(self, wiring: Wiring, batch: PairBatch, pairs: PromptPairs) -> Outputs:
         if self.how == "counterfactual":
@@ -74,9 +78,9 @@ def _others(batch: PairBatch, seed: int) -> Tensor:
             "Use how='counterfactual', or more examples of each length.",
         )
     order = np.random.default_rng([seed, batch.rows[0]]).permutation(batch.n)
-    found = np.empty(batch.n, dtype=np.int64)
-    found[order] = np.roll(order, 1)
-    return torch.from_numpy(found)
+    other = np.empty(batch.n, dtype=np.int64)
+    other[order] = np.roll(order, 1)
+    return torch.from_numpy(other)
 
 
 def _labels(how: str, pairs: PromptPairs, batch: PairBatch) -> Tensor:

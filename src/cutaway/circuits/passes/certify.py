@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from cutaway.circuits.graph.wiring import Grain, Wiring, find_wiring
+from cutaway.circuits.graph.finding import Grain, find_wiring
+from cutaway.circuits.graph.wiring import Wiring
 from cutaway.circuits.passes.outputs import record
 from cutaway.circuits.passes.running import Mask, run_edges, run_nodes
 from cutaway.errors import CutawayError, SiteUnavailable

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from cutaway.circuits.graph.norms import along
 from cutaway.circuits.graph.reading import ExpertReading, HeadReading
 from cutaway.circuits.graph.wiring import PORTS, Projection, Wiring, WiringStage
 from cutaway.circuits.passes.outputs import (
@@ -29,6 +28,7 @@ from cutaway.circuits.passes.outputs import (
 from cutaway.errors import BadBehaviour, NotFinite
 from cutaway.network.edits import Edit
 from cutaway.network.inputs import Tokens
+from cutaway.network.norms import along
 from cutaway.network.run import Run
 
 #: Logits [b v] at the answer position -> one number for each example [b].
@@ -61,7 +61,7 @@ class Backward:
 def widened(projection: Projection) -> Edit:
     """Repeat the shared key or value heads of a projection's output, one for each query head."""
 
-    def fn(value: Tensor, here: object = None) -> Tensor:
+    def fn(value: Tensor, site: object = None) -> Tensor:
         return value[..., projection.channels.flatten()]
 
     return At(projection.path, fn)
@@ -199,38 +199,40 @@ def slopes_of_heads(
     norm = stage.norm
     plain = all(p.weight is not None for p in stage.projections.values())
     if norm is None or point is None or norm.gain is None or not plain:
-        found = torch.cat([_back(stage.projections[part], slopes, width) for part in PORTS])
-        return found if norm is None or point is None else norm.pull(point, found, frozen)
+        pulled = torch.cat([_back(stage.projections[part], slopes, width) for part in PORTS])
+        return pulled if norm is None or point is None else norm.pull(point, pulled, frozen)
     hat, sigma = norm.unit(point)
-    found = point.new_empty(3 * stage.heads, width.numel() // width[-1], width[-1])
+    pulled = point.new_empty(3 * stage.heads, width.numel() // width[-1], width[-1])
     for n, part in enumerate(PORTS):
         projection = stage.projections[part]
         assert projection.weight is not None
         matrix = norm.fold(projection.weight[projection.channels.flatten()]).unflatten(0, (stage.heads, -1))
-        own = _own(projection, slopes, width) / sigma.reshape(-1, 1)
-        torch.bmm(own, matrix.to(own.dtype), out=found[n * stage.heads : (n + 1) * stage.heads])
-    found = found.unflatten(1, width[:2])
-    return found if frozen else along(hat, found)
+        slope = _own(projection, slopes, width) / sigma.reshape(-1, 1)
+        torch.bmm(slope, matrix.to(slope.dtype), out=pulled[n * stage.heads : (n + 1) * stage.heads])
+    pulled = pulled.unflatten(1, width[:2])
+    return pulled if frozen else along(hat, pulled)
 
 
 def _own(projection: Projection, slopes: Mapping[str, Tensor], width: torch.Size) -> Tensor:
     """Each head's channels of the gradient at a projection's output: [h b*p e]."""
     slope = slopes[projection.path].reshape(width.numel() // width[-1], -1)
     heads, size = projection.channels.shape
-    own = slope if projection.groups > 1 else slope[:, projection.channels.flatten()]
-    return own.unflatten(-1, (heads, size)).transpose(0, 1)
+    per_head = slope if projection.groups > 1 else slope[:, projection.channels.flatten()]
+    return per_head.unflatten(-1, (heads, size)).transpose(0, 1)
 
 
 def _back(projection: Projection, slopes: Mapping[str, Tensor], width: torch.Size) -> Tensor:
     """Gradients at a projection's output as gradients at its input, head by head: [h b p d]."""
-    own = _own(projection, slopes, width)
+    per_head = _own(projection, slopes, width)
     if projection.weight is not None:
-        return torch.bmm(own, projection.weight[projection.channels].to(own.dtype)).unflatten(1, width[:2])
+        return torch.bmm(per_head, projection.weight[projection.channels].to(per_head.dtype)).unflatten(
+            1, width[:2]
+        )
     with torch.enable_grad():
-        point = torch.zeros(*width, device=own.device, dtype=own.dtype, requires_grad=True)
-        out = projection.module.forward(point).reshape(own.shape[1], -1)
+        point = torch.zeros(*width, device=per_head.device, dtype=per_head.dtype, requires_grad=True)
+        out = projection.module.forward(point).reshape(per_head.shape[1], -1)
         parts = []
-        for head, slope in enumerate(own):
+        for head, slope in enumerate(per_head):
             (part,) = torch.autograd.grad(out[:, projection.channels[head]], point, slope, retain_graph=True)
             parts.append(part)
     return torch.stack(parts)

@@ -115,11 +115,11 @@ def to_stream(stage: WiringStage, z: Tensor) -> Tensor:
         return z.unflatten(-1, (stage.heads, -1)).movedim(-2, 0)
     rows = z.reshape(-1, stage.heads, z.shape[-1] // stage.heads)
     if stage.output_matrix is not None:
-        found = torch.bmm(rows.transpose(0, 1), stage.output_matrix.to(rows.dtype))
+        added = torch.bmm(rows.transpose(0, 1), stage.output_matrix.to(rows.dtype))
     else:
         assert stage.output is not None
-        found = head_outputs(stage.output, rows.flatten(1), stage.heads).transpose(0, 1)
-    return found.unflatten(1, z.shape[:2])
+        added = head_outputs(stage.output, rows.flatten(1), stage.heads).transpose(0, 1)
+    return added.unflatten(1, z.shape[:2])
 
 
 def scaled(stage: WiringStage, value: Tensor) -> Tensor:

@@ -127,7 +127,7 @@ class EdgeRun:
             assert self.buffer is not None
             self.buffer[start : start + len(values)] = values
 
-    def _at_input(self, value: Tensor, here: object = None) -> Tensor:
+    def _at_input(self, value: Tensor, site: object = None) -> Tensor:
         if self.buffer is None and not torch.is_grad_enabled():
             self.buffer = value.new_empty(len(self.wiring.graph.writers), *value.shape)
         delta = (self.ablated.values[INPUT] - value).expand_as(value)
@@ -199,19 +199,19 @@ class EdgeRun:
         """x plus, for every reader, the sum over writers of out * difference: [r b p d]."""
         deltas = torch.cat(self.deltas) if self.deltas else self.buffer
         assert deltas is not None
-        mine = deltas[: stage.before]
+        deltas = deltas[: stage.before]
         if self.mask.groups is not None:
-            found = x + torch.einsum("bprw,wbpd->rbpd", self._by_position(out), mine)
+            streams = x + torch.einsum("bprw,wbpd->rbpd", self._by_position(out), deltas)
         elif out.ndim == 3:
-            rows = torch.bmm(out, mine.flatten(2).transpose(0, 1)).transpose(0, 1)
-            found = x + rows.unflatten(-1, x.shape[1:])
+            rows = torch.bmm(out, deltas.flatten(2).transpose(0, 1)).transpose(0, 1)
+            streams = x + rows.unflatten(-1, x.shape[1:])
         else:
             flat = x.reshape(1, -1).expand(out.shape[0], -1)
-            found = torch.addmm(flat, out, mine.flatten(1)).unflatten(1, x.shape)
+            streams = torch.addmm(flat, out, deltas.flatten(1)).unflatten(1, x.shape)
         for source, raw, heads in self.nonlinear:
             if source.writers.start < stage.before:
-                found = found + self._after_norm(source, raw, heads, out)
-        return found
+                streams = streams + self._after_norm(source, raw, heads, out)
+        return streams
 
     def _by_position(self, out: Tensor) -> Tensor:
         """A mask by group [g r w] as one for every position [b p r w]; nothing is changed at padding."""
@@ -292,25 +292,27 @@ class EdgeRun:
                 continue
             projection = stage.projections[part]
             wide = projection.groups > 1
-            mine = [offset * stage.heads + h for h in range(stage.heads)]
-            own = _heads_of(projection, streams, [which[r] for r in mine] if which is not None else mine)
-            pieces.append((projection.channels, own))
+            readers = [offset * stage.heads + h for h in range(stage.heads)]
+            values = _heads_of(
+                projection, streams, [which[r] for r in readers] if which is not None else readers
+            )
+            pieces.append((projection.channels, values))
         if parts[-1] == "v":
             self.streams.pop(number)
-        flat = [(c.flatten(), own.flatten(2)) for c, own in pieces]
+        flat = [(c.flatten(), values.flatten(2)) for c, values in pieces]
         shape = value.shape[:-1]
         if wide:
             return flat[0][1].reshape(*shape, -1).to(value.dtype)
         new = value.clone().reshape(*self.real.shape, -1)
-        for channels, own in flat:
-            new[..., channels] = own.to(value.dtype)
+        for channels, values in flat:
+            new[..., channels] = values.to(value.dtype)
         return new.reshape(value.shape)
 
 
 def _heads_of(projection: Projection, streams: Tensor, which: Sequence[int]) -> Tensor:
     """Each head's slice of a projection of its own stream [r b p d]: [b p h e]. which: the stream of each head."""
     weight, channels = projection.weight, projection.channels
-    found: list[Tensor | None] = [None] * len(which)
+    by_head: list[Tensor | None] = [None] * len(which)
     for stream in sorted(set(which)):
         heads = [h for h, s in enumerate(which) if s == stream]
         index = channels[heads].flatten()
@@ -319,9 +321,9 @@ def _heads_of(projection: Projection, streams: Tensor, which: Sequence[int]) -> 
         else:
             bias = None if projection.bias is None else projection.bias[index]
             part = torch.nn.functional.linear(streams[stream], weight[index].to(streams.dtype), bias)
-        for h, own in zip(heads, part.unflatten(-1, (len(heads), -1)).unbind(-2), strict=True):
-            found[h] = own
-    return torch.stack([f for f in found if f is not None], 2)
+        for h, value in zip(heads, part.unflatten(-1, (len(heads), -1)).unbind(-2), strict=True):
+            by_head[h] = value
+    return torch.stack([f for f in by_head if f is not None], 2)
 
 
 def run_edges(
@@ -363,7 +365,7 @@ def run_nodes(
     keep = inside if inside.ndim == 2 else inside[None]
 
     def replaced(place: str, chosen: Tensor, heads: int) -> Edit:
-        def fn(value: Tensor, here: object = None) -> Tensor:
+        def fn(value: Tensor, site: object = None) -> Tensor:
             new = ablated.values[place].expand_as(value)
             mine = chosen.to(value.device).expand(value.shape[0], -1)
             if heads:

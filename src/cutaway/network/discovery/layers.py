@@ -60,12 +60,12 @@ def find_attention(trace: Trace, within: list[Call]) -> list[FoundAttention]:
     """Attention computations in a layer: those that were registered, and those written out in a module's own code."""
     inside = {c.index for c in within}
     first = {a.call: a for a in reversed(trace.attention) if a.call in inside}
-    found = [registered(trace, a) for a in first.values()]
+    attentions = [registered(trace, a) for a in first.values()]
     for call in reversed(within):
-        contains = any(call.start <= f.call.start and f.call.end <= call.end for f in found)
-        if not contains and (own := written_out(trace, call)) is not None:
-            found.append(own)
-    return sorted(found, key=lambda f: f.fields["z"])
+        contains = any(call.start <= f.call.start and f.call.end <= call.end for f in attentions)
+        if not contains and (written := written_out(trace, call)) is not None:
+            attentions.append(written)
+    return sorted(attentions, key=lambda f: f.fields["z"])
 
 
 def read_layer(
@@ -110,17 +110,17 @@ def _bare_attention(scope: Scope, index: int, stack: str, draft: Draft) -> None:
     """Attention sites of a layer whose stream could not be read."""
     if len(scope.attention) > 1:
         draft.refuse(_ATTENTION, index, stack, "The layer has several attentions.")
-    for found in scope.attention[:1]:
-        _attention_taps(found, index, stack, "", draft)
+    for traced in scope.attention[:1]:
+        _attention_taps(traced, index, stack, "", draft)
 
 
-def _attention_taps(found: FoundAttention, index: int, stack: str, prefix: str, draft: Draft) -> None:
-    if found.times > 1:
-        reason = f"{found.call.path} computes {found.times} attentions in one call, so one tensor is not the whole of it."
+def _attention_taps(traced: FoundAttention, index: int, stack: str, prefix: str, draft: Draft) -> None:
+    if traced.times > 1:
+        reason = f"{traced.call.path} computes {traced.times} attentions in one call, so one tensor is not the whole of it."
         draft.refuse([prefix + name for name in (*_ATTENTION, "head_out")], index, stack, reason)
         return
     for name in _ATTENTION:
-        draft.taps[Site(prefix + name, index, stack)] = AttentionTap(found.call.path, found.nth, name)
+        draft.taps[Site(prefix + name, index, stack)] = AttentionTap(traced.call.path, traced.nth, name)
 
 
 @dataclass(eq=False)
@@ -191,14 +191,14 @@ class _LayerReader:
     def _stretches(
         self, sublayers: list[Sublayer], writers: list[tuple[int, Coefficient, int]]
     ) -> tuple[Stretch, ...]:
-        found = []
+        stretches = []
         for n, step in enumerate(self.steps):
             names = [
                 f"{SHORT[s.kind]}_write" for s, (_, _, m) in zip(sublayers, writers, strict=True) if m == n
             ]
             norm = None if step.norm is None else step.norm.path
-            found.append(Stretch(step.carry, tuple(dict.fromkeys(names)), self._constant(step), norm))
-        return tuple(found)
+            stretches.append(Stretch(step.carry, tuple(dict.fromkeys(names)), self._constant(step), norm))
+        return tuple(stretches)
 
     def _constant(self, step: StreamStep, of: int | None = None) -> Tensor | None:
         """The sum of a step's constants, or of those that `of` was computed from."""
@@ -253,7 +253,7 @@ class _LayerReader:
         call, side, key = port
         self.draft.taps.setdefault(self.site(name), PortTap(Port(call.path, side, key, call.nth)))  # type: ignore[arg-type]
 
-    def _attention(self, found: FoundAttention, cross: bool, states: frozenset[int]) -> object:
+    def _attention(self, traced: FoundAttention, cross: bool, states: frozenset[int]) -> object:
         prefix = "cross_" if cross else ""
         if self.site(prefix + "z") in self.draft.taps or self.site(prefix + "z") in self.draft.refusals:
             for name in (*_ATTENTION, "head_out"):
@@ -261,12 +261,12 @@ class _LayerReader:
                 self.draft.refuse(
                     [prefix + name], self.index, self.stack, "The layer has several attentions."
                 )
-            return read_attention(self.scope, found, cross)
-        _attention_taps(found, self.index, self.stack, prefix, self.draft)
-        parts = read_attention(self.scope, found, cross)
-        queries = self.scope.linear_makers(found.fields["q"])
+            return read_attention(self.scope, traced, cross)
+        _attention_taps(traced, self.index, self.stack, prefix, self.draft)
+        parts = read_attention(self.scope, traced, cross)
+        queries = self.scope.linear_makers(traced.fields["q"])
         names = ("q",) if cross else ("q", "k", "v")
-        consumers = {c.index: c for n in names for c in self.scope.linear_makers(found.fields[n])}
+        consumers = {c.index: c for n in names for c in self.scope.linear_makers(traced.fields[n])}
         read = {v for c in queries for _, v in c.inputs if self.scope.trace.nodes[v].floating}
         site = "cross_in" if cross else "attn_in"
         if len({self.scope.sums.root(v) for v in read}) == 1:
@@ -278,7 +278,7 @@ class _LayerReader:
             self.draft.refuse(
                 [site], self.index, self.stack, "The queries are not read from one tensor by one projection."
             )
-        if found.times > 1:
+        if traced.times > 1:
             return parts
         if parts.output is not None:
             self.draft.taps[self.site(prefix + "head_out")] = HeadOutTap(

@@ -94,16 +94,16 @@ class Sums:
 
     def leaves(self, version: int) -> frozenset[int]:
         """The tensors at which full linear expansion of a version ends."""
-        found = self._memo.get(version)
-        if found is None:
+        ends = self._memo.get(version)
+        if ends is None:
             step = self.terms(version)
-            found = (
+            ends = (
                 frozenset({version})
                 if step is None
                 else frozenset().union(*(self.leaves(v) for v, _ in step))
             )
-            self._memo[version] = found
-        return found
+            self._memo[version] = ends
+        return ends
 
     def root(self, version: int) -> int:
         """The version that a tensor is a mere change of form of."""

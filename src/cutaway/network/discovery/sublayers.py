@@ -27,8 +27,8 @@ class Scope:
 
     def giver(self, version: int) -> Call | None:
         """The outermost call in the layer that owns a tensor."""
-        found = self.sums.owner(version, self.within)
-        return None if found is None else found[0]
+        owner = self.sums.owner(version, self.within)
+        return None if owner is None else owner[0]
 
     def linear_makers(self, version: int) -> list[Call]:
         """The nearest weight matrices that a tensor was computed by, not looking past each of them."""

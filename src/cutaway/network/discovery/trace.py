@@ -173,10 +173,10 @@ class Recorder(TorchFunctionMode):
 
     def version(self, tensor: Tensor) -> int:
         """The current version of a tensor; one that nobody produced is a live root unless it is a weight."""
-        found = self._versions.get(id(tensor))
-        if found is None:
-            found = self._add("root", (), (), {}, tensor, live=id(tensor) not in self._fixed)
-        return found
+        version = self._versions.get(id(tensor))
+        if version is None:
+            version = self._add("root", (), (), {}, tensor, live=id(tensor) not in self._fixed)
+        return version
 
     def _add(
         self,

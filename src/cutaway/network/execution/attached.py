@@ -112,7 +112,8 @@ class Following(Session):
         same, self._cache = past is self._cache, past
         if past is None:
             return 0
-        if callable(length := getattr(past, "get_seq_length", None)):
+        length: Any = getattr(past, "get_seq_length", None)
+        if callable(length):
             return int(length())
         position = given.get("cache_position")
         if torch.is_tensor(position):

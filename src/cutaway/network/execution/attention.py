@@ -325,16 +325,16 @@ def _factor_places(op: str, args: list[Any], kwargs: dict[str, Any]) -> tuple[_P
     """Where the two factors of a matrix product stand among its arguments."""
     names = {"baddbmm": ("batch1", "batch2"), "bmm": ("input", "mat2")}.get(op, ("input", "other"))
     skipped = 1 if op == "baddbmm" else 0
-    found = []
+    places = []
     for i, name in enumerate(names):
-        found.append(_Place(kwargs, name) if name in kwargs else _Place(args, skipped + i))
-    return found[0], found[1]
+        places.append(_Place(kwargs, name) if name in kwargs else _Place(args, skipped + i))
+    return places[0], places[1]
 
 
 def configurations(model: nn.Module) -> list[Any]:
     """The distinct configuration objects by which this model's modules look their attention function up."""
-    found = {id(c): c for m in model.modules() if (c := getattr(m, "config", None)) is not None}
-    return [c for c in found.values() if hasattr(c, "_attn_implementation_internal")]
+    configs = {id(c): c for m in model.modules() if (c := getattr(m, "config", None)) is not None}
+    return [c for c in configs.values() if hasattr(c, "_attn_implementation_internal")]
 
 
 def _register(base: str) -> Alias | None:
@@ -397,12 +397,12 @@ def watching(module: nn.Module, mode: Callable[[], AbstractContextManager[Any]])
 @contextmanager
 def replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
     """While active, the module's forward is another function; its own, and one that was put there before, come back."""
-    own = module.__dict__.get("forward")
+    before = module.__dict__.get("forward")
     module.forward = forward  # type: ignore[method-assign]
     try:
         yield
     finally:
-        if own is None:
+        if before is None:
             del module.__dict__["forward"]
         else:
-            module.forward = own  # type: ignore[method-assign]
+            module.forward = before  # type: ignore[method-assign]

@@ -144,8 +144,8 @@ def memory_errors(inputs: Inputs) -> Iterator[None]:
         text = str(error)
         if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "memory" not in text.lower():
             raise
-        found = re.search(r"(?:allocate|Tried to allocate)\s+([\d.,]+\s*\w*)", text)
-        needed = f"{found.group(1)} more" if found else "more than there is"
+        size = re.search(r"(?:allocate|Tried to allocate)\s+([\d.,]+\s*\w*)", text)
+        needed = f"{size.group(1)} more" if size else "more than there is"
         raise OutOfMemory(
             f"The device ran out of memory: {needed} was needed for {inputs.batch} rows.",
             "Run fewer rows at a time, keep fewer sites or positions (pos=...), or read fewer logits (logits='last').",

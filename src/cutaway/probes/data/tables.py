@@ -16,6 +16,7 @@ import pandas as pd
 from cutaway.errors import BadFormat, BadInput, NotFound, nearest, require_known
 from cutaway.probes.data.examples import ProbeData
 from cutaway.probes.data.labels import LABEL_KINDS, Kind, encode_labels
+from cutaway.results import strict
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -46,6 +47,7 @@ class Columns:
     also: tuple[str, ...] = ()
 
 
+@strict
 def probe_data(
     source: Any,
     *,

@@ -26,7 +26,7 @@ from cutaway.probes.map.setting import Setting
 from cutaway.probes.map.verdict import Finding, unfinished
 from cutaway.probes.reading.activations import Kept, accumulate, bytes_of, collect
 from cutaway.probes.reading.places import Places, plan
-from cutaway.results import Provenance, Work, working
+from cutaway.results import Provenance, Work, strict, working
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -36,6 +36,7 @@ _SUMMED_PERMUTATIONS = 20
 _OWN = ("at", "by", "pos", "options", "seed", "work")
 
 
+@strict
 def probe(
     net: Network,
     data: ProbeData | Any,

@@ -27,7 +27,7 @@ from cutaway.probes.map.options import ProbeOptions
 from cutaway.probes.map.setting import Setting
 from cutaway.probes.reading.activations import collect, stream
 from cutaway.probes.reading.places import plan
-from cutaway.results import Provenance, Work, finite, head, read, save_folder, working
+from cutaway.results import Provenance, Work, finite, head, read, save_folder, strict, working
 from cutaway.statistics import Estimate
 from cutaway.statistics.fits.leace import Erasure, Leace
 
@@ -134,6 +134,7 @@ def concept_of(data: ProbeData) -> Tensor:
     return torch.nn.functional.one_hot(labels.long(), len(data.classes)).double()
 
 
+@strict
 def leace(
     net: Network,
     data: ProbeData,

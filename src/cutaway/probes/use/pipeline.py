@@ -33,7 +33,7 @@ from cutaway.probes.use.options import UseOptions
 from cutaway.probes.use.result import Use
 from cutaway.probes.use.unrelated import side_effect
 from cutaway.probes.use.verdict import UseTerms, judge_use
-from cutaway.results import Provenance, Work, working
+from cutaway.results import Provenance, Work, strict, working
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 _OWN = ("answers", "unrelated_text", "where", "pos", "options", "seed", "work")
 
 
+@strict
 def use(
     net: Network,
     probing: Probing,

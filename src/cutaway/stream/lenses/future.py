@@ -14,7 +14,7 @@ import torch
 
 from cutaway.errors import BadInput
 from cutaway.network.memory import rows_at_once
-from cutaway.results import Work, working
+from cutaway.results import Work, strict, working
 from cutaway.stream.keeping import origin
 from cutaway.stream.lenses.affine import AffineLens, Translator
 from cutaway.stream.lenses.protocol import OutputHead, chosen_layers, streams
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from cutaway.network import Network
 
 
+@strict
 def future_lens(
     net: Network,
     texts: Texts | Rows,

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from cutaway.errors import BadInput, Stopped
 from cutaway.network.memory import rows_at_once
-from cutaway.results import Work, working
+from cutaway.results import Work, strict, working
 from cutaway.stream.keeping import origin
 from cutaway.stream.lenses.affine import AffineLens, Translator
 from cutaway.stream.lenses.protocol import OutputHead, chosen_layers, streams
@@ -56,6 +56,7 @@ class Sampling:
             raise BadInput("A mean Jacobian needs at least one row.", "Give rows=32.")
 
 
+@strict
 def jacobian_lens(
     net: Network,
     texts: Texts | Rows,

@@ -12,7 +12,7 @@ import pandas as pd
 
 from cutaway.errors import BadInput
 from cutaway.reports import Figure, Page, Section, display, result_page
-from cutaway.results import Provenance, Work, finite, working
+from cutaway.results import Provenance, Work, finite, strict, working
 from cutaway.stream import keeping
 from cutaway.stream.keeping import origin, require_count, require_one
 from cutaway.stream.lenses.affine import on_network
@@ -164,6 +164,7 @@ class Reading:
         return "\n".join(lines)
 
 
+@strict
 def read_lens(
     net: Network,
     lens: Lens,

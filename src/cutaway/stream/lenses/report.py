@@ -16,7 +16,7 @@ from cutaway.claims import Claim, Evidence
 from cutaway.errors import BadInput
 from cutaway.network.memory import rows_at_once
 from cutaway.reports import Figure, Page, display, result_page
-from cutaway.results import Provenance, Work, finite, working
+from cutaway.results import Provenance, Work, finite, strict, working
 from cutaway.statistics import bootstrap, bootstrap_many
 from cutaway.stream import keeping
 from cutaway.stream.keeping import origin, require_one
@@ -188,6 +188,7 @@ class _Sums:
     own: Tensor | None = None
 
 
+@strict
 def compare_lenses(
     net: Network,
     lenses: Sequence[Lens],

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from cutaway.errors import BadInput, NotFinite, Stopped
-from cutaway.results import Provenance, Work, head, read, save_folder, working
+from cutaway.results import Provenance, Work, head, read, save_folder, strict, working
 from cutaway.stream.keeping import origin, require_one
 from cutaway.stream.lenses.affine import AffineLens, Translator
 from cutaway.stream.lenses.protocol import OutputHead, chosen_layers, streams
@@ -85,6 +85,7 @@ class _Translators(nn.Module):
         }
 
 
+@strict
 def train_tuned_lens(
     net: Network,
     texts: Texts | Rows,
