@@ -77,7 +77,9 @@ def probe(
     )  # fmt: skip
     net = question.network(common, model)
     how = {name: given[name] for name in ("per_token", "n") if name in given}
-    labelled = probe_data(data, columns, kind=given.get("label_kind"), net=net, seed=common.seed, **how)
+    labelled = probe_data(
+        data, columns=columns, kind=given.get("label_kind"), net=net, seed=common.seed, **how
+    )
     follow = answers_of(answers)
     if follow is not None:
         check_answers(net, labelled, follow)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, TypeVar
 
@@ -11,13 +11,16 @@ from cutaway.errors import BadInput, require_known
 Options = TypeVar("Options")
 
 
-def chosen(kind: type[Options], options: Options | None, choices: Mapping[str, Any], verb: str) -> Options:
-    """The options of a verb: those given, or made of its keywords.
+def chosen(
+    kind: type[Options], options: Options | None, choices: Mapping[str, Any], verb: str, own: Sequence[str]
+) -> Options:
+    """The options of a verb: those given, or made of its keywords. own: keywords that the verb has besides them.
 
     Raises `UnknownOption` for a keyword that is no field of theirs, `BadInput` where both are given or the options are of
     another kind.
     """
-    require_known(choices, [f.name for f in fields(kind)], verb)  # pyright: ignore[reportArgumentType]
+    names = [f.name for f in fields(kind)]  # pyright: ignore[reportArgumentType]
+    require_known(choices, [*names, *own], verb)
     if options is None:
         return kind(**choices)
     if not isinstance(options, kind):

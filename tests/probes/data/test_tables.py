@@ -25,18 +25,18 @@ def test_files_frames_and_datasets(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps(rows))
     columns = Columns("label", group="group", also=("length",))
     read = [
-        probe_data(s, columns)
+        probe_data(s, columns=columns)
         for s in (frame, rows, tmp_path / "a.csv", tmp_path / "a.jsonl", str(tmp_path / "a.json"))
     ]
     assert len({d.hash for d in read}) == 1
     assert read[0].classes == ("a", "b")
     assert read[0].groups == tuple(i // 2 for i in range(12))
-    assert probe_data(frame, "length").kind == "continuous"
-    assert probe_data(frame, "label", n=5).n == 5
+    assert probe_data(frame, columns="length").kind == "continuous"
+    assert probe_data(frame, columns="label", n=5).n == 5
     datasets = pytest.importorskip("datasets")
-    assert probe_data(datasets.Dataset.from_pandas(frame), columns).hash == read[0].hash
+    assert probe_data(datasets.Dataset.from_pandas(frame), columns=columns).hash == read[0].hash
     with pytest.raises(NotFound, match="no column 'lable'"):
-        probe_data(frame, "lable")
+        probe_data(frame, columns="lable")
     with pytest.raises(NotFound, match="no file"):
         probe_data(tmp_path / "none.csv")
     (tmp_path / "bad.json").write_text("{")
@@ -87,7 +87,7 @@ def test_cells_of_a_csv_file_are_what_is_written(
 ) -> None:
     path = tmp_path / "t.csv"
     path.write_text(text, encoding="utf-8")
-    data = probe_data(path, label)
+    data = probe_data(path, columns=label)
     assert (data.kind, data.classes) == (kind, classes)
 
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _NUMBER = re.compile(r"[+-]?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
 _TEXTS = ("text", "prompt", "sentence", "clean", "input", "ids")
 
+_OWN = ("columns", "kind", "net", "per_token", "n", "seed")
+
 
 @dataclass(frozen=True)
 class Columns:
@@ -47,9 +49,9 @@ class Columns:
 
 @strict
 def probe_data(
-    table: Any,
-    columns: Columns | str = "label",
+    source: Any,
     *,
+    columns: Columns | str = "label",
     kind: Kind | None = None,
     net: Network | None = None,
     per_token: bool = False,
@@ -61,8 +63,9 @@ def probe_data(
     (text, label) pairs or mappings.
 
     Args:
-        table: where they come from.
-        columns: a `Columns`, or the name of the label's column, with `text=`, `group=`, `span=`, ... beside it.
+        source: where they come from.
+        columns: a `Columns`, or the name of the label's column, with `text=`, `group=`, `span=`, ...
+            beside it; `label=` names the label's column, too.
         kind: binary, multiclass, continuous or multilabel; found from the labels where not given.
         net: needed for spans named by words.
         per_token: each label is a list, one entry per token of its input (None: no label there).
@@ -79,7 +82,7 @@ def probe_data(
         raise BadInput(f"There are no labels of kind {kind!r}.", f"Use one of {', '.join(LABEL_KINDS)}.")
     if per_token and names.span:
         raise BadInput("Labels are given for each token and for spans at once.", "Use per_token, or a span.")
-    frame = _frame(table, names)
+    frame = _frame(source, names)
     if n is not None and n < len(frame):
         chosen = np.sort(np.random.default_rng(seed).choice(len(frame), n, replace=False))
         frame = frame.iloc[chosen].reset_index(drop=True)
@@ -130,7 +133,7 @@ def probe_data(
 
 def _columns(columns: Columns | str, more: Mapping[str, Any]) -> Columns:
     known = [f.name for f in fields(Columns)]
-    require_known(more, known, "probe_data")
+    require_known(more, [*known, *_OWN], "probe_data")
     if isinstance(columns, Columns):
         return replace(columns, **more)
     names = {"label": columns, **more}

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 #: With sums alone, so many permutations at most: each costs as much memory as the label itself.
 _SUMMED_PERMUTATIONS = 20
+_OWN = ("at", "by", "pos", "options", "seed", "work")
 
 
 @strict
@@ -106,15 +107,15 @@ def _asked(
 ) -> tuple[ProbeData, ProbeOptions]:
     """The labelled examples, and how they are probed. Raises `UnknownOption` for a choice that nobody knows."""
     if isinstance(data, ProbeData):
-        return data, chosen(ProbeOptions, options, choices, "probe")
+        return data, chosen(ProbeOptions, options, choices, "probe", _OWN)
     known = [f.name for f in fields(ProbeOptions)]
     columns = [f.name for f in fields(Columns)]
-    require_known(choices, [*known, *columns, "columns", "per_token", "n"], "probe")
+    require_known(choices, [*known, *columns, "columns", "per_token", "n", *_OWN], "probe")
     table = {name: value for name, value in choices.items() if name not in known}
     rest = {name: value for name, value in choices.items() if name in known}
     if "label" in table:
         table["columns"] = table.pop("label")
-    return probe_data(data, net=net, seed=seed, **table), chosen(ProbeOptions, options, rest, "probe")
+    return probe_data(data, net=net, seed=seed, **table), chosen(ProbeOptions, options, rest, "probe", _OWN)
 
 
 def _mapped(

@@ -363,6 +363,12 @@ def about(figures: Mapping[str, np.ndarray], i: int) -> dict[str, float]:
     return {name: float(figures[name][i]) for name in names if figures[name][i] == figures[name][i]}
 
 
+def require_probing(value: object) -> None:
+    """Raise `BadInput` for what is no map of probes."""
+    if not isinstance(value, Probing):
+        raise BadInput(f"A {type(value).__name__} is no map of probes.", "Give what cutaway.probe gave.")
+
+
 def nearest_tokens(net: Network, probe: Probe) -> tuple[tuple[str, float], ...]:
     """The tokens whose embeddings lie most along a probe's direction, and most against it, with their cosines.
 

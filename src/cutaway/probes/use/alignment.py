@@ -29,7 +29,7 @@ from cutaway.network.sites import Site
 from cutaway.probes.choices import chosen
 from cutaway.probes.data.examples import ProbeData
 from cutaway.probes.map.linear_probe import UNRECORDED, site_to_list
-from cutaway.probes.map.probing import Probing
+from cutaway.probes.map.probing import Probing, require_probing
 from cutaway.probes.reading import beds
 from cutaway.probes.reading.beds import Answers, Bed
 from cutaway.probes.reading.spots import Spot, features, head_width, moved, plain
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
     from cutaway.network import Network
     from cutaway.reports import Page
+
+_OWN = ("answers", "where", "options", "seed", "work")
 
 
 @dataclass(frozen=True)
@@ -218,7 +220,8 @@ def align(
     Raises `BadInput` for labels without two classes, or a size that the place does not have; `UnknownOption` for a
     misspelt choice; `Stopped` where the work is stopped.
     """
-    options, began = chosen(SearchOptions, options, choices, "align"), time.perf_counter()
+    options, began = chosen(SearchOptions, options, choices, "align", _OWN), time.perf_counter()
+    require_probing(probing)
     cell = probing.cell(where)
     spot = Spot(cell.site, cell.head)
     with working(work).interruptible() as work:

@@ -139,7 +139,7 @@ def leace(
     net: Network,
     data: ProbeData,
     *,
-    at: SiteLike | Sequence[SiteLike],
+    at: SiteLike | Sequence[SiteLike] = "resid_post",
     pos: int | None = None,
     work: Work | None = None,
 ) -> dict[Site, Eraser]:
@@ -150,6 +150,8 @@ def leace(
 
     Raises `BadInput` where the label does not vary, `Stopped` where the work is stopped.
     """
+    if not isinstance(data, ProbeData):
+        raise BadInput(f"A {type(data).__name__} is no labelled data.", "Give what cutaway.probe_data gave.")
     places = plan(net, data, at, ("layer",), pos)
     concept = concept_of(data)
     sums: dict[Site, Leace] = {}

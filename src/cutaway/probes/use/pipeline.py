@@ -15,7 +15,7 @@ from cutaway.probes.data.examples import ProbeData
 from cutaway.probes.data.folds import Families
 from cutaway.probes.fits.kinds import Fitting
 from cutaway.probes.map.linear_probe import Probe
-from cutaway.probes.map.probing import Probing
+from cutaway.probes.map.probing import Probing, require_probing
 from cutaway.probes.map.verdict import with_use
 from cutaway.probes.reading import beds
 from cutaway.probes.reading.beds import Answers, Bed
@@ -38,6 +38,8 @@ from cutaway.results import Provenance, Work, strict, working
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
     from cutaway.network import Network
+
+_OWN = ("answers", "unrelated_text", "where", "pos", "options", "seed", "work")
 
 
 @strict
@@ -79,7 +81,8 @@ def use(
     Raises `BadInput` where there are not two classes, or the logits are read before the place; `UnknownOption` for a
     misspelt choice; `Stopped` where the work is stopped.
     """
-    began, options = time.perf_counter(), chosen(UseOptions, options, choices, "use")
+    began, options = time.perf_counter(), chosen(UseOptions, options, choices, "use", _OWN)
+    require_probing(probing)
     cell = probing.cell(where)
     probe = probing.probe(**(where or {}))
     spot = Spot(cell.site, cell.head)
