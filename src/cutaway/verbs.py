@@ -107,7 +107,7 @@ VERBS: dict[str, Verb] = {
             "open",
             "cutaway.network.opening:open_network",
             "Open a network: find its anatomy, and certify it.",
-            ("model",),
+            ("model", "tokenizer"),
             command="open",
         ),
         Verb(
@@ -121,6 +121,7 @@ VERBS: dict[str, Verb] = {
             "cutaway.behaviours.checks:performance",
             "Does the network do the behaviour at all?",
             _BEHAVIOUR,
+            "performance",
         ),
         Verb(
             "patch",

@@ -51,6 +51,8 @@ def test_defaults_are_read_as_they_are(row: Verb) -> None:
         if p.name.startswith("**"):
             continue
         default = parameters[p.name].default
+        if isinstance(p.default, str) and not isinstance(default, str):
+            continue  # a constant by its name
         assert (p.default is REQUIRED) == (default is inspect.Parameter.empty)
         if isinstance(default, str | int | float | bool | tuple | None) and p.default is not REQUIRED:
             assert p.default == default

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-import html
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import pandas as pd
 import torch
 from torch import Tensor
 
 from cutaway.behaviours.data import Behaviour
 from cutaway.behaviours.metrics import METRICS, Answers
-from cutaway.errors import BadBehaviour, BadInput, NotPerformed
+from cutaway.errors import BadBehaviour, BadFormat, BadInput, NotPerformed
 from cutaway.network.memory import rows_at_once
 from cutaway.network.recent import LOGITS, recent
-from cutaway.results import strict
+from cutaway.reports import Figure, Page, display, result_page
+from cutaway.results import Provenance, head, read, save_folder, strict
 from cutaway.statistics import Estimate, bootstrap, proportion
 
 if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
     from cutaway.network import Edit, Network
 
 Which = Literal["clean", "corrupted"]
 CHANCE = 0.5
 AT_LEAST = 0.75
+_FIGURES = ("accuracy", "metric_clean", "metric_corrupted", "contrast")
 
 
 def answer_logits(
@@ -124,48 +131,118 @@ def answer_log_prob(
 class Performance:
     """How well a network does a behaviour.
 
-    accuracy: share of clean prompts on which the best right answer beats every wrong one (every token, where
-    there are no wrong ones), with its Wilson interval. metric_clean, metric_corrupted: the behaviour's metric
-    (both against the clean prompt's answers). contrast: clean minus corrupted, paired, signed so that more is
-    better. does_it: is the accuracy at least what is asked, above chance beyond its interval, and the
-    contrast above zero beyond its own?
+    Attributes:
+        accuracy: share of clean prompts on which the best right answer beats every wrong one (every token, where there are
+            no wrong ones), with its Wilson interval.
+        metric_clean, metric_corrupted: the behaviour's metric, both against the clean prompt's answers.
+        contrast: clean minus corrupted, paired, signed so that more is better.
+        does_it: is the accuracy at least what is asked, above chance beyond its interval, and the contrast above zero beyond
+            its own?
+        sentence: all of it in words.
     """
 
+    kind: ClassVar[str] = "performance"
     accuracy: Estimate
     metric_clean: Estimate
     metric_corrupted: Estimate
     contrast: Estimate
     does_it: bool
     sentence: str
+    provenance: Provenance = field(default_factory=lambda: Provenance("", ""), compare=False)
 
     def __str__(self) -> str:
         return self.sentence
 
+    def headline(self) -> str:
+        """The result in words."""
+        return self.sentence
+
     def _repr_html_(self) -> str:
-        return f"<p>{html.escape(self.sentence)}</p>"
+        return display(self.sentence, table=self.to_pandas(), provenance=self.provenance)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
-        figures = ("accuracy", "metric_clean", "metric_corrupted", "contrast")
-        return {k: getattr(self, k).to_dict() for k in figures} | {
-            "does_it": self.does_it,
-            "sentence": self.sentence,
-        }
+        said = {"does_it": self.does_it, "sentence": self.sentence, "provenance": self.provenance.to_dict()}
+        return {name: getattr(self, name).to_dict() for name in _FIGURES} | said
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row for each figure, with its interval."""
+        rows = []
+        for name in _FIGURES:
+            estimate: Estimate = getattr(self, name)
+            ends = (
+                (math.nan, math.nan)
+                if estimate.interval is None
+                else (estimate.interval.low, estimate.interval.high)
+            )
+            rows.append(
+                {"figure": name.replace("_", " "), "value": estimate.value, "low": ends[0], "high": ends[1]}
+            )
+        return pd.DataFrame(rows)
+
+    def plot(self) -> go.Figure:
+        """The figures as bars with their intervals."""
+        from cutaway.figures import Bar, bars
+
+        rows = self.to_pandas().to_dict("records")
+        return bars(
+            [Bar(r["figure"], r["value"], r["low"], r["high"]) for r in rows],
+            unit="share, or the metric's unit",
+        )
+
+    def page(self) -> Page:
+        """The page of the figures."""
+        return result_page(
+            "Does it do it?",
+            "Cutaway · performance",
+            self.sentence,
+            [Figure(self.plot(), "Accuracy and metric with 95 % intervals.")],
+            self.provenance,
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write a folder, whole or not at all. Raises `SaveFailed`."""
+        return save_folder(path, head(self.kind, self.provenance, performance=self.to_dict()))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Performance:
+        """Read what `save` wrote. Raises `BadFormat` or `CorruptFile`."""
+        return cls.from_dict(read(path, cls.kind)[0].manifest["performance"])
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Performance:
+        """The inverse of `to_dict`; `BadFormat` where the data are none."""
+        try:
+            figures = [Estimate.from_dict(data[name]) for name in _FIGURES]
+            source = data.get("provenance")
+            provenance = Provenance("", "") if source is None else Provenance.from_dict(source)
+            return cls(*figures, bool(data["does_it"]), str(data["sentence"]), provenance)
+        except (KeyError, TypeError) as error:
+            raise BadFormat(f"This is not the data of a performance: {error!r}.", "Make it again.") from error
 
 
 @strict
 def performance(
     net: Network,
     behaviour: Behaviour,
+    *,
     at_least: float = AT_LEAST,
     edits: Sequence[Edit] = (),
     seed: int = 0,
     batch: int | None = None,
 ) -> Performance:
-    """Run all clean and corrupted prompts and say whether the network does the behaviour, with intervals."""
+    """Run all clean and corrupted prompts and say whether the network does the behaviour, with intervals.
+
+    Args:
+        at_least: the accuracy that is asked for.
+        edits: made in every run.
+        seed: of the bootstrap.
+        batch: rows at a time; default as many as the memory allows.
+    """
     clean = answer_logits(net, behaviour, "clean", edits, batch)
     corrupted = answer_logits(net, behaviour, "corrupted", edits, batch)
-    return performed(net.name, behaviour, clean, corrupted, at_least, seed)
+    measured = performed(net.name, behaviour, clean, corrupted, at_least, seed)
+    return replace(measured, provenance=Provenance.of(net, behaviour.hash, seed))
 
 
 def performed(
@@ -218,7 +295,7 @@ def require_performed(
     """The performance; NotPerformed, with the figures, when the network does not do the behaviour and `force`
     is off.
     """
-    found = performance(net, behaviour, at_least)
+    found = performance(net, behaviour, at_least=at_least)
     if not found.does_it and not force:
         require_several(net, behaviour)
         raise NotPerformed(

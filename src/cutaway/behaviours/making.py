@@ -106,6 +106,10 @@ def _make(source: Any, net: Network, n: int, seed: int, options: dict[str, Any])
     return draw(net, n=n, seed=seed, **_known(draw, options))
 
 
+#: Keywords of `behaviour` itself, which it has taken already; named so that a misspelt one is recognised.
+_EVERYWHERE = ("metric", "force", "seed", "n")
+
+
 def _known(function: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
     """The options, if the function has them all; `UnknownOption` with the nearest name otherwise."""
     names = [

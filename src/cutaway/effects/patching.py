@@ -103,9 +103,15 @@ def ablate(
 ) -> Effects:
     """Ablate one site on the clean prompts, cell by cell, and return the effect of each cell with its interval.
 
-    how: `zero`; `mean`, over the clean prompts and their positions; `mean by position`; `resample`, the value of another
-    prompt, drawn with `seed`. The other arguments, the result and the errors are those of `patch`: an effect of -1 takes
-    the metric from the clean to the corrupted baseline.
+    Args:
+        at: which site, e.g. `z`, `mlp_write`; `map` for the maps of an image network.
+        by: the dimensions of the sweep, as in `patch`.
+        how: `zero`; `mean`, over the clean prompts and their positions; `mean by position`; `resample`, the value of another
+            prompt, drawn with `seed`.
+        layers: only these; default every layer that has the site.
+
+    The other arguments, the result and the errors are those of `patch`: an effect of -1 takes the metric from the clean to
+    the corrupted baseline.
     """
     began = time.perf_counter()
     with working(work).interruptible() as work:

@@ -213,7 +213,7 @@ def _fields(data: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "claim": Claim.from_dict(data["claim"]),
         "behaviour": data["behaviour"],
-        "performance": _performance(data["performance"]),
+        "performance": Performance.from_dict(data["performance"]),
         "mechanism": None if mechanism is None else Mechanism.from_dict(mechanism),
         "trial": None if trial is None else Trial.from_dict(trial),
         "unexplained": tuple((what, words) for what, words in data["unexplained"]),
@@ -253,12 +253,6 @@ def _older(data: Mapping[str, Any], tensors: Mapping[str, Any]) -> dict[str, Any
     if data.get("circuit"):
         notes.append("Nor did it keep the circuit itself; its claim and figures are in the manifest.")
     return {"pairs": (), "maps": maps, "notes": tuple(notes)}
-
-
-def _performance(data: Mapping[str, Any]) -> Performance:
-    figures = ("accuracy", "metric_clean", "metric_corrupted", "contrast")
-    read: dict[str, Any] = {name: Estimate.from_dict(data[name]) for name in figures}
-    return Performance(**(dict(data) | read))
 
 
 def _pair(data: Mapping[str, Any]) -> Pair:

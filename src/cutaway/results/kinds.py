@@ -92,6 +92,7 @@ KINDS: dict[str, Kind] = {
         "a subspace and its tests",
         formerly=("cutaway-alignment-1",),
     ),
+    "performance": Kind("cutaway.behaviours.checks:Performance", "how well a network does a behaviour"),
     "effects": Kind(
         "cutaway.effects.effects:Effects", "effects of interventions", formerly=("cutaway effects",)
     ),
