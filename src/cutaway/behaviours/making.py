@@ -112,10 +112,8 @@ _EVERYWHERE = ("metric", "force", "seed", "n")
 
 def _known(function: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
     """The options, if the function has them all; `UnknownOption` with the nearest name otherwise."""
-    names = [
-        name for name in inspect.signature(function).parameters if name not in ("net", "n", "seed", "table")
-    ]
-    require_known(options, names, function.__name__.replace("_", "-"))
+    mine = [name for name in inspect.signature(function).parameters if name not in ("net", "table")]
+    require_known(options, [*mine, "metric", "force"], function.__name__.replace("_", "-"))
     return options
 
 

@@ -25,7 +25,6 @@ from cutaway.explanations.weights import weight
 from cutaway.network.parts import Part
 from cutaway.reports import Page, Pair, Token, display, write
 from cutaway.results import MANIFEST, Provenance, atomic_folder, finite, head, read, save_folder
-from cutaway.statistics import Estimate
 from cutaway.trials import Trial
 
 if TYPE_CHECKING:
