@@ -3,54 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 from torch import Tensor, nn
 
 from cutaway.errors import BadInput
+from cutaway.network.asked import Asked
 from cutaway.network.inputs import Tokens
 from cutaway.network.sites import Site
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
 
-    from cutaway.network.run import Run
-
-
-class Modular(Protocol):
-    """Whatever has a module inside."""
-
-    @property
-    def model(self) -> nn.Module:
-        """The module."""
-        ...
-
-
-class CountsItems(Modular, Protocol):
-    """What is asked of a network here; see `Network`."""
-
-    @property
-    def config(self) -> Any:
-        """The model's configuration."""
-        ...
-
-    @property
-    def run(self) -> Callable[..., Run]:
-        """Run the network once."""
-        ...
-
-    @property
-    def fact(self) -> Callable[[Hashable, Callable[[], Any]], Any]:
-        """The network's memo."""
-        ...
-
-    @property
-    def has(self) -> Callable[..., bool]:
-        """Whether a site exists."""
-        ...
-
-
-def rows_of_items(net: CountsItems, values: Tensor) -> Tokens:
+def rows_of_items(net: Asked, values: Tensor) -> Tokens:
     """Inputs [b ...] as rows of items: as many as the network's stream has positions, one where it has none.
 
     Raises `BadInput` for an empty batch.
@@ -90,7 +53,7 @@ def names_of(config: Any, items: int, image: bool) -> list[str]:
     return [f"token {i}" for i in range(extra)] + patches
 
 
-def maps_of(net: Modular) -> tuple[str, ...]:
+def maps_of(net: Asked) -> tuple[str, ...]:
     """Paths of the modules whose outputs are the maps of an image network without a stream: its convolutions, in the order
     in which the model lists them.
     """

@@ -94,8 +94,7 @@ def _check_device(device: Any) -> None:
         torch.zeros(1, device=place)
     except Exception as error:
         raise BadInput(
-            f"The device {device!r} is not available: {sentence(error)}",
-            "Use device='cpu', or leave it out.",
+            f"The device {device!r} is not available: {sentence(error)}", "Use device='cpu', or leave it out."
         ) from error
     if place.type == "meta":
         raise BadInput("The device 'meta' holds no numbers.", "Use device='cpu', or leave it out.")

@@ -3,36 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import Protocol
 
 import torch
 
+from cutaway.network.asked import Asked
 from cutaway.results.work import Work
-
-
-class Sized(Protocol):
-    """What is asked of a network to judge how much of its work fits into memory."""
-
-    @property
-    def device(self) -> torch.device:
-        """Where inputs belong."""
-        ...
-
-    @property
-    def d_model(self) -> int | None:
-        """Width of the main stream."""
-        ...
-
-    @property
-    def n_heads(self) -> int | None:
-        """Heads per layer."""
-        ...
-
-    @property
-    def d_vocab(self) -> int | None:
-        """Number of output tokens."""
-        ...
-
 
 #: Share of the free memory that is taken where no budget says how much.
 SHARE = 0.5
@@ -58,7 +33,7 @@ def available_bytes(device: torch.device) -> int:
         return 2 << 30
 
 
-def budget_bytes(net: Sized, work: Work | None = None) -> int:
+def budget_bytes(net: Asked, work: Work | None = None) -> int:
     """Bytes that work on a network may take at its peak, beside the network: the budget's, else half of what is free."""
     if work is not None and work.budget.memory is not None:
         return int(work.budget.memory)
@@ -66,7 +41,7 @@ def budget_bytes(net: Sized, work: Work | None = None) -> int:
 
 
 def rows_at_once(
-    net: Sized, width: int, work: Work | None = None, *, kept: int = 0, read: int = 1, most: int = MOST_ROWS
+    net: Asked, width: int, work: Work | None = None, *, kept: int = 0, read: int = 1, most: int = MOST_ROWS
 ) -> int:
     """How many rows of `width` items fit into one forward pass: a power of two, at least 1, at most `most`.
 

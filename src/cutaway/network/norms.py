@@ -9,46 +9,17 @@ autograd graph. A module whose numbers do not follow that form is differentiated
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from cutaway.errors import NotFoldable
+from cutaway.network.asked import Asked
 
 
-class Normed(Protocol):
-    """What is asked of a network to probe its norms."""
-
-    @property
-    def modules(self) -> Mapping[str, nn.Module]:
-        """Its modules by dotted path."""
-        ...
-
-    @property
-    def d_model(self) -> int | None:
-        """Width of the main stream."""
-        ...
-
-    @property
-    def device(self) -> torch.device:
-        """Where inputs belong."""
-        ...
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Type of the weights."""
-        ...
-
-    @property
-    def fact(self) -> Callable[[Hashable, Callable[[], Any]], Any]:
-        """The memo of what was found out about it."""
-        ...
-
-
-def affine_norm(net: Normed, path: str) -> AffineNorm:
+def affine_norm(net: Asked, path: str) -> AffineNorm:
     """The affine form of the norm at a path, probed once for a network.
 
     Raises `NotFoldable` where the module is no such norm.
@@ -65,7 +36,7 @@ def affine_norm(net: Normed, path: str) -> AffineNorm:
     return net.fact(("norm", path), probed)
 
 
-def norm_of(net: Normed, path: str, width: int | None = None) -> Norm:
+def norm_of(net: Asked, path: str, width: int | None = None) -> Norm:
     """The norm at a path with its derivative, probed once for a network.
 
     width: of the stream that it reads; without it, of the main stream.

@@ -11,12 +11,10 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
-
-from torch import nn
+from typing import Any, Literal
 
 from cutaway.errors import BadFormat, nearest
-from cutaway.network.anatomy import Anatomy
+from cutaway.network.asked import Asked
 from cutaway.network.items import maps_of
 from cutaway.network.sites import Site
 
@@ -389,29 +387,7 @@ def listing(parts: Iterable[Part]) -> str:
 _SUBLAYERS = {"attention": "attention", "mixer": "mixer", "mlp": "mlp"}
 
 
-class Divided(Protocol):
-    """What is asked of a network to name its parts."""
-
-    @property
-    def model(self) -> nn.Module:
-        """The module."""
-        ...
-
-    @property
-    def anatomy(self) -> Anatomy:
-        """Where each site lives."""
-        ...
-
-    def layers_with(self, name: str, stack: str = "") -> list[int]:
-        """Layers at which a site exists."""
-        ...
-
-    def heads(self, layer: int, stack: str = "") -> int | None:
-        """Attention heads of a layer."""
-        ...
-
-
-def parts_of(net: Divided, *, heads: bool = True) -> tuple[Part, ...]:
+def parts_of(net: Asked, *, heads: bool = True) -> tuple[Part, ...]:
     """Every part of a network's main stack that can be replaced by itself, in forward order.
 
     Heads where `z` is certified, else the whole attention; mixers; MLPs. Layers without a certified site contribute none.
@@ -429,7 +405,7 @@ def parts_of(net: Divided, *, heads: bool = True) -> tuple[Part, ...]:
     return in_order(found)
 
 
-def uncovered(net: Divided) -> tuple[str, ...]:
+def uncovered(net: Asked) -> tuple[str, ...]:
     """What writes to a stream of this network and yet is no part of `parts_of`, in words; empty where all is covered.
 
     That is: other stacks (an encoder), sublayers of a kind that has no part (cross-attention), sublayers whose site was

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from typing import Protocol, TypeVar
+from collections.abc import Hashable
+from typing import TypeVar
 
 from torch import Tensor
 
-from cutaway.network.memory import Sized, budget_bytes
+from cutaway.network.asked import Asked
+from cutaway.network.memory import budget_bytes
 
 T = TypeVar("T")
 
@@ -60,14 +61,6 @@ def _size(value: Tensor | None) -> int:
     return 0 if value is None else value.numel() * value.element_size()
 
 
-class Knowing(Sized, Protocol):
-    """What is asked of a network to remember something for it."""
-
-    def fact(self, key: Hashable, make: Callable[[], T]) -> T:
-        """A fact about it, found once."""
-        ...
-
-
-def recent(net: Knowing) -> Recent:
+def recent(net: Asked) -> Recent:
     """What was computed of this network last: a fact, so empty where edits stand, and once weights have changed."""
     return net.fact("recent", lambda: Recent(int(_SHARE * budget_bytes(net))))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from cutaway.network.asked import Asked
 from cutaway.network.edits import Edit, EditFunction, Here
-from cutaway.network.inputs import Tokens
-from cutaway.network.run import Run
 from cutaway.network.sites import TRANSFORMER_LENS, Site, SiteLike, parse
 
 
@@ -72,35 +71,8 @@ class Cache(dict[str, Tensor]):
         return torch.stack([self[(name, i)] for i in range(self._depth)])
 
 
-class Runs(Protocol):
-    """What these verbs ask of a network."""
-
-    @property
-    def n_layers(self) -> int:
-        """Layers of the main stack."""
-        ...
-
-    @property
-    def tokenizer(self) -> Any:
-        """Its tokenizer."""
-        ...
-
-    @property
-    def run(self) -> Callable[..., Run]:
-        """Run once."""
-        ...
-
-    def sites(self) -> list[Site]:
-        """Every site that can be read and written."""
-        ...
-
-    def encode(self, inputs: Any) -> Tokens:
-        """Text or token ids as rows of tokens."""
-        ...
-
-
 def run_with_cache(
-    net: Runs,
+    net: Asked,
     inputs: Any,
     names_filter: str | Sequence[str] | Callable[[str], bool] | None = None,
     stop_at_layer: int | None = None,
@@ -127,13 +99,13 @@ def run_with_cache(
 
 
 def run_with_hooks(
-    net: Runs, inputs: Any, fwd_hooks: Sequence[tuple[Any, Callable[..., Any]]] = ()
+    net: Asked, inputs: Any, fwd_hooks: Sequence[tuple[Any, Callable[..., Any]]] = ()
 ) -> Tensor | None:
     """Logits [b p v] of a run with hook functions: each `(name, fn)` with fn(value, hook) -> new value or None."""
     return net.run(inputs, edits=hook_edits(net, fwd_hooks)).logits
 
 
-def hook_edits(net: Runs, pairs: Sequence[tuple[Any, Callable[..., Any]]]) -> list[Edit]:
+def hook_edits(net: Asked, pairs: Sequence[tuple[Any, Callable[..., Any]]]) -> list[Edit]:
     """Hook functions as edits; a name may be a test of names."""
     edits: list[Edit] = []
     for name, fn in pairs:
@@ -142,7 +114,7 @@ def hook_edits(net: Runs, pairs: Sequence[tuple[Any, Callable[..., Any]]]) -> li
     return edits
 
 
-def to_tokens(net: Runs, text: str | Sequence[str], prepend_bos: bool | None = None) -> Tensor:
+def to_tokens(net: Asked, text: str | Sequence[str], prepend_bos: bool | None = None) -> Tensor:
     """Token ids LongTensor [b p], padded on the right; `prepend_bos` adds or leaves out the beginning-of-text token."""
     if prepend_bos is None:
         return net.encode(text).ids
@@ -154,7 +126,7 @@ def to_tokens(net: Runs, text: str | Sequence[str], prepend_bos: bool | None = N
     return net.encode([[bos, *r] if prepend_bos and bos is not None else r for r in rows]).ids
 
 
-def to_str_tokens(net: Runs, text: Any, prepend_bos: bool | None = None) -> list[str]:
+def to_str_tokens(net: Asked, text: Any, prepend_bos: bool | None = None) -> list[str]:
     """The tokens of one prompt as strings."""
     ids = to_tokens(net, text, prepend_bos) if isinstance(text, str) and prepend_bos is not None else text
     return net.encode(ids).strings(0)

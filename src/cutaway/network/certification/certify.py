@@ -97,10 +97,7 @@ class _Observed:
             if noise and here.site.name.removeprefix("cross_") != "head_out":
                 new = value + _noise(value, noise, generator)
             if out is not None:
-                out.before[here.site], out.after[here.site] = (
-                    value.detach().clone(),
-                    new.detach().clone(),
-                )
+                out.before[here.site], out.after[here.site] = (value.detach().clone(), new.detach().clone())
             return new
 
         work = [SiteWork(s, anatomy.taps[s], edits=[edit]) for s in sites]

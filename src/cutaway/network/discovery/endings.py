@@ -113,13 +113,7 @@ def find_head(
             before = float(parts[sums.root(source)])
         else:
             unembed = None
-    return Head(
-        norm.path if norm else None,
-        unembed.path if unembed else None,
-        before,
-        scale,
-        softcap,
-    )
+    return Head(norm.path if norm else None, unembed.path if unembed else None, before, scale, softcap)
 
 
 def _logits(root: Call) -> tuple[str, int] | None:

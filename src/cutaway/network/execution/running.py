@@ -166,12 +166,7 @@ def run(
         work.append(SiteWork(stop, net.tap(stop)))
     partly = all(w.site.name != "logits" or not w.edits for w in work)
     kwargs, columns, asked = _arguments(net, inputs, main, options, partly)
-    with (
-        net.lock,
-        memory_errors(inputs),
-        evaluating(net.model),
-        torch.set_grad_enabled(options.grad),
-    ):
+    with net.lock, memory_errors(inputs), evaluating(net.model), torch.set_grad_enabled(options.grad):
         session: Any = nullcontext()
         if work:
             session = Session(net.model, net.anatomy, work, tokens, inputs.batch, options.grad, stop)
