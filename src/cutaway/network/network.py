@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cutaway.errors import BadInput
 from cutaway.network import transformerlens, views
-from cutaway.network.anatomy import Anatomy, Tap
-from cutaway.network.certificate import Certificate
+from cutaway.network.anatomy import Tap
 from cutaway.network.core import Core
 from cutaway.network.edits import Edit, bind
 from cutaway.network.examining import examine_model, redrawn
@@ -21,7 +19,6 @@ from cutaway.network.execution import running
 from cutaway.network.execution.attached import Attached, attached
 from cutaway.network.generate import Generation, generate
 from cutaway.network.inputs import Inputs, Pos, Tokens
-from cutaway.network.interface import Interface
 from cutaway.network.items import rows_of_items
 from cutaway.network.opened import Opened
 from cutaway.network.run import Run
@@ -29,6 +26,11 @@ from cutaway.network.sites import Site, SiteLike
 from cutaway.network.texts import InputLike
 
 T = TypeVar("T")
+
+
+def told(get: Callable[[Core], T], doc: str) -> T:
+    """A property that the core knows; typed as its value, as `dataclasses.field` is."""
+    return property(lambda net: get(net.core), doc=doc)  # type: ignore[return-value]
 
 
 class Network:
@@ -42,104 +44,43 @@ class Network:
 
     # what it is --------------------------------------------------------------------------------------------------
 
-    @property
-    def model(self) -> nn.Module:
-        """The model itself."""
-        return self.core.model
-
-    @property
-    def tokenizer(self) -> Any:
-        """Its tokenizer; None where it was opened without one."""
-        return self.core.texts.tokenizer
-
-    @property
-    def anatomy(self) -> Anatomy:
-        """Where each site lives in the module tree."""
-        return self.core.anatomy
-
-    @property
-    def certificate(self) -> Certificate:
-        """What was checked on it, to what error, and what is refused because of it."""
-        return self.core.certificate
-
-    @property
-    def name(self) -> str:
-        """What it is called in results."""
-        return self.core.name
-
-    @property
-    def opened(self) -> Opened:
-        """How it was opened: `cutaway.open(**net.opened)` opens the same network in another process."""
-        return self.core.opened
-
-    @property
-    def interface(self) -> Interface:
-        """What the model's forward takes."""
-        return self.core.interface
-
-    @property
-    def modules(self) -> Mapping[str, nn.Module]:
-        """The model's modules by dotted path."""
-        return self.core.modules
-
-    @property
-    def hash(self) -> str:
-        """SHA-256 of configuration and weights, the same on every machine; made anew once weights have changed."""
-        return self.core.hash
-
-    @property
-    def device(self) -> torch.device:
-        """Where inputs belong."""
-        return self.core.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Type of the weights."""
-        return self.core.dtype
-
-    @property
-    def config(self) -> Any:
-        """The model's configuration, if it has one."""
-        return self.core.config
-
-    @property
-    def text_config(self) -> Any:
-        """The part of the configuration that is about text."""
-        return self.core.text_config
-
-    @property
-    def n_layers(self) -> int:
-        """Layers of the main stack."""
-        return self.core.n_layers
+    model = told(lambda core: core.model, "The model itself.")
+    tokenizer = told(
+        lambda core: core.texts.tokenizer, "Its tokenizer; None where it was opened without one."
+    )
+    anatomy = told(lambda core: core.anatomy, "Where each site lives in the module tree.")
+    certificate = told(
+        lambda core: core.certificate,
+        "What was checked on it, to what error, and what is refused because of it.",
+    )
+    name = told(lambda core: core.name, "What it is called in results.")
+    opened = told(
+        lambda core: core.opened,
+        "How it was opened: `cutaway.open(**net.opened)` opens the same network in another process.",
+    )
+    interface = told(lambda core: core.interface, "What the model's forward takes.")
+    modules = told(lambda core: core.modules, "The model's modules by dotted path.")
+    hash = told(
+        lambda core: core.hash,
+        "SHA-256 of configuration and weights, the same on every machine; made anew once weights have changed.",
+    )
+    device = told(lambda core: core.device, "Where inputs belong.")
+    dtype = told(lambda core: core.dtype, "Type of the weights.")
+    config = told(lambda core: core.config, "The model's configuration, if it has one.")
+    text_config = told(lambda core: core.text_config, "The part of the configuration that is about text.")
+    n_layers = told(lambda core: core.n_layers, "Layers of the main stack.")
 
     def heads(self, layer: int, stack: str = "") -> int | None:
         """Attention heads of a layer; None where it has no attention."""
         return self.core.heads(layer, stack)
 
-    @property
-    def n_heads(self) -> int | None:
-        """Heads per layer where all layers with attention agree, else None."""
-        return self.core.n_heads
-
-    @property
-    def d_model(self) -> int | None:
-        """Width of the main stream."""
-        return self.core.d_model
-
-    @property
-    def d_vocab(self) -> int | None:
-        """Number of output tokens."""
-        return self.core.d_vocab
-
-    @property
-    def d_vocab_in(self) -> int | None:
-        """Number of token ids that can be given."""
-        return self.core.texts.d_vocab_in
-
-    @property
-    def n_ctx(self) -> int | None:
-        """Longest prompt, where the configuration names one."""
-        return self.core.n_ctx
+    n_heads = told(
+        lambda core: core.n_heads, "Heads per layer where all layers with attention agree, else None."
+    )
+    d_model = told(lambda core: core.d_model, "Width of the main stream.")
+    d_vocab = told(lambda core: core.d_vocab, "Number of output tokens.")
+    d_vocab_in = told(lambda core: core.texts.d_vocab_in, "Number of token ids that can be given.")
+    n_ctx = told(lambda core: core.n_ctx, "Longest prompt, where the configuration names one.")
 
     @property
     def is_causal(self) -> bool:
@@ -216,10 +157,7 @@ class Network:
         """Token ids of a piece of text as it continues other text."""
         return self.core.texts.continuation_ids(text)
 
-    @property
-    def pad_id(self) -> int:
-        """The token that stands where a row is padded."""
-        return self.core.texts.pad_id
+    pad_id = told(lambda core: core.texts.pad_id, "The token that stands where a row is padded.")
 
     def decode(self, ids: Tensor | Sequence[int]) -> str:
         """Token ids as text."""
@@ -297,15 +235,10 @@ class Network:
         finally:
             self.core.standing = before
 
-    @property
-    def lock(self) -> threading.RLock:
-        """The model's lock: hooks and configuration belong to one run at a time."""
-        return self.core.lock
-
-    @property
-    def standing(self) -> tuple[Edit, ...]:
-        """The edits that every run carries at present."""
-        return tuple(self.core.standing)
+    lock = told(
+        lambda core: core.lock, "The model's lock: hooks and configuration belong to one run at a time."
+    )
+    standing = told(lambda core: tuple(core.standing), "The edits that every run carries at present.")
 
     def generate(
         self,
