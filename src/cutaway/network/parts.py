@@ -47,6 +47,11 @@ class PartKind:
     ports: tuple[str, ...] = ()
     layered: bool = True
 
+    @property
+    def one(self) -> str:
+        """For one part of the kind, without its number."""
+        return self.words.replace("{n}", "").strip()
+
 
 _QKV, _IN = ("q", "k", "v"), ("in",)
 _PORTS = {"q": "queries", "k": "keys", "v": "values"}
@@ -92,12 +97,8 @@ _MAP_WORDS = re.compile(r"(?:map|channel (?P<index>\d+) of) (?P<path>[\w.]+)")
 _WORDS = re.compile(r"(?P<words>[a-z/ -]+?)(?: (?P<layer>\d+)(?:\.(?P<index>\d+))?)?", re.IGNORECASE)
 #: Words that people also use, and the kind that is meant.
 _ALSO = {
-    "mlp": "mlp",
-    "attn": "attention",
-    "embed": "embed",
-    "pos_embed": "pos_embed",
-    "cross": "cross_attention",
-}
+    "mlp": "mlp", "attn": "attention", "embed": "embed", "pos_embed": "pos_embed", "cross": "cross_attention"
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -142,10 +143,9 @@ class Part:
         if self.kind in ("map", "channel"):
             return f"[{self.place}]" + ("" if self.index is None else f".c{self.index}")
         stack = f"{self.place}." if self.place else ""
-        number = "" if self.layer is None else str(self.layer)
-        return f"{stack}{self.row.letter}{number}" + (
-            "" if self.index is None else f".{self.row.mark}{self.index}"
-        )
+        layer = "" if self.layer is None else self.layer
+        index = "" if self.index is None else f".{self.row.mark}{self.index}"
+        return f"{stack}{self.row.letter}{layer}{index}"
 
     @property
     def words(self) -> str:
@@ -162,13 +162,13 @@ class Part:
     @classmethod
     def parse(cls, text: str) -> Part:
         """The part of a name (`a3.h1`) or of words (`head 3.1`); `BadFormat` where it is neither."""
-        found = _parse_map(text) or _parse_name(text) or _parse_words(text) if isinstance(text, str) else None
-        if found is None:
+        part = _parse_map(text) or _parse_name(text) or _parse_words(text) if isinstance(text, str) else None
+        if part is None:
             raise BadFormat(
                 f"{text!r} names no part.",
                 "Write a3.h1 (head 1 of layer 3), m0, n3.120, input, logits, [layer1.0.conv2].c5.",
             )
-        return found
+        return part
 
     @classmethod
     def of(cls, part: Part | str) -> Part:
@@ -242,23 +242,21 @@ class Input:
     @classmethod
     def parse(cls, text: str) -> Input:
         """The input of a name; `BadFormat` where it is none, or where a head's port is not said."""
-        found = re.fullmatch(r"(.*?)\s*(?:<([a-z]+)>)?", text.strip()) if isinstance(text, str) else None
-        if found is None:
+        match = re.fullmatch(r"(.*?)\s*(?:<([a-z]+)>)?", text.strip()) if isinstance(text, str) else None
+        if match is None:
             raise BadFormat(f"{text!r} names no input.", "Write a5.h3<q>, m4 or logits.")
-        part = Part.parse(found[1])
-        if found[2] is None and "in" not in part.row.ports:
+        part = Part.parse(match[1])
+        if match[2] is None and "in" not in part.row.ports:
             ports = ", ".join(f"{part}<{port}>" for port in part.row.ports)
             raise BadFormat(
                 f"{part} does not say which input.", f"Write {ports}." if ports else "It reads nothing."
             )
-        return cls(part, found[2] or "in")
+        return cls(part, match[2] or "in")
 
     @classmethod
     def of(cls, given: Input | Part | str) -> Input:
         """The input that is given, that a name means, or the only one of a part."""
-        if isinstance(given, Input):
-            return given
-        return cls.parse(str(given))
+        return given if isinstance(given, Input) else cls.parse(str(given))
 
 
 @dataclass(frozen=True, order=True)
@@ -291,8 +289,12 @@ class Edge:
         if not arrow:
             raise BadFormat(f"{text!r} is not the name of an edge.", "Write a0.h1->a5.h3<q> or m2->logits.")
         part = Part.parse(target) if some and "<" not in target else None
-        several = part is not None and len(part.row.ports) > 1
-        return cls(Part.parse(source.strip()), Input(part, "any") if several else Input.parse(target.strip()))
+        read = (
+            Input(part, "any")
+            if part is not None and len(part.row.ports) > 1
+            else Input.parse(target.strip())
+        )
+        return cls(Part.parse(source.strip()), read)
 
 
 def _number(text: str | None) -> int | None:
@@ -300,22 +302,18 @@ def _number(text: str | None) -> int | None:
 
 
 def _parse_map(text: str) -> Part | None:
-    found = _MAP.fullmatch(text.strip()) or _MAP_WORDS.fullmatch(text.strip())
-    if found is None:
+    match = _MAP.fullmatch(text.strip()) or _MAP_WORDS.fullmatch(text.strip())
+    if match is None:
         return None
-    index = _number(found["index"])
-    return Part("map" if index is None else "channel", None, index, found["path"])
+    index = _number(match["index"])
+    return Part("map" if index is None else "channel", None, index, match["path"])
 
 
 def _parse_name(text: str, stack: str = "") -> Part | None:
     text = text.strip()
-    found = _NAME.fullmatch(text)
-    if found is not None:
-        layer, index, begins = (
-            _number(found["layer"]),
-            _number(found["index"]),
-            (found["letter"], found["mark"] or ""),
-        )
+    if match := _NAME.fullmatch(text):
+        layer, index = _number(match["layer"]), _number(match["index"])
+        begins = (match["letter"], match["mark"] or "")
         for name, kind in KINDS.items():
             if kind.letter and (kind.letter, kind.mark) == begins and _fits(kind, layer, index):
                 return Part(name, layer, index, stack)
@@ -324,12 +322,12 @@ def _parse_name(text: str, stack: str = "") -> Part | None:
 
 
 def _parse_words(text: str) -> Part | None:
-    found = _WORDS.fullmatch(text.strip())
-    if found is None:
+    match = _WORDS.fullmatch(text.strip())
+    if match is None:
         return None
-    said, layer, index = found["words"].lower(), _number(found["layer"]), _number(found["index"])
+    said, layer, index = match["words"].lower(), _number(match["layer"]), _number(match["index"])
     for name, kind in KINDS.items():
-        meant = kind.words.replace("{n}", "").strip().lower() == said or _ALSO.get(said) == name
+        meant = kind.one.lower() == said or _ALSO.get(said) == name
         if meant and _fits(kind, layer, index):
             return Part(name, layer, index)
     return None
@@ -355,12 +353,10 @@ def count(parts: Iterable[Part]) -> str:
     """
     numbers = Counter(part.kind for part in parts)
     said = [
-        f"{n} {KINDS[kind].plural if n != 1 else KINDS[kind].words.replace('{n}', '').strip()}"
+        f"{n} {KINDS[kind].plural if n != 1 else KINDS[kind].one}"
         for kind, n in sorted(numbers.items(), key=lambda item: _RANK[item[0]])
     ]
-    if not said:
-        return "no parts"
-    return " and ".join([", ".join(said[:-1]), said[-1]] if len(said) > 1 else said)
+    return " and ".join([", ".join(said[:-1]), said[-1]] if len(said) > 1 else said) or "no parts"
 
 
 def listing(parts: Iterable[Part]) -> str:
@@ -369,22 +365,15 @@ def listing(parts: Iterable[Part]) -> str:
     >>> listing([Part("mlp", 0), Part("head", 1, 2), Part("head", 1, 3)])
     'heads 1.2, 1.3; MLP 0'
     """
-    groups: dict[str, list[Part]] = {}
-    for part in in_order(parts):
-        groups.setdefault(part.kind, []).append(part)
-    said = []
-    for kind in sorted(groups, key=_RANK.__getitem__):
-        members, row = groups[kind], KINDS[kind]
-        if len(members) == 1 or not row.plural:
-            said.append(", ".join(part.words for part in members))
-            continue
-        one = row.words.replace("{n}", "").strip()
-        said.append(f"{row.plural} {', '.join(part.words.removeprefix(one).strip() for part in members)}")
+    ordered, said = in_order(parts), []
+    for kind, row in KINDS.items():
+        words = [part.words for part in ordered if part.kind == kind]
+        if len(words) > 1 and row.plural:
+            words = [word.removeprefix(row.one).strip() for word in words]
+            words[0] = f"{row.plural} {words[0]}"
+        if words:
+            said.append(", ".join(words))
     return "; ".join(said)
-
-
-#: Kinds that stand for a whole layer's share of one sublayer, and the kinds of `anatomy.Sublayer` that they are.
-_SUBLAYERS = {"attention": "attention", "mixer": "mixer", "mlp": "mlp"}
 
 
 def parts_of(net: Asked, *, heads: bool = True) -> tuple[Part, ...]:
@@ -395,14 +384,12 @@ def parts_of(net: Asked, *, heads: bool = True) -> tuple[Part, ...]:
     """
     if net.anatomy.stack() is None:
         return tuple(Part("map", place=path) for path in maps_of(net))
-    found: list[Part] = []
     with_heads = set(net.layers_with("z")) if heads else set()
-    for layer in with_heads:
-        found += [Part("head", layer, head) for head in range(net.heads(layer) or 0)]
-    for kind in _SUBLAYERS:
+    parts = [Part("head", layer, head) for layer in with_heads for head in range(net.heads(layer) or 0)]
+    for kind in ("attention", "mixer", "mlp"):  # a whole layer's share of one sublayer
         layers = net.layers_with(KINDS[kind].site)
-        found += [Part(kind, i) for i in layers if kind != "attention" or i not in with_heads]
-    return in_order(found)
+        parts += [Part(kind, i) for i in layers if kind != "attention" or i not in with_heads]
+    return in_order(parts)
 
 
 def uncovered(net: Asked) -> tuple[str, ...]:
@@ -413,7 +400,7 @@ def uncovered(net: Asked) -> tuple[str, ...]:
     """
     if net.anatomy.stack() is None:
         return ()
-    here = {(part.layer, "attention" if part.kind == "head" else part.kind) for part in parts_of(net)}
+    covered = {(part.layer, "attention" if part.kind == "head" else part.kind) for part in parts_of(net)}
     left: dict[str, list[int]] = {}
     others = []
     for stack in net.anatomy.stacks:
@@ -422,10 +409,9 @@ def uncovered(net: Asked) -> tuple[str, ...]:
             continue
         for layer in stack.layers:
             for kind in dict.fromkeys(sublayer.kind for sublayer in layer.sublayers):
-                if (layer.index, kind) not in here:
-                    name = KINDS[kind].words.replace("{n}", "").strip()
-                    left.setdefault(name, []).append(layer.index)
-            if not layer.sublayers and not any(index == layer.index for index, _ in here):
+                if (layer.index, kind) not in covered:
+                    left.setdefault(KINDS[kind].one, []).append(layer.index)
+            if not layer.sublayers and not any(index == layer.index for index, _ in covered):
                 left.setdefault("everything", []).append(layer.index)
     named = [
         f"{name} in layer{'s' if len(layers) > 1 else ''} {', '.join(map(str, layers))}"
