@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from cutaway.network.anatomy import (
-    Anatomy,
-    Stack,
-)  # fmt: skip
+from cutaway.network.anatomy import Anatomy, Stack
 from cutaway.network.discovery.endings import embedding_taps, find_head
 from cutaway.network.discovery.layers import Draft, read_layer
 from cutaway.network.discovery.linear import Sums
@@ -23,7 +20,9 @@ def discover(model: nn.Module, trace: Trace, batch: int) -> Anatomy:
     """
     sums = Sums(trace)
     chains = find_chains(model, trace, sums, batch)
-    main = _main_chain(chains)
+    main = (
+        chains[-1] if chains else None
+    )  # the output is read from the last: a decoder comes after its encoder
     names = stack_names(chains, main)
     draft = Draft()
     stacks = tuple(_read_stack(chain, names[chain.path], trace, sums, batch, draft) for chain in chains)
@@ -36,11 +35,6 @@ def discover(model: nn.Module, trace: Trace, batch: int) -> Anatomy:
     return Anatomy(
         tuple(sorted(stacks, key=lambda s: s.name)), draft.taps, draft.refusals, head, trace.in_place
     )
-
-
-def _main_chain(chains: list[Chain]) -> Chain | None:
-    """The chain whose stream the output is read from: the last one (a decoder comes after its encoder)."""
-    return chains[-1] if chains else None
 
 
 def _read_stack(chain: Chain, name: str, trace: Trace, sums: Sums, batch: int, draft: Draft) -> Stack:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cutaway.network.anatomy import Head, Port, PortTap, Tap
 from cutaway.network.discovery.linear import SHAPE_OPS, Sums
-from cutaway.network.discovery.stacks import Chain
+from cutaway.network.discovery.stacks import Chain, tap_at
 from cutaway.network.discovery.streams import is_elementwise, is_linear_map
 from cutaway.network.discovery.trace import Call, Trace
 from cutaway.network.sites import Site
@@ -51,19 +51,17 @@ def embedding_taps(
             )
             factor = next((c for v, c in parts.items() if sums.same(v, version)), 1.0)
             name = "embed" if sees_tokens and not _is_position(trace, call) else "pos_embed"
-            taps.setdefault(Site(name, None, stack), PortTap(Port(call.path, "out", key, call.nth), factor))
+            taps.setdefault(Site(name, None, stack), tap_at(call, "out", key, factor))
             break
-    if Site("embed", None, stack) not in taps:
-        owners = [sums.owner(v, outside) for v in parts]
-        if len(parts) == 1 and owners[0] is not None:
-            call, key = owners[0]
-            taps[Site("embed", None, stack)] = PortTap(Port(call.path, "out", key, call.nth))
+    embed, positions = Site("embed", None, stack), Site("pos_embed", None, stack)
+    if embed not in taps:
+        owner = sums.owner(next(iter(parts)), outside) if len(parts) == 1 else None
+        if owner is not None:
+            taps[embed] = tap_at(owner[0], "out", owner[1])
         else:
-            refusals[Site("embed", None, stack)] = (
-                "No lookup by token was found that feeds the stream. Use resid_pre.0."
-            )
-    if Site("pos_embed", None, stack) not in taps:
-        refusals[Site("pos_embed", None, stack)] = (
+            refusals[embed] = "No lookup by token was found that feeds the stream. Use resid_pre.0."
+    if positions not in taps:
+        refusals[positions] = (
             "No position embedding is added to the stream (positions enter in the attention, or not at all)."
         )
 
@@ -73,8 +71,7 @@ def _is_position(trace: Trace, call: Call) -> bool:
     index = next((v for _, v in call.inputs if not trace.nodes[v].floating), None)
     if index is None:
         return False
-    ops = {trace.nodes[v].op for v in trace.ancestors(index)}
-    return bool(ops & {"cumsum", "arange"})
+    return any(trace.nodes[v].op in ("cumsum", "arange") for v in trace.ancestors(index))
 
 
 def find_head(
@@ -92,8 +89,7 @@ def find_head(
         None,
     )  # fmt: skip
     if norm is not None:
-        key = norm.outputs[0][0]
-        taps[Site("final_norm")] = PortTap(Port(norm.path, "out", key, norm.nth))
+        taps[Site("final_norm")] = tap_at(norm, "out", norm.outputs[0][0])
     else:
         refusals[Site("final_norm")] = "No norm stands between the last layer and the output."
     if logits is None:
@@ -109,20 +105,17 @@ def find_head(
         source = norm.outputs[0][1] if norm is not None else last.out_version
         read = next(v for _, v in unembed.inputs if trace.nodes[v].floating)
         parts = sums.expand(read, [], frozenset({sums.root(source)}))
-        if set(parts) == {sums.root(source)} and isinstance(parts[sums.root(source)], float):
-            before = float(parts[sums.root(source)])
+        if set(parts) == {sums.root(source)} and isinstance(factor := parts[sums.root(source)], float):
+            before = factor
         else:
             unembed = None
     return Head(norm.path if norm else None, unembed.path if unembed else None, before, scale, softcap)
 
 
 def _logits(root: Call) -> tuple[str, int] | None:
-    named = next(((k, v) for k, v in root.outputs if k == "logits"), None)
-    if named is not None:
-        return named
-    return next(
-        ((k, v) for k, v in root.outputs if k in ("prediction_logits", "lm_logits", "logits_per_image")), None
-    )
+    others = ("prediction_logits", "lm_logits", "logits_per_image")
+    named = [(k, v) for names in (("logits",), others) for k, v in root.outputs if k in names]
+    return named[0] if named else None
 
 
 def _unembedding(
@@ -131,16 +124,9 @@ def _unembedding(
     """Walk back from the logits through scales and a soft-cap to the weight matrix that made them."""
     scale, softcap = 1.0, None
     while True:
-        maker = next(
-            (
-                c
-                for c in reversed(after)
-                if any(v == version for _, v in c.outputs) and is_linear_map(trace, c)
-            ),
-            None,
-        )
-        if maker is not None:
-            return maker, scale, softcap
+        makers = [c for c in after if any(v == version for _, v in c.outputs) and is_linear_map(trace, c)]
+        if makers:
+            return makers[-1], scale, softcap
         node = trace.nodes[version]
         step = sums.terms(version)
         if step is not None and len(step) == 1 and isinstance(step[0][1], float):

@@ -10,12 +10,13 @@ from typing import get_args
 from torch import Tensor
 
 from cutaway.network.anatomy import (
+    Attention,
     AttentionField,
     AttentionTap,
     Form,
     HeadOutTap,
     Layer,
-    Port,
+    Mlp,
     PortTap,
     RouterTap,
     Stretch,
@@ -25,7 +26,7 @@ from cutaway.network.anatomy import (
 )  # fmt: skip
 from cutaway.network.coefficients import Coefficient
 from cutaway.network.discovery.linear import Sums
-from cutaway.network.discovery.stacks import StreamCall
+from cutaway.network.discovery.stacks import StreamCall, tap_at
 from cutaway.network.discovery.streams import StreamStep, find_steps, is_elementwise
 from cutaway.network.discovery.sublayers import (
     FoundAttention,
@@ -33,7 +34,7 @@ from cutaway.network.discovery.sublayers import (
     kind_of,
     read_attention,
     read_mlp,
-    reader_port,
+    reading_tap,
     registered,
     written_out,
 )  # fmt: skip
@@ -88,8 +89,8 @@ def read_layer(
         draft.refuse([*having(lambda kind: kind.by_sums), "resid_pre", "resid_post"], index, stack, reason)
         _bare_attention(scope, index, stack, draft)
         return Layer(index, call.path, call.nth, "unknown", ())
-    draft.taps[Site("resid_pre", index, stack)] = PortTap(Port(call.path, "in", link.in_key, call.nth))
-    draft.taps[Site("resid_post", index, stack)] = PortTap(Port(call.path, "out", link.out_key, call.nth))
+    draft.taps[Site("resid_pre", index, stack)] = tap_at(call, "in", link.in_key)
+    draft.taps[Site("resid_post", index, stack)] = tap_at(call, "out", link.out_key)
     if steps is None:
         reason = (
             f"The output of {call.path} is not a sum of its input and of what its modules give, so what each sublayer "
@@ -98,8 +99,7 @@ def read_layer(
         draft.refuse(having(lambda kind: kind.by_sums), index, stack, reason)
         _bare_attention(scope, index, stack, draft)
         return Layer(index, call.path, call.nth, "unknown", ())
-    reader = _LayerReader(scope, link, steps, index, stack, draft)
-    return reader.read()
+    return _LayerReader(scope, link, steps, index, stack, draft).read()
 
 
 #: The sites inside an attention function.
@@ -136,66 +136,62 @@ class _LayerReader:
     mlp_reads: int | None = None
     mlp_step: int = -1
 
+    def __post_init__(self) -> None:
+        self.writers = [(v, c, n) for n, step in enumerate(self.steps) for v, c in step.writers]
+        states = [self.link.in_version, *(v for s in self.steps for v in (s.state, s.result, s.summed))]
+        self.states = frozenset(map(self.scope.sums.root, states))
+        self.sublayers: list[Sublayer] = []
+
     def site(self, name: str) -> Site:
         return Site(name, self.index, self.stack)
 
-    def read(self) -> Layer:
-        sums = self.scope.sums
-        states = {sums.root(self.link.in_version)}
-        for step in self.steps:
-            states |= {sums.root(step.state), sums.root(step.result), sums.root(step.summed)}
-        writers = [(v, c, n) for n, step in enumerate(self.steps) for v, c in step.writers]
-        all_writes = frozenset(v for v, _, _ in writers)
-        sublayers = []
-        for version, factor, n in writers:
-            stop = frozenset((all_writes - {version}) | {self.link.in_version} | states)
-            sublayers.append(self._sublayer(version, factor, n, stop, frozenset(states)))
-        form = self._form(sublayers, writers)
-        call = self.link.call
-        self._refuse_missing(sublayers)
-        return Layer(
-            self.index, call.path, call.nth, form, tuple(sublayers), self._stretches(sublayers, writers)
-        )
+    def refuse(self, name: str, reason: str) -> None:
+        self.draft.refuse([name], self.index, self.stack, reason)
 
-    def _sublayer(
-        self, version: int, factor: Coefficient, n: int, stop: frozenset[int], states: frozenset[int]
-    ) -> Sublayer:
+    def read(self) -> Layer:
+        for version, factor, n in self.writers:
+            self.sublayers.append(self._sublayer(version, factor, n))
+        form = self._form()
+        self._refuse_missing()
+        call = self.link.call
+        return Layer(self.index, call.path, call.nth, form, tuple(self.sublayers), self._stretches())
+
+    def _sublayer(self, version: int, factor: Coefficient, n: int) -> Sublayer:
         scope, trace = self.scope, self.scope.trace
+        others = {v for v, _, _ in self.writers} - {version}
+        stop = frozenset(others | {self.link.in_version} | self.states)
         giver = scope.giver(version)
         raw, norm_after = version, None
         while giver is not None and is_elementwise(trace, giver) and giver.inputs:
-            inner = next(
-                (v for _, v in giver.inputs if trace.nodes[v].shape == trace.nodes[version].shape), None
-            )
-            if inner is None or scope.sums.root(inner) in states:
+            inner = self._input_of(giver, version)
+            if inner is None or scope.sums.root(inner) in self.states:
                 break
             norm_after = norm_after or giver.path
             raw = scope.sums.root(inner)
             giver = scope.giver(raw)
-        kind, found = kind_of(scope, raw, stop)
+        kind, traced = kind_of(scope, raw, stop)
         short = SHORT[kind]
         self._writes(f"{short}_out", raw, 1.0)
         self._writes(f"{short}_write", version, factor)
         path = giver.path if giver is not None else ""
-        if found is not None:
-            attention = self._attention(found, kind == "cross_attention", states)
-            return Sublayer(kind, found.call.path, factor, norm_after, attention=attention)  # type: ignore[arg-type]
+        if traced is not None:
+            attention = self._attention(traced, kind == "cross_attention")
+            return Sublayer(kind, traced.call.path, factor, norm_after, attention=attention)
         if kind == "mixer":
-            self._mixer(giver)
-            return Sublayer(kind, path, factor, norm_after)  # type: ignore[arg-type]
+            self._reads_of(giver, "mixer_in")
+            return Sublayer(kind, path, factor, norm_after)
         mlp, reads, ports = read_mlp(scope, raw, giver)
-        self._mlp_taps(mlp, reads, ports, giver, states)
+        self._mlp_taps(mlp, reads, ports, giver)
         self.mlp_reads, self.mlp_step = reads if reads is not None else self._input_of(giver), n
-        return Sublayer(kind, path, factor, norm_after, mlp=mlp)  # type: ignore[arg-type]
+        return Sublayer(kind, path, factor, norm_after, mlp=mlp)
 
-    def _stretches(
-        self, sublayers: list[Sublayer], writers: list[tuple[int, Coefficient, int]]
-    ) -> tuple[Stretch, ...]:
+    def _stretches(self) -> tuple[Stretch, ...]:
         stretches = []
+        written = [
+            (f"{SHORT[s.kind]}_write", n) for s, (*_, n) in zip(self.sublayers, self.writers, strict=True)
+        ]
         for n, step in enumerate(self.steps):
-            names = [
-                f"{SHORT[s.kind]}_write" for s, (_, _, m) in zip(sublayers, writers, strict=True) if m == n
-            ]
+            names = [name for name, at in written if at == n]
             norm = None if step.norm is None else step.norm.path
             stretches.append(Stretch(step.carry, tuple(dict.fromkeys(names)), self._constant(step), norm))
         return tuple(stretches)
@@ -210,26 +206,33 @@ class _LayerReader:
         ]
         return sum(values[1:], values[0]) if values else None
 
-    def _input_of(self, giver: Call | None) -> int | None:
-        if giver is None:
-            return None
-        shape = self.scope.trace.nodes[self.link.in_version].shape
-        return next((v for _, v in giver.inputs if self.scope.trace.nodes[v].shape == shape), None)
+    def _input_of(self, giver: Call | None, like: int | None = None) -> int | None:
+        """What a call reads that has the shape of a version (of the layer's input)."""
+        nodes = self.scope.trace.nodes
+        shape = nodes[self.link.in_version if like is None else like].shape
+        return next((v for _, v in giver.inputs if nodes[v].shape == shape), None) if giver else None
+
+    def _reads_of(self, giver: Call | None, name: str) -> None:
+        """Tap what a call reads."""
+        reads = self._input_of(giver)
+        if giver is not None and reads is not None:
+            key = next(k for k, v in giver.inputs if v == reads)
+            self.draft.taps.setdefault(self.site(name), tap_at(giver, "in", key))
 
     def _port(self, version: int, factor: Coefficient = 1.0) -> PortTap | None:
         """The output that hands a tensor over, if a module does."""
         owner = self.scope.sums.owner(version, self.scope.within)
-        return None if owner is None else PortTap(Port(owner[0].path, "out", owner[1], owner[0].nth), factor)
+        return None if owner is None else tap_at(owner[0], "out", owner[1], factor)
 
     def _writes(self, name: str, version: int, factor: Coefficient) -> None:
         """Tap a writer; where two of a kind write, the site is their sum."""
         tap, site = self._port(version, factor), self.site(name)
         before = self.draft.taps.pop(site, None)
         if tap is None or (before is None and site in self.draft.refusals):
-            self.draft.refuse(
-                [name], self.index, self.stack,
-                f"What is written in {self.link.call.path} is computed in the layer's own code, not given by a module.",
-            )  # fmt: skip
+            path = self.link.call.path
+            self.refuse(
+                name, f"What is written in {path} is computed in the layer's own code, not given by a module."
+            )
         elif before is None:
             self.draft.taps[site] = tap
         elif name.endswith("_write"):
@@ -237,166 +240,115 @@ class _LayerReader:
             self.draft.taps[site] = SumTap((*(p for p in parts if isinstance(p, PortTap)), tap))
         else:
             kind = name.removesuffix("_out")
-            self.draft.refuse(
-                [name], self.index, self.stack,
-                f"Several {kind} sublayers write in {self.link.call.path}. Use {kind}_write, their sum.",
-            )  # fmt: skip
+            path = self.link.call.path
+            self.refuse(name, f"Several {kind} sublayers write in {path}. Use {kind}_write, their sum.")
 
-    def _reads(self, name: str, version: int, consumers: list[Call], states: frozenset[int]) -> None:
-        sums_at = [s.summed for s in self.steps]
-        port = reader_port(self.scope, version, consumers, states, sums_at)
-        if port is None:
-            self.draft.refuse(
-                [name], self.index, self.stack, f"In {self.link.call.path} no single module reads it."
-            )
-            return
-        call, side, key = port
-        self.draft.taps.setdefault(self.site(name), PortTap(Port(call.path, side, key, call.nth)))  # type: ignore[arg-type]
+    def _reads(self, name: str, version: int, consumers: list[Call]) -> None:
+        tap = reading_tap(self.scope, version, consumers, self.states, [s.summed for s in self.steps])
+        if tap is None:
+            self.refuse(name, f"In {self.link.call.path} no single module reads it.")
+        else:
+            self.draft.taps.setdefault(self.site(name), tap)
 
-    def _attention(self, traced: FoundAttention, cross: bool, states: frozenset[int]) -> object:
+    def _attention(self, traced: FoundAttention, cross: bool) -> Attention:
         prefix = "cross_" if cross else ""
+        parts = read_attention(self.scope, traced, cross)
         if self.site(prefix + "z") in self.draft.taps or self.site(prefix + "z") in self.draft.refusals:
             for name in (*_ATTENTION, "head_out"):
                 self.draft.taps.pop(self.site(prefix + name), None)
-                self.draft.refuse(
-                    [prefix + name], self.index, self.stack, "The layer has several attentions."
-                )
-            return read_attention(self.scope, traced, cross)
+                self.refuse(prefix + name, "The layer has several attentions.")
+            return parts
         _attention_taps(traced, self.index, self.stack, prefix, self.draft)
-        parts = read_attention(self.scope, traced, cross)
         queries = self.scope.linear_makers(traced.fields["q"])
         names = ("q",) if cross else ("q", "k", "v")
         consumers = {c.index: c for n in names for c in self.scope.linear_makers(traced.fields[n])}
         read = {v for c in queries for _, v in c.inputs if self.scope.trace.nodes[v].floating}
         site = "cross_in" if cross else "attn_in"
         if len({self.scope.sums.root(v) for v in read}) == 1:
-            shared = [
-                c for c in consumers.values() if any(self.scope.sums.same(v, min(read)) for _, v in c.inputs)
-            ]
-            self._reads(site, min(read), shared, states)
+            same = self.scope.sums.same
+            shared = [c for c in consumers.values() if any(same(v, min(read)) for _, v in c.inputs)]
+            self._reads(site, min(read), shared)
         else:
-            self.draft.refuse(
-                [site], self.index, self.stack, "The queries are not read from one tensor by one projection."
-            )
+            self.refuse(site, "The queries are not read from one tensor by one projection.")
         if traced.times > 1:
             return parts
         if parts.output is not None:
-            self.draft.taps[self.site(prefix + "head_out")] = HeadOutTap(
-                parts.output, parts.output_call, parts.heads
-            )
+            heads = HeadOutTap(parts.output, parts.output_call, parts.heads)
+            self.draft.taps[self.site(prefix + "head_out")] = heads
         else:
-            self.draft.refuse(
-                [prefix + "head_out"], self.index, self.stack,
-                "The output projection does not read z itself (it is gated or normed on the way).",
-            )  # fmt: skip
+            reason = "The output projection does not read z itself (it is gated or normed on the way)."
+            self.refuse(prefix + "head_out", reason)
         return parts
 
-    def _mixer(self, giver: Call | None) -> None:
-        reads = self._input_of(giver)
-        if giver is not None and reads is not None:
-            key = next(k for k, v in giver.inputs if v == reads)
-            self.draft.taps.setdefault(self.site("mixer_in"), PortTap(Port(giver.path, "in", key, giver.nth)))
-
     def _mlp_taps(
-        self,
-        mlp: object,
-        reads: int | None,
-        ports: dict[str, tuple[Call, str]],
-        giver: Call | None,
-        states: frozenset[int],
+        self, mlp: Mlp, reads: int | None, ports: dict[str, tuple[Call, str]], giver: Call | None
     ) -> None:
-        experts = getattr(mlp, "experts", None)
         for name in ("mlp_act", "mlp_pre"):
             if name in ports:
                 call, key = ports[name]
-                self.draft.taps.setdefault(self.site(name), PortTap(Port(call.path, "in", key, call.nth)))
+                self.draft.taps.setdefault(self.site(name), tap_at(call, "in", key))
             else:
-                why = (
+                reason = (
                     "The MLP is a mixture of experts: there is no one hidden layer. Use router and mlp_out."
-                    if experts
+                    if mlp.experts
                     else "The MLP has no single hidden layer between two weight matrices."
                     if name == "mlp_act"
                     else "The nonlinearity is not a module of its own. Use mlp_act."
                 )
-                self.draft.refuse([name], self.index, self.stack, why)
+                self.refuse(name, reason)
         if "router" in ports:
             call, keys = ports["router"]
             weights_key, _, index_key = keys.partition(" ")
-            self.draft.taps[self.site("router")] = RouterTap(
-                call.path, call.nth, weights_key, index_key, int(experts or 0)
-            )
-        ups = [c for c in self.scope.within if c.path in getattr(mlp, "up", ())]
+            router = RouterTap(call.path, call.nth, weights_key, index_key, mlp.experts or 0)
+            self.draft.taps[self.site("router")] = router
+        ups = [c for c in self.scope.within if c.path in mlp.up]
         if reads is not None:
-            self._reads("mlp_in", reads, [c for c in ups if any(v == reads for _, v in c.inputs)], states)
-        elif giver is not None and (own := self._input_of(giver)) is not None:
-            key = next(k for k, v in giver.inputs if v == own)
-            self.draft.taps.setdefault(self.site("mlp_in"), PortTap(Port(giver.path, "in", key, giver.nth)))
+            self._reads("mlp_in", reads, [c for c in ups if any(v == reads for _, v in c.inputs)])
+        else:
+            self._reads_of(giver, "mlp_in")
 
-    def _form(self, sublayers: list[Sublayer], writers: list[tuple[int, Coefficient, int]]) -> Form:
+    def _form(self) -> Form:
         if len(self.steps) > 1 or self.steps[0].norm is not None:
             self._post_norm_mid()
             return "post-norm"
-        if len(sublayers) < 2:
+        if len(self.sublayers) < 2:
             return "single"
-        mid = self._junction_before_mlp(sublayers, writers)
-        if mid is None:
-            turns = any(a.kind == "mlp" and b.kind != "mlp" for a, b in pairwise(sublayers))
-            how = (
-                "more than one attention and MLP take turns" if turns else "attention and MLP run in parallel"
-            )
-            self.draft.refuse(
-                ["resid_mid"], self.index, self.stack,
-                f"resid_mid does not exist in {type(self.link.call.module).__name__}: {how}. Use resid_pre or resid_post.",
-            )  # fmt: skip
-            return "sequential" if turns else "parallel"
-        return "sequential"
+        if self._junction_before_mlp():
+            return "sequential"
+        turns = any(a.kind == "mlp" and b.kind != "mlp" for a, b in pairwise(self.sublayers))
+        how = "more than one attention and MLP take turns" if turns else "attention and MLP run in parallel"
+        layer = type(self.link.call.module).__name__
+        self.refuse("resid_mid", f"resid_mid does not exist in {layer}: {how}. Use resid_pre or resid_post.")
+        return "sequential" if turns else "parallel"
 
     def _post_norm_mid(self) -> None:
         """In a post-norm layer the stream between the sublayers is the output of the norm before the MLP."""
-        if self.mlp_step > 0 and (norm := self.steps[self.mlp_step - 1].norm) is not None:
-            key = next(
-                k for k, v in norm.outputs if self.scope.sums.same(v, self.steps[self.mlp_step - 1].result)
-            )
-            self.draft.taps[self.site("resid_mid")] = PortTap(Port(norm.path, "out", key, norm.nth))
+        if self.mlp_step > 0 and (norm := (step := self.steps[self.mlp_step - 1]).norm) is not None:
+            key = next(k for k, v in norm.outputs if self.scope.sums.same(v, step.result))
+            self.draft.taps[self.site("resid_mid")] = tap_at(norm, "out", key)
 
-    def _junction_before_mlp(
-        self, sublayers: list[Sublayer], writers: list[tuple[int, Coefficient, int]]
-    ) -> SumTap | None:
-        """The sum that the MLP reads, if it is more than the layer's input."""
-        at = next((i for i, s in enumerate(sublayers) if s.kind == "mlp"), None)
-        if at is None or at == 0 or self.mlp_reads is None or any(s.kind != "mlp" for s in sublayers[at:]):
-            return None
-        trace, step = self.scope.trace, self.steps[0]
-        before = list(writers[:at])
-        upstream = trace.ancestors(self.mlp_reads, {self.link.in_version})
-        if not all(v in upstream for v, _, _ in before):
-            return None
-        taps = [self._port(v, c) for v, c, _ in before]
-        if None in taps:
-            return None
-        entry = PortTap(Port(self.link.call.path, "in", self.link.in_key, self.link.call.nth), step.carry)
-        mid = SumTap((entry, *(t for t in taps if t is not None)), self._constant(step, of=self.mlp_reads))
+    def _junction_before_mlp(self) -> bool:
+        """Tap the sum that the MLP reads, if it is more than the layer's input; whether there is one."""
+        at = next((i for i, s in enumerate(self.sublayers) if s.kind == "mlp"), 0)
+        if at == 0 or self.mlp_reads is None or any(s.kind != "mlp" for s in self.sublayers[at:]):
+            return False
+        step, before = self.steps[0], self.writers[:at]
+        upstream = self.scope.trace.ancestors(self.mlp_reads, {self.link.in_version})
+        taps = [tap for v, c, _ in before if (tap := self._port(v, c)) is not None]
+        if len(taps) < at or not all(v in upstream for v, _, _ in before):
+            return False
+        entry = tap_at(self.link.call, "in", self.link.in_key, step.carry)
+        mid = SumTap((entry, *taps), self._constant(step, of=self.mlp_reads))
         self.draft.taps[self.site("resid_mid")] = mid
-        return mid
+        return True
 
-    def _refuse_missing(self, sublayers: list[Sublayer]) -> None:
-        kinds = {s.kind for s in sublayers}
+    def _refuse_missing(self) -> None:
+        kinds = {s.kind for s in self.sublayers}
         what = ", ".join(sorted(kinds)) or "nothing"
         for kind in SHORT:
-            if kind in kinds:
-                continue
-            self.draft.refuse(
-                having(lambda row, kind=kind: row.sublayer == kind),
-                self.index,
-                self.stack,
-                f"Layer {self.index} has no {kind.replace('_', '-')}: it has {what}.",
-            )
-        if self.site("resid_mid") not in self.draft.taps:
-            self.draft.refuse(
-                ["resid_mid"], self.index, self.stack,
-                f"Layer {self.index} has {what}: nothing lies between attention and MLP.",
-            )  # fmt: skip
-        if self.site("router") not in self.draft.taps:
-            self.draft.refuse(
-                ["router"], self.index, self.stack, f"Layer {self.index} has no mixture of experts."
-            )
+            if kind not in kinds:
+                reason = f"Layer {self.index} has no {kind.replace('_', '-')}: it has {what}."
+                names = having(lambda row, kind=kind: row.sublayer == kind)
+                self.draft.refuse(names, self.index, self.stack, reason)
+        self.refuse("resid_mid", f"Layer {self.index} has {what}: nothing lies between attention and MLP.")
+        self.refuse("router", f"Layer {self.index} has no mixture of experts.")

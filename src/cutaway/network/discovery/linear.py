@@ -15,16 +15,8 @@ SHAPE_OPS = frozenset(
 )  # fmt: skip
 #: Operations that move axes as well; followed where only the source matters, not the layout.
 MOVE_OPS = SHAPE_OPS | {
-    "transpose",
-    "permute",
-    "movedim",
-    "swapaxes",
-    "get_mT",
-    "get_T",
-    "chunk",
-    "split",
-    "getitem",
-}
+    "transpose", "permute", "movedim", "swapaxes", "get_mT", "get_T", "chunk", "split", "getitem"
+}  # fmt: skip
 
 
 @dataclass(eq=False)
@@ -44,10 +36,8 @@ class Sums:
         ):
             return [(node.inputs[0], 1.0)]
         if node.op in SHAPE_OPS and node.inputs:
-            source = node.inputs[0]
-            if node.op in ("dropout", "feature_dropout", "alpha_dropout") and self._drops(node):
-                return None
-            return [(source, 1.0)]
+            dropout = node.op in ("dropout", "feature_dropout", "alpha_dropout")
+            return None if dropout and self._drops(node) else [(node.inputs[0], 1.0)]
         if node.op in ("add", "sub"):
             return self._sum(node)
         if node.op in ("mul", "truediv"):
@@ -141,10 +131,9 @@ class Sums:
         todo: list[tuple[int, Coefficient]] = [(version, 1.0)]
         while todo:
             v, c = todo.pop()
-            if self.root(v) in stops or self.owner(v, within) is not None or (step := self.terms(v)) is None:
-                key = self.root(v)
+            key = self.root(v)
+            if key in stops or self.owner(v, within) is not None or (step := self.terms(v)) is None:
+                total[key] = total[key] + c if key in total else c
             else:
                 todo.extend((w, c * d) for w, d in step)
-                continue
-            total[key] = total[key] + c if key in total else c
         return total

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 from torch import nn
 
+from cutaway.network.anatomy import Port, PortTap
+from cutaway.network.coefficients import Coefficient
 from cutaway.network.discovery.linear import Sums
 from cutaway.network.discovery.trace import Call, Trace
+
+
+def tap_at(call: Call, side: Literal["in", "out"], key: str, factor: Coefficient = 1.0) -> PortTap:
+    """The tap of one argument or output of one call."""
+    return PortTap(Port(call.path, side, key, call.nth), factor)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,13 +72,8 @@ def _wide_call(trace: Trace, call: Call) -> StreamCall | None:
         return None
     for in_key, i in call.inputs:
         for out_key, o in call.outputs:
-            shape = trace.nodes[i].shape
-            if (
-                trace.nodes[i].floating
-                and len(shape) >= 3
-                and shape == trace.nodes[o].shape
-                and trace.nodes[i].live
-            ):
+            node = trace.nodes[i]
+            if node.floating and node.live and len(node.shape) >= 3 and node.shape == trace.nodes[o].shape:
                 return StreamCall(call, in_key, i, out_key, o, is_stream=False)
     return None
 
@@ -109,12 +112,8 @@ def find_chains(model: nn.Module, trace: Trace, sums: Sums, batch: int) -> list[
 
 def _carries_stream(trace: Trace, links: list[StreamCall]) -> bool:
     """Whether each call feeds the next, and at least one call is more than a single small module."""
-    chained = all(b.in_version == a.out_version or _derived(trace, a, b) for a, b in pairwise(links))
+    chained = all(a.out_version in trace.ancestors(b.in_version) for a, b in pairwise(links))
     return chained and any(list(link.call.module.children()) for link in links)
-
-
-def _derived(trace: Trace, a: StreamCall, b: StreamCall) -> bool:
-    return a.out_version in trace.ancestors(b.in_version)
 
 
 def _inside(chain: Chain, other: Chain) -> bool:
@@ -131,11 +130,8 @@ def stack_names(chains: list[Chain], main: Chain | None) -> dict[str, str]:
     """A short name for each chain: empty for the main one, else the first part of its path that tells it apart."""
     names: dict[str, str] = {}
     for chain in chains:
-        if chain is main:
-            names[chain.path] = ""
-            continue
         parts = chain.path.split(".")
         others = {p for c in chains if c is not chain for p in c.path.split(".")}
-        own = next((p for p in parts if p not in others and not p.isdigit()), chain.path.replace(".", "_"))
-        names[chain.path] = own
+        alone = (p for p in parts if p not in others and not p.isdigit())
+        names[chain.path] = "" if chain is main else next(alone, chain.path.replace(".", "_"))
     return names

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import product
 
 import torch
 from torch import Tensor
 
-from cutaway.network.anatomy import Attention, FunctionCall, FunctionTaps, Mlp
+from cutaway.network.anatomy import Attention, FunctionCall, FunctionTaps, Mlp, PortTap
 from cutaway.network.discovery.linear import MOVE_OPS, Sums
+from cutaway.network.discovery.stacks import tap_at
 from cutaway.network.discovery.streams import is_elementwise, is_linear_map
-from cutaway.network.discovery.trace import AttentionCall, Call, Trace
+from cutaway.network.discovery.trace import AttentionCall, Call, Trace, Watched
 from cutaway.network.sites import SublayerKind
 
 
@@ -30,9 +32,13 @@ class Scope:
         owner = self.sums.owner(version, self.within)
         return None if owner is None else owner[0]
 
+    def gives(self, call: Call, version: int) -> bool:
+        """Whether a tensor is among what a call gives."""
+        return any(self.sums.same(v, version) for _, v in call.outputs)
+
     def linear_makers(self, version: int) -> list[Call]:
         """The nearest weight matrices that a tensor was computed by, not looking past each of them."""
-        found: dict[int, Call] = {}
+        makers: dict[int, Call] = {}
         seen: set[int] = set()
         todo = [version]
         while todo:
@@ -42,16 +48,14 @@ class Scope:
             seen.add(v)
             maker = self._linear_with_output(v)
             if maker is not None:
-                found[maker.index] = maker
-                continue
-            todo.extend(self.trace.nodes[v].inputs)
-        return [found[i] for i in sorted(found)]
+                makers[maker.index] = maker
+            else:
+                todo.extend(self.trace.nodes[v].inputs)
+        return [makers[i] for i in sorted(makers)]
 
     def _linear_with_output(self, version: int) -> Call | None:
         for call in reversed(self.within):
-            gives = call.start <= version < call.end and any(
-                self.sums.same(v, version) for _, v in call.outputs
-            )
+            gives = call.start <= version < call.end and self.gives(call, version)
             if gives and is_linear_map(self.trace, call):
                 return call
         return None
@@ -72,10 +76,10 @@ class FoundAttention:
     times: int = 1
 
 
-def registered(trace: Trace, found: AttentionCall) -> FoundAttention:
+def registered(trace: Trace, noted: AttentionCall) -> FoundAttention:
     """An attention that went through the registry of attention functions."""
-    times = sum(a.call == found.call for a in trace.attention)
-    return FoundAttention(trace.calls[found.call], found.nth, found.fields, None, times)
+    times = sum(a.call == noted.call for a in trace.attention)
+    return FoundAttention(trace.calls[noted.call], noted.nth, noted.fields, None, times)
 
 
 def written_out(trace: Trace, call: Call) -> FoundAttention | None:
@@ -85,43 +89,33 @@ def written_out(trace: Trace, call: Call) -> FoundAttention | None:
         q, k, v = (int(i) for i in fused.inputs[:3] if i is not None)
         taps = FunctionTaps(None, None, None, FunctionCall(fused.op, fused.nth))
         return FoundAttention(call, call.nth, {"q": q, "k": k, "v": v, "z": fused.output}, taps)
-    live = trace.nodes
     products = [
-        w
+        (w, factors)
         for w in ops
         if w.op in ("matmul", "bmm", "baddbmm")
-        and _factors(w.op, w.inputs) is not None
-        and all(live[i].live for i in _factors(w.op, w.inputs) or ())
+        and (factors := _factors(w)) is not None
+        and all(trace.nodes[i].live for i in factors)
     ]
     for soft in (w for w in ops if w.op == "softmax"):
         source = soft.inputs[0]
         if source is None:
             continue
         before = trace.ancestors(source)
-        first = [p for p in products if p.nth < soft.nth and p.output in before]
-        after = [
-            p
-            for p in products
-            if p.nth > soft.nth and soft.output in trace.ancestors((_factors(p.op, p.inputs) or (0,))[0])
-        ]
+        first = [p for p in products if p[0].nth < soft.nth and p[0].output in before]
+        after = [p for p in products if p[0].nth > soft.nth and soft.output in trace.ancestors(p[1][0])]
         if not first or not after:
             continue
-        q, k = _factors(first[-1].op, first[-1].inputs) or (0, 0)
-        _, v = _factors(after[0].op, after[0].inputs) or (0, 0)
-        taps = FunctionTaps(
-            FunctionCall(first[-1].op, first[-1].nth), FunctionCall("softmax", soft.nth),
-            FunctionCall(after[0].op, after[0].nth), None,
-        )  # fmt: skip
-        fields = {"q": q, "k": k, "v": v, "scores": source, "pattern": soft.output, "z": after[0].output}
+        (scoring, (q, k)), (average, (_, v)) = first[-1], after[0]
+        taps = FunctionTaps(*(FunctionCall(w.op, w.nth) for w in (scoring, soft, average)), None)
+        fields = {"q": q, "k": k, "v": v, "scores": source, "pattern": soft.output, "z": average.output}
         return FoundAttention(call, call.nth, fields, taps)
     return None
 
 
-def _factors(op: str, inputs: tuple[int | None, ...]) -> tuple[int, int] | None:
-    pair = inputs[1:3] if op == "baddbmm" else inputs[:2]
-    if len(pair) != 2 or pair[0] is None or pair[1] is None:
-        return None
-    return pair[0], pair[1]
+def _factors(watched: Watched) -> tuple[int, int] | None:
+    """The two tensors that a matrix product multiplies."""
+    first, second, *_ = (*watched.inputs[watched.op == "baddbmm" :], None, None)
+    return None if first is None or second is None else (first, second)
 
 
 def kind_of(scope: Scope, raw: int, stop: frozenset[int]) -> tuple[SublayerKind, FoundAttention | None]:
@@ -131,11 +125,11 @@ def kind_of(scope: Scope, raw: int, stop: frozenset[int]) -> tuple[SublayerKind,
     as they were when the module is run again; else another token mixer.
     """
     ancestors = scope.trace.ancestors(raw, set(stop))
-    for found in scope.attention:
-        if found.fields["z"] in ancestors:
-            own = scope.trace.ancestors(found.fields["k"], set(stop))
-            reads = {scope.sums.root(s) for s in stop} & {scope.sums.root(v) for v in own}
-            return ("attention" if reads else "cross_attention"), found
+    for traced in scope.attention:
+        if traced.fields["z"] in ancestors:
+            sources = scope.trace.ancestors(traced.fields["k"], set(stop))
+            reads = set(map(scope.sums.root, stop)) & set(map(scope.sums.root, sources))
+            return ("attention" if reads else "cross_attention"), traced
     giver = scope.giver(raw)
     return ("mixer" if giver is not None and mixes_positions(scope, giver) else "mlp"), None
 
@@ -193,12 +187,12 @@ def moved_root(trace: Trace, version: int, stop: int) -> int:
     return version
 
 
-def read_attention(scope: Scope, found: FoundAttention, cross: bool) -> Attention:
+def read_attention(scope: Scope, traced: FoundAttention, cross: bool) -> Attention:
     """The projections of an attention, found by walking back from q, k and v and forward from z."""
-    trace, fields = scope.trace, found.fields
+    trace, fields = scope.trace, traced.fields
     makers = {name: scope.linear_makers(fields[name]) for name in ("q", "k", "v")}
     output = next(
-        (c for c in scope.within if c.index > found.call.index or c.path.startswith(found.call.path)
+        (c for c in scope.within if c.index > traced.call.index or c.path.startswith(traced.call.path)
          if is_linear_map(trace, c) and c.start > fields["z"]
          and any(moved_root(trace, v, fields["z"]) == fields["z"] for _, v in c.inputs)),
         None,
@@ -208,10 +202,10 @@ def read_attention(scope: Scope, found: FoundAttention, cross: bool) -> Attentio
         and all(moved_root(trace, fields["q"], -1) not in {v for _, v in c.outputs} for c in makers["q"])
         and not _is_view_of(trace, fields["q"], makers["q"])
     )
-    heads, kv_heads, width = _head_shape(scope, found)
+    heads, kv_heads, width = _head_shape(scope, traced)
     paths = {name: tuple(c.path for c in calls) for name, calls in makers.items()}
     return Attention(
-        found.call.path, found.call.nth, cross, heads, kv_heads, width, found.functions,
+        traced.call.path, traced.call.nth, cross, heads, kv_heads, width, traced.functions,
         paths["q"], paths["k"], paths["v"],
         None if output is None else output.path, 0 if output is None else output.nth, rotary,
     )  # fmt: skip
@@ -227,10 +221,10 @@ def _is_view_of(trace: Trace, version: int, makers: list[Call]) -> bool:
     return True
 
 
-def _head_shape(scope: Scope, found: FoundAttention) -> tuple[int, int, int]:
+def _head_shape(scope: Scope, traced: FoundAttention) -> tuple[int, int, int]:
     nodes, batch = scope.trace.nodes, scope.batch
-    q, k, v = (nodes[found.fields[n]].shape for n in ("q", "k", "v"))
-    if found.functions is None:
+    q, k, v = (nodes[traced.fields[n]].shape for n in ("q", "k", "v"))
+    if traced.functions is None:
         return q[2], k[2], v[-1]
     if len(q) == 4:
         return q[1], k[1], v[-1]
@@ -248,12 +242,11 @@ def read_mlp(
         ports["router"] = (call, f"{weights_key} {index_key}")
         return Mlp((), None, None, experts), None, ports
     makers = scope.linear_makers(raw)
-    if len(makers) != 1 or not any(scope.sums.same(v, raw) for _, v in makers[0].outputs):
+    if len(makers) != 1 or not scope.gives(makers[0], raw):
         return Mlp(tuple(c.path for c in makers), None, None), None, ports
     down = makers[0]
     key, act = next((k, v) for k, v in down.inputs if trace.nodes[v].floating)
-    ups = scope.linear_makers(act)
-    ups = [c for c in ups if c.index != down.index]
+    ups = [c for c in scope.linear_makers(act) if c.index != down.index]
     if not ups:
         return Mlp((), None, down.path), None, ports
     ports["mlp_act"] = (down, key)
@@ -279,27 +272,21 @@ def _find_router(scope: Scope, giver: Call) -> tuple[Call, str, str, int] | None
     trace = scope.trace
     for call in [giver, *(c for c in scope.within if giver.start <= c.start and c.end <= giver.end)]:
         outputs = [(k, trace.nodes[v]) for k, v in call.outputs]
-        whole = [(k, n) for k, n in outputs if not n.floating and len(n.shape) >= 2]
-        for index_key, index in whole:
-            for weights_key, weights in outputs:
-                if weights.floating and weights.shape == index.shape:
-                    experts = _count_experts(call, trace, index.shape[-1])
-                    if experts is not None:
-                        return call, weights_key, index_key, experts
+        products = [
+            n for n in trace.nodes[call.start : call.end] if n.op in ("linear", "matmul", "mm", "addmm")
+        ]
+        experts = products[-1].shape[-1] if products else 0
+        for (index_key, index), (weights_key, weights) in product(outputs, outputs):
+            numbers = not index.floating and len(index.shape) >= 2 and index.shape[-1] <= experts
+            if numbers and weights.floating and weights.shape == index.shape:
+                return call, weights_key, index_key, experts
     return None
 
 
-def _count_experts(call: Call, trace: Trace, k: int) -> int | None:
-    widths = [
-        n.shape[-1] for n in trace.nodes[call.start : call.end] if n.op in ("linear", "matmul", "mm", "addmm")
-    ]
-    return widths[-1] if widths and widths[-1] >= k else None
-
-
-def reader_port(
+def reading_tap(
     scope: Scope, version: int, consumers: list[Call], stream: frozenset[int], sums_at: list[int]
-) -> tuple[Call, str, str] | None:
-    """The port at which `consumers`, and no other writer to the stream, read a tensor: (call, side, key).
+) -> PortTap | None:
+    """The port at which `consumers`, and no other writer to the stream, read a tensor.
 
     The outermost call inside the layer that takes the tensor and contains all consumers; failing that, the output of
     the module that made it, unless it is the stream itself, which others read too. A call in which the stream is
@@ -312,10 +299,10 @@ def reader_port(
             continue
         for key, v in call.inputs:
             if v == version or scope.sums.same(v, version):
-                return call, "in", key
+                return tap_at(call, "in", key)
     if scope.sums.root(version) not in stream:
         for call in scope.within:
             for key, v in call.outputs:
                 if scope.sums.same(v, version) and is_elementwise(scope.trace, call):
-                    return call, "out", key
+                    return tap_at(call, "out", key)
     return None

@@ -30,7 +30,6 @@ class TraceNode:
     live: bool
     shape: tuple[int, ...]
     floating: bool
-    step: int = 0
 
 
 @dataclass(eq=False)
@@ -87,8 +86,7 @@ class Trace:
 
     def inside(self, call: int) -> list[Call]:
         """All calls strictly within a call."""
-        end = self.calls[call].end
-        start = self.calls[call].start
+        start, end = self.calls[call].start, self.calls[call].end
         return [c for c in self.calls if c.index > call and c.start >= start and 0 <= c.end <= end]
 
     def ancestors(self, version: int, stop: frozenset[int] | set[int] = frozenset()) -> set[int]:
@@ -130,18 +128,26 @@ def op_name(func: Any) -> str:
     if name == "__get__":
         return "get_" + getattr(getattr(func, "__self__", None), "__name__", "")
     name = name.strip("_")
-    return {
-        "iadd": "add",
-        "radd": "add",
-        "isub": "sub",
-        "imul": "mul",
-        "rmul": "mul",
-        "div": "truediv",
-        "itruediv": "truediv",
-        "true_divide": "truediv",
-        "multiply": "mul",
-        "subtract": "sub",
-    }.get(name, name)
+    return _SAME_OPS.get(name, name)
+
+
+_SAME_OPS = {
+    "iadd": "add", "radd": "add", "isub": "sub", "subtract": "sub", "imul": "mul", "rmul": "mul", "multiply": "mul",
+    "div": "truediv", "itruediv": "truediv", "true_divide": "truediv",
+}  # fmt: skip
+
+
+class FunctionMode(TorchFunctionMode):
+    """While active, `called` stands for every torch function: it runs the function, and may look and change."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return self.called(func, op_name(func), tuple(args), dict(kwargs or {}))
+
+    def called(
+        self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """A function of that plain name is called; gives its result."""
+        raise NotImplementedError
 
 
 def _changes(tensor: Tensor) -> int:
@@ -156,7 +162,7 @@ def _is_in_place(func: Any) -> bool:
     )
 
 
-class Recorder(TorchFunctionMode):
+class Recorder(FunctionMode):
     """Records a `Trace` while active; see `record`."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -174,9 +180,8 @@ class Recorder(TorchFunctionMode):
     def version(self, tensor: Tensor) -> int:
         """The current version of a tensor; one that nobody produced is a live root unless it is a weight."""
         version = self._versions.get(id(tensor))
-        if version is None:
-            version = self._add("root", (), (), {}, tensor, live=id(tensor) not in self._fixed)
-        return version
+        live = id(tensor) not in self._fixed
+        return self._add("root", (), (), {}, tensor, live) if version is None else version
 
     def _add(
         self,
@@ -187,27 +192,18 @@ class Recorder(TorchFunctionMode):
         out: Tensor,
         live: bool,
     ) -> int:
-        version = len(self.trace.nodes)
-        call = self._stack[-1] if self._stack else -1
-        node = TraceNode(
-            version, op, inputs, args, kwargs, call, live, tuple(out.shape), out.is_floating_point()
-        )
-        node.step = version
-        self.trace.nodes.append(node)
+        version, call = len(self.trace.nodes), self._stack[-1] if self._stack else -1
+        shape, floating = tuple(out.shape), out.is_floating_point()
+        self.trace.nodes.append(TraceNode(version, op, inputs, args, kwargs, call, live, shape, floating))
         self._versions[id(out)] = version
         self.trace.tensors[version] = out
         self._keep.append(out)
         return version
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
+    def called(
+        self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        kwargs = kwargs or {}
-        name = op_name(func)
+        """Run a function and note what it read and gave."""
         sources = [t for _, t in tensor_leaves((args, kwargs))]
         versions = tuple(self.version(t) for t in sources) if name not in _SILENT else ()
         changes = [] if name in _SILENT else [(t, _changes(t)) for t in sources]
@@ -230,14 +226,8 @@ class Recorder(TorchFunctionMode):
         if in_place and live:
             self.trace.in_place = True
         if name in WATCHED_OPS:
-            given = (
-                *args,
-                *(
-                    kwargs[k]
-                    for k in ("query", "key", "value", "input", "batch1", "batch2", "other", "mat2")
-                    if k in kwargs
-                ),
-            )
+            names = ("query", "key", "value", "input", "batch1", "batch2", "other", "mat2")
+            given = (*args, *(kwargs[k] for k in names if k in kwargs))
             by_arg = tuple(self._versions.get(id(a)) if torch.is_tensor(a) else None for a in given)
             for call in self._stack:
                 nth = self._watched.get(call, 0)
@@ -253,38 +243,24 @@ class Recorder(TorchFunctionMode):
             self._nth[path] = nth + 1
             with torch._C.DisableTorchFunction():
                 inputs = [(k, self.version(t)) for k, t in (*tensor_leaves(args), *tensor_leaves(kwargs))]
-            parent = self._stack[-1] if self._stack else -1
-            call = Call(
-                len(self.trace.calls),
-                path,
-                module,
-                parent,
-                nth,
-                len(self.trace.nodes),
-                args=args,
-                kwargs=kwargs,
-                inputs=inputs,
-            )
+            parent, start = self._stack[-1] if self._stack else -1, len(self.trace.nodes)
+            call = Call(len(self.trace.calls), path, module, parent, nth, start, -1, args, kwargs, inputs)
             self.trace.calls.append(call)
             self._stack.append(call.index)
 
         return hook
 
-    def _leave(self) -> Callable[..., None]:
-        def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-            call = self.trace.calls[self._stack.pop()]
-            with torch._C.DisableTorchFunction():
-                leaves = [(k, t) for k, t in tensor_leaves(output)]
-                sources = tuple(v for _, v in call.inputs)
-                for key, tensor in leaves:
-                    if id(tensor) not in self._versions and id(tensor) not in self._fixed:
-                        # made by something torch functions do not see: it came from the module's inputs
-                        self._add(f"module {type(module).__name__}", sources, (), {}, tensor, live=True)
-                        self.trace.nodes[-1].call = call.index
-                    call.outputs.append((key, self.version(tensor)))
-            call.end = len(self.trace.nodes)
-
-        return hook
+    def _leave(self, module: nn.Module, _args: Any, _kwargs: Any, output: Any) -> None:
+        call = self.trace.calls[self._stack.pop()]
+        with torch._C.DisableTorchFunction():
+            sources = tuple(v for _, v in call.inputs)
+            for key, tensor in tensor_leaves(output):
+                if id(tensor) not in self._versions and id(tensor) not in self._fixed:
+                    # made by something torch functions do not see: it came from the module's inputs
+                    self._add(f"module {type(module).__name__}", sources, (), {}, tensor, live=True)
+                    self.trace.nodes[-1].call = call.index
+                call.outputs.append((key, self.version(tensor)))
+        call.end = len(self.trace.nodes)
 
     def attention(self, module: nn.Module, fields: Mapping[str, Tensor]) -> None:
         """Note what a registered attention function was given and gave (called by `network.attention`)."""
@@ -311,7 +287,7 @@ def record(model: nn.Module, forward: Callable[[Recorder], Any]) -> tuple[Trace,
     with ExitStack() as stack:
         for path, module in model.named_modules(remove_duplicate=True):
             stack.callback(module.register_forward_pre_hook(recorder._enter(path), with_kwargs=True).remove)
-            stack.callback(module.register_forward_hook(recorder._leave(), with_kwargs=True).remove)
+            stack.callback(module.register_forward_hook(recorder._leave, with_kwargs=True).remove)
         with torch.no_grad(), recorder:
             result = forward(recorder)
     return recorder.trace, result
