@@ -6,7 +6,8 @@ second, what a site's value is computed from has been changed by us, so the iden
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ from cutaway.network.certification.identities import (
 )
 from cutaway.network.edits import Here
 from cutaway.network.execution.session import Session, SiteWork
-from cutaway.network.inputs import Inputs, Tokens
+from cutaway.network.inputs import Inputs
 from cutaway.network.sites import SITES, Site, having
 
 Forward = Callable[[Inputs], Tensor | None]
@@ -43,21 +44,20 @@ def certify(
     forward: runs the bare model on inputs and gives its logits. pad: gives inputs padded on one side with the mask of
     their real tokens, or None where padding does not apply.
     """
-    tokens = {"": inputs.tokens}
     bare = forward(inputs)
     quiet = [s for s in anatomy.sites() if SITES[s.name].inside != "eager"]
-    with _Observed(model, anatomy, quiet, tokens, inputs.batch, None, 0.0, seed):
+    with _observed(model, anatomy, inputs, quiet):
         watched = forward(inputs)
     bitwise = bare is None or watched is None or torch.equal(bare, watched)
     ledgers = new_ledgers()
     if bare is not None and watched is not None:
         ledgers["reading"].add("logits", watched, bare)
     calm, noisy = CheckedPass(), CheckedPass()
-    with _Observed(model, anatomy, anatomy.sites(), tokens, inputs.batch, calm, 0.0, seed):
+    with _observed(model, anatomy, inputs, anatomy.sites(), calm):
         patterned = forward(inputs)
     if bare is not None and patterned is not None:
         ledgers["pattern reading"].add("logits", patterned, bare)
-    with _Observed(model, anatomy, anatomy.sites(), tokens, inputs.batch, noisy, 0.1, seed):
+    with _observed(model, anatomy, inputs, anatomy.sites(), noisy, 0.1, seed):
         forward(inputs)
     modules = dict(model.named_modules())
     for values in (calm, noisy):
@@ -65,7 +65,7 @@ def certify(
             for layer in stack.layers:
                 check_layer(stack, layer, values, ledgers, modules, anatomy)
         check_head(anatomy, values, ledgers, modules)
-    _check_effects(model, anatomy, inputs, forward, tokens, ledgers, seed)
+    _check_effects(model, anatomy, inputs, forward, ledgers["writing"], seed)
     pads = {side: check_padding(pad, side, forward, bare, ledgers, tolerance) for side in ("right", "left")}
     checks = tuple(
         c
@@ -76,38 +76,28 @@ def certify(
     return Certificate(checks, refusals, bitwise, pads["right"], pads["left"])
 
 
-class _Observed:
+def _observed(
+    model: nn.Module,
+    anatomy: Anatomy,
+    inputs: Inputs,
+    sites: Iterable[Site],
+    out: CheckedPass | None = None,
+    noise: float = 0.0,
+    seed: int = 0,
+) -> Session:
     """A session that notes each site's value before and after adding noise of a given relative size."""
+    generator = torch.Generator().manual_seed(seed)
 
-    def __init__(
-        self,
-        model: nn.Module,
-        anatomy: Anatomy,
-        sites: Iterable[Site],
-        tokens: Mapping[str, Tokens | None],
-        batch: int,
-        out: CheckedPass | None,
-        noise: float,
-        seed: int,
-    ) -> None:
-        generator = torch.Generator().manual_seed(seed)
+    def edit(value: Tensor, here: Here) -> Tensor:
+        new = value
+        if noise and here.site.name.removeprefix("cross_") != "head_out":
+            new = value + _noise(value, noise, generator)
+        if out is not None:
+            out.before[here.site], out.after[here.site] = value.detach().clone(), new.detach().clone()
+        return new
 
-        def edit(value: Tensor, here: Here) -> Tensor:
-            new = value
-            if noise and here.site.name.removeprefix("cross_") != "head_out":
-                new = value + _noise(value, noise, generator)
-            if out is not None:
-                out.before[here.site], out.after[here.site] = (value.detach().clone(), new.detach().clone())
-            return new
-
-        work = [SiteWork(s, anatomy.taps[s], edits=[edit]) for s in sites]
-        self.session = Session(model, anatomy, work, tokens, batch)
-
-    def __enter__(self) -> Session:
-        return self.session.__enter__()
-
-    def __exit__(self, *error: object) -> bool:
-        return self.session.__exit__(*error)  # type: ignore[arg-type]
+    work = [SiteWork(s, anatomy.taps[s], edits=[edit]) for s in sites]
+    return Session(model, anatomy, work, {"": inputs.tokens}, inputs.batch)
 
 
 def _noise(value: Tensor, size: float, generator: torch.Generator) -> Tensor:
@@ -121,8 +111,7 @@ def _check_effects(
     anatomy: Anatomy,
     inputs: Inputs,
     forward: Forward,
-    tokens: Mapping[str, Tokens | None],
-    ledgers: dict[str, Ledger],
+    ledger: Ledger,
     seed: int,
 ) -> None:
     last = {s.name: s.layers[-1].index for s in anatomy.stacks if s.layers}
@@ -135,24 +124,21 @@ def _check_effects(
             results = []
             for noise in (0.0, 0.5):
                 watched = [*sites, *([outcome] if outcome in anatomy.taps else [])]
-                with _Observed(
-                    model, anatomy, watched, tokens, inputs.batch, (seen := CheckedPass()), 0.0, seed
-                ) as s:
-                    if noise:
-                        _add_noise(s, sites, noise, seed)
+                generator = torch.Generator().manual_seed(seed)
+                with _observed(model, anatomy, inputs, watched, (seen := CheckedPass())) as session:
+                    for item in session.work if noise else ():
+                        if item.site in sites:
+                            item.edits.insert(0, partial(_noised, size=noise, generator=generator))
                     logits = forward(inputs)
                 results.append(seen.before.get(outcome, logits))
             if results[0] is not None and results[1] is not None:
                 same = torch.equal(results[0], results[1])
                 for site in sites:
-                    ledgers["writing"].note(str(site), 1.0 if same else 0.0)
+                    ledger.note(str(site), 1.0 if same else 0.0)
 
 
-def _add_noise(session: Session, sites: list[Site], size: float, seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    for item in session.work:
-        if item.site in sites:
-            item.edits.insert(0, lambda value, here: value + _noise(value, size, generator))
+def _noised(value: Tensor, _here: Here, size: float, generator: torch.Generator) -> Tensor:
+    return value + _noise(value, size, generator)
 
 
 def check_padding(
@@ -195,11 +181,10 @@ def _refusals(anatomy: Anatomy, checks: tuple[Check, ...]) -> dict[str, str]:
                     "Writing here does not change the output, so it is not what the network uses."
                 )
                 continue
-            cross = where.endswith("cross_")
-            place = where.removesuffix("cross_")
+            cross, place = where.endswith("cross_"), where.removesuffix("cross_")
             stack, _, layer = place.rpartition(".")
             for name, kind in SITES.items():
-                site = Site(name, _number(layer), stack)
+                site = Site(name, int(layer) if layer.isdigit() else None, stack)
                 alike = kind.cross == cross or check.name.startswith("resid")
                 if check.name in kind.vouched and alike and site in anatomy.taps:
                     refused[str(site)] = (
@@ -207,7 +192,3 @@ def _refusals(anatomy: Anatomy, checks: tuple[Check, ...]) -> dict[str, str]:
                         f"tolerance {check.tolerance:.2g}."
                     )
     return refused
-
-
-def _number(text: str) -> int | None:
-    return int(text) if text.isdigit() else None

@@ -63,16 +63,10 @@ def new_ledgers() -> dict[str, Ledger]:
     """An empty ledger for every identity, by name."""
     rows = [
         ("reading", "Reading every site but scores and pattern leaves the logits as they were."),
-        (
-            "pattern reading",
-            "Reading attention patterns (which needs the eager kernel) leaves the logits as they were.",
-        ),
+        ("pattern reading", "Reading attention patterns (which needs the eager kernel) leaves the logits as they were."),
         ("resid_mid", "The stream between the sublayers is the layer's input plus what was written so far."),
         ("resid_post", "The layer's output is its input plus what its sublayers write."),
-        (
-            "pattern @ v = z",
-            "The attention pattern applied to the values gives z (where heads are gated, times the gate).",
-        ),
+        ("pattern @ v = z", "The attention pattern applied to the values gives z (where heads are gated, times the gate)."),
         ("softmax(scores) = pattern", "The softmax of the scores gives the pattern."),
         ("q.k -> scores", "Scores move with the products of queries and keys (one minus their correlation)."),
         ("z @ W_O = attn_out", "The heads' outputs and the bias add up to the attention's output."),
@@ -82,7 +76,7 @@ def new_ledgers() -> dict[str, Ledger]:
         ("writing", "A change written at a site changes the output (0 where it does, 1 where it does not)."),
         ("right padding", "Prompts padded on the right give the logits of prompts without padding."),
         ("left padding", "Prompts padded on the left give the logits of prompts without padding."),
-    ]
+    ]  # fmt: skip
     return {name: Ledger(name, sentence) for name, sentence in rows}
 
 
@@ -129,19 +123,10 @@ def _check_stream(
     ledgers: dict[str, Ledger],
     modules: Mapping[str, nn.Module],
 ) -> None:
-    state, mid, mid_seen, post = (
-        after("resid_pre"),
-        after("resid_mid"),
-        before("resid_mid"),
-        before("resid_post"),
-    )
-    if (
-        state is None
-        or post is None
-        or any(after(name) is None for s in layer.stretches for name in s.writes)
-    ):
-        return
-    if not layer.stretches:
+    state, post = after("resid_pre"), before("resid_post")
+    mid, mid_seen = after("resid_mid"), before("resid_mid")
+    lacking = not layer.stretches or any(after(name) is None for s in layer.stretches for name in s.writes)
+    if state is None or post is None or lacking:
         return
     for n, stretch in enumerate(layer.stretches):
         if n > 0 and stretch.writes[:1] == ("mlp_write",) and mid is not None and mid_seen is not None:
@@ -215,8 +200,9 @@ def _alignment(q: Tensor, k: Tensor, scores: Tensor) -> float:
         return x[0] - x[1]
 
     a, b = centred(products).flatten(1), centred(scores).flatten(1)
-    if float(a.norm()) == 0 or float(b.norm()) == 0:
-        return 1.0 if float(b.norm()) == 0 and float(a.norm()) == 0 else -1.0
+    still = [float(x.norm()) == 0 for x in (a, b)]
+    if any(still):
+        return 1.0 if all(still) else -1.0
     return float(((a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1)).clamp(min=1e-30)).min())
 
 

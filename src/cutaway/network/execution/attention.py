@@ -12,17 +12,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from cutaway.errors import SiteUnavailable
 from cutaway.network.anatomy import FunctionTaps
-from cutaway.network.discovery.trace import WATCHED_OPS, op_name
+from cutaway.network.discovery.trace import WATCHED_OPS, FunctionMode, op_name
 
 _PREFIX = "cutaway|"
 
@@ -128,10 +127,8 @@ def _function(base: str) -> Callable[..., Any]:
         query = observer.see("q", query.transpose(1, 2)).transpose(1, 2)
         key = observer.see("k", key.transpose(1, 2)).transpose(1, 2)
         value = observer.see("v", value.transpose(1, 2)).transpose(1, 2)
-        if observer.wants & {"scores", "pattern"}:
-            with _SoftmaxTap(observer, key.shape[2]):
-                out, weights = original(module, query, key, value, attention_mask, **kwargs)
-        else:
+        square = observer.wants & {"scores", "pattern"}
+        with _SoftmaxTap(observer, key.shape[2]) if square else nullcontext():
             out, weights = original(module, query, key, value, attention_mask, **kwargs)
         return observer.see("z", out), weights
 
@@ -152,10 +149,8 @@ def _original(base: str, module: nn.Module) -> Callable[..., Any]:
         return next(registries, ALL_ATTENTION_FUNCTIONS)[base]
     for scope in scopes:
         names = [n for n in scope if n.endswith("eager_attention_forward")]
-        if "eager_attention_forward" in names:
-            return scope["eager_attention_forward"]
-        if len(names) == 1:
-            return scope[names[0]]
+        if "eager_attention_forward" in names or len(names) == 1:
+            return scope.get("eager_attention_forward", scope[names[0]])
     raise SiteUnavailable(
         f"The eager attention function of {type(module).__name__} was not found.",
         "Read q, k, v and z, not the pattern.",
@@ -168,7 +163,7 @@ def _scopes(kind: type) -> list[dict[str, Any]]:
     return [inspect.unwrap(f).__globals__ for f in forwards]
 
 
-class _SoftmaxTap(TorchFunctionMode):
+class _SoftmaxTap(FunctionMode):
     """Shows the input and the output of the first softmax over keys.
 
     Where a sink is put beside the scores, they are shown before that (some models shift scores and sink together), and
@@ -179,15 +174,10 @@ class _SoftmaxTap(TorchFunctionMode):
         super().__init__()
         self.observer, self.keys, self.done, self.scores_seen = observer, keys, False, False
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
+    def called(
+        self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        kwargs = kwargs or {}
-        name = op_name(func)
+        """Run a function, with the observer's values where it is one of those that are watched."""
         if not self.done and name == "cat" and self._adds_sink(args, kwargs):
             self.scores_seen = True
             scores, *rest = args[0]
@@ -221,56 +211,46 @@ def _on_keys(observer: Observer, name: str, value: Tensor, keys: int) -> Tensor:
     return value if new is seen and not torch.is_grad_enabled() else torch.cat([new, value[..., keys:]], -1)
 
 
-class FunctionTap(TorchFunctionMode):
+class FunctionTap(FunctionMode):
     """Shows the parts of an attention that a module computes itself, at the calls that were found at opening."""
 
     def __init__(self, observer: Observer, taps: FunctionTaps, heads: int) -> None:
         super().__init__()
         self.observer, self.taps, self.heads, self.count = observer, taps, heads, 0
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
+    def called(
+        self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        kwargs = kwargs or {}
-        name = op_name(func)
+        """Run a function, with the observer's values where it is one of those that are watched."""
         if name not in WATCHED_OPS or not self.observer.active:
             return func(*args, **kwargs)
         nth, self.count = self.count, self.count + 1
-        taps = self.taps
-        for call, work in ((taps.product, self._product), (taps.softmax, self._softmax), (taps.average, self._average),
-                           (taps.fused, self._fused)):  # fmt: skip
+        for part in fields(self.taps):
+            call = getattr(self.taps, part.name)
             if call is not None and call.nth == nth and call.op == name:
-                return work(func, list(args), dict(kwargs))
+                return getattr(self, f"_{part.name}")(func, list(args), kwargs)
         return func(*args, **kwargs)
 
     def _see(self, name: str, value: Tensor, flip: bool = False) -> Tensor:
         """Show [b h p e] or [b*h p e] (its last two axes swapped if `flip`) as [b p h e], and bring the answer back."""
-        flat = value.ndim == 3
-        seen = value.unflatten(0, (-1, self.heads)) if flat else value
-        seen = (seen.transpose(-1, -2) if flip else seen).transpose(1, 2)
-        new = self.observer.see(name, seen)
-        if new is seen and not torch.is_grad_enabled():
-            return value
-        new = new.transpose(1, 2)
-        new = new.transpose(-1, -2) if flip else new
-        return new.flatten(0, 1) if flat else new
+        return self._see_square(name, value, (*[(-1, -2)] * flip, (1, 2)))
 
-    def _see_square(self, name: str, value: Tensor) -> Tensor:
-        flat = value.ndim == 3
-        seen = value.unflatten(0, (-1, self.heads)) if flat else value
+    def _see_square(self, name: str, value: Tensor, swaps: Sequence[tuple[int, int]] = ()) -> Tensor:
+        """Show [b h p s] or [b*h p s], two axes after two axes swapped, and bring the answer back."""
+        seen = value.unflatten(0, (-1, self.heads)) if value.ndim == 3 else value
+        for axes in swaps:
+            seen = seen.transpose(*axes)
         new = self.observer.see(name, seen)
         if new is seen and not torch.is_grad_enabled():
             return value
-        return new.flatten(0, 1) if flat else new
+        for axes in reversed(swaps):
+            new = new.transpose(*axes)
+        return new.flatten(0, 1) if value.ndim == 3 else new
 
     def _product(self, func: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
-        first, second = _factor_places(op_name(func), args, kwargs)
-        first.set(self._see("q", first.get()))
-        second.set(self._see("k", second.get(), flip=True))
+        (queries, q), (keys, k) = _factor_places(op_name(func), args, kwargs)
+        queries[q] = self._see("q", queries[q])
+        keys[k] = self._see("k", keys[k], flip=True)
         return func(*args, **kwargs)
 
     def _softmax(self, func: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
@@ -278,21 +258,20 @@ class FunctionTap(TorchFunctionMode):
         return self._see_square("pattern", func(self._see_square("scores", scores), *args, **kwargs))
 
     def _average(self, func: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
-        _, second = _factor_places(op_name(func), args, kwargs)
-        second.set(self._see("v", second.get()))
+        _, (values, v) = _factor_places(op_name(func), args, kwargs)
+        values[v] = self._see("v", values[v])
         return self._see("z", func(*args, **kwargs))
 
     def _fused(self, func: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
         names = ("query", "key", "value")
         parts = [args[i] if i < len(args) else kwargs.pop(n) for i, n in enumerate(names)]
         seen = [self._see(n, t) for n, t in zip("qkv", parts, strict=True)]
-        if self.observer.wants & {"scores", "pattern"}:
-            return self._see("z", self._written_out(seen, args[3:], kwargs))
-        return self._see("z", func(*seen, *args[3:], **kwargs))
+        square = self.observer.wants & {"scores", "pattern"}
+        attend = self._written_out if square else func
+        return self._see("z", attend(*seen, *args[3:], **kwargs))
 
-    def _written_out(self, qkv: list[Tensor], rest: Sequence[Any], kwargs: dict[str, Any]) -> Tensor:
+    def _written_out(self, q: Tensor, k: Tensor, v: Tensor, *rest: Any, **kwargs: Any) -> Tensor:
         """torch's documented definition of scaled_dot_product_attention, so that its softmax can be seen."""
-        q, k, v = qkv
         options = dict(zip(("attn_mask", "dropout_p", "is_causal"), rest, strict=False)) | kwargs
         scale = options.get("scale") or q.shape[-1] ** -0.5
         if options.get("enable_gqa"):
@@ -300,35 +279,20 @@ class FunctionTap(TorchFunctionMode):
         scores = q @ k.transpose(-1, -2) * scale
         mask = options.get("attn_mask")
         if options.get("is_causal"):
-            ones = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device)
-            mask = ones.tril()
+            mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril()
         if mask is not None:
             scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
         pattern = self._see_square("scores", scores).softmax(-1)
         return self._see_square("pattern", pattern) @ v
 
 
-class _Place:
-    """One argument of a call, given by position or by name."""
-
-    def __init__(self, holder: Any, key: Any) -> None:
-        self.holder, self.key = holder, key
-
-    def get(self) -> Tensor:
-        return self.holder[self.key]
-
-    def set(self, value: Tensor) -> None:
-        self.holder[self.key] = value
-
-
-def _factor_places(op: str, args: list[Any], kwargs: dict[str, Any]) -> tuple[_Place, _Place]:
-    """Where the two factors of a matrix product stand among its arguments."""
+def _factor_places(op: str, args: list[Any], kwargs: dict[str, Any]) -> list[tuple[Any, Any]]:
+    """Where the two factors of a matrix product stand: in the arguments by position or by name, and at which."""
     names = {"baddbmm": ("batch1", "batch2"), "bmm": ("input", "mat2")}.get(op, ("input", "other"))
-    skipped = 1 if op == "baddbmm" else 0
-    places = []
-    for i, name in enumerate(names):
-        places.append(_Place(kwargs, name) if name in kwargs else _Place(args, skipped + i))
-    return places[0], places[1]
+    return [
+        (kwargs, name) if name in kwargs else (args, i)
+        for i, name in enumerate(names, start=1 if op == "baddbmm" else 0)
+    ]
 
 
 def configurations(model: nn.Module) -> list[Any]:

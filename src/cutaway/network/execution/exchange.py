@@ -73,6 +73,5 @@ class Arguments(Exchange):
         if parts[0].isdigit():
             args = _replaced(args, parts, new)
         else:
-            kwargs = {**kwargs, parts[0]: _replaced(kwargs[parts[0]], parts[1:], new)}
-        self.value = (args, kwargs)
-        self.changed = True
+            kwargs = _replaced(dict(kwargs), parts, new)
+        self.value, self.changed = (args, kwargs), True
