@@ -13,6 +13,11 @@ def like(c: Coefficient, tensor: Tensor) -> Coefficient:
     return c.to(tensor) if isinstance(c, Tensor) else c
 
 
+def times(c: Coefficient, tensor: Tensor) -> Tensor:
+    """A tensor times a weight; the tensor itself where the weight is one."""
+    return tensor if is_one(c) else tensor * like(c, tensor)
+
+
 def is_one(c: Coefficient) -> bool:
     """Whether a weight is exactly one everywhere."""
     return bool(torch.all(c == 1)) if isinstance(c, Tensor) else c == 1.0

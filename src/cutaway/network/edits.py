@@ -34,6 +34,11 @@ class Here:
     batch: int = 1
     src_tokens: Tokens | None = None
 
+    @property
+    def pos_axis(self) -> int | None:
+        """Which axis counts the positions that edits name; None where there is none."""
+        return next((i for i, axis in enumerate(self.axes) if axis in ("pos", "dest")), None)
+
     def start(self, size: int, axis: str = "pos") -> int:
         """Absolute column at which an axis of this size begins."""
         if self.end is None or (axis == "src" and self.src_tokens is not None):

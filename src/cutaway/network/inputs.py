@@ -52,6 +52,12 @@ class Tokens:
             torch.zeros(n, items, dtype=torch.long), torch.ones(n, items, dtype=torch.bool), names, values
         )
 
+    @classmethod
+    def of_ids(cls, ids: Tensor, mask: Tensor | None = None) -> Tokens:
+        """Rows of token ids [b p] that are real where the mask says so; without one, everywhere."""
+        real = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
+        return cls(ids.cpu(), real.cpu())
+
     @property
     def n(self) -> int:
         """Number of rows."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -18,44 +19,31 @@ ROWS, COLUMNS, OTHER_COLUMNS = 2, 7, 5
 def vocabulary(model: nn.Module) -> int | None:
     """Number of token ids that the model can be given, from its configuration."""
     config = getattr(model, "config", None)
-    for part in (config, getattr(config, "text_config", None), getattr(config, "decoder", None)):
-        size = getattr(part, "vocab_size", None)
-        if isinstance(size, int) and size > 0:
-            return size
-    return None
+    parts = (config, getattr(config, "text_config", None), getattr(config, "decoder", None))
+    return _first_size(getattr(part, "vocab_size", None) for part in parts)
 
 
 def special_ids(model: nn.Module) -> set[int]:
     """Token ids with a meaning of their own (padding, image placeholders), which a probe had better not contain."""
     config = getattr(model, "config", None)
-    parts = [config, getattr(config, "text_config", None)]
-    found: set[int] = set()
-    for part in parts:
-        for name, value in vars(part).items() if part is not None else ():
-            if (
-                name.endswith(("token_id", "token_index", "_id"))
-                and isinstance(value, int)
-                and not isinstance(value, bool)
-            ):
-                found.add(value)
-    return found
+    parts = [part for part in (config, getattr(config, "text_config", None)) if part is not None]
+    return {
+        value
+        for part in parts
+        for name, value in vars(part).items()
+        if name.endswith(("token_id", "token_index", "_id")) and type(value) is int
+    }
 
 
 def context(model: nn.Module) -> int | None:
     """Longest prompt, where the configuration names one."""
     config = text_part(getattr(model, "config", None))
-    for key in (
-        "max_position_embeddings",
-        "n_positions",
-        "n_ctx",
-        "max_seq_len",
-        "max_sequence_length",
-        "seq_length",
-    ):
-        size = getattr(config, key, None)
-        if isinstance(size, int) and size > 0:
-            return size
-    return None
+    keys = "max_position_embeddings n_positions n_ctx max_seq_len max_sequence_length seq_length"
+    return _first_size(getattr(config, key, None) for key in keys.split())
+
+
+def _first_size(sizes: Iterable[Any]) -> int | None:
+    return next((size for size in sizes if isinstance(size, int) and size > 0), None)
 
 
 def random_rows(model: nn.Module, columns: int, seed: int, rows: int = ROWS) -> list[list[int]]:
@@ -134,6 +122,5 @@ def from_mapping(example: dict[str, Any], device: torch.device) -> Inputs:
     tokens = None
     if torch.is_tensor(ids) and ids.ndim == 2:
         mask = kwargs.get("decoder_attention_mask" if "decoder_input_ids" in kwargs else "attention_mask")
-        mask = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
-        tokens = Tokens(ids.cpu(), mask.cpu())
+        tokens = Tokens.of_ids(ids, mask)
     return Inputs(kwargs, tokens, int(tensors[0].shape[0]))

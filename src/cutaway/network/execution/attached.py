@@ -14,7 +14,7 @@ from cutaway.errors import BadInput
 from cutaway.network.core import Core
 from cutaway.network.edits import Bound, Phase
 from cutaway.network.execution.running import RunOptions, find_item, logits_key, plan_work
-from cutaway.network.execution.session import Session, SiteWork
+from cutaway.network.execution.session import Session, SiteWork, taken
 from cutaway.network.inputs import Pos, Tokens
 from cutaway.network.run import Run
 from cutaway.network.sites import SiteLike
@@ -75,7 +75,7 @@ class Following(Session):
     _cache: object = None
     _columns: Tensor | None = None
 
-    def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _begin(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """A pass starts: note its rows, and whether gradients are asked for."""
         self._enter_pass()
         if self.depth > 1:
@@ -107,14 +107,13 @@ class Following(Session):
 
     def _past(self, given: Mapping[str, Any], earlier: int) -> int:
         """How many columns a cache holds already."""
-        past = given.get("past_key_values")
+        past: Any = given.get("past_key_values")
         past = given.get("cache_params") if past is None else past
         same, self._cache = past is self._cache, past
         if past is None:
             return 0
-        length: Any = getattr(past, "get_seq_length", None)
-        if callable(length):
-            return int(length())
+        if callable(getattr(past, "get_seq_length", None)):
+            return int(past.get_seq_length())
         position = given.get("cache_position")
         if torch.is_tensor(position):
             return int(position.flatten()[0])
@@ -125,8 +124,7 @@ class Following(Session):
         end = self._seen + self._length
         before = self._rows if self._rows is not None and self._rows.n == len(ids) else None
         if before is None or before.width < self._seen:  # the cache was filled before one was attached
-            zeros = torch.zeros(len(ids), self._seen, dtype=torch.long)
-            before = Tokens(zeros, torch.ones_like(zeros, dtype=torch.bool))
+            before = Tokens.of_ids(torch.zeros(len(ids), self._seen, dtype=torch.long))
         if torch.is_tensor(mask) and mask.ndim == 2 and mask.shape[1] >= end:
             real = mask[:, :end].bool().cpu()
         else:
@@ -145,13 +143,15 @@ class Following(Session):
                 "Read and write sites of the decoder, or give the model both texts in one call.",
             )
         ids, mask = given.get("input_ids"), given.get("attention_mask")
-        rows = ids if torch.is_tensor(ids) else mask
-        if not torch.is_tensor(rows):
-            return self.tokens.get("encoder")
-        real = torch.ones_like(rows, dtype=torch.bool) if mask is None else mask.bool()
-        return Tokens((rows if torch.is_tensor(ids) else torch.zeros_like(rows)).cpu(), real.cpu())
+        if torch.is_tensor(ids):
+            return Tokens.of_ids(ids, mask)
+        return (
+            Tokens.of_ids(torch.zeros_like(mask), mask)
+            if torch.is_tensor(mask)
+            else self.tokens.get("encoder")
+        )
 
-    def _end(self, module: nn.Module, args: Any, output: Any) -> None:
+    def _end(self, _module: nn.Module, _args: Any, output: Any) -> None:
         """A pass ends: hand over what was kept, unless it ended in an error."""
         if self.depth == 1 and output is not None:
             columns = self._columns
@@ -170,13 +170,13 @@ class Following(Session):
         """A value that is only read is left in the graph as it is."""
         return self.apply(item, value), value
 
-    def _own(self, value: Tensor, shared: bool) -> Tensor:
+    def _own(self, value: Tensor, _shared: bool) -> Tensor:
         return value
 
     def _keep(self, item: SiteWork, value: Tensor) -> None:
         value = value if self.grad else value.detach()
         here = self.here(item.site, value)
-        axis = next((i for i, a in enumerate(here.axes) if a in ("pos", "dest")), None)
+        axis = here.pos_axis
         rows = self.tokens.get(item.site.stack) if item.site.stack else self._rows
         if item.pos is not None and axis is not None and rows is not None:
             start = here.start(value.shape[axis])
@@ -185,7 +185,7 @@ class Following(Session):
                 return
             if not item.site.stack:
                 self._columns = columns
-            value = torch.take_along_dim(value, _aligned(columns - start, value, axis), axis)
+            value = taken(value, columns - start, axis)
         elif self.anatomy.in_place:
             value = value.clone()
         self.kept[item.site] = value
@@ -216,10 +216,3 @@ def covered(rows: Tokens, pos: Pos, start: int, size: int) -> Tensor:
         columns = torch.where(there, counted + first, -1)
     inside = ((columns >= start) & (columns < start + size)).all(0)
     return columns[:, inside]
-
-
-def _aligned(index: Tensor, value: Tensor, axis: int) -> Tensor:
-    """An index [b k] with axes of size one where the value has others, its k at `axis`."""
-    shape = [index.shape[0], *[1] * (value.ndim - 1)]
-    shape[axis] = index.shape[1]
-    return index.to(value.device).reshape(shape)

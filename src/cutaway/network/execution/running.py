@@ -84,18 +84,13 @@ def prepare(net: Core, inputs: InputLike) -> Inputs:
 
 def tokens_by_stack(net: Core, inputs: Inputs) -> dict[str, Tokens | None]:
     """The token rows that positions refer to, for each stack."""
-    found: dict[str, Tokens | None] = {"": inputs.tokens}
-    decoder = inputs.kwargs.get("decoder_input_ids")
+    tokens: dict[str, Tokens | None] = {s.name: None for s in net.anatomy.stacks} | {"": inputs.tokens}
+    encoder, decoder = inputs.kwargs.get("input_ids"), inputs.kwargs.get("decoder_input_ids")
     if torch.is_tensor(decoder):
-        encoder = inputs.kwargs.get("input_ids")
-        mask = inputs.kwargs.get("attention_mask")
-        found[""] = Tokens(decoder.cpu(), torch.ones_like(decoder, dtype=torch.bool).cpu())
+        tokens[""] = Tokens.of_ids(decoder)
         if torch.is_tensor(encoder):
-            whole = torch.ones_like(encoder, dtype=torch.bool) if mask is None else mask.bool()
-            found["encoder"] = Tokens(encoder.cpu(), whole.cpu())
-    for stack in net.anatomy.stacks:
-        found.setdefault(stack.name, None if stack.name else inputs.tokens)
-    return found
+            tokens["encoder"] = Tokens.of_ids(encoder, inputs.kwargs.get("attention_mask"))
+    return tokens
 
 
 def plan_work(
@@ -237,18 +232,14 @@ def _logits(
     if logits.ndim == 2:  # a classifier gives one answer for the whole row
         return logits[:, None].expand(-1, columns.shape[1], -1)
     where = torch.searchsorted(asked, columns) if asked is not None else columns
-    where = where.to(logits.device)
-    return logits.gather(1, where[..., None].expand(-1, -1, logits.shape[-1]))
+    return logits.gather(1, where.to(logits.device)[..., None].expand(-1, -1, logits.shape[-1]))
 
 
 def find_item(output: Any, key: str) -> Tensor | None:
     """The tensor at a key of a model's output, or the output itself if it is a tensor."""
     if torch.is_tensor(output):
         return output
-    for name, tensor in tensor_leaves(output):
-        if name == key:
-            return tensor
-    return None
+    return next((tensor for name, tensor in tensor_leaves(output) if name == key), None)
 
 
 def logits_key(anatomy: Anatomy) -> str | None:

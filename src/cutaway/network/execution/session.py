@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from cutaway.network.anatomy import (
@@ -18,7 +18,6 @@ from cutaway.network.anatomy import (
     Anatomy,
     Attention,
     AttentionTap,
-    FunctionTaps,
     HeadOutTap,
     Port,
     PortTap,
@@ -26,7 +25,7 @@ from cutaway.network.anatomy import (
     SumTap,
     Tap,
 )  # fmt: skip
-from cutaway.network.coefficients import is_one, like
+from cutaway.network.coefficients import is_one, like, times
 from cutaway.network.edits import EditFunction, Here, Phase
 from cutaway.network.execution.attention import FunctionTap, configurations, scoped, watching
 from cutaway.network.execution.exchange import Arguments, Exchange
@@ -98,15 +97,11 @@ class Session:
         elif isinstance(tap, HeadOutTap):
             entry = Port(tap.projection, "in", "0", tap.call)
             self._on(entry, rank, lambda x: self._remember(x, entry))
-            self._on(
-                Port(tap.projection, "out", "", tap.call), rank, lambda x: self._at_heads(x, item, tap, entry)
-            )
+            port = Port(tap.projection, "out", "", tap.call)
+            self._on(port, rank, lambda x: self._at_heads(x, item, tap, entry))
         else:
-            self._on(
-                Port(tap.path, "out", tap.weights_key, tap.call),
-                rank,
-                lambda x: self._at_router(x, item, tap),
-            )
+            port = Port(tap.path, "out", tap.weights_key, tap.call)
+            self._on(port, rank, lambda x: self._at_router(x, item, tap))
 
     def _on(self, port: Port, rank: tuple[int, int], handler: Handler) -> None:
         rows = self._handlers.setdefault((port.path, port.side), [])
@@ -141,27 +136,18 @@ class Session:
     def _enter_attention(self, modules: Mapping[str, nn.Module]) -> None:
         if not self._observers:
             return
-        written_out: dict[str, tuple[FunctionTaps, int]] = {}
-        for attention in self._attentions():
-            if attention.functions is not None:
-                written_out[attention.path] = (attention.functions, attention.heads)
+        layers = [layer for stack in self.anatomy.stacks for layer in stack.layers]
+        written_out = {a.path: a for la in layers for s in la.sublayers if (a := s.attention) and a.functions}
         registered = {modules[p]: o for p, o in self._observers.items() if p not in written_out}
         for path, observer in self._observers.items():
             if path in written_out:
-                taps, heads = written_out[path]
-                self._stack.enter_context(
-                    watching(modules[path], lambda o=observer, t=taps, h=heads: _watched(o, t, h))
-                )
+                mode = partial(_watched, observer, written_out[path])
+                self._stack.enter_context(watching(modules[path], mode))
         if registered:
             eager = any(o.wants & {"scores", "pattern"} for o in self._observers.values())
             self._stack.enter_context(scoped(configurations(self.model), dict(registered), eager))
 
-    def _attentions(self) -> list[Attention]:
-        return [
-            s.attention for st in self.anatomy.stacks for la in st.layers for s in la.sublayers if s.attention
-        ]
-
-    def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _begin(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """A forward pass of the whole model starts: calls are counted anew, and the window moves on.
 
         A pass within a pass (an edit that runs the model itself) is not ours: hooks act at depth one only.
@@ -182,7 +168,7 @@ class Session:
             for observer in self._observers.values():
                 observer.count = -1
 
-    def _end(self, module: nn.Module, args: Any, output: Any) -> None:
+    def _end(self, _module: nn.Module, _args: Any, _output: Any) -> None:
         self.depth -= 1
 
     def mark(self) -> tuple[dict[tuple[str, str], int], list[int]]:
@@ -199,35 +185,26 @@ class Session:
         """Take a value as what a port hands over, for sums that are taken later in this pass."""
         self._scratch[port] = value
 
-    def _next(self, path: str, side: str) -> int:
-        n = self._calls.get((path, side), 0)
-        self._calls[(path, side)] = n + 1
-        return n
-
     def _pre_hook(self, path: str, rows: list[Any]) -> Callable[..., Any]:
-        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            if self.depth != 1:
-                return None
-            nth = self._next(path, "in")
-            exchange = Arguments((args, kwargs))
-            self._work(exchange, rows, nth)
-            return exchange.value if exchange.changed else None
+        def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            return self._work(Arguments((args, kwargs)), rows, path, "in") if self.depth == 1 else None
 
         return hook
 
     def _post_hook(self, path: str, rows: list[Any]) -> Callable[..., Any]:
-        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-            if self.depth != (0 if module is self.model else 1):
-                return None
-            nth = self._next(path, "out")
-            exchange = Exchange(output)
-            self._work(exchange, rows, nth)
-            return exchange.value if exchange.changed else None
+        def hook(module: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
+            watched = self.depth == (0 if module is self.model else 1)
+            return self._work(Exchange(output), rows, path, "out") if watched else None
 
         return hook
 
-    def _work(self, exchange: Exchange, rows: list[Any], nth: int) -> None:
-        """Run the handlers of one call; what they compute is not part of an attention that is being watched."""
+    def _work(self, exchange: Exchange, rows: list[Any], path: str, side: str) -> Any:
+        """Run the handlers of one call; what they compute is not part of an attention that is being watched.
+
+        Gives what the call is to take or give instead; None where nothing was changed.
+        """
+        nth = self._calls.get((path, side), 0)
+        self._calls[(path, side)] = nth + 1
         before, self.busy = self.busy, True
         try:
             for call, _, handler in rows:
@@ -235,23 +212,22 @@ class Session:
                     handler(exchange)
         finally:
             self.busy = before
+        return exchange.value if exchange.changed else None
 
     # taps --------------------------------------------------------------------------------------------------------
 
     def _at_port(self, exchange: Exchange, item: SiteWork, tap: PortTap) -> None:
         key = exchange.first() if tap.port.key == FIRST else tap.port.key
         raw = exchange.get(key)
-        factor = like(tap.factor, raw)
         shaped = self._shaped(raw, item.site)
         if is_one(tap.factor) and shaped is raw:
             new = self.apply(item, raw)
             if new is not raw:
                 exchange.set(key, new)
             return
-        value = shaped if is_one(tap.factor) else shaped * factor
-        new, value = self._derived(item, value)
+        new, value = self._derived(item, times(tap.factor, shaped))
         if new is not value:
-            back = new if is_one(tap.factor) else shaped + (new - value) / factor
+            back = new if is_one(tap.factor) else shaped + (new - value) / like(tap.factor, raw)
             exchange.set(key, back.reshape(raw.shape) if back.numel() == raw.numel() else back)
 
     def _shaped(self, raw: Tensor, site: Site) -> Tensor:
@@ -259,14 +235,10 @@ class Session:
         rank = len(site.axes)
         if not rank or site.name == "logits" or raw.ndim == rank == 3 and raw.shape[0] == self.batch:
             return raw
-        if (
-            raw.ndim == rank - 1
-            and raw.shape[0] % self.batch == 0
-            and raw.shape[0] >= self.batch
-            and site.name != "pos_embed"
-        ):
-            return raw.unflatten(0, (self.batch, -1))
         if raw.ndim == rank - 1:
+            rows, rest = divmod(raw.shape[0], self.batch)
+            if rows and not rest and site.name != "pos_embed":
+                return raw.unflatten(0, (self.batch, -1))
             raw = raw[None]
         if raw.ndim == rank and raw.shape[0] == 1 and self.batch > 1:
             return raw.expand(self.batch, *raw.shape[1:])
@@ -281,9 +253,7 @@ class Session:
         total: Tensor | None = None if tap.constant is None else tap.constant.to(raw)
         for part in tap.parts:
             piece = raw if part is carrier else self._scratch[part.port]
-            piece = self._shaped(piece, item.site)
-            if not is_one(part.factor):
-                piece = piece * like(part.factor, piece)
+            piece = times(part.factor, self._shaped(piece, item.site))
             total = piece if total is None else total + piece.to(total.device)
         assert total is not None
         new, total = self._derived(item, total)
@@ -295,10 +265,8 @@ class Session:
     def _at_heads(self, exchange: Exchange, item: SiteWork, tap: HeadOutTap, entry: Port) -> None:
         out = exchange.get("")
         projection = self.model.get_submodule(tap.projection)
-        value = head_outputs(projection, self._scratch[entry], tap.heads).reshape(
-            self.batch, -1, tap.heads, out.shape[-1]
-        )
-        new, value = self._derived(item, value)
+        value = head_outputs(projection, self._scratch[entry], tap.heads)
+        new, value = self._derived(item, value.reshape(self.batch, -1, tap.heads, out.shape[-1]))
         if new is not value:
             exchange.set("", out + (new - value).sum(2).reshape(out.shape))
 
@@ -306,8 +274,7 @@ class Session:
         weights, index = exchange.get(tap.weights_key), exchange.get(tap.index_key)
         flat = weights.reshape(-1, weights.shape[-1])
         table = flat.new_zeros(flat.shape[0], tap.experts).scatter(1, index.reshape(flat.shape).long(), flat)
-        value = table.reshape(self.batch, -1, tap.experts)
-        new, value = self._derived(item, value)
+        new, value = self._derived(item, table.reshape(self.batch, -1, tap.experts))
         if new is not value:
             best, chosen = new.reshape(table.shape).topk(flat.shape[-1], dim=-1)
             exchange.set(tap.weights_key, best.reshape(weights.shape).to(weights.dtype))
@@ -341,9 +308,8 @@ class Session:
         stop = self.stop_after
         if stop is not None:
             self._stopping = self._stopping or item.site == stop
-            if self._stopping and all(
-                w.site in self.kept for w in self.work if w.keep and w.site.rank <= stop.rank
-            ):
+            missing = (w.keep and w.site.rank <= stop.rank and w.site not in self.kept for w in self.work)
+            if self._stopping and not any(missing):
                 raise _Stop
         return new
 
@@ -360,15 +326,13 @@ class Session:
 
     def here(self, site: Site, value: Tensor) -> Here:
         """Where a value stands: its tokens and, in generation, the columns there are so far."""
-        axes = (
-            site.axes if len(site.axes) == value.ndim else ("batch", "vocab") if site.name == "logits" else ()
-        )
-        stack = site.stack
+        axes, stack = site.axes, site.stack
+        if len(axes) != value.ndim:
+            axes = ("batch", "vocab") if site.name == "logits" else ()
         if site.module:
-            owners = [
-                s for s in self.anatomy.stacks if s.path and site.name.startswith(s.path.split(".")[0] + ".")
-            ]
-            stack = owners[0].name if len({s.name for s in owners}) == 1 else ""
+            top = site.name.partition(".")[0]
+            owners = {s.name for s in self.anatomy.stacks if s.path and s.path.split(".")[0] == top}
+            stack = owners.pop() if len(owners) == 1 and "." in site.name else ""
             axes = {3: ("batch", "pos", "width"), 2: ("batch", "width")}.get(value.ndim, axes)
         tokens = self.tokens.get(stack, None if stack else self.tokens.get(""))
         other = self.tokens.get("encoder") if site.name.startswith("cross_") else None
@@ -382,21 +346,18 @@ class Session:
             value = value.detach()
         if item.pos is not None:
             here = self.here(item.site, value)
-            axis = next((i for i, a in enumerate(here.axes) if a in ("pos", "dest")), None)
-            if axis is not None and here.tokens is not None:
-                columns = here.tokens.columns(item.pos).to(value.device)
-                shape = [columns.shape[0], *[1] * (value.ndim - 1)]
-                shape[axis] = columns.shape[1]
-                value = value.gather(
-                    axis, columns.reshape(shape).expand(*_with(value.shape, axis, columns.shape[1]))
-                )
+            if here.pos_axis is not None and here.tokens is not None:
+                value = taken(value, here.tokens.columns(item.pos), here.pos_axis)
         elif self.anatomy.in_place and not self.grad:
             value = value.clone()
         self.kept[item.site] = value
 
 
-def _with(shape: torch.Size, axis: int, size: int) -> tuple[int, ...]:
-    return (*shape[:axis], size, *shape[axis + 1 :])
+def taken(value: Tensor, index: Tensor, axis: int) -> Tensor:
+    """The entries of a value at an index [b k] along an axis."""
+    shape = [index.shape[0], *[1] * (value.ndim - 1)]
+    shape[axis] = index.shape[1]
+    return value.take_along_dim(index.to(value.device).reshape(shape), axis)
 
 
 @dataclass(eq=False)
@@ -424,9 +385,9 @@ class _ModuleObserver:
         return value
 
 
-def _watched(observer: _ModuleObserver, taps: FunctionTaps, heads: int) -> AbstractContextManager[Any]:
+def _watched(observer: _ModuleObserver, attention: Attention) -> AbstractContextManager[Any]:
     """What one forward of a module that writes its attention out runs under."""
-    if not observer.active:
+    if not observer.active or attention.functions is None:
         return nullcontext()
     observer.begin()
-    return FunctionTap(observer, taps, heads)
+    return FunctionTap(observer, attention.functions, attention.heads)
