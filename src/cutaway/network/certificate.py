@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import torch
+
+from cutaway.network.sites import Site
 
 #: Largest relative error (of the largest value compared) that counts as equality, by dtype. In float64 it is that of
 #: single precision's rounding, because many models compute norms and softmaxes in float32 whatever their type.
@@ -52,10 +55,7 @@ class Certificate:
     def to_dict(self) -> dict[str, object]:
         """The certificate as plain data."""
         return {
-            "made": self.made,
-            "bitwise": self.bitwise,
-            "pads_right": self.pads_right,
-            "pads_left": self.pads_left,
+            "made": self.made, "bitwise": self.bitwise, "pads_right": self.pads_right, "pads_left": self.pads_left,
             "checks": [
                 {"name": c.name, "sentence": c.sentence, "error": c.error, "tolerance": c.tolerance, "places": c.places,
                  "holds": c.holds, "failures": dict(c.failures)}
@@ -65,6 +65,6 @@ class Certificate:
         }  # fmt: skip
 
 
-def uncertified() -> Certificate:
-    """The certificate of a network that was opened without being checked."""
-    return Certificate((), {}, False, None, None, made=False)
+def uncertified(refusals: Mapping[Site, str] = MappingProxyType({})) -> Certificate:
+    """The certificate of a network that was opened without being checked, with what was not found in it, and why."""
+    return Certificate((), {str(s): r for s, r in refusals.items()}, False, None, None, made=False)

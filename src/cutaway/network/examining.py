@@ -44,10 +44,7 @@ def examine_model(model: nn.Module, tokenizer: Any, name: str, opened: Opened) -
         trace = observe(model, inputs)
         anatomy = discover(model, trace, inputs.batch)
         certified = opened.certify and anatomy.stacks
-        certificate = _certify(model, anatomy, inputs) if certified else uncertified()
-    if not certificate.made:
-        refusals = {str(s): r for s, r in anatomy.refusals.items()}
-        certificate = Certificate((), refusals, False, None, None, made=False)
+        certificate = _certify(model, anatomy, inputs) if certified else uncertified(anatomy.refusals)
     return Core(model, tokenizer, anatomy, certificate, name, opened)
 
 
@@ -85,9 +82,8 @@ def redrawn(model: nn.Module, seed: int = 0) -> nn.Module:
 def check_finite(model: nn.Module) -> None:
     """Raise `NotFinite` naming the first parameter that holds NaN or infinity; offloaded ones are not looked at."""
     for name, parameter in model.named_parameters():
-        if isinstance(parameter, UninitializedParameter):
-            continue
-        if not parameter.is_floating_point() or parameter.device.type == "meta" or not parameter.numel():
+        empty = isinstance(parameter, UninitializedParameter) or parameter.device.type == "meta"
+        if empty or not parameter.is_floating_point() or not parameter.numel():
             continue
         value = parameter.detach()
         try:
@@ -133,14 +129,17 @@ def observe(model: nn.Module, inputs: Inputs) -> Trace:
         with scoped(configurations(model), observers, eager=eager):
             return model(**inputs.kwargs)
 
+    def traced(eager: bool) -> Trace:
+        return record(model, lambda recorder: forward(recorder, eager))[0]
+
     try:
-        trace = record(model, lambda r: forward(r, eager=True))[0]
-        return trace if trace.attention else record(model, lambda r: forward(r, eager=False))[0]
+        trace = traced(eager=True)
+        return trace if trace.attention else traced(eager=False)
     except CutawayError:
         raise
     except Exception as error:
         try:
-            return record(model, lambda r: forward(r, eager=False))[0]
+            return traced(eager=False)
         except Exception:
             raise BadInput(
                 f"{type(model).__name__} could not be run on a short input: {sentence(error)}",
@@ -158,16 +157,13 @@ def _certify(model: nn.Module, anatomy: Anatomy, inputs: Inputs) -> Certificate:
 
     def pad(side: str) -> tuple[Inputs, Tensor] | None:
         interface = Interface.of(model)
-        if (
-            inputs.tokens is None
-            or not interface.accepts("attention_mask")
-            or "decoder_input_ids" in inputs.kwargs
-        ):
+        tokens, decodes = inputs.tokens, "decoder_input_ids" in inputs.kwargs
+        if tokens is None or not interface.accepts("attention_mask") or decodes:
             return None
-        longest = min(inputs.tokens.width + 3, context(model) or inputs.tokens.width + 3)
-        if longest == inputs.tokens.width:
+        longest = min(tokens.width + 3, context(model) or tokens.width + 3)
+        if longest == tokens.width:
             return None
-        rows = [inputs.tokens.row_ids(i) for i in range(inputs.tokens.n)]
+        rows = [tokens.row_ids(i) for i in range(tokens.n)]
         wide = pack(rows, rows[0][0], side, columns=longest)
         kwargs = token_kwargs(wide, interface, device_of(model))
         rest = {k: v for k, v in inputs.kwargs.items() if k not in ("input_ids", "attention_mask")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from cutaway.errors import BadInput, TooLong
 from cutaway.network.core import Core
-from cutaway.network.edits import Bound
+from cutaway.network.edits import Bound, Phase
 from cutaway.network.execution.running import RunOptions, evaluating, memory_errors, plan_work
 from cutaway.network.execution.session import Session
 from cutaway.network.inputs import Inputs, Tokens
@@ -36,7 +37,7 @@ def generate(
     inputs: InputLike,
     max_new_tokens: int,
     edits: Sequence[Bound],
-    on: str,
+    on: Phase,
     options: dict[str, Any],
 ) -> Generation:
     """Continue prompts under edits.
@@ -89,19 +90,11 @@ def generate(
     holder = Inputs({}, tokens, tokens.n)
     with net.lock, memory_errors(holder), evaluating(net.model), torch.no_grad():
         mask = tokens.mask.to(net.device).long()
+        session: Any = nullcontext()
         if work:
-            session = Session(
-                net.model,
-                net.anatomy,
-                work,
-                {"": tokens},
-                tokens.n,
-                phase=on,
-                prompt_columns=width,  # type: ignore[arg-type]
-            )
-            with session:
-                out = model.generate(input_ids=ids, attention_mask=mask, **arguments)
-        else:
+            rows = {"": tokens}
+            session = Session(net.model, net.anatomy, work, rows, tokens.n, phase=on, prompt_columns=width)
+        with session:
             out = model.generate(input_ids=ids, attention_mask=mask, **arguments)
     whole = out if torch.is_tensor(out) else out.sequences
     new = whole[:, 1 if encodes else width :]

@@ -40,23 +40,18 @@ def load_model(source: str, opened: Opened) -> nn.Module:
     device = opened.device if opened.device_map is None else None
     if device is not None:
         _check_device(device)
-    files = {"trust_remote_code": opened.trust_remote_code, **_revision(opened.revision)}
+    files = _files(opened.trust_remote_code, opened.revision)
     taken = [*files, "revision", "dtype", "torch_dtype", "device_map", "output_loading_info"]
     if twice := [name for name in opened.load if name in taken]:
         raise BadInput(f"load={{{twice[0]!r}: ...}} is an option of open itself.", f"Write {twice[0]}=....")
-    settings: dict[str, Any] = {
-        "ignore_mismatched_sizes": True,
-        **opened.load,
-        **files,
-        "output_loading_info": True,
-    }
+    settings: dict[str, Any] = {"ignore_mismatched_sizes": True, **opened.load, **files}
+    settings["output_loading_info"] = True
     settings["dtype"] = dtype_of(opened.dtype) if opened.dtype is not None else "auto"
     if opened.device_map is not None:
         settings["device_map"] = opened.device_map
     try:
         config = transformers.AutoConfig.from_pretrained(source, **files)
-        loader = _loader(transformers, config)
-        loaded = loader.from_pretrained(source, **settings)
+        loaded = _loader(transformers, config).from_pretrained(source, **settings)
     except CutawayError:
         raise
     except Exception as error:
@@ -68,16 +63,16 @@ def load_model(source: str, opened: Opened) -> nn.Module:
     return model.eval()
 
 
-def _revision(revision: str | None) -> dict[str, str]:
-    return {} if revision is None else {"revision": revision}
+def _files(trust_remote_code: bool, revision: str | None) -> dict[str, Any]:
+    """How transformers is told which files to take."""
+    return {"trust_remote_code": trust_remote_code} | ({} if revision is None else {"revision": revision})
 
 
 def _check_complete(source: str, info: Mapping[str, Any], asked: bool) -> None:
     """Raise `CorruptFile` where loading had to draw parameters at random, because a file lacks them or their shape."""
-    missing = sorted(info.get("missing_keys") or ())
-    wrong = (
-        [] if asked else sorted(k if isinstance(k, str) else k[0] for k in info.get("mismatched_keys") or ())
-    )
+    missing, mismatched = info.get("missing_keys") or (), info.get("mismatched_keys") or ()
+    missing, wrong = sorted(missing), sorted(k if isinstance(k, str) else k[0] for k in mismatched)
+    wrong = [] if asked else wrong
     for names, what in ((missing, "lack"), (wrong, "hold in another shape")):
         if names:
             shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
@@ -119,11 +114,9 @@ def _loader(transformers: Any, config: Any) -> Any:
         named = getattr(transformers, name, None)
         if named is not None:
             return named
-    if config.__class__ in transformers.AutoModelForCausalLM._model_mapping or getattr(
-        config, "auto_map", None
-    ):
-        return transformers.AutoModelForCausalLM
-    return transformers.AutoModel
+    causal = transformers.AutoModelForCausalLM
+    speaks = type(config) in causal._model_mapping or getattr(config, "auto_map", None)
+    return causal if speaks else transformers.AutoModel
 
 
 def load_tokenizer(source: str, trust_remote_code: bool = False, revision: str | None = None) -> Any:
@@ -131,20 +124,11 @@ def load_tokenizer(source: str, trust_remote_code: bool = False, revision: str |
     import transformers
 
     folder = Path(source)
-    names = (
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "vocab.json",
-        "tokenizer.model",
-        "vocab.txt",
-        "spiece.model",
-    )
-    if folder.is_dir() and not any((folder / n).exists() for n in names):
+    names = "tokenizer.json tokenizer_config.json vocab.json tokenizer.model vocab.txt spiece.model"
+    if folder.is_dir() and not any((folder / n).exists() for n in names.split()):
         return None
     try:
-        return transformers.AutoTokenizer.from_pretrained(
-            source, trust_remote_code=trust_remote_code, **_revision(revision)
-        )
+        return transformers.AutoTokenizer.from_pretrained(source, **_files(trust_remote_code, revision))
     except Exception as error:
         if folder.is_dir():
             raise CorruptFile(
@@ -152,6 +136,9 @@ def load_tokenizer(source: str, trust_remote_code: bool = False, revision: str |
                 "Restore its files, or pass tokenizer=...",
             ) from error
         return None
+
+
+_TRUST = "If you trust it, pass trust_remote_code=True (--trust-remote-code)."
 
 
 def check_folder(folder: Path, trust_remote_code: bool) -> None:
@@ -172,15 +159,12 @@ def check_folder(folder: Path, trust_remote_code: bool) -> None:
     if config.get("auto_map") and not trust_remote_code:
         raise UnsafeFile(
             f"{folder} brings its own code ({', '.join(sorted(config['auto_map']))}), which is not run.",
-            "If you trust it, pass trust_remote_code=True (--trust-remote-code).",
+            _TRUST,
         )
     weights = sorted(folder.glob("*.safetensors"))
     pickles = sorted([*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")])
-    pickles = [
-        p
-        for p in pickles
-        if p.name not in ("training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth")
-    ]
+    beside = ("training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth")
+    pickles = [p for p in pickles if p.name not in beside]
     if not weights and not pickles:
         raise NoWeights(
             f"{folder} holds a configuration but no weights.",
@@ -231,10 +215,7 @@ def _loading_error(source: str, error: Exception) -> CutawayError:
     text = str(error).strip()
     first = sentence(error)
     if "trust_remote_code" in text:
-        return UnsafeFile(
-            f"{source} brings its own code, which is not run.",
-            "If you trust it, pass trust_remote_code=True (--trust-remote-code).",
-        )
+        return UnsafeFile(f"{source} brings its own code, which is not run.", _TRUST)
     if "couldn't connect" in text or "offline mode" in text:
         return NotFound(
             f"{source} is not a local folder, and the connection to the Hub failed.",

@@ -13,7 +13,7 @@ from cutaway.errors import BadInput
 from cutaway.network import transformerlens, views
 from cutaway.network.anatomy import Tap
 from cutaway.network.core import Core
-from cutaway.network.edits import Edit, bind
+from cutaway.network.edits import Edit, Phase, bind
 from cutaway.network.examining import examine_model, redrawn
 from cutaway.network.execution import running
 from cutaway.network.execution.attached import Attached, attached
@@ -246,7 +246,7 @@ class Network:
         max_new_tokens: int = 20,
         *,
         edits: Sequence[Edit] | Edit = (),
-        on: str = "all",
+        on: Phase = "all",
         **options: Any,
     ) -> Generation:
         """Continue prompts under edits; see `cutaway.network.generate.generate`."""
@@ -260,7 +260,7 @@ class Network:
         *,
         pos: Pos = None,
         layers: Sequence[int] | range | None = None,
-        on: str = "all",
+        on: Phase = "all",
         on_step: Callable[[Run], object] | None = None,
     ) -> Iterator[Attached]:
         """While active, every forward pass of the model is read and written, whoever makes it.
@@ -283,7 +283,7 @@ class Network:
         """
         options = running.RunOptions(pos, None if layers is None else list(layers))
         bound = bind(self, writes if isinstance(writes, Sequence) else [writes])
-        with attached(self.core, _listed(reads), bound, options, on, on_step) as seen:  # type: ignore[arg-type]
+        with attached(self.core, _listed(reads), bound, options, on, on_step) as seen:
             yield seen
 
     def _carried(self, edits: Sequence[Edit] | Edit) -> list[Edit]:

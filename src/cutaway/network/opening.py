@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -37,18 +37,8 @@ class Scheme:
 #: Names that begin with `SCHEME:` and who knows them.
 SCHEMES = {"zoo": Scheme("cutaway.zoo.loaders:path", "cutaway.zoo.loaders:load", made="~")}
 
-#: The options of `open_network`, for the error about one that is unknown.
-OPTIONS = (
-    "tokenizer",
-    "device",
-    "dtype",
-    "device_map",
-    "revision",
-    "trust_remote_code",
-    "certify",
-    "example",
-    "load",
-)
+#: The options of `open_network`, for the error about one that is unknown: those that `Opened` notes.
+OPTIONS = tuple(f.name for f in fields(Opened) if f.name not in ("model", "reason"))
 
 
 @strict
@@ -86,12 +76,8 @@ def open_network(
     require_known(unknown, OPTIONS, "open")
     if isinstance(model, nn.Module):
         loading = {
-            "device": device,
-            "dtype": dtype,
-            "device_map": device_map,
-            "revision": revision,
-            "load": load,
-        }
+            "device": device, "dtype": dtype, "device_map": device_map, "revision": revision, "load": load
+        }  # fmt: skip
         if given := [name for name, value in loading.items() if value is not None]:
             raise BadInput(
                 f"{' and '.join(given)}: for loading; this module is already in hand.",
@@ -157,10 +143,8 @@ def _reason(opened: Opened, tokenizer: Any) -> str:
     """Why a network that is opened by name cannot be opened elsewhere; empty where it can."""
     if tokenizer is not None and opened.tokenizer is None:
         return "This network was opened with a tokenizer in hand, which another process does not have."
-    held = [
-        k for k, v in opened.load.items() if not isinstance(v, None | bool | int | float | str | dict | list)
-    ]
-    if held:
+    plain = (type(None), bool, int, float, str, dict, list)
+    if held := [name for name, value in opened.load.items() if not isinstance(value, plain)]:
         return f"This network was loaded with {', '.join(held)} in hand, which another process does not have."
     return ""
 

@@ -119,20 +119,9 @@ class Run:
         return self
 
     def _table(self) -> list[tuple[str, str, str]]:
-        rows = [
-            (str(s), " ".join(map(str, t.shape)), str(t.dtype).removeprefix("torch."))
-            for s in self.sites
-            for t in [self.kept[s]]
-        ]
-        if self.logits is not None:
-            rows.append(
-                (
-                    "logits",
-                    " ".join(map(str, self.logits.shape)),
-                    str(self.logits.dtype).removeprefix("torch."),
-                )
-            )
-        return rows
+        values = [(str(site), self.kept[site]) for site in self.sites]
+        values += [] if self.logits is None else [("logits", self.logits)]
+        return [(n, " ".join(map(str, t.shape)), str(t.dtype).removeprefix("torch.")) for n, t in values]
 
     def __repr__(self) -> str:
         kept = ", ".join(str(s) for s in self.sites[:6]) + (", ..." if len(self.kept) > 6 else "")

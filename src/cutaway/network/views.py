@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -19,11 +20,8 @@ def describe_sublayer(sub: Sublayer) -> str:
     parts = [f"{sub.kind.replace('_', '-')} {sub.path.split('.')[-1]}"]
     if sub.attention is not None:
         a = sub.attention
-        parts.append(
-            f"{a.heads} heads"
-            + (f" on {a.kv_heads} key/value heads" if a.kv_heads != a.heads else "")
-            + f" of {a.head_width}"
-        )
+        shared = f" on {a.kv_heads} key/value heads" if a.kv_heads != a.heads else ""
+        parts.append(f"{a.heads} heads{shared} of {a.head_width}")
     if sub.mlp is not None and sub.mlp.experts:
         parts.append(f"{sub.mlp.experts} experts")
     if torch.is_tensor(sub.factor):
@@ -73,11 +71,11 @@ def head_line(net: Core) -> str:
 
 def site_lines(net: Core) -> list[tuple[str, str]]:
     """Kinds of site that exist here, each with its layers."""
-    found: dict[str, list[int]] = {}
+    layers: dict[str, list[int]] = {}
     for site in net.sites():
         name = f"{site.stack}.{site.name}" if site.stack else site.name
-        found.setdefault(name, []).extend([] if site.layer is None else [site.layer])
-    return [(name, _ranges(layers)) for name, layers in found.items()]
+        layers.setdefault(name, []).extend([] if site.layer is None else [site.layer])
+    return [(name, _ranges(numbers)) for name, numbers in layers.items()]
 
 
 def site_groups(net: Core) -> list[tuple[str, str]]:
@@ -95,13 +93,8 @@ def refusal_lines(net: Core) -> list[tuple[str, str, str]]:
     for text, reason in net.certificate.refusals.items():
         head, _, tail = text.rpartition(".")
         name, layer = (head, int(tail)) if tail.isdigit() else (text, None)
-        generic = (
-            reason.startswith("Layer ")
-            and " has no " in reason
-            or "mixture of experts" in reason
-            and "has no" in reason
-        )
-        if generic and name not in present:
+        whole = reason.startswith("Layer ") and " has no " in reason
+        if name not in present and (whole or "mixture of experts" in reason and "has no" in reason):
             continue
         key = (name, without_number(reason))
         grouped.setdefault(key, []).extend([] if layer is None else [layer])
@@ -151,64 +144,59 @@ def _certificate_rows(net: Core) -> list[tuple[str, str, str, str]]:
     ]
 
 
+_LAYERS, _SITES = ("stack", "layers", "form and sublayers"), ("layers", "sites")
+_CHECKS = ("", "identity", "error", "")
+
+
 def anatomy_tables(net: Core) -> Group:
     """The network as rich tables."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    layers = Table(
-        "stack", "layers", "form and sublayers", title="Anatomy", title_justify="left", expand=False
-    )
-    for row in layer_groups(net):
-        layers.add_row(*row)
-    sites = Table("layers", "sites", title="Sites", title_justify="left")
-    for row in site_groups(net):
-        sites.add_row(*row)
+    def table(title: str, head: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
+        grid = Table(*head, title=title, title_justify="left")
+        for row in rows:
+            grid.add_row(*row)
+        return grid
+
     parts: list[object] = [
-        Text(net.name, style="bold"),
-        Text(_facts(net)),
-        layers,
-        Text(f"output: {head_line(net)}"),
-        sites,
-    ]
+        Text(net.name, style="bold"), Text(_facts(net)), table("Anatomy", _LAYERS, layer_groups(net)),
+        Text(f"output: {head_line(net)}"), table("Sites", _SITES, site_groups(net)),
+    ]  # fmt: skip
     if net.certificate.made:
-        checks = Table("", "identity", "error", "", title="Certificate", title_justify="left")
-        for verdict, name, error, sentence in _certificate_rows(net):
-            checks.add_row(
-                Text(verdict, style="green" if verdict == "holds" else "red"), name, error, sentence
-            )
-        parts.append(checks)
+        rows = _certificate_rows(net)
+        checks = [
+            (Text(verdict, style="green" if verdict == "holds" else "red"), *rest) for verdict, *rest in rows
+        ]
+        parts.append(table("Certificate", _CHECKS, checks))
         parts.append(Text("Reading leaves the logits bitwise as they were." if net.certificate.bitwise else
                           "Reading changes the logits within the tolerance, not bitwise."))  # fmt: skip
     else:
         parts.append(Text("Not certified: opened with certify=False.", style="yellow"))
-    refused = Table("refused", "layers", "why", title="Refused", title_justify="left")
-    for row in refusal_lines(net):
-        refused.add_row(*row)
-    if refused.row_count:
-        parts.append(refused)
+    if refused := refusal_lines(net):
+        parts.append(table("Refused", ("refused", "layers", "why"), refused))
     return Group(*parts)  # type: ignore[arg-type]
 
 
 def anatomy_html(net: Core) -> str:
     """The network as HTML tables, for notebooks."""
 
-    def table(title: str, head: list[str], rows: list[tuple[str, ...]]) -> str:
+    def cells(tag: str, texts: Sequence[str]) -> str:
+        return "".join(f"<{tag} style='text-align:left'>{escape(text)}</{tag}>" for text in texts)
+
+    def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         if not rows:
             return ""
-        cells = "".join(
-            "<tr>" + "".join(f"<td style='text-align:left'>{escape(c)}</td>" for c in row) + "</tr>"
-            for row in rows
-        )
-        heads = "".join(f"<th style='text-align:left'>{escape(h)}</th>" for h in head)
-        return f"<details open><summary><b>{escape(title)}</b></summary><table><tr>{heads}</tr>{cells}</table></details>"
+        body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
+        grid = f"<table><tr>{cells('th', head)}</tr>{body}</table>"
+        return f"<details open><summary><b>{escape(title)}</b></summary>{grid}</details>"
 
     return (
         f"<div><b>{escape(net.name)}</b><br>{escape(_facts(net))}<br>output: {escape(head_line(net))}"
-        + table("Anatomy", ["stack", "layers", "form and sublayers"], list(layer_groups(net)))
-        + table("Sites", ["layers", "sites"], list(site_groups(net)))
-        + table("Certificate", ["", "identity", "error", ""], list(_certificate_rows(net)))
-        + table("Refused", ["sites", "layers", "why"], list(refusal_lines(net)))
+        + table("Anatomy", _LAYERS, layer_groups(net))
+        + table("Sites", _SITES, site_groups(net))
+        + table("Certificate", _CHECKS, _certificate_rows(net))
+        + table("Refused", ("sites", "layers", "why"), refusal_lines(net))
         + "</div>"
     )

@@ -106,7 +106,8 @@ def written_out(trace: Trace, call: Call) -> FoundAttention | None:
         if not first or not after:
             continue
         (scoring, (q, k)), (average, (_, v)) = first[-1], after[0]
-        taps = FunctionTaps(*(FunctionCall(w.op, w.nth) for w in (scoring, soft, average)), None)
+        product_at, softmax_at, average_at = (FunctionCall(w.op, w.nth) for w in (scoring, soft, average))
+        taps = FunctionTaps(product_at, softmax_at, average_at, None)
         fields = {"q": q, "k": k, "v": v, "scores": source, "pattern": soft.output, "z": average.output}
         return FoundAttention(call, call.nth, fields, taps)
     return None
