@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import and_
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from cutaway.errors import BadAddress
-from cutaway.network.anatomy import Attention
 from cutaway.network.edits import Here
 from cutaway.network.inputs import Pos
 from cutaway.network.sites import SITES, Site, SiteLike
@@ -24,13 +25,17 @@ _HEAD_AXES = ("head", "kv_head")
 _UNIT_AXES = ("width", "head_width", "hidden", "expert", "vocab", "channel")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Address:
     """A part of a site. `None` means all of that axis.
 
-    layer: layers, where `at` names none. head: query heads (key/value heads at `k` and `v`). neuron: entries of the
-    last axis (channels of an image-like map). pos: row-relative positions, one list for all rows or one per row; at
-    `scores` and `pattern` these are destinations and `src` are sources. row: rows of the batch.
+    Attributes:
+        layer: layers, where `at` names none.
+        head: query heads (key/value heads at `k` and `v`).
+        neuron: entries of the last axis (channels of an image-like map).
+        pos: row-relative positions, one list for all rows or one per row; destinations at `scores` and `pattern`.
+        src: sources at `scores` and `pattern`.
+        row: rows of the batch.
     """
 
     layer: Index = None
@@ -71,9 +76,9 @@ class Address:
             return
         axes = site.axes
         for name, index, kinds in (("head", self.head, _HEAD_AXES), ("neuron", self.neuron, _UNIT_AXES)):
-            axis = next((a for a in axes if a in kinds), None)
             if index is None:
                 continue
+            axis = next((a for a in axes if a in kinds), None)
             if axis is None:
                 raise BadAddress(
                     f"{site} has no axis of {name}s: its axes are {', '.join(axes)}.", f"Leave {name} out."
@@ -92,26 +97,20 @@ class Address:
         Raises `BadAddress` where an index lies outside the value.
         """
         axes = here.axes or _axes_of(value)
-        masks: list[Tensor] = []
+        masks: list[Tensor | None] = []
         for axis, name in enumerate(axes):
             index = self._index_for(name)
             if name in ("pos", "dest", "src"):
-                found = self._positions(value, here, axis, index)
-            elif index is None:
-                continue
-            else:
+                masks.append(self._positions(value, here, axis, index))
+            elif index is not None:
                 chosen = as_list(index, value.shape[axis], "row" if name == "batch" else name, str(here.site))
                 flags = torch.zeros(value.shape[axis], dtype=torch.bool, device=value.device)
                 flags[chosen] = True
-                found = flags.reshape([-1 if i == axis else 1 for i in range(value.ndim)])
-            if found is not None:
-                masks.append(found)
+                masks.append(flags.reshape([-1 if i == axis else 1 for i in range(value.ndim)]))
         if "y" in axes and self.pos is not None:
             masks.append(self._pixels(value))
-        total: Tensor | None = None
-        for found in masks:
-            total = found if total is None else total & found
-        return total
+        flags_of_axes = [mask for mask in masks if mask is not None]
+        return reduce(and_, flags_of_axes) if flags_of_axes else None
 
     def _index_for(self, axis: str) -> Any:
         if axis == "batch":
@@ -125,11 +124,11 @@ class Address:
     def _positions(self, value: Tensor, here: Here, axis: int, index: Any) -> Tensor | None:
         name = here.axes[axis] if here.axes else "pos"
         rows = None if self.row is None else as_list(self.row, value.shape[0], "row", str(here.site))
-        found = here.index(index, value.shape[axis], value.device, "src" if name == "src" else "pos", rows)
-        if found is None:
+        entries = here.index(index, value.shape[axis], value.device, "src" if name == "src" else "pos", rows)
+        if entries is None:
             return None
         flags = torch.zeros(here.batch, value.shape[axis], dtype=torch.bool, device=value.device)
-        flags[found] = True
+        flags[entries] = True
         shape = [1] * value.ndim
         shape[0], shape[axis] = here.batch, value.shape[axis]
         return flags.reshape(shape)
@@ -150,11 +149,8 @@ class Address:
 
 def _axes_of(value: Tensor) -> tuple[str, ...]:
     """Axis names of a module's output, by its shape: an image-like map, rows of vectors, or vectors."""
-    if value.ndim == 4:
-        return ("batch", "channel", "y", "x")
-    return {3: ("batch", "pos", "width"), 2: ("batch", "width")}.get(
-        value.ndim, ("batch", *["?"] * (value.ndim - 1))
-    )
+    known = {4: ("batch", "channel", "y", "x"), 3: ("batch", "pos", "width"), 2: ("batch", "width")}
+    return known.get(value.ndim, ("batch", *["?"] * (value.ndim - 1)))
 
 
 def axis_size(net: Network, site: Site, axis: str) -> int | None:
@@ -167,15 +163,14 @@ def axis_size(net: Network, site: Site, axis: str) -> int | None:
     layer = stack.layers[site.layer] if stack is not None and site.layer is not None else None
     if layer is None:
         return None
-    attention: Attention | None = layer.attention(cross=site.name.startswith("cross_"))
+    attention = layer.attention(cross=site.name.startswith("cross_"))
     if axis in ("head", "kv_head", "head_width") and attention is not None:
         return {"head": attention.heads, "kv_head": attention.kv_heads}.get(axis)
     mlp = next((s.mlp for s in layer.sublayers if s.mlp is not None), None)
     if axis == "expert" and mlp is not None:
         return mlp.experts
     if axis == "hidden" and mlp is not None and mlp.down is not None:
-        module = net.model.get_submodule(mlp.down)
-        size = getattr(module, "in_features", None)
+        size = getattr(net.model.get_submodule(mlp.down), "in_features", None)
         return size if isinstance(size, int) else None
     return None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any
 
@@ -46,21 +46,20 @@ def _plain(value: Any, tensors: dict[str, Tensor], name: str) -> Any:
         source = Source.of(value)
         if source.tensor is not None:
             return _plain(source.tensor, tensors, name)
-        held = {str(site): _plain(t, tensors, f"{name}.{site}") for site, t in source.values.items()}
-        sites = {str(s): [s.name, s.layer, s.stack, s.module] for s in source.values}
-        tokens = None
-        if source.tokens is not None:
+        values = {str(site): _plain(t, tensors, f"{name}.{site}") for site, t in source.values.items()}
+        sites = {str(site): list(astuple(site)) for site in source.values}
+        rows, tokens = source.tokens, None
+        if rows is not None:
             tokens = {
-                "ids": _plain(source.tokens.ids, tensors, f"{name}.ids"),
-                "mask": _plain(source.tokens.mask, tensors, f"{name}.mask"),
+                part: _plain(getattr(rows, part), tensors, f"{name}.{part}") for part in ("ids", "mask")
             }
-        columns = None if source.columns is None else _plain(source.columns, tensors, f"{name}.columns")
-        return {"values": held, "sites": sites, "tokens": tokens, "columns": columns}
+        columns = _plain(source.columns, tensors, f"{name}.columns")
+        return {"values": values, "sites": sites, "tokens": tokens, "columns": columns}
     if torch.is_tensor(value):
         tensors[name] = value.detach().cpu().contiguous()
         return {"tensor": name}
     if isinstance(value, Site):
-        return {"site": [value.name, value.layer, value.stack, value.module]}
+        return {"site": list(astuple(value))}
     if isinstance(value, slice):
         return {"slice": [value.start, value.stop, value.step]}
     if isinstance(value, range):
@@ -107,11 +106,7 @@ def _value(value: Any, tensors: dict[str, Tensor]) -> Any:
     if "values" in value:
         values = {Site(*value["sites"][name]): _value(v, tensors) for name, v in value["values"].items()}
         tokens = value.get("tokens")
-        rows = (
-            None
-            if tokens is None
-            else Tokens(_value(tokens["ids"], tensors), _value(tokens["mask"], tensors))
-        )
+        rows = tokens and Tokens(_value(tokens["ids"], tensors), _value(tokens["mask"], tensors))
         return Source(values=values, tokens=rows, columns=_value(value.get("columns"), tensors))
     raise BadFormat(f"{value} is not understood.", "Save the interventions again.")
 

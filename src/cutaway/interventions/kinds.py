@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import BadAddress, BadInput
-from cutaway.interventions.address import Address, Index
+from cutaway.interventions.address import Address
 from cutaway.interventions.sources import Source
 from cutaway.network.edits import EditFunction, Here
-from cutaway.network.inputs import Pos, Tokens
+from cutaway.network.inputs import Tokens
 from cutaway.network.sites import Site, SiteLike
 
 if TYPE_CHECKING:
@@ -25,40 +25,27 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Intervention:
-    """What all interventions share: the address. `None` on an axis means all of it; see `Address`."""
-
-    layer: Index = None
-    head: Index = None
-    neuron: Index = None
-    pos: Pos = None
-    src: Pos = None
-    row: Index = None
+class Intervention(Address):
+    """What all interventions share: the address, which says what part of the site is meant."""
 
     at: ClassVar[SiteLike]
     savable: ClassVar[bool] = True
 
-    @property
-    def address(self) -> Address:
-        """Which part of the site is meant."""
-        return Address(self.layer, self.head, self.neuron, self.pos, self.src, self.row)
-
     def check(self) -> None:
         """Raise `BadInput` where the intervention itself makes no sense."""
 
-    def new_value(self, value: Tensor, here: Here) -> tuple[Tensor, Tensor | None]:
+    def new_value(self, _value: Tensor, _here: Here) -> tuple[Tensor, Tensor | None]:
         """The value to use instead, of the same shape, and which entries it is meant for (None for all)."""
         raise TypeError(f"{type(self).__name__} does not say what to do.")
 
     def bind(self, network: Network) -> Sequence[tuple[Site, EditFunction]]:
         """Check against the network and give each site's edit function."""
         self.check()
-        address = self.address
-        return [(site, self._edit(address)) for site in address.sites(network, self.at)]
+        return [(site, self._edit()) for site in self.sites(network, self.at)]
 
-    def _edit(self, address: Address) -> EditFunction:
+    def _edit(self) -> EditFunction:
         def edit(value: Tensor, here: Here) -> Tensor:
-            return _blend(address, value, here, *self.new_value(value, here))
+            return _blend(self, value, here, *self.new_value(value, here))
 
         return edit
 
@@ -92,7 +79,7 @@ def _blend(address: Address, value: Tensor, here: Here, new: Tensor, covered: Te
 
 
 def _check_covered(mask: Tensor | None, covered: Tensor, value: Tensor, here: Here) -> None:
-    axis = next((i for i, a in enumerate(here.axes) if a in ("pos", "dest")), None)
+    axis = here.pos_axis
     if here.end is not None or here.tokens is None or axis is None or value.shape[axis] != here.tokens.width:
         return
     shape = [1] * value.ndim
@@ -162,15 +149,15 @@ class Ablate(Intervention):
             return self._mean(value, here).aligned(value, here)
         return self._resample(value, here)
 
-    def _edit(self, address: Address) -> EditFunction:
+    def _edit(self) -> EditFunction:
         if self.how != "mean" or self.source is not None:
-            return super()._edit(address)
+            return super()._edit()
         means: dict[Site, Source] = {}  # the prompts' mean serves all steps of a generation
 
         def edit(value: Tensor, here: Here) -> Tensor:
             if here.site not in means or here.end is None:
                 means[here.site] = self._mean(value.detach(), here)
-            return _blend(address, value, here, *means[here.site].aligned(value, here))
+            return _blend(self, value, here, *means[here.site].aligned(value, here))
 
         return edit
 
@@ -178,7 +165,7 @@ class Ablate(Intervention):
         """The mean as a source: one entry for all positions, or one for each row-relative position."""
         source = Source(tensor=value, tokens=here.tokens) if self.source is None else Source.of(self.source)
         raw, tokens = source.raw(here.site).to(value), source.tokens
-        axis = next((i for i, a in enumerate(here.axes) if a in ("pos", "dest")), None)
+        axis = here.pos_axis
         if raw.ndim < value.ndim:
             return Source(tensor=raw)
         if axis is None:
@@ -197,8 +184,7 @@ class Ablate(Intervention):
         mean = (total / count.reshape(-1, *[1] * (total.ndim - 1))).movedim(0, axis - 1)[None]
         if not self.by_position:
             return Source(tensor=mean)
-        ones = torch.ones(1, size, dtype=torch.bool)
-        return Source(tensor=mean, tokens=Tokens(torch.zeros(1, size, dtype=torch.long), ones))
+        return Source(tensor=mean, tokens=Tokens.of_ids(torch.zeros(1, size, dtype=torch.long)))
 
     def _resample(self, value: Tensor, here: Here) -> tuple[Tensor, Tensor | None]:
         if self.source is None:
@@ -208,8 +194,7 @@ class Ablate(Intervention):
                     "Resampling within a batch of one row changes nothing.",
                     "Give source=run of other prompts.",
                 )
-            chosen = self._draw(rows - 1, rows)
-            chosen = (torch.arange(rows) + 1 + chosen) % rows
+            chosen = (torch.arange(rows) + 1 + self._draw(rows - 1, rows)) % rows
             if here.end is not None:
                 return value.detach()[chosen.to(value.device)], None
             source = Source(tensor=value.detach(), tokens=here.tokens)
@@ -245,7 +230,7 @@ class Scale(Intervention):
     at: SiteLike
     factor: float
 
-    def new_value(self, value: Tensor, here: Here) -> tuple[Tensor, Tensor | None]:
+    def new_value(self, value: Tensor, _here: Here) -> tuple[Tensor, Tensor | None]:
         """factor * value."""
         return value * self.factor, None
 
@@ -314,14 +299,9 @@ class Erase(Intervention):
         """The value without what the projection takes, in float32 at least."""
         wide = value.flatten(-2) if value.ndim == 4 and value.shape[-1] != len(self.centre) else value
         precise = torch.promote_types(value.dtype, torch.float32)
-        left, right, centre = (
-            t.to(device=value.device, dtype=precise) for t in (self.left, self.right, self.centre)
-        )
-        wide = (
-            wide.to(precise)
-            - (wide.to(precise) - _fitting(centre, wide, here).to(precise)) @ right.T @ left.T
-        )
-        return wide.reshape(value.shape).to(value.dtype), None
+        left, right, centre = (t.to(value.device, precise) for t in (self.left, self.right, self.centre))
+        inner = wide.to(precise) - _fitting(centre, wide, here).to(precise)
+        return (wide.to(precise) - inner @ right.T @ left.T).reshape(value.shape).to(value.dtype), None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -339,7 +319,7 @@ class Clamp(Intervention):
         if self.low is not None and self.high is not None and self.low > self.high:
             raise BadInput(f"Clamp has low {self.low} above high {self.high}.", "Exchange them.")
 
-    def new_value(self, value: Tensor, here: Here) -> tuple[Tensor, Tensor | None]:
+    def new_value(self, value: Tensor, _here: Here) -> tuple[Tensor, Tensor | None]:
         """The value, cut at the bounds."""
         return value.clamp(self.low, self.high), None
 

@@ -120,14 +120,10 @@ class Source:
 def _gathered(raw: Tensor, slots: Tensor, rows: int, axis: int) -> tuple[Tensor, Tensor]:
     """The source's entries at `slots` along an axis, and which of them exist."""
     shape = [1] * raw.ndim
-    shape[0], shape[axis] = slots.shape
+    shape[0], shape[axis] = rows, slots.shape[1]
     wide = raw.expand(rows, *raw.shape[1:]) if raw.shape[0] == 1 else raw
-    slots = slots.expand(rows, -1) if slots.shape[0] == 1 else slots
-    shape[0] = rows
-    target = list(wide.shape)
-    target[axis] = slots.shape[1]
-    picked = wide.gather(axis, slots.clamp(min=0).reshape(shape).expand(target))
-    return picked, (slots >= 0).reshape(shape)
+    slots = slots.expand(rows, -1).reshape(shape)
+    return wide.take_along_dim(slots.clamp(min=0), axis), slots >= 0
 
 
 def _nothing(site: Site, value: Tensor) -> Tensor:

@@ -56,11 +56,7 @@ class Certificate:
         """The certificate as plain data."""
         return {
             "made": self.made, "bitwise": self.bitwise, "pads_right": self.pads_right, "pads_left": self.pads_left,
-            "checks": [
-                {"name": c.name, "sentence": c.sentence, "error": c.error, "tolerance": c.tolerance, "places": c.places,
-                 "holds": c.holds, "failures": dict(c.failures)}
-                for c in self.checks
-            ],
+            "checks": [{**vars(c), "holds": c.holds, "failures": dict(c.failures)} for c in self.checks],
             "refusals": dict(self.refusals),
         }  # fmt: skip
 

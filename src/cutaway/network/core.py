@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from cutaway.errors import BadAddress, BadInput, NotFound, SiteUnavailable, nearest
-from cutaway.network.anatomy import FIRST, Anatomy, Port, PortTap, Tap
+from cutaway.network.anatomy import FIRST, Anatomy, Layer, Port, PortTap, Tap
 from cutaway.network.certificate import Certificate
 from cutaway.network.discovery.example import context, device_of
 from cutaway.network.edits import Edit
@@ -143,7 +143,7 @@ class Core:
     @property
     def n_layers(self) -> int:
         """Layers of the main stack."""
-        return self._depth("")
+        return len(self._layers(""))
 
     def heads(self, layer: int, stack: str = "") -> int | None:
         """Attention heads of a layer; None where it has no attention."""
@@ -194,10 +194,7 @@ class Core:
 
     def has(self, site: SiteLike) -> bool:
         """Whether a site exists here, at the given layer or, without one, at any."""
-        try:
-            return bool(self.resolve(site))
-        except (NotFound, SiteUnavailable, BadAddress):
-            return False
+        return self.refusal(site) is None
 
     def refusal(self, site: SiteLike) -> str | None:
         """Why a site is refused; None where it is there."""
@@ -217,18 +214,15 @@ class Core:
         if is_glob(spec):
             matches = expand_glob(str(spec), self.sites())
             if not matches:
-                raise NotFound(
-                    f"No site matches {spec!r}.", f"Sites here: {', '.join(self.kinds_of_site())}."
-                )
+                offers = ", ".join(self.kinds_of_site())
+                raise NotFound(f"No site matches {spec!r}.", f"Sites here: {offers}.")
             return matches if layers is None else [s for s in matches if s.layer in layers]
         site = parse(spec, self.modules, [s.name for s in self.anatomy.stacks])
         if site.module:
             return [site]
         _refuse_unrotated(self.anatomy, spec, site)
         if SITES[site.name].layered and site.layer is None:
-            chosen = self.layers_with(site.name, site.stack)
-            if layers is not None:
-                chosen = [i for i in chosen if i in layers]
+            chosen = [i for i in self.layers_with(site.name, site.stack) if layers is None or i in layers]
             if not chosen:
                 raise SiteUnavailable(*self._why(Site(site.name, 0, site.stack)))
             return [Site(site.name, i, site.stack) for i in chosen]
@@ -262,16 +256,12 @@ class Core:
                 raise BadAddress(f"Layer {layer!r} is out of range.", f"Use layers 0 to {depth - 1}.")
         return [layer % depth for layer in layers]
 
-    def _layers(self, stack: str) -> Sequence[Any]:
+    def _layers(self, stack: str) -> Sequence[Layer]:
         named = self.anatomy.stack(stack)
         return () if named is None else named.layers
 
-    def _depth(self, stack: str) -> int:
-        return len(self._layers(stack))
-
     def _in_range(self, site: Site) -> Site:
-        depth = self._depth(site.stack)
-        layer = site.layer or 0
+        depth, layer = len(self._layers(site.stack)), site.layer or 0
         if not -depth <= layer < depth:
             raise BadAddress(
                 f"{site} asks for layer {layer}, but this network has {depth} layers.",
@@ -283,11 +273,9 @@ class Core:
         refusals = self.certificate.refusals
         reason = refusals.get(str(site)) or refusals.get(str(Site(site.name, None, site.stack)))
         names = self.kinds_of_site()
-        reason = (
-            f"{site} does not exist on this network." if reason is None else f"{site} is refused: {reason}"
-        )
+        said = f"{site} does not exist on this network." if reason is None else f"{site} is refused: {reason}"
         offers = nearest(site.name, names, n=4) or names[:6]
-        return reason, f"Sites here: {', '.join(offers)}." if offers else "Name modules by their dotted path."
+        return said, f"Sites here: {', '.join(offers)}." if offers else "Name modules by their dotted path."
 
 
 def _refuse_unrotated(anatomy: Anatomy, spec: SiteLike, site: Site) -> None:
@@ -295,7 +283,7 @@ def _refuse_unrotated(anatomy: Anatomy, spec: SiteLike, site: Site) -> None:
     if not isinstance(spec, str) or not spec.endswith(("attn.hook_q", "attn.hook_k")):
         return
     stack = anatomy.stack()
-    attention = next((a for la in (stack.layers if stack else ()) if (a := la.attention())), None)
+    attention = next((a for layer in (stack.layers if stack else ()) if (a := layer.attention())), None)
     if attention is not None and attention.rotary:
         raise SiteUnavailable(
             f"{spec} means {site.name} before the rotary embedding, which is not a site here.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -99,17 +100,14 @@ def generate(
     whole = out if torch.is_tensor(out) else out.sequences
     new = whole[:, 1 if encodes else width :]
     prompts = [[] if encodes else tokens.row_ids(i) for i in range(tokens.n)]
-    texts = tuple(_text(net, [*p, *_until_end(net, new[i].tolist())]) for i, p in enumerate(prompts))
+    ends = getattr(net.model.generation_config, "eos_token_id", None)
+    stops = set(ends if isinstance(ends, list) else [ends])
+    pairs = zip(prompts, new.tolist(), strict=True)
+    continued = ([*prompt, *takewhile(lambda t: t not in stops, row)] for prompt, row in pairs)
+    texts = tuple(_text(net, row) for row in continued)
     return Generation(tokens, whole.cpu(), new.cpu(), texts)
 
 
 def _text(net: Core, ids: list[int]) -> str:
     tokenizer = net.texts.tokenizer
     return net.texts.decode(ids) if tokenizer is None else tokenizer.decode(ids, skip_special_tokens=True)
-
-
-def _until_end(net: Core, row: list[int]) -> list[int]:
-    ends = getattr(net.model.generation_config, "eos_token_id", None)
-    stops = set(ends if isinstance(ends, list) else [ends])
-    cut = next((i for i, t in enumerate(row) if t in stops), len(row))
-    return row[:cut]

@@ -21,11 +21,8 @@ def weights_hash(model: nn.Module) -> str:
     digest = hashlib.sha256()
     config = getattr(model, "config", None)
     if config is not None and hasattr(config, "to_dict"):
-        plain = {
-            k: v
-            for k, v in config.to_dict().items()
-            if k not in ("_name_or_path", "transformers_version", "dtype")
-        }
+        passing = ("_name_or_path", "transformers_version", "dtype")
+        plain = {k: v for k, v in config.to_dict().items() if k not in passing}
         digest.update(json.dumps(plain, sort_keys=True, default=str).encode())
     for name, tensor in sorted({**dict(model.named_parameters()), **dict(model.named_buffers())}.items()):
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
@@ -54,9 +51,8 @@ def weights_version(model: nn.Module) -> int:
     """
     tensors: list[Tensor | None] = []
     modules, known = [model], {id(model)}
-    for (
-        module
-    ) in modules:  # the tables themselves, because torch's walk over names costs several times as much
+    # the tables themselves, because torch's walk over names costs several times as much
+    for module in modules:
         tensors += module._parameters.values()
         tensors += module._buffers.values()
         children = [m for m in module._modules.values() if m is not None and id(m) not in known]
@@ -72,9 +68,6 @@ def weights_version(model: nn.Module) -> int:
 def _version(tensor: Tensor) -> tuple[object, ...]:
     try:
         return id(tensor), tensor.data_ptr(), tensor.dtype, tensor._version
-    except (
-        RuntimeError,
-        ValueError,
-        NotImplementedError,
-    ):  # no storage yet, no counter, or a type of its own
+    # no storage yet, no counter, or a type of its own
+    except (RuntimeError, ValueError, NotImplementedError):
         return id(tensor), tensor.dtype

@@ -71,9 +71,8 @@ class Tokens:
     @property
     def size(self) -> int:
         """How many tokens a row counts as where batches are sized: its columns, or what an image's numbers come to."""
-        return (
-            self.width if self.values is None else max(self.width, self.values[0].numel() // _NUMBERS_A_TOKEN)
-        )
+        numbers = 0 if self.values is None else self.values[0].numel()
+        return max(self.width, numbers // _NUMBERS_A_TOKEN)
 
     @property
     def lengths(self) -> Tensor:
@@ -115,19 +114,17 @@ class Tokens:
             pos = slice(None)
         if isinstance(pos, slice):
             spans = [range(*pos.indices(int(n))) for n in lengths]
-            if len({len(s) for s in spans}) != 1:
+            sizes = sorted({len(span) for span in spans})
+            if len(sizes) != 1:
                 raise BadAddress(
-                    f"The slice {pos.start}:{pos.stop} covers {sorted({len(s) for s in spans})} positions in rows of "
-                    "unequal length.",
+                    f"The slice {pos.start}:{pos.stop} covers {sizes} positions in rows of unequal length.",
                     "Give positions as a list, or one row at a time.",
                 )
             relative = torch.tensor([list(s) for s in spans], dtype=torch.long).reshape(self.n, -1)
         else:
             relative = torch.as_tensor(pos, dtype=torch.long)
-            if relative.ndim == 0:
-                relative = relative[None]
-            if relative.ndim == 1:
-                relative = relative[None].expand(self.n, -1)
+            if relative.ndim < 2:
+                relative = relative.reshape(1, -1).expand(self.n, -1)
             if relative.ndim != 2 or relative.shape[0] != self.n:
                 raise BadAddress(
                     f"Positions of shape {tuple(relative.shape)} do not fit {self.n} rows.",
@@ -161,12 +158,8 @@ class Tokens:
 
     def padded_left(self) -> Tokens:
         """The same rows with padding moved to the left, as generation needs it."""
-        return pack(
-            [self.row_ids(i) for i in range(self.n)],
-            int(self.ids.new_zeros(1)[0]),
-            side="left",
-            names=self.names,
-        ).to(self.ids.device)
+        rows = [self.row_ids(i) for i in range(self.n)]
+        return pack(rows, side="left", names=self.names).to(self.ids.device)
 
 
 def pack(

@@ -91,7 +91,10 @@ class AffineNorm:
         scale = (products / squares.clamp(min=1e-300)).to(direction.dtype)
         error = _relative(direction * scale, rest)
         if not error <= self.tolerance:
-            raise _not_affine(self.name, error)
+            raise NotFoldable(
+                f"{self.name} is not an affine norm with one scale per position (relative difference {error:.2g}).",
+                _REMEDY,
+            )
         return Fold(self, scale, error)
 
 
@@ -185,16 +188,10 @@ _REMEDY = (
 )
 
 
-def _not_affine(name: str, error: float) -> NotFoldable:
-    return NotFoldable(
-        f"{name} is not an affine norm with one scale per position (relative difference {error:.2g}).",
-        _REMEDY,
-    )
-
-
 def _relative(got: Tensor, wanted: Tensor) -> float:
-    scale = float(wanted.abs().max()) if wanted.numel() else 0.0
-    error = float((got - wanted).abs().max()) / max(scale, 1e-30) if wanted.numel() else 0.0
+    if not wanted.numel():
+        return 0.0
+    error = float((got - wanted).abs().max()) / max(float(wanted.abs().max()), 1e-30)
     return error if error == error else float("inf")
 
 

@@ -48,9 +48,8 @@ class Texts:
                 f"A prompt has {longest} tokens; the context of this network is {self.n_ctx}.",
                 f"Shorten it to at most {self.n_ctx} tokens.",
             )
-        size = self.d_vocab_in
-        worst = max((max(r) for r in rows if len(r)), default=0)
-        least = min((min(r) for r in rows if len(r)), default=0)
+        size, ids = self.d_vocab_in, [t for row in rows for t in row]
+        worst, least = max(ids, default=0), min(ids, default=0)
         if least < 0:
             raise BadInput(f"Token id {least} is negative.", "Token ids are counted from 0.")
         if size is not None and worst >= size:
@@ -85,12 +84,8 @@ class Texts:
             raise BadInput("There are no prompts: the list is empty.", "Give at least one prompt.")
         texts = sum(isinstance(row, str) for row in rows)
         if texts == len(rows):
-            if self.tokenizer is None:
-                raise BadInput(
-                    "This network was opened without a tokenizer.",
-                    "Give token ids, or open it with tokenizer=...",
-                )
-            return [list(self.tokenizer(t, add_special_tokens=add_special_tokens)["input_ids"]) for t in rows]
+            tokenizer = self._tokenizer()
+            return [list(tokenizer(t, add_special_tokens=add_special_tokens)["input_ids"]) for t in rows]
         many = [_is_row(row) for row in rows]
         if texts or (any(many) and not all(many)):
             raise BadInput("The prompts mix text, token ids and rows of token ids.", _GIVE)
@@ -147,12 +142,15 @@ class Texts:
 
         Raises `BadInput` without a tokenizer.
         """
+        return continuation_ids(self._tokenizer(), text)
+
+    def _tokenizer(self) -> Any:
         if self.tokenizer is None:
             raise BadInput(
                 "This network was opened without a tokenizer.",
                 "Give token ids, or open it with tokenizer=...",
             )
-        return continuation_ids(self.tokenizer, text)
+        return self.tokenizer
 
 
 def _is_row(item: Any) -> bool:
@@ -190,11 +188,12 @@ def continuation_ids(tokenizer: Any, text: str) -> list[int]:
     Tokenizers that put a space before everything (sentencepiece) are asked about the text behind a known token, so that
     " Mary" is one token there as well.
     """
-    plain = list(tokenizer(text, add_special_tokens=False)["input_ids"])
-    if not text.startswith(" "):
-        return plain
-    anchor = list(tokenizer("a", add_special_tokens=False)["input_ids"])
-    whole = list(tokenizer("a" + text, add_special_tokens=False)["input_ids"])
-    if len(anchor) == 1 and whole[:1] == anchor:
-        return whole[1:]
-    return plain
+
+    def ids(piece: str) -> list[int]:
+        return list(tokenizer(piece, add_special_tokens=False)["input_ids"])
+
+    if text.startswith(" "):
+        anchor, whole = ids("a"), ids("a" + text)
+        if len(anchor) == 1 and whole[:1] == anchor:
+            return whole[1:]
+    return ids(text)

@@ -118,10 +118,8 @@ def to_tokens(net: Asked, text: str | Sequence[str], prepend_bos: bool | None = 
     """Token ids LongTensor [b p], padded on the right; `prepend_bos` adds or leaves out the beginning-of-text token."""
     if prepend_bos is None:
         return net.encode(text).ids
-    rows = [
-        list(net.tokenizer(t, add_special_tokens=False)["input_ids"])
-        for t in ([text] if isinstance(text, str) else text)
-    ]
+    texts = [text] if isinstance(text, str) else text
+    rows = [list(net.tokenizer(t, add_special_tokens=False)["input_ids"]) for t in texts]
     bos = getattr(net.tokenizer, "bos_token_id", None)
     return net.encode([[bos, *r] if prepend_bos and bos is not None else r for r in rows]).ids
 

@@ -91,7 +91,7 @@ def _observed(
     def edit(value: Tensor, here: Here) -> Tensor:
         new = value
         if noise and here.site.name.removeprefix("cross_") != "head_out":
-            new = value + _noise(value, noise, generator)
+            new = _noised(value, here, noise, generator)
         if out is not None:
             out.before[here.site], out.after[here.site] = value.detach().clone(), new.detach().clone()
         return new
@@ -100,10 +100,10 @@ def _observed(
     return Session(model, anatomy, work, {"": inputs.tokens}, inputs.batch)
 
 
-def _noise(value: Tensor, size: float, generator: torch.Generator) -> Tensor:
+def _noised(value: Tensor, _here: Here, size: float, generator: torch.Generator) -> Tensor:
     finite = value[value.abs() < 1e30]
     scale = float(finite.double().std()) if finite.numel() > 1 else 1.0
-    return (torch.randn(value.shape, generator=generator) * size * (scale or 1.0)).to(value)
+    return value + (torch.randn(value.shape, generator=generator) * size * (scale or 1.0)).to(value)
 
 
 def _check_effects(
@@ -135,10 +135,6 @@ def _check_effects(
                 same = torch.equal(results[0], results[1])
                 for site in sites:
                     ledger.note(str(site), 1.0 if same else 0.0)
-
-
-def _noised(value: Tensor, _here: Here, size: float, generator: torch.Generator) -> Tensor:
-    return value + _noise(value, size, generator)
 
 
 def check_padding(

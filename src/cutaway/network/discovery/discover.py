@@ -8,7 +8,7 @@ from cutaway.network.anatomy import Anatomy, Stack
 from cutaway.network.discovery.endings import embedding_taps, find_head
 from cutaway.network.discovery.layers import Draft, read_layer
 from cutaway.network.discovery.linear import Sums
-from cutaway.network.discovery.stacks import Chain, find_chains, stack_names
+from cutaway.network.discovery.stacks import find_chains, stack_names
 from cutaway.network.discovery.trace import Trace
 
 
@@ -25,7 +25,14 @@ def discover(model: nn.Module, trace: Trace, batch: int) -> Anatomy:
     )  # the output is read from the last: a decoder comes after its encoder
     names = stack_names(chains, main)
     draft = Draft()
-    stacks = tuple(_read_stack(chain, names[chain.path], trace, sums, batch, draft) for chain in chains)
+    stacks = []
+    for chain in chains:
+        name, width = names[chain.path], trace.nodes[chain.links[0].in_version].shape[-1]
+        layers = [
+            read_layer(link, i, name, trace, sums, batch, chain.linked, draft)
+            for i, link in enumerate(chain.links)
+        ]
+        stacks.append(Stack(name, chain.path, width, tuple(layers)))
     head = None
     if main is not None:
         in_layers = [(link.call.start, link.call.end) for chain in chains for link in chain.links]
@@ -35,12 +42,3 @@ def discover(model: nn.Module, trace: Trace, batch: int) -> Anatomy:
     return Anatomy(
         tuple(sorted(stacks, key=lambda s: s.name)), draft.taps, draft.refusals, head, trace.in_place
     )
-
-
-def _read_stack(chain: Chain, name: str, trace: Trace, sums: Sums, batch: int, draft: Draft) -> Stack:
-    layers = tuple(
-        read_layer(link, i, name, trace, sums, batch, chain.linked, draft)
-        for i, link in enumerate(chain.links)
-    )
-    width = trace.nodes[chain.links[0].in_version].shape[-1]
-    return Stack(name, chain.path, width, layers)

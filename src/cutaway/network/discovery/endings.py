@@ -28,23 +28,16 @@ def embedding_taps(
     ]
     shape = trace.nodes[first.in_version].shape
     upstream = trace.ancestors(first.in_version)
-    ids = {
-        v
-        for c in trace.calls[:1]
-        for k, v in c.inputs
-        if not trace.nodes[v].floating and len(trace.nodes[v].shape) == 2
-    }
+    given = [(v, trace.nodes[v]) for c in trace.calls[:1] for _, v in c.inputs]
+    ids = {v for v, node in given if not node.floating and len(node.shape) == 2}
     parts = sums.expand(first.in_version, outside, frozenset())
     for call in outside:
         for key, version in call.outputs:
             node = trace.nodes[version]
-            if (
-                version not in upstream
-                or not call.start <= version < call.end  # handed on, as by a dropout, not looked up
-                or not node.floating
-                or node.shape[-1:] != shape[-1:]
-                or node.op != "embedding"
-            ):
+            looked_up = (
+                node.op == "embedding" and call.start <= version < call.end
+            )  # not handed on, as by a dropout
+            if not looked_up or version not in upstream or not node.floating or node.shape[-1:] != shape[-1:]:
                 continue
             sees_tokens = any(
                 v in ids or trace.ancestors(v) & ids for _, v in call.inputs if len(trace.nodes[v].shape) == 2

@@ -225,7 +225,7 @@ class FunctionTap(FunctionMode):
         if name not in WATCHED_OPS or not self.observer.active:
             return func(*args, **kwargs)
         nth, self.count = self.count, self.count + 1
-        for part in fields(self.taps):
+        for part in fields(self.taps):  # each has a method of its name
             call = getattr(self.taps, part.name)
             if call is not None and call.nth == nth and call.op == name:
                 return getattr(self, f"_{part.name}")(func, list(args), kwargs)
