@@ -18,16 +18,16 @@ import torch
 
 from cutaway.calibration.subject import Subject
 from cutaway.calibration.verify import subject_of
-from cutaway.circuits import CircuitLimits, EdgeBench, Graph, Scores, TraceRecipe, option_names, score
+from cutaway.circuits import CircuitLimits, EdgeBench, Graph, Scores, TraceRecipe, score
+from cutaway.circuits.evaluation import stability
 from cutaway.circuits.evaluation.faithfulness import curve
-from cutaway.circuits.evaluation.stability import auroc
-from cutaway.circuits.methods import options_of
+from cutaway.circuits.methods import known_options, options_of
 from cutaway.circuits.passes.certify import wiring
 from cutaway.circuits.testing import evidence_alone
 from cutaway.circuits.tracing import choose
 from cutaway.errors import BadBehaviour, CutawayError, NotPerformed, Stopped
 from cutaway.results import Work, working
-from cutaway.statistics import Estimate, bootstrap, proportion
+from cutaway.statistics import Estimate, auroc, bootstrap, proportion
 from cutaway.trials import Limits
 from cutaway.zoo import names as shipped
 from cutaway.zoo.registry import all_specimens
@@ -228,19 +228,16 @@ def edge_auroc(scores: Scores, truth: GroundTruth, seen: np.ndarray | None = Non
             use = ~true | visible
             values.append(sizes[:before, columns].max(1)[use])
             wanted.append(true[use])
-    return auroc(np.concatenate(values), np.concatenate(wanted))
+    return stability.edge_auroc(np.concatenate(values), np.concatenate(wanted))
 
 
 def node_auroc(scores: Scores, truth: GroundTruth) -> float:
     """AUROC of nodes (the input left out): a node's own score, or the largest of its outgoing edges'."""
     graph = scores.graph
-    own = np.abs(scores.nodes) if scores.nodes is not None else np.abs(scores.values).max(1)
+    sizes = np.abs(scores.nodes) if scores.nodes is not None else np.abs(scores.values).max(1)
     wanted = np.zeros(graph.shape[0], dtype=bool)
-    for node in truth.nodes:
-        wanted[graph.writer(str(node))] = True
-    if wanted[1:].all() or not wanted.any():
-        return float("nan")
-    return auroc(own[1:], wanted[1:])
+    wanted[[graph.writer(str(node)) for node in truth.nodes]] = True
+    return float(auroc(sizes[1:], wanted[1:]))
 
 
 def specimens() -> list[str]:
@@ -257,8 +254,7 @@ def one(subject: Subject, name: str, seed: int, seen: np.ndarray, steps: int = 5
     peak, started = Peak(), time.perf_counter()
     try:
         with peak.watching(net.device):
-            wanted = {"steps": steps, "seed": seed, "examples": False}
-            given = {option: value for option, value in wanted.items() if option in option_names(name)}
+            given = known_options(name, {"steps": steps, "seed": seed, "examples": False})
             scores = score(net, behaviour.discovery, method=name, **given)
         seconds = time.perf_counter() - started
         found = curve(EdgeBench.of(net, behaviour.held_out, seed=seed), scores)
@@ -348,8 +344,7 @@ def negatives(
 
 
 def _verdict(subject: Subject, name: str, limits: CircuitLimits, seed: int) -> str:
-    wanted = {"seed": seed, "examples": False}
-    options = options_of(name, None, {k: v for k, v in wanted.items() if k in option_names(name)})
+    options = options_of(name, None, known_options(name, {"seed": seed, "examples": False}))
     scores = score(subject.net, subject.behaviour.discovery, method=name, options=options)
     circuit = choose(subject.net, subject.behaviour.discovery, scores, TraceRecipe(name, options))
     if not circuit.n_edges:

@@ -10,6 +10,7 @@ import numpy as np
 from cutaway.circuits.circuit import Circuit
 from cutaway.circuits.evaluation.bench import EdgeBench
 from cutaway.circuits.evaluation.random_circuits import random_circuit, random_nodes
+from cutaway.circuits.selection import of_nodes
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,9 +41,8 @@ class CircuitCandidate:
 
     def keep(self, bench: EdgeBench, alike: Sequence[CircuitCandidate] = ()) -> np.ndarray:
         """Metric [1 + k n] with every other edge ablated."""
-        return np.vstack(
-            [bench.of_circuit(self.circuit)[None], bench.metric([c.circuit.membership for c in alike])]
-        )
+        others = bench.metric([c.circuit.membership for c in alike])
+        return np.vstack([bench.of_circuit(self.circuit)[None], others])
 
     def remove(self, bench: EdgeBench, alike: Sequence[CircuitCandidate] = ()) -> np.ndarray:
         """Metric [1 + k n] with its edges ablated and all others as they are."""
@@ -59,15 +59,9 @@ class CircuitCandidate:
         """Random circuits of the same size made of what is not in it; none where the rest is too small."""
         graph, circuit = self.circuit.graph, self.circuit
         if circuit.grain == "node":
-            nodes = np.flatnonzero(~circuit.node_membership)
-            if len(nodes) < self._nodes:
-                return []
-            chosen = []
-            for _ in range(count):
-                out = np.zeros(graph.shape, dtype=bool)
-                out[rng.permutation(nodes)[: self._nodes]] = True
-                chosen.append(self._other(out & graph.allowed))
-            return chosen
+            nodes, n = np.flatnonzero(~circuit.node_membership), self._nodes
+            drawn = range(count if len(nodes) >= n else 0)
+            return [self._other(of_nodes(graph, rng.permutation(nodes)[:n])) for _ in drawn]
         rest = graph.allowed & ~circuit.membership
         if int(rest.sum()) < self.size:
             return []
@@ -86,6 +80,4 @@ class CircuitCandidate:
         return int(self.circuit.node_membership.sum()) - 1
 
     def _other(self, membership: np.ndarray) -> CircuitCandidate:
-        return CircuitCandidate(
-            replace(self.circuit, membership=membership, scores=None, positions=None, groups=())
-        )
+        return CircuitCandidate(replace(self.circuit.with_edges(membership), scores=None))

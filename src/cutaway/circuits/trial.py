@@ -11,7 +11,7 @@ from cutaway.behaviours import Performance, performance
 from cutaway.circuits.candidate import CircuitCandidate
 from cutaway.circuits.circuit import Circuit
 from cutaway.circuits.evaluation.bench import EdgeBench
-from cutaway.circuits.evaluation.completeness import Completeness, Marginal, completeness, marginal
+from cutaway.circuits.evaluation.completeness import Completeness, Marginal, completeness, marginal, without
 from cutaway.circuits.evaluation.faithfulness import Curve, curve, dynamic
 from cutaway.circuits.evaluation.hypotheses import (
     Tested,
@@ -26,7 +26,7 @@ from cutaway.circuits.evaluation.stability import over_bootstrap
 from cutaway.circuits.limits import CircuitLimits
 from cutaway.claims import Evidence
 from cutaway.errors import BadInput
-from cutaway.results import Work
+from cutaway.results import Work, finite
 from cutaway.statistics import Estimate
 from cutaway.trials import inside, percent, with_interval
 
@@ -71,16 +71,9 @@ class CircuitTrial:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
-        return {
-            "performance": self.performance.to_dict(), "kept": self.kept.to_dict(), "removed": self.removed.to_dict(),
-            "random_kept": self.random_kept.tolist(), "random_removed": self.random_removed.tolist(),
-            "dynamic": [None if v != v else float(v) for v in self.dynamic], "tests": [t.to_dict() for t in self.tests],
-            "completeness": self.complete.to_dict(),
-            "nodes": {"names": list(self.nodes.names), "effects": self.nodes.effects.tolist()},
-            "curve": None if self.curve is None else self.curve.to_dict(),
-            "stability": None if self.stability is None else self.stability.to_dict(),
-            "metrics": {k: v.tolist() for k, v in self.metrics.items()}, "caps": list(self.caps),
-        }  # fmt: skip
+        nodes = {"names": self.nodes.names, "effects": self.nodes.effects}
+        said = vars(self) | {"completeness": self.complete, "nodes": nodes}
+        return finite({name: value for name, value in said.items() if name != "complete"})
 
     def test(self, name: str) -> Tested:
         """The hypothesis test of that name."""
@@ -159,20 +152,13 @@ def _tests(
 def _minimality(bench: EdgeBench, circuit: Circuit, limits: CircuitLimits, seed: int) -> Tested:
     graph, rng = bench.wiring.graph, np.random.default_rng([seed, 3])
     single = marginal(bench, circuit, "edge", limits.edges)
-    pairs = [
-        p for p in (inflated(graph, circuit.membership, rng) for _ in range(limits.random)) if p is not None
-    ]
+    drawn = [inflated(graph, circuit.membership, rng) for _ in range(limits.random)]
+    pairs = [pair for pair in drawn if pair is not None]
     if not pairs:
-        return Tested(
-            "Minimality", "", 1.0, None, float("nan"), 0, limits.alpha, limits.random, "Every edge is in it."
-        )
-    wide = bench.metric([m for m, _ in pairs])
-    without = []
-    for mask, edge in pairs:
-        fewer = mask.copy()
-        fewer[edge] = False
-        without.append(fewer)
-    reference = np.abs(wide - bench.metric(without)).mean(-1) / abs(bench.gap)
+        said = "Every edge is in it."
+        return Tested("Minimality", "", 1.0, None, float("nan"), 0, limits.alpha, limits.random, said)
+    wide, fewer = bench.metric([m for m, _ in pairs]), bench.metric([without(*pair) for pair in pairs])
+    reference = np.abs(wide - fewer).mean(-1) / abs(bench.gap)
     return minimality(single.names, single.effects, reference, limits.quantile, limits.alpha)[0]
 
 
