@@ -77,8 +77,8 @@ def components_section(maps: Mapping[str, Effects], members: pd.DataFrame) -> li
     ]
     for site, what in (("mlp_write", "MLP"), ("mixer_write", "token mixer"), ("attn_write", "attention")):
         if groups := {way: _bars(effects, what) for way, effects in _both(maps, site).items()}:
-            caption = f"The output of one layer's {what} at all positions, restored and corrupted; faint bars are not significant."
-            blocks.append(Figure(groups_of_bars(groups), caption))
+            caption = f"The output of one layer's {what} at all positions, restored and corrupted"
+            blocks.append(Figure(groups_of_bars(groups), f"{caption}; faint bars are not significant."))
     if len(members):
         blocks.append(_table(members))
     lead = (
@@ -141,10 +141,10 @@ def _table(members: pd.DataFrame) -> Table:
         effects = [_cell(row, way) for way in DIRECTIONS]
         rows.append((Part.parse(row["part"]).words, *effects, percent(row["loss_without"]), role))
     caption = (
-        f"The {len(rows)} members of the set, found on discovery pairs. Single effects with 95 % intervals; “set loses” is "
-        "what the set, kept alone, loses when this member is left out. Backup members were added because the behaviour "
-        "survived without the core; minor and redundant members cost little when they alone are corrupted (redundant: others "
-        "stand in)."
+        f"The {len(rows)} members of the set, found on discovery pairs. Single effects with 95 % intervals; “set loses” "
+        "is what the set, kept alone, loses when this member is left out. Backup members were added because the behaviour "
+        "survived without the core; minor and redundant members cost little when they alone are corrupted (redundant: "
+        "others stand in)."
     )
     head = ("Component", "Restored alone", "Corrupted alone", "Set loses", "Role")
     return Table(head, tuple(rows), caption, frozenset({1, 2, 3}))
