@@ -236,9 +236,8 @@ def _claim(asked: _Question, draft: _Draft, performed: bool, with_controls: bool
     if not performed:
         caps.append("Forced: the network does not perform this behaviour.")
     if left := uncovered(net):
-        caps.append(
-            f"“All other components” leaves out {'; '.join(left)}: never replaced, so nothing can be supported."
-        )
+        never = "never replaced, so nothing can be supported."
+        caps.append(f"“All other components” leaves out {'; '.join(left)}: {never}")
     notes = remarks(draft.trial, asked.limits)
     if draft.why_no_circuit:
         notes.insert(0, f"The wiring by edges was not drawn: {draft.why_no_circuit}")
@@ -254,17 +253,10 @@ def _described(behaviour: Behaviour) -> dict[str, Any]:
         except CutawayError:
             return 0
 
+    metric = behaviour.metric
     return {
-        "name": behaviour.name,
-        "n": behaviour.n,
-        "discovery": size("discovery"),
-        "held_out": size("held_out"),
-        "split_by": behaviour.split_by,
-        "templates": len(set(behaviour.template)),
-        "metric": behaviour.metric.name,
-        "metric_says": behaviour.metric.says,
-        "metric_unit": behaviour.metric.unit,
-        "hash": behaviour.hash,
-        "seed": behaviour.seed,
+        "name": behaviour.name, "n": behaviour.n, "discovery": size("discovery"), "held_out": size("held_out"),
+        "split_by": behaviour.split_by, "templates": len(set(behaviour.template)), "metric": metric.name,
+        "metric_says": metric.says, "metric_unit": metric.unit, "hash": behaviour.hash, "seed": behaviour.seed,
         "notes": list(behaviour.notes),
-    }
+    }  # fmt: skip
