@@ -24,7 +24,16 @@ from cutaway.zoo.truth import GroundTruth, How
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A network (the specimen's, or a twin's), what is said to be true of the specimen, and pairs to ask it with."""
+    """The network under test, what is said to be true of it, and pairs to ask it with.
+
+    Attributes:
+        net: the network: the specimen's, or a twin's.
+        specimen: whose ground truth it is held against.
+        truth: what is said to be true of the specimen.
+        behaviour: the pairs.
+        n: how many pairs and interchanges are asked.
+        seed: of the pairs.
+    """
 
     net: Network
     specimen: Specimen

@@ -134,8 +134,8 @@ def _tests(
         equivalence(bench.whole, alone, limits.epsilon, limits.alpha),
         independence(bench.whole, rest, 1000, limits.alpha, seed),
         beats_random(
-            "Sufficiency", f"alone it comes nearer to the network than at most {100 * limits.quantile:g} "
-            "% of random circuits",
+            "Sufficiency",
+            f"alone it comes nearer to the network than at most {100 * limits.quantile:g} % of random circuits",
             -float(distance(alone)), -distance(kept[1:]), limits.quantile, limits.alpha,
         ),
         beats_random(
@@ -183,7 +183,6 @@ def least_examples(name: str, limits: CircuitLimits) -> int:
 def evidence(circuit: Circuit, trial: CircuitTrial, limits: CircuitLimits) -> tuple[Evidence, ...]:
     """What decides: each figure, its limit, and whether it passed (None: it cannot tell)."""
     done = trial.performance
-    sufficiency, necessity = trial.test("Sufficiency"), trial.test("Partial necessity")
     tests = [
         Evidence("Performs it", done.accuracy, None, 0.5, done.does_it, done.sentence),
         Evidence(
@@ -196,7 +195,7 @@ def evidence(circuit: Circuit, trial: CircuitTrial, limits: CircuitLimits) -> tu
             f"With its edges ablated and all others as they are, {with_interval(trial.removed)} is left; asked was "
             f"at most {percent(limits.left)}.",
         ),
-        _beside("Sufficient", sufficiency, limits),
+        _beside("Sufficient", trial.test("Sufficiency"), limits),
         Evidence(
             "Small", None, circuit.share, limits.largest, True if circuit.share <= limits.largest else None,
             f"{circuit.n_edges} of {circuit.graph.n_edges} edges; more than {percent(limits.largest)} would explain "
@@ -204,7 +203,7 @@ def evidence(circuit: Circuit, trial: CircuitTrial, limits: CircuitLimits) -> tu
         ),
     ]  # fmt: skip
     if not breaks_anyway(trial, limits):
-        tests.insert(4, _beside("Necessary", necessity, limits))
+        tests.insert(4, _beside("Necessary", trial.test("Partial necessity"), limits))
     return tuple(tests)
 
 

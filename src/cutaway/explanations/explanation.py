@@ -269,5 +269,5 @@ def _older(data: Mapping[str, Any], tensors: Mapping[str, Any]) -> dict[str, Any
 
 
 def _pair(data: Mapping[str, Any]) -> Pair:
-    sides = ("clean", "corrupted")
-    return Pair(**(dict(data) | {side: tuple(Token(**token) for token in data[side]) for side in sides}))
+    sides = {side: tuple(Token(**token) for token in data[side]) for side in ("clean", "corrupted")}
+    return Pair(**{**data, **sides})

@@ -48,7 +48,21 @@ if TYPE_CHECKING:
 
 @dataclass
 class _Draft:
-    """What has been found so far; what is left when the work is stopped."""
+    """What has been found so far; what is left when the work is stopped.
+
+    Attributes:
+        maps: effects on discovery data.
+        mechanism: the set that was found.
+        trial: its test on held-out data.
+        tested: how well the network does the held-out examples.
+        described: what the members write and read.
+        controls: those that were run.
+        circuit: the circuit by edges; where there is none, `why_no_circuit` says why.
+        why_no_circuit: the reason, or "".
+        seconds: time of each stage.
+        stage: the one at work.
+        complete: was everything done?
+    """
 
     maps: dict[str, Effects] = field(default_factory=dict)
     mechanism: Mechanism | None = None
@@ -75,7 +89,15 @@ class _Draft:
 
 @dataclass(frozen=True, eq=False)
 class _Question:
-    """What is asked of which network, and how."""
+    """What is asked of which network, and how.
+
+    Attributes:
+        net: the network.
+        behaviour: the whole behaviour.
+        limits: fixed beforehand.
+        seed: of everything random.
+        work: who hears of progress, and may stop it.
+    """
 
     net: Network
     behaviour: Behaviour

@@ -87,7 +87,17 @@ class ReadsAndWrites:
 
 @dataclass(frozen=True, eq=False)
 class _Examples:
-    """A few examples of a behaviour, as rows of tokens, with the position of the answer [b 1] counted from the start."""
+    """A few examples of a behaviour, as rows of tokens.
+
+    Attributes:
+        clean: the clean prompts.
+        corrupted: the corrupted ones.
+        right: the first right answer of each.
+        wrong: the first wrong one; None where an example has none.
+        at: the position of the answer [b 1], counted from the start.
+        spans: of each example, by name.
+        template: of each example.
+    """
 
     clean: list[list[int]]
     corrupted: list[list[int]]
@@ -209,14 +219,14 @@ def _read(
     if place is not None:
         clean, corrupted = _streams(net, chosen, place, member.layer)
     writers = enumerate(clean.writers)
-    before = [i for i, w in writers if isinstance(w, Part) and w != member and _before(w, member)]
-    gap = clean.values[before] - corrupted.values[before]
+    before = {i: w for i, w in writers if isinstance(w, Part) and w != member and _before(w, member)}
+    gap = clean.values[list(before)] - corrupted.values[list(before)]
     whole = gap.sum(0)
     size = float(whole.double().square().sum())
     if size == 0:
         return ()
     shares = (gap.double() * whole.double()).sum((1, 2, 3)) / size
-    sources = [(clean.writers[i].words, float(s)) for i, s in zip(before, shares, strict=True)]
+    sources = [(w.words, float(share)) for w, share in zip(before.values(), shares, strict=True)]
     sources.sort(key=lambda item: -abs(item[1]))
     return tuple((name, share) for name, share in sources[:_SHOWN] if abs(share) >= _WORTH_NAMING)
 
@@ -226,5 +236,6 @@ def _before(writer: Part, member: Part) -> bool:
     layer = -1 if writer.layer is None else writer.layer
     if writer.kind in ("norm_bias", "rest") and writer.layer is None:
         return False
+    assert member.layer is not None
     attends = writer.kind in ("head", "attention", "attention_bias", "mixer")
     return layer < member.layer or (member.kind == "mlp" and layer == member.layer and attends)

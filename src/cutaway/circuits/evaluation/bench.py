@@ -46,6 +46,7 @@ class EdgeBench:
         whole: m(N), the network as it is.
         empty: m(empty), every edge ablated.
         seed: of the intervals.
+        tried: m of the circuits that were run, by their masks.
     """
 
     net: Network

@@ -291,8 +291,8 @@ class _Finder:
         if head.norm is not None:
             final, given = self._value("final_norm", None), self.seen.get(head.norm)
             post = self._value("resid_post", last)
-            seen = final is not None and given is not None and post is not None
-            if not seen or not _close(given[0].reshape(post.shape), post):
+            reads = given is not None and post is not None and _close(given[0].reshape(post.shape), post)
+            if final is None or not reads:
                 why = self.net.refusal("final_norm") or "the final norm does not read the last stream."
                 raise self._refuse("the logits", why)
             norm_path = head.norm

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Method(Protocol):
-    """A method of discovery."""
+    """A method of discovery: a function of a network, a behaviour, its options and the work."""
 
     __name__: str
 

@@ -61,11 +61,11 @@ def node_patching(
         raise Stopped("Node patching was stopped before every node was patched.", "Start it again.")
     sign = 1.0 if behaviour.metric.higher else -1.0
     values = np.empty((len(study.wiring.graph.writers), behaviour.n))
-    experts = {
-        w for s in study.wiring.stages if s.kind == "expert" for w in range(s.writers.start, s.writers.stop)
-    }
-    values[[w for w in range(len(values)) if w not in experts]] = done.values
-    for number, expert in enumerate(sorted(experts)):
+    numbers = np.arange(len(values))
+    mixtures = [numbers[s.writers] for s in study.wiring.stages if s.kind == "expert"]
+    experts = np.concatenate([numbers[:0], *mixtures])
+    values[np.setdiff1d(numbers, experts)] = done.values
+    for number, expert in enumerate(experts.tolist()):
         values[expert] = study.pairs.gather([_without(study.wiring, batch, expert) for batch in study.pairs])
         study.work.step("patching experts", number + 1, len(experts))
     effects = sign * (ends.clean.metric[None] - values).T

@@ -92,9 +92,8 @@ def backward(
     inputs = [s.site for s in wiring.stages if s.reading is not None]
     keep = list(dict.fromkeys([*wanted, *kept_places(wiring), *entries, *inputs]))
     with without_parameter_gradients(net.model), wiring.ungrouped():
-        run = net.run(
-            tokens, keep=keep, edits=[*edits, *widening(wiring)], logits=positions[:, None], grad=True
-        )
+        changes = [*edits, *widening(wiring)]
+        run = net.run(tokens, keep=keep, edits=changes, logits=positions[:, None], grad=True)
         values = score(answered(run))
         if not values.requires_grad:
             raise _independent()

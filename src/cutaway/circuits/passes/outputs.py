@@ -28,7 +28,12 @@ INPUT = "resid_pre.0"
 
 @dataclass(frozen=True, eq=False)
 class At:
-    """An edit at a site or module path whose function may change the shape of what it is given: fn(value) -> value."""
+    """An edit at one place whose function may change the shape of what it is given.
+
+    Attributes:
+        site: a site or module path.
+        fn: the value there -> the value to use instead.
+    """
 
     site: str
     fn: Callable[[Tensor], Tensor]
