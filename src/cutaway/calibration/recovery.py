@@ -54,6 +54,6 @@ def node_scores(net: Network, behaviour: Behaviour) -> dict[Part, float]:
             mean = patch(net, behaviour, at=site, by=by, direction=direction).data["mean"]
             layers = mean["layer"].to_numpy()
             for (row, *head), value in np.ndenumerate(mean.to_numpy()):
-                node = Part(kind, int(layers[row]), *map(int, head))
+                node = Part(kind, int(layers[row]), int(head[0]) if head else None)
                 scores[node] = max(scores.get(node, 0.0), abs(float(value)))
     return {node: scores[node] for node in sorted(scores)}
