@@ -12,6 +12,9 @@ from cutaway.circuits.evaluation.bench import EdgeBench
 from cutaway.circuits.evaluation.random_circuits import random_circuit, random_nodes
 from cutaway.circuits.selection import of_nodes
 
+#: How often a random circuit is drawn for each that is wanted.
+_DRAWS = 5
+
 
 @dataclass(frozen=True, eq=False)
 class CircuitCandidate:
@@ -49,11 +52,21 @@ class CircuitCandidate:
         return bench.metric([c.rest for c in (self, *alike)])
 
     def like_it(self, rng: np.random.Generator, count: int) -> list[CircuitCandidate]:
-        """Random circuits of the same size: of paths from input to logits, or of nodes."""
-        graph = self.circuit.graph
-        if self.circuit.grain == "node":
-            return [self._other(random_nodes(graph, self._nodes, rng)) for _ in range(count)]
-        return [self._other(random_circuit(graph, self.size, rng)) for _ in range(count)]
+        """Random circuits of the same size, none of them this one: of paths from input to logits, or of nodes.
+
+        On a small graph a draw may be this very circuit, with which it cannot be compared; it is then drawn again.
+        """
+        graph, others = self.circuit.graph, []
+        for _ in range(_DRAWS * count):
+            if len(others) == count:
+                break
+            of_nodes = self.circuit.grain == "node"
+            drawn = (
+                random_nodes(graph, self._nodes, rng) if of_nodes else random_circuit(graph, self.size, rng)
+            )
+            if not np.array_equal(drawn, self.circuit.membership):
+                others.append(self._other(drawn))
+        return others
 
     def apart(self, rng: np.random.Generator, count: int) -> list[CircuitCandidate]:
         """Random circuits of the same size made of what is not in it; none where the rest is too small."""

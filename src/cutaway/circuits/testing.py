@@ -22,7 +22,7 @@ from cutaway.circuits.limits import CircuitLimits
 from cutaway.circuits.tracing import retrace
 from cutaway.circuits.trial import CircuitTrial, breaks_anyway, evidence, least_examples, measure_circuit
 from cutaway.claims import Claim, Control, Verdict
-from cutaway.errors import BadFormat, Stopped
+from cutaway.errors import BadBehaviour, BadFormat, Stopped
 from cutaway.reports import Block, ClaimTests, Page, Points, Section, display, result_page
 from cutaway.results import (
     Provenance,
@@ -262,6 +262,8 @@ def _again(
 ) -> Outcome:
     """The procedure of the controls: a circuit of the same size by the same method, measured on held-out examples."""
     other = retrace(net, circuit, behaviour, seed=seed, work=work)
+    if not other.n_edges:
+        raise BadBehaviour("The same method finds no connected circuit there.", "There is nothing to test.")
     held = behaviour.held_out if behaviour.part == "all" else behaviour
     trial = measure_circuit(net, other, held, limits, seed, work, full=False)
     picked = (
