@@ -197,11 +197,7 @@ def _maps(net: Network, at: str, dims: tuple[str, ...], layers: object) -> tuple
 
 
 def box_of(
-    behaviour: Behaviour,
-    site: str,
-    dims: tuple[str, ...],
-    layers: tuple[Any, ...],
-    base: Side,
+    behaviour: Behaviour, site: str, dims: tuple[str, ...], layers: tuple[Any, ...], base: Side
 ) -> Box:
     """The box of a sweep on one side's prompts."""
     if site == MAPS:

@@ -89,13 +89,7 @@ class Pass:
         """Run it: logits [k v] at the last column (nothing of use where the pass ends early)."""
         net, wave = self.net, self.wave
         inputs, kwargs = self._arguments()
-        with (
-            net.lock,
-            memory_errors(inputs),
-            evaluating(net.model),
-            torch.no_grad(),
-            ExitStack() as stack,
-        ):
+        with net.lock, memory_errors(inputs), evaluating(net.model), torch.no_grad(), ExitStack() as stack:
             self.session = Session(net.model, net.anatomy, self._work(), {"": inputs.tokens}, inputs.batch)
             stack.enter_context(self.session)
             for path in {layer.path for layer in self.ground.layers}:

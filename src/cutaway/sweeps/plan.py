@@ -283,12 +283,7 @@ def _measure(job: Job, operations: Operations, done: list[tuple[np.ndarray, np.n
     return Speed.fit(calls, counts, seconds)
 
 
-def _cost(
-    job: Job,
-    operations: Operations | None,
-    speed: Speed | None,
-    memory: int,
-) -> Cost:
+def _cost(job: Job, operations: Operations | None, speed: Speed | None, memory: int) -> Cost:
     states, n, width = job.changes.states, job.experiment.tokens.n, job.experiment.tokens.width
     depth = job.experiment.net.n_layers
     pairs = int((states != CellState.ABSENT).sum())

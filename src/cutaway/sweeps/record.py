@@ -117,13 +117,7 @@ def _take(
     asked = columns.unique()
     if partial:
         kwargs["logits_to_keep"] = asked.to(net.device)
-    with (
-        net.lock,
-        memory_errors(inputs),
-        evaluating(net.model),
-        torch.no_grad(),
-        ExitStack() as stack,
-    ):
+    with net.lock, memory_errors(inputs), evaluating(net.model), torch.no_grad(), ExitStack() as stack:
         session = Session(net.model, net.anatomy, items, {"": tokens}, inputs.batch)
         stack.enter_context(session)
         by_path = dict(net.model.named_modules())
