@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
 from cutaway.errors import BadFormat
-from cutaway.figures import show_token
-from cutaway.network.parts import Input, Part
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _ROWS, _COLUMNS = 12, 10
 #: Columns that name parts of a network.
@@ -39,8 +34,8 @@ def terminal(result: Any) -> list[Any]:
 def headline(result: Any) -> str:
     """The result in one line, for rich."""
     said = getattr(result, "headline", None)
-    text = said() if callable(said) else said if isinstance(said, str) else str(result).splitlines()[0]
-    return escape(text)
+    text = said() if callable(said) else said or str(result).splitlines()[0]
+    return escape(str(text))
 
 
 def tests(claim: Any) -> Table:
@@ -51,8 +46,8 @@ def tests(claim: Any) -> Table:
     return table
 
 
-def frame_table(frame: pd.DataFrame, title: str = "") -> Table:
-    """Rows of a frame; an interval's two ends in one column."""
+def frame_table(frame: Any, title: str = "") -> Table:
+    """Rows of a pandas frame; an interval's two ends in one column."""
     table = Table(box=None, title=escape(title), title_justify="left")
     frame = frame.dropna(axis=1, how="all")
     named = any(name in _PARTS for name in frame.columns)
@@ -72,7 +67,7 @@ def frame_table(frame: pd.DataFrame, title: str = "") -> Table:
     return table
 
 
-def _never(column: pd.Series) -> bool:
+def _never(column: Any) -> bool:
     """Is it a flag that is not set in any row?"""
     return column.dtype == bool and not column.any()
 
@@ -83,6 +78,8 @@ def in_words(name: str) -> str:
     >>> in_words("a3.h1"), in_words("a5.h3<q>"), in_words("gender")
     ('head 3.1', "head 5.3's queries", 'gender')
     """
+    from cutaway.network.parts import Input, Part
+
     try:
         return Input.parse(name).words if "<" in name else Part.parse(name).words
     except BadFormat:
@@ -91,6 +88,8 @@ def in_words(name: str) -> str:
 
 def _cell(value: Any, name: str = "") -> str:
     if name == "token":
+        from cutaway.figures import show_token
+
         return show_token(str(value), escape=False)
     if name in _PARTS and isinstance(value, str):
         return in_words(value)

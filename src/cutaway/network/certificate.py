@@ -13,11 +13,8 @@ from cutaway.network.sites import Site
 #: Largest relative error (of the largest value compared) that counts as equality, by dtype. In float64 it is that of
 #: single precision's rounding, because many models compute norms and softmaxes in float32 whatever their type.
 TOLERANCE: dict[torch.dtype, float] = {
-    torch.float64: 1e-6,
-    torch.float32: 5e-5,
-    torch.float16: 2e-2,
-    torch.bfloat16: 6e-2,
-}
+    torch.float64: 1e-6, torch.float32: 5e-5, torch.float16: 2e-2, torch.bfloat16: 6e-2
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -49,11 +49,8 @@ def norm_of(net: Asked, path: str, width: int | None = None) -> Norm:
 
 #: Largest relative difference between a norm and its affine form, by the type it computes in.
 TOLERANCE: dict[torch.dtype, float] = {
-    torch.float64: 1e-5,
-    torch.float32: 1e-4,
-    torch.float16: 2e-2,
-    torch.bfloat16: 6e-2,
-}
+    torch.float64: 1e-5, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 6e-2
+}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,16 +26,16 @@ class Scheme:
     Attributes:
         path: gives the folder of a name.
         load: gives model and tokenizer of a name that has no folder.
-        sign: that by which one tells such a name.
+        made: the sign by which one tells such a name.
     """
 
     path: str
     load: str
-    sign: str
+    made: str
 
 
 #: Names that begin with `SCHEME:` and who knows them.
-SCHEMES = {"zoo": Scheme("cutaway.zoo.loaders:path", "cutaway.zoo.loaders:load", sign="~")}
+SCHEMES = {"zoo": Scheme("cutaway.zoo.loaders:path", "cutaway.zoo.loaders:load", made="~")}
 
 #: The options of `open_network`, for the error about one that is unknown: those that `Opened` notes.
 OPTIONS = tuple(f.name for f in fields(Opened) if f.name not in ("model", "reason"))
@@ -114,7 +114,7 @@ def _load(name: str, tokenizer: Any, opened: Opened) -> Network:
     scheme = _scheme(name)
     if isinstance(tokenizer, str):
         tokenizer = load_tokenizer(tokenizer, opened.trust_remote_code)
-    if scheme is not None and scheme.sign in name:
+    if scheme is not None and scheme.made in name:
         model, beside = _function(scheme.load)(name)
         model = model.to(device=opened.device, dtype=None if opened.dtype is None else dtype_of(opened.dtype))
         return Network(examine_model(model, tokenizer or beside, name, opened))
