@@ -8,12 +8,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from cutaway.errors import BadInput
-from cutaway.network.asked import Asked
+from cutaway.network.face import Face
 from cutaway.network.inputs import Tokens
 from cutaway.network.sites import Site
 
 
-def rows_of_items(net: Asked, values: Tensor) -> Tokens:
+def rows_of_items(net: Face, values: Tensor) -> Tokens:
     """Inputs [b ...] as rows of items: as many as the network's stream has positions, one where it has none.
 
     Raises `BadInput` for an empty batch.
@@ -53,7 +53,7 @@ def names_of(config: Any, items: int, image: bool) -> list[str]:
     return [f"token {i}" for i in range(extra)] + patches
 
 
-def maps_of(net: Asked) -> tuple[str, ...]:
+def maps_of(net: Face) -> tuple[str, ...]:
     """Paths of the modules whose outputs are the maps of an image network without a stream: its convolutions, in the order
     in which the model lists them.
     """

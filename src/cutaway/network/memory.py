@@ -6,7 +6,7 @@ import os
 
 import torch
 
-from cutaway.network.asked import Asked
+from cutaway.network.face import Face
 from cutaway.results.work import Work
 
 #: Share of the free memory that is taken where no budget says how much.
@@ -33,7 +33,7 @@ def available_bytes(device: torch.device) -> int:
         return 2 << 30
 
 
-def budget_bytes(net: Asked, work: Work | None = None) -> int:
+def budget_bytes(net: Face, work: Work | None = None) -> int:
     """Bytes that work on a network may take at its peak, beside the network: the budget's, else half of what is free."""
     if work is not None and work.budget.memory is not None:
         return int(work.budget.memory)
@@ -41,7 +41,7 @@ def budget_bytes(net: Asked, work: Work | None = None) -> int:
 
 
 def rows_at_once(
-    net: Asked, width: int, work: Work | None = None, *, kept: int = 0, read: int = 1, most: int = MOST_ROWS
+    net: Face, width: int, work: Work | None = None, *, kept: int = 0, read: int = 1, most: int = MOST_ROWS
 ) -> int:
     """How many rows of `width` items fit into one forward pass: a power of two, at least 1, at most `most`.
 

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from cutaway.errors import NotFoldable
-from cutaway.network.asked import Asked
+from cutaway.network.face import Face
 
 
-def affine_norm(net: Asked, path: str) -> AffineNorm:
+def affine_norm(net: Face, path: str) -> AffineNorm:
     """The affine form of the norm at a path, probed once for a network.
 
     Raises `NotFoldable` where the module is no such norm.
@@ -36,7 +36,7 @@ def affine_norm(net: Asked, path: str) -> AffineNorm:
     return net.fact(("norm", path), probed)
 
 
-def norm_of(net: Asked, path: str, width: int | None = None) -> Norm:
+def norm_of(net: Face, path: str, width: int | None = None) -> Norm:
     """The norm at a path with its derivative, probed once for a network.
 
     width: of the stream that it reads; without it, of the main stream.

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from cutaway.errors import BadFormat, nearest
-from cutaway.network.asked import Asked
+from cutaway.network.face import Face
 from cutaway.network.items import maps_of
 from cutaway.network.sites import Site
 
@@ -376,7 +376,7 @@ def listing(parts: Iterable[Part]) -> str:
     return "; ".join(said)
 
 
-def parts_of(net: Asked, *, heads: bool = True) -> tuple[Part, ...]:
+def parts_of(net: Face, *, heads: bool = True) -> tuple[Part, ...]:
     """Every part of a network's main stack that can be replaced by itself, in forward order.
 
     Heads where `z` is certified, else the whole attention; mixers; MLPs. Layers without a certified site contribute none.
@@ -392,7 +392,7 @@ def parts_of(net: Asked, *, heads: bool = True) -> tuple[Part, ...]:
     return in_order(parts)
 
 
-def uncovered(net: Asked) -> tuple[str, ...]:
+def uncovered(net: Face) -> tuple[str, ...]:
     """What writes to a stream of this network and yet is no part of `parts_of`, in words; empty where all is covered.
 
     That is: other stacks (an encoder), sublayers of a kind that has no part (cross-attention), sublayers whose site was

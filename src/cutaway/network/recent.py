@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from cutaway.network.asked import Asked
+from cutaway.network.face import Face
 from cutaway.network.memory import budget_bytes
 
 T = TypeVar("T")
@@ -61,6 +61,6 @@ def _size(value: Tensor | None) -> int:
     return 0 if value is None else value.numel() * value.element_size()
 
 
-def recent(net: Asked) -> Recent:
+def recent(net: Face) -> Recent:
     """What was computed of this network last: a fact, so empty where edits stand, and once weights have changed."""
     return net.fact("recent", lambda: Recent(int(_SHARE * budget_bytes(net))))

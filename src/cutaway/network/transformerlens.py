@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cutaway.network.asked import Asked
 from cutaway.network.edits import Edit, EditFunction, Here
+from cutaway.network.face import Face
 from cutaway.network.sites import TRANSFORMER_LENS, Site, SiteLike, parse
 
 
@@ -72,7 +72,7 @@ class Cache(dict[str, Tensor]):
 
 
 def run_with_cache(
-    net: Asked,
+    net: Face,
     inputs: Any,
     names_filter: str | Sequence[str] | Callable[[str], bool] | None = None,
     stop_at_layer: int | None = None,
@@ -99,13 +99,13 @@ def run_with_cache(
 
 
 def run_with_hooks(
-    net: Asked, inputs: Any, fwd_hooks: Sequence[tuple[Any, Callable[..., Any]]] = ()
+    net: Face, inputs: Any, fwd_hooks: Sequence[tuple[Any, Callable[..., Any]]] = ()
 ) -> Tensor | None:
     """Logits [b p v] of a run with hook functions: each `(name, fn)` with fn(value, hook) -> new value or None."""
     return net.run(inputs, edits=hook_edits(net, fwd_hooks)).logits
 
 
-def hook_edits(net: Asked, pairs: Sequence[tuple[Any, Callable[..., Any]]]) -> list[Edit]:
+def hook_edits(net: Face, pairs: Sequence[tuple[Any, Callable[..., Any]]]) -> list[Edit]:
     """Hook functions as edits; a name may be a test of names."""
     edits: list[Edit] = []
     for name, fn in pairs:
@@ -114,7 +114,7 @@ def hook_edits(net: Asked, pairs: Sequence[tuple[Any, Callable[..., Any]]]) -> l
     return edits
 
 
-def to_tokens(net: Asked, text: str | Sequence[str], prepend_bos: bool | None = None) -> Tensor:
+def to_tokens(net: Face, text: str | Sequence[str], prepend_bos: bool | None = None) -> Tensor:
     """Token ids LongTensor [b p], padded on the right; `prepend_bos` adds or leaves out the beginning-of-text token."""
     if prepend_bos is None:
         return net.encode(text).ids
@@ -124,7 +124,7 @@ def to_tokens(net: Asked, text: str | Sequence[str], prepend_bos: bool | None = 
     return net.encode([[bos, *r] if prepend_bos and bos is not None else r for r in rows]).ids
 
 
-def to_str_tokens(net: Asked, text: Any, prepend_bos: bool | None = None) -> list[str]:
+def to_str_tokens(net: Face, text: Any, prepend_bos: bool | None = None) -> list[str]:
     """The tokens of one prompt as strings."""
     ids = to_tokens(net, text, prepend_bos) if isinstance(text, str) and prepend_bos is not None else text
     return net.encode(ids).strings(0)

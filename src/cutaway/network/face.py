@@ -14,7 +14,7 @@ from cutaway.network.run import Run
 from cutaway.network.sites import Site
 
 
-class Asked(Protocol):
+class Face(Protocol):
     """A network, as far as it is asked here; what each name means is said at `Network`."""
 
     model: nn.Module
