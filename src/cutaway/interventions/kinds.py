@@ -123,9 +123,10 @@ class Freeze(Patch):
 class Ablate(Intervention):
     """Take a value's information away.
 
-    how: "zero"; "mean", the mean over rows and real positions of the source (without one, of the present batch; in
-    generation, of the prompts), or with `by_position` over rows, position by position; "resample", the value of another
-    row, drawn with `seed`, of the source (or batch).
+    Attributes:
+        how: "zero"; "mean", the mean over rows and real positions of the source (without one, of the present batch; in
+            generation, of the prompts), or with `by_position` over rows, position by position; "resample", the value of
+            another row, drawn with `seed`, of the source (or batch).
     """
 
     at: SiteLike
@@ -239,7 +240,8 @@ class Scale(Intervention):
 class Project(Intervention):
     """Project directions out of the last axis, or with `keep` everything but them.
 
-    directions: [k d] or [d], of any length and not necessarily orthogonal.
+    Attributes:
+        directions: [k d] or [d], of any length and not necessarily orthogonal.
     """
 
     at: SiteLike
@@ -256,7 +258,8 @@ class Project(Intervention):
 class Interchange(Intervention):
     """Exchange the part of a value that lies in a subspace for that of a source (Geiger et al. 2023, interchange).
 
-    basis: [k d], spanning the subspace.
+    Attributes:
+        basis: [k d], spanning the subspace.
     """
 
     at: SiteLike
@@ -277,7 +280,12 @@ class Interchange(Intervention):
 class Erase(Intervention):
     """Take an oblique projection out: value - left @ right @ (value - centre), as concept erasure does.
 
-    left: [d k], right: [k d], centre: [d]; at a site with heads, d may be that of all heads side by side.
+    At a site with heads, d may be that of all heads side by side.
+
+    Attributes:
+        left: [d k].
+        right: [k d].
+        centre: [d].
     """
 
     at: SiteLike

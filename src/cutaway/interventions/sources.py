@@ -19,7 +19,11 @@ from cutaway.network.sites import Site
 class Source:
     """Values by site, with the tokens they were computed on; or one tensor for every site.
 
-    columns: LongTensor [b k], the columns that were kept where not all were.
+    Attributes:
+        values: by site.
+        tensor: the one for every site.
+        tokens: the rows on which the values were computed.
+        columns: LongTensor [b k], the columns that were kept where not all were.
     """
 
     values: Mapping[Site, Tensor] = field(default_factory=dict)

@@ -19,8 +19,11 @@ FIRST = "*"
 class Port:
     """One argument or output of one call of one module: a tensor that a hook can read and replace.
 
-    `key` names it among the arguments or outputs ("0", "hidden_states", "" for a bare tensor, `FIRST`); `call` counts the
-    calls of that module within one forward.
+    Attributes:
+        path: of the module.
+        side: whether it is an argument or an output.
+        key: its name among them ("0", "hidden_states", "" for a bare tensor, `FIRST`).
+        call: which call of that module within one forward.
     """
 
     path: str
@@ -153,7 +156,11 @@ Form = Literal["sequential", "parallel", "post-norm", "single", "unknown"]
 class Stretch:
     """One stretch of the stream in a layer: carry * state + what is written + constant, then a norm if there is one.
 
-    writes: names of the sites whose values are added, in order.
+    Attributes:
+        carry: what the state is multiplied by.
+        writes: names of the sites whose values are added, in order.
+        constant: a bias that is added apart.
+        norm: path of the norm that ends it.
     """
 
     carry: Coefficient

@@ -22,7 +22,14 @@ from cutaway.network.texts import InputLike
 
 @dataclass(frozen=True, eq=False)
 class Generation:
-    """Continued prompts. ids: LongTensor [b p+new] with prompts padded on the left; new: LongTensor [b new]."""
+    """Continued prompts.
+
+    Attributes:
+        prompts: as they were given.
+        ids: LongTensor [b p+new], with prompts padded on the left.
+        new: LongTensor [b new].
+        texts: each prompt with what continues it, up to its end.
+    """
 
     prompts: Tokens
     ids: Tensor

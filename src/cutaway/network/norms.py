@@ -198,7 +198,14 @@ _PULLBACK_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16:
 
 @dataclass(frozen=True, eq=False)
 class Norm:
-    """One norm. centred: is the mean taken off (layer norm) or not (root mean square)? gain: [d]; None: no closed form."""
+    """One norm.
+
+    Attributes:
+        module: that computes it.
+        centred: whether the mean is taken off (layer norm) or not (root mean square).
+        gain: [d]; None where there is no closed form.
+        eps: what is added to the mean square.
+    """
 
     module: nn.Module
     centred: bool

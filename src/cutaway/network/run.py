@@ -16,10 +16,13 @@ from cutaway.network.sites import Site, SiteLike, parse
 class Run:
     """What one forward pass gave.
 
-    logits: [b p v], [b k v] at the positions that were asked for, or None; for a model without an output head, None.
-    kept: the values of the sites that were asked for, as the rest of the network saw them (after edits).
-    columns: LongTensor [b k], the columns that were kept where positions were asked for (of the one stack whose sites were
-    kept, or of the decoder).
+    Attributes:
+        logits: [b p v], [b k v] at the positions that were asked for, or None; for a model without an output head, None.
+        tokens: the rows that positions refer to; None where the inputs hold no tokens.
+        kept: the values of the sites that were asked for, as the rest of the network saw them (after edits).
+        output: what the model gave, where that is no logits.
+        columns: LongTensor [b k], the columns that were kept where positions were asked for (of the one stack whose sites
+            were kept, or of the decoder).
     """
 
     logits: Tensor | None
