@@ -8,17 +8,35 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 
 from cutaway.figures import theme
+from cutaway.statistics import Estimate
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar: a label (escaped), a value, the ends of its interval, and whether it is significant."""
+    """One bar.
+
+    Attributes:
+        label: its name, escaped.
+        value: how long it is.
+        low, high: the ends of its interval.
+        significant: faint where it is not.
+    """
 
     label: str
     value: float
     low: float
     high: float
     significant: bool = True
+
+    @classmethod
+    def of(cls, label: str, figure: Estimate | float) -> Bar:
+        """The bar of an estimate with its interval; of a bare figure, and where there is no interval, without one."""
+        value, interval = (figure.value, figure.interval) if isinstance(figure, Estimate) else (figure, None)
+        return (
+            cls(label, value, value, value)
+            if interval is None
+            else cls(label, value, interval.low, interval.high)
+        )
 
 
 def bars(

@@ -14,7 +14,7 @@ from cutaway.network.coefficients import is_one, like
 from cutaway.network.parts import Part
 from cutaway.network.sites import SHORT, Site, SiteLike
 from cutaway.stream.attribution import Attribution
-from cutaway.stream.keeping import origin
+from cutaway.stream.shared import origin
 from cutaway.stream.split import written_through
 from cutaway.stream.targets import direction
 from cutaway.stream.writers import precise

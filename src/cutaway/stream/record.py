@@ -17,7 +17,7 @@ from cutaway.network.norms import affine_norm
 from cutaway.network.parts import Part
 from cutaway.network.sites import Site
 from cutaway.results import Work, strict, working
-from cutaway.stream.keeping import require_one
+from cutaway.stream.shared import require_one
 from cutaway.stream.split import Split, split
 from cutaway.stream.writers import Slack, Term, WriteStep, layers_of, precise, sites_of, steps_of
 

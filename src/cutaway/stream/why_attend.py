@@ -18,15 +18,15 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import SiteUnavailable
+from cutaway.figures import Grid, heatmap
 from cutaway.interventions import Apply
 from cutaway.network.parts import Part
 from cutaway.network.sites import Site
-from cutaway.reports import Figure, Page, Table, display, result_page
-from cutaway.results import Provenance, Work, finite, strict, working
-from cutaway.stream import keeping
+from cutaway.reports import Figure, Page, display_result, page_of, table_of
+from cutaway.results import Provenance, Work, described, load_fields, save_fields, strict, working
 from cutaway.stream.head_weights import head_named, projections, reading_norm
-from cutaway.stream.keeping import in_words, origin
 from cutaway.stream.record import read_stream
+from cutaway.stream.shared import in_words, one_text, origin
 from cutaway.stream.writers import precise
 
 if TYPE_CHECKING:
@@ -72,19 +72,13 @@ class ScoreParts:
 
     def to_pandas(self) -> pd.DataFrame:
         """One row per pair, largest part first."""
-        frame = pd.DataFrame(
-            {
-                "query": np.repeat([str(w) for w in self.queries], len(self.keys)),
-                "key": np.tile([str(w) for w in self.keys], len(self.queries)),
-                "part": self.values.reshape(-1),
-            }
-        )
+        queries, keys = list(map(str, self.queries)), list(map(str, self.keys))
+        pairs = {"query": np.repeat(queries, len(keys)), "key": np.tile(keys, len(queries))}
+        frame = pd.DataFrame(pairs | {"part": self.values.reshape(-1)})
         return frame.iloc[np.argsort(-frame["part"].abs().to_numpy(), kind="stable")].reset_index(drop=True)
 
     def plot(self) -> Any:
         """A heat map: what wrote to the query by what wrote to the key."""
-        from cutaway.figures import Grid, heatmap
-
         rows, columns = [w.words for w in self.queries], [w.words for w in self.keys]
         unit = "attention score" if self.scaled else "query times key"
         return heatmap(Grid(self.values, rows, columns, "query from", "key from", unit=unit))
@@ -102,36 +96,23 @@ class ScoreParts:
 
     def page(self) -> Page:
         """The pairs as a heat map, and the largest."""
-        rows = [(r["query"], r["key"], f"{r['part']:+.3f}") for r in self._in_words(12).to_dict("records")]
+        table = self._in_words(12).set_axis(["query from", "key from", "adds"], axis=1)
         blocks = [
             Figure(self.plot(), "What wrote to the query by what wrote to the key."),
-            Table(("query from", "key from", "adds"), tuple(rows), "The largest pairs.", frozenset({2})),
+            table_of(table, "The largest pairs.", "+.3f", numeric=(2,)),
         ]
-        title = f"Why {self.head.words} looks where it looks"
-        return result_page(title, "Cutaway · heads", self.headline + ".", blocks, self.provenance)
+        return page_of(self, "Cutaway · heads", f"Why {self.head.words} looks where it looks", blocks)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
-        return finite(
-            {
-                "network": self.provenance.network,
-                "head": str(self.head),
-                "dest": self.dest,
-                "source": self.source,
-                "score": self.score,
-                "position": self.position,
-                "scaled": self.scaled,
-                "error": self.error,
-                "pairs": self.to_pandas().to_dict("records"),
-                "provenance": self.provenance.to_dict(),
-            }
-        )
+        fields = ("dest", "source", "score", "position", "scaled", "error")
+        return described(self, *fields, head=str(self.head), pairs=self.to_pandas())
 
-    save = keeping.save
-    load = classmethod(keeping.load)
+    save = save_fields
+    load = classmethod(load_fields)
 
     def _repr_html_(self) -> str:
-        return display(self.headline, table=self._in_words(8), provenance=self.provenance)
+        return display_result(self, table=self._in_words(8))
 
 
 @strict
@@ -156,7 +137,7 @@ def why_attend(
     layer, index = part.layer or 0, part.index or 0
     for name in ("attn_in", "q", "k", "scores"):
         net.resolve(Site(name, layer))
-    tokens = net.encode([text] if isinstance(text, str) else [list(text)])
+    tokens = one_text(net, text)
     at = tokens.columns([dest, source])[0].tolist()
     stream = read_stream(net, tokens, by=by, pos=[dest, source], work=work)
     parts = stream.decompose(layer)

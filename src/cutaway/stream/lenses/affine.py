@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import BadAddress, BadInput
-from cutaway.reports import Figure, Page, display, result_page
-from cutaway.results import Provenance, finite, head, read, save_folder
+from cutaway.figures.lens import Line, lines
+from cutaway.reports import Figure, Page, display_result, page_of
+from cutaway.results import Provenance, described, head, read, save_folder
 from cutaway.stream.lenses.protocol import Lens, OutputHead
+from cutaway.stream.writers import precise
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -87,7 +89,7 @@ class AffineLens:
                 f"This lens was made for {self.provenance.network}, whose weights are not those of {net.name}.",
                 "Open that network, or fit a lens anew.",
             )
-        return AffineLens(**{**vars(self), "head": OutputHead(net)})
+        return replace(self, head=OutputHead(net))
 
     def _bound(self) -> OutputHead:
         if self.head is None:
@@ -98,7 +100,7 @@ class AffineLens:
 
     def translated(self, stream: Tensor, layer: int) -> Tensor:
         """A stream [... d] that enters `layer` as the last stream that it is read as."""
-        stream = stream if stream.dtype == torch.float64 else stream.float()
+        stream = precise(stream)
         translator = self.translators.get(layer)
         if translator is None:
             if layer == self.last and not self.ahead:
@@ -124,45 +126,26 @@ class AffineLens:
 
     def plot(self) -> Any:
         """How far the maps are from the identity, by layer."""
-        from cutaway.figures.lens import Line, lines
-
-        table = self.to_pandas()
-        values = table["turn"].tolist()
-        return lines(
-            [Line(self.name, table["layer"].tolist(), values, values, values)], "layer entered", "turn"
-        )
+        layers, values = (self.to_pandas()[name].tolist() for name in ("layer", "turn"))
+        return lines([Line(self.name, layers, values, values, values)], "layer entered", "turn")
 
     @property
     def headline(self) -> str:
         """What it reads, in a sentence."""
         what = f"the token {self.ahead} beyond the next" if self.ahead else "the next token"
-        part = (
-            ""
-            if self.origin.get("complete", True)
-            else f" (stopped after {self.origin.get('steps_done')} steps)"
-        )
+        stopped = not self.origin.get("complete", True)
+        part = f" (stopped after {self.origin.get('steps_done')} steps)" if stopped else ""
         return f"The {self.name} lens of {self.provenance.network} reads {what} from layers {list(self.layers)}{part}"
 
     def page(self) -> Page:
         """How far its maps are from the identity."""
-        figure = Figure(
-            self.plot(), "Distance of each map from the identity, as a share of the identity's size."
-        )
-        return result_page(
-            f"The {self.name} lens", "Cutaway · lens", self.headline + ".", [figure], self.provenance
-        )
+        caption = "Distance of each map from the identity, as a share of the identity's size."
+        return page_of(self, "Cutaway · lens", f"The {self.name} lens", [Figure(self.plot(), caption)])
 
     def to_dict(self) -> dict[str, Any]:
         """How it was made and what its maps do; the maps themselves are in what `save` writes."""
-        return {
-            "lens": self.name,
-            "network": self.provenance.network,
-            "layers": list(self.layers),
-            "ahead": self.ahead,
-            "origin": finite(self.origin),
-            "maps": finite(self.to_pandas().to_dict("records")),
-            "provenance": self.provenance.to_dict(),
-        }
+        maps = self.to_pandas()
+        return described(self, "layers", "ahead", "origin", lens=self.name, maps=maps)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the maps (safetensors) and how they were made as a folder, whole or not at all."""
@@ -203,7 +186,7 @@ class AffineLens:
         )
 
     def _repr_html_(self) -> str:
-        return display(self.headline, table=self.to_pandas(), provenance=self.provenance)
+        return display_result(self, table=self.to_pandas())
 
 
 def on_network(net: Network, lens: Lens) -> Lens:

@@ -22,10 +22,10 @@ from torch import Tensor
 from cutaway.errors import BadInput, Stopped
 from cutaway.network.memory import rows_at_once
 from cutaway.results import Work, strict, working
-from cutaway.stream.keeping import origin
 from cutaway.stream.lenses.affine import AffineLens, Translator
 from cutaway.stream.lenses.protocol import OutputHead, chosen_layers, streams
 from cutaway.stream.lenses.rows import Rows, Texts, rows_of
+from cutaway.stream.shared import origin
 
 if TYPE_CHECKING:
     from cutaway.network import Network
