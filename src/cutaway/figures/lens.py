@@ -86,7 +86,13 @@ def _escaped(note: str) -> str:
 
 @dataclass(frozen=True)
 class Line:
-    """One line: its name, places, values and the ends of their intervals."""
+    """One line.
+
+    Attributes:
+        name: what it is called.
+        x, y: places and values.
+        low, high: the ends of their intervals.
+    """
 
     name: str
     x: Sequence[float]

@@ -14,7 +14,13 @@ from cutaway.figures import theme
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """One network: scores [layers columns] (NaN where there is no such node), and which nodes are known [same]."""
+    """One network.
+
+    Attributes:
+        title: its name.
+        scores: [layers columns], NaN where there is no such node.
+        known: [layers columns], which nodes are known to matter.
+    """
 
     title: str
     scores: np.ndarray

@@ -24,7 +24,13 @@ _CLASSES = (theme.NEGATIVE, theme.POSITIVE, theme.ACCENT, "#8a6d00", "#6b4c9a", 
 
 @dataclass(frozen=True)
 class MapPanel:
-    """One heat map: values [rows columns] and labels."""
+    """One heat map.
+
+    Attributes:
+        values: [rows columns].
+        rows, columns: their labels.
+        row_title, column_title: names of the axes.
+    """
 
     values: np.ndarray
     rows: Sequence[str]

@@ -19,7 +19,14 @@ from cutaway.errors import BadInput, Stopped
 
 @dataclass(frozen=True)
 class Progress:
-    """One report of progress: what is being done, steps finished, steps in all, seconds since the work began."""
+    """One report of progress.
+
+    Attributes:
+        label: what is being done.
+        done: steps finished.
+        total: steps in all.
+        seconds: since the work began.
+    """
 
     label: str
     done: int

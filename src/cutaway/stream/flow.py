@@ -238,7 +238,14 @@ class ReadsOfWrites:
 
 @dataclass(frozen=True, eq=False)
 class _Matrix:
-    """What one sublayer writes or reads with: its part, which input, place in the order, the matrix [n d] or [d n]."""
+    """What one sublayer writes or reads with.
+
+    Attributes:
+        part: the sublayer.
+        what: which input; empty for what writes.
+        place: in the order of computation.
+        value: the matrix, [n d] or [d n].
+    """
 
     part: Part
     what: str

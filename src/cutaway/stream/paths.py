@@ -151,7 +151,15 @@ class PathExpansion:
 
 @dataclass(eq=False)
 class _Walk:
-    """One expansion under way."""
+    """One expansion under way.
+
+    Attributes:
+        stream: what is expanded.
+        weights, folds, patterns, constants: by layer, the heads, and what is frozen of them at the run: the norm that they
+            read through, where they look, what their values hold beside the stream.
+        depth: through how many heads paths are followed.
+        paths: those that were followed to their beginning.
+    """
 
     stream: Stream
     weights: dict[int, HeadWeights]

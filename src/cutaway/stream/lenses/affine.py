@@ -24,7 +24,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Translator:
-    """An affine map of streams: x -> x @ matrix.T + shift, [d d] and [d]."""
+    """An affine map of streams: x -> x @ matrix.T + shift.
+
+    Attributes:
+        matrix: [d d].
+        shift: [d].
+    """
 
     matrix: Tensor
     shift: Tensor
@@ -48,7 +53,7 @@ class AffineLens:
         ahead: how many tokens beyond the next it reads.
         origin: how it was made.
         depth: layers of the network that it was made for, where that is known.
-        made: what is needed to make it again; None for one put together by hand.
+        source: what is needed to make it again; None for one put together by hand.
     """
 
     kind: ClassVar[str] = "lens"
@@ -59,12 +64,12 @@ class AffineLens:
     ahead: int = 0
     origin: dict[str, Any] = field(default_factory=dict)
     depth: int | None = None
-    made: Provenance | None = None
+    source: Provenance | None = None
 
     @property
     def provenance(self) -> Provenance:
         """What is needed to make it again."""
-        return self.made if self.made is not None else Provenance.of(self._bound().net)
+        return self.source if self.source is not None else Provenance.of(self._bound().net)
 
     @property
     def last(self) -> int | None:
@@ -110,7 +115,7 @@ class AffineLens:
             )
         return translator(stream)
 
-    def logits(self, stream: Tensor, layer: int) -> Tensor:
+    def logits(self, stream: Tensor, layer: int, /) -> Tensor:
         """Logits [... v] of a stream [... d]."""
         with torch.no_grad():
             return self._bound()(self.translated(stream, layer))
@@ -176,13 +181,19 @@ class AffineLens:
         layers = sorted({int(name.split("/")[0]) for name in tensors})
         maps = {i: Translator(tensors[f"{i}/matrix"], tensors[f"{i}/shift"]) for i in layers}
         if version:
-            made = Provenance.from_dict(content["provenance"])
+            source = Provenance.from_dict(content["provenance"])
         else:
             network_hash = content.get("network_hash", content["origin"]["network"])
             seed = content["origin"].get("seed", content["origin"].get("training", {}).get("seed", 0))
-            made = Provenance(content.get("network", ""), network_hash, versions={}, seed=seed, created="")
+            source = Provenance(content.get("network", ""), network_hash, versions={}, seed=seed, created="")
         return cls(
-            content["name"], None, maps, int(content["ahead"]), content["origin"], content.get("depth"), made
+            content["name"],
+            None,
+            maps,
+            int(content["ahead"]),
+            content["origin"],
+            content.get("depth"),
+            source,
         )
 
     def _repr_html_(self) -> str:

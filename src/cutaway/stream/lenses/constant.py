@@ -62,12 +62,10 @@ class ConstantLens:
         words = tuple(net.token_strings(log_probs.topk(min(20, len(log_probs))).indices.tolist()))
         return cls(log_probs, tuple(range(net.n_layers + 1)), words, origin(net, rows.ids, began))
 
-    def logits(self, stream: Tensor, layer: int) -> Tensor:
+    def logits(self, stream: Tensor, _layer: int, /) -> Tensor:
         """The same log probabilities [... v] for every stream [... d]."""
-        flat = self.log_probs.to(
-            stream.device, torch.float64 if stream.dtype == torch.float64 else torch.float32
-        )
-        return flat.expand(*stream.shape[:-1], -1)
+        kind = torch.promote_types(stream.dtype, torch.float32)
+        return self.log_probs.to(stream.device, kind).expand(*stream.shape[:-1], -1)
 
     def to_pandas(self) -> pd.DataFrame:
         """Its likeliest tokens with their probabilities."""

@@ -50,7 +50,7 @@ class LensReport:
         agreement: (lens, layer) -> [n], the share of positions whose likeliest token is the output's.
         bias: (lens, layer) -> KL divergence of the lens's mean distribution from the output's mean distribution (Belrose et
             al. 2023).
-        own: [n], the network's cross-entropy.
+        own_cross_entropy: [n], the network's, of each row.
         provenance: what is needed to repeat it.
     """
 
@@ -62,7 +62,7 @@ class LensReport:
     cross_entropy: dict[tuple[str, int], np.ndarray]
     agreement: dict[tuple[str, int], np.ndarray]
     bias: dict[tuple[str, int], float]
-    own: np.ndarray
+    own_cross_entropy: np.ndarray
     provenance: Provenance
 
     @property
@@ -133,8 +133,8 @@ class LensReport:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
-        own = float(self.own.mean())
-        return described(self, "rows", "length", own_cross_entropy=own, lenses=self.to_pandas())
+        mean, lenses = float(self.own_cross_entropy.mean()), self.to_pandas()
+        return described(self, "rows", "length", own_cross_entropy=mean, lenses=lenses)
 
     @property
     def headline(self) -> str:
