@@ -31,12 +31,9 @@ class Bar:
     @classmethod
     def of(cls, label: str, figure: Estimate | float) -> Bar:
         """The bar of an estimate with its interval; of a bare figure, and where there is no interval, without one."""
-        value, interval = (figure.value, figure.interval) if isinstance(figure, Estimate) else (figure, None)
-        return (
-            cls(label, value, value, value)
-            if interval is None
-            else cls(label, value, interval.low, interval.high)
-        )
+        if isinstance(figure, Estimate):
+            return cls(label, figure.value, *figure.ends(figure.value))
+        return cls(label, figure, figure, figure)
 
 
 def bars(

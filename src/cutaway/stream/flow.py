@@ -123,7 +123,7 @@ def flow(
 
 def _row(what: str, layer: int, value: Tensor, cosine: float) -> dict[str, Any]:
     norm = bootstrap(value.norm(dim=-1).mean(1).double().cpu().numpy())
-    low, high = (norm.value,) * 2 if norm.interval is None else (norm.interval.low, norm.interval.high)
+    low, high = norm.ends(norm.value)
     row = {"what": what, "layer": layer, "norm": norm.value, "norm_low": low, "norm_high": high}
     return row | {"rank": effective_rank(value), "cosine": cosine}
 

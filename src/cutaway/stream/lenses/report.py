@@ -82,8 +82,7 @@ class LensReport:
             row: dict[str, Any] = {"lens": key[0], "layer": key[1]}
             for name, mean in (("kl", kl), ("cross_entropy", ce)):
                 row[name] = mean.value
-                row[f"{name}_low"] = np.nan if mean.interval is None else mean.interval.low
-                row[f"{name}_high"] = np.nan if mean.interval is None else mean.interval.high
+                row[f"{name}_low"], row[f"{name}_high"] = mean.ends()
             row["bias"] = self.bias[key]
             row["agreement"] = float(self.agreement[key].mean())
             table.append(row)
