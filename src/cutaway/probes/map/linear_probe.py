@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pandas as pd
-import plotly.graph_objects as go
 from torch import Tensor
 
 from cutaway.errors import BadFormat, BadInput
@@ -21,6 +20,8 @@ from cutaway.reports import Figure, Page, display, result_page
 from cutaway.results import Provenance, finite, head, read, save_folder
 
 if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
     from cutaway.network import Run
 #: Of results that were saved before provenance was recorded.
 UNRECORDED = Provenance("", "", versions={}, device="", dtype="", created="")

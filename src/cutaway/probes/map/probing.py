@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
-import plotly.graph_objects as go
 import torch
 import xarray as xr
 from torch import Tensor
@@ -28,6 +27,8 @@ from cutaway.reports import ClaimTests, Figure, Page, Section, display, result_p
 from cutaway.results import Provenance, Result, finite, head, read, save_folder
 
 if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
     from cutaway.network import Network
 #: Tokens that are kept of each end of the best probe's direction.
 _TOKENS = 12

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
-import plotly.graph_objects as go
 import torch
 from torch import Tensor
 
@@ -43,6 +42,8 @@ from cutaway.statistics import Estimate, bootstrap
 from cutaway.trials import claim_of
 
 if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
     from cutaway.network import Network
 _KEYWORDS = ("answers", "where", "options", "seed", "work")
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pandas as pd
-import plotly.graph_objects as go
 import torch
 from torch import Tensor
 
@@ -35,6 +34,8 @@ from cutaway.statistics import Estimate
 from cutaway.statistics.fits.leace import Erasure, Leace
 
 if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
     from cutaway.network import Network
 
 

@@ -6,11 +6,10 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
-import plotly.graph_objects as go
 
 from cutaway.claims import Claim
 from cutaway.figures import Comparison, against_random
@@ -18,6 +17,9 @@ from cutaway.probes.map.verdict import Finding
 from cutaway.reports import Figure, Page, display, result_page
 from cutaway.results import Provenance, finite, head, read, save_folder, unpack
 from cutaway.statistics import Estimate
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 
 @dataclass(frozen=True, eq=False)
