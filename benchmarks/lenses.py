@@ -96,7 +96,7 @@ def section(on: str, net: Any, text: Any, options: argparse.Namespace) -> list[s
         lines.append("")
     gains = "; ".join(f"{e.name}: {e.estimate}" for e in claim.evidence)
     lines += [
-        f"The network's own cross-entropy is {report.own.mean():.3f}. {fit.n} rows of 64 tokens to fit on, "
+        f"The network's own cross-entropy is {report.own_cross_entropy.mean():.3f}. {fit.n} rows of 64 tokens to fit on, "
         f"{held.n} held out.",
         f"Tuned lens: {options.steps} steps, {seconds['tuned']:.0f} s. Jacobian lens: 16 rows, {seconds['jacobian']:.0f} s. "
         f"Future lens: {seconds['future+1']:.0f} s.",

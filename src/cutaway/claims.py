@@ -41,20 +41,12 @@ class Evidence:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
-        return {
-            "name": self.name,
-            "estimate": self.estimate.to_dict() if self.estimate else None,
-            "value": self.value,
-            "threshold": self.threshold,
-            "passed": self.passed,
-            "sentence": self.sentence,
-        }
+        return _to_dict(self)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Evidence:
         """The inverse of `to_dict`."""
-        fields: dict[str, Any] = data | {"estimate": _estimate(data)}
-        return cls(**fields)
+        return cls(**_fields(data))
 
     def figure(self) -> str:
         """The figure as text: the estimate if there is one, else the value.
@@ -87,27 +79,26 @@ class Control:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
-        return {
-            "name": self.name,
-            "estimate": self.estimate.to_dict() if self.estimate else None,
-            "expected": self.expected,
-            "passed": self.passed,
-            "sentence": self.sentence,
-        }
+        return _to_dict(self)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Control:
         """The inverse of `to_dict`."""
-        fields: dict[str, Any] = data | {"estimate": _estimate(data)}
-        return cls(**fields)
+        return cls(**_fields(data))
 
     def figure(self) -> str:
         """The figure as text; empty where there is none."""
         return "" if self.estimate is None else str(self.estimate)
 
 
-def _estimate(data: dict[str, Any]) -> Estimate | None:
-    return Estimate.from_dict(data["estimate"]) if data.get("estimate") else None
+def _to_dict(test: Evidence | Control) -> dict[str, Any]:
+    """A test as plain data, its estimate too."""
+    return {**vars(test), "estimate": test.estimate.to_dict() if test.estimate else None}
+
+
+def _fields(data: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a test from its plain data."""
+    return data | {"estimate": Estimate.from_dict(data["estimate"]) if data.get("estimate") else None}
 
 
 @dataclass(frozen=True)
@@ -147,13 +138,8 @@ class Claim:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data, for JSON."""
-        return {
-            "statement": self.statement,
-            "verdict": self.verdict,
-            "evidence": [e.to_dict() for e in self.evidence],
-            "controls": [c.to_dict() for c in self.controls],
-            "notes": list(self.notes),
-        }
+        tests = {name: [test.to_dict() for test in getattr(self, name)] for name in ("evidence", "controls")}
+        return {"statement": self.statement, "verdict": self.verdict, **tests, "notes": list(self.notes)}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Claim:
@@ -187,12 +173,11 @@ class Claim:
         return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
 
     def _repr_html_(self) -> str:
-        cells = "".join(
-            "<tr>"
-            + "".join(f"<td style='text-align:left'>{html.escape(cell)}</td>" for cell in row)
-            + "</tr>"
+        rows = [
+            "".join(f"<td style='text-align:left'>{html.escape(cell)}</td>" for cell in row)
             for row in self.rows()
-        )
+        ]
+        cells = "".join(f"<tr>{row}</tr>" for row in rows)
         notes = "".join(f"<p><small>{html.escape(note)}</small></p>" for note in self.notes)
         head = "<tr><th>kind</th><th>test</th><th>figure</th><th></th><th>in words</th></tr>"
         return (

@@ -113,7 +113,7 @@ def test_tuned_lens_beats_the_logit_lens_and_a_constant(
     assert better.verdict == "supported"
     assert len(better.evidence) == 4
     assert report.claim("logit", "tuned").verdict == "refuted"
-    assert report.cross_entropy["logit", 4].mean() == pytest.approx(report.own.mean(), abs=1e-6)
+    assert report.cross_entropy["logit", 4].mean() == pytest.approx(report.own_cross_entropy.mean(), abs=1e-6)
     assert list(report.wide().columns) == ["logit", "tuned", "constant"]
 
 

@@ -4,7 +4,6 @@ The functions take plain arrays and labels, so that every room above can use the
 """
 
 from cutaway.figures.bars import Bar, bars, groups_of_bars
-from cutaway.figures.circuit import Dot, EdgeLine, circuit_figure
 from cutaway.figures.curve import faithfulness_curve
 from cutaway.figures.heatmap import Grid, heatmap, heatmap_table
 from cutaway.figures.node_grids import Panel, node_grids
@@ -12,19 +11,6 @@ from cutaway.figures.random_sets import Comparison, against_random
 from cutaway.figures.tokens import show_token
 
 __all__ = [
-    "Bar",
-    "Comparison",
-    "Dot",
-    "Grid",
-    "EdgeLine",
-    "Panel",
-    "against_random",
-    "bars",
-    "circuit_figure",
-    "faithfulness_curve",
-    "groups_of_bars",
-    "heatmap",
-    "heatmap_table",
-    "node_grids",
-    "show_token",
-]
+    "Bar", "Comparison", "Grid", "Panel", "against_random", "bars", "faithfulness_curve", "groups_of_bars", "heatmap",
+    "heatmap_table", "node_grids", "show_token",
+]  # fmt: skip

@@ -8,17 +8,32 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 
 from cutaway.figures import theme
+from cutaway.statistics import Estimate
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar: a label (escaped), a value, the ends of its interval, and whether it is significant."""
+    """One bar.
+
+    Attributes:
+        label: its name, escaped.
+        value: how long it is.
+        low, high: the ends of its interval.
+        significant: faint where it is not.
+    """
 
     label: str
     value: float
     low: float
     high: float
     significant: bool = True
+
+    @classmethod
+    def of(cls, label: str, figure: Estimate | float) -> Bar:
+        """The bar of an estimate with its interval; of a bare figure, and where there is no interval, without one."""
+        if isinstance(figure, Estimate):
+            return cls(label, figure.value, *figure.ends(figure.value))
+        return cls(label, figure, figure, figure)
 
 
 def bars(
@@ -46,29 +61,16 @@ def groups_of_bars(
     figure = go.Figure()
     for (name, items), colour in zip(groups.items(), palette, strict=False):
         places = list(range(len(items)))[::-1]
-        figure.add_trace(
-            go.Bar(
-                y=places,
-                x=[bar.value for bar in items],
-                name=name,
-                orientation="h",
-                marker={"color": colour, "opacity": [1.0 if bar.significant else 0.3 for bar in items]},
-                error_x={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": [max(0.0, bar.high - bar.value) for bar in items],
-                    "arrayminus": [max(0.0, bar.value - bar.low) for bar in items],
-                    "color": theme.INK,
-                    "thickness": 1.1,
-                    "width": 3,
-                },
-                customdata=[
-                    f"{bar.label}<br>{bar.value:+.3f} ({bar.low:+.3f} to {bar.high:+.3f})<br>{name}"
-                    for bar in items
-                ],
-                hovertemplate="%{customdata}<extra></extra>",
-            )
-        )
+        value, low, high = ([getattr(bar, end) for bar in items] for end in ("value", "low", "high"))
+        figure.add_bar(
+            y=places, x=value, name=name, orientation="h",
+            marker={"color": colour, "opacity": [1.0 if bar.significant else 0.3 for bar in items]},
+            error_x=theme.whiskers(value, low, high, theme.INK, thickness=1.1, width=3),
+            customdata=[
+                f"{bar.label}<br>{bar.value:+.3f} ({bar.low:+.3f} to {bar.high:+.3f})<br>{name}" for bar in items
+            ],
+            hovertemplate=theme.HOVER,
+        )  # fmt: skip
     longest = max((len(items) for items in groups.values()), default=0)
     labels = [bar.label for bar in next(iter(groups.values()), [])]
     row = 20 * max(1, len(groups)) + 6
@@ -77,21 +79,11 @@ def groups_of_bars(
     if len(groups) > 1 and title:
         figure.update_layout(margin={"t": 58}, title={"y": 0.99, "yanchor": "top"})
     figure.update_yaxes(
-        tickmode="array",
-        tickvals=list(range(longest))[::-1],
-        ticktext=labels,
-        ticks="outside",
-        ticklen=5,
-        tickcolor=theme.PAPER,
-        showgrid=False,
-        zeroline=False,
-    )
+        tickmode="array", tickvals=list(range(longest))[::-1], ticktext=labels, ticks="outside", ticklen=5,
+        tickcolor=theme.PAPER, showgrid=False, zeroline=False,
+    )  # fmt: skip
     figure.update_xaxes(
-        title={"text": unit, "font": {"size": 12, "color": theme.MUTED}, "standoff": 6},
-        gridcolor=theme.GRID_LINE,
-        zeroline=True,
-        zerolinecolor=theme.INK,
-        zerolinewidth=1,
-        ticks="",
-    )
+        title=theme.axis_title(unit), gridcolor=theme.GRID_LINE, zeroline=True, zerolinecolor=theme.INK,
+        zerolinewidth=1, ticks="",
+    )  # fmt: skip
     return figure

@@ -16,7 +16,14 @@ _STEPS = 5
 
 @dataclass(frozen=True)
 class Dot:
-    """A node: its short name, what it is in words, its column and height, whether it is in the circuit."""
+    """A node.
+
+    Attributes:
+        name: its short name.
+        words: what it is in words.
+        x, y: its column and height.
+        inside: whether it is in the circuit.
+    """
 
     name: str
     words: str
@@ -27,7 +34,13 @@ class Dot:
 
 @dataclass(frozen=True)
 class EdgeLine:
-    """An edge between two dots (by number): its score, and the input it arrives at ("q", "k", "v" or "")."""
+    """An edge between two dots.
+
+    Attributes:
+        start, end: the dots, by number.
+        score: NaN where it has none.
+        part: the input it arrives at ("q", "k", "v" or "").
+    """
 
     start: int
     end: int
@@ -45,14 +58,13 @@ def circuit_figure(
     Hovering over an edge's middle says from where to where and how much, over a node what goes in and out.
     """
     figure = go.Figure()
-    largest = max((abs(line.score) for line in lines if line.score == line.score), default=0.0) or 1.0
-    for sign, colour in ((1, POSITIVE), (-1, NEGATIVE)):
-        mine = [line for line in lines if (line.score < 0) == (sign < 0)]
+    largest = _largest(lines)
+    for negative, colour in ((False, POSITIVE), (True, NEGATIVE)):
+        alike = [line for line in lines if (line.score < 0) == negative]
         for step in range(_STEPS):
-            low, high = step / _STEPS, (step + 1) / _STEPS
-            part = [ln for ln in mine if _band(abs(ln.score) / largest) == step]
+            part = [line for line in alike if _band(abs(line.score) / largest) == step]
             if part:
-                figure.add_trace(_strokes(dots, part, colour, (low + high) / 2))
+                figure.add_trace(_strokes(dots, part, colour, (step / _STEPS + (step + 1) / _STEPS) / 2))
     if lines:
         figure.add_trace(_middles(dots, lines, unit))
     figure.add_trace(_marks(dots, lines, unit))
@@ -86,12 +98,11 @@ def circuit_svg(
     """
     across, up = max((d.x for d in dots), default=0.0) + 1, max((d.y for d in dots), default=0.0) + 1
     height = int(min(40 + 46 * up, 640))
-    largest = max((abs(line.score) for line in lines if line.score == line.score), default=0.0) or 1.0
+    largest = _largest(lines)
 
     def at(x: float, y: float) -> str:
-        return (
-            f"{70 + (x + 0.5) / across * (width - 90):.1f},{height - 14 - (y + 0.3) / up * (height - 30):.1f}"
-        )
+        x, y = 70 + (x + 0.5) / across * (width - 90), height - 14 - (y + 0.3) / up * (height - 30)
+        return f"{x:.1f},{y:.1f}"
 
     shapes = []
     for line in reversed(lines):
@@ -114,6 +125,11 @@ def circuit_svg(
     return f"<svg width='{width}' height='{height}' role='img'>{''.join(shapes)}</svg>"
 
 
+def _largest(lines: Sequence[EdgeLine]) -> float:
+    """The largest size of a score; 1 where there is none."""
+    return max((abs(line.score) for line in lines if line.score == line.score), default=0.0) or 1.0
+
+
 def _band(share: float) -> int:
     return min(int(share * _STEPS), _STEPS - 1) if share == share else 0
 
@@ -122,46 +138,34 @@ def _strokes(dots: Sequence[Dot], lines: Sequence[EdgeLine], colour: str, share:
     x: list[float | None] = []
     y: list[float | None] = []
     for line in lines:
-        for point in _curve(dots[line.start], dots[line.end]):
-            x.append(point[0])
-            y.append(point[1])
-        x.append(None)
-        y.append(None)
-    width = _THINNEST + (_WIDEST - _THINNEST) * share
-    return go.Scatter(
-        x=x,
-        y=y,
-        mode="lines",
-        hoverinfo="skip",
-        opacity=0.35 + 0.6 * share,
-        line={"color": colour, "width": width},
-    )
+        points = _curve(dots[line.start], dots[line.end])
+        x += [*(across for across, _ in points), None]
+        y += [*(up for _, up in points), None]
+    pen = {"color": colour, "width": _THINNEST + (_WIDEST - _THINNEST) * share}
+    return go.Scatter(x=x, y=y, mode="lines", hoverinfo="skip", opacity=0.35 + 0.6 * share, line=pen)
 
 
 def _curve(a: Dot, b: Dot, points: int = 9) -> list[tuple[float, float]]:
     """A line that bends a little to the side when it would run straight through the nodes of its column."""
     bend = 0.28 if abs(a.x - b.x) < 0.3 and b.y - a.y > 1 else 0.0
-    out = []
-    for i in range(points):
-        t = i / (points - 1)
-        out.append((a.x + (b.x - a.x) * t + bend * 4 * t * (1 - t), a.y + (b.y - a.y) * t))
-    return out
+    shares = [i / (points - 1) for i in range(points)]
+    return [(a.x + (b.x - a.x) * t + bend * 4 * t * (1 - t), a.y + (b.y - a.y) * t) for t in shares]
 
 
 def _middles(dots: Sequence[Dot], lines: Sequence[EdgeLine], unit: str) -> go.Scatter:
     """Invisible marks on the edges that carry their words."""
+    ports = {"q": "the queries of ", "k": "the keys of ", "v": "the values of "}
     x, y, text = [], [], []
     for line in lines:
         a, b = dots[line.start], dots[line.end]
-        spot = _curve(a, b)[4]
-        x.append(spot[0])
-        y.append(spot[1])
-        into = {"q": "the queries of ", "k": "the keys of ", "v": "the values of "}.get(line.part, "")
-        text.append(f"{a.words} → {into}{b.words}<br>{_amount(line.score, unit)}")
+        across, up = _curve(a, b)[4]
+        x.append(across)
+        y.append(up)
+        text.append(f"{a.words} → {ports.get(line.part, '')}{b.words}<br>{_amount(line.score, unit)}")
+    mark = {"size": 9, "color": INK, "opacity": 0.0}
     return go.Scatter(
-        x=x, y=y, mode="markers", text=text, hovertemplate="%{text}<extra></extra>",
-        marker={"size": 9, "color": INK, "opacity": 0.0},
-    )  # fmt: skip
+        x=x, y=y, mode="markers", text=text, hovertemplate="%{text}<extra></extra>", marker=mark
+    )
 
 
 def _amount(score: float, unit: str) -> str:

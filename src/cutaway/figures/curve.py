@@ -12,51 +12,35 @@ from cutaway.figures.theme import ACCENT, FAINT, MUTED, dress
 def faithfulness_curve(
     shares: Sequence[float],
     values: Sequence[float],
-    own: tuple[float, float] | None = None,
+    tested: tuple[float, float] | None = None,
     random: Sequence[float] = (),
 ) -> go.Figure:
     """f(k) over the share k of edges, on a logarithmic axis; the tested circuit and random ones of its size as marks.
 
-    shares, values: the curve. own: (share, faithfulness) of the tested circuit. random: faithfulness of random circuits.
+    shares, values: the curve. tested: (share, faithfulness) of the tested circuit. random: faithfulness of random circuits.
     """
     figure = go.Figure()
     for level, label in ((1.0, "whole network"), (0.0, "everything ablated")):
         figure.add_hline(y=level, line={"color": FAINT, "width": 1}, annotation_text=label, annotation_position="top left",
                          annotation_font={"size": 10, "color": MUTED})  # fmt: skip
     percent = [100 * s for s in shares]
-    figure.add_trace(
-        go.Scatter(
-            x=percent,
-            y=list(values),
-            mode="lines+markers",
-            name="best edges by score",
-            line={"color": ACCENT, "width": 2},
-            hovertemplate="%{x:g} % of edges: %{y:.2f}<extra></extra>",
-        )  # fmt: skip
-    )
-    if own is not None:
-        at = 100 * own[0]
+    figure.add_scatter(
+        x=percent, y=list(values), mode="lines+markers", name="best edges by score", line={"color": ACCENT, "width": 2},
+        hovertemplate="%{x:g} % of edges: %{y:.2f}<extra></extra>",
+    )  # fmt: skip
+    if tested is not None:
+        at = 100 * tested[0]
         if random:
-            figure.add_trace(
-                go.Scatter(
-                    x=[at] * len(random),
-                    y=list(random),
-                    mode="markers",
-                    name="random circuits of its size",
-                    marker={"symbol": "line-ew-open", "size": 12, "color": MUTED},
-                    hovertemplate="random: %{y:.2f}<extra></extra>",
-                )  # fmt: skip
-            )
-        figure.add_trace(
-            go.Scatter(
-                x=[at],
-                y=[own[1]],
-                mode="markers",
-                name="the tested circuit",
-                marker={"size": 12, "color": ACCENT, "symbol": "diamond"},
-                hovertemplate="this circuit: %{x:.2g} %, %{y:.2f}<extra></extra>",
+            figure.add_scatter(
+                x=[at] * len(random), y=list(random), mode="markers", name="random circuits of its size",
+                marker={"symbol": "line-ew-open", "size": 12, "color": MUTED},
+                hovertemplate="random: %{y:.2f}<extra></extra>",
             )  # fmt: skip
-        )
+        figure.add_scatter(
+            x=[at], y=[tested[1]], mode="markers", name="the tested circuit",
+            marker={"size": 12, "color": ACCENT, "symbol": "diamond"},
+            hovertemplate="this circuit: %{x:.2g} %, %{y:.2f}<extra></extra>",
+        )  # fmt: skip
     dress(figure, 300)
     figure.update_xaxes(
         type="log", title={"text": "share of edges (%)", "font": {"size": 11, "color": MUTED}}

@@ -71,25 +71,15 @@ def heatmap(grid: Grid, title: str = "", limit: float | None = None, q_threshold
     """
     limit = scale_limit(grid.values) if limit is None else limit
     n_rows, n_columns = grid.values.shape
+    hovers = [[_hover(grid, r, c) for c in range(n_columns)] for r in range(n_rows)]
     figure = go.Figure(
         go.Heatmap(
-            z=grid.values,
-            x=list(range(n_columns)),
-            y=list(range(n_rows)),
-            zmin=-limit,
-            zmax=limit,
-            colorscale=theme.DIVERGING,
-            xgap=1,
-            ygap=1,
-            text=_cell_texts(grid, q_threshold),
-            texttemplate="%{text}",
-            textfont={"size": _text_size(n_columns)},
-            customdata=_hovers(grid),
-            hovertemplate="%{customdata}<extra></extra>",
-            hoverongaps=False,
-            colorbar=_colorbar(grid.unit, limit),
+            z=grid.values, x=list(range(n_columns)), y=list(range(n_rows)), zmin=-limit, zmax=limit,
+            colorscale=theme.DIVERGING, xgap=1, ygap=1, text=_cell_texts(grid, q_threshold), texttemplate="%{text}",
+            textfont={"size": 11 if n_columns <= 12 else 10 if n_columns <= 18 else 8}, customdata=hovers,
+            hovertemplate=theme.HOVER, hoverongaps=False, colorbar=_colorbar(grid.unit, limit),
         )
-    )
+    )  # fmt: skip
     theme.dress(figure, height=_height(grid), title=title)
     figure.update_layout(plot_bgcolor=theme.ABSENT)
     figure.update_xaxes(**_axis(grid.columns, grid.column_title), tickangle=_angle(grid.columns))
@@ -100,7 +90,7 @@ def heatmap(grid: Grid, title: str = "", limit: float | None = None, q_threshold
 def heatmap_table(grid: Grid, limit: float | None = None, q_threshold: float = 0.05) -> str:
     """The same heat map as a small HTML table without any script: what a notebook shows."""
     limit = scale_limit(grid.values) if limit is None else limit
-    texts = _cell_texts(Grid(**{**vars(grid)}), q_threshold, always=True)
+    texts = _cell_texts(grid, q_threshold, always=True)
     cell = "padding:2px 5px;text-align:center;font-size:11px"
     head = "".join(f'<th style="{cell};font-weight:normal">{label}</th>' for label in grid.columns)
     body = []
@@ -118,21 +108,18 @@ def heatmap_table(grid: Grid, limit: float | None = None, q_threshold: float = 0
 
 def _cell_texts(grid: Grid, q_threshold: float, always: bool = False) -> list[list[str]]:
     show_numbers = always or len(grid.columns) <= 24
-    texts: list[list[str]] = []
-    for r in range(grid.values.shape[0]):
-        line = []
-        for c in range(grid.values.shape[1]):
-            value = float(grid.values[r, c])
-            if not np.isfinite(value):
-                line.append("")
-            elif grid.known_zero is not None and grid.known_zero[r, c]:
-                line.append(KNOWN_ZERO)
-            elif grid.q is not None and not grid.q[r, c] <= q_threshold:
-                line.append(NOT_SIGNIFICANT)
-            else:
-                line.append(_short(value) if show_numbers else "")
-        texts.append(line)
-    return texts
+
+    def text(r: int, c: int) -> str:
+        value = float(grid.values[r, c])
+        if not np.isfinite(value):
+            return ""
+        if grid.known_zero is not None and grid.known_zero[r, c]:
+            return KNOWN_ZERO
+        if grid.q is not None and not grid.q[r, c] <= q_threshold:
+            return NOT_SIGNIFICANT
+        return _short(value) if show_numbers else ""
+
+    return [[text(r, c) for c in range(len(grid.columns))] for r in range(len(grid.rows))]
 
 
 def _short(value: float) -> str:
@@ -141,10 +128,6 @@ def _short(value: float) -> str:
     text = f"{abs(value):.2f}"
     text = text[1:] if text.startswith("0.") else f"{abs(value):.1f}"
     return f"−{text}" if value < 0 else text
-
-
-def _hovers(grid: Grid) -> list[list[str]]:
-    return [[_hover(grid, r, c) for c in range(grid.values.shape[1])] for r in range(grid.values.shape[0])]
 
 
 def _hover(grid: Grid, r: int, c: int) -> str:
@@ -169,38 +152,16 @@ def _axis(labels: Sequence[str], title: str) -> dict[str, Any]:
     step = max(1, int(np.ceil(len(labels) / 48)))
     ticks = list(range(0, len(labels), step))
     return {
-        "tickmode": "array",
-        "tickvals": ticks,
-        "ticktext": [labels[i] for i in ticks],
-        "title": {"text": title, "font": {"size": 12, "color": theme.MUTED}, "standoff": 8},
-        "showgrid": False,
-        "zeroline": False,
-        "ticks": "outside",
-        "ticklen": 4,
-        "tickcolor": theme.PAPER,
-        "range": [-0.5, len(labels) - 0.5],
-        "tickfont": {"size": 11 if len(labels) <= 30 else 9},
-    }
+        "tickmode": "array", "tickvals": ticks, "ticktext": [labels[i] for i in ticks], "showgrid": False,
+        "title": theme.axis_title(title, standoff=8), "zeroline": False, "ticks": "outside", "ticklen": 4,
+        "tickcolor": theme.PAPER, "range": [-0.5, len(labels) - 0.5], "tickfont": {"size": 11 if len(labels) <= 30 else 9},
+    }  # fmt: skip
 
 
 def _colorbar(unit: str, limit: float) -> dict[str, Any]:
-    return {
-        "title": {"text": unit, "side": "right", "font": {"size": 11, "color": theme.MUTED}},
-        "thickness": 10,
-        "len": 1.0,
-        "outlinewidth": 0.5,
-        "outlinecolor": theme.FAINT,
-        "tickvals": [-limit, -limit / 2, 0, limit / 2, limit],
-        "ticktext": [f"−{limit:.2g}", f"−{limit / 2:.2g}", "0", f"{limit / 2:.2g}", f"{limit:.2g}"],
-        "tickfont": {"size": 10},
-        "ticks": "outside",
-        "ticklen": 3,
-        "x": 1.01,
-    }
-
-
-def _text_size(n_columns: int) -> int:
-    return 11 if n_columns <= 12 else 10 if n_columns <= 18 else 8
+    values = [-limit, -limit / 2, 0, limit / 2, limit]
+    words = [f"−{limit:.2g}", f"−{limit / 2:.2g}", "0", f"{limit / 2:.2g}", f"{limit:.2g}"]
+    return theme.colour_bar(unit, len=1.0, tickvals=values, ticktext=words, ticks="outside", ticklen=3)
 
 
 def _angle(labels: Sequence[str]) -> int:

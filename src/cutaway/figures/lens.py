@@ -13,21 +13,21 @@ from cutaway.figures import theme
 from cutaway.figures.tokens import show_token
 
 # 0 ... 1: white to green, so that ink stays readable up to the dark end.
-_SEQUENTIAL: list[tuple[float, str]] = [
-    (0.0, "#ffffff"),
-    (0.25, "#d3ebe6"),
-    (0.5, "#93cfc4"),
-    (0.75, "#3f9d92"),
-    (1.0, "#0b4f4c"),
-]
+_SEQUENTIAL = [(0.0, "#ffffff"), (0.25, "#d3ebe6"), (0.5, "#93cfc4"), (0.75, "#3f9d92"), (1.0, "#0b4f4c")]
 _LINES = (theme.ACCENT, theme.POSITIVE, theme.NEGATIVE, "#7a4fa3", "#8a6d00", theme.MUTED)
 
 
 @dataclass(frozen=True)
 class LensGrid:
-    """What a lens table shows: values [l p] that colour it, tokens [l p] printed into it, and labels.
+    """What a lens table shows.
 
-    rows: layer names, the first at the bottom; columns: the text's tokens; notes: one more text for each hover.
+    Attributes:
+        values: [l p], which colour it.
+        tokens: [l p], printed into it.
+        rows: layer names, the first at the bottom.
+        columns: the text's tokens.
+        notes: one more text for each hover.
+        unit: of the values; name of the colour bar.
     """
 
     values: np.ndarray
@@ -53,29 +53,12 @@ def lens_table(grid: LensGrid, title: str = "") -> go.Figure:
     ]
     figure = go.Figure(
         go.Heatmap(
-            z=grid.values,
-            x=list(range(n_columns)),
-            y=list(range(n_rows)),
-            zmin=0,
-            zmax=limit,
-            colorscale=_SEQUENTIAL,
-            xgap=1,
-            ygap=1,
-            text=shown,
-            texttemplate="%{text}",
+            z=grid.values, x=list(range(n_columns)), y=list(range(n_rows)), zmin=0, zmax=limit, colorscale=_SEQUENTIAL,
+            xgap=1, ygap=1, text=shown, texttemplate="%{text}", customdata=hover, hovertemplate=theme.HOVER,
             textfont={"size": 11 if n_columns <= 12 else 10 if n_columns <= 20 else 8, "family": theme.MONO},
-            customdata=hover,
-            hovertemplate="%{customdata}<extra></extra>",
-            colorbar={
-                "title": {"text": grid.unit, "side": "right", "font": {"size": 11, "color": theme.MUTED}},
-                "thickness": 10,
-                "outlinewidth": 0.5,
-                "outlinecolor": theme.FAINT,
-                "tickfont": {"size": 10},
-                "x": 1.01,
-            },
+            colorbar=theme.colour_bar(grid.unit),
         )
-    )
+    )  # fmt: skip
     theme.dress(figure, height=int(110 + 28 * n_rows), title=title)
     figure.update_layout(plot_bgcolor=theme.ABSENT)
     ticks = [show_token(t) for t in grid.columns]
@@ -103,7 +86,13 @@ def _escaped(note: str) -> str:
 
 @dataclass(frozen=True)
 class Line:
-    """One line: its name, places, values and the ends of their intervals."""
+    """One line.
+
+    Attributes:
+        name: what it is called.
+        x, y: places and values.
+        low, high: the ends of their intervals.
+    """
 
     name: str
     x: Sequence[float]
@@ -117,27 +106,17 @@ def lines(drawn: Sequence[Line], x_title: str, y_title: str, title: str = "") ->
     figure = go.Figure()
     for number, line in enumerate(drawn):
         colour = _LINES[number % len(_LINES)]
-        band = {"x": [*line.x, *reversed(line.x)], "y": [*line.high, *reversed(line.low)]}
-        figure.add_trace(
-            go.Scatter(
-                **band,
-                mode="lines",
-                fill="toself",
-                fillcolor=_faint(colour),
-                line={"width": 0},
-                hoverinfo="skip",
-                showlegend=False,
-            )
-        )
-        figure.add_trace(
-            go.Scatter(
-                x=list(line.x), y=list(line.y), name=html.escape(line.name), mode="lines+markers",
-                line={"color": colour, "width": 2, "dash": ("solid", "dash", "dot")[number // len(_LINES) % 3]},
-                marker={"size": 6, "symbol": ("circle", "square", "diamond", "cross", "x", "triangle-up")[number % 6]},
-                customdata=[[low, high] for low, high in zip(line.low, line.high, strict=True)],
-                hovertemplate=f"{html.escape(line.name)}, {x_title} %{{x}}<br>%{{y:.3f}} (%{{customdata[0]:.3f}} to "
-                "%{customdata[1]:.3f})<extra></extra>",
-            )
+        figure.add_scatter(
+            x=[*line.x, *reversed(line.x)], y=[*line.high, *reversed(line.low)], mode="lines", fill="toself",
+            fillcolor=_faint(colour), line={"width": 0}, hoverinfo="skip", showlegend=False,
+        )  # fmt: skip
+        figure.add_scatter(
+            x=list(line.x), y=list(line.y), name=html.escape(line.name), mode="lines+markers",
+            line={"color": colour, "width": 2, "dash": ("solid", "dash", "dot")[number // len(_LINES) % 3]},
+            marker={"size": 6, "symbol": ("circle", "square", "diamond", "cross", "x", "triangle-up")[number % 6]},
+            customdata=[[low, high] for low, high in zip(line.low, line.high, strict=True)],
+            hovertemplate=f"{html.escape(line.name)}, {x_title} %{{x}}<br>%{{y:.3f}} (%{{customdata[0]:.3f}} to "
+            "%{customdata[1]:.3f})<extra></extra>",
         )  # fmt: skip
     theme.dress(figure, height=340, title=title)
     figure.update_layout(margin={"t": 44})
@@ -148,5 +127,4 @@ def lines(drawn: Sequence[Line], x_title: str, y_title: str, title: str = "") ->
 
 
 def _faint(colour: str) -> str:
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return f"rgba({red},{green},{blue},0.15)"
+    return f"rgba({','.join(map(str, theme.channels(colour)))},0.15)"

@@ -14,7 +14,13 @@ from cutaway.figures import theme
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """One network: scores [layers columns] (NaN where there is no such node), and which nodes are known [same]."""
+    """One network.
+
+    Attributes:
+        title: its name.
+        scores: [layers columns], NaN where there is no such node.
+        known: [layers columns], which nodes are known to matter.
+    """
 
     title: str
     scores: np.ndarray
@@ -32,35 +38,26 @@ def node_grids(panels: Sequence[Panel], columns: int = 5, limit: float = 1.0) ->
     columns = min(columns, max(1, len(panels)))
     rows = max(1, -(-len(panels) // columns))
     figure = make_subplots(
-        rows=rows,
-        cols=columns,
-        subplot_titles=[p.title for p in panels],
-        horizontal_spacing=0.03,
+        rows=rows, cols=columns, subplot_titles=[p.title for p in panels], horizontal_spacing=0.03,
         vertical_spacing=0.42 / rows,
-    )
+    )  # fmt: skip
     for i, panel in enumerate(panels):
         row, column = 1 + i // columns, 1 + i % columns
         layers, width = panel.scores.shape
         names = [*(f"h{h}" for h in range(width - 1)), "mlp"]
-        figure.add_trace(
-            go.Heatmap(
-                z=panel.scores, x=names, y=[str(r) for r in range(layers)], zmin=-limit, zmax=limit,
-                colorscale=theme.DIVERGING, showscale=False, xgap=2, ygap=2,
-                hovertemplate="layer %{y}, %{x}: %{z:.3f}<extra></extra>",
-            ),
-            row=row, col=column,
+        figure.add_heatmap(
+            z=panel.scores, x=names, y=[str(r) for r in range(layers)], zmin=-limit, zmax=limit,
+            colorscale=theme.DIVERGING, showscale=False, xgap=2, ygap=2, row=row, col=column,
+            hovertemplate="layer %{y}, %{x}: %{z:.3f}<extra></extra>",
         )  # fmt: skip
         ringed = [(names[c], str(r)) for r, c in np.argwhere(panel.known)]
         for colour, line in (
             (theme.PAPER, 5),
             (theme.INK, 2),
         ):  # dark on a pale rim, to be seen on every colour
-            figure.add_trace(
-                go.Scatter(
-                    x=[x for x, _ in ringed], y=[y for _, y in ringed], mode="markers", hoverinfo="skip",
-                    marker={"symbol": "circle-open", "size": 15, "color": colour, "line": {"width": line}},
-                ),
-                row=row, col=column,
+            figure.add_scatter(
+                x=[x for x, _ in ringed], y=[y for _, y in ringed], mode="markers", hoverinfo="skip", row=row, col=column,
+                marker={"symbol": "circle-open", "size": 15, "color": colour, "line": {"width": line}},
             )  # fmt: skip
     theme.dress(figure, height=60 + 118 * rows)
     figure.update_layout(

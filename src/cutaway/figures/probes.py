@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,13 @@ _CLASSES = (theme.NEGATIVE, theme.POSITIVE, theme.ACCENT, "#8a6d00", "#6b4c9a", 
 
 @dataclass(frozen=True)
 class MapPanel:
-    """One heat map: values [rows columns] and labels."""
+    """One heat map.
+
+    Attributes:
+        values: [rows columns].
+        rows, columns: their labels.
+        row_title, column_title: names of the axes.
+    """
 
     values: np.ndarray
     rows: Sequence[str]
@@ -42,8 +49,9 @@ def maps(panels: Mapping[str, MapPanel], chance: float, unit: str, title: str = 
         title: shown above.
     """
     names = list(panels)
-    top = max(float(np.nanmax(p.values)) for p in panels.values())
-    top = max(top, chance + 0.05)
+    top = max(chance + 0.05, *(float(np.nanmax(p.values)) for p in panels.values()))
+    ticks = [chance, (chance + top) / 2, top]
+    bar = theme.colour_bar(unit, 1.02, tickvals=ticks, ticktext=[f"{v:.2f}" for v in ticks])
     across = min(3, len(names))
     down = -(-len(names) // across)
     figure = make_subplots(
@@ -54,20 +62,15 @@ def maps(panels: Mapping[str, MapPanel], chance: float, unit: str, title: str = 
         row, column = i // across + 1, i % across + 1
         wide = len(panel.columns) * across
         texts = [["" if v != v else f"{v:.2f}".removeprefix("0") for v in line] for line in panel.values]
-        figure.add_trace(
-            go.Heatmap(
-                z=panel.values, x=list(range(len(panel.columns))), y=list(range(len(panel.rows))), zmin=chance, zmax=top,
-                colorscale=_SCALE, xgap=1, ygap=1, showscale=i == 0, text=texts if wide <= 36 else None,
-                texttemplate="%{text}" if wide <= 36 else None, textfont={"size": 9}, hoverongaps=False,
-                customdata=_hovers(name, panel, unit), hovertemplate="%{customdata}<extra></extra>",
-                colorbar=_bar(unit, chance, top),
-            ),
-            row=row, col=column,
+        figure.add_heatmap(
+            z=panel.values, x=list(range(len(panel.columns))), y=list(range(len(panel.rows))), zmin=chance, zmax=top,
+            colorscale=_SCALE, xgap=1, ygap=1, showscale=i == 0, text=texts if wide <= 36 else None,
+            texttemplate="%{text}" if wide <= 36 else None, textfont={"size": 9}, hoverongaps=False,
+            customdata=_hovers(name, panel, unit), hovertemplate=theme.HOVER, colorbar=bar, row=row, col=column,
         )  # fmt: skip
+        row_title = panel.row_title if column == 1 else ""
         figure.update_xaxes(**_axis(panel.columns, panel.column_title, 8), row=row, col=column)
-        figure.update_yaxes(
-            **_axis(panel.rows, panel.row_title if column == 1 else "", 12), row=row, col=column
-        )
+        figure.update_yaxes(**_axis(panel.rows, row_title, 12), row=row, col=column)
     tall = len(next(iter(panels.values())).rows)
     theme.dress(figure, height=int(76 + down * (92 + min(22, max(6, 330 / tall)) * tall)), title=title)
     figure.update_layout(margin={"t": 74 if title else 40, "r": 74})
@@ -93,16 +96,7 @@ def _axis(labels: Sequence[str], title: str, most: int) -> dict[str, Any]:
     return {
         "tickmode": "array", "tickvals": ticks, "ticktext": [html.escape(labels[t]) for t in ticks], "showgrid": False,
         "zeroline": False, "range": [-0.5, len(labels) - 0.5], "tickfont": {"size": 10},
-        "title": {"text": title, "font": {"size": 11, "color": theme.MUTED}, "standoff": 6},
-    }  # fmt: skip
-
-
-def _bar(unit: str, low: float, high: float) -> dict[str, Any]:
-    middle = (low + high) / 2
-    return {
-        "title": {"text": unit, "side": "right", "font": {"size": 11, "color": theme.MUTED}}, "thickness": 10,
-        "outlinewidth": 0.5, "outlinecolor": theme.FAINT, "tickvals": [low, middle, high],
-        "ticktext": [f"{v:.2f}" for v in (low, middle, high)], "tickfont": {"size": 10}, "x": 1.02,
+        "title": theme.axis_title(title, 11),
     }  # fmt: skip
 
 
@@ -121,29 +115,22 @@ def curves(
         title: shown above.
     """
     x = list(range(len(places)))
-    figure = go.Figure()
-    if np.isfinite(band[0]).all() and len(places) > 1:
-        figure.add_trace(
-            go.Scatter(
-                x=[*x, *x[::-1]], y=[*band[1], *band[0][::-1]], fill="toself", mode="lines",
-                fillcolor="rgba(15,110,106,0.16)",
-                line={"width": 0}, name="95 % interval", hoverinfo="skip",
-            )
+    figure, known = go.Figure(), bool(np.isfinite(band[0]).all())
+    if known and len(places) > 1:
+        figure.add_scatter(
+            x=[*x, *x[::-1]], y=[*band[1], *band[0][::-1]], fill="toself", mode="lines", fillcolor="rgba(15,110,106,0.16)",
+            line={"width": 0}, name="95 % interval", hoverinfo="skip",
         )  # fmt: skip
-    figure.add_trace(
-        go.Scatter(
-            x=x, y=score, mode="lines+markers", name="probe", line={"color": theme.ACCENT, "width": 2.5},
-            marker={"size": 7}, customdata=list(places),
-            hovertemplate=f"{axis} %{{customdata}}<br>{unit} %{{y:.3f}}<extra></extra>",
-            error_y=_bars(score, band) if len(places) == 1 else None,
-        )
+    figure.add_scatter(
+        x=x, y=score, mode="lines+markers", name="probe", line={"color": theme.ACCENT, "width": 2.5},
+        marker={"size": 7}, customdata=list(places),
+        hovertemplate=f"{axis} %{{customdata}}<br>{unit} %{{y:.3f}}<extra></extra>",
+        error_y=theme.whiskers(score, *band, theme.ACCENT) if len(places) == 1 and known else None,
     )  # fmt: skip
     for (name, values), ink, dash in zip(controls.items(), _CONTROL_INKS, _DASHES, strict=False):
-        figure.add_trace(
-            go.Scatter(
-                x=x, y=values, mode="lines+markers", name=html.escape(name), line={"color": ink, "width": 1.6, "dash": dash},
-                marker={"size": 4}, hovertemplate=f"{html.escape(name)}<br>{unit} %{{y:.3f}}<extra></extra>",
-            )
+        figure.add_scatter(
+            x=x, y=values, mode="lines+markers", name=html.escape(name), line={"color": ink, "width": 1.6, "dash": dash},
+            marker={"size": 4}, hovertemplate=f"{html.escape(name)}<br>{unit} %{{y:.3f}}<extra></extra>",
         )  # fmt: skip
     figure.add_hline(y=chance, line={"color": theme.FAINT, "width": 1})
     theme.dress(figure, height=360, title=title)
@@ -154,15 +141,6 @@ def curves(
     )  # fmt: skip
     figure.update_yaxes(title={"text": unit}, gridcolor=theme.GRID_LINE, zeroline=False)
     return figure
-
-
-def _bars(score: np.ndarray, band: tuple[np.ndarray, np.ndarray]) -> dict[str, Any] | None:
-    if not np.isfinite(band[0]).all():
-        return None
-    return {
-        "type": "data", "symmetric": False, "array": (band[1] - score).clip(0), "arrayminus": (score - band[0]).clip(0),
-        "color": theme.ACCENT,
-    }  # fmt: skip
 
 
 def projections(groups: Mapping[str, np.ndarray], title: str = "") -> go.Figure:
@@ -176,26 +154,18 @@ def projections(groups: Mapping[str, np.ndarray], title: str = "") -> go.Figure:
     low, high = float(every.min()), float(every.max())
     size = max((high - low) / 40, 1e-9)
     figure = go.Figure()
-    for (name, values), ink in zip(
-        groups.items(), _CLASSES * (1 + len(groups) // len(_CLASSES)), strict=False
-    ):
-        figure.add_trace(
-            go.Histogram(
-                x=values, name=html.escape(name), marker={"color": ink, "line": {"width": 0}}, opacity=0.55,
-                xbins={"start": low, "end": high + size, "size": size}, histnorm="percent",
-                hovertemplate=f"{html.escape(name)}<br>%{{x}}: %{{y:.1f}} %<extra></extra>",
-            )
+    for (name, values), ink in zip(groups.items(), itertools.cycle(_CLASSES), strict=False):
+        figure.add_histogram(
+            x=values, name=html.escape(name), marker={"color": ink, "line": {"width": 0}}, opacity=0.55,
+            xbins={"start": low, "end": high + size, "size": size}, histnorm="percent",
+            hovertemplate=f"{html.escape(name)}<br>%{{x}}: %{{y:.1f}} %<extra></extra>",
         )  # fmt: skip
     theme.dress(figure, height=320, title=title)
     figure.update_layout(
         barmode="overlay", bargap=0.02, margin={"t": 70 if title else 40}, title={"y": 0.98, "yanchor": "top"}
     )
-    figure.update_xaxes(
-        title={"text": "held-out output of the probe"},
-        showgrid=False,
-        zeroline=True,
-        zerolinecolor=theme.FAINT,
-    )
+    title_of_x = {"text": "held-out output of the probe"}
+    figure.update_xaxes(title=title_of_x, showgrid=False, zeroline=True, zerolinecolor=theme.FAINT)
     figure.update_yaxes(title={"text": "% of the class"}, gridcolor=theme.GRID_LINE)
     return figure
 
@@ -226,10 +196,7 @@ def against_tokens(tokens: Sequence[str], cosines: np.ndarray, title: str = "", 
         tickmode="array", tickvals=places, ticktext=[show_token(str(tokens[int(i)])) for i in shown], showgrid=False,
         tickfont={"family": theme.MONO, "size": 11},
     )  # fmt: skip
-    figure.update_xaxes(
-        title={"text": "cosine with the token's embedding"},
-        gridcolor=theme.GRID_LINE,
-        zerolinecolor=theme.INK,
-    )
+    title_of_x = {"text": "cosine with the token's embedding"}
+    figure.update_xaxes(title=title_of_x, gridcolor=theme.GRID_LINE, zerolinecolor=theme.INK)
     figure.update_layout(showlegend=False)
     return figure

@@ -13,9 +13,15 @@ from cutaway.figures import theme
 
 @dataclass(frozen=True)
 class Comparison:
-    """One test: the set's value with its interval, the random sets' values, and the threshold it had to pass.
+    """One test of a set of components beside random sets.
 
-    `pass_above` says on which side of the threshold the test is passed; None: there is no threshold.
+    Attributes:
+        label: what is tested.
+        value: the set's figure.
+        low, high: the ends of its interval.
+        random: the random sets' figures.
+        threshold: what the figure had to pass; None where there is no threshold.
+        pass_above: whether the test is passed above the threshold, or below it.
     """
 
     label: str
@@ -41,44 +47,17 @@ def against_random(
     for place, test in enumerate(reversed(comparisons)):
         values = np.asarray(list(test.random), dtype=float)
         spread = np.resize([0.0, 0.13, -0.13, 0.22, -0.22], len(values))
-        figure.add_trace(
-            go.Scatter(
-                x=values,
-                y=place + spread,
-                mode="markers",
-                name=names[0],
-                legendgroup="random",
-                showlegend=place == 0,
-                marker={"color": theme.MUTED, "size": 6, "opacity": 0.45},
-                hovertemplate=f"{names[0]} %{{x:.3f}}<extra></extra>",
-            )
-        )
-        figure.add_trace(
-            go.Scatter(
-                x=[test.value],
-                y=[place],
-                mode="markers",
-                name=names[1],
-                legendgroup="found",
-                showlegend=place == 0,
-                marker={
-                    "color": theme.POSITIVE,
-                    "size": 12,
-                    "symbol": "diamond",
-                    "line": {"color": "white", "width": 1},
-                },
-                error_x={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": [max(0.0, test.high - test.value)],
-                    "arrayminus": [max(0.0, test.value - test.low)],
-                    "color": theme.POSITIVE,
-                    "thickness": 2,
-                    "width": 5,
-                },
-                hovertemplate=f"{test.label}<br>%{{x:.3f}} ({test.low:.3f} to {test.high:.3f})<extra></extra>",
-            )
-        )
+        figure.add_scatter(
+            x=values, y=place + spread, mode="markers", name=names[0], legendgroup="random", showlegend=place == 0,
+            marker={"color": theme.MUTED, "size": 6, "opacity": 0.45},
+            hovertemplate=f"{names[0]} %{{x:.3f}}<extra></extra>",
+        )  # fmt: skip
+        figure.add_scatter(
+            x=[test.value], y=[place], mode="markers", name=names[1], legendgroup="found", showlegend=place == 0,
+            marker={"color": theme.POSITIVE, "size": 12, "symbol": "diamond", "line": {"color": "white", "width": 1}},
+            error_x=theme.whiskers([test.value], [test.low], [test.high], theme.POSITIVE, thickness=2, width=5),
+            hovertemplate=f"{test.label}<br>%{{x:.3f}} ({test.low:.3f} to {test.high:.3f})<extra></extra>",
+        )  # fmt: skip
         if test.threshold is not None:
             _threshold(figure, test, test.threshold, place, first=not known)
             known = True
@@ -86,38 +65,20 @@ def against_random(
     theme.dress(figure, height=118 + 64 * n, title=title)
     figure.update_layout(margin={"t": 84 if title else 34, "r": 84}, title={"y": 0.98, "yanchor": "top"})
     figure.update_yaxes(
-        tickmode="array",
-        tickvals=list(range(n)),
-        ticktext=[test.label for test in reversed(comparisons)],
-        range=[-0.55, n - 0.45],
-        showgrid=False,
-        zeroline=False,
-        ticks="",
-    )
+        tickmode="array", tickvals=list(range(n)), ticktext=[test.label for test in reversed(comparisons)],
+        range=[-0.55, n - 0.45], showgrid=False, zeroline=False, ticks="",
+    )  # fmt: skip
     figure.update_xaxes(
-        title={"text": unit, "font": {"size": 12, "color": theme.MUTED}, "standoff": 6},
-        gridcolor=theme.GRID_LINE,
-        zeroline=True,
-        zerolinecolor=theme.FAINT,
-        ticks="",
-    )
+        title=theme.axis_title(unit), gridcolor=theme.GRID_LINE, zeroline=True, zerolinecolor=theme.FAINT, ticks="",
+    )  # fmt: skip
     return figure
 
 
 def _threshold(figure: go.Figure, test: Comparison, threshold: float, place: int, first: bool) -> None:
-    figure.add_trace(
-        go.Scatter(
-            x=[threshold, threshold],
-            y=[place - 0.4, place + 0.4],
-            mode="lines+text",
-            text=["", "must lie right →" if test.pass_above else "← must lie left"],
-            textposition="top right" if test.pass_above else "top left",
-            textfont={"size": 10, "color": theme.NEGATIVE},
-            cliponaxis=False,
-            name="threshold, fixed beforehand",
-            legendgroup="threshold",
-            showlegend=first,
-            line={"color": theme.NEGATIVE, "width": 2, "dash": "dot"},
-            hovertemplate=f"threshold {threshold:.2f}<extra></extra>",
-        )
-    )
+    figure.add_scatter(
+        x=[threshold, threshold], y=[place - 0.4, place + 0.4], mode="lines+text", cliponaxis=False,
+        text=["", "must lie right →" if test.pass_above else "← must lie left"],
+        textposition="top right" if test.pass_above else "top left", textfont={"size": 10, "color": theme.NEGATIVE},
+        name="threshold, fixed beforehand", legendgroup="threshold", showlegend=first,
+        line={"color": theme.NEGATIVE, "width": 2, "dash": "dot"}, hovertemplate=f"threshold {threshold:.2f}<extra></extra>",
+    )  # fmt: skip

@@ -6,6 +6,9 @@ numbers that are printed into the cells.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import plotly.graph_objects as go
 
 FONT = (
@@ -26,40 +29,53 @@ ACCENT = "#0f6e6a"
 
 # -1 ... 0 ... +1; the middle is exactly white, so that a white cell reads "nothing happened".
 DIVERGING: list[tuple[float, str]] = [
-    (0.0, "#0f3f78"),
-    (0.125, "#1d5fa6"),
-    (0.25, "#5b93cc"),
-    (0.375, "#b3cfe8"),
-    (0.5, "#ffffff"),
-    (0.625, "#f6cfb3"),
-    (0.75, "#e59560"),
-    (0.875, "#b5470f"),
-    (1.0, "#7f2d06"),
-]
+    (0.0, "#0f3f78"), (0.125, "#1d5fa6"), (0.25, "#5b93cc"), (0.375, "#b3cfe8"), (0.5, "#ffffff"),
+    (0.625, "#f6cfb3"), (0.75, "#e59560"), (0.875, "#b5470f"), (1.0, "#7f2d06"),
+]  # fmt: skip
+
+
+HOVER = "%{customdata}<extra></extra>"
+
+
+def axis_title(text: str, size: int = 12, standoff: int = 6) -> dict[str, Any]:
+    """The name of an axis."""
+    return {"text": text, "font": {"size": size, "color": MUTED}, "standoff": standoff}
+
+
+def colour_bar(unit: str, x: float = 1.01, **more: Any) -> dict[str, Any]:
+    """A thin colour bar at the right, with the unit along it."""
+    return {
+        "title": {"text": unit, "side": "right", "font": {"size": 11, "color": MUTED}}, "thickness": 10,
+        "outlinewidth": 0.5, "outlinecolor": FAINT, "tickfont": {"size": 10}, "x": x, **more,
+    }  # fmt: skip
+
+
+def whiskers(
+    value: Iterable[float], low: Iterable[float], high: Iterable[float], colour: str, **more: Any
+) -> dict[str, Any]:
+    """The intervals of values, as the error bars of a trace; an end on the wrong side of its value counts as the value."""
+    ends = list(zip(low, value, high, strict=True))
+    up, down = [max(0.0, top - v) for _, v, top in ends], [max(0.0, v - bottom) for bottom, v, _ in ends]
+    return {"type": "data", "symmetric": False, "array": up, "arrayminus": down, "color": colour, **more}
 
 
 def dress(figure: go.Figure, height: int, title: str = "") -> go.Figure:
     """The same figure in the house's fonts, colours and margins, `height` pixels tall and as wide as its place."""
+    font = {"family": FONT, "size": 12, "color": INK}
+    legend = {
+        "orientation": "h",
+        "x": 0,
+        "y": 1.0,
+        "xanchor": "left",
+        "yanchor": "bottom",
+        "font": {"size": 11},
+    }
     figure.update_layout(
-        template="none",
-        height=height,
-        autosize=True,
-        font={"family": FONT, "size": 12, "color": INK},
+        template="none", height=height, autosize=True, font=font, paper_bgcolor=PAPER, plot_bgcolor=PAPER,
         title={"text": title, "font": {"size": 13, "color": INK}, "x": 0, "xanchor": "left", "xref": "paper"},
-        paper_bgcolor=PAPER,
-        plot_bgcolor=PAPER,
         margin={"l": 56, "r": 12, "t": 34 if title else 10, "b": 48},
-        hoverlabel={"font": {"family": FONT, "size": 12, "color": INK}, "bgcolor": PAPER, "align": "left"},
-        legend={
-            "orientation": "h",
-            "x": 0,
-            "y": 1.0,
-            "xanchor": "left",
-            "yanchor": "bottom",
-            "font": {"size": 11},
-        },
-        dragmode=False,
-    )
+        hoverlabel={"font": font, "bgcolor": PAPER, "align": "left"}, legend=legend, dragmode=False,
+    )  # fmt: skip
     figure.update_xaxes(automargin=True, fixedrange=True)
     figure.update_yaxes(automargin=True, fixedrange=True)
     return figure
@@ -75,7 +91,7 @@ def blend(value: float, limit: float) -> str:
     for (left, first), (right, second) in zip(DIVERGING, DIVERGING[1:], strict=False):
         if share <= right:
             weight = (share - left) / (right - left)
-            pairs = zip(_channels(first), _channels(second), strict=True)
+            pairs = zip(channels(first), channels(second), strict=True)
             return "#" + "".join(f"{round(a + (b - a) * weight):02x}" for a, b in pairs)
     return DIVERGING[-1][1]
 
@@ -86,9 +102,10 @@ def ink_on(colour: str) -> str:
     >>> ink_on("#ffffff"), ink_on("#0f3f78")
     ('#1c2127', '#ffffff')
     """
-    red, green, blue = _channels(colour)
+    red, green, blue = channels(colour)
     return INK if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else PAPER
 
 
-def _channels(colour: str) -> tuple[int, int, int]:
+def channels(colour: str) -> tuple[int, int, int]:
+    """Red, green and blue of `#rrggbb`, 0 to 255 each."""
     return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)

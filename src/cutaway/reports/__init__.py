@@ -19,30 +19,11 @@ from cutaway.reports.content import (
     Table,
     Text,
     Token,
-)
-from cutaway.reports.display import display, facts_of, publish, result_page, source_line
+)  # fmt: skip
+from cutaway.reports.display import display, display_result, page_of, publish, result_page, table_of
 from cutaway.reports.render import render, write
 
 __all__ = [
-    "Block",
-    "Facts",
-    "Figure",
-    "KeyFigure",
-    "Listing",
-    "Page",
-    "Pair",
-    "Pairs",
-    "Points",
-    "Section",
-    "Table",
-    "ClaimTests",
-    "display",
-    "facts_of",
-    "publish",
-    "result_page",
-    "source_line",
-    "Text",
-    "Token",
-    "render",
-    "write",
-]
+    "Block", "ClaimTests", "Facts", "Figure", "KeyFigure", "Listing", "Page", "Pair", "Pairs", "Points", "Section", "Table",
+    "Text", "Token", "display", "display_result", "page_of", "publish", "render", "result_page", "table_of", "write",
+]  # fmt: skip

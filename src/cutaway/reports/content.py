@@ -22,7 +22,11 @@ class Text:
 
 @dataclass(frozen=True)
 class Points:
-    """A list of sentences, each with an optional bold beginning."""
+    """A list of sentences.
+
+    Attributes:
+        items: each with its bold beginning, which may be empty.
+    """
 
     items: tuple[tuple[str, str], ...]
     kind: ClassVar[str] = "points"
@@ -45,7 +49,14 @@ class Figure:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of strings. `numeric` names the columns (by index) that are set as figures, flush right."""
+    """A table of strings.
+
+    Attributes:
+        head: the names of the columns.
+        rows: the cells.
+        caption: below it.
+        numeric: the columns (by index) that are set as figures, flush right.
+    """
 
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -56,7 +67,12 @@ class Table:
 
 @dataclass(frozen=True)
 class Token:
-    """One token of a prompt: its text, and whether the two prompts of the pair differ there."""
+    """One token of a prompt.
+
+    Attributes:
+        text: its own.
+        differs: whether the two prompts of the pair differ there.
+    """
 
     text: str
     differs: bool = False
@@ -74,7 +90,13 @@ class Token:
 
 @dataclass(frozen=True)
 class Pair:
-    """A clean and a corrupted prompt with the answers, and what the network says on each."""
+    """A clean and a corrupted prompt.
+
+    Attributes:
+        clean, corrupted: their tokens.
+        right, wrong: the answers.
+        clean_says, corrupted_says: what the network says on each.
+    """
 
     clean: tuple[Token, ...]
     corrupted: tuple[Token, ...]
@@ -122,7 +144,14 @@ Block = Text | Points | Figure | Table | Pairs | ClaimTests | Facts | Listing
 
 @dataclass(frozen=True)
 class Section:
-    """A headed part of the report. `name` is its anchor."""
+    """A headed part of the report.
+
+    Attributes:
+        name: its anchor.
+        title: its heading.
+        blocks: what stands in it.
+        lead: a sentence under the heading.
+    """
 
     name: str
     title: str
@@ -132,7 +161,13 @@ class Section:
 
 @dataclass(frozen=True)
 class KeyFigure:
-    """One number that belongs at the top: what it is, the number, and its interval or scale."""
+    """One number that belongs at the top.
+
+    Attributes:
+        label: what it is.
+        value: the number.
+        detail: its interval or scale.
+    """
 
     label: str
     value: str

@@ -6,12 +6,15 @@ import html
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cutaway.claims import COLOURS, Claim, Verdict
-from cutaway.reports.content import Block, ClaimTests, Facts, KeyFigure, Page, Section
+from cutaway.reports.content import Block, ClaimTests, Facts, KeyFigure, Page, Section, Table
 from cutaway.reports.render import write
 from cutaway.results import Provenance, Result
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _ROWS = 12
 
@@ -42,6 +45,44 @@ def display(
     return f"<div style='max-width:70em'>{''.join(parts)}</div>"
 
 
+class Headed(Result, Protocol):
+    """A result that says in a sentence, without its full stop, what came out."""
+
+    @property
+    def headline(self) -> str: ...  # noqa: D102
+
+
+def display_result(
+    result: Headed, lines: Sequence[str] = (), table: Any = None, picture: str = "", headline: str = ""
+) -> str:
+    """The notebook display of a result that has a `headline`: see `display`. headline: another one in its place."""
+    return display(headline or result.headline, lines, table, picture, provenance=result.provenance)
+
+
+def page_of(
+    result: Headed, kicker: str, title: str, blocks: Sequence[Block | Section], *, claims: Sequence[Claim] = (),
+    lead: str = "",
+) -> Page:  # fmt: skip
+    """The page of a result that has a `headline`: see `result_page`."""
+    said = result.headline.removesuffix(".") + "."
+    return result_page(title, kicker, said, blocks, result.provenance, claims=claims, lead=lead)
+
+
+def table_of(
+    frame: pd.DataFrame, caption: str = "", digits: str = ".3f", numeric: Sequence[int] = ()
+) -> Table:
+    """A DataFrame as a block of a page: numbers that are not whole with so many digits, all else as it reads.
+
+    numeric: the columns (by index) that are set flush right.
+    """
+
+    def cell(value: Any) -> str:
+        return f"{value:{digits}}" if isinstance(value, float) else str(value)
+
+    rows = (tuple(map(cell, row)) for row in frame.astype(object).to_numpy())
+    return Table(tuple(map(str, frame.columns)), tuple(rows), caption, frozenset(numeric))
+
+
 def source_line(provenance: Provenance) -> str:
     """Where a result came from, on one line."""
     pieces = [provenance.network, f"{provenance.dtype} on {provenance.device}", f"seed {provenance.seed}"]
@@ -66,25 +107,24 @@ def result_page(
     sections = [b if isinstance(b, Section) else Section(f"part-{i}", "", [b]) for i, b in enumerate(blocks)]
     if claims:
         sections.append(Section("claims", "Claims and their tests", [ClaimTests(claim) for claim in claims]))
-    sections.append(Section("source", "How this was made", [Facts(tuple(facts_of(provenance)))]))
+    sections.append(Section("source", "How this was made", [Facts(facts_of(provenance))]))
     return Page(title, kicker, verdict, headline, lead, key_figures, sections, source_line(provenance))
 
 
-def facts_of(provenance: Provenance) -> list[tuple[str, str]]:
+def facts_of(provenance: Provenance) -> tuple[tuple[str, str], ...]:
     """What is needed to repeat a result, as names and values."""
-    versions = ", ".join(f"{name} {number}" for name, number in provenance.versions.items())
-    facts = [
-        ("network", provenance.network),
-        ("weights and configuration", provenance.network_hash[:16]),
-        ("behaviour or data", provenance.behaviour_hash[:16]),
-        ("seed", str(provenance.seed)),
-        ("ran on", f"{provenance.device}, {provenance.dtype}"),
-        ("took", f"{provenance.seconds:.1f} s"),
-        ("forward-equivalents", f"{provenance.forwards:.1f}" if provenance.forwards else ""),
-        ("versions", versions),
-        ("made", provenance.created),
-    ]
-    return [(name, value) for name, value in facts if value]
+    facts = {
+        "network": provenance.network,
+        "weights and configuration": provenance.network_hash[:16],
+        "behaviour or data": provenance.behaviour_hash[:16],
+        "seed": str(provenance.seed),
+        "ran on": f"{provenance.device}, {provenance.dtype}",
+        "took": f"{provenance.seconds:.1f} s",
+        "forward-equivalents": f"{provenance.forwards:.1f}" if provenance.forwards else "",
+        "versions": ", ".join(f"{name} {number}" for name, number in provenance.versions.items()),
+        "made": provenance.created,
+    }
+    return tuple((name, value) for name, value in facts.items() if value)
 
 
 def publish(result: Result, path: str | os.PathLike[str], page: str = "report.html") -> tuple[Path, Path]:

@@ -15,6 +15,7 @@ from cutaway.figures import theme
 from cutaway.reports.content import Figure, Page
 from cutaway.results import atomic_write
 
+_THEME = ("FONT", "MONO", "INK", "MUTED", "FAINT", "ACCENT", "NEGATIVE", "POSITIVE")
 _MARKS = {True: "passed", False: "failed", None: "undecided"}
 
 
@@ -36,17 +37,7 @@ def render(page: Page) -> str:
             figure_json=lambda block: embed_json(json.loads(block.figure.to_json())),
             mark=lambda passed: _MARKS[passed],
             plotly=_script(get_plotlyjs()) if figures else "",
-            theme={
-                "font": theme.FONT,
-                "mono": theme.MONO,
-                "ink": theme.INK,
-                "muted": theme.MUTED,
-                "faint": theme.FAINT,
-                "line": theme.GRID_LINE,
-                "accent": theme.ACCENT,
-                "negative": theme.NEGATIVE,
-                "positive": theme.POSITIVE,
-            },
+            theme={name.lower(): getattr(theme, name) for name in _THEME} | {"line": theme.GRID_LINE},
         )
     )
 

@@ -11,19 +11,13 @@ from typing import Any, TypeVar, cast
 from cutaway.errors import BadInput, UnknownOption, nearest
 
 F = TypeVar("F", bound=Callable[..., Any])
-_TESTS: dict[str, Callable[[Any], bool]] = {
-    "bool": lambda v: isinstance(v, bool),
-    "int": lambda v: isinstance(v, Integral) and not isinstance(v, bool),
-    "float": lambda v: isinstance(v, Real) and not isinstance(v, bool),
-    "str": lambda v: isinstance(v, str),
-    "None": lambda v: v is None,
-}
-_WORDS = {
-    "bool": "true or false",
-    "int": "a whole number",
-    "float": "a number",
-    "str": "text",
-    "None": "None",
+#: Annotation -> what it is called, and whether a value is one.
+_TYPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "bool": ("true or false", lambda v: isinstance(v, bool)),
+    "int": ("a whole number", lambda v: isinstance(v, Integral) and not isinstance(v, bool)),
+    "float": ("a number", lambda v: isinstance(v, Real) and not isinstance(v, bool)),
+    "str": ("text", lambda v: isinstance(v, str)),
+    "None": ("None", lambda v: v is None),
 }
 
 
@@ -46,6 +40,8 @@ def strict(function: F) -> F:
     signature = inspect.signature(function)
     parameters = signature.parameters
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    several = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    needed = [p.name for p in parameters.values() if p.default is p.empty and p.kind not in several]
     places = [p.name for p in parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     name = function.__name__
 
@@ -64,13 +60,7 @@ def strict(function: F) -> F:
                 remedy = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(parameters)}."
                 raise UnknownOption(f"{name} has no option {key!r}.", remedy)
         given = dict(zip(places, values, strict=False)) | options
-        missing = [
-            p.name
-            for p in parameters.values()
-            if p.default is p.empty
-            and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
-            and p.name not in given
-        ]
+        missing = [key for key in needed if key not in given]
         if missing:
             raise BadInput(
                 f"{name} needs {' and '.join(missing)}.", f"Call {name}({', '.join(places)}, ...)."
@@ -87,14 +77,16 @@ def _check(verb: str, parameter: inspect.Parameter, value: Any) -> None:
     """Raise BadInput where a plainly annotated parameter is given a value of another type."""
     annotation = parameter.annotation
     kinds = [part.strip() for part in annotation.split("|")] if isinstance(annotation, str) else []
-    if not kinds or any(kind not in _TESTS for kind in kinds) or any(_TESTS[kind](value) for kind in kinds):
+    if (
+        not kinds
+        or any(kind not in _TYPES for kind in kinds)
+        or any(_TYPES[kind][1](value) for kind in kinds)
+    ):
         return
-    wanted = " or ".join(_WORDS[kind] for kind in kinds if kind != "None")
-    default = parameter.default
-    example = (
-        f"{parameter.name}={default!r}" if default not in (parameter.empty, None) else f"{parameter.name}=..."
-    )
+    wanted = " or ".join(_TYPES[kind][0] for kind in kinds if kind != "None")
+    name, default = parameter.name, parameter.default
+    example = f"{name}=..." if default in (parameter.empty, None) else f"{name}={default!r}"
     raise BadInput(
-        f"{verb} takes {wanted} as {parameter.name}, not {repr(value)[:60]}.",
+        f"{verb} takes {wanted} as {name}, not {repr(value)[:60]}.",
         f"Give {example} or another value of that kind.",
     )

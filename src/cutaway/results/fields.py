@@ -7,17 +7,24 @@ field, everything else into the manifest. Tuples, lists, dicts and dataclasses a
 from __future__ import annotations
 
 import dataclasses
+import os
 import types
 import typing
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 import torch
 
 from cutaway.errors import BadFormat
+from cutaway.results.files import save_folder
+from cutaway.results.kinds import Result, head, read
 from cutaway.results.plain import finite
 
+R = TypeVar("R")
+_SCALARS: dict[Any, Callable[[Any], Any]] = {int: int, float: float, str: str}
 _ARRAY, _TENSOR, _TEXTS, _PAIRS, _TABLE = "array", "tensor", "texts", "pairs", "table"
 
 
@@ -77,9 +84,8 @@ def _unpack(kind: Any, plain: Any, tensors: dict[str, torch.Tensor]) -> Any:
             return pd.DataFrame(plain[_TABLE])
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
-        if plain is None:
-            return None
-        return _unpack(next(a for a in arguments if a is not type(None)), plain, tensors)
+        some = next(a for a in arguments if a is not type(None))
+        return None if plain is None else _unpack(some, plain, tensors)
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         if hasattr(kind, "from_dict"):
             return kind.from_dict(plain)  # pyright: ignore[reportAttributeAccessIssue]
@@ -96,7 +102,26 @@ def _unpack(kind: Any, plain: Any, tensors: dict[str, torch.Tensor]) -> Any:
         return tuple(_unpack(a, v, tensors) for a, v in zip(inner, plain, strict=True))
     if origin in (list, frozenset, set):
         return origin(_unpack(arguments[0], v, tensors) for v in plain)
-    if kind is float and plain is None:
-        return float("nan")
-    exact: Any = plain
-    return kind(exact) if kind in (int, float, str) and exact is not None else exact
+    if plain is None:
+        return float("nan") if kind is float else None
+    return _SCALARS[kind](plain) if kind in _SCALARS else plain
+
+
+def save_fields(result: Result, path: str | os.PathLike[str]) -> Path:
+    """Write a result whose fields are arrays, text and numbers as a folder, whole or not at all.
+
+    A result dataclass says `save = save_fields` and `load = classmethod(load_fields)`.
+    """
+    content, tensors = pack(result)
+    del content["provenance"]  # it stands in the manifest's head
+    return save_folder(path, head(result.kind, result.provenance, content=content), tensors)
+
+
+def load_fields(cls: type[R], path: str | os.PathLike[str]) -> R:
+    """Read back what `save_fields` wrote.
+
+    Raises `BadFormat` for another kind of result, `CorruptFile` where a file was changed.
+    """
+    saved, _ = read(path, cls.kind)  # type: ignore[attr-defined]
+    content = {**saved.manifest["content"], "provenance": saved.manifest["provenance"]}
+    return unpack(cls, content, saved.tensors)

@@ -34,8 +34,7 @@ def _failed(path: Path, error: OSError) -> SaveFailed:
 
 
 def atomic_write(path: str | os.PathLike[str], content: bytes | str) -> Path:
-    """Write a file whole or not at all: to a temporary file beside it, then renamed. Makes the parent
-    folders.
+    """Write a file whole or not at all: to a temporary file beside it, then renamed. Makes the parent folders.
 
     Raises SaveFailed when the disk is full or read-only; an older file of that name is then as it was.
     """
@@ -71,8 +70,8 @@ def _umask() -> int:
 def atomic_folder(path: str | os.PathLike[str], mark: str = MANIFEST) -> Iterator[Path]:
     """A temporary folder to fill, renamed to `path` when the block ends well, removed when it does not.
 
-    An older result at `path` is replaced only at the end. Raises SaveFailed on any error of the disk, and
-    when `path` is a folder that is not empty and holds no file `mark`: it is not one of ours to replace.
+    An older result at `path` is replaced only at the end. Raises SaveFailed on any error of the disk, and when `path` is a
+    folder that is not empty and holds no file `mark`: it is not one of ours to replace.
     """
     target = Path(path)
     if target.exists() and not (target / mark).is_file() and (not target.is_dir() or any(target.iterdir())):
@@ -111,7 +110,15 @@ def _swap_in(work: Path, target: Path) -> None:
 
 @dataclass(frozen=True)
 class Saved:
-    """A result as read back from its folder; `manifest` without the list of files."""
+    """A result as read back from its folder.
+
+    Attributes:
+        path: the folder.
+        manifest: without the list of files.
+        tensors: by name.
+        tables: by name.
+        files: the names of the extra files.
+    """
 
     path: Path
     manifest: dict[str, Any]
@@ -131,11 +138,10 @@ def save_folder(
     tables: Mapping[str, pd.DataFrame] | None = None,
     files: Mapping[str, bytes | str] | None = None,
 ) -> Path:
-    """Save a result as a folder: `manifest.json`, `tensors.safetensors`, `NAME.csv` for each table, extra
-    files.
+    """Save a result as a folder: `manifest.json`, `tensors.safetensors`, `NAME.csv` for each table, extra files.
 
-    The manifest lists every file with its SHA-256. The folder appears whole or not at all (SaveFailed); an
-    older result in its place is replaced.
+    The manifest lists every file with its SHA-256. The folder appears whole or not at all (SaveFailed); an older result in
+    its place is replaced.
     """
     parts: dict[str, bytes] = {}
     if tensors:
@@ -160,8 +166,7 @@ def save_folder(
 def load_folder(path: str | os.PathLike[str]) -> Saved:
     """Read a saved result back.
 
-    Raises BadFormat when the folder holds no readable manifest, CorruptFile when a file is missing or not as
-    it was.
+    Raises BadFormat when the folder holds no readable manifest, CorruptFile when a file is missing or not as it was.
     """
     folder = Path(path)
     try:

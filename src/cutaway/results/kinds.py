@@ -75,33 +75,28 @@ class Kind:
 
     def find(self) -> Any:
         """The class; its module is loaded now."""
-        module, _, name = self.where.partition(":")
-        return getattr(importlib.import_module(module), name)
+        return _named(self.where)
+
+
+def _named(where: str) -> Any:
+    """What "module:name" names."""
+    module, _, name = where.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 #: Every kind of result, by the name that its manifest carries.
 KINDS: dict[str, Kind] = {
     "probing": Kind("cutaway.probes.map.probing:Probing", "a map of probes", formerly=("cutaway-probing-1",)),
     "probe": Kind("cutaway.probes.map.linear_probe:Probe", "a probe", formerly=("cutaway-probe-1",)),
-    "use": Kind(
-        "cutaway.probes.use.result:Use", "tests whether a direction is used", formerly=("cutaway-use-1",)
-    ),
+    "use": Kind("cutaway.probes.use.result:Use", "tests whether a direction is used", formerly=("cutaway-use-1",)),
     "eraser": Kind("cutaway.probes.use.erasure:Eraser", "an eraser", formerly=("cutaway-eraser-1",)),
-    "alignment": Kind(
-        "cutaway.probes.use.alignment:Alignment",
-        "a subspace and its tests",
-        formerly=("cutaway-alignment-1",),
-    ),
+    "alignment": Kind("cutaway.probes.use.alignment:Alignment", "a subspace and its tests",
+        formerly=("cutaway-alignment-1",)),
     "performance": Kind("cutaway.behaviours.checks:Performance", "how well a network does a behaviour"),
-    "effects": Kind(
-        "cutaway.effects.effects:Effects", "effects of interventions", formerly=("cutaway effects",)
-    ),
-    "explanation": Kind(
-        "cutaway.explanations.explanation:Explanation", "an explanation", formerly=("cutaway explanation",)
-    ),
-    "circuit-test": Kind(
-        "cutaway.circuits.testing:CircuitTest", "the test of a circuit", formerly=("cutaway circuit test",)
-    ),
+    "effects": Kind("cutaway.effects.effects:Effects", "effects of interventions", formerly=("cutaway effects",)),
+    "explanation": Kind("cutaway.explanations.explanation:Explanation", "an explanation", formerly=("cutaway explanation",)),
+    "circuit-test": Kind("cutaway.circuits.testing:CircuitTest", "the test of a circuit",
+        formerly=("cutaway circuit test",)),
     "attribution": Kind("cutaway.stream.attribution:Attribution", "what each part adds to a logit"),
     "biography": Kind("cutaway.stream.biography:Biography", "a direction's life in one text"),
     "composition": Kind("cutaway.stream.composition:Composition", "which heads feed which"),
@@ -109,11 +104,8 @@ KINDS: dict[str, Kind] = {
     "copying": Kind("cutaway.stream.copying:Copying", "copying scores of heads"),
     "flow": Kind("cutaway.stream.flow:Flow", "how the stream grows"),
     "head-scores": Kind("cutaway.stream.attention_scores:HeadScores", "what heads do, by score"),
-    "lens": Kind(
-        "cutaway.stream.lenses.affine:AffineLens",
-        "a fitted lens",
-        formerly=("cutaway lens", "cutaway tuned lens, under training"),
-    ),
+    "lens": Kind("cutaway.stream.lenses.affine:AffineLens", "a fitted lens",
+        formerly=("cutaway lens", "cutaway tuned lens, under training")),
     "reading": Kind("cutaway.stream.lenses.reading:Reading", "what a lens reads in one text"),
     "lens-report": Kind("cutaway.stream.lenses.report:LensReport", "how well lenses read"),
     "path-expansion": Kind("cutaway.stream.paths:PathExpansion", "every path to a logit"),
@@ -122,7 +114,7 @@ KINDS: dict[str, Kind] = {
     "score-parts": Kind("cutaway.stream.why_attend:ScoreParts", "why a head looks where it looks"),
     "singular-directions": Kind("cutaway.stream.copying:SingularDirections", "what a head moves, in words"),
     "circuit": Kind("cutaway.circuits.circuit:Circuit", "a circuit", formerly=("cutaway circuit",)),
-}
+}  # fmt: skip
 
 
 #: Folders that are saved and are no results: what their manifest's `format` says, and the function that opens them.
@@ -139,13 +131,13 @@ def kind_of(manifest: Mapping[str, Any]) -> tuple[str, int]:
         if any(tag in kind.formerly for tag in tags):
             return name, 0
     tag = tags[0] if tags else ""
-    near = nearest(tag, KINDS, 1)
-    raise BadFormat(
+    said = (
         f"This is {tag!r}, which is no kind of result that is known here."
         if tag
-        else "No kind is named here.",
-        f"Did you mean {near[0]}?" if near else f"There are: {', '.join(KINDS)}.",
+        else "No kind is named here."
     )
+    near = nearest(tag, KINDS, 1)
+    raise BadFormat(said, f"Did you mean {near[0]}?" if near else f"There are: {', '.join(KINDS)}.")
 
 
 def head(kind: str, provenance: Provenance, **content: Any) -> dict[str, Any]:
@@ -186,13 +178,11 @@ def load(path: str | os.PathLike[str]) -> Any:
     if folder.suffix == ".nc":
         return KINDS["effects"].find().load(folder)
     if not (folder / MANIFEST).is_file():
-        inside = sorted(f.parent.name for f in folder.glob(f"*/{MANIFEST}")) if folder.is_dir() else []
-        raise BadFormat(
-            f"{folder} is not a saved result: it has no {MANIFEST}.",
-            f"It holds results: load {', '.join(str(folder / name) for name in inside)}."
-            if inside
-            else "Pass the folder that save wrote.",
+        inside = (
+            ", ".join(sorted(str(f.parent) for f in folder.glob(f"*/{MANIFEST}"))) if folder.is_dir() else ""
         )
+        remedy = f"It holds results: load {inside}." if inside else "Pass the folder that save wrote."
+        raise BadFormat(f"{folder} is not a saved result: it has no {MANIFEST}.", remedy)
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -200,7 +190,6 @@ def load(path: str | os.PathLike[str]) -> Any:
     if not isinstance(manifest, dict):
         raise BadFormat(f"{folder / MANIFEST} holds no manifest.", "Make the result again.")
     if manifest.get("format") in OTHERS:
-        module, _, function = OTHERS[manifest["format"]].partition(":")
-        return getattr(importlib.import_module(module), function)(folder)
+        return _named(OTHERS[manifest["format"]])(folder)
     name, _ = kind_of(manifest)
     return KINDS[name].find().load(folder)

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 
 def _plain(value: Any) -> Any:
-    """What JSON can hold, of the types that results hold."""
+    """What JSON can hold, of the types that results hold; of a table its rows."""
+    if isinstance(value, pd.DataFrame):
+        return value.to_dict("records")
     if hasattr(value, "to_dict"):
         return value.to_dict()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -56,3 +59,10 @@ def finite(value: Any) -> Any:
         value = _plain(value)
         return finite(value) if isinstance(value, dict | list | float) else value
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def described(result: Any, *fields: str, **content: Any) -> dict[str, Any]:
+    """What `to_dict` of a result gives: its network, these fields of it as they are, more content, and its provenance."""
+    named = {name: getattr(result, name) for name in fields}
+    source = result.provenance
+    return finite({"network": source.network, **named, **content, "provenance": source})

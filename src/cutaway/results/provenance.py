@@ -48,8 +48,18 @@ def _version(package: str) -> str:
 
 @dataclass(frozen=True)
 class Provenance:
-    """What is needed to repeat a result: which network, which behaviour, with what, from which seed, and how
-    long.
+    """What is needed to repeat a result.
+
+    Attributes:
+        network: its name.
+        network_hash: of its weights and configuration.
+        behaviour_hash: of the behaviour or the data that were read.
+        versions: of Python and of the packages that decide numbers.
+        seed: of whatever was drawn at random.
+        device, dtype: where the network ran, and in what precision.
+        seconds: how long it took.
+        forwards: the same in forward-equivalents.
+        created: when.
     """
 
     network: str

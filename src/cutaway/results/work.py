@@ -19,7 +19,14 @@ from cutaway.errors import BadInput, Stopped
 
 @dataclass(frozen=True)
 class Progress:
-    """One report of progress: what is being done, steps finished, steps in all, seconds since the work began."""
+    """One report of progress.
+
+    Attributes:
+        label: what is being done.
+        done: steps finished.
+        total: steps in all.
+        seconds: since the work began.
+    """
 
     label: str
     done: int
@@ -50,9 +57,8 @@ class Budget:
     def __post_init__(self) -> None:
         for name in ("seconds", "forwards", "memory"):
             value = getattr(self, name)
-            if value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if value is not None and not (number and value > 0):
                 raise BadInput(
                     f"A budget of {value!r} {name} is not a positive number.", "Give more, or leave it out."
                 )

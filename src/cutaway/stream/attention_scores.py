@@ -19,26 +19,22 @@ from torch import Tensor
 from cutaway.behaviours import Behaviour
 from cutaway.behaviours import behaviour as make_behaviour
 from cutaway.errors import BadInput
+from cutaway.figures import Grid, heatmap
 from cutaway.network.memory import rows_at_once
 from cutaway.network.parts import Part
 from cutaway.network.sites import Site
-from cutaway.reports import Figure, Page, Table, display, result_page
-from cutaway.results import Provenance, Work, finite, strict, working
+from cutaway.reports import Figure, Page, display_result, page_of, table_of
+from cutaway.results import Provenance, Work, described, load_fields, save_fields, strict, working
 from cutaway.statistics import benjamini_hochberg, bootstrap_many, sign_flip_p
-from cutaway.stream import keeping
 from cutaway.stream.attribution import logit_attribution
-from cutaway.stream.keeping import in_words, origin, require_count, require_one
+from cutaway.stream.shared import first_few, in_words, origin, require_count, require_one
 from cutaway.stream.writers import precise, require_one_text
 
 if TYPE_CHECKING:
     from cutaway.network import Network
 
 #: name -> how far behind the present token the place lies that is looked at (n: length of the repeated part).
-_BACK = {
-    "previous": lambda n: 1,
-    "duplicate": lambda n: n,
-    "induction": lambda n: n - 1,
-}
+_BACK = {"previous": lambda _: 1, "duplicate": lambda n: n, "induction": lambda n: n - 1}
 SCORES = (*_BACK, "first")
 
 
@@ -68,24 +64,16 @@ class HeadScores:
 
     def to_pandas(self) -> pd.DataFrame:
         """One row per head and score: value, chance, interval of the difference, q, and whether it is above chance."""
-        rows = []
+        names, tables = list(map(str, self.heads)), []
         for name, values in self.values.items():
-            gain = bootstrap_many(values - self.chance[name])
-            for i, head in enumerate(self.heads):
-                low, high = float(gain.low[i]), float(gain.high[i])
-                rows.append(
-                    {
-                        "head": str(head),
-                        "score": name,
-                        "value": float(values[:, i].mean()),
-                        "chance": float(self.chance[name][:, i].mean()),
-                        "gain_low": low,
-                        "gain_high": high,
-                        "q": float(self.q[name][i]),
-                        "above": bool(low > 0 and self.q[name][i] <= 0.05),
-                    }
-                )
-        return pd.DataFrame(rows)
+            chance, q = self.chance[name], self.q[name]
+            gain = bootstrap_many(values - chance)
+            table = {
+                "head": names, "score": name, "value": values.mean(0), "chance": chance.mean(0),
+                "gain_low": gain.low, "gain_high": gain.high, "q": q, "above": (gain.low > 0) & (q <= 0.05),
+            }  # fmt: skip
+            tables.append(pd.DataFrame(table))
+        return pd.concat(tables, ignore_index=True)
 
     def best(self, name: str) -> Part:
         """The head with the largest score."""
@@ -101,8 +89,6 @@ class HeadScores:
 
     def plot(self) -> Any:
         """Scores by head as a heat map."""
-        from cutaway.figures import Grid, heatmap
-
         table = np.stack([v.mean(0) for v in self.values.values()])
         names = [head.words.removeprefix("head ") for head in self.heads]
         return heatmap(Grid(table, list(self.values), names, "score", "head", unit=self.unit))
@@ -110,24 +96,17 @@ class HeadScores:
     @property
     def headline(self) -> str:
         """Which heads do what, in a sentence."""
-        return "; ".join(f"{name}: {self._said(name)}" for name in self.values)
-
-    def _said(self, name: str) -> str:
-        heads = [head.words for head in self.above_chance(name)]
-        more = f" and {len(heads) - 6} more" if len(heads) > 6 else ""
-        return (", ".join(heads[:6]) or "no head") + more
+        said = {name: first_few(self.above_chance(name), "no head") for name in self.values}
+        return "; ".join(f"{name}: {heads}" for name, heads in said.items())
 
     def page(self) -> Page:
         """The scores as a heat map, and the heads that stand out."""
-        frame = self._strongest()
-        cells = [tuple(v if isinstance(v, str) else f"{v:.3f}" for v in row) for row in frame.to_numpy()]
-        table = Table(
-            tuple(frame.columns), tuple(cells), "The largest scores above chance.", frozenset({2, 3, 4})
-        )
-        return result_page(
-            f"What the heads of {self.provenance.network} do", "Cutaway · heads", self.headline + ".",
-            [Figure(self.plot(), f"Each head's scores ({self.unit})."), table], self.provenance,
-        )  # fmt: skip
+        frame = self._strongest().astype({"above": float})
+        blocks = [
+            Figure(self.plot(), f"Each head's scores ({self.unit})."),
+            table_of(frame, "The largest scores above chance.", numeric=(2, 3, 4)),
+        ]
+        return page_of(self, "Cutaway · heads", f"What the heads of {self.provenance.network} do", blocks)
 
     def _strongest(self, most: int = 10) -> pd.DataFrame:
         """For people: the heads with the largest scores, and whether these are above chance."""
@@ -136,18 +115,13 @@ class HeadScores:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
-        return {
-            "network": self.provenance.network,
-            "unit": self.unit,
-            "scores": finite(self.to_pandas().to_dict("records")),
-            "provenance": self.provenance.to_dict(),
-        }
+        return described(self, "unit", scores=self.to_pandas())
 
-    save = keeping.save
-    load = classmethod(keeping.load)
+    save = save_fields
+    load = classmethod(load_fields)
 
     def _repr_html_(self) -> str:
-        return display(self.headline, [f"in {self.unit}"], self._strongest(), provenance=self.provenance)
+        return display_result(self, [f"in {self.unit}"], self._strongest())
 
 
 def repeated_tokens(net: Network, *, n: int = 16, length: int = 12, seed: int = 0) -> tuple[Tensor, int]:
@@ -211,13 +185,9 @@ def head_scores(
     for name in scores:
         target = np.zeros_like(second) if name == "first" else second - _BACK[name](length)
         values[name] = _mean_at(patterns, second, target)
-        drawn = []
-        for _ in range(8):
-            other = np.array(
-                [_elsewhere(generator, int(d), {0, int(t)}) for d, t in zip(second, target, strict=True)]
-            )
-            drawn.append(_mean_at(patterns, second, other))
-        chance[name] = np.mean(drawn, 0)
+        places = list(zip(second.tolist(), target.tolist(), strict=True))
+        drawn = [[_elsewhere(generator, d, {0, t}) for d, t in places] for _ in range(8)]
+        chance[name] = np.mean([_mean_at(patterns, second, np.array(other)) for other in drawn], 0)
     q = _corrected(values, chance, seed)
     return HeadScores(heads, values, chance, q, "attention", origin(net, ids, began, seed))
 
@@ -271,11 +241,8 @@ def moving_scores(
     require_count("most", most, 2)
     if isinstance(behaviour, str):
         behaviour = make_behaviour(behaviour, net, seed=seed)
-    rows = [
-        i
-        for i in range(behaviour.n)
-        if set(behaviour.right[i]) & set(behaviour.clean_ids[i]) and behaviour.wrong[i]
-    ][:most]
+    right, wrong, prompts = behaviour.right, behaviour.wrong, behaviour.clean_ids
+    rows = [i for i in range(behaviour.n) if wrong[i] and set(right[i]) & set(prompts[i])][:most]
     if len(rows) < 2:
         raise BadInput(
             f"In fewer than two examples of {behaviour.name!r} the right answer stands in the prompt.",
@@ -287,10 +254,10 @@ def moving_scores(
     with work.interruptible():
         for done, i in enumerate(rows):
             work.step("reading where heads move from", done, len(rows))
-            prompt = list(behaviour.clean_ids[i])
-            right = next(t for t in behaviour.right[i] if t in prompt)
-            holds = [s for s, t in enumerate(prompt) if t == right]
-            each, heads = _by_source(net, prompt, right, behaviour.wrong[i][0], behaviour.answer_pos[i])
+            prompt = list(prompts[i])
+            answer = next(t for t in right[i] if t in prompt)
+            holds = [s for s, t in enumerate(prompt) if t == answer]
+            each, heads = _by_source(net, prompt, answer, wrong[i][0], behaviour.answer_pos[i])
             moved.append(each[:, holds].sum(-1))
             others = [s for s in range(each.shape[1]) if s not in holds and s > 0]
             chosen = generator.choice(others, size=min(8, len(others)), replace=False)
@@ -306,12 +273,9 @@ def _by_source(
 ) -> tuple[np.ndarray, tuple[Part, ...]]:
     """What each head adds to logit(right) - logit(wrong) by source: [heads p]."""
     each = logit_attribution(net, [prompt], target=right, foil=wrong, by="source", pos=pos)
-    known = [
-        (w, s, v) for w, s, v in zip(each.writers, each.sources, each.values, strict=True) if s is not None
-    ]
-    heads = tuple(dict.fromkeys(w for w, _, _ in known))
-    row = {head: i for i, head in enumerate(heads)}
+    heads = tuple(dict.fromkeys(w for w, s in zip(each.writers, each.sources, strict=True) if s is not None))
     table = np.zeros((len(heads), len(prompt)))
-    for head, source, value in known:
-        table[row[head], source] = value[0, 0]
+    for head, source, value in zip(each.writers, each.sources, each.values, strict=True):
+        if source is not None:
+            table[heads.index(head), source] = value[0, 0]
     return table, heads

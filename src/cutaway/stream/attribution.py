@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -18,17 +18,18 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import BadFormat, BadInput, nearest
+from cutaway.figures import Bar, bars
 from cutaway.network.coefficients import is_one, like
 from cutaway.network.parts import Part
 from cutaway.network.sites import Site
-from cutaway.reports import Figure, Page, display, result_page
-from cutaway.results import Provenance, Work, strict, working
+from cutaway.reports import Figure, Page, display_result, page_of
+from cutaway.results import Provenance, Work, described, load_fields, save_fields, strict, working
 from cutaway.statistics import Estimate, bootstrap
-from cutaway.stream import keeping
 from cutaway.stream.record import Stream, read_stream
+from cutaway.stream.shared import head_map, origin, require_one
 from cutaway.stream.split import Sources, sources
 from cutaway.stream.targets import TokenLike, direction, token_ids
-from cutaway.stream.writers import Term
+from cutaway.stream.writers import Term, precise
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -123,15 +124,10 @@ class Attribution:
 
     def to_pandas(self) -> pd.DataFrame:
         """One row per writer: its name, kind, layer, number, source position, and its mean contribution."""
+        of_parts = {name: [getattr(w, name) for w in self.writers] for name in ("kind", "layer", "index")}
+        sources = list(self.sources)
         return pd.DataFrame(
-            {
-                "writer": self.labels,
-                "kind": [w.kind for w in self.writers],
-                "layer": [w.layer for w in self.writers],
-                "index": [w.index for w in self.writers],
-                "source": list(self.sources),
-                "contribution": self.mean(),
-            }
+            {"writer": self.labels, **of_parts, "source": sources, "contribution": self.mean()}
         )
 
     def top(self, n: int = 10) -> pd.DataFrame:
@@ -147,14 +143,8 @@ class Attribution:
         for writer, value in zip(self.writers, self.values, strict=True):
             name = key(writer)
             sums[name] = sums[name] + value if name in sums else value
-        return Attribution(
-            **{
-                **vars(self),
-                "writers": tuple(sums),
-                "sources": (None,) * len(sums),
-                "values": np.stack(list(sums.values())),
-            }
-        )
+        values = np.stack(list(sums.values()))
+        return replace(self, writers=tuple(sums), sources=(None,) * len(sums), values=values)
 
     def by_layer(self) -> Attribution:
         """Everything that one layer wrote as one contribution."""
@@ -164,9 +154,8 @@ class Attribution:
     def what(self) -> str:
         """What was attributed, in words."""
         capped = "" if self.softcap is None else " before the soft-cap"
-        if self.foil is None:
-            return f"logit of {_named(self.target)}{capped}"
-        return f"logit of {_named(self.target)} minus {_named(self.foil)}{capped}"
+        foil = "" if self.foil is None else f" minus {_named(self.foil)}"
+        return f"logit of {_named(self.target)}{foil}{capped}"
 
     @property
     def headline(self) -> str:
@@ -175,17 +164,9 @@ class Attribution:
 
     def plot(self, top: int = 24) -> Any:
         """The largest contributions as bars, with 95 % intervals over prompts where there are several."""
-        from cutaway.figures import Bar, bars
-
-        items, words = [], self.words
-        for at in self._largest(top):
-            estimate = bootstrap(self.values[at].mean(1))
-            if estimate.value == 0:
-                continue
-            interval = estimate.interval
-            low, high = (estimate.value,) * 2 if interval is None else (interval.low, interval.high)
-            items.append(Bar(words[at], estimate.value, low, high))
-        return bars(items, unit=f"{self.what} (logits)")
+        words, best = self.words, self._largest(top)
+        items = [Bar.of(words[at], bootstrap(self.values[at].mean(1))) for at in best]
+        return bars([bar for bar in items if bar.value != 0], unit=f"{self.what} (logits)")
 
     def estimate(self, name: str | Part) -> Estimate:
         """One writer's mean contribution over positions, with an interval over prompts."""
@@ -193,68 +174,58 @@ class Attribution:
 
     def heads(self) -> Any:
         """Contributions of heads as a heat map, layer by head. Raises `BadInput` where heads were not told apart."""
-        from cutaway.figures import Grid, heatmap
-
-        cells = {
-            (w.layer or 0, w.index or 0): v
-            for w, s, v in zip(self.writers, self.sources, self.mean(), strict=True)
-            if w.kind == "head" and s is None
-        }
-        if not cells:
+        heads = self._heads()
+        if not heads:
             raise BadInput(f"This attribution is by {self.by}.", 'Make it with by="head".')
-        layers, count = sorted({la for la, _ in cells}), 1 + max(h for _, h in cells)
-        table = np.array([[cells.get((la, h), np.nan) for h in range(count)] for la in layers])
-        grid = Grid(
-            table, [str(la) for la in layers], [str(h) for h in range(count)], "layer", "head", unit="logits"
-        )
-        return heatmap(grid)
+        return head_map(heads, "logits")
+
+    def _heads(self) -> dict[Part, float]:
+        """What each head adds, where heads were told apart and not their sources."""
+        each = zip(self.writers, self.sources, self.mean(), strict=True)
+        return {writer: value for writer, source, value in each if writer.kind == "head" and source is None}
 
     def page(self) -> Page:
         """Who wrote the answer: the largest contributions, and the heads layer by layer."""
         figures = [Figure(self.plot(), "The largest contributions.")]
-        if any(w.kind == "head" and s is None for w, s in zip(self.writers, self.sources, strict=True)):
+        if self._heads():
             figures.append(Figure(self.heads(), "What each attention head adds, layer by head."))
         prompts = f"“{''.join(self.tokens[0])}”" + (f" and {n} more" if (n := len(self.tokens) - 1) else "")
         places = self.columns[0].tolist()
         where = f"at position {places[0]}" if len(places) == 1 else f"at {len(places)} positions"
         lead = f"{self.network} on {prompts}, {where}, by {self.by}."
-        return result_page(f"Who wrote it: {self.what}", "Cutaway · stream", self.headline + ".", figures,
-                           self.provenance, lead=lead)  # fmt: skip
+        return page_of(self, "Cutaway · stream", f"Who wrote it: {self.what}", figures, lead=lead)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
-        return {
-            "network": self.network,
-            "what": self.what,
-            "by": self.by,
-            "softcap": self.softcap,
-            "error": self.error,
-            "wanted": self.wanted.tolist(),
-            "total": self.total.tolist(),
-            "contributions": [
-                {"writer": label, "kind": w.kind, "layer": w.layer, "index": w.index, "source": s,
-                 "mean": float(m), "values": v.tolist()}
-                for label, w, s, m, v in
-                zip(self.labels, self.writers, self.sources, self.mean(), self.values, strict=True)
-            ],
-            "provenance": self.provenance.to_dict(),
-        }  # fmt: skip
+        columns = zip(self.labels, self.writers, self.sources, self.mean(), self.values, strict=True)
+        rows = [
+            {
+                "writer": label,
+                "kind": w.kind,
+                "layer": w.layer,
+                "index": w.index,
+                "source": s,
+                "mean": float(m),
+                "values": v,
+            }
+            for label, w, s, m, v in columns
+        ]
+        return described(self, "what", "by", "softcap", "error", "wanted", "total", contributions=rows)
 
-    save = keeping.save
-    load = classmethod(keeping.load)
+    save = save_fields
+    load = classmethod(load_fields)
 
     def __str__(self) -> str:
-        lines = [
+        first = (
             f"{self.what}: {float(self.wanted.mean()):+.4f}, by {self.by}; sums to it within {self.error:.1e}"
-        ]
+        )
         words, mean = self.words, self.mean()
-        lines += [f"  {mean[i]:+8.4f}  {words[i]}" for i in self._largest(12)]
-        return "\n".join(lines)
+        return "\n".join([first, *(f"  {mean[i]:+8.4f}  {words[i]}" for i in self._largest(12))])
 
     def _repr_html_(self) -> str:
         words, best = self.words, self._largest(12)
         table = pd.DataFrame({"writer": [words[i] for i in best], "adds": self.mean()[best]})
-        return display(self.headline, [f"by {self.by}"], table, provenance=self.provenance)
+        return display_result(self, [f"by {self.by}"], table)
 
 
 def _from(name: str, source: int | None) -> str:
@@ -303,7 +274,7 @@ def logit_attribution(
         SiteUnavailable: where the network refuses what is needed, with the certificate's reason.
         NotFoldable: for a norm that is not affine.
     """
-    keeping.require_one("by", by, BY)
+    require_one("by", by, BY)
     began, work = time.monotonic(), working(work)
     level = {"layer": "sublayer", "source": "head"}.get(by, by)
     tokens = net.encode(text)
@@ -333,10 +304,9 @@ def attribute(
     net, run = stream.net, stream.run
     aim = direction(net, target, foil)
     last = stream.run[Site("resid_post", stream.depth - 1)]
-    g = aim.vector[:, None].to(last.device).expand(*last.shape[:2], -1)
-    g = g.double() if last.dtype == torch.float64 else g.float()
+    g = aim.vector[:, None].to(precise(last)).expand(*last.shape[:2], -1)
     writers: list[_Source] = [(Part("unembed_bias"), None)]
-    values: list[Tensor] = [aim.bias[:, None].expand(last.shape[:2]).cpu()[None]]
+    values = [aim.bias[:, None].expand(last.shape[:2]).cpu()[None]]
     for step in reversed(stream.steps):
         if step.fold is not None and step.norm_bias is not None:
             writers.append((step.norm_bias, None))
@@ -352,7 +322,7 @@ def attribute(
     normed = run[Site("final_norm")] if net.anatomy.head and net.anatomy.head.norm else last
     wanted = _wanted(stream, aim.softcap, target, foil)
     if wanted is None:
-        wanted = aim.of(normed.double() if normed.dtype == torch.float64 else normed.float()).cpu()
+        wanted = aim.of(precise(normed)).cpu()
     if not any(bool(v.any()) for v in values[:1]):
         order = [i for i in order if writers[i][0].kind != "unembed_bias"]
     return Attribution(
@@ -360,7 +330,7 @@ def attribute(
         wanted.numpy(), tuple(net.token_strings(target.tolist())),
         None if foil is None else tuple(net.token_strings(foil.tolist())),
         stream.columns.numpy(), tuple(tuple(stream.tokens.strings(i)) for i in range(stream.tokens.n)),
-        "source" if moved else stream.by, aim.softcap, keeping.origin(net, stream.tokens, began),
+        "source" if moved else stream.by, aim.softcap, origin(net, stream.tokens, began),
     )  # fmt: skip
 
 
@@ -373,11 +343,12 @@ def _wanted(stream: Stream, softcap: float | None, target: Tensor, foil: Tensor 
     logits = stream.run.logits
     if softcap is not None or logits is None or logits.dtype not in (torch.float32, torch.float64):
         return None
-    logits = logits.cpu()
-    picked = logits.gather(-1, target[:, None, None].expand(*logits.shape[:2], 1))[..., 0].double()
-    if foil is not None:
-        picked = picked - logits.gather(-1, foil[:, None, None].expand(*logits.shape[:2], 1))[..., 0].double()
-    return picked
+    held, places = logits.cpu(), logits.shape[:2]
+
+    def of(ids: Tensor) -> Tensor:
+        return held.gather(-1, ids[:, None, None].expand(*places, 1))[..., 0].double()
+
+    return of(target) if foil is None else of(target) - of(foil)
 
 
 def _term(
@@ -402,10 +373,10 @@ def _moved(stream: Stream) -> dict[int, Sources]:
     """Patterns and values of every layer whose heads are told apart, from two more runs."""
     net = stream.net
     layers = list(net.layers_with("head_out"))
-    patterns = [Site("pattern", i) for i in layers]
-    for site in (*patterns, *(Site("v", i) for i in layers)):
+    patterns, values = ([Site(name, i) for i in layers] for name in ("pattern", "v"))
+    for site in (*patterns, *values):
         net.resolve(site)
     pos = stream.columns - stream.tokens.first[:, None]
     narrow = net.run(stream.tokens, keep=patterns, edits=stream.edits, pos=pos, logits=False)
-    wide = net.run(stream.tokens, keep=[Site("v", i) for i in layers], edits=stream.edits, logits=False)
+    wide = net.run(stream.tokens, keep=values, edits=stream.edits, logits=False)
     return {i: sources(narrow, wide, i) for i in layers}

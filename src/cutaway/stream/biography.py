@@ -18,15 +18,14 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import BadInput
-from cutaway.figures import show_token
+from cutaway.figures import Grid, heatmap, show_token
 from cutaway.interventions import Apply
 from cutaway.network.parts import Part
 from cutaway.network.sites import Site
-from cutaway.reports import Figure, Page, Table, display, result_page
-from cutaway.results import Provenance, Work, finite, strict, working
-from cutaway.stream import keeping
-from cutaway.stream.keeping import in_words, origin, require_count
+from cutaway.reports import Figure, Page, display_result, page_of, table_of
+from cutaway.results import Provenance, Work, described, load_fields, save_fields, strict, working
 from cutaway.stream.record import read_stream
+from cutaway.stream.shared import in_words, one_text, origin, require_count
 from cutaway.stream.writers import layers_of, precise
 
 if TYPE_CHECKING:
@@ -69,24 +68,22 @@ class Biography:
         coordinate anywhere. read: changes by at least `least` of its write and by more than any random direction does.
         """
         scale = float(np.abs(self.present).max()) or 1.0
-        rows: list[dict[str, Any]] = []
+        rows: list[tuple[int, str, int | None, str, str, float]] = []
         for p, token in enumerate(self.tokens):
             there = 0.0
             for writer, value in zip(self.writers, self.writes[:, p], strict=True):
                 if abs(value) >= least * scale:
                     kind = "written" if abs(there + value) > abs(there) else "erased"
-                    rows.append(_event(p, token, writer, kind, float(value)))
+                    rows.append((p, token, writer.layer, str(writer), kind, float(value)))
                 there += float(value)
             for reader, change, chance in zip(self.readers, self.reads[:, p], self.chance[:, p], strict=True):
                 if change >= least and change > chance:
-                    rows.append(_event(p, token, reader, "read", float(change)))
-        rows.sort(key=lambda r: (r["position"], -1 if r["layer"] is None else r["layer"]))
+                    rows.append((p, token, reader.layer, str(reader), "read", float(change)))
+        rows.sort(key=lambda row: (row[0], -1 if row[2] is None else row[2]))
         return pd.DataFrame(rows, columns=["position", "token", "layer", "who", "event", "size"])
 
     def plot(self) -> Any:
         """The coordinate, layer by token."""
-        from cutaway.figures import Grid, heatmap
-
         names = [str(i) for i in range(len(self.present) - 1)] + ["end"]
         columns = [show_token(t) for t in self.tokens]
         return heatmap(Grid(self.present, names, columns, "layer", "token", unit=f"along {self.name}"))
@@ -107,45 +104,22 @@ class Biography:
 
     def page(self) -> Page:
         """The coordinate as a heat map, and what happened."""
-        columns = ("token", "who", "event", "size")
-        rows = [
-            (show_token(r["token"], escape=False), r["who"], r["event"], f"{r['size']:.3f}")
-            for r in self._in_words().to_dict("records")
-        ]
-        blocks = [
-            Figure(self.plot(), f"The stream's coordinate along {self.name}."),
-            Table(columns, tuple(rows)),
-        ]
-        title = f"The life of {self.name} in {self.provenance.network}"
-        return result_page(title, "Cutaway · stream", self.headline + ".", blocks, self.provenance)
+        table = self._in_words()[["token", "who", "event", "size"]]
+        table = table.assign(token=[show_token(token, escape=False) for token in table["token"]])
+        blocks = [Figure(self.plot(), f"The stream's coordinate along {self.name}."), table_of(table)]
+        return page_of(
+            self, "Cutaway · stream", f"The life of {self.name} in {self.provenance.network}", blocks
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
-        return {
-            "network": self.provenance.network,
-            "direction": self.name,
-            "tokens": list(self.tokens),
-            "present": self.present.tolist(),
-            "events": finite(self.events().to_dict("records")),
-            "provenance": self.provenance.to_dict(),
-        }
+        return described(self, "tokens", "present", direction=self.name, events=self.events())
 
-    save = keeping.save
-    load = classmethod(keeping.load)
+    save = save_fields
+    load = classmethod(load_fields)
 
     def _repr_html_(self) -> str:
-        return display(self.headline, table=self._in_words(), provenance=self.provenance)
-
-
-def _event(position: int, token: str, who: Part, event: str, size: float) -> dict[str, Any]:
-    return {
-        "position": position,
-        "token": token,
-        "layer": who.layer,
-        "who": str(who),
-        "event": event,
-        "size": size,
-    }
+        return display_result(self, table=self._in_words())
 
 
 @strict
@@ -173,7 +147,7 @@ def biography(
             f"Give {net.d_model} numbers, not all zero.",
         )
     unit = direction / direction.norm()
-    tokens = net.encode([text] if isinstance(text, str) else [list(text)])
+    tokens = one_text(net, text)
     stream = read_stream(net, tokens, by=by, work=work)
     parts, piled = stream.decompose(), stream.accumulated()
     along = unit.to(parts.values)

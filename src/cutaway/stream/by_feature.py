@@ -14,7 +14,7 @@ from cutaway.network.coefficients import is_one, like
 from cutaway.network.parts import Part
 from cutaway.network.sites import SHORT, Site, SiteLike
 from cutaway.stream.attribution import Attribution
-from cutaway.stream.keeping import origin
+from cutaway.stream.shared import origin
 from cutaway.stream.split import written_through
 from cutaway.stream.targets import direction
 from cutaway.stream.writers import precise
@@ -37,10 +37,7 @@ def direction_at(stream: Stream, site: SiteLike, target: Tensor, foil: Tensor | 
     layer = -2 if site.layer is None else site.layer
     known = ("resid_pre", "resid_post", *_WRITE, *_OUT)
     if site.name not in known:
-        raise SiteUnavailable(
-            f"{site} does not write to the stream directly.",
-            f"Use {', '.join(known)}.",
-        )
+        raise SiteUnavailable(f"{site} does not write to the stream directly.", f"Use {', '.join(known)}.")
     aim = direction(stream.net, target, foil)
     last = precise(stream.run[Site("resid_post", stream.depth - 1)])
     g = aim.vector[:, None].to(last).expand(*last.shape[:2], -1)
@@ -84,14 +81,9 @@ def attribute_features(
     began = time.monotonic()
     g = direction_at(stream, site, target, foil)
     (resolved,) = stream.net.resolve(site)
-    value = stream.net.run(
-        stream.tokens,
-        keep=[resolved],
-        edits=stream.edits,
-        logits=False,
-        pos=stream.columns - stream.tokens.first[:, None],
-    )[resolved]
-    value = precise(value).reshape(g.shape)
+    pos = stream.columns - stream.tokens.first[:, None]
+    run = stream.net.run(stream.tokens, keep=[resolved], edits=stream.edits, logits=False, pos=pos)
+    value = precise(run[resolved]).reshape(g.shape)
     if activations.shape[:2] != g.shape[:2] or decoder.shape != (activations.shape[-1], g.shape[-1]):
         raise BadInput(
             f"Activations {tuple(activations.shape)} and decoder {tuple(decoder.shape)} do not fit {tuple(g.shape)}.",

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import BadInput
+from cutaway.figures import Grid, heatmap
 from cutaway.network.parts import Edge, Input, Part
-from cutaway.reports import Figure, Page, display, result_page
-from cutaway.results import Provenance, Work, strict, working
-from cutaway.stream import keeping
+from cutaway.reports import Figure, Page, display_result, page_of
+from cutaway.results import Provenance, Work, described, load_fields, save_fields, strict, working
 from cutaway.stream.head_weights import HeadWeights, head_weights, heads_of
-from cutaway.stream.keeping import in_words, origin, require_count, require_one
+from cutaway.stream.shared import in_words, origin, require_count, require_one
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -68,27 +68,19 @@ class Composition:
             require_one("port", port, self.scores)
         frames = []
         for name in self.scores if port is None else (port,):
-            writers, readers = np.nonzero(np.isfinite(self.scores[name]))
-            score = self.scores[name][writers, readers]
-            frames.append(
-                pd.DataFrame(
-                    {
-                        "writer": [str(self.heads[i]) for i in writers],
-                        "reader": [str(self.heads[i]) for i in readers],
-                        "port": name,
-                        "score": score,
-                        "over_chance": score / self.chance,
-                        "above": score > self.chance_high,
-                    }
-                )
-            )
+            pairs = np.nonzero(np.isfinite(self.scores[name]))
+            score = self.scores[name][pairs]
+            writers, readers = ([str(self.heads[i]) for i in end] for end in pairs)
+            table = {
+                "writer": writers, "reader": readers, "port": name, "score": score, "over_chance": score / self.chance,
+                "above": score > self.chance_high,
+            }  # fmt: skip
+            frames.append(pd.DataFrame(table))
         frame = pd.concat(frames, ignore_index=True)
         return frame.iloc[np.argsort(-frame["score"].to_numpy(), kind="stable")].reset_index(drop=True)
 
     def plot(self, port: str = "k") -> Any:
         """A heat map: writer by reader, as score minus chance."""
-        from cutaway.figures import Grid, heatmap
-
         require_one("port", port, self.scores)
         scores, names = self.scores[port], [head.words.removeprefix("head ") for head in self.heads]
         rows = [i for i in range(len(names)) if np.isfinite(scores[i]).any()]
@@ -112,29 +104,18 @@ class Composition:
         says = {"q": "queries", "k": "keys", "v": "values"}
         figures = [Figure(self.plot(port), f"Read into {says[port]}, over chance.") for port in self.scores]
         title = f"Which heads of {self.provenance.network} feed which"
-        return result_page(title, "Cutaway · heads", self.headline, figures, self.provenance)
+        return page_of(self, "Cutaway · heads", title, figures)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
-        return {
-            "network": self.provenance.network,
-            "chance": self.chance,
-            "chance_high": self.chance_high,
-            "pairs": self.to_pandas().to_dict("records"),
-            "provenance": self.provenance.to_dict(),
-        }
+        return described(self, "chance", "chance_high", pairs=self.to_pandas())
 
-    save = keeping.save
-    load = classmethod(keeping.load)
+    save = save_fields
+    load = classmethod(load_fields)
 
     def _repr_html_(self) -> str:
         lines = [f"chance {self.chance:.3f}, its 99 % quantile {self.chance_high:.3f}"]
-        return display(
-            self.headline,
-            lines,
-            in_words(self.to_pandas().head(8), "writer", "reader"),
-            provenance=self.provenance,
-        )
+        return display_result(self, lines, in_words(self.to_pandas().head(8), "writer", "reader"))
 
 
 @strict
@@ -173,15 +154,12 @@ def _scores(
 ) -> np.ndarray:
     """[writer, reader] of all heads."""
     scores = np.full((count, count), np.nan)
-    column = 0
+    ends = np.cumsum([len(w.o) for w in weights])
+    spans = [slice(end - len(w.o), end) for end, w in zip(ends, weights, strict=True)]
     for n, reader in enumerate(weights):
-        row = 0
         for m, writer in enumerate(weights):
             if writer.layer < reader.layer:
-                block = _block(written[m], reading[n])
-                scores[row : row + len(writer.o), column : column + len(reader.o)] = block.numpy()
-            row += len(writer.o)
-        column += len(reader.o)
+                scores[spans[m], spans[n]] = _block(written[m], reading[n]).numpy()
     return scores
 
 
@@ -214,15 +192,11 @@ def _reading(w: HeadWeights, port: str) -> Tensor:
 def _random(weights: Sequence[HeadWeights], n: int, seed: int) -> np.ndarray:
     """Scores of pairs of random factored matrices of the heads' shapes."""
     generator = torch.Generator().manual_seed(seed)
-    width, e = weights[0].o.shape[-1], weights[0].o.shape[-2]
-    f = weights[0].k.shape[-1]
+    (e, width), f = weights[0].o.shape[-2:], weights[0].k.shape[-1]
+    shapes = ((width, e), (e, width), (width, f), (width, f))
     scores = []
     for start in range(0, n, 50):
-        count = min(50, n - start)
-        v, o, q, k = (
-            torch.randn(count, *shape, generator=generator)
-            for shape in ((width, e), (e, width), (width, f), (width, f))
-        )
+        v, o, q, k = (torch.randn(min(50, n - start), *shape, generator=generator) for shape in shapes)
         left, right = _side(v) @ o.double(), q.double() @ _side(k).mT
         sizes = left.flatten(1).norm(dim=1) * right.flatten(1).norm(dim=1)
         scores.append(((left @ right).flatten(1).norm(dim=1) / sizes).numpy())

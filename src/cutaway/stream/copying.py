@@ -7,6 +7,7 @@ at (Elhage et al. 2021, "copying").
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,16 +19,16 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import BadAddress, NotFoldable
+from cutaway.figures import Bar, bars
 from cutaway.network.memory import rows_at_once
 from cutaway.network.norms import affine_norm
 from cutaway.network.parts import Part
 from cutaway.network.sites import Site
-from cutaway.reports import Figure, Page, Table, display, result_page
-from cutaway.results import Provenance, Work, strict, working
-from cutaway.stream import keeping
+from cutaway.reports import Figure, Page, display_result, page_of, table_of
+from cutaway.results import Provenance, Work, described, load_fields, save_fields, strict, working
 from cutaway.stream.factored import positive_share
 from cutaway.stream.head_weights import HeadWeights, head_named, head_weights, heads_of
-from cutaway.stream.keeping import in_words, origin, require_count
+from cutaway.stream.shared import first_few, head_map, in_words, origin, require_count
 from cutaway.stream.targets import head_of, unembedding
 from cutaway.stream.writers import precise
 
@@ -60,14 +61,10 @@ def token_readout(net: Network, ids: Tensor) -> Tensor:
     assert head.unembed is not None
     rows, _ = unembedding(net.model.get_submodule(head.unembed), ids, net.d_model or 0)
     rows = rows * head.before * head.scale * (1.0 if head.softcap is None else head.softcap)
-    if head.norm is None:
-        return rows
-    try:
-        norm = affine_norm(net, head.norm)
-    except NotFoldable:
-        return rows
-    eye = torch.eye(rows.shape[1]).to(rows)
-    return rows @ norm.linear(eye).mT
+    if head.norm is not None:
+        with contextlib.suppress(NotFoldable):
+            return rows @ affine_norm(net, head.norm).linear(torch.eye(rows.shape[1]).to(rows)).mT
+    return rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,57 +89,35 @@ class Copying:
 
     def to_pandas(self) -> pd.DataFrame:
         """One row per head: score, chance, and whether it lies above the chance level's 99 % quantile."""
-        high = float(np.quantile(self.null, 0.99))
-        return pd.DataFrame(
-            {
-                "head": [str(head) for head in self.heads],
-                "copying": self.scores,
-                "chance": self.null.mean(0),
-                "chance_high": high,
-                "above": self.scores > high,
-            }
-        )
+        names, high = list(map(str, self.heads)), float(np.quantile(self.null, 0.99))
+        table = {"head": names, "copying": self.scores, "chance": self.null.mean(0), "chance_high": high}
+        return pd.DataFrame(table | {"above": self.scores > high})
 
     def plot(self) -> Any:
         """Scores layer by head."""
-        from cutaway.figures import Grid, heatmap
-
-        layers = sorted({head.layer or 0 for head in self.heads})
-        table = np.full((len(layers), 1 + max(head.index or 0 for head in self.heads)), np.nan)
-        for head, score in zip(self.heads, self.scores, strict=True):
-            table[layers.index(head.layer or 0), head.index or 0] = score
-        names = [str(h) for h in range(table.shape[1])]
-        return heatmap(Grid(table, [str(la) for la in layers], names, "layer", "head", unit="copying score"))
+        return head_map(dict(zip(self.heads, self.scores, strict=True)), "copying score")
 
     @property
     def headline(self) -> str:
         """Which heads copy, in a sentence."""
-        table = self.to_pandas()
-        above = [head.words for head, high in zip(self.heads, table["above"], strict=True) if high]
-        more = f" and {len(above) - 6} more" if len(above) > 6 else ""
-        return f"Heads that copy more than chance: {', '.join(above[:6]) or 'none'}{more}"
+        above = [head for head, high in zip(self.heads, self.to_pandas()["above"], strict=True) if high]
+        return f"Heads that copy more than chance: {first_few(above, 'none')}"
 
     def page(self) -> Page:
         """The scores as a heat map."""
         figure = Figure(self.plot(), f"Share of positive eigenvalues, over {self.tokens} tokens.")
-        title = f"Which heads of {self.provenance.network} copy"
-        return result_page(title, "Cutaway · heads", self.headline + ".", [figure], self.provenance)
+        return page_of(self, "Cutaway · heads", f"Which heads of {self.provenance.network} copy", [figure])
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
-        return {
-            "network": self.provenance.network,
-            "tokens": self.tokens,
-            "heads": self.to_pandas().to_dict("records"),
-            "provenance": self.provenance.to_dict(),
-        }
+        return described(self, "tokens", heads=self.to_pandas())
 
-    save = keeping.save
-    load = classmethod(keeping.load)
+    save = save_fields
+    load = classmethod(load_fields)
 
     def _repr_html_(self) -> str:
         table = in_words(self.to_pandas().nlargest(8, "copying"), "head")
-        return display(self.headline, [f"over {self.tokens} tokens"], table, provenance=self.provenance)
+        return display_result(self, [f"over {self.tokens} tokens"], table)
 
 
 @strict
@@ -176,11 +151,8 @@ def copying(
 
 def _scores(weights: Sequence[HeadWeights], back: Tensor) -> np.ndarray:
     """Copying scores through `back` [d d], which takes what is written to what is read by way of the vocabulary."""
-    scores = []
-    for w in weights:
-        small = w.o.double().cpu() @ back @ w.v.double().cpu()
-        scores.append(positive_share(torch.linalg.eigvals(small)).numpy())
-    return np.concatenate(scores)
+    small = (w.o.double().cpu() @ back @ w.v.double().cpu() for w in weights)
+    return np.concatenate([positive_share(torch.linalg.eigvals(matrix)).numpy() for matrix in small])
 
 
 def in_vocabulary(net: Network, vectors: Tensor, *, k: int = 8) -> list[list[tuple[str, float]]]:
@@ -231,10 +203,8 @@ class SingularDirections:
 
     def plot(self) -> Any:
         """The singular values as bars."""
-        from cutaway.figures import Bar, bars
-
-        values = [float(v) for v in self.values]
-        return bars([Bar(f"direction {i}", v, v, v) for i, v in enumerate(values)], unit="singular value")
+        each = enumerate(self.values.tolist())
+        return bars([Bar.of(f"direction {i}", value) for i, value in each], unit="singular value")
 
     @property
     def headline(self) -> str:
@@ -244,28 +214,21 @@ class SingularDirections:
 
     def page(self) -> Page:
         """The directions in words."""
-        rows = [
-            (str(r["direction"]), "+" if r["sign"] > 0 else "−", f"{r['singular_value']:.3f}", " ".join(r["reads"]),
-             " ".join(r["writes"])) for r in self.to_pandas().to_dict("records")
-        ]  # fmt: skip
-        table = Table(("direction", "sign", "singular value", "reads", "writes"), tuple(rows))
+        table = self.to_pandas().rename(columns={"singular_value": "singular value"})
+        table["sign"] = ["+" if sign > 0 else "−" for sign in table["sign"]]
+        table = table.assign(reads=table["reads"].map(" ".join), writes=table["writes"].map(" ".join))
         title = f"What {self.head.words} of {self.provenance.network} moves"
-        return result_page(title, "Cutaway · heads", self.headline + ".", [table], self.provenance)
+        return page_of(self, "Cutaway · heads", title, [table_of(table)])
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
-        return {
-            "network": self.provenance.network,
-            "head": str(self.head),
-            "directions": self.to_pandas().to_dict("records"),
-            "provenance": self.provenance.to_dict(),
-        }
+        return described(self, head=str(self.head), directions=self.to_pandas())
 
-    save = keeping.save
-    load = classmethod(keeping.load)
+    save = save_fields
+    load = classmethod(load_fields)
 
     def _repr_html_(self) -> str:
-        return display(self.headline, table=self.to_pandas().head(6), provenance=self.provenance)
+        return display_result(self, table=self.to_pandas().head(6))
 
 
 @strict
@@ -286,9 +249,8 @@ def singular_directions(
     require_count("n", n)
     require_count("k", k)
     layer, index = head.layer or 0, head.index or 0
-    layer_weights = next(
-        (w for w in (weights or head_weights(net, layers=[layer], work=work)) if w.layer == layer), None
-    )
+    given = weights or head_weights(net, layers=[layer], work=work)
+    layer_weights = next((w for w in given if w.layer == layer), None)
     if layer_weights is None or index >= len(layer_weights.o):
         raise BadAddress(
             f"The weights that were given hold no {head.words}.", "Leave weights out, or give that layer's."

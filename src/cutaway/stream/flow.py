@@ -12,17 +12,17 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import NotFoldable, SiteUnavailable
+from cutaway.figures import Grid, heatmap
+from cutaway.figures.lens import Line, lines
 from cutaway.network.norms import affine_norm
 from cutaway.network.parts import Part
 from cutaway.network.sites import Site
-from cutaway.reports import Figure, Page, Table, display, result_page
-from cutaway.reports.content import Block
-from cutaway.results import Provenance, Work, finite, strict, working
+from cutaway.reports import Block, Figure, Page, display_result, page_of, table_of
+from cutaway.results import Provenance, Work, described, load_fields, save_fields, strict, working
 from cutaway.statistics import bootstrap
-from cutaway.stream import keeping
 from cutaway.stream.head_weights import head_weights, reading_norm
-from cutaway.stream.keeping import in_words, origin, require_count
 from cutaway.stream.lenses.rows import Rows, Texts, rows_of
+from cutaway.stream.shared import in_words, origin, require_count
 from cutaway.stream.split import projection
 from cutaway.stream.writers import layers_of, precise, require_one_text
 
@@ -55,8 +55,6 @@ class Flow:
 
     def plot(self) -> Any:
         """Norms of streams and writes by layer."""
-        from cutaway.figures.lens import Line, lines
-
         drawn = []
         for what in dict.fromkeys(self.growth["what"]):
             rows = self.growth[self.growth["what"] == what]
@@ -72,33 +70,22 @@ class Flow:
 
     def page(self) -> Page:
         """Norms by layer, and from how far attention reads."""
-        blocks: list[Block] = [
-            Figure(self.plot(), "Mean length by layer, with 95 % intervals over rows of text.")
-        ]
+        caption = "Mean length by layer, with 95 % intervals over rows of text."
+        blocks: list[Block] = [Figure(self.plot(), caption)]
         if len(self.distance):
-            names = tuple(map(str, self.distance.columns))
-            rows = [(str(int(r[0])), *(f"{v:.2f}" for v in r[1:])) for r in self.distance.to_numpy()]
-            blocks.append(
-                Table(names, tuple(rows), "Share of what attention moves, by how far back it comes from.")
-            )
-        title = f"How the stream of {self.provenance.network} grows"
-        return result_page(title, "Cutaway · stream", self.headline + ".", blocks, self.provenance)
+            caption = "Share of what attention moves, by how far back it comes from."
+            blocks.append(table_of(self.distance, caption, ".2f"))
+        return page_of(self, "Cutaway · stream", f"How the stream of {self.provenance.network} grows", blocks)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
-        return {
-            "network": self.provenance.network,
-            "growth": finite(self.growth.to_dict("records")),
-            "distance": finite(self.distance.to_dict("records")),
-            "provenance": self.provenance.to_dict(),
-        }
+        return described(self, "growth", "distance")
 
-    save = keeping.save
-    load = classmethod(keeping.load)
+    save = save_fields
+    load = classmethod(load_fields)
 
     def _repr_html_(self) -> str:
-        table = self.growth[["what", "layer", "norm", "rank", "cosine"]]
-        return display(self.headline, table=table, provenance=self.provenance)
+        return display_result(self, table=self.growth[["what", "layer", "norm", "rank", "cosine"]])
 
 
 @strict
@@ -125,25 +112,20 @@ def flow(
     sites = [Site("resid_pre", la.index) for la in layers] + [Site("resid_post", layers[-1].index)]
     work.step("reading the stream", 0, 1 + len(layers))
     run = net.run(ids, keep=[*sites, *names], logits=False)
-    table = []
-    for site in sites:
-        value = precise(run[site])[:, rows.special :]
-        index = (site.layer or 0) + (site.name == "resid_post")
-        table.append(_row("stream", index, value) | {"rank": effective_rank(value), "cosine": np.nan})
+    values = {site: precise(run[site])[:, rows.special :] for site in (*sites, *names)}
+    table = [_row("stream", layer, values[site], np.nan) for layer, site in enumerate(sites)]
     for site in names:
-        value = precise(run[site])[:, rows.special :]
-        stream = precise(run[Site("resid_pre", site.layer)])[:, rows.special :]
-        cosine = float(torch.cosine_similarity(value, stream, -1).mean())
-        table.append(
-            _row(site.name, site.layer or 0, value) | {"rank": effective_rank(value), "cosine": cosine}
-        )
+        stream = values[Site("resid_pre", site.layer)]
+        cosine = float(torch.cosine_similarity(values[site], stream, -1).mean())
+        table.append(_row(site.name, site.layer or 0, values[site], cosine))
     return Flow(pd.DataFrame(table), _distances(net, ids, work), origin(net, ids, began))
 
 
-def _row(what: str, layer: int, value: Tensor) -> dict[str, Any]:
+def _row(what: str, layer: int, value: Tensor, cosine: float) -> dict[str, Any]:
     norm = bootstrap(value.norm(dim=-1).mean(1).double().cpu().numpy())
-    low, high = (norm.value,) * 2 if norm.interval is None else (norm.interval.low, norm.interval.high)
-    return {"what": what, "layer": layer, "norm": norm.value, "norm_low": low, "norm_high": high}
+    low, high = norm.ends(norm.value)
+    row = {"what": what, "layer": layer, "norm": norm.value, "norm_low": low, "norm_high": high}
+    return row | {"rank": effective_rank(value), "cosine": cosine}
 
 
 def effective_rank(values: Tensor) -> float:
@@ -159,13 +141,9 @@ def effective_rank(values: Tensor) -> float:
     return 0.0 if trace == 0 else trace**2 / float(gram.square().sum())
 
 
-_NEAR = (
-    ("itself", 0, 0),
-    ("one back", 1, 1),
-    ("2 to 4 back", 2, 4),
-    ("5 to 15 back", 5, 15),
-    ("farther", 16, 10**9),
-)
+_NEAR = {
+    "itself": (0, 0), "one back": (1, 1), "2 to 4 back": (2, 4), "5 to 15 back": (5, 15), "farther": (16, 10**9),
+}  # fmt: skip
 
 
 def _distances(net: Network, ids: Tensor, work: Work) -> pd.DataFrame:
@@ -174,10 +152,9 @@ def _distances(net: Network, ids: Tensor, work: Work) -> pd.DataFrame:
     layers = [i for i in net.layers_with("pattern") if net.has(Site("head_out", i))]
     for done, layer in enumerate(layers):
         work.step("reading patterns", done, len(layers))
-        run = net.run(
-            ids, keep=[Site("pattern", layer), Site("v", layer)], logits=False, stop_at=Site("z", layer)
-        )
-        pattern, v = precise(run[Site("pattern", layer)]), precise(run[Site("v", layer)])
+        sites = [Site("pattern", layer), Site("v", layer)]
+        run = net.run(ids, keep=sites, logits=False, stop_at=Site("z", layer))
+        pattern, v = (precise(run[site]) for site in sites)
         stack = net.anatomy.stack()
         assert stack is not None
         attention = stack.layers[layer].attention()
@@ -191,9 +168,8 @@ def _distances(net: Network, ids: Tensor, work: Work) -> pd.DataFrame:
         p = moved.shape[-1]
         gap = torch.arange(p)[:, None] - torch.arange(p)[None]
         later = moved[:, :, 1:]  # the first token can only read itself
-        first = float(later[..., 0].mean())
-        row: dict[str, Any] = {"layer": layer, "first token": first}
-        for name, low, high in _NEAR:
+        row: dict[str, Any] = {"layer": layer, "first token": float(later[..., 0].mean())}
+        for name, (low, high) in _NEAR.items():
             mask = ((gap >= low) & (gap <= high)).to(later)
             mask[:, 0] = 0.0
             row[name] = float((later * mask[1:]).sum(-1).mean())
@@ -221,19 +197,12 @@ class ReadsOfWrites:
 
     def to_pandas(self) -> pd.DataFrame:
         """One row per writer, reader and what is read ("q", "k", "v", "mlp"): the score."""
-        return pd.DataFrame(
-            {
-                "writer": [str(w) for w in self.writers],
-                "reader": [str(r) for r, _ in self.readers],
-                "reads": [what for _, what in self.readers],
-                "score": self.scores,
-            }
-        )
+        readers, reads = [str(part) for part, _ in self.readers], [what for _, what in self.readers]
+        writers = list(map(str, self.writers))
+        return pd.DataFrame({"writer": writers, "reader": readers, "reads": reads, "score": self.scores})
 
     def plot(self) -> Any:
         """A heat map: writer by reader, as score minus one, which is chance."""
-        from cutaway.figures import Grid, heatmap
-
         table = self.to_pandas()
         table["into"] = [f"{r.words} {what}" for r, what in self.readers]
         table["from"] = [w.words for w in self.writers]
@@ -254,27 +223,29 @@ class ReadsOfWrites:
         """The scores as a heat map."""
         figure = Figure(self.plot(), "How far what is written lies in what is read; zero is chance.")
         title = f"Which writes are read where in {self.provenance.network}"
-        return result_page(title, "Cutaway · stream", self.headline + ".", [figure], self.provenance)
+        return page_of(self, "Cutaway · stream", title, [figure])
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
-        return {
-            "network": self.provenance.network,
-            "pairs": self.to_pandas().to_dict("records"),
-            "provenance": self.provenance.to_dict(),
-        }
+        return described(self, pairs=self.to_pandas())
 
-    save = keeping.save
-    load = classmethod(keeping.load)
+    save = save_fields
+    load = classmethod(load_fields)
 
     def _repr_html_(self) -> str:
-        table = in_words(self.to_pandas().nlargest(8, "score"), "writer", "reader")
-        return display(self.headline, table=table, provenance=self.provenance)
+        return display_result(self, table=in_words(self.to_pandas().nlargest(8, "score"), "writer", "reader"))
 
 
 @dataclass(frozen=True, eq=False)
 class _Matrix:
-    """What one sublayer writes or reads with: its part, which input, place in the order, the matrix [n d] or [d n]."""
+    """What one sublayer writes or reads with.
+
+    Attributes:
+        part: the sublayer.
+        what: which input; empty for what writes.
+        place: in the order of computation.
+        value: the matrix, [n d] or [d n].
+    """
 
     part: Part
     what: str
@@ -295,8 +266,7 @@ def reads_of_writes(net: Network, *, work: Work | None = None) -> ReadsOfWrites:
     told (experts, norms that are not affine) are left out.
     """
     began, work = time.monotonic(), working(work)
-    writers: list[_Matrix] = []
-    readers: list[_Matrix] = []
+    writers, readers = list[_Matrix](), list[_Matrix]()
     layers = layers_of(net)
     for order, layer in enumerate(layers):
         work.step("reading weights", order, len(layers))
@@ -309,8 +279,8 @@ def reads_of_writes(net: Network, *, work: Work | None = None) -> ReadsOfWrites:
                 except SiteUnavailable:
                     continue
                 writers.append(_Matrix(part, "", place, w.o.flatten(0, 1)))
-                for name, m in (("q", w.q), ("k", w.k), ("v", w.v)):
-                    readers.append(_Matrix(part, name, place, m.movedim(0, 1).flatten(1)))
+                each = {"q": w.q, "k": w.k, "v": w.v}.items()
+                readers += [_Matrix(part, name, place, m.movedim(0, 1).flatten(1)) for name, m in each]
             if sublayer.kind == "mlp":
                 _mlp_matrices(net, sublayer, part, place, writers, readers)
     pairs = [(w, r) for w in writers for r in readers if r.place > w.place]
@@ -318,10 +288,8 @@ def reads_of_writes(net: Network, *, work: Work | None = None) -> ReadsOfWrites:
         float((w.value.double() @ r.value.double()).norm() / (w.size * r.size)) * w.value.shape[1] ** 0.5
         for w, r in pairs
     ]
-    return ReadsOfWrites(
-        tuple(w.part for w, _ in pairs), tuple((r.part, r.what) for _, r in pairs), np.array(scores),
-        origin(net, None, began),
-    )  # fmt: skip
+    parts, read = tuple(w.part for w, _ in pairs), tuple((r.part, r.what) for _, r in pairs)
+    return ReadsOfWrites(parts, read, np.array(scores), origin(net, None, began))
 
 
 def _mlp_matrices(

@@ -24,7 +24,7 @@ from cutaway.network.sites import Site
 from cutaway.results import Work, strict, working
 from cutaway.stream.factored import Factored
 from cutaway.stream.split import projection
-from cutaway.stream.writers import precise, splits
+from cutaway.stream.writers import agrees, precise, splits
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -157,8 +157,8 @@ def _answers(net: Network, layers: Sequence[int], offset: int, work: Work) -> di
     width = net.d_model or 0
     generator = torch.Generator().manual_seed(0)
     inputs = torch.cat([torch.eye(width), torch.zeros(1, width), torch.randn(1, width, generator=generator)])
-    raw = projections(net, layers)
     sites = [Site(n, i) for i in layers for n in ("q", "k", "v")]
+    kept: dict[Site, Site | str] = {**{site: site for site in sites}, **projections(net, layers)}
     answers: dict[Site, list[Tensor]] = {}
     batch = rows_at_once(net, offset + 1, work)
     for start in range(0, len(inputs), batch):
@@ -167,14 +167,11 @@ def _answers(net: Network, layers: Sequence[int], offset: int, work: Work) -> di
         edits = [_put(layer, part) for layer in layers]
         ids = torch.zeros(len(part), offset + 1, dtype=torch.long)
         run = net.run(
-            ids, keep=[*sites, *raw.values()], edits=edits, logits=False, stop_at=Site("z", max(layers))
+            ids, keep=list(kept.values()), edits=edits, logits=False, stop_at=Site("z", max(layers))
         )
-        for site in sites:
-            at = offset if site.name == "q" else 0
-            answers.setdefault(site, []).append(precise(run[site][:, at]))
-        for site, path in raw.items():
+        for site, place in kept.items():
             at = offset if site.name.startswith("q") else 0
-            answers.setdefault(site, []).append(precise(run[path][:, at]))
+            answers.setdefault(site, []).append(precise(run[place][:, at]))
     return {site: torch.cat(parts) for site, parts in answers.items()}
 
 
@@ -189,11 +186,9 @@ def projections(net: Network, layers: Sequence[int]) -> dict[Site, str]:
     paths: dict[Site, str] = {}
     for layer in layers:
         attention = stack.layers[layer].attention()
-        if attention is None:
-            continue
-        for name, modules in (("q_raw", attention.queries), ("k_raw", attention.keys)):
-            if len(modules) == 1:
-                paths[Site(name, layer)] = modules[0]
+        if attention is not None:
+            each = {"q_raw": attention.queries, "k_raw": attention.keys}.items()
+            paths |= {Site(name, layer): modules[0] for name, modules in each if len(modules) == 1}
     return paths
 
 
@@ -202,11 +197,10 @@ def _layer(net: Network, layer: int, answers: dict[Site, Tensor], offset: int) -
     assert stack is not None
     sublayer = next(s for s in stack.layers[layer].sublayers if s.kind == "attention")
     assert sublayer.attention is not None
-    loose = set()
+    loose, tolerance = set(), 10 * TOLERANCE.get(net.dtype, 1e-4)
     maps: dict[str, tuple[Tensor, Tensor]] = {}
     for name in ("q", "k", "v"):
         rows = answers[Site(name, layer)]
-        tolerance = 10 * TOLERANCE.get(net.dtype, 1e-4)
         read = _linear(rows, tolerance)
         if read is None and name != "v":
             read = _normed(rows, answers.get(Site(f"{name}_raw", layer)), name, tolerance)
@@ -261,9 +255,8 @@ def _linear(rows: Tensor, tolerance: float) -> tuple[Tensor, Tensor] | None:
     matrix = rows[:width] - bias
     generator = torch.Generator().manual_seed(0)
     test = torch.randn(1, width, generator=generator).to(matrix)
-    got = torch.einsum("nd,dhe->he", test, matrix) + bias
-    scale = float(rows[-1].abs().max().clamp(min=1e-12))
-    return (matrix, bias) if float((got - rows[-1]).abs().max()) <= tolerance * scale else None
+    answer = torch.einsum("nd,dhe->he", test, matrix) + bias
+    return (matrix, bias) if agrees(answer, rows[-1], tolerance) else None
 
 
 def _normed(rows: Tensor, raw: Tensor | None, name: str, tolerance: float) -> tuple[Tensor, Tensor] | None:

@@ -9,7 +9,7 @@ what is left of their last head, so that the sum is the logit at every depth.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -18,16 +18,16 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import BadInput, SiteUnavailable
+from cutaway.figures import Bar, bars
 from cutaway.network.coefficients import is_one, like
 from cutaway.network.norms import Fold
 from cutaway.network.parts import Part
 from cutaway.network.sites import Site
-from cutaway.reports import Figure, Page, Table, display, result_page
-from cutaway.results import Provenance, Work, strict, working
-from cutaway.stream import keeping
+from cutaway.reports import Figure, Page, display_result, page_of, table_of
+from cutaway.results import Provenance, Work, described, load_fields, save_fields, strict, working
 from cutaway.stream.head_weights import HeadWeights, head_weights
-from cutaway.stream.keeping import origin, require_count
 from cutaway.stream.record import Stream, read_stream
+from cutaway.stream.shared import one_text, origin, require_count
 from cutaway.stream.split import Split
 from cutaway.stream.targets import TokenLike, direction, token_ids
 from cutaway.stream.writers import precise
@@ -58,13 +58,17 @@ class HeadPath:
         return self.origin is None
 
     def __str__(self) -> str:
-        return " → ".join(["…" if self.origin is None else str(self.origin), *map(str, self.heads), "logits"])
+        return self._joined(str)
 
     @property
     def words(self) -> str:
         """For people: `embedding → head 1.2 → logits`."""
-        start = "…" if self.origin is None else self.origin.words
-        return " → ".join([start, *(head.words for head in self.heads), "logits"])
+        return self._joined(lambda part: part.words)
+
+    def _joined(self, called: Callable[[Part], str]) -> str:
+        return " → ".join(
+            ["…" if self.origin is None else called(self.origin), *map(called, self.heads), "logits"]
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,19 +116,12 @@ class PathExpansion:
     def to_pandas(self) -> pd.DataFrame:
         """One row per path, largest first."""
         ordered = self.largest()
-        return pd.DataFrame(
-            {
-                "path": [str(p) for p in ordered],
-                "heads": [len(p.heads) for p in ordered],
-                "value": [p.value for p in ordered],
-            }
-        )
+        rows = [(str(path), len(path.heads), path.value) for path in ordered]
+        return pd.DataFrame(rows, columns=["path", "heads", "value"])
 
     def plot(self, top: int = 24) -> Any:
         """The largest paths as bars."""
-        from cutaway.figures import Bar, bars
-
-        return bars([Bar(p.words, p.value, p.value, p.value) for p in self.largest(top)], unit="logits")
+        return bars([Bar.of(path.words, path.value) for path in self.largest(top)], unit="logits")
 
     @property
     def headline(self) -> str:
@@ -133,45 +130,40 @@ class PathExpansion:
 
     def page(self) -> Page:
         """The largest paths, and what paths of each length add."""
-        rows = [(str(n), f"{value:+.4f}") for n, value in self.by_length().items()]
+        table = pd.DataFrame(self.by_length().items(), columns=["heads", "adds"])
         caption = (
             f"What paths through so many heads add together; beyond {self.depth} they are kept together."
         )
-        blocks = [
-            Figure(self.plot(), "The largest paths."),
-            Table(("heads", "adds"), tuple(rows), caption, frozenset({0, 1})),
-        ]
-        title = f"Which way it came: {self.what}"
-        return result_page(title, "Cutaway · stream", self.headline + ".", blocks, self.provenance)
+        blocks = [Figure(self.plot(), "The largest paths."), table_of(table, caption, "+.4f", numeric=(0, 1))]
+        return page_of(self, "Cutaway · stream", f"Which way it came: {self.what}", blocks)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
-        return {
-            "network": self.provenance.network,
-            "what": self.what,
-            "wanted": self.wanted,
-            "depth": self.depth,
-            "error": self.error,
-            "paths": self.to_pandas().to_dict("records"),
-            "provenance": self.provenance.to_dict(),
-        }
+        return described(self, "what", "wanted", "depth", "error", paths=self.to_pandas())
 
-    save = keeping.save
-    load = classmethod(keeping.load)
+    save = save_fields
+    load = classmethod(load_fields)
 
     def _repr_html_(self) -> str:
-        best = self.largest(10)
-        table = pd.DataFrame({"path": [p.words for p in best], "adds": [p.value for p in best]})
-        return display(self.headline, table=table, provenance=self.provenance)
+        rows = [(path.words, path.value) for path in self.largest(10)]
+        return display_result(self, table=pd.DataFrame(rows, columns=["path", "adds"]))
 
 
 @dataclass(eq=False)
 class _Walk:
-    """One expansion under way."""
+    """One expansion under way.
+
+    Attributes:
+        stream: what is expanded.
+        weights, folds, patterns, constants: by layer, the heads, and what is frozen of them at the run: the norm that they
+            read through, where they look, what their values hold beside the stream.
+        depth: through how many heads paths are followed.
+        paths: those that were followed to their beginning.
+    """
 
     stream: Stream
     weights: dict[int, HeadWeights]
-    folds: dict[int, Fold | None]
+    folds: dict[int, Fold]
     patterns: dict[int, Tensor]
     constants: dict[int, Tensor]
     depth: int
@@ -203,16 +195,12 @@ class _Walk:
         for head in range(count):
             chain = (Part("head", part.layer, head), *heads)
             if len(chain) > self.depth:
-                self._note(None, heads, each[head].sum(), chain)
+                self._note(None, chain, each[head].sum())
                 continue
             at_source = self.patterns[part.layer][head].mT @ read[:, head]
-            self._note(
-                Part("constant", part.layer, head),
-                chain,
-                (at_source * self.constants[part.layer][:, head]).sum(),
-            )
-            back = at_source @ weight.v[head].mT.to(at_source)
-            back = back if fold is None else back * fold.scale[0]
+            constant = (at_source * self.constants[part.layer][:, head]).sum()
+            self._note(Part("constant", part.layer, head), chain, constant)
+            back = at_source @ weight.v[head].mT.to(at_source) * fold.scale[0]
             self.down(self._before(part.layer, n), back, chain)
 
     def _before(self, layer: int, n: int) -> int:
@@ -221,14 +209,8 @@ class _Walk:
             n -= 1
         return n
 
-    def _note(
-        self,
-        origin: Part | None,
-        heads: tuple[Part, ...],
-        value: Tensor,
-        chain: tuple[Part, ...] = (),
-    ) -> None:
-        self.paths.append(HeadPath(origin, chain or heads, float(value)))
+    def _note(self, origin: Part | None, heads: tuple[Part, ...], value: Tensor) -> None:
+        self.paths.append(HeadPath(origin, heads, float(value)))
         if len(self.paths) > _MOST:
             raise BadInput(
                 f"There are more than {_MOST} paths of up to {self.depth} heads.", "Use a smaller depth."
@@ -266,7 +248,7 @@ def expand_paths(
     """
     began, work = time.monotonic(), working(work)
     require_count("depth", depth, 0)
-    tokens = net.encode([text] if isinstance(text, str) else [list(text)])
+    tokens = one_text(net, text)
     goal = token_ids(net, target, 1, "target", first_token)
     other = None if foil is None else token_ids(net, foil, 1, "foil", first_token)
     aim = direction(net, goal, other)
@@ -295,14 +277,12 @@ def expand_paths(
 
 def _freeze(walk: _Walk, layer: int, w: HeadWeights, seen: dict[str, Tensor]) -> None:
     """Note what is frozen of one layer: pattern [h d s], the scale of its norm, and what values hold beside the stream."""
-    fold = None if w.reader is None else w.reader.at(seen["resid_pre"], seen["attn_in"])
-    groups = w.q.shape[0] // seen["v"].shape[2]
-    v = seen["v"].repeat_interleave(groups, 2) if groups > 1 else seen["v"]
     if w.reader is None:
         raise SiteUnavailable(
             f"Layer {layer} reads the stream through a norm that is not affine.", "Use logit_attribution."
         )
-    scale = torch.ones_like(seen["resid_pre"][..., :1]) if fold is None else fold.scale
-    linear = torch.einsum("bpd,hde->bphe", seen["resid_pre"] * scale, w.v.to(v))
+    fold = w.reader.at(seen["resid_pre"], seen["attn_in"])
+    v = seen["v"].repeat_interleave(w.q.shape[0] // seen["v"].shape[2], 2)
+    linear = torch.einsum("bpd,hde->bphe", seen["resid_pre"] * fold.scale, w.v.to(v))
     walk.folds[layer], walk.patterns[layer] = fold, seen["pattern"][0]
     walk.constants[layer] = (v - linear)[0]

@@ -12,13 +12,13 @@ import pandas as pd
 import torch
 
 from cutaway.errors import BadAddress
+from cutaway.figures import Grid, heatmap, show_token
 from cutaway.network.parts import Part
 from cutaway.network.sites import Site
-from cutaway.reports import Figure, Page, display, result_page
-from cutaway.results import Provenance, Work, finite, strict, working
-from cutaway.stream import keeping
-from cutaway.stream.keeping import origin
+from cutaway.reports import Figure, Page, display_result, page_of
+from cutaway.results import Provenance, Work, described, load_fields, save_fields, strict, working
 from cutaway.stream.record import read_stream
+from cutaway.stream.shared import one_text, origin
 from cutaway.stream.split import sources, split
 
 if TYPE_CHECKING:
@@ -52,34 +52,27 @@ class Patterns:
         """One head's pattern as a table (rows look, columns are looked at); without a head, one row per head and pair."""
         names = [f"{i} {t}" for i, t in enumerate(self.tokens)]
         if head is not None:
-            table = (self.weighted if weighted else self.pattern)[self._index(head)]
-            return pd.DataFrame(table, index=names, columns=names)
-        which, dest, source = np.nonzero(np.tri(len(names), dtype=bool)[None].repeat(len(self.heads), 0))
-        return pd.DataFrame(
-            {
-                "head": [str(self.heads[h]) for h in which],
-                "from": [names[i] for i in dest],
-                "to": [names[i] for i in source],
-                "attention": self.pattern[which, dest, source],
-                "weighted": self.weighted[which, dest, source],
-            }
+            return pd.DataFrame(self._tables(weighted)[self._index(head)], index=names, columns=names)
+        cells = which, dest, source = np.nonzero(
+            np.tri(len(names), dtype=bool)[None].repeat(len(self.heads), 0)
         )
+        heads, labels = np.array(list(map(str, self.heads))), np.array(names)
+        return pd.DataFrame(
+            {"head": heads[which], "from": labels[dest], "to": labels[source], "attention": self.pattern[cells],
+             "weighted": self.weighted[cells]}
+        )  # fmt: skip
+
+    def _tables(self, weighted: bool) -> np.ndarray:
+        return self.weighted if weighted else self.pattern
 
     def plot(self, head: Part | str | int = 0, weighted: bool = False) -> Any:
         """One head's pattern with its tokens; rows look, columns are looked at, the first token on top."""
-        from cutaway.figures import Grid, heatmap, show_token
-
         index = self._index(head)
         names = [show_token(t) for t in self.tokens]
-        table = np.where(
-            np.tri(len(names), dtype=bool), (self.weighted if weighted else self.pattern)[index], np.nan
-        )[::-1]
+        table = np.where(np.tri(len(names), dtype=bool), self._tables(weighted)[index], np.nan)[::-1]
         unit = "share of what is moved" if weighted else "attention"
-        return heatmap(
-            Grid(table, names[::-1], names, "from", "to", unit=unit),
-            title=self.heads[index].words,
-            limit=1.0,
-        )
+        grid = Grid(table, names[::-1], names, "from", "to", unit=unit)
+        return heatmap(grid, title=self.heads[index].words, limit=1.0)
 
     def _index(self, head: Part | str | int) -> int:
         """Which of the heads is meant: by number, or as a part."""
@@ -100,13 +93,13 @@ class Patterns:
 
     def _strongest(self) -> pd.DataFrame:
         """For each head where the last token looks most, plain and weighted."""
-        last = len(self.tokens) - 1
-        best = {
-            name: table[:, last].argmax(-1)
-            for name, table in (("looks at", self.pattern), ("moves from", self.weighted))
-        }
-        words = {name: [f"{i} {self.tokens[i]}" for i in at] for name, at in best.items()}
-        return pd.DataFrame({"head": [head.words for head in self.heads], **words})
+        looks, moves = (
+            [f"{i} {self.tokens[i]}" for i in table[:, len(self.tokens) - 1].argmax(-1)]
+            for table in (self.pattern, self.weighted)
+        )
+        return pd.DataFrame(
+            {"head": [head.words for head in self.heads], "looks at": looks, "moves from": moves}
+        )
 
     def page(self) -> Page:
         """The weighted pattern of every head (of the first eight)."""
@@ -115,26 +108,18 @@ class Patterns:
             for i, head in enumerate(self.heads[:8])
         ]
         title = f"Where the heads of layer {self.heads[0].layer} look"
-        return result_page(title, "Cutaway · heads", self.headline + ".", figures, self.provenance)
+        return page_of(self, "Cutaway · heads", title, figures)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
-        return {
-            "network": self.provenance.network,
-            "tokens": list(self.tokens),
-            "heads": [str(head) for head in self.heads],
-            "pattern": finite(self.pattern.tolist()),
-            "weighted": finite(self.weighted.tolist()),
-            "provenance": self.provenance.to_dict(),
-        }
+        heads = list(map(str, self.heads))
+        return described(self, "tokens", "pattern", "weighted", heads=heads)
 
-    save = keeping.save
-    load = classmethod(keeping.load)
+    save = save_fields
+    load = classmethod(load_fields)
 
     def _repr_html_(self) -> str:
-        return display(
-            self.headline, ["where the last token looks"], self._strongest(), provenance=self.provenance
-        )
+        return display_result(self, ["where the last token looks"], self._strongest())
 
 
 @strict
@@ -149,7 +134,7 @@ def read_patterns(
     sites = [Site("pattern", layer), Site("v", layer), Site("head_out", layer)]
     for site in sites:
         net.resolve(site)
-    tokens = net.encode([text] if isinstance(text, str) else [list(text)])
+    tokens = one_text(net, text)
     stream = read_stream(net, tokens, by="head", work=work)
     terms = (t for s in stream.steps for t in s.terms)
     term = next(t for t in terms if t.writer.kind == "attention" and t.writer.layer == layer)

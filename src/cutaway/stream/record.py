@@ -17,7 +17,7 @@ from cutaway.network.norms import affine_norm
 from cutaway.network.parts import Part
 from cutaway.network.sites import Site
 from cutaway.results import Work, strict, working
-from cutaway.stream.keeping import require_one
+from cutaway.stream.shared import require_one
 from cutaway.stream.split import Split, split
 from cutaway.stream.writers import Slack, Term, WriteStep, layers_of, precise, sites_of, steps_of
 
@@ -253,7 +253,7 @@ def read_stream(
         raise BadInput("A stream is read on token rows.", "Give text or token ids.")
     tokens = net.encode(text)
     carried = tuple(edits) if isinstance(edits, Sequence) else (edits,)
-    run = net.run(tokens, keep=sites, edits=carried, pos=pos, logits=_columns(pos))
+    run = net.run(tokens, keep=sites, edits=carried, pos=pos, logits=True if pos is None else pos)
     tokens = run.tokens or tokens  # of an encoder-decoder: the decoder's
     columns = torch.arange(tokens.width).expand(tokens.n, -1) if pos is None else tokens.columns(pos)
     kept, edited = run[Site("resid_pre", 0)].dtype, bool(carried or net.standing)
@@ -261,7 +261,3 @@ def read_stream(
     slack = Slack(ROUNDING.get(kept, 3e-5), "edit" if edited else "rest", doubtful)
     steps = tuple(steps_of(net, run, slack))
     return Stream(net, run, tokens, columns, steps, by, carried, slack)
-
-
-def _columns(pos: Pos) -> bool | Pos:
-    return True if pos is None else pos

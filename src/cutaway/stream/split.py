@@ -14,14 +14,7 @@ from cutaway.network.execution.heads import output_weight
 from cutaway.network.norms import affine_norm
 from cutaway.network.parts import Part
 from cutaway.network.sites import SHORT, Site
-from cutaway.stream.writers import (
-    Slack,
-    Term,
-    difference,
-    precise,
-    splits,
-    splits_mlp,
-)
+from cutaway.stream.writers import Slack, Term, difference, precise, splits, splits_mlp
 
 if TYPE_CHECKING:
     from cutaway.network import Network, Run
@@ -139,18 +132,22 @@ def projection(module: nn.Module) -> tuple[Tensor, Tensor]:
         bias = getattr(module, "bias", None)
         shift = weight.new_zeros(weight.shape[1]) if bias is None else bias
         return precise(weight.detach()), precise(shift.detach())
-    like_ = next((t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()), None)
     size = int(getattr(module, "in_features", 0) or getattr(module, "nf", 0))
     if size == 0:
         raise SiteUnavailable(
             f"The matrix of {type(module).__name__} cannot be read.", "Open the network unquantised."
         )
-    dtype = torch.float32 if like_ is None else like_.dtype
-    device = "cpu" if like_ is None else like_.device
+    held = held_by(module)
     with torch.no_grad():
-        nothing = module(torch.zeros(1, 1, size, dtype=dtype, device=device))[0, 0]
-        rows = module(torch.eye(size, dtype=dtype, device=device)[None])[0] - nothing
+        nothing = module(held.new_zeros(1, 1, size))[0, 0]
+        rows = module(torch.eye(size, dtype=held.dtype, device=held.device)[None])[0] - nothing
     return precise(rows), precise(nothing)
+
+
+def held_by(module: nn.Module) -> Tensor:
+    """A floating-point tensor that a module holds, for its precision and device."""
+    tensors = (*module.parameters(), *module.buffers())
+    return next((t for t in tensors if t.is_floating_point()), torch.zeros(1))
 
 
 def written_through(net: Network, run: Run, term: Term) -> Fold | None:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from cutaway.errors import BadInput, SiteUnavailable
+from cutaway.stream.split import held_by
+from cutaway.stream.writers import precise
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -127,8 +129,7 @@ def unembedding(module: nn.Module, ids: Tensor, width: int) -> tuple[Tensor, Ten
     weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
     if type(module) is nn.Linear and torch.is_tensor(weight) and weight.device.type != "meta":
         at = ids.to(weight.device)
-        rows = weight.detach()[at]
-        rows = rows if rows.dtype == torch.float64 else rows.float()
+        rows = precise(weight.detach()[at])
         shifts = rows.new_zeros(len(ids)) if bias is None else bias.detach()[at].to(rows)
         return rows, shifts
     answers = [_by_gradient(module, int(i), width) for i in ids]
@@ -136,11 +137,9 @@ def unembedding(module: nn.Module, ids: Tensor, width: int) -> tuple[Tensor, Ten
 
 
 def _by_gradient(module: nn.Module, index: int, width: int) -> tuple[Tensor, Tensor]:
-    like = next(
-        (t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()), torch.zeros(1)
-    )
+    held = held_by(module)
     with torch.enable_grad():
-        x = torch.zeros(1, 1, width, dtype=like.dtype, device=like.device, requires_grad=True)
+        x = torch.zeros(1, 1, width, dtype=held.dtype, device=held.device, requires_grad=True)
         logit = module(x)[0, 0, index]
         (row,) = torch.autograd.grad(logit, x)
     return row[0, 0].float(), logit.detach().float()

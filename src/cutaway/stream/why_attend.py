@@ -18,20 +18,19 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import SiteUnavailable
+from cutaway.figures import Grid, heatmap
 from cutaway.interventions import Apply
 from cutaway.network.parts import Part
 from cutaway.network.sites import Site
-from cutaway.reports import Figure, Page, Table, display, result_page
-from cutaway.results import Provenance, Work, finite, strict, working
-from cutaway.stream import keeping
+from cutaway.reports import Figure, Page, display_result, page_of, table_of
+from cutaway.results import Provenance, Work, described, load_fields, save_fields, strict, working
 from cutaway.stream.head_weights import head_named, projections, reading_norm
-from cutaway.stream.keeping import in_words, origin
 from cutaway.stream.record import read_stream
-from cutaway.stream.writers import precise
+from cutaway.stream.shared import in_words, one_text, origin
+from cutaway.stream.writers import agrees, precise
 
 if TYPE_CHECKING:
     from cutaway.network import Network
-    from cutaway.network.edits import Here
 
 _BIAS = Part("constant")
 
@@ -72,19 +71,13 @@ class ScoreParts:
 
     def to_pandas(self) -> pd.DataFrame:
         """One row per pair, largest part first."""
-        frame = pd.DataFrame(
-            {
-                "query": np.repeat([str(w) for w in self.queries], len(self.keys)),
-                "key": np.tile([str(w) for w in self.keys], len(self.queries)),
-                "part": self.values.reshape(-1),
-            }
-        )
+        queries, keys = list(map(str, self.queries)), list(map(str, self.keys))
+        pairs = {"query": np.repeat(queries, len(keys)), "key": np.tile(keys, len(queries))}
+        frame = pd.DataFrame(pairs | {"part": self.values.reshape(-1)})
         return frame.iloc[np.argsort(-frame["part"].abs().to_numpy(), kind="stable")].reset_index(drop=True)
 
     def plot(self) -> Any:
         """A heat map: what wrote to the query by what wrote to the key."""
-        from cutaway.figures import Grid, heatmap
-
         rows, columns = [w.words for w in self.queries], [w.words for w in self.keys]
         unit = "attention score" if self.scaled else "query times key"
         return heatmap(Grid(self.values, rows, columns, "query from", "key from", unit=unit))
@@ -102,36 +95,23 @@ class ScoreParts:
 
     def page(self) -> Page:
         """The pairs as a heat map, and the largest."""
-        rows = [(r["query"], r["key"], f"{r['part']:+.3f}") for r in self._in_words(12).to_dict("records")]
+        table = self._in_words(12).set_axis(["query from", "key from", "adds"], axis=1)
         blocks = [
             Figure(self.plot(), "What wrote to the query by what wrote to the key."),
-            Table(("query from", "key from", "adds"), tuple(rows), "The largest pairs.", frozenset({2})),
+            table_of(table, "The largest pairs.", "+.3f", numeric=(2,)),
         ]
-        title = f"Why {self.head.words} looks where it looks"
-        return result_page(title, "Cutaway · heads", self.headline + ".", blocks, self.provenance)
+        return page_of(self, "Cutaway · heads", f"Why {self.head.words} looks where it looks", blocks)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
-        return finite(
-            {
-                "network": self.provenance.network,
-                "head": str(self.head),
-                "dest": self.dest,
-                "source": self.source,
-                "score": self.score,
-                "position": self.position,
-                "scaled": self.scaled,
-                "error": self.error,
-                "pairs": self.to_pandas().to_dict("records"),
-                "provenance": self.provenance.to_dict(),
-            }
-        )
+        fields = ("dest", "source", "score", "position", "scaled", "error")
+        return described(self, *fields, head=str(self.head), pairs=self.to_pandas())
 
-    save = keeping.save
-    load = classmethod(keeping.load)
+    save = save_fields
+    load = classmethod(load_fields)
 
     def _repr_html_(self) -> str:
-        return display(self.headline, table=self._in_words(8), provenance=self.provenance)
+        return display_result(self, table=self._in_words(8))
 
 
 @strict
@@ -156,86 +136,60 @@ def why_attend(
     layer, index = part.layer or 0, part.index or 0
     for name in ("attn_in", "q", "k", "scores"):
         net.resolve(Site(name, layer))
-    tokens = net.encode([text] if isinstance(text, str) else [list(text)])
+    tokens = one_text(net, text)
     at = tokens.columns([dest, source])[0].tolist()
     stream = read_stream(net, tokens, by=by, pos=[dest, source], work=work)
     parts = stream.decompose(layer)
-    run = net.run(
-        tokens, keep=[Site("resid_pre", layer), Site("attn_in", layer)], logits=False, pos=[dest, source]
-    )
-    before, after = precise(run[Site("resid_pre", layer)]), precise(run[Site("attn_in", layer)])
+    sites = [Site("resid_pre", layer), Site("attn_in", layer)]
+    run = net.run(tokens, keep=sites, logits=False, pos=[dest, source])
+    before, after = (precise(run[site]) for site in sites)
     fold = reading_norm(net, layer).at(before, after)
     bias = fold.bias.expand_as(after)
-    read = torch.cat(
-        [fold(parts.values)[:, 0], bias, after, torch.zeros_like(after)]
-    )  # writers, bias, all, nothing
-    answers = _projected(net, tokens.ids, layer, read, at)
-    groups = (net.heads(layer) or 0) // answers.k.shape[1]
-    q = _additive(answers.q, answers.q_raw, index, layer, "queries")
-    k = _additive(answers.k, answers.k_raw, index // groups, layer, "keys")
-    scale, position = _scale(q, k, answers.scores[:, index])
+    # the writers one by one, the bias, all, nothing
+    read = torch.cat([fold(parts.values)[:, 0], bias, after, torch.zeros_like(after)])
+    (queries, keys), scores = _projected(net, tokens.ids, layer, read, at)
+    groups = (net.heads(layer) or 0) // keys[0].shape[1]
+    q_parts, q = _additive(*queries, index, layer, "queries")
+    k_parts, k = _additive(*keys, index // groups, layer, "keys")
+    scale, position = _scale((q * k).sum(-1), scores[:, index])
     names = (*(w for w in parts.writers if isinstance(w, Part)), _BIAS)
-    values = (q.parts @ k.parts.T) * scale
-    score = float(answers.scores[-2, index]) if position is not None else float(q.whole @ k.whole)
-    words = tokens.strings(0)
-    offset = int(tokens.first[0])
+    values = (q_parts @ k_parts.T) * scale
+    score = float(scores[-2, index]) if position is not None else float(q[-2] @ k[-2])
+    words, offset = tokens.strings(0), int(tokens.first[0])
     return ScoreParts(
         part, names, names, values.numpy(), score, position or 0.0, position is not None,
         words[at[0] - offset], words[at[1] - offset], origin(net, tokens, began),
     )  # fmt: skip
 
 
-@dataclass(frozen=True, eq=False)
-class _Answers:
-    """Queries [n h e], keys [n k e] and scores [n h] for n things that were read; raw: [n h*e] before norms of their own."""
+def _projected(
+    net: Network, ids: Tensor, layer: int, read: Tensor, at: list[int]
+) -> tuple[list[tuple[Tensor, Tensor | None]], Tensor]:
+    """Queries at the first position, keys at the second, and scores [n h] between them, for what was read there: [n 2 d].
 
-    q: Tensor
-    k: Tensor
-    scores: Tensor
-    q_raw: Tensor | None
-    k_raw: Tensor | None
-
-
-def _projected(net: Network, ids: Tensor, layer: int, read: Tensor, at: list[int]) -> _Answers:
-    """Queries at the first position and keys at the second for what was read there: [n 2 d]."""
+    Queries and keys come as [n h e], and as they were before norms of their own, [n h*e], where that is known.
+    """
     sites = [Site("q", layer), Site("k", layer), Site("scores", layer)]
     paths = projections(net, [layer])
 
-    def put(value: Tensor, here: Here) -> Tensor:
+    def put(value: Tensor) -> Tensor:
         new = value.clone()
         new[:, at] = read.to(value)
         return new
 
-    run = net.run(
-        ids.expand(len(read), -1),
-        keep=[*sites, *paths.values()],
-        edits=[Apply(f"attn_in.{layer}", put)],
-        logits=False,
-    )
-    q, k, scores = (precise(run[s]).double().cpu() for s in sites)
-    raw = {site.name: precise(run[path]).double().cpu() for site, path in paths.items()}
-    q_raw, k_raw = raw.get("q_raw"), raw.get("k_raw")
-    return _Answers(
-        q[:, at[0]], k[:, at[1]], scores[:, :, at[0], at[1]],
-        None if q_raw is None else q_raw[:, at[0]], None if k_raw is None else k_raw[:, at[1]],
-    )  # fmt: skip
+    keep, edits = [*sites, *paths.values()], [Apply(f"attn_in.{layer}", put)]
+    run = net.run(ids.expand(len(read), -1), keep=keep, edits=edits, logits=False)
+    sides = []
+    for name, position in zip(("q", "k"), at, strict=True):
+        raw = paths.get(Site(f"{name}_raw", layer))
+        before = None if raw is None else precise(run[raw])[:, position].double().cpu()
+        sides.append((precise(run[Site(name, layer)])[:, position].double().cpu(), before))
+    return sides, precise(run[sites[-1]])[:, :, at[0], at[1]].double().cpu()
 
 
-@dataclass(frozen=True, eq=False)
-class _Sum:
-    """A query or key as sum: parts [c+1 e], the last being biases; rows: as they came out [n e]."""
-
-    parts: Tensor
-    rows: Tensor
-
-    @property
-    def whole(self) -> Tensor:
-        """The query or key of the run: [e]."""
-        return self.rows[-2]
-
-
-def _additive(rows: Tensor, raw: Tensor | None, head: int, layer: int, what: str) -> _Sum:
-    """The parts of one head's query or key from the answers to each writer, the bias, all and nothing.
+def _additive(rows: Tensor, raw: Tensor | None, head: int, layer: int, what: str) -> tuple[Tensor, Tensor]:
+    """The parts [c+1 e] of one head's query or key, the last being biases, and its answers [n e] to each writer, the bias,
+    all and nothing, from which they are taken.
 
     Where a norm of its own stands between, each answer was divided by its own size before it; multiplied by that and divided
     by the size of all, they add up again. The size is that of the head's part or of all heads', whichever adds up.
@@ -243,34 +197,27 @@ def _additive(rows: Tensor, raw: Tensor | None, head: int, layer: int, what: str
     answers = rows[:, head]
     sizes = [torch.ones(len(rows), 1, dtype=rows.dtype)]
     if raw is not None and raw.shape[-1] == rows.shape[1] * rows.shape[2]:
-        sizes += [
-            raw.unflatten(-1, rows.shape[1:])[:, head].norm(dim=-1, keepdim=True),
-            raw.norm(dim=-1, keepdim=True),
-        ]
+        of_head = raw.unflatten(-1, rows.shape[1:])[:, head]
+        sizes += [of_head.norm(dim=-1, keepdim=True), raw.norm(dim=-1, keepdim=True)]
     for size in sizes:
         each = answers * (size / size[-2].clamp(min=1e-30))
         nothing = each[-1]
         parts = each[:-2] - nothing
         parts[-1] += nothing
-        if float((parts.sum(0) - answers[-2]).abs().max()) <= 1e-3 * float(
-            answers[-2].abs().max().clamp(min=1e-12)
-        ):
-            return _Sum(parts, answers)
+        if agrees(parts.sum(0), answers[-2], 1e-3):
+            return parts, answers
     raise SiteUnavailable(
         f"The {what} of layer {layer} are no sum over what writers put into the stream.",
         "Use patterns and value-weighted patterns.",
     )
 
 
-def _scale(q: _Sum, k: _Sum, scores: Tensor) -> tuple[float, float | None]:
-    """Scale and offset between products of query and key and the network's scores, from all rows; offset None where the
-    relation is not affine (a soft-cap)."""
-    products = (q.rows * k.rows).sum(-1)
+def _scale(products: Tensor, scores: Tensor) -> tuple[float, float | None]:
+    """Scale and offset between products of query and key [n] and the network's scores [n], from all rows; offset None where
+    the relation is not affine (a soft-cap).
+    """
     table = torch.stack([products, torch.ones_like(products)], 1)
     solved = torch.linalg.lstsq(table, scores[:, None]).solution[:, 0]
-    got = table @ solved
-    if not bool(torch.isfinite(scores).all()) or float((got - scores).abs().max()) > 1e-3 * float(
-        scores.abs().max().clamp(min=1e-12)
-    ):
+    if not bool(torch.isfinite(scores).all()) or not agrees(table @ solved, scores, 1e-3):
         return 1.0, None
     return float(solved[0]), float(solved[1])

@@ -62,9 +62,7 @@ class WriteStep:
 def require_one_text(net: Network) -> None:
     """Refuse what has no stream, and an encoder-decoder, whose main stream belongs to another text than the one given."""
     if net.n_layers == 0:
-        raise SiteUnavailable(
-            "This network has no residual stream that was found.", "Name modules by their dotted path."
-        )
+        raise _no_stream()
     if net.interface.encoder_decoder:
         raise SiteUnavailable(
             "This is an encoder-decoder: its last stream belongs to the decoder, and the text that is given to the encoder.",
@@ -72,21 +70,22 @@ def require_one_text(net: Network) -> None:
         )
 
 
+def _no_stream() -> SiteUnavailable:
+    says = "This network has no residual stream that was found."
+    return SiteUnavailable(says, "Name modules by their dotted path.")
+
+
 def layers_of(net: Network) -> tuple[Layer, ...]:
     """The layers of the main stream. Raises `SiteUnavailable` with the reason where the stream cannot be decomposed."""
     stack = net.anatomy.stack()
     if stack is None or not stack.layers:
-        raise SiteUnavailable(
-            "This network has no residual stream that was found.", "Name modules by their dotted path."
-        )
+        raise _no_stream()
     for layer in stack.layers:
         if not layer.stretches:
-            reason = net.refusal(Site("mlp_write", layer.index)) or net.refusal(
-                Site("resid_post", layer.index)
-            )
+            reasons = (net.refusal(Site(name, layer.index)) for name in ("mlp_write", "resid_post"))
             raise SiteUnavailable(
                 f"What layer {layer.index} writes is not known, so its stream cannot be decomposed.",
-                reason or "Use a lens, which reads the stream as a whole.",
+                next(filter(None, reasons), "Use a lens, which reads the stream as a whole."),
             )
     return stack.layers
 
@@ -187,6 +186,11 @@ def steps_of(net: Network, run: Run, slack: Slack) -> Iterator[WriteStep]:
 def precise(value: Tensor) -> Tensor:
     """A value in at least single precision."""
     return value if value.dtype == torch.float64 else value.float()
+
+
+def agrees(got: Tensor, wanted: Tensor, tolerance: float) -> bool:
+    """Whether no entry is farther from what is wanted than a tolerance of the largest of these."""
+    return float((got - wanted).abs().max()) <= tolerance * float(wanted.abs().max().clamp(min=1e-12))
 
 
 def difference(got: Tensor, wanted: Tensor, tolerance: float) -> Tensor | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import BadAddress, BadInput
-from cutaway.reports import Figure, Page, display, result_page
-from cutaway.results import Provenance, finite, head, read, save_folder
+from cutaway.figures.lens import Line, lines
+from cutaway.reports import Figure, Page, display_result, page_of
+from cutaway.results import Provenance, described, head, read, save_folder
 from cutaway.stream.lenses.protocol import Lens, OutputHead
+from cutaway.stream.writers import precise
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -22,7 +24,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Translator:
-    """An affine map of streams: x -> x @ matrix.T + shift, [d d] and [d]."""
+    """An affine map of streams: x -> x @ matrix.T + shift.
+
+    Attributes:
+        matrix: [d d].
+        shift: [d].
+    """
 
     matrix: Tensor
     shift: Tensor
@@ -46,7 +53,7 @@ class AffineLens:
         ahead: how many tokens beyond the next it reads.
         origin: how it was made.
         depth: layers of the network that it was made for, where that is known.
-        made: what is needed to make it again; None for one put together by hand.
+        source: what is needed to make it again; None for one put together by hand.
     """
 
     kind: ClassVar[str] = "lens"
@@ -57,12 +64,12 @@ class AffineLens:
     ahead: int = 0
     origin: dict[str, Any] = field(default_factory=dict)
     depth: int | None = None
-    made: Provenance | None = None
+    source: Provenance | None = None
 
     @property
     def provenance(self) -> Provenance:
         """What is needed to make it again."""
-        return self.made if self.made is not None else Provenance.of(self._bound().net)
+        return self.source if self.source is not None else Provenance.of(self._bound().net)
 
     @property
     def last(self) -> int | None:
@@ -87,7 +94,7 @@ class AffineLens:
                 f"This lens was made for {self.provenance.network}, whose weights are not those of {net.name}.",
                 "Open that network, or fit a lens anew.",
             )
-        return AffineLens(**{**vars(self), "head": OutputHead(net)})
+        return replace(self, head=OutputHead(net))
 
     def _bound(self) -> OutputHead:
         if self.head is None:
@@ -98,7 +105,7 @@ class AffineLens:
 
     def translated(self, stream: Tensor, layer: int) -> Tensor:
         """A stream [... d] that enters `layer` as the last stream that it is read as."""
-        stream = stream if stream.dtype == torch.float64 else stream.float()
+        stream = precise(stream)
         translator = self.translators.get(layer)
         if translator is None:
             if layer == self.last and not self.ahead:
@@ -108,7 +115,7 @@ class AffineLens:
             )
         return translator(stream)
 
-    def logits(self, stream: Tensor, layer: int) -> Tensor:
+    def logits(self, stream: Tensor, layer: int, /) -> Tensor:
         """Logits [... v] of a stream [... d]."""
         with torch.no_grad():
             return self._bound()(self.translated(stream, layer))
@@ -124,45 +131,26 @@ class AffineLens:
 
     def plot(self) -> Any:
         """How far the maps are from the identity, by layer."""
-        from cutaway.figures.lens import Line, lines
-
-        table = self.to_pandas()
-        values = table["turn"].tolist()
-        return lines(
-            [Line(self.name, table["layer"].tolist(), values, values, values)], "layer entered", "turn"
-        )
+        layers, values = (self.to_pandas()[name].tolist() for name in ("layer", "turn"))
+        return lines([Line(self.name, layers, values, values, values)], "layer entered", "turn")
 
     @property
     def headline(self) -> str:
         """What it reads, in a sentence."""
         what = f"the token {self.ahead} beyond the next" if self.ahead else "the next token"
-        part = (
-            ""
-            if self.origin.get("complete", True)
-            else f" (stopped after {self.origin.get('steps_done')} steps)"
-        )
+        stopped = not self.origin.get("complete", True)
+        part = f" (stopped after {self.origin.get('steps_done')} steps)" if stopped else ""
         return f"The {self.name} lens of {self.provenance.network} reads {what} from layers {list(self.layers)}{part}"
 
     def page(self) -> Page:
         """How far its maps are from the identity."""
-        figure = Figure(
-            self.plot(), "Distance of each map from the identity, as a share of the identity's size."
-        )
-        return result_page(
-            f"The {self.name} lens", "Cutaway · lens", self.headline + ".", [figure], self.provenance
-        )
+        caption = "Distance of each map from the identity, as a share of the identity's size."
+        return page_of(self, "Cutaway · lens", f"The {self.name} lens", [Figure(self.plot(), caption)])
 
     def to_dict(self) -> dict[str, Any]:
         """How it was made and what its maps do; the maps themselves are in what `save` writes."""
-        return {
-            "lens": self.name,
-            "network": self.provenance.network,
-            "layers": list(self.layers),
-            "ahead": self.ahead,
-            "origin": finite(self.origin),
-            "maps": finite(self.to_pandas().to_dict("records")),
-            "provenance": self.provenance.to_dict(),
-        }
+        maps = self.to_pandas()
+        return described(self, "layers", "ahead", "origin", lens=self.name, maps=maps)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the maps (safetensors) and how they were made as a folder, whole or not at all."""
@@ -193,17 +181,23 @@ class AffineLens:
         layers = sorted({int(name.split("/")[0]) for name in tensors})
         maps = {i: Translator(tensors[f"{i}/matrix"], tensors[f"{i}/shift"]) for i in layers}
         if version:
-            made = Provenance.from_dict(content["provenance"])
+            source = Provenance.from_dict(content["provenance"])
         else:
             network_hash = content.get("network_hash", content["origin"]["network"])
             seed = content["origin"].get("seed", content["origin"].get("training", {}).get("seed", 0))
-            made = Provenance(content.get("network", ""), network_hash, versions={}, seed=seed, created="")
+            source = Provenance(content.get("network", ""), network_hash, versions={}, seed=seed, created="")
         return cls(
-            content["name"], None, maps, int(content["ahead"]), content["origin"], content.get("depth"), made
+            content["name"],
+            None,
+            maps,
+            int(content["ahead"]),
+            content["origin"],
+            content.get("depth"),
+            source,
         )
 
     def _repr_html_(self) -> str:
-        return display(self.headline, table=self.to_pandas(), provenance=self.provenance)
+        return display_result(self, table=self.to_pandas())
 
 
 def on_network(net: Network, lens: Lens) -> Lens:

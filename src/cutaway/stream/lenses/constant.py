@@ -10,12 +10,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from cutaway.figures import Bar, bars
 from cutaway.network.memory import rows_at_once
-from cutaway.reports import Figure, Page, display, result_page
-from cutaway.results import Provenance, Work, working
-from cutaway.stream import keeping
-from cutaway.stream.keeping import origin
+from cutaway.reports import Figure, Page, display_result, page_of
+from cutaway.results import Provenance, Work, described, load_fields, save_fields, working
 from cutaway.stream.lenses.rows import Rows, Texts, rows_of
+from cutaway.stream.shared import origin
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -62,12 +62,10 @@ class ConstantLens:
         words = tuple(net.token_strings(log_probs.topk(min(20, len(log_probs))).indices.tolist()))
         return cls(log_probs, tuple(range(net.n_layers + 1)), words, origin(net, rows.ids, began))
 
-    def logits(self, stream: Tensor, layer: int) -> Tensor:
+    def logits(self, stream: Tensor, _layer: int, /) -> Tensor:
         """The same log probabilities [... v] for every stream [... d]."""
-        flat = self.log_probs.to(
-            stream.device, torch.float64 if stream.dtype == torch.float64 else torch.float32
-        )
-        return flat.expand(*stream.shape[:-1], -1)
+        kind = torch.promote_types(stream.dtype, torch.float32)
+        return self.log_probs.to(stream.device, kind).expand(*stream.shape[:-1], -1)
 
     def to_pandas(self) -> pd.DataFrame:
         """Its likeliest tokens with their probabilities."""
@@ -76,33 +74,26 @@ class ConstantLens:
 
     def plot(self) -> Any:
         """Its likeliest tokens as bars."""
-        from cutaway.figures import Bar, bars
+        rows = self.to_pandas().itertuples(index=False)
+        return bars([Bar.of(token, probability) for token, probability in rows], unit="probability")
 
-        rows = self.to_pandas().to_dict("records")
-        return bars(
-            [Bar(r["token"], r["probability"], r["probability"], r["probability"]) for r in rows],
-            unit="probability",
-        )
+    @property
+    def headline(self) -> str:
+        """What it says, in a sentence."""
+        return f"What {self.provenance.network} predicts on average, whatever it reads"
 
     def page(self) -> Page:
         """Its likeliest tokens."""
         figure = Figure(self.plot(), "The likeliest tokens.")
-        headline = f"What {self.provenance.network} predicts on average, whatever it reads."
-        return result_page("The constant lens", "Cutaway · lens", headline, [figure], self.provenance)
+        return page_of(self, "Cutaway · lens", "The constant lens", [figure])
 
     def to_dict(self) -> dict[str, Any]:
         """Its likeliest tokens; the whole distribution is in what `save` writes."""
-        return {
-            "lens": self.name,
-            "network": self.provenance.network,
-            "layers": list(self.layers),
-            "tokens": self.to_pandas().to_dict("records"),
-            "provenance": self.provenance.to_dict(),
-        }
+        return described(self, "layers", lens=self.name, tokens=self.to_pandas())
 
-    save = keeping.save
-    load = classmethod(keeping.load)
+    save = save_fields
+    load = classmethod(load_fields)
 
     def _repr_html_(self) -> str:
         headline = f"The constant lens of {self.provenance.network}"
-        return display(headline, table=self.to_pandas().head(8), provenance=self.provenance)
+        return display_result(self, table=self.to_pandas().head(8), headline=headline)

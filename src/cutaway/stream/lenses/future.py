@@ -15,10 +15,10 @@ import torch
 from cutaway.errors import BadInput
 from cutaway.network.memory import rows_at_once
 from cutaway.results import Work, strict, working
-from cutaway.stream.keeping import origin
 from cutaway.stream.lenses.affine import AffineLens, Translator
 from cutaway.stream.lenses.protocol import OutputHead, chosen_layers, streams
 from cutaway.stream.lenses.rows import Rows, Texts, rows_of
+from cutaway.stream.shared import origin
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -46,11 +46,8 @@ def future_lens(
     head, sites = OutputHead(net), streams(net)
     chosen = chosen_layers(net, layers, last=True)
     rows = rows_of(net, texts, length=length)
-    if (
-        isinstance(ahead, bool)
-        or not isinstance(ahead, int)
-        or not 1 <= ahead < rows.ids.shape[1] - rows.special - 1
-    ):
+    most = rows.ids.shape[1] - rows.special - 1
+    if isinstance(ahead, bool) or not isinstance(ahead, int) or not 1 <= ahead < most:
         raise BadInput(f"ahead={ahead!r} does not fit rows of {rows.ids.shape[1]} tokens.", "Use 1, 2, 3.")
     width = net.d_model or 0
     squares = torch.zeros(len(chosen), width + 1, width + 1, dtype=torch.float64)
@@ -80,5 +77,5 @@ def future_lens(
         solved = torch.linalg.solve(squares[n] + damp, products[n])
         maps[layer] = Translator(solved[:-1].T.float(), solved[-1].float())
     how = {"ahead": ahead, "positions": count, "ridge": ridge, "network": net.hash}
-    made = origin(net, rows.ids, began)
-    return AffineLens(f"future+{ahead}", head, maps, ahead, how, net.n_layers, made)
+    source = origin(net, rows.ids, began)
+    return AffineLens(f"future+{ahead}", head, maps, ahead, how, net.n_layers, source)

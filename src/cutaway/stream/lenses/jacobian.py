@@ -22,10 +22,10 @@ from torch import Tensor
 from cutaway.errors import BadInput, Stopped
 from cutaway.network.memory import rows_at_once
 from cutaway.results import Work, strict, working
-from cutaway.stream.keeping import origin
 from cutaway.stream.lenses.affine import AffineLens, Translator
 from cutaway.stream.lenses.protocol import OutputHead, chosen_layers, streams
 from cutaway.stream.lenses.rows import Rows, Texts, rows_of
+from cutaway.stream.shared import origin
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -87,9 +87,8 @@ def jacobian_lens(
     means = torch.zeros(len(chosen) + 1, width, dtype=torch.float64)
     done = 0
     with working(work).interruptible() as work:
-        batch = rows_at_once(
-            net, int(ids.shape[1]), work, kept=16 * sampling.at_once * width, most=_MOST_ROWS
-        )
+        kept = 16 * sampling.at_once * width
+        batch = rows_at_once(net, int(ids.shape[1]), work, kept=kept, most=_MOST_ROWS)
         try:
             for start in range(0, len(ids), batch):
                 part = slice(start, start + batch)
@@ -101,17 +100,12 @@ def jacobian_lens(
                 raise
     count = done * (ids.shape[1] - first)
     total, means = total / count, means / count
-    maps = {}
-    for n, layer in enumerate(chosen):
-        matrix = total[n]
-        maps[layer] = Translator(matrix.float(), (means[-1] - matrix @ means[n]).float())
-    how = {
-        "rows": done,
-        "asked": len(ids),
-        "length": int(ids.shape[1]),
-        "seed": seed,
-        "network": net.hash,
+    maps = {
+        layer: Translator(matrix.float(), (means[-1] - matrix @ mean).float())
+        for layer, matrix, mean in zip(chosen, total, means, strict=False)
     }
+    length = int(ids.shape[1])
+    how = {"rows": done, "asked": len(ids), "length": length, "seed": seed, "network": net.hash}
     return AffineLens("jacobian", head, maps, 0, how, net.n_layers, origin(net, ids, began, seed))
 
 
@@ -132,9 +126,8 @@ def _jacobians(
         part = eye[start : start + at_once]
         for i, g in enumerate(_products(summed, inputs, part)):
             if g is not None:
-                jacobians[i, start : start + len(part)] = (
-                    torch.einsum("bp,cbpd->cd", weight.to(g), g).double().cpu()
-                )
+                weighed = torch.einsum("bp,cbpd->cd", weight.to(g), g)
+                jacobians[i, start : start + len(part)] = weighed.double().cpu()
     return jacobians, values
 
 

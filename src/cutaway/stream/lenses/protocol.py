@@ -15,7 +15,7 @@ from torch import Tensor
 from cutaway.errors import BadAddress, BadInput
 from cutaway.network.sites import Site
 from cutaway.stream.targets import head_of
-from cutaway.stream.writers import require_one_text
+from cutaway.stream.writers import precise, require_one_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,7 +40,7 @@ class Lens(Protocol):
     @property
     def ahead(self) -> int: ...  # noqa: D102
 
-    def logits(self, stream: Tensor, layer: int) -> Tensor:
+    def logits(self, stream: Tensor, layer: int, /) -> Tensor:
         """Logits [... v] of a stream [... d] that enters `layer`."""
         ...
 
@@ -66,7 +66,7 @@ class OutputHead:
         if head.norm is not None:
             x = model.get_submodule(head.norm)(x)
         logits = model.get_submodule(head.unembed)(x * head.before) * head.scale
-        logits = logits if logits.dtype == torch.float64 else logits.float()
+        logits = precise(logits)
         if head.softcap is not None:
             logits = torch.tanh(logits) * head.softcap
         return logits.reshape(*shape[:-1], logits.shape[-1])
@@ -116,7 +116,7 @@ class LogitLens:
         streams(net)
         return cls(OutputHead(net), tuple(range(net.n_layers + 1)))
 
-    def logits(self, stream: Tensor, layer: int) -> Tensor:
+    def logits(self, stream: Tensor, _layer: int, /) -> Tensor:
         """Logits [... v] of a stream [... d]."""
         with torch.no_grad():
             return self.head(stream)

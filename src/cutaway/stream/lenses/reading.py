@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 
 from cutaway.errors import BadInput
-from cutaway.reports import Figure, Page, Section, display, result_page
-from cutaway.results import Provenance, Work, finite, strict, working
-from cutaway.stream import keeping
-from cutaway.stream.keeping import origin, require_count, require_one
+from cutaway.figures.lens import LensGrid, lens_table
+from cutaway.reports import Figure, Page, Section, display_result, page_of
+from cutaway.results import Provenance, Work, described, load_fields, save_fields, strict, working
 from cutaway.stream.lenses.affine import on_network
 from cutaway.stream.lenses.protocol import Lens, chosen_layers, streams
+from cutaway.stream.shared import one_text, origin, require_count, require_one
 from cutaway.stream.targets import token_ids
 
 if TYPE_CHECKING:
@@ -65,30 +65,23 @@ class Reading:
 
     def to_pandas(self) -> pd.DataFrame:
         """One row per layer and position."""
-        rows = []
-        for i, layer in enumerate(self.layers):
-            for p, token in enumerate(self.tokens):
-                row = {
-                    "layer": layer, "position": p, "token": token, "top": self.top[i, p, 0],
-                    "probability": self.probability[i, p, 0], "entropy": self.entropy[i, p], "kl": self.kl[i, p],
-                }  # fmt: skip
-                rows.append(row if self.target is None else row | {"target": self.target[i, p]})
-        return pd.DataFrame(rows)
+        n_layers, n_tokens = self.entropy.shape
+        table = {
+            "layer": np.repeat(self.layers, n_tokens), "position": np.tile(np.arange(n_tokens), n_layers),
+            "token": list(self.tokens) * n_layers, "top": self.top[..., 0].reshape(-1),
+            "probability": self.probability[..., 0].reshape(-1), "entropy": self.entropy.reshape(-1),
+            "kl": self.kl.reshape(-1),
+        }  # fmt: skip
+        return pd.DataFrame(table if self.target is None else table | {"target": self.target.reshape(-1)})
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
-        return {
-            "lens": self.lens, "network": self.provenance.network, "layers": list(self.layers), "tokens": list(self.tokens),
-            "ahead": self.ahead, "top": self.top.tolist(), "probability": self.probability.tolist(),
-            "entropy": finite(self.entropy.tolist()), "kl": finite(self.kl.tolist()),
-            "target": None if self.target is None else {"token": self.target_name, "probability": self.target.tolist()},
-            "provenance": self.provenance.to_dict(),
-        }  # fmt: skip
+        fields = ("lens", "layers", "tokens", "ahead", "top", "probability", "entropy", "kl")
+        target = None if self.target is None else {"token": self.target_name, "probability": self.target}
+        return described(self, *fields, target=target)
 
     def plot(self, colour: str = "probability") -> Any:
         """The table as a figure: layer by token, coloured by probability, entropy or kl."""
-        from cutaway.figures.lens import LensGrid, lens_table
-
         values = {"probability": self.probability[..., 0], "entropy": self.entropy, "kl": self.kl}
         if self.target is not None:
             values["target"] = self.target
@@ -113,30 +106,30 @@ class Reading:
     @property
     def headline(self) -> str:
         """What was read, in a sentence."""
-        return "What each layer's stream says about the next token" + (
-            f" but {self.ahead}" if self.ahead else ""
-        )
+        later = f" but {self.ahead}" if self.ahead else ""
+        return f"What each layer's stream says about the next token{later}"
 
     def page(self, report: LensReport | None = None) -> Page:
         """Layer by token, coloured by what is asked for most; with a report, how well the lens reads beside others."""
-        figures = [
-            Figure(
-                self.plot(), "The likeliest token in each cell, coloured by its probability. Hover for more."
-            ),
-            Figure(self.plot("kl"), "The same, coloured by the divergence from the network's own output."),
-        ]
+        says = {
+            "probability": "The likeliest token in each cell, coloured by its probability. Hover for more.",
+            "kl": "The same, coloured by the divergence from the network's own output.",
+        }
         if self.target is not None:
-            says = f"The same, coloured by the probability of {self.target_name!r}."
-            figures.append(Figure(self.plot("target"), says))
+            says["target"] = f"The same, coloured by the probability of {self.target_name!r}."
+        figures = [Figure(self.plot(colour), caption) for colour, caption in says.items()]
         sections = [Section("reading", "Layer by token", figures)]
         if report is not None:
             held = Figure(report.plot(), "By layer, on held-out text, with 95 % intervals over rows of text.")
             sections.append(Section("report", "How well it reads", [held]))
-        title = f"{self.provenance.network} through the {self.lens} lens"
-        return result_page(title, "Cutaway · lens", self.headline + ".", sections, self.provenance)
+        return page_of(self, "Cutaway · lens", self._title, sections)
 
-    save = keeping.save
-    load = classmethod(keeping.load)
+    @property
+    def _title(self) -> str:
+        return f"{self.provenance.network} through the {self.lens} lens"
+
+    save = save_fields
+    load = classmethod(load_fields)
 
     def _last_tokens(self, most: int = 8) -> pd.DataFrame:
         """The likeliest token of every layer at the last few positions."""
@@ -148,8 +141,7 @@ class Reading:
         return pd.DataFrame(table)
 
     def _repr_html_(self) -> str:
-        headline = f"{self.provenance.network} through the {self.lens} lens"
-        return display(headline, [self.headline], self._last_tokens(), provenance=self.provenance)
+        return display_result(self, [self.headline], self._last_tokens(), headline=self._title)
 
     def __str__(self) -> str:
         width = 12
@@ -206,7 +198,7 @@ def read_lens(
             f"The {lens.name} lens does not read layers {missing}.", f"It reads {list(lens.layers)}."
         )
     aim = None if target is None else int(token_ids(net, target, 1)[0])
-    tokens = net.encode([text] if isinstance(text, str) else [list(text)])
+    tokens = one_text(net, text)
     if tokens.n != 1:
         raise BadInput("A reading is of one text.", "Give one text at a time.")
     work.check()

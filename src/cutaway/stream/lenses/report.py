@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -14,15 +14,15 @@ from torch import Tensor
 
 from cutaway.claims import Claim, Evidence
 from cutaway.errors import BadInput
+from cutaway.figures.lens import Line, lines
 from cutaway.network.memory import rows_at_once
-from cutaway.reports import Figure, Page, display, result_page
-from cutaway.results import Provenance, Work, finite, strict, working
+from cutaway.reports import Figure, Page, display_result, page_of
+from cutaway.results import Provenance, Work, described, load_fields, save_fields, strict, working
 from cutaway.statistics import bootstrap, bootstrap_many
-from cutaway.stream import keeping
-from cutaway.stream.keeping import origin, require_one
 from cutaway.stream.lenses.affine import on_network
 from cutaway.stream.lenses.protocol import Lens, streams
 from cutaway.stream.lenses.rows import Rows, Texts, rows_of
+from cutaway.stream.shared import origin, require_one
 from cutaway.trials import claim_of
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class LensReport:
         agreement: (lens, layer) -> [n], the share of positions whose likeliest token is the output's.
         bias: (lens, layer) -> KL divergence of the lens's mean distribution from the output's mean distribution (Belrose et
             al. 2023).
-        own: [n], the network's cross-entropy.
+        own_cross_entropy: [n], the network's, of each row.
         provenance: what is needed to repeat it.
     """
 
@@ -62,7 +62,7 @@ class LensReport:
     cross_entropy: dict[tuple[str, int], np.ndarray]
     agreement: dict[tuple[str, int], np.ndarray]
     bias: dict[tuple[str, int], float]
-    own: np.ndarray
+    own_cross_entropy: np.ndarray
     provenance: Provenance
 
     @property
@@ -82,8 +82,7 @@ class LensReport:
             row: dict[str, Any] = {"lens": key[0], "layer": key[1]}
             for name, mean in (("kl", kl), ("cross_entropy", ce)):
                 row[name] = mean.value
-                row[f"{name}_low"] = np.nan if mean.interval is None else mean.interval.low
-                row[f"{name}_high"] = np.nan if mean.interval is None else mean.interval.high
+                row[f"{name}_low"], row[f"{name}_high"] = mean.ends()
             row["bias"] = self.bias[key]
             row["agreement"] = float(self.agreement[key].mean())
             table.append(row)
@@ -108,12 +107,8 @@ class LensReport:
         evidence = []
         for layer in shared:
             gain = bootstrap(self.kl[worse, layer] - self.kl[better, layer])
-            evidence.append(
-                Evidence(
-                    f"layer {layer}", estimate=gain, passed=gain.above(0.0),
-                    sentence=f"nats by which the {better} lens is nearer to the output",
-                )
-            )  # fmt: skip
+            sentence = f"nats by which the {better} lens is nearer to the output"
+            evidence.append(Evidence(f"layer {layer}", gain, passed=gain.above(0.0), sentence=sentence))
         text = f"The {better} lens reads {self.provenance.network} better than the {worse} lens at every layer but the last."
         notes = (f"On {self.rows} held-out rows of {self.length} tokens.",)
         return claim_of(text, evidence, notes=notes)
@@ -125,8 +120,6 @@ class LensReport:
 
     def plot(self, what: str = "kl") -> Any:
         """The figures by layer, a line per lens with its interval."""
-        from cutaway.figures.lens import Line, lines
-
         require_one("what", what, _UNITS)
         frame = self.to_pandas()
         drawn = []
@@ -139,11 +132,8 @@ class LensReport:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
-        return {
-            "network": self.provenance.network, "rows": self.rows, "length": self.length,
-            "own_cross_entropy": float(self.own.mean()), "lenses": finite(self.to_pandas().to_dict("records")),
-            "provenance": self.provenance.to_dict(),
-        }  # fmt: skip
+        mean, lenses = float(self.own_cross_entropy.mean()), self.to_pandas()
+        return described(self, "rows", "length", own_cross_entropy=mean, lenses=lenses)
 
     @property
     def headline(self) -> str:
@@ -152,40 +142,40 @@ class LensReport:
 
     def page(self) -> Page:
         """All four figures by layer, and whether the first lens reads better than each other one."""
+        units = _UNITS.items()
         figures = [
-            Figure(self.plot(what), f"{unit[:1].upper()}{unit[1:]}, by layer.")
-            for what, unit in _UNITS.items()
+            Figure(self.plot(what), f"{unit[:1].upper()}{unit[1:]}, by layer.") for what, unit in units
         ]
-        claims = [
-            self.claim(self.lenses[0], other)
-            for other in self.lenses[1:]
-            if self._shared(self.lenses[0], other)
-        ]
+        first, *others = self.lenses
+        claims = [self.claim(first, other) for other in others if self._shared(first, other)]
         title = f"How well lenses read {self.provenance.network}"
-        return result_page(
-            title, "Cutaway · lens", self.headline + ".", figures, self.provenance, claims=claims
-        )
+        return page_of(self, "Cutaway · lens", title, figures, claims=claims)
 
-    save = keeping.save
-    load = classmethod(keeping.load)
+    save = save_fields
+    load = classmethod(load_fields)
 
     def __str__(self) -> str:
         table = self.wide().to_string(float_format=lambda v: f"{v:.3f}")
         return f"{self.provenance.network}: {self.headline}\n{table}"
 
     def _repr_html_(self) -> str:
-        return display(self.headline, table=self.wide().reset_index(), provenance=self.provenance)
+        return display_result(self, table=self.wide().reset_index())
 
 
 @dataclass(eq=False)
 class _Sums:
-    """What is added up over batches for one lens at one layer."""
+    """What is added up over batches for one lens at one layer.
 
-    kl: list[np.ndarray]
-    ce: list[np.ndarray]
-    same: list[np.ndarray]
-    mean: Tensor | None = None
-    own: Tensor | None = None
+    Attributes:
+        kl, ce, same: the means of each row, batch by batch.
+        lens, output: [v] the sums of the lens's and of the output's probabilities.
+    """
+
+    kl: list[np.ndarray] = field(default_factory=list)
+    ce: list[np.ndarray] = field(default_factory=list)
+    same: list[np.ndarray] = field(default_factory=list)
+    lens: Tensor | float = 0.0
+    output: Tensor | float = 0.0
 
 
 @strict
@@ -211,7 +201,7 @@ def compare_lenses(
         )
     sites = streams(net)
     rows = rows_of(net, texts, length=length)
-    sums = {(lens.name, layer): _Sums([], [], []) for lens in lenses for layer in lens.layers}
+    sums = {(lens.name, layer): _Sums() for lens in lenses for layer in lens.layers}
     own_ce = []
     width, vectors = int(rows.ids.shape[1]), len(sites) * (net.d_model or 0)
     # of every token the output, a lens and their products, in double precision
@@ -229,14 +219,12 @@ def compare_lenses(
                     stream = run[sites[layer]][:, rows.special :]
                     _add(sums[lens.name, layer], lens, layer, stream, output, text)
             work.step("reading held-out text", min(start + batch, rows.n), rows.n)
-    joined = {
-        key: (np.concatenate(s.kl), np.concatenate(s.ce), np.concatenate(s.same)) for key, s in sums.items()
-    }
-    return LensReport(
-        rows.n, width, {k: v[0] for k, v in joined.items()}, {k: v[1] for k, v in joined.items()},
-        {k: v[2] for k, v in joined.items()}, {k: _bias(s) for k, s in sums.items()}, np.concatenate(own_ce),
-        origin(net, rows.ids, began),
-    )  # fmt: skip
+    kl, ce, same = (
+        {key: np.concatenate(getattr(s, name)) for key, s in sums.items()} for name in ("kl", "ce", "same")
+    )
+    bias = {key: _bias(s) for key, s in sums.items()}
+    source = origin(net, rows.ids, began)
+    return LensReport(rows.n, width, kl, ce, same, bias, np.concatenate(own_ce), source)
 
 
 def _picked(log_probs: Tensor, ids: Tensor) -> Tensor:
@@ -250,16 +238,12 @@ def _add(sums: _Sums, lens: Lens, layer: int, stream: Tensor, output: Tensor, te
     sums.kl.append((wanted.exp() * (wanted - read)).sum(-1).clamp(min=0).mean(1).cpu().numpy())
     sums.ce.append(_picked(read[:, :-1], text[:, lens.ahead + 1 :]).mean(1).cpu().numpy())
     sums.same.append((read.argmax(-1) == wanted.argmax(-1)).double().mean(1).cpu().numpy())
-    mean, own_mean = read.exp().sum((0, 1)), wanted.exp().sum((0, 1))
-    sums.mean = mean if sums.mean is None else sums.mean + mean
-    sums.own = own_mean if sums.own is None else sums.own + own_mean
+    sums.lens = sums.lens + read.exp().sum((0, 1))
+    sums.output = sums.output + wanted.exp().sum((0, 1))
 
 
 def _bias(sums: _Sums) -> float:
     """KL divergence of the lens's mean distribution from the output's mean distribution."""
-    assert sums.mean is not None
-    assert sums.own is not None
-    own, read = sums.own / sums.own.sum(), (sums.mean / sums.mean.sum()).clamp(min=1e-30)
-    return float(
-        torch.where(own > 0, own * (own.clamp(min=1e-30).log() - read.log()), torch.zeros_like(own)).sum()
-    )
+    read, wanted = (total / total.sum() for total in map(torch.as_tensor, (sums.lens, sums.output)))
+    gap = wanted.clamp(min=1e-30).log() - read.clamp(min=1e-30).log()
+    return float(torch.where(wanted > 0, wanted * gap, torch.zeros_like(wanted)).sum())

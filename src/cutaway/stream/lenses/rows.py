@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import BadInput
-from cutaway.stream.keeping import require_count
+from cutaway.stream.shared import require_count
 
 if TYPE_CHECKING:
     from cutaway.network import Network

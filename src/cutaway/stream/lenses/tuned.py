@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from cutaway.errors import BadInput, NotFinite, Stopped
 from cutaway.results import Provenance, Work, head, read, save_folder, strict, working
-from cutaway.stream.keeping import origin, require_one
 from cutaway.stream.lenses.affine import AffineLens, Translator
 from cutaway.stream.lenses.protocol import OutputHead, chosen_layers, streams
 from cutaway.stream.lenses.rows import Rows, Texts, rows_of
+from cutaway.stream.shared import origin, require_one
+from cutaway.stream.writers import precise
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -111,18 +112,21 @@ def train_tuned_lens(
     began, training = time.monotonic(), training or LensTraining()
     output, sites, chosen = OutputHead(net), streams(net), chosen_layers(net, layers, last=training.ahead > 0)
     rows = rows_of(net, texts, length=training.length)
-    like = torch.zeros(
-        1, device=net.device, dtype=torch.float64 if net.dtype == torch.float64 else torch.float32
-    )
-    maps = _Translators(chosen, net.d_model or 0, like)
+    like = torch.zeros(1, device=net.device, dtype=net.dtype)
+    maps = _Translators(chosen, net.d_model or 0, precise(like))
     optimizer = _optimizer(maps, training)
-    about = {
-        "training": {**asdict(training), "seed": seed},
-        "layers": list(chosen),
-        "network": net.hash,
-        "rows": rows.n,
-    }
+    how = {**asdict(training), "seed": seed}
+    about = {"training": how, "layers": list(chosen), "network": net.hash, "rows": rows.n}
     done, losses = _resume(checkpoint, maps, optimizer, about)
+
+    def keep() -> Provenance:
+        """Write a checkpoint, which `AffineLens.load` reads as the lens that it is so far; where that comes from."""
+        source = origin(net, rows.ids, began, seed)
+        if checkpoint is not None:
+            manifest = head(AffineLens.kind, source, **about, done=done, losses=losses)
+            save_folder(checkpoint, manifest, _tensors(maps, optimizer))
+        return source
+
     complete = True
     batches = rows.batches(training.rows, seed)
     for _ in range(done):
@@ -133,23 +137,18 @@ def train_tuned_lens(
             for step in range(done, training.steps):
                 for group in optimizer.param_groups:
                     group["lr"] = training.first_rate * (1 - step / training.steps)
-                losses = _step(
-                    net, next(batches), maps, optimizer, output, streams_read, rows.special, training
-                )
+                batch = next(batches)
+                losses = _step(net, batch, maps, optimizer, output, streams_read, rows.special, training)
                 done = step + 1
                 work.step("training the lens", done, training.steps)
-                if checkpoint is not None and done % every == 0:
-                    _save(
-                        checkpoint, maps, optimizer, about, done, losses, origin(net, rows.ids, began, seed)
-                    )
+                if done % every == 0:
+                    keep()
         except Stopped:
             complete = done == training.steps
-    made = origin(net, rows.ids, began, seed)
-    if checkpoint is not None:
-        _save(checkpoint, maps, optimizer, about, done, losses, made)
+    source = keep()
     how = {**about, "steps_done": done, "complete": complete, "last_losses": losses}
     name = f"future+{training.ahead}" if training.ahead else "tuned"
-    return AffineLens(name, output, maps.frozen(), training.ahead, how, net.n_layers, made)
+    return AffineLens(name, output, maps.frozen(), training.ahead, how, net.n_layers, source)
 
 
 def _optimizer(maps: _Translators, training: LensTraining) -> torch.optim.Optimizer:
@@ -203,20 +202,12 @@ def _step(
     return losses
 
 
-def _save(
-    path: str | Path,
-    maps: _Translators,
-    optimizer: torch.optim.Optimizer,
-    about: dict[str, Any],
-    done: int,
-    losses: list[float],
-    made: Provenance,
-) -> None:
-    """Write a checkpoint; `AffineLens.load` reads it as the lens that it is so far."""
+def _tensors(maps: _Translators, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What a checkpoint holds beside its manifest."""
     tensors = {f"map/{name}": p.detach() for name, p in maps.named_parameters()}
     for i, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{i}/{k}": torch.as_tensor(v) for k, v in state.items() if v is not None}
-    save_folder(path, head(AffineLens.kind, made, **about, done=done, losses=losses), tensors)
+    return tensors
 
 
 def _resume(

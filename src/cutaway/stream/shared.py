@@ -1,26 +1,24 @@
-"""What the results of the stream share: where they come from, and how they are written and read."""
+"""What the verbs and results of the stream share: options checked, text read, where a result comes from."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import time
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 from torch import Tensor
 
 from cutaway.errors import BadInput, UnknownOption, nearest
+from cutaway.figures import Grid, heatmap
 from cutaway.network.inputs import Tokens
 from cutaway.network.parts import Part
-from cutaway.results import Provenance, Result, head, pack, read, save_folder, unpack
+from cutaway.results import Provenance
 
 if TYPE_CHECKING:
     from cutaway.network import Network
-
-R = TypeVar("R")
 
 
 def require_one(what: str, given: object, known: Iterable[str]) -> None:
@@ -41,12 +39,9 @@ def origin(
     net: Network, data: Tokens | Tensor | Sequence[Any] | None, began: float, seed: int = 0
 ) -> Provenance:
     """Where a result comes from: the network, the token rows that were read (their hash), since when (`time.monotonic`)."""
-    if data is None:
-        text_hash = ""
-    else:
-        rows = [data.row_ids(i) for i in range(data.n)] if isinstance(data, Tokens) else data
-        rows = rows.tolist() if isinstance(rows, Tensor) else rows
-        text_hash = hashlib.sha256(repr(rows).encode()).hexdigest()
+    rows = [data.row_ids(i) for i in range(data.n)] if isinstance(data, Tokens) else data
+    rows = rows.tolist() if isinstance(rows, Tensor) else rows
+    text_hash = "" if data is None else hashlib.sha256(repr(rows).encode()).hexdigest()
     return Provenance.of(net, text_hash, seed, time.monotonic() - began)
 
 
@@ -72,15 +67,27 @@ def in_words(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
     return table.assign(**{column: [Part.parse(name).words for name in table[column]] for column in columns})
 
 
-def save(result: Result, path: str | os.PathLike[str]) -> Path:
-    """Write a result whose fields are arrays, text and numbers as a folder, whole or not at all."""
-    content, tensors = pack(result)
-    del content["provenance"]  # it stands in the manifest's head
-    return save_folder(path, head(result.kind, result.provenance, content=content), tensors)
+def first_few(heads: Sequence[Part], none: str, most: int = 6) -> str:
+    """The first of some parts in words, how many there are beyond, and a word for none.
+
+    >>> first_few([Part("head", 0, i) for i in range(4)], "no head", 2), first_few([], "no head")
+    ('head 0.0, head 0.1 and 2 more', 'no head')
+    """
+    more = f" and {len(heads) - most} more" if len(heads) > most else ""
+    return (", ".join(head.words for head in heads[:most]) or none) + more
 
 
-def load(cls: type[R], path: str | os.PathLike[str]) -> R:
-    """Read back what `save` wrote; raises `BadFormat` for another kind of result, `CorruptFile` where a file was changed."""
-    saved, _ = read(path, cls.kind)  # type: ignore[attr-defined]
-    content = {**saved.manifest["content"], "provenance": saved.manifest["provenance"]}
-    return unpack(cls, content, saved.tensors)
+def one_text(net: Network, text: str | Sequence[int]) -> Tokens:
+    """One text, or its token ids, as token rows."""
+    return net.encode([text] if isinstance(text, str) else [list(text)])
+
+
+def head_map(values: Mapping[Part, float], unit: str) -> Any:
+    """One number for each head as a heat map, layer by head; heads of which nothing is known are left empty."""
+    layers = sorted({head.layer or 0 for head in values})
+    table = np.full((len(layers), 1 + max(head.index or 0 for head in values)), np.nan)
+    for head, value in values.items():
+        table[layers.index(head.layer or 0), head.index or 0] = value
+    return heatmap(
+        Grid(table, list(map(str, layers)), list(map(str, range(table.shape[1]))), "layer", "head", unit=unit)
+    )
