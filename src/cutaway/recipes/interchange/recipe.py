@@ -103,13 +103,8 @@ def _edge(source: Part, target: Part) -> Edge:
 
 def _variable(variable: CausalVariable) -> Variable:
     part = variable.part
-    return Variable(
-        name=variable.name,
-        says=variable.meaning,
-        site=f"z.{part.layer}" if part.kind == "head" else f"mlp_out.{part.layer}",
-        pos=variable.name,
-        head=part.index,
-    )
+    site = f"z.{part.layer}" if part.kind == "head" else f"mlp_out.{part.layer}"
+    return Variable(variable.name, variable.meaning, site, variable.name, part.index)
 
 
 def _log(runs: dict[Any, TrainingRun]) -> bytes:

@@ -174,9 +174,7 @@ def _nouns(noun: str, distractor: str | None) -> float:
     for opposite, weight in ((True, 0.7), (False, 0.3)):
         mine, other = (PLURAL, SINGULAR) if noun in PLURAL else (SINGULAR, PLURAL)
         theirs = other if opposite else mine
-        every = [
-            (x, y) for x in mine for y in theirs if x != y and not reserved(x, y) and other_number(x) != y
-        ]
+        every = [(x, y) for x in mine for y in theirs if y not in (x, other_number(x)) and not reserved(x, y)]
         share += 0.5 * weight * sum(x == noun and distractor in (None, y) for x, y in every) / len(every)
     return share
 
