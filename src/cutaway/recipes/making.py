@@ -99,31 +99,18 @@ def card_of(what: Specimen, made: Made) -> dict[str, Any]:
     """The card, without the hashes."""
     config: Any = made.model.config
     return {
-        "name": what.name,
-        "family": what.family,
-        "task": what.says,
-        "mechanism": what.mechanism,
+        "name": what.name, "family": what.family, "task": what.says, "mechanism": what.mechanism,
         "architecture": {
-            "class": type(made.model).__name__,
-            "says": what.architecture,
-            "layers": config.num_hidden_layers,
-            "width": config.hidden_size,
-            "heads": config.num_attention_heads,
-            "vocabulary": config.vocab_size,
+            "class": type(made.model).__name__, "says": what.architecture, "layers": config.num_hidden_layers,
+            "width": config.hidden_size, "heads": config.num_attention_heads, "vocabulary": config.vocab_size,
             "parameters": sum(p.numel() for p in made.model.parameters()),
         },
-        "accuracy": dict(made.accuracy),
-        "twins": [dataclasses.asdict(t) for t in what.twins],
-        "revisions": sorted(made.revisions),
-        "recipe": recipe_of(what),
-        "made_by": f"cutaway zoo make {what.name}",
-        "minutes": what.minutes,
-        "seed": what.seed,
-        "sources": list(what.sources),
-        "licence": LICENCE,
+        "accuracy": dict(made.accuracy), "twins": [dataclasses.asdict(t) for t in what.twins],
+        "revisions": sorted(made.revisions), "recipe": recipe_of(what), "made_by": f"cutaway zoo make {what.name}",
+        "minutes": what.minutes, "seed": what.seed, "sources": list(what.sources), "licence": LICENCE,
         "versions": {k: v for k, v in versions().items() if k in ("torch", "transformers")},
         "truth": made.truth.to_dict(),
-    }
+    }  # fmt: skip
 
 
 def recipe_of(what: Specimen) -> dict[str, Any]:
@@ -153,11 +140,8 @@ def _rows_on_lines(text: str) -> str:
       "a": [1.5, 2]
     }
     """
-    return re.sub(
-        r"\[[\s\d.,e+-]+\]",
-        lambda numbers: "[" + ", ".join(numbers[0][1:-1].replace(",", " ").split()) + "]",
-        text,
-    )
+    rows = r"\[[\s\d.,e+-]+\]"
+    return re.sub(rows, lambda row: f"[{', '.join(row[0][1:-1].replace(',', ' ').split())}]", text)
 
 
 def _digest(file: Path) -> str:
