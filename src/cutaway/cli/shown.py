@@ -9,8 +9,6 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from cutaway.errors import BadFormat
-from cutaway.figures import show_token
-from cutaway.network.parts import Input, Part
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,6 +88,8 @@ def in_words(name: str) -> str:
     >>> in_words("a3.h1"), in_words("a5.h3<q>"), in_words("gender")
     ('head 3.1', "head 5.3's queries", 'gender')
     """
+    from cutaway.network.parts import Input, Part
+
     try:
         return Input.parse(name).words if "<" in name else Part.parse(name).words
     except BadFormat:
@@ -98,6 +98,8 @@ def in_words(name: str) -> str:
 
 def _cell(value: Any, name: str = "") -> str:
     if name == "token":
+        from cutaway.figures import show_token
+
         return show_token(str(value), escape=False)
     if name in _PARTS and isinstance(value, str):
         return in_words(value)

@@ -12,7 +12,7 @@ from cutaway.sweeps.base_runs import base_runs, recorded
 from cutaway.sweeps.cells import Experiment
 from cutaway.sweeps.engine import layer_parts
 from cutaway.sweeps.record import Record
-from cutaway.sweeps.validity import structural
+from cutaway.sweeps.validity import answers_by_row, structural
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def base_run(net: Network, tokens: Tokens, positions: Tensor, sites: Collection[Site]) -> Record | None:
     """The run of prompts [n p] with the named sites and the logits at `positions` [n]; None where none are kept here."""
-    if not base_runs(net).askers:
+    if not base_runs(net).askers or answers_by_row(net, tokens):
         return None
     experiment = Experiment(net, tokens, positions, lambda logits, rows: logits[:, 0], {})
     rules = structural(net)

@@ -19,6 +19,7 @@ from cutaway.sweeps.rules import Rules
 
 if TYPE_CHECKING:
     from cutaway.network import Network
+    from cutaway.network.inputs import Tokens
 
 #: How far a replayed metric may be from that of a whole forward, as a share of the largest, before a rule counts as
 #: invalid. Rounding stays far below; a rule that does not hold is off by orders of magnitude more.
@@ -36,6 +37,8 @@ def valid_rules(experiment: Experiment) -> Rules:
     if experiment.net.standing:
         return Rules().without("Edits are standing on this network.", *Rules().names)
     tokens = experiment.tokens
+    if experiment.inputs is None and answers_by_row(experiment.net, tokens):
+        return Rules().without("The network gives one answer for a whole row.", *Rules().names)
     padding = (tokens.padded, bool((tokens.first > 0).any()))
     asked = (experiment.vocabulary is not None, experiment.inputs is not None)
     key = (
@@ -49,6 +52,16 @@ def valid_rules(experiment: Experiment) -> Rules:
     return experiment.net.fact(
         key, lambda: _tried(experiment, structural(experiment.net, experiment.inputs is not None))
     )
+
+
+def answers_by_row(net: Network, tokens: Tokens) -> bool:
+    """Does the network give one answer for a whole row, as a classifier does, so that logits have no positions?"""
+
+    def look() -> bool:
+        logits = net.run(tokens[:1], logits=True).logits
+        return logits is not None and logits.ndim == 2
+
+    return net.fact("answers by row", look)
 
 
 def structural(net: Network, own_inputs: bool = False) -> Rules:

@@ -1,0 +1,198 @@
+"""Image networks through the same verbs: a residual network's maps, a vision transformer's patches."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from transformers import ViTConfig, ViTForImageClassification
+
+import cutaway
+from cutaway.behaviours import ImagePairs
+from cutaway.errors import BadBehaviour, BadInput, SiteUnavailable
+from cutaway.network.parts import Part, parts_of
+
+
+def module_of(file: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("resnet20", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def resnet(shared: Path) -> tuple[ModuleType, cutaway.Network, cutaway.Behaviour]:
+    module = module_of(shared / "models" / "resnet20_cifar" / "model.py")
+    data = np.load(shared / "data" / "cifar10" / "images.npz")
+    images = module.normalised(torch.from_numpy(data["images"]).permute(0, 3, 1, 2).float() / 255)
+    cats, dogs = (np.flatnonzero(data["labels"] == module.CLASSES.index(c)) for c in ("cat", "dog"))
+    pairs = [(a, b, "cat", "dog") for a, b in zip(cats[:20], dogs[:20], strict=True)]
+    pairs += [(b, a, "dog", "cat") for a, b in zip(cats[20:40], dogs[20:40], strict=True)]
+    clean, corrupted, right, wrong = zip(*pairs, strict=True)
+    net = cutaway.open(module.load(), example={"x": images[:2]})
+    source = ImagePairs(
+        images[list(clean)], images[list(corrupted)], right, wrong, module.CLASSES, "cat or dog"
+    )
+    return module, net, cutaway.behaviour(source, net, n=24)
+
+
+def test_maps_and_channels_of_a_residual_network_are_patched_as_by_hand(
+    resnet: tuple[ModuleType, cutaway.Network, cutaway.Behaviour],
+) -> None:
+    module, net, pairs = resnet
+    by_map = cutaway.patch(net, pairs, at="map", by=["map"])
+    assert by_map.dims == ("map",)
+    assert len(by_map.mean) == 19
+    assert float(by_map.sel(map="conv1").mean) == pytest.approx(1.0, abs=1e-5)
+    few = pairs[:6]
+    effects = cutaway.patch(net, few, at="map", by=["map", "channel"], direction="corrupt")
+    model, items = module.load(), few.items
+    assert items is not None
+    with torch.no_grad():
+        for path, channel in (("layer2.0.conv1", 5), ("layer3.2.conv2", 20), ("conv1", 15)):
+            hand = by_hand(model, path, channel, items.clean, items.corrupted, few)
+            assert float(effects.sel(map=path, channel=channel).mean) == pytest.approx(hand, abs=1e-5)
+    assert not np.isfinite(effects.sel(map="conv1", channel=40).mean.values)  # there is no such channel
+
+
+def by_hand(
+    model: torch.nn.Module,
+    path: str,
+    channel: int,
+    clean: Tensor,
+    corrupted: Tensor,
+    pairs: cutaway.Behaviour,
+) -> float:
+    """The mean effect of one channel's corrupted values in the clean run, by hooks in the bare model."""
+    kept: dict[str, Tensor] = {}
+    place = model.get_submodule(path)
+    handle = place.register_forward_hook(lambda _m, _a, out: kept.update(value=out.clone()))
+    low = metric(model(corrupted), pairs)
+    handle.remove()
+    high = metric(model(clean), pairs)
+
+    def write(_m: object, _a: object, out: Tensor) -> Tensor:
+        out = out.clone()
+        out[:, channel] = kept["value"][:, channel]
+        return out
+
+    handle = place.register_forward_hook(write)
+    edited = metric(model(clean), pairs)
+    handle.remove()
+    return float((edited - high).mean() / (high - low).mean())
+
+
+def metric(logits: Tensor, pairs: cutaway.Behaviour) -> Tensor:
+    rows = torch.arange(len(logits))
+    return logits[rows, [r[0] for r in pairs.right]] - logits[rows, [w[0] for w in pairs.wrong]]
+
+
+def test_parts_and_refusals_of_a_residual_network(
+    resnet: tuple[ModuleType, cutaway.Network, cutaway.Behaviour],
+) -> None:
+    _, net, pairs = resnet
+    parts = parts_of(net)
+    assert len(parts) == 19
+    assert Part.parse("[layer1.0.conv2]") in parts
+    assert Part.parse("[layer1.0.conv2].c5").words == "channel 5 of layer1.0.conv2"
+    with pytest.raises(BadInput, match="at='map'"):
+        cutaway.patch(net, pairs, at="resid_pre", by=["map"])
+    with pytest.raises(SiteUnavailable, match="no maps"):
+        cutaway.patch(cutaway.open("zoo:induction-gpt2"), "zoo:induction-gpt2", at="map", by=["map"])
+
+
+@pytest.fixture(scope="module")
+def seeing() -> tuple[cutaway.Network, cutaway.Behaviour]:
+    """A vision transformer of two layers that tells on which side a bright square is, and pairs that ask it."""
+    torch.manual_seed(0)
+    config = ViTConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, image_size=16, patch_size=4,
+        num_channels=1, num_labels=2,
+    )  # fmt: skip
+    model, generator = ViTForImageClassification(config), torch.Generator().manual_seed(0)
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
+    for _ in range(150):
+        images, sides = squares(64, generator)
+        loss = torch.nn.functional.cross_entropy(model(pixel_values=images).logits, sides)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    net = cutaway.open(model.eval())
+    images, sides = squares(400, generator)
+    left, right = images[sides == 0], images[sides == 1]
+    source = ImagePairs(
+        torch.cat([left[:16], right[16:32]]), torch.cat([right[:16], left[16:32]]),
+        ["left"] * 16 + ["right"] * 16, ["right"] * 16 + ["left"] * 16, ["left", "right"], "side",
+    )  # fmt: skip
+    return net, cutaway.behaviour(source, net, n=32)
+
+
+def squares(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Noise [n 1 16 16] with one bright square, and on which side it is [n]."""
+    images = 0.3 * torch.randn(n, 1, 16, 16, generator=generator)
+    sides = torch.randint(2, (n,), generator=generator)
+    columns = torch.randint(2, (n,), generator=generator) + 2 * sides
+    rows = torch.randint(4, (n,), generator=generator)
+    for i in range(n):
+        images[i, 0, 4 * rows[i] : 4 * rows[i] + 4, 4 * columns[i] : 4 * columns[i] + 4] += 2
+    return images, sides
+
+
+def test_patches_and_heads_of_a_vision_transformer(seeing: tuple[cutaway.Network, cutaway.Behaviour]) -> None:
+    net, pairs = seeing
+    stream = cutaway.patch(net, pairs, at="resid_pre", by=["layer", "position"])
+    assert stream.data.sizes["position"] == 17
+    assert [str(t) for t in stream.data["token"].values[:3]] == ["token 0", "patch 0,0", "patch 0,1"]
+    heads = cutaway.patch(net, pairs, at="z", by=["layer", "head"])
+    layer, head = 1, 2
+    assert pairs.items is not None
+    clean = net.run(pairs.items.clean, keep=["z"])
+    low = net.run(pairs.items.corrupted)
+    edited = net.run(pairs.items.corrupted, edits=cutaway.Patch("z", clean, layer=layer, head=head))
+    ends = [metric(run.logits, pairs) for run in (clean, low, edited)]  # type: ignore[arg-type]
+    hand = float((ends[2] - ends[1]).mean() / (ends[0] - ends[1]).mean())
+    assert float(heads.sel(layer=layer, head=head).mean) == pytest.approx(hand, abs=1e-5)
+
+
+def test_explanations_of_image_networks(
+    seeing: tuple[cutaway.Network, cutaway.Behaviour],
+    resnet: tuple[ModuleType, cutaway.Network, cutaway.Behaviour],
+    tmp_path: Path,
+) -> None:
+    for net, pairs in (seeing, resnet[1:]):
+        explanation = cutaway.explain(net, pairs)
+        assert explanation.complete
+        assert explanation.verdict in ("supported", "inconclusive", "refuted")
+        assert {c.name for c in explanation.claim.controls} == {
+            "Sham edit",
+            "Random weights",
+            "Shuffled answers",
+        }
+        assert explanation.trial is not None
+        assert explanation.trial.kept.value > 0.7
+        assert cutaway.load(explanation.save(tmp_path / net.name)).verdict == explanation.verdict
+
+
+def test_bad_images_are_refused() -> None:
+    good = torch.rand(4, 1, 8, 8)
+    for source, error, said in (
+        (ImagePairs(good, torch.rand(4, 1, 9, 9), [0] * 4, [1] * 4), BadBehaviour, "one size"),
+        (ImagePairs(good, good + 1, [0] * 3, [1] * 4), BadBehaviour, "3 right"),
+        (
+            ImagePairs(good, good + 1, ["cat"] * 4, ["cow"] * 4, ["cat", "dog"]),
+            BadBehaviour,
+            "no class 'cow'",
+        ),
+        (ImagePairs(good, good, [0] * 4, [1] * 4), BadBehaviour, "equal"),
+        (ImagePairs(good.long(), good.long(), [0] * 4, [1] * 4), BadInput, "floating-point"),
+        (ImagePairs(good, torch.full_like(good, float("nan")), [0] * 4, [1] * 4), BadInput, "NaN"),
+    ):
+        with pytest.raises(error, match=said):
+            source.behaviour()
