@@ -54,9 +54,17 @@ class Cutaway:
 
         return f"Cutaway {cutaway.__version__}"
 
-    def _sweep(self, kind: str, rows: int, tokens: int, first: int, layers: list[int] | None = None) -> Any:
+    def _sweep(
+        self,
+        kind: str,
+        rows: int,
+        tokens: int,
+        first: int,
+        layers: list[int] | None = None,
+        time_it: bool = True,
+    ) -> Any:
         from cutaway.behaviours import Behaviour
-        from cutaway.effects.patching import patching_sweep
+        from cutaway.effects.patching import box_sweep
 
         clean, corrupted = prompts(rows, tokens, first)
         ids = [tuple(tuple(r) for r in t.tolist()) for t in (clean, corrupted)]
@@ -65,7 +73,7 @@ class Cutaway:
             right=((ANSWERS[0],),) * rows, wrong=((ANSWERS[1],),) * rows, template=("one",) * rows,
         )  # fmt: skip
         at, by = ("resid_pre", ("layer", "position")) if kind == "residual" else ("z", ("layer", "head"))
-        return patching_sweep(self.net, pairs, at, by, layers=layers)
+        return box_sweep(self.net, pairs, at, by, "restore", layers, time_it=time_it)
 
     def sweep(
         self, kind: str, rows: int, tokens: int, first: int, layers: list[int] | None = None
@@ -73,8 +81,7 @@ class Cutaway:
         """The whole of it: both runs of the prompts, the base run, all cells, nothing kept from before but the model."""
         self.net.forget()
         started = time.perf_counter()
-        sweep = self._sweep(kind, rows, tokens, first, layers)
-        plan = sweep.planned(time_it=False).plan
+        plan = self._sweep(kind, rows, tokens, first, layers, time_it=False).plan
         result = plan.run()
         seconds = time.perf_counter() - started
         return {
@@ -85,7 +92,7 @@ class Cutaway:
 
     def predict(self, kind: str, rows: int, tokens: int, first: int) -> dict[str, Any]:
         """What a plan says, and what the run of all its waves then takes."""
-        plan = self._sweep(kind, rows, tokens, first).planned().plan
+        plan = self._sweep(kind, rows, tokens, first).plan
         started = time.perf_counter()
         for _ in plan.job.results():
             pass

@@ -17,7 +17,13 @@ from cutaway.sweeps import CellState
 
 @pytest.mark.parametrize("direction", ["restore", "corrupt"])
 @pytest.mark.parametrize(
-    ("at", "by"), [("resid_pre", ("layer", "position")), ("z", ("layer", "head")), ("mlp_write", ("layer",))]
+    ("at", "by"),
+    [
+        ("resid_pre", ("layer", "position")),
+        ("z", ("layer", "head")),
+        ("z", ("layer", "head", "position")),
+        ("mlp_write", ("layer",)),
+    ],
 )
 def test_every_cell_equals_a_bare_loop(
     net: Network, pairs: Behaviour, at: str, by: tuple[str, ...], direction: str

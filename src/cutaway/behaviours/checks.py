@@ -201,10 +201,11 @@ class Performance:
     def from_dict(cls, data: Mapping[str, Any]) -> Performance:
         """The inverse of `to_dict`; `BadFormat` where the data are none."""
         try:
-            figures = [Estimate.from_dict(data[name]) for name in _FIGURES]
+            figures: Any = {name: Estimate.from_dict(data[name]) for name in _FIGURES}
             source = data.get("provenance")
             provenance = Provenance("", "") if source is None else Provenance.from_dict(source)
-            return cls(*figures, bool(data["does_it"]), str(data["sentence"]), provenance)
+            said: Any = {"does_it": bool(data["does_it"]), "sentence": str(data["sentence"])}
+            return cls(**figures, **said, provenance=provenance)
         except (KeyError, TypeError) as error:
             raise BadFormat(f"This is not the data of a performance: {error!r}.", "Make it again.") from error
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -18,16 +19,16 @@ import torch
 
 from cutaway.calibration.subject import Subject
 from cutaway.calibration.verify import subject_of
-from cutaway.circuits import CircuitLimits, EdgeBench, Graph, Scores, TraceRecipe, option_names, score
+from cutaway.circuits import CircuitLimits, EdgeBench, Graph, Scores, TraceRecipe, score
+from cutaway.circuits.evaluation import stability
 from cutaway.circuits.evaluation.faithfulness import curve
-from cutaway.circuits.evaluation.stability import auroc
-from cutaway.circuits.methods import options_of
+from cutaway.circuits.methods import known_options, options_of
 from cutaway.circuits.passes.certify import wiring
 from cutaway.circuits.testing import evidence_alone
 from cutaway.circuits.tracing import choose
 from cutaway.errors import BadBehaviour, CutawayError, NotPerformed, Stopped
 from cutaway.results import Work, working
-from cutaway.statistics import Estimate, bootstrap, proportion
+from cutaway.statistics import Estimate, auroc, bootstrap, proportion
 from cutaway.trials import Limits
 from cutaway.zoo import names as shipped
 from cutaway.zoo.registry import all_specimens
@@ -76,7 +77,13 @@ class BenchRow:
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """All rows, and the mean of every figure for each method with an interval over specimens (seeds within them)."""
+    """All rows, and the mean of every figure for each method with an interval over specimens (seeds within them).
+
+    Attributes:
+        rows: one for each method, specimen and seed.
+        n: how many pairs each had.
+        negatives: what came of tries where there is nothing to find; None where that was not tried.
+    """
 
     rows: tuple[BenchRow, ...]
     n: int
@@ -87,19 +94,17 @@ class ScoreTable:
         names = list(dict.fromkeys(r.method for r in self.rows))
 
         def rank(name: str) -> tuple[bool, float]:
-            found = self.mean(name, "auroc")
-            nodes = self.mean(name, "auroc_nodes")
-            return found is None, -(
-                found.value if found is not None else nodes.value if nodes is not None else 0.0
-            )
+            edges = self.mean(name, "auroc")
+            best = edges or self.mean(name, "auroc_nodes")
+            return edges is None, 0.0 if best is None else -best.value
 
         return sorted(names, key=rank)
 
     def mean(self, name: str, figure: str) -> Estimate | None:
         """Mean of a figure over specimens and seeds, with a bootstrap interval over specimens; None where there is none."""
-        found = [(r.specimen, getattr(r, figure)) for r in self.rows if r.method == name and not r.error]
-        found = [(s, v) for s, v in found if v is not None and np.isfinite(v)]
-        return bootstrap([v for _, v in found], [s for s, _ in found]) if found else None
+        figures = [(r.specimen, getattr(r, figure)) for r in self.rows if r.method == name and not r.error]
+        figures = [(s, v) for s, v in figures if v is not None and np.isfinite(v)]
+        return bootstrap([v for _, v in figures], [s for s, _ in figures]) if figures else None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
@@ -111,8 +116,16 @@ class ScoreTable:
 
 @dataclass(frozen=True)
 class Negatives:
-    """Tries on networks that lack the mechanism: how many were refused, and how many would have been supported by the
-    evidence alone (before the controls with random weights and shuffled answers)."""
+    """Tries on networks that lack the mechanism.
+
+    Attributes:
+        tries: how many.
+        supported: how many would have been supported by the evidence alone (before the controls with random weights and
+            shuffled answers).
+        refused: how many were refused.
+        verdicts: how often each verdict was given, `refused` among them.
+        examples: the supported ones, by twin and seed.
+    """
 
     tries: int
     supported: int
@@ -175,17 +188,14 @@ def known(graph: Graph, truth: GroundTruth) -> tuple[np.ndarray, bool]:
 
     An edge into a head that names none of its inputs stands for all three.
     """
-    found = np.zeros(graph.shape, dtype=bool)
-    exact = True
+    there = np.zeros(graph.shape, dtype=bool)
     for edge in truth.edges:
-        w = graph.writer(str(edge.source))
         if edge.target.port == "any":
-            exact = False
-            for part in "qkv":
-                found[w, graph.reader(f"{edge.target}<{part}>")] = True
+            w = graph.writer(str(edge.source))
+            there[w, [graph.reader(f"{edge.target}<{port}>") for port in "qkv"]] = True
         else:
-            found[graph.edge(str(edge))] = True
-    return found & graph.allowed, exact
+            there[graph.edge(str(edge))] = True
+    return there & graph.allowed, all(edge.target.port != "any" for edge in truth.edges)
 
 
 def exercised(subject: Subject) -> np.ndarray:
@@ -200,14 +210,12 @@ def exercised(subject: Subject) -> np.ndarray:
         behaviour, clean=behaviour.corrupted, corrupted=behaviour.clean, clean_ids=behaviour.corrupted_ids,
         corrupted_ids=behaviour.clean_ids,
     )  # fmt: skip
-    found = None
+    sizes = []
     for one_way in (behaviour, back):
         scores = score(subject.net, one_way, method="path-patching")
         assert scores.examples is not None
-        size = np.abs(scores.examples).mean(0)
-        found = size if found is None else np.maximum(found, size)
-    assert found is not None
-    return found > 1e-4 * max(subject.range, 1e-9)
+        sizes.append(np.abs(scores.examples).mean(0))
+    return np.maximum(*sizes) > 1e-4 * max(subject.range, 1e-9)
 
 
 def edge_auroc(scores: Scores, truth: GroundTruth, seen: np.ndarray | None = None) -> float:
@@ -228,19 +236,16 @@ def edge_auroc(scores: Scores, truth: GroundTruth, seen: np.ndarray | None = Non
             use = ~true | visible
             values.append(sizes[:before, columns].max(1)[use])
             wanted.append(true[use])
-    return auroc(np.concatenate(values), np.concatenate(wanted))
+    return stability.edge_auroc(np.concatenate(values), np.concatenate(wanted))
 
 
 def node_auroc(scores: Scores, truth: GroundTruth) -> float:
     """AUROC of nodes (the input left out): a node's own score, or the largest of its outgoing edges'."""
     graph = scores.graph
-    own = np.abs(scores.nodes) if scores.nodes is not None else np.abs(scores.values).max(1)
+    sizes = np.abs(scores.nodes) if scores.nodes is not None else np.abs(scores.values).max(1)
     wanted = np.zeros(graph.shape[0], dtype=bool)
-    for node in truth.nodes:
-        wanted[graph.writer(str(node))] = True
-    if wanted[1:].all() or not wanted.any():
-        return float("nan")
-    return auroc(own[1:], wanted[1:])
+    wanted[[graph.writer(str(node)) for node in truth.nodes]] = True
+    return float(auroc(sizes[1:], wanted[1:]))
 
 
 def specimens() -> list[str]:
@@ -257,19 +262,17 @@ def one(subject: Subject, name: str, seed: int, seen: np.ndarray, steps: int = 5
     peak, started = Peak(), time.perf_counter()
     try:
         with peak.watching(net.device):
-            wanted = {"steps": steps, "seed": seed, "examples": False}
-            given = {option: value for option, value in wanted.items() if option in option_names(name)}
+            given = known_options(name, {"steps": steps, "seed": seed, "examples": False})
             scores = score(net, behaviour.discovery, method=name, **given)
         seconds = time.perf_counter() - started
-        found = curve(EdgeBench.of(net, behaviour.held_out, seed=seed), scores)
+        by_size = curve(EdgeBench.of(net, behaviour.held_out, seed=seed), scores)
     except CutawayError as error:
         return BenchRow(label, name, seed, error=str(error))
-    edges = scores.nodes is None
-    return BenchRow(
-        label, name, seed, edge_auroc(scores, subject.truth, seen) if edges else None,
-        edge_auroc(scores, subject.truth) if edges else None, node_auroc(scores, subject.truth), found.cpr,
-        found.cmd, round(seconds, 3), round(peak.megabytes, 1),
-    )  # fmt: skip
+    truth, areas = subject.truth, (None, None)
+    if scores.nodes is None:
+        areas = edge_auroc(scores, truth, seen), edge_auroc(scores, truth)
+    cost = round(seconds, 3), round(peak.megabytes, 1)
+    return BenchRow(label, name, seed, *areas, node_auroc(scores, truth), by_size.cpr, by_size.cmd, *cost)
 
 
 def bench(
@@ -300,10 +303,8 @@ def bench(
 
 def twins(chosen: Sequence[str] | None = None) -> list[str]:
     """The twins of the specimens: networks that lack the mechanism that is asked for."""
-    found = []
-    for name in chosen or specimens():
-        found += [f"{name}~{twin.kind}" for twin in all_specimens()[name].twins if twin.kind in _LACKING]
-    return found
+    each = ((name, twin.kind) for name in chosen or specimens() for twin in all_specimens()[name].twins)
+    return [f"{name}~{kind}" for name, kind in each if kind in _LACKING]
 
 
 #: Kinds of twins in which there is no circuit for the behaviour: a network that does the task another way has one.
@@ -324,8 +325,7 @@ def negatives(
     """
     work = working(work)
     pool, bounds = twins(chosen), CircuitLimits.of(limits)
-    verdicts: dict[str, int] = {}
-    supported, refused, done = 0, 0, 0
+    verdicts: Counter[str] = Counter()
     examples: list[str] = []
     try:
         for number in range(tries):
@@ -333,23 +333,20 @@ def negatives(
             work.step(f"negative control {twin}", number, tries)
             try:
                 subject = subject_of(twin, n=n, seed=100 + seed)
-                found = _verdict(subject, name, bounds, seed)
+                verdict = _verdict(subject, name, bounds, seed)
             except (BadBehaviour, NotPerformed):
-                found = "refused"
-            done += 1
-            refused += found == "refused"
-            verdicts[found] = verdicts.get(found, 0) + 1
-            if found == "supported":
-                supported += 1
+                verdict = "refused"
+            verdicts[verdict] += 1
+            if verdict == "supported":
                 examples.append(f"{twin}, seed {100 + seed}")
     except Stopped:
         pass
-    return Negatives(done, supported, refused, verdicts, tuple(examples))
+    done, refused = verdicts.total(), verdicts["refused"]
+    return Negatives(done, len(examples), refused, dict(verdicts), tuple(examples))
 
 
 def _verdict(subject: Subject, name: str, limits: CircuitLimits, seed: int) -> str:
-    wanted = {"seed": seed, "examples": False}
-    options = options_of(name, None, {k: v for k, v in wanted.items() if k in option_names(name)})
+    options = options_of(name, None, known_options(name, {"seed": seed, "examples": False}))
     scores = score(subject.net, subject.behaviour.discovery, method=name, options=options)
     circuit = choose(subject.net, subject.behaviour.discovery, scores, TraceRecipe(name, options))
     if not circuit.n_edges:

@@ -46,12 +46,9 @@ def page(table: ScoreTable) -> str:
     for specimen in dict.fromkeys(r.specimen for r in table.rows):
         cells = []
         for name in names:
-            mine = [
-                r.auroc
-                for r in table.rows
-                if (r.specimen, r.method) == (specimen, name) and r.auroc is not None
-            ]
-            cells.append(f"{sum(mine) / len(mine):.2f}" if mine else "")
+            rows = [r for r in table.rows if (r.specimen, r.method) == (specimen, name)]
+            areas = [r.auroc for r in rows if r.auroc is not None]
+            cells.append(f"{sum(areas) / len(areas):.2f}" if areas else "")
         lines.append(f"| {specimen} | " + " | ".join(cells) + " |")
     failed = {(r.specimen, r.method): r.error for r in table.rows if r.error}
     lines += ["", *(f"- {m} on {s}: {e}" for (s, m), e in failed.items())] if failed else []
@@ -59,23 +56,21 @@ def page(table: ScoreTable) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _figure(found: Estimate | None) -> str:
-    if found is None:
+def _figure(mean: Estimate | None) -> str:
+    if mean is None:
         return ""
-    if found.interval is None:
-        return f"{found.value:.3f}"
-    return f"{found.value:.3f} ({found.interval.low:.2f} to {found.interval.high:.2f})"
+    interval = "" if mean.interval is None else f" ({mean.interval.low:.2f} to {mean.interval.high:.2f})"
+    return f"{mean.value:.3f}{interval}"
 
 
 def _negative_lines(table: ScoreTable) -> list[str]:
-    found = table.negatives
-    if found is None:
+    tried = table.negatives
+    if tried is None:
         return []
-    counts = ", ".join(f"{n} {v}" for v, n in sorted(found.verdicts.items()))
+    counts = ", ".join(f"{n} {v}" for v, n in sorted(tried.verdicts.items()))
     return [
         "", "## Negative controls", "",
         f"On twins that lack the mechanism (random weights, shuffled answers, a part taken out) a circuit was traced and "
-        f"tested {found.tries} times with fresh pairs: {counts}. By the held-out evidence and random "
-        "circuits alone, before the "
-        f"other controls, {found.supported} would have been supported (95 % interval of the rate: {found.rate}).",
+        f"tested {tried.tries} times with fresh pairs: {counts}. By the held-out evidence and random circuits alone, before "
+        f"the other controls, {tried.supported} would have been supported (95 % interval of the rate: {tried.rate}).",
     ]  # fmt: skip

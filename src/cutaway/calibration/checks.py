@@ -16,7 +16,7 @@ from cutaway.calibration.templates import templates
 from cutaway.calibration.variables import decoded, interchanged
 from cutaway.claims import Evidence
 from cutaway.errors import NotFound, nearest
-from cutaway.statistics import auroc, proportion
+from cutaway.statistics import auroc
 from cutaway.zoo.truth import Need
 
 #: What counts: share of the effect range that an inert part may have, and that a needed one must have; accuracies.
@@ -29,22 +29,19 @@ Check = Callable[[Subject], list[Evidence]]
 
 def behaviour(subject: Subject) -> list[Evidence]:
     """Is the right answer the likeliest token on the clean prompts, and is there a contrast to the corrupted ones?"""
-    best = subject.answers(subject.clean).argmax(-1).tolist()
-    right = sum(token in answers for token, answers in zip(best, subject.behaviour.right, strict=True))
-    share = proportion(right, subject.behaviour.n)
+    share, right = subject.accuracy()
     bar = float(subject.truth.facts.get("accuracy", ACCURACY))
+    said = f"{right} of {subject.behaviour.n} fresh prompts are answered right."
     fall = f"{subject.behaviour.metric.name} falls by {subject.range:.3g} from clean to corrupted prompts."
     return [
-        at_least(
-            "behaviour", share, bar, f"{right} of {subject.behaviour.n} fresh prompts are answered right."
-        ),
+        at_least("behaviour", share, bar, said),
         Evidence("contrast", value=subject.range, threshold=0.0, passed=subject.range > 0, sentence=fall),
     ]
 
 
 def needed(subject: Subject) -> list[Evidence]:
     """Does the behaviour break, or not, where the ground truth says so? By default each node alone is needed."""
-    found = []
+    tests = []
     bar = float(subject.truth.facts.get("needed", NEEDED))
     for need in subject.truth.needs or tuple(Need((node,)) for node in subject.truth.nodes):
         effect = float(subject.effect(removed(need.nodes, need.how, subject)).mean())
@@ -52,10 +49,10 @@ def needed(subject: Subject) -> list[Evidence]:
         said = f"Taking {names} away ({need.how}) takes {effect:.1%} of the effect."
         if need.breaks:
             asked = bar if need.how == "resample" else SILENCED * bar
-            found.append(at_least(f"needed: {names} ({need.how})", effect, asked, said))
+            tests.append(at_least(f"needed: {names} ({need.how})", effect, asked, said))
         else:
-            found.append(at_most(f"spared: {names} ({need.how})", abs(effect), SPARED, said))
-    return found
+            tests.append(at_most(f"spared: {names} ({need.how})", abs(effect), SPARED, said))
+    return tests
 
 
 def inert(subject: Subject) -> list[Evidence]:
@@ -75,29 +72,29 @@ def inert(subject: Subject) -> list[Evidence]:
             if not effect <= worst:
                 worst, where = effect, str(node)
     said = f"Of {len(outside)} other nodes, {where} has the largest effect when resampled: {worst:.2%} of the range."
-    found = [at_most("inert: each", worst, bar, said)]
+    tests = [at_most("inert: each", worst, bar, said)]
     for name, source in sources:
         effect = float(np.abs(subject.effect(patched(outside, source))).mean())
         said = f"All {len(outside)} other nodes resampled together from {name} prompts: {effect:.2%} of the range."
-        found.append(at_most(f"inert: all ({name})", effect, bar, said))
-    return found
+        tests.append(at_most(f"inert: all ({name})", effect, bar, said))
+    return tests
 
 
 def variables(subject: Subject) -> list[Evidence]:
     """Can each variable be interchanged with the predicted result, and does it decode where it is said to live?"""
-    found = []
+    tests = []
     bar = float(subject.truth.facts.get("interchange", INTERCHANGE))
     for variable in subject.truth.variables:
         share = interchanged(subject, variable)
         if share is not None:
             gives = "gives the predicted answer" if variable.read else "changes nothing, as predicted,"
             said = f"Interchanging it at {variable.site} {gives} in {share.value:.1%} of {share.n} cases."
-            found.append(at_least(f"interchange: {variable.name}", share, bar, said))
+            tests.append(at_least(f"interchange: {variable.name}", share, bar, said))
         decodes = decoded(subject, variable)
         if decodes is not None:
             said = f"A linear readout of {variable.site} tells it on {decodes.value:.1%} of {decodes.n} fresh prompts."
-            found.append(at_least(f"decodes: {variable.name}", decodes, DECODES, said))
-    return found
+            tests.append(at_least(f"decodes: {variable.name}", decodes, DECODES, said))
+    return tests
 
 
 def edges(subject: Subject) -> list[Evidence]:
@@ -114,15 +111,13 @@ def edges(subject: Subject) -> list[Evidence]:
     bar = float(subject.truth.facts.get("edge", CARRIES))
     least = effects.get(weakest, 0.0)
     said = f"Of {len(stated)} stated edges, {weakest} carries least: {least:.1%} of the range."
-    found = [at_least("edges: stated", least, bar, said)]
+    tests = [at_least("edges: stated", least, bar, said)]
     if others:
         strongest = max(others, key=lambda e: effects[e])
-        said = (
-            f"Of {len(others)} other edges, {strongest} carries most: {effects[strongest]:.2%} of the range."
-        )
-        limit = float(subject.truth.facts.get("inert", INERT))
-        found.append(at_most("edges: others", effects[strongest], limit, said))
-    return found
+        most = effects[strongest]
+        said = f"Of {len(others)} other edges, {strongest} carries most: {most:.2%} of the range."
+        tests.append(at_most("edges: others", most, float(subject.truth.facts.get("inert", INERT)), said))
+    return tests
 
 
 def features(subject: Subject) -> list[Evidence]:
@@ -138,27 +133,18 @@ def features(subject: Subject) -> list[Evidence]:
         has = torch.isin(ids, torch.tensor(feature.tokens))
         scores[feature.name] = float(auroc(along[real].numpy(), has[real].numpy()))
     worst = min(scores, key=lambda name: scores[name])
-    said = (
-        f"Of {len(scores)} features, {worst} is told least well by its direction: AUROC {scores[worst]:.3f}."
-    )
-    return [at_least("features", scores[worst], DECODES, said)]
+    least = scores[worst]
+    said = f"Of {len(scores)} features, {worst} is told least well by its direction: AUROC {least:.3f}."
+    return [at_least("features", least, DECODES, said)]
 
 
 #: Every check by name: what a ground truth's `checks` may list.
 CHECKS: dict[str, Check] = {
-    "behaviour": behaviour,
-    "needed": needed,
-    "inert": inert,
-    "variables": variables,
-    "edges": edges,
-    "exact": exact,
-    "held": held,
-    "templates": templates,
-    "features": features,
-    "bystanders": bystanders,
-    "roles": roles,
-    "frequencies": frequencies,
-}
+    check.__name__: check
+    for check in (
+        behaviour, needed, inert, variables, edges, exact, held, templates, features, bystanders, roles, frequencies,
+    )
+}  # fmt: skip
 
 
 def run_check(name: str, subject: Subject) -> list[Evidence]:
@@ -167,8 +153,7 @@ def run_check(name: str, subject: Subject) -> list[Evidence]:
     Raises NotFound for an unknown check.
     """
     if name not in CHECKS:
-        raise NotFound(
-            f"There is no check {name!r}.", f"Did you mean {', '.join(nearest(name, CHECKS) or CHECKS)}?"
-        )
+        offers = ", ".join(nearest(name, CHECKS) or CHECKS)
+        raise NotFound(f"There is no check {name!r}.", f"Did you mean {offers}?")
     with torch.no_grad(), np.errstate(invalid="ignore"):
         return CHECKS[name](subject)

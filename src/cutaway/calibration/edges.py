@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cutaway.calibration.subject import Subject, patched
+from cutaway.calibration.subject import Subject, answers_of, patched
 from cutaway.interventions import Freeze, Intervention, Patch
 from cutaway.network.parts import Edge, Input, Part
 
@@ -30,10 +30,8 @@ def edge_effects(subject: Subject) -> dict[Edge, float]:
         return {}
     few = subject.first(_ROWS)
     ways = [(few, True), (few, False)]
-    if any(
-        not need.breaks for need in subject.truth.needs
-    ):  # of redundant paths each shows only where it restores
-        ways.append((few.turned(), True))
+    if not all(need.breaks for need in subject.truth.needs):
+        ways.append((few.turned(), True))  # of redundant paths each shows only where it restores
     effects: dict[Edge, float] = {}
     for base, corrupted in ways:
         wide: dict[int, Subject] = {}
@@ -51,10 +49,8 @@ def _from(wide: Subject, sender: Part, edges: list[Edge], corrupted: bool) -> di
     source = wide.from_corrupted if corrupted else wide.from_others
     keep = sorted({_read_at(edge) for edge in edges if edge.target.part.kind != "logits"})
     frozen: list[Intervention] = [Freeze(site, wide.from_clean) for site in wide.sites]
-    run = wide.net.run(
-        wide.clean, keep=keep, edits=[*frozen, *patched([sender], source)], logits=wide.positions
-    )
-    assert run.logits is not None
+    cut = [*frozen, *patched([sender], source)]
+    run = wide.net.run(wide.clean, keep=keep, edits=cut, logits=wide.positions)
     n = wide.behaviour.n // len(edges)
     edits: list[Intervention] = []
     for i, edge in enumerate(edges):
@@ -62,11 +58,9 @@ def _from(wide: Subject, sender: Part, edges: list[Edge], corrupted: bool) -> di
         if edge.target.part.kind != "logits":
             edits.append(Patch(_read_at(edge), run, head=_head_read(edge, wide), row=rows))
     effect = np.abs(wide.effect(edits)).reshape(len(edges), n).mean(1)
-    direct = np.abs(wide.change(wide.score(run.logits[:, 0]))).reshape(len(edges), n).mean(1)
-    return {
-        edge: float(direct[i] if edge.target.part.kind == "logits" else effect[i])
-        for i, edge in enumerate(edges)
-    }
+    direct = np.abs(wide.change(wide.score(answers_of(run)))).reshape(len(edges), n).mean(1)
+    to_logits = [edge.target.part.kind == "logits" for edge in edges]
+    return dict(zip(edges, np.where(to_logits, direct, effect).tolist(), strict=True))
 
 
 def _leaving(subject: Subject, sender: Part) -> list[Edge]:
@@ -77,8 +71,8 @@ def _leaving(subject: Subject, sender: Part) -> list[Edge]:
             continue
         for target in node.inputs:
             edge = Edge(sender, target)
-            own = target.port in ("in", "q") or not subject.shares_keys(node.layer or 0)
-            if own or edge in subject.truth.edges:
+            alone = target.port in ("in", "q") or not subject.shares_keys(node.layer or 0)
+            if alone or edge in subject.truth.edges:
                 edges.append(edge)
     return edges
 

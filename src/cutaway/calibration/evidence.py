@@ -12,11 +12,9 @@ def at_least(name: str, figure: Estimate | float, bar: float, sentence: str) -> 
     >>> at_least("accuracy", 0.9, 0.95, "It is right in 90 % of cases.").passed
     False
     """
-    value = figure.value if isinstance(figure, Estimate) else figure
-    estimate = figure if isinstance(figure, Estimate) else None
-    return Evidence(
-        name, estimate, value, bar, bool(value >= bar), f"{sentence} At least {bar:.3g} is asked."
-    )
+    estimate, value = (figure, figure.value) if isinstance(figure, Estimate) else (None, figure)
+    said = f"{sentence} At least {bar:.3g} is asked."
+    return Evidence(name, estimate, value, bar, bool(value >= bar), said)
 
 
 def at_most(name: str, value: float, limit: float, sentence: str) -> Evidence:
@@ -25,6 +23,5 @@ def at_most(name: str, value: float, limit: float, sentence: str) -> Evidence:
     >>> at_most("inert", 0.01, 0.02, "It moves the metric by 1 %.").passed
     True
     """
-    return Evidence(
-        name, None, value, limit, bool(value <= limit), f"{sentence} At most {limit:.3g} is allowed."
-    )
+    said = f"{sentence} At most {limit:.3g} is allowed."
+    return Evidence(name, None, value, limit, bool(value <= limit), said)

@@ -22,14 +22,15 @@ RESTRICTED, EXCLUDED = 0.95, 1.0
 def bystanders(subject: Subject) -> list[Evidence]:
     """Have the nodes that were measured to be inert no effect on fresh pairs, each alone? Mean effect, not absolute."""
     limit = float(subject.truth.facts.get("inert", 0.02))
-    found = []
     names = [Part.parse(text) for text in subject.truth.facts.get("inert nodes", ())]
     effects = {n: abs(float(subject.effect(patched([n], subject.from_corrupted)).mean())) for n in names}
-    if effects:
-        worst = max(effects, key=lambda n: effects[n])
-        said = f"Of {len(effects)} nodes measured to be inert, {worst} has the largest effect: {effects[worst]:.1%}."
-        found.append(at_most("bystanders", effects[worst], limit, said))
-    return found
+    if not effects:
+        return []
+    worst = max(effects, key=lambda n: effects[n])
+    said = (
+        f"Of {len(effects)} nodes measured to be inert, {worst} has the largest effect: {effects[worst]:.1%}."
+    )
+    return [at_most("bystanders", effects[worst], limit, said)]
 
 
 def roles(subject: Subject) -> list[Evidence]:
@@ -38,31 +39,23 @@ def roles(subject: Subject) -> list[Evidence]:
     if not wanted:
         return []
     run = subject.net.run(subject.clean, keep=["pattern"], logits=False)
-    found = []
+    tests = []
+    patterns = {n: run[f"pattern.{n.layer}"][:, n.index] for n in subject.nodes if n.kind == "head"}
     for role in wanted:
-        score = ROLES[role["role"]]
-        heads = {
-            n: score(run[f"pattern.{n.layer}"][:, n.index], subject)
-            for n in subject.nodes
-            if n.kind == "head"
-        }
+        heads = {n: ROLES[role["role"]](pattern, subject) for n, pattern in patterns.items()}
         best = max(heads, key=lambda n: heads[n])
-        known = (
-            "which carries the behaviour"
-            if best in subject.truth.nodes
-            else "which does not carry the behaviour"
-        )
-        said = f"{best}, {known}, has {heads[best]:.0%} of its attention there."
-        value = heads[best] if best in subject.truth.nodes else 0.0
-        found.append(at_least(f"role: {role['role']}", value, float(role["at_least"]), said))
-    return found
+        known = best in subject.truth.nodes
+        carries = "carries" if known else "does not carry"
+        said = f"{best}, which {carries} the behaviour, has {heads[best]:.0%} of its attention there."
+        bar = float(role["at_least"])
+        tests.append(at_least(f"role: {role['role']}", heads[best] if known else 0.0, bar, said))
+    return tests
 
 
 def _previous(pattern: Tensor, subject: Subject) -> float:
     """Mean attention [n p p] from each token to the one before it."""
-    rows = [
-        pattern[i, :length, :length].diagonal(-1).mean() for i, length in enumerate(subject.behaviour.lengths)
-    ]
+    lengths = enumerate(subject.behaviour.lengths)
+    rows = [pattern[i, :length, :length].diagonal(-1).mean() for i, length in lengths]
     return float(torch.stack(rows).mean())
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from cutaway.behaviours import Behaviour
 from cutaway.calibration.verify import subject_of
-from cutaway.effects import Effects, patch
+from cutaway.effects import patch
 from cutaway.network import Network
 from cutaway.network.parts import Part
 from cutaway.statistics import auroc
@@ -16,9 +16,14 @@ from cutaway.statistics import auroc
 
 @dataclass(frozen=True)
 class Recovery:
-    """Each node's score (the larger of what it restores and what it corrupts, in shares of the range) and the truth.
+    """How well exact activation patching finds the known nodes of a specimen.
 
-    auroc: the probability that a known node scores above another one; NaN where all nodes are known.
+    Attributes:
+        name: of the specimen.
+        nodes: every head and MLP.
+        scores: of each the larger of what it restores and what it corrupts, in shares of the range.
+        known: whether the ground truth names it.
+        auroc: the probability that a known node scores above another one; NaN where all nodes are known.
     """
 
     name: str
@@ -43,16 +48,12 @@ def recovery(name: str, n: int = 64, seed: int = 0) -> Recovery:
 
 def node_scores(net: Network, behaviour: Behaviour) -> dict[Part, float]:
     """The score of every head and MLP of a network on a behaviour."""
-    found: dict[Part, float] = {}
+    scores: dict[Part, float] = {}
     for direction in ("restore", "corrupt"):
-        by_head = patch(net, behaviour, at="z", by=["layer", "head"], direction=direction)
-        by_mlp = patch(net, behaviour, at="mlp_write", by=["layer"], direction=direction)
-        pairs: tuple[tuple[Effects, str], ...] = ((by_head, "head"), (by_mlp, "mlp"))
-        for effects, kind in pairs:
-            mean = effects.data["mean"]
+        for kind, site, by in (("head", "z", ["layer", "head"]), ("mlp", "mlp_write", ["layer"])):
+            mean = patch(net, behaviour, at=site, by=by, direction=direction).data["mean"]
             layers = mean["layer"].to_numpy()
-            for index, value in np.ndenumerate(mean.to_numpy()):
-                head = int(index[1]) if kind == "head" else None
-                node = Part(kind, int(layers[index[0]]), head)
-                found[node] = max(found.get(node, 0.0), abs(float(value)))
-    return {node: found[node] for node in sorted(found)}
+            for (row, *head), value in np.ndenumerate(mean.to_numpy()):
+                node = Part(kind, int(layers[row]), int(head[0]) if head else None)
+                scores[node] = max(scores.get(node, 0.0), abs(float(value)))
+    return {node: scores[node] for node in sorted(scores)}

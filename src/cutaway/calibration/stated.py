@@ -26,7 +26,7 @@ def exact(subject: Subject) -> list[Evidence]:
 
     Where several answers are right this asks more than that the best token is one of them.
     """
-    found = []
+    tests = []
     for variable in subject.truth.variables:
         swaps = subject.specimen.task.swaps(variable.name, subject.n, subject.seed)
         right = 0
@@ -39,8 +39,8 @@ def exact(subject: Subject) -> list[Evidence]:
             right += int((least > logits.masked_fill(allowed, -torch.inf).amax(-1)).sum())
         share = proportion(right, max(len(swaps), 1))
         says = f"With {variable.name} of another prompt exactly the predicted tokens come first in {share.value:.1%}."
-        found.append(at_least(f"exact: {variable.name}", share, EXACT, says))
-    return found
+        tests.append(at_least(f"exact: {variable.name}", share, EXACT, says))
+    return tests
 
 
 def held(subject: Subject) -> list[Evidence]:
@@ -50,7 +50,7 @@ def held(subject: Subject) -> list[Evidence]:
     mean absolute change of the metric, in shares of the effect range. Variables that the answer reads are left out.
     """
     reads = subject.truth.facts.get("reads", {})
-    found = []
+    tests = []
     for variable in subject.truth.variables:
         readers = [name for name, read in reads.items() if variable.name in read]
         if "answer" in readers or not readers:
@@ -62,8 +62,8 @@ def held(subject: Subject) -> list[Evidence]:
         says = (
             f"With {names} held, {variable.name} of the corrupted prompt changes {effect:.2%} of the range."
         )
-        found.append(at_most(f"held: {variable.name}", effect, HELD, says))
-    return found
+        tests.append(at_most(f"held: {variable.name}", effect, HELD, says))
+    return tests
 
 
 def _set(subject: Subject, variable: Variable, source: Run) -> Intervention:

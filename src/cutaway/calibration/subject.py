@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -16,6 +16,7 @@ from cutaway.errors import BadBehaviour
 from cutaway.interventions import Ablate, Intervention, Patch
 from cutaway.network import Network, Run, Tokens
 from cutaway.network.parts import Part
+from cutaway.statistics import Estimate, proportion
 from cutaway.trials import other_rows
 from cutaway.zoo.specimens import Specimen
 from cutaway.zoo.truth import GroundTruth, How
@@ -23,7 +24,16 @@ from cutaway.zoo.truth import GroundTruth, How
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A network (the specimen's, or a twin's), what is said to be true of the specimen, and pairs to ask it with."""
+    """The network under test, what is said to be true of it, and pairs to ask it with.
+
+    Attributes:
+        net: the network: the specimen's, or a twin's.
+        specimen: whose ground truth it is held against.
+        truth: what is said to be true of the specimen.
+        behaviour: the pairs.
+        n: how many pairs and interchanges are asked.
+        seed: of the pairs.
+    """
 
     net: Network
     specimen: Specimen
@@ -99,9 +109,12 @@ class Subject:
 
     def answers(self, tokens: Tokens, edits: Sequence[Intervention] = ()) -> Tensor:
         """[n v] logits at the answer positions."""
-        logits = self.net.run(tokens, edits=list(edits), logits=self.positions).logits
-        assert logits is not None
-        return logits[:, 0]
+        return answers_of(self.net.run(tokens, edits=list(edits), logits=self.positions))
+
+    def accuracy(self) -> tuple[Estimate, int]:
+        """The share of the clean prompts whose likeliest token is a right answer, and how many these are."""
+        right = told_right(self.answers(self.clean), self.behaviour.right)
+        return proportion(right, self.behaviour.n), right
 
     def metric(self, edits: Sequence[Intervention] = ()) -> np.ndarray:
         """[n] the behaviour's metric on the clean prompts under edits."""
@@ -151,6 +164,17 @@ class Subject:
         """The nodes' values on other clean prompts of the same length, which have nothing to do with the pair."""
         rows = self.clean.ids.new_tensor(other_rows(self.behaviour.lengths))
         return self.net.run(self.clean[rows], keep=self.kept, logits=False)
+
+
+def answers_of(run: Run) -> Tensor:
+    """[n v] the logits of a run that was asked for those at one position of each prompt."""
+    assert run.logits is not None
+    return run.logits[:, 0]
+
+
+def told_right(logits: Tensor, right: Sequence[Collection[int]]) -> int:
+    """For how many rows the likeliest token of logits [n v] is one of the right answers."""
+    return sum(token in answers for token, answers in zip(logits.argmax(-1).tolist(), right, strict=True))
 
 
 def patched(nodes: Sequence[Part], source: Run) -> list[Intervention]:

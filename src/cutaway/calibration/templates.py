@@ -8,7 +8,6 @@ from cutaway.behaviours.generators.specimen import of_pairs
 from cutaway.calibration.evidence import at_least
 from cutaway.calibration.subject import Subject
 from cutaway.claims import Evidence
-from cutaway.statistics import proportion
 
 ACCURACY, EACH = 0.95, 60
 
@@ -18,13 +17,11 @@ def templates(subject: Subject) -> list[Evidence]:
     task = subject.specimen.task
     names = list(dict.fromkeys(subject.behaviour.template))
     pairs = task.pairs(EACH * len(names), subject.seed + 1)
-    found = []
+    tests = []
     for name in names:
         asked = of_pairs(name, [pair for pair in pairs if pair.template == name], subject.net, task.words)
         these = replace(subject, behaviour=asked, n=asked.n)
-        best = these.answers(these.clean).argmax(-1).tolist()
-        right = sum(token in answers for token, answers in zip(best, asked.right, strict=True))
-        share = proportion(right, asked.n)
+        share, right = these.accuracy()
         says = f"{right} of {asked.n} fresh prompts of {name} are answered right."
-        found.append(at_least(f"does: {name}", share, ACCURACY, says))
-    return found
+        tests.append(at_least(f"does: {name}", share, ACCURACY, says))
+    return tests

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cutaway.calibration.subject import Subject
+from cutaway.calibration.subject import Subject, answers_of, told_right
 from cutaway.interventions import Interchange, Intervention, Patch
 from cutaway.network import Network, Run
 from cutaway.statistics import Estimate, proportion
@@ -28,8 +28,7 @@ def interchanged(subject: Subject, variable: Variable) -> Estimate | None:
     right = 0
     for group in by_length(swaps):
         logits = swapped_logits(subject.net, variable, group)
-        best = logits.argmax(-1).tolist()
-        right += sum(token in swap.right for token, swap in zip(best, group, strict=True))
+        right += told_right(logits, [swap.right for swap in group])
     return proportion(right, len(swaps))
 
 
@@ -42,9 +41,7 @@ def swapped_logits(net: Network, variable: Variable, swaps: Sequence[Swap]) -> T
     pos = torch.tensor([s.pos for s in swaps])
     where = torch.tensor([[s.answer_pos] for s in swaps])
     edit = exchange(variable, source, pos)
-    logits = net.run([list(s.base) for s in swaps], edits=[edit], logits=where).logits
-    assert logits is not None
-    return logits[:, 0]
+    return answers_of(net.run([list(s.base) for s in swaps], edits=[edit], logits=where))
 
 
 def exchange(variable: Variable, source: Run, pos: Tensor) -> Intervention:

@@ -27,7 +27,15 @@ N = 64
 
 @dataclass(frozen=True)
 class Verification:
-    """The evidence for a specimen's ground truth. `holds`: every check passed (and there was one)."""
+    """The evidence for a specimen's ground truth.
+
+    Attributes:
+        name: of the specimen, or of its twin.
+        evidence: what its checks found.
+        seconds: how long they took.
+        n: how many pairs and interchanges were asked.
+        seed: of the pairs.
+    """
 
     name: str
     evidence: tuple[Evidence, ...]
@@ -37,7 +45,7 @@ class Verification:
 
     @property
     def holds(self) -> bool:
-        """Whether every check passed."""
+        """Whether every check passed (and there was one)."""
         return bool(self.evidence) and all(e.passed for e in self.evidence)
 
     @property
@@ -47,14 +55,7 @@ class Verification:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
-        return {
-            "name": self.name,
-            "holds": self.holds,
-            "seconds": self.seconds,
-            "n": self.n,
-            "seed": self.seed,
-            "evidence": [e.to_dict() for e in self.evidence],
-        }
+        return vars(self) | {"holds": self.holds, "evidence": [e.to_dict() for e in self.evidence]}
 
     def __str__(self) -> str:
         lines = [f"{self.name}: {'verified' if self.holds else 'NOT verified'} ({self.seconds:.1f} s)"]

@@ -40,11 +40,11 @@ def curve_of(circuit: Circuit, trial: CircuitTrial) -> Any:
 
 def _node_rows(circuit: Circuit, trial: CircuitTrial, most: int) -> list[tuple[str, str, str]]:
     """(node, what the circuit loses without it, edges out) of the nodes that matter most."""
-    nodes = trial.nodes
+    nodes, graph = trial.nodes, circuit.graph
     order = sorted(range(len(nodes.names)), key=lambda i: -nodes.effects[i])[:most]
-    out = {str(w): (w.words, int(circuit.membership[i].sum())) for i, w in enumerate(circuit.graph.writers)}
     rows = []
     for i in order:
-        words, edges = out[nodes.names[i]]
-        rows.append((words, f"{100 * nodes.signed[i]:+.0f} %", str(edges)))
+        w = graph.writer(nodes.names[i])
+        edges = str(circuit.membership[w].sum())
+        rows.append((graph.writers[w].words, f"{100 * nodes.signed[i]:+.0f} %", edges))
     return rows

@@ -10,6 +10,10 @@ import numpy as np
 from cutaway.circuits.circuit import Circuit
 from cutaway.circuits.evaluation.bench import EdgeBench
 from cutaway.circuits.evaluation.random_circuits import random_circuit, random_nodes
+from cutaway.circuits.selection import of_nodes
+
+#: How often a random circuit is drawn for each that is wanted.
+_DRAWS = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,34 +44,37 @@ class CircuitCandidate:
 
     def keep(self, bench: EdgeBench, alike: Sequence[CircuitCandidate] = ()) -> np.ndarray:
         """Metric [1 + k n] with every other edge ablated."""
-        return np.vstack(
-            [bench.of_circuit(self.circuit)[None], bench.metric([c.circuit.membership for c in alike])]
-        )
+        others = bench.metric([c.circuit.membership for c in alike])
+        return np.vstack([bench.of_circuit(self.circuit)[None], others])
 
     def remove(self, bench: EdgeBench, alike: Sequence[CircuitCandidate] = ()) -> np.ndarray:
         """Metric [1 + k n] with its edges ablated and all others as they are."""
         return bench.metric([c.rest for c in (self, *alike)])
 
     def like_it(self, rng: np.random.Generator, count: int) -> list[CircuitCandidate]:
-        """Random circuits of the same size: of paths from input to logits, or of nodes."""
-        graph = self.circuit.graph
-        if self.circuit.grain == "node":
-            return [self._other(random_nodes(graph, self._nodes, rng)) for _ in range(count)]
-        return [self._other(random_circuit(graph, self.size, rng)) for _ in range(count)]
+        """Random circuits of the same size, none of them this one: of paths from input to logits, or of nodes.
+
+        On a small graph a draw may be this very circuit, with which it cannot be compared; it is then drawn again.
+        """
+        graph, others = self.circuit.graph, []
+        for _ in range(_DRAWS * count):
+            if len(others) == count:
+                break
+            of_nodes = self.circuit.grain == "node"
+            drawn = (
+                random_nodes(graph, self._nodes, rng) if of_nodes else random_circuit(graph, self.size, rng)
+            )
+            if not np.array_equal(drawn, self.circuit.membership):
+                others.append(self._other(drawn))
+        return others
 
     def apart(self, rng: np.random.Generator, count: int) -> list[CircuitCandidate]:
         """Random circuits of the same size made of what is not in it; none where the rest is too small."""
         graph, circuit = self.circuit.graph, self.circuit
         if circuit.grain == "node":
-            nodes = np.flatnonzero(~circuit.node_membership)
-            if len(nodes) < self._nodes:
-                return []
-            chosen = []
-            for _ in range(count):
-                out = np.zeros(graph.shape, dtype=bool)
-                out[rng.permutation(nodes)[: self._nodes]] = True
-                chosen.append(self._other(out & graph.allowed))
-            return chosen
+            nodes, n = np.flatnonzero(~circuit.node_membership), self._nodes
+            drawn = range(count if len(nodes) >= n else 0)
+            return [self._other(of_nodes(graph, rng.permutation(nodes)[:n])) for _ in drawn]
         rest = graph.allowed & ~circuit.membership
         if int(rest.sum()) < self.size:
             return []
@@ -86,6 +93,4 @@ class CircuitCandidate:
         return int(self.circuit.node_membership.sum()) - 1
 
     def _other(self, membership: np.ndarray) -> CircuitCandidate:
-        return CircuitCandidate(
-            replace(self.circuit, membership=membership, scores=None, positions=None, groups=())
-        )
+        return CircuitCandidate(replace(self.circuit.with_edges(membership), scores=None))

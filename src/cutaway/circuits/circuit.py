@@ -82,9 +82,8 @@ class Circuit:
         object.__setattr__(self, "membership", checked)
         if self.provenance is None:
             object.__setattr__(self, "provenance", Provenance("", self.graph.network))
-        if self.positions is not None and (
-            self.positions.shape[-2:] != self.graph.shape or len(self.positions) != len(self.groups)
-        ):
+        fitting = (len(self.groups), *self.graph.shape)
+        if self.positions is not None and self.positions.shape != fitting:
             raise BadInput(
                 "Membership by position does not fit its groups.", "Give [groups writers readers]."
             )
@@ -107,9 +106,8 @@ class Circuit:
 
         Raises NotFound where there is no such node.
         """
-        chosen = np.zeros(graph.shape[0], dtype=bool)
-        chosen[[0, *(graph.writer(n) for n in nodes)]] = True
-        return cls(graph, of_nodes(graph, chosen), grain="node", name=name, **more)
+        membership = of_nodes(graph, [0, *map(graph.writer, nodes)])
+        return cls(graph, membership, grain="node", name=name, **more)
 
     @property
     def n_edges(self) -> int:
@@ -149,17 +147,16 @@ class Circuit:
 
     def to_pandas(self) -> pd.DataFrame:
         """One row for each edge: writer, reader, score."""
-        rows = [
-            {
-                "writer": str(self.graph.writers[w]),
-                "reader": str(self.graph.readers[r]),
-                "score": float(self.scores.values[w, r]) if self.scores is not None else float("nan"),
-            }
-            for w, r in self.graph.edges(self.membership)
-        ]
+        writers, readers = self.graph.writers, self.graph.readers
+        rows = [(str(writers[w]), str(readers[r]), score) for w, r, score in self.scored()]
         return pd.DataFrame(rows, columns=["writer", "reader", "score"])
 
     table = to_pandas
+
+    def scored(self) -> list[tuple[int, int, float]]:
+        """(writer, reader, score) of its edges, in order; NaN where it has no scores."""
+        values = np.full(self.graph.shape, np.nan) if self.scores is None else self.scores.values
+        return [(w, r, float(values[w, r])) for w, r in self.graph.edges(self.membership)]
 
     def pruned(self) -> Circuit:
         """Without what lies on no path from the input to the logits."""
@@ -167,16 +164,13 @@ class Circuit:
 
     def complement(self) -> Circuit:
         """All other edges of the graph."""
-        rest = self.graph.allowed & ~self.membership
-        return replace(
-            self, membership=rest, name=f"complement of {self.name}".strip(), positions=None, groups=()
-        )
+        rest = self.with_edges(self.graph.allowed & ~self.membership)
+        return replace(rest, name=f"complement of {self.name}".strip())
 
     def with_edges(self, membership: np.ndarray, selection: str = "") -> Circuit:
         """The same graph and scores with other edges."""
-        return replace(
-            self, membership=membership, selection=selection or self.selection, positions=None, groups=()
-        )
+        how = selection or self.selection
+        return replace(self, membership=membership, selection=how, positions=None, groups=())
 
     def check_network(self, net: Network, graph: Graph) -> None:
         """BadInput where this circuit is not one of this network's graph, or was found on another network."""
@@ -202,12 +196,11 @@ class Circuit:
         return replace(self, graph=graph, scores=None)
 
     def __str__(self) -> str:
-        head = (
-            f"Circuit{f' for {self.name}' if self.name else ''}: {self.n_edges} of {self.graph.n_edges} edges "
-            f"({100 * self.share:.2g} %), {len(self.nodes)} of {self.graph.shape[0]} nodes"
-        )
         how = f", {self.scores.method}, {self.selection}" if self.scores is not None else ""
-        return head + how
+        return (
+            f"Circuit{f' for {self.name}' if self.name else ''}: {self.n_edges} of {self.graph.n_edges} edges "
+            f"({100 * self.share:.2g} %), {len(self.nodes)} of {self.graph.shape[0]} nodes{how}"
+        )
 
     __repr__ = __str__
 
@@ -229,23 +222,14 @@ class Circuit:
         return display(str(self), self.notes, self._strongest(), picture, provenance=self.provenance)
 
     def _layout(self) -> CircuitLayout:
-        values = None if self.scores is None else self.scores.values
-        return lay_out(self.graph, self.membership, values, self.grain == "node")
+        return lay_out(self.graph, self.membership, self.scored(), self.grain == "node")
 
     def _strongest(self) -> pd.DataFrame:
         """Its edges in words, the strongest first."""
-        order = sorted(
-            self.graph.edges(self.membership),
-            key=lambda e: 0.0 if self.scores is None else -abs(float(self.scores.values[e])),
-        )
-        values = [float("nan") if self.scores is None else float(self.scores.values[e]) for e in order]
-        return pd.DataFrame(
-            {
-                "from": [self.graph.writers[w].words for w, _ in order],
-                "to": [self.graph.readers[r].words for _, r in order],
-                "score": values,
-            }
-        )
+        edges = sorted(self.scored(), key=lambda edge: -abs(edge[2]) if self.scores is not None else 0.0)
+        writers, readers = self.graph.writers, self.graph.readers
+        rows = [(writers[w].words, readers[r].words, score) for w, r, score in edges]
+        return pd.DataFrame(rows, columns=["from", "to", "score"])
 
     def plot(self, most: int = 400) -> graph_objects.Figure:
         """The circuit drawn: layers upwards, heads across; the `most` strongest edges."""

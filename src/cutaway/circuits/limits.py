@@ -24,8 +24,3 @@ class CircuitLimits(Limits):
     subsets: int = 12
     edges: int = 60
     bootstrap: int = 50
-
-    @classmethod
-    def of(cls, limits: Limits | None) -> CircuitLimits:
-        """The limits that were given, with the usual figures where they name none."""
-        return limits if isinstance(limits, cls) else cls(**({} if limits is None else limits.to_dict()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from cutaway.circuits.methods import method_name, option_names, options_of
+from cutaway.circuits.methods import known_options, method_name, options_of
 from cutaway.circuits.methods.options import MethodOptions, plain
 
 
@@ -31,8 +31,8 @@ class TraceRecipe:
     def from_dict(cls, data: dict[str, Any]) -> TraceRecipe:
         """The inverse of `to_dict`; options that the method no longer has are left out."""
         name = method_name(data["method"])
-        known = {k: v for k, v in dict(data["options"]).items() if k in option_names(name)}
-        return cls(name, options_of(name, None, known), str(data["select"]))
+        options = options_of(name, None, known_options(name, data["options"]))
+        return cls(name, options, str(data["select"]))
 
 
 @dataclass(frozen=True, eq=False)

@@ -104,9 +104,9 @@ class Scores:
         if self.clusters is None:
             rows = rng.integers(0, n, n)
         else:
-            names = sorted(set(self.clusters))
+            names, clusters = sorted(set(self.clusters)), np.array(self.clusters)
             drawn = rng.choice(names, len(names))
-            rows = np.concatenate([[i for i, c in enumerate(self.clusters) if c == name] for name in drawn])
+            rows = np.concatenate([np.flatnonzero(clusters == name) for name in drawn])
         mean = examples[rows].mean(0)
         if self.nodes is None:
             return replace(self, values=mean, examples=None)

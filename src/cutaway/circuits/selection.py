@@ -7,6 +7,7 @@ choice connected: what neither comes from the input nor reaches the logits does 
 from __future__ import annotations
 
 import heapq
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,11 +29,8 @@ def size(graph: Graph, edges: int | float) -> int:
     >>> size(standard(12, 12), 0.01), size(standard(12, 12), 5)
     (324, 5)
     """
-    if (
-        isinstance(edges, bool)
-        or not isinstance(edges, int | float | np.integer | np.floating)
-        or edges != edges
-    ):
+    number = isinstance(edges, int | float | np.integer | np.floating) and not isinstance(edges, bool)
+    if not number or edges != edges:
         raise BadInput(
             f"{edges!r} is not a number of edges.", "Give a whole number, or a share such as 0.02."
         )
@@ -91,18 +89,26 @@ def greedy(graph: Graph, values: np.ndarray, n: int, absolute: bool = True) -> n
 def prune(graph: Graph, membership: np.ndarray) -> np.ndarray:
     """Without the edges that lie on no path from the input to the logits."""
     chosen = graph.check(membership, "Membership").astype(bool) & graph.allowed
-    fed = np.zeros(graph.shape[0], dtype=bool)
-    fed[0] = True
-    for w in range(1, graph.shape[0]):
-        readers = np.flatnonzero(graph.owner == w)
-        fed[w] = bool((chosen[:, readers] & fed[:, None]).any())
     used = np.zeros(graph.shape[0], dtype=bool)
     for w in range(graph.shape[0] - 1, -1, -1):
         readers = np.flatnonzero(chosen[w])
         owners = graph.owner[readers]
         used[w] = bool((owners < 0).any() or used[owners[owners >= 0]].any())
-    reads = np.array([o < 0 or used[o] for o in graph.owner])
-    return chosen & fed[:, None] & reads[None, :]
+    return chosen & fed(graph, chosen)[:, None] & read_by(graph, used)[None, :]
+
+
+def fed(graph: Graph, within: np.ndarray) -> np.ndarray:
+    """Bool [writers]: which nodes a path from the input reaches within these edges."""
+    reached = np.zeros(graph.shape[0], dtype=bool)
+    reached[0] = True
+    for w in range(1, graph.shape[0]):
+        reached[w] = bool((within[:, graph.owner == w] & reached[:, None]).any())
+    return reached
+
+
+def read_by(graph: Graph, nodes: np.ndarray) -> np.ndarray:
+    """Bool [readers]: the inputs of these nodes (bool [writers]), and the logits."""
+    return (graph.owner < 0) | nodes[graph.owner]
 
 
 def nodes_of(graph: Graph, membership: np.ndarray) -> np.ndarray:
@@ -111,9 +117,11 @@ def nodes_of(graph: Graph, membership: np.ndarray) -> np.ndarray:
     return leaving
 
 
-def of_nodes(graph: Graph, nodes: np.ndarray) -> np.ndarray:
-    """The edges among nodes: every edge that leaves one of them (as node circuits are run)."""
-    return graph.allowed & np.asarray(nodes, dtype=bool)[:, None]
+def of_nodes(graph: Graph, nodes: Sequence[int] | np.ndarray) -> np.ndarray:
+    """The edges among nodes (their numbers): every edge that leaves one of them, as node circuits are run."""
+    chosen = np.zeros(graph.shape, dtype=bool)
+    chosen[nodes] = True
+    return chosen & graph.allowed
 
 
 @dataclass(frozen=True)

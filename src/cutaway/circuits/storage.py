@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from cutaway.circuits.graph.nodes import Graph
-from cutaway.circuits.methods import option_names
+from cutaway.circuits.methods import known_options
 from cutaway.circuits.recipe import GraphFile, TraceRecipe
 from cutaway.circuits.scores import Scores
 from cutaway.errors import BadFormat
@@ -66,7 +66,7 @@ def _extra(extra: dict[str, Any]) -> tuple[dict[str, Any] | None, dict[str, Any]
     recipe = extra.get("trace")
     if recipe is not None:
         options = {"steps": recipe["steps"], "threshold": recipe["threshold"], **recipe["more"]}
-        given = {k: v for k, v in options.items() if v is not None and k in option_names(recipe["method"])}
+        given = known_options(recipe["method"], {k: v for k, v in options.items() if v is not None})
         recipe = {"method": recipe["method"], "select": recipe["select"], "options": given}
     if "cfg" not in extra:
         return recipe, None

@@ -22,7 +22,7 @@ from cutaway.circuits.limits import CircuitLimits
 from cutaway.circuits.tracing import retrace
 from cutaway.circuits.trial import CircuitTrial, breaks_anyway, evidence, least_examples, measure_circuit
 from cutaway.claims import Claim, Control, Verdict
-from cutaway.errors import BadFormat, Stopped
+from cutaway.errors import BadBehaviour, BadFormat, Stopped
 from cutaway.reports import Block, ClaimTests, Page, Points, Section, display, result_page
 from cutaway.results import (
     Provenance,
@@ -138,14 +138,10 @@ class CircuitTest:
                 "Its claim and figures are in manifest.json; to have it again: cutaway.test(net, circuit, behaviour).",
             )
         try:
-            return cls(
-                Claim.from_dict(data["claim"]),
-                Circuit.load(Path(path) / "circuit"),
-                unpack(CircuitTrial, data["trial"], saved.tensors),
-                CircuitLimits(**data["limits"]),
-                Provenance.from_dict(data["provenance"]),
-                data["complete"],
-            )
+            claim, origin = Claim.from_dict(data["claim"]), Provenance.from_dict(data["provenance"])
+            trial = unpack(CircuitTrial, data["trial"], saved.tensors)
+            limits, complete = CircuitLimits(**data["limits"]), data["complete"]
+            return cls(claim, Circuit.load(Path(path) / "circuit"), trial, limits, origin, complete)
         except (KeyError, TypeError) as error:
             raise BadFormat(
                 f"The circuit test in {path} cannot be read: {error!r}.", "Make it again."
@@ -162,12 +158,8 @@ class CircuitTest:
         return self.claim.__rich__()
 
     def _repr_html_(self) -> str:
-        return display(
-            str(self.circuit),
-            picture=self.claim._repr_html_(),
-            verdict=self.verdict,
-            provenance=self.provenance,
-        )
+        picture = self.claim._repr_html_()
+        return display(str(self.circuit), picture=picture, verdict=self.verdict, provenance=self.provenance)
 
 
 @strict
@@ -230,35 +222,23 @@ def examine(
             else:
                 caps.append("Random weights and shuffled answers were not run as controls.")
         caps += trial.caps
-        claim = claim_of(
-            _statement(net, circuit, held),
-            evidence(circuit, trial, bounds),
-            checks,
-            _remarks(trial, bounds),
-            caps,
-        )
-        seconds = round(time.perf_counter() - started, 2)
-        origin = Provenance.of(net, held.hash, seed, seconds)
+        text, tests = _statement(net, circuit, held), evidence(circuit, trial, bounds)
+        claim = claim_of(text, tests, checks, _remarks(trial, bounds), caps)
+        origin = Provenance.of(net, held.hash, seed, round(time.perf_counter() - started, 2))
         return CircuitTest(claim, circuit, trial, bounds, origin, complete)
 
 
 def _held_out(behaviour: Behaviour) -> tuple[Behaviour, list[str]]:
     """The examples to test on, and why nothing may be supported on them."""
-    if behaviour.part == "all":
-        return behaviour.held_out, []
-    if behaviour.part == "held-out":
-        return behaviour, []
-    return behaviour, [
-        "Tested on discovery examples, which the circuit may have been found on: nothing can be supported."
-    ]
+    if behaviour.part in ("all", "held-out"):
+        return behaviour.held_out if behaviour.part == "all" else behaviour, []
+    why = "Tested on discovery examples, which the circuit may have been found on: nothing can be supported."
+    return behaviour, [why]
 
 
 def _statement(net: Network, circuit: Circuit, behaviour: Behaviour) -> str:
-    what = (
-        f"{len(circuit.nodes)} nodes"
-        if circuit.grain == "node"
-        else f"{circuit.n_edges} of {circuit.graph.n_edges} edges"
-    )
+    edges = f"{circuit.n_edges} of {circuit.graph.n_edges} edges"
+    what = f"{len(circuit.nodes)} nodes" if circuit.grain == "node" else edges
     return (
         f"On “{behaviour.name}” prompts like those tested, {what} of {Path(net.name).name} "
         f"({CircuitCandidate(circuit).words}) carry what tells the clean prompt's answer apart: alone, with every other "
@@ -282,6 +262,8 @@ def _again(
 ) -> Outcome:
     """The procedure of the controls: a circuit of the same size by the same method, measured on held-out examples."""
     other = retrace(net, circuit, behaviour, seed=seed, work=work)
+    if not other.n_edges:
+        raise BadBehaviour("The same method finds no connected circuit there.", "There is nothing to test.")
     held = behaviour.held_out if behaviour.part == "all" else behaviour
     trial = measure_circuit(net, other, held, limits, seed, work, full=False)
     picked = (
@@ -300,35 +282,24 @@ def evidence_alone(
 
 
 def _remarks(trial: CircuitTrial, limits: CircuitLimits) -> list[str]:
-    notes = [
-        f"{t.name}: {t.sentence} {_reading(t)}"
-        for t in trial.tests
-        if t.name in ("Equivalence", "Independence", "Minimality")
-    ]
-    complete = trial.complete
-    influence = (
-        ""
-        if complete.influence is None
-        else f"; its edges carry {percent(complete.influence)} of all |scores|"
-    )
+    ideal = [t for t in trial.tests if t.name in ("Equivalence", "Independence", "Minimality")]
+    notes = [f"{t.name}: {t.sentence} {_reading(t)}" for t in ideal]
+    complete, influence = trial.complete, ""
+    if complete.influence is not None:
+        influence = f"; its edges carry {percent(complete.influence)} of all |scores|"
     notes.append(
         f"Completeness: knocking out {complete.subsets} subsets of its nodes in circuit and network leaves them "
         f"{percent(complete.knockout)} of the gap apart on average (Wang et al. 2023){influence}."
     )
-    if trial.curve is not None:
-        notes.append(
-            f"Over all sizes: CPR {trial.curve.cpr:.3f}, CMD {trial.curve.cmd:.3f} (Mueller et al. 2025)."
-        )
+    if (curve := trial.curve) is not None:
+        notes.append(f"Over all sizes: CPR {curve.cpr:.3f}, CMD {curve.cmd:.3f} (Mueller et al. 2025).")
     if trial.stability is not None:
-        notes.append(
-            f"Stability: circuits of bootstrap samples share {trial.stability} of their edges with it (Jaccard)."
-        )
+        alike = f"circuits of bootstrap samples share {trial.stability} of their edges with it (Jaccard)."
+        notes.append(f"Stability: {alike}")
     if breaks_anyway(trial, limits):
-        why = (
-            "Removing random circuits of this size breaks the behaviour, too"
-            if len(trial.random_removed)
-            else ("The rest of the network is too small for random circuits of this size")
-        )
+        why = "Removing random circuits of this size breaks the behaviour, too"
+        if not len(trial.random_removed):
+            why = "The rest of the network is too small for random circuits of this size"
         notes.append(f"{why}, so that it is needed says little about it in particular.")
     if inside(trial.complete.complement, float("-inf"), limits.left) is None:
         notes.append("What is left without it is not known well enough to tell.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from cutaway.circuits import selection
 from cutaway.circuits.circuit import Circuit
 from cutaway.circuits.evaluation.bench import EdgeBench
 from cutaway.circuits.evaluation.faithfulness import SHARES, curve, node_circuit, size_needed
-from cutaway.circuits.methods import method_name, option_names, options_of, score
+from cutaway.circuits.methods import known_options, method_name, option_names, options_of, score
 from cutaway.circuits.methods.options import MethodOptions
 from cutaway.circuits.recipe import TraceRecipe
 from cutaway.circuits.scores import Scores
@@ -104,14 +104,8 @@ def retrace(
     A circuit that was not traced (read from a file, written by hand) is compared with EAP-IG.
     """
     recipe = circuit.recipe or TraceRecipe("eap-ig", options_of("eap-ig"))
-    changes: dict[str, Any] = {
-        "seed": seed,
-        "ablation": circuit.ablation,
-        "examples": False,
-        "positions": None,
-    }
-    known = {option.name for option in fields(recipe.options)}
-    options = replace(recipe.options, **{k: v for k, v in changes.items() if k in known})
+    changes = {"seed": seed, "ablation": circuit.ablation, "examples": False, "positions": None}
+    options = replace(recipe.options, **known_options(recipe.method, changes))
     recipe = replace(recipe, options=options, select=recipe.select if recipe.select != "threshold" else "top")
     pairs = behaviour if behaviour.part != "all" else behaviour.discovery
     scores = replace(score(net, pairs, method=recipe.method, options=options, work=work), kept=None)
@@ -135,6 +129,12 @@ def choose(
     """The circuit that these scores give by the recipe's selection; `behaviour` is needed where no size is given."""
     graph, select = scores.graph, recipe.select
     notes = list(scores.notes)
+
+    def share() -> float:
+        """The smallest of MIB's sizes that keeps what is asked, on the examples that it was traced on."""
+        bench = EdgeBench.of(net, behaviour, recipe.options.ablation, recipe.options.seed, work=work)
+        return size_needed(curve(bench, scores), REACH) or SHARES[-1]
+
     if scores.kept is not None and edges is None and nodes is None and threshold is None:
         membership, how = scores.kept, f"chosen by {scores.method}"
     elif select == "threshold":
@@ -146,18 +146,10 @@ def choose(
             raise BadInput(
                 f"{scores.method} scores nodes, and a number of edges was given.", "Pass nodes=... instead."
             )
-        count = (
-            nodes
-            if nodes is not None
-            else max(1, _share_of(net, behaviour, scores, recipe, work, graph.shape[0] - 1))
-        )
+        count = nodes if nodes is not None else max(1, int(share() * (graph.shape[0] - 1)))
         membership, how = node_circuit(scores, count), f"{count} best nodes"
     else:
-        n = (
-            selection.size(graph, edges)
-            if edges is not None
-            else _share_of(net, behaviour, scores, recipe, work, graph.n_edges)
-        )
+        n = selection.size(graph, edges) if edges is not None else int(share() * graph.n_edges)
         membership, how = _picked(scores, n, select, notes)
     connected = selection.prune(graph, membership)
     dropped = int(membership.sum() - connected.sum())
@@ -183,14 +175,6 @@ def _picked(scores: Scores, n: int, select: str, notes: list[str]) -> tuple[np.n
         return best.membership, f"optimum of at most {n} edges"
     picked = (selection.greedy if select == "greedy" else selection.top_n)(graph, scores.values, n)
     return picked, f"{select} {n} edges"
-
-
-def _share_of(
-    net: Network, behaviour: Behaviour, scores: Scores, recipe: TraceRecipe, work: Work | None, total: int
-) -> int:
-    """How many of `total`: the smallest of MIB's sizes that keeps what is asked, on the examples that it was traced on."""
-    bench = EdgeBench.of(net, behaviour, recipe.options.ablation, recipe.options.seed, work=work)
-    return int((size_needed(curve(bench, scores), REACH) or SHARES[-1]) * total)
 
 
 def _by_position(scores: Scores, membership: np.ndarray) -> np.ndarray | None:

@@ -11,7 +11,7 @@ from cutaway.behaviours import Performance, performance
 from cutaway.circuits.candidate import CircuitCandidate
 from cutaway.circuits.circuit import Circuit
 from cutaway.circuits.evaluation.bench import EdgeBench
-from cutaway.circuits.evaluation.completeness import Completeness, Marginal, completeness, marginal
+from cutaway.circuits.evaluation.completeness import Completeness, Marginal, completeness, marginal, without
 from cutaway.circuits.evaluation.faithfulness import Curve, curve, dynamic
 from cutaway.circuits.evaluation.hypotheses import (
     Tested,
@@ -26,7 +26,7 @@ from cutaway.circuits.evaluation.stability import over_bootstrap
 from cutaway.circuits.limits import CircuitLimits
 from cutaway.claims import Evidence
 from cutaway.errors import BadInput
-from cutaway.results import Work
+from cutaway.results import Work, finite
 from cutaway.statistics import Estimate
 from cutaway.trials import inside, percent, with_interval
 
@@ -71,16 +71,9 @@ class CircuitTrial:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
-        return {
-            "performance": self.performance.to_dict(), "kept": self.kept.to_dict(), "removed": self.removed.to_dict(),
-            "random_kept": self.random_kept.tolist(), "random_removed": self.random_removed.tolist(),
-            "dynamic": [None if v != v else float(v) for v in self.dynamic], "tests": [t.to_dict() for t in self.tests],
-            "completeness": self.complete.to_dict(),
-            "nodes": {"names": list(self.nodes.names), "effects": self.nodes.effects.tolist()},
-            "curve": None if self.curve is None else self.curve.to_dict(),
-            "stability": None if self.stability is None else self.stability.to_dict(),
-            "metrics": {k: v.tolist() for k, v in self.metrics.items()}, "caps": list(self.caps),
-        }  # fmt: skip
+        nodes = {"names": self.nodes.names, "effects": self.nodes.effects}
+        said = vars(self) | {"completeness": self.complete, "nodes": nodes}
+        return finite({name: value for name, value in said.items() if name != "complete"})
 
     def test(self, name: str) -> Tested:
         """The hypothesis test of that name."""
@@ -141,8 +134,8 @@ def _tests(
         equivalence(bench.whole, alone, limits.epsilon, limits.alpha),
         independence(bench.whole, rest, 1000, limits.alpha, seed),
         beats_random(
-            "Sufficiency", f"alone it comes nearer to the network than at most {100 * limits.quantile:g} "
-            "% of random circuits",
+            "Sufficiency",
+            f"alone it comes nearer to the network than at most {100 * limits.quantile:g} % of random circuits",
             -float(distance(alone)), -distance(kept[1:]), limits.quantile, limits.alpha,
         ),
         beats_random(
@@ -159,20 +152,13 @@ def _tests(
 def _minimality(bench: EdgeBench, circuit: Circuit, limits: CircuitLimits, seed: int) -> Tested:
     graph, rng = bench.wiring.graph, np.random.default_rng([seed, 3])
     single = marginal(bench, circuit, "edge", limits.edges)
-    pairs = [
-        p for p in (inflated(graph, circuit.membership, rng) for _ in range(limits.random)) if p is not None
-    ]
+    drawn = [inflated(graph, circuit.membership, rng) for _ in range(limits.random)]
+    pairs = [pair for pair in drawn if pair is not None]
     if not pairs:
-        return Tested(
-            "Minimality", "", 1.0, None, float("nan"), 0, limits.alpha, limits.random, "Every edge is in it."
-        )
-    wide = bench.metric([m for m, _ in pairs])
-    without = []
-    for mask, edge in pairs:
-        fewer = mask.copy()
-        fewer[edge] = False
-        without.append(fewer)
-    reference = np.abs(wide - bench.metric(without)).mean(-1) / abs(bench.gap)
+        said = "Every edge is in it."
+        return Tested("Minimality", "", 1.0, None, float("nan"), 0, limits.alpha, limits.random, said)
+    wide, fewer = bench.metric([m for m, _ in pairs]), bench.metric([without(*pair) for pair in pairs])
+    reference = np.abs(wide - fewer).mean(-1) / abs(bench.gap)
     return minimality(single.names, single.effects, reference, limits.quantile, limits.alpha)[0]
 
 
@@ -197,7 +183,6 @@ def least_examples(name: str, limits: CircuitLimits) -> int:
 def evidence(circuit: Circuit, trial: CircuitTrial, limits: CircuitLimits) -> tuple[Evidence, ...]:
     """What decides: each figure, its limit, and whether it passed (None: it cannot tell)."""
     done = trial.performance
-    sufficiency, necessity = trial.test("Sufficiency"), trial.test("Partial necessity")
     tests = [
         Evidence("Performs it", done.accuracy, None, 0.5, done.does_it, done.sentence),
         Evidence(
@@ -210,7 +195,7 @@ def evidence(circuit: Circuit, trial: CircuitTrial, limits: CircuitLimits) -> tu
             f"With its edges ablated and all others as they are, {with_interval(trial.removed)} is left; asked was "
             f"at most {percent(limits.left)}.",
         ),
-        _beside("Sufficient", sufficiency, limits),
+        _beside("Sufficient", trial.test("Sufficiency"), limits),
         Evidence(
             "Small", None, circuit.share, limits.largest, True if circuit.share <= limits.largest else None,
             f"{circuit.n_edges} of {circuit.graph.n_edges} edges; more than {percent(limits.largest)} would explain "
@@ -218,7 +203,7 @@ def evidence(circuit: Circuit, trial: CircuitTrial, limits: CircuitLimits) -> tu
         ),
     ]  # fmt: skip
     if not breaks_anyway(trial, limits):
-        tests.insert(4, _beside("Necessary", necessity, limits))
+        tests.insert(4, _beside("Necessary", trial.test("Partial necessity"), limits))
     return tuple(tests)
 
 

@@ -153,8 +153,8 @@ def further(row: Verb, common: Common) -> dict[str, Any]:
             raise BadInput(f"{row.name}'s {name} has no fields.", f"Write --set {name}=VALUE.")
         wanted = next((p for p in row.parameters() if p.name == name), None)
         if wanted is not None and _several(wanted) and isinstance(value, str | int):
-            ranged = isinstance(value, str) and "int" in wanted.annotation
-            given[name] = question.layers(value) if ranged else [value]
+            ranged = "int" in wanted.annotation
+            given[name] = question.layers(value) if isinstance(value, str) and ranged else [value]
     return given
 
 

@@ -107,7 +107,8 @@ def table(probing: Probing, top: int = 8) -> Table:
     places = [str(d) for d in probing.data["score"].dims]
     names = {"score": probing.what, **CONTROLS, "q": "q"}
     title = f"best {len(frame)} of {len(probing.probes)} places"
-    return shown.frame_table(frame[[*places, *names]].rename(columns=names), title)
+    chosen: Any = frame[[*places, *names]]
+    return shown.frame_table(chosen.rename(columns=names), title)
 
 
 def write(place: Path, probing: Probing, used: Use | None) -> list[Path]:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.markup import escape
 from rich.table import Column, Table
 
 from cutaway.errors import BadFormat
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _ROWS, _COLUMNS = 12, 10
 #: Columns that name parts of a network.
@@ -46,8 +43,8 @@ def grid(heads: Iterable[str | Column], rows: Iterable[Iterable[Any]], **looks: 
 def headline(result: Any) -> str:
     """The result in one line, for rich."""
     said = getattr(result, "headline", None)
-    text = said() if callable(said) else said if isinstance(said, str) else str(result).splitlines()[0]
-    return escape(text)
+    text = said() if callable(said) else said or str(result).splitlines()[0]
+    return escape(str(text))
 
 
 def tests(claim: Any) -> Table:
@@ -60,8 +57,8 @@ def tests(claim: Any) -> Table:
     return grid(("", "test", "figure"), rows)
 
 
-def frame_table(frame: pd.DataFrame, title: str = "") -> Table:
-    """Rows of a frame; an interval's two ends in one column."""
+def frame_table(frame: Any, title: str = "") -> Table:
+    """Rows of a pandas frame; an interval's two ends in one column."""
     table = Table(box=None, title=escape(title), title_justify="left")
     frame = frame.dropna(axis=1, how="all")
     named = any(name in _PARTS for name in frame.columns)

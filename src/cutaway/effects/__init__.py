@@ -7,13 +7,6 @@ from cutaway.effects.paths import path_patch, receivers
 from cutaway.effects.planned import PlannedSweep, plan_interventions
 
 __all__ = [
-    "Effects",
-    "PlannedSweep",
-    "ablate",
-    "pair_effects",
-    "patch",
-    "path_patch",
-    "plan",
-    "plan_interventions",
-    "receivers",
-]
+    "Effects", "PlannedSweep", "ablate", "pair_effects", "patch", "path_patch", "plan",
+    "plan_interventions", "receivers",
+]  # fmt: skip

@@ -82,16 +82,8 @@ class Baselines:
         vocabulary = self.answers.vocabulary() if few else None
         placed = None if vocabulary is None else self.answers.within(vocabulary)
         score_few = None if placed is None else lambda logits, rows: self.metric(logits, placed[rows])
-        return Experiment(
-            net,
-            base.tokens,
-            self.positions,
-            self.score,
-            sources,
-            vocabulary=vocabulary,
-            score_few=score_few,
-            **more,
-        )
+        more |= {"vocabulary": vocabulary, "score_few": score_few}
+        return Experiment(net, base.tokens, self.positions, self.score, sources, **more)
 
 
 def behaviour_of(net: Network, behaviour: Behaviour | str, seed: int) -> Behaviour:
@@ -126,9 +118,8 @@ def measure(
         answers = answers.with_reference(runs[0].logits)
     metrics = [behaviour.metric(run.logits, answers).detach().double().cpu().numpy() for run in runs]
     clean, corrupted = (replace(run, metric=metric) for run, metric in zip(runs, metrics, strict=True))
-    gap = require_gap(
-        clean.metric, corrupted.metric, f"The metric {behaviour.metric.name} of {behaviour.name!r}"
-    )
+    what = f"The metric {behaviour.metric.name} of {behaviour.name!r}"
+    gap = require_gap(clean.metric, corrupted.metric, what)
     return Baselines(clean, corrupted, behaviour.metric, answers, positions, gap)
 
 
@@ -181,16 +172,10 @@ class Resampling:
         signs = intervals if kinds >= MIN_SIGNS else None
         drawn = f"{kinds} templates ({n} examples)" if intervals else f"{n} examples"
         flipped = "whole templates" if signs else "examples"
-        about = (
-            ""
-            if signs or kinds == n
-            else f", so they speak of {'these templates' if kinds > 1 else 'this template'}"
-        )
-        return cls(
-            intervals,
-            signs,
-            f"intervals: bootstrap over {drawn}; significance: sign flips of {flipped}{about}",
-        )
+        these = "these templates" if kinds > 1 else "this template"
+        about = "" if signs or kinds == n else f", so they speak of {these}"
+        said = f"intervals: bootstrap over {drawn}; significance: sign flips of {flipped}{about}"
+        return cls(intervals, signs, said)
 
 
 def _side(
@@ -219,9 +204,8 @@ def _side(
             memory.keep((LOGITS, *asked), fresh)
     assert logits is not None
     require_finite(net, tokens, logits, what)
-    return Side(
-        tokens, np.zeros(0), logits, {site: value for site, value in values.items() if value is not None}
-    )
+    there = {site: value for site, value in values.items() if value is not None}
+    return Side(tokens, np.zeros(0), logits, there)
 
 
 def _run(
@@ -230,9 +214,8 @@ def _run(
     """Logits [n v] at the answer position (where they are to be read) and kept sites [n p ...]."""
     logits: list[Tensor] = []
     kept: dict[Site, list[Tensor]] = {site: [] for site in keep}
-    size = rows_at_once(
-        net, tokens.size, work
-    )  # whatever is kept: the same prompts give the same bits every time
+    # whatever is kept: the same prompts give the same bits every time
+    size = rows_at_once(net, tokens.size, work)
     last = None if read or any(site.module for site in keep) else max(keep, key=lambda site: site.rank)
     for start in range(0, tokens.n, size):
         work.check()

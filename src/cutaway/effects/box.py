@@ -62,16 +62,7 @@ class Box:
     @property
     def shape(self) -> tuple[int, ...]:
         """Number of entries along each dimension of `by`."""
-        sizes = {
-            "layer": len(self.layers),
-            "position": self.positions,
-            "head": self.heads,
-            "neuron": self.neurons,
-            "span": len(self.spans),
-            "map": len(self.layers),
-            "channel": self.channels,
-        }
-        return tuple(int(sizes[name] or 0) for name in self.by)
+        return tuple(len(labels) for labels in self.coordinates().values())
 
     def cells(self) -> list[Cell]:
         """One cell for each entry of the box, the last dimension running fastest."""
@@ -80,32 +71,21 @@ class Box:
             place = dict(zip(self.by, index, strict=True))
             if "map" in place:
                 path = str(self.layers[place["map"]])
-                cells.append((Write(path, None, neuron=place.get("channel"), module=True),))
-                continue
-            span = self.spans[place["span"]] if "span" in place else ""
-            write = Write(
-                self.site,
-                self.layers[place["layer"]],
-                place.get("head"),
-                place.get("position"),
-                place.get("neuron"),
-                span,
-            )
+                write = Write(path, None, neuron=place.get("channel"), module=True)
+            else:
+                span = self.spans[place["span"]] if "span" in place else ""
+                head, position, neuron = (place.get(name) for name in ("head", "position", "neuron"))
+                write = Write(self.site, self.layers[place["layer"]], head, position, neuron, span)
             cells.append((write,))
         return cells
 
     def coordinates(self) -> dict[str, list[Any]]:
-        """The labels along each dimension."""
-        if self.site == MAPS:
-            channels = {"channel": list(range(self.channels))} if self.channels is not None else {}
-            return {"map": [str(path) for path in self.layers], **channels}
-        coords: dict[str, list[Any]] = {"layer": list(self.layers)}
-        for name, size in (("position", self.positions), ("head", self.heads), ("neuron", self.neurons)):
-            if name in self.by:
-                coords[name] = list(range(int(size or 0)))
-        if "span" in self.by:
-            coords["span"] = list(self.spans)
-        return coords
+        """The labels along each dimension of `by`."""
+        sizes = {"position": self.positions, "head": self.heads, "neuron": self.neurons}
+        sizes |= {"channel": self.channels}
+        labels: dict[str, list[Any]] = {name: list(range(size or 0)) for name, size in sizes.items()}
+        labels |= {"layer": list(self.layers), "span": list(self.spans), "map": list(map(str, self.layers))}
+        return {name: labels[name] for name in self.by}
 
 
 def checked(
@@ -121,15 +101,13 @@ def checked(
     if at == MAPS or "map" in dims:
         return MAPS, _maps(net, at, dims, layers), dims
     if any(sign in at for sign in "*?["):
-        raise BadInput(
-            f"A sweep is over one kind of site, and {at!r} is a pattern.", "Use resid_pre, z, mlp_write, ..."
-        )
+        remedy = "Use resid_pre, z, mlp_write, ..."
+        raise BadInput(f"A sweep is over one kind of site, and {at!r} is a pattern.", remedy)
     sites = net.resolve(at)
     site, kind = sites[0].name, None if sites[0].module else SITES[sites[0].name]
     if kind is None or not kind.layered or not {"pos", "dest"} & set(kind.axes):
-        raise BadInput(
-            f"The site {site} is not one value per layer and position.", "Use resid_pre, z, mlp_write, ..."
-        )
+        remedy = "Use resid_pre, z, mlp_write, ..."
+        raise BadInput(f"The site {site} is not one value per layer and position.", remedy)
     if "head" in dims and not {"head", "kv_head"} & set(kind.axes):
         raise BadInput(f"The site {site} has no heads.", "Use z, q, k or v, or sweep by layer and position.")
     if "neuron" in dims and not set(_UNITS) & set(kind.axes):
@@ -139,21 +117,17 @@ def checked(
     if "span" in dims:
         behaviour.require_aligned("A sweep over spans")
         if not behaviour.spans:
-            raise BadBehaviour(
-                f"{behaviour.name!r} names no spans of tokens.",
-                "Use a behaviour with spans, or sweep over positions.",
-            )
+            remedy = "Use a behaviour with spans, or sweep over positions."
+            raise BadBehaviour(f"{behaviour.name!r} names no spans of tokens.", remedy)
     if isinstance(layers, str) or (layers is not None and not isinstance(layers, Sequence)):
-        raise BadInput(
-            f"layers={layers!r} is not a list of layers.", "Write layers=[0, 1] or layers=range(2)."
-        )
+        remedy = "Write layers=[0, 1] or layers=range(2)."
+        raise BadInput(f"layers={layers!r} is not a list of layers.", remedy)
     has = [s.layer for s in sites if s.layer is not None]
     chosen = tuple(has if layers is None else layers)
     missing = [layer for layer in chosen if layer not in has]
     if missing or not chosen:
-        raise SiteUnavailable(
-            f"{site} does not exist in layer {missing[0] if missing else '-'}.", f"It exists in layers {has}."
-        )
+        remedy = f"It exists in layers {has}."
+        raise SiteUnavailable(f"{site} does not exist in layer {missing[0] if missing else '-'}.", remedy)
     return site, chosen, dims
 
 
@@ -167,10 +141,8 @@ def _dims(by: object) -> tuple[str, ...]:
         wrong = next((name for name in dims if name not in known), None)
         near = nearest(str(wrong), known, 1) if wrong is not None else []
         choices = "; ".join(", ".join(names) for names in BY)
-        raise BadInput(
-            f"A sweep cannot run over {', '.join(map(str, dims)) or 'nothing'}.",
-            (f"Did you mean {near[0]}? " if near else "") + f"Choose one of: {choices}.",
-        )
+        remedy = (f"Did you mean {near[0]}? " if near else "") + f"Choose one of: {choices}."
+        raise BadInput(f"A sweep cannot run over {', '.join(map(str, dims)) or 'nothing'}.", remedy)
     return dims
 
 
@@ -183,9 +155,8 @@ def _maps(net: Network, at: str, dims: tuple[str, ...], layers: object) -> tuple
     """Paths of the maps that a sweep runs over."""
     maps = maps_of(net)
     if not maps:
-        raise SiteUnavailable(
-            f"{net.name} has no maps: none of its modules is a convolution.", "Sweep a site: at='resid_pre'."
-        )
+        remedy = "Sweep a site: at='resid_pre'."
+        raise SiteUnavailable(f"{net.name} has no maps: none of its modules is a convolution.", remedy)
     if at != MAPS or "map" not in dims:
         raise BadInput(
             f"Maps are swept at 'map' by map, or by map and channel; asked was {at!r} by {', '.join(dims)}.",
@@ -197,11 +168,7 @@ def _maps(net: Network, at: str, dims: tuple[str, ...], layers: object) -> tuple
 
 
 def box_of(
-    behaviour: Behaviour,
-    site: str,
-    dims: tuple[str, ...],
-    layers: tuple[Any, ...],
-    base: Side,
+    behaviour: Behaviour, site: str, dims: tuple[str, ...], layers: tuple[Any, ...], base: Side
 ) -> Box:
     """The box of a sweep on one side's prompts."""
     if site == MAPS:

@@ -127,18 +127,14 @@ class Effects:
         """
         for name, wanted in coordinates.items():
             if name not in self.data.dims:
-                raise BadInput(
-                    f"These effects have no dimension {name!r}.",
-                    f"They have {', '.join(map(str, self.data.dims))}.",
-                )
+                remedy = f"They have {', '.join(map(str, self.data.dims))}."
+                raise BadInput(f"These effects have no dimension {name!r}.", remedy)
             there = self.data[name].values
             coordinates[name] = wanted = _spelled(name, wanted, there.tolist())
             asked = [] if isinstance(wanted, slice) else np.ravel(np.asarray(wanted)).tolist()
             if missing := [value for value in asked if value not in there.tolist()]:
-                raise BadInput(
-                    f"These effects have no {name} {missing[0]!r}.",
-                    f"There is {name} {', '.join(map(str, there))}.",
-                )
+                remedy = f"There is {name} {', '.join(map(str, there))}."
+                raise BadInput(f"These effects have no {name} {missing[0]!r}.", remedy)
         return Effects(self.data.sel(**coordinates), self.provenance)
 
     def among(self, examples: Sequence[int]) -> Effects:
@@ -156,19 +152,13 @@ class Effects:
         templates = [str(t) for t in part["template"].values]
         summary = summarise(effect, states, templates, self.provenance.seed)
         cells = [part.sizes[d] for d in self.dims]
-        part = part.assign(
-            {name: (list(self.dims), values.reshape(cells)) for name, values in summary.items()}
-        )
+        part = part.assign({name: (self.dims, values.reshape(cells)) for name, values in summary.items()})
         if "tokens" in part.coords:
             tokens = part["tokens"].values
             part = part.assign_coords(token=("position", token_labels(tokens)))
             part = part.isel(position=np.flatnonzero((tokens != "").any(0)))
-        anew = {
-            "intervals": Resampling.of(templates).sentence,
-            "gap": gap,
-            "clean_metric": ends[0],
-            "corrupted_metric": ends[1],
-        }
+        anew = {"intervals": Resampling.of(templates).sentence, "gap": gap}
+        anew |= {"clean_metric": ends[0], "corrupted_metric": ends[1]}
         return Effects(part.assign_attrs(part.attrs | anew), self.provenance)
 
     def groups(self) -> list[tuple[str, Effects]]:
@@ -176,11 +166,9 @@ class Effects:
 
         Positions of prompts of different form do not mean the same; a heat map over all of them mixes them up.
         """
-        lengths = (
-            (self.data["tokens"].values != "").sum(1)
-            if "tokens" in self.data.coords
-            else np.zeros(self.data.sizes["example"])
-        )
+        lengths = np.zeros(self.data.sizes["example"])
+        if "tokens" in self.data.coords:
+            lengths = (self.data["tokens"].values != "").sum(1)
         rows: dict[tuple[str, int], list[int]] = {}
         for row, (template, length) in enumerate(zip(self.data["template"].values, lengths, strict=True)):
             rows.setdefault((str(template), int(length)), []).append(row)
@@ -210,19 +198,13 @@ class Effects:
         if len(self.dims) >= 2:
             return heatmap(self.grid(), title=title, limit=limit)
         if not self.dims:
-            raise BadInput(
-                "One cell has no picture.", "Leave at least one dimension, such as layer, unselected."
-            )
+            remedy = "Leave at least one dimension, such as layer, unselected."
+            raise BadInput("One cell has no picture.", remedy)
         cells = self.to_pandas().to_dict("records")
+        names = [f"{self.dims[0]} {self._label(self.dims[0], i)}" for i in range(len(cells))]
         items = [
-            Bar(
-                f"{self.dims[0]} {self._label(self.dims[0], i)}",
-                row["mean"],
-                row["low"],
-                row["high"],
-                row["q"] <= Q,
-            )
-            for i, row in enumerate(cells)
+            Bar(name, row["mean"], row["low"], row["high"], row["q"] <= Q)
+            for name, row in zip(names, cells, strict=True)
             if np.isfinite(row["mean"])
         ]
         return bars(items, title=title, unit=self.unit)
@@ -254,14 +236,9 @@ class Effects:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data: what it says of itself, one record for each cell, and where it comes from."""
-        return finite(
-            {
-                "kind": self.kind,
-                **self.data.attrs,
-                "cells": self.to_pandas().to_dict("records"),
-                "provenance": self.provenance.to_dict(),
-            }
-        )
+        cells = self.to_pandas().to_dict("records")
+        said = {"kind": self.kind, **self.data.attrs, "cells": cells}
+        return finite(said | {"provenance": self.provenance.to_dict()})
 
     def page(self) -> Page:
         """The report: a map of the cells (where there are positions, of the largest group), the strongest ones."""
@@ -291,11 +268,14 @@ class Effects:
     @property
     def caption(self) -> str:
         """What the intervals are over, and the metric at both ends."""
+        return f"{self.data.attrs['intervals']}. {self._ends}."
+
+    @property
+    def _ends(self) -> str:
+        """The metric at both ends."""
         attrs = self.data.attrs
-        return (
-            f"{attrs['intervals']}. {attrs['metric']}: clean {attrs['clean_metric']:.3f}, corrupted "
-            f"{attrs['corrupted_metric']:.3f}."
-        )
+        clean, corrupted = attrs["clean_metric"], attrs["corrupted_metric"]
+        return f"{attrs['metric']}: clean {clean:.3f}, corrupted {corrupted:.3f}"
 
     def headline(self) -> str:
         """One line: what was patched into what, and whether the sweep is complete."""
@@ -344,8 +324,7 @@ class Effects:
         attrs = self.data.attrs
         lines = [
             self.headline(),
-            f"{attrs['network']} · {attrs['behaviour']} · {self.data.sizes.get('example', 1)} examples · {attrs['metric']}: "
-            f"clean {attrs['clean_metric']:.3f}, corrupted {attrs['corrupted_metric']:.3f}",
+            f"{attrs['network']} · {attrs['behaviour']} · {self.data.sizes.get('example', 1)} examples · {self._ends}",
             str(attrs["intervals"]),
         ]
         return "\n".join(lines + [f"not finite: {name}" for name in self.not_finite[:5]])

@@ -23,10 +23,8 @@ def require_finite(net: Network, tokens: Tokens, logits: Tensor, what: str) -> N
     Costs one look at the logits; the run that locates the place happens only when something is wrong.
     """
     if not bool(torch.isfinite(logits).all()):
-        raise NotFinite(
-            f"The {what} give NaN or infinite logits. {locate(net, tokens)}",
-            "Use a wider dtype (float32 instead of float16), or repair the weights.",
-        )
+        remedy = "Use a wider dtype (float32 instead of float16), or repair the weights."
+        raise NotFinite(f"The {what} give NaN or infinite logits. {locate(net, tokens)}", remedy)
 
 
 def locate(net: Network, tokens: Tokens) -> str:

@@ -71,9 +71,8 @@ def pair_effects(
         base, source = sides(ends, direction)
         names = [str(part) for part in parts]
         dims = {"first": names, "second": names}
-        question = Question(
-            net, behaviour, ends, base, "pairs of parts", direction, dims, seed=seed, began=began
-        )  # fmt: skip
+        asked = (net, behaviour, ends, base, "pairs of parts", direction, dims)
+        question = Question(*asked, seed=seed, began=began)
         places = [(i, j) for i in range(size) for j in range(i, size)]
         cells = [tuple(writes[parts[k]] for k in dict.fromkeys(place)) for place in places]
         experiment = ends.experiment(net, base, source.kept)
@@ -86,9 +85,8 @@ def pair_effects(
             states[i, j] = states[j, i] = state
         both = CellValues(values.reshape(-1, n), states.reshape(-1, n), once.interrupted)
         effects = question.effects(both, plan.warnings, plan.forwards)
-        return Effects(
-            effects.data.assign(_interaction(question.shares(values), behaviour, seed)), effects.provenance
-        )
+        interaction = _interaction(question.shares(values), behaviour, seed)
+        return Effects(effects.data.assign(interaction), effects.provenance)
 
 
 def _interaction(
@@ -102,15 +100,10 @@ def _interaction(
     drawn = Resampling.of(behaviour.template).intervals
     estimates = bootstrap_many(np.nan_to_num(extra).reshape(-1, n).T, drawn, seed=seed)
     shown = np.isfinite(extra).all(-1)
-    figures = {
-        "interaction": estimates.value,
-        "interaction_low": estimates.low,
-        "interaction_high": estimates.high,
-    }
-    return {
-        name: (("first", "second"), np.where(shown, figure.reshape(size, size), np.nan))
-        for name, figure in figures.items()
-    }
+    ends = {"_low": estimates.low, "_high": estimates.high}
+    figures = {f"interaction{end}": figure for end, figure in ({"": estimates.value} | ends).items()}
+    square = {n: np.where(shown, figure.reshape(size, size), np.nan) for n, figure in figures.items()}
+    return {name: (("first", "second"), table) for name, table in square.items()}
 
 
 def _parts(net: Network, which: Which) -> tuple[Part, ...]:
@@ -121,8 +114,6 @@ def _parts(net: Network, which: Which) -> tuple[Part, ...]:
     else:
         parts = chosen(which, everything, everything, Part.of, "part")
     if len(parts) < 2:
-        raise BadInput(
-            f"Pairs need two parts, and there {'is one' if parts else 'are none'}.",
-            "Use which='all', or name parts.",
-        )
+        remedy = "Use which='all', or name parts."
+        raise BadInput(f"Pairs need two parts, and there {'is one' if parts else 'are none'}.", remedy)
     return parts

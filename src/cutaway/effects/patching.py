@@ -8,17 +8,16 @@ Ablation replaces a value by one that carries no information about the prompt: z
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cutaway.effects.baselines import Baselines, Side, behaviour_of, measure
-from cutaway.effects.box import Box, box_of, checked, sites_of, span_columns
+from cutaway.effects.box import box_of, checked, sites_of, span_columns
 from cutaway.effects.effects import Effects
 from cutaway.effects.planned import PlannedSweep
 from cutaway.effects.question import DIRECTIONS, Direction, Question, require_one_of, require_rules, sides
@@ -29,7 +28,7 @@ from cutaway.network.edits import Here
 from cutaway.network.inputs import Tokens
 from cutaway.network.sites import Site
 from cutaway.results import Work, strict, working
-from cutaway.sweeps import Cell, Experiment, Rules, plan_cells
+from cutaway.sweeps import Rules, plan_cells
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
@@ -81,10 +80,10 @@ def patch(
         BadBehaviour: positions were asked for and pairs differ in length; or there is no gap to normalise by.
         NotFinite: the unpatched runs hold NaN or infinity (it says where).
     """
-    began = time.perf_counter()
+    require_one_of(direction, DIRECTIONS, "direction")
     with working(work).interruptible() as work:
-        sweep = patching_sweep(net, behaviour, at, by, direction, layers, seed, began=began, work=work)
-        return sweep.planned(rules, time_it=False, work=work).finish(folder, work)
+        sweep = box_sweep(net, behaviour, at, by, direction, layers, seed, rules, work, time_it=False)
+        return sweep.finish(folder, work)
 
 
 @strict
@@ -113,10 +112,10 @@ def ablate(
     The other arguments, the result and the errors are those of `patch`: an effect of -1 takes the metric from the clean to
     the corrupted baseline.
     """
-    began = time.perf_counter()
+    require_one_of(how, HOW, "ablation")
     with working(work).interruptible() as work:
-        sweep = ablation_sweep(net, behaviour, at, by, how, layers, seed, began=began, work=work)
-        return sweep.planned(rules, time_it=False, work=work).finish(folder, work)
+        sweep = box_sweep(net, behaviour, at, by, how, layers, seed, rules, work, time_it=False)
+        return sweep.finish(folder, work)
 
 
 @strict
@@ -147,125 +146,53 @@ def plan(
         What the verb raises, too.
     """
     if how is not None and direction is not None:
-        raise BadInput(
-            f"An ablation (how={how!r}) has no direction; direction={direction!r} was given.",
-            "Leave one of them out.",
-        )
+        what = f"An ablation (how={how!r}) has no direction; direction={direction!r} was given."
+        raise BadInput(what, "Leave one of them out.")
+    if how is None:
+        way, site, dims = direction or "restore", "resid_pre", ("layer", "position")
+        require_one_of(way, DIRECTIONS, "direction")
+    else:
+        way, site, dims = how, "z", ("layer", "head")
+        require_one_of(way, HOW, "ablation")
     with working(work).interruptible() as work:
-        if how is None:
-            sweep = patching_sweep(
-                net, behaviour, at or "resid_pre", by or ("layer", "position"), direction or "restore", layers, seed,
-                work=work,
-            )  # fmt: skip
-        else:
-            sweep = ablation_sweep(
-                net, behaviour, at or "z", by or ("layer", "head"), how, layers, seed, work=work
-            )
-        return sweep.planned(rules, work=work)
+        return box_sweep(net, behaviour, at or site, by or dims, way, layers, seed, rules, work)
 
 
-@dataclass(frozen=True, eq=False)
-class PatchSweep:
-    """A box of cells on one side's prompts, with what is written: ready to be planned and run.
+def box_sweep(
+    net: Network, behaviour: Behaviour | str, at: str, by: By, way: Direction | How, layers: Sequence[int] | None = None,
+    seed: int = 0, rules: Rules | None = None, work: Work | None = None, *, time_it: bool = True,
+) -> PlannedSweep:  # fmt: skip
+    """The sweep that `patch` runs where `way` is a direction, and `ablate` where it says how; not yet run.
 
-    Attributes:
-        question: what is asked.
-        experiment: what all cells share.
-        cells: what is written in each.
+    The other arguments and the errors are those of the verbs. time_it: measure memory and seconds on a small piece.
     """
-
-    question: Question
-    experiment: Experiment
-    cells: Sequence[Cell] = field(repr=False)
-
-    @classmethod
-    def of(cls, question: Question, box: Box, sources: Mapping[Site, Tensor]) -> PatchSweep:
-        """The sweep over a box in which these values are written."""
-        spans = span_columns(question.behaviour, question.base)
-        experiment = question.ends.experiment(question.net, question.base, sources, spans=spans)
-        return cls(question, experiment, box.cells())
-
-    def planned(
-        self, rules: Rules | None = None, time_it: bool = True, work: Work | None = None
-    ) -> PlannedSweep:
-        """What the sweep will cost; running it gives the effect of every cell."""
-        require_rules(rules)
-        question = self.question
-        plan = plan_cells(
-            self.experiment, self.cells, base=question.base.metric, rules=rules, time_it=time_it, work=work
-        )
-        label = f"patching {question.site} by {' and '.join(question.dims)}, {question.direction}"
-        return PlannedSweep(plan, question, label)
-
-
-def patching_sweep(
-    net: Network,
-    behaviour: Behaviour | str,
-    at: str = "resid_pre",
-    by: By = ("layer", "position"),
-    direction: Direction = "restore",
-    layers: Sequence[int] | None = None,
-    seed: int = 0,
-    *,
-    began: float | None = None,
-    work: Work | None = None,
-) -> PatchSweep:
-    """The sweep that `patch` runs, not yet run: arguments and errors are those of `patch`."""
-    require_one_of(direction, DIRECTIONS, "direction")
+    began = time.perf_counter()
     behaviour = behaviour_of(net, behaviour, seed)
     site, chosen, dims = checked(net, behaviour, at, by, layers)
     ends = measure(net, behaviour, sites_of(site, chosen), work)
-    base, source = sides(ends, direction)
+    where = ""
+    if way in DIRECTIONS:
+        direction, (base, source) = str(way), sides(ends, way)
+        sources = _sources(ends, base, source) if not behaviour.aligned else source.kept
+        if not behaviour.aligned:
+            where = "answer position only: clean and corrupted prompts differ in length"
+    else:
+        direction, base, kind = f"ablate ({way})", ends.clean, cast(Any, way.removesuffix(" by position"))
+        edit = Ablate(site, how=kind, by_position=kind != way, seed=seed)
+        sources = {s: _ablated(net, edit, s, value, base.tokens) for s, value in base.kept.items()}
     box = box_of(behaviour, site, dims, chosen, base)
-    sources, everywhere = _sources(ends, behaviour.aligned, base, source)
-    where = "" if everywhere else "answer position only: clean and corrupted prompts differ in length"
-    return PatchSweep.of(
-        _question(net, behaviour, ends, base, box, direction, seed, began, where), box, sources
-    )
-
-
-def ablation_sweep(
-    net: Network,
-    behaviour: Behaviour | str,
-    at: str = "z",
-    by: By = ("layer", "head"),
-    how: How = "mean",
-    layers: Sequence[int] | None = None,
-    seed: int = 0,
-    *,
-    began: float | None = None,
-    work: Work | None = None,
-) -> PatchSweep:
-    """The sweep that `ablate` runs, not yet run: arguments and errors are those of `ablate`."""
-    require_one_of(how, HOW, "ablation")
-    behaviour = behaviour_of(net, behaviour, seed)
-    site, chosen, dims = checked(net, behaviour, at, by, layers)
-    ends = measure(net, behaviour, sites_of(site, chosen), work)
-    base = ends.clean
-    kind: Any = how.removesuffix(" by position")
-    edit = Ablate(site, how=kind, by_position=kind != how, seed=seed)
-    sources = {where: _ablated(net, edit, where, value, base.tokens) for where, value in base.kept.items()}
-    box = box_of(behaviour, site, dims, chosen, base)
-    return PatchSweep.of(
-        _question(net, behaviour, ends, base, box, f"ablate ({how})", seed, began), box, sources
-    )
-
-
-def _question(
-    net: Network, behaviour: Behaviour, ends: Baselines, base: Side, box: Box, direction: str, seed: int,
-    began: float | None, where: str = "",
-) -> Question:  # fmt: skip
-    """What a box of cells asks, with a token label for each position."""
     labels: dict[str, tuple[tuple[str, ...], Any]] = {}
     if box.positions is not None:
         strings = [ends.clean.tokens.strings(row) for row in range(ends.clean.tokens.n)]
         grid = np.array([[*row, *[""] * (box.positions - len(row))] for row in strings])
         labels["tokens"] = (("example", "position"), grid)
         labels["token"] = (("position",), token_labels(grid))
-    return Question(
-        net, behaviour, ends, base, box.site, direction, box.coordinates(), labels, where, seed,
-        time.perf_counter() if began is None else began,
-    )  # fmt: skip
+    asked = (net, behaviour, ends, base, site, direction, box.coordinates())
+    question = Question(*asked, labels, where, seed, began)
+    require_rules(rules)
+    experiment = ends.experiment(net, base, sources, spans=span_columns(behaviour, base))
+    plan = plan_cells(experiment, box.cells(), base=base.metric, rules=rules, time_it=time_it, work=work)
+    return PlannedSweep(plan, question, f"patching {site} by {' and '.join(question.dims)}, {direction}")
 
 
 def _ablated(net: Network, edit: Ablate, site: Site, value: Tensor, tokens: Tokens) -> Tensor:
@@ -280,32 +207,26 @@ def _ablated(net: Network, edit: Ablate, site: Site, value: Tensor, tokens: Toke
     for length in tokens.lengths.unique():
         rows = (tokens.lengths == length).nonzero()[:, 0]
         if len(rows) < 2:
-            raise BadBehaviour(
-                f"Only one prompt has {int(length)} tokens, so no other can take its place.",
-                "Use more examples, or how='mean'.",
-            )
+            what = f"Only one prompt has {int(length)} tokens, so no other can take its place."
+            raise BadBehaviour(what, "Use more examples, or how='mean'.")
         part = Here(site, site.axes, tokens[rows], batch=len(rows))
         new[rows.to(new.device)] = function(value[rows.to(value.device)], part)
     return new
 
 
-def _sources(ends: Baselines, aligned: bool, base: Side, source: Side) -> tuple[dict[Site, Tensor], bool]:
-    """What is written, laid out like the base run; and whether that is the source at every position.
+def _sources(ends: Baselines, base: Side, source: Side) -> dict[Site, Tensor]:
+    """What is written where pairs differ in length, laid out like the base run.
 
-    With pairs of unequal length only the answer position corresponds: elsewhere the base's own value is written.
+    Only the answer position corresponds: elsewhere the base's own value is written.
     """
-    if aligned:
-        return source.kept, True
     at = ends.positions[:, None]
     rows = torch.arange(base.tokens.n)
     into, out_of = (side.tokens.columns(at)[:, 0].cpu() for side in (base, source))
     laid: dict[Site, Tensor] = {}
     for site, value in base.kept.items():
         if "dest" in site.axes:
-            raise BadInput(
-                f"{site} of prompts of unequal length cannot be copied: their positions do not correspond.",
-                "Use pairs of one length (behaviour.only_aligned()), or patch z.",
-            )
+            what = f"{site} of prompts of unequal length cannot be copied: their positions do not correspond."
+            raise BadInput(what, "Use pairs of one length (behaviour.only_aligned()), or patch z.")
         laid[site] = value.clone()
         laid[site][rows, into] = source.kept[site][rows, out_of]
-    return laid, False
+    return laid

@@ -25,7 +25,7 @@ from cutaway.effects.effects import Effects
 from cutaway.effects.question import Direction, Question, chosen, require_rules, sides
 from cutaway.errors import SiteUnavailable
 from cutaway.interventions import Patch
-from cutaway.network.anatomy import Layer
+from cutaway.network.anatomy import Layer, Stretch
 from cutaway.network.coefficients import is_one, like
 from cutaway.network.parts import KINDS, Input, Part, parts_of
 from cutaway.network.sites import Site
@@ -131,10 +131,8 @@ def path_patch(
         n = behaviour.n
         result = CellValues(values.reshape(-1, n), states.reshape(-1, n), once.interrupted)
         dims = {"sender": [str(s) for s in sent], "receiver": [str(r) for r in read]}
-        question = Question(
-            net, behaviour, paths.ends, paths.base, "direct paths", direction, dims, seed=seed, began=began
-        )
-        return question.effects(result, forwards=forwards)
+        asked = (net, behaviour, paths.ends, paths.base, "direct paths", direction, dims)
+        return Question(*asked, seed=seed, began=began).effects(result, forwards=forwards)
 
 
 @dataclass(eq=False)
@@ -185,22 +183,16 @@ class DirectPaths:
         ]
 
     def run(
-        self,
-        paths: Sequence[Route],
-        *,
-        folder: str | Path | None = None,
-        rules: Rules | None = None,
+        self, paths: Sequence[Route], *, folder: str | Path | None = None, rules: Rules | None = None,
         work: Work | None = None,
-    ) -> tuple[CellValues, float]:
+    ) -> tuple[CellValues, float]:  # fmt: skip
         """Metric and state [paths n] of every path, and what that took in forwards of all prompts.
 
         folder: finished paths are kept there. Where the work is stopped, paths that were not run are marked so.
         """
         work, n, forwards = working(work), self.base.tokens.n, 0.0
-        values, states = (
-            np.full((len(paths), n), np.nan),
-            np.full((len(paths), n), CellState.NOT_RUN, np.int8),
-        )
+        values = np.full((len(paths), n), np.nan)
+        states = np.full(values.shape, CellState.NOT_RUN, np.int8)
         done, interrupted = 0, False
         for layer, ports, group in self._places(paths):
             if interrupted:
@@ -258,9 +250,7 @@ class DirectPaths:
         layer = min(end, len(self.layers) - 1)
         carried = self.deltas[sender]
         for between in range(self._layer(part) + 1, end):
-            for stretch in self.layers[between].stretches:
-                if not is_one(stretch.carry):
-                    carried = carried * like(stretch.carry, carried)
+            carried = _past(self.layers[between].stretches, carried)
         carried = self._within(part, target, carried)
         if target.part.kind == "logits":
             site = Site("resid_post", layer)
@@ -286,13 +276,11 @@ class DirectPaths:
         if 0 <= start < end:
             stretches, write = self.layers[start].stretches, part.row.write
             at = next((i for i, s in enumerate(stretches) if write in s.writes), len(stretches) - 1)
-            for stretch in stretches[at + 1 :]:
-                if not is_one(stretch.carry):
-                    delta = delta * like(stretch.carry, delta)
+            delta = _past(stretches[at + 1 :], delta)
         if target.part.kind == "mlp" and start < end < len(self.layers):
             into = self.layers[end].stretches
-            if self.layers[end].form != "parallel" and into and not is_one(into[0].carry):
-                delta = delta * like(into[0].carry, delta)
+            if self.layers[end].form != "parallel":
+                delta = _past(into[:1], delta)
         return delta
 
     def _delta(self, part: Part) -> Tensor:
@@ -304,6 +292,14 @@ class DirectPaths:
         edit = Patch(write.where, source=self.source.kept[write.where], head=part.index)
         run = self.net.run(self.base.tokens, keep=[target], edits=[edit], logits=False, stop_at=target)
         return run[target] - self.base.kept[target]
+
+
+def _past(stretches: Sequence[Stretch], delta: Tensor) -> Tensor:
+    """What is left of a change of the stream behind these stretches of it."""
+    for stretch in stretches:
+        if not is_one(stretch.carry):
+            delta = delta * like(stretch.carry, delta)
+    return delta
 
 
 def _shifted(work: Work, before: int, total: int) -> Work:
@@ -333,10 +329,8 @@ def _require_direct(net: Network) -> None:
         normed = next((s.norm for s in layer.stretches if s.norm), None)
         if normed or not layer.stretches:
             reason = f"the stream passes through {normed}" if normed else "its stretches are not known"
-            raise SiteUnavailable(
-                f"There are no direct paths past layer {layer.index}: {reason}.",
-                "Use cutaway.patch, or pair_effects.",
-            )
+            remedy = "Use cutaway.patch, or pair_effects."
+            raise SiteUnavailable(f"There are no direct paths past layer {layer.index}: {reason}.", remedy)
         needed = ["resid_pre", "resid_post"] + ([] if layer.form == "parallel" else ["resid_mid"])
         for name in needed:
             if name != "resid_mid" or net.has(Site("mlp_write", layer.index)):

@@ -138,10 +138,8 @@ def plan_interventions(
 def _items(interventions: Sequence[Item]) -> list[tuple[Intervention, ...]]:
     """The cells as tuples of interventions."""
     if isinstance(interventions, str) or not isinstance(interventions, Sequence):
-        raise BadInput(
-            f"{interventions!r} is no list of interventions.",
-            "Give a list; cutaway.plan(net, behaviour, at=...) plans the sweep over a site.",
-        )
+        remedy = "Give a list; cutaway.plan(net, behaviour, at=...) plans the sweep over a site."
+        raise BadInput(f"{interventions!r} is no list of interventions.", remedy)
     items = [tuple(item) if isinstance(item, Sequence) else (item,) for item in interventions]
     if not items:
         raise BadInput("There are no interventions to plan.", "Give a list of them.")
@@ -167,6 +165,5 @@ def _written(base: Side, edits: Sequence[tuple[Site, object, Intervention]]) -> 
 
 def _constant(item: Intervention) -> bool:
     """Whether what it writes does not depend on the value that it meets."""
-    return isinstance(item, Patch) or (
-        isinstance(item, Ablate) and (item.how == "zero" or item.source is not None)
-    )
+    given = isinstance(item, Ablate) and (item.how == "zero" or item.source is not None)
+    return given or isinstance(item, Patch)

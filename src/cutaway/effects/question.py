@@ -76,24 +76,19 @@ class Question:
             )
         names, effect = list(self.dims), self.shares(result.values)
         summary = summarise(effect, result.states, self.behaviour.template, self.seed)
-        variables: dict[str, Any] = {
-            name: (names, values.reshape(self.shape)) for name, values in summary.items()
-        }
+        variables: dict[str, Any] = {n: (names, values.reshape(self.shape)) for n, values in summary.items()}
         for name, values in (("effect", effect), ("metric", result.values), ("state", result.states)):
             variables[name] = ([*names, "example"], values.reshape(*self.shape, -1))
-        variables |= {
-            "clean": ("example", self.ends.clean.metric),
-            "corrupted": ("example", self.ends.corrupted.metric),
-        }
+        for side in ("clean", "corrupted"):
+            variables[side] = ("example", getattr(self.ends, side).metric)
         coordinates = {
             **self.dims,
             "example": list(range(self.behaviour.n)),
             "template": ("example", list(self.behaviour.template)),
             **self.labels,
         }
-        data = xr.Dataset(
-            variables, coordinates, self._attributes(not result.interrupted) | {"notes": " ".join(notes)}
-        )
+        said = self._attributes(not result.interrupted) | {"notes": " ".join(notes)}
+        data = xr.Dataset(variables, coordinates, said)
         seconds = time.perf_counter() - self.began
         return Effects(data, Provenance.of(self.net, self.behaviour.hash, self.seed, seconds, forwards))
 
@@ -112,7 +107,6 @@ class Question:
             "intervals": Resampling.of(self.behaviour.template).sentence,
             "correction": "Benjamini-Hochberg over the cells of this sweep",
             "where": self.where,
-            "notes": "",
         }
 
 
@@ -129,19 +123,15 @@ def require_one_of(given: object, known: Sequence[str], what: str) -> None:
     """Raise `BadInput` with the nearest known name where `given` is none of them."""
     if given not in known:
         near = nearest(given, known, 1) if isinstance(given, str) else []
-        raise BadInput(
-            f"There is no {what} {given!r}.",
-            f"Did you mean {near[0]!r}?" if near else f"Use one of: {', '.join(map(repr, known))}.",
-        )
+        remedy = f"Did you mean {near[0]!r}?" if near else f"Use one of: {', '.join(map(repr, known))}."
+        raise BadInput(f"There is no {what} {given!r}.", remedy)
 
 
 def require_rules(rules: Rules | None) -> None:
     """Raise `BadInput` where `rules` are not rules."""
     if rules is not None and not isinstance(rules, Rules):
-        raise BadInput(
-            f"rules={rules!r} are no rules.",
-            "Write rules=cutaway.sweeps.Rules(suffix=False), or leave it out.",
-        )
+        remedy = "Write rules=cutaway.sweeps.Rules(suffix=False), or leave it out."
+        raise BadInput(f"rules={rules!r} are no rules.", remedy)
 
 
 def chosen(
@@ -157,7 +147,10 @@ def chosen(
         raise BadInput(f"The {what}s {given!r} are not a list.", f"Write [{str(given)!r}].")
     members = []
     for item in given:
-        member = _parsed(item, parse)
+        try:
+            member = parse(item)
+        except BadFormat:
+            member = None
         if member not in known:
             names = [str(k) for k in known]
             offers = ", ".join(nearest(str(item), names, n=4)) or ", ".join(names[:6])
@@ -166,10 +159,3 @@ def chosen(
     if not members:
         raise BadInput(f"No {what}s were named.", f"Leave the {what}s out for all of them.")
     return tuple(dict.fromkeys(members))
-
-
-def _parsed(item: Any, parse: Any) -> Any:
-    try:
-        return parse(item)
-    except BadFormat:
-        return None

@@ -46,10 +46,8 @@ def manifest(data: xr.Dataset, provenance: Provenance) -> dict[str, Any]:
 
 def tensors(data: xr.Dataset) -> dict[str, torch.Tensor]:
     """The arrays of a dataset as tensors, NaN included."""
-    return {
-        str(name): torch.from_numpy(np.ascontiguousarray(array.values))
-        for name, array in data.data_vars.items()
-    }
+    arrays = {str(name): np.ascontiguousarray(array.values) for name, array in data.data_vars.items()}
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
 def from_parts(said: dict[str, Any], arrays: dict[str, torch.Tensor]) -> tuple[xr.Dataset, Provenance]:
@@ -66,31 +64,22 @@ def from_parts(said: dict[str, Any], arrays: dict[str, torch.Tensor]) -> tuple[x
 def _require_effects(said: Mapping[str, Any]) -> None:
     name, version = kind_of(said)
     if name != _KIND or version > KINDS[_KIND].version:
-        raise BadFormat(
-            f"This is {name!r} of format {version}, not effects that can be read.",
-            "Pass what Effects.save wrote.",
-        )
+        remedy = "Pass what Effects.save wrote."
+        raise BadFormat(f"This is {name!r} of format {version}, not effects that can be read.", remedy)
 
 
 def _netcdf(data: xr.Dataset, provenance: Provenance) -> bytes:
     attrs = {k: int(v) if isinstance(v, bool) else v for k, v in data.attrs.items()}
-    plain = data.assign_attrs(
-        attrs
-        | {
-            "kind": _KIND,
-            "version": KINDS[_KIND].version,
-            "provenance": json.dumps(finite(provenance.to_dict())),
-        }
-    )
+    attrs |= {"kind": _KIND, "version": KINDS[_KIND].version}
+    plain = data.assign_attrs(attrs | {"provenance": json.dumps(finite(provenance.to_dict()))})
     plain = plain.assign({n: a.astype("int8") for n, a in plain.data_vars.items() if a.dtype == bool})
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "effects.nc"
         try:
             plain.to_netcdf(file)
         except (ImportError, ValueError) as error:
-            raise BadFormat(
-                f"netCDF cannot be written here: {error}", "Install netCDF4 or h5netcdf, or save to a folder."
-            ) from error
+            remedy = "Install netCDF4 or h5netcdf, or save to a folder."
+            raise BadFormat(f"netCDF cannot be written here: {error}", remedy) from error
         return file.read_bytes()
 
 
@@ -100,9 +89,8 @@ def _from_netcdf(path: Path) -> tuple[xr.Dataset, Provenance]:
             data = file.load()
         attrs = dict(data.attrs)
         version = attrs.pop("version", None)
-        _require_effects(
-            {"kind": attrs.pop("kind", None)} | ({} if version is None else {"version": int(version)})
-        )
+        said = {"kind": attrs.pop("kind", None)} | ({} if version is None else {"version": int(version)})
+        _require_effects(said)
         provenance = Provenance.from_dict(json.loads(attrs.pop("provenance")))
     except (OSError, ValueError, KeyError) as error:
         raise BadFormat(f"{path} cannot be read as netCDF: {error}", "Make the effects again.") from error

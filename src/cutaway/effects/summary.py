@@ -38,11 +38,8 @@ def summarise(
         values = effect[np.ix_(cells, np.flatnonzero(pattern))].T
         drawn = Resampling.of([label for label, use in zip(templates, pattern, strict=True) if use])
         estimates = bootstrap_many(values, drawn.intervals, n_boot=N_BOOT, seed=seed)
-        out["mean"][cells], out["low"][cells], out["high"][cells] = (
-            estimates.value,
-            estimates.low,
-            estimates.high,
-        )
+        out["mean"][cells] = estimates.value
+        out["low"][cells], out["high"][cells] = estimates.low, estimates.high
         out["p"][cells] = sign_flip_p(values, drawn.signs, seed=seed)
     out["p"][known] = 1.0
     tested = shown & ~known & np.isfinite(out["p"])

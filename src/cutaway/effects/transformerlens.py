@@ -7,9 +7,8 @@ Queries and keys here are those that attention uses, after the rotary embedding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,30 +26,27 @@ if TYPE_CHECKING:
 Metric = Callable[[Tensor], Any]
 
 
-@dataclass(frozen=True)
-class _SweepKind:
+class _SweepKind(NamedTuple):
     """One of the sweeps: its site, and the axes of its result after the layer."""
 
     site: str
     axes: tuple[str, ...]
 
 
+_HEADS = (("out", "z"), ("q", "q"), ("k", "k"), ("v", "v"))
 _KINDS: dict[str, _SweepKind] = {
     "resid_pre": _SweepKind("resid_pre", ("pos",)),
     "resid_mid": _SweepKind("resid_mid", ("pos",)),
     "attn_out": _SweepKind("attn_write", ("pos",)),
     "mlp_out": _SweepKind("mlp_write", ("pos",)),
-    **{
-        f"attn_head_{name}_by_pos": _SweepKind(site, ("pos", "head"))
-        for name, site in (("out", "z"), ("q", "q"), ("k", "k"), ("v", "v"))
-    },
+    **{f"attn_head_{name}_by_pos": _SweepKind(site, ("pos", "head")) for name, site in _HEADS},
     "attn_head_pattern_by_pos": _SweepKind("pattern", ("head", "dest")),
     "attn_head_pattern_dest_src_pos": _SweepKind("pattern", ("head", "dest", "src")),
-    **{
-        f"attn_head_{name}_all_pos": _SweepKind(site, ("head",))
-        for name, site in (("out", "z"), ("q", "q"), ("k", "k"), ("v", "v"), ("pattern", "pattern"))
-    },
+    **{f"attn_head_{name}_all_pos": _SweepKind(site, ("head",)) for name, site in _HEADS},
+    "attn_head_pattern_all_pos": _SweepKind("pattern", ("head",)),
 }
+#: What the sweeps over every kind of head stack.
+_STACKED = ("out", "q", "k", "v", "pattern")
 _PLACE = {"pos": "position", "dest": "position", "head": "head", "src": "neuron"}
 
 
@@ -87,19 +83,14 @@ def act_patch(
         raise BadInput("The corrupted prompts hold no tokens.", "Give text or token ids.")
     layers = [s.layer for s in model.resolve(kind.site) if s.layer is not None]
     sources = {Site(kind.site, layer): clean_cache[kind.site, layer] for layer in layers}
-    first = sources[Site(kind.site, layers[0])]
-    sizes = {
-        "pos": tokens.width,
-        "dest": tokens.width,
-        "src": tokens.width,
-        "head": first.shape[1 if kind.site == "pattern" else 2],
-    }
-    shape = (len(layers), *(sizes[a] for a in kind.axes))
+    heads = sources[Site(kind.site, layers[0])].shape[1 if kind.site == "pattern" else 2]
+    shape = (len(layers), *(heads if axis == "head" else tokens.width for axis in kind.axes))
     cells: list[Cell] = []
     for index in torch.cartesian_prod(*(torch.arange(s) for s in shape)).reshape(-1, len(shape)).tolist():
         place = {_PLACE[a]: i for a, i in zip(kind.axes, index[1:], strict=True)}
         cells.append((Write(kind.site, layers[index[0]], **place),))
-    experiment = Experiment(model, tokens, torch.full((tokens.n,), -1), _unread, sources)
+    at_end = torch.full((tokens.n,), -1)
+    experiment = Experiment(model, tokens, at_end, lambda logits, _: logits[:, 0], sources)
     out = torch.zeros(len(cells))
     with working(work).interruptible() as work:
         for done, (cell, logits) in enumerate(cell_logits(experiment, cells), 1):
@@ -108,12 +99,8 @@ def act_patch(
     return out.reshape(shape)
 
 
-def _unread(logits: Tensor, rows: Tensor) -> Tensor:
-    return logits[:, 0]
-
-
-def _named(which: str) -> Callable[..., Tensor]:
-    kind = _KINDS[which]
+def _named(*names: str) -> Callable[..., Tensor]:
+    """The function for a sweep; for several of them, one that stacks their results."""
 
     def sweep(
         model: Any,
@@ -123,32 +110,19 @@ def _named(which: str) -> Callable[..., Tensor]:
         *,
         work: Work | None = None,
     ) -> Tensor:
-        return act_patch(which, model, corrupted_tokens, clean_cache, patching_metric, work=work)
+        given = (model, corrupted_tokens, clean_cache, patching_metric)
+        results = [act_patch(name, *given, work=work) for name in names]
+        if len(names) == 1:
+            return results[0]
+        turned = [name.endswith("pattern_by_pos") for name in names]
+        pairs = zip(results, turned, strict=True)
+        return torch.stack([r.transpose(1, 2) if turn else r for r, turn in pairs])
 
-    sweep.__name__ = sweep.__qualname__ = f"get_act_patch_{which}"
-    sweep.__doc__ = f"Patch `{kind.site}` from the clean run, cell by cell: [layer {' '.join(kind.axes)}]; see `act_patch`."
-    return sweep
-
-
-def _stacked(names: Sequence[str]) -> Callable[..., Tensor]:
-    def sweep(
-        model: Any,
-        corrupted_tokens: Any,
-        clean_cache: Any,
-        patching_metric: Metric,
-        *,
-        work: Work | None = None,
-    ) -> Tensor:
-        parts = [
-            act_patch(n, model, corrupted_tokens, clean_cache, patching_metric, work=work) for n in names
-        ]
-        return torch.stack(
-            [
-                p.transpose(1, 2) if n.endswith("pattern_by_pos") else p
-                for n, p in zip(names, parts, strict=True)
-            ]
-        )
-
+    if len(names) == 1:
+        kind = _KINDS[names[0]]
+        sweep.__name__ = sweep.__qualname__ = f"get_act_patch_{names[0]}"
+        axes = " ".join(("layer", *kind.axes))
+        sweep.__doc__ = f"Patch `{kind.site}` from the clean run, cell by cell: [{axes}]; see `act_patch`."
     return sweep
 
 
@@ -167,10 +141,6 @@ get_act_patch_attn_head_q_all_pos = _named("attn_head_q_all_pos")
 get_act_patch_attn_head_k_all_pos = _named("attn_head_k_all_pos")
 get_act_patch_attn_head_v_all_pos = _named("attn_head_v_all_pos")
 get_act_patch_attn_head_pattern_all_pos = _named("attn_head_pattern_all_pos")
-get_act_patch_attn_head_all_pos_every = _stacked(
-    [f"attn_head_{n}_all_pos" for n in ("out", "q", "k", "v", "pattern")]
-)
-get_act_patch_attn_head_by_pos_every = _stacked(
-    [f"attn_head_{n}_by_pos" for n in ("out", "q", "k", "v", "pattern")]
-)
-get_act_patch_block_every = _stacked(["resid_pre", "attn_out", "mlp_out"])
+get_act_patch_attn_head_all_pos_every = _named(*(f"attn_head_{n}_all_pos" for n in _STACKED))
+get_act_patch_attn_head_by_pos_every = _named(*(f"attn_head_{n}_by_pos" for n in _STACKED))
+get_act_patch_block_every = _named("resid_pre", "attn_out", "mlp_out")

@@ -24,27 +24,16 @@ def example_pairs(net: Network, behaviour: Behaviour, n: int = 3) -> tuple[Pair,
     first = {label: row for row, label in reversed(list(enumerate(behaviour.template)))}
     rows = sorted(first.values())[:n]
     rows += [row for row in range(behaviour.n) if row not in rows][: n - len(rows)]
-    few = behaviour.take(sorted(rows))
-    clean, corrupted = few.clean_tokens(net), few.corrupted_tokens(net)
     chosen = sorted(rows)
+    few = behaviour.take(chosen)
+    clean, corrupted = few.clean_tokens(net), few.corrupted_tokens(net)
+    says = [_says(net, answer_logits(net, behaviour, which)[chosen]) for which in ("clean", "corrupted")]
     pairs = []
-    for row, (says_clean, says_corrupted) in enumerate(
-        zip(
-            *(_says(net, answer_logits(net, behaviour, which)[chosen]) for which in ("clean", "corrupted")),
-            strict=True,
-        )
-    ):
+    for row, (clean_says, corrupted_says) in enumerate(zip(*says, strict=True)):
         same = [a == b for a, b in zip(few.clean_ids[row], few.corrupted_ids[row], strict=False)]
-        pairs.append(
-            Pair(
-                clean=_tokens(clean, row, same),
-                corrupted=_tokens(corrupted, row, same),
-                right=_answer(few.right_text[row]),
-                wrong=_answer(few.wrong_text[row]),
-                clean_says=says_clean,
-                corrupted_says=says_corrupted,
-            )
-        )
+        sides = _tokens(clean, row, same), _tokens(corrupted, row, same)
+        answers = _answer(few.right_text[row]), _answer(few.wrong_text[row])
+        pairs.append(Pair(*sides, *answers, clean_says, corrupted_says))
     return tuple(pairs)
 
 

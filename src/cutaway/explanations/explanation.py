@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,14 +16,16 @@ from cutaway.behaviours import Performance
 from cutaway.claims import Claim, Verdict
 from cutaway.effects import Effects
 from cutaway.errors import BadFormat
-from cutaway.explanations import story
+from cutaway.explanations import story, where, wiring
 from cutaway.explanations.identify import Mechanism
 from cutaway.explanations.limits import SearchLimits
 from cutaway.explanations.localise import DIRECTIONS, single_effect
 from cutaway.explanations.reads_and_writes import ReadsAndWrites
+from cutaway.explanations.reads_and_writes_section import reads_and_writes_section
+from cutaway.explanations.verdict import short
 from cutaway.explanations.weights import weight
 from cutaway.network.parts import Part
-from cutaway.reports import Page, Pair, Token, display, write
+from cutaway.reports import Page, Pair, Points, Section, Token, display, write
 from cutaway.results import MANIFEST, Provenance, atomic_folder, finite, head, read, save_folder
 from cutaway.trials import Trial
 
@@ -111,7 +113,33 @@ class Explanation:
 
     def page(self) -> Page:
         """The report as content."""
-        return story.page(self)
+        origin, performance, trial = self.provenance, self.performance, self.trial
+        unexplained = [Points(self.unexplained)] if self.unexplained else []
+        sections = [
+            story.behaviour_section(self.behaviour, performance, self.pairs),
+            *where.stream_section(self.maps, self.behaviour["discovery"]),
+            *where.components_section(self.maps, self.to_pandas()),
+            *reads_and_writes_section(self.reads_and_writes),
+            story.tests_section(self.claim, trial, self.limits),
+            *wiring.section(self.circuit),
+            Section("open", "What is not explained", unexplained),
+            story.repeat_section(
+                origin, self.certificate, self.behaviour, self.seconds, self.limits, self.command
+            ),
+        ]
+        return Page(
+            title=f"What carries “{self.behaviour['name']}” in {short(origin.network)}",
+            kicker="Cutaway · explanation" + ("" if self.complete else " · partial"),
+            verdict=self.verdict,
+            headline=self.headline,
+            lead=story.lead(self.claim, trial),
+            key_figures=story.key_figures(performance, self.mechanism, trial),
+            sections=sections,
+            colophon=(
+                f"Made by Cutaway {origin.versions.get('cutaway', '')} on {origin.created} in {origin.seconds:.0f} s. This "
+                "file is complete in itself and loads nothing from any network."
+            ),
+        )
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write everything in numbers to a folder, and the report. Returns the folder, which `cutaway.load` opens again.
@@ -172,24 +200,10 @@ class Explanation:
         return finite(head(self.kind, self.provenance, **self._content(), circuit=circuit))
 
     def _content(self) -> dict[str, Any]:
-        return {
-            "complete": self.complete,
-            "headline": self.headline,
-            "claim": self.claim.to_dict(),
-            "behaviour": dict(self.behaviour),
-            "performance": self.performance.to_dict(),
-            "pairs": [asdict(pair) for pair in self.pairs],
-            "mechanism": None if self.mechanism is None else self.mechanism.to_dict(),
-            "trial": None if self.trial is None else self.trial.to_dict(),
-            "reads_and_writes": self.reads_and_writes.to_dict(),
-            "unexplained": [list(item) for item in self.unexplained],
-            "notes": list(self.notes),
-            "limits": self.limits.to_dict(),
-            "certificate": dict(self.certificate),
-            "seconds": dict(self.seconds),
-            "command": self.command,
-            "maps": list(self.maps),
-        }
+        """All fields as plain data, but of maps and circuit, which are stored by themselves, the names of the maps."""
+        elsewhere = ("maps", "circuit", "provenance")
+        plain = {name: value for name, value in vars(self).items() if name not in elsewhere}
+        return finite(plain | {"maps": list(self.maps)})
 
     def __str__(self) -> str:
         return f"{self.headline}\n{self.claim}"
@@ -203,28 +217,28 @@ class Explanation:
         )  # fmt: skip
 
 
+#: Fields that are written as they are, and how the others are read.
+_AS_THEY_ARE = ("behaviour", "certificate", "seconds", "complete", "command", "headline")
+_READ: dict[str, Callable[[Any], Any]] = {
+    "claim": Claim.from_dict,
+    "performance": Performance.from_dict,
+    "mechanism": Mechanism.from_dict,
+    "trial": Trial.from_dict,
+    "provenance": Provenance.from_dict,
+    "reads_and_writes": ReadsAndWrites.from_dict,
+}
+
+
 def _fields(data: Mapping[str, Any]) -> dict[str, Any]:
     """What all versions of the format hold in the same way."""
-    mechanism, trial = data["mechanism"], data["trial"]
     limits = dict(data.get("limits") or data["thresholds"])
     if "random_sets" in limits:
         limits["random"] = limits.pop("random_sets")
-    return {
-        "claim": Claim.from_dict(data["claim"]),
-        "behaviour": data["behaviour"],
-        "performance": Performance.from_dict(data["performance"]),
-        "mechanism": None if mechanism is None else Mechanism.from_dict(mechanism),
-        "trial": None if trial is None else Trial.from_dict(trial),
-        "unexplained": tuple((what, words) for what, words in data["unexplained"]),
-        "limits": SearchLimits(**limits),
-        "certificate": data["certificate"],
-        "seconds": data["seconds"],
-        "provenance": Provenance.from_dict(data["provenance"]),
-        "complete": data["complete"],
-        "command": data["command"],
-        "headline": data["headline"],
-        "reads_and_writes": ReadsAndWrites.from_dict(data["reads_and_writes"]),
-    }
+    missing = [name for name in ("mechanism", "trial") if data[name] is None]
+    parts = {name: None if name in missing else read(data[name]) for name, read in _READ.items()}
+    unexplained = tuple((what, words) for what, words in data["unexplained"])
+    as_they_are = {name: data[name] for name in _AS_THEY_ARE}
+    return as_they_are | parts | {"unexplained": unexplained, "limits": SearchLimits(**limits)}
 
 
 def _parts(folder: Path, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -255,7 +269,5 @@ def _older(data: Mapping[str, Any], tensors: Mapping[str, Any]) -> dict[str, Any
 
 
 def _pair(data: Mapping[str, Any]) -> Pair:
-    tokens: dict[str, Any] = {
-        side: tuple(Token(**token) for token in data[side]) for side in ("clean", "corrupted")
-    }
-    return Pair(**(dict(data) | tokens))
+    sides = {side: tuple(Token(**token) for token in data[side]) for side in ("clean", "corrupted")}
+    return Pair(**{**data, **sides})

@@ -49,12 +49,7 @@ class SearchStep:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
-        return {
-            "action": self.action,
-            "members": [str(m) for m in self.members],
-            "kept": self.kept,
-            "left": self.left,
-        }
+        return vars(self) | {"members": [str(m) for m in self.members]}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> SearchStep:
@@ -107,15 +102,11 @@ class Mechanism:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Mechanism:
         """The inverse of `to_dict`; names of the version before (`head 3.1`) are understood, too."""
-        return cls(
-            tuple(map(Part.parse, data["core"])),
-            tuple(map(Part.parse, data["backup"])),
-            data["components_in_all"],
-            data["discovery"]["kept"],
-            data["discovery"]["left"],
-            {Part.parse(name): loss for name, loss in data["loss_without"].items()},
-            tuple(map(SearchStep.from_dict, data["steps"])),
-        )
+        core, backup = (tuple(map(Part.parse, data[name])) for name in ("core", "backup"))
+        kept, left = data["discovery"]["kept"], data["discovery"]["left"]
+        loss = {Part.parse(name): loss for name, loss in data["loss_without"].items()}
+        steps = tuple(map(SearchStep.from_dict, data["steps"]))
+        return cls(core, backup, data["components_in_all"], kept, left, loss, steps)
 
     def __str__(self) -> str:
         return f"{listing(self.members)} ({len(self.members)} of {self.total})"
@@ -135,81 +126,69 @@ def identify(bench: Bench, scores: Mapping[Part, float], limits: SearchLimits) -
     core = _drop(bench, core, limits, steps)
     backup = _back_up(bench, core, limits, steps)
     members = [*core, *backup]
-    kept = float(bench.scale.shares(bench.keep_only([members]))[0])
-    left = float(bench.scale.shares(bench.remove([members]))[0])
-    without = bench.scale.shares(
-        bench.keep_only([[m for m in members if m != gone] for gone in members], "weighing members")
-    )
+    kept, left = float(_kept(bench, [members])[0]), float(_left(bench, [members])[0])
+    without = _kept(bench, _each_gone(members), "weighing members")
     loss = {member: kept - float(share) for member, share in zip(members, without, strict=True)}
-    return Mechanism(
-        in_order(core),
-        in_order(backup),
-        len(order),
-        kept,
-        left,
-        loss,
-        tuple(steps),
-    )
+    return Mechanism(in_order(core), in_order(backup), len(order), kept, left, loss, tuple(steps))
+
+
+def _kept(bench: Bench, sets: Sequence[Sequence[Part]], label: str = "keeping sets") -> np.ndarray:
+    """The share that each set keeps alone."""
+    return bench.scale.shares(bench.keep_only(sets, label))
+
+
+def _left(bench: Bench, sets: Sequence[Sequence[Part]], label: str = "removing sets") -> np.ndarray:
+    """The share that is left without each set."""
+    return bench.scale.shares(bench.remove(sets, label))
+
+
+def _each_gone(members: Sequence[Part]) -> list[list[Part]]:
+    """For each member the others."""
+    return [[m for m in members if m != gone] for gone in members]
 
 
 def _start(bench: Bench, order: Sequence[Part], limits: SearchLimits, steps: list[SearchStep]) -> list[Part]:
     """The shortest beginning of the ranking that reaches the target (all components keep everything, so one does)."""
     beginnings = [order[:size] for size in range(1, len(order) + 1)]
-    shares = bench.scale.shares(bench.keep_only(beginnings, "growing the set"))
+    shares = _kept(bench, beginnings, "growing the set")
     good = np.flatnonzero(fit(shares) >= limits.target)
     size = int(good[0]) + 1 if len(good) else len(order)
-    chosen = list(order[:size])
-    steps.append(
-        SearchStep(f"start with the {size} strongest single effects", tuple(chosen), float(shares[size - 1]))
-    )
-    return chosen
+    action = f"start with the {size} strongest single effects"
+    steps.append(SearchStep(action, tuple(order[:size]), float(shares[size - 1])))
+    return list(order[:size])
 
 
 def _drop(bench: Bench, members: list[Part], limits: SearchLimits, steps: list[SearchStep]) -> list[Part]:
     """Drop members while the rest reaches the target; many at once as long as that holds."""
     while len(members) > 1:
-        singly = fit(
-            bench.scale.shares(
-                bench.keep_only([[m for m in members if m != gone] for gone in members], "dropping")
-            )
-        )
+        singly = fit(_kept(bench, _each_gone(members), "dropping"))
         cheapest = [members[i] for i in np.argsort(-singly, kind="stable")]
         smaller = [[m for m in members if m not in cheapest[:size]] for size in range(1, len(members))]
-        shares = bench.scale.shares(bench.keep_only(smaller, "dropping"))
+        shares = _kept(bench, smaller, "dropping")
         good = np.flatnonzero(fit(shares) >= limits.target)
         if not len(good):
             break
-        members = smaller[int(good[-1])]
-        steps.append(
-            SearchStep(
-                f"drop {listing(cheapest[: int(good[-1]) + 1])}", tuple(members), float(shares[good[-1]])
-            )
-        )
+        most = int(good[-1])
+        members = smaller[most]
+        dropped = listing(cheapest[: most + 1])
+        steps.append(SearchStep(f"drop {dropped}", tuple(members), float(shares[most])))
     return members
 
 
 def _back_up(bench: Bench, core: list[Part], limits: SearchLimits, steps: list[SearchStep]) -> list[Part]:
     """Add what stands in for the core until its removal leaves little, up to the size at which a set explains nothing."""
     added: list[Part] = []
-    left = float(bench.scale.shares(bench.remove([core]))[0])
+    left = float(_left(bench, [core])[0])
     cap = int(limits.largest * len(bench.parts))
     while left > limits.left_target and len(core) + len(added) < cap:
         rest = [c for c in bench.parts if c not in core and c not in added]
-        shares = bench.scale.shares(
-            bench.remove([[*core, *added, extra] for extra in rest], "looking for backup")
-        )
+        shares = _left(bench, [[*core, *added, extra] for extra in rest], "looking for backup")
         best = int(np.argmin(shares))
         if shares[best] > left - _WORTH_ADDING:
             break
         added.append(rest[best])
         left = float(shares[best])
-        kept = float(bench.scale.shares(bench.keep_only([[*core, *added]]))[0])
-        steps.append(
-            SearchStep(
-                f"add {rest[best].words}, which stands in when the others are gone",
-                (*core, *added),
-                kept,
-                left,
-            )
-        )
+        kept = float(_kept(bench, [[*core, *added]])[0])
+        action = f"add {rest[best].words}, which stands in when the others are gone"
+        steps.append(SearchStep(action, (*core, *added), kept, left))
     return added

@@ -24,8 +24,3 @@ class SearchLimits(Limits):
     left_target: float = 0.15
     minor: float = 0.10
     q: float = 0.05
-
-    @classmethod
-    def of(cls, limits: Limits | None) -> SearchLimits:
-        """The limits that were given, with the usual targets where they name none."""
-        return limits if isinstance(limits, cls) else cls(**({} if limits is None else limits.to_dict()))

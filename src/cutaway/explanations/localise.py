@@ -19,12 +19,7 @@ if TYPE_CHECKING:
 
 DIRECTIONS: tuple[Direction, ...] = ("restore", "corrupt")
 _STREAM = ("resid_pre", ("layer", "position"))
-_PARTS = (
-    ("z", ("layer", "head")),
-    ("attn_write", ("layer",)),
-    ("mixer_write", ("layer",)),
-    ("mlp_write", ("layer",)),
-)
+_PARTS = (("z", ("layer", "head")), *((f"{part}_write", ("layer",)) for part in ("attn", "mixer", "mlp")))
 
 
 def key(site: str, direction: str) -> str:
@@ -58,9 +53,8 @@ def localise(
     for site, by, layers in sweeps(net, stream):
         for direction in DIRECTIONS:
             effects = patch(
-                net, behaviour, at=site, by=by, direction=direction, layers=layers, seed=seed,
-                work=work,
-            )  # fmt: skip
+                net, behaviour, at=site, by=by, direction=direction, layers=layers, seed=seed, work=work
+            )
             yield key(site, direction), effects
             if not effects.complete:
                 raise Stopped(f"Stopped while patching {site}, {direction}.", "Finished maps are kept.")
@@ -78,10 +72,9 @@ def single_effect(maps: Mapping[str, Effects], part: Part, direction: str) -> di
 
 def strength(maps: Mapping[str, Effects], part: Part) -> float:
     """The larger of a part's two single effects, as a share of the gap: what it brings back, or what it breaks."""
-    sizes = [single_effect(maps, part, direction) for direction in DIRECTIONS]
-    return max(
-        (abs(cell["mean"]) for cell in sizes if cell is not None and np.isfinite(cell["mean"])), default=0.0
-    )
+    cells = (single_effect(maps, part, direction) for direction in DIRECTIONS)
+    sizes = [abs(cell["mean"]) for cell in cells if cell is not None]
+    return max((size for size in sizes if np.isfinite(size)), default=0.0)
 
 
 def strengths(net: Network, maps: Mapping[str, Effects]) -> dict[Part, float]:
@@ -94,14 +87,11 @@ def journey(effects: Effects, least: float = 0.5) -> list[tuple[int, int, str, f
 
     Layers where no single position brings back `least` of the gap are left out.
     """
-    stops = []
-    mean = effects.mean.values
-    for row, layer in enumerate(effects.data["layer"].values):
-        if not np.isfinite(mean[row]).any():
+    stops, tokens = [], effects.data["token"].values
+    for layer, shares in zip(effects.data["layer"].values, effects.mean.values, strict=True):
+        if not np.isfinite(shares).any():
             continue
-        place = int(np.nanargmax(mean[row]))
-        if mean[row, place] >= least:
-            stops.append(
-                (int(layer), place, str(effects.data["token"].values[place]), float(mean[row, place]))
-            )
+        place = int(np.nanargmax(shares))
+        if shares[place] >= least:
+            stops.append((int(layer), place, str(tokens[place]), float(shares[place])))
     return stops

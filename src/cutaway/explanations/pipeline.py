@@ -48,7 +48,21 @@ if TYPE_CHECKING:
 
 @dataclass
 class _Draft:
-    """What has been found so far; what is left when the work is stopped."""
+    """What has been found so far; what is left when the work is stopped.
+
+    Attributes:
+        maps: effects on discovery data.
+        mechanism: the set that was found.
+        trial: its test on held-out data.
+        tested: how well the network does the held-out examples.
+        described: what the members write and read.
+        controls: those that were run.
+        circuit: the circuit by edges; where there is none, `why_no_circuit` says why.
+        why_no_circuit: the reason, or "".
+        seconds: time of each stage.
+        stage: the one at work.
+        complete: was everything done?
+    """
 
     maps: dict[str, Effects] = field(default_factory=dict)
     mechanism: Mechanism | None = None
@@ -75,7 +89,15 @@ class _Draft:
 
 @dataclass(frozen=True, eq=False)
 class _Question:
-    """What is asked of which network, and how."""
+    """What is asked of which network, and how.
+
+    Attributes:
+        net: the network.
+        behaviour: the whole behaviour.
+        limits: fixed beforehand.
+        seed: of everything random.
+        work: who hears of progress, and may stop it.
+    """
 
     net: Network
     behaviour: Behaviour
@@ -236,9 +258,8 @@ def _claim(asked: _Question, draft: _Draft, performed: bool, with_controls: bool
     if not performed:
         caps.append("Forced: the network does not perform this behaviour.")
     if left := uncovered(net):
-        caps.append(
-            f"“All other components” leaves out {'; '.join(left)}: never replaced, so nothing can be supported."
-        )
+        never = "never replaced, so nothing can be supported."
+        caps.append(f"“All other components” leaves out {'; '.join(left)}: {never}")
     notes = remarks(draft.trial, asked.limits)
     if draft.why_no_circuit:
         notes.insert(0, f"The wiring by edges was not drawn: {draft.why_no_circuit}")
@@ -254,17 +275,10 @@ def _described(behaviour: Behaviour) -> dict[str, Any]:
         except CutawayError:
             return 0
 
+    metric = behaviour.metric
     return {
-        "name": behaviour.name,
-        "n": behaviour.n,
-        "discovery": size("discovery"),
-        "held_out": size("held_out"),
-        "split_by": behaviour.split_by,
-        "templates": len(set(behaviour.template)),
-        "metric": behaviour.metric.name,
-        "metric_says": behaviour.metric.says,
-        "metric_unit": behaviour.metric.unit,
-        "hash": behaviour.hash,
-        "seed": behaviour.seed,
+        "name": behaviour.name, "n": behaviour.n, "discovery": size("discovery"), "held_out": size("held_out"),
+        "split_by": behaviour.split_by, "templates": len(set(behaviour.template)), "metric": metric.name,
+        "metric_says": metric.says, "metric_unit": metric.unit, "hash": behaviour.hash, "seed": behaviour.seed,
         "notes": list(behaviour.notes),
-    }
+    }  # fmt: skip

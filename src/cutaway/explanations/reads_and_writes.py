@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -51,9 +51,7 @@ class PartDescription:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> PartDescription:
         """The inverse of `to_dict`; the version before called the part `component`."""
-        moves, reads = (
-            tuple((name, value) for name, value in data[key]) for key in ("moves_from", "reads_from")
-        )
+        moves, reads = (tuple(map(tuple, data[key])) for key in ("moves_from", "reads_from"))
         part = Part.parse(data.get("part") or data["component"])
         return cls(part, Estimate.from_dict(data["adds"]), tuple(data["raises"]), moves, reads)
 
@@ -78,13 +76,7 @@ class ReadsAndWrites:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
-        return {
-            "parts": [p.to_dict() for p in self.parts],
-            "n": self.n,
-            "what": self.what,
-            "whole": self.whole,
-            "reason": self.reason,
-        }
+        return vars(self) | {"parts": [p.to_dict() for p in self.parts]}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ReadsAndWrites:
@@ -95,7 +87,17 @@ class ReadsAndWrites:
 
 @dataclass(frozen=True, eq=False)
 class _Examples:
-    """A few examples of a behaviour, as rows of tokens, with the position of the answer [b 1] counted from the start."""
+    """A few examples of a behaviour, as rows of tokens.
+
+    Attributes:
+        clean: the clean prompts.
+        corrupted: the corrupted ones.
+        right: the first right answer of each.
+        wrong: the first wrong one; None where an example has none.
+        at: the position of the answer [b 1], counted from the start.
+        spans: of each example, by name.
+        template: of each example.
+    """
 
     clean: list[list[int]]
     corrupted: list[list[int]]
@@ -110,13 +112,8 @@ def reads_and_writes(net: Network, behaviour: Behaviour, members: Sequence[Part]
     """Describe each member on at most 16 held-out examples; where the network refuses it, the reason is kept instead."""
     chosen = _examples(behaviour.held_out)
     try:
-        adds = logit_attribution(
-            net, chosen.clean, target=chosen.right, foil=chosen.wrong, by="head", pos=chosen.at
-        )
-        clean, corrupted = (
-            read_stream(net, rows, by="head", pos=chosen.at).decompose()
-            for rows in (chosen.clean, chosen.corrupted)
-        )
+        adds = _added(net, chosen, chosen.clean, "head")
+        clean, corrupted = _streams(net, chosen, chosen.at)
         sources = [_sources(net, chosen, rows) for rows in (chosen.clean, chosen.corrupted)]
         parts = tuple(_part(net, chosen, member, adds, clean, corrupted, sources) for member in members)
     except Stopped:
@@ -142,11 +139,21 @@ def _examples(half: Behaviour) -> _Examples:
 def _sources(net: Network, chosen: _Examples, rows: list[list[int]]) -> Attribution | None:
     """What heads add by source, where patterns can be read."""
     try:
-        return logit_attribution(
-            net, rows, target=chosen.right, foil=chosen.wrong, by="source", pos=chosen.at
-        )
+        return _added(net, chosen, rows, "source")
     except CutawayError:
         return None
+
+
+def _added(
+    net: Network, chosen: _Examples, rows: list[list[int]], by: Literal["head", "source"]
+) -> Attribution:
+    return logit_attribution(net, rows, target=chosen.right, foil=chosen.wrong, by=by, pos=chosen.at)
+
+
+def _streams(net: Network, chosen: _Examples, pos: Tensor, layer: int | None = None) -> list[StreamStack]:
+    """The stream of clean and of corrupted prompts by who wrote it, as it enters a layer (None: at the end)."""
+    sides = (chosen.clean, chosen.corrupted)
+    return [read_stream(net, rows, by="head", pos=pos).decompose(layer) for rows in sides]
 
 
 def _part(
@@ -159,21 +166,15 @@ def _part(
     sources: list[Attribution | None],
 ) -> PartDescription:
     added = adds.values[adds.writers.index(member)][:, 0]
-    difference = _of(clean, member) - _of(corrupted, member)
-    tokens = Counter(t for row in in_vocabulary(net, difference[:, 0].detach(), k=_SHOWN) for t, _ in row)
+    there, other = (stack.values[stack.writers.index(member)] for stack in (clean, corrupted))
+    tokens = Counter(
+        t for row in in_vocabulary(net, (there - other)[:, 0].detach(), k=_SHOWN) for t, _ in row
+    )
     raises = tuple(token for token, _ in tokens.most_common(_SHOWN))
     moved, place = _moved(chosen, member, *sources)
-    return PartDescription(
-        member,
-        bootstrap(added, chosen.template if len(set(chosen.template)) >= 4 else None),
-        raises,
-        moved,
-        _read(net, chosen, member, clean, corrupted, place),
-    )
-
-
-def _of(stack: StreamStack, writer: Part) -> Tensor:
-    return stack.values[stack.writers.index(writer)]
+    adds_up = bootstrap(added, chosen.template if len(set(chosen.template)) >= 4 else None)
+    read = _read(net, chosen, member, clean, corrupted, place)
+    return PartDescription(member, adds_up, raises, moved, read)
 
 
 def _moved(
@@ -183,7 +184,7 @@ def _moved(
     differs most from the corrupted prompt."""
     if writer.kind != "head" or clean is None or corrupted is None:
         return (), None
-    each, other = (_by_place(found, writer) for found in (clean, corrupted))
+    each, other = (_by_place(sources, writer) for sources in (clean, corrupted))
     total: dict[str, float] = {}
     for b, tokens in enumerate(clean.tokens):
         named = {p: name for name, (first, end) in chosen.spans[b].items() for p in range(first, end)}
@@ -191,20 +192,16 @@ def _moved(
             label = named.get(p, token.strip() or repr(token))
             total[label] = total.get(label, 0.0) + float(each[p, b]) / len(clean.tokens)
     best = sorted(total.items(), key=lambda item: -abs(item[1]))[:_SHOWN]
-    place = [
-        [int(abs(each[: len(row), b] - other[: len(row), b]).argmax())] for b, row in enumerate(chosen.clean)
-    ]
-    return tuple((label, value) for label, value in best), torch.tensor(place)
+    change = abs(each - other)
+    place = [[int(change[: len(row), b].argmax())] for b, row in enumerate(chosen.clean)]
+    return tuple(best), torch.tensor(place)
 
 
-def _by_place(found: Attribution, writer: Part) -> np.ndarray:
+def _by_place(adds: Attribution, writer: Part) -> np.ndarray:
     """What one head adds by each source: [p b]."""
-    rows = [
-        i
-        for i, (w, source) in enumerate(zip(found.writers, found.sources, strict=True))
-        if w == writer and source is not None
-    ]
-    return found.values[rows][:, :, 0]
+    each = enumerate(zip(adds.writers, adds.sources, strict=True))
+    rows = [i for i, (w, source) in each if w == writer and source is not None]
+    return adds.values[rows][:, :, 0]
 
 
 def _read(
@@ -220,20 +217,16 @@ def _read(
     A head's values are read at the place by which what it adds differs most; the others at the answer's place.
     """
     if place is not None:
-        clean, corrupted = (
-            read_stream(net, rows, by="head", pos=place).decompose(member.layer)
-            for rows in (chosen.clean, chosen.corrupted)
-        )
-    before = [
-        i for i, w in enumerate(clean.writers) if isinstance(w, Part) and w != member and _before(w, member)
-    ]
-    gap = clean.values[before] - corrupted.values[before]
+        clean, corrupted = _streams(net, chosen, place, member.layer)
+    writers = enumerate(clean.writers)
+    before = {i: w for i, w in writers if isinstance(w, Part) and w != member and _before(w, member)}
+    gap = clean.values[list(before)] - corrupted.values[list(before)]
     whole = gap.sum(0)
     size = float(whole.double().square().sum())
     if size == 0:
         return ()
     shares = (gap.double() * whole.double()).sum((1, 2, 3)) / size
-    sources = [(clean.writers[i].words, float(s)) for i, s in zip(before, shares, strict=True)]
+    sources = [(w.words, float(share)) for w, share in zip(before.values(), shares, strict=True)]
     sources.sort(key=lambda item: -abs(item[1]))
     return tuple((name, share) for name, share in sources[:_SHOWN] if abs(share) >= _WORTH_NAMING)
 
@@ -243,9 +236,6 @@ def _before(writer: Part, member: Part) -> bool:
     layer = -1 if writer.layer is None else writer.layer
     if writer.kind in ("norm_bias", "rest") and writer.layer is None:
         return False
-    same = (
-        member.kind == "mlp"
-        and layer == member.layer
-        and writer.kind in ("head", "attention", "attention_bias", "mixer")
-    )
-    return layer < member.layer or same
+    assert member.layer is not None
+    attends = writer.kind in ("head", "attention", "attention_bias", "mixer")
+    return layer < member.layer or (member.kind == "mlp" and layer == member.layer and attends)

@@ -42,11 +42,8 @@ def reads_and_writes_section(described: ReadsAndWrites) -> list[Section]:
 
 
 def _bar(part: PartDescription) -> Bar:
-    low, high = (
-        (part.adds.value,) * 2
-        if part.adds.interval is None
-        else (part.adds.interval.low, part.adds.interval.high)
-    )
+    interval = part.adds.interval
+    low, high = (part.adds.value,) * 2 if interval is None else (interval.low, interval.high)
     return Bar(part.part.words, part.adds.value, low, high, not low <= 0 <= high)
 
 

@@ -10,7 +10,7 @@ from cutaway.explanations.identify import Mechanism
 from cutaway.explanations.limits import SearchLimits
 from cutaway.explanations.localise import DIRECTIONS, single_effect
 from cutaway.explanations.weights import weight
-from cutaway.network.parts import listing, parts_of, uncovered
+from cutaway.network.parts import Part, listing, parts_of, uncovered
 from cutaway.trials import Trial, percent
 
 if TYPE_CHECKING:
@@ -29,148 +29,121 @@ def unexplained(
     trial: Trial | None,
 ) -> tuple[Point, ...]:
     """Points of (what, in words): effect left over, components outside, redundancy, and what was not tested at all."""
-    points: list[Point] = []
+    points: dict[str, str] = {}
     if trial is not None:
-        points += _left_over(trial)
+        points |= _left_over(trial)
     if mechanism is not None:
-        points += _outside(net, limits, maps, mechanism)
-        points += _redundant(limits, maps, mechanism)
-        points += _not_tested(behaviour, mechanism)
+        points |= _outside(net, limits, maps, mechanism)
+        points |= _redundant(limits, maps, mechanism) | _not_tested(behaviour, mechanism)
     if left := uncovered(net):
-        points.append(
-            (
-                "Not among the components.",
-                f"{'; '.join(left)}: no site at which to replace {'them' if len(left) > 1 else 'it'} as a component, so "
-                "what happens there was neither kept nor removed.",
-            )
+        them = "them" if len(left) > 1 else "it"
+        points["Not among the components."] = (
+            f"{'; '.join(left)}: no site at which to replace {them} as a component, so what happens there was neither kept "
+            "nor removed."
         )
-    missing = [e for e in maps.values() if e.not_finite]
-    points += [
-        ("Not finite.", f"{e.site}: {len(e.not_finite)} cells gave NaN or infinity and were not averaged.")
-        for e in missing
+    failed = [
+        f"{e.site}: {len(e.not_finite)} cells gave NaN or infinity and were not averaged."
+        for e in maps.values()
+        if e.not_finite
     ]
-    return tuple(points)
+    return *points.items(), *(("Not finite.", words) for words in failed)
 
 
-def _left_over(trial: Trial) -> list[Point]:
-    gone = 1 - trial.kept.value
-    if gone >= 0:
-        first = f"{percent(gone)} of the gap is not kept by the set alone: the rest of the network adds that much."
-    else:
-        first = (
-            f"The set alone overshoots by {percent(-gone)} of the gap: the rest of the network works "
-            "against it by that much."
+def _left_over(trial: Trial) -> dict[str, str]:
+    points: dict[str, str] = {}
+    gone = percent(abs(1 - trial.kept.value))
+    if trial.kept.value <= 1:
+        points["Left over."] = (
+            f"{gone} of the gap is not kept by the set alone: the rest of the network adds that much."
         )
-    if trial.restored is None:
-        return [("Left over.", first)]
-    restored = (
-        f"Put into the corrupted run, the set's clean values bring back "
-        f"{percent(trial.restored.value)} of the gap. That figure "
-        "may also pass through other components, which are free to react to it."
-    )
-    return [("Left over.", first), ("Restoring.", restored)]
+    else:
+        points["Left over."] = (
+            f"The set alone overshoots by {gone} of the gap: the rest of the network works against it by that much."
+        )
+    if trial.restored is not None:
+        points["Restoring."] = (
+            f"Put into the corrupted run, the set's clean values bring back {percent(trial.restored.value)} of the "
+            "gap. That figure may also pass through other components, which are free to react to it."
+        )
+    return points
 
 
 def _outside(
     net: Network, limits: SearchLimits, maps: Mapping[str, Effects], mechanism: Mechanism
-) -> list[Point]:
+) -> dict[str, str]:
+    points: dict[str, str] = {}
     outside = [part for part in parts_of(net) if part not in mechanism.members]
     strong = []
     for part in outside:
         cells = [single_effect(maps, part, direction) for direction in DIRECTIONS]
         if any(c is not None and c["q"] <= limits.q and abs(c["mean"]) >= limits.minor for c in cells):
             strong.append(part)
-    weak = len(outside) - len(strong)
-    points = []
     if strong:
-        points.append(
-            (
-                "Outside the set.",
-                f"{listing(strong)} {'each move' if len(strong) > 1 else 'moves'} the metric by at least "
-                f"{percent(limits.minor)} of the gap when patched alone (q ≤ {limits.q:g}), but the set reaches its target "
-                f"without {'them. What they do' if len(strong) > 1 else 'it. What it does'} is not explained.",
-            )
+        several = len(strong) > 1
+        points["Outside the set."] = (
+            f"{listing(strong)} {'each move' if several else 'moves'} the metric by at least {percent(limits.minor)} of the "
+            f"gap when patched alone (q ≤ {limits.q:g}), but the set reaches its target without "
+            f"{'them. What they do' if several else 'it. What it does'} is not explained."
         )
-    if weak:
-        points.append(
-            (
-                "Below the threshold.",
-                f"{weak} further components have no single effect of that size and were left out.",
-            )
+    if weak := len(outside) - len(strong):
+        points["Below the threshold."] = (
+            f"{weak} further components have no single effect of that size and were left out."
         )
     return points
 
 
-def _redundant(limits: SearchLimits, maps: Mapping[str, Effects], mechanism: Mechanism) -> list[Point]:
+def _redundant(limits: SearchLimits, maps: Mapping[str, Effects], mechanism: Mechanism) -> dict[str, str]:
+    points: dict[str, str] = {}
     weights = {member: weight(maps, mechanism, member, limits) for member in mechanism.members}
-    spare = [member for member, w in weights.items() if w == "redundant"]
-    small = [member for member, w in weights.items() if w == "minor"]
-    less = f"costs less than {percent(limits.minor)}" + (" each" if len(spare or small) > 1 else "")
-    points = []
+    spare, small = ([m for m, w in weights.items() if w == kind] for kind in ("redundant", "minor"))
+
+    def little(parts: list[Part]) -> str:
+        return f"costs less than {percent(limits.minor)}" + (" each" if len(parts) > 1 else "")
+
     if spare:
-        points.append(
-            (
-                "Redundancy.",
-                f"Corrupting {listing(spare)} alone, in the whole network, {less}, but the set needs it: "
-                "outside the set other "
-                "components stand in.",
-            )
+        points["Redundancy."] = (
+            f"Corrupting {listing(spare)} alone, in the whole network, {little(spare)}, but the set needs it: outside "
+            "the set other components stand in."
         )
     if small:
-        less = f"costs less than {percent(limits.minor)}" + (" each" if len(small) > 1 else "")
-        points.append(
-            (
-                "Small parts.",
-                f"Corrupting {listing(small)} alone {less}. They belong to the set because together they matter.",
-            )
+        points["Small parts."] = (
+            f"Corrupting {listing(small)} alone {little(small)}. They belong to the set because together they matter."
         )
     if mechanism.backup:
-        points.append(
-            (
-                "Backup.",
-                f"{listing(mechanism.backup)} joined the set only because the behaviour survived the loss of the others.",
-            )
+        points["Backup."] = (
+            f"{listing(mechanism.backup)} joined the set only because the behaviour survived the loss of the others."
         )
     return points
 
 
-def _not_tested(behaviour: Behaviour, mechanism: Mechanism) -> list[Point]:
-    points = [
-        (
-            "Positions.",
-            "The set was replaced at all positions at once. The map of the stream says where information sits, but which "
-            "component acts at which position was not tested.",
-        ),
-        (
-            "How the parts are wired.",
-            "Which member reads which, and whether a head matters for where it attends (query and key) or for what it moves "
-            "(value and output), is drawn edge by edge where the network's graph can be; the claim does not rest on it."
-            if any(part.kind == "head" for part in mechanism.members)
-            else "Which member reads which is drawn where the network's graph can be; the claim does not rest on it.",
-        ),
-        (
-            "Held fixed.",
-            "Token embedding, norms and unembedding were never replaced. What clean and corrupted prompt share is not part "
-            "of the question: only what tells them apart is explained.",
-        ),
-        (
-            "Smaller sets.",
-            "No single member can be dropped without missing the target on discovery data, but a "
-            "smaller set of other members "
-            "may exist.",
-        ),
-        (
-            "Other prompts.",
-            f"Tested on {len(set(behaviour.template))} "
-            f"{'template' if len(set(behaviour.template)) == 1 else 'templates'} of "
-            f"{behaviour.name!r}, measured as {behaviour.metric.name}; nothing is said about other "
-            "prompts, answers or metrics.",
-        ),
-    ]
-    if behaviour.split_by == "example":
-        points[-1] = (
-            points[-1][0],
-            points[-1][1]
-            + " Held-out examples share their templates with discovery examples, but no prompt.",
+def _not_tested(behaviour: Behaviour, mechanism: Mechanism) -> dict[str, str]:
+    points: dict[str, str] = {}
+    points["Positions."] = (
+        "The set was replaced at all positions at once. The map of the stream says where information sits, but which "
+        "component acts at which position was not tested."
+    )
+    which = "Which member reads which"
+    if any(part.kind == "head" for part in mechanism.members):
+        points["How the parts are wired."] = (
+            f"{which}, and whether a head matters for where it attends (query and key) or for what it moves (value and "
+            "output), is drawn edge by edge where the network's graph can be; the claim does not rest on it."
         )
+    else:
+        drawn = "is drawn where the network's graph can be; the claim does not rest on it."
+        points["How the parts are wired."] = f"{which} {drawn}"
+    points["Held fixed."] = (
+        "Token embedding, norms and unembedding were never replaced. What clean and corrupted prompt share is not part of "
+        "the question: only what tells them apart is explained."
+    )
+    points["Smaller sets."] = (
+        "No single member can be dropped without missing the target on discovery data, but a smaller set of other members "
+        "may exist."
+    )
+    templates = len(set(behaviour.template))
+    held_out = " Held-out examples share their templates with discovery examples, but no prompt."
+    points["Other prompts."] = (
+        f"Tested on {templates} {'template' if templates == 1 else 'templates'} of {behaviour.name!r}, measured as "
+        f"{behaviour.metric.name}; nothing is said about other prompts, answers or metrics."
+        + (held_out if behaviour.split_by == "example" else "")
+    )
     return points

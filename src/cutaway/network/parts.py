@@ -293,8 +293,9 @@ class Edge:
         if not arrow:
             raise BadFormat(f"{text!r} is not the name of an edge.", "Write a0.h1->a5.h3<q> or m2->logits.")
         part = Part.parse(target) if some and "<" not in target else None
-        several = part is not None and len(part.row.ports) > 1
-        return cls(Part.parse(source.strip()), Input(part, "any") if several else Input.parse(target.strip()))
+        if part is not None and len(part.row.ports) > 1:
+            return cls(Part.parse(source.strip()), Input(part, "any"))
+        return cls(Part.parse(source.strip()), Input.parse(target.strip()))
 
 
 def _number(text: str | None) -> int | None:

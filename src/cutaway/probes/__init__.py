@@ -22,25 +22,7 @@ from cutaway.probes.use.result import Use
 from cutaway.statistics.fits.leace import Leace
 
 __all__ = [
-    "Alignment",
-    "Columns",
-    "Eraser",
-    "Finding",
-    "Leace",
-    "Probe",
-    "ProbeData",
-    "ProbeOptions",
-    "Probing",
-    "SearchOptions",
-    "Use",
-    "UseOptions",
-    "align",
-    "beside_linear",
-    "contrast_consistent",
-    "leace",
-    "pooled",
-    "probe",
-    "probe_data",
-    "reprobe",
-    "use",
-]
+    "Alignment", "Columns", "Eraser", "Finding", "Leace", "Probe", "ProbeData", "ProbeOptions", "Probing",
+    "SearchOptions", "Use", "UseOptions", "align", "beside_linear", "contrast_consistent", "leace",
+    "pooled", "probe", "probe_data", "reprobe", "use",
+]  # fmt: skip

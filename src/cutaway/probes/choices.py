@@ -12,15 +12,19 @@ Options = TypeVar("Options")
 
 
 def chosen(
-    kind: type[Options], options: Options | None, choices: Mapping[str, Any], verb: str, own: Sequence[str]
+    kind: type[Options],
+    options: Options | None,
+    choices: Mapping[str, Any],
+    verb: str,
+    keywords: Sequence[str],
 ) -> Options:
-    """The options of a verb: those given, or made of its keywords. own: keywords that the verb has besides them.
+    """The options of a verb: those given, or made of its keywords. keywords: those that the verb has besides them.
 
     Raises `UnknownOption` for a keyword that is no field of theirs, `BadInput` where both are given or the options are of
     another kind.
     """
     names = [f.name for f in fields(kind)]  # pyright: ignore[reportArgumentType]
-    require_known(choices, [*names, *own], verb)
+    require_known(choices, [*names, *keywords], verb)
     if options is None:
         return kind(**choices)
     if not isinstance(options, kind):

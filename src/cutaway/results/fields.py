@@ -98,4 +98,5 @@ def _unpack(kind: Any, plain: Any, tensors: dict[str, torch.Tensor]) -> Any:
         return origin(_unpack(arguments[0], v, tensors) for v in plain)
     if kind is float and plain is None:
         return float("nan")
-    return kind(plain) if kind in (int, float, str) and plain is not None else plain
+    exact: Any = plain
+    return kind(exact) if kind in (int, float, str) and exact is not None else exact

@@ -13,18 +13,7 @@ from cutaway.statistics.resampling import (
 from cutaway.statistics.significance import benjamini_hochberg, sign_flip_p
 
 __all__ = [
-    "Estimate",
-    "Estimates",
-    "Interval",
-    "auroc",
-    "average_precision",
-    "benjamini_hochberg",
-    "bootstrap",
-    "bootstrap_many",
-    "bootstrap_ratio",
-    "bootstrap_statistic",
-    "log_binomial_tail",
-    "proportion",
-    "sign_flip_p",
-    "t_quantile",
-]
+    "Estimate", "Estimates", "Interval", "auroc", "average_precision", "benjamini_hochberg", "bootstrap",
+    "bootstrap_many", "bootstrap_ratio", "bootstrap_statistic", "log_binomial_tail", "proportion",
+    "sign_flip_p", "t_quantile",
+]  # fmt: skip

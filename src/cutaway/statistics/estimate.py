@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -42,7 +42,7 @@ class Interval:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
-        return {"low": self.low, "high": self.high, "level": self.level, "method": self.method}
+        return asdict(self)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Interval:
@@ -80,13 +80,13 @@ class Estimate:
             return True
         return False if self.interval.high < threshold else None
 
+    def ends(self, otherwise: float = math.nan) -> tuple[float, float]:
+        """The ends of the interval; where there is none, another number in place of both."""
+        return (self.interval.low, self.interval.high) if self.interval else (otherwise, otherwise)
+
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
-        return {
-            "value": self.value,
-            "n": self.n,
-            "interval": self.interval.to_dict() if self.interval else None,
-        }
+        return asdict(self)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Estimate:

@@ -35,9 +35,8 @@ def cluster_numbers(n: int, clusters: Sequence[Any] | NDArray[Any] | None) -> ND
     if clusters is None:
         return np.arange(n)
     if len(clusters) != n:
-        raise BadInput(
-            f"There are {n} examples but {len(clusters)} cluster labels.", "Give one label for each example."
-        )
+        remedy = "Give one label for each example."
+        raise BadInput(f"There are {n} examples but {len(clusters)} cluster labels.", remedy)
     number: dict[Any, int] = {}
     return np.array([number.setdefault(label, len(number)) for label in clusters], dtype=np.int64)
 

@@ -18,9 +18,7 @@ def proportion(k: int, n: int, level: float = 0.95) -> Estimate:
     >>> print(proportion(9, 10))
     0.900 [0.596, 0.982]
     """
-    from scipy.stats import (
-        binomtest,
-    )  # half a second of import, which only who asks for an interval waits for
+    from scipy.stats import binomtest  # half a second of import, for who asks for an interval
 
     if n < 1 or not 0 <= k <= n:
         raise BadInput(f"{k} of {n} is no proportion.", "Use 0 <= k <= n with n >= 1.")

@@ -45,11 +45,12 @@ def _tail(level: float, clusters: int) -> float:
 
 def _draws(n_boot: int, groups: int, seed: int) -> Floats:
     """How often each cluster is drawn in each resample: counts `[n_boot g]`, rows sum to g."""
-    return (
-        np.random.default_rng(seed)
-        .multinomial(groups, np.full(groups, 1 / groups), size=n_boot)
-        .astype(np.float64)
-    )
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(groups, np.full(groups, 1 / groups), size=n_boot).astype(np.float64)
+
+
+def _method(clusters: object) -> str:
+    return "bootstrap" if clusters is None else "cluster bootstrap"
 
 
 def _intervals(
@@ -89,8 +90,8 @@ def bootstrap_many(
 
     low, high = _intervals(len(count), resample, total.shape[1], n_boot, seed, level)
     shape = array.shape[1:]
-    method = "bootstrap" if clusters is None else "cluster bootstrap"
-    return Estimates(array.mean(axis=0), low.reshape(shape), high.reshape(shape), len(array), level, method)
+    ends = low.reshape(shape), high.reshape(shape)
+    return Estimates(array.mean(axis=0), *ends, len(array), level, _method(clusters))
 
 
 def bootstrap(
@@ -107,9 +108,8 @@ def bootstrap(
     """
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1:
-        raise BadInput(
-            f"bootstrap takes values [n], not of shape {list(array.shape)}.", "Use bootstrap_many."
-        )
+        remedy = "Use bootstrap_many."
+        raise BadInput(f"bootstrap takes values [n], not of shape {list(array.shape)}.", remedy)
     return bootstrap_many(array, clusters, n_boot, seed, level)[()]
 
 
@@ -138,8 +138,7 @@ def bootstrap_statistic(
         drawn = statistic(_draws(n_boot, count, seed)[:, groups])
         tail = _tail(checked_level(level), count)
         low, high = np.nanquantile(drawn, [tail, 1 - tail], axis=0)
-    method = "bootstrap" if clusters is None else "cluster bootstrap"
-    return Estimates(value, low, high, n, level, method)
+    return Estimates(value, low, high, n, level, _method(clusters))
 
 
 def bootstrap_ratio(
@@ -156,18 +155,14 @@ def bootstrap_ratio(
     the denominator's own interval spans zero: the share means nothing then. Raises BadInput when its mean is
     zero.
     """
-    above, below = (
-        finite_examples(numerator, "the numerator"),
-        finite_examples(denominator, "the denominator"),
-    )
+    above = finite_examples(numerator, "the numerator")
+    below = finite_examples(denominator, "the denominator")
     if above.shape != below.shape or above.ndim != 1:
-        raise BadInput(
-            f"The shapes {above.shape} and {below.shape} do not make a ratio.", "Pass two arrays [n]."
-        )
+        remedy = "Pass two arrays [n]."
+        raise BadInput(f"The shapes {above.shape} and {below.shape} do not make a ratio.", remedy)
     if below.mean() == 0:
-        raise BadInput(
-            "The denominator's mean is zero.", "There is no share of nothing; look at the numerator alone."
-        )
+        remedy = "There is no share of nothing; look at the numerator alone."
+        raise BadInput("The denominator's mean is zero.", remedy)
     groups = cluster_numbers(len(above), clusters)
     total, _ = cluster_sums(np.stack([above, below], axis=1), groups)
     value = float(above.mean() / below.mean())
@@ -179,5 +174,4 @@ def bootstrap_ratio(
     if np.quantile(means[:, 1], tail) <= 0 <= np.quantile(means[:, 1], 1 - tail):
         return Estimate(value, None, len(above))
     low, high = np.quantile(means[:, 0] / means[:, 1], [tail, 1 - tail])
-    method = "bootstrap" if clusters is None else "cluster bootstrap"
-    return Estimate(value, Interval(float(low), float(high), level, method), len(above))
+    return Estimate(value, Interval(float(low), float(high), level, _method(clusters)), len(above))

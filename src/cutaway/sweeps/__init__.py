@@ -12,17 +12,6 @@ from cutaway.sweeps.rules import Rules
 from cutaway.sweeps.unedited import base_run
 
 __all__ = [
-    "Cell",
-    "CellState",
-    "CellValues",
-    "Cost",
-    "Experiment",
-    "Plan",
-    "Rules",
-    "Write",
-    "base_run",
-    "keeping_base_runs",
-    "plan_cells",
-    "run_cells",
-    "write_of",
-]
+    "Cell", "CellState", "CellValues", "Cost", "Experiment", "Plan", "Rules", "Write", "base_run",
+    "keeping_base_runs", "plan_cells", "run_cells", "write_of",
+]  # fmt: skip

@@ -71,9 +71,8 @@ def write_of(part: Part, position: int | None = None, span: str = "", source: st
     """
     site, axis = part.site, part.row.axis
     if site is None or site.stack:
-        raise BadInput(
-            f"{part.words} cannot be replaced by itself.", "Name a head, an MLP, a mixer, a neuron."
-        )
+        remedy = "Name a head, an MLP, a mixer, a neuron."
+        raise BadInput(f"{part.words} cannot be replaced by itself.", remedy)
     head = part.index if axis == "head" else None
     unit = None if axis in ("head", "") else part.index
     return Write(site.name, site.layer, head, position, unit, span, source, site.module)
@@ -144,10 +143,8 @@ class Experiment:
         """
         values = self.named[write.source] if write.source else self.sources
         if write.where not in values:
-            raise NotFound(
-                f"The source {write.source or 'of this sweep'!r} holds no values of {write.where}.",
-                f"Keep {write.where} in the run that the values come from.",
-            )
+            what = f"The source {write.source or 'of this sweep'!r} holds no values of {write.where}."
+            raise NotFound(what, f"Keep {write.where} in the run that the values come from.")
         return values[write.where]
 
     @property
@@ -171,6 +168,18 @@ class CellValues:
     interrupted: bool = False
 
 
+def not_run(cells: int, n: int) -> np.ndarray:
+    """The states [cells n] of a sweep of which nothing has been run."""
+    return np.full((cells, n), CellState.NOT_RUN, np.int8)
+
+
+def put(values: np.ndarray, states: np.ndarray, pairs: np.ndarray, scores: np.ndarray) -> None:
+    """Enter the metric [k] of (cell, row) pairs [k 2] into values and states [cells n]; what is not finite is marked."""
+    finite, where = np.isfinite(scores), tuple(pairs.T)
+    values[where] = np.where(finite, scores, np.nan)
+    states[where] = np.where(finite, CellState.RUN, CellState.NOT_FINITE)
+
+
 def columns_of(experiment: Experiment, write: Write) -> Tensor:
     """The columns that a write covers: BoolTensor [n p], padding left out."""
     mask = experiment.tokens.mask.cpu()
@@ -192,7 +201,6 @@ def scores_of(experiment: Experiment, logits: Tensor, rows: Tensor, few: bool) -
     if bool(usable.any()):
         chosen = usable.nonzero()[:, 0]
         score = experiment.score_few if few and experiment.score_few is not None else experiment.score
-        scores[chosen.numpy()] = (
-            score(logits[chosen.to(logits.device)], rows[chosen]).detach().double().cpu().numpy()
-        )
+        values = score(logits[chosen.to(logits.device)], rows[chosen])
+        scores[chosen.numpy()] = values.detach().double().cpu().numpy()
     return scores

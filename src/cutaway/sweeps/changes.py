@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from cutaway.network.sites import SITES, Site
-from cutaway.sweeps.cells import AxisLayout, Cell, CellState, Experiment, Write, columns_of
+from cutaway.sweeps.cells import AxisLayout, Cell, CellState, Experiment, Write, columns_of, not_run
 from cutaway.sweeps.stages import Parts, Stage
 
 
@@ -74,7 +74,7 @@ def find_changes(
     base: values of the written sites in the base run. states: [cells n], entries other than `NOT_RUN` stay.
     """
     n, shape = experiment.tokens.n, (len(cells), experiment.tokens.n)
-    out = np.full(shape, CellState.NOT_RUN, np.int8) if states is None else states.astype(np.int8).copy()
+    out = not_run(*shape) if states is None else states.astype(np.int8)
     layers, starts = np.full(shape, -1, np.int64), np.zeros(shape, np.int64)
     stages, kinds = np.zeros(shape, np.int64), [Stage()]
     plain, unreachable = np.zeros(len(cells), bool), np.zeros(len(cells), bool)
@@ -83,8 +83,7 @@ def find_changes(
         open_rows = out[i] == CellState.NOT_RUN
         if not open_rows.any():
             continue
-        if any(not replayable(w.where) for w in cell):
-            plain[i] = True
+        plain[i] = any(not replayable(w.where) for w in cell)
         looks = [looker.look(write) for write in cell]
         absent = np.all([look.absent for look in looks], axis=0) if looks else ~open_rows
         out[i, open_rows & absent] = CellState.ABSENT
@@ -173,15 +172,14 @@ class _Looker:
         heads, units = different.shape[2:]
         nothing = np.zeros_like(covered)
         if (write.head or 0) >= heads or (write.neuron or 0) >= units:
-            return _Look(nothing, nothing, np.any(nothing, axis=1), np.ones(len(covered), bool))
+            return _Look(nothing, nothing, np.zeros(len(covered), bool), np.ones(len(covered), bool))
         if write.head is not None:
             different = different[:, :, write.head : write.head + 1]
         if write.neuron is not None:
             different = different[:, :, :, write.neuron : write.neuron + 1]
         touched = different.any((2, 3)) & covered
-        return _Look(
-            covered, touched & self._visible(write), np.any(touched, axis=1), ~np.any(covered, axis=1)
-        )
+        changed, absent = np.any(touched, axis=1), ~np.any(covered, axis=1)
+        return _Look(covered, touched & self._visible(write), changed, absent)
 
     def _visible(self, write: Write) -> np.ndarray:
         """[n p]: columns at which a change of this site can reach the logits that are read."""

@@ -86,12 +86,8 @@ def count_operations(experiment: Experiment, parts: Mapping[int, Parts]) -> Oper
     net = experiment.net
     stack = net.anatomy.stack()
     assert stack is not None
-    names = [layer.path for layer in stack.layers]
-    long, short = (
-        _counted(experiment, experiment.tokens.width),
-        _counted(experiment, max(1, experiment.tokens.width // 2)),
-    )
     width, half = experiment.tokens.width, max(1, experiment.tokens.width // 2)
+    long, short = _counted(experiment, width), _counted(experiment, half)
 
     def fit(path: str) -> Rate:
         a, b = long.get(path, 0.0) / width, short.get(path, 0.0) / half
@@ -105,12 +101,12 @@ def count_operations(experiment: Experiment, parts: Mapping[int, Parts]) -> Oper
     def of(paths: tuple[str, ...]) -> float:
         return sum(long.get(p, 0.0) for p in paths) / width
 
-    attention = tuple(of(parts[i].attention) if i in parts else 0.0 for i in range(len(names)))
-    mlp = tuple(of(parts[i].mlp) if i in parts else 0.0 for i in range(len(names)))
-    layers = tuple(fit(p) for p in names)
+    numbers = range(len(stack.layers))
+    attention = tuple(of(parts[i].attention) if i in parts else 0.0 for i in numbers)
+    mlp = tuple(of(parts[i].mlp) if i in parts else 0.0 for i in numbers)
+    layers = tuple(fit(layer.path) for layer in stack.layers)
     last = stack.layers[-1].attention()
-    projections = [] if last is None else [*last.queries, *last.keys, *last.values]
-    before = sum(long.get(p, 0.0) for p in dict.fromkeys(projections)) / width
+    before = 0.0 if last is None else of(tuple(dict.fromkeys((*last.queries, *last.keys, *last.values))))
     return Operations(layers, attention, mlp, before, unembed / width / vocabulary, vocabulary)
 
 
@@ -122,22 +118,17 @@ def _counted(experiment: Experiment, width: int) -> dict[str, float]:
     inputs = arguments(experiment, torch.arange(1))
     kwargs: dict[str, Any] = dict(inputs.kwargs)
     name = "decoder_input_ids" if "decoder_input_ids" in kwargs else "input_ids"
-    kwargs = (
-        {k: v for k, v in kwargs.items() if k not in ("attention_mask", "position_ids")}
-        if name in kwargs
-        else kwargs
-    )
+    if name in kwargs:
+        kwargs = {k: v for k, v in kwargs.items() if k not in ("attention_mask", "position_ids")}
     if torch.is_tensor(kwargs.get(name)):
         kwargs[name] = kwargs[name][:, :width]
     kwargs |= net.interface.uncached
     counter = FlopCounterMode(display=False)
     with net.lock, evaluating(net.model), torch.no_grad(), counter:
         net.model(**kwargs)
+    counts = {path: float(sum(ops.values())) for path, ops in counter.get_flop_counts().items()}
     root = type(net.model).__name__
-    return {
-        path.removeprefix(root).removeprefix("."): float(sum(ops.values()))
-        for path, ops in counter.get_flop_counts().items()
-    }
+    return {path.removeprefix(root).removeprefix("."): count for path, count in counts.items()}
 
 
 class _Allocations(TorchDispatchMode):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -120,10 +120,8 @@ class Job:
     def score(self, wave: Wave) -> np.ndarray:
         """Metric [k] of one wave's rows."""
         assert self.replayer is not None
-        logits = self.replayer.run(wave)
-        return scores_of(
-            self.experiment, logits, torch.from_numpy(wave.pairs[:, 1].copy()), self.replayer.few()
-        )
+        rows = torch.from_numpy(wave.pairs[:, 1].copy())
+        return scores_of(self.experiment, self.replayer.run(wave), rows, self.replayer.few())
 
 
 def tokens_in_wave(net: Network) -> int:
@@ -140,6 +138,17 @@ def layer_parts(net: Network) -> dict[int, Parts]:
     return {} if stack is None else {layer.index: parts_of(net, layer) for layer in stack.layers}
 
 
+def record_under(
+    experiment: Experiment, rules: Rules, sites: Collection[Site]
+) -> tuple[Record, dict[int, Parts]]:
+    """The base run with these sites and all that the rules need of it, and the parts of each layer that can be taken."""
+    parts = layer_parts(experiment.net) if rules.restart else {}
+    streams = {Site("resid_pre", layer) for layer in parts}
+    modules = [p for part in parts.values() for p in (*part.attention, *part.mlp)] if rules.stages else []
+    cached = rules.suffix or rules.last
+    return recorded(experiment, {*sites, *streams}, modules, cached, not rules.restart), parts
+
+
 def prepare(
     experiment: Experiment,
     cells: Sequence[Cell],
@@ -152,14 +161,9 @@ def prepare(
 
     one_position: the metric reads one position of each row, so that what cannot reach it is not run.
     """
-    net = experiment.net
-    parts = layer_parts(net) if rules.restart else {}
     written = {w.where for cell in cells for w in cell}
-    streams = {Site("resid_pre", i) for i in parts}
-    modules = [p for part in parts.values() for p in (*part.attention, *part.mlp)] if rules.stages else []
-    cached = rules.suffix or rules.last
-    record = recorded(experiment, written | streams, modules, cached, not rules.restart)
-    if cached and len(record.caches) < len(parts):
+    record, parts = record_under(experiment, rules, written)
+    if (rules.suffix or rules.last) and len(record.caches) < len(parts):
         missing = min(set(parts) - set(record.caches))
         rules = rules.without(f"Layer {missing} does not keep keys and values of its own.", "suffix", "last")
     if not rules.stages:
@@ -168,12 +172,10 @@ def prepare(
     changes = find_changes(experiment, cells, {s: record.sites[s] for s in written}, reach, states)
     assert record.logits is not None
     base = scores_of(experiment, record.logits, torch.arange(experiment.tokens.n), few=False)
-    if not rules.restart:
-        plain = np.argwhere(changes.states == CellState.NOT_RUN)
-        return Job(experiment, cells, rules, record, changes, (), plain, base, None, tokens_at_once)
-    plain = np.argwhere((changes.states == CellState.NOT_RUN) & changes.plain[:, None])
-    waves = tuple(_waves(experiment, changes, rules, tokens_at_once))
-    replayer = Replayer(experiment, cells, record, parts, rules)
+    whole = changes.plain[:, None] if rules.restart else True
+    plain = np.argwhere((changes.states == CellState.NOT_RUN) & whole)
+    waves = tuple(_waves(experiment, changes, rules, tokens_at_once)) if rules.restart else ()
+    replayer = Replayer(experiment, cells, record, parts, rules) if rules.restart else None
     return Job(experiment, cells, rules, record, changes, waves, plain, base, replayer, tokens_at_once)
 
 
@@ -188,34 +190,18 @@ def _waves(experiment: Experiment, changes: Changes, rules: Rules, tokens_at_onc
     starts = np.minimum(changes.starts[cell, row], answers[row]) if causal else np.zeros(len(todo), np.int64)
     stops = answers[row] + 1 if causal or rules.last else np.full(len(todo), experiment.tokens.width)
     layers, stages = changes.layers[cell, row], changes.stages[cell, row]
-    order_of_kind = {
-        i: n for n, i in enumerate(sorted(range(len(changes.kinds)), key=lambda i: changes.kinds[i]))
-    }
-    rank = np.array([order_of_kind[i] for i in range(len(changes.kinds))])
+    ordered = sorted(changes.kinds)
+    rank = np.array([ordered.index(kind) for kind in changes.kinds])
     order = np.lexsort((row, cell, rank[stages], layers, starts, stops))
     keys = np.stack([starts, stops], 1)[order]
     edges = np.flatnonzero(np.r_[True, (np.diff(keys, axis=0) != 0).any(1)])
     for first, last in zip(edges, [*edges[1:], len(order)], strict=True):
         chosen = order[first:last]
-        whole = Wave(
-            todo[chosen],
-            layers[chosen],
-            tuple(changes.kinds[i] for i in stages[chosen]),
-            int(keys[first, 0]),
-            int(keys[first, 1]),
-        )
+        kinds = tuple(changes.kinds[i] for i in stages[chosen])
+        whole = Wave(todo[chosen], layers[chosen], kinds, *map(int, keys[first]))
         yield from split(whole, max(1, tokens_at_once // whole.columns))
 
 
 def split(wave: Wave, rows: int) -> list[Wave]:
     """The same wave in pieces of at most so many rows."""
-    return [
-        Wave(
-            wave.pairs[a : a + rows],
-            wave.layers[a : a + rows],
-            wave.stages[a : a + rows],
-            wave.start,
-            wave.stop,
-        )
-        for a in range(0, len(wave.pairs), rows)
-    ]
+    return [wave.only(slice(first, first + rows)) for first in range(0, len(wave.pairs), rows)]

@@ -35,12 +35,8 @@ class Journal:
 
         Raises `BadInput` when the folder holds the parts of another sweep, `SaveFailed` when it cannot be written.
         """
-        said = {
-            "format": "cutaway-sweep",
-            "identity": identity(job),
-            "cells": len(job.cells),
-            "examples": job.experiment.tokens.n,
-        }
+        said = {"format": "cutaway-sweep", "identity": identity(job)}
+        said |= {"cells": len(job.cells), "examples": job.experiment.tokens.n}
         manifest = folder / _MANIFEST
         if manifest.exists():
             try:
@@ -48,10 +44,8 @@ class Journal:
             except ValueError:
                 there = {}
             if there.get("identity") != said["identity"]:
-                raise BadInput(
-                    f"{folder} holds parts of another sweep (network, prompts, cells or values differ).",
-                    "Name another folder, or remove this one.",
-                )
+                what = f"{folder} holds parts of another sweep (network, prompts, cells or values differ)."
+                raise BadInput(what, "Name another folder, or remove this one.")
         else:
             atomic_write(manifest, to_json(said))
         numbers = [int(p.stem.partition("-")[2]) for p in folder.glob("part-*.safetensors")]
@@ -59,12 +53,8 @@ class Journal:
 
     def write(self, pairs: np.ndarray, scores: np.ndarray) -> None:
         """Add one part, whole or not at all."""
-        content = save(
-            {
-                "pairs": np.ascontiguousarray(pairs, np.int64),
-                "scores": np.ascontiguousarray(scores, np.float64),
-            }
-        )
+        part = {"pairs": np.ascontiguousarray(pairs, np.int64)}
+        content = save(part | {"scores": np.ascontiguousarray(scores, np.float64)})
         atomic_write(self.folder / f"part-{self.count}.safetensors", content)
         self.count += 1
 
@@ -86,13 +76,10 @@ def identity(job: Job) -> str:
         digest.update(np.ascontiguousarray(tensor.cpu().numpy()).tobytes())
     for cell in job.cells:
         digest.update(repr(cell).encode())
-    held = {("", site): value for site, value in experiment.sources.items()}
-    held |= {
-        (name, site): value for name, values in experiment.named.items() for site, value in values.items()
-    }
+    sources = {"": experiment.sources, **experiment.named}
     written = {(w.source, w.where) for cell in job.cells for w in cell}
     for key in sorted(written, key=str):
-        value = held[key].detach().float().cpu().contiguous().numpy()
+        value = sources[key[0]][key[1]].detach().float().cpu().contiguous().numpy()
         digest.update(str(key).encode())
         digest.update(value.tobytes())
     for cell, edits in job.live.items():

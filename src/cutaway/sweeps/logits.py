@@ -34,9 +34,8 @@ def cell_logits(
     rules = rules.without("All logits are wanted.", "last", "tokens")
     # every column may be read: what each position's change reaches is judged from the last one
     ends = experiment.tokens.lengths.cpu() - 1
-    job = prepare(
-        replace(experiment, positions=ends, vocabulary=None, score_few=None), cells, rules, one_position=False
-    )
+    whole = replace(experiment, positions=ends, vocabulary=None, score_few=None)
+    job = prepare(whole, cells, rules, one_position=False)
     base = experiment.net.run(experiment.tokens).logits
     assert base is not None
     if job.replayer is None:
@@ -50,37 +49,28 @@ def cell_logits(
     plain = np.flatnonzero(job.changes.plain)
     for number, logits in _plainly(experiment, [cells[int(i)] for i in plain], base):
         yield int(plain[number]), logits
-    todo = _Cells(job.changes.starts, job.changes.layers, job.changes.states, rules.suffix)
-    for start, group in todo.grouped(changed):
+    running, never = job.changes.states == CellState.NOT_RUN, np.iinfo(np.int64).max
+    layers, starts = (np.where(running, x, never).min(1) for x in (job.changes.layers, job.changes.starts))
+    starts = starts if rules.suffix else np.zeros_like(starts)
+    for start in np.unique(starts[changed]).tolist():
+        group = changed[starts[changed] == start]
+        group = group[np.argsort(layers[group], kind="stable")]
         columns = width - start
         size = max(1, rows_at_once(experiment.net, columns, read=columns, most=MOST_TOKENS) // n)
         for first in range(0, len(group), size):
             part = group[first : first + size]
-            yield from _wave(replayer, part, todo, start, n, width, base)
-
-
-class _Cells:
-    """Cells with one start for all of their rows."""
-
-    def __init__(self, starts: np.ndarray, layers: np.ndarray, states: np.ndarray, suffix: bool) -> None:
-        running = states == CellState.NOT_RUN
-        big = np.iinfo(np.int64).max
-        self.layers = np.where(running, layers, big).min(1)
-        self.starts = np.where(running, starts, big).min(1) if suffix else np.zeros(len(starts), np.int64)
-
-    def grouped(self, cells: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-        for start in np.unique(self.starts[cells]):
-            group = cells[self.starts[cells] == start]
-            yield int(start), group[np.argsort(self.layers[group], kind="stable")]
+            yield from _wave(replayer, part, layers[part], start, base)
 
 
 def _wave(
-    replayer: Replayer, part: np.ndarray, todo: _Cells, start: int, n: int, width: int, base: Tensor
+    replayer: Replayer, part: np.ndarray, joining: np.ndarray, start: int, base: Tensor
 ) -> Iterator[tuple[int, Tensor]]:
+    """Cells [c], each of them joining at one layer [c], over the columns from `start` on."""
+    n, width = base.shape[:2]
     pairs = np.stack([np.repeat(part, n), np.tile(np.arange(n), len(part))], 1)
-    layers = np.repeat(todo.layers[part], n)
+    layers = np.repeat(joining, n)
     stages = [replayer.parts[int(i)].stage({w.site for w in replayer.cells[int(c)] if w.layer == int(i)}) for c, i in
-              zip(part, todo.layers[part], strict=True)]  # fmt: skip
+              zip(part, joining, strict=True)]  # fmt: skip
     # rows of one layer stand together by stage, as a wave must
     order = np.lexsort((np.repeat([(s.attention * 2 + s.mlp) for s in stages], n), layers))
     pairs, layers = pairs[order], layers[order]

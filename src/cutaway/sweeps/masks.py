@@ -54,9 +54,8 @@ class Overwrite:
             source = source[..., window] if source.shape[-1] > value.shape[-1] else source
             mask = mask[..., window] if mask.shape[-1] > value.shape[-1] else mask
             shape[-1] = mask.shape[-1]
-        return torch.where(
-            mask.reshape(shape).to(value.device), source.to(device=value.device, dtype=value.dtype), value
-        )
+        new = source.to(device=value.device, dtype=value.dtype)
+        return torch.where(mask.reshape(shape).to(value.device), new, value)
 
 
 def taken(source: Tensor, rows: Tensor, axis: int | None, first: int, width: int) -> Tensor:
@@ -81,9 +80,8 @@ def overwrites(experiment: Experiment, cells: Sequence[Cell], pairs: np.ndarray)
     for (site, _), writes in grouped.items():
         source = experiment.source(writes[0][2])
         layout = AxisLayout.of(site, source.ndim)
-        heads = (
-            source.shape[layout.head] if layout.head and any(w.head is not None for *_, w in writes) else 1
-        )
+        by_head = any(w.head is not None for *_, w in writes)
+        heads = source.shape[layout.head] if layout.head and by_head else 1
         units = source.shape[layout.unit] if any(w.neuron is not None for *_, w in writes) else 1
         mask = np.zeros((len(pairs), experiment.tokens.width, heads, units), dtype=bool)
         for start, stop, write in writes:

@@ -18,7 +18,7 @@ from cutaway.interventions import Apply
 from cutaway.network.edits import Edit
 from cutaway.network.memory import MOST_TOKENS, rows_at_once
 from cutaway.results import Work, working
-from cutaway.sweeps.cells import Cell, CellState, CellValues, Experiment, scores_of
+from cutaway.sweeps.cells import Cell, CellState, CellValues, Experiment, not_run, put, scores_of
 from cutaway.sweeps.masks import Overwrite, overwrites
 
 
@@ -52,23 +52,16 @@ def run_cells(
     Raises `OutOfMemory` when not even one row fits.
     """
     n = experiment.tokens.n
-    states = (
-        np.full((len(cells), n), CellState.NOT_RUN, np.int8)
-        if states is None
-        else states.astype(np.int8).copy()
-    )
-    values = np.full((len(cells), n), np.nan)
+    states = not_run(len(cells), n) if states is None else states.astype(np.int8)
+    values = np.full(states.shape, np.nan)
     if base is not None:
         values = np.where(states == CellState.KNOWN_ZERO, base[None, :], values)
     interrupted, work = False, working(work)
     try:
         work.check()
-        for part, scores in batches(
-            experiment, cells, np.argwhere(states == CellState.NOT_RUN), tokens_at_once
-        ):
-            finite = np.isfinite(scores)
-            values[part[:, 0], part[:, 1]] = np.where(finite, scores, np.nan)
-            states[part[:, 0], part[:, 1]] = np.where(finite, CellState.RUN, CellState.NOT_FINITE)
+        todo = np.argwhere(states == CellState.NOT_RUN)
+        for part, scores in batches(experiment, cells, todo, tokens_at_once):
+            put(values, states, part, scores)
             work.step(label, int(part[-1, 0]) + 1, len(cells))
     except Stopped:
         interrupted = True

@@ -7,16 +7,19 @@ are run. Below the layer at which a row joins nothing is computed for it, and th
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from cutaway.network.anatomy import Layer, Port, PortTap
 from cutaway.network.discovery.trace import tensor_leaves
-from cutaway.network.edits import EditFunction, Here
+from cutaway.network.edits import Here
 from cutaway.network.execution.attention import replaced
 from cutaway.network.execution.exchange import Arguments, Exchange
 from cutaway.network.execution.running import evaluating, find_item, logits_key, memory_errors
@@ -25,7 +28,7 @@ from cutaway.network.inputs import Inputs, Tokens
 from cutaway.network.sites import Site
 from cutaway.sweeps.cache import CachedPrefix, StoppedAtCache
 from cutaway.sweeps.carried import Window, carried_changes
-from cutaway.sweeps.cells import Experiment
+from cutaway.sweeps.cells import Cell, Experiment
 from cutaway.sweeps.masks import Overwrite
 from cutaway.sweeps.record import Record, arguments
 from cutaway.sweeps.rules import Rules
@@ -33,30 +36,57 @@ from cutaway.sweeps.stages import CARRIERS, Parts, Stage
 from cutaway.sweeps.waves import Wave
 
 
-class Ground(Protocol):
-    """What a pass stands on; a `Replayer` has it.
+@dataclass(eq=False)
+class Ground:
+    """What passes stand on: one record of the base prompts, and the model.
 
     Attributes:
-        experiment, record: what all cells share, and the base run.
-        parts: what of each layer can be taken from the base run.
-        rules: the savings that are used.
-        every: whether the logits of all columns are wanted.
+        experiment, cells, record, parts, rules: what is run, the base run, and which savings are used.
+        every: give the logits of all columns [k w v], not those of the answer's.
+        factors: how many entries of an argument's first axis belong to a row, by window; see `batch_factors`.
         layers, modules: the layers of the main stack, and all modules by path.
         head: has the unembedding compute few tokens, where it can.
     """
 
     experiment: Experiment
+    cells: Sequence[Cell]
     record: Record
     parts: Mapping[int, Parts]
     rules: Rules
-    every: bool
-    layers: tuple[Layer, ...]
-    modules: dict[str, nn.Module]
-    head: Callable[[], Any] | None
+    every: bool = False
+    factors: dict[tuple[int, int, bool], dict[tuple[int, str], int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        stack = self.experiment.net.anatomy.stack()
+        assert stack is not None
+        self.layers: tuple[Layer, ...] = stack.layers
+        self.modules: dict[str, nn.Module] = dict(self.experiment.net.model.named_modules())
+        self.head = _few_logits(self) if self.rules.tokens else None
 
     def batch_factors(self, wave: Wave, exact: bool = False) -> dict[tuple[int, str], int]:
-        """For each tensor argument of each layer, how many entries of its first axis belong to a row."""
-        ...
+        """For each tensor argument of each layer, how many entries of its first axis belong to a row (0: shared).
+
+        Found by giving the model two batches of different size and looking at the shapes that its layers are handed; once
+        for each kind of window, or with `exact` for these very columns.
+        """
+        # a row with padding in it, if there is one, because the model is then handed masks that it is not handed without
+        padded = ~self.experiment.tokens.mask[:, : wave.stop].cpu().all(1).numpy()[wave.pairs[:, 1]]
+        shown = wave.pairs[int(padded.argmax()), 1]
+        window = (wave.columns, wave.start) if exact else (min(wave.columns, 2), min(wave.start, 1) - 2)
+        key = (*window, bool(padded.any()))
+        if key not in self.factors:
+            sizes: list[dict[tuple[int, str], int]] = []
+            for count in (2, 3):
+                rows = np.full((count, 2), shown, np.int64)
+                seen: dict[tuple[int, str], int] = {}
+                dry = Wave(rows, np.full(count, len(self.layers)), (Stage(),) * count, wave.start, wave.stop)
+                Pass(self, dry, [], shapes=seen).run()
+                sizes.append(seen)
+            self.factors[key] = {
+                k: (size // 2 if size % 2 == 0 and 3 * size == 2 * sizes[1].get(k, -1) else 0)
+                for k, size in sizes[0].items()
+            }
+        return self.factors[key]
 
 
 class Pass:
@@ -81,21 +111,14 @@ class Pass:
         for item in pending:
             self.pending.setdefault(item.site, []).append(item)
         self.hidden: Tensor | None = None
-        self.kept_keys: Tensor | None = None
-        self.kept_values: Tensor | None = None
+        self.kept: tuple[Tensor, Tensor] | None = None
         self.factors = {} if shapes is not None else ground.batch_factors(wave)
 
     def run(self) -> Tensor:
         """Run it: logits [k v] at the last column (nothing of use where the pass ends early)."""
         net, wave = self.net, self.wave
         inputs, kwargs = self._arguments()
-        with (
-            net.lock,
-            memory_errors(inputs),
-            evaluating(net.model),
-            torch.no_grad(),
-            ExitStack() as stack,
-        ):
+        with net.lock, memory_errors(inputs), evaluating(net.model), torch.no_grad(), ExitStack() as stack:
             self.session = Session(net.model, net.anatomy, self._work(), {"": inputs.tokens}, inputs.batch)
             stack.enter_context(self.session)
             for path in {layer.path for layer in self.ground.layers}:
@@ -149,47 +172,31 @@ class Pass:
 
     def _work(self) -> list[SiteWork]:
         """The edits of this pass as work of a session: every site that is written, and the carriers of linear changes."""
-        sites = {s for s in self.pending if s.name != "resid_pre"}
-        late = {s for s in self.pending if s.name == "resid_pre"}
+        sites = set(self.pending)
         for layer, parts in self.ground.parts.items():
             for site, carrier in CARRIERS.items():
                 if site in parts.carriers and Site(site, layer) in self.pending:
                     sites.add(Site(carrier, layer))
-        tasks = []
-        for site in sites | late:
-            task = SiteWork(site, self.net.tap(site))
-            task.edits.append(self._edit(site))
-            tasks.append(task)
-        return tasks
+        return [SiteWork(site, self.net.tap(site), edits=[partial(self._edited, site)]) for site in sites]
 
-    def _edit(self, site: Site) -> EditFunction:
-        def edit(value: Tensor, _where: Here) -> Tensor:
-            return self._edited(site, value)
-
-        return edit
-
-    def _edited(self, site: Site, value: Tensor) -> Tensor:
+    def _edited(self, site: Site, value: Tensor, _where: Here) -> Tensor:
         """The value of a site for the rows that are being computed, with what they write there."""
         first, last = self.window
         delta = self.deltas.get(site.name) if site.layer == self.layer else None
         if delta is not None:
             value = value + delta.to(device=value.device, dtype=value.dtype)
-        if last <= first or self._carried(site):
+        # a write may be carried as a linear change of the sublayer's output instead
+        carried = site.layer == self.layer and CARRIERS.get(site.name) in self.deltas
+        if last <= first or carried:
             return value
         at = self.wave.start if site.name not in ("k", "v") else self.wave.stop - value.shape[1]
         for item in self.pending.get(site, ()):
             value = item.apply(value, slice(first, last), self.rows[first:last], at)
         return value
 
-    def _carried(self, site: Site) -> bool:
-        """Whether a write at this site is being carried as a linear change of the sublayer's output instead."""
-        carrier = CARRIERS.get(site.name)
-        return carrier is not None and carrier in self.deltas and site.layer == self.layer
-
     def _layer_forward(self, path: str) -> Callable[..., Any]:
         module = self.ground.modules[path]
-        original, calls = module.forward, [layer.index for layer in self.ground.layers if layer.path == path]
-        count = iter(calls)
+        original, count = module.forward, iter([x.index for x in self.ground.layers if x.path == path])
 
         def forward(*args: Any, **kwargs: Any) -> Any:
             return self._layer(next(count), original, (args, kwargs))
@@ -209,53 +216,30 @@ class Pass:
         before, after = wave.upto(index - 1), wave.upto(index)
         if after == 0:
             return self._shell(index, out_key, arriving)
-        if self.body is not None and index == len(self.ground.layers) - 1:
-            return self._ending(index, original, given)
-        pieces: list[Any] = []
+        self.layer, body = index, self.body
         groups = list(wave.joining(index))
         whole = next(((a, b) for stage, a, b in groups if stage.whole), None)
-        together = arriving[:before] if before else None
-        upto = before
-        if whole is not None:
-            entering = self._entering(index, *whole).to(arriving.device)
-            together = entering if together is None else torch.cat([together, entering])
-            upto = whole[1]
-        self.layer = index
+        if body is not None and index == len(self.ground.layers) - 1:
+            # the answer's column alone: of the rows whose layer is run whole the body has what arrives
+            upto, together = body.whole_rows, body.hidden
+            together = together[:, -1:] if upto and together is not None else None
+        else:
+            upto, together = before, arriving[:before] if before else None
+            if whole is not None:
+                entering = self._entering(index, *whole).to(arriving.device)
+                upto, together = whole[1], entering if together is None else torch.cat([together, entering])
+        pieces: list[Any] = []
         if together is not None:
             pieces.append(self._call(layer, original, given, together, (0, upto), Stage()))
         for stage, first, last in groups:
             if not stage.whole and index != self.until:
-                pieces.append(
-                    self._call(
-                        layer, original, given, self._entering(index, first, last).to(arriving.device), (first, last), stage
-                    )
-                )  # fmt: skip
+                hidden = self._entering(index, first, last).to(arriving.device)
+                pieces.append(self._call(layer, original, given, hidden, (first, last), stage))
         if self.until == index:
             raise StoppedAtCache
         self.window = (0, after)
-        merged = torch.cat([Exchange(p).get(out_key) for p in pieces]) if len(pieces) > 1 else None
-        return pieces[0] if merged is None else _with_output(pieces[0], out_key, merged)
-
-    def _ending(self, index: int, original: Callable[..., Any], given: tuple[Any, Any]) -> Any:
-        """The last layer on the answer's column alone, for all rows: those of the body, and those that join here."""
-        body = self.body
-        assert body is not None
-        layer, (in_port, out_key) = self.ground.layers[index], self._ends(index)
-        arriving = Arguments(given).get(in_port.key)
-        pieces, done = [], body.whole_rows
-        self.layer = index
-        if done:
-            assert body.hidden is not None
-            pieces.append(self._call(layer, original, given, body.hidden[:, -1:], (0, done), Stage()))
-        first = done
-        while first < len(self.rows):
-            stage, last = self.wave.stages[first], first
-            while last < len(self.rows) and self.wave.stages[last] == stage:
-                last += 1
-            hidden = self._entering(index, first, last).to(arriving.device)
-            pieces.append(self._call(layer, original, given, hidden, (first, last), stage))
-            first = last
-        self.window = (0, len(self.rows))
+        if len(pieces) == 1:
+            return pieces[0]
         return _with_output(pieces[0], out_key, torch.cat([Exchange(p).get(out_key) for p in pieces]))
 
     @property
@@ -326,7 +310,7 @@ class Pass:
                 return type(value)(cut(v) for v in value)
             return value
 
-        return lambda *args, **kwargs: cut(self.record.outputs[path])
+        return lambda *_, **__: cut(self.record.outputs[path])
 
     def _entering(self, index: int, first: int, last: int) -> Tensor:
         """What the layer receives for rows that join there: the base run's stream, with what they write into it."""
@@ -358,41 +342,27 @@ class Pass:
         """The layer's output as its caller expects it, holding what arrived."""
         return _with_output(self.record.shells[index], out_key, hidden)
 
-    def _stop_at(self) -> bool:
-        return self.until is not None and self.layer == self.until
-
     def _prefix(self, keys: Tensor, values: Tensor, kept: int) -> tuple[Tensor, Tensor]:
         """Keys and values of the layer that is being run, behind those of the columns before: the base run's, or at the
         ending those that the body computed."""
         first, last = self.window
-        if self._stop_at():
-            self.kept_keys, self.kept_values = keys, values
+        if self.until is not None and self.layer == self.until:
+            self.kept = keys, values
             raise StoppedAtCache
-        start = self.wave.start
-        _, base_keys, base_values = self.record.caches[self.layer]
-        rows = self.rows[first:last].to(base_keys.device)
-        body = self.body
-        if (
-            body is not None
-            and last <= body.whole_rows
-            and body.kept_keys is not None
-            and body.kept_values is not None
-        ):
-            computed = start - body.wave.start
-            older = max(0, kept - computed)
-            span = slice(body.wave.start - older, body.wave.start)
-            new = slice(max(0, computed - kept), computed)
-            return (
-                torch.cat([base_keys[rows, :, span], body.kept_keys[first:last, :, new], keys], dim=-2),
-                torch.cat([base_values[rows, :, span], body.kept_values[first:last, :, new], values], dim=-2),
-            )
-        if not kept:
-            return keys, values
-        span = slice(start - kept, start)
-        return (
-            torch.cat([base_keys[rows, :, span], keys], dim=-2),
-            torch.cat([base_values[rows, :, span], values], dim=-2),
-        )
+        start, body = self.wave.start, self.body
+        _, *base = self.record.caches[self.layer]
+        rows, joined = self.rows[first:last].to(base[0].device), []
+        for i, fresh in enumerate((keys, values)):
+            parts = [fresh]
+            if body is not None and body.kept is not None and last <= body.whole_rows:
+                computed = start - body.wave.start
+                older = slice(body.wave.start - max(0, kept - computed), body.wave.start)
+                new = slice(max(0, computed - kept), computed)
+                parts = [base[i][rows, :, older], body.kept[i][first:last, :, new], fresh]
+            elif kept:
+                parts = [base[i][rows, :, start - kept : start], fresh]
+            joined.append(torch.cat(parts, dim=-2) if len(parts) > 1 else fresh)
+        return joined[0], joined[1]
 
 
 def _with_output(value: Any, key: str, new: Tensor) -> Any:
@@ -400,3 +370,21 @@ def _with_output(value: Any, key: str, new: Tensor) -> Any:
     exchange = Exchange(copy.copy(value) if not torch.is_tensor(value) else value)
     exchange.set(key, new)
     return exchange.value
+
+
+def _few_logits(ground: Ground) -> Callable[[], Any] | None:
+    """A way to have the unembedding compute the needed tokens' logits alone; None where that is not possible."""
+    experiment, head = ground.experiment, ground.experiment.net.anatomy.head
+    if experiment.vocabulary is None or experiment.score_few is None or head is None or head.unembed is None:
+        return None
+    module = ground.modules[head.unembed]
+    if type(module) is not nn.Linear or module.weight.device.type == "meta":
+        return None
+    tokens = experiment.vocabulary.to(module.weight.device)
+    weight = module.weight.detach()[tokens]
+    bias = None if module.bias is None else module.bias.detach()[tokens]
+
+    def forward(hidden: Tensor) -> Tensor:
+        return nn.functional.linear(hidden, weight, bias)
+
+    return lambda: replaced(module, forward)

@@ -13,7 +13,7 @@ from cutaway.errors import OutOfMemory, Stopped
 from cutaway.network.memory import budget_bytes
 from cutaway.reports import display
 from cutaway.results import Work, working
-from cutaway.sweeps.cells import Cell, CellState, CellValues, Experiment
+from cutaway.sweeps.cells import Cell, CellState, CellValues, Experiment, put
 from cutaway.sweeps.cost import Operations, Speed, count_operations, peak_bytes, timed
 from cutaway.sweeps.engine import Job, layer_parts, prepare, tokens_in_wave
 from cutaway.sweeps.journal import Journal
@@ -87,19 +87,15 @@ class Plan:
         job = self.job
         values, states = job.blank()
         left = (states == CellState.NOT_RUN).sum(1)
-        finished = int((left == 0).sum())
         journal = None if folder is None else Journal.open(folder, job)
         interrupted = False
 
-        def take(pairs: np.ndarray, scores: np.ndarray) -> None:
-            nonlocal finished
-            cells, rows = pairs.T
-            finite = np.isfinite(scores)
-            values[cells, rows] = np.where(finite, scores, np.nan)
-            states[cells, rows] = np.where(finite, CellState.RUN, CellState.NOT_FINITE)
-            np.subtract.at(left, cells, 1)
-            finished = int((left <= 0).sum())
-            work.step(label, finished, len(job.cells))
+        def take(pairs: np.ndarray, scores: np.ndarray, into: Journal | None = None) -> None:
+            if into is not None:
+                into.write(pairs, scores)
+            put(values, states, pairs, scores)
+            np.subtract.at(left, pairs[:, 0], 1)
+            work.step(label, int((left <= 0).sum()), len(job.cells))
 
         try:
             work.check()
@@ -108,12 +104,10 @@ class Plan:
             for pairs, scores in self.done:
                 fresh = states[pairs[:, 0], pairs[:, 1]] == CellState.NOT_RUN
                 if fresh.any():
-                    _write(journal, pairs[fresh], scores[fresh])
-                    take(pairs[fresh], scores[fresh])
+                    take(pairs[fresh], scores[fresh], journal)
             for pairs, scores in job.without(states != CellState.NOT_RUN).results():
-                _write(journal, pairs, scores)
                 self.done.append((pairs, scores))
-                take(pairs, scores)
+                take(pairs, scores, journal)
         except Stopped:
             interrupted = True
         return CellValues(values, states, interrupted)
@@ -152,11 +146,6 @@ class Plan:
         return display("Planned, not yet run", table=self.to_pandas())
 
 
-def _write(journal: Journal | None, pairs: np.ndarray, scores: np.ndarray) -> None:
-    if journal is not None:
-        journal.write(pairs, scores)
-
-
 def plan_cells(
     experiment: Experiment,
     cells: Sequence[Cell],
@@ -192,9 +181,8 @@ def plan_cells(
     needed, per_token = job.record.bytes, 0.0
     if job.waves and (time_it or work.budget.memory is not None):
         probe = _piece(max(job.waves, key=lambda w: w.stop), _PIECES[1])
-        scores: list[np.ndarray] = []
-        per_token = peak_bytes(lambda: scores.append(job.score(probe))) / (len(probe.pairs) * probe.columns)
-        done.append((probe.pairs, scores[0]))
+        peak = peak_bytes(lambda: done.append((probe.pairs, job.score(probe))))
+        per_token = peak / (len(probe.pairs) * probe.columns)
         budget = budget_bytes(experiment.net, work)
         widest = max(w.columns for w in job.waves)
         if needed + per_token * widest > budget:
@@ -205,11 +193,8 @@ def plan_cells(
             )
         fits = int((budget - needed) / max(per_token, 1e-9))
         job = job.cut(min(job.tokens_at_once, max(fits, 1)))
-    operations = (
-        count_operations(experiment, layer_parts(experiment.net))
-        if time_it and experiment.net.n_layers
-        else None
-    )
+    counted = time_it and experiment.net.n_layers
+    operations = count_operations(experiment, layer_parts(experiment.net)) if counted else None
     speed = _measure(job, operations, done) if operations is not None and job.waves else None
     cost = _cost(job, operations, speed, needed + int(per_token * job.largest))
     return Plan(job, cost, job.rules, done, _notes(job))
@@ -256,9 +241,7 @@ def _piece(wave: Wave, tokens: int) -> Wave:
     """Some of a wave's rows, taken evenly over its layers."""
     rows = max(1, min(len(wave.pairs), tokens // wave.columns))
     chosen = np.unique(np.linspace(0, len(wave.pairs) - 1, rows).round().astype(int))
-    return Wave(
-        wave.pairs[chosen], wave.layers[chosen], tuple(wave.stages[i] for i in chosen), wave.start, wave.stop
-    )
+    return wave.only(chosen)
 
 
 def _calls(wave: Wave, depth: int) -> float:
@@ -275,52 +258,41 @@ def _measure(job: Job, operations: Operations, done: list[tuple[np.ndarray, np.n
         piece = _piece(wave, tokens)
         if counts and len(piece.pairs) * 2 > len(done[-1][0]):
             continue
-        scores: list[np.ndarray] = []
-        seconds.append(timed(lambda piece=piece, scores=scores: scores.append(job.score(piece)), device))
+        seconds.append(timed(lambda piece=piece: done.append((piece.pairs, job.score(piece))), device))
         calls.append(_calls(piece, depth))
         counts.append(operations.wave(piece, job.rules.last, job.few))
-        done.append((piece.pairs, scores[0]))
     return Speed.fit(calls, counts, seconds)
 
 
-def _cost(
-    job: Job,
-    operations: Operations | None,
-    speed: Speed | None,
-    memory: int,
-) -> Cost:
+def _cost(job: Job, operations: Operations | None, speed: Speed | None, memory: int) -> Cost:
     states, n, width = job.changes.states, job.experiment.tokens.n, job.experiment.tokens.width
     depth = job.experiment.net.n_layers
     pairs = int((states != CellState.ABSENT).sum())
     zeros, plain = int((states == CellState.KNOWN_ZERO).sum()), len(job.plain)
+    total, naive, seconds = 0.0, 0.0, None
     if operations is None:
         run = sum(float((depth - w.layers).sum()) * w.columns for w in job.waves) / max(1, depth * width * n)
-        return Cost(len(job.cells), pairs, zeros, plain, 0.0, 0.0, run + plain / n, memory, None)
-    one = operations.forward(1, width, 1)
-    needed = [operations.wave(w, job.rules.last, job.few) for w in job.waves]
-    total = sum(needed) + plain * one
-    seconds = None
-    if speed is not None:
-        calls = sum(_calls(w, len(operations.layers)) for w in job.waves)
-        seconds = speed.seconds(calls, total)
-    naive = pairs * operations.forward(1, width, width)
-    return Cost(
-        len(job.cells), pairs, zeros, plain, total, naive, total / max(1.0, operations.forward(n, width, 1)), memory, seconds
-    )  # fmt: skip
+        forwards = run + plain / n
+    else:
+        needed = [operations.wave(w, job.rules.last, job.few) for w in job.waves]
+        total = sum(needed) + plain * operations.forward(1, width, 1)
+        forwards = total / max(1.0, operations.forward(n, width, 1))
+        naive = pairs * operations.forward(1, width, width)
+        if speed is not None:
+            seconds = speed.seconds(sum(_calls(w, depth) for w in job.waves), total)
+    return Cost(len(job.cells), pairs, zeros, plain, total, naive, forwards, memory, seconds)
 
 
 def _notes(job: Job) -> tuple[str, ...]:
     notes = []
-    blind = int(job.changes.unreachable.sum())
-    if blind:
+    if blind := int(job.changes.unreachable.sum()):
         notes.append(
             f"{blind} cells change only what the position that the metric reads cannot see: "
             "their effect is always zero."
         )
     if len(job.plain) and job.rules.restart:
-        notes.append(
-            f"{len(job.plain)} pairs edit what lies outside the layers and are run as whole forwards."
-        )
+        outside = "edit what lies outside the layers and are run as whole forwards"
+        notes.append(f"{len(job.plain)} pairs {outside}.")
     return tuple(notes)
 
 

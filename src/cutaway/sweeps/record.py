@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -68,23 +69,17 @@ def take(experiment: Experiment, sites: Collection[Site], modules: Sequence[str]
     ]
     if len(parts) == 1:
         return parts[0]
-    return Record(
-        {s: torch.cat([p.sites[s] for p in parts]) for s in parts[0].sites},
-        {
-            i: (index, torch.cat([p.caches[i][1] for p in parts]), torch.cat([p.caches[i][2] for p in parts]))
-            for i, (index, _, _) in parts[0].caches.items()
-        },
-        {path: _joined([p.outputs[path] for p in parts]) for path in parts[0].outputs},
-        parts[0].shells,
-        torch.cat([p.logits for p in parts if p.logits is not None]),
-        None if parts[0].encoder is None else torch.cat([p.encoder for p in parts if p.encoder is not None]),
-    )  # fmt: skip
+    names = ("sites", "caches", "outputs", "logits", "encoder")
+    return replace(parts[0], **{name: _joined([getattr(p, name) for p in parts]) for name in names})
 
 
 def _joined(values: list[Any]) -> Any:
+    """What runs of some rows each left behind, as of all rows; what is no tensor is the first one's."""
     first = values[0]
     if torch.is_tensor(first):
         return torch.cat(values)
+    if isinstance(first, dict):
+        return {key: _joined([value[key] for value in values]) for key in first}
     if isinstance(first, tuple | list):
         return type(first)(_joined(list(items)) for items in zip(*values, strict=True))
     return first
@@ -113,64 +108,44 @@ def _take(
     else:
         kwargs |= net.interface.uncached
     columns = torch.as_tensor(experiment.answer_columns)[rows]
-    partial = net.interface.logits_to_keep
+    only_some = net.interface.logits_to_keep
     asked = columns.unique()
-    if partial:
+    if only_some:
         kwargs["logits_to_keep"] = asked.to(net.device)
-    with (
-        net.lock,
-        memory_errors(inputs),
-        evaluating(net.model),
-        torch.no_grad(),
-        ExitStack() as stack,
-    ):
+    with net.lock, memory_errors(inputs), evaluating(net.model), torch.no_grad(), ExitStack() as stack:
         session = Session(net.model, net.anatomy, items, {"": tokens}, inputs.batch)
         stack.enter_context(session)
         by_path = dict(net.model.named_modules())
         for path in modules:
-            stack.enter_context(
-                _hooked(
-                    by_path[path],
-                    lambda out, path=path: record.outputs.__setitem__(path, _copied(out, in_place)),
-                )
-            )
+            keep = partial(_keep, record.outputs, path, in_place)
+            stack.callback(by_path[path].register_forward_hook(keep).remove)
         for layer in layers:
             if layer.call == 0:
                 module = by_path[layer.path]
-                stack.callback(
-                    module.register_forward_pre_hook(lambda *_, i=layer.index: now.append(i)).remove
-                )
-                stack.enter_context(
-                    _hooked(module, lambda out, i=layer.index: record.shells.__setitem__(i, out))
-                )
+                enter = partial(lambda i, *_: now.append(i), layer.index)
+                stack.callback(module.register_forward_pre_hook(enter).remove)
+                keep = partial(_keep, record.shells, layer.index, False)
+                stack.callback(module.register_forward_hook(keep).remove)
         output = net.model(**kwargs)
     record.sites = dict(session.kept)
     logits = find_item(output, logits_key(net.anatomy) or "logits")
     if logits is not None:
-        where = torch.searchsorted(asked, columns) if partial else columns
+        where = torch.searchsorted(asked, columns) if only_some else columns
         record.logits = logits[torch.arange(len(rows)), where.to(logits.device)]
-    encoder = find_item(output, "encoder_last_hidden_state") if hasattr(output, "keys") else None
-    record.encoder = encoder
+    if hasattr(output, "keys"):
+        record.encoder = find_item(output, "encoder_last_hidden_state")
     return record
 
 
-def _copied(value: Any, copied: bool) -> Any:
-    """A module's output, copied where the model's code overwrites tensors."""
-    if not copied:
-        return value
+def _keep(into: dict[Any, Any], key: Any, copied: bool, _module: nn.Module, _args: Any, out: Any) -> None:
+    """A hook that keeps what a module gives, copied where the model's code overwrites tensors."""
+    into[key] = _copy(out) if copied else out
+
+
+def _copy(value: Any) -> Any:
     if isinstance(value, tuple | list):
-        return type(value)(_copied(v, copied) for v in value)
+        return type(value)(_copy(v) for v in value)
     return value.clone() if torch.is_tensor(value) else value
-
-
-@contextmanager
-def _hooked(module: nn.Module, see: Callable[[Any], None]) -> Iterator[None]:
-    """While active, what the module gives is shown."""
-    handle = module.register_forward_hook(lambda _m, _args, out: see(out))
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def recording_cache(net: Network, record: Record, now: list[int]) -> Any:

@@ -48,9 +48,5 @@ class Rules:
 
     def both(self, other: Rules) -> Rules:
         """The rules that are on in both."""
-        values = {
-            f.name: getattr(self, f.name) and getattr(other, f.name)
-            for f in fields(self)
-            if f.name != "reasons"
-        }
-        return Rules(**values, reasons={**other.reasons, **self.reasons})
+        off = {f.name: False for f in fields(self) if not getattr(other, f.name) and f.name != "reasons"}
+        return replace(self, **off, reasons={**other.reasons, **self.reasons})

@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 
 #: Which sublayers must be computed again after an edit of a site: in blocks where the MLP reads what the attention
 #: wrote, and in parallel blocks (where `attn_in` and `mlp_in` may be one tensor).
-_NEEDS: dict[str, tuple[str, str]] = {
-    name: kind.anew for name, kind in SITES.items() if kind.anew is not None
-}
+_NEEDS: dict[str, tuple[str, str]] = {n: kind.anew for n, kind in SITES.items() if kind.anew is not None}
 
 #: Sites whose change reaches the sublayer's output by a linear map, and the site that carries it.
 CARRIERS: dict[str, str] = {name: kind.carrier for name, kind in SITES.items() if kind.carrier}

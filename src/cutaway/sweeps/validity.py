@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 #: invalid. Rounding stays far below; a rule that does not hold is off by orders of magnitude more.
 TOLERANCE: dict[torch.dtype, float] = {torch.float64: 1e-10, torch.float32: 3e-5}
 _COARSE = 5e-2
+#: The rules under which layers are replayed.
+REPLAYING = ("restart", "stages", "suffix", "last", "tokens")
 
 
 def valid_rules(experiment: Experiment) -> Rules:
@@ -40,18 +42,10 @@ def valid_rules(experiment: Experiment) -> Rules:
     if experiment.inputs is None and answers_by_row(experiment.net, tokens):
         return Rules().without("The network gives one answer for a whole row.", *Rules().names)
     padding = (tokens.padded, bool((tokens.first > 0).any()))
-    asked = (experiment.vocabulary is not None, experiment.inputs is not None)
-    key = (
-        "rules of sweeps",
-        tokens.width,
-        *padding,
-        *asked,
-        experiment.net.dtype,
-        str(experiment.net.device),
-    )
-    return experiment.net.fact(
-        key, lambda: _tried(experiment, structural(experiment.net, experiment.inputs is not None))
-    )
+    net, own_inputs = experiment.net, experiment.inputs is not None
+    asked = (experiment.vocabulary is not None, own_inputs, net.dtype, str(net.device))
+    key = ("rules of sweeps", tokens.width, *padding, *asked)
+    return net.fact(key, lambda: _tried(experiment, structural(net, own_inputs)))
 
 
 def answers_by_row(net: Network, tokens: Tokens) -> bool:
@@ -74,24 +68,20 @@ def structural(net: Network, own_inputs: bool = False) -> Rules:
             tap = net.anatomy.taps.get(Site(name, layer.index))
             if not isinstance(tap, PortTap) or not is_one(tap.factor) or not net.has(Site(name, layer.index)):
                 reason = f"{name}.{layer.index} is not what one module call takes or gives."
-                return rules.without(reason, "restart", "stages", "suffix", "last", "tokens")
+                return rules.without(reason, *REPLAYING)
         if layer.call:
-            return rules.without(
-                f"Layers share their weights: {layer.path} is called more than once.",
-                "restart", "stages", "suffix", "last", "tokens",
-            )  # fmt: skip
+            reason = f"Layers share their weights: {layer.path} is called more than once."
+            return rules.without(reason, *REPLAYING)
     mixers = [s.path for layer in stack.layers for s in layer.sublayers if s.kind == "mixer"]
     if mixers:
-        rules = rules.without(
-            f"{mixers[0]} mixes positions by a state, not by keys and values.", "suffix", "last"
-        )
+        reason = f"{mixers[0]} mixes positions by a state, not by keys and values."
+        rules = rules.without(reason, "suffix", "last")
     encodes = own_inputs or net.interface.encoder_decoder
     if not encodes and not net.is_causal:
         rules = rules.without("Attention is not causal: every position sees every other.", "suffix", "last")
     elif encodes or not net.interface.cache:
-        rules = rules.without(
-            "The model does not take keys and values of earlier positions here.", "suffix", "last"
-        )
+        reason = "The model does not take keys and values of earlier positions here."
+        rules = rules.without(reason, "suffix", "last")
     return rules
 
 
@@ -103,24 +93,14 @@ def _tried(experiment: Experiment, rules: Rules) -> Rules:
     trial, cells = _trial(experiment, rows)
     wanted = naive.run_cells(trial, cells).values
     scale = float(np.abs(wanted).max()) or 1.0
-    for dropped in (
-        (),
-        ("tokens",),
-        ("last",),
-        ("stages",),
-        ("last", "suffix"),
-        ("last", "suffix", "stages"),
-    ):
-        tried = rules.without(
-            "It did not give the numbers of whole forward passes on this network.", *dropped
-        )
+    failed = "It did not give the numbers of whole forward passes on this network."
+    for dropped in ("", "tokens", "last", "stages", "last suffix", "last suffix stages"):
+        tried = rules.without(failed, *dropped.split())
         error = _error(trial, cells, tried, wanted) / scale
         if error <= TOLERANCE.get(experiment.net.dtype, _COARSE):
             return tried
-    return rules.without(
-        f"Replaying layers is off by {error:.1e} of the largest value on this network.",
-        "restart", "stages", "suffix", "last", "tokens",
-    )  # fmt: skip
+    reason = f"Replaying layers is off by {error:.1e} of the largest value on this network."
+    return rules.without(reason, *REPLAYING)
 
 
 def _error(trial: Experiment, cells: list[Cell], rules: Rules, wanted: np.ndarray) -> float:
@@ -131,16 +111,7 @@ def _error(trial: Experiment, cells: list[Cell], rules: Rules, wanted: np.ndarra
         replayed = np.full_like(wanted, np.nan)
         for pairs, scores in job.results():
             replayed[pairs[:, 0], pairs[:, 1]] = scores
-    except (
-        CutawayError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-        KeyError,
-        IndexError,
-        AttributeError,
-        AssertionError,
-    ):
+    except (CutawayError, RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError):
         return float("inf")
     error = float(np.abs(replayed - wanted).max())
     return error if np.isfinite(error) else float("inf")

@@ -36,9 +36,9 @@ class Wave:
         """How many rows have joined by the end of a layer."""
         return int(np.searchsorted(self.layers, layer, side="right"))
 
-    def only(self, keep: np.ndarray) -> Wave:
-        """The rows for which `keep` BoolTensor [k] is true."""
-        stages = tuple(s for s, k in zip(self.stages, keep, strict=True) if k)
+    def only(self, keep: np.ndarray | slice) -> Wave:
+        """Some of the rows: by number, as a slice, or those for which `keep` bool [k] is true."""
+        stages = tuple(self.stages[i] for i in np.arange(len(self.pairs))[keep])
         return Wave(self.pairs[keep], self.layers[keep], stages, self.start, self.stop)
 
     def joining(self, layer: int) -> Iterator[tuple[Stage, int, int]]:

@@ -15,25 +15,7 @@ from cutaway.trials.scale import GapScale, other_rows
 from cutaway.trials.trial import Trial, evidence_of, put_to_test
 
 __all__ = [
-    "Bench",
-    "Candidate",
-    "Limits",
-    "Outcome",
-    "PartSet",
-    "GapScale",
-    "Trial",
-    "any_of",
-    "claim_of",
-    "ends_kept",
-    "evidence_of",
-    "inside",
-    "must_fail",
-    "other_rows",
-    "percent",
-    "put_to_test",
-    "random_weights",
-    "sham",
-    "shuffled_answers",
-    "verdict_of",
-    "with_interval",
-]
+    "Bench", "Candidate", "GapScale", "Limits", "Outcome", "PartSet", "Trial", "any_of", "claim_of", "ends_kept",
+    "evidence_of", "inside", "must_fail", "other_rows", "percent", "put_to_test", "random_weights", "sham",
+    "shuffled_answers", "verdict_of", "with_interval",
+]  # fmt: skip

@@ -40,6 +40,7 @@ class Bench:
         ends: both sides as they run without any edit.
         seed: of the intervals, and of which other prompts values are taken from.
         work: who hears of progress, and may stop it.
+        tried: the metric of the sets that were run.
     """
 
     net: Network

@@ -70,14 +70,11 @@ def shuffled_answers(
 
 def sham(change: float, limits: Limits) -> Control:
     """Writing a candidate's own values over themselves must change nothing. change: the largest, in shares of the gap."""
-    return Control(
-        "Sham edit",
-        None,
-        "no change",
-        change <= limits.sham,
+    sentence = (
         f"The set's own values written over themselves change no example by more than {change:.1g} of the gap "
-        f"(allowed: {limits.sham:g}).",
+        f"(allowed: {limits.sham:g})."
     )
+    return Control("Sham edit", None, "no change", change <= limits.sham, sentence)
 
 
 def must_fail(
@@ -94,12 +91,10 @@ def must_fail(
         with ends_kept(net, behaviour, work):
             done = performance(net, behaviour)
             accuracy = done.accuracy
-            if done.does_it:
-                first = f"{what}: it does perform the behaviour ({done.sentence})"
-            else:
-                first = (
-                    f"{what}: refused, the behaviour is not performed ({percent(done.accuracy.value)} right)."
-                )
+            first = f"{what}: it does perform the behaviour ({done.sentence})"
+            if not done.does_it:
+                right = percent(done.accuracy.value)
+                first = f"{what}: refused, the behaviour is not performed ({right} right)."
             outcome = procedure(net, behaviour, work.within(f"control ({name.lower()})"))
     except Stopped:
         raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
 
 @dataclass(frozen=True)
@@ -34,3 +34,8 @@ class Limits:
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
         return asdict(self)
+
+    @classmethod
+    def of(cls, limits: Limits | None) -> Self:
+        """The limits that were given, with the usual figures where they name none of this class."""
+        return limits if isinstance(limits, cls) else cls(**({} if limits is None else limits.to_dict()))

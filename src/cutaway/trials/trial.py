@@ -56,23 +56,17 @@ class Trial:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
-        return {
-            name: value.to_dict() if isinstance(value, Estimate) else value
-            for name, value in vars(self).items()
-        }
+        each = vars(self).items()
+        return {name: value.to_dict() if isinstance(value, Estimate) else value for name, value in each}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Trial:
         """The inverse of `to_dict`."""
         estimates = ("kept", "left", "restored", "kept_gain", "left_gain")
-        read: dict[str, Any] = {
-            name: None if data[name] is None else Estimate.from_dict(data[name]) for name in estimates
-        }
-        lists: dict[str, Any] = {
-            name: tuple(data.get(name, ())) for name in ("kept_random", "left_random", "caps")
-        }
-        lists["gap"] = float("nan") if data.get("gap") is None else data["gap"]
-        return cls(**(data | read | lists))
+        read = {name: None if data[name] is None else Estimate.from_dict(data[name]) for name in estimates}
+        lists = {name: tuple(data.get(name, ())) for name in ("kept_random", "left_random", "caps")}
+        gap = float("nan") if data.get("gap") is None else data["gap"]
+        return cls(**{**data, **read, **lists, "gap": gap})
 
     def breaks_anyway(self, limits: Limits) -> bool:
         """Does removing random candidates of this size break the behaviour, too (on average no more is left than is asked)?
@@ -128,8 +122,7 @@ def _rank(as_good: np.ndarray) -> float:
 def _more(bench: Bench, candidate: PartSet) -> dict[str, Any]:
     members, scale = candidate.members, bench.scale
     change = np.abs(bench.sham(members)[0] - scale.whole).max() / abs(scale.gap)
-    from_others = None
-    metrics = bench.keep_only_from_others([members, []])
+    from_others, metrics = None, bench.keep_only_from_others([members, []])
     if metrics is not None:
         kept, nothing = metrics.mean(-1)
         clean = scale.whole.mean()
@@ -177,10 +170,8 @@ def _kept_beside_random(trial: Trial, limits: Limits) -> Evidence:
     if trial.kept_gain is None or trial.kept_p is None:
         return Evidence(name, sentence="There is no other set of this size to compare with.")
     above = trial.kept_gain.above(0.0)
-    passed = None
-    if above and trial.kept_p <= limits.random_p:
-        passed = True
-    elif above is False or trial.kept_p > HALF:
+    passed = True if above and trial.kept_p <= limits.random_p else None
+    if passed is None and (above is False or trial.kept_p > HALF):
         passed = False
     sentence = (
         f"{with_interval(trial.kept_gain)} of the gap more than random sets of the same size and kinds keep (their mean: "

@@ -77,15 +77,15 @@ def test_permutation_tests_of_noise_keep_their_level() -> None:
         x = torch.tensor(rng.normal(size=(40, 8))[groups] + 0.3 * rng.normal(size=(200, 8)))
         found = setting.held_out(x, setting.labellings())
         scores = found.scores.numpy()
-        hits += significance(scores[:1], scores[None, 1:]).p[0] <= 0.1
+        hits += significance(scores[:1], scores[None, 1:])["p"][0] <= 0.1
     assert 2 <= hits <= 27  # 15 expected, deviation 3.7
 
 
 def test_permutations_without_a_score_count_against_the_label() -> None:
     null = np.array([[0.1, np.nan, np.nan, 0.2]])
-    assert significance(np.array([0.9]), null).p[0] == pytest.approx(3 / 5)
+    assert significance(np.array([0.9]), null)["p"][0] == pytest.approx(3 / 5)
     nothing = significance(np.array([0.9]), np.full((1, 4), np.nan))
-    assert nothing.p[0] == nothing.p_best[0] == 1.0
+    assert nothing["p"][0] == nothing["p_best"][0] == 1.0
 
 
 def test_groups_whose_size_goes_with_the_label_are_still_exchanged(

@@ -12,8 +12,9 @@ import torch
 
 from cutaway.circuits.circuit import Circuit
 from cutaway.circuits.graph.wiring import Wiring
-from cutaway.circuits.passes.ablation import Ablation, ablation
+from cutaway.circuits.passes.ablation import Ablation, ablation, groups_of
 from cutaway.circuits.passes.certify import wiring as wiring_of
+from cutaway.circuits.passes.outputs import answered
 from cutaway.circuits.passes.pairs import PairBatch, PromptPairs
 from cutaway.circuits.passes.running import Mask, run_edges, run_nodes
 from cutaway.effects.baselines import require_gap
@@ -45,6 +46,7 @@ class EdgeBench:
         whole: m(N), the network as it is.
         empty: m(empty), every edge ablated.
         seed: of the intervals.
+        tried: m of the circuits that were run, by their masks.
     """
 
     net: Network
@@ -151,9 +153,7 @@ class EdgeBench:
         net, allowed = self.net, self.wiring.graph.allowed
         tokens, positions = batch.clean, batch.positions
         if mask.ndim == 2 and bool(mask[allowed].all()):
-            run = net.run(tokens, logits=positions[:, None])
-            assert run.logits is not None
-            logits = run.logits[:, 0]
+            logits = answered(net.run(tokens, logits=positions[:, None]))
         else:
             values = self.ablation.of(self.wiring, batch, self.pairs)
             nodes = mask if mask.ndim == 1 else as_nodes(self.wiring, mask)
@@ -197,19 +197,3 @@ def as_nodes(wiring: Wiring, mask: np.ndarray) -> np.ndarray | None:
     some: np.ndarray = np.any(mask & allowed, axis=1)
     every: np.ndarray = np.all(mask | ~allowed, axis=1)
     return some if bool(np.array_equal(some, every)) else None
-
-
-def groups_of(names: Sequence[str], pairs: PromptPairs, batch: PairBatch) -> torch.Tensor:
-    """The group [b p] of every position for a circuit's groups: named spans with "elsewhere", or position numbers."""
-    from cutaway.circuits.passes.ablation import span_labels
-
-    real = batch.clean.mask.cpu()
-    if names and names[-1] == "elsewhere":
-        order = {name: i for i, name in enumerate(names)}
-        labels = span_labels(pairs, batch)
-        mapped = torch.tensor(
-            [order.get(name, len(names) - 1) for name in pairs.behaviour.spans] + [len(names) - 1]
-        )
-        return torch.where(real, mapped[labels], -1)
-    columns = torch.arange(batch.clean.width)[None] - batch.clean.first.cpu()[:, None]
-    return torch.where(real, columns.clamp(max=len(names) - 1), -1)

@@ -39,11 +39,7 @@ class Completeness:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
-        return {
-            **self.__dict__,
-            "complement": self.complement.to_dict(),
-            "worst_nodes": list(self.worst_nodes),
-        }
+        return vars(self) | {"complement": self.complement.to_dict(), "worst_nodes": list(self.worst_nodes)}
 
 
 def completeness(bench: EdgeBench, circuit: Circuit, subsets: int = 12, seed: int = 0) -> Completeness:
@@ -51,7 +47,7 @@ def completeness(bench: EdgeBench, circuit: Circuit, subsets: int = 12, seed: in
     graph = bench.wiring.graph
     rest = bench.metric([graph.allowed & ~circuit.membership])[0]
     chosen = _subsets(circuit, subsets, seed)
-    masks = [_without(circuit.membership, k) for k in chosen] + [_without(graph.allowed, k) for k in chosen]
+    masks = [without(whole, k) for whole in (circuit.membership, graph.allowed) for k in chosen]
     metrics = bench.metric(masks) if masks else np.zeros((0, bench.behaviour.n))
     gaps = np.abs(metrics[: len(chosen)].mean(-1) - metrics[len(chosen) :].mean(-1)) / abs(bench.gap)
     worst = int(np.argmax(gaps)) if len(gaps) else -1
@@ -77,10 +73,10 @@ def _subsets(circuit: Circuit, n: int, seed: int) -> list[np.ndarray]:
     return single + halves if len(nodes) > 1 else single
 
 
-def _without(membership: np.ndarray, nodes: np.ndarray) -> np.ndarray:
-    """The circuit whose nodes K write their ablated value."""
+def without(membership: np.ndarray, gone: np.ndarray | tuple[int, int]) -> np.ndarray:
+    """The circuit whose nodes K [k] write their ablated value, or without one edge (writer, reader)."""
     fewer = membership.copy()
-    fewer[nodes] = False
+    fewer[gone] = False
     return fewer
 
 
@@ -115,18 +111,17 @@ def marginal(bench: EdgeBench, circuit: Circuit, by: str = "node", most: int | N
     graph = bench.wiring.graph
     if by == "node":
         nodes = [int(i) for i in np.flatnonzero(circuit.node_membership) if i != 0]
-        masks = [_without(circuit.membership, np.array([i])) for i in nodes]
+        masks = [without(circuit.membership, np.array([i])) for i in nodes]
         names = tuple(str(graph.writers[i]) for i in nodes)
     elif by == "edge":
         edges = list(graph.edges(circuit.membership))
         if most is not None and len(edges) > most:
             values = np.zeros(graph.shape) if circuit.scores is None else np.abs(circuit.scores.values)
             edges = sorted(edges, key=lambda e: float(values[e]))[:most]
-        masks, names = [], tuple(graph.edge_name(*e) for e in edges)
-        for edge in edges:
-            mask = circuit.membership.copy()
-            mask[edge] = False
-            masks.append(mask)
+        masks, names = (
+            [without(circuit.membership, e) for e in edges],
+            tuple(graph.edge_name(*e) for e in edges),
+        )
     else:
         raise BadInput(f"by={by!r} is not known.", 'Use "node" or "edge".')
     whole = bench.of_circuit(circuit)

@@ -92,27 +92,23 @@ def circuits_by_size(
 ) -> list[np.ndarray]:
     """One pruned circuit [w r] for each share of the edges (or of the nodes, for node methods)."""
     graph = scores.graph
-    found = []
+    circuits = []
     for share in shares:
         if not 0 <= share <= 1:
             raise BadInput(f"{share} is no share of the edges.", "Use numbers between 0 and 1.")
         if scores.nodes is not None:
-            found.append(node_circuit(scores, int(share * (graph.shape[0] - 1))))
-            continue
-        n = int(share * graph.n_edges)
-        chosen = SELECTIONS[selection](graph, scores.values, n)
-        found.append(prune(graph, chosen))
-    return found
+            circuits.append(node_circuit(scores, int(share * (graph.shape[0] - 1))))
+        else:
+            chosen = SELECTIONS[selection](graph, scores.values, int(share * graph.n_edges))
+            circuits.append(prune(graph, chosen))
+    return circuits
 
 
 def node_circuit(scores: Scores, n: int, absolute: bool = True) -> np.ndarray:
     """The circuit of the n best nodes and the input, with all their outgoing edges."""
     values = scores.node_values()[1:]
     order = np.argsort(-(np.abs(values) if absolute else values), kind="stable")[:n]
-    chosen = np.zeros(scores.graph.shape[0], dtype=bool)
-    chosen[0] = True
-    chosen[1 + order] = True
-    return of_nodes(scores.graph, chosen)
+    return of_nodes(scores.graph, [0, *(1 + order)])
 
 
 def curve(
@@ -124,16 +120,14 @@ def curve(
     masks = circuits_by_size(scores, shares, selection)
     metrics = bench.metric(masks)
     edges = tuple(int(m.sum()) for m in masks)
-    return Curve(
-        tuple(shares), edges, tuple(float(v) for v in bench.shares(metrics)), metrics,
-        float(bench.whole.mean()), float(bench.empty.mean()),
-    )  # fmt: skip
+    ends = float(bench.whole.mean()), float(bench.empty.mean())
+    return Curve(tuple(shares), edges, tuple(bench.shares(metrics).tolist()), metrics, *ends)
 
 
-def size_needed(found: Curve, reach: float = 0.85) -> float | None:
+def size_needed(measured: Curve, reach: float = 0.85) -> float | None:
     """The smallest share from which on faithfulness stays at least `reach`; None where it does not."""
     needed = None
-    for share, value in zip(reversed(found.shares), reversed(found.values), strict=True):
+    for share, value in zip(reversed(measured.shares), reversed(measured.values), strict=True):
         if value < reach:
             break
         needed = share
@@ -152,12 +146,10 @@ def dynamic(bench: EdgeBench, metric: np.ndarray) -> np.ndarray:
     return np.clip(share, 0.0, 1.0)
 
 
-def weighted_edges(graph: Graph, membership: np.ndarray, neurons: np.ndarray | None = None) -> float:
+def weighted_edges(membership: np.ndarray, neurons: np.ndarray | None = None) -> float:
     """MIB's count of a circuit's edges: each weighs the share of its writer's channels that are in.
 
     neurons: bool [writers width]; None: all. (Mueller et al. 2025, appendix: weighted edge count.)
     """
-    if neurons is None:
-        return float(membership.sum())
-    share = neurons.mean(1)
+    share = 1.0 if neurons is None else neurons.mean(1)
     return float((membership.sum(1) * share).sum())

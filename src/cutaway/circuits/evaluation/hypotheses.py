@@ -6,15 +6,16 @@ circuit *rejects* it): sufficiency and partial necessity against random circuits
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from cutaway.errors import BadBehaviour, BadInput
-from cutaway.statistics import benjamini_hochberg
+from cutaway.statistics import benjamini_hochberg, log_binomial_tail
 
 
 @dataclass(frozen=True)
@@ -48,50 +49,15 @@ class Tested:
         return dict(self.__dict__)
 
 
-def log_binomial(n: int, k: int, p: float) -> float:
-    """log P(X = k) for X ~ Bin(n, p); minus infinity where that is impossible.
-
-    >>> round(math.exp(log_binomial(10, 5, 0.5)), 4)
-    0.2461
-    """
-    if not 0 <= k <= n:
-        return -math.inf
-    if p in (0.0, 1.0):
-        return 0.0 if k == (n if p else 0) else -math.inf
-    choose = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
-    return choose + k * math.log(p) + (n - k) * math.log1p(-p)
-
-
-def log_tail(n: int, k: float, p: float, side: Literal["upper", "lower"] = "upper") -> float:
-    """log P(X >= k) (upper) or log P(X <= k) (lower) for X ~ Bin(n, p), summed in log space: no underflow for any n.
-
-    >>> round(math.exp(log_tail(10, 8, 0.5)), 4), log_tail(100_000, 100_000, 0.5) < -69_000
-    (0.0547, True)
-    """
-    ks = (
-        range(max(0, math.ceil(k - 1e-9)), n + 1)
-        if side == "upper"
-        else range(0, min(n, math.floor(k + 1e-9)) + 1)
-    )
-    terms = np.array([log_binomial(n, i, p) for i in ks])
-    if not len(terms) or not np.isfinite(terms).any():
-        return -math.inf
-    top = float(terms.max())
-    return min(0.0, top + math.log(float(np.exp(terms - top).sum())))
-
-
 def least_for_equivalence(epsilon: float, alpha: float) -> int:
     """The fewest examples of which, all won by one side, equivalence would be rejected."""
-    n = 1
-    while _two_sided(n, 0.5, epsilon) > alpha:
-        n += 1
-    return n
+    return next(n for n in itertools.count(1) if _two_sided(n, 0.5, epsilon) <= alpha)
 
 
 def _two_sided(n: int, distance: float, epsilon: float) -> float:
     """P(|W/n - 1/2| >= distance) for W ~ Bin(n, 1/2 + epsilon)."""
-    upper = math.exp(log_tail(n, n * (0.5 + distance), 0.5 + epsilon))
-    lower = math.exp(log_tail(n, n * (0.5 - distance), 0.5 + epsilon, "lower"))
+    upper = math.exp(log_binomial_tail(n, n * (0.5 + distance), 0.5 + epsilon))
+    lower = math.exp(log_binomial_tail(n, n * (0.5 - distance), 0.5 + epsilon, "lower"))
     return min(1.0, upper + lower) if distance > 0 else 1.0
 
 
@@ -109,9 +75,8 @@ def equivalence(
     first, second = _pair(network, circuit)
     n = len(first)
     tolerance = 1e-9 * max(1.0, float(np.abs(first).max()))
-    wins = float((second > first + tolerance).sum()) + 0.5 * float(
-        (np.abs(second - first) <= tolerance).sum()
-    )
+    ties = float((np.abs(second - first) <= tolerance).sum())
+    wins = float((second > first + tolerance).sum()) + 0.5 * ties
     distance = abs(wins / n - 0.5)
     p = _two_sided(n, distance, epsilon)
     least = least_for_equivalence(epsilon, alpha)
@@ -127,8 +92,7 @@ def hsic(x: np.ndarray, y: np.ndarray) -> float:
     """Hilbert-Schmidt independence criterion of two samples [n]: tr(K H L H) / n^2, Gaussian kernels with the median
     distance as width (Gretton et al. 2005).
     """
-    k, low = _kernel(x), _kernel(y)
-    return float((_centred(k) * low).sum() / len(x) ** 2)
+    return float((_centred(_kernel(x)) * _kernel(y)).sum() / len(x) ** 2)
 
 
 def _kernel(x: np.ndarray) -> np.ndarray:
@@ -172,10 +136,7 @@ def independence(
 
 
 def _least_for_permutations(alpha: float) -> int:
-    n = 2
-    while 1 / math.factorial(n) > alpha / 4:
-        n += 1
-    return n
+    return next(n for n in itertools.count(2) if 1 / math.factorial(n) <= alpha / 4)
 
 
 def minimality(
@@ -202,21 +163,18 @@ def minimality(
             "Minimality needs reference effects, and one effect for each edge.", "See `minimality`."
         )
     below = (np.asarray(reference)[None, :] < np.asarray(effects)[:, None]).sum(1)
-    p = np.array([math.exp(log_tail(r, int(b), quantile, "lower")) for b in below])
+    p = np.array([math.exp(log_binomial_tail(r, int(b), quantile, "lower")) for b in below])
     q = benjamini_hochberg(p)
     worst = int(np.argmin(p))
     least = math.ceil(math.log(alpha / max(1, len(edges))) / math.log(1 - quantile))
     passed = None if r < least else bool((q > alpha).all())
     many = int((q <= alpha).sum())
-    return (
-        Tested(
-            "Minimality", f"removing any edge changes more than {100 * quantile:g} % of random added edges do",
-            float(q[worst]), passed, float(below[worst] / r), r, alpha, least,
-            f"{many} of {len(edges)} edges change no more than a random added edge does"
-            + (f"; the least is {edges[worst]}." if many else "."),
-        ),
-        q,
-    )  # fmt: skip
+    return Tested(
+        "Minimality", f"removing any edge changes more than {100 * quantile:g} % of random added edges do",
+        float(q[worst]), passed, float(below[worst] / r), r, alpha, least,
+        f"{many} of {len(edges)} edges change no more than a random added edge does"
+        + (f"; the least is {edges[worst]}." if many else "."),
+    ), q  # fmt: skip
 
 
 def least_for_wins(quantile: float, alpha: float) -> int:
@@ -229,17 +187,17 @@ def least_for_wins(quantile: float, alpha: float) -> int:
 
 
 def beats_random(
-    name: str, null: str, own: float, random: np.ndarray, quantile: float = 0.9, alpha: float = 0.05
+    name: str, null: str, mine: float, random: np.ndarray, quantile: float = 0.9, alpha: float = 0.05
 ) -> Tested:
     """Does the circuit beat more than a share `quantile` of random circuits of its size? (Shi et al. 2024, section 3.4)
 
-    H0: P(own > random) <= quantile. p = P(Bin(r, quantile) >= number beaten); ties do not count as beaten. Rejected:
-    it does.
-    Sufficiency: `own` is how near the circuit alone comes to the network; partial necessity: how much its removal damages.
+    H0: P(mine > random) <= quantile. p = P(Bin(r, quantile) >= number beaten); ties do not count as beaten. Rejected:
+    it does. Sufficiency: `mine` is how near the circuit alone comes to the network; partial necessity: how much its removal
+    damages.
     """
     r = len(random)
-    beaten = int((own > np.asarray(random)).sum())
-    p = math.exp(log_tail(r, beaten, quantile))
+    beaten = int((mine > np.asarray(random)).sum())
+    p = math.exp(log_binomial_tail(r, beaten, quantile))
     least = least_for_wins(quantile, alpha)
     passed = None if r < least else p <= alpha
     return Tested(
@@ -264,17 +222,3 @@ def require_enough(n: int, least: int, what: str) -> None:
             f"{what} needs at least {least} examples to be able to fail, and there are {n}.",
             f"Give {least} or more.",
         )
-
-
-def holm(p: Sequence[float]) -> np.ndarray:
-    """P-values corrected for the number of tests, by Holm's step-down method (1979).
-
-    >>> holm([0.01, 0.04, 0.03]).tolist()
-    [0.03, 0.06, 0.06]
-    """
-    values = np.asarray(p, dtype=float)
-    order = np.argsort(values)
-    stepped = np.maximum.accumulate(values[order] * (len(values) - np.arange(len(values))))
-    out = np.empty_like(values)
-    out[order] = np.minimum(stepped, 1.0)
-    return out

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cutaway.circuits.graph.nodes import Graph
+from cutaway.circuits.selection import fed, of_nodes, read_by
 from cutaway.errors import BadInput
 
 _TRIES = 40
@@ -14,18 +15,10 @@ class PathCounts:
     """Draws random paths within some of the edges of a graph."""
 
     def __init__(self, graph: Graph, within: np.ndarray | None, rng: np.random.Generator) -> None:
-        self.graph, self.rng = graph, rng
+        self.rng = rng
         self.within = graph.allowed if within is None else within & graph.allowed
         self.inputs = {n: np.flatnonzero(graph.owner == n) for n in range(-1, graph.shape[0])}
-        self.fed = self._fed()
-
-    def _fed(self) -> np.ndarray:
-        """Bool [writers]: which nodes a path from the input reaches within the edges."""
-        fed = np.zeros(self.graph.shape[0], dtype=bool)
-        fed[0] = True
-        for w in range(1, self.graph.shape[0]):
-            fed[w] = bool((self.within[:, self.inputs[w]] & fed[:, None]).any())
-        return fed
+        self.fed = fed(graph, self.within)
 
     def path(self) -> list[tuple[int, int]] | None:
         """The edges of one random path, from the logits back to the input; None where there is none."""
@@ -75,8 +68,7 @@ def _fill(
     """Add edges between nodes that are in, then, if they do not suffice, any."""
     used: np.ndarray = np.any(chosen, axis=1)
     used[0] = True
-    reads = np.array([o < 0 or used[o] for o in graph.owner])
-    for pool in (within & ~chosen & used[:, None] & reads[None], within & ~chosen):
+    for pool in (within & ~chosen & used[:, None] & read_by(graph, used)[None], within & ~chosen):
         places = np.argwhere(pool & ~chosen)
         take = places[rng.permutation(len(places))[:missing]]
         chosen[take[:, 0], take[:, 1]] = True
@@ -87,10 +79,7 @@ def _fill(
 
 def random_nodes(graph: Graph, nodes: int, rng: np.random.Generator) -> np.ndarray:
     """A random node circuit: the input and so many other nodes, with all their outgoing edges."""
-    chosen = np.zeros(graph.shape[0], dtype=bool)
-    chosen[0] = True
-    chosen[1 + rng.permutation(graph.shape[0] - 1)[:nodes]] = True
-    return graph.allowed & chosen[:, None]
+    return of_nodes(graph, [0, *(1 + rng.permutation(graph.shape[0] - 1)[:nodes])])
 
 
 def inflated(

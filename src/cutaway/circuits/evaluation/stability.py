@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from cutaway.circuits.scores import Scores
 from cutaway.circuits.selection import prune, top_n
 from cutaway.errors import BadInput
-from cutaway.statistics import Estimate, Interval
+from cutaway.statistics import Estimate, Interval, auroc, average_precision
 
 Choose = Callable[[Scores], np.ndarray]
 
@@ -38,28 +39,35 @@ def over_bootstrap(
     """
     pick = choose or (lambda s: prune(s.graph, top_n(s.graph, s.values, edges)))
     whole = pick(scores)
-    found, often = [], np.zeros(scores.graph.shape)
+    alike, often = [], np.zeros(scores.graph.shape)
     for number in range(samples):
-        mine = pick(scores.resampled(seed * 100_003 + number))
-        found.append(jaccard(whole, mine))
-        often += mine
-    low, high = np.quantile(found, [0.025, 0.975])
+        drawn = pick(scores.resampled(seed * 100_003 + number))
+        alike.append(jaccard(whole, drawn))
+        often += drawn
+    low, high = np.quantile(alike, [0.025, 0.975])
     interval = Interval(float(low), float(high), 0.95, "range of bootstrap circuits")
-    return Estimate(float(np.mean(found)), interval, samples), often / samples
+    return Estimate(float(np.mean(alike)), interval, samples), often / samples
 
 
 def between(circuits: Sequence[np.ndarray]) -> float:
     """Mean Jaccard index of all pairs of circuits (of several seeds, or samples)."""
     if len(circuits) < 2:
         raise BadInput("One circuit cannot be compared with itself.", "Give two or more.")
-    pairs = [(i, j) for i in range(len(circuits)) for j in range(i)]
-    return float(np.mean([jaccard(circuits[i], circuits[j]) for i, j in pairs]))
+    return float(np.mean([jaccard(a, b) for a, b in combinations(circuits, 2)]))
 
 
 @dataclass(frozen=True)
 class Truth:
-    """Scores against a known circuit: area under the ROC curve and under the precision-recall curve (average precision), the
-    share of edges that are truly in, and precision and recall of as many top edges as the known circuit has."""
+    """Scores against a known circuit.
+
+    Attributes:
+        auroc: area under the ROC curve.
+        average_precision: area under the precision-recall curve.
+        base: the share of edges that are truly in.
+        precision: of as many top edges as the known circuit has.
+        recall: of the same.
+        n: how many edges or nodes were ranked.
+    """
 
     auroc: float
     average_precision: float
@@ -73,33 +81,15 @@ class Truth:
         return dict(self.__dict__)
 
 
-def auroc(scores: np.ndarray, known: np.ndarray) -> float:
-    """Area under the full ROC curve: the probability that a true edge has a higher score than a false one, ties half.
-
-    >>> auroc(np.array([0.9, 0.8, 0.1]), np.array([True, False, False]))
-    1.0
-    """
-    from scipy.stats import rankdata
-
-    known = np.asarray(known, dtype=bool)
-    positive, negative = int(known.sum()), int((~known).sum())
-    if not positive or not negative:
+def edge_auroc(scores: np.ndarray, known: np.ndarray) -> float:
+    """The probability that a true edge has a higher score than a false one; BadInput where there are only such or such."""
+    area = float(auroc(scores, known))
+    if np.isnan(area):
         raise BadInput(
             "The known circuit holds everything or nothing, so there is nothing to tell apart.",
             "Choose another.",
         )
-    ranks = rankdata(scores)
-    return float((ranks[known].sum() - positive * (positive + 1) / 2) / (positive * negative))
-
-
-def average_precision(scores: np.ndarray, known: np.ndarray) -> float:
-    """Mean precision at the rank of every true edge (ties: all of a tie enter together)."""
-    order = np.argsort(-scores, kind="stable")
-    hits = np.asarray(known, dtype=bool)[order]
-    _, last = np.unique(-scores[order], return_inverse=True)
-    counts, found = np.bincount(last), np.bincount(last, weights=hits)
-    precision = np.cumsum(found) / np.cumsum(counts)
-    return float((precision * found).sum() / max(1, hits.sum()))
+    return area
 
 
 def against_truth(scores: Scores, known: np.ndarray, by: str = "edge", absolute: bool = True) -> Truth:
@@ -109,8 +99,8 @@ def against_truth(scores: Scores, known: np.ndarray, by: str = "edge", absolute:
         values, truth = scores.values[graph.allowed], graph.check(known, "The known circuit")[graph.allowed]
     elif by == "node":
         nodes: np.ndarray = known if known.ndim == 1 else np.any(known & graph.allowed, axis=1)
-        own = scores.nodes if scores.nodes is not None else np.abs(scores.values).sum(1)
-        values, truth = own[1:], nodes[1:]
+        sizes = scores.nodes if scores.nodes is not None else np.abs(scores.values).sum(1)
+        values, truth = sizes[1:], nodes[1:]
     else:
         raise BadInput(f"by={by!r} is not known.", 'Use "edge" or "node".')
     values = np.abs(values) if absolute else values
@@ -118,12 +108,6 @@ def against_truth(scores: Scores, known: np.ndarray, by: str = "edge", absolute:
     n = int(truth.sum())
     top = np.zeros(len(values), dtype=bool)
     top[np.argsort(-values, kind="stable")[:n]] = True
-    hit = int((top & truth).sum())
-    return Truth(
-        auroc(values, truth),
-        average_precision(values, truth),
-        n / len(values),
-        hit / max(1, n),
-        hit / max(1, n),
-        len(values),
-    )
+    hit = int((top & truth).sum()) / max(1, n)
+    area, precision = edge_auroc(values, truth), average_precision(values, truth)
+    return Truth(area, precision, n / len(values), hit, hit, len(values))

@@ -32,8 +32,7 @@ _CFG = ("n_layers", "n_heads", "parallel_attn_mlp", "d_model")
 
 def configuration(graph: Graph, d_model: int = 0) -> dict[str, Any]:
     """The `cfg` of a plain transformer's graph; BadInput where the graph is not one."""
-    layers = graph.layers
-    heads = _heads(graph)
+    layers, heads = graph.layers, _heads(graph)
     for parallel in (False, True):
         if heads and standard(layers, heads, parallel).same_as(graph):
             return {"n_layers": layers, "n_heads": heads, "parallel_attn_mlp": parallel, "d_model": d_model}
@@ -81,31 +80,28 @@ def _edge_order(graph: Graph) -> Iterator[tuple[int, int]]:
 
 def to_json(circuit: Circuit) -> str:
     """A circuit as the text of a graph file, with the numbers and order that the package itself would write."""
-    graph, cfg, values = circuit.graph, _cfg(circuit), _values(circuit)
+    graph, file, values = circuit.graph, _file(circuit), _values(circuit)
     scores, inside = _node_scores(circuit), _nodes_in(circuit)
-    neurons = None if circuit.file is None else circuit.file.neurons
-    neurons_scores = None if circuit.file is None else circuit.file.neurons_scores
     nodes: dict[str, Any] = {}
     for i, writer in enumerate(graph.writers):
         entry: dict[str, Any] = {"in_graph": bool(inside[i])}
         if scores is not None:
             entry["score"] = float(scores[i])
-        if neurons is not None and neurons_scores is not None:
-            entry["neurons"] = neurons[i]
-            entry["neurons_scores"] = neurons_scores[i]
+        if file.neurons is not None and file.neurons_scores is not None:
+            entry |= {"neurons": file.neurons[i], "neurons_scores": file.neurons_scores[i]}
         nodes[str(writer)] = entry
-    logits = None if circuit.file is None else circuit.file.logits
-    nodes["logits"] = dict(logits or {"in_graph": True})
+    nodes["logits"] = dict(file.logits or {"in_graph": True})
     edges = {
         graph.edge_name(w, r): {"score": float(values[w, r]), "in_graph": bool(circuit.membership[w, r])}
         for w, r in _edge_order(graph)
     }
-    return json.dumps({"cfg": cfg, "nodes": nodes, "edges": edges})
+    return json.dumps({"cfg": file.cfg, "nodes": nodes, "edges": edges})
 
 
-def _cfg(circuit: Circuit) -> dict[str, Any]:
-    plain = configuration(circuit.graph)
-    return plain if circuit.file is None else dict(circuit.file.cfg)
+def _file(circuit: Circuit) -> GraphFile:
+    """What the file says beside edges and scores; BadInput where the graph is not a plain transformer's."""
+    cfg = configuration(circuit.graph)
+    return circuit.file or GraphFile(cfg)
 
 
 def _values(circuit: Circuit) -> np.ndarray:
@@ -174,32 +170,28 @@ def _circuit(
     graph: Graph, values: np.ndarray, inside: np.ndarray, nodes: np.ndarray | None, file: GraphFile
 ) -> Circuit:
     if nodes is not None and np.isfinite(nodes).all() and not values.any():
-        scores = Scores(graph, spread(graph, nodes), "file", nodes=nodes)
-    else:
-        scores = Scores(graph, values, "file", nodes=nodes)
-    return Circuit(
-        graph, inside, scores, grain="edge" if nodes is None else "node", selection="file", file=file
-    )
+        values = spread(graph, nodes)
+    scores = Scores(graph, values, "file", nodes=nodes)
+    return Circuit(graph, inside, scores, scores.grain, selection="file", file=file)
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array))
 
 
 def to_pt(circuit: Circuit) -> bytes:
     """A circuit as the content of a `.pt` file: plain tensors and names."""
-    graph = circuit.graph
-    values = torch.from_numpy(np.ascontiguousarray(_values(circuit)))
-    if circuit.file is not None and circuit.file.dtype == "float32":
+    graph, file, values = circuit.graph, _file(circuit), _tensor(_values(circuit))
+    if file.dtype == "float32":
         values = values.float()
     data: dict[str, Any] = {
-        "cfg": _cfg(circuit),
-        "src_nodes": [str(w) for w in graph.writers],
-        "dst_nodes": [str(r) for r in graph.readers],
-        "edges_scores": values,
-        "edges_in_graph": torch.from_numpy(np.ascontiguousarray(circuit.membership)),
-        "nodes_in_graph": torch.from_numpy(np.ascontiguousarray(_nodes_in(circuit))),
-    }
-    scores = _node_scores(circuit)
-    if scores is not None:
-        data["nodes_scores"] = torch.from_numpy(np.ascontiguousarray(scores)).to(values.dtype)
-    data |= (circuit.file.neuron_tensors or {}) if circuit.file is not None else {}
+        "cfg": dict(file.cfg), "src_nodes": [str(w) for w in graph.writers],
+        "dst_nodes": [str(r) for r in graph.readers], "edges_scores": values,
+        "edges_in_graph": _tensor(circuit.membership), "nodes_in_graph": _tensor(_nodes_in(circuit)),
+    }  # fmt: skip
+    if (scores := _node_scores(circuit)) is not None:
+        data["nodes_scores"] = _tensor(scores).to(values.dtype)
+    data |= file.neuron_tensors or {}
     stream = io.BytesIO()
     torch.save(data, stream)
     return stream.getvalue()
@@ -227,9 +219,8 @@ def read_pt(path: str | os.PathLike[str]) -> Circuit:
     if not isinstance(data, dict) or not needed <= set(data):
         raise BadFormat(f"{path} is no graph file.", f"It must hold {', '.join(sorted(needed))}.")
     graph = _graph(data["cfg"], path)
-    if list(data["src_nodes"]) != [str(w) for w in graph.writers] or list(data["dst_nodes"]) != [
-        str(r) for r in graph.readers
-    ]:
+    names = [[str(part) for part in parts] for parts in (graph.writers, graph.readers)]
+    if [list(data["src_nodes"]), list(data["dst_nodes"])] != names:
         raise BadFormat(f"The nodes of {path} are not those of its cfg.", "Write the file again.")
     values, inside = data["edges_scores"], data["edges_in_graph"].bool()
     if tuple(values.shape) != graph.shape or tuple(inside.shape) != graph.shape:

@@ -9,6 +9,10 @@ from cutaway.circuits.circuit import Circuit
 from cutaway.circuits.formats import eap
 from cutaway.errors import BadFormat, NotFound
 
+#: What reads and writes a graph file, by its suffix.
+_READERS = {".json": eap.read_json, ".pt": eap.read_pt}
+_WRITERS = {".json": eap.write_json, ".pt": eap.write_pt}
+
 
 def read(path: str | os.PathLike[str]) -> Circuit:
     """Read a circuit: a folder that Cutaway saved, a `.json` or a `.pt` graph file of EAP-IG or MIB.
@@ -20,18 +24,11 @@ def read(path: str | os.PathLike[str]) -> Circuit:
         raise NotFound(f"There is no file {target}.", "Give a folder, a .json or a .pt file.")
     if target.is_dir():
         return Circuit.load(target)
-    if target.suffix == ".json":
-        return eap.read_json(target)
-    if target.suffix == ".pt":
-        return eap.read_pt(target)
+    if target.suffix in _READERS:
+        return _READERS[target.suffix](target)
     raise BadFormat(f"{target} is of a type that is not read.", "Give a folder, a .json or a .pt file.")
 
 
 def write(circuit: Circuit, path: str | os.PathLike[str]) -> Path:
     """Write a circuit in the format of the suffix: `.json`, `.pt`, or a folder in Cutaway's own."""
-    target = Path(path)
-    if target.suffix == ".json":
-        return eap.write_json(circuit, target)
-    if target.suffix == ".pt":
-        return eap.write_pt(circuit, target)
-    return circuit.save(target)
+    return _WRITERS.get(Path(path).suffix, Circuit.save)(circuit, Path(path))

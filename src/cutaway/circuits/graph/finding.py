@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -79,14 +80,11 @@ class _Finder:
                     continue
                 draft = self._stage(layer, sublayer)
                 before = start if draft["stream"] == f"resid_pre.{layer.index}" else count
-                heads = draft["heads"] or None
                 parts.append(_nodes(layer.index, sublayer, draft, before))
                 drafts.append(draft | {"before": before})
-                count += heads or 1
+                count += draft["heads"] or 1
         graph = assemble(parts, self.net.hash)
-        stages = self._placed(graph, drafts)
-        stages.append(self._logits(graph))
-        return Wiring(self.net, graph, tuple(stages), tuple(self.notes))
+        return Wiring(self.net, graph, (*_placed(drafts), self._logits(graph)), tuple(self.notes))
 
     def _dead(self, layer: Layer, sublayer: Sublayer) -> bool:
         """Does nothing that a sublayer reads change the output? Then it is a constant, and no node."""
@@ -95,19 +93,6 @@ class _Finder:
         if dead:
             self.notes.append(f"The {sublayer.kind} of layer {layer.index} changes nothing, and is no node.")
         return dead
-
-    def _placed(self, graph: Graph, drafts: list[dict[str, Any]]) -> list[WiringStage]:
-        stages, reader, writer = [], 0, 1
-        for draft in drafts:
-            many = draft["heads"] or 1
-            read = 3 * many if draft["kind"] == "head" else many
-            stages.append(
-                WiringStage(
-                    readers=slice(reader, reader + read), writers=slice(writer, writer + many), **draft
-                )
-            )
-            reader, writer = reader + read, writer + many
-        return stages
 
     def _refuse(self, where: str, why: str) -> SiteUnavailable:
         return SiteUnavailable(
@@ -123,9 +108,8 @@ class _Finder:
                 raise self._refuse(where, reason)
             for stretch in layer.stretches:
                 if stretch.norm is not None:
-                    raise self._refuse(
-                        where, "the stream itself is normed between sublayers, so writers do not add up."
-                    )
+                    why = "the stream itself is normed between sublayers, so writers do not add up."
+                    raise self._refuse(where, why)
                 if not is_one(stretch.carry):
                     raise self._refuse(where, "the stream is scaled on its way, so writers do not add up.")
 
@@ -147,16 +131,11 @@ class _Finder:
 
     def _reads(self, layer: Layer, name: str) -> tuple[str, str | None]:
         """(site of the stream, path of the norm or None) of what a sublayer takes in."""
-        taken = self._value(name, layer.index)
+        taken, where = self._value(name, layer.index), f"layer {layer.index}"
         if taken is None:
-            raise self._refuse(
-                f"layer {layer.index}", self.net.refusal(Site(name, layer.index)) or f"no {name}."
-            )
-        streams = {
-            f"{s}.{layer.index}": v
-            for s in ("resid_pre", "resid_mid")
-            if (v := self._value(s, layer.index)) is not None
-        }
+            raise self._refuse(where, self.net.refusal(Site(name, layer.index)) or f"no {name}.")
+        values = {s: self._value(s, layer.index) for s in ("resid_pre", "resid_mid")}
+        streams = {f"{s}.{layer.index}": v for s, v in values.items() if v is not None}
         for site, value in streams.items():
             if torch.equal(value, taken):
                 return site, None
@@ -167,10 +146,8 @@ class _Finder:
                 for site, value in streams.items():
                     if given.numel() == value.numel() and _close(given.reshape(value.shape), value):
                         return site, path
-        raise self._refuse(
-            f"layer {layer.index}",
-            f"what {name} holds is neither the stream nor the output of one module that reads it.",
-        )
+        why = f"what {name} holds is neither the stream nor the output of one module that reads it."
+        raise self._refuse(where, why)
 
     def _norm(self, path: str | None) -> Norm | None:
         if path is None:
@@ -198,30 +175,20 @@ class _Finder:
 
     def _heads(self, layer: Layer, sublayer: Sublayer) -> dict[str, Any] | None:
         """The heads of an attention, where each one's inputs and output can be told apart; None (with a note) where not."""
-        attention = sublayer.attention
-        index = layer.index
-        why = self.grain.heads_refused
-        if why is not None:
-            pass
-        elif attention is None or attention.output is None or not self.net.has(Site("head_out", index)):
-            why = "what a head writes is not certified"
-        elif attention.call or attention.output_call or layer.call:
-            why = "its modules are called more than once"
-        projections: dict[Port, Projection] | None = None
-        reading: HeadReading | None = None
-        if why is None and attention is not None:
-            projections = None if self.grain.by_running else self._projections(index, attention)
-            if projections is None and all(self.net.has(Site(port, index)) for port in PORTS):
-                module = self.modules[attention.path]
-                reading = HeadReading(twin(module), attention.functions, attention.heads)
-            elif projections is None:
-                why = "its queries, keys and values cannot be seen"
-        norm_after = None
-        if why is None and sublayer.norm_after is not None:
-            norm_after = self._norm(sublayer.norm_after)
-        if why is not None or attention is None or attention.output is None:
-            self.notes.append(f"The attention of layer {index} is one node: {why}.")
-            return None
+        attention, index, reading = sublayer.attention, layer.index, None
+        what = f"The attention of layer {index} is"
+        if self.grain.heads_refused is not None:
+            return self._whole(what, self.grain.heads_refused)
+        if attention is None or attention.output is None or not self.net.has(Site("head_out", index)):
+            return self._whole(what, "what a head writes is not certified")
+        if attention.call or attention.output_call or layer.call:
+            return self._whole(what, "its modules are called more than once")
+        projections = None if self.grain.by_running else self._projections(index, attention)
+        if projections is None:
+            if not all(self.net.has(Site(port, index)) for port in PORTS):
+                return self._whole(what, "its queries, keys and values cannot be seen")
+            reading = HeadReading(twin(self.modules[attention.path]), attention.functions, attention.heads)
+        norm_after = self._norm(sublayer.norm_after)
         output = self.modules[attention.output]
         weight = output_weight(output)
         plain = weight is not None and weight.device.type != "meta"
@@ -234,31 +201,31 @@ class _Finder:
 
     def _experts(self, layer: Layer, sublayer: Sublayer) -> dict[str, Any] | None:
         """The experts of a mixture, where each one's part of the output can be told apart; None (with a note) where not."""
-        index, tap = layer.index, None
+        index, inside = layer.index, f"{sublayer.path}."
         if sublayer.mlp is None or not sublayer.mlp.experts:
             return None
-        why = self.grain.experts_refused
-        if why is None and not self.net.has(Site("router", index)):
-            why = "its routing weights are not certified"
-        elif why is None and sublayer.norm_after is not None:
-            why = "a norm follows their sum"
-        elif why is None:
-            tap = self.net.tap(Site("router", index))
-        inside = f"{sublayer.path}."
-        if isinstance(tap, RouterTap) and (tap.call or not tap.path.startswith(inside)):
-            why = "its router stands outside, or is called more than once"
-        elif isinstance(tap, RouterTap):
-            module = twin(self.modules[sublayer.path])
-            router = module.get_submodule(tap.path.removeprefix(inside))
-            reading = ExpertReading(module, router, tap.weights_key, tap.index_key, tap.experts)
-            reading = self._checked(index, sublayer, reading)
-            if reading is not None:
-                return {
-                    "kind": "expert", "heads": tap.experts + reading.rest, "write": f"mlp_write.{index}", "reading": reading,
-                }  # fmt: skip
-            why = "what its experts add does not sum to what it writes"
-        self.notes.append(f"The experts of layer {index} are one node: {why}.")
-        return None
+        what = f"The experts of layer {index} are"
+        if self.grain.experts_refused is not None:
+            return self._whole(what, self.grain.experts_refused)
+        if not self.net.has(Site("router", index)):
+            return self._whole(what, "its routing weights are not certified")
+        if sublayer.norm_after is not None:
+            return self._whole(what, "a norm follows their sum")
+        tap = self.net.tap(Site("router", index))
+        if not isinstance(tap, RouterTap) or tap.call or not tap.path.startswith(inside):
+            return self._whole(what, "its router stands outside, or is called more than once")
+        module = twin(self.modules[sublayer.path])
+        router = module.get_submodule(tap.path.removeprefix(inside))
+        reading = ExpertReading(module, router, tap.weights_key, tap.index_key, tap.experts)
+        reading = self._checked(index, sublayer, reading)
+        if reading is None:
+            return self._whole(what, "what its experts add does not sum to what it writes")
+        heads = tap.experts + reading.rest
+        return {"kind": "expert", "heads": heads, "write": f"mlp_write.{index}", "reading": reading}
+
+    def _whole(self, what: str, why: str) -> None:
+        """Note that a sublayer is not split."""
+        self.notes.append(f"{what} one node: {why}.")
 
     def _checked(self, index: int, sublayer: Sublayer, reading: ExpertReading) -> ExpertReading | None:
         """The reading, where the experts' parts sum to what the MLP writes on the probe."""
@@ -281,7 +248,7 @@ class _Finder:
         if any(len(paths) != 1 for paths in (attention.queries, attention.keys, attention.values)):
             return None
         paths = {"q": attention.queries[0], "k": attention.keys[0], "v": attention.values[0]}
-        places = {"q": Site("q", index), "k": Site("k", index), "v": Site("v", index)}
+        places = {port: Site(port, index) for port in PORTS}
         if any(not self.net.has(s) for s in places.values()):
             return None
         taken = self._value("attn_in", index)
@@ -290,14 +257,11 @@ class _Finder:
             if given is None or taken is None or not torch.equal(given[0].reshape(taken.shape), taken):
                 return None
         groups = attention.heads // max(attention.kv_heads, 1)
-        if groups > 1 and (
-            len(set(paths.values())) != 3
-            or getattr(self.modules[attention.path], "num_key_value_groups", None) != groups
-        ):
+        repeats = getattr(self.modules[attention.path], "num_key_value_groups", None)
+        if groups > 1 and (len(set(paths.values())) != 3 or repeats != groups):
             return None
-        run = self.net.run(
-            self.rows, keep=[*places.values(), *dict.fromkeys(paths.values())], grad=True, logits=False
-        )
+        keep = [*places.values(), *dict.fromkeys(paths.values())]
+        run = self.net.run(self.rows, keep=keep, grad=True, logits=False)
         projections: dict[Port, Projection] = {}
         owned: dict[str, Tensor] = {}
         for part in PORTS:
@@ -315,34 +279,22 @@ class _Finder:
             bias = getattr(module, "bias", None)
             bias = bias.detach() if weight is not None and torch.is_tensor(bias) else None
             shared = attention.heads // channels.shape[0]
-            projections[part] = Projection(
-                paths[part],
-                module,
-                channels.repeat_interleave(shared, 0).to(self.net.device),
-                weight,
-                bias,
-                shared,
-            )
+            channels = channels.repeat_interleave(shared, 0).to(self.net.device)
+            projections[part] = Projection(paths[part], module, channels, weight, bias, shared)
         return projections
 
     def _logits(self, graph: Graph) -> WiringStage:
         last = self.stack.layers[-1].index
         head = self.net.anatomy.head
         assert head is not None
-        stream, where = f"resid_post.{last}", "the logits"
-        norm_path = None
+        stream, norm_path = f"resid_post.{last}", None
         if head.norm is not None:
             final, given = self._value("final_norm", None), self.seen.get(head.norm)
             post = self._value("resid_post", last)
-            if (
-                final is None
-                or given is None
-                or post is None
-                or not _close(given[0].reshape(post.shape), post)
-            ):
-                raise self._refuse(
-                    where, self.net.refusal("final_norm") or "the final norm does not read the last stream."
-                )
+            reads = given is not None and post is not None and _close(given[0].reshape(post.shape), post)
+            if final is None or not reads:
+                why = self.net.refusal("final_norm") or "the final norm does not read the last stream."
+                raise self._refuse("the logits", why)
             norm_path = head.norm
         return WiringStage(
             "logits", last + 1, stream, norm_path, self._norm(norm_path), "final_norm" if norm_path else stream,
@@ -354,6 +306,16 @@ _WANTED = frozenset(
     "resid_pre resid_mid resid_post attn_in mlp_in mixer_in cross_in attn_write mlp_write mixer_write cross_write "
     "final_norm attn_out".split()
 )
+
+
+def _placed(drafts: list[dict[str, Any]]) -> Iterator[WiringStage]:
+    """The stages with the numbers of their readers and writers in the graph."""
+    reader, writer = 0, 1
+    for draft in drafts:
+        many = draft["heads"] or 1
+        read = 3 * many if draft["kind"] == "head" else many
+        yield WiringStage(readers=slice(reader, reader + read), writers=slice(writer, writer + many), **draft)
+        reader, writer = reader + read, writer + many
 
 
 def _nodes(layer: int, sublayer: Sublayer, draft: dict[str, Any], before: int) -> SublayerNodes:
@@ -373,9 +335,8 @@ def _merged(layer: Layer) -> list[Sublayer]:
 
 def _noting(path: str, seen: dict[str, tuple[Tensor, Tensor]]) -> Any:
     def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        given = next(
-            (a for a in (*args, *kwargs.values()) if torch.is_tensor(a) and a.is_floating_point()), None
-        )
+        floats = (a for a in (*args, *kwargs.values()) if torch.is_tensor(a) and a.is_floating_point())
+        given = next(floats, None)
         out = output[0] if isinstance(output, tuple | list) and output else output
         if given is not None and torch.is_tensor(out) and out.is_floating_point() and path not in seen:
             seen[path] = (given.detach().clone(), out.detach().clone())

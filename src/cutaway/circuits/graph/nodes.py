@@ -145,12 +145,8 @@ class Graph:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data: names and counts."""
-        return {
-            "writers": [str(w) for w in self.writers],
-            "readers": [str(r) for r in self.readers],
-            "before": list(self.before),
-            "network": self.network,
-        }
+        names = {"writers": [str(w) for w in self.writers], "readers": [str(r) for r in self.readers]}
+        return names | {"before": list(self.before), "network": self.network}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Graph:

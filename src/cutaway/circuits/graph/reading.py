@@ -158,7 +158,7 @@ class ExpertReading:
         with torch.enable_grad():
             point = stream.detach().clone().requires_grad_()
             slots, rest, index = self.split(point)
-            pulled = [_pulled(out, point, slopes) for out in (*slots, rest)]
+            pulled = [pulled_back(out, point, slopes) for out in (*slots, rest)]
         return self._sorted(pulled[:-1], pulled[-1], index)
 
     def _sorted(self, slots: list[Tensor], rest: Tensor, index: Tensor) -> Tensor:
@@ -171,8 +171,8 @@ class ExpertReading:
         return torch.cat([nodes, rest[None]]) if self.rest else nodes
 
 
-def _pulled(out: Tensor, point: Tensor, slopes: Tensor) -> Tensor:
-    """The gradient at a point of a value that may not depend on it."""
+def pulled_back(out: Tensor, point: Tensor, slopes: Tensor) -> Tensor:
+    """Gradients at a value as the gradient at a point that it may not depend on."""
     if not out.requires_grad:
         return torch.zeros_like(point)
     (grad,) = torch.autograd.grad(out, point, slopes, retain_graph=True, allow_unused=True)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Method(Protocol):
-    """A method of discovery."""
+    """A method of discovery: a function of a network, a behaviour, its options and the work."""
 
     __name__: str
 
@@ -54,61 +54,40 @@ class MethodRow:
 
 #: Every method, by the name that `trace` takes.
 METHODS: dict[str, MethodRow] = {
-    "eap": MethodRow(
-        "attribution", "eap", "PositionOptions", "edge",
-        "difference of activations times gradient at the clean run", "Syed et al. 2023",
-    ),
-    "eap-ig": MethodRow(
-        "attribution", "eap_ig", "EapIgOptions", "edge",
-        "the same with the gradient averaged over inputs from corrupted to clean", "Hanna et al. 2024",
-    ),
-    "eap-ig-activations": MethodRow(
-        "attribution", "eap_ig_activations", "ActivationsOptions", "edge",
-        "averaged over activations of the writer's sublayer instead", "Hanna et al. 2024; Mueller et al. 2025",
-    ),
-    "clean-corrupted": MethodRow(
-        "attribution", "clean_corrupted", "PositionOptions", "edge", "gradients of both runs", "Hanna et al. 2024"
-    ),
-    "atp": MethodRow("nodes", "atp", "ScoreOptions", "node", "attribution of nodes", "Nanda 2023; Syed et al. 2023"),
-    "node-ig": MethodRow(
-        "nodes", "node_ig", "NodeIgOptions", "node", "attribution of nodes, integrated over inputs", "Hanna et al. 2024"
-    ),
-    "neurons": MethodRow(
-        "nodes", "neurons", "ScoreOptions", "node", "attribution of nodes and of every MLP's neurons", "Nanda 2023"
-    ),
-    "atp-star": MethodRow(
-        "atp_star", "atp_star", "ScoreOptions", "node",
-        "attribution of nodes, and of queries and keys: softmax recomputed, GradDrop", "Kramár et al. 2024",
-    ),
-    "relp": MethodRow(
-        "relp", "relp", "RelpOptions", "edge", "relevance coefficients instead of gradients", "Rezaei Jafari et al. 2025"
-    ),
-    "flow": MethodRow(
-        "flow", "information_flow", "PositionOptions", "edge",
-        "how near the writer is to what is read; no metric", "Ferrando and Voita 2024",
-    ),
-    "node-patching": MethodRow(
-        "exact", "node_patching", "ScoreOptions", "node", "exact: the node's output alone corrupted", "Wang et al. 2023"
-    ),
-    "path-patching": MethodRow(
-        "exact", "path_patching", "ScoreOptions", "edge", "exact: the edge alone corrupted", "Goldowsky-Dill et al. 2023"
-    ),
-    "acdc": MethodRow(
-        "acdc", "acdc", "AcdcOptions", "edge", "edges taken out greedily from the logits down", "Conmy et al. 2023"
-    ),
-    "mask-edges": MethodRow(
-        "masks", "edge_masks", "MaskOptions", "edge",
-        "learned masks, started from attribution scores", "Li and Janson 2024; Louizos et al. 2018",
-    ),
-    "mask-nodes": MethodRow(
-        "masks", "node_masks", "MaskOptions", "node", "the same for nodes", "Li and Janson 2024; Louizos et al. 2018"
-    ),
-    "ensemble": MethodRow(
-        "ensemble", "ensemble", "EnsembleOptions", "edge", "several methods in one", "Mueller et al. 2025"
-    ),
-    "random": MethodRow(
-        "ensemble", "random_scores", "MethodOptions", "edge", "random numbers: what any method must beat", "none"
-    ),
+    "eap": MethodRow("attribution", "eap", "PositionOptions", "edge",
+        "difference of activations times gradient at the clean run", "Syed et al. 2023"),
+    "eap-ig": MethodRow("attribution", "eap_ig", "EapIgOptions", "edge",
+        "the same with the gradient averaged over inputs from corrupted to clean", "Hanna et al. 2024"),
+    "eap-ig-activations": MethodRow("attribution", "eap_ig_activations", "ActivationsOptions", "edge",
+        "averaged over activations of the writer's sublayer instead", "Hanna et al. 2024; Mueller et al. 2025"),
+    "clean-corrupted": MethodRow("attribution", "clean_corrupted", "PositionOptions", "edge",
+        "gradients of both runs", "Hanna et al. 2024"),
+    "atp": MethodRow("nodes", "atp", "ScoreOptions", "node",
+        "attribution of nodes", "Nanda 2023; Syed et al. 2023"),
+    "node-ig": MethodRow("nodes", "node_ig", "NodeIgOptions", "node",
+        "attribution of nodes, integrated over inputs", "Hanna et al. 2024"),
+    "neurons": MethodRow("nodes", "neurons", "ScoreOptions", "node",
+        "attribution of nodes and of every MLP's neurons", "Nanda 2023"),
+    "atp-star": MethodRow("atp_star", "atp_star", "ScoreOptions", "node",
+        "attribution of nodes, and of queries and keys: softmax recomputed, GradDrop", "Kramár et al. 2024"),
+    "relp": MethodRow("relp", "relp", "RelpOptions", "edge",
+        "relevance coefficients instead of gradients", "Rezaei Jafari et al. 2025"),
+    "flow": MethodRow("flow", "information_flow", "PositionOptions", "edge",
+        "how near the writer is to what is read; no metric", "Ferrando and Voita 2024"),
+    "node-patching": MethodRow("exact", "node_patching", "ScoreOptions", "node",
+        "exact: the node's output alone corrupted", "Wang et al. 2023"),
+    "path-patching": MethodRow("exact", "path_patching", "ScoreOptions", "edge",
+        "exact: the edge alone corrupted", "Goldowsky-Dill et al. 2023"),
+    "acdc": MethodRow("acdc", "acdc", "AcdcOptions", "edge",
+        "edges taken out greedily from the logits down", "Conmy et al. 2023"),
+    "mask-edges": MethodRow("masks", "edge_masks", "MaskOptions", "edge",
+        "learned masks, started from attribution scores", "Li and Janson 2024; Louizos et al. 2018"),
+    "mask-nodes": MethodRow("masks", "node_masks", "MaskOptions", "node",
+        "the same for nodes", "Li and Janson 2024; Louizos et al. 2018"),
+    "ensemble": MethodRow("ensemble", "ensemble", "EnsembleOptions", "edge",
+        "several methods in one", "Mueller et al. 2025"),
+    "random": MethodRow("ensemble", "random_scores", "MethodOptions", "edge",
+        "random numbers: what any method must beat", "none"),
 }  # fmt: skip
 _OTHER_NAMES = {
     "eap-ig-inputs": "eap-ig", "information-flow-routes": "flow", "ifr": "flow", "atp*": "atp-star",
@@ -149,6 +128,15 @@ def option_names(name: str) -> tuple[str, ...]:
     """
     row = METHODS[method_name(name)]
     return tuple(option.name for option in fields(row.find(row.options)))
+
+
+def known_options(name: str, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Of what is wanted, what the method has as an option.
+
+    >>> known_options("random", {"seed": 3, "steps": 5})
+    {'seed': 3}
+    """
+    return {option: value for option, value in wanted.items() if option in option_names(name)}
 
 
 def options_of(
@@ -205,5 +193,6 @@ def score(
 
 
 __all__ = [
-    "METHODS", "Method", "MethodOptions", "MethodRow", "method", "method_name", "option_names", "options_of", "score",
+    "METHODS", "Method", "MethodOptions", "MethodRow", "known_options", "method", "method_name", "option_names",
+    "options_of", "score",
 ]  # fmt: skip

@@ -102,9 +102,8 @@ class _Removals:
             clean += float(batch.score(logits).double().sum())
             corrupted += float(batch.score(other).double().sum())
             n += batch.n
-            self.kept.append(
-                (batch, ablated, ResumedPrefix.of(study.wiring, batch.clean), self._from(batch, logits))
-            )
+            prefix = ResumedPrefix.of(study.wiring, batch.clean)
+            self.kept.append((batch, ablated, prefix, self._from(batch, logits)))
         self.gap = (clean - corrupted) / n
 
     def _from(self, batch: PairBatch, logits: Tensor) -> Callable[[Tensor], Tensor]:
@@ -119,9 +118,8 @@ class _Removals:
         total = 0.0
         mask = Mask(torch.from_numpy(keep))
         for batch, ablated, prefix, distance in self.kept:
-            logits = run_edges(
-                self.study.wiring, batch.clean, batch.positions, ablated, mask, resume=(prefix, layer)
-            )
+            resume = (prefix, layer)
+            logits = run_edges(self.study.wiring, batch.clean, batch.positions, ablated, mask, resume=resume)
             total += float(distance(logits).double().sum())
         mean = total / self.study.pairs.n
         return mean / self.gap if self.kind == "metric" else mean

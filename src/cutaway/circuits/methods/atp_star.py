@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,9 +13,9 @@ from cutaway.circuits.methods.nodes import dotted, less
 from cutaway.circuits.methods.options import ScoreOptions
 from cutaway.circuits.methods.study import Study
 from cutaway.circuits.passes.gradients import without_parameter_gradients
-from cutaway.circuits.passes.outputs import At, places, record
+from cutaway.circuits.passes.outputs import At, answered, places, record, slopes_of
 from cutaway.circuits.passes.pairs import PairBatch
-from cutaway.circuits.scores import Scores, spread
+from cutaway.circuits.scores import Scores
 from cutaway.network.edits import Edit
 
 if TYPE_CHECKING:
@@ -37,22 +38,14 @@ def atp_star(net: Network, behaviour: Behaviour, options: ScoreOptions, work: Wo
     Kramar et al. 2024. All positions of a head are corrupted together. Scores have no sign.
     """
     study = Study.of(net, behaviour, options, work)
-    graph = study.wiring.graph
     parts, reads = [], []
     for batch in study.pairs:
-        nodes, inputs = _batch(study, batch)
-        parts.append(nodes.double().cpu().numpy().astype(np.float32))
-        reads.append(inputs.double().cpu().numpy().astype(np.float32))
+        nodes, inputs = (x.double().cpu().numpy().astype(np.float32) for x in _batch(study, batch))
+        parts.append(nodes)
+        reads.append(inputs)
         study.work.step("AtP*", sum(map(len, parts)), study.pairs.n)
-    study.parts = parts
-    examples = study.ordered()
-    study.parts = reads
-    inputs_mean = study.ordered().mean(0, dtype=np.float64)
-    mean = examples.mean(0, dtype=np.float64)
-    return Scores(
-        graph, spread(graph, mean), "atp-star", ATP_STAR, nodes=mean, node_examples=examples if options.examples else None,
-        inputs=inputs_mean, clusters=behaviour.clusters, notes=study.wiring.notes, provenance=study.provenance(),
-    )  # fmt: skip
+    scores = study.node_scores("atp-star", ATP_STAR, study.pairs.gather(parts, 0))
+    return replace(scores, inputs=study.pairs.gather(reads, 0).mean(0, dtype=np.float64))
 
 
 def _batch(study: Study, batch: PairBatch) -> tuple[Tensor, Tensor]:
@@ -94,22 +87,17 @@ def _patterns(study: Study, batch: PairBatch) -> dict[str, Tensor]:
     corrupted = net.run(batch.corrupted, keep=keep, logits=False)
     shifts: dict[str, Tensor] = {}
     for part, other in (("q", "k"), ("k", "q")):
-        edits: list[Edit] = []
-        for i in heads:
-            edits += [
-                _held(f"{part}.{i}", corrupted[f"{part}.{i}"]),
-                _held(f"{other}.{i}", clean[f"{other}.{i}"]),
-            ]
+        edits = [
+            At(f"{port}.{i}", source[f"{port}.{i}"].to)
+            for i in heads
+            for port, source in ((part, corrupted), (other, clean))
+        ]
         run = net.run(batch.clean, keep=[f"pattern.{i}" for i in heads], edits=edits, logits=False)
         for i in heads:
             shifts[f"pattern.{i}|{part}"] = run[f"pattern.{i}"] - clean[f"pattern.{i}"]
     for i in heads:
         shifts[f"v.{i}|v"] = corrupted[f"v.{i}"] - clean[f"v.{i}"]
     return shifts
-
-
-def _held(place: str, value: Tensor) -> Edit:
-    return At(place, lambda v, h=None: value.to(v))
 
 
 def _slopes(
@@ -122,14 +110,11 @@ def _slopes(
     edits: list[Edit] = []
     if drop is not None:
         names = ("attn_write", "cross_write", "mixer_write", "mlp_write")
-        edits = [At(f"{n}.{drop}", lambda v, h=None: v.detach()) for n in names if net.has(f"{n}.{drop}")]
+        edits = [At(f"{n}.{drop}", Tensor.detach) for n in names if net.has(f"{n}.{drop}")]
     with without_parameter_gradients(net.model):
         run = net.run(batch.clean, keep=where, edits=edits, logits=batch.positions[:, None], grad=True)
-        assert run.logits is not None
-        values = batch.score(run.logits[:, 0])
-        slopes = torch.autograd.grad(values.sum(), [run[p] for p in where], allow_unused=True)
-    by_place = {p: torch.zeros_like(run[p]) if g is None else g for p, g in zip(where, slopes, strict=True)}
-    return {p: by_place[p] for p in places(wiring)}, {p: by_place[p] for p in inner}
+        slopes = slopes_of(batch.score(answered(run)), run, where)
+    return {p: slopes[p] for p in places(wiring)}, {p: slopes[p] for p in inner}
 
 
 def _effects(study: Study, out: Tensor, place: str, shift: Tensor, slope: Tensor) -> None:

@@ -11,7 +11,6 @@ from cutaway.circuits.methods.options import PositionOptions
 from cutaway.circuits.methods.study import Study
 from cutaway.circuits.passes.gradients import Backward, at_readers, backward
 from cutaway.circuits.passes.outputs import INPUT, At, Outputs, differences, record, whole_write
-from cutaway.circuits.passes.pairs import PairBatch
 from cutaway.circuits.scores import Scores
 from cutaway.errors import BadInput
 from cutaway.network.edits import Edit
@@ -74,14 +73,10 @@ def _accumulate(
         tally.add(stage.before, stage.readers, deltas, slopes, -weight, writers)
 
 
-def _toward(clean: Tensor, corrupted: Tensor, share: float, place: str) -> Edit:
-    """Set a place to `share` of the way from corrupted to clean."""
+def toward(clean: Tensor, corrupted: Tensor, share: float, place: str) -> Edit:
+    """The edit that sets a place to `share` of the way from corrupted to clean."""
     mixed = corrupted + share * (clean - corrupted)
-
-    def fn(value: Tensor, site: object = None) -> Tensor:
-        return mixed.to(value)
-
-    return At(place, fn)
+    return At(place, lambda value: mixed.to(value))
 
 
 def eap(net: Network, behaviour: Behaviour, options: PositionOptions, work: Work | None = None) -> Scores:
@@ -93,15 +88,11 @@ def eap(net: Network, behaviour: Behaviour, options: PositionOptions, work: Work
     for batch in study.pairs:
         corrupted, _ = record(study.wiring, batch.corrupted)
         done = backward(study.wiring, batch.clean, batch.positions, batch.score)
-        deltas = differences(study.wiring, done.outputs, corrupted, _real(study, batch))
+        deltas = differences(study.wiring, done.outputs, corrupted, batch.real.to(net.device))
         tally = study.tally(batch, deltas)
         _accumulate(study, tally, done, deltas, 1.0)
         study.keep(batch, tally)
     return study.scores("eap", EAP)
-
-
-def _real(study: Study, batch: PairBatch) -> Tensor:
-    return batch.real.to(study.net.device)
 
 
 def eap_ig(net: Network, behaviour: Behaviour, options: EapIgOptions, work: Work | None = None) -> Scores:
@@ -114,11 +105,11 @@ def eap_ig(net: Network, behaviour: Behaviour, options: EapIgOptions, work: Work
         corrupted, _ = record(study.wiring, batch.corrupted)
         done = backward(study.wiring, batch.clean, batch.positions, batch.score)
         clean = done.outputs.values[INPUT]
-        deltas = differences(study.wiring, done.outputs, corrupted, _real(study, batch))
+        deltas = differences(study.wiring, done.outputs, corrupted, batch.real.to(net.device))
         tally = study.tally(batch, deltas)
         _accumulate(study, tally, done, deltas, 1 / steps)
         for k in range(1, steps):
-            edit = _toward(clean, corrupted.values[INPUT], k / steps, INPUT)
+            edit = toward(clean, corrupted.values[INPUT], k / steps, INPUT)
             done = backward(study.wiring, batch.clean, batch.positions, batch.score, [edit])
             _accumulate(study, tally, done, deltas, 1 / steps)
         study.keep(batch, tally)
@@ -133,7 +124,7 @@ def clean_corrupted(
     for batch in study.pairs:
         done = backward(study.wiring, batch.clean, batch.positions, batch.score)
         other = backward(study.wiring, batch.corrupted, batch.positions, batch.score)
-        deltas = differences(study.wiring, done.outputs, other.outputs, _real(study, batch))
+        deltas = differences(study.wiring, done.outputs, other.outputs, batch.real.to(net.device))
         tally = study.tally(batch, deltas)
         for each in (done, other):
             _accumulate(study, tally, each, deltas, 0.5)
@@ -142,10 +133,7 @@ def clean_corrupted(
 
 
 def eap_ig_activations(
-    net: Network,
-    behaviour: Behaviour,
-    options: ActivationsOptions,
-    work: Work | None = None,
+    net: Network, behaviour: Behaviour, options: ActivationsOptions, work: Work | None = None
 ) -> Scores:
     """EAP with integrated gradients over activations: score(u -> v) takes the mean gradient at v over runs on the
     clean prompt in which the sublayer of u writes corrupted + k/m (clean - corrupted), k = 1 ... m.
@@ -161,7 +149,7 @@ def eap_ig_activations(
         corrupted, _ = record(study.wiring, batch.corrupted)
         done = backward(study.wiring, batch.clean, batch.positions, batch.score)
         clean: Outputs = done.outputs
-        deltas = differences(study.wiring, clean, corrupted, _real(study, batch))
+        deltas = differences(study.wiring, clean, corrupted, batch.real.to(net.device))
         tally = study.tally(batch, deltas)
         # k = m is the clean run, the same for all sublayers
         _accumulate(study, tally, done, deltas, 1 / steps)
@@ -170,12 +158,10 @@ def eap_ig_activations(
             writers = slice(0, 1) if stage is None else stage.writers
             from_clean, from_corrupted = ends if stage is None else (whole_write(stage, end) for end in ends)
             for k in range(1, steps):
-                edit = _toward(from_clean, from_corrupted, k / steps, place)
+                edit = toward(from_clean, from_corrupted, k / steps, place)
                 done = backward(study.wiring, batch.clean, batch.positions, batch.score, [edit])
-                if together:
-                    _accumulate(study, tally, done, deltas, 1 / (steps * (len(stages) + 1)))
-                else:
-                    _accumulate(study, tally, done, deltas, 1 / steps, writers)
+                weight, of = (1 / (steps * (len(stages) + 1)), None) if together else (1 / steps, writers)
+                _accumulate(study, tally, done, deltas, weight, of)
             study.work.step("EAP-IG over activations", number + 1, len(stages) + 1)
         study.keep(batch, tally)
     return study.scores("eap-ig-activations", EAP_IG_ACTIVATIONS)

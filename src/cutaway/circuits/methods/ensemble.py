@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from cutaway.circuits.graph.nodes import Graph
-from cutaway.circuits.methods import option_names, score
+from cutaway.circuits.methods import known_options, score
 from cutaway.circuits.methods.options import MethodOptions
 from cutaway.circuits.passes.certify import wiring
 from cutaway.circuits.scores import Scores
@@ -72,10 +72,9 @@ def ensemble(
 ) -> Scores:
     """Several methods as one; by default EAP and both kinds of integrated gradients."""
     members = []
+    wanted = {"steps": options.steps, "ablation": options.ablation, "seed": options.seed}
     for name in options.methods:
-        wanted = {"steps": options.steps, "ablation": options.ablation, "seed": options.seed}
-        given = {option: value for option, value in wanted.items() if option in option_names(name)}
-        members.append(score(net, behaviour, method=name, work=work, **given))
+        members.append(score(net, behaviour, method=name, work=work, **known_options(name, wanted)))
     combined = combine(members, options.how, options.weights)
     return replace(combined, provenance=Provenance.of(net, behaviour.hash, options.seed))
 

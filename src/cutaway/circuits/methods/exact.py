@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from cutaway.circuits.graph.wiring import Wiring
 from cutaway.circuits.methods.options import ScoreOptions
 from cutaway.circuits.methods.study import Study
-from cutaway.circuits.passes.outputs import record
+from cutaway.circuits.passes.outputs import Outputs, record
 from cutaway.circuits.passes.pairs import PairBatch
 from cutaway.circuits.passes.resuming import ResumedPrefix
 from cutaway.circuits.passes.running import Mask, run_edges, run_nodes
@@ -60,11 +61,11 @@ def node_patching(
         raise Stopped("Node patching was stopped before every node was patched.", "Start it again.")
     sign = 1.0 if behaviour.metric.higher else -1.0
     values = np.empty((len(study.wiring.graph.writers), behaviour.n))
-    experts = {
-        w for s in study.wiring.stages if s.kind == "expert" for w in range(s.writers.start, s.writers.stop)
-    }
-    values[[w for w in range(len(values)) if w not in experts]] = done.values
-    for number, expert in enumerate(sorted(experts)):
+    numbers = np.arange(len(values))
+    mixtures = [numbers[s.writers] for s in study.wiring.stages if s.kind == "expert"]
+    experts = np.concatenate([numbers[:0], *mixtures])
+    values[np.setdiff1d(numbers, experts)] = done.values
+    for number, expert in enumerate(experts.tolist()):
         values[expert] = study.pairs.gather([_without(study.wiring, batch, expert) for batch in study.pairs])
         study.work.step("patching experts", number + 1, len(experts))
     effects = sign * (ends.clean.metric[None] - values).T
@@ -119,7 +120,14 @@ def layer_read(reader: Input, net: Network) -> int:
     return net.n_layers if reader.part.layer is None else reader.part.layer
 
 
-def _cut(wiring: Wiring, batch: PairBatch, edges, ablated, prefix: ResumedPrefix, layer: int) -> torch.Tensor:
+def _cut(
+    wiring: Wiring,
+    batch: PairBatch,
+    edges: Sequence[tuple[int, ...]],
+    ablated: Outputs,
+    prefix: ResumedPrefix,
+    layer: int,
+) -> torch.Tensor:
     """The metric [k b] with each of k edges out, one at a time."""
     k = len(edges)
     masks = torch.ones(k, *wiring.graph.shape, dtype=torch.bool)
@@ -127,8 +135,7 @@ def _cut(wiring: Wiring, batch: PairBatch, edges, ablated, prefix: ResumedPrefix
         masks[i, w, r] = False
     many = batch.repeat(k)
     rows = masks.repeat_interleave(batch.n, 0)
-    values = ablated.map(lambda v: v.repeat(k, *[1] * (v.ndim - 1)))
-    logits = run_edges(
-        wiring, many.clean, many.positions, values, Mask(rows), resume=(prefix.repeat(k), layer)
-    )
+
+    resume = (prefix.repeat(k), layer)
+    logits = run_edges(wiring, many.clean, many.positions, ablated.repeat(k), Mask(rows), resume=resume)
     return many.score(logits).reshape(k, batch.n)

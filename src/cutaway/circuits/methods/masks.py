@@ -13,7 +13,7 @@ from cutaway.behaviours.metrics import METRICS
 from cutaway.circuits.methods import score
 from cutaway.circuits.methods.options import MethodOptions
 from cutaway.circuits.methods.study import Study
-from cutaway.circuits.passes.ablation import ablation
+from cutaway.circuits.passes.ablation import Ablation, ablation
 from cutaway.circuits.passes.gradients import without_parameter_gradients
 from cutaway.circuits.passes.outputs import record
 from cutaway.circuits.passes.pairs import PairBatch
@@ -93,6 +93,7 @@ def _learn(net: Network, behaviour: Behaviour, how: MaskOptions, work: Work | No
     generator = torch.Generator(device="cpu").manual_seed(how.seed)
     optimiser = torch.optim.Adam([logits], lr=how.rate)
     count = float(allowed.sum()) if not nodes else float(graph.shape[0] - 1)
+    counted = _counted(graph.allowed, nodes, logits)
     scale = _loss_of_nothing(study, values, references)
     for round_ in range(how.rounds):
         for batch, reference in zip(study.pairs, references, strict=True):
@@ -101,19 +102,14 @@ def _learn(net: Network, behaviour: Behaviour, how: MaskOptions, work: Work | No
             mask = (sample[:, None] if nodes else sample) * allowed
             if nodes:
                 mask = torch.cat([allowed[:1].to(mask.dtype), mask[1:]])
-            loss = _loss(study, values, batch, reference, mask) / scale
+            loss = _loss(study, values, batch, reference, mask).mean() / scale
             if how.sampler == "ugs":
                 (slope,) = torch.autograd.grad(loss, sample)
                 share = torch.sigmoid(logits.detach())
-                logits.grad = (
-                    slope * uniform
-                    + penalty * share * (1 - share) * _counted(graph.allowed, nodes, logits) / count
-                )
+                logits.grad = slope * uniform + penalty * share * (1 - share) * counted / count
             else:
                 expected = torch.sigmoid(logits - _TEMPERATURE * float(np.log(-_LOW / _HIGH)))
-                (
-                    loss + penalty * (expected * _counted(graph.allowed, nodes, logits)).sum() / count
-                ).backward()
+                (loss + penalty * (expected * counted).sum() / count).backward()
             optimiser.step()
         study.work.step("learning masks", round_ + 1, how.rounds)
     return _result(study, logits.detach(), how, nodes)
@@ -146,53 +142,47 @@ def _sample(logits: Tensor, sampler: str, generator: torch.Generator) -> tuple[T
     weight = share * (1 - share)
     uniform = draw < weight
     one = (draw >= weight) & (draw < weight + (share - weight / 2))
-    coefficient = torch.where(
-        uniform, torch.rand(logits.shape, generator=generator).to(logits), one.to(logits)
-    )
+    again = torch.rand(logits.shape, generator=generator).to(logits)
+    coefficient = torch.where(uniform, again, one.to(logits))
     return coefficient.requires_grad_(), uniform.to(logits)
 
 
 def _counted(allowed: np.ndarray, nodes: bool, like: Tensor) -> Tensor:
     """1 where there is something to keep or drop."""
-    if nodes:
-        counted = torch.ones(allowed.shape[0])
-        counted[0] = 0
-        return counted.to(like)
-    return torch.from_numpy(allowed).to(like)
+    return (torch.arange(len(allowed)) > 0 if nodes else torch.from_numpy(allowed)).to(like)
 
 
-def _loss(study: Study, values, batch: PairBatch, reference: Tensor | None, mask: Tensor) -> Tensor:
-    """Mean KL divergence of the circuit's answer from the network's."""
+def _loss(
+    study: Study,
+    values: Ablation,
+    batch: PairBatch,
+    reference: Tensor | None,
+    mask: Tensor,
+    grad: bool = True,
+) -> Tensor:
+    """KL divergence [b] of the circuit's answer from the network's."""
     assert reference is not None
     ablated = values.of(study.wiring, batch, study.pairs)
     with without_parameter_gradients(study.net.model):
-        logits = run_edges(study.wiring, batch.clean, batch.positions, ablated, Mask(mask), grad=True)
-    return METRICS["kl"](logits, batch.answers.with_reference(reference)).mean()
+        logits = run_edges(study.wiring, batch.clean, batch.positions, ablated, Mask(mask), grad=grad)
+    return METRICS["kl"](logits, batch.answers.with_reference(reference))
 
 
-def _loss_of_nothing(study: Study, values, references) -> float:
-    total = 0.0
-    for batch, reference in zip(study.pairs, references, strict=True):
-        nothing = torch.zeros(study.wiring.graph.shape, device=study.net.device)
-        with torch.no_grad():
-            ablated = values.of(study.wiring, batch, study.pairs)
-            logits = run_edges(study.wiring, batch.clean, batch.positions, ablated, Mask(nothing))
-            total += float(METRICS["kl"](logits, batch.answers.with_reference(reference)).sum())
+def _loss_of_nothing(study: Study, values: Ablation, references: list[Tensor | None]) -> float:
+    nothing = torch.zeros(study.wiring.graph.shape, device=study.net.device)
+    with torch.no_grad():
+        batches = zip(study.pairs, references, strict=True)
+        total = sum(float(_loss(study, values, *each, nothing, grad=False).sum()) for each in batches)
     return max(total / study.pairs.n, 1e-6)
 
 
 def _result(study: Study, logits: Tensor, how: MaskOptions, nodes: bool) -> Scores:
     share = torch.sigmoid(logits).double().cpu().numpy()
-    graph = study.wiring.graph
-    source = UGS if how.sampler == "ugs" else L0
-    common = {
-        "clusters": study.behaviour.clusters, "notes": study.wiring.notes, "provenance": study.provenance(),
-    }  # fmt: skip
+    graph, kind = study.wiring.graph, "nodes" if nodes else "edges"
     if nodes:
         share[0] = 1.0
-        values = spread(graph, share)
-        return Scores(
-            graph, values, f"mask-nodes ({how.sampler})", source, nodes=share, kept=values > 0.5, **common
-        )
-    values = np.where(graph.allowed, share, 0.0)
-    return Scores(graph, values, f"mask-edges ({how.sampler})", source, kept=values > 0.5, **common)
+    values = spread(graph, share) if nodes else np.where(graph.allowed, share, 0.0)
+    return Scores(
+        graph, values, f"mask-{kind} ({how.sampler})", UGS if how.sampler == "ugs" else L0, nodes=share if nodes else None,
+        kept=values > 0.5, clusters=study.behaviour.clusters, notes=study.wiring.notes, provenance=study.provenance(),
+    )  # fmt: skip

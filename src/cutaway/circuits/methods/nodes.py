@@ -6,23 +6,23 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from cutaway.circuits.graph.wiring import Wiring
-from cutaway.circuits.methods.attribution import require_steps
+from cutaway.circuits.methods.attribution import require_steps, toward
 from cutaway.circuits.methods.options import ScoreOptions
 from cutaway.circuits.methods.study import Study
 from cutaway.circuits.passes.gradients import Backward, backward
 from cutaway.circuits.passes.outputs import (
     INPUT,
-    At,
     Outputs,
+    answered,
     kept_places,
     outputs_of,
     places,
     record,
     scaled,
+    slopes_of,
     without_parameter_gradients,
 )
 from cutaway.circuits.passes.pairs import PairBatch
@@ -77,13 +77,6 @@ def less(to: Outputs, frm: Outputs) -> Outputs:
     return Outputs({k: to.values[k] - v for k, v in frm.values.items()})
 
 
-def _finish(
-    study: Study, method: str, source: str, parts: list[np.ndarray], notes: tuple[str, ...] = ()
-) -> Scores:
-    study.parts = parts
-    return study.node_scores(method, source, study.ordered(), notes)
-
-
 def _numpy(batch: PairBatch, value: Tensor) -> np.ndarray:
     return (batch.sign * value).detach().double().cpu().numpy().astype(np.float32)
 
@@ -108,13 +101,12 @@ def _integrated(study: Study, steps: int, method: str, source: str) -> Scores:
         delta = less(corrupted, clean)
         total = dotted(study.wiring, delta, done.slopes, real)
         for k in range(1, steps):
-            mixed = corrupted.values[INPUT] + k / steps * (clean.values[INPUT] - corrupted.values[INPUT])
-            edit = At(INPUT, lambda v, h=None, x=mixed: x.to(v))
+            edit = toward(clean.values[INPUT], corrupted.values[INPUT], k / steps, INPUT)
             done = backward(study.wiring, batch.clean, batch.positions, batch.score, [edit], writers=True)
             total = total + dotted(study.wiring, delta, done.slopes, real)
         parts.append(_numpy(batch, -total / steps))
         study.work.step(method, sum(map(len, parts)), study.pairs.n)
-    return _finish(study, method, source, parts)
+    return study.node_scores(method, source, study.pairs.gather(parts, 0))
 
 
 def neurons(net: Network, behaviour: Behaviour, options: ScoreOptions, work: Work | None = None) -> Scores:
@@ -141,7 +133,7 @@ def neurons(net: Network, behaviour: Behaviour, options: ScoreOptions, work: Wor
             sums[layer] = effect if not sums[layer].size else sums[layer] + effect
     missing = sorted(set(range(net.n_layers)) - set(layers))
     notes = (f"Layers {missing} have no single hidden layer, so no neurons.",) if missing else ()
-    scores = _finish(study, "neurons", ATP + "; neurons", parts, notes)
+    scores = study.node_scores("neurons", ATP + "; neurons", study.pairs.gather(parts, 0), notes)
     return replace(scores, neurons={i: v / study.pairs.n for i, v in sums.items()})
 
 
@@ -151,8 +143,6 @@ def _hidden(wiring: Wiring, batch: PairBatch, sites: list[str]) -> Backward:
     keep = list(dict.fromkeys([*where, *kept_places(wiring)]))
     with without_parameter_gradients(wiring.net.model):
         run = wiring.net.run(batch.clean, keep=keep, logits=batch.positions[:, None], grad=True)
-        assert run.logits is not None
-        values = batch.score(run.logits[:, 0])
-        slopes = torch.autograd.grad(values.sum(), [run[p] for p in where], allow_unused=True)
-    by_place = {p: torch.zeros_like(run[p]) if g is None else g for p, g in zip(where, slopes, strict=True)}
-    return Backward(outputs_of(wiring, run), values.detach(), by_place, {p: run[p].detach() for p in sites})
+        values = batch.score(answered(run))
+        slopes = slopes_of(values, run, where)
+    return Backward(outputs_of(wiring, run), values.detach(), slopes, {p: run[p].detach() for p in sites})

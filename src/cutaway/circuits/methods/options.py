@@ -39,10 +39,8 @@ class MethodOptions:
         for option in fields(self):
             value = getattr(self, option.name)
             if not _fits(value, hints[option.name]):
-                raise BadInput(
-                    f"{option.name}={value!r} is not an option's value.",
-                    f"Give {_words(hints[option.name])}.",
-                )
+                wanted = f"Give {_words(hints[option.name])}."
+                raise BadInput(f"{option.name}={value!r} is not an option's value.", wanted)
 
 
 @dataclass(frozen=True)

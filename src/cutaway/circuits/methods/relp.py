@@ -12,7 +12,7 @@ from cutaway.circuits.graph.wiring import Wiring
 from cutaway.circuits.methods.options import PositionOptions
 from cutaway.circuits.methods.study import Study
 from cutaway.circuits.passes.gradients import at_readers, backward
-from cutaway.circuits.passes.outputs import At, differences, record
+from cutaway.circuits.passes.outputs import At, differences, record, with_input
 from cutaway.circuits.scores import Scores
 from cutaway.network.edits import Edit
 from cutaway.network.sites import Site
@@ -74,7 +74,7 @@ def rules(wiring: Wiring, attention: str) -> tuple[list[Edit], tuple[str, ...]]:
     assert stack is not None
     for layer in stack.layers:
         if attention != "gradient" and net.has(Site("pattern", layer.index)):
-            edits.append(At(f"pattern.{layer.index}", _constant if attention == "constant" else _half))
+            edits.append(At(f"pattern.{layer.index}", Tensor.detach if attention == "constant" else _half))
             if attention == "half":
                 edits.append(At(f"v.{layer.index}", _half))
         for sublayer in layer.sublayers:
@@ -102,44 +102,21 @@ def _gated(wiring: Wiring, layer: int, activation: str) -> bool:
     return out.shape != hidden.shape or not torch.equal(out.reshape(hidden.shape), hidden)
 
 
-def _constant(value: Tensor, site: object = None) -> Tensor:
-    return value.detach()
-
-
-def _half(value: Tensor, site: object = None) -> Tensor:
+def _half(value: Tensor) -> Tensor:
     """The same value with half its gradient."""
     return value.detach() + 0.5 * (value - value.detach())
 
 
 def _norm_rule(path: str, site: str, norm: Norm) -> list[Edit]:
     """At the norm's input remember it; at what the sublayer reads put in the same value with the other gradient."""
-    seen: list[Tensor] = []
-
-    def enter(value: Tensor, site: object = None) -> Tensor:
-        seen[:] = [value]
-        return value
-
-    def leave(value: Tensor, site: object = None) -> Tensor:
-        return norm.frozen(seen[0].reshape(value.shape), value)
-
-    return [At(f"{path}:in", enter), At(site, leave)]
+    return with_input(f"{path}:in", site, lambda taken, value: norm.frozen(taken.reshape(value.shape), value))
 
 
 def _identity_rule(path: str) -> list[Edit]:
-    seen: list[Tensor] = []
-
-    def enter(value: Tensor, site: object = None) -> Tensor:
-        seen[:] = [value]
-        return value
-
-    def leave(value: Tensor, site: object = None) -> Tensor:
-        x = seen[0].reshape(value.shape)
+    def by_ratio(taken: Tensor, value: Tensor) -> Tensor:
+        x = taken.reshape(value.shape)
         small = x.detach().abs() < 1e-6
-        slope = torch.where(
-            small,
-            torch.full_like(x, 0.5),
-            value.detach() / torch.where(small, torch.ones_like(x), x.detach()),
-        )
-        return value.detach() + slope * (x - x.detach())
+        ratio = value.detach() / torch.where(small, torch.ones_like(x), x.detach())
+        return value.detach() + torch.where(small, torch.full_like(x, 0.5), ratio) * (x - x.detach())
 
-    return [At(f"{path}:in", enter), At(path, leave)]
+    return with_input(f"{path}:in", path, by_ratio)

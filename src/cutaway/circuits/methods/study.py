@@ -7,13 +7,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from cutaway.circuits.graph.wiring import Wiring
 from cutaway.circuits.methods.options import MethodOptions, PositionOptions, ScoreOptions
 from cutaway.circuits.methods.tally import Tally
-from cutaway.circuits.passes.ablation import span_labels
+from cutaway.circuits.passes.ablation import groups_of
 from cutaway.circuits.passes.certify import wiring as wiring_of
 from cutaway.circuits.passes.pairs import PairBatch, PromptPairs
 from cutaway.circuits.scores import Scores, spread
@@ -92,14 +91,7 @@ class Study:
 
     def groups(self, batch: PairBatch) -> Tensor | None:
         """[b p]: the group of every position; -1 at padding."""
-        if self.positions is None:
-            return None
-        real = batch.clean.mask.cpu()
-        if self.positions == "position":
-            columns = torch.arange(batch.clean.width)[None] - batch.clean.first.cpu()[:, None]
-            return torch.where(real, columns, -1)
-        labels = span_labels(self.pairs, batch)
-        return torch.where(real, torch.where(labels < 0, len(self.behaviour.spans), labels), -1)
+        return None if self.positions is None else groups_of(self.group_names, self.pairs, batch)
 
     def tally(self, batch: PairBatch, like: Tensor) -> Tally:
         """An empty tally for a batch."""
@@ -113,17 +105,9 @@ class Study:
             self.grouped = mine if self.grouped is None else self.grouped + mine
         self.work.step(self.behaviour.name, sum(len(p) for p in self.parts), self.pairs.n)
 
-    def ordered(self) -> np.ndarray:
-        """Per-example scores in the order of the examples."""
-        order = np.concatenate([np.asarray(b.rows) for b in self.pairs])
-        joined = np.concatenate(self.parts)
-        out = np.empty_like(joined)
-        out[order] = joined
-        return out
-
     def scores(self, method: str, source: str, notes: tuple[str, ...] = ()) -> Scores:
         """The result of an edge method."""
-        examples = self.ordered()
+        examples = self.pairs.gather(self.parts, 0)
         grouped = None if self.grouped is None else self.grouped / self.pairs.n
         return Scores(
             self.wiring.graph, examples.mean(0, dtype=np.float64), method, source,

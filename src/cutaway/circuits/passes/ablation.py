@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -14,6 +14,7 @@ from cutaway.circuits.graph.wiring import Wiring
 from cutaway.circuits.passes.outputs import Outputs, record
 from cutaway.circuits.passes.pairs import PairBatch, PromptPairs
 from cutaway.errors import BadBehaviour, BadInput, NotFound, nearest
+from cutaway.trials import other_rows
 
 How = Literal["counterfactual", "zero", "mean", "mean-by-position", "mean-by-span", "resample", "optimal"]
 WAYS: tuple[str, ...] = get_args(How)
@@ -41,20 +42,18 @@ class Ablation:
 
     def of(self, wiring: Wiring, batch: PairBatch, pairs: PromptPairs) -> Outputs:
         """The ablated value of every writer for a batch: place -> [b p ...], or [1 1 ...] where one value serves all."""
-        if self._kept is not None and batch.rows in self._kept:
-            return self._kept[batch.rows]
-        values = self._made(wiring, batch, pairs)
-        if self._kept is not None:
-            self._kept[batch.rows] = values
-        return values
+        if self._kept is None:
+            return self._values(wiring, batch, pairs)
+        if batch.rows not in self._kept:
+            self._kept[batch.rows] = self._values(wiring, batch, pairs)
+        return self._kept[batch.rows]
 
-    def _made(self, wiring: Wiring, batch: PairBatch, pairs: PromptPairs) -> Outputs:
+    def _values(self, wiring: Wiring, batch: PairBatch, pairs: PromptPairs) -> Outputs:
         if self.how == "counterfactual":
             return record(wiring, batch.corrupted)[0]
         if self.how == "resample":
-            found = record(wiring, batch.corrupted)[0]
             order = _others(batch, self.seed)
-            return found.map(lambda v: v[order.to(v.device)])
+            return record(wiring, batch.corrupted)[0].map(lambda v: v[order.to(v.device)])
         if self.how == "zero":
             return record(wiring, batch.clean[:1])[0].map(lambda v: torch.zeros_like(v[:, :1]))
         assert self.means is not None
@@ -63,10 +62,9 @@ class Ablation:
         labels = _labels(self.how, pairs, batch)
         values = {}
         for place, table in self.by_group.items():
-            index = labels.to(table.device).clamp(min=0, max=table.shape[0] - 1)
-            values[place] = torch.where(
-                (labels >= 0).to(table.device)[..., None], table[index], self.means[place]
-            )
+            group = labels.to(table.device)
+            own_mean = table[group.clamp(min=0, max=table.shape[0] - 1)]
+            values[place] = torch.where((group >= 0)[..., None], own_mean, self.means[place])
         return Outputs(values)
 
 
@@ -77,19 +75,18 @@ def _others(batch: PairBatch, seed: int) -> Tensor:
             "Resampling takes another example of the same length, and one example has none.",
             "Use how='counterfactual', or more examples of each length.",
         )
-    order = np.random.default_rng([seed, batch.rows[0]]).permutation(batch.n)
-    other = np.empty(batch.n, dtype=np.int64)
-    other[order] = np.roll(order, 1)
-    return torch.from_numpy(other)
+    return torch.from_numpy(other_rows([0] * batch.n, np.random.default_rng([seed, batch.rows[0]])))
 
 
 def _labels(how: str, pairs: PromptPairs, batch: PairBatch) -> Tensor:
     """Group of every column [b p]: the position counted from the row's start, or the number of the span; -1 elsewhere."""
-    first = batch.clean.first.cpu()
-    columns = torch.arange(batch.clean.width)[None] - first[:, None]
-    if how == "mean-by-position":
-        return torch.where(batch.clean.mask.cpu(), columns, -1)
-    return span_labels(pairs, batch)
+    return position_labels(batch) if how == "mean-by-position" else span_labels(pairs, batch)
+
+
+def position_labels(batch: PairBatch) -> Tensor:
+    """Position of every column [b p], counted from the row's start; -1 at padding."""
+    columns = torch.arange(batch.clean.width)[None] - batch.clean.first.cpu()[:, None]
+    return torch.where(batch.clean.mask.cpu(), columns, -1)
 
 
 def span_labels(pairs: PromptPairs, batch: PairBatch) -> Tensor:
@@ -101,6 +98,16 @@ def span_labels(pairs: PromptPairs, batch: PairBatch) -> Tensor:
             start, end = spans[example]
             labels[row, int(first[row]) + start : int(first[row]) + end] = number
     return labels
+
+
+def groups_of(names: Sequence[str], pairs: PromptPairs, batch: PairBatch) -> Tensor:
+    """The group [b p] of every position: named spans with "elsewhere" at the end, or position numbers; -1 at padding."""
+    last = len(names) - 1
+    if not names or names[-1] != "elsewhere":
+        return position_labels(batch).clamp(max=last)
+    order = {name: i for i, name in enumerate(names)}
+    mapped = torch.tensor([*(order.get(name, last) for name in pairs.behaviour.spans), last])
+    return torch.where(batch.clean.mask.cpu(), mapped[span_labels(pairs, batch)], -1)
 
 
 def ablation(
@@ -141,21 +148,20 @@ def _means(
         size = len(pairs.behaviour.spans)
     counts = torch.zeros(size)
     for batch in pairs:
-        found = record(wiring, batch.corrupted)[0]
+        written = record(wiring, batch.corrupted)[0]
         real = batch.corrupted.mask.to(wiring.net.device)
         count += int(real.sum())
         labels = _labels(how, pairs, batch) if size else None
         if labels is not None:
             counts += torch.bincount(labels[labels >= 0], minlength=size).float()
-        for place, value in found.values.items():
+        for place, value in written.values.items():
             flat = value[real].double()
             sums[place] = sums.get(place, 0) + flat.sum(0)
             if labels is not None:
-                use = (labels >= 0).to(value.device)
-                table = tables.setdefault(
-                    place, torch.zeros(size, value.shape[-1], device=value.device).double()
-                )
-                table.index_add_(0, labels.to(value.device)[use], value[use].double())
+                group = labels.to(value.device)
+                if place not in tables:
+                    tables[place] = value.new_zeros(size, value.shape[-1], dtype=torch.double)
+                tables[place].index_add_(0, group[group >= 0], value[group >= 0].double())
     dtype = wiring.net.dtype
     means = {place: (total / count).to(dtype) for place, total in sums.items()}
     if not size:

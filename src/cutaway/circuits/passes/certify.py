@@ -73,13 +73,14 @@ def disagreement(wired: Wiring) -> float:
         ablated, there = record(wired, other, positions)
         kept = torch.rand(writers, generator=torch.Generator().manual_seed(5)) > 0.5
         every = torch.ones(writers, readers)
+        expected = (
+            (1, logits),
+            (0, there),
+            (kept[:, None], run_nodes(wired, tokens, positions, ablated, kept)),
+        )
         pairs = [
-            (run_edges(wired, tokens, positions, ablated, Mask(every)), logits),
-            (run_edges(wired, tokens, positions, ablated, Mask(every * 0)), there),
-            (
-                run_edges(wired, tokens, positions, ablated, Mask(every * kept[:, None])),
-                run_nodes(wired, tokens, positions, ablated, kept),
-            ),
+            (run_edges(wired, tokens, positions, ablated, Mask(every * inside)), logits)
+            for inside, logits in expected
         ]
     except CutawayError:
         raise

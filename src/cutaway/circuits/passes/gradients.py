@@ -13,16 +13,18 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from cutaway.circuits.graph.reading import ExpertReading, HeadReading
+from cutaway.circuits.graph.reading import ExpertReading, HeadReading, pulled_back
 from cutaway.circuits.graph.wiring import PORTS, Projection, Wiring, WiringStage
 from cutaway.circuits.passes.outputs import (
     INPUT,
     At,
     Outputs,
+    answered,
     kept_places,
     outputs_of,
     places,
     scaled,
+    slopes_of,
     without_parameter_gradients,
 )
 from cutaway.errors import BadBehaviour, NotFinite
@@ -53,18 +55,10 @@ class Backward:
     entries: dict[str, Tensor] = field(default_factory=dict)
     by_reader: dict[int, Tensor] = field(default_factory=dict)
 
-    def slope(self, place: str) -> Tensor:
-        """The gradient at a place, as it was kept."""
-        return self.slopes[place]
-
 
 def widened(projection: Projection) -> Edit:
     """Repeat the shared key or value heads of a projection's output, one for each query head."""
-
-    def fn(value: Tensor, site: object = None) -> Tensor:
-        return value[..., projection.channels.flatten()]
-
-    return At(projection.path, fn)
+    return At(projection.path, lambda value: value[..., projection.channels.flatten()])
 
 
 def widening(wiring: Wiring) -> list[Edit]:
@@ -72,9 +66,7 @@ def widening(wiring: Wiring) -> list[Edit]:
     edits = [widened(p) for s in wiring.stages for p in s.projections.values() if p.groups > 1]
     for stage in wiring.stages:
         if isinstance(stage.reading, HeadReading):
-            edits += [
-                At(f"{port}.{stage.layer}", lambda v, h=None, s=stage.reading: s.widened(v)) for port in "kv"
-            ]
+            edits += [At(f"{port}.{stage.layer}", stage.reading.widened) for port in "kv"]
     return edits
 
 
@@ -100,20 +92,12 @@ def backward(
     inputs = [s.site for s in wiring.stages if s.reading is not None]
     keep = list(dict.fromkeys([*wanted, *kept_places(wiring), *entries, *inputs]))
     with without_parameter_gradients(net.model), wiring.ungrouped():
-        run = net.run(
-            tokens, keep=keep, edits=[*edits, *widening(wiring)], logits=positions[:, None], grad=True
-        )
-        assert run.logits is not None
-        values = score(run.logits[:, 0])
+        changes = [*edits, *widening(wiring)]
+        run = net.run(tokens, keep=keep, edits=changes, logits=positions[:, None], grad=True)
+        values = score(answered(run))
         if not values.requires_grad:
             raise _independent()
-        slopes = torch.autograd.grad(
-            values.sum(), [run[p] for p in wanted], allow_unused=True, retain_graph=bool(inputs)
-        )
-        by_place = {
-            p: torch.zeros_like(run[p]) if g is None else g.detach()
-            for p, g in zip(wanted, slopes, strict=True)
-        }
+        by_place = slopes_of(values, run, wanted, again=bool(inputs))
         by_reader = {
             s.readers.start: _through(s, run, by_place) for s in wiring.stages if s.reading is not None
         }
@@ -140,8 +124,7 @@ def _through(stage: WiringStage, run: Run, slopes: Mapping[str, Tensor]) -> Tens
         for head in range(stage.heads):
             alone = torch.zeros_like(slope)
             alone[:, :, head] = slope[:, :, head]
-            (grad,) = torch.autograd.grad(value, taken, alone, retain_graph=True, allow_unused=True)
-            pulled.append(torch.zeros_like(taken) if grad is None else grad.detach())
+            pulled.append(pulled_back(value, taken, alone))
     return torch.stack(pulled)
 
 
@@ -173,16 +156,12 @@ def at_readers(wiring: Wiring, done: Backward, frozen: bool = False) -> Iterator
     width = done.outputs.values[INPUT].shape
     for stage in wiring.stages:
         point = None if stage.norm is None else done.entries[stage.entry].reshape(width)
-        if stage.kind != "head" or stage.reading is not None:
-            if stage.reading is not None:
-                slopes = done.by_reader[stage.readers.start].reshape(-1, *width)
-            else:
-                slopes = done.slopes[stage.site].reshape(1, *width)
-            if stage.norm is not None and point is not None:
-                slopes = stage.norm.pull(point, slopes, frozen)
-            yield stage, slopes
+        if stage.kind == "head" and stage.reading is None:
+            yield stage, slopes_of_heads(stage, done.slopes, point, width, frozen)
             continue
-        yield stage, slopes_of_heads(stage, done.slopes, point, width, frozen)
+        read = done.slopes[stage.site] if stage.reading is None else done.by_reader[stage.readers.start]
+        slopes = read.reshape(-1, *width)
+        yield stage, slopes if stage.norm is None or point is None else stage.norm.pull(point, slopes, frozen)
 
 
 def slopes_of_heads(
@@ -225,14 +204,13 @@ def _back(projection: Projection, slopes: Mapping[str, Tensor], width: torch.Siz
     """Gradients at a projection's output as gradients at its input, head by head: [h b p d]."""
     per_head = _own(projection, slopes, width)
     if projection.weight is not None:
-        return torch.bmm(per_head, projection.weight[projection.channels].to(per_head.dtype)).unflatten(
-            1, width[:2]
-        )
+        weight = projection.weight[projection.channels].to(per_head.dtype)
+        return torch.bmm(per_head, weight).unflatten(1, width[:2])
     with torch.enable_grad():
         point = torch.zeros(*width, device=per_head.device, dtype=per_head.dtype, requires_grad=True)
         out = projection.module.forward(point).reshape(per_head.shape[1], -1)
-        parts = []
-        for head, slope in enumerate(per_head):
-            (part,) = torch.autograd.grad(out[:, projection.channels[head]], point, slope, retain_graph=True)
-            parts.append(part)
+        parts = [
+            pulled_back(out[:, channels], point, slope)
+            for channels, slope in zip(projection.channels, per_head, strict=True)
+        ]
     return torch.stack(parts)

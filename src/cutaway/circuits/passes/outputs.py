@@ -6,7 +6,7 @@ A head's output is its weighted values through its slice of the output projectio
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -28,14 +28,30 @@ INPUT = "resid_pre.0"
 
 @dataclass(frozen=True, eq=False)
 class At:
-    """An edit at a site or module path whose function may change the shape of what it is given: fn(value) -> value."""
+    """An edit at one place whose function may change the shape of what it is given.
+
+    Attributes:
+        site: a site or module path.
+        fn: the value there -> the value to use instead.
+    """
 
     site: str
-    fn: EditFunction
+    fn: Callable[[Tensor], Tensor]
 
     def bind(self, network: Network) -> Sequence[tuple[Site, EditFunction]]:
         """The site and the function."""
-        return [(network.resolve(self.site)[-1], self.fn)]
+        return [(network.resolve(self.site)[-1], lambda value, _here: self.fn(value))]
+
+
+def with_input(entry: str, place: str, change: Callable[[Tensor, Tensor], Tensor]) -> list[Edit]:
+    """The edits that remember the value at one place and change that at a later one by change(remembered, value)."""
+    seen: list[Tensor] = []
+
+    def enter(value: Tensor) -> Tensor:
+        seen[:] = [value]
+        return value
+
+    return [At(entry, enter), At(place, lambda value: change(seen[0], value))]
 
 
 @dataclass(eq=False)
@@ -50,11 +66,13 @@ class Outputs:
     values: dict[str, Tensor] = field(default_factory=dict)
     raw: dict[str, Tensor] = field(default_factory=dict)
 
-    def map(self, function) -> Outputs:
+    def map(self, function: Callable[[Tensor], Tensor]) -> Outputs:
         """The same with a function applied to every value."""
-        return Outputs(
-            {k: function(v) for k, v in self.values.items()}, {k: function(v) for k, v in self.raw.items()}
-        )
+        return Outputs(*({k: function(v) for k, v in part.items()} for part in (self.values, self.raw)))
+
+    def repeat(self, times: int) -> Outputs:
+        """The same for the rows `times` over."""
+        return self.map(lambda v: v.repeat(times, *[1] * (v.ndim - 1)))
 
 
 def places(wiring: Wiring) -> list[str]:
@@ -74,7 +92,8 @@ def outputs_of(wiring: Wiring, run: Run) -> Outputs:
     values = {p: run[p].detach() for p in places(wiring)}
     for stage in wiring.stages:
         if isinstance(stage.reading, ExpertReading):
-            values[stage.write] = side_by_side(expert_parts(stage, run[stage.site].detach()))
+            parts = expert_parts(stage, run[stage.site].detach())
+            values[stage.write] = parts.permute(1, 2, 0, 3).flatten(2)
     return Outputs(values, {s.raw: run[s.raw].detach() for s in wiring.stages if s.norm_after is not None})
 
 
@@ -83,11 +102,6 @@ def expert_parts(stage: WiringStage, taken: Tensor) -> Tensor:
     assert isinstance(stage.reading, ExpertReading)
     with torch.set_grad_enabled(torch.is_grad_enabled() and taken.requires_grad):
         return stage.reading.contributions(taken)
-
-
-def side_by_side(parts: Tensor) -> Tensor:
-    """[n b p d] as [b p n*d], as outputs hold it."""
-    return parts.permute(1, 2, 0, 3).flatten(2)
 
 
 def whole_write(stage: WiringStage, value: Tensor) -> Tensor:
@@ -104,6 +118,21 @@ def record(
     logits = False if positions is None else positions[:, None]
     run = wiring.net.run(tokens, keep=kept_places(wiring), edits=list(edits), logits=logits)
     return outputs_of(wiring, run), None if run.logits is None or positions is None else run.logits[:, 0]
+
+
+def answered(run: Run) -> Tensor:
+    """The logits [b v] of a run that was asked for those at the answer positions."""
+    assert run.logits is not None
+    return run.logits[:, 0]
+
+
+def slopes_of(values: Tensor, run: Run, where: Sequence[str], again: bool = False) -> dict[str, Tensor]:
+    """The gradient of the sum of some values at places of a run; zero where they do not depend on it.
+
+    again: a further backward pass will follow.
+    """
+    slopes = torch.autograd.grad(values.sum(), [run[p] for p in where], allow_unused=True, retain_graph=again)
+    return {p: torch.zeros_like(run[p]) if g is None else g for p, g in zip(where, slopes, strict=True)}
 
 
 def to_stream(stage: WiringStage, z: Tensor) -> Tensor:

@@ -134,10 +134,10 @@ class PromptPairs:
     def __iter__(self) -> Iterator[PairBatch]:
         return iter(self.batches)
 
-    def gather(self, parts: Sequence[np.ndarray]) -> np.ndarray:
-        """Values of the batches [... b], in their order, as values of the examples [... n], in theirs."""
-        order = np.concatenate([np.asarray(b.rows) for b in self.batches])
-        joined = np.concatenate(parts, axis=-1)
-        out = np.empty_like(joined)
-        out[..., order] = joined
-        return out
+    def gather(self, parts: Sequence[np.ndarray], axis: int = -1) -> np.ndarray:
+        """Values of the batches, in their order, as values of the examples, in theirs.
+
+        axis: along which the examples lie: [... b] to [... n], or with 0 [b ...] to [n ...].
+        """
+        rows = np.concatenate([np.asarray(b.rows) for b in self.batches])
+        return np.take(np.concatenate(parts, axis), np.argsort(rows), axis)

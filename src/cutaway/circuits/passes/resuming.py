@@ -37,49 +37,42 @@ class ResumedPrefix:
     @classmethod
     def of(cls, wiring: Wiring, tokens: Tokens) -> ResumedPrefix:
         """Run once and keep what layers gave."""
-        net = wiring.net
-        stack = net.anatomy.stack()
-        assert stack is not None
-        modules = [net.model.get_submodule(layer.path) for layer in stack.layers]
+        net, paths = wiring.net, _layer_paths(wiring)
         given: dict[int, Any] = {}
-        handles = [
-            m.register_forward_hook(lambda _m, _a, out, i=i: given.__setitem__(i, copy.copy(out)))
-            for i, m in enumerate(modules)
-        ]
-        try:
+        with ExitStack() as hooks:
+            for i, path in enumerate(paths):
+                hook = net.model.get_submodule(path).register_forward_hook(
+                    lambda _m, _a, out, i=i: given.__setitem__(i, copy.copy(out))
+                )
+                hooks.callback(hook.remove)
             run = net.run(tokens, keep=kept_places(wiring), logits=False)
-        finally:
-            for handle in handles:
-                handle.remove()
-        return cls(
-            wiring, outputs_of(wiring, run), tuple(given.get(i) for i in range(len(modules))), tokens.n
-        )
+        return cls(wiring, outputs_of(wiring, run), tuple(given.get(i) for i in range(len(paths))), tokens.n)
 
     def repeat(self, times: int) -> ResumedPrefix:
         """The same for the rows `times` over."""
-        outputs = self.outputs.map(lambda v: v.repeat(times, *[1] * (v.ndim - 1)))
         given = tuple(_repeated(g, self.rows, times) for g in self.given)
-        return ResumedPrefix(self.wiring, outputs, given, self.rows * times)
+        return ResumedPrefix(self.wiring, self.outputs.repeat(times), given, self.rows * times)
 
     def usable(self, layer: int) -> bool:
         """Can a run start at this layer? Only where the layers are distinct modules, each called once."""
-        stack = self.wiring.net.anatomy.stack()
-        assert stack is not None
-        paths = [la.path for la in stack.layers]
+        paths = _layer_paths(self.wiring)
         return 0 < layer < len(paths) and len(set(paths)) == len(paths) and self.given[layer - 1] is not None
 
     @contextmanager
     def skipping(self, layer: int) -> Iterator[None]:
         """While active, the modules of the layers below give what they gave, and compute nothing."""
-        net = self.wiring.net
-        stack = net.anatomy.stack()
-        assert stack is not None
         last = self.given[layer - 1]
-        with ExitStack() as stack_of_changes:
-            for below in stack.layers[:layer]:
-                module = net.model.get_submodule(below.path)
-                stack_of_changes.enter_context(replaced(module, lambda *args, **kwargs: copy.copy(last)))
+        with ExitStack() as changes:
+            for path in _layer_paths(self.wiring)[:layer]:
+                module = self.wiring.net.model.get_submodule(path)
+                changes.enter_context(replaced(module, lambda *_args, **_kwargs: copy.copy(last)))
             yield
+
+
+def _layer_paths(wiring: Wiring) -> list[str]:
+    stack = wiring.net.anatomy.stack()
+    assert stack is not None
+    return [layer.path for layer in stack.layers]
 
 
 def _repeated(value: Any, rows: int, times: int) -> Any:

@@ -21,7 +21,16 @@ from torch import Tensor
 
 from cutaway.circuits.graph.reading import HeadReading
 from cutaway.circuits.graph.wiring import PORTS, Projection, Wiring, WiringStage
-from cutaway.circuits.passes.outputs import INPUT, At, Outputs, expert_parts, scaled, to_stream
+from cutaway.circuits.passes.outputs import (
+    INPUT,
+    At,
+    Outputs,
+    answered,
+    expert_parts,
+    scaled,
+    to_stream,
+    with_input,
+)
 from cutaway.circuits.passes.resuming import ResumedPrefix
 from cutaway.network.edits import Edit
 from cutaway.network.inputs import Tokens
@@ -89,32 +98,29 @@ class EdgeRun:
             if stage.kind == "logits":
                 continue
             if stage.norm_after is not None:
-                edits.append(At(stage.raw, lambda v, h=None, s=stage: self._at_raw(v, s)))
+                edits.append(At(stage.raw, partial(self._at_raw, stage=stage)))
             if stage.kind == "expert":
-                edits.append(At(stage.write, lambda v, h=None, n=number, s=stage: self._at_mixture(v, n, s)))
+                edits.append(At(stage.write, partial(self._at_mixture, number=number, stage=stage)))
             else:
-                edits.append(At(stage.write, lambda v, h=None, s=stage: self._at_write(v, s)))
+                edits.append(At(stage.write, partial(self._at_write, stage=stage)))
         return edits
 
     def _entry(self, number: int, stage: WiringStage) -> list[Edit]:
+        edits: list[Edit] = [At(stage.entry, lambda v: self._enter(v, number, stage))]
         if stage.kind != "head":
             if stage.norm is None and stage.site == stage.entry:
-                return [At(stage.site, lambda v, h=None: self._unit(v, number, stage, v))]
-            return [
-                At(stage.entry, lambda v, h=None: self._enter(v, number, stage)),
-                At(stage.site, lambda v, h=None: self._unit(v, number, stage, None)),
-            ]
-        edits: list[Edit] = [At(stage.entry, lambda v, h=None: self._enter(v, number, stage))]
+                return [At(stage.site, lambda v: self._unit(self._enter(v, number, stage), number, stage))]
+            return [*edits, At(stage.site, lambda v: self._unit(v, number, stage))]
         if stage.reading is not None:
             return edits + [
-                At(f"{port}.{stage.layer}", lambda v, h=None, p=port: self.values[number][p].to(v.dtype))
+                At(f"{port}.{stage.layer}", lambda v, p=port: self.values[number][p].to(v.dtype))
                 for port in PORTS
             ]
         by_path: dict[str, list[str]] = {}
         for part, projection in stage.projections.items():
             by_path.setdefault(projection.path, []).append(part)
         for path, parts in by_path.items():
-            edits.append(At(path, lambda v, h=None, ps=parts: self._project(v, number, stage, ps)))
+            edits.append(At(path, partial(self._project, number=number, stage=stage, parts=parts)))
         return edits
 
     def _store(self, start: int, values: Tensor) -> None:
@@ -127,7 +133,7 @@ class EdgeRun:
             assert self.buffer is not None
             self.buffer[start : start + len(values)] = values
 
-    def _at_input(self, value: Tensor, site: object = None) -> Tensor:
+    def _at_input(self, value: Tensor) -> Tensor:
         if self.buffer is None and not torch.is_grad_enabled():
             self.buffer = value.new_empty(len(self.wiring.graph.writers), *value.shape)
         delta = (self.ablated.values[INPUT] - value).expand_as(value)
@@ -226,16 +232,12 @@ class EdgeRun:
         part = out[..., source.writers]
         if self.mask.groups is not None:
             changed = torch.einsum("bprh,hbpd->rbpd", self._by_position(part), heads)
-        elif part.ndim == 3:
-            changed = torch.einsum("brh,hbpd->rbpd", part, heads)
         else:
-            changed = torch.einsum("rh,hbpd->rbpd", part, heads)
+            changed = torch.einsum(f"{'b' if part.ndim == 3 else ''}rh,hbpd->rbpd", part, heads)
         new = source.norm_after(raw + changed) - source.norm_after(raw)
         return scaled(source, new) * self.real.to(new)[..., None]
 
-    def _unit(self, value: Tensor, number: int, stage: WiringStage, entry: Tensor | None) -> Tensor:
-        if entry is not None:
-            self._enter(entry, number, stage)
+    def _unit(self, value: Tensor, number: int, stage: WiringStage) -> Tensor:
         streams, which = self.streams.pop(number)
         if stage.kind == "expert":
             self._run_experts(streams, which, number, stage)
@@ -243,21 +245,19 @@ class EdgeRun:
 
     def _run_experts(self, streams: Tensor, which: list[int] | None, number: int, stage: WiringStage) -> None:
         """What each node of a mixture adds when it reads its own stream: [n b p d]."""
-        readers = which if which is not None else list(range(streams.shape[0]))
-        readers = readers if len(readers) == stage.heads else [0] * stage.heads
+        readers = _stream_of(streams, which, stage.heads)
         by_stream = {s: expert_parts(stage, streams[s]) for s in sorted(set(readers))}
         parts = torch.stack([by_stream[s][node] for node, s in enumerate(readers)])
         self.parts[number] = parts, len(by_stream) > 1
 
-    def read_heads(self, number: int, stage: WiringStage, arguments: Any) -> None:
+    def _read_heads(self, number: int, stage: WiringStage, _module: Any, args: Any, kwargs: Any) -> None:
         """Queries, keys and values [b p h e] of heads that read by running their attention, each on its own stream."""
         assert isinstance(stage.reading, HeadReading)
         streams, which = self.streams.pop(number)
-        readers = which if which is not None else list(range(streams.shape[0]))
-        readers = readers if len(readers) == 3 * stage.heads else [0] * (3 * stage.heads)
+        readers = _stream_of(streams, which, 3 * stage.heads)
         by_reader: dict[int, Tensor] = {}
         for stream in sorted(set(readers)):
-            values = stage.reading.read(streams[stream], arguments)
+            values = stage.reading.read(streams[stream], (args, kwargs))
             for reader in (r for r, s in enumerate(readers) if s == stream):
                 offset, head = divmod(reader, stage.heads)
                 by_reader[reader] = stage.reading.head_of(values[PORTS[offset]], head)
@@ -270,43 +270,36 @@ class EdgeRun:
         """Hooks by which heads that read by running their attention learn its other arguments; to be removed afterwards."""
         handles = []
         for number, stage in enumerate(self.wiring.stages):
-            if (
-                isinstance(stage.reading, HeadReading)
-                and stage.layer >= self.start
-                and stage.module is not None
-            ):
-                hook = partial(self._on_arguments, number, stage)
+            reads = isinstance(stage.reading, HeadReading) and stage.layer >= self.start
+            if reads and stage.module is not None:
+                hook = partial(self._read_heads, number, stage)
                 handles.append(stage.module.register_forward_pre_hook(hook, with_kwargs=True))
         return handles
-
-    def _on_arguments(self, number: int, stage: WiringStage, _module: Any, args: Any, kwargs: Any) -> None:
-        self.read_heads(number, stage, (args, kwargs))
 
     def _project(self, value: Tensor, number: int, stage: WiringStage, parts: Sequence[str]) -> Tensor:
         """The output of a projection when each head reads its own stream."""
         streams, which = self.streams[number]
-        pieces: list[tuple[Tensor, Tensor]] = []
-        wide = False
+        pieces: list[tuple[Projection, Tensor]] = []
         for offset, part in enumerate(PORTS):
-            if part not in parts:
-                continue
-            projection = stage.projections[part]
-            wide = projection.groups > 1
-            readers = [offset * stage.heads + h for h in range(stage.heads)]
-            values = _heads_of(
-                projection, streams, [which[r] for r in readers] if which is not None else readers
-            )
-            pieces.append((projection.channels, values))
+            if part in parts:
+                readers = range(offset * stage.heads, (offset + 1) * stage.heads)
+                chosen = [which[r] for r in readers] if which is not None else readers
+                projection = stage.projections[part]
+                pieces.append((projection, _heads_of(projection, streams, chosen).flatten(2)))
         if parts[-1] == "v":
             self.streams.pop(number)
-        flat = [(c.flatten(), values.flatten(2)) for c, values in pieces]
-        shape = value.shape[:-1]
-        if wide:
-            return flat[0][1].reshape(*shape, -1).to(value.dtype)
+        if pieces[-1][0].groups > 1:
+            return pieces[0][1].reshape(*value.shape[:-1], -1).to(value.dtype)
         new = value.clone().reshape(*self.real.shape, -1)
-        for channels, values in flat:
-            new[..., channels] = values.to(value.dtype)
+        for projection, values in pieces:
+            new[..., projection.channels.flatten()] = values.to(value.dtype)
         return new.reshape(value.shape)
+
+
+def _stream_of(streams: Tensor, which: list[int] | None, readers: int) -> list[int]:
+    """Which of the streams each of so many readers has; the first where they all share one."""
+    chosen = which if which is not None else list(range(streams.shape[0]))
+    return chosen if len(chosen) == readers else [0] * readers
 
 
 def _heads_of(projection: Projection, streams: Tensor, which: Sequence[int]) -> Tensor:
@@ -348,8 +341,7 @@ def run_edges(
         for handle in state.watch_arguments():
             hooks.callback(handle.remove)
         run = wiring.net.run(tokens, edits=[*edits, *state.edits()], logits=positions[:, None], grad=grad)
-    assert run.logits is not None
-    return run.logits[:, 0]
+    return answered(run)
 
 
 def run_nodes(
@@ -365,30 +357,24 @@ def run_nodes(
     keep = inside if inside.ndim == 2 else inside[None]
 
     def replaced(place: str, chosen: Tensor, heads: int) -> Edit:
-        def fn(value: Tensor, site: object = None) -> Tensor:
+        def fn(value: Tensor) -> Tensor:
             new = ablated.values[place].expand_as(value)
             mine = chosen.to(value.device).expand(value.shape[0], -1)
             if heads:
-                width = value.shape[-1] // heads
-                mine = mine.repeat_interleave(width, -1)
+                mine = mine.repeat_interleave(value.shape[-1] // heads, -1)
             return torch.where(mine[:, None, :], value, new.to(value))
 
         return At(place, fn)
 
     def mixed(stage: WiringStage, chosen: Tensor) -> list[Edit]:
         """Of a mixture, what the experts outside add is exchanged for what they add when ablated."""
-        taken: list[Tensor] = []
 
-        def enter(value: Tensor, site: object = None) -> Tensor:
-            taken[:] = [value]
-            return value
-
-        def leave(value: Tensor, site: object = None) -> Tensor:
+        def exchanged(taken: Tensor, value: Tensor) -> Tensor:
             out = (~chosen.to(value.device)).T[:, :, None, None]
-            change = (to_stream(stage, ablated.values[stage.write]) - expert_parts(stage, taken[0])) * out
+            change = (to_stream(stage, ablated.values[stage.write]) - expert_parts(stage, taken)) * out
             return value + scaled(stage, change.sum(0)).reshape(value.shape).to(value.dtype)
 
-        return [At(stage.site, enter), At(stage.write, leave)]
+        return with_input(stage.site, stage.write, exchanged)
 
     if not bool(keep[:, 0].all()):
         changes.append(replaced(INPUT, keep[:, :1], 0))
@@ -399,6 +385,4 @@ def run_nodes(
             changes += mixed(stage, keep[:, stage.writers])
         else:
             changes.append(replaced(stage.write, keep[:, stage.writers], stage.heads))
-    run = wiring.net.run(tokens, edits=changes, logits=positions[:, None])
-    assert run.logits is not None
-    return run.logits[:, 0]
+    return answered(wiring.net.run(tokens, edits=changes, logits=positions[:, None]))

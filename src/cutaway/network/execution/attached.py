@@ -114,7 +114,8 @@ class Following(Session):
             return 0
         length: Any = getattr(past, "get_seq_length", None)
         if callable(length):
-            return int(length())
+            seen: Any = length()
+            return int(seen)
         position = given.get("cache_position")
         if torch.is_tensor(position):
             return int(position.flatten()[0])

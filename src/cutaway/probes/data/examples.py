@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -61,30 +61,22 @@ class ProbeData:
         columns = {"rows": self.rows, "spans": self.spans, "groups": self.groups, "sources": self.sources}
         for name, column in {**columns, "types": self.types, **self.also}.items():
             if column is not None and len(column) != n:
-                raise BadInput(
-                    f"{self.name!r} has {n} labels but {len(column)} entries of {name}.",
-                    "Give one for each example.",
-                )
+                what = f"{self.name!r} has {n} labels but {len(column)} entries of {name}."
+                raise BadInput(what, "Give one for each example.")
         if int(self.rows.max()) >= self.n_inputs or int(self.rows.min()) < 0:  # type: ignore[union-attr]
-            raise BadInput(
-                f"{self.name!r} has {n} labels for {self.n_inputs} inputs.",
-                "Give one label for each input, or say in `rows` which input each label belongs to.",
-            )
+            remedy = "Give one label for each input, or say in `rows` which input each label belongs to."
+            raise BadInput(f"{self.name!r} has {n} labels for {self.n_inputs} inputs.", remedy)
         self._check_labels()
 
     def _check_labels(self) -> None:
         labels = self.labels
         if not np.issubdtype(labels.dtype, np.number):
-            raise BadInput(
-                f"The labels of {self.name!r} are {labels.dtype}, not numbers.",
-                "Make the data with probe_data, which numbers the classes, or give class numbers.",
-            )
-        if not np.isfinite(labels.astype(float)).all():
-            row = int(np.argwhere(~np.isfinite(labels.astype(float)))[0][0])
-            raise BadInput(
-                f"The label of example {row} of {self.name!r} is missing.",
-                "Leave such examples out, or label them.",
-            )
+            remedy = "Make the data with probe_data, which numbers the classes, or give class numbers."
+            raise BadInput(f"The labels of {self.name!r} are {labels.dtype}, not numbers.", remedy)
+        missing = np.argwhere(~np.isfinite(labels.astype(float)))
+        if len(missing):
+            what = f"The label of example {int(missing[0][0])} of {self.name!r} is missing."
+            raise BadInput(what, "Leave such examples out, or label them.")
         if labels.ndim != 1 and self.kind != "multilabel":
             raise BadInput(
                 f"The labels of {self.name!r} have {labels.ndim} dimensions, and {self.kind} labels have one.",
@@ -92,9 +84,8 @@ class ProbeData:
             )
         if self.kind == "continuous":
             if labels.std() == 0:
-                raise BadInput(
-                    f"Every value of {self.name!r} is {labels[0]}.", "There is nothing to tell apart."
-                )
+                what = f"Every value of {self.name!r} is {labels[0]}."
+                raise BadInput(what, "There is nothing to tell apart.")
             return
         if self.kind == "multilabel":
             if labels.ndim != 2 or not np.isin(labels, (0, 1)).all():
@@ -121,15 +112,11 @@ class ProbeData:
         counts = np.bincount(labels.astype(int), minlength=len(self.classes))
         if (counts > 0).sum() < 2:
             only = self.classes[int(counts.argmax())]
-            raise BadInput(
-                f"Every example of {self.name!r} is of the class {only!r}.",
-                "Give examples of at least two classes: with one there is nothing to tell apart.",
-            )
+            remedy = "Give examples of at least two classes: with one there is nothing to tell apart."
+            raise BadInput(f"Every example of {self.name!r} is of the class {only!r}.", remedy)
         if (counts == 0).any():
-            raise BadInput(
-                f"Class numbers of {self.name!r} do not run from 0 to {len(self.classes) - 1}.",
-                "Make the data with probe_data, which numbers the classes.",
-            )
+            what = f"Class numbers of {self.name!r} do not run from 0 to {len(self.classes) - 1}."
+            raise BadInput(what, "Make the data with probe_data, which numbers the classes.")
 
     @property
     def n(self) -> int:
@@ -160,28 +147,20 @@ class ProbeData:
     def hash(self) -> str:
         """Identity of inputs, labels and groups: 16 hexadecimal digits."""
         if isinstance(self.inputs, Mapping):
-            inputs: Any = {
-                k: hashlib.sha256(v.cpu().numpy().tobytes()).hexdigest() for k, v in self.inputs.items()
-            }
+            raw: Any = {name: tensor.cpu().numpy().tobytes() for name, tensor in self.inputs.items()}
+            inputs: Any = {name: hashlib.sha256(part).hexdigest() for name, part in raw.items()}
         else:
             inputs = [r if isinstance(r, str) else [int(i) for i in r] for r in self.inputs]
         data = [inputs, self.labels.tolist(), self.kind, self.classes, self.rows.tolist(), self.spans]  # type: ignore[union-attr]
-        data += [
-            list(map(str, g)) if g is not None else None for g in (self.groups, self.sources, self.types)
-        ]
+        data += [g if g is None else list(map(str, g)) for g in (self.groups, self.sources, self.types)]
         return hashlib.sha256(json.dumps(data).encode()).hexdigest()[:16]
 
     def take(self, chosen: Sequence[int] | np.ndarray, two: np.ndarray | None = None) -> ProbeData:
         """These examples only (all inputs stay, so that rows keep their numbers); two: labels [n] of 0 and 1 that they get
         instead of their own."""
-        from dataclasses import replace
-
         index = np.asarray(chosen, dtype=int)
-        pick = {
-            k: tuple(c[i] for i in index)
-            for k in ("spans", "groups", "sources", "types")
-            if (c := getattr(self, k)) is not None
-        }
+        columns = {name: getattr(self, name) for name in ("spans", "groups", "sources", "types")}
+        pick = {name: tuple(c[i] for i in index) for name, c in columns.items() if c is not None}
         also = {k: np.asarray(v)[index] for k, v in self.also.items()}
         labels = self.labels[index] if two is None else two
         kind, classes = (self.kind, self.classes) if two is None else ("binary", ("0", "1"))
@@ -203,8 +182,6 @@ class ProbeData:
         self, labels: np.ndarray, kind: Kind | None = None, classes: tuple[str, ...] | None = None
     ) -> ProbeData:
         """The same examples labelled otherwise."""
-        from dataclasses import replace
-
         return replace(self, labels=labels, kind=kind or self.kind, classes=classes or self.classes)
 
     def __str__(self) -> str:

@@ -133,9 +133,8 @@ def _spread(rough: np.ndarray, family: Families, k: int, rng: np.random.Generato
     wanted = table.sum(0) / k
     load, of = np.zeros((k, table.shape[1])), np.zeros(family.count, dtype=int)
     for f in order:
-        cost = (((load + table[f]) / wanted.clip(min=1)) ** 2).sum(1) - (
-            (load / wanted.clip(min=1)) ** 2
-        ).sum(1)
+        size = wanted.clip(min=1)
+        cost = (((load + table[f]) / size) ** 2).sum(1) - ((load / size) ** 2).sum(1)
         cost = cost + 1e-6 * load.sum(1)
         best = np.flatnonzero(cost <= cost.min() + 1e-9)
         of[f] = best[rng.integers(len(best))]
@@ -146,11 +145,9 @@ def _spread(rough: np.ndarray, family: Families, k: int, rng: np.random.Generato
 def _check_training(data: ProbeData, folds: np.ndarray, k: int) -> None:
     if data.kind == "continuous":
         return
-    tables = (
-        data.labels
-        if data.kind == "multilabel"
-        else np.eye(len(data.classes), dtype=int)[data.labels.astype(int)]
-    )
+    tables = data.labels
+    if data.kind != "multilabel":
+        tables = np.eye(len(data.classes), dtype=int)[data.labels.astype(int)]
     for fold in range(k):
         lacking = np.flatnonzero(tables[folds != fold].sum(0) == 0)
         if len(lacking):

@@ -32,24 +32,18 @@ def encode_labels(
     """
     for row, value in enumerate(values):
         if value is None or (isinstance(value, float) and value != value) or value == "":
-            missing = sum(
-                v is None or v != v or v == "" for v in values if not isinstance(v, list | tuple | set)
-            )
-            raise BadInput(
-                f"{missing} of {len(values)} labels of {name!r} are missing, the first in row {row}.",
-                "Leave such rows out, or label them.",
-            )
+            single = [v for v in values if not isinstance(v, list | tuple | set)]
+            missing = sum(v is None or v != v or v == "" for v in single)
+            what = f"{missing} of {len(values)} labels of {name!r} are missing, the first in row {row}."
+            raise BadInput(what, "Leave such rows out, or label them.")
     several = [isinstance(v, list | tuple | set) for v in values]
     if any(several) and not all(several) or kind == "multilabel" and not all(several):
         row = several.index(False)
-        raise BadInput(
-            f"The label {values[row]!r:.40} of {name!r} in row {row} is no list of labels, as others are.",
-            "Give a list in every row, or one label in every row.",
-        )
+        what = f"The label {values[row]!r:.40} of {name!r} in row {row} is no list of labels, as others are."
+        raise BadInput(what, "Give a list in every row, or one label in every row.")
     if kind == "multilabel" or all(several):
-        if len(values[0]) > 1 and all(
-            len(v) == len(values[0]) and all(isinstance(x, int) and x in (0, 1) for x in v) for v in values
-        ):
+        marks = all(isinstance(x, int) and x in (0, 1) for v in values for x in v)
+        if marks and len(values[0]) > 1 and len({len(v) for v in values}) == 1:
             raise BadInput(
                 f"The labels of {name!r} are rows of 0 and 1, which could name labels 0 and 1 or mark which of "
                 f"{len(values[0])} labels hold.",
@@ -59,9 +53,8 @@ def encode_labels(
         every = sorted({str(c) for v in values for c in v})
         table = np.array([[c in {str(x) for x in v} for c in every] for v in values], dtype=np.int64)
         return table, "multilabel", tuple(every)
-    numbers = all(
-        isinstance(v, int | float | np.number) and not isinstance(v, bool | np.bool_) for v in values
-    )
+    kinds = (int | float | np.number, bool | np.bool_)
+    numbers = all(isinstance(v, kinds[0]) and not isinstance(v, kinds[1]) for v in values)
     if kind is None and numbers:
         some = {float(v) for v in values}
         kind = "continuous" if len(some) > 10 or any(not float(v).is_integer() for v in some) else None
@@ -69,25 +62,19 @@ def encode_labels(
         try:
             measured = np.array([float(v) for v in values])
         except (TypeError, ValueError) as error:
-            raise BadInput(
-                f"A value of {name!r} is no number: {error}.",
-                "Give numbers, or kind='multiclass' for classes.",
-            ) from error
+            remedy = "Give numbers, or kind='multiclass' for classes."
+            raise BadInput(f"A value of {name!r} is no number: {error}.", remedy) from error
         return measured, "continuous", ()
     ordered = sorted(set(values), key=lambda v: (str(type(v)), v))
     if len(ordered) > _MANY_CLASSES and len(ordered) > len(values) / 4:
-        raise BadInput(
-            f"{name!r} has {len(ordered)} different labels in {len(values)} examples.",
-            "Give labels that repeat, or kind='continuous' for numbers.",
-        )
+        remedy = "Give labels that repeat, or kind='continuous' for numbers."
+        raise BadInput(f"{name!r} has {len(ordered)} different labels in {len(values)} examples.", remedy)
     number = {v: i for i, v in enumerate(ordered)}
     labels = np.array([number[v] for v in values], dtype=np.int64)
     if kind == "binary" and len(ordered) > 2:
         raise BadInput(f"{name!r} has {len(ordered)} classes, not two.", "Use kind='multiclass'.")
-    label_kind: Kind = (
-        "multiclass" if len(ordered) > 2 or kind == "multiclass" and len(ordered) != 2 else "binary"
-    )
-    return labels, label_kind, tuple(map(str, ordered))
+    several_classes = len(ordered) > 2 or kind == "multiclass" and len(ordered) != 2
+    return labels, "multiclass" if several_classes else "binary", tuple(map(str, ordered))
 
 
 def as_targets(kind: Kind, labels: Tensor, classes: int) -> Tensor:

@@ -53,9 +53,8 @@ def _mixed(labels: np.ndarray, family: Families) -> float:
     if labels.ndim == 1 and not np.issubdtype(labels.dtype, np.integer):
         size = np.bincount(family.of)
         means = np.bincount(family.of, labels) / size
-        return float(
-            ((labels - means[family.of]) ** 2).sum() / max(((labels - labels.mean()) ** 2).sum(), 1e-300)
-        )
+        whole = ((labels - labels.mean()) ** 2).sum()
+        return float(((labels - means[family.of]) ** 2).sum() / max(whole, 1e-300))
     _, rows = np.unique(labels, axis=0, return_inverse=True)
     counts = np.zeros((family.count, int(rows.max()) + 1), dtype=int)
     np.add.at(counts, (family.of, rows.ravel()), 1)
@@ -80,9 +79,8 @@ def permutations(
     inside = np.zeros(len(labels), dtype=int) if folds is None or rule.blind else folds
     exchanges = _draw(labels, members, inside, n, seed, rule.how, _WINDOW)
     if rule.how == "groups" and different(labels, exchanges) < min(n, ENOUGH):
-        exchanges = _draw(
-            labels, members, inside, n, seed, rule.how, len(members)
-        )  # size goes with the label
+        # size goes with the label
+        exchanges = _draw(labels, members, inside, n, seed, rule.how, len(members))
     return exchanges
 
 
@@ -93,14 +91,8 @@ def different(labels: np.ndarray, permuted: np.ndarray) -> int:
 
 
 def _draw(
-    labels: np.ndarray,
-    members: list[np.ndarray],
-    inside: np.ndarray,
-    n: int,
-    seed: int,
-    how: str,
-    window: int,
-) -> np.ndarray:
+    labels: np.ndarray, members: list[np.ndarray], inside: np.ndarray, n: int, seed: int, how: str, window: int
+) -> np.ndarray:  # fmt: skip
     rng = np.random.default_rng(seed)
     out = np.empty((n, len(labels)), dtype=int)
     classes = len(np.unique(labels)) if labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer) else 0

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _NUMBER = re.compile(r"[+-]?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
 _TEXTS = ("text", "prompt", "sentence", "clean", "input", "ids")
 
-_OWN = ("columns", "kind", "net", "per_token", "n", "seed")
+_KEYWORDS = ("columns", "kind", "net", "per_token", "n", "seed")
 
 
 @dataclass(frozen=True)
@@ -95,9 +95,8 @@ def probe_data(
                 remedy += " Columns must be parted by commas."
             raise NotFound(f"There is no column {wanted!r}.", remedy)
     if not text:
-        raise NotFound(
-            f"No column holds texts: there is {', '.join(map(str, frame.columns))}.", "Name it: text='...'."
-        )
+        columns_there = ", ".join(map(str, frame.columns))
+        raise NotFound(f"No column holds texts: there is {columns_there}.", "Name it: text='...'.")
     inputs = [_input(value, row) for row, value in enumerate(frame[text])]
     values = [_plain(v) for v in frame[names.label]]
     rows, spans = np.arange(len(frame)), None
@@ -111,17 +110,13 @@ def probe_data(
         if not name:
             return None
         cells = [_plain(frame[name].iloc[r]) for r in rows]
-        for cell in cells:
-            if isinstance(cell, list | dict | set):
-                raise BadInput(
-                    f"The column {name!r} holds {cell!r:.40}.", "Give one text or number per row there."
-                )
+        if several := [cell for cell in cells if isinstance(cell, list | dict | set)]:
+            what = f"The column {name!r} holds {several[0]!r:.40}."
+            raise BadInput(what, "Give one text or number per row there.")
         lacking = sum(cell is None or cell != cell or cell == "" for cell in cells)
         if lacking and name in (names.group, names.source):
-            raise BadInput(
-                f"{lacking} of {len(cells)} rows have no entry in the column {name!r}.",
-                "Say for every row what it belongs to; a row of its own gets a name of its own.",
-            )
+            remedy = "Say for every row what it belongs to; a row of its own gets a name of its own."
+            raise BadInput(f"{lacking} of {len(cells)} rows have no entry in the column {name!r}.", remedy)
         return tuple(cells)
 
     return ProbeData(
@@ -133,7 +128,7 @@ def probe_data(
 
 def _columns(columns: Columns | str, more: Mapping[str, Any]) -> Columns:
     known = [f.name for f in fields(Columns)]
-    require_known(more, [*known, *_OWN], "probe_data")
+    require_known(more, [*known, *_KEYWORDS], "probe_data")
     if isinstance(columns, Columns):
         return replace(columns, **more)
     names = {"label": columns, **more}
@@ -152,16 +147,13 @@ def _frame(source: Any, names: Columns) -> pd.DataFrame:
     elif isinstance(source, Sequence) and source and all(isinstance(r, Mapping) for r in source):
         frame = pd.DataFrame(list(source))
     elif isinstance(source, Sequence) and all(isinstance(r, tuple | list) and len(r) == 2 for r in source):
-        frame = pd.DataFrame(
-            {"text": [r[0] for r in source], names.label: pd.Series([r[1] for r in source], dtype=object)}
-        )
+        texts, labels = [r[0] for r in source], [r[1] for r in source]
+        frame = pd.DataFrame({"text": texts, names.label: pd.Series(labels, dtype=object)})
     elif hasattr(source, "__iter__") and not isinstance(source, bytes):
         frame = pd.DataFrame(list(source))
     else:
-        raise BadInput(
-            f"A {type(source).__name__} is no source of labelled texts.",
-            "Give a file (.csv, .json, .jsonl), a frame, a dataset, or a list of (text, label).",
-        )
+        remedy = "Give a file (.csv, .json, .jsonl), a frame, a dataset, or a list of (text, label)."
+        raise BadInput(f"A {type(source).__name__} is no source of labelled texts.", remedy)
     if not len(frame):
         raise BadInput("There are no rows.", "Give at least a few labelled texts.")
     return frame
@@ -181,11 +173,8 @@ def _file(path: Path) -> pd.DataFrame:
                 rows = [json.loads(line) for line in text.splitlines() if line.strip()]
             return pd.DataFrame(rows if isinstance(rows, list) else [rows])
     except (ValueError, UnicodeDecodeError, OSError) as error:
-        remedy = (
-            "Save it as UTF-8."
-            if isinstance(error, UnicodeDecodeError)
-            else "Give one object a line, or a table."
-        )
+        utf8 = isinstance(error, UnicodeDecodeError)
+        remedy = "Save it as UTF-8." if utf8 else "Give one object a line, or a table."
         raise BadFormat(f"{path} cannot be read: {error}", remedy) from error
     raise BadFormat(f"{path} is of a type that is not read.", "Give a .csv, .json or .jsonl file.")
 
@@ -217,15 +206,11 @@ def _input(value: Any, row: int) -> Any:
     value = _plain(value)
     if isinstance(value, str) and value:
         return value
-    if (
-        isinstance(value, list | tuple)
-        and value
-        and all(isinstance(i, int) and not isinstance(i, bool) for i in value)
-    ):
-        return list(value)
-    raise BadInput(
-        f"The text of row {row} is {value!r:.60}.", "Give a text that is not empty, or a list of token ids."
-    )
+    ids = list(value) if isinstance(value, list | tuple) else []
+    if ids and all(isinstance(i, int) and not isinstance(i, bool) for i in ids):
+        return ids
+    remedy = "Give a text that is not empty, or a list of token ids."
+    raise BadInput(f"The text of row {row} is {value!r:.60}.", remedy)
 
 
 def _lengths(net: Network | None, inputs: list[Any]) -> list[int] | None:
@@ -245,10 +230,8 @@ def _per_token(
     rows, spans, labels = [], [], []
     for row, value in enumerate(values):
         if not isinstance(value, list | tuple):
-            raise BadInput(
-                f"The label of row {row} is {value!r:.40}, not a list of one label per token.",
-                "Leave per_token off, or give a list for each text.",
-            )
+            what = f"The label of row {row} is {value!r:.40}, not a list of one label per token."
+            raise BadInput(what, "Leave per_token off, or give a list for each text.")
         if lengths is not None and len(value) != lengths[row]:
             raise BadInput(
                 f"Row {row} has {len(value)} labels for {lengths[row]} tokens.",
@@ -264,19 +247,13 @@ def _per_token(
 
 def _span(net: Network | None, text: Any, value: Any, row: int) -> tuple[int, int]:
     """A token range: as given, or of a word (its first occurrence, or [word, which])."""
-    if isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(v, int) for v in value):
+    two = isinstance(value, list | tuple) and len(value) == 2
+    if two and all(isinstance(v, int) for v in value):
         return int(value[0]), int(value[1])
-    word, count = (
-        (value, 1)
-        if isinstance(value, str)
-        else (value[0], int(value[1]))
-        if isinstance(value, list | tuple) and len(value) == 2
-        else (None, 0)
-    )
+    word, count = (value[0], int(value[1])) if two else (value, 1)
     if not isinstance(word, str) or not isinstance(text, str):
-        raise BadInput(
-            f"The span of row {row} is {value!r:.60}.", "Give a word of the text, or a token range [a, b]."
-        )
+        remedy = "Give a word of the text, or a token range [a, b]."
+        raise BadInput(f"The span of row {row} is {value!r:.60}.", remedy)
     if net is None:
         raise BadInput("Spans named by words need the network's tokenizer.", "Pass net=...")
     from cutaway.behaviours.tokenizing import encode, token_spans

@@ -105,9 +105,8 @@ def from_moments(
         missed += part[5] - 2 * fitted - 2 * bias * part[4] + spread + 2 * bias * mean + part[0] * bias**2
     variance = whole[5] - whole[4] ** 2 / whole[0]
     weights, bias = _solve_sums(*whole)
-    return Summed(
-        1 - missed / variance.clamp(min=1e-300), weights, bias, torch.stack(folded), torch.stack(covariance)
-    )
+    r2 = 1 - missed / variance.clamp(min=1e-300)
+    return Summed(r2, weights, bias, torch.stack(folded), torch.stack(covariance))
 
 
 def _solve_sums(

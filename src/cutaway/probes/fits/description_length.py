@@ -16,6 +16,7 @@ from torch import Tensor
 from cutaway.probes.data.examples import ProbeData
 from cutaway.probes.data.folds import Families
 from cutaway.probes.fits.kinds import standardiser
+from cutaway.probes.fits.scores import log_loss
 from cutaway.statistics.fits import logistic
 
 #: Shares of the examples that were sent before each block.
@@ -39,15 +40,8 @@ def online_bits(features: Tensor, labels: Tensor, classes: int, order: np.ndarra
         mean, scale = standardiser(x[:start])
         past, block = (x[:start] - mean) / scale, (x[start:stop] - mean) / scale
         done = logistic.fit(past[None], seen[None], _PENALTY, classes, tolerance=1e-4)
-        if classes == 2:
-            loss = torch.nn.functional.binary_cross_entropy_with_logits(
-                block @ done.weights[0, 0] + done.bias[0, 0], y[start:stop].double(), reduction="sum"
-            )
-        else:
-            loss = torch.nn.functional.cross_entropy(
-                block @ done.weights[0, 0] + done.bias[0, 0], y[start:stop], reduction="sum"
-            )
-        bits += float(loss) / math.log(2)
+        outputs = block @ done.weights[0, 0] + done.bias[0, 0]
+        bits += float(log_loss(outputs, y[start:stop])) / math.log(2)
     return bits
 
 

@@ -7,13 +7,15 @@ because what is costly about the features is the same for all.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from cutaway.errors import BadInput, NotFinite, NotFound, nearest
 from cutaway.probes.data.labels import Kind, as_targets
+from cutaway.probes.fits.scores import log_loss
 from cutaway.statistics.fits import logistic, means, ridge, single_precision
 
 #: Penalties (1/C) among which the logistic probe chooses, on features of unit variance.
@@ -123,9 +125,8 @@ def fit(
     are not numbers, or so large that their squares are not.
     """
     if not bool(torch.isfinite(features.double().square().sum(0)).all()):
-        raise NotFinite(
-            "Features hold NaN, infinity or numbers too large to square.", "Leave such examples out."
-        )
+        remedy = "Leave such examples out."
+        raise NotFinite("Features hold NaN, infinity or numbers too large to square.", remedy)
     mean, scale = standardiser(features, fitting.standardise)
     x = (features.double() - mean) / scale
     fitted = _kind(fitting.kind, labellings.kind)(x, labellings, fitting, families)
@@ -150,8 +151,7 @@ def _logistic(x: Tensor, labellings: Labellings, fitting: Fitting, families: Ten
     best = penalties[0]
     if len(penalties) > 1:
         best = _inner_choice(x, labellings.first(1), penalties, families)
-    fitted = _logistic_at(x, labellings, best)
-    return ExampleWeights(fitted.weights, fitted.bias, best)
+    return replace(_logistic_at(x, labellings, best), penalty=best)
 
 
 def _logistic_at(x: Tensor, labellings: Labellings, penalty: float) -> ExampleWeights:
@@ -160,9 +160,8 @@ def _logistic_at(x: Tensor, labellings: Labellings, penalty: float) -> ExampleWe
         flat = labels.permute(0, 2, 1).flatten(0, 1)
         done = logistic.fit(x[None], flat, penalty)
         shape = (labellings.count, labellings.classes)
-        return ExampleWeights(
-            done.weights[0].reshape(*shape, -1).transpose(1, 2), done.bias[0].reshape(shape)
-        )
+        weights = done.weights[0].reshape(*shape, -1).transpose(1, 2)
+        return ExampleWeights(weights, done.bias[0].reshape(shape))
     classes = 2 if labellings.kind == "binary" else labellings.classes
     done = logistic.fit(x[None], labels, penalty, classes)
     if classes == 2:
@@ -179,26 +178,16 @@ def _inner_choice(x: Tensor, real: Labellings, penalties: Sequence[float], famil
         for i, penalty in enumerate(penalties):
             out = _logistic_at(x[train], real[train], penalty).outputs(x[test])[0]
             labels = real.labels[0][test]
-            if real.kind == "multiclass":
-                losses[i] += torch.nn.functional.cross_entropy(out, labels.long(), reduction="sum")
-            else:
-                hot = labels.double().reshape(out.shape)
-                losses[i] += torch.nn.functional.binary_cross_entropy_with_logits(out, hot, reduction="sum")
+            losses[i] += log_loss(out, labels)
     return penalties[int(losses.argmin())]
 
 
 def _from_means(kind: Callable[[Tensor, Tensor], means.Linear]) -> Callable[..., ExampleWeights]:
-    def fit_all(
-        x: Tensor, labellings: Labellings, fitting: Fitting, families: Tensor | None
-    ) -> ExampleWeights:
+    def fit_all(x: Tensor, labellings: Labellings, *_: object) -> ExampleWeights:
         fitted = [kind(x, labellings.hot(i)) for i in range(labellings.count)]
         return ExampleWeights(torch.stack([f.weights for f in fitted]), torch.stack([f.bias for f in fitted]))
 
     return fit_all
-
-
-def _mass_mean(x: Tensor, hot: Tensor) -> means.Linear:
-    return means.discriminant(x, hot, priors=False, shrink=0.0)
 
 
 _FITS: dict[str, tuple[Callable[..., ExampleWeights], tuple[str, ...]]] = {
@@ -206,7 +195,10 @@ _FITS: dict[str, tuple[Callable[..., ExampleWeights], tuple[str, ...]]] = {
     "logistic": (_logistic, ("binary", "multiclass", "multilabel")),
     "means": (_from_means(means.difference_of_means), ("binary", "multiclass", "continuous")),
     "lda": (_from_means(means.discriminant), ("binary", "multiclass")),
-    "mass-mean": (_from_means(_mass_mean), ("binary", "multiclass")),
+    "mass-mean": (
+        _from_means(partial(means.discriminant, priors=False, shrink=0.0)),
+        ("binary", "multiclass"),
+    ),
 }
 
 #: The kinds of linear probe.

@@ -61,6 +61,14 @@ def _auroc(scores: Tensor, labels: Tensor) -> Tensor:
     return torch.as_tensor(auroc(scores.numpy(), labels.numpy()))
 
 
+def log_loss(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Summed log loss of outputs [n c] for class numbers [n]; of outputs that are as many as the labels, for 0 and 1."""
+    if outputs.numel() != labels.numel():
+        return torch.nn.functional.cross_entropy(outputs, labels.long(), reduction="sum")
+    hot = labels.double().reshape(outputs.shape)
+    return torch.nn.functional.binary_cross_entropy_with_logits(outputs, hot, reduction="sum")
+
+
 def loss(kind: Kind, outputs: Tensor, labels: Tensor) -> Tensor:
     """Mean loss of outputs [n c]: squared error for values, log loss for classes."""
     if kind == "continuous":
@@ -69,6 +77,16 @@ def loss(kind: Kind, outputs: Tensor, labels: Tensor) -> Tensor:
         return torch.nn.functional.cross_entropy(outputs, labels.long())
     hot = labels.double().reshape(outputs.shape)
     return torch.nn.functional.binary_cross_entropy_with_logits(outputs, hot)
+
+
+def standard(kind: Kind, labels: Tensor) -> tuple[Tensor, Tensor | float, Tensor | float]:
+    """What probes that go downhill are fitted to: values about their mean, in their deviation, and these two; classes as
+    they are."""
+    if kind != "continuous":
+        return labels, 0.0, 1.0
+    values = labels.double()
+    middle, spread = values.mean(), values.std().clamp(min=1e-12)
+    return (values - middle) / spread, middle, spread
 
 
 def weighted_score(

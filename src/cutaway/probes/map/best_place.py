@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -58,14 +59,9 @@ class Untrained:
         except CutawayError as error:
             return cls(why=f"The control with random weights could not be run: {error.problem}")
         chosen = places.cells if cell is None else [cell]
-        outcomes = side_by_side(
-            lambda c: setting.held_out(kept.cell(c)),
-            chosen,
-            working_bytes(kept, setting.data.n),
-            setting.options.memory,
-            lambda ready: work.step("probing random weights", ready, len(chosen)),
-        )
-        return cls(tuple(outcomes))
+        each, memory = working_bytes(kept, setting.data.n), setting.options.memory
+        done = partial(work.step, "probing random weights", total=len(chosen))
+        return cls(tuple(side_by_side(lambda c: setting.held_out(kept.cell(c)), chosen, each, memory, done)))
 
     def scores(self, cells: int) -> np.ndarray:
         """Score of each cell [c]; NaN where there is none."""
@@ -138,10 +134,8 @@ def _left_out(setting: Setting, features: Tensor) -> Estimate | None:
     source, _, _ = source_folds(data.sources, _MOST_SOURCES)
     outputs = torch.zeros(data.n, real.outputs, dtype=torch.float64)
     for s, f in itertools.product(np.unique(source), np.unique(setting.folds)):
-        train, test = (
-            torch.as_tensor(mask)
-            for mask in ((source != s) & (setting.folds != f), (source == s) & (setting.folds == f))
-        )
+        train = torch.as_tensor((source != s) & (setting.folds != f))
+        test = torch.as_tensor((source == s) & (setting.folds == f))
         if not bool(test.any()):
             continue
         part = real[train]

@@ -57,14 +57,10 @@ class ControlText:
         """Index of the token that each example reads: [n]."""
         if self.rows is None:
             return None
-        out = []
-        for e, row in enumerate(np.asarray(self.data.rows)):
-            size = len(self.rows[row])
-            where = (
-                self.data.spans[e][1] - 1 if self.data.spans is not None else self.places.positions[position]
-            )
-            out.append(where % size)
-        return np.array(out)
+        size = np.array([len(self.rows[row]) for row in np.asarray(self.data.rows)])
+        if self.data.spans is not None:
+            return np.array([stop - 1 for _, stop in self.data.spans]) % size
+        return self.places.positions[position] % size
 
     def types(self, position: int) -> np.ndarray | None:
         """What the control task labels: the data's types, or the token that is read."""
@@ -73,9 +69,8 @@ class ControlText:
         where = self.at(position)
         if where is None or self.rows is None:
             return None
-        return np.array(
-            [str(self.rows[row][w]) for row, w in zip(np.asarray(self.data.rows), where, strict=True)]
-        )
+        pairs = zip(np.asarray(self.data.rows), where, strict=True)
+        return np.array([str(self.rows[row][w]) for row, w in pairs])
 
     def counts(self, position: int) -> Tensor | None:
         """How often each token stands among those that the position can see, and which one stands there: [n 2v].
@@ -86,9 +81,7 @@ class ControlText:
         if where is None or self.rows is None:
             return None
         rows = np.asarray(self.data.rows)
-        seen = [
-            self.rows[r][: w + 1] if self.causal else self.rows[r] for r, w in zip(rows, where, strict=True)
-        ]
+        seen = [self.rows[r][: w + 1 if self.causal else None] for r, w in zip(rows, where, strict=True)]
         ids, frequency = np.unique(np.concatenate([np.array(s) for s in seen]), return_counts=True)
         ids = np.sort(ids[np.argsort(-frequency, kind="stable")[:_MOST_TOKENS]])
         number = {int(t): i for i, t in enumerate(ids)}

@@ -9,20 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pandas as pd
+import plotly.graph_objects as go
 from torch import Tensor
 
 from cutaway.errors import BadFormat, BadInput
+from cutaway.figures import Bar, bars
 from cutaway.interventions import Add, Project
 from cutaway.network.sites import Site
 from cutaway.probes.data.labels import Kind
+from cutaway.reports import Figure, Page, display, result_page
 from cutaway.results import Provenance, finite, head, read, save_folder
 
 if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
     from cutaway.network import Run
-    from cutaway.reports import Page
-
 #: Of results that were saved before provenance was recorded.
 UNRECORDED = Provenance("", "", versions={}, device="", dtype="", created="")
 #: A probe's tensors, in the order of its fields.
@@ -127,25 +126,25 @@ class Probe:
     def to_pandas(self) -> pd.DataFrame:
         """One row per feature and output: the weight, and mean and deviation of the feature."""
         names = self.classes if len(self.weights) > 1 else (self.label,)
-        rows = [
-            {"output": name, "feature": i, "weight": weight, "mean": mean, "scale": scale}
-            for name, weights in zip(names, self.weights.tolist(), strict=True)
-            for i, (weight, mean, scale) in enumerate(
-                zip(weights, self.mean.tolist(), self.scale.tolist(), strict=True)
+        mean, scale = self.mean.tolist(), self.scale.tolist()
+        parts = [
+            pd.DataFrame(
+                {"output": name, "feature": range(self.d), "weight": row, "mean": mean, "scale": scale}
             )
+            for name, row in zip(names, self.weights.tolist(), strict=True)
         ]
-        return pd.DataFrame(rows)
+        return pd.concat(parts, ignore_index=True)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data, with the tensors as lists."""
-        return finite(
-            {**self._plain(), **{n: getattr(self, n) for n in TENSORS}, "provenance": self.provenance}
-        )
+        return finite({**self._plain(), **self.tensors(), "provenance": self.provenance})
+
+    def tensors(self, before: str = "") -> dict[str, Tensor]:
+        """The tensors by name, with something before each name."""
+        return {f"{before}{name}": getattr(self, name) for name in TENSORS}
 
     def plot(self) -> go.Figure:
         """The features that the first output leans on most: weights times the features' deviations."""
-        from cutaway.figures import Bar, bars
-
         leans = (self.weights[0] * self.scale).double()
         most = leans.abs().argsort(descending=True)[:_SHOWN].tolist()
         items = [Bar(f"feature {i}", v, v, v) for i in most for v in (float(leans[i]),)]
@@ -153,16 +152,12 @@ class Probe:
 
     def page(self) -> Page:
         """The page of one probe: what it leans on, and how it was made."""
-        from cutaway.reports import Figure, result_page
-
-        caption = "The features that the probe leans on most."
-        blocks = [Figure(self.plot(), caption)]
+        blocks = [Figure(self.plot(), "The features that the probe leans on most.")]
         return result_page(str(self), "Cutaway · probe", self._about(), blocks, self.provenance)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a folder (`manifest.json`, `tensors.safetensors`), whole or not at all. Raises `SaveFailed`."""
-        manifest = head("probe", self.provenance, **self._plain())
-        return save_folder(path, manifest, {name: getattr(self, name) for name in TENSORS})
+        return save_folder(path, head("probe", self.provenance, **self._plain()), self.tensors())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Probe:
@@ -171,10 +166,8 @@ class Probe:
         data = saved.manifest
         try:
             provenance = Provenance.from_dict(data["provenance"]) if version else UNRECORDED
-            content: dict[str, Any] = {
-                n: data[n] for n in ("head", "position", "label", "label_kind", "about")
-            }
-            content |= {name: saved.tensors[name] for name in TENSORS}
+            content: dict[str, Any] = {name: saved.tensors[name] for name in TENSORS}
+            content |= {name: data[name] for name in ("head", "position", "label", "label_kind", "about")}
             content |= {"method": data["method" if version else "kind"], "at": Site(*data["at"])}
             return cls(**content, classes=tuple(data["classes"]), provenance=provenance)
         except (KeyError, TypeError) as error:
@@ -197,7 +190,5 @@ class Probe:
         return f"Probe({self}, {self.label_kind}, width {self.d})"
 
     def _repr_html_(self) -> str:
-        from cutaway.reports import display
-
         lines = (self._about(), f"{self.label_kind}, width {self.d}")
         return display(str(self), lines, provenance=self.provenance)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -18,7 +19,6 @@ from cutaway.probes.map import controls
 from cutaway.probes.map.setting import Setting
 from cutaway.probes.map.significance import significance
 from cutaway.probes.reading.activations import Kept, Moments
-from cutaway.probes.reading.places import Places
 from cutaway.results import Work
 
 #: Bytes that fitting takes per activation: about six copies, some in float64.
@@ -91,11 +91,10 @@ def map_kept(
     """
     data, options = setting.data, setting.options
     cells = kept.places.cells
-    tasks = {
-        p: controls.control_tasks(data, types_at(p), options.control_tasks, setting.seed)
-        for p in range(len(kept.places.positions))
-    }
-    labels = {p: setting.labellings(t) for p, t in tasks.items()}
+    count, seed = options.control_tasks, setting.seed
+    numbers = range(len(kept.places.positions))
+    tasks = [controls.control_tasks(data, types_at(p), count, seed) for p in numbers]
+    labels = [setting.labellings(task) for task in tasks]
     finished: dict[int, _ProbedCell] = {}
 
     def probed(i: int) -> None:
@@ -103,15 +102,9 @@ def map_kept(
         extra = 0 if (task := tasks[position]) is None else len(task)
         finished[i] = _ProbedCell.of(kept.cell(cells[i]), setting, labels[position], extra)
 
-    size = working_bytes(kept, data.n)
+    done = partial(work.step, "probing", total=len(cells))
     try:
-        side_by_side(
-            probed,
-            range(len(cells)),
-            size,
-            options.memory,
-            lambda ready: work.step("probing", ready, len(cells)),
-        )
+        side_by_side(probed, range(len(cells)), working_bytes(kept, data.n), options.memory, done)
     except Stopped:
         if not finished:
             raise
@@ -123,7 +116,7 @@ def _gathered(finished: dict[int, _ProbedCell], count: int) -> Mapped:
     numbers = sorted(finished)
     ready = [finished[i] for i in numbers]
     figures = {name: np.array([cell.figures[name] for cell in ready]) for name in ready[0].figures}
-    figures |= _significance(figures["score"], np.stack([cell.null for cell in ready]))
+    figures |= significance(figures["score"], np.stack([cell.null for cell in ready]))
     whole = {name: np.full(count, np.nan) for name in figures}
     for name, values in figures.items():
         whole[name][numbers] = values
@@ -150,14 +143,10 @@ class _ProbedCell:
         whole = fit(features, labels.first(1), setting.options.fitting, torch.as_tensor(setting.drawn))
         x, classes = features.double(), class_numbers(data)
         apart = torch.stack([_detecting(tested.weights, data.kind), _means_apart(x, classes, setting.folds)])
-        return cls(
-            _figures(tested, setting, extra),
-            tested.scores[1 + extra :].numpy(),
-            tested.outputs[0].clone(),
-            CellFit(
-                whole.weights[0], whole.bias[0], centres_of(features, classes), x.mean(0), x.std(0), apart
-            ),
-        )
+        centres = centres_of(features, classes)
+        cell = CellFit(whole.weights[0], whole.bias[0], centres, x.mean(0), x.std(0), apart)
+        null, figures = tested.scores[1 + extra :].numpy(), _figures(tested, setting, extra)
+        return cls(figures, null, tested.outputs[0].clone(), cell)
 
 
 def _detecting(weights: Tensor, kind: str) -> Tensor:
@@ -168,9 +157,8 @@ def _detecting(weights: Tensor, kind: str) -> Tensor:
 def _means_apart(features: Tensor, classes: Tensor, folds: np.ndarray) -> Tensor:
     """The difference [f d] between the means of the second and the first class over all folds but one."""
     rests = [torch.as_tensor(folds != fold) for fold in np.unique(folds)]
-    return torch.stack(
-        [features[r & (classes == 1)].mean(0) - features[r & (classes == 0)].mean(0) for r in rests]
-    )
+    one, zero = (torch.stack([features[r & (classes == c)].mean(0) for r in rests]) for c in (1, 0))
+    return one - zero
 
 
 def _figures(tested: HeldOut, setting: Setting, extra: int) -> dict[str, float]:
@@ -182,11 +170,6 @@ def _figures(tested: HeldOut, setting: Setting, extra: int) -> dict[str, float]:
         "accuracy": accuracy(setting.data.kind, outputs, setting.labels, setting.data.n_classes),
         "control": control, "penalty": tested.penalty,
     }  # fmt: skip
-
-
-def _significance(scores: np.ndarray, null: np.ndarray) -> dict[str, np.ndarray]:
-    tests = significance(scores, null)
-    return {"p": tests.p, "q": tests.q, "p_best": tests.p_best, "null": tests.mean, "null_high": tests.high}
 
 
 def map_moments(
@@ -217,7 +200,7 @@ def map_moments(
     nothing = np.full(len(every), np.nan)
     control = every[:, 1 : 1 + extra].mean(1) if extra else nothing
     figures = {"score": every[:, 0], "low": nothing, "high": nothing, "accuracy": nothing, "control": control}
-    figures |= {"penalty": nothing} | _significance(every[:, 0], every[:, 1 + extra :])
+    figures |= {"penalty": nothing} | significance(every[:, 0], every[:, 1 + extra :])
     return Mapped(figures, None, fits)
 
 
@@ -234,8 +217,3 @@ def _centres(group: Moments, columns: int, kind: str) -> Tensor:
     if kind == "binary":
         return torch.stack([(mean[..., None] - slope * (1 + middle))[..., 0], above[..., 0]], 1)
     return above.transpose(1, 2)
-
-
-def places_note(places: Places, size: int) -> str:
-    """How much was kept, in words."""
-    return f"{len(places.cells)} cells, {size / 2**20:.0f} MiB kept"

@@ -63,10 +63,8 @@ class ProbeOptions:
             )
         if self.kind not in LINEAR:
             near = nearest(str(self.kind), LINEAR, 1)
-            raise NotFound(
-                f"There is no kind of probe called {self.kind!r}.",
-                f"Did you mean {near[0]}?" if near else f"Use one of {', '.join(LINEAR)}.",
-            )
+            remedy = f"Did you mean {near[0]}?" if near else f"Use one of {', '.join(LINEAR)}."
+            raise NotFound(f"There is no kind of probe called {self.kind!r}.", remedy)
         if self.penalties is not None and (not self.penalties or any(not p > 0 for p in self.penalties)):
             raise BadInput("Penalties must be numbers above zero.", "Leave them out for the usual path.")
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor
 
 from cutaway.errors import BadInput, Stopped, require_known
 from cutaway.network.sites import SiteLike
@@ -19,7 +18,7 @@ from cutaway.probes.map import controls
 from cutaway.probes.map.best_place import Against, Untrained, look_closely
 from cutaway.probes.map.controlling import NAMES, Controlling, controlling
 from cutaway.probes.map.linear_probe import Probe
-from cutaway.probes.map.mapping import Mapped, map_kept, map_moments, places_note
+from cutaway.probes.map.mapping import Mapped, map_kept, map_moments
 from cutaway.probes.map.options import ProbeOptions
 from cutaway.probes.map.probing import Probing, about, dataset, describe, nearest_tokens
 from cutaway.probes.map.setting import Setting
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 
 #: With sums alone, so many permutations at most: each costs as much memory as the label itself.
 _SUMMED_PERMUTATIONS = 20
-_OWN = ("at", "by", "pos", "options", "seed", "work")
+_KEYWORDS = ("at", "by", "pos", "options", "seed", "work")
 
 
 @strict
@@ -107,15 +106,17 @@ def _asked(
 ) -> tuple[ProbeData, ProbeOptions]:
     """The labelled examples, and how they are probed. Raises `UnknownOption` for a choice that nobody knows."""
     if isinstance(data, ProbeData):
-        return data, chosen(ProbeOptions, options, choices, "probe", _OWN)
+        return data, chosen(ProbeOptions, options, choices, "probe", _KEYWORDS)
     known = [f.name for f in fields(ProbeOptions)]
     columns = [f.name for f in fields(Columns)]
-    require_known(choices, [*known, *columns, "columns", "per_token", "n", *_OWN], "probe")
-    table = {name: value for name, value in choices.items() if name not in known}
-    rest = {name: value for name, value in choices.items() if name in known}
+    require_known(choices, [*known, *columns, "columns", "per_token", "n", *_KEYWORDS], "probe")
+    rest = {name: choices.pop(name) for name in known if name in choices}
+    table = choices
     if "label" in table:
         table["columns"] = table.pop("label")
-    return probe_data(data, net=net, seed=seed, **table), chosen(ProbeOptions, options, rest, "probe", _OWN)
+    return probe_data(data, net=net, seed=seed, **table), chosen(
+        ProbeOptions, options, rest, "probe", _KEYWORDS
+    )
 
 
 def _mapped(
@@ -126,7 +127,8 @@ def _mapped(
     limit = min(options.memory, work.budget.memory or options.memory)
     if bytes_of(net, data, places) <= limit:
         kept = collect(net, data, places, work)
-        return map_kept(kept, setting, text.types, work), kept, places_note(places, kept.bytes)
+        note = f"{len(places.cells)} cells, {kept.bytes / 2**20:.0f} MiB kept"
+        return map_kept(kept, setting, text.types, work), kept, note
     if options.kind != "ridge":
         raise BadInput(
             f"A {options.kind} probe needs the activations, and they are too many to keep.",
@@ -171,37 +173,29 @@ class _Beside:
     ) -> None:
         """Run the controls of a map whose cells are all finished. Raises `Stopped`; what was run is then filled in."""
         setting, places, cells = self.setting, self.places, self.places.cells
-        tables: dict[int, Tensor | None] = {}
+        baselines = [None] * len(places.positions)
         if setting.options.baselines and kept is not None:
-            tables = {p: text.counts(p) for p in range(len(places.positions))}
-        baselines = {p: setting.baseline(table) for p, table in tables.items()}
-        tokens = [baselines.get(c.position) for c in cells]
+            baselines = [setting.baseline(text.counts(p)) for p in range(len(places.positions))]
+        tokens = [baselines[c.position] for c in cells]
         self.figures["tokens"] = np.array([np.nan if t is None else float(t.scores[0]) for t in tokens])
         work.check()
-        other = Untrained()
-        if setting.options.untrained and kept is not None:
-            other = Untrained.of(net, setting, places, work)
+        untrained = setting.options.untrained and kept is not None
+        other = Untrained.of(net, setting, places, work) if untrained else Untrained()
         self.figures["untrained"] = other.scores(len(cells))
         best = int(np.nanargmax(self.figures["score"]))
         p, task = float(self.figures["p_best"][best]), float(self.figures["control"][best])
         against = Against(1.0 if p != p else p, len(cells), None if task != task else task, tokens[best])
         self.finding = look_closely(net, setting, places, cells[best], kept, other, against, text, work)
-        control = Controlling()
-        if setting.options.control:
-            control = controlling(net, setting.data, places, setting.folds, work)
+        lines = setting.options.control
+        control = controlling(net, setting.data, places, setting.folds, work) if lines else Controlling()
         self.controlled = control.what
         self.notes += [why for why in (other.why, control.why) if why]
         self.figures |= control.cosines([fit.apart for fit in mapped.cells if fit is not None])
 
 
 def _probe(
-    mapped: Mapped,
-    figures: dict[str, np.ndarray],
-    setting: Setting,
-    places: Places,
-    i: int,
-    source: Provenance,
-) -> Probe | None:
+    mapped: Mapped, figures: dict[str, np.ndarray], setting: Setting, places: Places, i: int, source: Provenance
+) -> Probe | None:  # fmt: skip
     """The probe of a cell, fitted to all examples, with its figures; None where it was not finished."""
     fit, cell, data = mapped.cells[i], places.cells[i], setting.data
     if fit is None:

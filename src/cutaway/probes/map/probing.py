@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 import torch
 import xarray as xr
 from torch import Tensor
 
 from cutaway.errors import BadFormat, BadInput, require_known
+from cutaway.figures.probes import MapPanel, against_tokens, curves, maps, projections
 from cutaway.network.sites import Site
 from cutaway.probes.data.labels import Kind
 from cutaway.probes.fits.scores import SCORE, chance
@@ -22,14 +24,11 @@ from cutaway.probes.map.controlling import NAMES
 from cutaway.probes.map.linear_probe import TENSORS, Probe, site_to_list
 from cutaway.probes.map.verdict import Finding
 from cutaway.probes.reading.places import Cell, Places
+from cutaway.reports import ClaimTests, Figure, Page, Section, display, result_page
 from cutaway.results import Provenance, Result, finite, head, read, save_folder
 
 if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
     from cutaway.network import Network
-    from cutaway.reports import Page
-
 #: Tokens that are kept of each end of the best probe's direction.
 _TOKENS = 12
 #: Controls of the map, in the order in which they are shown, and what each is.
@@ -47,7 +46,7 @@ class Probing:
 
     - `score`, `low`, `high`: held-out score (`what`: AUROC, balanced accuracy, R²) with its cluster-bootstrap interval;
       `accuracy`: balanced accuracy.
-    - `p`, `q`, `p_best`: see `significance.Significance`; `null`, `null_high`: mean and 95 % point under permuted labels.
+    - `p`, `q`, `p_best`: see `significance.significance`; `null`, `null_high`: mean and 95 % point under permuted labels.
     - `control`: score on the control task; `untrained`: of the same probe on the network with random weights; `tokens`: of
       the tokens that can be seen from there. `penalty`: chosen, per example.
     - `cosine`, `means_cosine`: of the probe's direction, and of the difference of means, with the direction that controls
@@ -117,10 +116,8 @@ class Probing:
 
     def _position(self, position: Any) -> int:
         if position not in self.places.positions:
-            raise BadInput(
-                f"Position {position!r} was not probed.",
-                f"There are {', '.join(map(str, self.places.positions))}.",
-            )
+            there = ", ".join(map(str, self.places.positions))
+            raise BadInput(f"Position {position!r} was not probed.", f"There are {there}.")
         return self.places.positions.index(position)
 
     def probe(
@@ -133,10 +130,8 @@ class Probing:
         i = self.number(layer, head, position, site)
         probe = self.probes[i]
         if probe is None:
-            raise BadInput(
-                f"The work was stopped before {self.places.cells[i].label(self.places.positions)} was probed.",
-                "Probe again, or take one of the places that are finished (to_pandas shows them).",
-            )
+            remedy = "Probe again, or take one of the places that are finished (to_pandas shows them)."
+            raise BadInput(f"The work was stopped before {self._where(i)} was probed.", remedy)
         return probe
 
     def cell(self, where: Mapping[str, Any] | None = None) -> Cell:
@@ -155,17 +150,11 @@ class Probing:
 
     def top(self, n: int = 10) -> pd.DataFrame:
         """The cells with the best scores."""
-        return (
-            self.to_pandas()
-            .sort_values("score", ascending=False, kind="stable")
-            .head(n)
-            .reset_index(drop=True)
-        )
+        ordered = self.to_pandas().sort_values("score", ascending=False, kind="stable")
+        return ordered.head(n).reset_index(drop=True)
 
     def plot(self, title: str | None = None) -> go.Figure:
         """The map with its controls beside it: heat maps, or, over one dimension, curves with bands."""
-        from cutaway.figures.probes import curves, maps
-
         title = self.headline() if title is None else title
         long = [d for d in self.data["score"].dims if self.data.sizes[d] > 1]
         if len(long) >= 2:
@@ -174,17 +163,13 @@ class Probing:
         flat = {k: v.values.ravel() for k, v in self.data.data_vars.items()}
         shown = {text: flat[name] for name, text in CONTROLS.items() if np.isfinite(flat[name]).any()}
         places = [str(v) for v in self.data[axis].values]
-        return curves(
-            places, flat["score"], (flat["low"], flat["high"]), shown, axis, self.what, self.chance, title
-        )
+        band = (flat["low"], flat["high"])
+        return curves(places, flat["score"], band, shown, axis, self.what, self.chance, title)
 
     def _panels(self, long: list[Any]) -> dict[str, Any]:
-        from cutaway.figures.probes import MapPanel
-
-        names = {"score": "probe"} | CONTROLS
         rows = [d for d in self.data["score"].dims if d in long][:-1]
         out = {}
-        for name, text in names.items():
+        for name, text in ({"score": "probe"} | CONTROLS).items():
             array = self.data[name]
             if not np.isfinite(array.values).any():
                 continue
@@ -197,8 +182,6 @@ class Probing:
 
     def histogram(self, **where: Any) -> go.Figure:
         """Held-out outputs at one place, by class. Raises `BadInput` where only sums were kept, or there are no classes."""
-        from cutaway.figures.probes import projections
-
         if self.outputs is None or self.labels is None:
             raise BadInput("Held-out outputs were not kept.", "Probe fewer places, or give more memory.")
         if self.data.attrs["kind"] not in ("binary", "multiclass"):
@@ -207,17 +190,19 @@ class Probing:
         classes = list(self.data.attrs["classes"])
         outputs, labels = self.outputs[i].numpy(), self.labels.numpy()
         groups = {c: outputs[labels == k, 0 if outputs.shape[1] == 1 else k] for k, c in enumerate(classes)}
-        return projections(
-            groups, f"{self.data.attrs['label']}: {self.places.cells[i].label(self.places.positions)}"
-        )
+        return projections(groups, f"{self.data.attrs['label']}: {self._where(i)}")
+
+    def _where(self, i: int) -> str:
+        """A cell in words."""
+        return self.places.cells[i].label(self.places.positions)
 
     def headline(self) -> str:
         """The best place and the verdict in one line."""
         i = self.number()
         row = {k: float(v.values.ravel()[i]) for k, v in self.data.data_vars.items()}
         band = "" if np.isnan(row["low"]) else f" [{row['low']:.3f}, {row['high']:.3f}]"
-        where = self.places.cells[i].label(self.places.positions)
-        return f"{self.data.attrs['label']} at {where}: {self.what} {row['score']:.3f}{band}: {self.verdict}"
+        score = f"{self.what} {row['score']:.3f}{band}"
+        return f"{self.data.attrs['label']} at {self._where(i)}: {score}: {self.verdict}"
 
     def controls(self) -> str:
         """How the directions that detect lie to the one that controls, at the best place; empty where it is not known."""
@@ -236,19 +221,13 @@ class Probing:
 
     def __str__(self) -> str:
         controls = self.controls()
-        lines = [
-            self.headline(),
-            f"  {self.data.attrs['kept']}",
-            *([f"  {controls}"] if controls else []),
-            *(f"  note: {n}" for n in self.data.attrs["notes"]),
-        ]
-        return "\n".join([*lines, *(str(c) for c in self.finding.claims)])
+        lines = [f"  {line}" for line in (self.data.attrs["kept"], controls) if line]
+        notes = (f"  note: {note}" for note in self.data.attrs["notes"])
+        return "\n".join([self.headline(), *lines, *notes, *map(str, self.finding.claims)])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        from cutaway.reports import display
-
         lines = [self.controls(), *self.data.attrs["notes"]]
         claims = "".join(c._repr_html_() for c in self.finding.claims)
         return display(self.headline(), lines, self.top(), claims, provenance=self.provenance)
@@ -265,9 +244,6 @@ class Probing:
 
     def page(self, used: Result | None = None) -> Page:
         """The page: the map with its controls, the best place, the claims; and, where it is given, what `use` found."""
-        from cutaway.figures.probes import against_tokens
-        from cutaway.reports import ClaimTests, Figure, Section, result_page
-
         attrs = self.data.attrs
         caption = (
             f"Held-out {self.what} of {attrs['probe']} probes, {attrs['folds']} folds over {attrs['groups']} groups of "
@@ -280,10 +256,8 @@ class Probing:
             blocks.append(Figure(self.histogram(), "Held-out outputs at the best place, by class."))
         if self.tokens:
             names, cosines = zip(*self.tokens, strict=True)
-            words = (
-                f"The probe's direction at the best place against the token embeddings. {self._ends_mean()}"
-            )
-            blocks.append(Figure(against_tokens(names, np.array(cosines)), words))
+            words = "The probe's direction at the best place against the token embeddings."
+            blocks.append(Figure(against_tokens(names, np.array(cosines)), f"{words} {self._ends_mean()}"))
         sections = [Section("map", "Where it is encoded", blocks)]
         if used is not None:
             words = "Each move beside random and sham directions of the same norm (grey)."
@@ -303,12 +277,11 @@ class Probing:
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a folder: figures, probes, held-out outputs, verdict. Whole or not at all (`SaveFailed`)."""
-        tensors: dict[str, Tensor] = {
-            f"figure.{k}": torch.from_numpy(v.values.copy()) for k, v in self.data.data_vars.items()
-        }
+        arrays = {f"figure.{k}": v.values.copy() for k, v in self.data.data_vars.items()}
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
         for i, probe in enumerate(self.probes):
             if probe is not None:
-                tensors |= {f"{i}.{name}": getattr(probe, name) for name in TENSORS}
+                tensors |= probe.tensors(f"{i}.")
         if self.outputs is not None and self.labels is not None:
             tensors |= {"outputs": self.outputs, "labels": self.labels}
         places = {
@@ -328,17 +301,12 @@ class Probing:
         manifest, tensors = saved.manifest, saved.tensors
         try:
             p, attrs = manifest["places"], manifest["attrs"]
-            places = Places(
-                tuple(Site(*s) for s in p["sites"]), p["heads"], tuple(p["positions"]), tuple(p["by"])
-            )
+            sites = tuple(Site(*s) for s in p["sites"])
+            places = Places(sites, p["heads"], tuple(p["positions"]), tuple(p["by"]))
             figures = {k: tensors[f"figure.{k}"].numpy().ravel() for k in manifest["figures"]}
             provenance = Provenance.from_dict(manifest["provenance"])
-            same: dict[str, Any] = {
-                "label": attrs["label"],
-                "label_kind": attrs["kind"],
-                "provenance": provenance,
-            }
-            same |= {"method": attrs["probe"], "classes": tuple(attrs["classes"])}
+            same: dict[str, Any] = {"label": attrs["label"], "label_kind": attrs["kind"]}
+            same |= {"method": attrs["probe"], "classes": tuple(attrs["classes"]), "provenance": provenance}
 
             def probe(i: int, cell: Cell) -> Probe | None:
                 if f"{i}.weights" not in tensors:

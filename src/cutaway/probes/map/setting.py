@@ -78,9 +78,8 @@ class Setting:
         self, features: Tensor, labellings: Labellings | None = None, fitting: Fitting | None = None
     ) -> HeldOut:
         """Held-out outputs of probes on features [n d], for the real labels or for several labellings at once."""
-        return cross_validate(
-            features, labellings or self.real, self.folds, fitting or self.options.fitting, self.drawn
-        )
+        fitting = fitting or self.options.fitting
+        return cross_validate(features, labellings or self.real, self.folds, fitting, self.drawn)
 
     def baseline(self, table: Tensor | None) -> HeldOut | None:
         """The held-out outputs of a ridge probe on other features [n k]; None where there are none."""

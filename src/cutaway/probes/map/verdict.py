@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cutaway.claims import Claim, Control, Evidence
@@ -19,6 +19,8 @@ CONFOUNDED = "confounded"
 UNDECIDED = "not decided"
 
 ALPHA = Limits().alpha
+#: What is claimed of a label at a place.
+_ENCODED = "{!r} is linearly encoded at {}, beyond the controls."
 #: A label is refuted, not just not found, where the interval ends below chance and this.
 _WORTH = 0.1
 
@@ -164,9 +166,8 @@ def judge_encoded(f: Figures) -> Finding:
         told = f"Random labels by type are told with {f.control_task:.3f}: selectivity {lead:+.3f}."
         if lead <= 0:
             told += " The type itself is easily read there, so the probe's form forbids little; the token baseline decides."
-        controls.append(
-            Control("Control task", None, "less than the probe", True if lead > 0 else None, told)
-        )
+        passed = True if lead > 0 else None
+        controls.append(Control("Control task", None, "less than the probe", passed, told))
     if f.left_out is not None:
         carries = f.left_out.above(f.chance)
         sentence = f"On sources that the probe was not fitted on: {f.left_out} (chance {f.chance:.3g})."
@@ -183,12 +184,9 @@ def judge_encoded(f: Figures) -> Finding:
     # the score and its permutations are one test, which fails where no score worth the name is left
     beyond = Evidence("Told beyond chance", passed=True if present else False if f.excluded else None)
     verdict = any_of([beyond], controls, confounds if present else ())
-    said = {
-        ENCODED: f"{f.label!r} is linearly encoded at {f.where}, beyond the controls.",
-        CONFOUNDED: f"{f.label!r} is told from {f.where}, but so it is from {' and '.join(confounds)}.",
-        ABSENT: f"{f.label!r} is linearly encoded at {f.where}, beyond the controls.",
-        UNDECIDED: f"{f.label!r} is linearly encoded at {f.where}, beyond the controls.",
-    }[word]
+    said = _ENCODED.format(f.label, f.where)
+    if word == CONFOUNDED:
+        said = f"{f.label!r} is told from {f.where}, but so it is from {' and '.join(confounds)}."
     notes = () if f.compression is None else (_bits(f.compression),)
     return Finding(word, tuple(confounds), Claim(said, verdict, tuple(evidence), tuple(controls), notes))
 
@@ -206,14 +204,10 @@ def _evidence(f: Figures) -> list[Evidence]:
 
 def _permuted(f: Figures, best: str) -> Evidence:
     if not f.tested:
-        why = (
-            "No permutations of the labels were made"
-            if f.permutations == 0
-            else f"The groups leave {f.different} different permutations of the labels"
-        )
-        return Evidence(
-            "Label permutations", None, None, ALPHA, None, f"{why}, so it was not told from chance by them."
-        )
+        why = f"The groups leave {f.different} different permutations of the labels"
+        why = why if f.permutations else "No permutations of the labels were made"
+        said = f"{why}, so it was not told from chance by them."
+        return Evidence("Label permutations", None, None, ALPHA, None, said)
     return Evidence(
         "Label permutations", None, f.p_best, ALPHA, f.p_best <= ALPHA,
         f"Of {f.permutations} permutations of the labels{best}, {round(f.p_best * (f.permutations + 1)) - 1} score as "
@@ -229,17 +223,11 @@ def _bits(compression: tuple[float, float]) -> str:
 def unfinished(label: str, where: str) -> Finding:
     """The finding of work that was stopped before the controls were run: not decided."""
     why = "The work was stopped before the controls were run."
-    claim = Claim(
-        f"{label!r} is linearly encoded at {where}, beyond the controls.",
-        any_of([], caps=[why]),
-        notes=(why,),
-    )
+    claim = Claim(_ENCODED.format(label, where), any_of([], caps=[why]), notes=(why,))
     return Finding(UNDECIDED, (), claim)
 
 
 def with_use(finding: Finding, used: Claim) -> Finding:
     """The finding after the causal tests: `used` says whether the network uses the direction."""
-    word = finding.word
-    if word == ENCODED:
-        word = USED if used.supported else UNUSED
-    return Finding(word, finding.confounds, finding.encoded, used, finding.notes)
+    after = USED if used.supported else UNUSED
+    return replace(finding, word=after if finding.word == ENCODED else finding.word, used=used)

@@ -82,17 +82,14 @@ def contrast_consistent(
     """
     site = one_site(net, at)
     if len(pairs) < 8:
-        raise BadInput(
-            f"{len(pairs)} pairs are too few.", "Give at least 8 pairs of a statement and its negation."
-        )
+        remedy = "Give at least 8 pairs of a statement and its negation."
+        raise BadInput(f"{len(pairs)} pairs are too few.", remedy)
     if labels is not None and (len(labels) != len(pairs) or set(np.unique(labels)) - {0, 1}):
-        raise BadInput(
-            "The labels are not one 0 or 1 for each pair.", "Give 1 where the first member is true."
-        )
+        remedy = "Give 1 where the first member is true."
+        raise BadInput("The labels are not one 0 or 1 for each pair.", remedy)
     if labels is not None and len(set(np.asarray(labels).tolist())) < 2:
-        raise BadInput(
-            "All pairs have the same label.", "Put the true member first in some pairs, second in others."
-        )
+        remedy = "Put the true member first in some pairs, second in others."
+        raise BadInput("All pairs have the same label.", remedy)
     x, work = [], working(work)
     for side in (0, 1):
         tokens = net.encode([p[side] for p in pairs])
@@ -110,9 +107,8 @@ def contrast_consistent(
     component = torch.linalg.svd(gap[known] - gap[known].mean(0), full_matrices=False).Vh[0]
     means = gap[known][truth[known] == 1].mean(0) - gap[known][truth[known] == 0].mean(0)
     draw = torch.Generator().manual_seed(seed)
-    random = [
-        _right(gap[held] @ torch.randn(len(unit), generator=draw).double(), truth[held]) for _ in range(20)
-    ]
+    others = [torch.randn(len(unit), generator=draw).double() for _ in range(20)]
+    random = [_right(gap[held] @ other, truth[held]) for other in others]
     return Consistent(
         site, unit, reached, outputs, _right(outputs[held] - 0.5, truth[held]),
         _right(gap[held] @ component, truth[held]), max(random, key=lambda e: e.value),

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cutaway.probes.data.examples import ProbeData
 from cutaway.probes.fits.kinds import standardiser
-from cutaway.probes.fits.scores import SCORE, loss
+from cutaway.probes.fits.scores import SCORE, loss, standard
 from cutaway.probes.map import controls
 from cutaway.probes.map.options import ProbeOptions
 from cutaway.probes.map.probing import Probing
@@ -108,10 +108,8 @@ def _held_out(features: Tensor, setting: Setting) -> Tensor:
         train, test = of != fold, of == fold
         mean, scale = standardiser(features[train])
         x, new = (features[train].double() - mean) / scale, (features[test].double() - mean) / scale
-        y = labels[train].double() if data.kind == "continuous" else labels[train]
-        middle, spread = (y.mean(), y.std().clamp(min=1e-12)) if data.kind == "continuous" else (0.0, 1.0)
+        goal, middle, spread = standard(data.kind, labels[train])
         weights = _start(x.shape[1], c, setting.seed)
-        goal = (y - middle) / spread if data.kind == "continuous" else y
         _fit(x, goal, data, weights)
         with torch.no_grad():
             out[test] = _forward(new, weights) * spread + middle

@@ -18,7 +18,7 @@ from cutaway.errors import BadInput
 from cutaway.network.memory import MOST_TOKENS, rows_at_once
 from cutaway.network.sites import SiteLike
 from cutaway.probes.data.examples import ProbeData
-from cutaway.probes.fits.scores import SCORE, loss
+from cutaway.probes.fits.scores import SCORE, loss, standard
 from cutaway.probes.map.options import ProbeOptions
 from cutaway.probes.map.setting import Setting
 from cutaway.probes.reading.places import one_site
@@ -110,11 +110,7 @@ def _held_out(x: Tensor, mask: Tensor, setting: Setting, work: Work) -> tuple[Te
         real = x[train][mask[train]]
         middle, scale = real.mean(0), real.std(0).clamp(min=1e-6 * float(real.std(0).max()))
         z, new = (x[train] - middle) / scale, (x[test] - middle) / scale
-        y = labels[train]
-        centre, spread = (0.0, 1.0)
-        if data.kind == "continuous":
-            centre, spread = float(y.mean()), float(y.double().std().clamp(min=1e-12))
-            y = (y - centre) / spread
+        y, centre, spread = standard(data.kind, labels[train])
         weights = [torch.zeros(s).double().requires_grad_() for s in ((x.shape[2], 1), (x.shape[2], c), (c,))]
         _fit(z, mask[train], y, data, weights)
         with torch.no_grad():

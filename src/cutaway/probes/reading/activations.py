@@ -114,14 +114,11 @@ def _own_batches(
         values = {}
         for site in places.sites:
             value = run[site].float().cpu()
-            pooled = (
-                value.flatten(2).mean(2)
-                if value.ndim == 4 and site.module
-                else value.flatten(1, -2).mean(1)
-                if value.ndim > 2
-                else value
-            )
-            values[site] = _finite(pooled[where][:, None], site, examples)
+            if value.ndim == 4 and site.module:
+                value = value.flatten(2).mean(2)
+            elif value.ndim > 2:
+                value = value.flatten(1, -2).mean(1)
+            values[site] = _finite(value[where][:, None], site, examples)
         yield ActivationBatch(examples, values)
 
 
@@ -129,10 +126,8 @@ def _finite(value: Tensor, site: Site, examples: np.ndarray) -> Tensor:
     bad = ~torch.isfinite(value)
     if bool(bad.any()):
         row = int(bad.nonzero()[0, 0])
-        raise NotFinite(
-            f"{site} is NaN or infinite for example {int(examples[row])}.",
-            "Run in float32, or look at the layer before; such examples are not left out silently.",
-        )
+        remedy = "Run in float32, or look at the layer before; such examples are not left out silently."
+        raise NotFinite(f"{site} is NaN or infinite for example {int(examples[row])}.", remedy)
     return value
 
 
@@ -241,10 +236,13 @@ def accumulate(
 
 def _empty(x: Tensor, t: int, k: int) -> dict[str, Tensor]:
     _, c, d = x.shape
-    zero = torch.zeros
-    double = torch.float64
-    return {
-        "count": zero(k, dtype=double), "total": zero(k, c, d, dtype=double), "gram": zero(k, c, d, d, dtype=double),
-        "cross": zero(k, c, d, t, dtype=double), "targets": zero(k, t, dtype=double),
-        "squares": zero(k, t, dtype=double), "shift": x.mean(0),
-    }  # fmt: skip
+    shapes = {
+        "count": (),
+        "total": (c, d),
+        "gram": (c, d, d),
+        "cross": (c, d, t),
+        "targets": (t,),
+        "squares": (t,),
+    }
+    sums = {name: torch.zeros(k, *shape, dtype=torch.float64) for name, shape in shapes.items()}
+    return sums | {"shift": x.mean(0)}

@@ -84,10 +84,8 @@ def answer_score(net: Network, answers: Answers, classes: Sequence[str]) -> tupl
     for number, name in enumerate(classes[:2]):
         given = answers.get(name, answers.get(number))
         if given is None:
-            raise BadInput(
-                f"There is no answer for the class {name!r}.",
-                f"Give one for each of {', '.join(classes[:2])}.",
-            )
+            remedy = f"Give one for each of {', '.join(classes[:2])}."
+            raise BadInput(f"There is no answer for the class {name!r}.", remedy)
         listed = [given] if isinstance(given, str | int) else list(given)
         sets.append(torch.tensor([a if isinstance(a, int) else net.to_single_token(a) for a in listed]))
     if set(sets[0].tolist()) == set(sets[1].tolist()):
@@ -96,7 +94,7 @@ def answer_score(net: Network, answers: Answers, classes: Sequence[str]) -> tupl
             "Give words that tell them apart, or none: then the output's own contrast is measured.",
         )
 
-    def score(logits: Tensor, rows: Tensor) -> Tensor:
+    def score(logits: Tensor, _rows: Tensor) -> Tensor:
         low, high = (logits[:, s.to(logits.device)].float().mean(1) for s in sets)
         return high - low
 
@@ -111,7 +109,7 @@ def contrast_score(net: Network, bed: Bed) -> tuple[Score, str]:
     gap = logits[classes == 1].mean(0) - logits[classes == 0].mean(0)
     gap = gap / gap.norm().clamp(min=1e-12)
 
-    def score(out: Tensor, rows: Tensor) -> Tensor:
+    def score(out: Tensor, _rows: Tensor) -> Tensor:
         return out.float().log_softmax(-1) @ gap.to(out.device)
 
     return score, "log probabilities along the difference of the classes' mean outputs"
@@ -132,19 +130,15 @@ def bed_of_data(net: Network, data: ProbeData, places: Places, cell: Cell, read:
     edit = columns(places.near(cell), data, prompts, np.arange(len(chosen)), chosen)[:, 0] - prompts.first
     last = edit if data.spans is not None else prompts.lengths - 1
     if read is not None:
-        last = torch.where(
-            torch.tensor(read < 0), prompts.lengths + read, torch.full_like(prompts.lengths, read)
-        )
+        last = prompts.lengths + read if read < 0 else torch.full_like(prompts.lengths, read)
     if bool((last < edit).any()) and net.is_causal:
-        raise BadInput(
-            f"The logits are read at position {read}, before the place that is edited.",
-            "Read a later position.",
-        )
+        what = f"The logits are read at position {read}, before the place that is edited."
+        raise BadInput(what, "Read a later position.")
     clusters = tuple(families(data).of[chosen].tolist())
     return Bed(prompts, edit, last, torch.as_tensor(two), _unset, clusters, "")
 
 
-def _unset(logits: Tensor, rows: Tensor) -> Tensor:
+def _unset(_logits: Tensor, _rows: Tensor) -> Tensor:
     raise BadInput("This bed has no score.", "Give answers, or use contrast_score.")
 
 
@@ -161,12 +155,11 @@ def bed_of_behaviour(
     tokens = net.encode([list(r) for r in (*behaviour.clean_ids, *behaviour.corrupted_ids)])
     if isinstance(pos, str):
         if pos not in behaviour.spans:
-            raise BadInput(
-                f"{behaviour.name!r} has no span {pos!r}.", f"It has {', '.join(behaviour.spans)}."
-            )
+            there = ", ".join(behaviour.spans)
+            raise BadInput(f"{behaviour.name!r} has no span {pos!r}.", f"It has {there}.")
         edit = torch.tensor([end - 1 for _, end in behaviour.spans[pos]]).repeat(2)
     else:
-        edit = torch.where(torch.tensor(pos < 0), tokens.lengths + pos, torch.full_like(tokens.lengths, pos))
+        edit = tokens.lengths + pos if pos < 0 else torch.full_like(tokens.lengths, pos)
     given = torch.tensor(behaviour.answer_pos).repeat(2)
     read = torch.where(given < 0, tokens.lengths + given, given)
     classes = (outputs(tokens, edit) > 0).long()

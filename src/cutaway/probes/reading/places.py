@@ -78,10 +78,8 @@ class Places:
     @property
     def dims(self) -> tuple[str, ...]:
         """Names of the dimensions of `shape`."""
-        first = (
-            "layer" if len({s.name for s in self.sites}) == 1 and self.sites[0].layer is not None else "site"
-        )
-        return (first, *(() if self.heads is None else ("head",)), "position")
+        layered = len({s.name for s in self.sites}) == 1 and self.sites[0].layer is not None
+        return ("layer" if layered else "site", *(() if self.heads is None else ("head",)), "position")
 
     def coordinates(self) -> dict[str, list[Any]]:
         """Values along each dimension."""
@@ -113,10 +111,8 @@ def plan(
     sites = sorted({s for spec in asked for s in net.resolve(spec)}, key=lambda s: (s.stack, s.rank))
     for site in sites:
         if site.name in _NO_POSITIONS:
-            raise SiteUnavailable(
-                f"{site} has no one vector per position, so no probe can be fitted to it.",
-                "Probe z, v, q or k.",
-            )
+            what = f"{site} has no one vector per position, so no probe can be fitted to it."
+            raise SiteUnavailable(what, "Probe z, v, q or k.")
     heads = None
     if "head" in by:
         lone = next((s for s in sites if s.module or not set(s.axes) & set(_HEAD_AXES)), None)
@@ -124,10 +120,8 @@ def plan(
             raise BadInput(f"{lone} has no heads.", "Leave head out of `by`, or probe z, q, k or v.")
         counts = {_heads(net, s) for s in sites}
         if len(counts) != 1:
-            raise BadInput(
-                f"The sites have {', '.join(map(str, sorted(counts)))} heads.",
-                "Probe one kind of site at a time by head.",
-            )
+            several = ", ".join(map(str, sorted(counts)))
+            raise BadInput(f"The sites have {several} heads.", "Probe one kind of site at a time by head.")
         heads = counts.pop()
     sizes = lengths(net, data)
     if sizes is not None and net.interface.encoder_decoder:
@@ -142,17 +136,11 @@ def _decoder(
     theirs = [s for s in sites if not s.stack and not s.module]
     if not theirs:
         return pos
-    if (
-        len(theirs) == len(sites)
-        and data.spans is None
-        and "position" not in by
-        and pos in (None, 0, (0,), [0])
-    ):
+    whole = data.spans is None and "position" not in by
+    if len(theirs) == len(sites) and whole and pos in (None, 0, (0,), [0]):
         return 0
-    raise BadInput(
-        f"{theirs[0]} is the decoder's, which has read one token, the one that starts its answer.",
-        'Probe it there (pos=0) by itself, or probe the encoder: at="encoder.resid_post".',
-    )
+    what = f"{theirs[0]} is the decoder's, which has read one token, the one that starts its answer."
+    raise BadInput(what, 'Probe it there (pos=0) by itself, or probe the encoder: at="encoder.resid_post".')
 
 
 def one_site(net: Network, at: SiteLike) -> Site:
@@ -168,10 +156,8 @@ def _is_pair(value: object) -> bool:
 
 
 def _heads(net: Network, site: Site) -> int:
-    stack = net.anatomy.stack(site.stack)
-    attention = (
-        stack.layers[site.layer or 0].attention(cross=site.name.startswith("cross_")) if stack else None
-    )
+    stack, crossing = net.anatomy.stack(site.stack), site.name.startswith("cross_")
+    attention = stack.layers[site.layer or 0].attention(cross=crossing) if stack else None
     if attention is None:
         raise BadInput(f"The heads of {site} are not known.", "Leave head out of `by`.")
     return attention.kv_heads if "kv_head" in site.axes else attention.heads
@@ -191,10 +177,8 @@ def _positions(
         return ("all",)
     if data.spans is not None:
         if pos is not None or "position" in by:
-            raise BadInput(
-                "These examples have spans, so their positions are theirs.",
-                "Leave pos and position out of the sweep.",
-            )
+            remedy = "Leave pos and position out of the sweep."
+            raise BadInput("These examples have spans, so their positions are theirs.", remedy)
         return ("span",)
     used = sizes[np.unique(np.asarray(data.rows))]
     if pos is None:
@@ -211,13 +195,8 @@ def _positions(
 
 
 def columns(
-    places: Places,
-    data: ProbeData,
-    tokens: Tokens,
-    rows: np.ndarray,
-    examples: np.ndarray,
-    which: str = "last",
-) -> Tensor:
+    places: Places, data: ProbeData, tokens: Tokens, rows: np.ndarray, examples: np.ndarray, which: str = "last"
+) -> Tensor:  # fmt: skip
     """The columns [e k] of a batch's tensors that each example reads.
 
     rows: which row of the batch each example stands in. which: of a span, its "last" or "first" token.

@@ -40,26 +40,26 @@ class Spot:
 
     def read(self, value: Tensor) -> Tensor:
         """The features [... d] in a value of the site [... (h) d]."""
-        axes = () if self.site.module else self.site.axes
-        by_head = "head" in axes or "kv_head" in axes
-        return (
-            value if not by_head else value[..., self.head, :] if self.head is not None else value.flatten(-2)
-        )
+        if not self.by_head:
+            return value
+        return value.flatten(-2) if self.head is None else value[..., self.head, :]
+
+    @property
+    def by_head(self) -> bool:
+        """Whether the site has a value for each head."""
+        return not self.site.module and bool({"head", "kv_head"} & set(self.site.axes))
 
     def add(self, vectors: Tensor, pos: Any, width: int | None = None) -> Add:
         """The intervention that adds one vector [d] for each row [b d], or one for all rows [d], at positions."""
-        axes = () if self.site.module else self.site.axes
-        by_head = "head" in axes or "kv_head" in axes
-        if not by_head:
-            shaped = vectors[:, None] if vectors.ndim == 2 else vectors
-            return Add(self.site, shaped, pos=pos)
-        if self.head is not None:
-            shaped = vectors[:, None, None] if vectors.ndim == 2 else vectors
-            return Add(self.site, shaped, pos=pos, head=self.head)
-        if width is None:
-            raise BadInput(f"The width of a head at {self.site} is not known.", "Probe one head at a time.")
-        split = vectors.reshape(*vectors.shape[:-1], -1, width)
-        return Add(self.site, split[:, None] if vectors.ndim == 2 else split, pos=pos)
+        each = vectors.ndim == 2
+        if self.by_head and self.head is not None:
+            return Add(self.site, vectors[:, None, None] if each else vectors, pos=pos, head=self.head)
+        if self.by_head:
+            if width is None:
+                what = f"The width of a head at {self.site} is not known."
+                raise BadInput(what, "Probe one head at a time.")
+            vectors = vectors.reshape(*vectors.shape[:-1], -1, width)
+        return Add(self.site, vectors[:, None] if each else vectors, pos=pos)
 
 
 def features(net: Network, spot: Spot, tokens: Tokens, at: Tensor, work: Work | None = None) -> Tensor:
@@ -76,10 +76,8 @@ def head_width(net: Network, spot: Spot, width: int) -> int | None:
     """Width of a head at a site that is read with all heads side by side."""
     if spot.site.module or spot.head is not None:
         return None
-    stack = net.anatomy.stack(spot.site.stack)
-    attention = (
-        stack.layers[spot.site.layer or 0].attention() if stack and spot.site.layer is not None else None
-    )
+    stack, layer = net.anatomy.stack(spot.site.stack), spot.site.layer
+    attention = stack.layers[layer].attention() if stack and layer is not None else None
     if attention is None:
         return None
     heads = attention.kv_heads if "kv_head" in spot.site.axes else attention.heads

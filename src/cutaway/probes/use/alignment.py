@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 import torch
 from torch import Tensor
 
 from cutaway.claims import Claim, Control, Evidence
 from cutaway.errors import BadFormat, BadInput
+from cutaway.figures import Bar, bars
 from cutaway.interventions import Interchange
 from cutaway.network.sites import Site
 from cutaway.probes.choices import chosen
@@ -35,17 +37,14 @@ from cutaway.probes.reading.beds import Answers, Bed
 from cutaway.probes.reading.spots import Spot, features, head_width, moved, plain
 from cutaway.probes.use.directions import fitted_directions
 from cutaway.probes.use.halves import halves
+from cutaway.reports import Figure, Page, display, result_page
 from cutaway.results import Provenance, Work, finite, head, read, save_folder, working
 from cutaway.statistics import Estimate, bootstrap
 from cutaway.trials import claim_of
 
 if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
     from cutaway.network import Network
-    from cutaway.reports import Page
-
-_OWN = ("answers", "where", "options", "seed", "work")
+_KEYWORDS = ("answers", "where", "options", "seed", "work")
 
 
 @dataclass(frozen=True)
@@ -119,13 +118,16 @@ class Alignment:
     @property
     def headline(self) -> str:
         """The subspace and its accuracy in one line."""
-        size = f"{self.size} of {self.basis.shape[1]} dimensions"
-        return f"{self.label} at {self.spot.site}: {size}, interchange accuracy {self.accuracy}"
+        return f"{self.label} at {self.spot.site}: {self._figure}"
+
+    @property
+    def _figure(self) -> str:
+        """The subspace's size and accuracy."""
+        return f"{self.size} of {self.basis.shape[1]} dimensions, interchange accuracy {self.accuracy}"
 
     def __str__(self) -> str:
         rivals = "; ".join(f"{name} {value}" for name, value in self.rivals.items())
-        size = f"{self.size} of {self.basis.shape[1]} dimensions"
-        return f"{size}, interchange accuracy {self.accuracy} ({rivals})\n{self.claim}"
+        return f"{self._figure} ({rivals})\n{self.claim}"
 
     __repr__ = __str__
 
@@ -134,11 +136,8 @@ class Alignment:
 
     def to_pandas(self) -> pd.DataFrame:
         """One row for the subspace and for each rival: interchange accuracy with its interval."""
-        rows = []
-        for name, value in self._estimates().items():
-            ends = (value.interval.low, value.interval.high) if value.interval else (np.nan, np.nan)
-            rows.append({"what": name, "accuracy": value.value, "low": ends[0], "high": ends[1]})
-        return pd.DataFrame(rows)
+        rows = [(name, value.value, *value.ends()) for name, value in self._estimates().items()]
+        return pd.DataFrame(rows, columns=["what", "accuracy", "low", "high"])
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data, with the basis as lists."""
@@ -146,18 +145,11 @@ class Alignment:
 
     def plot(self) -> go.Figure:
         """Interchange accuracy of the subspace beside its rivals."""
-        from cutaway.figures import Bar, bars
-
-        items = []
-        for name, value in self._estimates().items():
-            low, high = (value.interval.low, value.interval.high) if value.interval else (value.value,) * 2
-            items.append(Bar(name, value.value, low, high))
+        items = [Bar(name, v.value, *v.ends(v.value)) for name, v in self._estimates().items()]
         return bars(items, title=f"{self.label} at {self.spot.site}", unit="interchange accuracy")
 
     def page(self) -> Page:
         """The page: the subspace beside its rivals, and the claim."""
-        from cutaway.reports import Figure, result_page
-
         caption = "Share of held-out pairs whose output, with the subspace exchanged, is the source's."
         return result_page(
             f"{self.label} at {self.spot.site}", "Cutaway · alignment", self.headline, [Figure(self.plot(), caption)],
@@ -165,18 +157,13 @@ class Alignment:
         )  # fmt: skip
 
     def _repr_html_(self) -> str:
-        from cutaway.reports import display
-
-        claim = self.claim
-        return display(
-            self.headline, (), self.to_pandas(), claim._repr_html_(), claim.verdict, self.provenance
-        )
+        shown = (self.to_pandas(), self.claim._repr_html_())
+        return display(self.headline, (), *shown, self.claim.verdict, self.provenance)
 
     def _plain(self) -> dict[str, Any]:
         return {
-            "label": self.label, "site": site_to_list(self.spot.site), "head": self.spot.head,
-            "accuracy": self.accuracy.to_dict(), "cosine": self.cosine,
-            "rivals": {k: v.to_dict() for k, v in self.rivals.items()}, "claim": self.claim.to_dict(),
+            "label": self.label, "site": site_to_list(self.spot.site), "head": self.spot.head, "accuracy": self.accuracy,
+            "cosine": self.cosine, "rivals": self.rivals, "claim": self.claim,
         }  # fmt: skip
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -196,9 +183,8 @@ class Alignment:
                 Provenance.from_dict(data["provenance"]) if version else UNRECORDED,
             )  # fmt: skip
         except (KeyError, TypeError) as error:
-            raise BadFormat(
-                f"The alignment in {path} cannot be read: {error!r}.", "Make it again."
-            ) from error
+            what = f"The alignment in {path} cannot be read: {error!r}."
+            raise BadFormat(what, "Make it again.") from error
 
 
 def align(
@@ -220,7 +206,7 @@ def align(
     Raises `BadInput` for labels without two classes, or a size that the place does not have; `UnknownOption` for a
     misspelt choice; `Stopped` where the work is stopped.
     """
-    options, began = chosen(SearchOptions, options, choices, "align", _OWN), time.perf_counter()
+    options, began = chosen(SearchOptions, options, choices, "align", _KEYWORDS), time.perf_counter()
     require_probing(probing)
     cell = probing.cell(where)
     spot = Spot(cell.site, cell.head)
@@ -303,17 +289,15 @@ def search(net: Network, spot: Spot, pairs: _Pairs, options: SearchOptions, seed
     raw = torch.randn(d, columns, generator=draw).double().requires_grad_()
     edge = torch.tensor(max(options.size, d / 4), dtype=torch.float64, requires_grad=True)
     learned = [raw, edge] if options.boundless else [raw]
-    adam = torch.optim.Adam(
-        [{"params": [raw], "lr": options.rate}, {"params": [edge], "lr": options.rate * d / 4}]
-    )
+    rates = ((raw, options.rate), (edge, options.rate * d / 4))
+    adam = torch.optim.Adam([{"params": [parameter], "lr": rate} for parameter, rate in rates])
     width = head_width(net, spot, d)
     for step in range(options.steps):
         drawn = pairs.draw(options.batch, rng, across=False)
         q = torch.linalg.qr(raw).Q
         heat = max(0.1, 0.1 * d * (1 - step / options.steps))
-        mask = (
-            torch.sigmoid((edge - torch.arange(d) - 0.5) / heat) if options.boundless else torch.ones(columns)
-        )
+        soft = options.boundless
+        mask = torch.sigmoid((edge - torch.arange(d) - 0.5) / heat) if soft else torch.ones(columns)
         loss = _loss(net, spot, pairs, drawn, (q * mask.double()) @ q.T, width)
         if options.boundless:
             loss = loss + options.price * mask.double().mean()
@@ -359,12 +343,8 @@ def _random(
 def _claim(
     statement: str, accuracy: Estimate, rivals: dict[str, Estimate], size: int, seconds: float
 ) -> Claim:
-    direction, random, shuffled, whole = (
-        rivals[name]
-        for name in (
-            "the probe's direction", "random subspaces", "a search for shuffled classes", "the whole vector",
-        )
-    )  # fmt: skip
+    names = ("the probe's direction", "random subspaces", "a search for shuffled classes", "the whole vector")
+    direction, random, shuffled, whole = (rivals[name] for name in names)
     evidence = [
         Evidence(
             "Interchange on held-out pairs", accuracy, None, 0.5, accuracy.above(0.5),

@@ -82,10 +82,13 @@ def fitted_directions(
     centres = torch.stack([features[classes == c].mean(0) for c in (0, 1)])
     groups = None if family is None else torch.as_tensor(family.of)
     probe = fit(features, Labellings(classes[None], "binary", 2), _plain(fitting), groups)
-    return (
-        Along.of("the probe's direction", probe.weights[0, :, 0], centres),
-        Along.of("the difference of means", centres[1] - centres[0], centres),
-    )
+    return both_directions(probe.weights[0, :, 0], centres)
+
+
+def both_directions(weights: Tensor, centres: Tensor) -> tuple[Along, Along]:
+    """A probe's direction, by its weights [d], and the difference of the means of two classes [2 d]."""
+    means = Along.of("the difference of means", centres[1] - centres[0], centres)
+    return Along.of("the probe's direction", weights, centres), means
 
 
 def erasing(past: Tensor, classes: Tensor, features: Tensor) -> Move:
@@ -122,10 +125,8 @@ def sham_directions(
     labellings = Labellings(shuffled[: n - half], "binary", 2)
     probes = fit(features, labellings, _plain(fitting), torch.as_tensor(family.of)).weights[:, :, 0]
     hot = shuffled[n - half :].double()
-    means = hot @ features / hot.sum(1, keepdim=True).clamp(min=1) - (1 - hot) @ features / (1 - hot).sum(
-        1, keepdim=True
-    ).clamp(min=1)
-    return _units(torch.cat([probes, means]))
+    one, zero = (h @ features / h.sum(1, keepdim=True).clamp(min=1) for h in (hot, 1 - hot))
+    return _units(torch.cat([probes, one - zero]))
 
 
 def _plain(fitting: Fitting) -> Fitting:

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pandas as pd
+import plotly.graph_objects as go
 import torch
 from torch import Tensor
 
 from cutaway.errors import BadFormat, BadInput
+from cutaway.figures import Bar, bars
 from cutaway.interventions import Erase
 from cutaway.network.inputs import Pos
 from cutaway.network.sites import Site, SiteLike
@@ -27,15 +29,13 @@ from cutaway.probes.map.options import ProbeOptions
 from cutaway.probes.map.setting import Setting
 from cutaway.probes.reading.activations import collect, stream
 from cutaway.probes.reading.places import plan
+from cutaway.reports import Figure, Page, display, result_page
 from cutaway.results import Provenance, Work, finite, head, read, save_folder, strict, working
 from cutaway.statistics import Estimate
 from cutaway.statistics.fits.leace import Erasure, Leace
 
 if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
     from cutaway.network import Network
-    from cutaway.reports import Page
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,28 +71,25 @@ class Eraser(Erasure):
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data, with the tensors as lists."""
-        tensors = {"left": self.left, "right": self.right, "mean": self.mean}
-        return finite({**self._plain(), **tensors, "provenance": self.provenance})
+        return finite({**self._plain(), **self._tensors(), "provenance": self.provenance})
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {"left": self.left, "right": self.right, "mean": self.mean}
 
     def plot(self) -> go.Figure:
         """How long the projection of each direction is: 1 is orthogonal, more is oblique."""
-        from cutaway.figures import Bar, bars
-
         sizes = self.to_pandas()["size"].tolist()
         items = [Bar(f"direction {i}", v, v, v) for i, v in enumerate(sizes)]
         return bars(items, title=str(self), unit="length of the projection (1: orthogonal)")
 
     def page(self) -> Page:
         """The page: the directions that are taken out, and how it was made."""
-        from cutaway.reports import Figure, result_page
-
         blocks = [Figure(self.plot(), "The directions that are taken out.")]
         return result_page(str(self), "Cutaway · eraser", str(self), blocks, self.provenance)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a folder, whole or not at all. Raises `SaveFailed`."""
-        tensors = {"left": self.left, "right": self.right, "mean": self.mean}
-        return save_folder(path, head("eraser", self.provenance, **self._plain()), tensors)
+        return save_folder(path, head("eraser", self.provenance, **self._plain()), self._tensors())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Eraser:
@@ -119,8 +116,6 @@ class Eraser(Erasure):
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        from cutaway.reports import display
-
         return display(str(self), table=self.to_pandas(), provenance=self.provenance)
 
 

@@ -28,7 +28,14 @@ def halves(
 
     Raises `BadInput` where the data are not labelled as those that were probed.
     """
-    _same_label(probing, data)
+    attrs = probing.data.attrs
+    theirs, ours = (data.name, list(data.classes)), (attrs["label"], list(attrs["classes"]))
+    if theirs != ours:
+        raise BadInput(
+            f"The probe is for {ours[0]!r} ({', '.join(ours[1]) or 'values'}), the data are labelled with {theirs[0]!r} "
+            f"({', '.join(theirs[1]) or 'values'}).",
+            "Give data with the label that was probed.",
+        )
     bed = beds.bed_of_data(net, data, probing.places, cell, read=read)
     two = data.take(*data.two_classes())
     family = families(two)
@@ -43,16 +50,5 @@ def halves(
         bed.take(past).measured_by(score, what),
         bed.measured_by(score, what).take(future),
         Families(np.unique(family.of[past.numpy()], return_inverse=True)[1]),
-        Fitting(probing.data.attrs["probe"]),
+        Fitting(attrs["probe"]),
     )
-
-
-def _same_label(probing: Probing, data: ProbeData) -> None:
-    attrs = probing.data.attrs
-    theirs, ours = (data.name, list(data.classes)), (attrs["label"], list(attrs["classes"]))
-    if theirs != ours:
-        raise BadInput(
-            f"The probe is for {ours[0]!r} ({', '.join(ours[1]) or 'values'}), the data are labelled with {theirs[0]!r} "
-            f"({', '.join(theirs[1]) or 'values'}).",
-            "Give data with the label that was probed.",
-        )

@@ -53,19 +53,13 @@ class Moving:
         """The metric [s n] of each prompt moved by steps [s n d] (or [s 1 d], the same for every prompt)."""
         steps = steps.expand(-1, self.bed.n, -1)
         per = max(1, _STEPS_AT_ONCE // max(1, steps[0].numel()))
-        parts = [
-            moved(self.net, self.bed, self.spot, steps[i : i + per], self.work)
-            for i in range(0, len(steps), per)
-        ]
-        return np.concatenate(parts)
+        place = (self.net, self.bed, self.spot)
+        return np.concatenate([moved(*place, part, self.work) for part in steps.split(per)])
 
     def along_each(self, far: Tensor, others: Tensor) -> np.ndarray:
         """The metric [s n] with every prompt moved as far as `far` [n] says, along each of the other directions [s d]."""
         per = max(1, _STEPS_AT_ONCE // max(1, far.numel() * others.shape[1]))
-        parts = [
-            self.metric(others[i : i + per, None] * far[None, :, None]) for i in range(0, len(others), per)
-        ]
-        return np.concatenate(parts)
+        return np.concatenate([self.metric(part[:, None] * far[None, :, None]) for part in others.split(per)])
 
     def effects(
         self, alongs: Sequence[Along], moves: Sequence[Move], others: Tensor, strengths: Sequence[float]

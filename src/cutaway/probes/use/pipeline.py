@@ -21,7 +21,7 @@ from cutaway.probes.reading import beds
 from cutaway.probes.reading.beds import Answers, Bed
 from cutaway.probes.reading.spots import Spot, features, gradient
 from cutaway.probes.use.directions import (
-    Along,
+    both_directions,
     erasing,
     fitted_directions,
     random_directions,
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
     from cutaway.network import Network
 
-_OWN = ("answers", "unrelated_text", "where", "pos", "options", "seed", "work")
+_KEYWORDS = ("answers", "unrelated_text", "where", "pos", "options", "seed", "work")
 
 
 @strict
@@ -81,7 +81,7 @@ def use(
     Raises `BadInput` where there are not two classes, or the logits are read before the place; `UnknownOption` for a
     misspelt choice; `Stopped` where the work is stopped.
     """
-    began, options = time.perf_counter(), chosen(UseOptions, options, choices, "use", _OWN)
+    began, options = time.perf_counter(), chosen(UseOptions, options, choices, "use", _KEYWORDS)
     require_probing(probing)
     cell = probing.cell(where)
     probe = probing.probe(**(where or {}))
@@ -99,18 +99,12 @@ def use(
             bed = _behaviour_bed(net, probe, spot, data, pos)
             x, fitting = features(net, spot, bed.tokens, bed.edit, work), Fitting(probe.method)
             classes, family = bed.classes, Families.single(bed.n)
-            alongs = (
-                Along.of("the probe's direction", probe.weights[0], probe.centres[:2]),
-                Along.of("the difference of means", probe.centres[1] - probe.centres[0], probe.centres[:2]),
-            )
+            alongs = both_directions(probe.weights[0], probe.centres[:2])
         moving = Moving.of(net, bed, spot, seed, work)
         centred = x - torch.stack([x[classes == c].mean(0) for c in (0, 1)])[classes]
-        others = torch.cat(
-            [
-                random_directions(x, classes, options.directions, seed + 11),
-                sham_directions(centred, classes, family, fitting, options.directions, seed + 12),
-            ]
-        )
+        random = random_directions(x, classes, options.directions, seed + 11)
+        shams = sham_directions(centred, classes, family, fitting, options.directions, seed + 12)
+        others = torch.cat([random, shams])
         moves = [m for along in alongs for m in along.moves(moving.features, bed.classes)]
         moves.append(erasing(x, classes, moving.features))
         effects = moving.effects(alongs, moves, others, options.strengths)
@@ -118,8 +112,9 @@ def use(
         side = side_effect(moving, alongs, others, unrelated_text)
     cosines = {along.name: _cosine(along.vector, control) for along in alongs}
     label, place = str(probing.data.attrs["label"]), cell.label(probing.places.positions)
-    own = answers is None and isinstance(data, ProbeData)
-    terms = UseTerms(options.least, probing.finding.word, len(set(bed.clusters)), own, answers is not None)
+    contrast = answers is None and isinstance(data, ProbeData)
+    groups = len(set(bed.clusters))
+    terms = UseTerms(options.least, probing.finding.word, groups, contrast, answers is not None)
     claim = judge_use(label, place, bed.what, effects, side, cosines, terms)
     provenance = Provenance.of(net, probing.provenance.behaviour_hash, seed, time.perf_counter() - began)
     finding = with_use(probing.finding, claim)
@@ -136,9 +131,8 @@ def _behaviour_bed(
 ) -> Bed:
     position = probe.position if pos is None else pos
     if not isinstance(position, int | str) or position in ("span", "all"):
-        raise BadInput(
-            "The place in the behaviour's prompts is not known.", "Pass pos=, a position or a span's name."
-        )
+        remedy = "Pass pos=, a position or a span's name."
+        raise BadInput("The place in the behaviour's prompts is not known.", remedy)
 
     def outputs(tokens: Any, at: Tensor) -> Tensor:
         return probe.outputs(features(net, spot, tokens, at))[:, 0]

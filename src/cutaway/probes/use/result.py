@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 
 from cutaway.claims import Claim
+from cutaway.figures import Comparison, against_random
 from cutaway.probes.map.verdict import Finding
+from cutaway.reports import Figure, Page, display, result_page
 from cutaway.results import Provenance, finite, head, read, save_folder, unpack
 from cutaway.statistics import Estimate
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
-    from cutaway.reports import Page
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,10 +47,7 @@ class MoveEffect:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
-        return {
-            "name": self.name, "along": self.along, "strength": self.strength, "share": self.share.to_dict(),
-            "others": self.others.tolist(), "p": self.p, "gap": self.gap.to_dict(), "firm": self.firm,
-        }  # fmt: skip
+        return asdict(self) | {"others": self.others.tolist()}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> MoveEffect:
@@ -101,9 +96,7 @@ class Use:
         """One row per effect."""
         rows = []
         for e in self.effects:
-            low, high = (
-                (e.share.interval.low, e.share.interval.high) if e.share.interval else (np.nan, np.nan)
-            )
+            low, high = e.share.ends()
             largest = float(np.abs(e.others).max()) if len(e.others) else np.nan
             rows.append(
                 {"move": e.name, "along": e.along, "strength": e.strength, "share": e.share.value, "low": low, "high": high,
@@ -113,24 +106,18 @@ class Use:
 
     def plot(self) -> go.Figure:
         """Each move beside random and sham directions of the same norm."""
-        from cutaway.figures import Comparison, against_random
-
         shown = [e for e in self.effects if e.name != "add"]
         least = next((e.threshold for e in self.claim.evidence if e.threshold is not None), None)
         items = [
             Comparison(
-                f"{e.name}: {e.along}", e.share.value, e.share.interval.low if e.share.interval else e.share.value,
-                e.share.interval.high if e.share.interval else e.share.value, e.others.tolist(),
+                f"{e.name}: {e.along}", e.share.value, *e.share.ends(e.share.value), e.others.tolist(),
                 least if e.name == "flip" else None, True,
             )
             for e in shown
         ]  # fmt: skip
-        return against_random(
-            items,
-            title=f"{self.label} at {self.where}",
-            unit="share of the classes' difference",
-            names=("random and sham directions of the same norm", "the direction"),
-        )
+        names = ("random and sham directions of the same norm", "the direction")
+        title, unit = f"{self.label} at {self.where}", "share of the classes' difference"
+        return against_random(items, title=title, unit=unit, names=names)
 
     @property
     def headline(self) -> str:
@@ -139,30 +126,17 @@ class Use:
 
     def __str__(self) -> str:
         cosines = ", ".join(f"{name} {value:+.2f}" for name, value in self.cosines.items())
-        lines = [self.headline, f"  metric: {self.metric}"]
-        return "\n".join(
-            [*lines, f"  cosine with the direction that controls it: {cosines}", str(self.claim)]
-        )
+        lines = [f"  metric: {self.metric}", f"  cosine with the direction that controls it: {cosines}"]
+        return "\n".join([self.headline, *lines, str(self.claim)])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        from cutaway.reports import display
-
-        lines = [f"metric: {self.metric}"]
-        return display(
-            self.headline,
-            lines,
-            self.to_pandas(),
-            self.claim._repr_html_(),
-            self.claim.verdict,
-            self.provenance,
-        )
+        shown = ([f"metric: {self.metric}"], self.to_pandas(), self.claim._repr_html_())
+        return display(self.headline, *shown, self.claim.verdict, self.provenance)
 
     def page(self) -> Page:
         """The page: every move beside random and sham directions, and the claims."""
-        from cutaway.reports import Figure, result_page
-
         caption = "Each move beside random and sham directions of the same norm (grey)."
         blocks = [Figure(self.plot(), f"{caption} The metric: {self.metric}.")]
         return result_page(
@@ -175,11 +149,7 @@ class Use:
         return finite(self._content() | {"provenance": self.provenance.to_dict()})
 
     def _content(self) -> dict[str, Any]:
-        return {
-            "label": self.label, "where": self.where, "metric": self.metric, "effects": [e.to_dict() for e in self.effects],
-            "side": self.side, "cosines": dict(self.cosines), "claim": self.claim.to_dict(),
-            "finding": self.finding.to_dict(),
-        }  # fmt: skip
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "provenance"}
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a folder, whole or not at all. Raises `SaveFailed`."""

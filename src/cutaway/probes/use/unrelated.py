@@ -38,9 +38,8 @@ def text_rows(net: Network, given: Sequence[Any] | None, tokens: Tokens, seed: i
     """Rows of unrelated text and what they are: those given, plain sentences, or the prompts' own tokens in random order."""
     if given is not None:
         if isinstance(given, str) or len(given) == 0:
-            raise BadInput(
-                "The unrelated text is no list of texts.", "Give several texts, or rows of token ids."
-            )
+            remedy = "Give several texts, or rows of token ids."
+            raise BadInput("The unrelated text is no list of texts.", remedy)
         return net.encode(list(given)), f"{len(given)} given texts"
     if net.tokenizer is not None:
         return net.encode(list(SENTENCES)), f"{len(SENTENCES)} plain sentences"
@@ -66,11 +65,9 @@ def projected(net: Network, spot: Spot, tokens: Tokens, directions: Tensor, leve
     """Cross-entropy [s] with each direction [s d] held at its level [s] at every position."""
     out = []
     for direction, level in zip(directions.float(), levels.tolist(), strict=True):
-        edits = [
-            Project(spot.site, direction, head=spot.head),
-            Add(spot.site, direction, float(level), head=spot.head),
-        ]
-        out.append(cross_entropy(net, tokens, edits))
+        out_of = Project(spot.site, direction, head=spot.head)
+        back = Add(spot.site, direction, level, head=spot.head)
+        out.append(cross_entropy(net, tokens, [out_of, back]))
     return np.array(out)
 
 

@@ -28,27 +28,24 @@ class UseTerms:
         least: the smallest share of the classes' difference in output that counts as use.
         encoding: the verdict on encoding.
         groups: how many groups of prompts it was tested on.
-        own: the metric is the output's own contrast of the classes.
+        contrast: the metric is the output's own contrast of the classes.
         answers: it is that of answers given for the classes.
     """
 
     least: float
     encoding: str
     groups: int
-    own: bool = False
+    contrast: bool = False
     answers: bool = False
 
     def caps(self) -> list[str]:
         """Why nothing may be supported or refuted here; empty where it may."""
         reasons = []
         if self.encoding not in (ENCODED, USED, UNUSED):
-            reasons.append(
-                f"The verdict on encoding is {self.encoding!r}, so what moves may be something else."
-            )
+            reasons += [f"The verdict on encoding is {self.encoding!r}, so what moves may be something else."]
         if self.groups < _GROUPS:
-            reasons.append(
-                f"{self.groups} groups of test prompts are too few to bear it; {_GROUPS} are asked for."
-            )
+            few = f"{self.groups} groups of test prompts are too few to bear it"
+            reasons += [f"{few}; {_GROUPS} are asked for."]
         return reasons
 
     def against(self, gap: Estimate) -> list[str]:
@@ -75,13 +72,13 @@ def judge_use(
     controls = [] if side is None else [_unrelated(side, best.along)]
     caps = terms.caps()
     apart = "differ" if flips[0].firm else "do not differ beyond the interval"
+    lie = ", ".join(f"{name} {value:+.2f}" for name, value in cosines.items())
     notes = [
         *caps,
         *terms.against(flips[0].gap),
         f"On unedited prompts the classes {apart} in the {metric}: {flips[0].gap}.",
         *(_removal(e) for e in effects if e.name in ("project out", "erase")),
-        f"Cosine with the direction that controls the metric: "
-        f"{', '.join(f'{name} {value:+.2f}' for name, value in cosines.items())}.",
+        f"Cosine with the direction that controls the metric: {lie}.",
     ]
     return Claim(
         f"The network uses {label!r} as it is encoded at {where}: moving it there moves the output (the {metric}).",
@@ -104,7 +101,7 @@ def _unrelated(side: Mapping[str, Any], along: str) -> Control:
 
 
 def _flip(e: MoveEffect, terms: UseTerms, tried: int) -> Evidence:
-    beyond = e.p <= ALPHA / tried and (e.gap.above(0.0) is True or not terms.own)
+    beyond = e.p <= ALPHA / tried and (e.gap.above(0.0) is True or not terms.contrast)
     interval = e.share.interval
     enough = e.share.value >= terms.least and interval is not None and interval.low > 0
     surely_less = interval is not None and interval.high < terms.least

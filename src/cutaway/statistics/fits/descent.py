@@ -10,14 +10,8 @@ from torch import Tensor
 
 def minimise(objective: Callable[[], Tensor], parameters: Sequence[Tensor], steps: int) -> float:
     """Minimise in place; gives the objective reached."""
-    optimiser = torch.optim.LBFGS(
-        parameters,
-        max_iter=steps,
-        tolerance_grad=1e-6,
-        tolerance_change=1e-10,
-        history_size=20,
-        line_search_fn="strong_wolfe",
-    )
+    how = {"max_iter": steps, "tolerance_grad": 1e-6, "tolerance_change": 1e-10, "history_size": 20}
+    optimiser = torch.optim.LBFGS(parameters, line_search_fn="strong_wolfe", **how)
 
     def closure() -> Tensor:
         optimiser.zero_grad()

@@ -30,9 +30,8 @@ def left_out(scores: Tensor, weights: Tensor, turned: Tensor, y: Tensor, groups:
     """
     n, kind = len(y), scores.dtype
     y, turned = y.to(kind), turned.to(kind)
-    apart = [
-        (rows, y[rows] + y[rows].sum(1, keepdim=True) / (n - rows.shape[1])) for rows in _by_size(groups)
-    ]
+    sizes = list(_by_size(groups))
+    apart = [(rows, y[rows] + y[rows].sum(1, keepdim=True) / (n - rows.shape[1])) for rows in sizes]
     total = sum(c.double().square().sum((0, 1)) for _, c in apart)
     with_label = torch.zeros(len(weights), y.shape[1], dtype=torch.float64)
     squares = torch.zeros_like(with_label)

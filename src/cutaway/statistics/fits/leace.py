@@ -105,10 +105,8 @@ class Leace:
     def _solve(self) -> Erasure:
         alive = self.zz > 1e-12 * max(self.n, 1) * (self.mean_z**2 + 1e-300)
         if self.n < 2 or not bool(alive.any()):
-            raise BadInput(
-                f"The concept does not vary in {self.n} examples, so there is nothing to erase.",
-                "Give examples with it and without it.",
-            )
+            what = f"The concept does not vary in {self.n} examples, so there is nothing to erase."
+            raise BadInput(what, "Give examples with it and without it.")
         spread = (self.xx.diagonal() / self.n).clamp(min=0).sqrt()
         scale = torch.where(spread > 0, spread, 1.0)
         correlation = self.xx / self.n / scale[:, None] / scale

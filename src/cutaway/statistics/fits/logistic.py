@@ -53,9 +53,8 @@ def fit(
     weight = torch.as_tensor(penalty, dtype=torch.float64).expand(t) / n
     problem = _LogisticProblem(x, hot.reshape(s, t, n, c), weight[None, :, None, None].expand(s, t, 1, 1))
     point, done = _minimise(problem, torch.zeros(s, t, d + 1, c, dtype=torch.float64), tolerance, most)
-    if c == 1:
-        return Logistic(point[..., :d, 0], point[..., d, 0], done)
-    return Logistic(point[..., :d, :], point[..., d, :], done)
+    point = point[..., 0] if c == 1 else point
+    return Logistic(point[:, :, :d], point[:, :, d], done)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,10 +82,8 @@ class _LogisticProblem:
         wrong = (guess - self.y) / self.x.shape[1]
         s, t, n, c = wrong.shape
         flat = wrong.permute(0, 2, 1, 3).reshape(s, n, t * c)
-        slope = (self.x.mT @ flat).reshape(s, -1, t, c).permute(0, 2, 1, 3) + self.penalty * point[
-            ..., :-1, :
-        ]
-        return torch.cat([slope, wrong.sum(-2, keepdim=True)], -2)
+        slope = (self.x.mT @ flat).reshape(s, -1, t, c).permute(0, 2, 1, 3)
+        return torch.cat([slope + self.penalty * point[..., :-1, :], wrong.sum(-2, keepdim=True)], -2)
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:

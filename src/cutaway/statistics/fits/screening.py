@@ -62,9 +62,8 @@ class Screening:
         leverage = (shrink.float() @ scores.square().T).double()
         power, total = projected.T.double().square(), y.square().sum(0, dtype=torch.float64)
         norms = (values * shrink.square()) @ power
-        return cls(
-            targets, scores, projected, values, penalties, shrink, leverage, total, shrink @ power, norms
-        )
+        of_features = (scores, projected, values, penalties, shrink, leverage)
+        return cls(targets, *of_features, total, shrink @ power, norms)
 
     @property
     def n(self) -> int:
@@ -116,9 +115,8 @@ class Screening:
         """Fill in the sums of penalties a [k], in order, with targets t [k], from fitted values [k n]."""
         number, sizes = a.unique_consecutive(return_counts=True)
         k, factor = self.n / (self.n - 1), self.factor
-        for i, of, values in zip(
-            number.tolist(), t.split(sizes.tolist()), fitted.split(sizes.tolist()), strict=True
-        ):
+        parts = (t.split(sizes.tolist()), fitted.split(sizes.tolist()))
+        for i, of, values in zip(number.tolist(), *parts, strict=True):
             y, u = self.y[of], factor[i].float()
             q = torch.addcmul(values, y, self.leverage[i].float(), value=-k).mul_(u)
             sums.with_label[i, of] = k * torch.linalg.vecdot(y, q).double()

@@ -1,0 +1,159 @@
+"""Where a behaviour is, told in maps: the sections of the report on the stream and on single components."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cutaway.effects import Effects
+from cutaway.explanations.localise import DIRECTIONS, journey, key
+from cutaway.figures import Bar, groups_of_bars, show_token
+from cutaway.figures.heatmap import heatmap, scale_limit
+from cutaway.network.parts import Part
+from cutaway.reports import Block, Figure, Section, Table, Text
+from cutaway.trials import percent
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_WAYS = {
+    "restore": "Restore: clean value into the corrupted run",
+    "corrupt": "Corrupt: corrupted value into the clean run",
+}
+_MORE_MAPS = 2
+_WORTH_A_MAP = 5
+_LEGEND = (
+    "White is zero; · cannot be told from zero (q > 0.05, Benjamini–Hochberg); – nothing can change here; ‹ › the token "
+    "varies between examples."
+)
+
+
+def stream_section(maps: Mapping[str, Effects], discovery: int) -> list[Section]:
+    """The maps of the stream, the largest form of prompt first; nothing where it was not restored.
+
+    discovery: how many discovery pairs there are.
+    """
+    stream = _both(maps, "resid_pre")
+    if "restore" not in stream:
+        return []
+    groups = stream["restore"].groups()
+    template, first = groups[0]
+    shown = {way: effects.groups()[0][1] for way, effects in stream.items()}
+    large = [group for group in groups[1:] if group[1].data.sizes["example"] >= _WORTH_A_MAP]
+    others = large[:_MORE_MAPS]
+    limit = scale_limit(*(e.mean.values for e in [*shown.values(), *(effects for _, effects in others)]))
+    blocks: list[Block] = [Text((_route(first),))]
+    form, unlike = "", ""
+    if len(groups) > 1:
+        form = f" The {first.data.sizes['example']} discovery pairs of the form “{template}”."
+        unlike = (
+            " Prompts of different form are shown apart, because their positions do not correspond, each as a share of its "
+            f"own gap ({len(groups)} forms, the {1 + len(others)} largest are shown)."
+        )
+    for way, effects in shown.items():
+        caption = f"{_WAYS[way]}. The same pairs, the other way."
+        if way == "restore":
+            caption = f"The residual stream at one layer and token. {_WAYS[way]}.{form} {_LEGEND}"
+        blocks.append(_map(effects, way, limit, caption + _partial(effects)))
+    for name, effects in others:
+        caption = f"Restoring, in the {effects.data.sizes['example']} discovery pairs of the form “{name}”."
+        blocks.append(_map(effects, "restore", limit, caption))
+    lead = (
+        f"The residual stream of one run is copied into the other, one layer and token at a time, on {discovery} discovery "
+        f"pairs.{unlike} {_sentence(first.data.attrs['intervals'])}"
+    )
+    return [Section("where", "Where the information sits", blocks, lead)]
+
+
+def components_section(maps: Mapping[str, Effects], members: pd.DataFrame) -> list[Section]:
+    """The maps of heads, the bars of other components, and the members of the set; nothing where there are none of these."""
+    heads = _both(maps, "z")
+    limit = scale_limit(*(effects.mean.values for effects in heads.values())) if heads else 1.0
+    what = "One attention head (its z, at all positions)."
+    blocks: list[Block] = [
+        _map(e, way, limit, f"{what} {_WAYS[way]}.{_partial(e)}") for way, e in heads.items()
+    ]
+    for site, what in (("mlp_write", "MLP"), ("mixer_write", "token mixer"), ("attn_write", "attention")):
+        if groups := {way: _bars(effects, what) for way, effects in _both(maps, site).items()}:
+            caption = f"The output of one layer's {what} at all positions, restored and corrupted"
+            blocks.append(Figure(groups_of_bars(groups), f"{caption}; faint bars are not significant."))
+    if len(members):
+        blocks.append(_table(members))
+    lead = (
+        "The same with one component at a time. Restoring shows what is enough, corrupting what is needed; where several "
+        "components do the same work, only the first of the two shows it."
+    )
+    return [Section("components", "Which components carry it", blocks, lead)] if blocks else []
+
+
+def _both(maps: Mapping[str, Effects], site: str) -> dict[str, Effects]:
+    """The maps of a site by direction, as far as there are any."""
+    return {way: maps[key(site, way)] for way in DIRECTIONS if key(site, way) in maps}
+
+
+def _map(effects: Effects, way: str, limit: float, caption: str) -> Figure:
+    return Figure(heatmap(effects.grid(), title=_WAYS[way], limit=limit), caption)
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
+
+
+def _route(effects: Effects) -> str:
+    """Where a single restored position brings back most, from layer to layer, in words."""
+    stops: list[tuple[int, int, int, str, float]] = []
+    for layer, place, token, share in journey(effects):
+        if stops and stops[-1][2] == place:
+            stops[-1] = (stops[-1][0], layer, place, token, max(share, stops[-1][4]))
+        else:
+            stops.append((layer, layer, place, token, share))
+    if not stops:
+        return "At no layer does a single position carry half of the gap: the information is spread over several tokens."
+    parts = []
+    for first, last, place, token, share in stops:
+        layers = f"layer {first}" if first == last else f"layers {first} to {last}"
+        parts.append(
+            f"at position {place} (“{show_token(token, escape=False)}”) in {layers} (up to {percent(share)})"
+        )
+    return f"Entering the layers, one position is enough to bring back at least half of the gap: {'; then '.join(parts)}."
+
+
+def _partial(effects: Effects) -> str:
+    extra = f" {effects.data.attrs['where']}." if effects.data.attrs.get("where") else ""
+    return extra + ("" if effects.complete else " Partial: stopped before the end.")
+
+
+def _bars(effects: Effects, what: str) -> list[Bar]:
+    cells = effects.to_pandas().to_dict("records")
+    return [
+        Bar(f"{what} {int(row['layer'])}", row["mean"], row["low"], row["high"], bool(row["q"] <= 0.05))
+        for row in cells
+        if np.isfinite(row["mean"])
+    ]
+
+
+def _table(members: pd.DataFrame) -> Table:
+    rows = []
+    for row in members.sort_values("loss_without", ascending=False, kind="stable").to_dict("records"):
+        role = row["role"] if row["weight"] == "major" else f"{row['role']}, {row['weight']}"
+        effects = [_cell(row, way) for way in DIRECTIONS]
+        rows.append((Part.parse(row["part"]).words, *effects, percent(row["loss_without"]), role))
+    caption = (
+        f"The {len(rows)} members of the set, found on discovery pairs. Single effects with 95 % intervals; “set loses” "
+        "is what the set, kept alone, loses when this member is left out. Backup members were added because the behaviour "
+        "survived without the core; minor and redundant members cost little when they alone are corrupted (redundant: "
+        "others stand in)."
+    )
+    head = ("Component", "Restored alone", "Corrupted alone", "Set loses", "Role")
+    return Table(head, tuple(rows), caption, frozenset({1, 2, 3}))
+
+
+def _cell(row: Mapping[Any, Any], way: str) -> str:
+    mean, low, high, q = (row[f"{way}_{name}"] for name in ("mean", "low", "high", "q"))
+    if mean is None or not np.isfinite(mean):
+        return "–"
+    mark = "" if q <= 0.05 else " (n.s.)"
+    interval = f" ({percent(low)[:-2]} to {percent(high)[:-2]})" if np.isfinite(low) else ""
+    return f"{percent(mean)}{interval}{mark}"
