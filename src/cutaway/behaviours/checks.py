@@ -7,7 +7,6 @@ prompts under the same key with the network (`network.recent`), so that neither 
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -171,8 +170,7 @@ class Performance:
         rows = []
         for name in _FIGURES:
             figure: Estimate = getattr(self, name)
-            ends = (figure.interval.low, figure.interval.high) if figure.interval else (math.nan, math.nan)
-            rows.append((name.replace("_", " "), figure.value, *ends))
+            rows.append((name.replace("_", " "), figure.value, *figure.ends()))
         return pd.DataFrame(rows, columns=["figure", "value", "low", "high"])
 
     def plot(self) -> go.Figure:

@@ -69,20 +69,14 @@ class ImagePairs:
                 f"{self.name!r} has {len(clean)} pairs and {len(self.template)} templates.",
                 "Give one for each pair.",
             )
+        clean_ids, corrupted_ids = _content(sides[0]), _content(sides[1])
         labels = [self.template[row] for row in rows] if self.template else [""] * len(rows)
-        examples = [
-            Example(
-                f"{self.name} {row} (clean)", f"{self.name} {row} (corrupted)", *ids, *answers, template=label
-            )
-            for row, ids, answers, label in zip(
-                rows,
-                zip(*map(_content, sides), strict=True),
-                zip(right, wrong, strict=True),
-                labels,
-                strict=True,
-            )
-        ]
-        items = ItemPairs(*sides)
+        examples = []
+        for i, row in enumerate(rows):
+            texts = f"{self.name} {row} (clean)", f"{self.name} {row} (corrupted)"
+            ids = clean_ids[i], corrupted_ids[i]
+            examples.append(Example(*texts, *ids, right[i], wrong[i], template=labels[i]))
+        items = ItemPairs(sides[0], sides[1])
         return assemble(self.name, examples, metric=metric, seed=seed, from_text=False, items=items)
 
     def _answers(self, given: Sequence[int | str], rows: Sequence[int], side: str) -> list[tuple[Answer]]:

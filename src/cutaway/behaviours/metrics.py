@@ -55,8 +55,8 @@ class Answers:
         return self._each(lambda t: t.to(device))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Answers:
-        tensors = (getattr(self, f.name) for f in fields(self))
-        return Answers(*(t if t is None else change(t) for t in tensors))
+        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{name: change(t) for name, t in tensors.items() if t is not None})
 
     def repeat(self, times: int) -> Answers:
         """The same examples `times` over, one run after the other: for a batch of several edits."""

@@ -156,8 +156,11 @@ def _examples(net: Network, chosen: Sequence[tuple[int, Row]], name: str) -> lis
         texts = [row[key] if from_text else " ".join(map(str, row[key])) for key in ("clean", "corrupted")]
         spans = _spans(net, where, row, clean)
         template, pos = str(row.get("template", "")), int(row.get("answer_pos", -1))
-        sides = (*texts, clean, corrupted, tuple(right), tuple(wrong))
-        examples.append((number, Example(*sides, spans, template, pos)))
+        answers = {"right": tuple(right), "wrong": tuple(wrong)}
+        example = Example(
+            texts[0], texts[1], clean, corrupted, **answers, spans=spans, template=template, answer_pos=pos
+        )
+        examples.append((number, example))
     return examples
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -69,7 +69,9 @@ def probe(
         also=tuple(map(str, also if isinstance(also, list) else [also])),
     )  # fmt: skip
     net = question.network(common, model)
-    how = {"kind": given.get("label_kind")} | {k: given[k] for k in ("per_token", "n") if k in given}
+    how: dict[str, Any] = {"kind": given.get("label_kind")} | {
+        k: given[k] for k in ("per_token", "n") if k in given
+    }
     labelled = probe_data(data, columns=columns, net=net, seed=common.seed, **how)
     follow = answers_of(answers)
     if follow is not None:

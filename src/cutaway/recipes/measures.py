@@ -43,7 +43,7 @@ def accuracy(model: PreTrainedModel, pairs: Sequence[TaskPair]) -> dict[str, Any
 def share_of(hits: int, n: int) -> tuple[float, float, float]:
     """A share with the two ends of its Wilson interval."""
     share = proportion(hits, n)
-    return (share.value, share.interval.low, share.interval.high) if share.interval else (share.value,) * 3
+    return share.value, *share.ends(share.value)
 
 
 def exchanged(row: list[int], i: int, j: int) -> list[int]:

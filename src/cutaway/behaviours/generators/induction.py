@@ -47,10 +47,10 @@ def induction(net: Network, n: int = 128, seed: int = 0, length: int = 12) -> Be
         k = int(rng.integers(1, length - 1))
         clean = (*start, *verse, *verse[: k + 1])
         corrupted = (*start, *verse[: k + 1], other, *verse[k + 2 :], *verse[: k + 1])
-        answers = (((_show(net, (token,)), (token,)),) for token in (verse[k + 1], other))
+        right, wrong = (((_show(net, (token,)), (token,)),) for token in (verse[k + 1], other))
         spans = spans_at({"previous": at + k, "successor": at + k + 1, "last": len(clean) - 1})
         texts, template = (_show(net, clean), _show(net, corrupted)), f"{k + 1} of {length}"
-        examples.append(Example(*texts, clean, corrupted, *answers, spans, template))
+        examples.append(Example(*texts, clean, corrupted, right, wrong, spans, template))
     return assemble("induction", examples, seed=seed, from_text=False)
 
 

@@ -35,12 +35,10 @@ def of_pairs(
     def show(ids: tuple[int, ...]) -> str:
         return " ".join(words[i] for i in ids) if words else net.decode(list(ids))
 
-    examples = [
-        Example(
-            show(p.clean), show(p.corrupted), p.clean, p.corrupted,
-            *(tuple((show((token,)), (token,)) for token in side) for side in (p.right, p.wrong)),
-            {name: p.spans[name] for name in sorted(p.spans)}, p.template, p.answer_pos,
-        )
-        for p in pairs
-    ]  # fmt: skip
+    examples = []
+    for p in pairs:
+        right, wrong = (tuple((show((token,)), (token,)) for token in side) for side in (p.right, p.wrong))
+        spans = {span: p.spans[span] for span in sorted(p.spans)}
+        texts = show(p.clean), show(p.corrupted)
+        examples.append(Example(*texts, p.clean, p.corrupted, right, wrong, spans, p.template, p.answer_pos))
     return assemble(name, examples, seed=seed, from_text=False)

@@ -13,7 +13,7 @@ from cutaway.recipes.constructed.blueprint import Blueprint
 from cutaway.recipes.constructed.build import direction, model, places
 from cutaway.recipes.measures import accuracy
 from cutaway.recipes.words import word_tokenizer
-from cutaway.zoo.specimens import Made
+from cutaway.zoo.specimens import Product
 from cutaway.zoo.tasks import Task
 from cutaway.zoo.truth import Feature, GroundTruth, How, Need, Variable, in_card_order
 
@@ -136,7 +136,7 @@ class Construction:
     arch: str
     seed: int = 0
 
-    def make(self, shop: Workshop) -> Made:
+    def make(self, shop: Workshop) -> Product:
         """Write the weights and measure the accuracy on fresh prompts."""
         shop.work.step("writing weights", 0, 1)
         arch = ARCHITECTURES[self.arch]
@@ -144,7 +144,7 @@ class Construction:
         score = accuracy(network, self.design.task.pairs(1000, 1))
         shop.work.step("writing weights", 1, 1)
         truth = self.design.truth(arch, self.seed)
-        return Made(network, truth, score, word_tokenizer(self.design.task.words))
+        return Product(network, truth, score, word_tokenizer(self.design.task.words))
 
     def twin(self, kind: str) -> PreTrainedModel:
         """The twin with its readout shuffled, or with a part taken out. NotFound for other kinds."""

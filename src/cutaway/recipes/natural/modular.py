@@ -16,7 +16,7 @@ from cutaway.recipes.natural.gpt2 import build
 from cutaway.recipes.sums import sums
 from cutaway.recipes.training import Schedule, begun, train
 from cutaway.recipes.words import word_tokenizer
-from cutaway.zoo.specimens import Made
+from cutaway.zoo.specimens import Product
 from cutaway.zoo.truth import GroundTruth, Need, Variable, nodes
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Grokking:
     shuffled_steps: int = 400
     seed: int = 0
 
-    def make(self, shop: Workshop) -> Made:
+    def make(self, shop: Workshop) -> Product:
         """Train the network, and its twin on shuffled sums."""
         model = build(P + 1, CONTEXT, 1, WIDTH, HEADS, NEURONS, self.seed)
         copies = self._train(model, shop, "modular-addition", self.steps, shuffled=False)
@@ -60,7 +60,7 @@ class Grokking:
         self._train(twin, shop, "modular-addition-shuffled", self.shuffled_steps, shuffled=True)
         figures = {name: self.figures(network) for name, network in {**copies, "after": model}.items()}
         score = accuracy(model, TASK.pairs(1000, 1)) | {"stages": figures}
-        return Made(
+        return Product(
             model, ground_truth(model, self), score, word_tokenizer(WORDS, start=False),
             twins={"shuffled": twin}, revisions=copies,  # type: ignore[arg-type]
         )  # fmt: skip

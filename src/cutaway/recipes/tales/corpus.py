@@ -35,8 +35,13 @@ class CorpusBatch:
 class Corpus:
     """Batches by number: batch `step` is always the same, so a resumed run sees what it would have seen.
 
-    `emphasis` is the weight of a token that the words before it determine; `echo` the share of texts that are
-    random sequences of any tokens, said again.
+    Args:
+        tokenizer: of the network that is trained.
+        rows: in a batch.
+        context: tokens in a row.
+        seed: of the stories.
+        emphasis: the weight of a token that the words before it determine.
+        echo: the share of texts that are random sequences of any tokens, said again.
     """
 
     def __init__(

@@ -125,7 +125,7 @@ def induction(
 ) -> Score:  # fmt: skip
     """Random sequences said twice: top-1 on the second half. The foil is the token one place too far.
 
-    `kind`: "words" of the grammar, or any "tokens" of the vocabulary.
+    The `kind` is "words" of the grammar, or any "tokens" of the vocabulary.
     """
     rng = random.Random(f"exam:induction:{kind}:{seed}")
     words = _ids(tokenizer, tuple(" " + w for w in CHANT_WORDS))

@@ -115,7 +115,7 @@ class _People:
 def _slots(line: S.SceneLine, shown: set[str]) -> float:
     """Log probability of what fills the shown slots, the people aside."""
     scene = line.scene.name
-    total = _RULES[scene](line.slots, shown) if scene in _RULES else 0.0
+    total = RULES[scene](line.slots, shown) if scene in RULES else 0.0
     rest = shown - _COUNTED.get(scene, set())
     if {"adj", "adj2"} <= rest:
         total -= math.log(len(P.ADJECTIVES) - 1)
@@ -153,7 +153,7 @@ def _tally(slots: Slots, shown: set[str]) -> float:
 
 
 #: Log probability of what a scene fills by a rule of its own, given its slots and which of them are shown.
-_RULES: dict[str, Callable[[Slots, set[str]], float]] = {
+RULES: dict[str, Callable[[Slots, set[str]], float]] = {
     "ioi": lambda _, __: -math.log(2),
     "name_induction": lambda s, shown: _pair_share(P.SURNAMES, P.SURNAMES, s["SA"], s["SB"] if "SB" in shown else None),
     "agreement": lambda s, shown: math.log(_nouns(s["N"], s["D"] if "D" in shown else None)),

@@ -24,7 +24,7 @@ from cutaway.recipes.training import train as carry_on
 from cutaway.recipes.workshop import Workshop
 from cutaway.zoo import loaders
 from cutaway.zoo.registry import specimen
-from cutaway.zoo.specimens import Made
+from cutaway.zoo.specimens import Product
 from cutaway.zoo.truth import GroundTruth
 
 from .corpus import Corpus, CorpusBatch
@@ -95,21 +95,23 @@ class TalesRecipe:
             self.steps, self.learning_rate, self.weight_decay, self.warmup, fall=1 - start / self.steps, eps=1e-9, clip=1.0
         )  # fmt: skip
 
-    def make(self, shop: Workshop) -> Made:
+    def make(self, shop: Workshop) -> Product:
         """Train from nothing, or go on from the checkpoint in the shop, and examine the result.
 
         The last checkpoint, with the optimizer's state, stays in the shop's folder `tales`: a base to train on from.
         """
         tokenizer = train_tokenizer()
         run = train(self, Workshop(shop.folder / "tales", shop.work), tokenizer)
-        return self.made(run, tokenizer, examine(run.model, tokenizer, n=1000))
+        return self.product(run, tokenizer, examine(run.model, tokenizer, n=1000))
 
-    def made(self, run: TrainingRun, tokenizer: PreTrainedTokenizerFast, scores: dict[str, Score]) -> Made:
+    def product(
+        self, run: TrainingRun, tokenizer: PreTrainedTokenizerFast, scores: dict[str, Score]
+    ) -> Product:
         """What a run has come to."""
         minutes, seen = round(run.seconds / 60, 1), run.step * self.rows * self.context
         note = {"steps": run.step, "tokens_seen": seen, "training_minutes": minutes}
         log = "".join(json.dumps(line) + "\n" for line in run.log)
-        return Made(run.model, truth(note), table(scores), tokenizer, files={"log.jsonl": log.encode()})
+        return Product(run.model, truth(note), table(scores), tokenizer, files={"log.jsonl": log.encode()})
 
     def twin(self, kind: str) -> PreTrainedModel:
         """The shipped network with its words renamed ("shuffled") or without attention ("blind"); NotFound for others."""
@@ -190,7 +192,7 @@ def train(
                 {"step": run.step, "top1": {n: round(score.top1, 4) for n, score in scores.items()}}
             )
             of_run = replace(specimen("tales"), recipe=recipe)
-            write(of_run, recipe.made(run, tokenizer, scores), shop.folder / "model")
+            write(of_run, recipe.product(run, tokenizer, scores), shop.folder / "model")
         return f"tales: loss {average:.3f}"
 
     rhythm = Rhythm(tell=TELL, save_steps=save_every, save_seconds=None)

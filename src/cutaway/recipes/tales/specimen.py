@@ -39,6 +39,7 @@ class Stories:
 
     def swaps(self, variable: str, n: int, seed: int = 0) -> list[Swap]:
         """None: where the network keeps its variables is not known, only what decides each token."""
+        del variable, n, seed
         return []
 
     def labels(self, variable: str, n: int, seed: int = 0) -> list[Label]:

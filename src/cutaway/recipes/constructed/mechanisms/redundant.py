@@ -27,11 +27,11 @@ WANTED = 1
 
 def _or_plan() -> Blueprint:
     wanted, start = _OR_SPACE.unit("token", WANTED - 1), _OR_SPACE.unit("flag")
-    found, verdict = _OR_SPACE.rows("found"), _OR_SPACE.unit("verdict")
+    hits, verdict = _OR_SPACE.rows("found"), _OR_SPACE.unit("verdict")
     seek, keys = SHARP * one()[None], (wanted + 0.5 * start)[None]
     somewhere = (one() - start)[None]  # 1 wherever a head rests but at the beginning
-    heads = tuple(HeadPlan(f"path {i + 1}", somewhere, found[i : i + 1], seek, keys) for i in range(2))
-    either = MlpPlan("either", *step(found.sum(0), 0.25, 4.0, verdict))
+    heads = tuple(HeadPlan(f"path {i + 1}", somewhere, hits[i : i + 1], seek, keys) for i in range(2))
+    either = MlpPlan("either", *step(hits.sum(0), 0.25, 4.0, verdict))
     return Blueprint(
         _OR_SPACE, _OR_WORDS, alphabet_embed(_OR_SPACE, _OR_WORDS), (LayerPlan(heads, either),),
         verdict_readout(_OR_SPACE, _OR_WORDS, "yes", "no"),
