@@ -67,14 +67,13 @@ def write(what: Specimen, product: Product, out: Path) -> Path:
     Raises SaveFailed when it cannot be written; an older specimen in its place is then as it was.
     """
     with atomic_folder(out, mark=CARD) as folder:
-        save_model(product.model, folder)
-        if product.tokenizer is not None:
-            product.tokenizer.save_pretrained(folder)
-        for shelf, models in ((TWINS, product.twins), (REVISIONS, product.revisions)):
-            for label, model in models.items():
-                save_model(model, folder / shelf / label)
-                if product.tokenizer is not None:
-                    product.tokenizer.save_pretrained(folder / shelf / label)
+        models = {folder: product.model}
+        for shelf, others in ((TWINS, product.twins), (REVISIONS, product.revisions)):
+            models |= {folder / shelf / label: model for label, model in others.items()}
+        for place, model in models.items():
+            save_model(model, place)
+            if product.tokenizer is not None:
+                product.tokenizer.save_pretrained(place)
         for label, content in product.files.items():
             (folder / label).write_bytes(content)
         listing = {str(f.relative_to(folder)): _digest(f) for f in sorted(folder.rglob("*.safetensors"))}
