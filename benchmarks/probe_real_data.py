@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 import cutaway
-from cutaway.probes import ProbeData, Probing, Use
+from cutaway.probes import Columns, ProbeData, Probing, Use
 from cutaway.results import atomic_write
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -52,7 +52,7 @@ def verbs(shared: Path) -> ProbeData:
         for i, frame in enumerate(SUBJECTS)
         for tense, form in (("present", present), ("past", past))
     ]
-    return cutaway.probe_data(rows, columns="tense", group="verb", source="frame")
+    return cutaway.probe_data(rows, columns=Columns("tense", group="verb", source="frame"))
 
 
 def names(shared: Path) -> ProbeData:
@@ -63,7 +63,7 @@ def names(shared: Path) -> ProbeData:
         for s in known
         for i, frame in enumerate(FRAMES)
     ]
-    return cutaway.probe_data(rows, columns="gender", group="name", source="frame")
+    return cutaway.probe_data(rows, columns=Columns("gender", group="name", source="frame"))
 
 
 def subjects(shared: Path, crossed: bool) -> ProbeData:
@@ -81,14 +81,14 @@ def subjects(shared: Path, crossed: bool) -> ProbeData:
                     {"text": f"{text} really", "number": is_number, "attractor": attractor, "subject": noun}
                 )
     n = 800 if crossed else 400
-    return cutaway.probe_data(rows, columns="number", group="subject", n=n, also=("attractor",))
+    return cutaway.probe_data(rows, columns=Columns("number", group="subject", also=("attractor",)), n=n)
 
 
 def places(shared: Path) -> ProbeData:
     """Latitude of the first 600 places of the United States, grouped by state."""
     table = pd.read_csv(shared / "data/world_models/us_place.csv").head(600)
     table["text"] = table["name"] + " is"
-    return cutaway.probe_data(table, columns="latitude", group="state_id", n=600)
+    return cutaway.probe_data(table, columns=Columns("latitude", group="state_id"), n=600)
 
 
 def told(found: Probing, used: Use | None) -> list[str]:

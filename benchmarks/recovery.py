@@ -31,11 +31,11 @@ WIDTH, COLUMNS = 1100, 6
 
 
 def panel(found: Recovery) -> Panel:
-    layers = 1 + max(node.layer for node in found.nodes)
-    heads = 1 + max(node.head for node in found.nodes)
+    layers = 1 + max(node.layer or 0 for node in found.nodes)
+    heads = 1 + max(node.index or 0 for node in found.nodes)
     scores, known = np.full((layers, heads + 1), np.nan), np.zeros((layers, heads + 1), bool)
     for node, score, is_known in zip(found.nodes, found.scores, found.known, strict=True):
-        column = node.head if node.kind == "head" else heads
+        column = node.index if node.kind == "head" else heads
         scores[node.layer, column], known[node.layer, column] = score, is_known
     return Panel(found.name, scores, known)
 

@@ -59,8 +59,8 @@ def test_a_kill_loses_only_what_came_after_the_checkpoint(tmp_path: Path, tokeni
 
 def test_export_opens_and_carries_its_hash(tmp_path: Path, tokenizer) -> None:
     trained = _train(tmp_path / "run", tokenizer)
-    made = TINY.made(trained, tokenizer, {"ioi": Score(10, 0.5, 0.2, 0.8, 0.6)})
-    folder = making.write(replace(zoo.specimen("tales"), recipe=TINY), made, tmp_path / "out")
+    product = TINY.product(trained, tokenizer, {"ioi": Score(10, 0.5, 0.2, 0.8, 0.6)})
+    folder = making.write(replace(zoo.specimen("tales"), recipe=TINY), product, tmp_path / "out")
     loaders.check(folder)
     again = AutoModelForCausalLM.from_pretrained(folder)
     for one, two in zip(trained.model.parameters(), again.parameters(), strict=True):

@@ -1,8 +1,12 @@
-"""Does the network do the behaviour at all? Explaining what is not there is refused, with the figures."""
+"""Does the network do the behaviour at all? Explaining what is not there is refused, with the figures.
+
+Who runs what: `answer_logits` runs prompts for their logits alone, which is all that a performance needs, and may run them
+with edits. `effects.baselines.measure` runs both sides where sites are wanted as well. Both keep the logits of unedited
+prompts under the same key with the network (`network.recent`), so that neither runs what the other has run.
+"""
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,7 +18,7 @@ import torch
 from torch import Tensor
 
 from cutaway.behaviours.data import Behaviour
-from cutaway.behaviours.metrics import METRICS, Answers
+from cutaway.behaviours.metrics import METRICS
 from cutaway.errors import BadBehaviour, BadFormat, BadInput, NotPerformed
 from cutaway.network.memory import rows_at_once
 from cutaway.network.recent import LOGITS, recent
@@ -25,7 +29,7 @@ from cutaway.statistics import Estimate, bootstrap, proportion
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from cutaway.network import Edit, Network
+    from cutaway.network import Edit, Network, Tokens
 
 Which = Literal["clean", "corrupted"]
 CHANCE = 0.5
@@ -40,35 +44,34 @@ def answer_logits(
     edits: Sequence[Edit] = (),
     batch: int | None = None,
 ) -> Tensor:
-    """Logits at the answer position of every example's prompt: [n v], on the network's device, in its
-    precision. Without edits they are kept with the network, so that nobody runs the same prompts twice.
+    """Logits at the answer position of every example's prompt: [n v], on the network's device, in its precision.
+
+    Without edits they are kept with the network, so that nobody runs the same prompts twice.
     """
     ids = behaviour.clean_ids if which == "clean" else behaviour.corrupted_ids
     key = (LOGITS, ids, tuple(behaviour.answer_pos))
-    logits = None if edits else recent(net).get(key)
-    if logits is None:
-        logits = _answer_logits(net, behaviour, which, edits, batch)
-        if not edits:
-            recent(net).keep(key, logits)
+    if not edits and (kept := recent(net).get(key)) is not None:
+        return kept
+    tokens = behaviour.clean_tokens(net) if which == "clean" else behaviour.corrupted_tokens(net)
+    pos, size = torch.tensor(behaviour.answer_pos)[:, None], batch or rows_at_once(net, tokens.width)
+    parts = []
+    for start in range(0, behaviour.n, size):
+        rows = slice(start, min(start + size, behaviour.n))
+        parts.append(_logits(net, tokens[rows], edits, pos[rows])[:, 0])
+    logits = torch.cat(parts)
+    if not edits:
+        recent(net).keep(key, logits)
     return logits
 
 
-def _answer_logits(
-    net: Network, behaviour: Behaviour, which: Which, edits: Sequence[Edit], batch: int | None
-) -> Tensor:
-    tokens = behaviour.clean_tokens(net) if which == "clean" else behaviour.corrupted_tokens(net)
-    pos = torch.tensor(behaviour.answer_pos)[:, None]
-    parts = []
-    size = batch or rows_at_once(net, tokens.width)
-    for start in range(0, behaviour.n, size):
-        rows = slice(start, min(start + size, behaviour.n))
-        run = net.run(tokens[rows], edits=list(edits), logits=pos[rows])
-        if run.logits is None:
-            raise BadInput(
-                f"{net.name} gives no logits.", "Behaviours need a network with an output over tokens."
-            )
-        parts.append(run.logits[:, 0])
-    return torch.cat(parts)
+def _logits(net: Network, tokens: Tokens, edits: Sequence[Edit], at: Tensor | bool) -> Tensor:
+    """The logits of one run; BadInput where the network has none."""
+    logits = net.run(tokens, edits=list(edits), logits=at).logits
+    if logits is None:
+        raise BadInput(
+            f"{net.name} gives no logits.", "Behaviours need a network with an output over tokens."
+        )
+    return logits
 
 
 def measure(
@@ -93,12 +96,11 @@ def answer_log_prob(
     edits: Sequence[Edit] = (),
     batch: int = 16,
 ) -> Tensor:
-    """Log probability of each example's whole answer [n], all its tokens, where it follows the prompt; in
-    nats.
+    """Log probability (nats) of each example's whole answer [n], all its tokens, where it follows the prompt.
 
-    One answer for each example (the first, where there are several). Edits with positions counted from the
-    end (-1) would mean the answer's last token here; count them from the start. Raises BadBehaviour when the
-    answer position is not the last token, or an example has no such answer.
+    One answer for each example (the first, where there are several). Edits with positions counted from the end (-1) would
+    mean the answer's last token here; count them from the start. Raises BadBehaviour when the answer position is not the
+    last token, or an example has no such answer.
     """
     full = behaviour.right_full if answer == "right" else behaviour.wrong_full
     prompts = behaviour.clean_ids if which == "clean" else behaviour.corrupted_ids
@@ -115,15 +117,11 @@ def answer_log_prob(
     for start in range(0, behaviour.n, batch):
         rows = range(start, min(start + batch, behaviour.n))
         tokens = net.encode([[*prompts[i], *full[i]] for i in rows])
-        logits = net.run(tokens, edits=list(edits), logits=True).logits
-        if logits is None:
-            raise BadInput(
-                f"{net.name} gives no logits.", "Behaviours need a network with an output over tokens."
-            )
+        logits = _logits(net, tokens, edits, True)
         for j, i in enumerate(rows):
             at = int(tokens.first[j]) + len(prompts[i]) - 1
-            here = logits[j, at : at + len(full[i])].float().log_softmax(-1)
-            scores.append(here.gather(1, torch.tensor(full[i], device=here.device)[:, None]).sum())
+            told = logits[j, at : at + len(full[i])].float().log_softmax(-1)
+            scores.append(told.gather(1, torch.tensor(full[i], device=told.device)[:, None]).sum())
     return torch.stack(scores)
 
 
@@ -134,11 +132,13 @@ class Performance:
     Attributes:
         accuracy: share of clean prompts on which the best right answer beats every wrong one (every token, where there are
             no wrong ones), with its Wilson interval.
-        metric_clean, metric_corrupted: the behaviour's metric, both against the clean prompt's answers.
+        metric_clean: the behaviour's metric on clean prompts.
+        metric_corrupted: the same on corrupted prompts, against the clean prompt's answers.
         contrast: clean minus corrupted, paired, signed so that more is better.
         does_it: is the accuracy at least what is asked, above chance beyond its interval, and the contrast above zero beyond
             its own?
         sentence: all of it in words.
+        provenance: what it was measured on.
     """
 
     kind: ClassVar[str] = "performance"
@@ -169,36 +169,22 @@ class Performance:
         """One row for each figure, with its interval."""
         rows = []
         for name in _FIGURES:
-            estimate: Estimate = getattr(self, name)
-            ends = (
-                (math.nan, math.nan)
-                if estimate.interval is None
-                else (estimate.interval.low, estimate.interval.high)
-            )
-            rows.append(
-                {"figure": name.replace("_", " "), "value": estimate.value, "low": ends[0], "high": ends[1]}
-            )
-        return pd.DataFrame(rows)
+            figure: Estimate = getattr(self, name)
+            rows.append((name.replace("_", " "), figure.value, *figure.ends()))
+        return pd.DataFrame(rows, columns=["figure", "value", "low", "high"])
 
     def plot(self) -> go.Figure:
         """The figures as bars with their intervals."""
         from cutaway.figures import Bar, bars
 
-        rows = self.to_pandas().to_dict("records")
-        return bars(
-            [Bar(r["figure"], r["value"], r["low"], r["high"]) for r in rows],
-            unit="share, or the metric's unit",
-        )
+        rows = self.to_pandas().itertuples(index=False)
+        return bars([Bar(*row) for row in rows], unit="share, or the metric's unit")
 
     def page(self) -> Page:
         """The page of the figures."""
-        return result_page(
-            "Does it do it?",
-            "Cutaway · performance",
-            self.sentence,
-            [Figure(self.plot(), "Accuracy and metric with 95 % intervals.")],
-            self.provenance,
-        )
+        figure = Figure(self.plot(), "Accuracy and metric with 95 % intervals.")
+        title, kicker = "Does it do it?", "Cutaway · performance"
+        return result_page(title, kicker, self.sentence, [figure], self.provenance)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a folder, whole or not at all. Raises `SaveFailed`."""
@@ -255,7 +241,7 @@ def performed(
     seed: int = 0,
 ) -> Performance:
     """What a network's logits [n v] at the answers of clean and corrupted prompts say of a behaviour."""
-    answers: Answers = behaviour.answers
+    answers = behaviour.answers
     correct = METRICS["accuracy"](clean, answers)
     if behaviour.metric.needs == "reference":
         answers = answers.with_reference(clean)
@@ -264,7 +250,7 @@ def performed(
     accuracy = proportion(int(correct.sum()), behaviour.n)
     on_clean, on_corrupted = (bootstrap(v, behaviour.clusters, seed=seed) for v in values)
     contrast = bootstrap(sign * (values[0] - values[1]), behaviour.clusters, seed=seed)
-    chance = CHANCE if all(behaviour.wrong) else 0.0
+    chance = _chance(behaviour)
     does_it = accuracy.value >= at_least and accuracy.above(chance) is True and contrast.above(0.0) is True
     sentence = (
         f"{network} answers {int(correct.sum())} of {behaviour.n} prompts of {behaviour.name!r} right: "
@@ -277,8 +263,12 @@ def performed(
 
 def fewest(behaviour: Behaviour) -> int:
     """The fewest examples of which, all right, the accuracy is above chance beyond its interval."""
-    chance = CHANCE if all(behaviour.wrong) else 0.0
-    return next(n for n in range(2, 1000) if proportion(n, n).above(chance) is True)
+    return next(n for n in range(2, 1000) if proportion(n, n).above(_chance(behaviour)) is True)
+
+
+def _chance(behaviour: Behaviour) -> float:
+    """What guessing achieves: one of two answers, or one of all tokens."""
+    return CHANCE if all(behaviour.wrong) else 0.0
 
 
 def require_several(net: Network, behaviour: Behaviour) -> None:
@@ -293,13 +283,10 @@ def require_several(net: Network, behaviour: Behaviour) -> None:
 def require_performed(
     net: Network, behaviour: Behaviour, force: bool = False, at_least: float = AT_LEAST
 ) -> Performance:
-    """The performance; NotPerformed, with the figures, when the network does not do the behaviour and `force`
-    is off.
-    """
-    found = performance(net, behaviour, at_least=at_least)
-    if not found.does_it and not force:
+    """The performance; NotPerformed, with the figures, when the network does not do the behaviour and `force` is off."""
+    measured = performance(net, behaviour, at_least=at_least)
+    if not measured.does_it and not force:
         require_several(net, behaviour)
-        raise NotPerformed(
-            found.sentence, "Choose another behaviour or network, or pass force=True to go on all the same."
-        )
-    return found
+        remedy = "Choose another behaviour or network, or pass force=True to go on all the same."
+        raise NotPerformed(measured.sentence, remedy)
+    return measured

@@ -22,6 +22,11 @@ Ids = tuple[int, ...]
 Span = tuple[int, int]
 SplitBy = Literal["template", "example"]
 _MIN_TEMPLATES = 4
+#: Fields with one entry for each example.
+_COLUMNS = (
+    "clean", "corrupted", "clean_ids", "corrupted_ids", "right", "wrong", "right_full", "wrong_full", "right_text",
+    "wrong_text", "answer_pos", "template", "held",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +34,8 @@ class ItemPairs:
     """The two sides of pairs whose prompts are not made of tokens, as the network is given them.
 
     Attributes:
-        clean, corrupted: [n ...], images [n c y x] for example.
+        clean: [n ...], images [n c y x] for example.
+        corrupted: of the same shape.
         what: what one of them is called ("image").
     """
 
@@ -49,18 +55,29 @@ class Behaviour:
     A prompt is a row of items: tokens, or what a network cuts another input into (`items`; an image's patches).
 
     Attributes:
-        clean, corrupted: the prompts as text; names of images.
-        clean_ids, corrupted_ids: as token ids, with the special tokens that the network is given, without padding; of
-            other inputs one number that stands for the content.
-        right, wrong: for each example the set of tokens (or classes) that count as that answer: the first tokens of
-            longer answers.
-        right_full, wrong_full: one whole answer each.
+        name: what it is called.
+        clean: the prompts as text; names of images.
+        corrupted: their twins, in which what decides the answer is another.
+        clean_ids: the prompts as token ids, with the special tokens that the network is given, without padding; of other
+            inputs one number that stands for the content.
+        corrupted_ids: likewise of the twins.
+        right: for each example the set of tokens (or classes) that count as the right answer: the first tokens of longer
+            answers.
+        wrong: likewise of wrong answers; may be empty.
+        right_full: one whole right answer each.
+        wrong_full: one whole wrong answer each.
+        right_text: right answers as text.
+        wrong_text: wrong answers as text.
         answer_pos: row-relative position whose logits are read (-1: the last token); a classifier has one answer for all.
         spans: for each name a half-open range of token positions in each clean prompt (and in the corrupted one where
             they are aligned).
         template: label of the examples that share a frame, the clusters of intervals.
         held: which examples are held out.
+        split_by: were they chosen by template or by example?
         part: "all", "discovery" or "held-out".
+        metric: how well an answer is given.
+        seed: of the drawing and of the split.
+        notes: what the reader should know: pairs left out, answers cut.
         from_text: were the ids made from the text?
         items: the inputs themselves, where prompts are not made of tokens.
 
@@ -117,15 +134,8 @@ class Behaviour:
             object.__setattr__(self, "split_by", by)
 
     def _check_lengths(self, n: int) -> None:
-        names = (
-            "clean corrupted corrupted_ids right wrong right_full wrong_full right_text wrong_text".split()
-        )
-        columns = {name: getattr(self, name) for name in [*names, "answer_pos", "template"]} | dict(
-            self.spans
-        )
-        if self.held:
-            columns["held"] = self.held
-        for name, column in columns.items():
+        columns = {name: getattr(self, name) for name in _COLUMNS if name != "held" or self.held}
+        for name, column in (columns | dict(self.spans)).items():
             if len(column) != n:
                 raise BadBehaviour(
                     f"{self.name!r} has {n} clean prompts but {len(column)} entries of {name}.",
@@ -177,11 +187,7 @@ class Behaviour:
 
     def take(self, rows: Sequence[int], part: str | None = None) -> Behaviour:
         """These examples only; BadBehaviour when there are none."""
-        names = (
-            "clean corrupted clean_ids corrupted_ids right wrong right_full wrong_full right_text wrong_text "
-            "answer_pos template held"
-        ).split()
-        columns = {name: tuple(getattr(self, name)[i] for i in rows) for name in names}
+        columns = {name: tuple(getattr(self, name)[i] for i in rows) for name in _COLUMNS}
         spans = {name: tuple(column[i] for i in rows) for name, column in self.spans.items()}
         items = None if self.items is None else self.items.take(rows)
         return replace(self, **columns, spans=spans, part=part or self.part, items=items)
@@ -227,7 +233,13 @@ class Behaviour:
     @property
     def aligned(self) -> bool:
         """Has each corrupted prompt as many tokens as its clean one?"""
-        return all(len(a) == len(b) for a, b in zip(self.clean_ids, self.corrupted_ids, strict=True))
+        return not self._unequal
+
+    @property
+    def _unequal(self) -> list[int]:
+        """The pairs of unequal length."""
+        pairs = zip(self.clean_ids, self.corrupted_ids, strict=True)
+        return [row for row, (clean, corrupted) in enumerate(pairs) if len(clean) != len(corrupted)]
 
     @property
     def single_token(self) -> bool:
@@ -236,21 +248,20 @@ class Behaviour:
 
     def require_aligned(self, method: str) -> None:
         """BadBehaviour, naming the first pair of unequal length, when there is one."""
-        for row, (clean, corrupted) in enumerate(zip(self.clean_ids, self.corrupted_ids, strict=True)):
-            if len(clean) != len(corrupted):
-                raise BadBehaviour(
-                    f"{method} needs pairs of equal length, but example {row} of {self.name!r} has "
-                    f"{len(clean)} clean and {len(corrupted)} corrupted tokens "
-                    f"({self.clean[row]!r} / {self.corrupted[row]!r}).",
-                    "Choose words of as many tokens, or drop such pairs with behaviour.only_aligned().",
-                )
+        for row in self._unequal[:1]:
+            raise BadBehaviour(
+                f"{method} needs pairs of equal length, but example {row} of {self.name!r} has "
+                f"{len(self.clean_ids[row])} clean and {len(self.corrupted_ids[row])} corrupted tokens "
+                f"({self.clean[row]!r} / {self.corrupted[row]!r}).",
+                "Choose words of as many tokens, or drop such pairs with behaviour.only_aligned().",
+            )
 
     def only_aligned(self) -> Behaviour:
         """The pairs of equal length, with a note how many were dropped; BadBehaviour when none is left."""
-        rows = [i for i in range(self.n) if len(self.clean_ids[i]) == len(self.corrupted_ids[i])]
-        if len(rows) == self.n:
+        if not (unequal := set(self._unequal)):
             return self
-        note = f"{self.n - len(rows)} of {self.n} pairs were dropped: clean and corrupted differ in length."
+        rows = [row for row in range(self.n) if row not in unequal]
+        note = f"{len(unequal)} of {self.n} pairs were dropped: clean and corrupted differ in length."
         return replace(self.take(rows), notes=(*self.notes, note))
 
     def with_metric(self, which: str | Metric | Callable[[Tensor, Answers], Tensor]) -> Behaviour:
@@ -278,9 +289,7 @@ class Behaviour:
 
     @property
     def hash(self) -> str:
-        """Identity of the examples, answers, spans, split and metric (not of the notes): 16 hexadecimal
-        digits.
-        """
+        """Identity of the examples, answers, spans, split and metric (not of the notes): 16 hexadecimal digits."""
         data = [
             self.name, self.clean_ids, self.corrupted_ids, self.right, self.wrong, self.right_full,
             self.wrong_full, self.answer_pos, sorted(self.spans.items()), self.template, self.held, self.part,
@@ -308,12 +317,11 @@ class Behaviour:
         head = "<tr><th>clean</th><th>corrupted</th><th>right</th><th>wrong</th></tr>"
         answers = ([listed(t) for t in column] for column in (self.right_text, self.wrong_text))
         columns = (self.clean, self.corrupted, *answers)
-        rows = "".join(
-            "<tr>"
-            + "".join(f"<td style='text-align:left'>{html.escape(c[i])}</td>" for c in columns)
-            + "</tr>"
+        cells = (
+            (f"<td style='text-align:left'>{html.escape(c[i])}</td>" for c in columns)
             for i in range(min(5, self.n))
         )
+        rows = "".join(f"<tr>{''.join(row)}</tr>" for row in cells)
         return f"<p>{html.escape(str(self).splitlines()[0])}</p><table>{head}{rows}</table>"
 
 
@@ -329,9 +337,7 @@ def listed(answers: Sequence[str]) -> str:
 
 
 def check_fits(net: Network, name: str, rows: Sequence[Ids]) -> None:
-    """TooLong when a prompt exceeds the network's context, BadBehaviour when a token is not in its
-    vocabulary.
-    """
+    """TooLong when a prompt exceeds the network's context, BadBehaviour when a token is not in its vocabulary."""
     longest = max(range(len(rows)), key=lambda i: len(rows[i]))
     if net.n_ctx is not None and len(rows[longest]) > net.n_ctx:
         raise TooLong(
@@ -369,11 +375,10 @@ def _families(behaviour: Behaviour) -> list[list[int]]:
 def assign_split(
     behaviour: Behaviour, seed: int, by: SplitBy | None = None, share: float = 0.5
 ) -> tuple[tuple[bool, ...], SplitBy]:
-    """Which examples are held out, and by what. Nothing that is held out has a prompt in common with the
-    rest.
+    """Which examples are held out, and by what. Nothing that is held out has a prompt in common with the rest.
 
-    By template (whole frames are held out) when there are at least four of them, which asks the mechanism to
-    carry over to sentences of another form; else by example.
+    By template (whole frames are held out) when there are at least four of them, which asks the mechanism to carry over to
+    sentences of another form; else by example.
     """
     if not 0 < share < 1:
         raise BadInput(

@@ -13,7 +13,19 @@ Answer = tuple[str, Ids]
 
 @dataclass(frozen=True)
 class Example:
-    """The fields of one example, as `Behaviour` holds them in columns; `right`, `wrong`: (text, tokens)."""
+    """The fields of one example, as `Behaviour` holds them in columns.
+
+    Attributes:
+        clean: the prompt as text.
+        corrupted: its twin.
+        clean_ids: the prompt as token ids.
+        corrupted_ids: likewise its twin.
+        right: (text, tokens) of each right answer.
+        wrong: the same of each wrong one.
+        spans: named token ranges.
+        template: label of the examples that share a frame.
+        answer_pos: whose logits are read.
+    """
 
     clean: str
     corrupted: str

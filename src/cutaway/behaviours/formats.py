@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,11 +25,8 @@ if TYPE_CHECKING:
 
 Rows = list[dict[str, Any]]
 _PREFIX_PAIRS = {
-    "clean_prefix": "clean",
-    "patch_prefix": "corrupted",
-    "clean_answer": "right",
-    "patch_answer": "wrong",
-}
+    "clean_prefix": "clean", "patch_prefix": "corrupted", "clean_answer": "right", "patch_answer": "wrong",
+}  # fmt: skip
 
 
 def read(
@@ -37,9 +34,8 @@ def read(
 ) -> Behaviour | FactTable:
     """The behaviour in a file (.jsonl, .json, .csv), or its table of facts (for `generators.facts`).
 
-    At most n pairs are drawn at random; with `aligned` only such as have as many clean as corrupted tokens.
-    Raises NotFound when there is no such file, BadFormat when its content is none of the formats of
-    docs/behaviours.md.
+    At most n pairs are drawn at random; with `aligned` only such as have as many clean as corrupted tokens. Raises NotFound
+    when there is no such file, BadFormat when its content is none of the formats of docs/behaviours.md.
     """
     file = Path(path)
     if not file.is_file():
@@ -47,19 +43,18 @@ def read(
     text = file.read_text(encoding="utf-8-sig")
     if not text.strip():
         raise BadBehaviour(f"{file} is empty.", "Give at least one contrast pair.")
+    header, whole = Header(file.stem), None if file.suffix == ".csv" else _whole(text)
     if file.suffix == ".csv":
-        return from_rows(net, _csv_rows(text), Header(file.stem), n, seed, aligned)
-    whole = _whole(text)
-    if whole is None:
+        rows = _csv_rows(text)
+    elif whole is None:
         header, rows = _lines(file, text)
-        return from_rows(net, rows, header, n, seed, aligned)
-    if isinstance(whole, dict) and "prompts" in whole:
-        return from_rows(net, auto_circuit_rows(whole, file.stem), Header(file.stem), n, seed, aligned)
-    if rows := indirect_object_rows(whole):
-        return from_rows(net, rows, Header(file.stem), n, seed, aligned)
-    if isinstance(whole, list) and whole and all(isinstance(r, dict) and "clean" in r for r in whole):
-        return from_rows(net, whole, Header(file.stem), n, seed, aligned)
-    return fact_table(whole, file.stem, seed)
+    elif isinstance(whole, dict) and "prompts" in whole:
+        rows = auto_circuit_rows(whole, file.stem)
+    elif not (rows := indirect_object_rows(whole)):
+        rows = whole if isinstance(whole, list) else []
+        if not rows or not all(isinstance(row, dict) and "clean" in row for row in rows):
+            return fact_table(whole, file.stem, seed)
+    return from_rows(net, rows, header, n, seed, aligned)
 
 
 def _whole(text: str) -> Any:
@@ -68,9 +63,7 @@ def _whole(text: str) -> Any:
         value = json.loads(text)
     except ValueError:
         return None
-    is_line = isinstance(value, dict) and (
-        "clean" in value or "clean_prefix" in value or "behaviour" in value
-    )
+    is_line = isinstance(value, dict) and value.keys() & {"clean", "clean_prefix", "behaviour"}
     return None if is_line else value
 
 
@@ -91,10 +84,8 @@ def _lines(file: Path, text: str) -> tuple[Header, Rows]:
         if "behaviour" in row and not rows:
             header = _header(file, row)
         elif _PREFIX_PAIRS.keys() <= row.keys():
-            rows.append(
-                {ours: row[theirs] for theirs, ours in _PREFIX_PAIRS.items()}
-                | {"template": row.get("case", "")}
-            )
+            ours = {name: row[theirs] for theirs, name in _PREFIX_PAIRS.items()}
+            rows.append(ours | {"template": row.get("case", "")})
         else:
             rows.append(row)
     return header, rows
@@ -114,11 +105,8 @@ def _header(file: Path, row: Mapping[str, Any]) -> Header:
 
 
 def _csv_rows(text: str) -> Rows:
-    """Rows of a CSV: `clean,corrupted,right,wrong[,template][,answer_pos][,span:NAME]`; several answers as
-    `a|b`.
-    """
-    table = csv.DictReader(io.StringIO(text))
-    return [_flat(row) for row in table]
+    """Rows of a CSV: `clean,corrupted,right,wrong[,template][,answer_pos][,span:NAME]`; several answers as `a|b`."""
+    return [_flat(row) for row in csv.DictReader(io.StringIO(text))]
 
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -155,19 +143,9 @@ def auto_circuit_rows(data: Mapping[str, Any], name: str) -> Rows:
     return rows
 
 
-def _records(frame: pd.DataFrame, columns: Sequence[str]) -> Rows:
-    columns_of_cells = (frame[name].tolist() for name in columns)
-    return [_flat(dict(zip(columns, cells, strict=True))) for cells in zip(*columns_of_cells, strict=True)]
-
-
 def from_frame(
-    frame: pd.DataFrame,
-    net: Network,
-    name: str = "frame",
-    n: int | None = None,
-    seed: int = 0,
-    aligned: bool = False,
-) -> Behaviour:
+    frame: pd.DataFrame, net: Network, name: str = "frame", n: int | None = None, seed: int = 0, aligned: bool = False
+) -> Behaviour:  # fmt: skip
     """A behaviour from a pandas frame with the columns of the CSV format; answers may also be lists."""
     known = [c for c in frame.columns if c in FIELDS or str(c).startswith("span:")]
     if not {"clean", "corrupted", "right"} <= set(known):
@@ -175,7 +153,9 @@ def from_frame(
             f"The frame {name!r} has the columns {', '.join(map(str, frame.columns)) or '(none)'}.",
             f"It needs clean, corrupted and right; it may have {', '.join(FIELDS[3:])} and span:NAME.",
         )
-    return from_rows(net, _records(frame, [str(c) for c in known]), Header(name), n, seed, aligned)
+    names, columns = list(map(str, known)), (frame[str(c)].tolist() for c in known)
+    rows = [_flat(dict(zip(names, cells, strict=True))) for cells in zip(*columns, strict=True)]
+    return from_rows(net, rows, Header(name), n, seed, aligned)
 
 
 def from_dataset(
@@ -191,11 +171,9 @@ def from_dataset(
 
 
 def write(behaviour: Behaviour, path: str | os.PathLike[str]) -> Path:
-    """Write a behaviour to .jsonl (everything), .csv or .json (auto-circuit's: prompts and answers only),
-    atomically.
+    """Write a behaviour to .jsonl (everything), .csv or .json (auto-circuit's: prompts and answers only), atomically.
 
-    A behaviour made of token ids (such as induction) can be written to .jsonl only. Raises BadFormat for
-    other endings.
+    A behaviour made of token ids (such as induction) can be written to .jsonl only. Raises BadFormat for other endings.
     """
     file = Path(path)
     makers = {".jsonl": _as_lines, ".csv": _as_csv, ".json": _as_auto_circuit}
@@ -220,10 +198,9 @@ def _as_lines(b: Behaviour) -> str:
         )
     lines = [to_json(head | {"notes": list(b.notes)}, indent=None)]
     for i in range(b.n):
-        row: dict[str, Any] = {"clean": b.clean[i] if b.from_text else b.clean_ids[i]}
-        row["corrupted"] = b.corrupted[i] if b.from_text else b.corrupted_ids[i]
-        row["right"] = b.right_text[i] if b.from_text else b.right[i]
-        row["wrong"] = b.wrong_text[i] if b.from_text else b.wrong[i]
+        columns = (b.clean, b.corrupted, b.right_text, b.wrong_text)
+        columns = columns if b.from_text else (b.clean_ids, b.corrupted_ids, b.right, b.wrong)
+        row: dict[str, Any] = {name: column[i] for name, column in zip(FIELDS[:4], columns, strict=True)}
         row |= {"template": b.template[i], "answer_pos": b.answer_pos[i], "held": b.held[i]}
         row |= {"clean_ids": b.clean_ids[i]} if b.from_text else {}
         lines.append(to_json(row | {"token_spans": {name: s[i] for name, s in b.spans.items()}}, indent=None))
@@ -243,8 +220,6 @@ def _as_csv(b: Behaviour) -> str:
 
 
 def _as_auto_circuit(b: Behaviour) -> str:
-    columns: Iterable[tuple[str, str, Sequence[str], Sequence[str]]]
     columns = zip(b.clean, b.corrupted, b.right_text, b.wrong_text, strict=True)
-    return to_json(
-        {"prompts": [{"clean": c, "corrupt": d, "answers": r, "wrong_answers": w} for c, d, r, w in columns]}
-    )
+    names = ("clean", "corrupt", "answers", "wrong_answers")
+    return to_json({"prompts": [dict(zip(names, cells, strict=True)) for cells in columns]})

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cutaway.behaviours.data import Behaviour, Ids, ItemPairs
+from cutaway.behaviours.examples import Answer, Example, assemble
 from cutaway.behaviours.metrics import METRICS, Metric
 from cutaway.errors import BadBehaviour, BadInput
 
@@ -22,7 +23,8 @@ class ImagePairs:
     edited copy of the clean one.
 
     Attributes:
-        clean, corrupted: [n c y x], prepared as the network takes them.
+        clean: [n c y x], prepared as the network takes them.
+        corrupted: of the same shape.
         right: the class of each clean image, by number or by its name in `classes`.
         wrong: the class that it is set against, usually that of the corrupted image.
         classes: names of the classes in the order of the logits; empty where numbers will do.
@@ -61,53 +63,42 @@ class ImagePairs:
             generator = torch.Generator().manual_seed(seed)
             rows = sorted(torch.randperm(len(rows), generator=generator)[:n].tolist())
         sides = [side[rows] for side in (clean, corrupted)]
-        right, wrong = (
-            self._answers(given, rows, side) for given, side in ((self.right, "right"), (self.wrong, "wrong"))
-        )
+        right, wrong = self._answers(self.right, rows, "right"), self._answers(self.wrong, rows, "wrong")
         if self.template and len(self.template) != len(clean):
             raise BadBehaviour(
                 f"{self.name!r} has {len(clean)} pairs and {len(self.template)} templates.",
                 "Give one for each pair.",
             )
-        names = [[f"{self.name} {row} ({side})" for row in rows] for side in ("clean", "corrupted")]
-        return Behaviour(
-            name=self.name,
-            clean=tuple(names[0]),
-            corrupted=tuple(names[1]),
-            clean_ids=_content(sides[0]),
-            corrupted_ids=_content(sides[1]),
-            right=tuple((i,) for i, _ in right),
-            wrong=tuple((i,) for i, _ in wrong),
-            right_text=tuple((t,) for _, t in right),
-            wrong_text=tuple((t,) for _, t in wrong),
-            template=tuple(self.template[row] for row in rows) if self.template else (),
-            metric=metric,
-            seed=seed,
-            from_text=False,
-            items=ItemPairs(sides[0], sides[1]),
-        )
+        clean_ids, corrupted_ids = _content(sides[0]), _content(sides[1])
+        labels = [self.template[row] for row in rows] if self.template else [""] * len(rows)
+        examples = []
+        for i, row in enumerate(rows):
+            texts = f"{self.name} {row} (clean)", f"{self.name} {row} (corrupted)"
+            ids = clean_ids[i], corrupted_ids[i]
+            examples.append(Example(*texts, *ids, right[i], wrong[i], template=labels[i]))
+        items = ItemPairs(sides[0], sides[1])
+        return assemble(self.name, examples, metric=metric, seed=seed, from_text=False, items=items)
 
-    def _answers(self, given: Sequence[int | str], rows: Sequence[int], side: str) -> list[tuple[int, str]]:
-        """Number and name of each answer."""
+    def _answers(self, given: Sequence[int | str], rows: Sequence[int], side: str) -> list[tuple[Answer]]:
+        """Name and number of each answer, as examples hold them."""
         if len(given) != len(self.clean):
             raise BadBehaviour(
                 f"{self.name!r} has {len(self.clean)} images and {len(given)} {side} answers.",
                 "Give one for each pair.",
             )
-        answers: list[tuple[int, str]] = []
-        for row in rows:
-            answer = given[row]
+        answers: list[tuple[Answer]] = []
+        for answer in (given[row] for row in rows):
             if isinstance(answer, str):
                 if answer not in self.classes:
                     raise BadBehaviour(
                         f"{self.name!r}: there is no class {answer!r}.",
                         f"Classes are {', '.join(self.classes) or 'not named: give their numbers'}.",
                     )
-                answers.append((list(self.classes).index(answer), answer))
+                number, name = list(self.classes).index(answer), answer
             else:
                 number = int(answer)
-                named = 0 <= number < len(self.classes)
-                answers.append((number, self.classes[number] if named else str(number)))
+                name = self.classes[number] if 0 <= number < len(self.classes) else str(number)
+            answers.append(((name, (number,)),))
         return answers
 
 

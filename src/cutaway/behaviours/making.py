@@ -95,7 +95,7 @@ def _make(source: Any, net: Network, n: int, seed: int, options: dict[str, Any])
             return facts(net, n, seed, content, **_known(facts, options))
         require_known(options, ("aligned",), f"A file of pairs ({source})")
         return content
-    if Path(source).is_file() and not _is_name(str(source)):
+    if Path(source).is_file() and _key(str(source)) not in GENERATORS:
         raise BadFormat(
             f"The file {source} is of a type that is not read.",
             f"Give a file that ends in {', '.join(_FILES)}.",
@@ -106,13 +106,10 @@ def _make(source: Any, net: Network, n: int, seed: int, options: dict[str, Any])
     return draw(net, n=n, seed=seed, **_known(draw, options))
 
 
-#: Keywords of `behaviour` itself, which it has taken already; named so that a misspelt one is recognised.
-_EVERYWHERE = ("metric", "force", "seed", "n")
-
-
 def _known(function: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
     """The options, if the function has them all; `UnknownOption` with the nearest name otherwise."""
     mine = [name for name in inspect.signature(function).parameters if name not in ("net", "table")]
+    # `metric` and `force` were taken already; they are named so that a misspelt one is recognised
     require_known(options, [*mine, "metric", "force"], function.__name__.replace("_", "-"))
     return options
 
@@ -120,10 +117,6 @@ def _known(function: Callable[..., Any], options: dict[str, Any]) -> dict[str, A
 def _key(name: str) -> str:
     key = name.strip().lower().replace("_", "-").replace(" ", "-")
     return _OTHER_NAMES.get(key, key)
-
-
-def _is_name(name: str) -> bool:
-    return _key(name) in GENERATORS
 
 
 def generator(name: str) -> Callable[..., Behaviour]:

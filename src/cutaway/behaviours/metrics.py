@@ -6,7 +6,7 @@ Everything is computed in float32 (float64 logits stay float64), whatever the ne
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import torch
@@ -21,8 +21,12 @@ Needs = Literal["both", "right", "reference", "nothing"]
 class Answers:
     """The answer tokens of n examples, as sets padded to a common size, and logits to compare with (for KL).
 
-    right: LongTensor [n r], right_mask: BoolTensor [n r]; wrong likewise [n w] (w may be 0); reference: [n v]
-    or None.
+    Attributes:
+        right: LongTensor [n r].
+        right_mask: BoolTensor [n r], False where a row is padded.
+        wrong: LongTensor [n w]; w may be 0.
+        wrong_mask: BoolTensor [n w].
+        reference: [n v], or None.
     """
 
     right: Tensor
@@ -44,16 +48,15 @@ class Answers:
         return len(self.right)
 
     def __getitem__(self, rows: slice | Sequence[int] | Tensor) -> Answers:
-        reference = None if self.reference is None else self.reference[rows]
-        return Answers(
-            self.right[rows], self.right_mask[rows], self.wrong[rows], self.wrong_mask[rows], reference
-        )
+        return self._each(lambda t: t[rows])
 
     def to(self, device: torch.device | str) -> Answers:
         """The same on a device."""
-        reference = None if self.reference is None else self.reference.to(device)
-        right, wrong = self.right.to(device), self.wrong.to(device)
-        return Answers(right, self.right_mask.to(device), wrong, self.wrong_mask.to(device), reference)
+        return self._each(lambda t: t.to(device))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Answers:
+        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{name: change(t) for name, t in tensors.items() if t is not None})
 
     def repeat(self, times: int) -> Answers:
         """The same examples `times` over, one run after the other: for a batch of several edits."""
@@ -89,9 +92,17 @@ def _padded(sets: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
 class Metric:
     """A named function of (logits [n v], Answers of n examples) -> [n].
 
-    `needs`: which answers it reads. `higher`: is more of it better at the behaviour? `unit`: of what it is a
-    number. `few`: does it read the logits of the answer tokens and of no others? Raises NotFinite on NaN or
-    +inf logits (-inf is a masked token and allowed), BadBehaviour when an answer that it needs is not there.
+    Calling it raises NotFinite on NaN or +inf logits (-inf is a masked token and allowed), BadBehaviour when an answer that
+    it needs is not there.
+
+    Attributes:
+        name: by which `behaviour(metric=...)` and files know it.
+        function: takes logits in float32 or float64, and the answers on the same device.
+        needs: which answers it reads.
+        higher: is more of it better at the behaviour?
+        unit: of what it is a number.
+        says: what it is, in words.
+        few: does it read the logits of the answer tokens and of no others?
     """
 
     name: str
@@ -124,11 +135,11 @@ class Metric:
     def _checked(self, result: object, n: int) -> Tensor:
         """The result when it is one number for each example; BadInput or NotFinite, blaming the metric, when not."""
         if not isinstance(result, Tensor) or result.shape != (n,) or result.is_complex():
-            got = (
+            shape = (
                 f"shape {list(result.shape)}" if isinstance(result, Tensor) else f"a {type(result).__name__}"
             )
             raise BadInput(
-                f"The metric {self.name!r} gave {got}, not one number for each of {n} examples.",
+                f"The metric {self.name!r} gave {shape}, not one number for each of {n} examples.",
                 f"Return a tensor of shape [{n}], one number per row of the logits.",
             )
         if bool(torch.isnan(result).any()):
@@ -199,55 +210,28 @@ def _kl(logits: Tensor, a: Answers) -> Tensor:
 def _accuracy(logits: Tensor, a: Answers) -> Tensor:
     right = _pick(logits, a.right, a.right_mask).amax(1)
     best = logits.amax(1)
+    beats = right >= best
     if a.wrong.shape[1]:
         wrong = _pick(logits, a.wrong, a.wrong_mask).amax(1)
-        rival = torch.where(a.wrong_mask.any(1), wrong, best)
-        strict = right > rival
-        return torch.where(a.wrong_mask.any(1), strict, right >= best).to(logits.dtype)
-    return (right >= best).to(logits.dtype)
+        beats = torch.where(a.wrong_mask.any(1), right > wrong, beats)
+    return beats.to(logits.dtype)
 
 
+_MEAN = "mean logit of the right answers minus that of the wrong"
+_ODDS = "log odds of any right answer against any wrong answer"
+_SHARE = "1 where the best right answer beats every wrong one (every token, where there are none)"
 METRICS: dict[str, Metric] = {
     m.name: m
     for m in (
-        Metric(
-            "logit_diff",
-            _logit_diff,
-            unit="logits",
-            says="mean logit of the right answers minus that of the wrong",
-            few=True,
-        ),
-        Metric(
-            "logit_diff_lse",
-            _logit_diff_lse,
-            unit="nats",
-            says="log odds of any right answer against any wrong answer",
-            few=True,
-        ),
-        Metric(
-            "prob_diff",
-            _prob_diff,
-            unit="probability",
-            says="probability of the right answers minus the wrong ones",
-        ),
-        Metric(
-            "log_prob",
-            _log_prob,
-            "right",
-            unit="nats",
-            says="log probability that the next token is a right answer",
-        ),
-        Metric("cross_entropy", _cross_entropy, "right", higher=False, unit="nats", says="minus log_prob"),
-        Metric("kl", _kl, "reference", higher=False, unit="nats", says="KL(reference || these logits)"),
-        Metric(
-            "accuracy",
-            _accuracy,
-            "right",
-            unit="share",
-            says="1 where the best right answer beats every wrong one (every token, where there are none)",
-        ),
+        Metric("logit_diff", _logit_diff, unit="logits", says=_MEAN, few=True),
+        Metric("logit_diff_lse", _logit_diff_lse, unit="nats", says=_ODDS, few=True),
+        Metric("prob_diff", _prob_diff, says="probability of the right answers minus the wrong ones", unit="probability"),
+        Metric("log_prob", _log_prob, "right", True, "nats", "log probability that the next token is a right answer"),
+        Metric("cross_entropy", _cross_entropy, "right", False, "nats", "minus log_prob"),
+        Metric("kl", _kl, "reference", False, "nats", "KL(reference || these logits)"),
+        Metric("accuracy", _accuracy, "right", True, "share", _SHARE),
     )
-}
+}  # fmt: skip
 
 
 def metric(which: str | Metric | Callable[[Tensor, Answers], Tensor]) -> Metric:
@@ -269,8 +253,7 @@ def metric(which: str | Metric | Callable[[Tensor, Answers], Tensor]) -> Metric:
 
 
 def custom(function: Callable[[Tensor, Answers], Tensor], name: str = "", higher: bool = True) -> Metric:
-    """A metric of your own: `function(logits [n v] in float32, answers) -> [n]`. Not saved to files by more
-    than its name.
+    """A metric of your own: `function(logits [n v] in float32, answers) -> [n]`. Files hold its name only.
 
     >>> entropy = custom(lambda logits, _: -(logits.softmax(-1) * logits.log_softmax(-1)).sum(-1), "entropy")
     >>> round(entropy(torch.zeros(1, 4), Answers.of([[0]], [[1]])).item(), 3)
@@ -280,10 +263,8 @@ def custom(function: Callable[[Tensor, Answers], Tensor], name: str = "", higher
 
 
 def shares(metric_values: Tensor, clean: Tensor, corrupted: Tensor) -> tuple[Tensor, Tensor]:
-    """What was restored and what there was to restore, for each example [n]: numerator and denominator of a
-    share.
+    """What was restored and what there was to restore, for each example [n]: numerator and denominator of a share.
 
-    Their ratio of means is 0 at the corrupted level, 1 at the clean level. Use `estimates.bootstrap_ratio` on
-    them.
+    Their ratio of means is 0 at the corrupted level, 1 at the clean level. Use `statistics.bootstrap_ratio` on them.
     """
     return metric_values - corrupted, clean - corrupted

@@ -25,7 +25,16 @@ FIELDS = (
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of all its rows."""
+    """What a file says of all its rows.
+
+    Attributes:
+        name: of the behaviour.
+        metric: how well an answer is given.
+        seed: of the split.
+        notes: what the reader should know.
+        part: "all", "discovery" or "held-out".
+        split_by: how the held-out rows were chosen.
+    """
 
     name: str
     metric: Metric = METRICS["logit_diff"]
@@ -39,19 +48,14 @@ Row = Mapping[str, Any]
 
 
 def from_rows(
-    net: Network,
-    rows: Iterable[Row],
-    header: Header,
-    n: int | None = None,
-    seed: int = 0,
-    aligned: bool = False,
-) -> Behaviour:
+    net: Network, rows: Iterable[Row], header: Header, n: int | None = None, seed: int = 0, aligned: bool = False
+) -> Behaviour:  # fmt: skip
     """A behaviour of rows with `clean`, `corrupted`, `right` and, if wished, the other fields of `FIELDS`.
 
-    Prompts and answers are text, or token ids (`[5, 6]`; several answers are a list: `[" a", " b"]`, `[5,
-    6]`). With n, at most that many rows are drawn at random, kept in their order. Rows whose right and wrong
-    answers begin with the same token here are left out, and with `aligned` those of unequal length; a note
-    counts them. Raises BadFormat naming the row and field that is wrong, BadBehaviour when no row is left.
+    Prompts and answers are text, or token ids (`[5, 6]`; several answers are a list: `[" a", " b"]`, `[5, 6]`). With n, at
+    most that many rows are drawn at random, kept in their order. Rows whose right and wrong answers begin with the same
+    token here are left out, and with `aligned` those of unequal length; a note counts them. Raises BadFormat naming the row
+    and field that is wrong, BadBehaviour when no row is left.
     """
     numbered = list(enumerate(rows, 1))
     if not numbered:
@@ -65,7 +69,7 @@ def from_rows(
         tokenizer_of(net, header.name)
     kept, notes = _choose(net, numbered, header.name, n or len(numbered), seed, aligned)
     examples = [example for _, example in kept]
-    held = [bool(row["held"]) for row in (rows_of(numbered, kept)) if "held" in row]
+    held = [bool(row["held"]) for row in (numbered[number - 1][1] for number, _ in kept) if "held" in row]
     complete = len(held) == len(examples)
     return assemble(
         header.name,
@@ -78,11 +82,6 @@ def from_rows(
         notes=(*header.notes, *(note for note in notes if note not in header.notes)),
         from_text=from_text,
     )
-
-
-def rows_of(numbered: Sequence[tuple[int, Row]], kept: Sequence[tuple[int, Example]]) -> list[Row]:
-    """The rows that examples were made of."""
-    return [numbered[number - 1][1] for number, _ in kept]
 
 
 def _choose(
@@ -110,17 +109,13 @@ def _choose(
             "unequal length.",
             "Use a tokenizer that tells the answers apart, or other pairs.",
         )
-    answers = [ids for _, e in kept for _, ids in (*e.right, *e.wrong)]
-    notes = [
-        f"{same} rows were left out: their answers begin with the same token of this tokenizer."
-        if same
-        else "",
-        f"{unequal} rows were left out: clean and corrupted differ in length." if unequal else "",
-        "Answers of several tokens are scored on their first token."
-        if any(len(a) > 1 for a in answers)
-        else "",
-    ]
-    return sorted(kept, key=lambda pair: pair[0]), [note for note in notes if note]
+    longer = any(len(ids) > 1 for _, e in kept for _, ids in (*e.right, *e.wrong))
+    notes = (
+        (same, f"{same} rows were left out: their answers begin with the same token of this tokenizer."),
+        (unequal, f"{unequal} rows were left out: clean and corrupted differ in length."),
+        (longer, "Answers of several tokens are scored on their first token."),
+    )
+    return sorted(kept, key=lambda pair: pair[0]), [note for applies, note in notes if applies]
 
 
 def _check(name: str, number: int, row: Mapping[str, Any]) -> None:
@@ -149,7 +144,7 @@ def _examples(net: Network, chosen: Sequence[tuple[int, Row]], name: str) -> lis
     from_text = isinstance(chosen[0][1]["clean"], str)
     prompts = {key: [row[key] for _, row in chosen] for key in ("clean", "corrupted")}
     ids = {k: encode(net, v) if from_text else [tuple(row) for row in v] for k, v in prompts.items()}
-    found = []
+    examples = []
     for (number, row), clean, corrupted in zip(chosen, ids["clean"], ids["corrupted"], strict=True):
         where = f"Row {number} of {name!r}"
         right, wrong = (_answers(net, where, row, side, from_text) for side in ("right", "wrong"))
@@ -161,9 +156,12 @@ def _examples(net: Network, chosen: Sequence[tuple[int, Row]], name: str) -> lis
         texts = [row[key] if from_text else " ".join(map(str, row[key])) for key in ("clean", "corrupted")]
         spans = _spans(net, where, row, clean)
         template, pos = str(row.get("template", "")), int(row.get("answer_pos", -1))
-        made = Example(texts[0], texts[1], clean, corrupted, tuple(right), tuple(wrong), spans, template, pos)
-        found.append((number, made))
-    return found
+        answers = {"right": tuple(right), "wrong": tuple(wrong)}
+        example = Example(
+            texts[0], texts[1], clean, corrupted, **answers, spans=spans, template=template, answer_pos=pos
+        )
+        examples.append((number, example))
+    return examples
 
 
 def _answers(
@@ -192,12 +190,10 @@ def _answers(
 
 
 def _spans(net: Network, where: str, row: Mapping[str, Any], ids: Ids) -> dict[str, Span]:
-    """Token ranges: as given by `token_spans`, or of the fragments that `spans` names ("Mary", or ["Mary",
-    2]).
-    """
-    found: dict[str, Span] = {}
+    """Token ranges: as given by `token_spans`, or of the fragments that `spans` names ("Mary", or ["Mary", 2])."""
+    ranges: dict[str, Span] = {}
     if tuple(row.get("clean_ids") or ids) == ids:  # written with this tokenizer, or said to hold for any
-        found = {name: (int(a), int(b)) for name, (a, b) in (row.get("token_spans") or {}).items()}
+        ranges = {name: (int(a), int(b)) for name, (a, b) in (row.get("token_spans") or {}).items()}
     chars: dict[str, Span] = {}
     for name, fragment in (row.get("spans") or {}).items():
         text, count = (fragment, 1) if isinstance(fragment, str) else (str(fragment[0]), int(fragment[1]))
@@ -210,4 +206,4 @@ def _spans(net: Network, where: str, row: Mapping[str, Any], ids: Ids) -> dict[s
                     "Name words of the prompt.",
                 )
         chars[name] = (start, start + len(text))
-    return found | (token_spans(net, row["clean"], ids, chars) if chars else {})
+    return ranges | (token_spans(net, row["clean"], ids, chars) if chars else {})

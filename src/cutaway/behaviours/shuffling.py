@@ -10,8 +10,7 @@ from cutaway.behaviours.data import Behaviour
 
 
 def exchange_answers(behaviour: Behaviour, seed: int) -> Behaviour:
-    """The behaviour with right and wrong answers exchanged on a random half of its examples, discovery "
-    "and held-out alike."""
+    """The behaviour with right and wrong answers exchanged on a random half of its examples, of each part alike."""
     rng = np.random.default_rng(seed)
     swap = np.zeros(behaviour.n, dtype=bool)
     for half in (False, True):

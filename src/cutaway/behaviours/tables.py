@@ -1,6 +1,7 @@
 """Published tables of facts and prompts, recognised by their fields.
-LRE relations (Hernandez et al. 2024), known facts (Meng et al. 2022), function vectors (Todd et al. 2024),
-and indirect-object prompts with their answer.
+
+LRE relations (Hernandez et al. 2024), known facts (Meng et al. 2022), function vectors (Todd et al. 2024), and
+indirect-object prompts with their answer.
 """
 
 from __future__ import annotations
@@ -36,15 +37,9 @@ def fact_table(data: Any, name: str, seed: int = 0) -> FactTable:
 def _relation(data: Mapping[str, Any], name: str) -> FactTable:
     """An LRE relation: prompt templates with `{}` for the subject, and samples."""
     templates = dict.fromkeys((*data["prompt_templates"], *data.get("prompt_templates_zs", ())))
-    frames = [_frame(t) for t in templates]
-    return FactTable.of(
-        str(data.get("name", name)), [(s["subject"], s["object"]) for s in data["samples"]], frames
-    )
-
-
-def _frame(template: str) -> str:
-    """`The capital of {} is` as a frame with a named slot."""
-    return template.replace("{}", "{subject}")
+    frames = [template.replace("{}", "{subject}") for template in templates]
+    rows = [(sample["subject"], sample["object"]) for sample in data["samples"]]
+    return FactTable.of(str(data.get("name", name)), rows, frames)
 
 
 def _known(rows: Sequence[Mapping[str, Any]], name: str) -> FactTable:
@@ -74,15 +69,14 @@ def few_shot(rows: Sequence[tuple[str, str]], name: str, seed: int = 0) -> FactT
 
 
 def indirect_object_rows(data: Any) -> list[dict[str, Any]]:
-    """Contrast pairs from prompts with an answer: the name that stands twice is exchanged, the second time,
-    for the answer.
+    """Contrast pairs from prompts with an answer: the name that stands twice is exchanged, the second time, for the answer.
 
-    Rows in which that cannot be done are left out; the empty list when the value holds no such prompts at
-    all.
+    Rows in which that cannot be done are left out; the empty list when the value holds no such prompts at all.
     """
-    if not isinstance(data, list) or not all(
+    told = isinstance(data, list) and all(
         isinstance(r, Mapping) and {"prompt", "answer"} <= set(r) for r in data
-    ):
+    )
+    if not told:
         return []
     rows = []
     for row in data:
@@ -95,16 +89,7 @@ def indirect_object_rows(data: Any) -> list[dict[str, Any]]:
         at = prompt.rindex(subject)
         corrupted = prompt[:at] + answer + prompt[at + len(subject) :]
         spans = {"IO": answer, "S1": subject, "S2": [subject, 2]}
-        frame = re.sub(rf"\b({subject}|{answer})\b", "_", prompt)
-        label = " ".join(frame.split()[:2])
-        rows.append(
-            {
-                "clean": prompt,
-                "corrupted": corrupted,
-                "right": f" {answer}",
-                "wrong": f" {subject}",
-                "spans": spans,
-            }
-            | {"template": label}
-        )
+        label = " ".join(re.sub(rf"\b({subject}|{answer})\b", "_", prompt).split()[:2])
+        sides = {"clean": prompt, "corrupted": corrupted, "right": f" {answer}", "wrong": f" {subject}"}
+        rows.append(sides | {"spans": spans, "template": label})
     return rows

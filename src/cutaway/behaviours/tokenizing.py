@@ -34,9 +34,7 @@ def _bare(tokenizer: Any, text: str) -> list[int]:
 
 
 def continuation(net: Network, prompt: str, answer: str) -> Ids:
-    """The tokens of `answer` where it follows `prompt`; BadBehaviour when the two melt into one token or it
-    is unknown.
-    """
+    """The tokens of `answer` where it follows `prompt`; BadBehaviour when the two melt into one token or it is unknown."""
     tokenizer = tokenizer_of(net, answer)
     start, whole = _bare(tokenizer, prompt), _bare(tokenizer, prompt + answer)
     if whole[: len(start)] != start or len(whole) == len(start):
@@ -52,11 +50,17 @@ def continuation(net: Network, prompt: str, answer: str) -> Ids:
     return ids
 
 
-class Words:
-    """Which words a tokenizer knows as one token, and how many tokens the others take (after a space)."""
+class KnownWords:
+    """Which words a tokenizer knows as one token, and how many tokens the others take (after a space).
+
+    Generators ask it for words and frames that suit the tokenizer at hand.
+
+    Attributes:
+        name: of the behaviour that asks, for its errors.
+        tokenizer: the network's.
+    """
 
     def __init__(self, net: Network, name: str) -> None:
-        self.net = net
         self.name = name
         self.tokenizer = tokenizer_of(net, name)
         self._sizes: dict[str, int] = {}
@@ -81,9 +85,7 @@ class Words:
         return kept
 
     def even(self, words: Iterable[str], least: int, what: str) -> tuple[str, ...]:
-        """Words of one common token count, single tokens if there are enough; BadBehaviour when there is no
-        such count.
-        """
+        """Words of one common token count, single tokens if there are enough; BadBehaviour when there is no such count."""
         by_size: dict[int, list[str]] = {}
         pool = tuple(words)
         for word in pool:
@@ -99,19 +101,17 @@ class Words:
             )
         return tuple(best)
 
-    def crumbs(self, text: str) -> float:
-        """Tokens for each word of a text: 1.0 where the tokenizer knows every word."""
-        words = text.replace("{", " ").replace("}", " ").split()
+    def pieces(self, template: str) -> float:
+        """Tokens for each word of a template outside its slots: 1.0 where the tokenizer knows every word."""
+        words = " ".join(piece.split("}")[-1] for piece in template.split("{")).split()
         return len(_bare(self.tokenizer, " ".join(words))) / max(len(words), 1)
 
-    def known(self, templates: Sequence[str], keep: int = 4) -> tuple[str, ...]:
-        """The templates whose words this tokenizer shreds least (its training text is likely to have held
-        them).
+    def suited(self, templates: Sequence[str], keep: int = 4) -> tuple[str, ...]:
+        """The templates whose words this tokenizer cuts up least (its training text is likely to have held them).
 
-        All within a quarter of the best one's tokens per word, and at least `keep` of them, in their own
-        order.
+        All within a quarter of the best one's tokens per word, and at least `keep` of them, in their own order.
         """
-        scored = sorted((self.crumbs(_fixed(t)), i) for i, t in enumerate(templates))
+        scored = sorted((self.pieces(template), i) for i, template in enumerate(templates))
         limit = max(scored[0][0] * 1.25, scored[min(keep, len(scored)) - 1][0])
         return tuple(templates[i] for i in sorted(i for score, i in scored if score <= limit))
 
@@ -120,38 +120,29 @@ def _some(words: Sequence[str], most: int = 12) -> str:
     return ", ".join(words[:most]) + (", ..." if words[most:] else "")
 
 
-def _fixed(template: str) -> str:
-    """A template without its slots."""
-    return " ".join(piece.split("}")[-1] for piece in template.split("{"))
-
-
 def token_spans(net: Network, text: str, ids: Ids, chars: dict[str, Span]) -> dict[str, Span]:
     """Token ranges of character ranges of a text; BadBehaviour when one is not found among the tokens."""
     offsets = _offsets(net, text, ids)
-    found: dict[str, Span] = {}
+    spans: dict[str, Span] = {}
     for name, (start, end) in chars.items():
         hit = [i for i, (a, b) in enumerate(offsets) if a < end and b > start and a < b]
         if not hit:
             raise BadBehaviour(
                 f"The words {text[start:end]!r} were not found in {text!r}.", "Name words of the prompt."
             )
-        found[name] = (hit[0], hit[-1] + 1)
-    return found
+        spans[name] = (hit[0], hit[-1] + 1)
+    return spans
 
 
 def _offsets(net: Network, text: str, ids: Ids) -> list[Span]:
-    """Character range of each token: as the tokenizer reports it, else by encoding ever longer parts of the
-    text.
-    """
+    """Character range of each token: as the tokenizer reports it, else by encoding ever longer parts of the text."""
     tokenizer = net.tokenizer
     if tokenizer is not None and getattr(tokenizer, "is_fast", False):
-        coded = tokenizer(text, return_offsets_mapping=True)
-        if tuple(coded["input_ids"]) == ids:
-            return [(int(a), int(b)) for a, b in coded["offset_mapping"]]
-        bare = tokenizer(text, return_offsets_mapping=True, add_special_tokens=False)
-        extra = len(ids) - len(bare["input_ids"])
-        if extra >= 0 and tuple(bare["input_ids"]) == ids[extra:]:
-            return [(0, 0)] * extra + [(int(a), int(b)) for a, b in bare["offset_mapping"]]
+        for special in (True, False):
+            coded = tokenizer(text, return_offsets_mapping=True, add_special_tokens=special)
+            extra = len(ids) - len(coded["input_ids"])
+            if (extra == 0 or (extra > 0 and not special)) and tuple(coded["input_ids"]) == ids[extra:]:
+                return [(0, 0)] * extra + [(int(a), int(b)) for a, b in coded["offset_mapping"]]
     bare_ids = _bare(tokenizer, text)
     extra = len(ids) - len(bare_ids)
     if extra < 0 or tuple(bare_ids) != ids[extra:]:

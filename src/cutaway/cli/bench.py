@@ -8,6 +8,7 @@ import typer
 
 from cutaway.cli.common import Common, command
 from cutaway.cli.screen import Screen
+from cutaway.cli.shown import grid
 
 if TYPE_CHECKING:
     from cutaway.calibration.bench import ScoreTable
@@ -21,26 +22,19 @@ def register(app: typer.Typer) -> None:
 def bench(
     common: Common,
     screen: Screen,
-    names: Annotated[
-        list[str] | None, typer.Argument(help="Specimens; default: all with a known circuit.")
-    ] = None,
-    method: Annotated[
-        list[str] | None, typer.Option("--method", "-m", help="Methods; repeatable. Default: all.")
-    ] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="Specimens; default: all with a known circuit.")] = None,
+    method: Annotated[list[str] | None, typer.Option("--method", "-m", help="Methods; repeatable. Default: all.")] = None,
     n: Annotated[int, typer.Option("--n", min=8, help="Pairs for each seed.")] = 48,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many seeds.")] = 3,
-    negatives: Annotated[
-        int, typer.Option("--negatives", min=0, help="Tries on networks that lack the mechanism.")
-    ] = 0,
-) -> None:
+    negatives: Annotated[int, typer.Option("--negatives", min=0, help="Tries on networks that lack the mechanism.")] = 0,
+) -> None:  # fmt: skip
     """Score methods against known circuits: AUROC, CPR, CMD, seconds, memory; and count false claims on twins."""
     from dataclasses import replace
 
     from cutaway.calibration import bench as run
-    from cutaway.results import Budget, Work
 
     seeds_used = range(common.seed, common.seed + seeds)
-    with screen.progress() as listener, Work(listener, Budget(**common.limits())).interruptible() as work:
+    with screen.work(common.limits()) as quiet, quiet.interruptible() as work:
         table = run.bench(names, method or run.METHODS, n, seeds_used, work=work)
         if negatives:
             table = replace(table, negatives=run.negatives(negatives, names, work=work))
@@ -51,19 +45,12 @@ def bench(
         atomic_write(common.out, page(table))
         screen.saved(common.out)
     screen.result(table.to_dict(), _shown(table))
-    if table.negatives is not None:
-        screen.say(
-            f"{table.negatives.supported} of {table.negatives.tries} negative controls would be supported."
-        )
+    if (tried := table.negatives) is not None:
+        screen.say(f"{tried.supported} of {tried.tries} negative controls would be supported.")
 
 
 def _shown(table: ScoreTable) -> Any:
-    from rich.table import Table as Rich
-
-    shown = Rich("method", "edges", "all edges", "nodes", "CPR", "CMD", "seconds", box=None)
-    for name in table.methods():
-        figures = [
-            table.mean(name, f) for f in ("auroc", "auroc_all", "auroc_nodes", "cpr", "cmd", "seconds")
-        ]
-        shown.add_row(name, *("" if f is None else str(f) for f in figures))
-    return shown
+    figures = ("auroc", "auroc_all", "auroc_nodes", "cpr", "cmd", "seconds")
+    means = ((name, *(table.mean(name, figure) for figure in figures)) for name in table.methods())
+    heads = ("method", "edges", "all edges", "nodes", "CPR", "CMD", "seconds")
+    return grid(heads, (("" if cell is None else str(cell) for cell in row) for row in means))

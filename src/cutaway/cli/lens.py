@@ -12,6 +12,7 @@ from cutaway.cli import question, saving
 from cutaway.cli.common import Common, command
 from cutaway.cli.question import Model, Text
 from cutaway.cli.screen import Screen
+from cutaway.cli.shown import grid
 from cutaway.errors import BadInput, require_known
 
 if TYPE_CHECKING:
@@ -31,48 +32,30 @@ def lens(
     model: Model,
     text: Text,
     kind: Annotated[str, typer.Option("--lens", help="logit, tuned, jacobian or future.")] = "logit",
-    layers: Annotated[
-        str | None,
-        typer.Option(
-            "--layers", help="Which streams to read: 0-5 or 0,2,4. Default: all.", show_default=False
-        ),
-    ] = None,
-    target: Annotated[
-        str | None,
-        typer.Option("--target", "-t", help='A token, with its space: " Paris".', show_default=False),
-    ] = None,
-    fit_on: Annotated[
-        Path | None,
-        typer.Option(
-            "--fit-on",
-            help="A text file to fit a tuned, jacobian or future lens on; a fifth of it is held out.",
-        ),
-    ] = None,
+    layers: Annotated[str | None, typer.Option(
+        "--layers", help="Which streams to read: 0-5 or 0,2,4. Default: all.", show_default=False)] = None,
+    target: Annotated[str | None, typer.Option(
+        "--target", "-t", help='A token, with its space: " Paris".', show_default=False)] = None,
+    fit_on: Annotated[Path | None, typer.Option(
+        "--fit-on", help="A text file to fit a tuned, jacobian or future lens on; a fifth of it is held out.")] = None,
     load: Annotated[Path | None, typer.Option("--load", help="A folder that a lens was saved to.")] = None,
-    keep: Annotated[
-        Path | None,
-        typer.Option(
-            "--keep", help="Save the fitted lens to this folder; a tuned lens goes on there after Ctrl-C."
-        ),
-    ] = None,
-) -> None:
+    keep: Annotated[Path | None, typer.Option(
+        "--keep", help="Save the fitted lens to this folder; a tuned lens goes on there after Ctrl-C.")] = None,
+) -> None:  # fmt: skip
     """Read the stream between the layers as predictions: for each layer and token the likeliest next token.
 
     --set steps=300 sets the training steps of a tuned lens, --set ahead=1 how far beyond the next token a future lens reads.
     """
-    from cutaway.results import Budget, Work
     from cutaway.stream.lenses import read_lens
+    from cutaway.stream.lenses.protocol import chosen_layers
 
     fitting = LensFitting.of(common, fit_on, load, keep)
     chosen = None if layers is None else question.layers(layers)
     net = question.network(common, model)
     if chosen is not None:
-        from cutaway.stream.lenses.protocol import chosen_layers
-
         chosen_layers(net, chosen, last=True)
     net.encode(text)
-    with screen.progress() as listener:
-        work = Work(listener, Budget(**common.limits()))
+    with screen.work(common.limits()) as work:
         chosen_lens, report = lens_of(net, common, kind, fitting, work)
         reading = read_lens(net, chosen_lens, text, layers=chosen, target=target)
     place = saving.target(common, "lens", model)
@@ -91,6 +74,9 @@ class LensFitting:
     """How a lens comes about: from a folder that it was saved to, or fitted on text.
 
     Attributes:
+        fit_on: the text.
+        load: the folder.
+        keep: where a fitted lens is saved.
         steps: training steps of a tuned lens.
         ahead: how far beyond the next token a future lens reads.
     """
@@ -152,9 +138,8 @@ def fitted(net: Network, common: Common, kind: str, fitting: LensFitting, fit: R
     if kind == "tuned":
         checkpoint = None if fitting.keep is None else fitting.keep.with_name(fitting.keep.name + ".training")
         training = LensTraining(steps=fitting.steps, length=int(fit.ids.shape[1]))
-        return train_tuned_lens(
-            net, fit, training=training, checkpoint=checkpoint, seed=common.seed, work=work
-        )
+        how: dict[str, Any] = {"training": training, "checkpoint": checkpoint}
+        return train_tuned_lens(net, fit, seed=common.seed, work=work, **how)
     if kind == "jacobian":
         return jacobian_lens(net, fit, seed=common.seed, work=work)
     return future_lens(net, fit, ahead=fitting.ahead, work=work)
@@ -170,30 +155,24 @@ def write(reading: Any, report: LensReport | None, place: Path) -> list[Path]:
 
 def reading_table(reading: Any, width: int) -> list[Any]:
     """The reading, and where not all tokens fit the screen a word on which are shown."""
-    from rich.table import Table
-
     from cutaway.figures import show_token
 
     fit = max(3, (width - 7) // 13)
     start = max(0, len(reading.tokens) - fit)
     heads = [show_token(t, escape=False) for t in reading.tokens[start:]]
-    table = Table("layer", *heads, box=None)
+    rows = []
     for i in reversed(range(len(reading.layers))):
-        cells = [
-            f"{show_token(str(t), escape=False)} {p:.2f}"
-            for t, p in zip(reading.top[i, start:, 0], reading.probability[i, start:, 0], strict=True)
-        ]
-        table.add_row(str(reading.layers[i]), *cells)
+        best = zip(reading.top[i, start:, 0], reading.probability[i, start:, 0], strict=True)
+        cells = (f"{show_token(str(t), escape=False)} {p:.2f}" for t, p in best)
+        rows.append((str(reading.layers[i]), *cells))
     part = f", the last {len(heads)} of {len(reading.tokens)} tokens" if start else ""
-    return [f"{reading.lens} lens of {reading.network}{part}", table]
+    return [f"{reading.lens} lens of {reading.network}{part}", grid(("layer", *heads), rows)]
 
 
 def report_table(report: Any) -> Any:
     """Divergence from the output by layer, lens beside lens."""
-    from rich.table import Table
-
     title = f"KL from the output in nats, on {report.rows} held-out rows"
-    table = Table("layer", *report.lenses, box=None, title=title, title_justify="left")
-    for layer, row in report.wide().iterrows():
-        table.add_row(str(layer), *(("" if v != v else f"{v:.3f}") for v in row))
-    return table
+    rows = (
+        (str(layer), *("" if v != v else f"{v:.3f}" for v in row)) for layer, row in report.wide().iterrows()
+    )
+    return grid(("layer", *report.lenses), rows, title=title, title_justify="left")

@@ -36,31 +36,24 @@ def run(
     screen: Screen,
     model: Model,
     text: Text,
-    keep: Annotated[
-        list[str] | None,
-        typer.Option("--keep", "-k", help="Sites to keep, e.g. resid_post, z.3; repeatable."),
-    ] = None,
+    keep: Annotated[list[str] | None, typer.Option(
+        "--keep", "-k", help="Sites to keep, e.g. resid_post, z.3; repeatable.")] = None,
     top: Annotated[int, typer.Option("--top", min=1, help="How many next tokens to show.")] = 5,
-    save: Annotated[
-        Path | None, typer.Option("--save", help="Write the kept sites and logits to this .safetensors file.")
-    ] = None,
-) -> None:
+    save: Annotated[Path | None, typer.Option(
+        "--save", help="Write the kept sites and logits to this .safetensors file.")] = None,
+) -> None:  # fmt: skip
     """Run a prompt: the likeliest next tokens, and the shapes of the sites that were kept."""
     net = question.network(common, model)
     done = net.run(text, keep=keep or [])
     saved = None if save is None else saving.or_elsewhere(screen, lambda place: write_run(done, place), save)
-    screen.result(
-        run_data(net, done, top) | ({"saved": str(saved)} if saved else {}), *run_tables(net, done, top)
-    )
-    if saved is not None:
-        screen.saved(saved)
+    data = run_data(net, done, top) | ({} if saved is None else {"saved": str(saved)})
+    screen.result(data, *run_tables(net, done, top))
+    screen.saved(*([] if saved is None else [saved]))
 
 
 def show(
-    common: Common,
-    screen: Screen,
-    folder: Annotated[Path, typer.Argument(help="A saved result.", show_default=False)],
-) -> None:
+    common: Common, screen: Screen, folder: Annotated[Path, typer.Argument(help="A saved result.", show_default=False)]
+) -> None:  # fmt: skip
     """Show a saved result of any kind; with --out, write its page there."""
     from cutaway.reports import write
     from cutaway.results import load
@@ -75,19 +68,11 @@ def show(
 def described(net: Network) -> dict[str, Any]:
     """A network as plain data."""
     return {
-        "name": net.name,
-        "hash": net.hash,
-        "class": type(net.model).__name__,
-        "layers": net.n_layers,
-        "heads": net.n_heads,
-        "width": net.d_model,
-        "vocabulary": net.d_vocab,
-        "context": net.n_ctx,
-        "device": str(net.device),
-        "dtype": str(net.dtype).removeprefix("torch."),
-        "sites": [str(site) for site in net.sites()],
-        "certificate": net.certificate.to_dict(),
-    }
+        "name": net.name, "hash": net.hash, "class": type(net.model).__name__, "layers": net.n_layers,
+        "heads": net.n_heads, "width": net.d_model, "vocabulary": net.d_vocab, "context": net.n_ctx,
+        "device": str(net.device), "dtype": str(net.dtype).removeprefix("torch."),
+        "sites": [str(site) for site in net.sites()], "certificate": net.certificate.to_dict(),
+    }  # fmt: skip
 
 
 def next_tokens(net: Network, run: Run, top: int) -> list[tuple[str, float]]:
@@ -111,18 +96,10 @@ def run_data(net: Network, run: Run, top: int) -> dict[str, Any]:
 
 def run_tables(net: Network, run: Run, top: int) -> list[Table]:
     """A run as tables."""
-    from rich.table import Table
-
-    following = Table("next token", "probability", box=None)
-    for token, p in next_tokens(net, run, top):
-        following.add_row(repr(token), f"{p:.4f}")
-    tables = [following]
-    if run.kept:
-        kept = Table("site", "shape", box=None)
-        for site in run.sites:
-            kept.add_row(str(site), " × ".join(map(str, run.kept[site].shape)))
-        tables.append(kept)
-    return tables
+    following = ((repr(token), f"{p:.4f}") for token, p in next_tokens(net, run, top))
+    kept = ((str(site), " × ".join(map(str, run.kept[site].shape))) for site in run.sites)
+    tables = [shown.grid(("next token", "probability"), following)]
+    return [*tables, shown.grid(("site", "shape"), kept)] if run.kept else tables
 
 
 def write_run(run: Run, path: Path) -> Path:
@@ -131,7 +108,6 @@ def write_run(run: Run, path: Path) -> Path:
 
     from cutaway.results import atomic_write
 
-    tensors = {str(site): value.detach().cpu().contiguous().clone() for site, value in run.kept.items()}
-    if run.logits is not None:
-        tensors["logits"] = run.logits.detach().cpu().contiguous().clone()
-    return atomic_write(path, save(tensors))
+    named = {str(site): value for site, value in run.kept.items()}
+    named |= {} if run.logits is None else {"logits": run.logits}
+    return atomic_write(path, save({k: v.detach().cpu().contiguous().clone() for k, v in named.items()}))

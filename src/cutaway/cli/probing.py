@@ -40,21 +40,14 @@ def probe(
     model: Model,
     data: Data,
     label: Label,
-    text: Annotated[
-        str, typer.Option("--text", help="Column of the texts. Default: text, prompt, sentence, ...")
-    ] = "",
+    text: Annotated[str, typer.Option("--text", help="Column of the texts. Default: text, prompt, sentence, ...")] = "",
     group: Annotated[str, typer.Option("--group", help="Column of groups that a split must not part.")] = "",
     at: Annotated[str, typer.Option("--at", help="Sites, with commas.")] = "resid_post",
     by: Annotated[str, typer.Option("--by", help="layer, position, head, with commas.")] = "layer",
     kind: Annotated[str, typer.Option("--kind", help="ridge, logistic, means, lda or mass-mean.")] = "ridge",
-    answers: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--answer",
-            help='What follows a class, as CLASS=" word"; repeatable. The metric of the causal tests.',
-        ),
-    ] = None,
-) -> None:
+    answers: Annotated[list[str] | None, typer.Option(
+        "--answer", help='What follows a class, as CLASS=" word"; repeatable. The metric of the causal tests.')] = None,
+) -> None:  # fmt: skip
     """Probe a network for a label: where it is encoded beyond the controls, and whether the network uses it.
 
     --set takes source=COLUMN (each left out in turn), span=COLUMN (the words that are labelled), also=COLUMN,COLUMN (what
@@ -63,7 +56,7 @@ def probe(
     """
     from cutaway.probes import Columns, ProbeOptions, probe_data
     from cutaway.probes import probe as probe_it
-    from cutaway.results import Budget, Work
+    from cutaway.probes import use as use_of
 
     given = question.settings(common)
     require_known(given, (*_COLUMNS, *_DATA, *_OPTIONS, "use"), "probe")
@@ -76,29 +69,28 @@ def probe(
         also=tuple(map(str, also if isinstance(also, list) else [also])),
     )  # fmt: skip
     net = question.network(common, model)
-    how = {name: given[name] for name in ("per_token", "n") if name in given}
-    labelled = probe_data(
-        data, columns=columns, kind=given.get("label_kind"), net=net, seed=common.seed, **how
-    )
+    how: dict[str, Any] = {"kind": given.get("label_kind")} | {
+        k: given[k] for k in ("per_token", "n") if k in given
+    }
+    labelled = probe_data(data, columns=columns, net=net, seed=common.seed, **how)
     follow = answers_of(answers)
     if follow is not None:
         check_answers(net, labelled, follow)
     options = ProbeOptions(kind=kind, **{name: given[name] for name in _OPTIONS if name in given})
-    with screen.progress() as listener:
-        work = Work(listener, Budget(**common.limits()))
-        probing = probe_it(
-            net, labelled, at=names(at), by=names(by), options=options, seed=common.seed, work=work
-        )
+    with screen.work(common.limits()) as work:
+        options_of = {"at": names(at), "by": names(by), "options": options}
+        probing = probe_it(net, labelled, seed=common.seed, work=work, **options_of)
         used = None
         if use and labelled.kind in ("binary", "continuous") and probing.finding.word == "encoded":
-            used = _use(net, probing, labelled, follow, common.seed, work)
+            inner = work.within("is it used?")
+            used = use_of(net, probing, labelled, answers=follow, seed=common.seed, work=inner)
     if used is not None:
         probing = probing.with_finding(used.finding)
     place = saving.target(common, "probe", model, label)
     paths = saving.or_elsewhere(screen, lambda where: write(where, probing, used), place)
+    data_of_use = {"use": None if used is None else used.to_dict(), "saved": [str(p) for p in paths]}
     screen.result(
-        probing.to_dict()
-        | {"use": None if used is None else used.to_dict(), "saved": [str(p) for p in paths]},
+        probing.to_dict() | data_of_use,
         *([untested(labelled, use)] if probing.finding.word == "encoded" else []),
         f"[bold]{shown.headline(probing)}[/]",
         table(probing),
@@ -131,12 +123,6 @@ def write(place: Path, probing: Probing, used: Use | None) -> list[Path]:
     return [*folders, reports.write(probing.page(used), place / "report.html")]
 
 
-def _use(net: Network, probing: Any, data: ProbeData, answers: Any, seed: int, work: Any) -> Any:
-    from cutaway.probes import use
-
-    return use(net, probing, data, answers=answers, seed=seed, work=work.within("is it used?"))
-
-
 def check_answers(net: Network, data: ProbeData, answers: dict[str, list[str]]) -> None:
     """Before anything is run: do the answers name the two classes, by words that are one token?"""
     from cutaway.probes.reading.beds import answer_score
@@ -156,12 +142,8 @@ def check_answers(net: Network, data: ProbeData, answers: dict[str, list[str]]) 
 
 def untested(data: ProbeData, wanted: bool) -> str:
     """Why it was not tested whether the network uses it."""
-    why = (
-        "use=false was given"
-        if not wanted
-        else f"that needs two classes or values, and the label is {data.kind}"
-    )
-    return f"Whether the network uses it was not tested: {why}."
+    needs = f"that needs two classes or values, and the label is {data.kind}"
+    return f"Whether the network uses it was not tested: {needs if wanted else 'use=false was given'}."
 
 
 def names(text: str) -> list[str]:

@@ -15,7 +15,7 @@ from rich.text import Text
 from cutaway.errors import CutawayError
 
 if TYPE_CHECKING:
-    from cutaway.results import Listener, Progress
+    from cutaway.results import Listener, Progress, Work
 
 _PATIENCE, _EVERY = 1.0, 5.0
 
@@ -74,23 +74,24 @@ class Screen:
         finally:
             listener.close()
 
+    @contextmanager
+    def work(self, limits: dict[str, Any]) -> Iterator[Work]:
+        """Work within these limits (fields of a `Budget`) whose progress is shown here."""
+        from cutaway.results import Budget, Work
+
+        with self.progress() as listener:
+            yield Work(listener, Budget(**limits))
+
 
 class _Bar:
     """A live display for a person."""
 
     def __init__(self, console: Console) -> None:
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            SpinnerColumn,
-            TextColumn,
-            TimeElapsedColumn,
-        )
+        from rich import progress as p
 
-        self.bar: Any = Progress(
-            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            console=console, transient=True,
+        self.bar: Any = p.Progress(
+            p.SpinnerColumn(), p.TextColumn("{task.description}"), p.BarColumn(), p.MofNCompleteColumn(),
+            p.TimeElapsedColumn(), console=console, transient=True,
         )  # fmt: skip
         self.task, self.began, self.shown = self.bar.add_task("", total=None), time.monotonic(), False
 
@@ -98,9 +99,8 @@ class _Bar:
         if not self.shown and time.monotonic() - self.began > _PATIENCE:
             self.bar.start()
             self.shown = True
-        self.bar.update(
-            self.task, description=escape(progress.label), completed=progress.done, total=progress.total
-        )
+        label = escape(progress.label)
+        self.bar.update(self.task, description=label, completed=progress.done, total=progress.total)
 
     def close(self) -> None:
         """Take the bar away."""

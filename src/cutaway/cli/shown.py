@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from cutaway.errors import BadFormat
 
@@ -31,6 +32,14 @@ def terminal(result: Any) -> list[Any]:
     return shown
 
 
+def grid(heads: Iterable[str | Column], rows: Iterable[Iterable[Any]], **looks: Any) -> Table:
+    """A table without lines."""
+    table = Table(*heads, box=None, **looks)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
 def headline(result: Any) -> str:
     """The result in one line, for rich."""
     said = getattr(result, "headline", None)
@@ -40,10 +49,12 @@ def headline(result: Any) -> str:
 
 def tests(claim: Any) -> Table:
     """Every test and control in one line; the words are on the page."""
-    table = Table("", "test", "figure", box=None)
-    for kind, name, figure, mark, _ in claim.rows():
-        table.add_row(_MARKS[mark], f"control: {name.lower()}" if kind == "control" else name.lower(), figure)
-    return table
+    kinds = {"control": "control: "}
+    rows = (
+        (_MARKS[mark], kinds.get(kind, "") + name.lower(), figure)
+        for kind, name, figure, mark, _ in claim.rows()
+    )
+    return grid(("", "test", "figure"), rows)
 
 
 def frame_table(frame: Any, title: str = "") -> Table:
@@ -51,7 +62,8 @@ def frame_table(frame: Any, title: str = "") -> Table:
     table = Table(box=None, title=escape(title), title_justify="left")
     frame = frame.dropna(axis=1, how="all")
     named = any(name in _PARTS for name in frame.columns)
-    said = [c for c in frame if not (named and c in _SAID_BY_NAME) and not _never(frame[c])]
+    never = [c for c in frame if frame[c].dtype == bool and not frame[c].any()]
+    said = [c for c in frame if not (named and c in _SAID_BY_NAME) and c not in never]
     frame = frame[said]
     names = [str(c) for c in frame.columns]
     interval = {"low", "high"} <= set(names)
@@ -65,11 +77,6 @@ def frame_table(frame: Any, title: str = "") -> Table:
         ]
         table.add_row(*(escape(cell) for cell in cells))
     return table
-
-
-def _never(column: Any) -> bool:
-    """Is it a flag that is not set in any row?"""
-    return column.dtype == bool and not column.any()
 
 
 def in_words(name: str) -> str:

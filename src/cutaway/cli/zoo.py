@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.table import Column
 
 from cutaway.cli.common import STOPPED, Common, command
 from cutaway.cli.screen import Screen
+from cutaway.cli.shown import grid
 from cutaway.errors import Stopped
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from cutaway.calibration import Verification
     from cutaway.zoo.truth import Variable
 
@@ -29,32 +29,27 @@ Name = Annotated[str, typer.Argument(help="A specimen: see `cutaway zoo list`.",
 
 
 @command(zoo_app, "list", without=_PLAIN)
-def list_(common: Common, screen: Screen) -> None:
+def list_(_common: Common, screen: Screen) -> None:
     """List the shipped networks with what is known about them."""
-    from rich.table import Table
-
     from cutaway import zoo
 
     cards: list[dict[str, Any]] = [{"name": name} | zoo.card(name) for name in zoo.names()]
-    table = Table(box=None)
-    for column in ("name", "family", "nodes", "what it does"):
-        table.add_column(column, no_wrap=column == "name")
-    for card in cards:
-        nodes = " ".join(card.get("truth", {}).get("nodes", []))
-        table.add_row(f"zoo:{card['name']}", str(card.get("family", "")), nodes, str(card.get("task", "")))
-    screen.result({"networks": cards}, table)
+    rows = (
+        (f"zoo:{card['name']}", str(card.get("family", "")), " ".join(card.get("truth", {}).get("nodes", [])),
+         str(card.get("task", "")))
+        for card in cards
+    )  # fmt: skip
+    heads = (Column("name", no_wrap=True), "family", "nodes", "what it does")
+    screen.result({"networks": cards}, grid(heads, rows))
 
 
 @command(zoo_app, without=_PLAIN)
-def show(common: Common, screen: Screen, name: Name) -> None:
+def show(_common: Common, screen: Screen, name: Name) -> None:
     """Show a specimen's card: task, mechanism, ground truth, twins, accuracy, recipe."""
-    from rich.table import Table
-
     from cutaway import zoo
 
     card = zoo.card(name)
     truth = zoo.truth(name)
-    table = Table("", "", box=None, show_header=False, title=f"zoo:{card['name']}")
     rows: list[tuple[str, Any]] = [
         ("task", card.get("task")), ("mechanism", card.get("mechanism")), ("architecture", card.get("architecture")),
         ("accuracy", card.get("accuracy")), ("nodes", " ".join(map(str, truth.nodes))),
@@ -67,10 +62,12 @@ def show(common: Common, screen: Screen, name: Name) -> None:
         ("recipe", card.get("recipe")), ("made by", card.get("made_by")), ("minutes", card.get("minutes")),
         ("sources", "\n".join(card.get("sources", []))), ("licence", card.get("licence")),
     ]  # fmt: skip
-    for label, value in rows:
-        if value not in (None, "", {}, []):
-            table.add_row(f"[bold]{label}[/]", value if isinstance(value, str) else json.dumps(value))
-    screen.result(card, table)
+    told = (
+        (f"[bold]{label}[/]", value if isinstance(value, str) else json.dumps(value))
+        for label, value in rows
+        if value not in (None, "", {}, [])
+    )
+    screen.result(card, grid(("", ""), told, show_header=False, title=f"zoo:{card['name']}"))
 
 
 def _variable(v: Variable) -> str:
@@ -81,43 +78,37 @@ def _variable(v: Variable) -> str:
 def verify(
     common: Common,
     screen: Screen,
-    names: Annotated[
-        list[str] | None, typer.Argument(help="Specimens, twins or folders; default: all.")
-    ] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="Specimens, twins or folders; default: all.")] = None,
     twins: Annotated[bool, typer.Option("--twins", help="Check, too, that every twin fails.")] = False,
     n: Annotated[int, typer.Option("--n", min=8, help="How many pairs.")] = 64,
     full: Annotated[bool, typer.Option("--full", help="Show every check, not only those that fail.")] = False,
-) -> None:
+) -> None:  # fmt: skip
     """Prove the ground truth of specimens by intervention on their weights; exit code 1 where it does not hold."""
-    from rich.table import Table
-
     from cutaway import zoo
     from cutaway.calibration import verify as prove
     from cutaway.calibration import verify_twins
-    from cutaway.results import Budget, Work
     from cutaway.zoo.registry import all_specimens
 
     chosen = names or [name for name in zoo.names() if name in all_specimens()]
-    table = Table("", "specimen", "checks", "seconds", "what failed", box=None)
+    rows: list[tuple[str, ...]] = []
     results: list[dict[str, Any]] = []
-    wrong = 0
-    complete = True
-    with screen.progress() as listener, Work(listener, Budget(**common.limits())).interruptible() as work:
+    wrong, complete = 0, True
+    with screen.work(common.limits()) as quiet, quiet.interruptible() as work:
         try:
             for i, name in enumerate(chosen):
                 work.step(f"verifying {name}", i, len(chosen))
                 verified = [(prove(name, n=n, seed=common.seed), "~" not in name)]
                 if twins and "~" not in name:
                     verified += [(v, False) for v in verify_twins(name, n, common.seed)]
-                for v, wanted in verified:
-                    wrong += v.holds != (wanted if twins else True)
-                    results.append(v.to_dict() | {"expected": wanted if twins else True})
-                    _show_verification(table, v, full)
+                for v, holds in verified:
+                    expected = holds or not twins
+                    wrong += v.holds != expected
+                    results.append(v.to_dict() | {"expected": expected})
+                    rows += _verification_rows(v, full)
         except Stopped:
             complete = False
-    screen.result(
-        {"specimens": results, "all as expected": complete and not wrong, "complete": complete}, table
-    )
+    data = {"specimens": results, "all as expected": complete and not wrong, "complete": complete}
+    screen.result(data, grid(("", "specimen", "checks", "seconds", "what failed"), rows))
     if not complete:
         screen.say(f"[yellow]Stopped.[/] {len(results)} were finished.")
         raise typer.Exit(STOPPED)
@@ -125,12 +116,12 @@ def verify(
         raise typer.Exit(FAILED)
 
 
-def _show_verification(table: Table, v: Verification, full: bool) -> None:
+def _verification_rows(v: Verification, full: bool) -> list[tuple[str, ...]]:
     """One row for a specimen, and with `full` one for each of its checks."""
     failed = ", ".join(e.name for e in v.failures)
-    table.add_row("✓" if v.holds else "✗", v.name, str(len(v.evidence)), f"{v.seconds:.1f}", failed)
-    for e in v.evidence if full else ():
-        table.add_row("", f"  {'✓' if e.passed else '✗'} {e.name}", e.figure(), "", e.sentence)
+    first = ("✓" if v.holds else "✗", v.name, str(len(v.evidence)), f"{v.seconds:.1f}", failed)
+    checks = [("", f"  {'✓' if e.passed else '✗'} {e.name}", e.figure(), "", e.sentence) for e in v.evidence]
+    return [first, *(checks if full else ())]
 
 
 @command(zoo_app, without=("sets", "device", "dtype", "seed", "trust_remote_code"))
@@ -140,12 +131,10 @@ def make(common: Common, screen: Screen, name: Name) -> None:
     Stopped or killed, it goes on from its last checkpoint when run again.
     """
     from cutaway.recipes.making import make as build
-    from cutaway.results import Budget, Work
 
     target = common.out or Path(f"zoo-{name.removeprefix('zoo:')}")
     try:
-        with screen.progress() as listener:
-            work = Work(listener, Budget(**common.limits()))
+        with screen.work(common.limits()) as work:
             path = build(name, target, checkpoints=common.resume, work=work)
     except Stopped:
         screen.problem(
@@ -153,9 +142,8 @@ def make(common: Common, screen: Screen, name: Name) -> None:
         )
         raise typer.Exit(STOPPED) from None
     card = json.loads((path / "card.json").read_text(encoding="utf-8"))
-    screen.result(
-        {"name": name, "path": str(path), "accuracy": card["accuracy"]}, f"{name}: {card['accuracy']}"
-    )
+    data = {"name": name, "path": str(path), "accuracy": card["accuracy"]}
+    screen.result(data, f"{name}: {card['accuracy']}")
     screen.saved(path)
     screen.say(f"Prove it with: cutaway zoo verify {path}")
 
@@ -165,16 +153,10 @@ def text(
     common: Common,
     screen: Screen,
     name: Name,
-    tokens: Annotated[
-        int, typer.Option("--tokens", min=1, help="At least so many tokens, in whole passages.")
-    ] = 200,
-    labels: Annotated[
-        bool,
-        typer.Option(
-            "--labels", help="One JSON object a line: tokens, and each variable's value at each token."
-        ),
-    ] = False,
-) -> None:
+    tokens: Annotated[int, typer.Option("--tokens", min=1, help="At least so many tokens, in whole passages.")] = 200,
+    labels: Annotated[bool, typer.Option(
+        "--labels", help="One JSON object a line: tokens, and each variable's value at each token.")] = False,
+) -> None:  # fmt: skip
     """Stream text of a specimen's language, with the variables that determine it."""
     from cutaway.errors import NotFound
     from cutaway.zoo import specimen

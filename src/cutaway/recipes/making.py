@@ -16,7 +16,7 @@ from cutaway.recipes.workshop import Workshop
 from cutaway.results import Work, atomic_folder, to_json, versions, working
 from cutaway.zoo.loaders import CARD, REVISIONS, TWINS, no_bars
 from cutaway.zoo.registry import specimen
-from cutaway.zoo.specimens import Made, Specimen
+from cutaway.zoo.specimens import Product, Specimen
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -61,24 +61,23 @@ def _room_for(out: Path) -> None:
         )
 
 
-def write(what: Specimen, made: Made, out: Path) -> Path:
+def write(what: Specimen, product: Product, out: Path) -> Path:
     """Write the folder of a finished specimen: weights, configuration, tokenizer, card, stored twins, checkpoints.
 
     Raises SaveFailed when it cannot be written; an older specimen in its place is then as it was.
     """
     with atomic_folder(out, mark=CARD) as folder:
-        save_model(made.model, folder)
-        if made.tokenizer is not None:
-            made.tokenizer.save_pretrained(folder)
-        for shelf, models in ((TWINS, made.twins), (REVISIONS, made.revisions)):
-            for label, model in models.items():
-                save_model(model, folder / shelf / label)
-                if made.tokenizer is not None:
-                    made.tokenizer.save_pretrained(folder / shelf / label)
-        for label, content in made.files.items():
+        models = {folder: product.model}
+        for shelf, others in ((TWINS, product.twins), (REVISIONS, product.revisions)):
+            models |= {folder / shelf / label: model for label, model in others.items()}
+        for place, model in models.items():
+            save_model(model, place)
+            if product.tokenizer is not None:
+                product.tokenizer.save_pretrained(place)
+        for label, content in product.files.items():
             (folder / label).write_bytes(content)
         listing = {str(f.relative_to(folder)): _digest(f) for f in sorted(folder.rglob("*.safetensors"))}
-        text = to_json(card_of(what, made) | {"sha256": listing})
+        text = to_json(card_of(what, product) | {"sha256": listing})
         (folder / CARD).write_text(_rows_on_lines(text) + "\n", encoding="utf-8")
     return out
 
@@ -95,35 +94,22 @@ def save_model(model: PreTrainedModel, folder: Path) -> None:
     (folder / "model.safetensors").chmod(0o644)  # safetensors writes for the owner alone
 
 
-def card_of(what: Specimen, made: Made) -> dict[str, Any]:
+def card_of(what: Specimen, product: Product) -> dict[str, Any]:
     """The card, without the hashes."""
-    config: Any = made.model.config
+    config: Any = product.model.config
     return {
-        "name": what.name,
-        "family": what.family,
-        "task": what.says,
-        "mechanism": what.mechanism,
+        "name": what.name, "family": what.family, "task": what.says, "mechanism": what.mechanism,
         "architecture": {
-            "class": type(made.model).__name__,
-            "says": what.architecture,
-            "layers": config.num_hidden_layers,
-            "width": config.hidden_size,
-            "heads": config.num_attention_heads,
-            "vocabulary": config.vocab_size,
-            "parameters": sum(p.numel() for p in made.model.parameters()),
+            "class": type(product.model).__name__, "says": what.architecture, "layers": config.num_hidden_layers,
+            "width": config.hidden_size, "heads": config.num_attention_heads, "vocabulary": config.vocab_size,
+            "parameters": sum(p.numel() for p in product.model.parameters()),
         },
-        "accuracy": dict(made.accuracy),
-        "twins": [dataclasses.asdict(t) for t in what.twins],
-        "revisions": sorted(made.revisions),
-        "recipe": recipe_of(what),
-        "made_by": f"cutaway zoo make {what.name}",
-        "minutes": what.minutes,
-        "seed": what.seed,
-        "sources": list(what.sources),
-        "licence": LICENCE,
+        "accuracy": dict(product.accuracy), "twins": [dataclasses.asdict(t) for t in what.twins],
+        "revisions": sorted(product.revisions), "recipe": recipe_of(what), "made_by": f"cutaway zoo make {what.name}",
+        "minutes": what.minutes, "seed": what.seed, "sources": list(what.sources), "licence": LICENCE,
         "versions": {k: v for k, v in versions().items() if k in ("torch", "transformers")},
-        "truth": made.truth.to_dict(),
-    }
+        "truth": product.truth.to_dict(),
+    }  # fmt: skip
 
 
 def recipe_of(what: Specimen) -> dict[str, Any]:
@@ -153,11 +139,8 @@ def _rows_on_lines(text: str) -> str:
       "a": [1.5, 2]
     }
     """
-    return re.sub(
-        r"\[[\s\d.,e+-]+\]",
-        lambda numbers: "[" + ", ".join(numbers[0][1:-1].replace(",", " ").split()) + "]",
-        text,
-    )
+    rows = r"\[[\s\d.,e+-]+\]"
+    return re.sub(rows, lambda row: f"[{', '.join(row[0][1:-1].replace(',', ' ').split())}]", text)
 
 
 def _digest(file: Path) -> str:

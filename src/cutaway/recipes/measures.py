@@ -35,6 +35,23 @@ def last_logits(model: PreTrainedModel, rows: Sequence[Sequence[int]], at: Seque
 def accuracy(model: PreTrainedModel, pairs: Sequence[TaskPair]) -> dict[str, Any]:
     """Share of clean prompts whose likeliest token is a right answer, with its Wilson interval."""
     best = last_logits(model, [p.clean for p in pairs], [p.answer_pos for p in pairs]).argmax(-1).tolist()
-    share = proportion(sum(token in pair.right for token, pair in zip(best, pairs, strict=True)), len(pairs))
-    low, high = (share.interval.low, share.interval.high) if share.interval else (share.value, share.value)
-    return {"n": len(pairs), "top1": share.value, "low": round(low, 4), "high": round(high, 4)}
+    hits = sum(token in pair.right for token, pair in zip(best, pairs, strict=True))
+    share, low, high = share_of(hits, len(pairs))
+    return {"n": len(pairs), "top1": share, "low": round(low, 4), "high": round(high, 4)}
+
+
+def share_of(hits: int, n: int) -> tuple[float, float, float]:
+    """A share with the two ends of its Wilson interval."""
+    share = proportion(hits, n)
+    return share.value, *share.ends(share.value)
+
+
+def exchanged(row: list[int], i: int, j: int) -> list[int]:
+    """A row of tokens with those at two places exchanged.
+
+    >>> exchanged([5, 6, 7], 0, 2)
+    [7, 6, 5]
+    """
+    other = list(row)
+    other[i], other[j] = other[j], other[i]
+    return other

@@ -65,15 +65,12 @@ class Schedule:
     def optimizer(self, model: nn.Module) -> torch.optim.AdamW:
         """AdamW over what is to be trained."""
         moving = [p for p in model.parameters() if p.requires_grad]
-        groups: list[dict[str, Any]] = [{"params": moving, "weight_decay": self.weight_decay}]
+        decaying = [p for p in moving if self.all_decay or p.ndim > 1]
+        groups: list[dict[str, Any]] = [{"params": decaying, "weight_decay": self.weight_decay}]
         if not self.all_decay:
-            groups = [
-                {"params": [p for p in moving if p.ndim > 1], "weight_decay": self.weight_decay},
-                {"params": [p for p in moving if p.ndim < 2], "weight_decay": 0.0},
-            ]
-        return torch.optim.AdamW(
-            groups, lr=self.rate, betas=self.betas, eps=self.eps, fused=self.fused or None
-        )
+            groups.append({"params": [p for p in moving if p.ndim < 2], "weight_decay": 0.0})
+        fused = self.fused or None
+        return torch.optim.AdamW(groups, lr=self.rate, betas=self.betas, eps=self.eps, fused=fused)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 def word_tokenizer(words: Sequence[str], start: bool = True) -> PreTrainedTokenizerFast:
     """Words between blanks; the first one is set before every text, and stands for padding, the end and the unknown.
 
-    start: False sets nothing before a text.
+    Without `start` nothing is set before a text.
 
     >>> word_tokenizer(["BOS", "a", "b"])("b a")["input_ids"]
     [0, 2, 1]

@@ -31,11 +31,7 @@ def _shelf() -> Path:
 def names() -> list[str]:
     """The shipped networks, in alphabetical order."""
     shelf = _shelf()
-    return (
-        sorted(folder.name for folder in shelf.iterdir() if (folder / CARD).is_file())
-        if shelf.is_dir()
-        else []
-    )
+    return sorted(folder.name for folder in shelf.glob("*") if (folder / CARD).is_file())
 
 
 def split(name: str) -> tuple[str, str, str]:
@@ -147,10 +143,10 @@ def _twin_folder(folder: Path, kind: str) -> Path | None:
 
 
 def _loaded(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
-    from transformers import (  # heavy: only who loads a network waits for it
+    from transformers import (
         AutoModelForCausalLM,
         AutoTokenizer,
-    )
+    )  # heavy: only who loads a network waits for it
 
     with no_bars():
         tokenizer = AutoTokenizer.from_pretrained(folder) if (folder / "tokenizer.json").is_file() else None

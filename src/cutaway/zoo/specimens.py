@@ -42,7 +42,7 @@ RANDOM = Twin("random", "The same shape with random weights.")
 
 
 @dataclass(frozen=True)
-class Made:
+class Product:
     """What a recipe gives.
 
     Attributes:
@@ -67,7 +67,7 @@ class Made:
 class Recipe(Protocol):
     """How a specimen is made. A recipe is a frozen dataclass: its fields are all that decides the weights."""
 
-    def make(self, shop: Any) -> Made:
+    def make(self, shop: Any) -> Product:
         """From nothing to the finished network; the shop (`recipes.workshop.Workshop`) keeps checkpoints."""
         ...
 

@@ -37,6 +37,15 @@ class TaskPair:
     answer_pos: int = -1
 
 
+def spans_at(places: Mapping[str, int]) -> dict[str, tuple[int, int]]:
+    """Spans of one token each, by where they stand.
+
+    >>> spans_at({"first": 1, "last": 4})
+    {'first': (1, 2), 'last': (4, 5)}
+    """
+    return {name: (at, at + 1) for name, at in places.items()}
+
+
 @dataclass(frozen=True)
 class Swap:
     """An interchange: the variable's value in `source`, put into `base` at `pos`, should give one of `right`.

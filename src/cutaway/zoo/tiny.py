@@ -18,6 +18,7 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain, cycle, islice
 from typing import Any
 
 import torch
@@ -181,9 +182,9 @@ def _shrunk(kind: type[PreTrainedConfig], overrides: Mapping[str, Any]) -> PreTr
     """A configuration of class `kind` with every known field made small, then `overrides` applied."""
     fields = _fields(kind())
     small = {name: rule(fields) for name, rule in FIELDS.items() if _shrinks(fields, name)}
-    small.update({name: value for name, value in SCALARS.items() if _is_neutral(name, fields.get(name))})
-    small.update(_layer_lists(fields, small))
-    small.update(_small_token_ids(fields, small))
+    small |= {name: value for name, value in SCALARS.items() if _is_neutral(name, fields.get(name))}
+    small |= _layer_lists(fields, small)
+    small |= _small_token_ids(fields, small)
     given = dict(overrides)
     for name, value in fields.items():
         if isinstance(value, PreTrainedConfig) and not isinstance(given.get(name), PreTrainedConfig):
@@ -208,10 +209,8 @@ def _layer_lists(fields: Mapping[str, Any], small: Mapping[str, Any]) -> dict[st
     count = {1: 3, 2: 4, 3: 5}.get(most, most)
     out: dict[str, Any] = dict.fromkeys(count_names, count)
     for name, values in kinds.items():
-        cycled = LAYER_LISTS[name] == "cycle"
-        out[name] = [
-            values[i % len(values)] if cycled else values[min(i, len(values) - 1)] for i in range(count)
-        ]
+        rest = values if LAYER_LISTS[name] == "cycle" else values[-1:]
+        out[name] = [*islice(chain(values, cycle(rest)), count)]
     return out
 
 

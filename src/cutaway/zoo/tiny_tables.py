@@ -13,25 +13,17 @@ WIDTH, HEADS, HEAD, LAYERS, MLP, EXPERTS = 32, 4, 8, 3, 48, 4
 Rule = Callable[[Mapping[str, Any]], Any]
 
 
-def _to(value: Any) -> Rule:
-    return lambda fields: value
-
-
-def _at_most(name: str, value: int) -> Rule:
-    return lambda fields: min(fields[name], value)
-
-
 def _kv_heads(fields: Mapping[str, Any]) -> int:
     """Grouped queries everywhere, except where keys are made from one latent per query head."""
     return HEADS if "kv_lora_rank" in fields else 2
 
 
 def _same(value: int, names: str) -> dict[str, Rule]:
-    return dict.fromkeys(names.split(), _to(value))
+    return dict.fromkeys(names.split(), lambda _: value)
 
 
 def _capped(value: int, names: str) -> dict[str, Rule]:
-    return {name: _at_most(name, value) for name in names.split()}
+    return {name: lambda fields, name=name: min(fields[name], value) for name in names.split()}
 
 
 FIELDS: dict[str, Rule] = {
@@ -105,18 +97,10 @@ UNSET = frozenset({"head_dim", "num_key_value_heads"})
 """Fields that also shrink when the default configuration leaves them empty: the model would fail on them."""
 
 LAYER_LISTS: dict[str, str] = {
-    "layer_types": "cycle",
-    "layers_block_type": "cycle",
-    "attention_layers": "cycle",
-    "attn_layers": "cycle",
-    "no_rope_layers": "cycle",
-    "mlp_layer_types": "last",
-    "indexer_types": "last",
-    "layer_rope_theta": "last",
-    "num_attention_heads_per_layer": "last",
-    "activation_sparsity_pattern": "last",
-    "intermediate_size": "last",
-}
+    **dict.fromkeys(("layer_types", "layers_block_type", "attention_layers", "attn_layers", "no_rope_layers"), "cycle"),
+    **dict.fromkeys(("mlp_layer_types", "indexer_types", "layer_rope_theta", "num_attention_heads_per_layer"), "last"),
+    **dict.fromkeys(("activation_sparsity_pattern", "intermediate_size"), "last"),
+}  # fmt: skip
 """Lists with one entry per layer: 'cycle' through the kinds found, or pass once and repeat the 'last'."""
 
 _LOOKS_AHEAD = "without is_decoder its attention looks at later tokens and it is no causal language model"
@@ -129,9 +113,11 @@ _NO_ATTENTION_LAYER = "the default pattern has no attention layer among the firs
 _MISSING = "the default configuration leaves fields empty that the model needs"
 _TWO_STREAMS = "attention reads the stream beside the embedding, which is twice the width"
 _ADAPTERS = "adapters must read the width of the tower they adapt"
+_TOWERS = (("vision", "adapter_in_dim"), ("audio", "adapter_input_size"))
 _ROC = {"shape_vocab_size": 128, "shape_embed_dim": 32, "pronunciation_vocab_size": 128}
 _STAGES = "widths and depths are lists with one entry per stage"
 _QSA = {"indexer_n_heads": 2, "indexer_kv_heads": 1, "indexer_head_dim": 8, "indexer_budget": 4}
+_MROPE = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}
 _MAMBA_WIDTH = "heads times head width must equal the expanded width"
 
 OVERRIDES: dict[str, tuple[dict[str, Any], str]] = {
@@ -161,12 +147,9 @@ OVERRIDES: dict[str, tuple[dict[str, Any], str]] = {
     "hunyuan_v1_dense": ({"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}, _MISSING),
     "cohere_compass_text": (
         {
-            "layer_types": ["sliding_attention", "full_attention", "sliding_attention", "full_attention"],
+            "layer_types": ["sliding_attention", "full_attention"] * 2,
             "num_hidden_layers": 4,
-            "rope_parameters": {
-                "sliding_attention": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]},
-                "full_attention": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]},
-            },
+            "rope_parameters": {"sliding_attention": _MROPE, "full_attention": _MROPE},
         },
         _MISSING,
     ),
@@ -181,10 +164,7 @@ OVERRIDES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "dbrx": ({"attn_config": {"rope_theta": 1e4, "clip_qkv": 8.0}}, _MISSING),
     "dots3_note": (
-        {
-            "vision_config": {"adapter_in_dim": 32, "adapter_out_dim": 32},
-            "audio_config": {"adapter_input_size": 32, "adapter_out_dim": 32},
-        },
+        {f"{kind}_config": {name: 32, "adapter_out_dim": 32} for kind, name in _TOWERS},
         _ADAPTERS,
     ),
     "blt": ({"encoder_hash_byte_group_vocab": 64}, "the hash table of byte groups has half a million rows"),

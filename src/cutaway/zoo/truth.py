@@ -116,9 +116,7 @@ class GroundTruth:
             "nodes": [str(n) for n in self.nodes],
             "edges": [str(e) for e in self.edges],
             "variables": [_rounded(dataclasses.asdict(v)) for v in self.variables],
-            "needs": [
-                {"nodes": [str(n) for n in w.nodes], "breaks": w.breaks, "how": w.how} for w in self.needs
-            ],
+            "needs": [vars(w) | {"nodes": [str(n) for n in w.nodes]} for w in self.needs],
             "features": [_rounded(dataclasses.asdict(f)) for f in self.features],
             "triggers": [dict(t) for t in self.triggers],
             "facts": dict(self.facts),
@@ -131,19 +129,13 @@ class GroundTruth:
         """The inverse of `to_dict`; BadFormat when the data is no ground truth."""
         try:
             return cls(
-                nodes=tuple(map(Part.parse, data.get("nodes", ()))),
+                nodes=nodes(*data.get("nodes", ())),
                 edges=tuple(Edge.parse(text, some=True) for text in data.get("edges", ())),
                 variables=tuple(
-                    Variable(**{**v, "basis": _rows(v.get("basis"))}) for v in data.get("variables", ())
+                    Variable(**v | {"basis": _rows(v.get("basis"))}) for v in data.get("variables", ())
                 ),
-                needs=tuple(
-                    Need(tuple(map(Part.parse, w["nodes"])), w["breaks"], w["how"])
-                    for w in data.get("needs", ())
-                ),
-                features=tuple(
-                    Feature(**{**f, "direction": tuple(f["direction"]), "tokens": tuple(f.get("tokens", ()))})
-                    for f in data.get("features", ())
-                ),
+                needs=tuple(Need(nodes(*w["nodes"]), w["breaks"], w["how"]) for w in data.get("needs", ())),
+                features=tuple(Feature(**f | _tuples(f)) for f in data.get("features", ())),
                 triggers=tuple(data.get("triggers", ())),
                 facts=dict(data.get("facts", {})),
                 checks=tuple(data.get("checks", ())),
@@ -165,6 +157,10 @@ def nodes(*names: str) -> tuple[Part, ...]:
     1
     """
     return tuple(map(Part.parse, names))
+
+
+def _tuples(feature: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
+    return {"direction": tuple(feature["direction"]), "tokens": tuple(feature.get("tokens", ()))}
 
 
 def _rows(basis: Sequence[Sequence[float]] | None) -> tuple[tuple[float, ...], ...] | None:

@@ -1,5 +1,4 @@
-"""Subject-verb agreement: 'Today the keys near the cabinet' -> ' are'; the corrupted subject has the other
-number.
+"""Subject-verb agreement: 'Today the keys near the cabinet' -> ' are'; the corrupted subject has the other number.
 
 After Linzen et al. 2016 and Finlayson et al. 2021. Spans: subject, distractor (in frames that have one).
 """
@@ -14,7 +13,7 @@ import numpy as np
 from cutaway.behaviours.data import Behaviour
 from cutaway.behaviours.generators import words as W
 from cutaway.behaviours.generators.engine import DraftPair, choose, collect
-from cutaway.behaviours.tokenizing import Words
+from cutaway.behaviours.tokenizing import KnownWords
 from cutaway.errors import BadBehaviour
 
 if TYPE_CHECKING:
@@ -54,11 +53,11 @@ def agreement(
 ) -> Behaviour:
     """Pairs of subject-verb agreement with is/are (frames of today) or was/were (frames of the past).
 
-    Where the tokenizer cuts plurals into more tokens than singulars, so that fewer than four noun pairs are
-    of equal length, the subject is a pronoun (he, she, it / they). Verbs of several tokens are scored on
-    their first token, with a note. Raises BadBehaviour when no pairs of equal length can be made.
+    Where the tokenizer cuts plurals into more tokens than singulars, so that fewer than four noun pairs are of equal length,
+    the subject is a pronoun (he, she, it / they). Verbs of several tokens are scored on their first token, with a note.
+    Raises BadBehaviour when no pairs of equal length can be made.
     """
-    words = Words(net, "agreement")
+    words = KnownWords(net, "agreement")
     pairs = [p for p in nouns if words.size(p[0]) == words.size(p[1]) == 1]
     subjects: Sequence[tuple[str, str]] = pairs
     if len(pairs) < 4:
@@ -71,7 +70,7 @@ def agreement(
                 "Use a tokenizer that knows the plurals, or give your own pairs.",
             )
     names = words.even(W.NAMES, 2, "names")
-    used = words.known(frames)
+    used = words.suited(frames)
 
     def draw(rng: np.random.Generator) -> DraftPair:
         frame = choose(rng, used)

@@ -1,9 +1,8 @@
-"""Docstring arguments: which argument does a docstring describe next? 'def f(self, a, b, c): ... :param b:
-... :param' -> ' c'.
-After Heimersheim and Janiak 2023, 'A circuit for Python docstrings in a 4-layer attention-only transformer'.
-Spans: previous (the argument before the answer, in the definition), answer (in the definition), last (the
-previous argument in the docstring). Wrong: what the corrupted definition has in the answer's place, and the
-argument after it.
+"""Docstring arguments, which one comes next? 'def f(self, a, b, c): ... :param b: ... :param' -> ' c'.
+
+After Heimersheim and Janiak 2023, 'A circuit for Python docstrings in a 4-layer attention-only transformer'. Spans: previous
+(the argument before the answer, in the definition), answer (in the definition), last (the previous argument in the
+docstring). Wrong: what the corrupted definition has in the answer's place, and the argument after it.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import numpy as np
 from cutaway.behaviours.data import Behaviour
 from cutaway.behaviours.generators import words as W
 from cutaway.behaviours.generators.engine import DraftPair, choose, collect
-from cutaway.behaviours.tokenizing import Words
+from cutaway.behaviours.tokenizing import KnownWords
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -32,10 +31,11 @@ _ARGUMENT_SLOTS = ["f", "a", "b", "c", "d", "x"]
 
 
 def docstring(net: Network, n: int = 128, seed: int = 0, arguments: Sequence[str] = W.ARGUMENTS) -> Behaviour:
-    """Pairs of docstring arguments. Raises BadBehaviour naming the arguments that are not single tokens when
-    fewer than eight are.
+    """Pairs of docstring arguments.
+
+    Raises BadBehaviour naming the arguments that are not single tokens when fewer than eight are.
     """
-    words = Words(net, "docstring")
+    words = KnownWords(net, "docstring")
     names = words.single(arguments, 8, "argument names")
 
     def draw(rng: np.random.Generator) -> DraftPair:

@@ -1,6 +1,4 @@
-"""From a frame with slots to contrast pairs: fill, encode, keep what is aligned, until there are n different
-ones.
-"""
+"""From a frame with slots to contrast pairs: fill, encode, keep what is aligned, until there are n different ones."""
 
 from __future__ import annotations
 
@@ -21,6 +19,8 @@ if TYPE_CHECKING:
     from cutaway.network import Network
 
 Draw = Callable[[np.random.Generator], "DraftPair"]
+#: A filled frame, and the character range of each named slot.
+Filled = tuple[str, dict[str, Span]]
 _SLOT = re.compile(r"\{(\w+)\}")
 _ROUNDS = 40
 _LEAST = 8
@@ -28,9 +28,16 @@ _LEAST = 8
 
 @dataclass(frozen=True)
 class DraftPair:
-    """One pair before it is encoded: a frame, its fillings, and the answers as they follow the clean prompt.
+    """One pair before it is encoded.
 
-    `names` renames slots to spans (a slot that maps to "" makes none).
+    Attributes:
+        template: the frame.
+        clean: what fills its slots.
+        corrupted: what fills those of its twin.
+        right: answers as they follow the clean prompt.
+        wrong: likewise.
+        names: of spans, by slot (a slot that maps to "" makes none).
+        label: the examples' template; empty: the frame itself.
     """
 
     template: str
@@ -42,9 +49,7 @@ class DraftPair:
     label: str = ""
 
 
-def fill(
-    template: str, slots: Mapping[str, str], names: Mapping[str, str] | None = None
-) -> tuple[str, dict[str, Span]]:
+def fill(template: str, slots: Mapping[str, str], names: Mapping[str, str] | None = None) -> Filled:
     """A frame with its slots filled, and the character range of each named slot.
 
     >>> fill("When {A} came", {"A": "Mary"})
@@ -98,55 +103,58 @@ def collect(
 ) -> Behaviour:
     """n different aligned pairs from a source of candidates, always the same for the same seed.
 
-    Pairs whose clean and corrupted prompts differ in length, or whose named words do not stand at the same
-    tokens, are passed over, and so are repeated pairs. With `first_token`, answers of several tokens are
-    scored on their first one, and a note says so. Raises BadBehaviour when fewer than min(n, 8) pairs can be
-    made; a note says when fewer than n.
+    Pairs whose clean and corrupted prompts differ in length, or whose named words do not stand at the same tokens, are
+    passed over, and so are repeated pairs. With `first_token`, answers of several tokens are scored on their first one, and
+    a note says so. Raises BadBehaviour when fewer than min(n, 8) pairs can be made; a note says when fewer than n.
     """
     if n < 1:
         raise BadInput(f"{n} examples are asked for.", "Ask for at least one.")
     rng = np.random.default_rng(seed)
     answering = Answering(net, first_token)
-    made: list[Example] = []
+    examples: list[Example] = []
     seen: set[tuple[Ids, Ids]] = set()
     unequal = 0
     for _ in range(_ROUNDS):
-        batch = [draw(rng) for _ in range(max(16, n - len(made)))]
+        batch = [draw(rng) for _ in range(max(16, n - len(examples)))]
         fills = [(fill(c.template, c.clean, c.names), fill(c.template, c.corrupted, c.names)) for c in batch]
         ids = encode(net, [text for pair in fills for text, _ in pair])
         for i, candidate in enumerate(batch):
             pair = (ids[2 * i], ids[2 * i + 1])
-            if len(made) == n or pair in seen:
+            if len(examples) == n or pair in seen:
                 continue
             seen.add(pair)
             spans = _common_spans(net, fills[i], pair)
             if spans is None:
                 unequal += 1
                 continue
-            example = _example(candidate, (fills[i][0][0], fills[i][1][0]), pair, spans, answering)
+            (clean, _), (corrupted, _) = fills[i]
+            right, wrong = (
+                tuple((answer, answering.ids(clean, answer)) for answer in answers)
+                for answers in (candidate.right, candidate.wrong)
+            )
+            label = candidate.label or candidate.template
+            example = Example(clean, corrupted, *pair, right, wrong, spans, label)
             if example.tells:
-                made.append(example)
-        if len(made) == n:
+                examples.append(example)
+        if len(examples) == n:
             break
-    if len(made) < min(n, _LEAST):
+    if len(examples) < min(n, _LEAST):
         raise BadBehaviour(
-            f"Only {len(made)} pairs of {name!r} could be made with this tokenizer; {unequal} were of "
+            f"Only {len(examples)} pairs of {name!r} could be made with this tokenizer; {unequal} were of "
             "unequal length.",
             "Give words of as many tokens as each other, or ask for fewer pairs.",
         )
     notes = []
-    if len(made) < n:
-        notes.append(f"This tokenizer allows {len(made)} different pairs; {n} were asked for.")
+    if len(examples) < n:
+        notes.append(f"This tokenizer allows {len(examples)} different pairs; {n} were asked for.")
     if answering.cut:
         words = ", ".join(repr(w) for w in sorted(answering.cut)[:6])
         notes.append(f"Answers of several tokens are scored on their first token: {words}.")
-    return assemble(name, made, metric=metric, seed=seed, notes=tuple(notes))
+    return assemble(name, examples, metric=metric, seed=seed, notes=tuple(notes))
 
 
 def _common_spans(
-    net: Network,
-    fills: tuple[tuple[str, dict[str, Span]], tuple[str, dict[str, Span]]],
-    pair: tuple[Ids, Ids],
+    net: Network, fills: tuple[Filled, Filled], pair: tuple[Ids, Ids]
 ) -> dict[str, Span] | None:
     """The spans of a pair, or None when the two prompts do not line up."""
     if len(pair[0]) != len(pair[1]) or pair[0] == pair[1]:
@@ -155,20 +163,6 @@ def _common_spans(
         token_spans(net, text, ids, chars) for (text, chars), ids in zip(fills, pair, strict=True)
     )
     return clean if clean == corrupted else None
-
-
-def _example(
-    candidate: DraftPair,
-    texts: tuple[str, str],
-    pair: tuple[Ids, Ids],
-    spans: dict[str, Span],
-    answering: Answering,
-) -> Example:
-    right, wrong = (
-        tuple((answer, answering.ids(texts[0], answer)) for answer in answers)
-        for answers in (candidate.right, candidate.wrong)
-    )
-    return Example(*texts, *pair, right, wrong, spans, candidate.label or candidate.template)
 
 
 def choose(rng: np.random.Generator, words: Sequence[str], but: Sequence[str] = ()) -> str:

@@ -1,5 +1,4 @@
-"""Factual recall from a table: 'The capital of France is' -> ' Paris'; the corrupted prompt asks of another
-subject.
+"""Factual recall from a table: 'The capital of France is' -> ' Paris'; the corrupted prompt asks of another subject.
 
 After Meng et al. 2022 (ROME) and Hernandez et al. 2024 (linear relational embeddings). Spans: subject.
 """
@@ -15,7 +14,7 @@ import numpy as np
 from cutaway.behaviours.data import Behaviour
 from cutaway.behaviours.generators import words as W
 from cutaway.behaviours.generators.engine import DraftPair, choose, collect
-from cutaway.behaviours.tokenizing import Words
+from cutaway.behaviours.tokenizing import KnownWords
 from cutaway.errors import BadBehaviour
 
 if TYPE_CHECKING:
@@ -31,8 +30,13 @@ CAPITAL_FRAMES: Final = (
 
 @dataclass(frozen=True)
 class Fact:
-    """A subject, the object that a relation gives it, and the frames that ask for it (with a slot
-    `{subject}`).
+    """A subject, and the object that a relation gives it.
+
+    Attributes:
+        subject: of which something is asked.
+        object: as it follows the prompt, with its leading space.
+        relation: facts of one relation are rivals of each other.
+        frames: that ask for it, with a slot `{subject}`.
     """
 
     subject: str
@@ -43,7 +47,11 @@ class Fact:
 
 @dataclass(frozen=True)
 class FactTable:
-    """A named table of facts. Answers are written as they follow the prompt: with their leading space.
+    """A named table of facts.
+
+    Attributes:
+        name: of the behaviour that it makes.
+        facts: of one or more relations.
 
     >>> FactTable.of("capital", [("France", "Paris")], ["The capital of {subject} is"]).facts[0].object
     ' Paris'
@@ -55,11 +63,8 @@ class FactTable:
     @classmethod
     def of(cls, name: str, rows: Iterable[tuple[str, str]], frames: Sequence[str]) -> FactTable:
         """One relation: (subject, object) rows and frames; a space is put before each object."""
-        return cls(name, tuple(Fact(s, _spaced(o), name, tuple(frames)) for s, o in rows))
-
-
-def _spaced(answer: str) -> str:
-    return answer if answer[:1].isspace() else f" {answer}"
+        spaced = ((s, o if o[:1].isspace() else f" {o}") for s, o in rows)
+        return cls(name, tuple(Fact(s, o, name, tuple(frames)) for s, o in spaced))
 
 
 CAPITALS: Final = FactTable.of("facts", W.CAPITALS, CAPITAL_FRAMES)
@@ -70,10 +75,10 @@ def facts(
 ) -> Behaviour:
     """Pairs of factual recall: two subjects of one relation, of as many tokens, with different objects.
 
-    Only facts whose object is one token are used, unless `first_token`: then longer ones count by their first
-    token. Raises BadBehaviour naming the objects when too few remain.
+    Only facts whose object is one token are used, unless `first_token`: then longer ones count by their first token. Raises
+    BadBehaviour naming the objects when too few remain.
     """
-    words = Words(net, table.name)
+    words = KnownWords(net, table.name)
     if not table.facts:
         raise BadBehaviour(f"The table {table.name!r} is empty.", "Give at least two facts of one relation.")
     objects = dict.fromkeys(f.object for f in table.facts)
@@ -98,7 +103,7 @@ def facts(
     return collect(net, table.name, draw, n, seed, first_token=first_token)
 
 
-def _rivals(words: Words, table: Sequence[Fact]) -> list[tuple[Fact, tuple[Fact, ...]]]:
+def _rivals(words: KnownWords, table: Sequence[Fact]) -> list[tuple[Fact, tuple[Fact, ...]]]:
     """Each fact with the facts of its relation that can stand against it."""
     groups: dict[tuple[str, int], list[Fact]] = {}
     for fact in table:
@@ -106,11 +111,11 @@ def _rivals(words: Words, table: Sequence[Fact]) -> list[tuple[Fact, tuple[Fact,
     answers: dict[tuple[str, str], set[str]] = {}
     for fact in table:
         answers.setdefault((fact.relation, fact.subject), set()).add(fact.object)
-    found = []
+    rivals = []
     for group in groups.values():
         for fact in group:
             mine = answers[fact.relation, fact.subject]
             others = tuple(f for f in group if not mine & answers[f.relation, f.subject])
             if others:
-                found.append((fact, others))
-    return found
+                rivals.append((fact, others))
+    return rivals

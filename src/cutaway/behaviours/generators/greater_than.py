@@ -1,7 +1,6 @@
-"""Greater-than: 'The war lasted from the year 1732 to the year 17' -> a year above 32; corrupted: the year
-1701.
-After Hanna et al. 2023, 'How does GPT-2 compute greater-than?'. Spans: event, YY. Metric: probability
-difference.
+"""Greater-than: 'The war lasted from the year 1732 to the year 17' -> a year above 32; corrupted: the year 1701.
+
+After Hanna et al. 2023, 'How does GPT-2 compute greater-than?'. Spans: event, YY. Metric: probability difference.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from cutaway.behaviours.data import Behaviour
 from cutaway.behaviours.generators import words as W
 from cutaway.behaviours.generators.engine import DraftPair, choose, collect
 from cutaway.behaviours.metrics import METRICS
-from cutaway.behaviours.tokenizing import Words, continuation
+from cutaway.behaviours.tokenizing import KnownWords, continuation
 from cutaway.errors import BadBehaviour
 
 if TYPE_CHECKING:
@@ -33,15 +32,13 @@ _LEAST_YEARS = 20
 def greater_than(net: Network, n: int = 128, seed: int = 0, frames: Sequence[str] = FRAMES) -> Behaviour:
     """Pairs of greater-than; right: all later two-digit years, wrong: that year and all earlier ones.
 
-    Only centuries are used whose years this tokenizer cuts into two tokens of two digits each.
-    Raises BadBehaviour when there is none, showing how it cuts a year.
+    Only centuries are used whose years this tokenizer cuts into two tokens of two digits each. Raises BadBehaviour when
+    there is none, showing how it cuts a year.
     """
-    words = Words(net, "greater-than")
-    used = words.known(frames, keep=2)
+    words = KnownWords(net, "greater-than")
+    used = words.suited(frames, keep=2)
     years = {century: _years(net, used[0], century) for century in W.CENTURIES}
-    years = {
-        century: found for century, found in years.items() if len(found) >= _LEAST_YEARS and "01" in found
-    }
+    years = {century: ys for century, ys in years.items() if len(ys) >= _LEAST_YEARS and "01" in ys}
     if not years:
         cut = words.tokenizer.convert_ids_to_tokens(list(continuation(net, "to", " 1732")))
         raise BadBehaviour(
@@ -67,7 +64,7 @@ def greater_than(net: Network, n: int = 128, seed: int = 0, frames: Sequence[str
 def _years(net: Network, frame: str, century: str) -> tuple[str, ...]:
     """The years of a century that are one token after it, and the same token wherever the year stands."""
     prompt = frame.format(event="war", CC=century, YY="32")
-    found = []
+    years = []
     for year in W.YEARS:
         try:
             after = continuation(net, prompt, year)
@@ -75,5 +72,5 @@ def _years(net: Network, frame: str, century: str) -> tuple[str, ...]:
         except BadBehaviour:
             continue
         if len(after) == 1 and after == inside:
-            found.append(year)
-    return tuple(found)
+            years.append(year)
+    return tuple(years)

@@ -13,7 +13,7 @@ import numpy as np
 from cutaway.behaviours.data import Behaviour
 from cutaway.behaviours.generators import words as W
 from cutaway.behaviours.generators.engine import DraftPair, choose, collect
-from cutaway.behaviours.tokenizing import Words
+from cutaway.behaviours.tokenizing import KnownWords
 from cutaway.errors import BadInput
 
 if TYPE_CHECKING:
@@ -43,16 +43,18 @@ def indirect_object(
 ) -> Behaviour:
     """Pairs of indirect object identification, in both orders of the names.
 
-    corruption "swap": the second mention names the other person, which turns the answer round; "abc": all
-    three mentions are three other names (as in the paper), which leaves no answer. Raises BadBehaviour naming
-    the names that are not single tokens when fewer than three (six for "abc") are.
+    Args:
+        corruption: "swap": the second mention names the other person, which turns the answer round; "abc": all three
+            mentions are three other names (as in the paper), which leaves no answer.
+
+    Raises BadBehaviour naming the names that are not single tokens when fewer than three (six for "abc") are.
     """
     if corruption not in ("swap", "abc"):
         raise BadInput(f"There is no corruption {corruption!r}.", "Use 'swap' or 'abc'.")
-    words = Words(net, "indirect object")
+    words = KnownWords(net, "indirect object")
     people = words.single(names, 6 if corruption == "abc" else 3, "names")
     places, things = words.even(W.PLACES, 2, "places"), words.even(W.THINGS, 2, "things")
-    used = words.known(frames)
+    used = words.suited(frames)
 
     def draw(rng: np.random.Generator) -> DraftPair:
         frame = choose(rng, used)

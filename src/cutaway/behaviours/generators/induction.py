@@ -1,7 +1,7 @@
-"""Induction on random tokens: '... A B ... A' -> ' B', where in the corrupted prompt another token followed
-A.
-After Elhage et al. 2021 and Olsson et al. 2022. Works without a tokenizer. Spans: previous (the first A),
-successor (B), last (the second A).
+"""Induction on random tokens: '... A B ... A' -> ' B', where in the corrupted prompt another token followed A.
+
+After Elhage et al. 2021 and Olsson et al. 2022. Works without a tokenizer. Spans: previous (the first A), successor (B),
+last (the second A).
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cutaway.behaviours.data import Behaviour, Ids
+from cutaway.behaviours.examples import Example, assemble
 from cutaway.behaviours.generators import words as W
-from cutaway.behaviours.tokenizing import Words, continuation
+from cutaway.behaviours.tokenizing import KnownWords, continuation
 from cutaway.errors import BadBehaviour, BadInput
+from cutaway.zoo.tasks import spans_at
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -24,9 +26,9 @@ _LEAST_WORDS = 64
 def induction(net: Network, n: int = 128, seed: int = 0, length: int = 12) -> Behaviour:
     """Pairs of induction: `length` different random tokens, and their beginning again up to a random place.
 
-    With a tokenizer the tokens are plain English words in no order, where it knows 64 of ours, else anything
-    but special tokens and lone bytes. The template of an example is how far the repetition has come. Raises
-    BadBehaviour when the vocabulary is too small.
+    With a tokenizer the tokens are plain English words in no order, where it knows 64 of ours, else anything but special
+    tokens and lone bytes. The template of an example is how far the repetition has come. Raises BadBehaviour when the
+    vocabulary is too small.
     """
     if length < 3:
         raise BadInput(f"A sequence of {length} tokens cannot be repeated in part.", "Use length >= 3.")
@@ -39,43 +41,21 @@ def induction(net: Network, n: int = 128, seed: int = 0, length: int = 12) -> Be
             "Use a smaller length.",
         )
     rng = np.random.default_rng(seed)
-    clean, corrupted, right, wrong, reach = [], [], [], [], []
+    at, examples = len(start), []
     for _ in range(n):
         *verse, other = (pool[i] for i in rng.choice(len(pool), size=length + 1, replace=False))
         k = int(rng.integers(1, length - 1))
-        changed = [*verse[: k + 1], other, *verse[k + 2 :]]
-        clean.append((*start, *verse, *verse[: k + 1]))
-        corrupted.append((*start, *changed, *verse[: k + 1]))
-        right.append((verse[k + 1],))
-        wrong.append((other,))
-        reach.append(k)
-    at = len(start)
-    spans = {
-        "previous": tuple((at + k, at + k + 1) for k in reach),
-        "successor": tuple((at + k + 1, at + k + 2) for k in reach),
-        "last": tuple((len(ids) - 1, len(ids)) for ids in clean),
-    }
-    return Behaviour(
-        "induction",
-        clean=tuple(_show(net, ids) for ids in clean),
-        corrupted=tuple(_show(net, ids) for ids in corrupted),
-        clean_ids=tuple(clean),
-        corrupted_ids=tuple(corrupted),
-        right=tuple(right),
-        wrong=tuple(wrong),
-        right_text=tuple((_show(net, ids),) for ids in right),
-        wrong_text=tuple((_show(net, ids),) for ids in wrong),
-        spans=spans,
-        template=tuple(f"{k + 1} of {length}" for k in reach),
-        seed=seed,
-        from_text=False,
-    )
+        clean = (*start, *verse, *verse[: k + 1])
+        corrupted = (*start, *verse[: k + 1], other, *verse[k + 2 :], *verse[: k + 1])
+        right, wrong = (((_show(net, (token,)), (token,)),) for token in (verse[k + 1], other))
+        spans = spans_at({"previous": at + k, "successor": at + k + 1, "last": len(clean) - 1})
+        texts, template = (_show(net, clean), _show(net, corrupted)), f"{k + 1} of {length}"
+        examples.append(Example(*texts, clean, corrupted, right, wrong, spans, template))
+    return assemble("induction", examples, seed=seed, from_text=False)
 
 
 def vocabulary(net: Network) -> tuple[tuple[int, ...], Ids]:
-    """Tokens to draw from, and what every prompt begins with (a beginning-of-text token where the tokenizer
-    adds one).
-    """
+    """Tokens to draw from, and what every prompt begins with (a beginning-of-text token where the tokenizer adds one)."""
     tokenizer = net.tokenizer
     if tokenizer is None:
         if net.d_vocab is None:
@@ -84,12 +64,9 @@ def vocabulary(net: Network) -> tuple[tuple[int, ...], Ids]:
             )
         return tuple(range(net.d_vocab)), ()
     with_special, without = tokenizer("a")["input_ids"], tokenizer("a", add_special_tokens=False)["input_ids"]
-    start = (
-        tuple(with_special[: len(with_special) - len(without)])
-        if with_special[-len(without) :] == without
-        else ()
-    )
-    words = Words(net, "induction")
+    extra = len(with_special) - len(without)
+    start = tuple(with_special[:extra]) if with_special[-len(without) :] == without else ()
+    words = KnownWords(net, "induction")
     known = [w for w in dict.fromkeys((*W.LIST_WORDS, *W.NAMES, *W.THINGS, *W.PLACES)) if words.size(w) == 1]
     if len(known) >= _LEAST_WORDS:
         return tuple(continuation(net, "a", f" {word}")[0] for word in known), start

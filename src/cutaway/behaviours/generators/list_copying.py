@@ -1,7 +1,7 @@
-"""In-context list copying: 'ball, hat, key, cup. ball, hat,' -> ' key', where the corrupted list held another
-word there.
-Spans: before (the item before the answer, in the list), item (the answer in the list), last (the item before
-the answer, when the list is said again).
+"""In-context list copying: 'ball, hat, key, cup. ball, hat,' -> ' key', where the corrupted list held another word there.
+
+Spans: before (the item before the answer, in the list), item (the answer in the list), last (the item before the answer,
+when the list is said again).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from cutaway.behaviours.data import Behaviour
 from cutaway.behaviours.generators import words as W
 from cutaway.behaviours.generators.engine import DraftPair, collect
-from cutaway.behaviours.tokenizing import Words
+from cutaway.behaviours.tokenizing import KnownWords
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -35,9 +35,10 @@ def list_copying(net: Network, n: int = 128, seed: int = 0, words: Sequence[str]
 
     Raises BadBehaviour naming the words that are not single tokens when fewer than eight are.
     """
-    known = Words(net, "list copying")
+    known = KnownWords(net, "list copying")
     items = known.single(words, 8, "words")
-    styles = [s for s in STYLES if " ".join(s) in known.known([" ".join(s) for s in STYLES])]
+    suited = known.suited([" ".join(style) for style in STYLES])
+    styles = [style for style in STYLES if " ".join(style) in suited]
 
     def draw(rng: np.random.Generator) -> DraftPair:
         opening, comma, turn = styles[int(rng.integers(len(styles)))]

@@ -1,7 +1,6 @@
-"""Gendered pronoun: 'Lily was happy because' -> ' she'; the corrupted prompt names a person of the other
-gender.
-After Mathwin et al. 2023, 'Identifying a preliminary circuit for predicting gendered pronouns in GPT-2
-small'. Spans: name.
+"""Gendered pronoun: 'Lily was happy because' -> ' she'; the corrupted prompt names a person of the other gender.
+
+After Mathwin et al. 2023, 'Identifying a preliminary circuit for predicting gendered pronouns in GPT-2 small'. Spans: name.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import numpy as np
 from cutaway.behaviours.data import Behaviour
 from cutaway.behaviours.generators import words as W
 from cutaway.behaviours.generators.engine import DraftPair, choose, collect
-from cutaway.behaviours.tokenizing import Words
+from cutaway.behaviours.tokenizing import KnownWords
 from cutaway.errors import BadBehaviour
 
 if TYPE_CHECKING:
@@ -47,24 +46,18 @@ def pronoun(
     male: Sequence[str] = W.MALE,
     frames: Sequence[str] = FRAMES,
 ) -> Behaviour:
-    """Pairs of gendered pronoun: 'she' against 'he', decided by a name alone (and 'girl'/'boy' in some
-    frames).
+    """Pairs of gendered pronoun: 'she' against 'he', decided by a name alone (and 'girl'/'boy' in some frames).
 
-    Names are single tokens where there are a dozen such pairs, else plain ones of as many tokens as each
-    other. Raises BadBehaviour when ' she' or ' he' is not one token, or no names of both genders are of equal
-    length.
+    Names are single tokens where there are a dozen such pairs, else plain ones of as many tokens as each other. Raises
+    BadBehaviour when ' she' or ' he' is not one token, or no names of both genders are of equal length.
     """
-    words = Words(net, "pronoun")
+    words = KnownWords(net, "pronoun")
     words.single(("she", "he"), 2, "pronouns")
     pairs = _pairs(words, female, male)
-    fillings = {
-        "place": words.even(W.PLACES, 2, "places"),
-        "thing": words.even(W.THINGS, 2, "things"),
-        "feeling": words.even(W.FEELINGS, 2, "feelings"),
-    }
-    used = words.known(
-        [f for f in frames if "{noun}" not in f or words.size("girl") == words.size("boy")], keep=6
-    )
+    pools = {"place": W.PLACES, "thing": W.THINGS, "feeling": W.FEELINGS}
+    fillings = {slot: words.even(pool, 2, f"{slot}s") for slot, pool in pools.items()}
+    alike = words.size("girl") == words.size("boy")
+    used = words.suited([f for f in frames if alike or "{noun}" not in f], keep=6)
 
     def draw(rng: np.random.Generator) -> DraftPair:
         frame = choose(rng, used)
@@ -79,10 +72,8 @@ def pronoun(
     return collect(net, "pronoun", draw, n, seed)
 
 
-def _pairs(words: Words, female: Sequence[str], male: Sequence[str]) -> list[tuple[str, str]]:
-    """(her, him) of as many tokens as each other: single tokens if there are a dozen such pairs, else plain
-    names.
-    """
+def _pairs(words: KnownWords, female: Sequence[str], male: Sequence[str]) -> list[tuple[str, str]]:
+    """(her, him) of as many tokens as each other: single tokens if there are a dozen such pairs, else plain names."""
     pairs = [(a, b) for a in female for b in male if words.size(a) == words.size(b)]
     single = [pair for pair in pairs if words.size(pair[0]) == 1]
     plain = [(a, b) for a, b in pairs if a in W.PLAIN_FEMALE and b in W.PLAIN_MALE]

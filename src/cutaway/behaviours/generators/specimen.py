@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cutaway.behaviours.data import Behaviour
+from cutaway.behaviours.examples import Example, assemble
 from cutaway.zoo.loaders import split
 from cutaway.zoo.registry import specimen as find
 from cutaway.zoo.tasks import TaskPair
@@ -34,20 +35,10 @@ def of_pairs(
     def show(ids: tuple[int, ...]) -> str:
         return " ".join(words[i] for i in ids) if words else net.decode(list(ids))
 
-    spans = set.intersection(*(set(p.spans) for p in pairs)) if pairs else set()
-    return Behaviour(
-        name,
-        clean=tuple(show(p.clean) for p in pairs),
-        corrupted=tuple(show(p.corrupted) for p in pairs),
-        clean_ids=tuple(p.clean for p in pairs),
-        corrupted_ids=tuple(p.corrupted for p in pairs),
-        right=tuple(p.right for p in pairs),
-        wrong=tuple(p.wrong for p in pairs),
-        right_text=tuple(tuple(show((t,)) for t in p.right) for p in pairs),
-        wrong_text=tuple(tuple(show((t,)) for t in p.wrong) for p in pairs),
-        answer_pos=tuple(p.answer_pos for p in pairs),
-        spans={s: tuple(p.spans[s] for p in pairs) for s in sorted(spans)},
-        template=tuple(p.template for p in pairs),
-        seed=seed,
-        from_text=False,
-    )
+    examples = []
+    for p in pairs:
+        right, wrong = (tuple((show((token,)), (token,)) for token in side) for side in (p.right, p.wrong))
+        spans = {span: p.spans[span] for span in sorted(p.spans)}
+        texts = show(p.clean), show(p.corrupted)
+        examples.append(Example(*texts, p.clean, p.corrupted, right, wrong, spans, p.template, p.answer_pos))
+    return assemble(name, examples, seed=seed, from_text=False)

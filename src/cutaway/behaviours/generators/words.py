@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
+
+def _pairs(text: str) -> tuple[tuple[str, str], ...]:
+    """Pairs `one:other`, with blanks between them; a word that stands alone goes with itself and an s."""
+    return tuple(
+        (one, other or f"{one}s") for one, _, other in (pair.partition(":") for pair in text.split())
+    )
+
+
 FEMALE: Final = tuple(
     "Mary Anna Lucy Emma Rose Jane Alice Clara Nora Ruth Ella Grace Helen Sara Julia Kate Laura Lily Maria "
     "Nina Paula Rita Susan Tina Vera Amy Betty Diana Eva Ivy Sarah Jessica Rachel Amanda Michelle Lisa "
@@ -28,15 +36,10 @@ THINGS: Final = tuple(
 )
 FEELINGS: Final = tuple("happy sad tired cold quiet late lost hungry angry".split())
 NEAR: Final = ("near", "behind", "beside")
-NUMBER_PAIRS: Final = (  # (singular, plural)
-    ("boy", "boys"), ("girl", "girls"), ("dog", "dogs"), ("cat", "cats"), ("horse", "horses"),
-    ("bird", "birds"), ("tree", "trees"), ("door", "doors"), ("chair", "chairs"), ("ship", "ships"),
-    ("doctor", "doctors"), ("teacher", "teachers"), ("window", "windows"), ("king", "kings"),
-    ("queen", "queens"), ("cow", "cows"), ("star", "stars"), ("table", "tables"), ("key", "keys"),
-    ("author", "authors"), ("farmer", "farmers"), ("picture", "pictures"), ("car", "cars"), ("man", "men"),
-    ("woman", "women"), ("friend", "friends"), ("student", "students"), ("letter", "letters"),
-    ("manager", "managers"), ("pilot", "pilots"),
-)  # fmt: skip
+NUMBER_PAIRS: Final = _pairs(  # singular:plural
+    "boy girl dog cat horse bird tree door chair ship doctor teacher window king queen cow star table key author "
+    "farmer picture car man:men woman:women friend student letter manager pilot"
+)
 EVENTS: Final = tuple(
     "war fair storm reign journey drought feast voyage siege strike conflict campaign expedition "
     "dispute".split()
@@ -57,13 +60,10 @@ LIST_WORDS: Final = tuple(
     "dog cat horse bird tree door chair ship star table red blue green yellow white black brown happy big "
     "little day time friend mom play park garden house river forest bridge".split()
 )
-CAPITALS: Final = (
-    ("France", "Paris"), ("Italy", "Rome"), ("England", "London"), ("Germany", "Berlin"), ("Egypt", "Cairo"),
-    ("Japan", "Tokyo"), ("Peru", "Lima"), ("Norway", "Oslo"), ("Spain", "Madrid"), ("Austria", "Vienna"),
-    ("Greece", "Athens"), ("Ireland", "Dublin"), ("Russia", "Moscow"), ("China", "Beijing"),
-    ("Cuba", "Havana"), ("Poland", "Warsaw"), ("Iran", "Tehran"), ("Iraq", "Baghdad"), ("Syria", "Damascus"),
-    ("Canada", "Ottawa"), ("Portugal", "Lisbon"), ("Sweden", "Stockholm"), ("Finland", "Helsinki"),
-    ("Hungary", "Budapest"), ("Turkey", "Ankara"), ("Thailand", "Bangkok"), ("Kenya", "Nairobi"),
-    ("Lebanon", "Beirut"), ("Belgium", "Brussels"), ("Denmark", "Copenhagen"), ("Ukraine", "Kiev"),
-    ("Afghanistan", "Kabul"), ("Libya", "Tripoli"),
-)  # fmt: skip
+CAPITALS: Final = _pairs(
+    "France:Paris Italy:Rome England:London Germany:Berlin Egypt:Cairo Japan:Tokyo Peru:Lima Norway:Oslo "
+    "Spain:Madrid Austria:Vienna Greece:Athens Ireland:Dublin Russia:Moscow China:Beijing Cuba:Havana Poland:Warsaw "
+    "Iran:Tehran Iraq:Baghdad Syria:Damascus Canada:Ottawa Portugal:Lisbon Sweden:Stockholm Finland:Helsinki "
+    "Hungary:Budapest Turkey:Ankara Thailand:Bangkok Kenya:Nairobi Lebanon:Beirut Belgium:Brussels "
+    "Denmark:Copenhagen Ukraine:Kiev Afghanistan:Kabul Libya:Tripoli"
+)

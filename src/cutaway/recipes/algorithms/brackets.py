@@ -62,16 +62,10 @@ ALGORITHM = Algorithm(
     variables=(
         CausalVariable("depth", (INPUT,), depth, Part("head", 0, 0), "how many are open after each bracket"),
         CausalVariable("below", ("depth",), below, Part("mlp", 0), "where it is below zero", BRACKETS),
-        CausalVariable(
-            "uneven", ("depth",), uneven, Part("mlp", 0), "is it other than zero at the end", (END,)
-        ),
-        CausalVariable(
-            "dips", ("below",), lambda b: b.max(1), Part("head", 1, 0), "is it below zero anywhere", (END,)
-        ),
-        CausalVariable(
-            "fault", ("uneven", "dips"), lambda u, d: u | d, Part("mlp", 1), "is there a fault", (END,)
-        ),
+        CausalVariable("uneven", ("depth",), uneven, Part("mlp", 0), "is it other than zero at the end", (END,)),
+        CausalVariable("dips", ("below",), lambda b: b.max(1), Part("head", 1, 0), "is it below zero anywhere", (END,)),
+        CausalVariable("fault", ("uneven", "dips"), lambda u, d: u | d, Part("mlp", 1), "is there a fault", (END,)),
     ),
     answer_reads=("fault",),
     answer=lambda fault: one_of(np.where(fault == 1, UNBALANCED, BALANCED), len(VOCABULARY)),
-)
+)  # fmt: skip

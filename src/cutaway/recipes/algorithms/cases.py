@@ -43,24 +43,11 @@ ALGORITHM = Algorithm(
     layers=2,
     draw=draw,
     variables=(
-        CausalVariable(
-            "left", (INPUT,), lambda ids: ids[:, LEFT] - _ZERO, Part("head", 0, 0), "the first digit", (END,)
-        ),
-        CausalVariable(
-            "right",
-            (INPUT,),
-            lambda ids: ids[:, RIGHT] - _ZERO,
-            Part("head", 0, 1),
-            "the second digit",
-            (END,),
-        ),
-        CausalVariable(
-            "larger", ("left", "right"), larger, Part("mlp", 0), "is the first the larger", (END,)
-        ),
-        CausalVariable(
-            "result", ("left", "right", "larger"), result, Part("mlp", 1), "what they make", (END,)
-        ),
+        CausalVariable("left", (INPUT,), lambda ids: ids[:, LEFT] - _ZERO, Part("head", 0, 0), "the first digit", (END,)),
+        CausalVariable("right", (INPUT,), lambda ids: ids[:, RIGHT] - _ZERO, Part("head", 0, 1), "the second digit", (END,)),
+        CausalVariable("larger", ("left", "right"), larger, Part("mlp", 0), "is the first the larger", (END,)),
+        CausalVariable("result", ("left", "right", "larger"), result, Part("mlp", 1), "what they make", (END,)),
     ),
     answer_reads=("result",),
     answer=lambda digit: one_of(_ZERO + digit, len(VOCABULARY)),
-)
+)  # fmt: skip

@@ -47,17 +47,10 @@ ALGORITHM = Algorithm(
     draw=draw,
     variables=(
         CausalVariable(
-            "place",
-            (INPUT,),
-            place,
-            Part("head", 0, 0),
-            "which argument is asked for, moved to the end",
-            (END,),
+            "place", (INPUT,), place, Part("head", 0, 0), "which argument is asked for, moved to the end", (END,)
         ),
-        CausalVariable(
-            "argument", (INPUT, "place"), argument, Part("head", 1, 0), "the argument in that place", (END,)
-        ),
+        CausalVariable("argument", (INPUT, "place"), argument, Part("head", 1, 0), "the argument in that place", (END,)),
     ),
     answer_reads=("argument",),
     answer=lambda name: one_of(name, len(VOCABULARY)),
-)
+)  # fmt: skip

@@ -13,10 +13,8 @@ from cutaway.network.parts import Part
 from .causal import INPUT, Algorithm, Array, CausalVariable, WordIds
 
 YEARS = tuple(f"{year:02d}" for year in range(0, 60, 3))
-CENTURIES, EVENTS = (
-    ("1400", "1500", "1600", "1700", "1800"),
-    ("war", "fair", "reign", "voyage", "siege", "feast"),
-)
+CENTURIES = ("1400", "1500", "1600", "1700", "1800")
+EVENTS = ("war", "fair", "reign", "voyage", "siege", "feast")
 FORWARD, BACK = ("began", "opened"), ("ended", "closed")
 VOCABULARY = ("<bos>", "the", *EVENTS, "that", *FORWARD, *BACK, "in", "turned", *CENTURIES, *YEARS)
 _ID = WordIds(VOCABULARY)
@@ -63,21 +61,12 @@ ALGORITHM = Algorithm(
     layers=2,
     draw=draw,
     variables=(
+        CausalVariable("year", (INPUT,), year, Part("head", 0, 0), "the year in the century, moved to the end", (END,)),
+        CausalVariable("direction", (INPUT,), direction, Part("head", 1, 0), "is a later year asked for", (END,)),
         CausalVariable(
-            "year", (INPUT,), year, Part("head", 0, 0), "the year in the century, moved to the end", (END,)
-        ),
-        CausalVariable(
-            "direction", (INPUT,), direction, Part("head", 1, 0), "is a later year asked for", (END,)
-        ),
-        CausalVariable(
-            "possible",
-            ("year", "direction"),
-            possible,
-            Part("mlp", 1),
-            "which of the years are possible",
-            (END,),
+            "possible", ("year", "direction"), possible, Part("mlp", 1), "which of the years are possible", (END,)
         ),
     ),
     answer_reads=("possible",),
     answer=answer,
-)
+)  # fmt: skip

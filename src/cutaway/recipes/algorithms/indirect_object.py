@@ -49,20 +49,10 @@ ALGORITHM = Algorithm(
     layers=3,
     draw=draw,
     variables=(
-        CausalVariable(
-            "duplicate", (INPUT,), giver_place, Part("head", 0, 0), "which of the two names comes again"
-        ),
-        CausalVariable(
-            "inhibited",
-            ("duplicate",),
-            lambda place: place,
-            Part("head", 1, 0),
-            "the same, carried to the end",
-        ),
-        CausalVariable(
-            "receiver", (INPUT, "inhibited"), other_name, Part("head", 2, 0), "the name in the other place"
-        ),
+        CausalVariable("duplicate", (INPUT,), giver_place, Part("head", 0, 0), "which of the two names comes again"),
+        CausalVariable("inhibited", ("duplicate",), lambda place: place, Part("head", 1, 0), "the same, carried to the end"),
+        CausalVariable("receiver", (INPUT, "inhibited"), other_name, Part("head", 2, 0), "the name in the other place"),
     ),
     answer_reads=("receiver",),
     answer=lambda name: one_of(name, len(VOCABULARY)),
-)
+)  # fmt: skip

@@ -8,7 +8,7 @@ transformers.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -139,25 +139,25 @@ class Blueprint:
                 layers += [LayerPlan(layer.heads), LayerPlan((), layer.mlp)]
             else:
                 layers.append(layer)
-        return Blueprint(self.space, self.words, self.embed, tuple(layers), self.unembed)
+        return replace(self, layers=tuple(layers))
 
     def without(self, *names: str) -> Blueprint:
         """The same without the parts of these names."""
         layers = tuple(
-            LayerPlan(
-                tuple(h for h in layer.heads if h.name not in names),
-                None if layer.mlp is not None and layer.mlp.name in names else layer.mlp,
-                layer.serial,
+            replace(
+                layer,
+                heads=tuple(h for h in layer.heads if h.name not in names),
+                mlp=None if layer.mlp is not None and layer.mlp.name in names else layer.mlp,
             )
             for layer in self.layers
         )
-        return Blueprint(self.space, self.words, self.embed, layers, self.unembed)
+        return replace(self, layers=layers)
 
     def shuffled(self, tokens: Sequence[int]) -> Blueprint:
         """The same with the readout of these tokens moved on by one: every answer is the wrong one."""
         unembed = self.unembed.clone()
         unembed[list(tokens)] = self.unembed[[*tokens[1:], tokens[0]]]
-        return Blueprint(self.space, self.words, self.embed, self.layers, unembed)
+        return replace(self, unembed=unembed)
 
 
 def letters(n: int, prefix: str = "") -> tuple[str, ...]:

@@ -35,14 +35,6 @@ def specimens() -> tuple[Specimen, ...]:
 def _specimen(design: Design, arch: str) -> Specimen:
     lacking = tuple(Twin(kind, says, "built") for kind, (says, _) in design.lacks.items())
     return Specimen(
-        f"{design.name}-{arch}",
-        "constructed",
-        design.says,
-        CLASSES[arch],
-        design.task,
-        Construction(design, arch),
-        (RANDOM, SHUFFLED, *lacking),
-        minutes=0.1,
-        sources=design.sources,
-        mechanism=design.mechanism,
-    )
+        f"{design.name}-{arch}", "constructed", design.says, CLASSES[arch], design.task, Construction(design, arch),
+        (RANDOM, SHUFFLED, *lacking), minutes=0.1, sources=design.sources, mechanism=design.mechanism,
+    )  # fmt: skip

@@ -13,7 +13,7 @@ from cutaway.recipes.constructed.blueprint import Blueprint
 from cutaway.recipes.constructed.build import direction, model, places
 from cutaway.recipes.measures import accuracy
 from cutaway.recipes.words import word_tokenizer
-from cutaway.zoo.specimens import Made
+from cutaway.zoo.specimens import Product
 from cutaway.zoo.tasks import Task
 from cutaway.zoo.truth import Feature, GroundTruth, How, Need, Variable, in_card_order
 
@@ -89,12 +89,10 @@ class Design:
 
     def truth(self, arch: Architecture, seed: int) -> GroundTruth:
         """The ground truth in an architecture: names of parts become nodes, blocks become directions."""
-        blueprint = self.plan()
-        at = places(blueprint, arch) | {"input": Part("input"), "logits": Part("logits")}
+        parts = places(self.plan(), arch)
+        at = parts | {"input": Part("input"), "logits": Part("logits")}
         return GroundTruth(
-            nodes=in_card_order(
-                part for name, part in places(blueprint, arch).items() if name not in self.idle
-            ),
+            nodes=in_card_order(part for name, part in parts.items() if name not in self.idle),
             edges=tuple(Edge(at[a], Input(at[b], port or "in")) for a, b, port in self.edges),
             variables=tuple(self._variable(held, at, seed) for held in self.holds),
             needs=tuple(Need(tuple(at[n] for n in names), breaks, how) for names, breaks, how in self.needs),
@@ -111,8 +109,7 @@ class Design:
             "head": f"attn_write.{writer.layer}",
             "mlp": f"mlp_write.{writer.layer}",
         }
-        rows = direction(self.plan(), held.block, seed)
-        basis = tuple(tuple(row) for row in rows.tolist())
+        basis = tuple(tuple(row) for row in direction(self.plan(), held.block, seed).tolist())
         return Variable(
             held.name, held.says, site[writer.kind], held.pos, None, basis, held.classes, held.read
         )
@@ -139,19 +136,15 @@ class Construction:
     arch: str
     seed: int = 0
 
-    def make(self, shop: Workshop) -> Made:
+    def make(self, shop: Workshop) -> Product:
         """Write the weights and measure the accuracy on fresh prompts."""
         shop.work.step("writing weights", 0, 1)
         arch = ARCHITECTURES[self.arch]
         network = model(self.design.plan(), arch, self.seed)
-        specimen = Made(
-            network,
-            self.design.truth(arch, self.seed),
-            accuracy(network, self.design.task.pairs(1000, 1)),
-            word_tokenizer(self.design.task.words),
-        )
+        score = accuracy(network, self.design.task.pairs(1000, 1))
         shop.work.step("writing weights", 1, 1)
-        return specimen
+        truth = self.design.truth(arch, self.seed)
+        return Product(network, truth, score, word_tokenizer(self.design.task.words))
 
     def twin(self, kind: str) -> PreTrainedModel:
         """The twin with its readout shuffled, or with a part taken out. NotFound for other kinds."""

@@ -16,17 +16,9 @@ SOURCES = (
 )
 TWINS = (
     RANDOM,
-    Twin(
-        "free",
-        "The same task without the property: trained on the task alone, variables live where they fell.",
-        "stored",
-    ),
-    Twin(
-        "shuffled",
-        "The same prompts with the answers of other prompts: there is no algorithm to learn.",
-        "stored",
-    ),
-)
+    Twin("free", "The same task without the property: trained on the task alone, variables live where they fell.", "stored"),
+    Twin("shuffled", "The same prompts with the answers of other prompts: there is no algorithm to learn.", "stored"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -75,15 +67,7 @@ def _specimen(task: str, architecture: str, seed: int) -> Specimen:
     mechanism = "; ".join(f"{v.name} ({v.meaning}) in {v.place}" for v in seated.variables)
     name = f"{task}-{architecture}"
     return Specimen(
-        name=f"{name}-seed{seed}" if seed and architecture == "gpt2" else name,
-        family="trained to a model",
-        says=ALGORITHMS[task].summary,
-        architecture=architecture,
-        task=Questions(seated),
-        recipe=recipe,
-        twins=TWINS,
-        minutes=run.minutes * steps / run.steps,
-        sources=SOURCES,
-        seed=seed,
+        f"{name}-seed{seed}" if seed and architecture == "gpt2" else name, "trained to a model", ALGORITHMS[task].summary,
+        architecture, Questions(seated), recipe, TWINS, minutes=run.minutes * steps / run.steps, sources=SOURCES, seed=seed,
         mechanism=f"{mechanism}.",
-    )
+    )  # fmt: skip

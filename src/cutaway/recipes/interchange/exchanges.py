@@ -24,11 +24,8 @@ def part_list(layers: int, heads: int) -> list[Part]:
     >>> [str(part) for part in part_list(1, 2)]
     ['a0.h0', 'a0.h1', 'm0']
     """
-    return [
-        part
-        for layer in range(layers)
-        for part in (*(Part("head", layer, head) for head in range(heads)), Part("mlp", layer))
-    ]
+    heads_of = ([Part("head", layer, head) for head in range(heads)] for layer in range(layers))
+    return [part for layer, of in enumerate(heads_of) for part in (*of, Part("mlp", layer))]
 
 
 @dataclass(frozen=True)

@@ -80,9 +80,6 @@ def draw_plans(seating: Seating, ids: np.ndarray, rng: np.random.Generator, shar
     """The plans of a step on prompts `[n p]`; `shares` says how often each variable is exchanged."""
     rows, names = len(ids), list(seating.variables)
 
-    def partner() -> np.ndarray:
-        return rng.permutation(rows)
-
     one = rng.choice(len(names), rows, p=shares)
     several = rng.random(rows) < 0.25
     extra_names = rng.random((rows, len(names))) < 0.5
@@ -90,16 +87,16 @@ def draw_plans(seating: Seating, ids: np.ndarray, rng: np.random.Generator, shar
     single = {name: torch.from_numpy((one == i) & ~several) for i, name in enumerate(names)}
     everything = np.ones((rows, seating.outside.shape[0]), bool)
     some = np.where(rng.random(rows)[:, None] < 0.5, everything, rng.random(everything.shape) < 0.3)
-    source = partner()
-    extra = partner() if rng.random() < 0.5 else None
-    moved = [interchange(seating, ids, source, chosen, extra)]
-    kept = [strict(seating, ids, partner(), some)]
+    source = rng.permutation(rows)
+    extra = rng.permutation(rows) if rng.random() < 0.5 else None
+    moved = interchange(seating, ids, source, chosen, extra)
+    kept = [strict(seating, ids, rng.permutation(rows), some)]
     hidden = [name for name in names if "answer" not in seating.algorithm.children(name)]
     if hidden:
-        plan = edges(seating, ids, partner(), hidden[int(rng.integers(len(hidden)))])
+        plan = edges(seating, ids, rng.permutation(rows), hidden[int(rng.integers(len(hidden)))])
         assert plan is not None
         kept.append(_first(plan, rows // 2))
-    return StepPlans(tuple(moved), tuple(kept), single)
+    return StepPlans((moved,), tuple(kept), single)
 
 
 def _first(plan: ExchangePlan, count: int) -> ExchangePlan:
@@ -114,19 +111,18 @@ def joined(plans: Sequence[ExchangePlan]) -> ExchangePlan:
     def nth(plan: ExchangePlan, index: int) -> RowExchange:
         if index < len(plan.exchanges):
             return plan.exchanges[index]
-        return RowExchange(
-            torch.zeros_like(plan.exchanges[0].mask), torch.zeros_like(plan.exchanges[0].source)
-        )
+        first = plan.exchanges[0]
+        return RowExchange(torch.zeros_like(first.mask), torch.zeros_like(first.source))
 
+    layers = ([nth(plan, index) for plan in plans] for index in range(depth))
     exchanges = tuple(
-        RowExchange(
-            torch.cat([nth(plan, index).mask for plan in plans]),
-            torch.cat([nth(plan, index).source for plan in plans]),
-        )
-        for index in range(depth)
+        RowExchange(torch.cat([e.mask for e in layer]), torch.cat([e.source for e in layer]))
+        for layer in layers
     )
-    right, usable = (torch.cat([getattr(plan, name) for plan in plans]) for name in ("right", "usable"))
-    return ExchangePlan(torch.cat([plan.base for plan in plans]), exchanges, right, usable)
+    base, right, usable = (
+        torch.cat([getattr(plan, name) for plan in plans]) for name in ("base", "right", "usable")
+    )
+    return ExchangePlan(base, exchanges, right, usable)
 
 
 def step_losses(

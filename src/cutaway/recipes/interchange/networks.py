@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 ARCHITECTURES = ("gpt2", "llama")
+_SHARED: Any = {"initializer_range": 0.08, "bos_token_id": 0, "eos_token_id": 0, "dtype": "float32"}
 
 
 @dataclass(frozen=True)
@@ -44,35 +46,14 @@ def build(shape: NetworkShape, seed: int) -> PreTrainedModel:
 
 def _gpt2(shape: NetworkShape) -> GPT2Config:
     return GPT2Config(
-        vocab_size=shape.vocabulary,
-        n_positions=shape.context,
-        n_embd=shape.width,
-        n_layer=shape.layers,
-        n_head=shape.heads,
-        n_inner=shape.mlp,
-        resid_pdrop=0.0,
-        embd_pdrop=0.0,
-        attn_pdrop=0.0,
-        initializer_range=0.08,
-        bos_token_id=0,
-        eos_token_id=0,
-        dtype="float32",
-    )
+        vocab_size=shape.vocabulary, n_positions=shape.context, n_embd=shape.width, n_layer=shape.layers,
+        n_head=shape.heads, n_inner=shape.mlp, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, **_SHARED,
+    )  # fmt: skip
 
 
 def _llama(shape: NetworkShape) -> LlamaConfig:
     return LlamaConfig(
-        vocab_size=shape.vocabulary,
-        hidden_size=shape.width,
-        intermediate_size=shape.mlp,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=2,
-        max_position_embeddings=shape.context,
-        tie_word_embeddings=True,
-        initializer_range=0.08,
-        bos_token_id=0,
-        eos_token_id=0,
-        pad_token_id=0,
-        dtype="float32",
-    )
+        vocab_size=shape.vocabulary, hidden_size=shape.width, intermediate_size=shape.mlp, num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads, num_key_value_heads=2, max_position_embeddings=shape.context,
+        tie_word_embeddings=True, pad_token_id=0, **_SHARED,
+    )  # fmt: skip

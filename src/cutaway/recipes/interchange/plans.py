@@ -97,23 +97,21 @@ def interchange(
     exchanges = (RowExchange(mask, torch.from_numpy(source)),)
     if extra is not None:
         exchanges += (RowExchange(seating.outside.expand(len(ids), -1, -1), torch.from_numpy(extra)),)
-    return ExchangePlan(
-        torch.arange(len(ids)),
-        exchanges,
-        torch.from_numpy(right),
-        torch.from_numpy(~held_out(ids, ids[source])),
-    )
+    return _plan(ids, source, exchanges, right)
+
+
+def _plan(
+    ids: np.ndarray, source: np.ndarray, exchanges: tuple[RowExchange, ...], right: np.ndarray
+) -> ExchangePlan:
+    """Every row in turn; those joined with a row that the examination keeps for itself may not be learnt from."""
+    usable = torch.from_numpy(~held_out(ids, ids[source]))
+    return ExchangePlan(torch.arange(len(ids)), exchanges, torch.from_numpy(right), usable)
 
 
 def strict(seating: Seating, ids: np.ndarray, source: np.ndarray, parts: np.ndarray) -> ExchangePlan:
     """Rows `ids` with the parts outside, of those in `parts` (bool `[n parts]`), as in row `source[n]`."""
     mask = seating.outside & torch.from_numpy(parts)[:, :, None]
-    return ExchangePlan(
-        torch.arange(len(ids)),
-        (RowExchange(mask, torch.from_numpy(source)),),
-        torch.from_numpy(seating.algorithm.answers(ids)),
-        torch.from_numpy(~held_out(ids, ids[source])),
-    )
+    return _plan(ids, source, (RowExchange(mask, torch.from_numpy(source)),), seating.algorithm.answers(ids))
 
 
 def edges(seating: Seating, ids: np.ndarray, source: np.ndarray, name: str) -> ExchangePlan | None:
@@ -121,15 +119,10 @@ def edges(seating: Seating, ids: np.ndarray, source: np.ndarray, name: str) -> E
     readers = seating.algorithm.children(name)
     if "answer" in readers:
         return None
-    rows = torch.arange(len(ids))
     hold = torch.stack([seating.variables[reader] for reader in readers]).any(0)
     full = (len(ids), -1, -1)
-    return ExchangePlan(
-        rows,
-        (
-            RowExchange(seating.variables[name].expand(*full), torch.from_numpy(source)),
-            RowExchange(hold.expand(*full), rows),
-        ),
-        torch.from_numpy(seating.algorithm.answers(ids)),
-        torch.from_numpy(~held_out(ids, ids[source])),
+    exchanges = (
+        RowExchange(seating.variables[name].expand(*full), torch.from_numpy(source)),
+        RowExchange(hold.expand(*full), torch.arange(len(ids))),
     )
+    return _plan(ids, source, exchanges, seating.algorithm.answers(ids))

@@ -54,9 +54,8 @@ class Questions:
             for row in np.flatnonzero(held_out(base, source)):
                 if wanted[bool(changed[row])]:
                     wanted[bool(changed[row])] -= 1
-                    swaps.append(
-                        Swap(_ids(base[row]), _ids(source[row]), positions, _ids(np.flatnonzero(right[row])))
-                    )
+                    answers = _ids(np.flatnonzero(right[row]))
+                    swaps.append(Swap(_ids(base[row]), _ids(source[row]), positions, answers))
         return swaps
 
     def labels(self, variable: str, n: int, seed: int = 0) -> list[Label]:
@@ -66,9 +65,8 @@ class Questions:
         where = self.algorithm.by_name[variable].positions or ()
         if len(where) != 1 or values.ndim > 1:
             return []
-        least = int(
-            self.algorithm.values(self.algorithm.draw(np.random.default_rng(0), 4000))[variable].min()
-        )
+        many = self.algorithm.draw(np.random.default_rng(0), 4000)
+        least = int(self.algorithm.values(many)[variable].min())
         return [Label(_ids(row), where[0], int(v) - least) for row, v in zip(ids, values, strict=True)]
 
     def passages(self, seed: int = 0) -> Iterator[Passage]:

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from cutaway.errors import NotFound
 from cutaway.network.parts import Edge, Input, Part
 from cutaway.recipes.words import word_tokenizer
-from cutaway.zoo.specimens import Made
+from cutaway.zoo.specimens import Product
 from cutaway.zoo.truth import GroundTruth, Variable, in_card_order
 
 from ..algorithms import Algorithm, CausalVariable
@@ -59,13 +59,13 @@ class InterchangeRecipe:
         options = {"steps": steps, "settle": self.settle, "rows": self.rows}
         return InterchangeTraining(self.algorithm, self.architecture, self.seed, kind, **options)
 
-    def make(self, shop: Workshop) -> Made:
+    def make(self, shop: Workshop) -> Product:
         """Train the network and its twins, one after the other; each goes on from its own checkpoint."""
         runs = {kind: train(self.training(kind), shop) for kind in ("stated", "free", "shuffled")}
         seated = self.training().seated()
         seating = Seating(seated, self.training().heads)
         marks = {kind: examine(state.model, seating, n=1024).to_dict() for kind, state in runs.items()}
-        return Made(
+        return Product(
             model=runs["stated"].model,
             truth=ground_truth(seated),
             accuracy={**marks["stated"], "twins": {kind: marks[kind] for kind in ("free", "shuffled")}},
@@ -103,13 +103,8 @@ def _edge(source: Part, target: Part) -> Edge:
 
 def _variable(variable: CausalVariable) -> Variable:
     part = variable.part
-    return Variable(
-        name=variable.name,
-        says=variable.meaning,
-        site=f"z.{part.layer}" if part.kind == "head" else f"mlp_out.{part.layer}",
-        pos=variable.name,
-        head=part.index,
-    )
+    site = f"z.{part.layer}" if part.kind == "head" else f"mlp_out.{part.layer}"
+    return Variable(variable.name, variable.meaning, site, variable.name, part.index)
 
 
 def _log(runs: dict[Any, TrainingRun]) -> bytes:

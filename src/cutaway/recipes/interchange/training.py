@@ -72,16 +72,9 @@ class InterchangeTraining:
     def schedule(self) -> Schedule:
         """A rise, a plateau to the middle, a half cosine down to a fiftieth; everything decays."""
         return Schedule(
-            self.steps,
-            self.learning_rate,
-            self.weight_decay,
-            self.warmup,
-            fall=0.5,
-            lowest=0.02,
-            all_decay=True,
-            clip=1.0,
+            self.steps, self.learning_rate, self.weight_decay, self.warmup, fall=0.5, lowest=0.02, all_decay=True, clip=1.0,
             fused=False,
-        )
+        )  # fmt: skip
 
     def seated(self) -> Algorithm:
         """The algorithm with its variables in the places that the seed gives them."""
@@ -90,15 +83,8 @@ class InterchangeTraining:
     def shape(self) -> NetworkShape:
         """The shape of the network."""
         of = self.seated()
-        return NetworkShape(
-            self.architecture,
-            len(of.vocabulary),
-            of.layers,
-            self.width,
-            self.heads,
-            self.mlp,
-            context=of.length,
-        )
+        sizes = (self.width, self.heads, self.mlp, of.length)
+        return NetworkShape(self.architecture, len(of.vocabulary), of.layers, *sizes)
 
 
 def shares(behind: dict[str, float]) -> np.ndarray:
@@ -126,7 +112,7 @@ def train(recipe: InterchangeTraining, shop: Workshop, stop_at: int | None = Non
     net, behind = opened(state.model), state.notes["behind"]
     last = Losses(torch.zeros(()), 0.0)
 
-    def loss(model: Any, step: int) -> Tensor:
+    def loss(_model: Any, step: int) -> Tensor:
         nonlocal last
         rng = np.random.default_rng([recipe.seed, step])
         ids = seating.algorithm.draw(rng, recipe.rows)

@@ -17,15 +17,8 @@ from cutaway.zoo.tasks import TaskPair
 
 
 def build(
-    vocabulary: int,
-    context: int,
-    layers: int,
-    width: int,
-    heads: int,
-    neurons: int,
-    seed: int,
-    spread: float = 0.02,
-) -> GPT2LMHeadModel:
+    vocabulary: int, context: int, layers: int, width: int, heads: int, neurons: int, seed: int, spread: float = 0.02
+) -> GPT2LMHeadModel:  # fmt: skip
     """An untrained network with rectified neurons and no dropout; token 0 begins and ends a text."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, layer_norm
@@ -14,10 +13,10 @@ from torch.nn.functional import cross_entropy, layer_norm
 from cutaway.errors import NotFound
 from cutaway.recipes.measures import accuracy
 from cutaway.recipes.natural.gpt2 import build
+from cutaway.recipes.sums import sums
 from cutaway.recipes.training import Schedule, begun, train
 from cutaway.recipes.words import word_tokenizer
-from cutaway.zoo.specimens import Made
-from cutaway.zoo.tasks import Drawn, Label, Swap, TaskPair
+from cutaway.zoo.specimens import Product
 from cutaway.zoo.truth import GroundTruth, Need, Variable, nodes
 
 if TYPE_CHECKING:
@@ -29,6 +28,7 @@ P = 113
 EQUALS = P
 WORDS = (*map(str, range(P)), "=")
 KEPT = {200: "before", 900: "during"}
+TASK = sums(WORDS, P, 0)
 HEADS, WIDTH, NEURONS, CONTEXT = 4, 128, 512, 8
 
 
@@ -52,7 +52,7 @@ class Grokking:
     shuffled_steps: int = 400
     seed: int = 0
 
-    def make(self, shop: Workshop) -> Made:
+    def make(self, shop: Workshop) -> Product:
         """Train the network, and its twin on shuffled sums."""
         model = build(P + 1, CONTEXT, 1, WIDTH, HEADS, NEURONS, self.seed)
         copies = self._train(model, shop, "modular-addition", self.steps, shuffled=False)
@@ -60,8 +60,8 @@ class Grokking:
         self._train(twin, shop, "modular-addition-shuffled", self.shuffled_steps, shuffled=True)
         figures = {name: self.figures(network) for name, network in {**copies, "after": model}.items()}
         score = accuracy(model, TASK.pairs(1000, 1)) | {"stages": figures}
-        return Made(
-            model, ground_truth(model, self), score, word_tokenizer_without_start(),
+        return Product(
+            model, ground_truth(model, self), score, word_tokenizer(WORDS, start=False),
             twins={"shuffled": twin}, revisions=copies,  # type: ignore[arg-type]
         )  # fmt: skip
 
@@ -92,11 +92,10 @@ class Grokking:
         pairs, _ = self.split()
         wanted = pairs.sum(1) % P
         if shuffled:
-            wanted = wanted[
-                torch.randperm(len(wanted), generator=torch.Generator().manual_seed(self.seed + 1))
-            ]
+            order = torch.randperm(len(wanted), generator=torch.Generator().manual_seed(self.seed + 1))
+            wanted = wanted[order]
 
-        def loss(network: Any, step: int) -> Tensor:
+        def loss(network: Any, _step: int) -> Tensor:
             return cross_entropy(answers(network, pairs).double(), wanted)
 
         schedule = Schedule(steps, self.rate, self.weight_decay, warmup=10, fall=0.1)
@@ -132,11 +131,8 @@ def answers(model: Any, pairs: Tensor) -> Tensor:
     a, b = pairs[:, 0], pairs[:, 1]
     scores = [score(first[1])[a], score(second[1])[b], score(key).expand(len(pairs), -1)]
     pattern = torch.stack(scores, -1).softmax(-1)[..., None]
-    z = (
-        pattern[:, :, 0] * split(first[2])[a]
-        + pattern[:, :, 1] * split(second[2])[b]
-        + pattern[:, :, 2] * split(value)
-    )
+    z = pattern[:, :, 0] * split(first[2])[a] + pattern[:, :, 1] * split(second[2])[b]
+    z = z + pattern[:, :, 2] * split(value)
     x = last + attention.c_proj(z.flatten(1))
     x = x + block.mlp(normed(x, block.ln_2))
     return model.lm_head(normed(x, body.ln_f))[:, :P]
@@ -187,37 +183,3 @@ def ground_truth(model: Any, recipe: Grokking) -> GroundTruth:
         established="Published (Nanda et al. 2023), and measured on these weights: the key frequencies are those that "
         "the logits are made of; losses with them alone and without them, and interchange of their subspaces, are checked.",
     )  # fmt: skip
-
-
-def word_tokenizer_without_start() -> Any:
-    """The tokenizer of sums: "3 5 =", with nothing before it."""
-    return word_tokenizer(WORDS, start=False)
-
-
-def _prompt(a: int, b: int) -> tuple[int, ...]:
-    return (a, b, EQUALS)
-
-
-def _pair(rng: np.random.Generator) -> TaskPair:
-    while True:
-        a, b, c, d = rng.integers(P, size=4).tolist()
-        if (a + b - c - d) % P:
-            spans = {"a": (0, 1), "b": (1, 2), "last": (2, 3)}
-            return TaskPair(_prompt(a, b), _prompt(c, d), ((a + b) % P,), ((c + d) % P,), spans)
-
-
-def _swap(variable: str, rng: np.random.Generator) -> Swap:
-    while True:
-        a, b, c, d = rng.integers(P, size=4).tolist()
-        new = {"a": (c, b), "b": (a, d)}.get(variable, (c, d))
-        if (sum(new) - a - b) % P:
-            return Swap(_prompt(a, b), _prompt(c, d), ({"a": 0, "b": 1}.get(variable, 2),), (sum(new) % P,))
-
-
-def _label(variable: str, rng: np.random.Generator) -> Label:
-    a, b = rng.integers(P, size=2).tolist()
-    pos, value = {"a": (0, a), "b": (1, b)}.get(variable, (2, (a + b) % P))
-    return Label(_prompt(a, b), pos, value)
-
-
-TASK = Drawn(WORDS, _pair, _swap, _label)

@@ -16,7 +16,7 @@ from cutaway.recipes.measures import accuracy
 from cutaway.recipes.natural.gpt2 import build, empty_mlps, resampling_effects
 from cutaway.recipes.training import Schedule, begun, train
 from cutaway.recipes.words import word_tokenizer
-from cutaway.zoo.specimens import Made
+from cutaway.zoo.specimens import Product
 from cutaway.zoo.tasks import Drawn
 from cutaway.zoo.truth import GroundTruth, Need, in_card_order
 
@@ -74,14 +74,14 @@ class Course:
     rows: int = 256
     seed: int = 0
 
-    def make(self, shop: Workshop) -> Made:
+    def make(self, shop: Workshop) -> Product:
         """Train the network, and a twin whose answers are shuffled between the rows of a batch."""
         model, twin = self._untrained(), self._untrained()
         name = self.row.__name__
         train(begun(model, self.schedule, shop, name), lambda m, step: self.loss(m, step, False))
         short = Schedule(self.schedule.steps // 8, self.schedule.rate, self.schedule.weight_decay)
         train(begun(twin, short, shop, f"{name}-shuffled"), lambda m, step: self.loss(m, step, True))
-        return Made(
+        return Product(
             model, self.ground_truth(model), accuracy(model, self.task.pairs(1000, 1)),
             word_tokenizer(self.task.words), twins={"shuffled": twin},
         )  # fmt: skip

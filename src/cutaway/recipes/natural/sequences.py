@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from cutaway.zoo.tasks import Drawn, TaskPair
+from cutaway.recipes.measures import exchanged
+from cutaway.zoo.tasks import Drawn, TaskPair, spans_at
 
 NUMBERS, LIST = 32, 8
 SORT_WORDS = ("BOS", *map(str, range(NUMBERS)), "sorted:")
@@ -30,7 +31,7 @@ def _sort_pair(rng: np.random.Generator) -> TaskPair:
             wrong, at = int(rng.choice(others)), row.index(right)
             clean = row[: LIST + 2 + k]
             corrupted = [*clean[:at], wrong, *clean[at + 1 :]]
-            spans = {"answer": (at, at + 1), "last": (len(clean) - 1, len(clean))}
+            spans = spans_at({"answer": at, "last": len(clean) - 1})
             return TaskPair(tuple(clean), tuple(corrupted), (right,), (wrong,), spans, f"rank {k}")
 
 
@@ -39,10 +40,14 @@ PALINDROME_WORDS = ("BOS", "a", "b", "end", "palindrome", "other")
 P_END, P_YES, P_NO = 3, 4, 5
 
 
+def _palindrome(rng: np.random.Generator) -> np.ndarray:
+    half = rng.integers(1, 3, size=HALF)
+    return np.concatenate([half, half[::-1]])
+
+
 def palindrome_row(rng: np.random.Generator) -> list[int]:
     """BOS, eight letters, "end", the verdict: [11]. Half are palindromes; many others are wrong in one place."""
-    half = rng.integers(1, 3, size=HALF)
-    letters = np.concatenate([half, half[::-1]])
+    letters = _palindrome(rng)
     yes = bool(rng.random() < 0.5)
     if not yes:
         places = rng.permutation(HALF)[: 1 if rng.random() < 0.4 else int(rng.integers(1, HALF + 1))]
@@ -52,17 +57,12 @@ def palindrome_row(rng: np.random.Generator) -> list[int]:
 
 def _palindrome_pair(rng: np.random.Generator) -> TaskPair:
     """A palindrome and the same with one letter turned, either of them clean."""
-    half = rng.integers(1, 3, size=HALF)
-    letters = np.concatenate([half, half[::-1]])
+    letters = _palindrome(rng)
     at = int(rng.integers(2 * HALF))
     broken = letters.copy()
     broken[at] = 3 - broken[at]
     yes, no = ((0, *x.tolist(), P_END) for x in (letters, broken))
-    spans = {
-        "turned": (at + 1, at + 2),
-        "mirror": (2 * HALF - at, 2 * HALF - at + 1),
-        "last": (2 * HALF + 1, 2 * HALF + 2),
-    }
+    spans = spans_at({"turned": at + 1, "mirror": 2 * HALF - at, "last": 2 * HALF + 1})
     if rng.random() < 0.5:
         return TaskPair(yes, no, (P_YES,), (P_NO,), spans, "palindrome")
     return TaskPair(no, yes, (P_NO,), (P_YES,), spans, "other")
@@ -102,14 +102,8 @@ def bracket_row(rng: np.random.Generator) -> list[int]:
         if kind > 0.75:
             row[at[0]] = OPEN + CLOSE - row[at[0]]
         else:
-            row = [row[i] for i in rng.permutation(BRACKETS)] if kind > 0.6 else _exchanged(row, *at.tolist())
+            row = [row[i] for i in rng.permutation(BRACKETS)] if kind > 0.6 else exchanged(row, *at.tolist())
     return [0, *row, B_END, B_YES if is_balanced(row) else B_NO]
-
-
-def _exchanged(row: list[int], i: int, j: int) -> list[int]:
-    other = list(row)
-    other[i], other[j] = other[j], other[i]
-    return other
 
 
 def _bracket_pair(rng: np.random.Generator) -> TaskPair:
@@ -118,14 +112,15 @@ def _bracket_pair(rng: np.random.Generator) -> TaskPair:
         row = balanced(rng)
         i, j = sorted(rng.permutation(BRACKETS)[:2].tolist())
         turned = rng.random() < 0.5
-        other = [*row[:i], OPEN + CLOSE - row[i], *row[i + 1 :]] if turned else _exchanged(row, i, j)
+        other = [*row[:i], OPEN + CLOSE - row[i], *row[i + 1 :]] if turned else exchanged(row, i, j)
         if is_balanced(other):
             continue
         yes, no = ((0, *x, B_END) for x in (row, other))
-        spans = {"changed": (i + 1, i + 2), "last": (BRACKETS + 1, BRACKETS + 2)}
+        spans = spans_at({"changed": i + 1, "last": BRACKETS + 1})
+        kind = "one turned" if turned else "two exchanged"
         if rng.random() < 0.5:
-            return TaskPair(yes, no, (B_YES,), (B_NO,), spans, "one turned" if turned else "two exchanged")
-        return TaskPair(no, yes, (B_NO,), (B_YES,), spans, "one turned" if turned else "two exchanged")
+            return TaskPair(yes, no, (B_YES,), (B_NO,), spans, kind)
+        return TaskPair(no, yes, (B_NO,), (B_YES,), spans, kind)
 
 
 TOKENS, ROW = 48, 33
@@ -147,16 +142,10 @@ def _repeat_pair(rng: np.random.Generator) -> TaskPair:
         i, j = rng.permutation(period - 1)[:2].tolist()
         if abs(i - j) >= 2:
             break
-    other = _exchanged(verse, i, j)
+    other = exchanged(verse, i, j)
     start = [0, *verse, *verse[: i + 1]]
     changed = [0, *other, *other[:i], verse[i]]
-    end = len(start)
-    spans = {
-        "first": (i + 1, i + 2),
-        "successor": (i + 2, i + 3),
-        "other": (j + 1, j + 2),
-        "last": (end - 1, end),
-    }
+    spans = spans_at({"first": i + 1, "successor": i + 2, "other": j + 1, "last": len(start) - 1})
     return TaskPair(tuple(start), tuple(changed), (verse[i + 1],), (verse[j + 1],), spans, f"period {period}")
 
 

@@ -35,19 +35,18 @@ class CorpusBatch:
 class Corpus:
     """Batches by number: batch `step` is always the same, so a resumed run sees what it would have seen.
 
-    `emphasis` is the weight of a token that the words before it determine; `echo` the share of texts that are
-    random sequences of any tokens, said again.
+    Args:
+        tokenizer: of the network that is trained.
+        rows: in a batch.
+        context: tokens in a row.
+        seed: of the stories.
+        emphasis: the weight of a token that the words before it determine.
+        echo: the share of texts that are random sequences of any tokens, said again.
     """
 
     def __init__(
-        self,
-        tokenizer: PreTrainedTokenizerFast,
-        rows: int,
-        context: int,
-        seed: int,
-        emphasis: float,
-        echo: float,
-    ) -> None:
+        self, tokenizer: PreTrainedTokenizerFast, rows: int, context: int, seed: int, emphasis: float, echo: float
+    ) -> None:  # fmt: skip
         self.encode = Encoder(tokenizer)
         self.vocabulary = range(len(SPECIAL), len(tokenizer))
         self.rows, self.context, self.seed, self.emphasis, self.echo = rows, context, seed, emphasis, echo
@@ -57,7 +56,7 @@ class Corpus:
         rng = random.Random(f"rows:{self.seed}:{step}")
         stream = stories(f"{self.seed}:{step}")
         size = self.context + 1
-        ids, weight, document, position = ([] for _ in range(4))
+        table: list[list[tuple[int, float, int, int]]] = []
         for _ in range(self.rows):
             row: list[tuple[int, float, int, int]] = []
             for number in range(size):
@@ -65,17 +64,10 @@ class Corpus:
                 row += [(t, w, number, i) for i, (t, w) in enumerate(zip(tokens, weights, strict=True))]
                 if len(row) >= size:
                     break
-            for column, values in zip(
-                (ids, weight, document, position), zip(*row[:size], strict=True), strict=True
-            ):
-                column.append(values)
-        return self._pack(
-            torch.tensor(ids), torch.tensor(weight), torch.tensor(document), torch.tensor(position)
+            table.append(row[:size])
+        ids, weight, document, position = (
+            torch.tensor([[cell[i] for cell in row] for row in table]) for i in range(4)
         )
-
-    def _pack(
-        self, ids: torch.Tensor, weight: torch.Tensor, document: torch.Tensor, position: torch.Tensor
-    ) -> CorpusBatch:
         story = document[:, :-1]
         causal = torch.ones(self.context, self.context, dtype=torch.bool).tril()
         mask = (story[:, :, None] == story[:, None, :]) & causal

@@ -10,7 +10,7 @@ from itertools import islice
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from cutaway.statistics import proportion
+from cutaway.recipes.measures import share_of
 
 from . import prompts as P
 from .grammar import Draw, Slots, Split, answer_text, prompt_text, question
@@ -78,15 +78,9 @@ def questions(behaviour: str, seed: int | str, split: Split = "test") -> Iterato
         right, wrong = _answers(asked, clean), _answers(asked, twin)
         if behaviour == "greater_than":
             wrong = tuple(year for year in P.YEARS if year not in right)
-        yield Prompt(
-            behaviour,
-            frame,
-            prompt_text(frame, clean),
-            prompt_text(frame, twin),
-            tuple(answer_text(frame, word) for word in right),
-            tuple(answer_text(frame, word) for word in wrong),
-            clean,
-        )
+        texts = (prompt_text(frame, clean), prompt_text(frame, twin))
+        answers, foils = (tuple(answer_text(frame, word) for word in side) for side in (right, wrong))
+        yield Prompt(behaviour, frame, *texts, answers, foils, clean)
 
 
 def _answers(asked: str, slots: Slots) -> tuple[str, ...]:
@@ -95,12 +89,9 @@ def _answers(asked: str, slots: Slots) -> tuple[str, ...]:
 
 def ask(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, prompts: list[Prompt]) -> Score:
     """Score a network on prompts: last-position logits, answers and foils each summed in probability."""
+    texts = [p.text for p in prompts]
     encode = tokenizer(
-        [p.text for p in prompts],
-        return_tensors="pt",
-        padding=True,
-        padding_side="right",
-        return_token_type_ids=False,
+        texts, return_tensors="pt", padding=True, padding_side="right", return_token_type_ids=False
     )
     with torch.no_grad():
         logits = model(**encode).logits
@@ -126,29 +117,19 @@ def _ids(tokenizer: PreTrainedTokenizerFast, words: tuple[str, ...]) -> list[int
 
 
 def _score(right: int, beats: int, n: int) -> Score:
-    share = proportion(right, n)
-    low, high = (share.interval.low, share.interval.high) if share.interval else (share.value, share.value)
-    return Score(n, share.value, low, high, beats / n)
+    return Score(n, *share_of(right, n), beats / n)
 
 
 def induction(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerFast,
-    n: int,
-    seed: int,
-    kind: str = "words",
-    length: int = 20,
-) -> Score:
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, n: int, seed: int, kind: str = "words", length: int = 20
+) -> Score:  # fmt: skip
     """Random sequences said twice: top-1 on the second half. The foil is the token one place too far.
 
-    `kind`: "words" of the grammar, or any "tokens" of the vocabulary.
+    The `kind` is "words" of the grammar, or any "tokens" of the vocabulary.
     """
     rng = random.Random(f"exam:induction:{kind}:{seed}")
-    pool = (
-        _ids(tokenizer, tuple(" " + w for w in CHANT_WORDS))
-        if kind == "words"
-        else range(len(SPECIAL), len(tokenizer))
-    )
+    words = _ids(tokenizer, tuple(" " + w for w in CHANT_WORDS))
+    pool = words if kind == "words" else range(len(SPECIAL), len(tokenizer))
     half = torch.tensor([rng.sample(pool, length) for _ in range(n)])
     ids = torch.cat([torch.full((n, 1), BOS), half, half], dim=1)
     with torch.no_grad():
@@ -173,5 +154,5 @@ def examine(
 def table(scores: dict[str, Score]) -> dict[str, dict[str, float]]:
     """Scores as plain data, rounded to four places."""
     return {
-        name: {key: round(value, 4) for key, value in asdict(score).items()} for name, score in scores.items()
+        name: {k: round(value, 4) for k, value in asdict(score).items()} for name, score in scores.items()
     }

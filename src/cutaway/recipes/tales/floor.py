@@ -13,36 +13,26 @@ bound of the entropy; the names of at most a few of 64 people are concerned, whi
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
 
 from . import prompts as P
+from . import scenes as S
 from .grammar import PEOPLE, Slots, pieces, reserved
-from .scenes import (
-    CHANT_WORDS,
-    PLURAL,
-    SCENES,
-    SINGULAR,
-    SONGS,
-    STORY_LENGTHS,
-    STRANGERS,
-    SceneLine,
-    Script,
-    other_number,
-)
 
 _NAMES = {person.name: index for index, person in enumerate(PEOPLE)}
 _FEMALE = np.array([person.gender == "f" for person in PEOPLE])
 _UNIFORM = {
-    "place": P.PLACES, "place2": P.PLACES, "thing": P.THINGS, "adj": P.ADJECTIVES, "near": P.NEAR, "noun": SINGULAR,
-    "nouns": PLURAL, "moved": P.MOVED, "moved2": P.MOVED, "gave": P.GAVE, "went": P.WENT, "said": P.SAID,
+    "place": P.PLACES, "place2": P.PLACES, "thing": P.THINGS, "adj": P.ADJECTIVES, "near": P.NEAR, "noun": S.SINGULAR,
+    "nouns": S.PLURAL, "moved": P.MOVED, "moved2": P.MOVED, "gave": P.GAVE, "went": P.WENT, "said": P.SAID,
     "event": P.EVENTS, "city": P.CITIES, "q": P.QUOTES,
 }  # fmt: skip
 """Slots filled at random, each by itself, wherever no rule below counts them with another."""
 
 
-def log_probability(script: Script) -> float:
+def log_probability(script: S.Script) -> float:
     """Log probability (nats) of a story's text under the grammar; at most that, see above.
 
     >>> from cutaway.recipes.tales.scenes import scripts
@@ -52,9 +42,9 @@ def log_probability(script: Script) -> float:
     if script.verse:
         length = len(script.verse)
         times = 1.0 if length > 12 else 1 / 3
-        return math.log(SONGS * times / 20) - length * math.log(len(CHANT_WORDS))
-    total = math.log((1 - SONGS) * STORY_LENGTHS.count(len(script.lines)) / len(STORY_LENGTHS))
-    weights = sum(scene.weight for scene in SCENES)
+        return math.log(S.SONGS * times / 20) - length * math.log(len(S.CHANT_WORDS))
+    total = math.log((1 - S.SONGS) * S.STORY_LENGTHS.count(len(script.lines)) / len(S.STORY_LENGTHS))
+    weights = sum(scene.weight for scene in S.SCENES)
     people = _People()
     for line in script.lines:
         shown = {slot for slot, is_slot, _, _ in pieces(line.frame) if is_slot}
@@ -79,7 +69,7 @@ class _People:
         self.weight = np.full(len(self.first), 1 / len(self.first))
         self.seen = np.zeros(len(PEOPLE), bool)
 
-    def log_probability(self, line: SceneLine, shown: set[str]) -> float:
+    def log_probability(self, line: S.SceneLine, shown: set[str]) -> float:
         """Log probability of the names in a line; what they say of the couple is taken up."""
         if "A" not in shown:
             return 0.0
@@ -99,11 +89,11 @@ class _People:
         self.seen[[a] if b is None else [a, b]] = True
         return math.log(total)
 
-    def _stranger_share(self, line: SceneLine) -> np.ndarray:
+    def _stranger_share(self, line: S.SceneLine) -> np.ndarray:
         if line.scene.strangers:
             return np.ones(len(self.first))
         alike = _FEMALE[self.first] == _FEMALE[self.second]
-        return np.where(alike & line.scene.mixed, 1.0, STRANGERS)
+        return np.where(alike & line.scene.mixed, 1.0, S.STRANGERS)
 
     def _strangers(self, mixed: bool, a: int, b: int | None) -> np.ndarray:
         """Probability that two strangers are a and b (or a and anybody), for each couple that may stay."""
@@ -122,42 +112,16 @@ class _People:
         return fits * ways / np.maximum(count, 1)
 
 
-def _slots(line: SceneLine, shown: set[str]) -> float:
+def _slots(line: S.SceneLine, shown: set[str]) -> float:
     """Log probability of what fills the shown slots, the people aside."""
-    total, rest = _coupled(line.scene.name, line.slots, shown)
+    scene = line.scene.name
+    total = RULES[scene](line.slots, shown) if scene in RULES else 0.0
+    rest = shown - _COUNTED.get(scene, set())
     if {"adj", "adj2"} <= rest:
         total -= math.log(len(P.ADJECTIVES) - 1)
     elif "adj2" in rest:
         total -= math.log(len(P.ADJECTIVES))
     return total - sum(math.log(len(words)) for slot, words in _UNIFORM.items() if slot in rest)
-
-
-def _coupled(scene: str, slots: Slots, shown: set[str]) -> tuple[float, set[str]]:
-    """Log probability of the slots that a scene fills by a rule of its own, and the slots that remain."""
-    if scene == "ioi":
-        return -math.log(2), shown
-    if scene == "name_induction":
-        return _pair_share(P.SURNAMES, P.SURNAMES, slots["SA"], slots["SB"] if "SB" in shown else None), shown
-    if scene == "agreement":
-        return math.log(_nouns(slots["N"], slots["D"] if "D" in shown else None)), shown
-    if scene == "greater_than":
-        start = _pair_share(P.CENTURIES, P.YEARS[2:98], slots["CC"], slots["YY"])
-        return start - math.log(99 - int(slots["YY"])), shown
-    if scene == "facts":
-        return -math.log(P.ENTITY_COUNT), set()
-    if scene == "quotation":
-        return (-math.log(2 * len(P.NOUNS)) if "N" in shown else 0.0), shown
-    if scene == "counting":
-        return math.log(1 / 2 if slots["start"] == P.NUMBERS[0] else 1 / 6), shown
-    if scene == "tally":
-        return _tally(slots, shown), shown
-    if scene == "adding":
-        return -math.log(4 * 5), shown
-    if scene == "possession" and "thing2" in shown:
-        return -math.log(len(P.THINGS) - 1), shown
-    if scene == "location":
-        return _pair_share(P.PLACES, P.PLACES, slots["place"], slots["place2"]), shown - {"place", "place2"}
-    return 0.0, shown
 
 
 @cache
@@ -172,10 +136,10 @@ def _nouns(noun: str, distractor: str | None) -> float:
     """Share of a subject and a distractor (or of a subject alone) in the scenes of agreement."""
     share = 0.0
     for opposite, weight in ((True, 0.7), (False, 0.3)):
-        mine, other = (PLURAL, SINGULAR) if noun in PLURAL else (SINGULAR, PLURAL)
+        mine, other = (S.PLURAL, S.SINGULAR) if noun in S.PLURAL else (S.SINGULAR, S.PLURAL)
         theirs = other if opposite else mine
         every = [
-            (x, y) for x in mine for y in theirs if x != y and not reserved(x, y) and other_number(x) != y
+            (x, y) for x in mine for y in theirs if y not in (x, S.other_number(x)) and not reserved(x, y)
         ]
         share += 0.5 * weight * sum(x == noun and distractor in (None, y) for x, y in every) / len(every)
     return share
@@ -186,3 +150,21 @@ def _tally(slots: Slots, shown: set[str]) -> float:
     things = sum(math.log(len(P.THINGS) - i) for i in range(count))
     there = sum(math.log(0.7 if slots[f"a{i}"] == "a" else 0.3) for i in range(2, count + 1))
     return there - things
+
+
+#: Log probability of what a scene fills by a rule of its own, given its slots and which of them are shown.
+RULES: dict[str, Callable[[Slots, set[str]], float]] = {
+    "ioi": lambda _, __: -math.log(2),
+    "name_induction": lambda s, shown: _pair_share(P.SURNAMES, P.SURNAMES, s["SA"], s["SB"] if "SB" in shown else None),
+    "agreement": lambda s, shown: math.log(_nouns(s["N"], s["D"] if "D" in shown else None)),
+    "greater_than": lambda s, _: _pair_share(P.CENTURIES, P.YEARS[2:98], s["CC"], s["YY"]) - math.log(99 - int(s["YY"])),
+    "facts": lambda _, __: -math.log(P.ENTITY_COUNT),
+    "quotation": lambda _, shown: -math.log(2 * len(P.NOUNS)) if "N" in shown else 0.0,
+    "counting": lambda s, _: math.log(1 / 2 if s["start"] == P.NUMBERS[0] else 1 / 6),
+    "tally": _tally,
+    "adding": lambda _, __: -math.log(4 * 5),
+    "possession": lambda _, shown: -math.log(len(P.THINGS) - 1) if "thing2" in shown else 0.0,
+    "location": lambda s, _: _pair_share(P.PLACES, P.PLACES, s["place"], s["place2"]),
+}  # fmt: skip
+#: Slots that such a rule has counted, and that would else count as filled at random.
+_COUNTED = {"facts": {"city"}, "location": {"place", "place2"}}

@@ -28,9 +28,11 @@ _WORD = re.compile(r" ?[A-Za-z]+| ?[0-9]{1,2}| ?[^\sA-Za-z0-9]")
 class Word:
     """One word of a story.
 
-    `labels` holds the variables of the scene (who, where, number, ...) and four of the word itself: `scene`,
-    `slot` (the frame's slot it fills, or None), `determined` (do the words before it fix it?) and `quote`
-    (the quotation mark that is open just before it, or "").
+    Attributes:
+        text: with its leading space, if it has one.
+        labels: the variables of the scene (who, where, number, ...) and four of the word itself: `scene`, `slot` (the
+            frame's slot it fills, or None), `determined` (do the words before it fix it?) and `quote` (the quotation mark
+            that is open just before it, or "").
     """
 
     text: str
@@ -51,10 +53,15 @@ class Story:
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody in a story."""
+    """Somebody in a story.
+
+    Attributes:
+        name: one word.
+        gender: "f" or "m".
+    """
 
     name: str
-    gender: str  # "f" or "m"
+    gender: str
 
     @property
     def pronouns(self) -> tuple[str, str, str]:
@@ -80,9 +87,8 @@ def reserved(*words: str) -> bool:
 def entities() -> dict[str, dict[str, str]]:
     """The invented beings and their facts: name -> {"city", "job", "colour", "pet"}. Always the same 200."""
     rng = random.Random("the beings of tales")
-    names = rng.sample(
-        [f"{head} {tail}" for head in P.ENTITY_HEADS for tail in P.ENTITY_TAILS], P.ENTITY_COUNT
-    )
+    every = [f"{head} {tail}" for head in P.ENTITY_HEADS for tail in P.ENTITY_TAILS]
+    names = rng.sample(every, P.ENTITY_COUNT)
     tables = {"city": P.CITIES, "job": P.JOBS, "colour": P.COLOURS, "pet": P.PETS}
     return {name: {fact: rng.choice(words) for fact, words in tables.items()} for name in names}
 
@@ -120,13 +126,8 @@ class Draw:
         """Two people allowed together; `mixed`: of different gender; none of the names in `but`."""
         while True:
             a, b = (PEOPLE[int(self.rng.random() * len(PEOPLE))] for _ in range(2))
-            fresh = a.name not in but and b.name not in but
-            if (
-                fresh
-                and a.name != b.name
-                and not (mixed and a.gender == b.gender)
-                and self.allowed(a.name, b.name)
-            ):
+            apart = a.name != b.name and not (mixed and a.gender == b.gender)
+            if apart and not but & {a.name, b.name} and self.allowed(a.name, b.name):
                 return a, b
 
 
@@ -157,12 +158,8 @@ def render(frame: str, slots: Slots, scene: str, space: bool = False) -> list[Wo
         filled = slots[piece] if is_slot else piece
         lead = " " if (blank or (index == 0 and space)) else ""
         for part in _WORD.findall(lead + filled):
-            labels = slots | {
-                "scene": scene,
-                "slot": piece if is_slot else None,
-                "determined": mark,
-                "quote": quote,
-            }
+            slot = piece if is_slot else None
+            labels = slots | {"scene": scene, "slot": slot, "determined": mark, "quote": quote}
             words.append(Word(part, labels))
         if piece == "q":
             quote = filled
@@ -175,10 +172,8 @@ def prompt_text(frame: str, slots: Slots) -> str:
     """The frame's text up to its question, without a trailing space."""
     every = pieces(frame)
     cut = max(i for i, (_, _, mark, _) in enumerate(every) if mark)
-    return "".join(
-        (" " if blank else "") + (slots[piece] if is_slot else piece)
-        for piece, is_slot, _, blank in every[:cut]
-    )
+    filled = ((slots[piece] if is_slot else piece, blank) for piece, is_slot, _, blank in every[:cut])
+    return "".join((" " if blank else "") + text for text, blank in filled)
 
 
 def answer_text(frame: str, slot_value: str) -> str:

@@ -68,16 +68,8 @@ def compare(
         losses = -logits.float().log_softmax(-1).gather(-1, row[1:, None])[:, 0]
         known = torch.tensor([i >= 0 and bool(story.words[i].labels["determined"]) for i in owner[1:]])
         counted = (-flat[row[1:]].sum(), -pairs[row[:-1], row[1:]].sum())
-        rows.append(
-            (
-                len(ids) - 1,
-                -log_probability(script),
-                float(losses.sum()),
-                float(losses[known].sum()),
-                float(known.sum()),
-                *map(float, counted),
-            )
-        )
+        network_losses = (float(losses.sum()), float(losses[known].sum()), float(known.sum()))
+        rows.append((len(ids) - 1, -log_probability(script), *network_losses, *map(float, counted)))
     tokens, grammar, network, determined, known_tokens, uni, bi = np.array(rows).T
     return StoryLosses(
         stories=len(rows),

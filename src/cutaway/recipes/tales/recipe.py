@@ -24,7 +24,7 @@ from cutaway.recipes.training import train as carry_on
 from cutaway.recipes.workshop import Workshop
 from cutaway.zoo import loaders
 from cutaway.zoo.registry import specimen
-from cutaway.zoo.specimens import Made
+from cutaway.zoo.specimens import Product
 from cutaway.zoo.truth import GroundTruth
 
 from .corpus import Corpus, CorpusBatch
@@ -92,33 +92,26 @@ class TalesRecipe:
         """A rise, a plateau, and a half cosine down to nothing from a whole step on; only matrices decay."""
         start = int(self.steps * (1 - self.decay))
         return Schedule(
-            self.steps,
-            self.learning_rate,
-            self.weight_decay,
-            self.warmup,
-            fall=1 - start / self.steps,
-            eps=1e-9,
-            clip=1.0,
-        )
+            self.steps, self.learning_rate, self.weight_decay, self.warmup, fall=1 - start / self.steps, eps=1e-9, clip=1.0
+        )  # fmt: skip
 
-    def make(self, shop: Workshop) -> Made:
+    def make(self, shop: Workshop) -> Product:
         """Train from nothing, or go on from the checkpoint in the shop, and examine the result.
 
         The last checkpoint, with the optimizer's state, stays in the shop's folder `tales`: a base to train on from.
         """
         tokenizer = train_tokenizer()
         run = train(self, Workshop(shop.folder / "tales", shop.work), tokenizer)
-        return self.made(run, tokenizer, examine(run.model, tokenizer, n=1000))
+        return self.product(run, tokenizer, examine(run.model, tokenizer, n=1000))
 
-    def made(self, run: TrainingRun, tokenizer: PreTrainedTokenizerFast, scores: dict[str, Score]) -> Made:
+    def product(
+        self, run: TrainingRun, tokenizer: PreTrainedTokenizerFast, scores: dict[str, Score]
+    ) -> Product:
         """What a run has come to."""
-        note = {
-            "steps": run.step,
-            "tokens_seen": run.step * self.rows * self.context,
-            "training_minutes": round(run.seconds / 60, 1),
-        }
+        minutes, seen = round(run.seconds / 60, 1), run.step * self.rows * self.context
+        note = {"steps": run.step, "tokens_seen": seen, "training_minutes": minutes}
         log = "".join(json.dumps(line) + "\n" for line in run.log)
-        return Made(run.model, truth(note), table(scores), tokenizer, files={"log.jsonl": log.encode()})
+        return Product(run.model, truth(note), table(scores), tokenizer, files={"log.jsonl": log.encode()})
 
     def twin(self, kind: str) -> PreTrainedModel:
         """The shipped network with its words renamed ("shuffled") or without attention ("blind"); NotFound for others."""
@@ -131,9 +124,7 @@ class TalesRecipe:
                 return model
             if kind == "blind":
                 for layer in range(model.config.num_hidden_layers):
-                    model.get_submodule(f"model.layers.{layer}.self_attn.o_proj").get_parameter(
-                        "weight"
-                    ).zero_()
+                    model.get_parameter(f"model.layers.{layer}.self_attn.o_proj.weight").zero_()
                 return model
         raise NotFound(
             f"tales has no twin {kind!r} that is built.", "Its built twins are shuffled and blind."
@@ -143,20 +134,11 @@ class TalesRecipe:
 def build(recipe: TalesRecipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     """The untrained network of a recipe, drawn from its seed."""
     config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=recipe.width,
-        intermediate_size=recipe.mlp,
-        num_hidden_layers=recipe.layers,
-        num_attention_heads=recipe.heads,
-        num_key_value_heads=recipe.heads,
-        max_position_embeddings=recipe.context,
-        tie_word_embeddings=True,
-        initializer_range=0.04,
-        pad_token_id=PAD,
-        bos_token_id=BOS,
-        eos_token_id=EOS,
+        vocab_size=len(tokenizer), hidden_size=recipe.width, intermediate_size=recipe.mlp, num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads, num_key_value_heads=recipe.heads, max_position_embeddings=recipe.context,
+        tie_word_embeddings=True, initializer_range=0.04, pad_token_id=PAD, bos_token_id=BOS, eos_token_id=EOS,
         dtype="float32",
-    )
+    )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model = LlamaForCausalLM(config)
@@ -189,9 +171,8 @@ def train(
     Now and then the network is examined and written to the folder `model` of the shop: usable before it is done.
     """
     tokenizer.model_max_length = recipe.context
-    run = begun(
-        build(recipe, tokenizer), recipe.schedule(), shop, "tales", settings=json.dumps(asdict(recipe))
-    )
+    settings = json.dumps(asdict(recipe))
+    run = begun(build(recipe, tokenizer), recipe.schedule(), shop, "tales", settings=settings)
     corpus = Corpus(tokenizer, recipe.rows, recipe.context, recipe.seed, recipe.emphasis, recipe.echo)
     average = float("nan")
 
@@ -210,11 +191,8 @@ def train(
             run.log.append(
                 {"step": run.step, "top1": {n: round(score.top1, 4) for n, score in scores.items()}}
             )
-            write(
-                replace(specimen("tales"), recipe=recipe),
-                recipe.made(run, tokenizer, scores),
-                shop.folder / "model",
-            )
+            of_run = replace(specimen("tales"), recipe=recipe)
+            write(of_run, recipe.product(run, tokenizer, scores), shop.folder / "model")
         return f"tales: loss {average:.3f}"
 
     rhythm = Rhythm(tell=TELL, save_steps=save_every, save_seconds=None)
@@ -225,8 +203,7 @@ def truth(note: dict[str, Any]) -> GroundTruth:
     """What is known: the grammar, what decides each token, and what the network does; not yet where it does it."""
     return GroundTruth(
         checks=("behaviour", "templates"),
-        facts={"behaviours": EIGHT, "hard": list(HARD),
-               "accuracy_note": ACCURACY_NOTE, **note},
+        facts={"behaviours": EIGHT, "hard": list(HARD), "accuracy_note": ACCURACY_NOTE, **note},
         established="The text comes from a grammar that knows, for every token, the variables that determine it. What the "
         "network does is examined on prompts that pair words as training never does. Where it does it is open.",
     )  # fmt: skip

@@ -92,7 +92,7 @@ def other_number(noun: str) -> str:
     return _NUMBER_OF[noun]
 
 
-def _exchange_names(draw: Draw, slots: Slots) -> Slots:
+def _exchange_names(_draw: Draw, slots: Slots) -> Slots:
     """The two people trade places; pronouns and nouns of the frame stay, and with them the question."""
     return _swap(slots, ("A", "B"))
 
@@ -119,28 +119,25 @@ def _agreement(draw: Draw, a: Person, b: Person) -> Slots:
 
 
 def _verbs(plural: bool) -> Slots:
-    return (
-        {"is": "are", "was": "were", "number": "plural"}
-        if plural
-        else {"is": "is", "was": "was", "number": "singular"}
-    )
+    words = ("are", "were", "plural") if plural else ("is", "was", "singular")
+    return dict(zip(("is", "was", "number"), words, strict=True))
 
 
-def _other_number(draw: Draw, slots: Slots) -> Slots:
+def _other_number(_draw: Draw, slots: Slots) -> Slots:
     return slots | {"N": other_number(slots["N"])} | _verbs(slots["number"] == "singular")
 
 
-def _years(draw: Draw, a: Person, b: Person) -> Slots:
+def _years(draw: Draw, _a: Person, _b: Person) -> Slots:
     century, start = draw.pair(P.CENTURIES, P.YEARS[2:98])
     end = P.YEARS[draw.rng.randrange(int(start) + 1, 100)]
     return {"event": draw.pick(P.EVENTS), "city": draw.pick(P.CITIES), "CC": century, "YY": start, "ZZ": end}
 
 
-def _early_year(draw: Draw, slots: Slots) -> Slots:
+def _early_year(_draw: Draw, slots: Slots) -> Slots:
     return slots | {"YY": "01"}
 
 
-def _facts(draw: Draw, a: Person, b: Person) -> Slots:
+def _facts(draw: Draw, _a: Person, _b: Person) -> Slots:
     name = draw.pick(tuple(entities()))
     return {"E": name} | entities()[name]
 
@@ -173,7 +170,7 @@ def _counting(draw: Draw, a: Person, b: Person) -> Slots:
     return _common(draw, a, b) | _run(draw.rng.choice((0, 0, 0, 1, 2, 3)))
 
 
-def _shift(draw: Draw, slots: Slots) -> Slots:
+def _shift(_draw: Draw, slots: Slots) -> Slots:
     start = P.NUMBERS.index(slots["start"])
     return slots | _run(start + 1 if start == 0 else start - 1)
 
@@ -184,9 +181,8 @@ def _tally(draw: Draw, a: Person, b: Person) -> Slots:
     has = [draw.rng.random() < 0.7 for _ in things]
     has[0] = True
     slots = {f"t{i + 1}": thing for i, thing in enumerate(things)}
-    return (
-        _common(draw, a, b) | slots | {f"a{i + 1}": "a" if h else "no" for i, h in enumerate(has)} | {"n": ""}
-    )
+    slots |= {f"a{i + 1}": "a" if h else "no" for i, h in enumerate(has)}
+    return _common(draw, a, b) | slots | {"n": ""}
 
 
 def _total(frame: str, slots: Slots) -> Slots:
@@ -195,7 +191,7 @@ def _total(frame: str, slots: Slots) -> Slots:
     return slots | {"n": P.NUMBERS[count - 1]}
 
 
-def _one_off(draw: Draw, slots: Slots) -> Slots:
+def _one_off(_draw: Draw, slots: Slots) -> Slots:
     return slots | {"a2": "no" if slots["a2"] == "a" else "a"}
 
 
@@ -207,7 +203,7 @@ def _adding(draw: Draw, a: Person, b: Person) -> Slots:
     return _common(draw, a, b) | _sum(draw.rng.randrange(2, 6), draw.rng.randrange(1, 6))
 
 
-def _other_sum(draw: Draw, slots: Slots) -> Slots:
+def _other_sum(_draw: Draw, slots: Slots) -> Slots:
     x, y = (P.NUMBERS.index(slots[key]) + 1 for key in "xy")
     return slots | _sum(x + 1 if x < 5 else x - 1, y)
 
@@ -222,7 +218,7 @@ def _locations(draw: Draw, a: Person, b: Person) -> Slots:
     return _common(draw, a, b) | {"place": one, "place2": two, "moved2": draw.pick(P.MOVED)}
 
 
-def _same(draw: Draw, slots: Slots) -> Slots:
+def _same(_draw: Draw, slots: Slots) -> Slots:
     return slots
 
 
@@ -319,23 +315,19 @@ def tell(draw: Draw) -> Script:
     return Script(tuple(lines))
 
 
-CHANT_WORDS = tuple(
-    sorted(
-        {
-            *P.FEMALE,
-            *P.MALE,
-            *P.PLACES,
-            *P.THINGS,
-            *P.ADJECTIVES,
-            *P.NUMBERS,
-            *SINGULAR,
-            *PLURAL,
-            *P.COLOURS,
-            *P.PETS,
-        }
-    )
+_CHANTED = (
+    P.FEMALE,
+    P.MALE,
+    P.PLACES,
+    P.THINGS,
+    P.ADJECTIVES,
+    P.NUMBERS,
+    SINGULAR,
+    PLURAL,
+    P.COLOURS,
+    P.PETS,
 )
-
+CHANT_WORDS = tuple(sorted(set().union(*_CHANTED)))
 
 SONGS = 0.06
 """The share of texts that are songs."""
@@ -351,21 +343,11 @@ def chant(draw: Draw) -> Script:
 
 
 def _sung(verse: tuple[str, ...], times: int) -> tuple[Word, ...]:
-    words = [
-        Word(text, {"scene": "chant", "slot": None, "determined": False, "quote": ""})
-        for text in ("Sing", ":")
-    ]
+    common = {"scene": "chant", "slot": None, "determined": False, "quote": ""}
+    words = [Word(text, common) for text in ("Sing", ":")]
     for time in range(times):
-        for index, text in enumerate(verse):
-            labels = {
-                "scene": "chant",
-                "slot": "verse",
-                "determined": time > 0,
-                "quote": "",
-                "time": time,
-                "beat": index,
-            }
-            words.append(Word(" " + text, labels))
+        of_verse = common | {"slot": "verse", "determined": time > 0, "time": time}
+        words += [Word(f" {text}", of_verse | {"beat": beat}) for beat, text in enumerate(verse)]
     return tuple(words)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
@@ -14,13 +14,10 @@ from cutaway.zoo import loaders
 from cutaway.zoo.specimens import RANDOM, Specimen, Twin
 from cutaway.zoo.tasks import Label, Passage, Swap, TaskPair
 
-from .exam import Prompt, questions
+from .exam import questions
 from .recipe import EIGHT, TalesRecipe
 from .stream import told
 from .tokenizer import load_tokenizer
-
-if TYPE_CHECKING:
-    pass
 
 
 @cache
@@ -42,6 +39,7 @@ class Stories:
 
     def swaps(self, variable: str, n: int, seed: int = 0) -> list[Swap]:
         """None: where the network keeps its variables is not known, only what decides each token."""
+        del variable, n, seed
         return []
 
     def labels(self, variable: str, n: int, seed: int = 0) -> list[Label]:
@@ -85,9 +83,8 @@ def _labels(variable: str, seed: int) -> Iterator[Label]:
     for tokens in told(_tokenizer(), f"labels:{seed}"):
         ids = (_tokenizer().bos_token_id, *(token.id for token in tokens))
         for at, token in enumerate(tokens[: context - 1]):
-            if (
-                variable in token.by
-            ):  # the value is asked for where the token is foretold, one place before it
+            # the value is asked for where the token is foretold, one place before it
+            if variable in token.by:
                 value = _CLASSES[variable].index(str(token.by[variable]))
                 yield Label(tuple(ids[: at + 1]), at, value)  # type: ignore[arg-type]
                 break
@@ -103,19 +100,12 @@ def _pairs(behaviour: str, seed: int) -> Iterator[TaskPair]:
         return tuple(tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in words)
 
     for prompt in questions(behaviour, seed):
-        pair = TaskPair(
-            ids(prompt.text),
-            ids(prompt.corrupted),
-            firsts(prompt.answers),
-            firsts(prompt.foils),
-            {},
-            behaviour,
-        )
-        if _usable(prompt, pair):
+        sides = (ids(prompt.text), ids(prompt.corrupted), firsts(prompt.answers), firsts(prompt.foils))
+        if _usable(pair := TaskPair(*sides, {}, behaviour)):
             yield pair
 
 
-def _usable(prompt: Prompt, pair: TaskPair) -> bool:
+def _usable(pair: TaskPair) -> bool:
     """Do the two prompts differ, as long as each other, with answers that differ?"""
     return (
         len(pair.clean) == len(pair.corrupted)
@@ -136,18 +126,10 @@ def specimens() -> tuple[Specimen, ...]:
             recipe=TalesRecipe(),
             twins=(
                 RANDOM,
-                Twin(
-                    "shuffled",
-                    "Its words exchanged for each other at random: the same text in a cipher.",
-                    "built",
-                ),
-                Twin(
-                    "blind",
-                    "Its attention writes nothing: each token is foretold from the one before it.",
-                    "built",
-                ),
+                Twin("shuffled", "Its words exchanged for each other at random: the same text in a cipher.", "built"),
+                Twin("blind", "Its attention writes nothing: each token is foretold from the one before it.", "built"),
             ),
             minutes=35,
             mechanism="Not stated: a network to study, with labels by construction.",
         ),
-    )
+    )  # fmt: skip

@@ -95,15 +95,6 @@ def _labelled(
         causes = ("beat",) if determined else ()
     by = {name: labels[name] for name in causes if labels.get(name) is not None}
     for piece, token in enumerate(encode.word(word.text)):
-        yield LabelledToken(
-            text=str(tokenizer.decode([token])),
-            id=token,
-            story=number,
-            piece=piece,
-            scene=str(scene),
-            slot=None if slot is None else str(slot),
-            determined=bool(determined),
-            quote=str(quote),
-            by=by,
-            variables=labels,
-        )
+        text, slot_name = str(tokenizer.decode([token])), None if slot is None else str(slot)
+        told_of = (str(scene), slot_name, bool(determined), str(quote), by, labels)
+        yield LabelledToken(text, token, number, piece, *told_of)

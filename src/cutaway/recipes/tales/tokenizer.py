@@ -24,12 +24,9 @@ PATTERN = r" ?[A-Za-z]+| ?[0-9]{1,2}| ?[^\sA-Za-z0-9]|\s"
 def _wholes() -> list[str]:
     """All that shall be one token: words with and without a space, pieces of invented names, numbers."""
     seen = {word.text for story in islice(stories("tokenizer"), 20_000) for word in story.words}
-    words = (
-        seen | {" " + word for word in CHANT_WORDS} | {" " + tail for tail in P.ENTITY_TAILS} | set(P.YEARS)
-    )
-    words |= {space + head for head in P.ENTITY_HEADS for space in ("", " ")}
-    words |= {space + name for name in (*P.FEMALE, *P.MALE) for space in ("", " ")}
-    return sorted(words)
+    spaced = {" " + word for word in (*CHANT_WORDS, *P.ENTITY_TAILS)}
+    both = {space + word for word in (*P.ENTITY_HEADS, *P.FEMALE, *P.MALE) for space in ("", " ")}
+    return sorted(seen | spaced | set(P.YEARS) | both)
 
 
 def train_tokenizer() -> PreTrainedTokenizerFast:
@@ -40,28 +37,23 @@ def train_tokenizer() -> PreTrainedTokenizerFast:
         tokenizer = _trained(wholes, size)
         if all(len(tokenizer.encode(whole, add_special_tokens=False).ids) == 1 for whole in wholes):
             return PreTrainedTokenizerFast(
-                tokenizer_object=tokenizer,
-                clean_up_tokenization_spaces=False,
-                padding_side="right",
-                **SPECIAL,
-            )
+                tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, padding_side="right", **SPECIAL
+            )  # fmt: skip
         size += 8
 
 
 def _trained(wholes: list[str], size: int) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE(unk_token=SPECIAL["unk_token"], fuse_unk=True))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(PATTERN), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+    words = pre_tokenizers.Split(Regex(PATTERN), behavior="isolated")
+    bytes_ = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, bytes_])
     tokenizer.decoder = decoders.ByteLevel()
+    special = list(SPECIAL.values())
     trainer = trainers.BpeTrainer(
         vocab_size=size,
         min_frequency=1,
         initial_alphabet=ALPHABET,
-        special_tokens=list(SPECIAL.values()),
+        special_tokens=special,
         show_progress=False,
     )
     tokenizer.train_from_iterator(wholes, trainer)

@@ -8,7 +8,7 @@ import torch
 from cutaway.recipes.constructed.blueprint import Blueprint, HeadPlan, LayerPlan, MlpPlan, Space
 from cutaway.recipes.constructed.design import Design, Held
 from cutaway.recipes.constructed.letters import step, verdict_readout
-from cutaway.zoo.tasks import Drawn, Label, Swap, TaskPair
+from cutaway.zoo.tasks import Drawn, Label, Swap, TaskPair, spans_at
 
 #: Deep is more than this many brackets open.
 THRESHOLD = 2
@@ -56,22 +56,17 @@ def _pair(rng: np.random.Generator) -> TaskPair:
         corrupted = (*clean[:at], CLOSE if deep else OPEN, *clean[at + 1 :])
         if at and (depth(corrupted) > THRESHOLD) != deep:
             answers = ((DEEP,), (SHALLOW,)) if deep else ((SHALLOW,), (DEEP,))
-            return TaskPair(
-                clean,
-                corrupted,
-                *answers,
-                {"turned": (at, at + 1), "last": (size, size + 1)},
-                f"{size} brackets",
-            )
+            spans = spans_at({"turned": at, "last": size})
+            return TaskPair(clean, corrupted, *answers, spans, f"{size} brackets")
 
 
-def _swap(variable: str, rng: np.random.Generator) -> Swap:
+def _swap(_variable: str, rng: np.random.Generator) -> Swap:
     size, deep = int(rng.integers(6, 20)), bool(rng.random() < 0.5)
     right = (SHALLOW,) if deep else (DEEP,)
     return Swap(_draw(rng, size, deep), _draw(rng, size, not deep), (size,), right)
 
 
-def _label(variable: str, rng: np.random.Generator) -> Label:
+def _label(_variable: str, rng: np.random.Generator) -> Label:
     size, deep = int(rng.integers(6, 20)), bool(rng.random() < 0.5)
     return Label(_draw(rng, size, deep), size, int(deep))
 

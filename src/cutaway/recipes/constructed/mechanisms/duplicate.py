@@ -7,7 +7,7 @@ import numpy as np
 from cutaway.recipes.constructed.blueprint import Blueprint, HeadPlan, LayerPlan, MlpPlan, Space, letters
 from cutaway.recipes.constructed.design import Design, Held
 from cutaway.recipes.constructed.letters import SHARP, N, alphabet_embed, step, verdict_readout
-from cutaway.zoo.tasks import Drawn, Label, Swap, TaskPair
+from cutaway.zoo.tasks import Drawn, Label, Swap, TaskPair, spans_at
 
 _SPACE = Space({"position": 12, "flag": 3, "token": N, "alone": 1, "verdict": 1})
 _WORDS = ("BOS", *letters(N), "new", "again")
@@ -37,13 +37,13 @@ def _draw(rng: np.random.Generator, size: int = 0) -> tuple[tuple[int, ...], tup
 
 def _pair(rng: np.random.Generator) -> TaskPair:
     again, fresh, at = _draw(rng)
-    spans = {"earlier": (at, at + 1), "last": (len(fresh) - 1, len(fresh))}
+    spans = spans_at({"earlier": at, "last": len(fresh) - 1})
     if rng.random() < 0.5:
         return TaskPair(again, fresh, (AGAIN,), (NEW,), spans, "again")
     return TaskPair(fresh, again, (NEW,), (AGAIN,), spans, "new")
 
 
-def _swap(variable: str, rng: np.random.Generator) -> Swap:
+def _swap(_variable: str, rng: np.random.Generator) -> Swap:
     size = int(rng.integers(5, 10))
     (again, fresh, _), (other_again, other_fresh, _) = _draw(rng, size), _draw(rng, size)
     if rng.random() < 0.5:
@@ -51,7 +51,7 @@ def _swap(variable: str, rng: np.random.Generator) -> Swap:
     return Swap(fresh, other_again, (size,), (AGAIN,))
 
 
-def _label(variable: str, rng: np.random.Generator) -> Label:
+def _label(_variable: str, rng: np.random.Generator) -> Label:
     again, fresh, _ = _draw(rng)
     old = bool(rng.random() < 0.5)
     return Label(again if old else fresh, len(fresh) - 1, int(old))
@@ -66,23 +66,14 @@ DUPLICATE = Design(
     _plan,
     Drawn(_WORDS, _pair, _swap, _label),
     (
-        ("input", "duplicate", "q"),
-        ("input", "duplicate", "k"),
-        ("duplicate", "threshold", ""),
-        ("threshold", "logits", ""),
+        ("input", "duplicate", "q"), ("input", "duplicate", "k"),
+        ("duplicate", "threshold", ""), ("threshold", "logits", ""),
     ),
     (
-        Held(
-            "share",
-            "attention left for the beginning: 1/2 if new, less if not",
-            "alone",
-            "duplicate",
-            "last",
-            2,
-        ),
+        Held("share", "attention left for the beginning: 1/2 if new, less if not", "alone", "duplicate", "last", 2),
         Held("verdict", "new or not", "verdict", "threshold", "last", 2),
     ),
     (NEW, AGAIN),
     {"without": ("No duplicate-token head.", lambda b: b.without("duplicate"))},
     sources=("Wang et al. 2023, Interpretability in the Wild (duplicate-token heads)",),
-)
+)  # fmt: skip

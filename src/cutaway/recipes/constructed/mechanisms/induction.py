@@ -7,7 +7,8 @@ import numpy as np
 from cutaway.recipes.constructed.blueprint import Blueprint, HeadPlan, LayerPlan, letters
 from cutaway.recipes.constructed.design import Design, Held
 from cutaway.recipes.constructed.letters import SHARP, N, alphabet_embed, alphabet_space, readout
-from cutaway.zoo.tasks import Drawn, Label, Swap, TaskPair
+from cutaway.recipes.measures import exchanged
+from cutaway.zoo.tasks import Drawn, Label, Swap, TaskPair, spans_at
 
 _SPACE = alphabet_space("prev")
 _WORDS = ("BOS", *letters(N))
@@ -34,33 +35,23 @@ def _draw(rng: np.random.Generator) -> tuple[list[int], int, int]:
             return verse, i, j
 
 
-def _exchanged(verse: list[int], i: int, j: int) -> list[int]:
-    other = list(verse)
-    other[i], other[j] = other[j], other[i]
-    return other
-
-
 def _pair(rng: np.random.Generator) -> TaskPair:
     verse, i, j = _draw(rng)
     query = verse[i]
-    clean, corrupted = (*verse, query), (*_exchanged(verse, i, j), query)
-    spans = {
-        "first": (i, i + 1), "successor": (i + 1, i + 2), "other": (j, j + 1), "other successor": (j + 1, j + 2),
-        "last": (len(verse), len(verse) + 1),
-    }  # fmt: skip
-    return TaskPair(clean, corrupted, (verse[i + 1],), (verse[j + 1],), spans, f"{len(verse)} tokens")
+    clean, corrupted = (*verse, query), (*exchanged(verse, i, j), query)
+    places = {"first": i, "successor": i + 1, "other": j, "other successor": j + 1, "last": len(verse)}
+    return TaskPair(
+        clean, corrupted, (verse[i + 1],), (verse[j + 1],), spans_at(places), f"{len(verse)} tokens"
+    )
 
 
 def _swap(variable: str, rng: np.random.Generator) -> Swap:
     verse, i, j = _draw(rng)
     base = (*verse, verse[i])
     if variable == "previous token":  # of both successors, exchanged: the query now matches the other place
-        source = (*_exchanged(verse, i, j), verse[i])
+        source = (*exchanged(verse, i, j), verse[i])
         return Swap(base, source, (i + 1, j + 1), (verse[j + 1],))
-    if variable == "query":
-        return Swap(base, (*verse, verse[j]), (len(verse),), (verse[j + 1],))
-    source = (*verse, verse[j])
-    return Swap(base, source, (len(verse),), (verse[j + 1],))
+    return Swap(base, (*verse, verse[j]), (len(verse),), (verse[j + 1],))
 
 
 def _label(variable: str, rng: np.random.Generator) -> Label:
@@ -79,11 +70,8 @@ INDUCTION = Design(
     _plan,
     Drawn(_WORDS, _pair, _swap, _label),
     (
-        ("input", "previous", "v"),
-        ("previous", "induction", "k"),
-        ("input", "induction", "q"),
-        ("input", "induction", "v"),
-        ("induction", "logits", ""),
+        ("input", "previous", "v"), ("previous", "induction", "k"), ("input", "induction", "q"),
+        ("input", "induction", "v"), ("induction", "logits", ""),
     ),
     (
         Held("previous token", "which token came before", "prev", "previous", "successor", N),
@@ -93,4 +81,4 @@ INDUCTION = Design(
     tuple(range(1, N + 1)),
     {"without": ("No previous-token head: nothing tells where to look.", lambda b: b.without("previous"))},
     sources=("Elhage et al. 2021, A Mathematical Framework for Transformer Circuits", "Olsson et al. 2022"),
-)
+)  # fmt: skip

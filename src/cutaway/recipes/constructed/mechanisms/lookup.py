@@ -8,7 +8,7 @@ import torch
 from cutaway.recipes.constructed.blueprint import Blueprint, HeadPlan, LayerPlan, MlpPlan, Space, letters, one
 from cutaway.recipes.constructed.design import Design, Held
 from cutaway.recipes.constructed.letters import N, readout
-from cutaway.zoo.tasks import Drawn, Label, Swap, TaskPair
+from cutaway.zoo.tasks import Drawn, Label, Swap, TaskPair, spans_at
 
 SUBJECTS, RELATIONS = 8, 3
 _SPACE = Space({"position": 12, "flag": 3, "token": N, "subject": N, "out": N})
@@ -25,9 +25,8 @@ def facts() -> np.ndarray:
     >>> facts().shape
     (8, 3)
     """
-    return (
-        np.random.default_rng(4).permutation(np.arange(SUBJECTS * RELATIONS) % N).reshape(SUBJECTS, RELATIONS)
-    )
+    every = np.arange(SUBJECTS * RELATIONS) % N
+    return np.random.default_rng(4).permutation(every).reshape(SUBJECTS, RELATIONS)
 
 
 def _plan() -> Blueprint:
@@ -64,7 +63,7 @@ def _pair(rng: np.random.Generator) -> TaskPair:
         if _object(s, r) != _object(other, r):
             clean = _prompt(rng, int(rng.integers(6)), s, r)
             end = len(clean)
-            spans = {"subject": (end - 2, end - 1), "relation": (end - 1, end), "last": (end - 1, end)}
+            spans = spans_at({"subject": end - 2, "relation": end - 1, "last": end - 1})
             corrupted = (*clean[:-2], FIRST_SUBJECT + other, clean[-1])
             return TaskPair(clean, corrupted, _object(s, r), _object(other, r), spans, f"relation {r}")
 
@@ -93,12 +92,7 @@ LOOKUP = Design(
     "and its relation are there, and writes the object.",
     _plan,
     Drawn(_WORDS, _pair, _swap, _label),
-    (
-        ("input", "mover", "v"),
-        ("mover", "memory", ""),
-        ("input", "memory", ""),
-        ("memory", "logits", ""),
-    ),
+    (("input", "mover", "v"), ("mover", "memory", ""), ("input", "memory", ""), ("memory", "logits", "")),
     (
         Held("subject", "of which something is asked", "subject", "mover", "last", SUBJECTS),
         Held("relation", "what is asked of it", "token", "input", "last", RELATIONS),

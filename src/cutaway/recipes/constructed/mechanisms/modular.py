@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 
 from cutaway.recipes.constructed.architectures import Architecture
@@ -17,7 +16,7 @@ from cutaway.recipes.constructed.blueprint import Blueprint, HeadPlan, LayerPlan
 from cutaway.recipes.constructed.build import direction
 from cutaway.recipes.constructed.design import Design, Held
 from cutaway.recipes.constructed.letters import SHARP
-from cutaway.zoo.tasks import Drawn, Label, Swap, TaskPair
+from cutaway.recipes.sums import sums
 from cutaway.zoo.truth import Feature
 
 P = 13
@@ -56,38 +55,7 @@ def _plan() -> Blueprint:
     return Blueprint(_SPACE, _WORDS, embed, (LayerPlan((head,), mlp),), unembed)
 
 
-def _prompt(a: int, b: int) -> tuple[int, ...]:
-    return (0, 1 + a, 1 + b, EQUALS)
-
-
-def _sum(a: int, b: int) -> tuple[int, ...]:
-    return (1 + (a + b) % P,)
-
-
-def _pair(rng: np.random.Generator) -> TaskPair:
-    while True:
-        a, b, c, d = rng.integers(P, size=4).tolist()
-        if (a + b - c - d) % P:
-            spans = {"a": (1, 2), "b": (2, 3), "last": (3, 4)}
-            return TaskPair(_prompt(a, b), _prompt(c, d), _sum(a, b), _sum(c, d), spans)
-
-
-def _swap(variable: str, rng: np.random.Generator) -> Swap:
-    while True:
-        a, b, c, d = rng.integers(P, size=4).tolist()
-        new = {"a": (c, b), "b": (a, d)}.get(variable, (c, d))
-        if (sum(new) - a - b) % P:
-            pos = {"a": 1, "b": 2}.get(variable, 3)
-            return Swap(_prompt(a, b), _prompt(c, d), (pos,), _sum(*new))
-
-
-def _label(variable: str, rng: np.random.Generator) -> Label:
-    a, b = rng.integers(P, size=2).tolist()
-    pos, value = {"a": (1, a), "b": (2, b)}.get(variable, (3, (a + b) % P))
-    return Label(_prompt(a, b), pos, value)
-
-
-def _features(arch: Architecture, seed: int) -> tuple[Feature, ...]:
+def _features(_arch: Architecture, seed: int) -> tuple[Feature, ...]:
     rows = direction(_plan(), "number", seed).tolist()
     names = [f"{wave} {f}" for wave in ("cos", "sin") for f in FREQUENCIES]
     return tuple(
@@ -103,7 +71,7 @@ MODULAR = Design(
     "rectified neurons at eight phases turn the sums of cosines into cosines of the sum; the readout compares these "
     "with every number.",
     _plan,
-    Drawn(_WORDS, _pair, _swap, _label),
+    sums(_WORDS, P, 1),
     (("input", "gather", "v"), ("gather", "multiply", ""), ("multiply", "logits", "")),
     (
         Held("a", "the first number", "number", "input", "a", P),

@@ -17,7 +17,7 @@ from cutaway.recipes.constructed.letters import (
     verdict_readout,
 )
 from cutaway.recipes.constructed.mechanisms.unread import copy_pair
-from cutaway.zoo.tasks import Drawn, Label, Swap, TaskPair
+from cutaway.zoo.tasks import Drawn, Label, Swap, TaskPair, spans_at
 
 _OR_SPACE = Space({"position": 12, "flag": 3, "token": N, "found": 2, "verdict": 1})
 _OR_WORDS = ("BOS", *letters(N), "yes", "no")
@@ -27,11 +27,11 @@ WANTED = 1
 
 def _or_plan() -> Blueprint:
     wanted, start = _OR_SPACE.unit("token", WANTED - 1), _OR_SPACE.unit("flag")
-    found, verdict = _OR_SPACE.rows("found"), _OR_SPACE.unit("verdict")
+    hits, verdict = _OR_SPACE.rows("found"), _OR_SPACE.unit("verdict")
     seek, keys = SHARP * one()[None], (wanted + 0.5 * start)[None]
     somewhere = (one() - start)[None]  # 1 wherever a head rests but at the beginning
-    heads = tuple(HeadPlan(f"path {i + 1}", somewhere, found[i : i + 1], seek, keys) for i in range(2))
-    either = MlpPlan("either", *step(found.sum(0), 0.25, 4.0, verdict))
+    heads = tuple(HeadPlan(f"path {i + 1}", somewhere, hits[i : i + 1], seek, keys) for i in range(2))
+    either = MlpPlan("either", *step(hits.sum(0), 0.25, 4.0, verdict))
     return Blueprint(
         _OR_SPACE, _OR_WORDS, alphabet_embed(_OR_SPACE, _OR_WORDS), (LayerPlan(heads, either),),
         verdict_readout(_OR_SPACE, _OR_WORDS, "yes", "no"),
@@ -48,12 +48,11 @@ def _or_prompts(rng: np.random.Generator, size: int) -> tuple[tuple[int, ...], t
 def _or_pair(rng: np.random.Generator) -> TaskPair:
     size = int(rng.integers(4, 12))
     clean, corrupted, at = _or_prompts(rng, size)
-    return TaskPair(
-        clean, corrupted, (YES,), (NO,), {"wanted": (at, at + 1), "last": (size, size + 1)}, f"{size} letters"
-    )
+    spans = spans_at({"wanted": at, "last": size})
+    return TaskPair(clean, corrupted, (YES,), (NO,), spans, f"{size} letters")
 
 
-def _or_swap(variable: str, rng: np.random.Generator) -> Swap:
+def _or_swap(_variable: str, rng: np.random.Generator) -> Swap:
     size = int(rng.integers(4, 12))
     (has, lacks, _), (has_too, lacks_too, _) = _or_prompts(rng, size), _or_prompts(rng, size)
     if rng.random() < 0.5:
@@ -61,7 +60,7 @@ def _or_swap(variable: str, rng: np.random.Generator) -> Swap:
     return Swap(has, lacks_too, (size,), (NO,))
 
 
-def _or_label(variable: str, rng: np.random.Generator) -> Label:
+def _or_label(_variable: str, rng: np.random.Generator) -> Label:
     size, yes = int(rng.integers(4, 12)), bool(rng.random() < 0.5)
     has, lacks, _ = _or_prompts(rng, size)
     return Label(has if yes else lacks, size, int(yes))
@@ -71,8 +70,7 @@ REDUNDANT = Design(
     "redundant",
     "Tells whether the letter a was mentioned, by two paths of which either is enough.",
     "Two heads of one layer look for the letter, rest on it or else on the beginning, and each writes to a dimension of its "
-    "own whether it is there; neurons say yes "
-    "where either did. Taking one path away changes nothing; both, everything.",
+    "own whether it is there; neurons say yes where either did. Taking one path away changes nothing; both, everything.",
     _or_plan,
     Drawn(_OR_WORDS, _or_pair, _or_swap, _or_label),
     (
@@ -108,12 +106,12 @@ def _backup_plan() -> Blueprint:
     return Blueprint(_SPACE, _WORDS, alphabet_embed(_SPACE, _WORDS), layers, readout(_SPACE, _WORDS, 12.0))
 
 
-def _backup_swap(variable: str, rng: np.random.Generator) -> Swap:
+def _backup_swap(_variable: str, rng: np.random.Generator) -> Swap:
     pair = copy_pair(rng)
     return Swap(pair.clean, pair.corrupted, (len(pair.clean) - 1,), pair.wrong)
 
 
-def _backup_label(variable: str, rng: np.random.Generator) -> Label:
+def _backup_label(_variable: str, rng: np.random.Generator) -> Label:
     ids = copy_pair(rng).clean
     return Label(ids, len(ids) - 1, ids[-2] - 1)
 

@@ -12,7 +12,7 @@ from cutaway.recipes.constructed.blueprint import Blueprint, HeadPlan, LayerPlan
 from cutaway.recipes.constructed.build import direction
 from cutaway.recipes.constructed.design import Design, Held
 from cutaway.recipes.constructed.letters import SHARP
-from cutaway.zoo.tasks import Drawn, Label, Swap, TaskPair
+from cutaway.zoo.tasks import Drawn, Label, Swap, TaskPair, spans_at
 from cutaway.zoo.truth import Feature, GroundTruth
 
 F = 5
@@ -60,7 +60,7 @@ def _pair(rng: np.random.Generator) -> TaskPair:
     f, other, size = _draw(rng)
     clean, at = _prompt(rng, size, f)
     corrupted = (*clean[:at], 1 + other, *clean[at + 1 :])
-    spans = {"feature": (at, at + 1), "last": (size + 1, size + 2)}
+    spans = spans_at({"feature": at, "last": size + 1})
     return TaskPair(clean, corrupted, (FIRST_ANSWER + f,), (FIRST_ANSWER + other,), spans, f"{size} words")
 
 
@@ -79,7 +79,7 @@ def _label(variable: str, rng: np.random.Generator) -> Label:
     return Label(ids, at if variable == "feature" else size + 1, f)
 
 
-def _features(arch: Architecture, seed: int) -> tuple[Feature, ...]:
+def _features(_arch: Architecture, seed: int) -> tuple[Feature, ...]:
     rows = (corners() @ direction(_plan(), "plane", seed)).tolist()
     return tuple(
         Feature(name, f"the word is {name}", "resid_pre.0", tuple(row), (1 + i,))

@@ -7,7 +7,7 @@ import numpy as np
 from cutaway.recipes.constructed.blueprint import Blueprint, HeadPlan, LayerPlan, letters
 from cutaway.recipes.constructed.design import Design, Held
 from cutaway.recipes.constructed.letters import N, alphabet_embed, alphabet_space, readout
-from cutaway.zoo.tasks import Drawn, Label, Swap, TaskPair
+from cutaway.zoo.tasks import Drawn, Label, Swap, TaskPair, spans_at
 
 _SPACE = alphabet_space("second")
 HALF = N // 2
@@ -23,13 +23,8 @@ def _plan() -> Blueprint:
     suppress = HeadPlan("suppression", marks, -3 * out, 30 * out, marks + 0.5 * start)
     unembed = readout(_SPACE, _WORDS, 6.0)
     unembed[1 : 1 + HALF] += 6.0 * second
-    return Blueprint(
-        _SPACE,
-        _WORDS,
-        alphabet_embed(_SPACE, _WORDS),
-        (LayerPlan((copy, fallback)), LayerPlan((suppress,))),
-        unembed,
-    )
+    layers = (LayerPlan((copy, fallback)), LayerPlan((suppress,)))
+    return Blueprint(_SPACE, _WORDS, alphabet_embed(_SPACE, _WORDS), layers, unembed)
 
 
 def _prompt(
@@ -52,17 +47,11 @@ def _pair(rng: np.random.Generator) -> TaskPair:
     stopped = _prompt(rng, size, a, (b, c, d), a, b)
     end = len(stopped)
     at = next(i for i in range(1, size + 1) if stopped[i] == a + HALF)
-    spans = {
-        "mark": (at, at + 1),
-        "fallback": (end - 3, end - 2),
-        "copied": (end - 2, end - 1),
-        "last": (end - 1, end),
-    }
+    spans = spans_at({"mark": at, "fallback": end - 3, "copied": end - 2, "last": end - 1})
     kind = rng.random()
     if kind < 0.5:  # other letters to copy, which no mark forbids
-        return TaskPair(
-            tuple(stopped), (*stopped[:-3], d, c, stopped[-1]), (b,), (c,), spans, "other letters"
-        )
+        others = (*stopped[:-3], d, c, stopped[-1])
+        return TaskPair(tuple(stopped), others, (b,), (c,), spans, "other letters")
     free = tuple(c + HALF if token == a + HALF else token for token in stopped)
     if kind < 0.75:
         return TaskPair(tuple(stopped), free, (b,), (a,), spans, "mark taken away")
@@ -101,14 +90,8 @@ SUPPRESSION = Design(
     _plan,
     Drawn(_WORDS, _pair, _swap, _label),
     (
-        ("input", "copy", "v"),
-        ("input", "fallback", "v"),
-        ("copy", "suppression", "q"),
-        ("input", "suppression", "k"),
-        ("input", "suppression", "v"),
-        ("copy", "logits", ""),
-        ("fallback", "logits", ""),
-        ("suppression", "logits", ""),
+        ("input", "copy", "v"), ("input", "fallback", "v"), ("copy", "suppression", "q"), ("input", "suppression", "k"),
+        ("input", "suppression", "v"), ("copy", "logits", ""), ("fallback", "logits", ""), ("suppression", "logits", ""),
     ),
     (
         Held("copied", "the letter one place back", "out", "copy", "last", HALF),
@@ -119,4 +102,4 @@ SUPPRESSION = Design(
     {"without": ("No suppression head: marks are not heeded.", lambda b: b.without("suppression"))},
     facts={"needed": 0.1},
     sources=("McDougall et al. 2023, Copy Suppression",),
-)
+)  # fmt: skip

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
 from cutaway.recipes.constructed.blueprint import Blueprint, HeadPlan, LayerPlan, letters
 from cutaway.recipes.constructed.design import Design, Held
 from cutaway.recipes.constructed.letters import N, alphabet_embed, alphabet_space, readout
-from cutaway.zoo.tasks import Drawn, Label, Swap, TaskPair
+from cutaway.zoo.tasks import Drawn, Label, Swap, TaskPair, spans_at
 
 CLASSES = 3
 _SPACE = alphabet_space("note")
@@ -27,10 +29,8 @@ def note_of(ids: tuple[int, ...]) -> int:
 def _plan() -> Blueprint:
     token, out, note = _SPACE.rows("token"), _SPACE.rows("out"), _SPACE.rows("note")[:CLASSES]
     third = torch.stack([token[i * N // CLASSES : (i + 1) * N // CLASSES].sum(0) for i in range(CLASSES)])
-    layers = (
-        LayerPlan((HeadPlan("copy", token, 4 * out, offset=1), HeadPlan("note", third, 2 * note, offset=2))),
-        LayerPlan(),
-    )
+    heads = (HeadPlan("copy", token, 4 * out, offset=1), HeadPlan("note", third, 2 * note, offset=2))
+    layers = (LayerPlan(heads), LayerPlan())
     return Blueprint(_SPACE, _WORDS, alphabet_embed(_SPACE, _WORDS), layers, readout(_SPACE, _WORDS))
 
 
@@ -39,7 +39,7 @@ def _used(blueprint: Blueprint) -> Blueprint:
     note = _SPACE.rows("note")[:CLASSES]
     unembed = blueprint.unembed.clone()
     unembed[1:] += 10 * note.repeat_interleave(N // CLASSES, 0)
-    return Blueprint(blueprint.space, blueprint.words, blueprint.embed, blueprint.layers, unembed)
+    return replace(blueprint, unembed=unembed)
 
 
 def _prompt(rng: np.random.Generator, size: int) -> tuple[int, ...]:
@@ -52,7 +52,7 @@ def copy_pair(rng: np.random.Generator) -> TaskPair:
     while True:
         clean, corrupted = _prompt(rng, size), _prompt(rng, size)
         if clean[-2] != corrupted[-2]:
-            spans = {"noted": (size - 2, size - 1), "copied": (size - 1, size), "last": (size, size + 1)}
+            spans = spans_at({"noted": size - 2, "copied": size - 1, "last": size})
             return TaskPair(clean, corrupted, (clean[-2],), (corrupted[-2],), spans, f"{size} letters")
 
 
@@ -80,15 +80,7 @@ UNREAD = Design(
     (("input", "copy", "v"), ("copy", "logits", "")),
     (
         Held("answer", "the letter one place back", "out", "copy", "last", N),
-        Held(
-            "note",
-            "the third of the alphabet of the letter two places back",
-            "note",
-            "note",
-            "last",
-            CLASSES,
-            False,
-        ),
+        Held("note", "the third of the alphabet of the letter two places back", "note", "note", "last", CLASSES, False),
     ),
     tuple(range(1, N + 1)),
     {
@@ -98,4 +90,4 @@ UNREAD = Design(
     idle=("note",),
     facts={"written by": "note"},
     sources=("Ravichander et al. 2021, Probing the Probing Paradigm", "Elazar et al. 2021, Amnesic Probing"),
-)
+)  # fmt: skip
