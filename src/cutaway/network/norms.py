@@ -1,8 +1,8 @@
 """Norms, probed: no norm is known by name, its form is read off its answers to random vectors and checked on others.
 
-A norm is asked for in two forms. `AffineNorm` leaves the scale of each position to be taken from a run, and so needs no
-epsilon and bears rounding; frozen at a run it is a `Fold`, a linear map that takes the summands of a stream through the
-norm one by one (Elhage et al. 2021). `Norm` knows the scale as a function of what it reads, y = gain * (x - mean) / sigma
+`probe_norm` is the one procedure. Its `AffineNorm` leaves the scale of each position to be taken from a run, and so needs
+no epsilon and bears rounding; frozen at a run it is a `Fold`, a linear map that takes the summands of a stream through the
+norm one by one (Elhage et al. 2021). `Norm` adds the scale as a function of what it reads, y = gain * (x - mean) / sigma
 + bias, and so has a derivative: the product of its Jacobian with very many vectors costs one pass over them, without an
 autograd graph. A module whose numbers do not follow that form is differentiated by autograd instead.
 """
@@ -214,22 +214,23 @@ class Norm:
 
     @classmethod
     def of(cls, module: nn.Module, width: int, device: torch.device, dtype: torch.dtype) -> Norm:
-        """Find the form of a module on random vectors, and check it on others of another size."""
+        """Probe the form (`probe_norm`), give its weight the size that the deviation asks for, and check the derivative."""
+        like = torch.empty(0, dtype=dtype, device=device)
         generator = torch.Generator().manual_seed(0)
-        x = torch.randn(6, width, generator=generator).to(device, dtype)
-        probe = (torch.randn(6, width, generator=generator) * 3 + 0.5).to(device, dtype)
+        x = torch.randn(6, width, generator=generator).to(like)
+        probe = (torch.randn(6, width, generator=generator) * 3 + 0.5).to(like)
         eps = next(
             (float(v) for k in ("eps", "variance_epsilon", "epsilon") if (v := getattr(module, k, None))), 0.0
         )
-        with torch.no_grad():
-            first, second = module.forward(x), module.forward(-x)
-            for centred in (True, False):
-                hat = _standard(_wide(x), centred, eps)[0]
-                gain = ((_wide(first) - _wide(second)) * hat).sum(0) / (2 * hat.square().sum(0))
-                form = cls(module, centred, gain.to(dtype), eps)
-                if form._agrees(probe):
-                    return form
-        return cls(module, False, None, eps)
+        try:
+            form = probe_norm(module.forward, width, "the norm", like)
+            with torch.no_grad():
+                fold = form.at(_wide(x), _wide(module.forward(x)))
+        except NotFoldable:
+            return cls(module, False, None, eps)
+        size = (fold.scale * _standard(_wide(x), form.centred, eps)[1]).mean()
+        norm = cls(module, form.centred, (form.weight * size).to(dtype), eps)
+        return norm if norm._agrees(probe) else cls(module, False, None, eps)
 
     def _agrees(self, x: Tensor) -> bool:
         """Do closed form and autograd give the same pullback at x?"""
