@@ -94,6 +94,7 @@ _NAME = re.compile(r"(?P<letter>[a-z_]+?)(?P<layer>\d+)?(?:\.(?P<mark>[a-z]*)(?P
 _STACK = re.compile(r"(?P<stack>[A-Za-z_]\w*)\.(?P<rest>[a-z]+\d.*)")
 _MAP = re.compile(r"\[(?P<path>[\w.]+)\](?:\.c(?P<index>\d+))?")
 _MAP_WORDS = re.compile(r"(?:map|channel (?P<index>\d+) of) (?P<path>[\w.]+)")
+_BETWEEN = re.compile(r"(->| → | from )")
 _WORDS = re.compile(r"(?P<words>[a-z/ -]+?)(?: (?P<layer>\d+)(?:\.(?P<index>\d+))?)?", re.IGNORECASE)
 #: Words that people also use, and the kind that is meant.
 _ALSO = {
@@ -338,6 +339,22 @@ def _fits(kind: PartKind, layer: int | None, index: int | None) -> bool:
     if kind.axis == "term":
         return True
     return (layer is not None) == kind.layered and (index is not None) == bool(kind.axis)
+
+
+def in_words(name: str) -> str:
+    """What a name says to people: of a part, an input, an edge, or of several in a row; anything else as it is.
+
+    >>> in_words("a3.h1"), in_words("a0.h1->a5.h3<q>"), in_words("m0 from 4"), in_words("gender")
+    ('head 3.1', "head 0.1 to head 5.3's queries", 'MLP 0 from 4', 'gender')
+    """
+    return "".join(map(_said, _BETWEEN.split(name))).replace("->", " to ")
+
+
+def _said(name: str) -> str:
+    try:
+        return Input.parse(name).words if "<" in name else Part.parse(name).words
+    except BadFormat:
+        return name
 
 
 def in_order(parts: Iterable[Part]) -> tuple[Part, ...]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from cutaway.errors import BadInput, UnknownOption, nearest
 from cutaway.figures import Grid, heatmap
 from cutaway.network.inputs import Tokens
-from cutaway.network.parts import Part
+from cutaway.network.parts import Part, in_words
 from cutaway.results import Provenance
 
 if TYPE_CHECKING:
@@ -58,13 +58,13 @@ def require_count(what: str, given: object, least: int = 1) -> None:
         )
 
 
-def in_words(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
+def table_in_words(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
     """A table for people: names of parts in these columns as words.
 
-    >>> in_words(pd.DataFrame({"head": ["a3.h1"], "score": [0.5]}), "head")["head"].tolist()
+    >>> table_in_words(pd.DataFrame({"head": ["a3.h1"], "score": [0.5]}), "head")["head"].tolist()
     ['head 3.1']
     """
-    return table.assign(**{column: [Part.parse(name).words for name in table[column]] for column in columns})
+    return table.assign(**{column: table[column].map(in_words) for column in columns})
 
 
 def first_few(heads: Sequence[Part], none: str, most: int = 6) -> str:
