@@ -15,7 +15,7 @@ from cutaway.calibration.subject import Subject, patched, removed
 from cutaway.calibration.templates import templates
 from cutaway.calibration.variables import decoded, interchanged
 from cutaway.claims import Evidence
-from cutaway.errors import NotFound, nearest
+from cutaway.errors import NotFound, did_you_mean
 from cutaway.statistics import auroc
 from cutaway.zoo.truth import Need
 
@@ -153,7 +153,6 @@ def run_check(name: str, subject: Subject) -> list[Evidence]:
     Raises NotFound for an unknown check.
     """
     if name not in CHECKS:
-        offers = ", ".join(nearest(name, CHECKS) or CHECKS)
-        raise NotFound(f"There is no check {name!r}.", f"Did you mean {offers}?")
+        raise NotFound(f"There is no check {name!r}.", did_you_mean(name, CHECKS, 3))
     with torch.no_grad(), np.errstate(invalid="ignore"):
         return CHECKS[name](subject)

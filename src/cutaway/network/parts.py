@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from cutaway.errors import BadFormat, nearest
+from cutaway.errors import BadFormat, did_you_mean
 from cutaway.network.face import Face
 from cutaway.network.items import maps_of
 from cutaway.network.sites import Site
@@ -34,6 +34,8 @@ class PartKind:
         reads: the site that it reads; "" where it reads nothing.
         ports: its inputs: q, k, v for a head, "in" for a whole.
         words: for people; "{n}" is the number.
+        plural: the words for several; "" where there is only one.
+        layered: has it a layer?
     """
 
     letter: str
@@ -129,11 +131,7 @@ class Part:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            near = nearest(self.kind, KINDS, 1)
-            raise BadFormat(
-                f"There is no kind of part {self.kind!r}.",
-                f"Did you mean {near[0]}?" if near else "See parts.KINDS.",
-            )
+            raise BadFormat(f"There is no kind of part {self.kind!r}.", did_you_mean(self.kind, KINDS))
 
     @property
     def row(self) -> PartKind:
@@ -216,6 +214,10 @@ class Input:
 
     Where it is not known which of a head's inputs is meant, the port is "any"; such an input is written as its head.
 
+    Attributes:
+        part: whose input.
+        port: which one: "q", "k", "v", "in", or "any".
+
     >>> str(Input(Part("head", 5, 3), "q")), str(Input.parse("head 5.3 <q>")), str(Input(Part("logits")))
     ('a5.h3<q>', 'a5.h3<q>', 'logits')
     """
@@ -263,6 +265,10 @@ class Input:
 @dataclass(frozen=True, order=True)
 class Edge:
     """What one part writes, read at an input of a later one: `a3.h1->m5`, `a0.h1->a5.h3<q>`.
+
+    Attributes:
+        source: what writes.
+        target: where it is read.
 
     >>> edge = Edge.parse("a0.h1->a5.h3<q>")
     >>> str(edge.source), edge.target.port, str(edge)

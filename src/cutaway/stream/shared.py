@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from cutaway.errors import BadInput, UnknownOption, nearest
+from cutaway.errors import BadInput, UnknownOption, did_you_mean
 from cutaway.figures import Grid, heatmap
 from cutaway.network.inputs import Tokens
 from cutaway.network.parts import Part, in_words
@@ -30,9 +30,7 @@ def require_one(what: str, given: object, known: Iterable[str]) -> None:
     """
     names = list(known)
     if given not in names:
-        near = nearest(str(given), names, 1)
-        remedy = f"Did you mean {near[0]!r}?" if near else f"Use one of {', '.join(names)}."
-        raise UnknownOption(f"{what}={given!r} is not known.", remedy)
+        raise UnknownOption(f"{what}={given!r} is not known.", did_you_mean(given, names, show=repr))
 
 
 def origin(
