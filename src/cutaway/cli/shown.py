@@ -8,6 +8,8 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Column, Table
 
+from cutaway.claims import Claim
+
 _ROWS, _COLUMNS = 12, 10
 #: Columns that name parts of a network, where they hold text.
 _PARTS = (
@@ -21,13 +23,17 @@ _MARKS = {"✓": "[green]✓[/]", "✗": "[red]✗[/]", "?": "[yellow]?[/]"}
 
 def terminal(result: Any) -> list[Any]:
     """What a terminal shows of a result: its verdict and headline, its claims, its strongest rows."""
-    claims = [c for c in (getattr(result, "claim", None), *getattr(result, "claims", ())) if c is not None]
+    claims = [
+        c for c in (getattr(result, "claim", None), *getattr(result, "claims", ())) if isinstance(c, Claim)
+    ]
     head = headline(result)
     if len(claims) == 1 and claims[0].verdict in _COLOUR:
         head = f"[bold {_COLOUR[claims[0].verdict]}]{claims[0].verdict}[/] {head}"
     shown: list[Any] = [head, *(tests(c) for c in claims if c.rows())]
     if not claims:
-        frame = result.top(_ROWS) if hasattr(result, "top") else result.to_pandas().head(_ROWS)
+        frame = (
+            result.top(_ROWS) if callable(getattr(result, "top", None)) else result.to_pandas().head(_ROWS)
+        )
         shown.append(frame_table(frame, f"the {len(frame)} strongest of {len(result.to_pandas())}"))
     return shown
 
