@@ -22,8 +22,9 @@ from cutaway.effects import transformerlens as tl
 from cutaway.effects.paths import DirectPaths, receives, sends
 from cutaway.errors import BadBehaviour, BadInput, NotFound, SiteUnavailable
 from cutaway.network import Network
-from cutaway.network.parts import Input, Part
+from cutaway.network.parts import Input, Part, parts_of
 from cutaway.results import Budget, Work
+from cutaway.sweeps import write_of
 from cutaway.zoo.tiny import tiny
 
 HEADS, WIDTH = 4, 8
@@ -323,3 +324,21 @@ def test_keys_that_heads_share_are_read_by_the_group_or_by_one_head() -> None:
     assert list(found.data["receiver"].values) == ["a1.kv0<v>", "a1.h0<v>", "a1.h1<v>"]
     assert np.isfinite(found.mean.values).all()
     assert np.abs(found.mean.values[:, 0] - found.mean.values[:, 1]).max() > 1e-6
+
+
+def test_experts_are_named_and_no_sweep_takes_another_thing_for_them() -> None:
+    """They are shares of their MLP without a site; the routing weight is not what an expert writes."""
+    net, pairs = cutaway.open(tiny("mixtral")), id_behaviour((6, 6, 6))
+    experts = [part for part in parts_of(net, experts=True) if part.kind == "expert"]
+    assert {str(part) for part in experts} == {
+        str(w) for w in wiring(net).graph.writers if w.kind == "expert"
+    }
+    assert not any(part.kind == "expert" for part in parts_of(net))
+    for sweep in (
+        lambda: path_patch(net, pairs, senders=["e0.1"]),
+        lambda: path_patch(net, pairs, to=["e1.0"]),
+        lambda: pair_effects(net, pairs, which=["e0.1", "m1"]),
+        lambda: write_of(experts[0]),
+    ):
+        with pytest.raises(SiteUnavailable, match="no site to sweep.*node-patching"):
+            sweep()
