@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from tests.circuits.conftest import opened
 
 import cutaway
 from cutaway.circuits import METHODS, Circuit, Scores, TraceRecipe, method, option_names, score, wiring
@@ -17,7 +18,9 @@ from cutaway.circuits.passes.pairs import PromptPairs
 from cutaway.circuits.passes.resuming import ResumedPrefix
 from cutaway.circuits.passes.running import Mask, run_edges
 from cutaway.circuits.tracing import choose
-from cutaway.errors import BadInput, NotFound
+from cutaway.effects.paths import DirectPaths
+from cutaway.errors import BadInput, NotFound, SiteUnavailable, Stopped
+from cutaway.results import Progress, Work
 
 
 def test_path_patching_is_the_edit_one_by_one(llama, pairs):
@@ -221,3 +224,47 @@ def test_scores_refuse_nan(gpt2):
         Scores(graph, np.zeros((2, 2)), "mine")
     with pytest.raises(BadInput, match="no such edge"):
         Circuit(graph, np.ones(graph.shape, dtype=bool))
+
+
+@pytest.mark.parametrize("kind", ["mixtral", "qwen2_moe", "gptj", "jamba", "olmo2", "gemma3_text"])
+def test_edges_at_nodes_with_and_without_a_site_are_what_masks_give(kind: str, pairs):
+    """Experts, parallel blocks, mixers, norms after sublayers: a sample of edges, each run on its own with a mask."""
+    net = opened(kind, double=False)
+    found = wiring(net)
+    scores = score(net, pairs, method="path-patching")
+    split = any(stage.kind == "expert" for stage in found.stages)
+    assert split == any("edges at nodes without a site are cut by masks" in note for note in scores.notes)
+    rng = np.random.default_rng(2)
+    part = pairs.take([1])
+    tokens, at = part.clean_tokens(net), torch.tensor([-1])
+    base = part.metric(record(found, tokens, at)[1], part.answers)
+    ablated, _ = record(found, part.corrupted_tokens(net))
+    for w, r in rng.permutation(np.argwhere(found.graph.allowed))[:40]:
+        mask = torch.ones(found.graph.shape, dtype=torch.bool)
+        mask[w, r] = False
+        cut = part.metric(run_edges(found, tokens, at, ablated, Mask(mask)), part.answers)
+        wanted = pytest.approx(float(base - cut), abs=2e-5)
+        assert scores.examples[1, w, r] == wanted, found.graph.edge_name(w, r)
+
+
+def test_a_network_without_direct_paths_is_cut_by_masks_and_says_so(llama, pairs, monkeypatch):
+    scores = score(llama, pairs, method="path-patching")
+
+    def refuse(*_args: object) -> None:
+        raise SiteUnavailable("There are no direct paths past layer 0: its stretches are not known.", "No.")
+
+    monkeypatch.setattr(DirectPaths, "of", refuse)
+    masked = score(llama, pairs, method="path-patching")
+    assert masked.notes[-1].startswith("Edges are cut by masks over the graph: There are no direct paths")
+    assert np.abs(scores.examples - masked.examples).max() < 2e-5
+
+
+def test_path_patching_tells_how_far_it_is_and_can_be_stopped(llama, pairs):
+    heard: list[Progress] = []
+    score(llama, pairs, method="path-patching", work=Work(heard.append))
+    steps = [p for p in heard if "patching paths" in p.label]
+    assert [p.done for p in steps] == sorted(p.done for p in steps)
+    assert steps[-1].done == steps[-1].total
+    work = Work(lambda p: work.stop() if p.done > 20 else None)
+    with pytest.raises(Stopped):
+        score(llama, pairs, method="path-patching", work=work)

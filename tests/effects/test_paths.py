@@ -13,13 +13,18 @@ from transformers import GPT2LMHeadModel
 
 import cutaway
 from cutaway.behaviours import Behaviour
+from cutaway.circuits import wiring
 from cutaway.circuits.methods import score as score_edges
+from cutaway.circuits.passes.outputs import record
+from cutaway.circuits.passes.running import Mask, run_edges
 from cutaway.effects import ablate, pair_effects, path_patch, plan, plan_interventions, receivers
 from cutaway.effects import transformerlens as tl
-from cutaway.effects.paths import DirectPaths
+from cutaway.effects.paths import DirectPaths, receives, sends
 from cutaway.errors import BadBehaviour, BadInput, NotFound, SiteUnavailable
 from cutaway.network import Network
-from cutaway.network.parts import Input, Part
+from cutaway.network.parts import Input, Part, parts_of
+from cutaway.results import Budget, Work
+from cutaway.sweeps import write_of
 from cutaway.zoo.tiny import tiny
 
 HEADS, WIDTH = 4, 8
@@ -272,16 +277,41 @@ def test_transformerlens_sweeps_equal_a_loop_over_hooks(
 def test_the_engine_gives_what_cutting_the_edges_of_the_circuit_graph_gives(kind: str) -> None:
     """Two ways to the same numbers: sites and sweeps here, masks over a graph there; keys that heads share included."""
     net, pairs = cutaway.open(tiny(kind)), id_behaviour((6, 6, 6))
-    scores = score_edges(net, pairs, method="path-patching")
-    graph = scores.graph
-    paths = DirectPaths.of(net, pairs, [Part.parse(str(writer)) for writer in graph.writers], "corrupt")
-    targets = [Input.parse(str(reader)) for reader in graph.readers]
-    edges = [(w, r) for r, target in enumerate(targets) for w in paths.before(target)]
+    wired = wiring(net)
+    graph = wired.graph
+    paths = DirectPaths.of(net, pairs, graph.writers, "corrupt")
+    edges = [(w, r) for r, target in enumerate(graph.readers) for w in paths.before(target)]
     assert sorted(edges) == [tuple(edge) for edge in np.argwhere(graph.allowed).tolist()]
-    patched, forwards = paths.run([(w, targets[r]) for w, r in edges])
+    assert all(sends(net, part) for part in graph.writers)
+    assert all(receives(net, target) for target in graph.readers)
+    patched, forwards = paths.run([(w, graph.readers[r]) for w, r in edges])
     assert forwards > 1
-    wanted = np.stack([scores.examples[:, w, r] for w, r in edges])  # type: ignore[index]
-    np.testing.assert_allclose(paths.base.metric[None] - patched.values, wanted, atol=1e-5)
+    tokens, at = pairs.clean_tokens(net), torch.full((pairs.n,), -1)
+    ablated, _ = record(wired, pairs.corrupted_tokens(net))
+    wanted = []
+    for edge in edges:
+        mask = torch.ones(graph.shape, dtype=torch.bool)
+        mask[edge] = False
+        cut = run_edges(wired, tokens, at, ablated, Mask(mask))
+        wanted.append(pairs.metric(cut, pairs.answers).double().numpy())
+    np.testing.assert_allclose(patched.values, wanted, atol=1e-5)
+    scores = score_edges(net, pairs, method="path-patching")
+    assert not any("masks" in note for note in scores.notes)
+    lost = np.stack([scores.examples[:, w, r] for w, r in edges])  # type: ignore[index]
+    np.testing.assert_allclose(lost, paths.base.metric[None] - patched.values, atol=1e-6)
+
+
+def test_some_pairs_by_themselves_give_their_own_numbers() -> None:
+    """Pairs may be taken a few at a time, in any order; the gap stays that of all."""
+    net, pairs = cutaway.open(tiny("llama")), id_behaviour((6, 8, 6))
+    every = DirectPaths.of(net, pairs, [Part("input"), Part("head", 0, 1)], "restore")
+    routes = [(1, Input(Part("head", 1, 0), "k")), (0, Input(Part("logits")))]
+    some = every.take([2, 0])
+    assert some.ends.gap == every.ends.gap
+    assert every.pieces() == [[0, 1, 2]]
+    assert every.pieces(Work(budget=Budget(memory=8 * 2 * 8 * (net.d_model or 0) * 4 * 2))) == [[0, 1], [2]]
+    assert some.base is some.ends.corrupted
+    np.testing.assert_allclose(some.run(routes)[0].values, every.run(routes)[0].values[:, [2, 0]], atol=1e-6)
 
 
 def test_keys_that_heads_share_are_read_by_the_group_or_by_one_head() -> None:
@@ -294,3 +324,21 @@ def test_keys_that_heads_share_are_read_by_the_group_or_by_one_head() -> None:
     assert list(found.data["receiver"].values) == ["a1.kv0<v>", "a1.h0<v>", "a1.h1<v>"]
     assert np.isfinite(found.mean.values).all()
     assert np.abs(found.mean.values[:, 0] - found.mean.values[:, 1]).max() > 1e-6
+
+
+def test_experts_are_named_and_no_sweep_takes_another_thing_for_them() -> None:
+    """They are shares of their MLP without a site; the routing weight is not what an expert writes."""
+    net, pairs = cutaway.open(tiny("mixtral")), id_behaviour((6, 6, 6))
+    experts = [part for part in parts_of(net, experts=True) if part.kind == "expert"]
+    assert {str(part) for part in experts} == {
+        str(w) for w in wiring(net).graph.writers if w.kind == "expert"
+    }
+    assert not any(part.kind == "expert" for part in parts_of(net))
+    for sweep in (
+        lambda: path_patch(net, pairs, senders=["e0.1"]),
+        lambda: path_patch(net, pairs, to=["e1.0"]),
+        lambda: pair_effects(net, pairs, which=["e0.1", "m1"]),
+        lambda: write_of(experts[0]),
+    ):
+        with pytest.raises(SiteUnavailable, match="no site to sweep.*node-patching"):
+            sweep()

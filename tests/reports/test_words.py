@@ -144,7 +144,7 @@ def test_a_report_calls_a_part_by_its_words(name: str) -> None:
 def _stream() -> dict[str, Callable[[Network], Any]]:
     from test_results import RESULTS  # type: ignore[import-not-found]
 
-    return {name: make for name, make in RESULTS.items()}
+    return dict(RESULTS)
 
 
 @pytest.mark.parametrize("name", _stream())

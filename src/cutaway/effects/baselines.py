@@ -48,6 +48,12 @@ class Side:
     logits: Tensor
     kept: dict[Site, Tensor]
 
+    def take(self, rows: Sequence[int]) -> Side:
+        """The same for some of the rows."""
+        index = list(rows)
+        kept = {site: value[index] for site, value in self.kept.items()}
+        return Side(self.tokens[index], self.metric[index], self.logits[index], kept)
+
 
 @dataclass(frozen=True)
 class Baselines:
@@ -67,6 +73,15 @@ class Baselines:
     answers: Answers
     positions: Tensor
     gap: float
+
+    def take(self, rows: Sequence[int]) -> Baselines:
+        """The same for some of the pairs; the gap stays that of all."""
+        index = list(rows)
+        sides, answers = (
+            (self.clean.take(index), self.corrupted.take(index)),
+            self.answers[torch.tensor(index)],
+        )
+        return Baselines(*sides, self.metric, answers, self.positions[index], self.gap)
 
     def normalise(self, metric: np.ndarray) -> np.ndarray:
         """Metric [... n] -> share of the gap, each example against its own corrupted baseline: 0 corrupted, 1 clean."""

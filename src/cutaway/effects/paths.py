@@ -5,19 +5,21 @@ Path Patching". For a sender s and an input r: (1) the change of what s writes r
 and MLPs between them frozen at the base run; (2) r's value under that change is put into the base run, and all that comes
 after r is computed anew. Nothing is approximated: the numbers are those of doing it by hand, edge by edge.
 
-The engine, `DirectPaths`, knows what is read and written at certified sites. Circuits cut the edges of a graph of their own,
-which has parts without a site (experts); where both know a path their numbers are the same, and a test holds that.
+This is the one place where an edge is cut exactly: the circuits' `path-patching` runs `DirectPaths`, too, and cuts by masks
+only what has no site here (`sends`, `receives`).
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from cutaway.effects.baselines import Baselines, Side, behaviour_of, measure
@@ -27,14 +29,19 @@ from cutaway.errors import SiteUnavailable
 from cutaway.interventions import Patch
 from cutaway.network.anatomy import Layer, Stretch
 from cutaway.network.coefficients import is_one, like
+from cutaway.network.memory import budget_bytes
 from cutaway.network.parts import KINDS, Input, Part, parts_of
 from cutaway.network.sites import Site
-from cutaway.results import Progress, Work, strict, working
+from cutaway.results import Work, strict, working
 from cutaway.sweeps import Cell, CellState, CellValues, Rules, Write, plan_cells, write_of
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
     from cutaway.network import Network
+
+#: Bytes of the senders' changes at once, beyond which more pairs gain nothing, and their share of the memory: what inputs
+#: make of the changes takes several times as much.
+_MOST_BYTES, _SHARE = 2**28, 8
 
 #: One path: the number of a sender, and the input at which its change is read.
 Route = tuple[int, Input]
@@ -76,6 +83,23 @@ def _single(net: Network) -> list[Input]:
         if _shared(net, layer) and net.has(Site(port, layer))
         for head in range(net.heads(layer) or 0)
     ]
+
+
+def sends(net: Network, part: Part) -> bool:
+    """Whether what a part writes can be sent along a direct path."""
+    known = part.kind in ("input", "head", "attention", "mixer", "mlp")
+    needed = [site for site in (part.site, part.writes) if site is not None]
+    return known and all(net.has(site) for site in needed)
+
+
+def receives(net: Network, target: Input) -> bool:
+    """Whether what an input makes of a change can be computed and put in."""
+    part = target.part
+    if part.kind in ("head", "kv_head"):
+        alone = part.kind == "head" and target.port != "q" and _shared(net, part.layer or 0)
+        return all(net.has(Site(name, part.layer)) for name in (target.port, *(["z"] if alone else [])))
+    whole = part.kind in ("attention", "mixer", "mlp")
+    return part.kind == "logits" or (whole and net.has(Site(part.row.site, part.layer)))
 
 
 @strict
@@ -169,7 +193,25 @@ class DirectPaths:
         stack = self.net.anatomy.stack()
         assert stack is not None
         self.layers: tuple[Layer, ...] = stack.layers
-        self.deltas = [self._delta(part) for part in self.senders]
+
+    @cached_property
+    def deltas(self) -> list[Tensor]:
+        """What every sender writes more in the source run than in the base run: [n p d] each."""
+        return [self._delta(part) for part in self.senders]
+
+    def pieces(self, work: Work | None = None) -> list[list[int]]:
+        """The pairs in as few lots as memory allows, for `take`: what is held grows with pairs times senders."""
+        size = torch.empty(0, dtype=self.net.dtype).element_size()
+        pair = len(self.senders) * self.base.tokens.width * (self.net.d_model or 1) * size
+        most = max(1, min(_MOST_BYTES, budget_bytes(self.net, work) // _SHARE) // max(1, pair))
+        return [list(range(i, min(i + most, self.base.tokens.n))) for i in range(0, self.base.tokens.n, most)]
+
+    def take(self, rows: Sequence[int]) -> DirectPaths:
+        """The same for some of the pairs."""
+        ends = self.ends.take(rows)
+        flipped = self.base is self.ends.corrupted
+        base, source = (ends.corrupted, ends.clean) if flipped else (ends.clean, ends.corrupted)
+        return DirectPaths(self.net, ends, base, source, self.senders)
 
     def before(self, target: Input) -> list[int]:
         """The senders, by number, whose write this input reads."""
@@ -199,7 +241,7 @@ class DirectPaths:
                 break
             where = None if folder is None else Path(folder) / f"layer-{layer}" / ports
             part = [paths[i] for i in group]
-            patched, cost = self._run(part, where, rules, _shifted(work, done, len(paths)))
+            patched, cost = self._run(part, where, rules, work.counting(done, len(paths)))
             values[group], states[group] = patched.values, patched.states
             done, forwards, interrupted = done + len(group), forwards + cost, patched.interrupted
         return CellValues(values, states, interrupted), forwards
@@ -300,18 +342,6 @@ def _past(stretches: Sequence[Stretch], delta: Tensor) -> Tensor:
         if not is_one(stretch.carry):
             delta = delta * like(stretch.carry, delta)
     return delta
-
-
-def _shifted(work: Work, before: int, total: int) -> Work:
-    """The same work for one part of a whole: its listener hears of the whole."""
-    listener = work.listener
-    if listener is None:
-        return work
-
-    def listen(progress: Progress) -> None:
-        listener(replace(progress, done=before + progress.done, total=total))
-
-    return replace(work, listener=listen)
 
 
 def _streams(net: Network) -> set[Site]:

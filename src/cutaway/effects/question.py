@@ -15,8 +15,9 @@ from cutaway.effects.baselines import Baselines, Resampling, Side
 from cutaway.effects.effects import Effects
 from cutaway.effects.summary import summarise
 from cutaway.errors import BadFormat, BadInput, NotFound, did_you_mean, nearest
+from cutaway.network.parts import Input, Part
 from cutaway.results import Provenance
-from cutaway.sweeps import CellState, CellValues, Rules
+from cutaway.sweeps import CellState, CellValues, Rules, write_of
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
@@ -137,7 +138,8 @@ def chosen(
 ) -> tuple[Any, ...]:
     """Parts or inputs that are given, themselves or by either spelling, each of them once; `default` for None.
 
-    Raises `NotFound` for one that this network does not have, `BadInput` for an empty list, or a single name.
+    Raises `NotFound` for one that this network does not have, `SiteUnavailable` for an expert, `BadInput`
+    for an empty list, or a single name.
     """
     if given is None:
         return tuple(default)
@@ -149,6 +151,9 @@ def chosen(
             member = parse(item)
         except BadFormat:
             member = None
+        part = member.part if isinstance(member, Input) else member
+        if isinstance(part, Part) and part.kind == "expert":
+            write_of(part)  # says why an expert cannot be swept
         if member not in known:
             names = [str(k) for k in known]
             offers = ", ".join(nearest(str(item), names, n=4)) or ", ".join(names[:6])

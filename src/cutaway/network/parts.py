@@ -77,7 +77,7 @@ KINDS: dict[str, PartKind] = {
     "cross_attention_bias": PartKind("cb", "cross-attention bias {n}", "cross-attention biases", write="cross_write"),
     "mixer": PartKind("x", "mixer {n}", "mixers", "", "", "mixer_write", "mixer_write", "mixer_in", _IN),
     "mlp": PartKind("m", "MLP {n}", "MLPs", "", "", "mlp_write", "mlp_write", "mlp_in", _IN),
-    "expert": PartKind("e", "expert {n}", "experts", "", "expert", "router", "mlp_write", "mlp_in", _IN),
+    "expert": PartKind("e", "expert {n}", "experts", "", "expert", "", "mlp_write", "mlp_in", _IN),
     "neuron": PartKind("n", "neuron {n}", "neurons", "", "neuron", "mlp_act", "mlp_write", "mlp_in", _IN),
     "mlp_bias": PartKind("mb", "MLP bias {n}", "MLP biases", write="mlp_write"),
     "feature": PartKind("f", "feature {n}", "features", "", "feature", ports=_IN),
@@ -399,19 +399,26 @@ def listing(parts: Iterable[Part]) -> str:
     return "; ".join(said)
 
 
-def parts_of(net: Face, *, heads: bool = True) -> tuple[Part, ...]:
+def parts_of(net: Face, *, heads: bool = True, experts: bool = False) -> tuple[Part, ...]:
     """Every part of a network's main stack that can be replaced by itself, in forward order.
 
     Heads where `z` is certified, else the whole attention; mixers; MLPs. Layers without a certified site contribute none.
     Of a network without a stream, the maps that its convolutions give.
+
+    experts: name the experts of mixtures, too. They are shares of their MLP without a site: circuits have them as nodes,
+    and a sweep that is given one raises `SiteUnavailable`.
     """
-    if net.anatomy.stack() is None:
+    stack = net.anatomy.stack()
+    if stack is None:
         return tuple(Part("map", place=path) for path in maps_of(net))
     with_heads = set(net.layers_with("z")) if heads else set()
     parts = [Part("head", layer, head) for layer in with_heads for head in range(net.heads(layer) or 0)]
     for kind in ("attention", "mixer", "mlp"):  # a whole layer's share of one sublayer
         layers = net.layers_with(KINDS[kind].site)
         parts += [Part(kind, i) for i in layers if kind != "attention" or i not in with_heads]
+    for layer in stack.layers if experts else ():
+        counts = [s.mlp.experts or 0 for s in layer.sublayers if s.mlp is not None]
+        parts += [Part("expert", layer.index, expert) for expert in range(sum(counts))]
     return in_order(parts)
 
 

@@ -127,6 +127,23 @@ class Work:
         """The same work for one of its parts: labels begin with the part's name."""
         return replace(self, part=f"{self.part}: {part}" if self.part else part)
 
+    def counting(self, before: int, total: int) -> Work:
+        """The same work for a share of its steps: the listener hears of `total` steps, of which `before` are done.
+
+        >>> heard = []
+        >>> Work(lambda p: heard.append((p.done, p.total))).counting(10, 30).step("patching", 1, 5)
+        >>> heard
+        [(11, 30)]
+        """
+        listener = self.listener
+        if listener is None:
+            return self
+
+        def listen(progress: Progress) -> None:
+            listener(replace(progress, done=before + progress.done, total=total))
+
+        return replace(self, listener=listen)
+
     @contextmanager
     def interruptible(self) -> Iterator[Work]:
         """While active, Ctrl-C asks the work to end at its next step; a second Ctrl-C ends it at once.

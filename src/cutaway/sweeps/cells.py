@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cutaway.errors import BadInput, NotFound
+from cutaway.errors import BadInput, NotFound, SiteUnavailable
 from cutaway.network.parts import Part
 from cutaway.network.sites import Site
 
@@ -65,11 +65,15 @@ class Write:
 def write_of(part: Part, position: int | None = None, span: str = "", source: str = "") -> Write:
     """The write that replaces a part's output, at every position unless one (or a span) is named.
 
-    Raises `BadInput` for a part that cannot be replaced by itself (a bias, the rest of a sum, an input of several stacks).
+    Raises `BadInput` for a part that cannot be replaced by itself (a bias, the rest of a sum, an input of several stacks),
+    `SiteUnavailable` for an expert, whose share of its MLP's output is no site.
 
     >>> write_of(Part("head", 3, 1))
     Write(site='z', layer=3, head=1, position=None, neuron=None, span='', source='')
     """
+    if part.kind == "expert":
+        remedy = "Use circuits.score with method='node-patching', or its routing weight at the site router."
+        raise SiteUnavailable(f"What {part.words} adds to its MLP's output has no site to sweep.", remedy)
     site, axis = part.site, part.row.axis
     if site is None or site.stack:
         remedy = "Name a head, an MLP, a mixer, a neuron."

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +19,8 @@ from cutaway.circuits.passes.resuming import ResumedPrefix
 from cutaway.circuits.passes.running import Mask, run_edges, run_nodes
 from cutaway.circuits.scores import Scores
 from cutaway.effects.baselines import measure
-from cutaway.errors import Stopped
+from cutaway.effects.paths import DirectPaths, Route, receives, sends
+from cutaway.errors import SiteUnavailable, Stopped
 from cutaway.network.parts import Input
 from cutaway.network.sites import Site
 from cutaway.sweeps import Cell, Experiment, Write, run_cells
@@ -77,33 +80,101 @@ def path_patching(
 ) -> Scores:
     """Path patching of every edge, exactly: score(u -> v) = m(clean) - m(clean, v reads u's output of the corrupted prompt).
 
-    Every edge is one row of a batch with a mask of its own; a batch starts at the layer of its first reader. Everything
-    else, also what other nodes write, reacts as it does in the network.
+    Everything else, also what other nodes write, reacts as it does in the network. Edges are cut by `effects.paths`; those
+    at nodes that have no site, and all where a network is refused there, by masks over the graph, and the notes say so.
     """
     study = Study.of(net, behaviour, options, work)
     graph = study.wiring.graph
-    edges = [tuple(int(i) for i in e) for e in np.argwhere(graph.allowed)]
-    layer_of = np.array([layer_read(r, net) for r in graph.readers])
-    edges.sort(key=lambda e: (layer_of[e[1]], e[1], e[0]))
+    cut = _Direct.of(study)
     examples = np.zeros((behaviour.n, *graph.shape), dtype=np.float32)
-    done = 0
-    for batch in study.pairs:
-        ablated, _ = record(study.wiring, batch.corrupted)
-        prefix = ResumedPrefix.of(study.wiring, batch.clean)
-        base = batch.score(record(study.wiring, batch.clean, batch.positions)[1])  # type: ignore[arg-type]
-        at_once = max(1, _ROWS // batch.n)
-        for start in range(0, len(edges), at_once):
-            part = edges[start : start + at_once]
-            values = _cut(study.wiring, batch, part, ablated, prefix, int(layer_of[part[0][1]]))
-            effect = batch.sign * (base[None] - values)
-            for (w, r), row in zip(part, effect.double().cpu().numpy(), strict=True):
-                examples[list(batch.rows), w, r] = row
-            study.work.step("path patching", done + start + len(part), len(edges) * len(study.pairs.batches))
+    every = [tuple(int(i) for i in e) for e in np.argwhere(graph.allowed)]
+    left = sorted(
+        set(every) - set(cut.edges), key=lambda e: (layer_read(graph.readers[e[1]], net), e[1], e[0])
+    )
+    pieces = cut.paths.pieces(study.work) if cut.paths is not None and cut.edges else []
+    lots = [(rows, cut.edges, partial(cut.effects, rows)) for rows in pieces]
+    lots += [(b.rows, left, partial(_masked, study.wiring, left, b)) for b in study.pairs if left]
+    done, total = 0, sum(len(edges) for _, edges, _ in lots)
+    sign = 1.0 if behaviour.metric.higher else -1.0
+    for rows, edges, run in lots:
+        writers, readers = np.transpose(edges)
+        lost = run(study.work.counting(done, total))
+        examples[np.array(rows)[:, None], writers, readers] = sign * lost.T
         done += len(edges)
     return Scores(
         graph, examples.mean(0, dtype=np.float64), "path-patching", PATHS, examples=examples if options.examples else None,
-        clusters=behaviour.clusters, notes=study.wiring.notes, provenance=study.provenance(),
+        clusters=behaviour.clusters, notes=(*study.wiring.notes, *cut.notes(left)), provenance=study.provenance(),
     )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class _Direct:
+    """The edges of a graph that are direct paths between sites.
+
+    Attributes:
+        edges: (writer, reader) of each.
+        routes: the same for `paths`.
+        paths: what cuts them; None where there are none.
+        refused: why the whole network has none; "" where it has.
+    """
+
+    edges: list[tuple[int, ...]]
+    routes: list[Route]
+    paths: DirectPaths | None
+    refused: str = ""
+
+    @classmethod
+    def of(cls, study: Study) -> _Direct:
+        """Those that `effects.paths` knows. A mixture's nodes are no sites: its MLP is what belongs to no expert."""
+        net, graph = study.net, study.wiring.graph
+        split = [s for s in study.wiring.stages if s.kind == "expert"]
+        apart = {part for s in split for part in graph.writers[s.writers]}
+        writers = [w for w, part in enumerate(graph.writers) if part not in apart and sends(net, part)]
+        try:
+            senders = [graph.writers[w] for w in writers]
+            paths = DirectPaths.of(net, study.behaviour, senders, "corrupt", study.work)
+        except SiteUnavailable as refusal:
+            return cls([], [], None, refusal.problem)
+        known = [(r, t) for r, t in enumerate(graph.readers) if t.part not in apart and receives(net, t)]
+        found = [
+            (writers[s], r, (s, t)) for r, t in known for s in paths.before(t) if graph.allowed[writers[s], r]
+        ]
+        return cls([(w, r) for w, r, _ in found], [route for *_, route in found], paths)
+
+    def effects(self, rows: Sequence[int], work: Work) -> np.ndarray:
+        """m(clean) - m(cut) [k b] of its edges on some examples. Raises `Stopped` where the work was asked to end."""
+        assert self.paths is not None
+        paths = self.paths.take(rows)
+        done, _ = paths.run(self.routes, work=work)
+        if done.interrupted:
+            raise Stopped("Path patching was stopped before every edge was patched.", "Start it again.")
+        return paths.base.metric[None] - done.values
+
+    def notes(self, left: Sequence[tuple[int, ...]]) -> tuple[str, ...]:
+        """What is to be said of the edges that are cut otherwise."""
+        if self.refused:
+            return (f"Edges are cut by masks over the graph: {self.refused}",)
+        said = f"{len(left)} edges at nodes without a site are cut by masks over the graph."
+        return (said,) if left else ()
+
+
+def _masked(wiring: Wiring, edges: Sequence[tuple[int, ...]], batch: PairBatch, work: Work) -> np.ndarray:
+    """m(clean) - m(cut) [k b] of edges sorted by layer, by masks over the graph.
+
+    Every edge is one row of a batch with a mask of its own; a batch starts at the layer of its first reader.
+    """
+    ablated, _ = record(wiring, batch.corrupted)
+    prefix = ResumedPrefix.of(wiring, batch.clean)
+    base = batch.score(record(wiring, batch.clean, batch.positions)[1])  # type: ignore[arg-type]
+    effects = []
+    at_once = max(1, _ROWS // batch.n)
+    for start in range(0, len(edges), at_once):
+        part = edges[start : start + at_once]
+        layer = layer_read(wiring.graph.readers[part[0][1]], wiring.net)
+        values = _cut(wiring, batch, part, ablated, prefix, layer)
+        effects.append((base[None] - values).double().cpu().numpy())
+        work.step("patching paths", start + len(part), len(edges))
+    return np.concatenate(effects)
 
 
 def _without(wiring: Wiring, batch: PairBatch, writer: int) -> np.ndarray:
