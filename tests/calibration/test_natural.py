@@ -21,7 +21,7 @@ NATURAL = [s.name for s in all_specimens().values() if s.family == "trained natu
 
 @pytest.mark.parametrize("name", NATURAL)
 def test_it_holds_and_no_twin_does(name: str) -> None:
-    found = verify(name, n=48, seed=11)
+    found = verify(None, name, n=48, seed=11)
     assert found.holds, str(found)
     assert not any(t.holds for t in verify_twins(name, n=48, seed=11))
 

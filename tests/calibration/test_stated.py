@@ -19,7 +19,7 @@ SHIPPED = [s.name for s in specimens() if s.name in zoo.names()]
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_one_is_verified_and_its_nodes_are_found(name):
-    found = verify(name, n=48, seed=5)
+    found = verify(None, name, n=48, seed=5)
     assert found.holds, found.failures
     assert recovery(name, n=32, seed=5).auroc >= 0.95
 
@@ -42,10 +42,12 @@ def test_they_open_with_a_full_certificate_and_in_plain_transformers(name):
 @pytest.mark.parametrize("name", SHIPPED[::3])
 def test_twins_fail_where_they_should(name):
     assert not any(twin.holds for twin in verify_twins(name, n=48))
-    free = {evidence.name: evidence.passed for evidence in verify(f"{name}~free", n=48).evidence}
+    free = {evidence.name: evidence.passed for evidence in verify(None, f"{name}~free", n=48).evidence}
     assert free["behaviour"]  # it does the task as well
     assert not free["inert: all (corrupted)"]
-    shuffled = {evidence.name: evidence.passed for evidence in verify(f"{name}~shuffled", n=48).evidence}
+    shuffled = {
+        evidence.name: evidence.passed for evidence in verify(None, f"{name}~shuffled", n=48).evidence
+    }
     assert not shuffled["behaviour"]
 
 
@@ -72,11 +74,11 @@ def test_a_network_whose_reader_is_cut_off_is_not_proved():
     with torch.no_grad():
         for parameter in net.model.get_submodule("transformer.h.1.mlp.c_proj").parameters():
             parameter.zero_()
-    assert not verify("agreement-gpt2", net, n=32).holds
+    assert not verify(net, "agreement-gpt2", n=32).holds
 
 
 def test_tales_does_its_eight_behaviours_and_its_twins_do_not():
-    found = verify("tales", seed=2)
+    found = verify(None, "tales", seed=2)
     assert found.holds, found.failures
     assert len([e for e in found.evidence if e.name.startswith("does: ")]) == 8
     for twin in verify_twins("tales"):

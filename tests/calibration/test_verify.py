@@ -12,8 +12,9 @@ from cutaway.calibration import recovery, verify, verify_twins
 from cutaway.calibration.checks import run_check
 from cutaway.calibration.subject import Subject
 from cutaway.calibration.verify import subject_of
-from cutaway.errors import NotFound
+from cutaway.errors import BadInput, NotFound, Stopped
 from cutaway.network.parts import Edge, Part
+from cutaway.results import Budget, Work
 from cutaway.statistics import auroc
 from cutaway.zoo.registry import all_specimens
 
@@ -23,7 +24,7 @@ FEW = ["duplicate-llama", "redundant-gpt2", "unread-gpt2"]
 @pytest.mark.parametrize("name", FEW)
 def test_it_holds_on_the_specimen_and_on_no_twin(name: str) -> None:
     seed = int(np.random.default_rng().integers(1 << 30))
-    found = verify(name, n=16, seed=seed)
+    found = verify(None, name, n=16, seed=seed)
     assert found.holds, str(found)
     twins = verify_twins(name, n=16, seed=seed)
     assert {t.name.partition("~")[2] for t in twins} >= {"random", "shuffled", "without"}
@@ -33,13 +34,17 @@ def test_it_holds_on_the_specimen_and_on_no_twin(name: str) -> None:
 def test_the_twin_without_the_note_fails_only_there() -> None:
     failed = {
         e.name
-        for e in verify("unread-gpt2~without", n=16, checks=["behaviour", "inert", "variables"]).failures
+        for e in verify(
+            None, "unread-gpt2~without", n=16, checks=["behaviour", "inert", "variables"]
+        ).failures
     }
     assert failed == {"decodes: note"}
 
 
 def test_the_twin_without_backup_fails_where_it_is_missed() -> None:
-    failed = {e.name for e in verify("backup-gpt2~without", n=32, checks=["behaviour", "needed"]).failures}
+    failed = {
+        e.name for e in verify(None, "backup-gpt2~without", n=32, checks=["behaviour", "needed"]).failures
+    }
     assert failed == {"spared: head 0.1 (zero)", "spared: head 0.1 (mean)"}
 
 
@@ -74,14 +79,14 @@ def test_a_false_direction_is_found_out() -> None:
 
 def test_a_network_with_another_shape_is_not_verified() -> None:
     other = cutaway.open("zoo:lookup-gpt2")
-    assert not verify("induction-gpt2", net=other, n=16).holds
+    assert not verify(other, "induction-gpt2", n=16).holds
 
 
 def test_unknown_checks_and_names_are_refused() -> None:
     with pytest.raises(NotFound, match="inert"):
-        verify("unread-gpt2", checks=["inrt"])
+        verify(None, "unread-gpt2", checks=["inrt"])
     with pytest.raises(NotFound, match="Did you mean"):
-        verify("unread-gtp2")
+        verify(None, "unread-gtp2")
 
 
 @pytest.mark.parametrize("name", ["copy-suppression-llama", "redundant-neox", "fourier-addition-gpt2"])
@@ -104,3 +109,23 @@ def test_every_specimen_opens_with_a_full_certificate() -> None:
         certificate = cutaway.open(f"zoo:{name}").certificate
         assert certificate.bitwise, name
         assert [c.name for c in certificate.checks if not c.holds] == [], name
+
+
+def test_the_network_comes_first_as_in_every_verb() -> None:
+    net = cutaway.open("zoo:unread-gpt2")
+    for swapped in (("unread-gpt2",), ("unread-gpt2", None), ("unread-gpt2", net)):
+        with pytest.raises(BadInput, match=r"network first|needs name"):
+            verify(*swapped)  # type: ignore[arg-type]
+    with pytest.raises(BadInput, match="came without a name"):
+        verify(net, "unread-gpt2", 16)  # type: ignore[misc]
+
+
+def test_verifying_is_work_that_tells_and_stops() -> None:
+    heard: list[str] = []
+    work = Work(lambda p: heard.append(p.label))
+    found = verify(None, "unread-gpt2", n=16, checks=["behaviour", "inert"], work=work)
+    assert found.holds
+    assert heard == ["unread-gpt2: behaviour", "unread-gpt2: inert"]
+    assert work.meter.forwards > 0
+    with pytest.raises(Stopped, match="forward-equivalents"):
+        verify(None, "unread-gpt2", n=16, work=Work(budget=Budget(forwards=1)))

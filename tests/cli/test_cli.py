@@ -11,8 +11,10 @@ from transformers import GPT2LMHeadModel
 from typer.testing import CliRunner
 
 from cutaway.cli import question
+from cutaway.cli.common import STOPPED, Common
 from cutaway.cli.main import app
 from cutaway.effects import Effects
+from cutaway.errors import BadInput
 
 runner = CliRunner()
 
@@ -299,3 +301,46 @@ def test_unaligned_pairs_of_a_file_are_left_out_with_a_remark(tmp_path: Path) ->
     done = runner.invoke(app, words)
     assert done.exit_code == 0, done.output
     assert "1 rows were left out" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "allowed"),
+    [
+        ("90", {"seconds": 90.0}),
+        ("1.5m", {"seconds": 90.0}),
+        ("500forwards", {"forwards": 500.0}),
+        ("1 forward, 2GiB", {"forwards": 1.0, "memory": 2 << 30}),
+        (None, {}),
+    ],
+)
+def test_a_budget_is_time_forwards_or_memory(given: str | None, allowed: dict[str, float]) -> None:
+    assert Common(budget=given).limits() == allowed
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("-5s", "positive number"),
+        ("0forwards", "positive number"),
+        ("", "positive number"),
+        ("5m,", "positive number"),
+        ("500forwrads", "Did you mean 500forwards"),
+        ("2gib,1TiB", "Did you mean 1.iB"),
+        ("5s,1m", "names seconds twice"),
+        ("nanforwards", "positive number"),
+    ],
+)
+def test_a_budget_that_means_nothing_is_refused(given: str, said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        Common(budget=given).limits()
+
+
+def test_a_command_ends_where_its_forwards_are_spent(tmp_path: Path) -> None:
+    words = ["patch", "zoo:induction-gpt2", "--behaviour", "zoo:induction-gpt2", "--n", "16", "--at", "z"]
+    done = runner.invoke(app, [*words, "--budget", "40forwards", "--json", "--out", str(tmp_path / "out")])
+    assert done.exit_code == STOPPED
+    saved = Effects.load(tmp_path / "out")
+    assert not saved.data.attrs["complete"]
+    assert saved.provenance.forwards > 40
+    done = runner.invoke(app, [*words, "--budget", "1forwards"])
+    assert done.exit_code == STOPPED

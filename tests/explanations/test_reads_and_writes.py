@@ -68,3 +68,18 @@ def test_what_is_refused_is_said(found: ReadsAndWrites) -> None:
     assert refused.parts == ()
     assert "more than one matrix" in refused.reason
     assert reads_and_writes_section(refused)
+
+
+def test_rows_are_run_for_all_members_together(net: Network) -> None:
+    """At the answer, by source (three runs: the stream, patterns, values), and where members read: each side once."""
+    pairs = cutaway.behaviour("pronoun", net, n=24)
+    rows: list[int] = []
+    hook = net.model.register_forward_pre_hook(
+        lambda _module, _args, given: rows.append(len(given["input_ids"])), with_kwargs=True
+    )
+    try:
+        few, many = (reads_and_writes(net, pairs, members) for members in (MEMBERS[:1], MEMBERS))
+    finally:
+        hook.remove()
+    assert sum(rows) == 2 * (1 + 3 + 1) * (few.n + many.n)
+    assert few.parts == many.parts[:1]

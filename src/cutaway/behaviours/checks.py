@@ -23,7 +23,7 @@ from cutaway.errors import BadBehaviour, BadFormat, BadInput, NotPerformed
 from cutaway.network.memory import rows_at_once
 from cutaway.network.recent import LOGITS, recent
 from cutaway.reports import Figure, Page, display, result_page
-from cutaway.results import Provenance, head, read, save_folder, strict
+from cutaway.results import Provenance, Work, head, read, save_folder, strict, working
 from cutaway.statistics import Estimate, bootstrap, proportion
 
 if TYPE_CHECKING:
@@ -43,19 +43,24 @@ def answer_logits(
     which: Which = "clean",
     edits: Sequence[Edit] = (),
     batch: int | None = None,
+    work: Work | None = None,
 ) -> Tensor:
     """Logits at the answer position of every example's prompt: [n v], on the network's device, in its precision.
 
     Without edits they are kept with the network, so that nobody runs the same prompts twice.
+
+    Raises `Stopped` where the work was asked to end.
     """
+    work = working(work)
     ids = behaviour.clean_ids if which == "clean" else behaviour.corrupted_ids
     key = (LOGITS, ids, tuple(behaviour.answer_pos))
     if not edits and (kept := recent(net).get(key)) is not None:
         return kept
     tokens = behaviour.clean_tokens(net) if which == "clean" else behaviour.corrupted_tokens(net)
-    pos, size = torch.tensor(behaviour.answer_pos)[:, None], batch or rows_at_once(net, tokens.width)
+    pos, size = torch.tensor(behaviour.answer_pos)[:, None], batch or rows_at_once(net, tokens.width, work)
     parts = []
     for start in range(0, behaviour.n, size):
+        work.step(f"{which} prompts", start, behaviour.n)
         rows = slice(start, min(start + size, behaviour.n))
         parts.append(_logits(net, tokens[rows], edits, pos[rows])[:, 0])
     logits = torch.cat(parts)
@@ -217,6 +222,7 @@ def performance(
     edits: Sequence[Edit] = (),
     seed: int = 0,
     batch: int | None = None,
+    work: Work | None = None,
 ) -> Performance:
     """Run all clean and corrupted prompts and say whether the network does the behaviour, with intervals.
 
@@ -225,9 +231,12 @@ def performance(
         edits: made in every run.
         seed: of the bootstrap.
         batch: rows at a time; default as many as the memory allows.
+        work: hears of progress, may stop it, and what it may spend.
+
+    Raises `Stopped` where the work was stopped: nothing is said of some of the examples.
     """
-    clean = answer_logits(net, behaviour, "clean", edits, batch)
-    corrupted = answer_logits(net, behaviour, "corrupted", edits, batch)
+    clean = answer_logits(net, behaviour, "clean", edits, batch, work)
+    corrupted = answer_logits(net, behaviour, "corrupted", edits, batch, work)
     measured = performed(net.name, behaviour, clean, corrupted, at_least, seed)
     return replace(measured, provenance=Provenance.of(net, behaviour.hash, seed))
 

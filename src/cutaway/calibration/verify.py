@@ -12,9 +12,10 @@ from cutaway.behaviours.generators.specimen import of_pairs
 from cutaway.calibration.checks import run_check
 from cutaway.calibration.subject import Subject
 from cutaway.claims import Evidence
-from cutaway.errors import CutawayError
+from cutaway.errors import BadInput, CutawayError
 from cutaway.network import Network
 from cutaway.network.opening import examine
+from cutaway.results import Work, strict, working
 from cutaway.zoo import loaders
 from cutaway.zoo.registry import specimen as find
 from cutaway.zoo.truth import GroundTruth
@@ -72,27 +73,45 @@ class Verification:
         return table
 
 
+@strict
 def verify(
+    net: Network | None,
     name: str | Path,
-    net: Network | None = None,
+    *,
     n: int = N,
-    seed: int = 0,
     checks: Sequence[str] | None = None,
     to_the_end: bool = True,
+    seed: int = 0,
+    work: Work | None = None,
 ) -> Verification:
     """Prove the ground truth of a specimen on fresh prompts.
 
-    name: a specimen of the zoo, one of its twins (`NAME~KIND`, held against the ground truth of NAME), or a folder that
-    `zoo make` wrote. net: a network to hold against it in the place of the specimen's own. n: how many pairs and
-    interchanges. checks: only these; default all that the ground truth names. A check that cannot be made on this
-    network has not passed. to_the_end: False stops after the first check that has not passed.
+    Args:
+        net: a network to hold against it; None for the specimen's own.
+        name: a specimen of the zoo, one of its twins (`NAME~KIND`, held against the ground truth of NAME), or a folder that
+            `zoo make` wrote.
+        n: how many pairs and interchanges.
+        checks: only these; default all that the ground truth names. A check that cannot be made on this network has not
+            passed.
+        to_the_end: False stops after the first check that has not passed.
+        seed: of the prompts.
+        work: hears of every check, may stop it, and what it may spend.
 
-    Raises NotFound for an unknown name, CorruptFile when weights are not those of the card.
+    Raises NotFound for an unknown name, CorruptFile when weights are not those of the card, BadInput for the name before the
+    network, Stopped where the work was stopped: a truth of which some checks were made is not proved.
     """
-    began = time.monotonic()
+    if isinstance(net, str | Path) or isinstance(name, Network):
+        raise BadInput(
+            "verify takes the network first, then the name of the ground truth.",
+            "Write verify(net, name), or verify(None, name) for the specimen's own network.",
+        )
+    began, work = time.monotonic(), working(work)
+    work.check()
     subject = subject_of(name, net, n, seed)
     evidence: list[Evidence] = []
-    for check in checks or subject.truth.checks:
+    wanted = list(checks or subject.truth.checks)
+    for done, check in enumerate(wanted):
+        work.step(f"{name}: {check}", done, len(wanted))
         try:
             evidence += run_check(check, subject)
         except CutawayError as error:
@@ -105,7 +124,7 @@ def verify(
 
 
 def subject_of(name: str | Path, net: Network | None = None, n: int = N, seed: int = 0) -> Subject:
-    """A specimen opened for the checks; arguments as for `verify`."""
+    """A specimen opened for the checks; what is given means what it means for `verify`."""
     folder = Path(name)
     if (folder / loaders.CARD).is_file():
         loaders.check(folder)
@@ -123,7 +142,11 @@ def subject_of(name: str | Path, net: Network | None = None, n: int = N, seed: i
     return Subject(opened, what, truth, pairs, n, seed)
 
 
-def verify_twins(name: str, n: int = N, seed: int = 0, to_the_end: bool = False) -> tuple[Verification, ...]:
+def verify_twins(
+    name: str, *, n: int = N, to_the_end: bool = False, seed: int = 0, work: Work | None = None
+) -> tuple[Verification, ...]:
     """The same checks on every twin of a specimen. Each must fail: `holds` is False for all of them."""
     twins = find(loaders.split(name)[0]).twins
-    return tuple(verify(f"{name}~{t.kind}", n=n, seed=seed, to_the_end=to_the_end) for t in twins)
+    return tuple(
+        verify(None, f"{name}~{t.kind}", n=n, to_the_end=to_the_end, seed=seed, work=work) for t in twins
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from cutaway.circuits.methods.options import MethodOptions
 from cutaway.circuits.recipe import TraceRecipe
 from cutaway.circuits.scores import Scores
 from cutaway.errors import BadInput, NotFound
-from cutaway.results import Work, strict, working
+from cutaway.results import Provenance, Work, strict, working
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
@@ -87,13 +88,16 @@ def trace(
         given, threshold = given | {"threshold": threshold}, None
     chosen = options_of(name, options, given, _OWN)
     chosen = chosen if seed is None else replace(chosen, seed=seed)
+    began = time.perf_counter()
     with working(work).interruptible() as work:
         if isinstance(behaviour, str):
             behaviour = make_behaviour(behaviour, net, seed=chosen.seed, force=force)
         pairs = behaviour if behaviour.part != "all" else behaviour.discovery
         scores = score(net, pairs, method=name, options=chosen, work=work)
         recipe = TraceRecipe(name, chosen, select)
-        return choose(net, pairs, scores, recipe, edges=edges, nodes=nodes, threshold=threshold, work=work)
+        circuit = choose(net, pairs, scores, recipe, edges=edges, nodes=nodes, threshold=threshold, work=work)
+        seconds = round(time.perf_counter() - began, 3)
+        return replace(circuit, provenance=Provenance.of(net, pairs.hash, chosen.seed, seconds))
 
 
 def retrace(

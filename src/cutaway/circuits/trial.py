@@ -113,7 +113,7 @@ def measure_circuit(
     work.step("minimality", 1, 1)
     scores = circuit.scores
     return CircuitTrial(
-        performance(net, behaviour), bench.share(kept[0]), bench.share(removed[0]), bench.shares(kept[1:]),
+        performance(net, behaviour, work=work), bench.share(kept[0]), bench.share(removed[0]), bench.shares(kept[1:]),
         bench.shares(removed[1:]), dynamic(bench, kept[0]), tests, complete, nodes,
         curve(bench, scores) if full and scores is not None else None,
         _stability(circuit, limits, seed) if full else None,

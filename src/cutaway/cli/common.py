@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from cutaway.cli.screen import Screen
-from cutaway.errors import BadInput, CutawayError, Stopped
+from cutaway.errors import BadInput, CutawayError, Stopped, nearest
 
 WRONG, STOPPED = 2, 130
 
@@ -40,7 +40,9 @@ Resume = Annotated[
 ]
 Spend = Annotated[
     str | None,
-    typer.Option("--budget", help="What it may take: seconds or memory, e.g. 90s, 5m, 2GiB, or 5m,2GiB."),
+    typer.Option(
+        "--budget", help="What it may take: time, forwards or memory, e.g. 90s, 500forwards, 5m,2GiB."
+    ),
 ]
 Sets = Annotated[
     list[str] | None,
@@ -55,6 +57,10 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 _LONGEST = 500
 _SIZES = {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 _TIMES = {"S": 1, "M": 60, "H": 3600}
+_FORWARDS = {"FORWARD": 1, "FORWARDS": 1}
+_UNITS = {u: (what, size) for what, sizes in (("seconds", _TIMES), ("memory", _SIZES), ("forwards", _FORWARDS))
+          for u, size in sizes.items()}  # fmt: skip
+_SPELLED = ("s", "m", "h", "forwards", "KiB", "MiB", "GiB", "KB", "MB", "GB")
 #: Click's UsageError, which typer does not name (and of which it may ship a copy of its own).
 _USAGE: type[Exception] = typer.BadParameter.__mro__[1]
 
@@ -120,23 +126,25 @@ class Common:
     def limits(self) -> dict[str, Any]:
         """What `--budget` allows, as the fields of a `Budget`.
 
-        Raises BadInput for what is neither a time nor a size.
+        Raises BadInput for what is no positive number of a known unit, and for two figures of one kind.
 
-        >>> Common(budget="5m,2GiB").limits()
-        {'seconds': 300.0, 'memory': 2147483648}
+        >>> Common(budget="5m,2GiB").limits(), Common(budget="500forwards").limits()
+        ({'seconds': 300.0, 'memory': 2147483648}, {'forwards': 500.0})
         """
         allowed: dict[str, Any] = {}
-        for part in (self.budget or "").replace(" ", "").split(","):
+        for part in (self.budget or "").replace(" ", "").split(",") if self.budget is not None else ():
             match = re.fullmatch(r"(\d+(?:\.\d+)?)([A-Za-z]*)", part)
-            number, unit = (float(match[1]), match[2].upper() or "S") if match else (0.0, "")
-            if unit in _TIMES:
-                allowed["seconds"] = number * _TIMES[unit]
-            elif unit in _SIZES:
-                allowed["memory"] = int(number * _SIZES[unit])
-            elif part:
-                raise BadInput(
-                    f"{part!r} is no budget.", "Write seconds (90s, 5m, 1h) or memory (500MiB, 2GiB)."
-                )
+            if match is None or not float(match[1]):
+                remedy = "Write time (90s, 5m, 1h), forwards (500forwards) or memory (500MiB, 2GiB)."
+                raise BadInput(f"{part!r} is no budget: a positive number and its unit are.", remedy)
+            if (match[2].upper() or "S") not in _UNITS:
+                near = nearest(match[2], _SPELLED, 1)
+                remedy = f"Did you mean {match[1]}{near[0]}?" if near else f"Units: {', '.join(_SPELLED)}."
+                raise BadInput(f"{part!r} is no budget: there is no unit {match[2]!r}.", remedy)
+            what, size = _UNITS[match[2].upper() or "S"]
+            if what in allowed:
+                raise BadInput(f"{self.budget!r} names {what} twice.", "Give one figure of each kind.")
+            allowed[what] = int(float(match[1]) * size) if what == "memory" else float(match[1]) * size
         return allowed
 
 
@@ -162,8 +170,10 @@ def command(
             screen = Screen(common.as_json)
             try:
                 function(common, screen, **values)
-            except (KeyboardInterrupt, Stopped):
-                screen.problem("Stopped", "Nothing was finished, so nothing was saved.", "Run it again.")
+            except (KeyboardInterrupt, Stopped) as ended:
+                why = f"{ended.problem} " if isinstance(ended, Stopped) else ""
+                remedy = "Run it again" + (", with a larger --budget." if common.budget else ".")
+                screen.problem("Stopped", f"{why}Nothing was finished, so nothing was saved.", remedy)
                 raise typer.Exit(STOPPED) from None
             except CutawayError as error:
                 if common.debug:

@@ -110,9 +110,9 @@ def verify(
         try:
             for i, name in enumerate(chosen):
                 work.step(f"verifying {name}", i, len(chosen))
-                verified = [(prove(name, n=n, seed=common.seed), "~" not in name)]
+                verified = [(prove(None, name, n=n, seed=common.seed, work=work), "~" not in name)]
                 if twins and "~" not in name:
-                    verified += [(v, False) for v in verify_twins(name, n, common.seed)]
+                    verified += [(v, False) for v in verify_twins(name, n=n, seed=common.seed, work=work)]
                 for v, holds in verified:
                     expected = holds or not twins
                     wrong += v.holds != expected

@@ -201,7 +201,7 @@ def _side(
     asked: the prompts and answer positions, by which they are remembered. Where whole base runs are kept
     (`sweeps.keeping_base_runs`), both come from there. The metric is not yet there.
     """
-    record = base_run(net, tokens, positions, keep)
+    record = base_run(net, tokens, positions, keep, work)
     if record is not None and record.logits is not None:
         require_finite(net, tokens, record.logits, what)
         return Side(tokens, np.zeros(0), record.logits, {site: record.sites[site] for site in keep})

@@ -84,7 +84,7 @@ def pair_effects(
             values[i, j] = values[j, i] = value
             states[i, j] = states[j, i] = state
         both = CellValues(values.reshape(-1, n), states.reshape(-1, n), once.interrupted)
-        effects = question.effects(both, plan.warnings, plan.forwards)
+        effects = question.effects(both, plan.warnings)
         interaction = _interaction(question.shares(values), behaviour, seed)
         return Effects(effects.data.assign(interaction), effects.provenance)
 

@@ -149,14 +149,14 @@ def path_patch(
         where = [(s, r) for r in read for s in paths.before(r)]
         values = np.full((len(sent), len(read), behaviour.n), np.nan)
         states = np.full(values.shape, CellState.ABSENT, np.int8)
-        once, forwards = paths.run(where, folder=folder, rules=rules, work=work)
+        once = paths.run(where, folder=folder, rules=rules, work=work)
         for (s, r), value, state in zip(where, once.values, once.states, strict=True):
             values[s, read.index(r)], states[s, read.index(r)] = value, state
         n = behaviour.n
         result = CellValues(values.reshape(-1, n), states.reshape(-1, n), once.interrupted)
         dims = {"sender": [str(s) for s in sent], "receiver": [str(r) for r in read]}
         asked = (net, behaviour, paths.ends, paths.base, "direct paths", direction, dims)
-        return Question(*asked, seed=seed, began=began).effects(result, forwards=forwards)
+        return Question(*asked, seed=seed, began=began).effects(result)
 
 
 @dataclass(eq=False)
@@ -227,12 +227,12 @@ class DirectPaths:
     def run(
         self, paths: Sequence[Route], *, folder: str | Path | None = None, rules: Rules | None = None,
         work: Work | None = None,
-    ) -> tuple[CellValues, float]:  # fmt: skip
-        """Metric and state [paths n] of every path, and what that took in forwards of all prompts.
+    ) -> CellValues:  # fmt: skip
+        """Metric and state [paths n] of every path.
 
         folder: finished paths are kept there. Where the work is stopped, paths that were not run are marked so.
         """
-        work, n, forwards = working(work), self.base.tokens.n, 0.0
+        work, n = working(work), self.base.tokens.n
         values = np.full((len(paths), n), np.nan)
         states = np.full(values.shape, CellState.NOT_RUN, np.int8)
         done, interrupted = 0, False
@@ -241,10 +241,10 @@ class DirectPaths:
                 break
             where = None if folder is None else Path(folder) / f"layer-{layer}" / ports
             part = [paths[i] for i in group]
-            patched, cost = self._run(part, where, rules, work.counting(done, len(paths)))
+            patched = self._run(part, where, rules, work.counting(done, len(paths)))
             values[group], states[group] = patched.values, patched.states
-            done, forwards, interrupted = done + len(group), forwards + cost, patched.interrupted
-        return CellValues(values, states, interrupted), forwards
+            done, interrupted = done + len(group), patched.interrupted
+        return CellValues(values, states, interrupted)
 
     def _places(self, paths: Sequence[Route]) -> Iterator[tuple[int, str, list[int]]]:
         """The paths by the place at which they read the stream, in forward order: layer, kind of place, which paths."""
@@ -259,7 +259,7 @@ class DirectPaths:
 
     def _run(
         self, paths: Sequence[Route], folder: Path | None, rules: Rules | None, work: Work
-    ) -> tuple[CellValues, float]:
+    ) -> CellValues:
         """Paths into inputs that read at one place, those of a sender together."""
         target = paths[0][1]
         named = {str(s): self._read(target, s) for s in dict.fromkeys(s for s, _ in paths)}
@@ -278,7 +278,7 @@ class DirectPaths:
             cells.append((Write(site, layer, part.index, source=source),))
         experiment = self.ends.experiment(self.net, self.base, {}, named=named)
         plan = plan_cells(experiment, cells, base=self.base.metric, rules=rules, time_it=False, work=work)
-        return plan.run(folder, work, "patching paths"), plan.forwards
+        return plan.run(folder, work, "patching paths")
 
     def _layer(self, part: Part) -> int:
         """The layer of a part: -1 for the input, the number of layers for the logits."""

@@ -26,6 +26,7 @@ from cutaway.network.edits import Here
 from cutaway.network.sites import Site
 from cutaway.reports import display
 from cutaway.results import Work, strict, working
+from cutaway.results.meter import Meter, metered
 from cutaway.sweeps import Cell, CellState, Cost, Plan, Rules, Write, plan_cells
 
 if TYPE_CHECKING:
@@ -55,12 +56,14 @@ class PlannedSweep:
 
         folder: finished parts are kept there, and a stopped run goes on from it. work: hears of progress, and may end it.
         """
-        return replace(self, question=replace(self.question, began=time.perf_counter())).finish(folder, work)
+        begun = replace(self, question=replace(self.question, began=time.perf_counter()))
+        with metered(Meter()):
+            return begun.finish(folder, work)
 
     def finish(self, folder: str | Path | None, work: Work | None) -> Effects:
         """Run it as the second half of work that began when its question did."""
         result = self.plan.run(folder, work, self.label)
-        return self.question.effects(result, self.plan.warnings, self.plan.forwards)
+        return self.question.effects(result, self.plan.warnings)
 
     @property
     def cost(self) -> Cost:

@@ -64,10 +64,10 @@ class Question:
         """Metric [... n] -> its change against the unchanged prompts, as a share of the gap."""
         return (values - self.base.metric) / self.ends.gap
 
-    def effects(self, result: CellValues, notes: Sequence[str] = (), forwards: float = 0.0) -> Effects:
+    def effects(self, result: CellValues, notes: Sequence[str] = ()) -> Effects:
         """The effects of all cells, from their values and states [cells n]; it warns where the sweep was stopped.
 
-        notes: what the plan had to say. forwards: forward passes of all prompts that it took.
+        notes: what the plan had to say.
         """
         if result.interrupted:
             finished = int((result.states != CellState.NOT_RUN).all(1).sum())
@@ -91,7 +91,7 @@ class Question:
         said = self._attributes(not result.interrupted) | {"notes": " ".join(notes)}
         data = xr.Dataset(variables, coordinates, said)
         seconds = time.perf_counter() - self.began
-        return Effects(data, Provenance.of(self.net, self.behaviour.hash, self.seed, seconds, forwards))
+        return Effects(data, Provenance.of(self.net, self.behaviour.hash, self.seed, seconds))
 
     def _attributes(self, complete: bool) -> dict[str, Any]:
         """What the result says of itself."""

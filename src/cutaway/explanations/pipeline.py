@@ -215,7 +215,7 @@ def _investigate(asked: _Question, draft: _Draft) -> None:
         draft.described = reads_and_writes(net, behaviour, draft.mechanism.members)
     with draft.timed("test"):
         bench = Bench.of(net, behaviour.held_out, seed, work)
-        draft.tested = performance(net, behaviour.held_out)
+        draft.tested = performance(net, behaviour.held_out, work=work)
         draft.trial = put_to_test(bench, draft.mechanism.candidate(net), asked.limits, seed)
         draft.controls.append(sham(draft.trial.sham or 0.0, asked.limits))
     with draft.timed("wire"):
@@ -235,7 +235,7 @@ def examine(net: Network, behaviour: Behaviour, work: Work, limits: SearchLimits
     mechanism = identify(Bench.of(net, behaviour.discovery, seed, work), strengths(net, maps), limits)
     candidate = mechanism.candidate(net)
     trial = put_to_test(Bench.of(net, behaviour.held_out, seed, work), candidate, limits, seed)
-    tests = evidence(performance(net, behaviour.held_out), candidate, trial, limits)
+    tests = evidence(performance(net, behaviour.held_out, work=work), candidate, trial, limits)
     picked = (
         f"{candidate.size} of {candidate.total} components, which kept alone give {percent(trial.kept.value)} and removed "
         f"leave {percent(trial.left.value)} of a gap of {trial.gap:.2g}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,7 +14,8 @@ from torch import Tensor
 from cutaway.errors import CutawayError, Stopped
 from cutaway.network.parts import Part
 from cutaway.statistics import Estimate, bootstrap
-from cutaway.stream import Attribution, StreamStack, logit_attribution, read_stream
+from cutaway.stream import Attribution, Stream, StreamStack, logit_attribution, read_stream
+from cutaway.stream.attribution import attribute
 from cutaway.stream.copying import in_vocabulary
 
 if TYPE_CHECKING:
@@ -112,10 +113,17 @@ def reads_and_writes(net: Network, behaviour: Behaviour, members: Sequence[Part]
     """Describe each member on at most 16 held-out examples; where the network refuses it, the reason is kept instead."""
     chosen = _examples(behaviour.held_out)
     try:
-        adds = _added(net, chosen, chosen.clean, "head")
-        clean, corrupted = _streams(net, chosen, chosen.at)
+        streams = _streams(net, chosen, chosen.at)
+        wrong = None if chosen.wrong is None else torch.tensor(chosen.wrong)
+        adds = attribute(streams[0], torch.tensor(chosen.right), wrong)
+        ends = [stream.decompose() for stream in streams]
         sources = [_sources(net, chosen, rows) for rows in (chosen.clean, chosen.corrupted)]
-        parts = tuple(_part(net, chosen, member, adds, clean, corrupted, sources) for member in members)
+        moved = {member: _moved(chosen, member, *sources) for member in members}
+        read = _read_at(net, chosen, {m: place for m, (_, place) in moved.items() if place is not None})
+        parts = tuple(
+            _part(net, chosen, member, adds, ends, moved[member][0], read.get(member, ends))
+            for member in members
+        )
     except Stopped:
         raise
     except CutawayError as error:
@@ -139,21 +147,28 @@ def _examples(half: Behaviour) -> _Examples:
 def _sources(net: Network, chosen: _Examples, rows: list[list[int]]) -> Attribution | None:
     """What heads add by source, where patterns can be read."""
     try:
-        return _added(net, chosen, rows, "source")
+        return logit_attribution(
+            net, rows, target=chosen.right, foil=chosen.wrong, by="source", pos=chosen.at
+        )
     except CutawayError:
         return None
 
 
-def _added(
-    net: Network, chosen: _Examples, rows: list[list[int]], by: Literal["head", "source"]
-) -> Attribution:
-    return logit_attribution(net, rows, target=chosen.right, foil=chosen.wrong, by=by, pos=chosen.at)
+def _streams(net: Network, chosen: _Examples, pos: Tensor) -> list[Stream]:
+    """The stream of clean and of corrupted prompts by who wrote it, at positions [b k]."""
+    return [read_stream(net, rows, by="head", pos=pos) for rows in (chosen.clean, chosen.corrupted)]
 
 
-def _streams(net: Network, chosen: _Examples, pos: Tensor, layer: int | None = None) -> list[StreamStack]:
-    """The stream of clean and of corrupted prompts by who wrote it, as it enters a layer (None: at the end)."""
-    sides = (chosen.clean, chosen.corrupted)
-    return [read_stream(net, rows, by="head", pos=pos).decompose(layer) for rows in sides]
+def _read_at(net: Network, chosen: _Examples, places: Mapping[Part, Tensor]) -> dict[Part, list[StreamStack]]:
+    """For each member with a place [b 1] of its own, both sides' streams there as they enter its layer; run once for all."""
+    if not places:
+        return {}
+    streams = _streams(net, chosen, torch.cat(list(places.values()), 1))
+    stacks = {m: [stream.decompose(m.layer) for stream in streams] for m in places}
+    return {
+        m: [StreamStack(s.writers, s.values[:, :, i : i + 1]) for s in stacks[m]]
+        for i, m in enumerate(places)
+    }
 
 
 def _part(
@@ -161,20 +176,19 @@ def _part(
     chosen: _Examples,
     member: Part,
     adds: Attribution,
-    clean: StreamStack,
-    corrupted: StreamStack,
-    sources: list[Attribution | None],
+    ends: Sequence[StreamStack],
+    moved: tuple[tuple[str, float], ...],
+    read: Sequence[StreamStack],
 ) -> PartDescription:
+    """ends: both sides' streams at the answer. moved: by what places it adds. read: both streams where it reads."""
     added = adds.values[adds.writers.index(member)][:, 0]
-    there, other = (stack.values[stack.writers.index(member)] for stack in (clean, corrupted))
+    there, other = (stack.values[stack.writers.index(member)] for stack in ends)
     tokens = Counter(
         t for row in in_vocabulary(net, (there - other)[:, 0].detach(), k=_SHOWN) for t, _ in row
     )
     raises = tuple(token for token, _ in tokens.most_common(_SHOWN))
-    moved, place = _moved(chosen, member, *sources)
     adds_up = bootstrap(added, chosen.template if len(set(chosen.template)) >= 4 else None)
-    read = _read(net, chosen, member, clean, corrupted, place)
-    return PartDescription(member, adds_up, raises, moved, read)
+    return PartDescription(member, adds_up, raises, moved, _read(member, *read))
 
 
 def _moved(
@@ -204,20 +218,11 @@ def _by_place(adds: Attribution, writer: Part) -> np.ndarray:
     return adds.values[rows][:, :, 0]
 
 
-def _read(
-    net: Network,
-    chosen: _Examples,
-    member: Part,
-    clean: StreamStack,
-    corrupted: StreamStack,
-    place: Tensor | None,
-) -> tuple[tuple[str, float], ...]:
+def _read(member: Part, clean: StreamStack, corrupted: StreamStack) -> tuple[tuple[str, float], ...]:
     """Who wrote the difference between clean and corrupted prompts that the member reads: shares of its square.
 
     A head's values are read at the place by which what it adds differs most; the others at the answer's place.
     """
-    if place is not None:
-        clean, corrupted = _streams(net, chosen, place, member.layer)
     writers = enumerate(clean.writers)
     before = {i: w for i, w in writers if isinstance(w, Part) and w != member and _before(w, member)}
     gap = clean.values[list(before)] - corrupted.values[list(before)]

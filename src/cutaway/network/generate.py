@@ -18,6 +18,7 @@ from cutaway.network.execution.running import RunOptions, evaluating, memory_err
 from cutaway.network.execution.session import Session
 from cutaway.network.inputs import Inputs, Tokens
 from cutaway.network.texts import InputLike
+from cutaway.results.meter import spend
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +107,7 @@ def generate(
             out = model.generate(input_ids=ids, attention_mask=mask, **arguments)
     whole = out if torch.is_tensor(out) else out.sequences
     new = whole[:, 1 if encodes else width :]
+    spend(tokens.n * (1 + max(0, new.shape[1] - 1) / max(1, width)))
     prompts = [[] if encodes else tokens.row_ids(i) for i in range(tokens.n)]
     ends = getattr(net.model.generation_config, "eos_token_id", None)
     stops = set(ends if isinstance(ends, list) else [ends])

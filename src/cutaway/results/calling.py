@@ -9,6 +9,8 @@ from numbers import Integral, Real
 from typing import Any, TypeVar, cast
 
 from cutaway.errors import BadInput, require_known
+from cutaway.results.meter import Meter, metered
+from cutaway.results.work import Work
 
 F = TypeVar("F", bound=Callable[..., Any])
 #: Annotation -> what it is called, and whether a value is one.
@@ -26,6 +28,7 @@ def strict(function: F) -> F:
 
     An unknown keyword is refused with the nearest one that exists; so are too many values without a name, a missing
     question, and a value whose type the annotation excludes (where that says only bool, int, float, str and None).
+    While it runs, what networks take is counted: for its result, and for the budget of the work that it was handed.
 
     >>> @strict
     ... def read(net: object, *, top: int = 5) -> int:
@@ -65,7 +68,9 @@ def strict(function: F) -> F:
         for key, value in given.items():
             if key in parameters:
                 _check(name, parameters[key], value)
-        return function(*values, **options)
+        work = given.get("work")
+        with metered(work.meter if isinstance(work, Work) else Meter(), outermost=True), metered(Meter()):
+            return function(*values, **options)
 
     return cast(F, call)
 

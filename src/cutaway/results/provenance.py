@@ -11,6 +11,7 @@ from importlib import metadata
 from typing import Any, Protocol
 
 from cutaway.errors import BadFormat
+from cutaway.results.meter import spent
 
 _PACKAGES = ("cutaway", "torch", "transformers", "numpy")
 
@@ -58,7 +59,7 @@ class Provenance:
         seed: of whatever was drawn at random.
         device, dtype: where the network ran, and in what precision.
         seconds: how long it took.
-        forwards: the same in forward-equivalents.
+        forwards: the same in forward-equivalents (`results.meter`): what the verb ran itself, without what was remembered.
         created: when.
     """
 
@@ -80,12 +81,14 @@ class Provenance:
         behaviour_hash: str = "",
         seed: int = 0,
         seconds: float = 0.0,
-        forwards: float = 0.0,
     ) -> Provenance:
-        """The provenance of work done now on this network; seconds and forward-equivalents are what it took."""
+        """The provenance of work done now on this network; seconds are what it took.
+
+        Forward-equivalents are those that the verb at work has spent up to now.
+        """
         dtype = str(net.dtype).removeprefix("torch.")
         return cls(
-            net.name, net.hash, behaviour_hash, versions(), seed, str(net.device), dtype, seconds, forwards
+            net.name, net.hash, behaviour_hash, versions(), seed, str(net.device), dtype, seconds, spent()
         )
 
     def to_dict(self) -> dict[str, Any]:

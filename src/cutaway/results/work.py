@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from cutaway.errors import BadInput, Stopped
+from cutaway.results.meter import Meter, metered
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Budget:
 
     Attributes:
         seconds: by the clock, from the moment the work began.
-        forwards: forward-equivalents (forward passes of one prompt set of the question at hand).
+        forwards: forward-equivalents, by `results.meter`: rows times the share of the layers that are run.
         memory: bytes at the peak, beside the network itself; by default half of what is free.
 
     Raises BadInput for a figure that is not positive.
@@ -73,6 +74,7 @@ class Work:
         budget: what may be spent.
         ends: set by whoever wants the work to stop; a thread, a server and Ctrl-C all do it this way.
         began: `time.monotonic()` when the work began.
+        meter: the forward-equivalents that it has taken, all its parts together.
         part: what a step of a larger piece of work is called; put before its labels.
 
     >>> heard = []
@@ -86,6 +88,7 @@ class Work:
     budget: Budget = Budget()
     ends: threading.Event = field(default_factory=threading.Event)
     began: float = field(default_factory=time.monotonic)
+    meter: Meter = field(default_factory=Meter)
     part: str = ""
 
     def step(self, label: str, done: int, total: int) -> None:
@@ -99,15 +102,13 @@ class Work:
         self.check()
 
     def check(self) -> None:
-        """Raise `Stopped` where the work was asked to end, or its seconds are spent."""
+        """Raise `Stopped` where the work was asked to end, or its seconds or forward-equivalents are spent."""
         if self.ends.is_set():
             raise Stopped(
                 "The work was stopped.", "What was finished is kept where there is something to keep."
             )
-        if self.budget.seconds is not None and self.seconds > self.budget.seconds:
-            raise Stopped(
-                f"The budget of {self.budget.seconds:g} seconds is spent.", "Give more, or ask for less."
-            )
+        if spent := self._spent():
+            raise Stopped(f"The budget of {spent} is spent.", "Give more, or ask for less.")
 
     def stop(self) -> None:
         """Ask the work to end at its next step; may be called from any thread."""
@@ -115,8 +116,17 @@ class Work:
 
     @property
     def stopped(self) -> bool:
-        """Has somebody asked for an end, or is the time spent?"""
-        return self.ends.is_set() or (self.budget.seconds is not None and self.seconds > self.budget.seconds)
+        """Has somebody asked for an end, or is the budget spent?"""
+        return self.ends.is_set() or self._spent() != ""
+
+    def _spent(self) -> str:
+        """What of the budget is spent, in words; "" where nothing is."""
+        budget = self.budget
+        if budget.seconds is not None and self.seconds > budget.seconds:
+            return f"{budget.seconds:g} seconds"
+        if budget.forwards is not None and self.meter.forwards > budget.forwards:
+            return f"{budget.forwards:g} forward-equivalents"
+        return ""
 
     @property
     def seconds(self) -> float:
@@ -148,14 +158,19 @@ class Work:
     def interruptible(self) -> Iterator[Work]:
         """While active, Ctrl-C asks the work to end at its next step; a second Ctrl-C ends it at once.
 
-        Outside the main thread, where signals do not arrive, nothing is changed.
+        Outside the main thread, where signals do not arrive, that is not changed. What is run counts for the budget.
         """
-        if threading.current_thread() is not threading.main_thread():
+        with metered(self.meter, outermost=True), self._signalled():
             yield self
+
+    @contextmanager
+    def _signalled(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
             return
         before = signal.getsignal(signal.SIGINT)
         if before is not signal.default_int_handler:  # somebody else's, perhaps an outer verb's: leave it
-            yield self
+            yield
             return
 
         def ask(_number: int, _frame: object) -> None:
@@ -165,7 +180,7 @@ class Work:
 
         signal.signal(signal.SIGINT, ask)
         try:
-            yield self
+            yield
         finally:
             signal.signal(signal.SIGINT, before)
 

@@ -35,6 +35,7 @@ class BaseRuns:
         modules: Sequence[str],
         cached: bool,
         plainly: bool,
+        work: Work | None = None,
     ) -> Record:
         """What a run of the base prompts left behind: the one that is known, or a new one that holds all of it."""
         asked = frozenset(sites) | self.sites
@@ -44,8 +45,9 @@ class BaseRuns:
             return record
         asked, paths, cached = asked | known, paths | frozenset(modules), cached or was_cached
         self._known.pop(key, None)
+        modules = sorted(paths)
         record = (
-            take_plainly(experiment, asked) if plainly else take(experiment, asked, sorted(paths), cached)
+            take_plainly(experiment, asked) if plainly else take(experiment, asked, modules, cached, work)
         )
         self._known[key] = (record, asked, paths, cached)
         while self._known and sum(r.bytes for r, *_ in self._known.values()) > self.room:
@@ -93,9 +95,10 @@ def recorded(
     modules: Sequence[str],
     cached: bool,
     plainly: bool = False,
+    work: Work | None = None,
 ) -> Record:
     """Run the base prompts of an experiment and keep what is named, or take it from a run that is kept."""
     runs = base_runs(experiment.net)
     if runs.askers and experiment.inputs is None:
-        return runs.record(experiment, sites, modules, cached, plainly)
-    return take_plainly(experiment, sites) if plainly else take(experiment, sites, modules, cached)
+        return runs.record(experiment, sites, modules, cached, plainly, work)
+    return take_plainly(experiment, sites) if plainly else take(experiment, sites, modules, cached, work)

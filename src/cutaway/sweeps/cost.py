@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cutaway.network.execution.running import evaluating
+from cutaway.results.meter import spend
 from cutaway.sweeps.record import arguments
 
 if TYPE_CHECKING:
@@ -131,6 +132,7 @@ def _counted(experiment: Experiment, width: int) -> dict[str, float]:
     counter = FlopCounterMode(display=False)
     with net.lock, evaluating(net.model), torch.no_grad(), counter:
         net.model(**kwargs)
+    spend(width / experiment.tokens.width)
     counts = {path: float(sum(ops.values())) for path, ops in counter.get_flop_counts().items()}
     root = type(net.model).__name__
     return {path.removeprefix(root).removeprefix("."): count for path, count in counts.items()}

@@ -25,6 +25,7 @@ from cutaway.sweeps.waves import Wave
 if TYPE_CHECKING:
     from cutaway.network import Network
     from cutaway.network.edits import Edit
+    from cutaway.results import Work
 
 #: Most tokens that one wave carries through a layer on a processor: with more, activations no longer fit its caches.
 TOKENS_IN_WAVE = 4_096
@@ -60,10 +61,13 @@ class Job:
     tokens_at_once: int = TOKENS_IN_WAVE
     live: Mapping[int, Sequence[Edit]] = field(default_factory=dict)
 
-    def results(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def results(self, work: Work | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Run everything, wave by wave: (cell, row) pairs [k 2] and their metric [k].
 
-        A wave for which memory does not suffice is cut in two. Raises `OutOfMemory` when not even one row fits.
+        work: its budget says how much memory whole forwards may take; waves were cut to it. A wave for which memory does
+        not suffice is cut in two.
+
+        Raises `OutOfMemory` when not even one row fits.
         """
         waiting = list(reversed(self.waves))
         while waiting:
@@ -77,7 +81,7 @@ class Job:
                 continue
             yield wave.pairs, scores
         if len(self.plain):
-            yield from naive.batches(self.experiment, self.cells, self.plain)
+            yield from naive.batches(self.experiment, self.cells, self.plain, work=work)
         for cell, edits in self.live.items():
             rows = np.arange(self.experiment.tokens.n)
             yield np.stack([np.full_like(rows, cell), rows], 1), naive.live(self.experiment, edits)
@@ -139,14 +143,14 @@ def layer_parts(net: Network) -> dict[int, Parts]:
 
 
 def record_under(
-    experiment: Experiment, rules: Rules, sites: Collection[Site]
+    experiment: Experiment, rules: Rules, sites: Collection[Site], work: Work | None = None
 ) -> tuple[Record, dict[int, Parts]]:
     """The base run with these sites and all that the rules need of it, and the parts of each layer that can be taken."""
     parts = layer_parts(experiment.net) if rules.restart else {}
     streams = {Site("resid_pre", layer) for layer in parts}
     modules = [p for part in parts.values() for p in (*part.attention, *part.mlp)] if rules.stages else []
     cached = rules.suffix or rules.last
-    return recorded(experiment, {*sites, *streams}, modules, cached, not rules.restart), parts
+    return recorded(experiment, {*sites, *streams}, modules, cached, not rules.restart, work), parts
 
 
 def prepare(
@@ -156,13 +160,15 @@ def prepare(
     states: np.ndarray | None = None,
     tokens_at_once: int = TOKENS_IN_WAVE,
     one_position: bool = True,
+    work: Work | None = None,
 ) -> Job:
     """Run the base prompts once, find what every cell changes, and sort the rest into waves.
 
-    one_position: the metric reads one position of each row, so that what cannot reach it is not run.
+    one_position: the metric reads one position of each row, so that what cannot reach it is not run. work: its budget says
+    how much memory the base run may take at once.
     """
     written = {w.where for cell in cells for w in cell}
-    record, parts = record_under(experiment, rules, written)
+    record, parts = record_under(experiment, rules, written, work)
     if (rules.suffix or rules.last) and len(record.caches) < len(parts):
         missing = min(set(parts) - set(record.caches))
         rules = rules.without(f"Layer {missing} does not keep keys and values of its own.", "suffix", "last")

@@ -60,7 +60,7 @@ def run_cells(
     try:
         work.check()
         todo = np.argwhere(states == CellState.NOT_RUN)
-        for part, scores in batches(experiment, cells, todo, tokens_at_once):
+        for part, scores in batches(experiment, cells, todo, tokens_at_once, work):
             put(values, states, part, scores)
             work.step(label, int(part[-1, 0]) + 1, len(cells))
     except Stopped:
@@ -69,14 +69,20 @@ def run_cells(
 
 
 def batches(
-    experiment: Experiment, cells: Sequence[Cell], todo: np.ndarray, tokens_at_once: int | None = None
+    experiment: Experiment,
+    cells: Sequence[Cell],
+    todo: np.ndarray,
+    tokens_at_once: int | None = None,
+    work: Work | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Run (cell, row) pairs `todo [k 2]` batch by batch: the pairs of each batch and their metric.
+
+    work: its budget says how much memory a batch may take.
 
     Raises `OutOfMemory` when not even one row fits.
     """
     width = experiment.tokens.size
-    size = rows_at_once(experiment.net, width, most=MOST_TOKENS)
+    size = rows_at_once(experiment.net, width, work, most=MOST_TOKENS)
     if tokens_at_once is not None:
         size = max(1, tokens_at_once // max(1, width))
     done = 0

@@ -24,8 +24,10 @@ from cutaway.network.execution.attention import replaced
 from cutaway.network.execution.exchange import Arguments, Exchange
 from cutaway.network.execution.running import evaluating, find_item, logits_key, memory_errors
 from cutaway.network.execution.session import Session, SiteWork
+from cutaway.network.execution.spending import depth
 from cutaway.network.inputs import Inputs, Tokens
 from cutaway.network.sites import Site
+from cutaway.results.meter import spend
 from cutaway.sweeps.cache import CachedPrefix, StoppedAtCache
 from cutaway.sweeps.carried import Window, carried_changes
 from cutaway.sweeps.cells import Cell, Experiment
@@ -272,7 +274,11 @@ class Pass:
                 for path in self._stubs(layer.index, stage):
                     stack.enter_context(replaced(self.ground.modules[path], self._stub(path, window)))
                 args, kwargs = exchange.value
-                return original(*args, **kwargs)
+                given_back = original(*args, **kwargs)
+            share = 1.0 - (stage.attention + stage.mlp) / 2
+            columns = self.wave.columns / self.experiment.tokens.width
+            spend((last - first) * columns * share / depth(self.net.anatomy))
+            return given_back
         except StoppedAtCache:
             return None
         finally:

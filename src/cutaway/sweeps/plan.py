@@ -35,8 +35,8 @@ class Cost:
         plain: pairs that are run as whole forwards.
         operations, naive: floating-point operations needed, and those of one forward per pair with the logits of every
             position; 0 where they were not counted.
-        forwards: the same in forwards of all prompts; where operations were not counted, the share of layers and columns
-            that are run.
+        forwards: forward-equivalents (`results.meter`); where operations were counted, by these, so that it is the price of
+            so many plain forwards of one prompt.
         memory: bytes at the peak.
         seconds: expected, from timed pieces of this very sweep; None where nothing was timed.
     """
@@ -113,17 +113,12 @@ class Plan:
                 fresh = states[pairs[:, 0], pairs[:, 1]] == CellState.NOT_RUN
                 if fresh.any():
                     take(pairs[fresh], scores[fresh], journal)
-            for pairs, scores in job.without(states != CellState.NOT_RUN).results():
+            for pairs, scores in job.without(states != CellState.NOT_RUN).results(work):
                 self.done.append((pairs, scores))
                 take(pairs, scores, journal)
         except Stopped:
             interrupted = True
         return CellValues(values, states, interrupted)
-
-    @property
-    def forwards(self) -> float:
-        """Forward passes of all prompts that it takes, the one of the base prompts among them."""
-        return 1.0 + self.cost.forwards
 
     def to_pandas(self) -> pd.DataFrame:
         """What it says, one row for each figure."""
@@ -131,14 +126,14 @@ class Plan:
 
     def rows(self) -> list[tuple[str, str]]:
         """What it says, as names and values."""
-        cost, rules = self.cost, self.rules
+        cost, rules, n = self.cost, self.rules, self.job.experiment.tokens.n
         rows = [
-            ("cells", f"{cost.cells:,} on {self.job.experiment.tokens.n} examples: {cost.pairs:,} pairs"),
+            ("cells", f"{cost.cells:,} on {n} examples: {cost.pairs:,} pairs"),
             ("known zeros", f"{cost.zeros:,} pairs ({cost.zeros / max(1, cost.pairs):.0%})"),
             ("whole forwards", f"{cost.plain:,} pairs"),
             ("waves", f"{len(self.job.waves):,}"),
             ("operations", f"{cost.operations:.3g}, {cost.share:.1%} of the naive loop's {cost.naive:.3g}"),
-            ("forward-equivalents", f"{cost.forwards:.1f} forwards of all prompts"),
+            ("forward-equivalents", f"{cost.forwards:.1f}: {cost.forwards / n:.1f} for each prompt"),
             ("memory", f"{cost.memory / 2**20:,.0f} MiB"),
             ("seconds", "not timed" if cost.seconds is None else f"{cost.seconds:.1f} expected"),
             ("rules", ", ".join(rules.names) or "none"),
@@ -182,7 +177,8 @@ def plan_cells(
     usable = valid_rules(experiment)
     rules = usable if rules is None else rules.both(usable)
     work = working(work)
-    job = prepare(experiment, cells, rules, states, tokens_at_once or tokens_in_wave(experiment.net))
+    at_once = tokens_at_once or tokens_in_wave(experiment.net)
+    job = prepare(experiment, cells, rules, states, at_once, work=work)
     if base is not None:
         job = replace(job, base=base)
     done: list[tuple[np.ndarray, np.ndarray]] = []
@@ -273,18 +269,18 @@ def _measure(job: Job, operations: Operations, done: list[tuple[np.ndarray, np.n
 
 
 def _cost(job: Job, operations: Operations | None, speed: Speed | None, memory: int) -> Cost:
-    states, n, width = job.changes.states, job.experiment.tokens.n, job.experiment.tokens.width
+    states, width = job.changes.states, job.experiment.tokens.width
     depth = job.experiment.net.n_layers
     pairs = int((states != CellState.ABSENT).sum())
     zeros, plain = int((states == CellState.KNOWN_ZERO).sum()), len(job.plain)
     total, naive, seconds = 0.0, 0.0, None
     if operations is None:
-        run = sum(float((depth - w.layers).sum()) * w.columns for w in job.waves) / max(1, depth * width * n)
-        forwards = run + plain / n
+        run = sum(float((depth - w.layers).sum()) * w.columns for w in job.waves) / max(1, depth * width)
+        forwards = run + plain
     else:
         needed = [operations.wave(w, job.rules.last, job.few) for w in job.waves]
         total = sum(needed) + plain * operations.forward(1, width, 1)
-        forwards = total / max(1.0, operations.forward(n, width, 1))
+        forwards = total / max(1.0, operations.forward(1, width, 1))
         naive = pairs * operations.forward(1, width, width)
         if speed is not None:
             seconds = speed.seconds(sum(_calls(w, depth) for w in job.waves), total)

@@ -17,9 +17,11 @@ from cutaway.network.execution.session import Session, SiteWork
 from cutaway.network.inputs import Inputs
 from cutaway.network.memory import MOST_TOKENS, rows_at_once
 from cutaway.network.sites import Site
+from cutaway.results.meter import spend
 
 if TYPE_CHECKING:
     from cutaway.network import Network
+    from cutaway.results import Work
     from cutaway.sweeps.cells import Experiment
 
 
@@ -59,10 +61,19 @@ def arguments(experiment: Experiment, rows: Tensor) -> Inputs:
     return experiment.net.prepare(experiment.tokens[rows.to(experiment.tokens.ids.device)])
 
 
-def take(experiment: Experiment, sites: Collection[Site], modules: Sequence[str], cached: bool) -> Record:
-    """Run the base prompts once and keep the named sites, the modules' outputs and, if `cached`, keys and values."""
+def take(
+    experiment: Experiment,
+    sites: Collection[Site],
+    modules: Sequence[str],
+    cached: bool,
+    work: Work | None = None,
+) -> Record:
+    """Run the base prompts once and keep the named sites, the modules' outputs and, if `cached`, keys and values.
+
+    work: its budget says how much memory a batch of them may take.
+    """
     n = experiment.tokens.n
-    at_once = rows_at_once(experiment.net, experiment.tokens.width, most=MOST_TOKENS)
+    at_once = rows_at_once(experiment.net, experiment.tokens.width, work, most=MOST_TOKENS)
     parts = [
         _take(experiment, torch.arange(start, min(start + at_once, n)), sites, modules, cached)
         for start in range(0, n, at_once)
@@ -127,6 +138,7 @@ def _take(
                 keep = partial(_keep, record.shells, layer.index, False)
                 stack.callback(module.register_forward_hook(keep).remove)
         output = net.model(**kwargs)
+    spend(len(rows))
     record.sites = dict(session.kept)
     logits = find_item(output, logits_key(net.anatomy) or "logits")
     if logits is not None:

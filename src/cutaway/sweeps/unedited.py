@@ -17,11 +17,17 @@ from cutaway.sweeps.validity import answers_by_row, structural
 if TYPE_CHECKING:
     from cutaway.network import Network
     from cutaway.network.inputs import Tokens
+    from cutaway.results import Work
 
 
-def base_run(net: Network, tokens: Tokens, positions: Tensor, sites: Collection[Site]) -> Record | None:
-    """The run of prompts [n p] with the named sites and the logits at `positions` [n]; None where none are kept here."""
+def base_run(
+    net: Network, tokens: Tokens, positions: Tensor, sites: Collection[Site], work: Work | None = None
+) -> Record | None:
+    """The run of prompts [n p] with the named sites and the logits at `positions` [n]; None where none are kept here.
+
+    work: its budget says how much memory it may take at once.
+    """
     if not base_runs(net).askers or answers_by_row(net, tokens):
         return None
     experiment = Experiment(net, tokens, positions, lambda logits, _rows: logits[:, 0], {})
-    return record_under(experiment, structural(net), sites)[0]
+    return record_under(experiment, structural(net), sites, work)[0]

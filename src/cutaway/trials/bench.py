@@ -15,7 +15,7 @@ from cutaway.effects.baselines import Baselines, Side, measure
 from cutaway.errors import NotFinite, SiteUnavailable, Stopped
 from cutaway.network.parts import Part, parts_of
 from cutaway.network.sites import Site
-from cutaway.results import Work
+from cutaway.results import Work, working
 from cutaway.sweeps import Cell, CellState, run_cells, write_of
 from cutaway.trials.scale import GapScale, other_rows
 
@@ -65,7 +65,8 @@ class Bench:
                 f"{net.name} has no attention head, mixer or MLP whose output was certified.",
                 "Look at net.certificate; cutaway.patch works on the sites that are left.",
             )
-        return cls(net, behaviour, parts, measure(net, behaviour, sites_of(parts)), seed, work or Work())
+        work = working(work)
+        return cls(net, behaviour, parts, measure(net, behaviour, sites_of(parts), work), seed, work)
 
     @cached_property
     def scale(self) -> GapScale:

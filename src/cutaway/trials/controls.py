@@ -89,7 +89,7 @@ def must_fail(
     accuracy = None
     try:
         with ends_kept(net, behaviour, work):
-            done = performance(net, behaviour)
+            done = performance(net, behaviour, work=work)
             accuracy = done.accuracy
             first = f"{what}: it does perform the behaviour ({done.sentence})"
             if not done.does_it:

@@ -28,16 +28,16 @@ def ends_kept(net: Network, behaviour: Behaviour, work: Work | None = None) -> I
     from those.
     """
     with keeping_base_runs(net, sites_of(parts_of(net)), work):
-        _share(net, behaviour)
+        _share(net, behaviour, work)
         yield
 
 
-def _share(net: Network, behaviour: Behaviour) -> None:
+def _share(net: Network, behaviour: Behaviour, work: Work | None) -> None:
     halves = [behaviour]
     if behaviour.part == "all" and 0 < sum(behaviour.held) < behaviour.n:
         halves = [behaviour.discovery, behaviour.held_out]
     for which in ("clean", "corrupted"):
-        logits = [_logits(net, half, which) for half in halves]
+        logits = [_logits(net, half, which, work) for half in halves]
         parts = [part for part in logits if part is not None]
         if len(halves) == 2 and len(parts) == 2:
             held, whole = torch.tensor(behaviour.held), parts[0].new_empty(behaviour.n, parts[0].shape[1])
@@ -46,9 +46,9 @@ def _share(net: Network, behaviour: Behaviour) -> None:
             recent(net).keep(_key(behaviour, which), whole)
 
 
-def _logits(net: Network, half: Behaviour, which: str) -> Tensor | None:
+def _logits(net: Network, half: Behaviour, which: str, work: Work | None) -> Tensor | None:
     tokens = half.clean_tokens(net) if which == "clean" else half.corrupted_tokens(net)
-    record = base_run(net, tokens, torch.as_tensor(list(half.answer_pos), dtype=torch.long), ())
+    record = base_run(net, tokens, torch.as_tensor(list(half.answer_pos), dtype=torch.long), (), work)
     if record is None or record.logits is None:
         return None
     recent(net).keep(_key(half, which), record.logits)

@@ -145,7 +145,7 @@ class _Direct:
         """m(clean) - m(cut) [k b] of its edges on some examples. Raises `Stopped` where the work was asked to end."""
         assert self.paths is not None
         paths = self.paths.take(rows)
-        done, _ = paths.run(self.routes, work=work)
+        done = paths.run(self.routes, work=work)
         if done.interrupted:
             raise Stopped("Path patching was stopped before every edge was patched.", "Start it again.")
         return paths.base.metric[None] - done.values

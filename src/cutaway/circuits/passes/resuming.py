@@ -15,7 +15,9 @@ from cutaway.circuits.passes.outputs import Outputs, kept_places, outputs_of
 from cutaway.network.discovery.trace import tensor_leaves
 from cutaway.network.execution.attention import replaced
 from cutaway.network.execution.exchange import Exchange
+from cutaway.network.execution.spending import depth
 from cutaway.network.inputs import Tokens
+from cutaway.results.meter import spend
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,10 +64,16 @@ class ResumedPrefix:
     def skipping(self, layer: int) -> Iterator[None]:
         """While active, the modules of the layers below give what they gave, and compute nothing."""
         last = self.given[layer - 1]
+        saved = -self.rows / depth(self.wiring.net.anatomy)
+
+        def give(*_args: Any, **_kwargs: Any) -> Any:
+            spend(saved)  # the run counts all its layers
+            return copy.copy(last)
+
         with ExitStack() as changes:
             for path in _layer_paths(self.wiring)[:layer]:
                 module = self.wiring.net.model.get_submodule(path)
-                changes.enter_context(replaced(module, lambda *_args, **_kwargs: copy.copy(last)))
+                changes.enter_context(replaced(module, give))
             yield
 
 

@@ -18,10 +18,12 @@ from cutaway.network.discovery.example import from_mapping
 from cutaway.network.discovery.trace import tensor_leaves
 from cutaway.network.edits import Bound
 from cutaway.network.execution.session import Session, SiteWork
+from cutaway.network.execution.spending import backward_counted, share_until
 from cutaway.network.inputs import Inputs, Pos, Tokens, token_kwargs
 from cutaway.network.run import Run
 from cutaway.network.sites import Site, SiteLike
 from cutaway.network.texts import InputLike
+from cutaway.results.meter import spend
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -174,8 +176,9 @@ def run(
         if work:
             session = Session(net.model, net.anatomy, work, tokens, inputs.batch, options.grad, stop)
         output: Any = None
-        with session:
+        with session, backward_counted(net.model, net.anatomy, inputs.batch, options.grad):
             output = net.model(**kwargs)
+    spend(inputs.batch * share_until(net.anatomy, stop))
     kept = session.kept if work else {}
     logits = None if output is None else _logits(net, output, options, columns, asked)
     stacks = {w.site.stack for w in work if w.keep and not w.site.module}

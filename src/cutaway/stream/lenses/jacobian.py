@@ -22,6 +22,7 @@ from torch import Tensor
 from cutaway.errors import BadInput, Stopped
 from cutaway.network.memory import rows_at_once
 from cutaway.results import Work, strict, working
+from cutaway.results.meter import spend, spent
 from cutaway.stream.lenses.affine import AffineLens, Translator
 from cutaway.stream.lenses.protocol import OutputHead, chosen_layers, streams
 from cutaway.stream.lenses.rows import Rows, Texts, rows_of
@@ -133,10 +134,13 @@ def _jacobians(
 
 def _products(output: Tensor, inputs: Sequence[Tensor], cotangents: Tensor) -> Sequence[Tensor | None]:
     """Vector-Jacobian products for many cotangents [c ...] in one batched backward pass; one by one where that fails."""
+    before = spent()
     try:
-        return torch.autograd.grad(
+        products = torch.autograd.grad(
             output, inputs, cotangents, retain_graph=True, is_grads_batched=True, allow_unused=True
         )
+        spend((spent() - before) * (len(cotangents) - 1))  # a batched pass comes to each layer once
+        return products
     except RuntimeError:
         single = [
             torch.autograd.grad(output, inputs, c, retain_graph=True, allow_unused=True) for c in cotangents
