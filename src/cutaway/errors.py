@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 
 class CutawayError(Exception):
@@ -99,6 +99,20 @@ def nearest(name: str, known: Iterable[str], n: int = 3) -> list[str]:
     return difflib.get_close_matches(name, list(known), n=n, cutoff=0.4)
 
 
+def did_you_mean(name: object, known: Iterable[str], n: int = 1, show: Callable[[str], str] = str) -> str:
+    """The remedy for a name that is not known: the `n` nearest ones that are, or all that there are.
+
+    show: how a name is written, e.g. `repr`.
+
+    >>> did_you_mean("stpes", ["steps", "seed"]), did_you_mean("size", ["q", "k"])
+    ('Did you mean steps?', 'There are: q, k.')
+    """
+    names = list(known)
+    near = nearest(str(name), names, n)
+    offered = ", ".join(map(show, near or names))
+    return f"Did you mean {offered}?" if near else f"There are: {offered or 'none'}."
+
+
 def require_known(given: Iterable[str], known: Iterable[str], what: str) -> None:
     """Raise `UnknownOption` for the first name that is not known, with the nearest one that is.
 
@@ -109,6 +123,4 @@ def require_known(given: Iterable[str], known: Iterable[str], what: str) -> None
     names = list(known)
     for name in given:
         if name not in names:
-            near = nearest(name, names, 1)
-            remedy = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(names) or 'none'}."
-            raise UnknownOption(f"{what} has no option {name!r}.", remedy)
+            raise UnknownOption(f"{what} has no option {name!r}.", did_you_mean(name, names))

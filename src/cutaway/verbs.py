@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from cutaway.errors import NotFound, nearest, require_known
+from cutaway.errors import NotFound, did_you_mean, require_known
 
 #: Parameters that every verb shares; no command counts them as its own.
 SHARED = ("seed", "work")
@@ -26,6 +26,7 @@ class Parameter:
     """One keyword of a verb.
 
     Attributes:
+        name: as it is passed.
         annotation: its type as written, e.g. `int | None`.
         default: as written; `REQUIRED` where there is none.
         says: what it means, from the docstring.
@@ -270,8 +271,7 @@ def verb(name: str) -> Verb:
     'effects'
     """
     if name not in VERBS:
-        near = nearest(name, VERBS) or list(VERBS)
-        raise NotFound(f"There is no verb {name!r}.", f"Did you mean {', '.join(near)}?")
+        raise NotFound(f"There is no verb {name!r}.", did_you_mean(name, VERBS, 3))
     return VERBS[name]
 
 

@@ -40,7 +40,7 @@ def test_the_twin_without_the_note_fails_only_there() -> None:
 
 def test_the_twin_without_backup_fails_where_it_is_missed() -> None:
     failed = {e.name for e in verify("backup-gpt2~without", n=32, checks=["behaviour", "needed"]).failures}
-    assert failed == {"spared: a0.h1 (zero)", "spared: a0.h1 (mean)"}
+    assert failed == {"spared: head 0.1 (zero)", "spared: head 0.1 (mean)"}
 
 
 def damaged(name: str, **changes: object) -> Subject:

@@ -17,7 +17,9 @@ def test_every_network_has_its_map(count: int) -> None:
     assert [a.text for a in figure.layout.annotations] == [p.title for p in panels]
     for drawn, panel in zip(maps, panels, strict=True):
         assert np.allclose(np.array(drawn.z, dtype=float), panel.scores)
-        assert drawn.x[-1] == "mlp"
+        assert drawn.x[-1] == "MLP"
+        assert drawn.text[0][0] == "head 0.0"
+        assert drawn.text[-1][-1] == f"MLP {len(panel.scores) - 1}"
     rings = [t for t in figure.data if t.type == "scatter"]
     assert [len(t.x) for t in rings[::2]] == [int(p.known.sum()) for p in panels]
 

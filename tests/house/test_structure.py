@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -163,3 +164,33 @@ def test_the_shared_nouns_exist_once(name: str) -> None:
         if isinstance(n, ast.ClassDef) and n.name == name
     ]
     assert len(places) == 1
+
+
+def test_every_public_dataclass_tells_its_fields_one_a_line() -> None:
+    """Under `Attributes:`, those that belong together (`low, high:`) on one line."""
+    untold = []
+    for file, tree in TREES.items():
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.ClassDef) or node.name.startswith("_"):
+                continue
+            if not any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
+                continue
+            told = re.findall(
+                r"^    (\w+(?:, \w+)*): ", attributes(ast.get_docstring(node) or ""), re.MULTILINE
+            )
+            names = {name for line in told for name in line.split(", ")}
+            untold += [f"{name_of(file)}.{node.name}.{name}" for name in fields_of(node) if name not in names]
+    assert untold == []
+
+
+def attributes(docstring: str) -> str:
+    """The section of a docstring that tells the fields."""
+    section = docstring.partition("Attributes:\n")[2]
+    return re.split(r"^\S", section, maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def fields_of(node: ast.ClassDef) -> list[str]:
+    """The public fields that a dataclass declares itself."""
+    declared = [n for n in node.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)]
+    names = [n.target.id for n in declared if "ClassVar" not in ast.unparse(n.annotation)]  # type: ignore[union-attr]
+    return [name for name in names if not name.startswith("_")]

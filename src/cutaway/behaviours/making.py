@@ -20,7 +20,7 @@ from cutaway.behaviours.generators.specimen import specimen
 from cutaway.behaviours.images import ImagePairs
 from cutaway.behaviours.metrics import Answers, Metric
 from cutaway.behaviours.metrics import metric as find_metric
-from cutaway.errors import BadFormat, BadInput, NotFound, nearest, require_known
+from cutaway.errors import BadFormat, BadInput, NotFound, did_you_mean, require_known
 from cutaway.results import strict
 
 if TYPE_CHECKING:
@@ -127,9 +127,6 @@ def generator(name: str) -> Callable[..., Behaviour]:
     """
     key = _key(name)
     if key not in GENERATORS:
-        near = nearest(key, GENERATORS) or list(GENERATORS)
-        raise NotFound(
-            f"There is no behaviour {name!r}.",
-            f"Did you mean {', '.join(near)}? Files end in {', '.join(_FILES)}.",
-        )
+        remedy = f"{did_you_mean(key, GENERATORS, 3)} Files end in {', '.join(_FILES)}."
+        raise NotFound(f"There is no behaviour {name!r}.", remedy)
     return GENERATORS[key]

@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from cutaway.errors import BadBehaviour, BadInput, NotFinite, NotFound, nearest
+from cutaway.errors import BadBehaviour, BadInput, NotFinite, NotFound, did_you_mean
 
 Needs = Literal["both", "right", "reference", "nothing"]
 
@@ -245,10 +245,7 @@ def metric(which: str | Metric | Callable[[Tensor, Answers], Tensor]) -> Metric:
     if callable(which):
         return custom(which)
     if which not in METRICS:
-        raise NotFound(
-            f"There is no metric {which!r}.",
-            f"Did you mean {', '.join(nearest(which, METRICS) or sorted(METRICS))}?",
-        )
+        raise NotFound(f"There is no metric {which!r}.", did_you_mean(which, METRICS, 3))
     return METRICS[which]
 
 

@@ -15,7 +15,7 @@ from cutaway.calibration.subject import Subject, patched, removed
 from cutaway.calibration.templates import templates
 from cutaway.calibration.variables import decoded, interchanged
 from cutaway.claims import Evidence
-from cutaway.errors import NotFound, nearest
+from cutaway.errors import NotFound, did_you_mean
 from cutaway.statistics import auroc
 from cutaway.zoo.truth import Need
 
@@ -45,7 +45,7 @@ def needed(subject: Subject) -> list[Evidence]:
     bar = float(subject.truth.facts.get("needed", NEEDED))
     for need in subject.truth.needs or tuple(Need((node,)) for node in subject.truth.nodes):
         effect = float(subject.effect(removed(need.nodes, need.how, subject)).mean())
-        names = " + ".join(map(str, need.nodes))
+        names = " + ".join(node.words for node in need.nodes)
         said = f"Taking {names} away ({need.how}) takes {effect:.1%} of the effect."
         if need.breaks:
             asked = bar if need.how == "resample" else SILENCED * bar
@@ -65,13 +65,13 @@ def inert(subject: Subject) -> list[Evidence]:
         return []
     bar = float(subject.truth.facts.get("inert", INERT))
     sources = (("corrupted", subject.from_corrupted), ("unrelated", subject.from_others))
-    worst, where = 0.0, str(outside[0])
+    worst, where = 0.0, outside[0]
     for _, source in sources:
         for node in outside:
             effect = float(np.abs(subject.effect(patched([node], source))).mean())
             if not effect <= worst:
-                worst, where = effect, str(node)
-    said = f"Of {len(outside)} other nodes, {where} has the largest effect when resampled: {worst:.2%} of the range."
+                worst, where = effect, node
+    said = f"Of {len(outside)} other nodes, {where.words} has the largest effect when resampled: {worst:.2%} of the range."
     tests = [at_most("inert: each", worst, bar, said)]
     for name, source in sources:
         effect = float(np.abs(subject.effect(patched(outside, source))).mean())
@@ -110,12 +110,12 @@ def edges(subject: Subject) -> list[Evidence]:
     others = [e for e in effects if e not in stated]
     bar = float(subject.truth.facts.get("edge", CARRIES))
     least = effects.get(weakest, 0.0)
-    said = f"Of {len(stated)} stated edges, {weakest} carries least: {least:.1%} of the range."
+    said = f"Of {len(stated)} stated edges, {weakest.words} carries least: {least:.1%} of the range."
     tests = [at_least("edges: stated", least, bar, said)]
     if others:
         strongest = max(others, key=lambda e: effects[e])
         most = effects[strongest]
-        said = f"Of {len(others)} other edges, {strongest} carries most: {most:.2%} of the range."
+        said = f"Of {len(others)} other edges, {strongest.words} carries most: {most:.2%} of the range."
         tests.append(at_most("edges: others", most, float(subject.truth.facts.get("inert", INERT)), said))
     return tests
 
@@ -153,7 +153,6 @@ def run_check(name: str, subject: Subject) -> list[Evidence]:
     Raises NotFound for an unknown check.
     """
     if name not in CHECKS:
-        offers = ", ".join(nearest(name, CHECKS) or CHECKS)
-        raise NotFound(f"There is no check {name!r}.", f"Did you mean {offers}?")
+        raise NotFound(f"There is no check {name!r}.", did_you_mean(name, CHECKS, 3))
     with torch.no_grad(), np.errstate(invalid="ignore"):
         return CHECKS[name](subject)

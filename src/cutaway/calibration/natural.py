@@ -28,7 +28,8 @@ def bystanders(subject: Subject) -> list[Evidence]:
         return []
     worst = max(effects, key=lambda n: effects[n])
     said = (
-        f"Of {len(effects)} nodes measured to be inert, {worst} has the largest effect: {effects[worst]:.1%}."
+        f"Of {len(effects)} nodes measured to be inert, {worst.words} has the largest effect: "
+        f"{effects[worst]:.1%}."
     )
     return [at_most("bystanders", effects[worst], limit, said)]
 
@@ -46,7 +47,7 @@ def roles(subject: Subject) -> list[Evidence]:
         best = max(heads, key=lambda n: heads[n])
         known = best in subject.truth.nodes
         carries = "carries" if known else "does not carry"
-        said = f"{best}, which {carries} the behaviour, has {heads[best]:.0%} of its attention there."
+        said = f"There {best.words}, which {carries} the behaviour, has {heads[best]:.0%} of its attention."
         bar = float(role["at_least"])
         tests.append(at_least(f"role: {role['role']}", heads[best] if known else 0.0, bar, said))
     return tests

@@ -11,6 +11,7 @@ from cutaway.circuits.circuit import Circuit
 from cutaway.circuits.evaluation.bench import EdgeBench
 from cutaway.circuits.evaluation.random_circuits import random_circuit, random_nodes
 from cutaway.circuits.selection import of_nodes
+from cutaway.network.parts import Part, listing
 
 #: How often a random circuit is drawn for each that is wanted.
 _DRAWS = 5
@@ -40,7 +41,8 @@ class CircuitCandidate:
     def words(self) -> str:
         """What it is, by its first nodes."""
         nodes = self.circuit.nodes
-        return ", ".join(nodes[:8]) + (f" and {len(nodes) - 8} more" if len(nodes) > 8 else "")
+        first = listing(map(Part.parse, nodes[:8]))
+        return first + (f" and {len(nodes) - 8} more" if len(nodes) > 8 else "")
 
     def keep(self, bench: EdgeBench, alike: Sequence[CircuitCandidate] = ()) -> np.ndarray:
         """Metric [1 + k n] with every other edge ablated."""

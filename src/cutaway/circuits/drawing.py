@@ -15,6 +15,8 @@ from cutaway.network.parts import KINDS, Part
 ScoredEdge = tuple[int, int, float]
 #: Kinds that stand in a layer's lower row; what reads them stands above.
 _LOWER = ("head", "attention", "mixer")
+#: With more columns than this there is room for numbers only; which kind has which, the columns and the hover say.
+_ROOMY = 14
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,12 @@ def _label(kind: str) -> str:
     return KINDS[kind].words.replace("{n}", "").strip()
 
 
+def _number(node: Part) -> str:
+    """Layer and index: `3.1` of head 3.1; of what has no layer its words."""
+    number = "" if node.index is None else f".{node.index}"
+    return node.words if node.layer is None else f"{node.layer}{number}"
+
+
 def _place(graph: Graph, node: Part, widest: int) -> tuple[float, float]:
     """(column, height): heads and experts in their own column, whole sublayers to the right of them."""
     if node.layer is None:
@@ -67,10 +75,12 @@ def lay_out(
     split = "/".join(map(_label, _kinds(graph, True)))
     columns = [f"{split} {number}" for number in range(widest)] if numbered else [""]
     columns += map(_label, _kinds(graph, False))
+    roomy = len(columns) <= _ROOMY
     inside = nodes_of(graph, membership)
     top = 1.0 + graph.layers
     dots = [
-        Dot(str(w), w.words, *_place(graph, w, widest), bool(inside[i])) for i, w in enumerate(graph.writers)
+        Dot(w.words if roomy else _number(w), w.words, *_place(graph, w, widest), bool(inside[i]))
+        for i, w in enumerate(graph.writers)
     ]
     dots.append(Dot("logits", "logits", (widest - 1) / 2, top))
     edges = _merged(graph, inside, scored) if by_node else scored

@@ -9,6 +9,7 @@ import numpy as np
 
 from cutaway.circuits.graph.nodes import Graph
 from cutaway.errors import BadInput, NotFinite
+from cutaway.network.parts import in_words
 from cutaway.results import Provenance
 from cutaway.statistics import Estimates, bootstrap_many
 
@@ -123,7 +124,7 @@ class Scores:
         return [(self.graph.edge_name(w, r), float(self.values[w, r])) for w, r in pairs]
 
     def __str__(self) -> str:
-        rows = "\n".join(f"  {name:24s} {value:+.4g}" for name, value in self.top())
+        rows = "\n".join(f"  {in_words(name):32s} {value:+.4g}" for name, value in self.top())
         return f"{self.method}: {self.graph.n_edges} edges; the largest {self.grain}s:\n{rows}"
 
     __repr__ = __str__

@@ -26,6 +26,7 @@ from cutaway.circuits.evaluation.stability import over_bootstrap
 from cutaway.circuits.limits import CircuitLimits
 from cutaway.claims import Evidence
 from cutaway.errors import BadInput
+from cutaway.network.parts import in_words
 from cutaway.results import Work, finite
 from cutaway.statistics import Estimate
 from cutaway.trials import inside, percent, with_interval
@@ -159,7 +160,8 @@ def _minimality(bench: EdgeBench, circuit: Circuit, limits: CircuitLimits, seed:
         return Tested("Minimality", "", 1.0, None, float("nan"), 0, limits.alpha, limits.random, said)
     wide, fewer = bench.metric([m for m, _ in pairs]), bench.metric([without(*pair) for pair in pairs])
     reference = np.abs(wide - fewer).mean(-1) / abs(bench.gap)
-    return minimality(single.names, single.effects, reference, limits.quantile, limits.alpha)[0]
+    edges = tuple(map(in_words, single.names))
+    return minimality(edges, single.effects, reference, limits.quantile, limits.alpha)[0]
 
 
 def _stability(circuit: Circuit, limits: CircuitLimits, seed: int) -> Estimate | None:

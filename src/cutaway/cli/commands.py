@@ -160,7 +160,13 @@ def further(row: Verb, common: Common) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Asked:
-    """A command's question, opened: the network, what comes after it, and the words that name the result."""
+    """A command's question, opened: the network, what comes after it, and the words that name the result.
+
+    Attributes:
+        net: the network, opened.
+        subjects: what comes after it, opened: a behaviour, a circuit, a text.
+        names: the words that name the result.
+    """
 
     net: Network
     subjects: tuple[Any, ...]

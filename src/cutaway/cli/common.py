@@ -92,7 +92,19 @@ class Group(TyperGroup):
 
 @dataclass(frozen=True)
 class Common:
-    """The options that travel together through every command."""
+    """The options that travel together through every command.
+
+    Attributes:
+        out: where the result is saved.
+        seed: of everything random.
+        device, dtype: where the network runs, and in which type of number.
+        budget: how much may be spent.
+        resume: a folder of finished parts to go on from.
+        sets: further keywords, as `NAME=VALUE`.
+        trust_remote_code: may a model's own code be run?
+        as_json: print data in place of text.
+        debug: show where an error was raised.
+    """
 
     out: Out = None
     seed: Seed = 0

@@ -8,11 +8,11 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Column, Table
 
-from cutaway.errors import BadFormat
-
 _ROWS, _COLUMNS = 12, 10
-#: Columns that name parts of a network.
-_PARTS = ("writer", "reader", "part", "sender", "receiver", "node", "first", "second")
+#: Columns that name parts of a network, where they hold text.
+_PARTS = (
+    "writer", "reader", "part", "sender", "receiver", "node", "first", "second", "head", "who", "query", "key", "path",
+)  # fmt: skip
 #: What the name of a part says already.
 _SAID_BY_NAME = ("kind", "layer", "index")
 _COLOUR = {"supported": "green", "refuted": "red", "inconclusive": "yellow"}
@@ -61,7 +61,7 @@ def frame_table(frame: Any, title: str = "") -> Table:
     """Rows of a pandas frame; an interval's two ends in one column."""
     table = Table(box=None, title=escape(title), title_justify="left")
     frame = frame.dropna(axis=1, how="all")
-    named = any(name in _PARTS for name in frame.columns)
+    named = any(isinstance(value, str) for name in _PARTS if name in frame for value in frame[name])
     never = [c for c in frame if frame[c].dtype == bool and not frame[c].any()]
     said = [c for c in frame if not (named and c in _SAID_BY_NAME) and c not in never]
     frame = frame[said]
@@ -79,26 +79,14 @@ def frame_table(frame: Any, title: str = "") -> Table:
     return table
 
 
-def in_words(name: str) -> str:
-    """A part or an input of one in words; anything else as it is.
-
-    >>> in_words("a3.h1"), in_words("a5.h3<q>"), in_words("gender")
-    ('head 3.1', "head 5.3's queries", 'gender')
-    """
-    from cutaway.network.parts import Input, Part
-
-    try:
-        return Input.parse(name).words if "<" in name else Part.parse(name).words
-    except BadFormat:
-        return name
-
-
 def _cell(value: Any, name: str = "") -> str:
     if name == "token":
         from cutaway.figures import show_token
 
         return show_token(str(value), escape=False)
     if name in _PARTS and isinstance(value, str):
+        from cutaway.network.parts import in_words
+
         return in_words(value)
     if value is None or value != value:
         return ""

@@ -32,11 +32,12 @@ Name = Annotated[str, typer.Argument(help="A specimen: see `cutaway zoo list`.",
 def list_(_common: Common, screen: Screen) -> None:
     """List the shipped networks with what is known about them."""
     from cutaway import zoo
+    from cutaway.network.parts import Part, listing
 
     cards: list[dict[str, Any]] = [{"name": name} | zoo.card(name) for name in zoo.names()]
     rows = (
-        (f"zoo:{card['name']}", str(card.get("family", "")), " ".join(card.get("truth", {}).get("nodes", [])),
-         str(card.get("task", "")))
+        (f"zoo:{card['name']}", str(card.get("family", "")),
+         listing(map(Part.parse, card.get("truth", {}).get("nodes", []))), str(card.get("task", "")))
         for card in cards
     )  # fmt: skip
     heads = (Column("name", no_wrap=True), "family", "nodes", "what it does")
@@ -47,16 +48,17 @@ def list_(_common: Common, screen: Screen) -> None:
 def show(_common: Common, screen: Screen, name: Name) -> None:
     """Show a specimen's card: task, mechanism, ground truth, twins, accuracy, recipe."""
     from cutaway import zoo
+    from cutaway.network.parts import listing
 
     card = zoo.card(name)
     truth = zoo.truth(name)
     rows: list[tuple[str, Any]] = [
         ("task", card.get("task")), ("mechanism", card.get("mechanism")), ("architecture", card.get("architecture")),
-        ("accuracy", card.get("accuracy")), ("nodes", " ".join(map(str, truth.nodes))),
-        ("edges", "\n".join(map(str, truth.edges))),
+        ("accuracy", card.get("accuracy")), ("nodes", listing(truth.nodes)),
+        ("edges", "\n".join(edge.words for edge in truth.edges)),
         ("variables", "\n".join(map(_variable, truth.variables))),
         ("features", "\n".join(f"{f.name}: {f.says}; {f.site}" for f in truth.features)),
-        ("facts", truth.facts), ("established", truth.established),
+        ("facts", _said(truth.facts)), ("established", truth.established),
         ("twins", "\n".join(f"~{t['kind']}: {t['says']}" for t in card.get("twins", []))),
         ("checkpoints", "  ".join(f"@{r}" for r in card.get("revisions", []))),
         ("recipe", card.get("recipe")), ("made by", card.get("made_by")), ("minutes", card.get("minutes")),
@@ -68,6 +70,17 @@ def show(_common: Common, screen: Screen, name: Name) -> None:
         if value not in (None, "", {}, [])
     )
     screen.result(card, grid(("", ""), told, show_header=False, title=f"zoo:{card['name']}"))
+
+
+def _said(facts: Any) -> Any:
+    """Facts with the parts that they name in words."""
+    from cutaway.network.parts import in_words
+
+    if isinstance(facts, dict):
+        return {in_words(key): _said(value) for key, value in facts.items()}
+    if isinstance(facts, list | tuple):
+        return list(map(_said, facts))
+    return in_words(facts) if isinstance(facts, str) else facts
 
 
 def _variable(v: Variable) -> str:

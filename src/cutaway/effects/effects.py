@@ -17,7 +17,7 @@ from cutaway.effects.baselines import Resampling
 from cutaway.effects.summary import summarise, token_labels
 from cutaway.errors import BadFormat, BadInput
 from cutaway.figures import Bar, Grid, bars, heatmap, heatmap_table, show_token
-from cutaway.network.parts import Input, Part
+from cutaway.network.parts import Input, Part, in_words
 from cutaway.reports import Figure, Page, Section, Table, display, result_page
 from cutaway.results import Provenance, finite
 from cutaway.sweeps import CellState
@@ -329,13 +329,18 @@ class Effects:
         ]
         return "\n".join(lines + [f"not finite: {name}" for name in self.not_finite[:5]])
 
+    def _strongest(self, n: int) -> pd.DataFrame:
+        """`top` for people: parts in words."""
+        table = self.top(n)
+        return table.assign(**{dim: table[dim].map(in_words) for dim in self.dims if dim in _PARTS})
+
     def __repr__(self) -> str:
-        return f"{self._summary()}\n{self.top(8).to_string(index=False, float_format='%.3f')}"
+        return f"{self._summary()}\n{self._strongest(8).to_string(index=False, float_format='%.3f')}"
 
     def _repr_html_(self) -> str:
         headline, *lines = self._summary().split("\n")
         picture = heatmap_table(self.grid()) if len(self.dims) >= 2 else ""
-        table = None if picture else self.top(_ROWS)
+        table = None if picture else self._strongest(_ROWS)
         return display(headline, lines, table, picture, provenance=self.provenance)
 
 
@@ -345,10 +350,7 @@ def _said(dim: str, label: str) -> str:
     >>> _said("sender", "a3.h1"), _said("receiver", "a5.kv1<k>"), _said("layer", "3")
     ('head 3.1', "key/value head 5.1's keys", '3')
     """
-    try:
-        return _PARTS[dim].parse(label).words if dim in _PARTS else label
-    except BadFormat:
-        return label
+    return in_words(label) if dim in _PARTS else label
 
 
 def _spelled(dim: str, wanted: Any, there: Sequence[Any]) -> Any:

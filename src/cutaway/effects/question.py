@@ -14,7 +14,7 @@ import xarray as xr
 from cutaway.effects.baselines import Baselines, Resampling, Side
 from cutaway.effects.effects import Effects
 from cutaway.effects.summary import summarise
-from cutaway.errors import BadFormat, BadInput, NotFound, nearest
+from cutaway.errors import BadFormat, BadInput, NotFound, did_you_mean, nearest
 from cutaway.results import Provenance
 from cutaway.sweeps import CellState, CellValues, Rules
 
@@ -122,9 +122,7 @@ def sides(ends: Baselines, direction: Direction) -> tuple[Side, Side]:
 def require_one_of(given: object, known: Sequence[str], what: str) -> None:
     """Raise `BadInput` with the nearest known name where `given` is none of them."""
     if given not in known:
-        near = nearest(given, known, 1) if isinstance(given, str) else []
-        remedy = f"Did you mean {near[0]!r}?" if near else f"Use one of: {', '.join(map(repr, known))}."
-        raise BadInput(f"There is no {what} {given!r}.", remedy)
+        raise BadInput(f"There is no {what} {given!r}.", did_you_mean(given, known, show=repr))
 
 
 def require_rules(rules: Rules | None) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from cutaway.errors import BadInput, nearest
+from cutaway.errors import BadInput, did_you_mean
 from cutaway.network.sites import Site
 from cutaway.results import Work, working
 from cutaway.sweeps import Cell, Experiment, Write
@@ -74,9 +74,7 @@ def act_patch(
         NotFound: the cache lacks the site.
     """
     if which not in _KINDS:
-        near = nearest(which, _KINDS, 1)
-        remedy = f"Did you mean {near[0]}?" if near else f"Use one of: {', '.join(_KINDS)}."
-        raise BadInput(f"There is no patching sweep {which!r}.", remedy)
+        raise BadInput(f"There is no patching sweep {which!r}.", did_you_mean(which, _KINDS))
     kind = _KINDS[which]
     tokens = model.prepare(corrupted_tokens).tokens
     if tokens is None:

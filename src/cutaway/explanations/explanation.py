@@ -24,7 +24,7 @@ from cutaway.explanations.reads_and_writes import ReadsAndWrites
 from cutaway.explanations.reads_and_writes_section import reads_and_writes_section
 from cutaway.explanations.verdict import short
 from cutaway.explanations.weights import weight
-from cutaway.network.parts import Part
+from cutaway.network.parts import Part, in_words
 from cutaway.reports import Page, Pair, Points, Section, Token, display, render, write
 from cutaway.results import MANIFEST, Provenance, add_page, finite, head, read, save_folder
 from cutaway.trials import Trial
@@ -213,8 +213,11 @@ class Explanation:
         return self.claim.__rich__()
 
     def _repr_html_(self) -> str:
+        members = self.to_pandas()
+        if len(members):
+            members["part"] = members["part"].map(in_words)
         return display(
-            self.headline, [self.claim.statement], self.to_pandas(), self.claim._repr_html_(), self.verdict, self.provenance
+            self.headline, [self.claim.statement], members, self.claim._repr_html_(), self.verdict, self.provenance
         )  # fmt: skip
 
 

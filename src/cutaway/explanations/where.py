@@ -11,7 +11,7 @@ from cutaway.effects import Effects
 from cutaway.explanations.localise import DIRECTIONS, journey, key
 from cutaway.figures import Bar, groups_of_bars, show_token
 from cutaway.figures.heatmap import heatmap, scale_limit
-from cutaway.network.parts import Part
+from cutaway.network.parts import KINDS, Part, in_words
 from cutaway.reports import Block, Figure, Section, Table, Text
 from cutaway.trials import percent
 
@@ -75,9 +75,9 @@ def components_section(maps: Mapping[str, Effects], members: pd.DataFrame) -> li
     blocks: list[Block] = [
         _map(e, way, limit, f"{what} {_WAYS[way]}.{_partial(e)}") for way, e in heads.items()
     ]
-    for site, what in (("mlp_write", "MLP"), ("mixer_write", "token mixer"), ("attn_write", "attention")):
-        if groups := {way: _bars(effects, what) for way, effects in _both(maps, site).items()}:
-            caption = f"The output of one layer's {what} at all positions, restored and corrupted"
+    for site, kind in (("mlp_write", "mlp"), ("mixer_write", "mixer"), ("attn_write", "attention")):
+        if groups := {way: _bars(effects, kind) for way, effects in _both(maps, site).items()}:
+            caption = f"The output of one layer's {KINDS[kind].one} at all positions, restored and corrupted"
             blocks.append(Figure(groups_of_bars(groups), f"{caption}; faint bars are not significant."))
     if len(members):
         blocks.append(_table(members))
@@ -125,10 +125,10 @@ def _partial(effects: Effects) -> str:
     return extra + ("" if effects.complete else " Partial: stopped before the end.")
 
 
-def _bars(effects: Effects, what: str) -> list[Bar]:
+def _bars(effects: Effects, kind: str) -> list[Bar]:
     cells = effects.to_pandas().to_dict("records")
     return [
-        Bar(f"{what} {int(row['layer'])}", row["mean"], row["low"], row["high"], bool(row["q"] <= 0.05))
+        Bar(Part(kind, int(row["layer"])).words, row["mean"], row["low"], row["high"], bool(row["q"] <= 0.05))
         for row in cells
         if np.isfinite(row["mean"])
     ]
@@ -139,7 +139,7 @@ def _table(members: pd.DataFrame) -> Table:
     for row in members.sort_values("loss_without", ascending=False, kind="stable").to_dict("records"):
         role = row["role"] if row["weight"] == "major" else f"{row['role']}, {row['weight']}"
         effects = [_cell(row, way) for way in DIRECTIONS]
-        rows.append((Part.parse(row["part"]).words, *effects, percent(row["loss_without"]), role))
+        rows.append((in_words(row["part"]), *effects, percent(row["loss_without"]), role))
     caption = (
         f"The {len(rows)} members of the set, found on discovery pairs. Single effects with 95 % intervals; “set loses” "
         "is what the set, kept alone, loses when this member is left out. Backup members were added because the behaviour "

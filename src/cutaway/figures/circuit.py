@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from cutaway.figures.theme import FAINT, INK, MONO, MUTED, NEGATIVE, PAPER, POSITIVE, dress
+from cutaway.figures.theme import FAINT, FONT, INK, MUTED, NEGATIVE, PAPER, POSITIVE, dress
 
 _WIDEST, _THINNEST = 7.0, 0.6
 _STEPS = 5
@@ -19,13 +19,13 @@ class Dot:
     """A node.
 
     Attributes:
-        name: its short name.
-        words: what it is in words.
+        label: what stands beside it: its words, or, where it is crowded, its number only.
+        words: what it is.
         x, y: its column and height.
         inside: whether it is in the circuit.
     """
 
-    name: str
+    label: str
     words: str
     x: float
     y: float
@@ -57,7 +57,7 @@ def circuit_figure(
     The axes are those of the network, not of the circuit, so that two circuits of one network can be laid side by side.
     Hovering over an edge's middle says from where to where and how much, over a node what goes in and out.
     """
-    figure = go.Figure()
+    figure, short = go.Figure(), any(dot.label != dot.words for dot in dots)
     largest = _largest(lines)
     for negative, colour in ((False, POSITIVE), (True, NEGATIVE)):
         alike = [line for line in lines if (line.score < 0) == negative]
@@ -81,7 +81,7 @@ def circuit_figure(
     )  # fmt: skip
     figure.add_annotation(
         text=f"<span style='color:{POSITIVE}'>supports</span> / <span style='color:{NEGATIVE}'>works against</span> the "
-        "behaviour; width: |score|",
+        f"behaviour; width: |score|{'; 3.1: layer 3, number 1' if short else ''}",
         x=1, y=1, xref="paper", yref="paper", xanchor="right", yanchor="bottom", showarrow=False,
         font={"size": 11, "color": MUTED},
     )  # fmt: skip
@@ -185,8 +185,8 @@ def _marks(dots: Sequence[Dot], lines: Sequence[EdgeLine], unit: str) -> go.Scat
         for i, d in enumerate(dots)
     ]
     return go.Scatter(
-        x=[d.x for d in dots], y=[d.y for d in dots], mode="markers+text", text=[d.name if d.inside else "" for d in dots],
-        textposition="top center", textfont={"size": 10, "family": MONO, "color": INK}, customdata=text,
+        x=[d.x for d in dots], y=[d.y for d in dots], mode="markers+text", text=[d.label if d.inside else "" for d in dots],
+        textposition="top center", textfont={"size": 10, "family": FONT, "color": INK}, customdata=text,
         hovertemplate="%{customdata}<extra></extra>",
         marker={
             "size": [11 if d.inside else 4 for d in dots], "color": [PAPER if d.inside else FAINT for d in dots],

@@ -28,7 +28,7 @@ class Panel:
 
 
 def node_grids(panels: Sequence[Panel], columns: int = 5, limit: float = 1.0) -> go.Figure:
-    """One small map for each network, layers upwards, heads and last the MLP to the right; known nodes are ringed.
+    """One small map for each network, layers upwards, heads by number and last the MLP to the right; known nodes are ringed.
 
     Args:
         panels: the networks, in the order of reading.
@@ -44,11 +44,12 @@ def node_grids(panels: Sequence[Panel], columns: int = 5, limit: float = 1.0) ->
     for i, panel in enumerate(panels):
         row, column = 1 + i // columns, 1 + i % columns
         layers, width = panel.scores.shape
-        names = [*(f"h{h}" for h in range(width - 1)), "mlp"]
+        names = [*map(str, range(width - 1)), "MLP"]
+        words = [[*(f"head {r}.{h}" for h in range(width - 1)), f"MLP {r}"] for r in range(layers)]
         figure.add_heatmap(
-            z=panel.scores, x=names, y=[str(r) for r in range(layers)], zmin=-limit, zmax=limit,
+            z=panel.scores, x=names, text=words, y=[str(r) for r in range(layers)], zmin=-limit, zmax=limit,
             colorscale=theme.DIVERGING, showscale=False, xgap=2, ygap=2, row=row, col=column,
-            hovertemplate="layer %{y}, %{x}: %{z:.3f}<extra></extra>",
+            hovertemplate="%{text}: %{z:.3f}<extra></extra>",
         )  # fmt: skip
         ringed = [(names[c], str(r)) for r, c in np.argwhere(panel.known)]
         for colour, line in (
@@ -64,6 +65,6 @@ def node_grids(panels: Sequence[Panel], columns: int = 5, limit: float = 1.0) ->
         plot_bgcolor=theme.GRID_LINE, showlegend=False, margin={"l": 26, "r": 8, "t": 34, "b": 24}
     )
     figure.update_annotations(font={"size": 11, "color": theme.INK, "family": theme.FONT})
-    figure.update_xaxes(tickfont={"size": 9}, ticks="", showgrid=False, zeroline=False)
+    figure.update_xaxes(tickfont={"size": 9}, ticks="", showgrid=False, zeroline=False, type="category")
     figure.update_yaxes(tickfont={"size": 9}, ticks="", showgrid=False, zeroline=False, type="category")
     return figure

@@ -100,6 +100,10 @@ class Patch(Intervention):
     """Replace a value by the same place's value in another run, or by a tensor laid out as the site.
 
     Rows are matched by position within the row, whatever the padding; one source row serves all.
+
+    Attributes:
+        at: the site.
+        source: a run, or a tensor laid out as the site.
     """
 
     at: SiteLike
@@ -124,9 +128,13 @@ class Ablate(Intervention):
     """Take a value's information away.
 
     Attributes:
+        at: the site.
         how: "zero"; "mean", the mean over rows and real positions of the source (without one, of the present batch; in
             generation, of the prompts), or with `by_position` over rows, position by position; "resample", the value of
             another row, drawn with `seed`, of the source (or batch).
+        source: a run, or None for the present batch.
+        by_position: mean over rows only.
+        seed: of the rows that are drawn.
     """
 
     at: SiteLike
@@ -213,7 +221,13 @@ class Ablate(Intervention):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Add(Intervention):
-    """Add `scale` times a vector (or any tensor that broadcasts to the site)."""
+    """Add `scale` times a vector (or any tensor that broadcasts to the site).
+
+    Attributes:
+        at: the site.
+        vector: what is added; it broadcasts to the site.
+        scale: what it is multiplied by.
+    """
 
     at: SiteLike
     vector: Tensor
@@ -226,7 +240,12 @@ class Add(Intervention):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Scale(Intervention):
-    """Multiply by a factor."""
+    """Multiply by a factor.
+
+    Attributes:
+        at: the site.
+        factor: what it is multiplied by.
+    """
 
     at: SiteLike
     factor: float
@@ -241,7 +260,9 @@ class Project(Intervention):
     """Project directions out of the last axis, or with `keep` everything but them.
 
     Attributes:
+        at: the site.
         directions: [k d] or [d], of any length and not necessarily orthogonal.
+        keep: keep the directions and drop everything else.
     """
 
     at: SiteLike
@@ -259,7 +280,9 @@ class Interchange(Intervention):
     """Exchange the part of a value that lies in a subspace for that of a source (Geiger et al. 2023, interchange).
 
     Attributes:
+        at: the site.
         basis: [k d], spanning the subspace.
+        source: a run, or a tensor laid out as the site.
     """
 
     at: SiteLike
@@ -283,6 +306,7 @@ class Erase(Intervention):
     At a site with heads, d may be that of all heads side by side.
 
     Attributes:
+        at: the site.
         left: [d k].
         right: [k d].
         centre: [d].
@@ -314,7 +338,12 @@ class Erase(Intervention):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Clamp(Intervention):
-    """Hold values between two bounds; with equal bounds, at a value."""
+    """Hold values between two bounds; with equal bounds, at a value.
+
+    Attributes:
+        at: the site.
+        low, high: the bounds; None for no bound on that side.
+    """
 
     at: SiteLike
     low: float | None = None
@@ -334,7 +363,12 @@ class Clamp(Intervention):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Apply(Intervention):
-    """Run any function on the value: fn(value) or fn(value, here) gives the new value. It cannot be saved."""
+    """Run any function on the value: fn(value) or fn(value, here) gives the new value. It cannot be saved.
+
+    Attributes:
+        at: the site.
+        fn: the function.
+    """
 
     at: SiteLike
     fn: Callable[..., Tensor]

@@ -38,7 +38,12 @@ class Port:
 
 @dataclass(frozen=True, eq=False)
 class PortTap:
-    """A site at a port: `factor` times the port's tensor. A port without the batch axis, or flat, is brought to [b p .]."""
+    """A site at a port: `factor` times the port's tensor. A port without the batch axis, or flat, is brought to [b p .].
+
+    Attributes:
+        port: an argument or output of a module call.
+        factor: what its tensor is multiplied by.
+    """
 
     port: Port
     factor: Coefficient = 1.0
@@ -49,7 +54,13 @@ AttentionField = Literal["q", "k", "v", "scores", "pattern", "z"]
 
 @dataclass(frozen=True)
 class AttentionTap:
-    """A site inside the attention function that a module calls."""
+    """A site inside the attention function that a module calls.
+
+    Attributes:
+        path: of the module.
+        call: which of the module's calls.
+        field: what of the function is meant.
+    """
 
     path: str
     call: int
@@ -61,6 +72,10 @@ class SumTap:
     """A sum that no module hands over: weighted ports, such as a layer's input plus what was written so far.
 
     A change of it is carried by the last port, whose tensor is weighed with that tap's factor.
+
+    Attributes:
+        parts: the ports that are added.
+        constant: added to them; None for nothing.
     """
 
     parts: tuple[PortTap, ...]
@@ -69,7 +84,13 @@ class SumTap:
 
 @dataclass(frozen=True)
 class HeadOutTap:
-    """Each head's part of a sublayer's output: `z` through the head's slice of the output projection."""
+    """Each head's part of a sublayer's output: `z` through the head's slice of the output projection.
+
+    Attributes:
+        projection: path of the output projection.
+        call: which of its calls.
+        heads: how many there are.
+    """
 
     projection: str
     call: int
@@ -78,7 +99,14 @@ class HeadOutTap:
 
 @dataclass(frozen=True)
 class RouterTap:
-    """Routing weights as a dense table, from a router module that gives the best experts' weights and numbers."""
+    """Routing weights as a dense table, from a router module that gives the best experts' weights and numbers.
+
+    Attributes:
+        path: of the router.
+        call: which of its calls.
+        weights_key, index_key: where its output holds the best experts' weights, and their numbers.
+        experts: how many there are.
+    """
 
     path: str
     call: int
@@ -92,7 +120,12 @@ Tap = PortTap | AttentionTap | SumTap | HeadOutTap | RouterTap
 
 @dataclass(frozen=True)
 class FunctionCall:
-    """Which call of which torch function, within one call of an attention module that has no registered function."""
+    """Which call of which torch function, within one call of an attention module that has no registered function.
+
+    Attributes:
+        op: name of the function.
+        nth: which of its calls, from 0.
+    """
 
     op: str
     nth: int
@@ -100,7 +133,14 @@ class FunctionCall:
 
 @dataclass(frozen=True)
 class FunctionTaps:
-    """An attention written out in a module's own code: its product of queries and keys, its softmax, its average."""
+    """An attention written out in a module's own code: its product of queries and keys, its softmax, its average.
+
+    Attributes:
+        product: of queries and keys.
+        softmax: of the scores.
+        average: of the values.
+        fused: one function that does all three; each is None where it was not met.
+    """
 
     product: FunctionCall | None
     softmax: FunctionCall | None
@@ -110,7 +150,20 @@ class FunctionTaps:
 
 @dataclass(frozen=True)
 class Attention:
-    """Parts of an attention sublayer, as module paths."""
+    """Parts of an attention sublayer, as module paths.
+
+    Attributes:
+        path: of the attention module.
+        call: which of its calls.
+        cross: are keys and values taken from another stack?
+        heads, kv_heads: how many there are of queries, and of keys and values.
+        head_width: of one head.
+        functions: the calls in the module's own code; None where a registered function is called.
+        queries, keys, values: paths of the projections.
+        output: path of the output projection; None where there is none.
+        output_call: which of the output projection's calls.
+        rotary: are queries and keys rotated by position?
+    """
 
     path: str
     call: int
@@ -129,7 +182,14 @@ class Attention:
 
 @dataclass(frozen=True)
 class Mlp:
-    """Parts of an MLP sublayer, as module paths; `experts` counts them where there is a mixture."""
+    """Parts of an MLP sublayer, as module paths; `experts` counts them where there is a mixture.
+
+    Attributes:
+        up: paths of the projections into the hidden layer.
+        activation: path of the activation function; None where it is no module.
+        down: path of the projection back; None where there is none.
+        experts: how many there are; None where it is no mixture.
+    """
 
     up: tuple[str, ...]
     activation: str | None
@@ -139,7 +199,16 @@ class Mlp:
 
 @dataclass(frozen=True, eq=False)
 class Sublayer:
-    """One writer to the stream: what kind it is, the factor it is written with, and its parts."""
+    """One writer to the stream: what kind it is, the factor it is written with, and its parts.
+
+    Attributes:
+        kind: attention, MLP, mixer, ...
+        path: of its module.
+        factor: what its output is multiplied by.
+        norm_after: path of a norm on its output; None where there is none.
+        attention: its parts, where it is attention.
+        mlp: its parts, where it is an MLP.
+    """
 
     kind: SublayerKind
     path: str
@@ -171,7 +240,16 @@ class Stretch:
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """One layer call: its module, its form, its sublayers in the order in which they write, and how its stream runs."""
+    """One layer call: its module, its form, its sublayers in the order in which they write, and how its stream runs.
+
+    Attributes:
+        index: from 0.
+        path: of its module.
+        call: which of the module's calls.
+        form: how its sublayers follow each other.
+        sublayers: in the order in which they write.
+        stretches: how its stream runs, between norms.
+    """
 
     index: int
     path: str
@@ -188,7 +266,14 @@ class Layer:
 
 @dataclass(frozen=True, eq=False)
 class Stack:
-    """A chain of layers over one stream; the main stack has the empty name."""
+    """A chain of layers over one stream; the main stack has the empty name.
+
+    Attributes:
+        name: "" for the main one.
+        path: of the list of layers.
+        width: of the stream; None where it is not known.
+        layers: in order.
+    """
 
     name: str
     path: str
@@ -198,7 +283,15 @@ class Stack:
 
 @dataclass(frozen=True)
 class Head:
-    """How the stream becomes logits: final norm, factor, unembedding, then scale and soft-cap."""
+    """How the stream becomes logits: final norm, factor, unembedding, then scale and soft-cap.
+
+    Attributes:
+        norm: path of the final norm; None where there is none.
+        unembed: path of the unembedding; None where there is none.
+        before: factor before the unembedding.
+        scale: factor after it.
+        softcap: bound c of c * tanh(logits / c); None where there is none.
+    """
 
     norm: str | None
     unembed: str | None
@@ -209,7 +302,15 @@ class Head:
 
 @dataclass(frozen=True, eq=False)
 class Anatomy:
-    """All that was discovered: stacks, the tap of every site, and for what is missing, why."""
+    """All that was discovered: stacks, the tap of every site, and for what is missing, why.
+
+    Attributes:
+        stacks: the main one, and others such as an encoder.
+        taps: where each site lives.
+        refusals: why a site is missing.
+        head: how the stream becomes logits; None where that was not found.
+        in_place: are tensors changed in place?
+    """
 
     stacks: tuple[Stack, ...]
     taps: Mapping[Site, Tap]

@@ -19,7 +19,16 @@ TOLERANCE: dict[torch.dtype, float] = {
 
 @dataclass(frozen=True)
 class Check:
-    """One identity: its formula, a plain sentence, the largest relative error found, and whether it holds."""
+    """One identity: its formula, a plain sentence, the largest relative error found, and whether it holds.
+
+    Attributes:
+        name: of the identity.
+        sentence: the same in plain words.
+        error: the largest relative error found.
+        tolerance: what is allowed.
+        places: at how many places it was tried.
+        failures: the errors of the places at which it does not hold.
+    """
 
     name: str
     sentence: str
@@ -36,7 +45,15 @@ class Check:
 
 @dataclass(frozen=True)
 class Certificate:
-    """What was checked on this network, to what error, and what is refused because of it."""
+    """What was checked on this network, to what error, and what is refused because of it.
+
+    Attributes:
+        checks: the identities.
+        refusals: the sites that are refused, each with its reason.
+        bitwise: are the logits the bare model's, bit for bit, with nothing read or written?
+        pads_right, pads_left: may rows be padded on that side? None where it was not tried.
+        made: was anything checked at all?
+    """
 
     checks: tuple[Check, ...]
     refusals: Mapping[str, str]

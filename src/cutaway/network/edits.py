@@ -23,6 +23,16 @@ class Here:
     In one forward over whole prompts an axis of positions covers all columns. In generation it covers the last ones of
     the `end` columns that there are so far: the queries only the new ones, the keys all. `src_tokens` are the rows of
     the other stack, at a cross-attention.
+
+    Attributes:
+        site: where the edit is made.
+        axes: of the tensor, by name.
+        tokens: the rows; None where there are none.
+        end: how many columns there are so far; None for all.
+        prompt_columns: how many of them are prompt.
+        phase: prompt, new, or all.
+        batch: how many rows.
+        src_tokens: see above.
     """
 
     site: Site

@@ -190,7 +190,13 @@ def pack(
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """Keyword arguments of one forward pass, with the token rows that its positions refer to (if it has any)."""
+    """Keyword arguments of one forward pass, with the token rows that its positions refer to (if it has any).
+
+    Attributes:
+        kwargs: by name.
+        tokens: the rows; None where there are none.
+        batch: how many rows.
+    """
 
     kwargs: Mapping[str, Any]
     tokens: Tokens | None

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from cutaway.errors import BadFormat, nearest
+from cutaway.errors import BadFormat, did_you_mean
 from cutaway.network.face import Face
 from cutaway.network.items import maps_of
 from cutaway.network.sites import Site
@@ -34,6 +34,8 @@ class PartKind:
         reads: the site that it reads; "" where it reads nothing.
         ports: its inputs: q, k, v for a head, "in" for a whole.
         words: for people; "{n}" is the number.
+        plural: the words for several; "" where there is only one.
+        layered: has it a layer?
     """
 
     letter: str
@@ -94,6 +96,7 @@ _NAME = re.compile(r"(?P<letter>[a-z_]+?)(?P<layer>\d+)?(?:\.(?P<mark>[a-z]*)(?P
 _STACK = re.compile(r"(?P<stack>[A-Za-z_]\w*)\.(?P<rest>[a-z]+\d.*)")
 _MAP = re.compile(r"\[(?P<path>[\w.]+)\](?:\.c(?P<index>\d+))?")
 _MAP_WORDS = re.compile(r"(?:map|channel (?P<index>\d+) of) (?P<path>[\w.]+)")
+_BETWEEN = re.compile(r"(->| → | from )")
 _WORDS = re.compile(r"(?P<words>[a-z/ -]+?)(?: (?P<layer>\d+)(?:\.(?P<index>\d+))?)?", re.IGNORECASE)
 #: Words that people also use, and the kind that is meant.
 _ALSO = {
@@ -128,11 +131,7 @@ class Part:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            near = nearest(self.kind, KINDS, 1)
-            raise BadFormat(
-                f"There is no kind of part {self.kind!r}.",
-                f"Did you mean {near[0]}?" if near else "See parts.KINDS.",
-            )
+            raise BadFormat(f"There is no kind of part {self.kind!r}.", did_you_mean(self.kind, KINDS))
 
     @property
     def row(self) -> PartKind:
@@ -215,6 +214,10 @@ class Input:
 
     Where it is not known which of a head's inputs is meant, the port is "any"; such an input is written as its head.
 
+    Attributes:
+        part: whose input.
+        port: which one: "q", "k", "v", "in", or "any".
+
     >>> str(Input(Part("head", 5, 3), "q")), str(Input.parse("head 5.3 <q>")), str(Input(Part("logits")))
     ('a5.h3<q>', 'a5.h3<q>', 'logits')
     """
@@ -262,6 +265,10 @@ class Input:
 @dataclass(frozen=True, order=True)
 class Edge:
     """What one part writes, read at an input of a later one: `a3.h1->m5`, `a0.h1->a5.h3<q>`.
+
+    Attributes:
+        source: what writes.
+        target: where it is read.
 
     >>> edge = Edge.parse("a0.h1->a5.h3<q>")
     >>> str(edge.source), edge.target.port, str(edge)
@@ -338,6 +345,22 @@ def _fits(kind: PartKind, layer: int | None, index: int | None) -> bool:
     if kind.axis == "term":
         return True
     return (layer is not None) == kind.layered and (index is not None) == bool(kind.axis)
+
+
+def in_words(name: str) -> str:
+    """What a name says to people: of a part, an input, an edge, or of several in a row; anything else as it is.
+
+    >>> in_words("a3.h1"), in_words("a0.h1->a5.h3<q>"), in_words("m0 from 4"), in_words("gender")
+    ('head 3.1', "head 0.1 to head 5.3's queries", 'MLP 0 from 4', 'gender')
+    """
+    return "".join(map(_said, _BETWEEN.split(name))).replace("->", " to ")
+
+
+def _said(name: str) -> str:
+    try:
+        return Input.parse(name).words if "<" in name else Part.parse(name).words
+    except BadFormat:
+        return name
 
 
 def in_order(parts: Iterable[Part]) -> tuple[Part, ...]:

@@ -194,6 +194,12 @@ _SHORT = re.compile(r"^(?:(?P<stack>[A-Za-z_][\w]*)\.)?(?P<name>[a-z_]+)(?:\.(?P
 class Site:
     """A named place: `Site("resid_pre", 5)`, `Site("logits")`, or a module path with `module=True`.
 
+    Attributes:
+        name: a row of `SITES`, or the path of a module.
+        layer: from 0; None where there is none.
+        stack: "" for the main one.
+        module: is the name a module's path?
+
     >>> str(Site("z", 9)), str(Site("resid_post", 0, stack="encoder"))
     ('z.9', 'encoder.resid_post.0')
     """

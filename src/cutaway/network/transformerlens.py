@@ -16,7 +16,12 @@ from cutaway.network.sites import TRANSFORMER_LENS, Site, SiteLike, parse
 
 @dataclass(frozen=True)
 class HookPoint:
-    """What a hook function is handed as `hook`: the name of the place and its layer."""
+    """What a hook function is handed as `hook`: the name of the place and its layer.
+
+    Attributes:
+        name: of the place, in TransformerLens's words.
+        layer_index: from 0; None where there is none.
+    """
 
     name: str
     layer_index: int | None

@@ -14,7 +14,11 @@ from cutaway.figures import show_token
 
 @dataclass(frozen=True)
 class Text:
-    """Paragraphs."""
+    """Paragraphs.
+
+    Attributes:
+        paragraphs: each one string.
+    """
 
     paragraphs: tuple[str, ...]
     kind: ClassVar[str] = "text"
@@ -34,7 +38,13 @@ class Points:
 
 @dataclass(frozen=True)
 class Figure:
-    """An interactive figure with its caption."""
+    """An interactive figure with its caption.
+
+    Attributes:
+        figure: of Plotly.
+        caption: below it.
+        wide: does it take the page's whole width?
+    """
 
     figure: go.Figure
     caption: str
@@ -108,7 +118,12 @@ class Pair:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Example pairs."""
+    """Example pairs.
+
+    Attributes:
+        pairs: in order.
+        caption: below them.
+    """
 
     pairs: tuple[Pair, ...]
     caption: str = ""
@@ -117,7 +132,11 @@ class Pairs:
 
 @dataclass(frozen=True)
 class ClaimTests:
-    """A claim with every piece of evidence and every control."""
+    """A claim with every piece of evidence and every control.
+
+    Attributes:
+        claim: whose tests are listed.
+    """
 
     claim: Claim
     kind: ClassVar[str] = "tests"
@@ -125,7 +144,11 @@ class ClaimTests:
 
 @dataclass(frozen=True)
 class Facts:
-    """Names and values."""
+    """Names and values.
+
+    Attributes:
+        items: (name, value), in order.
+    """
 
     items: tuple[tuple[str, str], ...]
     kind: ClassVar[str] = "facts"
@@ -133,7 +156,11 @@ class Facts:
 
 @dataclass(frozen=True)
 class Listing:
-    """Code or a command, set in a fixed width."""
+    """Code or a command, set in a fixed width.
+
+    Attributes:
+        text: as it is set.
+    """
 
     text: str
     kind: ClassVar[str] = "listing"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any, TypeVar, cast
 
-from cutaway.errors import BadInput, UnknownOption, nearest
+from cutaway.errors import BadInput, require_known
 
 F = TypeVar("F", bound=Callable[..., Any])
 #: Annotation -> what it is called, and whether a value is one.
@@ -54,11 +54,8 @@ def strict(function: F) -> F:
                 f"{name} takes {' and '.join(places)}, then keywords; {extra} came without a name.",
                 f"Keywords are {', '.join(keywords) or 'none'}.",
             )
-        for key in () if open_ended else options:
-            if key not in parameters:
-                near = nearest(key, parameters, 1)
-                remedy = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(parameters)}."
-                raise UnknownOption(f"{name} has no option {key!r}.", remedy)
+        if not open_ended:
+            require_known(options, parameters, name)
         given = dict(zip(places, values, strict=False)) | options
         missing = [key for key in needed if key not in given]
         if missing:

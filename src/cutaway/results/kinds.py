@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
-from cutaway.errors import BadFormat, NotFound, nearest
+from cutaway.errors import BadFormat, NotFound, did_you_mean, nearest
 from cutaway.results.calling import strict
 from cutaway.results.files import MANIFEST, Saved, load_folder
 from cutaway.results.provenance import Provenance
@@ -136,8 +136,7 @@ def kind_of(manifest: Mapping[str, Any]) -> tuple[str, int]:
         if tag
         else "No kind is named here."
     )
-    near = nearest(tag, KINDS, 1)
-    raise BadFormat(said, f"Did you mean {near[0]}?" if near else f"There are: {', '.join(KINDS)}.")
+    raise BadFormat(said, did_you_mean(tag, KINDS))
 
 
 def head(kind: str, provenance: Provenance, **content: Any) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from cutaway.reports import Figure, Page, display_result, page_of, table_of
 from cutaway.results import Provenance, Work, described, load_fields, save_fields, strict, working
 from cutaway.statistics import benjamini_hochberg, bootstrap_many, sign_flip_p
 from cutaway.stream.attribution import logit_attribution
-from cutaway.stream.shared import first_few, in_words, origin, require_count, require_one
+from cutaway.stream.shared import first_few, origin, require_count, require_one, table_in_words
 from cutaway.stream.writers import precise, require_one_text
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class HeadScores:
     def _strongest(self, most: int = 10) -> pd.DataFrame:
         """For people: the heads with the largest scores, and whether these are above chance."""
         table = self.to_pandas().sort_values("value", ascending=False).head(most)
-        return in_words(table, "head").drop(columns=["gain_low", "gain_high"])
+        return table_in_words(table, "head").drop(columns=["gain_low", "gain_high"])
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""

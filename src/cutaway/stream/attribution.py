@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cutaway.errors import BadFormat, BadInput, nearest
+from cutaway.errors import BadFormat, BadInput, did_you_mean
 from cutaway.figures import Bar, bars
 from cutaway.network.coefficients import is_one, like
 from cutaway.network.parts import Part
@@ -112,10 +112,9 @@ class Attribution:
         try:
             return list(zip(self.writers, self.sources, strict=True)).index((Part.of(text), source))
         except (ValueError, BadFormat) as error:
-            near = nearest(str(name), [*self.labels, *self.words])
             raise BadInput(
                 f"Nothing is called {str(name)!r} in this attribution by {self.by}.",
-                f"Did you mean {', '.join(near)}?" if near else f"There are: {self.labels[:12]}.",
+                did_you_mean(name, [*self.labels, *self.words], 3),
             ) from error
 
     def mean(self) -> np.ndarray:

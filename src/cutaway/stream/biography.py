@@ -25,7 +25,7 @@ from cutaway.network.sites import Site
 from cutaway.reports import Figure, Page, display_result, page_of, table_of
 from cutaway.results import Provenance, Work, described, load_fields, save_fields, strict, working
 from cutaway.stream.record import read_stream
-from cutaway.stream.shared import in_words, one_text, origin, require_count
+from cutaway.stream.shared import one_text, origin, require_count, table_in_words
 from cutaway.stream.writers import layers_of, precise
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Biography:
         return f"The life of {self.name}: {said}"
 
     def _in_words(self) -> pd.DataFrame:
-        return in_words(self.events(), "who")
+        return table_in_words(self.events(), "who")
 
     def page(self) -> Page:
         """The coordinate as a heat map, and what happened."""

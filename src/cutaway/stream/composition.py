@@ -23,7 +23,7 @@ from cutaway.network.parts import Edge, Input, Part
 from cutaway.reports import Figure, Page, display_result, page_of
 from cutaway.results import Provenance, Work, described, load_fields, save_fields, strict, working
 from cutaway.stream.head_weights import HeadWeights, head_weights, heads_of
-from cutaway.stream.shared import in_words, origin, require_count, require_one
+from cutaway.stream.shared import origin, require_count, require_one, table_in_words
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -115,7 +115,7 @@ class Composition:
 
     def _repr_html_(self) -> str:
         lines = [f"chance {self.chance:.3f}, its 99 % quantile {self.chance_high:.3f}"]
-        return display_result(self, lines, in_words(self.to_pandas().head(8), "writer", "reader"))
+        return display_result(self, lines, table_in_words(self.to_pandas().head(8), "writer", "reader"))
 
 
 @strict

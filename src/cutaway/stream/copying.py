@@ -28,7 +28,7 @@ from cutaway.reports import Figure, Page, display_result, page_of, table_of
 from cutaway.results import Provenance, Work, described, load_fields, save_fields, strict, working
 from cutaway.stream.factored import positive_share
 from cutaway.stream.head_weights import HeadWeights, head_named, head_weights, heads_of
-from cutaway.stream.shared import first_few, head_map, in_words, origin, require_count
+from cutaway.stream.shared import first_few, head_map, origin, require_count, table_in_words
 from cutaway.stream.targets import head_of, unembedding
 from cutaway.stream.writers import precise
 
@@ -116,7 +116,7 @@ class Copying:
     load = classmethod(load_fields)
 
     def _repr_html_(self) -> str:
-        table = in_words(self.to_pandas().nlargest(8, "copying"), "head")
+        table = table_in_words(self.to_pandas().nlargest(8, "copying"), "head")
         return display_result(self, [f"over {self.tokens} tokens"], table)
 
 
@@ -210,7 +210,7 @@ class SingularDirections:
     def headline(self) -> str:
         """What the strongest direction does, in a sentence."""
         read, wrote = (", ".join(repr(w) for w in words[0][:4]) for words in (self.reads, self.writes))
-        return f"{self.head.words.capitalize()}, where it reads {read}, writes {wrote}"
+        return f"Where it reads {read}, {self.head.words} writes {wrote}"
 
     def page(self) -> Page:
         """The directions in words."""

@@ -22,7 +22,7 @@ from cutaway.results import Provenance, Work, described, load_fields, save_field
 from cutaway.statistics import bootstrap
 from cutaway.stream.head_weights import head_weights, reading_norm
 from cutaway.stream.lenses.rows import Rows, Texts, rows_of
-from cutaway.stream.shared import in_words, origin, require_count
+from cutaway.stream.shared import origin, require_count, table_in_words
 from cutaway.stream.split import projection
 from cutaway.stream.writers import layers_of, precise, require_one_text
 
@@ -233,7 +233,9 @@ class ReadsOfWrites:
     load = classmethod(load_fields)
 
     def _repr_html_(self) -> str:
-        return display_result(self, table=in_words(self.to_pandas().nlargest(8, "score"), "writer", "reader"))
+        return display_result(
+            self, table=table_in_words(self.to_pandas().nlargest(8, "score"), "writer", "reader")
+        )
 
 
 @dataclass(frozen=True, eq=False)

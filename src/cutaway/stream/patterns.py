@@ -104,7 +104,7 @@ class Patterns:
     def page(self) -> Page:
         """The weighted pattern of every head (of the first eight)."""
         figures = [
-            Figure(self.plot(i, weighted=True), f"{head.words.capitalize()}, weighted by what is moved.")
+            Figure(self.plot(i, weighted=True), f"Where {head.words} looks, weighted by what is moved.")
             for i, head in enumerate(self.heads[:8])
         ]
         title = f"Where the heads of layer {self.heads[0].layer} look"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from cutaway.errors import BadAddress, BadFormat, BadInput, SiteUnavailable, nearest
+from cutaway.errors import BadAddress, BadFormat, BadInput, SiteUnavailable, did_you_mean
 from cutaway.network.coefficients import is_one, like
 from cutaway.network.norms import affine_norm
 from cutaway.network.parts import Part
@@ -62,10 +62,9 @@ class StreamStack:
             label = str(name) if str(name) in labels else str(Part.of(name))
             return self.values[labels.index(label)]
         except (ValueError, BadFormat) as error:
-            near = nearest(str(name), labels)
             raise BadAddress(
                 f"No vectors of the stream are called {str(name)!r}.",
-                f"Did you mean {', '.join(near)}?" if near else f"There are: {labels[:12]}.",
+                did_you_mean(name, labels, 3),
             ) from error
 
     def sum(self) -> Tensor:

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from cutaway.errors import BadInput, UnknownOption, nearest
+from cutaway.errors import BadInput, UnknownOption, did_you_mean
 from cutaway.figures import Grid, heatmap
 from cutaway.network.inputs import Tokens
-from cutaway.network.parts import Part
+from cutaway.network.parts import Part, in_words
 from cutaway.results import Provenance
 
 if TYPE_CHECKING:
@@ -30,9 +30,7 @@ def require_one(what: str, given: object, known: Iterable[str]) -> None:
     """
     names = list(known)
     if given not in names:
-        near = nearest(str(given), names, 1)
-        remedy = f"Did you mean {near[0]!r}?" if near else f"Use one of {', '.join(names)}."
-        raise UnknownOption(f"{what}={given!r} is not known.", remedy)
+        raise UnknownOption(f"{what}={given!r} is not known.", did_you_mean(given, names, show=repr))
 
 
 def origin(
@@ -58,13 +56,13 @@ def require_count(what: str, given: object, least: int = 1) -> None:
         )
 
 
-def in_words(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
+def table_in_words(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
     """A table for people: names of parts in these columns as words.
 
-    >>> in_words(pd.DataFrame({"head": ["a3.h1"], "score": [0.5]}), "head")["head"].tolist()
+    >>> table_in_words(pd.DataFrame({"head": ["a3.h1"], "score": [0.5]}), "head")["head"].tolist()
     ['head 3.1']
     """
-    return table.assign(**{column: [Part.parse(name).words for name in table[column]] for column in columns})
+    return table.assign(**{column: table[column].map(in_words) for column in columns})
 
 
 def first_few(heads: Sequence[Part], none: str, most: int = 6) -> str:

@@ -26,7 +26,7 @@ from cutaway.reports import Figure, Page, display_result, page_of, table_of
 from cutaway.results import Provenance, Work, described, load_fields, save_fields, strict, working
 from cutaway.stream.head_weights import head_named, projections, reading_norm
 from cutaway.stream.record import read_stream
-from cutaway.stream.shared import in_words, one_text, origin
+from cutaway.stream.shared import one_text, origin, table_in_words
 from cutaway.stream.writers import agrees, precise
 
 if TYPE_CHECKING:
@@ -86,12 +86,12 @@ class ScoreParts:
     def headline(self) -> str:
         """The score, and how nearly the pairs add up to it."""
         return (
-            f"{self.head.words.capitalize()} looks from {self.dest!r} at {self.source!r} with a score of {self.score:.3f}; "
+            f"From {self.dest!r} {self.head.words} looks at {self.source!r} with a score of {self.score:.3f}; "
             f"pairs add up to it within {self.error:.1e}"
         )
 
     def _in_words(self, n: int) -> pd.DataFrame:
-        return in_words(self.to_pandas().head(n), "query", "key")
+        return table_in_words(self.to_pandas().head(n), "query", "key")
 
     def page(self) -> Page:
         """The pairs as a heat map, and the largest."""

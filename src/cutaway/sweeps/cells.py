@@ -44,6 +44,7 @@ class Write:
         position: row-relative (0 = first real token), counting destinations at `scores` and `pattern`; None for all.
         span: names positions that differ by example.
         source: names the values that are written ("" for the experiment's own).
+        module: is the site a module's path (a map of an image network)?
     """
 
     site: str
@@ -84,7 +85,11 @@ Cell = tuple[Write, ...]
 
 @dataclass(frozen=True, eq=False)
 class AxisLayout:
-    """Which axis of a site's tensor counts positions, heads and units; None where it has no such axis."""
+    """Which axis of a site's tensor counts positions, heads and units; None where it has no such axis.
+
+    Attributes:
+        position, head, unit: number of the axis.
+    """
 
     position: int | None
     head: int | None

@@ -24,7 +24,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rate:
-    """Operations of one part of a layer: `linear` for every position, `pair` for every position and key it looks at."""
+    """Operations of one part of a layer: `linear` for every position, `pair` for every position and key it looks at.
+
+    Attributes:
+        linear: for every position.
+        pair: for every position and key.
+    """
 
     linear: float
     pair: float
@@ -192,7 +197,12 @@ def _finish(device: torch.device) -> None:
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast waves go: seconds for each call of a layer, and for each floating-point operation."""
+    """How fast waves go: seconds for each call of a layer, and for each floating-point operation.
+
+    Attributes:
+        per_call: seconds.
+        per_operation: seconds.
+    """
 
     per_call: float
     per_operation: float

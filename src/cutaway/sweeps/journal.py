@@ -24,7 +24,12 @@ _MANIFEST = "sweep.json"
 
 @dataclass(eq=False)
 class Journal:
-    """A folder of finished parts: `sweep.json` says of which sweep, `part-N.safetensors` hold pairs and their metric."""
+    """A folder of finished parts: `sweep.json` says of which sweep, `part-N.safetensors` hold pairs and their metric.
+
+    Attributes:
+        folder: where it lies.
+        count: how many parts are finished.
+    """
 
     folder: Path
     count: int = 0

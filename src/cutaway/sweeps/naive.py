@@ -114,7 +114,12 @@ def _batch(experiment: Experiment, cells: Sequence[Cell], part: np.ndarray) -> n
 
 @dataclass(frozen=True, eq=False)
 class Whole:
-    """An overwrite of whole rows, as a function of the site's value."""
+    """An overwrite of whole rows, as a function of the site's value.
+
+    Attributes:
+        write: the overwrite.
+        rows: which rows.
+    """
 
     write: Overwrite
     rows: Tensor

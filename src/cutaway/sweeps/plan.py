@@ -59,7 +59,15 @@ class Cost:
 
 @dataclass(eq=False)
 class Plan:
-    """A sweep that is ready to run. Print it to see what it will cost; `run` it, with a folder to be able to go on later."""
+    """A sweep that is ready to run. Print it to see what it will cost; `run` it, with a folder to be able to go on later.
+
+    Attributes:
+        job: what is run.
+        cost: what it will cost.
+        rules: the savings that are used.
+        done: parts that are finished: pairs, and their metric.
+        warnings: what is to be said beforehand.
+    """
 
     job: Job
     cost: Cost

@@ -34,7 +34,11 @@ _LOCAL = frozenset(name for name in _NEEDS if not SITES[name].spreads)
 
 @dataclass(frozen=True, order=True)
 class Stage:
-    """Which sublayers of a layer are taken from the base run; with neither, the whole layer is run."""
+    """Which sublayers of a layer are taken from the base run; with neither, the whole layer is run.
+
+    Attributes:
+        attention, mlp: is that one taken?
+    """
 
     attention: bool = False
     mlp: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from functools import cache
 
-from cutaway.errors import NotFound, nearest
+from cutaway.errors import NotFound, did_you_mean
 from cutaway.zoo.specimens import Specimen
 
 #: Modules that list specimens with `specimens() -> tuple[Specimen, ...]`. They lie on a higher floor, so they are named
@@ -37,9 +37,5 @@ def specimen(name: str) -> Specimen:
     known = all_specimens()
     name = name.removeprefix("zoo:")
     if name not in known:
-        near = nearest(name, known)
-        raise NotFound(
-            f"There is no recipe for a specimen {name!r}.",
-            f"Did you mean {', '.join(near)}?" if near else f"There are: {', '.join(known)}.",
-        )
+        raise NotFound(f"There is no recipe for a specimen {name!r}.", did_you_mean(name, known, 3))
     return known[name]

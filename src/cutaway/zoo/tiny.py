@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig
 from transformers.models.auto import modeling_auto
 
-from cutaway.errors import BadInput, NotFound, nearest
+from cutaway.errors import BadInput, NotFound, did_you_mean
 from cutaway.network.interface import encodes
 from cutaway.zoo.tiny_tables import FIELDS, LAYER_LISTS, NESTED, OVERRIDES, SCALARS, UNSET, VOCABULARY
 
@@ -86,8 +86,8 @@ def tiny_config(model_type: str, task: str | None = None, **overrides: Any) -> P
     32
     """
     if model_type not in transformers.CONFIG_MAPPING:
-        offered = ", ".join(nearest(model_type, transformers.CONFIG_MAPPING.keys()))
-        raise NotFound(f"transformers has no model type '{model_type}'.", f"Did you mean {offered}?")
+        remedy = did_you_mean(model_type, transformers.CONFIG_MAPPING.keys(), 3)
+        raise NotFound(f"transformers has no model type '{model_type}'.", remedy)
     kind = transformers.CONFIG_MAPPING[model_type]
     return _shrunk(kind, {**_facts(model_type, task), **overrides})
 
@@ -248,8 +248,8 @@ def _task_of(model_type: str, task: str | None) -> str:
         if model_type in getattr(modeling_auto, _TASKS[name][1]):
             return name
     if task is None:
-        offered = ", ".join(nearest(model_type, transformers.CONFIG_MAPPING.keys()))
-        raise NotFound(f"transformers has no model of type '{model_type}'.", f"Did you mean {offered}?")
+        remedy = did_you_mean(model_type, transformers.CONFIG_MAPPING.keys(), 3)
+        raise NotFound(f"transformers has no model of type '{model_type}'.", remedy)
     raise BadInput(f"transformers has no {task} model of type '{model_type}'.", "Leave task out.")
 
 

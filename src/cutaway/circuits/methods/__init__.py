@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from cutaway.circuits.methods.options import MethodOptions
-from cutaway.errors import BadInput, NotFound, UnknownOption, nearest, require_known
+from cutaway.errors import BadInput, NotFound, UnknownOption, did_you_mean, require_known
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
@@ -104,9 +104,7 @@ def method_name(name: str) -> str:
     key = str(name).strip().lower().replace("_", "-").replace(" ", "-")
     key = _OTHER_NAMES.get(key, key)
     if key not in METHODS:
-        raise NotFound(
-            f"There is no method {name!r}.", f"Did you mean {', '.join(nearest(key, METHODS) or METHODS)}?"
-        )
+        raise NotFound(f"There is no method {name!r}.", did_you_mean(key, METHODS, 3))
     return key
 
 

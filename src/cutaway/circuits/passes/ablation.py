@@ -13,7 +13,7 @@ from torch import Tensor
 from cutaway.circuits.graph.wiring import Wiring
 from cutaway.circuits.passes.outputs import Outputs, record
 from cutaway.circuits.passes.pairs import PairBatch, PromptPairs
-from cutaway.errors import BadBehaviour, BadInput, NotFound, nearest
+from cutaway.errors import BadBehaviour, BadInput, NotFound, did_you_mean
 from cutaway.trials import other_rows
 
 How = Literal["counterfactual", "zero", "mean", "mean-by-position", "mean-by-span", "resample", "optimal"]
@@ -120,9 +120,7 @@ def ablation(
     Raises NotFound for an unknown way, BadBehaviour where spans are asked for and there are none.
     """
     if how not in WAYS:
-        raise NotFound(
-            f"There is no ablation {how!r}.", f"Did you mean {', '.join(nearest(how, WAYS) or WAYS)}?"
-        )
+        raise NotFound(f"There is no ablation {how!r}.", did_you_mean(how, WAYS, 3))
     kept: dict[tuple[int, ...], Outputs] | None = {} if remember else None
     if how == "optimal":
         raise BadInput("Optimal constants are learned first.", "Use cutaway.circuits.learn_constants(...).")

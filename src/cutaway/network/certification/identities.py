@@ -17,7 +17,12 @@ from cutaway.network.sites import Site
 
 @dataclass(eq=False)
 class CheckedPass:
-    """Values of one forward pass, before and after our changes."""
+    """Values of one forward pass, before and after our changes.
+
+    Attributes:
+        before: values by site before our changes.
+        after: the same after them.
+    """
 
     before: dict[Site, Tensor] = field(default_factory=dict)
     after: dict[Site, Tensor] = field(default_factory=dict)
@@ -25,7 +30,13 @@ class CheckedPass:
 
 @dataclass(eq=False)
 class Ledger:
-    """Errors of one identity over layers and passes."""
+    """Errors of one identity over layers and passes.
+
+    Attributes:
+        name: of the identity.
+        sentence: the same in plain words.
+        errors: by place.
+    """
 
     name: str
     sentence: str

@@ -44,7 +44,12 @@ from cutaway.network.sites import SHORT, Site, having
 
 @dataclass(eq=False)
 class Draft:
-    """Taps and refusals under construction."""
+    """Taps and refusals under construction.
+
+    Attributes:
+        taps: where each site lives, as far as it is found.
+        refusals: why a site is missing.
+    """
 
     taps: dict[Site, Tap] = field(default_factory=dict)
     refusals: dict[Site, str] = field(default_factory=dict)

@@ -21,7 +21,11 @@ MOVE_OPS = SHAPE_OPS | {
 
 @dataclass(eq=False)
 class Sums:
-    """Linear expansion of versions of one trace; results are remembered."""
+    """Linear expansion of versions of one trace; results are remembered.
+
+    Attributes:
+        trace: whose versions they are.
+    """
 
     trace: Trace
     _memo: dict[int, frozenset[int]] = field(default_factory=dict)

@@ -21,7 +21,14 @@ def tap_at(call: Call, side: Literal["in", "out"], key: str, factor: Coefficient
 
 @dataclass(frozen=True, eq=False)
 class StreamCall:
-    """A layer call with the argument and the output that carry the stream."""
+    """A layer call with the argument and the output that carry the stream.
+
+    Attributes:
+        call: of the layer.
+        in_key, in_version: the argument that carries the stream, by key and version.
+        out_key, out_version: the output that does.
+        is_stream: False where it is not clear which tensor carries the stream.
+    """
 
     call: Call
     in_key: str
@@ -33,7 +40,13 @@ class StreamCall:
 
 @dataclass(frozen=True, eq=False)
 class Chain:
-    """A layer list: its container's path, its layer calls in order, and whether each takes just what the last one gave."""
+    """A layer list: its container's path, its layer calls in order, and whether each takes just what the last one gave.
+
+    Attributes:
+        path: of the container.
+        links: its layer calls.
+        linked: does each take just what the last one gave?
+    """
 
     path: str
     links: tuple[StreamCall, ...]

@@ -21,6 +21,15 @@ class StreamStep:
     """One stretch of the stream: state * carry + sum of weighted writers, then a norm if the layer is post-norm.
 
     `state` and `result` are versions of the trace; `norm` is the call whose output is `result`.
+
+    Attributes:
+        state: the version before.
+        carry: what it is multiplied by.
+        writers: the versions that are added, with their factors.
+        summed: the version of the sum.
+        norm: the call that follows on the sum; None where there is none.
+        result: the version after.
+        constants: constant versions that are added, with their factors.
     """
 
     state: int

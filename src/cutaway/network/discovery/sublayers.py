@@ -18,7 +18,16 @@ from cutaway.network.sites import SublayerKind
 
 @dataclass(eq=False)
 class Scope:
-    """One layer call of a trace, with everything within it, and the attention calls that were found there."""
+    """One layer call of a trace, with everything within it, and the attention calls that were found there.
+
+    Attributes:
+        trace: of the forward pass.
+        sums: its versions as sums.
+        layer: the call.
+        within: all calls in it.
+        batch: how many rows the pass had.
+        attention: the attention computations found in it.
+    """
 
     trace: Trace
     sums: Sums
@@ -67,6 +76,13 @@ class FoundAttention:
 
     `times`: how often its module calls an attention function in this one call; with more than one, a site such as `q`
     would be but a part of what the layer does.
+
+    Attributes:
+        call: of the module that computes it.
+        nth: which of this call's attention functions it is.
+        fields: versions of its parts, by name.
+        functions: how to get at them; None where a registered function is called.
+        times: see above.
     """
 
     call: Call

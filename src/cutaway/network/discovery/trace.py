@@ -19,7 +19,18 @@ from torch.overrides import TorchFunctionMode
 
 @dataclass(eq=False)
 class TraceNode:
-    """The origin of one version: an operation, with the versions it read and its arguments that are not tensors."""
+    """The origin of one version: an operation, with the versions it read and its arguments that are not tensors.
+
+    Attributes:
+        version: its own.
+        op: name of the operation.
+        inputs: the versions that it read.
+        args, kwargs: its arguments that are not tensors.
+        call: within which module call it ran.
+        live: does it depend on the network's input?
+        shape: of the tensor.
+        floating: are its numbers floating point?
+    """
 
     version: int
     op: str
@@ -34,7 +45,17 @@ class TraceNode:
 
 @dataclass(eq=False)
 class Call:
-    """One call of one module: `inputs` and `outputs` are (key, version) pairs in the order of the arguments."""
+    """One call of one module: `inputs` and `outputs` are (key, version) pairs in the order of the arguments.
+
+    Attributes:
+        index: its own number.
+        path, module: whose call it is.
+        parent: number of the call within which it ran.
+        nth: which of that module's calls.
+        start, end: versions between which it ran.
+        args, kwargs: what it was given.
+        inputs, outputs: (key, version) of every tensor given and returned.
+    """
 
     index: int
     path: str
@@ -51,7 +72,15 @@ class Call:
 
 @dataclass(eq=False)
 class Watched:
-    """One call of an attention primitive, numbered among such calls within `call` and all that it calls."""
+    """One call of an attention primitive, numbered among such calls within `call` and all that it calls.
+
+    Attributes:
+        op: name of the primitive.
+        nth: which such call.
+        call: within which module call.
+        inputs: the versions that it read; None for what is no tensor.
+        output: the version that it gave.
+    """
 
     op: str
     nth: int
@@ -62,7 +91,13 @@ class Watched:
 
 @dataclass(eq=False)
 class AttentionCall:
-    """What one registered attention function was given and gave."""
+    """What one registered attention function was given and gave.
+
+    Attributes:
+        call: of the module that called the function.
+        nth: which of its calls.
+        fields: versions of what was given and returned, by name.
+    """
 
     call: int
     nth: int
@@ -71,7 +106,16 @@ class AttentionCall:
 
 @dataclass(eq=False)
 class Trace:
-    """The record of one forward pass."""
+    """The record of one forward pass.
+
+    Attributes:
+        nodes: the origin of each version.
+        calls: of modules, in the order in which they began.
+        attention: calls of registered attention functions.
+        watched: calls of attention primitives.
+        tensors: values of versions, as far as they are kept.
+        in_place: was a tensor changed in place?
+    """
 
     nodes: list[TraceNode] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)

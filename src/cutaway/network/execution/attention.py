@@ -76,7 +76,11 @@ class Observer(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Several:
-    """Several observers of one module, the one that came first seeing first: one is attached while another runs."""
+    """Several observers of one module, the one that came first seeing first: one is attached while another runs.
+
+    Attributes:
+        each: the observers.
+    """
 
     each: tuple[Observer, ...]
 

@@ -11,7 +11,12 @@ from cutaway.network.discovery.trace import tensor_leaves
 
 @dataclass(eq=False)
 class Exchange:
-    """The arguments or the output of one module call, as a hook sees them: tensors by key, replaceable."""
+    """The arguments or the output of one module call, as a hook sees them: tensors by key, replaceable.
+
+    Attributes:
+        value: the arguments or the output.
+        changed: was a tensor replaced?
+    """
 
     value: Any
     changed: bool = False

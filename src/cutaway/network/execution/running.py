@@ -29,7 +29,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class RunOptions:
-    """What of a run is kept, and how it is done."""
+    """What of a run is kept, and how it is done.
+
+    Attributes:
+        pos: the positions that are kept.
+        layers: the layers at which kinds of site are kept; None for all.
+        logits: whether, and where, they are kept.
+        grad: is gradient recorded?
+        stop_at: the site behind which the pass ends.
+    """
 
     pos: Pos = None
     layers: list[int] | None = None

@@ -40,7 +40,15 @@ class _Stop(Exception):
 
 @dataclass(eq=False)
 class SiteWork:
-    """What is to be done at one site: keep its value (at some positions), and change it."""
+    """What is to be done at one site: keep its value (at some positions), and change it.
+
+    Attributes:
+        site: which one.
+        tap: where it lives.
+        keep: is its value kept?
+        pos: the positions that are kept.
+        edits: what changes it, in order.
+    """
 
     site: Site
     tap: Tap
@@ -54,7 +62,20 @@ Handler = Callable[[Exchange], None]
 
 @dataclass(eq=False)
 class Session:
-    """The hooks of one run. Use as a context manager; `kept` holds what was asked for."""
+    """The hooks of one run. Use as a context manager; `kept` holds what was asked for.
+
+    Attributes:
+        model: the module that runs.
+        anatomy: where its sites live.
+        work: what is done at each site.
+        tokens: rows by stack.
+        batch: how many rows.
+        grad: is gradient recorded?
+        stop_after: the site behind which the pass ends; None for the whole pass.
+        phase: prompt, new, or all.
+        prompt_columns: how many columns are prompt, in generation.
+        kept: values by site.
+    """
 
     model: nn.Module
     anatomy: Anatomy

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cutaway.errors import BadInput, NotFound, nearest
+from cutaway.errors import BadInput, NotFound, did_you_mean
 from cutaway.probes.data.permutations import ENOUGH
 from cutaway.probes.fits.kinds import LINEAR, Fitting
 
@@ -62,9 +62,9 @@ class ProbeOptions:
                 f"Use at least {ENOUGH}, or 0 to leave the test, and with it the verdict, out.",
             )
         if self.kind not in LINEAR:
-            near = nearest(str(self.kind), LINEAR, 1)
-            remedy = f"Did you mean {near[0]}?" if near else f"Use one of {', '.join(LINEAR)}."
-            raise NotFound(f"There is no kind of probe called {self.kind!r}.", remedy)
+            raise NotFound(
+                f"There is no kind of probe called {self.kind!r}.", did_you_mean(self.kind, LINEAR)
+            )
         if self.penalties is not None and (not self.penalties or any(not p > 0 for p in self.penalties)):
             raise BadInput("Penalties must be numbers above zero.", "Leave them out for the usual path.")
 

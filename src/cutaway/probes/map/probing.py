@@ -63,6 +63,7 @@ class Probing:
         complete: False where the work was stopped: then the finding is "not decided", and figures may be NaN.
         tokens: the tokens whose embeddings lie most along the best probe's direction, and most against it, with their
             cosines; empty where widths do not fit.
+        provenance: what is needed to repeat it.
     """
 
     kind: ClassVar[str] = "probing"

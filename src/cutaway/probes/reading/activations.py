@@ -133,7 +133,12 @@ def _finite(value: Tensor, site: Site, examples: np.ndarray) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Kept:
-    """All slices in memory: site -> [n k d] or [n k h d], float32."""
+    """All slices in memory: site -> [n k d] or [n k h d], float32.
+
+    Attributes:
+        values: by site.
+        places: which slices they are.
+    """
 
     values: dict[Site, Tensor]
     places: Places

@@ -71,6 +71,7 @@ class Use:
         cosines: of each direction with the one that controls the metric (its mean gradient there).
         claim: that the network uses it.
         finding: the verdict on encoding and use together.
+        provenance: what is needed to repeat it.
     """
 
     kind: ClassVar[str] = "use"

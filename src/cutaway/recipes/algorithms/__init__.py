@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cutaway.errors import NotFound, nearest
+from cutaway.errors import NotFound, did_you_mean
 
 from . import agreement, brackets, cases, docstring, greater_than, indirect_object
 from .causal import INPUT, Algorithm, CausalVariable
@@ -21,9 +21,5 @@ def algorithm(name: str) -> Algorithm:
     7
     """
     if name not in ALGORITHMS:
-        near = nearest(name, ALGORITHMS, 1)
-        hint = f"Did you mean {near[0]!r}? " if near else ""
-        raise NotFound(
-            f"There is no algorithm {name!r}.", f"{hint}The algorithms are {', '.join(sorted(ALGORITHMS))}."
-        )
+        raise NotFound(f"There is no algorithm {name!r}.", did_you_mean(name, ALGORITHMS))
     return ALGORITHMS[name]

@@ -24,6 +24,9 @@ ONE, MINUS, FIRST = 0, 1, 2
 class Space:
     """Named blocks of the stream's coordinates, in the order given; the rest of the width is scratch.
 
+    Attributes:
+        sizes: coordinates of each block.
+
     >>> Space({"token": 12, "out": 12}).rows("out").shape
     torch.Size([12, 64])
     """

@@ -19,7 +19,11 @@ CHANGED = 0.75
 
 @dataclass(frozen=True)
 class Questions:
-    """The task of a specimen, drawn from its algorithm. No pair of prompts was used in training."""
+    """The task of a specimen, drawn from its algorithm. No pair of prompts was used in training.
+
+    Attributes:
+        algorithm: what the prompts follow.
+    """
 
     algorithm: Algorithm
 

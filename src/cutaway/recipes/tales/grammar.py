@@ -41,7 +41,11 @@ class Word:
 
 @dataclass(frozen=True)
 class Story:
-    """A small text and its words; `text` is the words joined."""
+    """A small text and its words; `text` is the words joined.
+
+    Attributes:
+        words: in order.
+    """
 
     words: tuple[Word, ...]
 

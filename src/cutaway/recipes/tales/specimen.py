@@ -27,7 +27,11 @@ def _tokenizer() -> PreTrainedTokenizerFast:
 
 @dataclass(frozen=True)
 class Stories:
-    """The task of `tales`: fresh contrast pairs of the eight behaviours in turn, and text without end."""
+    """The task of `tales`: fresh contrast pairs of the eight behaviours in turn, and text without end.
+
+    Attributes:
+        words: the vocabulary of tasks that are made of words; none here.
+    """
 
     words: tuple[str, ...] = ()
 

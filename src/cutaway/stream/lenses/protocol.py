@@ -50,6 +50,9 @@ class OutputHead:
     """The network's own way from the last stream to logits: final norm, unembedding, scales and soft-cap.
 
     It uses the network's modules, so it needs no norm of any particular form.
+
+    Attributes:
+        net: whose head it is.
     """
 
     net: Network
@@ -103,7 +106,14 @@ def chosen_layers(net: Network, layers: Sequence[int] | None, last: bool = False
 
 @dataclass(frozen=True, eq=False)
 class LogitLens:
-    """The stream read as if it were the last (nostalgebraist 2020). Nothing of it is fitted, so there is nothing to save."""
+    """The stream read as if it were the last (nostalgebraist 2020). Nothing of it is fitted, so there is nothing to save.
+
+    Attributes:
+        head: from stream to logits.
+        layers: those that it reads.
+        name: of the lens.
+        ahead: how many tokens beyond the next one it reads: none.
+    """
 
     head: OutputHead
     layers: tuple[int, ...]
