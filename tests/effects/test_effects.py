@@ -129,7 +129,7 @@ def test_parts_are_selected_by_either_spelling_and_read_in_words(net: Network, p
 def test_effects_of_the_version_before_still_open(effects: Effects, tmp_path: Path) -> None:
     folder = effects.save(tmp_path / "folder")
     manifest = json.loads((folder / "manifest.json").read_text())
-    del manifest["version"], manifest["provenance"]["forwards"]
+    del manifest["version"], manifest["provenance"]["forwards"], manifest["sha256"]["manifest.json"]
     (folder / "manifest.json").write_text(json.dumps(manifest | {"kind": "cutaway effects"}))
     assert Effects.load(folder).mean.equals(effects.mean)
     (folder / "manifest.json").write_text(json.dumps(manifest | {"version": 99}))

@@ -14,6 +14,7 @@ import torch
 
 from cutaway.errors import BadFormat, CorruptFile, SaveFailed
 from cutaway.results import Provenance, atomic_folder, atomic_write, load_folder, save_folder, to_json
+from cutaway.results.files import belongs
 from cutaway.statistics import Estimate, Interval
 
 
@@ -146,7 +147,8 @@ def test_a_rename_that_fails_puts_the_old_result_back(
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         real(source, target)
 
-    monkeypatch.setattr("cutaway.results.files.os.rename", rename)
+    monkeypatch.setattr("cutaway.results.atomic._exchanged", lambda *_: False)
+    monkeypatch.setattr("cutaway.results.atomic.os.rename", rename)
     with pytest.raises(SaveFailed, match="Input/output"):
         save_one(path, 2.0)
     assert load_folder(path).manifest["value"] == 1.0
@@ -156,7 +158,7 @@ def test_a_rename_that_fails_puts_the_old_result_back(
 def test_a_foreign_folder_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").write_text("meow")
-    with pytest.raises(SaveFailed, match="not a saved result"), atomic_folder(tmp_path / "photos"):
+    with pytest.raises(SaveFailed, match="not a saved result"), atomic_folder(tmp_path / "photos", belongs):
         pass
     assert (tmp_path / "photos" / "cat.jpg").exists()
     with pytest.raises(SaveFailed, match="cannot be called"):

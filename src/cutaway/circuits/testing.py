@@ -27,7 +27,6 @@ from cutaway.reports import Block, ClaimTests, Page, Points, Section, display, r
 from cutaway.results import (
     Provenance,
     Work,
-    atomic_folder,
     finite,
     head,
     pack,
@@ -118,10 +117,8 @@ class CircuitTest:
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write it to a folder: claim and figures, the nodes' effects as a table, and the circuit as a folder inside."""
         trial, tensors = pack(self.trial)
-        with atomic_folder(path) as place:
-            save_folder(place, self._head(trial=trial), tensors, {"nodes": self.to_pandas()})
-            self.circuit.save(place / "circuit")
-        return Path(path)
+        tables, parts = {"nodes": self.to_pandas()}, {"circuit": self.circuit.save}
+        return save_folder(path, self._head(trial=trial), tensors, tables, parts=parts)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> CircuitTest:

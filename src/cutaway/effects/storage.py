@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from cutaway.errors import BadFormat
+from cutaway.errors import BadFormat, CorruptFile
 from cutaway.results import KINDS, Provenance, atomic_write, finite, head, kind_of, read, save_folder
 
 _KIND = "effects"
@@ -73,6 +74,7 @@ def _netcdf(data: xr.Dataset, provenance: Provenance) -> bytes:
     attrs |= {"kind": _KIND, "version": KINDS[_KIND].version}
     plain = data.assign_attrs(attrs | {"provenance": json.dumps(finite(provenance.to_dict()))})
     plain = plain.assign({n: a.astype("int8") for n, a in plain.data_vars.items() if a.dtype == bool})
+    plain.attrs["sha256"] = _digest(plain)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "effects.nc"
         try:
@@ -83,17 +85,34 @@ def _netcdf(data: xr.Dataset, provenance: Provenance) -> bytes:
         return file.read_bytes()
 
 
+def _digest(data: xr.Dataset) -> str:
+    """The hash of a dataset's arrays, coordinates and attributes."""
+    digest = hashlib.sha256()
+    for name in sorted(map(str, data.variables)):
+        values = np.asarray(data[name].values)
+        content = values.tobytes() if values.dtype.kind in "biuf" else repr(values.tolist()).encode()
+        digest.update(f"{name} {data[name].dims} {values.shape}".encode() + content)
+    said = {str(k): v for k, v in data.attrs.items() if k != "sha256"}
+    digest.update(repr(sorted((k, str(v)) for k, v in said.items())).encode())
+    return digest.hexdigest()
+
+
 def _from_netcdf(path: Path) -> tuple[xr.Dataset, Provenance]:
     try:
         with xr.open_dataset(path) as file:
             data = file.load()
         attrs = dict(data.attrs)
+        seal = attrs.pop("sha256", None)  # files of the version before have none
         version = attrs.pop("version", None)
         said = {"kind": attrs.pop("kind", None)} | ({} if version is None else {"version": int(version)})
         _require_effects(said)
         provenance = Provenance.from_dict(json.loads(attrs.pop("provenance")))
     except (OSError, ValueError, KeyError) as error:
         raise BadFormat(f"{path} cannot be read as netCDF: {error}", "Make the effects again.") from error
+    if seal is not None and seal != _digest(data):
+        raise CorruptFile(
+            f"{path} is not as it was saved.", "Copy the file again, or make the effects again."
+        )
     bools = {n: data[n].astype(bool) for n in ("known_zero", "not_finite")}
     data = data.assign(bools)
     data.attrs = attrs | {"complete": bool(attrs["complete"])}

@@ -25,8 +25,8 @@ from cutaway.explanations.reads_and_writes_section import reads_and_writes_secti
 from cutaway.explanations.verdict import short
 from cutaway.explanations.weights import weight
 from cutaway.network.parts import Part, in_words
-from cutaway.reports import Page, Pair, Points, Section, Token, display, write
-from cutaway.results import MANIFEST, Provenance, atomic_folder, finite, head, read, save_folder
+from cutaway.reports import Page, Pair, Points, Section, Token, display, render, write
+from cutaway.results import MANIFEST, Provenance, add_page, finite, head, read, save_folder
 from cutaway.trials import Trial
 
 if TYPE_CHECKING:
@@ -155,7 +155,10 @@ class Explanation:
         new_parents = [parent for parent in folder.parents if not parent.exists()]
         try:
             self._save_folder(folder)
-            write(page, report)
+            if report.parent == folder:
+                add_page(folder, render(page), report.name)
+            else:
+                write(page, report)
         except BaseException:
             if fresh:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -169,12 +172,10 @@ class Explanation:
         """The numbers: the manifest, the table of members, and each map and the circuit as a result of its own inside."""
         manifest = head(self.kind, self.provenance, **self._content())
         tables = {} if self.mechanism is None else {"components": self.to_pandas()}
-        with atomic_folder(folder) as place:
-            save_folder(place, manifest, None, tables)
-            for name, effects in self.maps.items():
-                effects.save(place / "maps" / name)
-            if self.circuit is not None:
-                self.circuit.save(place / "circuit")
+        parts: dict[str, Any] = {f"maps/{name}": effects.save for name, effects in self.maps.items()}
+        if self.circuit is not None:
+            parts["circuit"] = self.circuit.save
+        save_folder(folder, manifest, None, tables, parts=parts)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Explanation:

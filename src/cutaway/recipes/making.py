@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import re
 import shutil
 from pathlib import Path
@@ -66,7 +67,7 @@ def write(what: Specimen, product: Product, out: Path) -> Path:
 
     Raises SaveFailed when it cannot be written; an older specimen in its place is then as it was.
     """
-    with atomic_folder(out, mark=CARD) as folder:
+    with atomic_folder(out, of_specimen) as folder:
         models = {folder: product.model}
         for shelf, others in ((TWINS, product.twins), (REVISIONS, product.revisions)):
             models |= {folder / shelf / label: model for label, model in others.items()}
@@ -80,6 +81,17 @@ def write(what: Specimen, product: Product, out: Path) -> Path:
         text = to_json(card_of(what, product) | {"sha256": listing})
         (folder / CARD).write_text(_rows_on_lines(text) + "\n", encoding="utf-8")
     return out
+
+
+def of_specimen(old: Path, new: Path) -> set[str]:
+    """What in a folder belongs to the specimen there: the weights that its card lists, and what is written again."""
+    try:
+        listed = set(json.loads((old / CARD).read_text(encoding="utf-8"))["sha256"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SaveFailed(
+            f"{old} exists and is not a specimen.", "Choose a new folder, or remove that one yourself."
+        ) from error
+    return listed | {f.relative_to(new).as_posix() for f in new.rglob("*")}
 
 
 def save_model(model: PreTrainedModel, folder: Path) -> None:

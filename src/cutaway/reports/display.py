@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from cutaway.claims import COLOURS, Claim, Verdict
 from cutaway.reports.content import Block, ClaimTests, Facts, KeyFigure, Page, Section, Table
-from cutaway.reports.render import write
-from cutaway.results import Provenance, Result
+from cutaway.reports.render import render
+from cutaway.results import Provenance, Result, add_page
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -133,4 +133,4 @@ def publish(result: Result, path: str | os.PathLike[str], page: str = "report.ht
     Raises `SaveFailed` when the disk refuses.
     """
     folder = result.save(path)
-    return folder, write(result.page(), folder / page)
+    return folder, add_page(folder, render(result.page()), page)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from cutaway.errors import BadInput
 from cutaway.results import atomic_write, to_json
@@ -58,19 +58,33 @@ class Journal:
 
     def write(self, pairs: np.ndarray, scores: np.ndarray) -> None:
         """Add one part, whole or not at all."""
-        part = {"pairs": np.ascontiguousarray(pairs, np.int64)}
-        content = save(part | {"scores": np.ascontiguousarray(scores, np.float64)})
+        part = {
+            "pairs": np.ascontiguousarray(pairs, np.int64),
+            "scores": np.ascontiguousarray(scores, np.float64),
+        }
+        content = save(part, {"sha256": _digest(part)})
         atomic_write(self.folder / f"part-{self.count}.safetensors", content)
         self.count += 1
 
     def parts(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The parts that are there; one that cannot be read counts as not run."""
+        """The parts that are there; one that cannot be read, or is not as it was written, counts as not run."""
         for path in sorted(self.folder.glob("part-*.safetensors")):
             try:
-                part = load_file(path)
-                yield part["pairs"], part["scores"]
-            except (OSError, SafetensorError, KeyError):
+                with safe_open(path, "np") as file:
+                    part = {name: file.get_tensor(name) for name in ("pairs", "scores")}
+                    said = (file.metadata() or {}).get("sha256")
+            except (OSError, SafetensorError, KeyError, ValueError):
                 continue
+            if said == _digest(part):
+                yield part["pairs"], part["scores"]
+
+
+def _digest(part: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(part):
+        digest.update(f"{name} {part[name].dtype} {part[name].shape}".encode())
+        digest.update(np.ascontiguousarray(part[name]).tobytes())
+    return digest.hexdigest()
 
 
 def identity(job: Job) -> str:
