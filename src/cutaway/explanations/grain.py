@@ -25,7 +25,7 @@ _TIMED = 16
 
 
 @dataclass(frozen=True, eq=False)
-class Grain:
+class SearchGrain:
     """What is searched, and on what.
 
     Attributes:
@@ -44,7 +44,7 @@ class Grain:
         return any(part.kind == "channel" for part in self.parts)
 
 
-def grain_of(net: Network, discovery: Behaviour, limits: SearchLimits) -> Grain:
+def grain_of(net: Network, discovery: Behaviour, limits: SearchLimits) -> SearchGrain:
     """The grain that suits a network: channels of its maps where it has no stream and a sweep over them is affordable.
 
     A sweep takes one forward for each channel and pair. Where all pairs would be too many operations (`limits.operations`),
@@ -52,7 +52,7 @@ def grain_of(net: Network, discovery: Behaviour, limits: SearchLimits) -> Grain:
     depends on the network and the behaviour alone, not on the machine.
     """
     if net.anatomy.stack() is not None:
-        return Grain(parts_of(net), discovery)
+        return SearchGrain(parts_of(net), discovery)
     channels, each = parts_of(net, channels=True), operations(net, discovery)
     affordable = int(limits.operations / max(1.0, each * len(channels)))
     n = discovery.n
@@ -61,16 +61,16 @@ def grain_of(net: Network, discovery: Behaviour, limits: SearchLimits) -> Grain:
             f"Whole maps were searched: one sweep over {len(channels)} channels takes {each * len(channels):.2g} operations "
             f"for each pair, and {limits.operations:.2g} were allowed for all (limits.operations)."
         )
-        return Grain(parts_of(net), discovery, words)
+        return SearchGrain(parts_of(net), discovery, words)
     words = f"{len(channels)} channels of {len(parts_of(net))} maps were searched"
     if affordable >= n:
-        return Grain(channels, discovery, f"{words} on all {n} discovery pairs.")
+        return SearchGrain(channels, discovery, f"{words} on all {n} discovery pairs.")
     rows = np.linspace(0, n - 1, affordable).round().astype(int).tolist()
     words += (
         f" on {affordable} of {n} discovery pairs, evenly spaced: more would take over {limits.operations:.2g} operations "
         "a sweep (limits.operations)."
     )
-    return Grain(channels, discovery.take(rows), words)
+    return SearchGrain(channels, discovery.take(rows), words)
 
 
 def operations(net: Network, pairs: Behaviour) -> float:
@@ -86,7 +86,7 @@ def operations(net: Network, pairs: Behaviour) -> float:
     return float(net.fact(("operations of a forward", shape), count))
 
 
-def price(net: Network, grain: Grain, held_out: int, limits: SearchLimits, controls: bool) -> float:
+def price(net: Network, grain: SearchGrain, held_out: int, limits: SearchLimits, controls: bool) -> float:
     """Expected seconds of searching and testing channels, the controls with them, by one timed batch."""
     rows = torch.arange(min(_TIMED, grain.pairs.n))
     tokens = grain.pairs.clean_tokens(net)[rows]

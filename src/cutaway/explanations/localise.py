@@ -11,7 +11,7 @@ import numpy as np
 from cutaway.effects import Effects, patch
 from cutaway.effects.patching import Direction
 from cutaway.errors import Stopped
-from cutaway.explanations.grain import Grain
+from cutaway.explanations.grain import SearchGrain
 from cutaway.network.parts import Part
 from cutaway.results import Work
 
@@ -50,7 +50,7 @@ class Sweep:
     pairs: Behaviour
 
 
-def sweeps(net: Network, discovery: Behaviour, grain: Grain, whole: bool = True) -> list[Sweep]:
+def sweeps(net: Network, discovery: Behaviour, grain: SearchGrain, whole: bool = True) -> list[Sweep]:
     """Which sites are swept, over which dimensions, in which layers: what this network has, no more.
 
     Whole attention layers are swept only where heads cannot be told apart; of a network without a stream its maps are swept,
@@ -74,7 +74,7 @@ def sweeps(net: Network, discovery: Behaviour, grain: Grain, whole: bool = True)
 
 
 def localise(
-    net: Network, discovery: Behaviour, grain: Grain, seed: int, work: Work, whole: bool = True
+    net: Network, discovery: Behaviour, grain: SearchGrain, seed: int, work: Work, whole: bool = True
 ) -> Iterator[tuple[str, Effects]]:
     """Run the sweeps one after the other and hand each map over as soon as it is done (or was stopped half-way).
 

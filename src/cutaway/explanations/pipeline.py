@@ -17,7 +17,7 @@ from cutaway.effects import Effects
 from cutaway.errors import CutawayError, NotPerformed, Stopped
 from cutaway.explanations.examples import example_pairs
 from cutaway.explanations.explanation import Explanation
-from cutaway.explanations.grain import Grain, grain_of, price
+from cutaway.explanations.grain import SearchGrain, grain_of, price
 from cutaway.explanations.identify import Mechanism, identify
 from cutaway.explanations.limits import SearchLimits
 from cutaway.explanations.localise import localise, strengths
@@ -77,7 +77,7 @@ class _Draft:
     seconds: dict[str, float] = field(default_factory=dict)
     stage: str = ""
     complete: bool = False
-    grain: Grain | None = None
+    grain: SearchGrain | None = None
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -230,7 +230,7 @@ def _investigate(asked: _Question, draft: _Draft, with_controls: bool) -> None:
         draft.circuit, draft.why_no_circuit = wire(net, behaviour, seed, work)
 
 
-def _grain(asked: _Question, with_controls: bool) -> Grain:
+def _grain(asked: _Question, with_controls: bool) -> SearchGrain:
     """How finely the network is searched, and, where that is the costly part, the price as a first report of progress."""
     net, behaviour, limits = asked.net, asked.behaviour, asked.limits
     grain = grain_of(net, behaviour.discovery, limits)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from cutaway.effects import Effects
-from cutaway.explanations.grain import Grain
+from cutaway.explanations.grain import SearchGrain
 from cutaway.explanations.identify import Mechanism
 from cutaway.explanations.limits import SearchLimits
 from cutaway.explanations.localise import DIRECTIONS, single_effect
@@ -27,7 +27,7 @@ class Found(Protocol):
     maps: dict[str, Effects]
     mechanism: Mechanism | None
     trial: Trial | None
-    grain: Grain | None
+    grain: SearchGrain | None
     why_no_circuit: str
 
 
