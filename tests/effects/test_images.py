@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
 
@@ -15,7 +17,13 @@ from transformers import ViTConfig, ViTForImageClassification
 import cutaway
 from cutaway.behaviours import ImagePairs
 from cutaway.errors import BadBehaviour, BadInput, SiteUnavailable
-from cutaway.network.parts import Part, parts_of
+from cutaway.explanations import SearchLimits, identify
+from cutaway.explanations.grain import grain_of, operations
+from cutaway.explanations.localise import DIRECTIONS
+from cutaway.network.items import maps_of
+from cutaway.network.parts import Part, listing, parts_of
+from cutaway.reports.render import render
+from cutaway.results import Work
 
 
 def module_of(file: Path) -> ModuleType:
@@ -102,6 +110,9 @@ def test_parts_and_refusals_of_a_residual_network(
     assert len(parts) == 19
     assert Part.parse("[layer1.0.conv2]") in parts
     assert Part.parse("[layer1.0.conv2].c5").words == "channel 5 of layer1.0.conv2"
+    channels = parts_of(net, channels=True)
+    assert len(channels) == 688
+    assert listing(channels).startswith("688 channels of 19 maps, most of them 64 of layer3.0.conv1")
     with pytest.raises(BadInput, match="at='map'"):
         cutaway.patch(net, pairs, at="resid_pre", by=["map"])
     with pytest.raises(SiteUnavailable, match="no maps"):
@@ -161,13 +172,167 @@ def test_patches_and_heads_of_a_vision_transformer(seeing: tuple[cutaway.Network
     assert float(heads.sel(layer=layer, head=head).mean) == pytest.approx(hand, abs=1e-5)
 
 
+class Maps(torch.nn.Module):
+    """Three convolutions with a shortcut around the second; classes by the mean of the last map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = torch.nn.Conv2d(1, 8, 3, 2, 1)
+        self.second = torch.nn.Conv2d(8, 8, 3, 1, 1)
+        self.third = torch.nn.Conv2d(8, 12, 3, 2, 1)
+        self.classes = torch.nn.Linear(12 * 16, 2)
+
+    def forward(self, image: Tensor) -> Tensor:
+        first = self.first(image).relu()
+        last = self.third((first + self.second(first)).relu()).relu()
+        return self.classes(last.flatten(1))
+
+
+@pytest.fixture(scope="module")
+def convolving() -> tuple[cutaway.Network, cutaway.Behaviour]:
+    """A convolutional network that tells on which side a bright square is, and pairs that ask it."""
+    torch.manual_seed(0)
+    model, generator = Maps(), torch.Generator().manual_seed(0)
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
+    for _ in range(150):
+        images, sides = squares(64, generator)
+        loss = torch.nn.functional.cross_entropy(model(images), sides)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    images, sides = squares(400, generator)
+    net = cutaway.open(model.eval(), example={"image": images[:2]})
+    left, right = images[sides == 0], images[sides == 1]
+    source = ImagePairs(
+        torch.cat([left[:16], right[16:32]]), torch.cat([right[:16], left[16:32]]),
+        ["left"] * 16 + ["right"] * 16, ["right"] * 16 + ["left"] * 16, ["left", "right"], "side",
+    )  # fmt: skip
+    return net, cutaway.behaviour(source, net, n=32)
+
+
+def kept_by_hand(net: cutaway.Network, pairs: cutaway.Behaviour, members: Iterable[Part]) -> float:
+    """The share that a set of channels keeps alone, by hooks in the bare model that write all others."""
+    assert pairs.items is not None
+    inside, corrupted, handles = set(members), {}, []
+    model = net.model
+
+    def keep(path: str) -> Callable[..., None]:
+        return lambda _m, _a, out: corrupted.update({path: out.clone()})
+
+    def write(path: str) -> Callable[..., Tensor]:
+        def others(_m: object, _a: object, out: Tensor) -> Tensor:
+            channels = range(out.shape[1])
+            stays = torch.tensor([Part("channel", None, c, path) in inside for c in channels])
+            return torch.where(stays[:, None, None], out, corrupted[path])
+
+        return others
+
+    ends = []
+    for images, hook in (
+        (pairs.items.corrupted, keep),
+        (pairs.items.clean, write),
+        (pairs.items.clean, None),
+    ):
+        if hook is not None:
+            handles = [model.get_submodule(path).register_forward_hook(hook(path)) for path in maps_of(net)]
+        with torch.no_grad():
+            ends.append(float(metric(model(images), pairs).mean()))
+        for handle in handles:
+            handle.remove()
+    nothing, kept, everything = ends
+    return (kept - nothing) / (everything - nothing)
+
+
+def test_channels_are_searched_where_there_is_no_stream(
+    convolving: tuple[cutaway.Network, cutaway.Behaviour],
+) -> None:
+    net, pairs = convolving
+    heard: list[str] = []
+    explanation = cutaway.explain(net, pairs, work=Work(lambda progress: heard.append(progress.label)))
+    assert "28 channels of 3 maps were searched on all 16 discovery pairs" in heard[0]
+    assert "It will take about" in heard[0]
+    mechanism, trial = explanation.mechanism, explanation.trial
+    assert mechanism is not None
+    assert trial is not None
+    assert mechanism.total == 28
+    assert set(explanation.maps) == {f"{name}, {way}" for name in ("map", "channel") for way in DIRECTIONS}
+    assert mechanism.kept == pytest.approx(kept_by_hand(net, pairs.discovery, mechanism.members), abs=1e-4)
+    assert trial.kept.value == pytest.approx(kept_by_hand(net, pairs.held_out, mechanism.members), abs=1e-4)
+    target = explanation.limits.target
+    for member in mechanism.core:
+        rest = [m for m in mechanism.core if m != member]
+        assert abs(1 - kept_by_hand(net, pairs.discovery, rest)) > 1 - target - 1e-4
+    rng, candidate = np.random.default_rng(0), mechanism.candidate(parts_of(net, channels=True))
+    sizes = Counter(member.place for member in mechanism.members)
+    alike = candidate.like_it(rng, 10)
+    assert alike
+    assert all(Counter(member.place for member in other.members) == sizes for other in alike)
+    report = render(explanation.page())
+    assert "Each of these maps alone" in report
+    assert 'class="picture"' in report
+    assert explanation.pairs[0].right in ("left", "right")
+    assert "says 'left'" in explanation.pairs[0].clean_says + explanation.pairs[0].corrupted_says
+    wired = dict(explanation.unexplained)["How the parts are wired."]
+    assert wired.startswith("Which member reads which was not drawn edge by edge: Edges are told apart")
+    assert explanation.to_pandas()["restore_mean"].notna().all()
+
+
+def test_no_more_channels_are_swept_than_are_affordable(
+    convolving: tuple[cutaway.Network, cutaway.Behaviour],
+) -> None:
+    net, pairs = convolving
+    half = pairs.discovery
+    each = 28 * operations(net, half)
+    some = grain_of(net, half, SearchLimits(operations=10.5 * each))
+    assert some.pairs.n == 10
+    assert set(some.pairs.clean) <= set(half.clean)
+    assert len(some.parts) == 28
+    assert "10 of 16 discovery pairs" in some.words
+    few = SearchLimits(operations=7.5 * each)
+    assert [str(part) for part in grain_of(net, half, few).parts] == ["[first]", "[second]", "[third]"]
+    explanation = cutaway.explain(net, pairs, limits=few, controls=False)
+    assert explanation.mechanism is not None
+    assert explanation.mechanism.total == 3
+    assert "Whole maps were searched" in explanation.behaviour["searched"]
+    assert explanation.to_pandas()["restore_mean"].notna().all()
+
+
+def test_large_sets_are_searched_as_small_ones_are(
+    convolving: tuple[cutaway.Network, cutaway.Behaviour], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, pairs = convolving
+    monkeypatch.setattr(identify, "_ALL", 10)
+    monkeypatch.setattr(identify, "_POOL", 8)
+    found = cutaway.explain(net, pairs, controls=False).mechanism
+    assert found is not None
+    assert abs(1 - kept_by_hand(net, pairs.discovery, found.core)) <= 0.15 + 1e-4
+    for member in found.core:
+        rest = [m for m in found.core if m != member]
+        assert abs(1 - kept_by_hand(net, pairs.discovery, rest)) > 0.15 - 1e-4
+
+
+def test_classes_are_named_by_the_configuration() -> None:
+    config = ViTConfig(
+        hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=64, image_size=16, patch_size=4,
+        num_channels=1, id2label={0: "cat", 1: "dog"},
+    )  # fmt: skip
+    net = cutaway.open(ViTForImageClassification(config).eval())
+    images = torch.randn(8, 1, 16, 16)
+    pairs = cutaway.behaviour(ImagePairs(images, images.flip(-1), [0] * 8, ["dog"] * 8), net, n=8, force=True)
+    assert pairs.right_text == (("cat",),) * 8
+    assert pairs.wrong_text == (("dog",),) * 8
+    with pytest.raises(BadBehaviour, match="no class 'cow'"):
+        cutaway.behaviour(ImagePairs(images, images.flip(-1), [0] * 8, ["cow"] * 8), net, force=True)
+
+
 def test_explanations_of_image_networks(
     seeing: tuple[cutaway.Network, cutaway.Behaviour],
     resnet: tuple[ModuleType, cutaway.Network, cutaway.Behaviour],
     tmp_path: Path,
 ) -> None:
+    maps_only = SearchLimits(operations=1e6)  # by channels it takes minutes
     for net, pairs in (seeing, resnet[1:]):
-        explanation = cutaway.explain(net, pairs)
+        explanation = cutaway.explain(net, pairs, limits=maps_only)
         assert explanation.complete
         assert explanation.verdict in ("supported", "inconclusive", "refuted")
         assert {c.name for c in explanation.claim.controls} == {

@@ -250,6 +250,12 @@ def performed(
     seed: int = 0,
 ) -> Performance:
     """What a network's logits [n v] at the answers of clean and corrupted prompts say of a behaviour."""
+    largest = max(number for row in (*behaviour.right, *behaviour.wrong) for number in row)
+    if largest >= clean.shape[-1]:
+        raise BadBehaviour(
+            f"{behaviour.name!r} has answer {largest}, and the logits of {network} end at {clean.shape[-1] - 1}.",
+            "Make the behaviour anew for this network.",
+        )
     answers = behaviour.answers
     correct = METRICS["accuracy"](clean, answers)
     if behaviour.metric.needs == "reference":

@@ -37,15 +37,17 @@ class ItemPairs:
         clean: [n ...], images [n c y x] for example.
         corrupted: of the same shape.
         what: what one of them is called ("image").
+        classes: names of the classes in the order of the logits; empty where they have none.
     """
 
     clean: Tensor
     corrupted: Tensor
     what: str = "image"
+    classes: tuple[str, ...] = ()
 
     def take(self, rows: Sequence[int]) -> ItemPairs:
         """These pairs only."""
-        return ItemPairs(self.clean[list(rows)], self.corrupted[list(rows)], self.what)
+        return replace(self, clean=self.clean[list(rows)], corrupted=self.corrupted[list(rows)])
 
 
 @dataclass(frozen=True, eq=False)

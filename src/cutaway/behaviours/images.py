@@ -27,7 +27,8 @@ class ImagePairs:
         corrupted: of the same shape.
         right: the class of each clean image, by number or by its name in `classes`.
         wrong: the class that it is set against, usually that of the corrupted image.
-        classes: names of the classes in the order of the logits; empty where numbers will do.
+        classes: names of the classes in the order of the logits; left empty, those of the model's configuration
+            (`id2label`) where it names them, else numbers.
         name: of the behaviour.
         template: a label for each pair: pairs that share one are a cluster of the intervals; empty: none share one.
 
@@ -76,7 +77,7 @@ class ImagePairs:
             texts = f"{self.name} {row} (clean)", f"{self.name} {row} (corrupted)"
             ids = clean_ids[i], corrupted_ids[i]
             examples.append(Example(*texts, *ids, right[i], wrong[i], template=labels[i]))
-        items = ItemPairs(sides[0], sides[1])
+        items = ItemPairs(sides[0], sides[1], classes=tuple(self.classes))
         return assemble(self.name, examples, metric=metric, seed=seed, from_text=False, items=items)
 
     def _answers(self, given: Sequence[int | str], rows: Sequence[int], side: str) -> list[tuple[Answer]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from cutaway.behaviours.images import ImagePairs
 from cutaway.behaviours.metrics import Answers, Metric
 from cutaway.behaviours.metrics import metric as find_metric
 from cutaway.errors import BadFormat, BadInput, NotFound, did_you_mean, require_known
+from cutaway.network.items import class_names
 from cutaway.results import strict
 
 if TYPE_CHECKING:
@@ -76,7 +78,8 @@ def _make(source: Any, net: Network, n: int, seed: int, options: dict[str, Any])
         return source if source.n <= n else source[:n]
     if isinstance(source, ImagePairs):
         require_known(options, (), "A behaviour of images")
-        return source.behaviour(n, seed)
+        named = source if source.classes else replace(source, classes=class_names(net.config))
+        return named.behaviour(n, seed)
     if isinstance(source, FactTable):
         return facts(net, n, seed, source, **_known(facts, options))
     if isinstance(source, pd.DataFrame):

@@ -13,6 +13,7 @@ from cutaway.behaviours.examples import Example, assemble
 from cutaway.behaviours.metrics import METRICS, Metric
 from cutaway.behaviours.tokenizing import continuation, encode, token_spans, tokenizer_of
 from cutaway.errors import BadBehaviour, BadFormat
+from cutaway.network.items import answers_by_row, class_names
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -144,10 +145,11 @@ def _examples(net: Network, chosen: Sequence[tuple[int, Row]], name: str) -> lis
     from_text = isinstance(chosen[0][1]["clean"], str)
     prompts = {key: [row[key] for _, row in chosen] for key in ("clean", "corrupted")}
     ids = {k: encode(net, v) if from_text else [tuple(row) for row in v] for k, v in prompts.items()}
+    classes = _classes(net, ids["clean"][0])
     examples = []
     for (number, row), clean, corrupted in zip(chosen, ids["clean"], ids["corrupted"], strict=True):
         where = f"Row {number} of {name!r}"
-        right, wrong = (_answers(net, where, row, side, from_text) for side in ("right", "wrong"))
+        right, wrong = (_answers(net, where, row, side, from_text, classes) for side in ("right", "wrong"))
         if {text for text, _ in right} & {text for text, _ in wrong}:
             raise BadBehaviour(
                 f"{where} ({row['clean']!r}) has {right[0][0]!r} as right and as wrong answer.",
@@ -164,10 +166,22 @@ def _examples(net: Network, chosen: Sequence[tuple[int, Row]], name: str) -> lis
     return examples
 
 
+def _classes(net: Network, prompt: Ids) -> dict[str, str] | None:
+    """Number -> name of a classifier's classes (no names where its configuration has none); None for other networks."""
+    if not answers_by_row(net, net.encode([list(prompt)])):
+        return None
+    return {str(number): name for number, name in enumerate(class_names(net.config))}
+
+
 def _answers(
-    net: Network, where: str, row: Mapping[str, Any], key: str, from_text: bool
+    net: Network,
+    where: str,
+    row: Mapping[str, Any],
+    key: str,
+    from_text: bool,
+    classes: Mapping[str, str] | None = None,
 ) -> list[tuple[str, Ids]]:
-    """(text, tokens) of each right or wrong answer of a row."""
+    """(text, tokens) of each right or wrong answer of a row; (name, number) of a classifier's classes."""
     value = row.get(key)
     if value is None or value != value:
         value = []
@@ -175,7 +189,17 @@ def _answers(
     if key == "right" and not answers:
         raise BadBehaviour(f"{where} ({row['clean']!r}) has no right answer.", "Give at least one.")
     if all(isinstance(a, (int, np.integer)) for a in answers):
-        return [(str(a), (int(a),)) for a in answers]
+        return [((classes or {}).get(str(a), str(a)), (int(a),)) for a in answers]
+    if classes is not None:
+        numbers = {name: int(number) for number, name in classes.items()}
+        if unknown := [a for a in answers if a not in numbers]:
+            raise BadBehaviour(
+                f"{where}: {unknown[0]!r} is no class of this classifier.",
+                f"Its classes are {', '.join(numbers)}."
+                if numbers
+                else "Its classes have no names: give numbers.",
+            )
+        return [(a, (numbers[a],)) for a in answers]
     if not from_text or not all(isinstance(a, str) for a in answers):
         raise BadFormat(f"{where}: {key!r} is {value!r}.", "Give texts (with prompts of text) or token ids.")
     answers = [str(a) for a in answers]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 
 from cutaway.behaviours import answer_logits
-from cutaway.figures import show_token
+from cutaway.figures import picture, show_token
+from cutaway.network.items import answers_by_row, class_names
 from cutaway.reports import Pair, Token
 
 if TYPE_CHECKING:
@@ -27,7 +28,10 @@ def example_pairs(net: Network, behaviour: Behaviour, n: int = 3) -> tuple[Pair,
     chosen = sorted(rows)
     few = behaviour.take(chosen)
     clean, corrupted = few.clean_tokens(net), few.corrupted_tokens(net)
-    says = [_says(net, answer_logits(net, behaviour, which)[chosen]) for which in ("clean", "corrupted")]
+    named = _names(net, behaviour)
+    says = [_says(named, answer_logits(net, behaviour, which)[chosen]) for which in ("clean", "corrupted")]
+    if few.items is not None and few.items.clean.ndim == 4:
+        return tuple(_pictures(few, row, *said) for row, said in enumerate(zip(*says, strict=True)))
     pairs = []
     for row, (clean_says, corrupted_says) in enumerate(zip(*says, strict=True)):
         same = [a == b for a, b in zip(few.clean_ids[row], few.corrupted_ids[row], strict=False)]
@@ -35,6 +39,15 @@ def example_pairs(net: Network, behaviour: Behaviour, n: int = 3) -> tuple[Pair,
         answers = _answer(few.right_text[row]), _answer(few.wrong_text[row])
         pairs.append(Pair(*sides, *answers, clean_says, corrupted_says))
     return tuple(pairs)
+
+
+def _pictures(few: Behaviour, row: int, clean_says: str, corrupted_says: str) -> Pair:
+    """A pair of images: pictures, and their names in the place of tokens."""
+    assert few.items is not None
+    sides = ((Token(few.clean[row], False),), (Token(few.corrupted[row], False),))
+    answers = _answer(few.right_text[row]), _answer(few.wrong_text[row])
+    pictures = (picture(side[row].float().numpy()) for side in (few.items.clean, few.items.corrupted))
+    return Pair(*sides, *answers, clean_says, corrupted_says, *pictures)
 
 
 def _tokens(tokens: Tokens, row: int, same: list[bool]) -> tuple[Token, ...]:
@@ -48,10 +61,18 @@ def _answer(texts: Sequence[str]) -> str:
     return shown + (f" … ({len(texts)})" if len(texts) > _ANSWERS else "")
 
 
-def _says(net: Network, logits: torch.Tensor) -> list[str]:
-    """The likeliest next token of each row [n v] with its probability."""
+def _names(net: Network, behaviour: Behaviour) -> Callable[[int], str]:
+    """What an answer is called: a class by its name, or else its number; a token by its text."""
+    if not answers_by_row(net, behaviour.clean_tokens(net)):
+        return lambda number: net.decode([number])
+    classes = class_names(net.config) if behaviour.items is None else behaviour.items.classes
+    return lambda number: classes[number] if number < len(classes) else str(number)
+
+
+def _says(named: Callable[[int], str], logits: torch.Tensor) -> list[str]:
+    """The likeliest answer of each row [n v] with its probability."""
     top = logits.float().softmax(-1).max(-1)
     return [
-        f"says {show_token(net.decode([int(token)]), escape=False)!r}, {100 * float(p):.0f} %"
+        f"says {show_token(named(int(token)), escape=False)!r}, {100 * float(p):.0f} %"
         for p, token in zip(top.values, top.indices, strict=True)
     ]

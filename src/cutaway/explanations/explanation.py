@@ -118,6 +118,7 @@ class Explanation:
         sections = [
             story.behaviour_section(self.behaviour, performance, self.pairs),
             *where.stream_section(self.maps, self.behaviour["discovery"]),
+            *where.maps_section(self.maps, self.behaviour.get("searched", "")),
             *where.components_section(self.maps, self.to_pandas()),
             *reads_and_writes_section(self.reads_and_writes),
             story.tests_section(self.claim, trial, self.limits),

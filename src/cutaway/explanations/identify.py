@@ -4,31 +4,37 @@ Three steps, all deterministic:
 
 1. *Start.* Parts are ranked by the larger of their two single effects (restoring, corrupting). The shortest
    beginning of that list is taken that, kept alone, holds the metric near its clean value. A part that only works
-   together with another one is found that way, too: both lose much when corrupted.
-2. *Drop.* Members are dropped, those first whose loss costs least, until none can go without falling below the target.
+   together with another one is found that way, too: both lose much when corrupted. With hundreds of parts the beginnings
+   that are tried lie a twentieth apart, and all those between the last that falls short and the first that does not.
+2. *Drop.* Members are dropped, those first whose loss costs least, until none can go without falling below the target. Of
+   hundreds they go in groups, which are halved where a group cannot go, until going through all of them drops hardly any.
 3. *Back up.* If the behaviour survives the removal of the set, other parts stand in for it. They are added, the
-   one that lowers the remainder most first, until little is left.
+   one that lowers the remainder most first, until little is left; of hundreds, the strongest are tried.
 
-The result is small and irreducible (no single member can go), not proven to be the smallest.
+The result is small, not proven to be the smallest. Of up to a few hundred parts it is irreducible: no single member can go;
+of more, `Mechanism.spare` names those that still could.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from cutaway.explanations.limits import SearchLimits
-from cutaway.network.parts import Part, in_order, listing, parts_of
+from cutaway.network.parts import Part, in_order, listing
 from cutaway.trials import Bench, PartSet
 from cutaway.trials.trial import fit
 
-if TYPE_CHECKING:
-    from cutaway.network import Network
-
 _WORTH_ADDING = 0.02
+#: With more sets than this, or more parts to add, not every one is tried.
+_ALL = 256
+_SPACING = 1.05
+_POOL = 64
+#: Going through hundreds of members again is not worth it where the last time dropped a smaller share of them.
+_WORTH_A_PASS = 0.05
 
 
 @dataclass(frozen=True)
@@ -84,9 +90,16 @@ class Mechanism:
         """Core and backup, in forward order."""
         return in_order((*self.core, *self.backup))
 
-    def candidate(self, net: Network) -> PartSet:
-        """The whole set as a candidate of this network's parts."""
-        return PartSet(self.members, parts_of(net))
+    def spare(self, target: float) -> tuple[Part, ...]:
+        """Members of which each alone could go, the rest still reaching the target on discovery data."""
+        after = {member: self.kept - self.loss[member] for member in self.members if len(self.members) > 1}
+        return tuple(
+            m for m, share in after.items() if fit(np.array(share)) >= target and m not in self.backup
+        )
+
+    def candidate(self, everything: Sequence[Part]) -> PartSet:
+        """The whole set as a candidate among everything that could have been in it."""
+        return PartSet(self.members, tuple(everything))
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
@@ -124,7 +137,7 @@ def identify(bench: Bench, scores: Mapping[Part, float], limits: SearchLimits) -
     steps: list[SearchStep] = []
     core = _start(bench, order, limits, steps)
     core = _drop(bench, core, limits, steps)
-    backup = _back_up(bench, core, limits, steps)
+    backup = _back_up(bench, core, order, limits, steps)
     members = [*core, *backup]
     kept, left = float(_kept(bench, [members])[0]), float(_left(bench, [members])[0])
     without = _kept(bench, _each_gone(members), "weighing members")
@@ -150,38 +163,105 @@ def _each_gone(members: Sequence[Part]) -> list[list[Part]]:
 def _start(bench: Bench, order: Sequence[Part], limits: SearchLimits, steps: list[SearchStep]) -> list[Part]:
     """The shortest beginning of the ranking that reaches the target (all components keep everything, so one does)."""
     beginnings = [order[:size] for size in range(1, len(order) + 1)]
-    shares = _kept(bench, beginnings, "growing the set")
-    good = np.flatnonzero(fit(shares) >= limits.target)
-    size = int(good[0]) + 1 if len(good) else len(order)
-    action = f"start with the {size} strongest single effects"
-    steps.append(SearchStep(action, tuple(order[:size]), float(shares[size - 1])))
-    return list(order[:size])
+    found = _smallest(bench, beginnings, limits)
+    start = order if found is None else beginnings[found]
+    share = float(_kept(bench, [start])[0])
+    steps.append(SearchStep(f"start with the {len(start)} strongest single effects", tuple(start), share))
+    return list(start)
+
+
+def _smallest(bench: Bench, growing: Sequence[Sequence[Part]], limits: SearchLimits) -> int | None:
+    """Which is the first of some growing sets that reaches the target, of those that are tried; None where none does."""
+    label, tried = "growing the set", _spaced(len(growing))
+    good = np.flatnonzero(fit(_kept(bench, [growing[i] for i in tried], label)) >= limits.target)
+    if not len(good):
+        return None
+    first = tried[good[0]]
+    between = list(range(tried[good[0] - 1] + 1 if good[0] else 0, first))
+    if between:
+        sooner = np.flatnonzero(fit(_kept(bench, [growing[i] for i in between], label)) >= limits.target)
+        first = between[sooner[0]] if len(sooner) else first
+    return first
+
+
+def _spaced(n: int) -> list[int]:
+    """The numbers below n: all of a few hundred; of more, ever wider apart, the last among them.
+
+    >>> _spaced(3), len(_spaced(1000)), _spaced(1000)[-1]
+    ([0, 1, 2], 112, 999)
+    """
+    if n <= _ALL:
+        return list(range(n))
+    numbers = [0]
+    while numbers[-1] < n - 1:
+        numbers.append(min(n - 1, max(numbers[-1] + 1, int(numbers[-1] * _SPACING))))
+    return numbers
 
 
 def _drop(bench: Bench, members: list[Part], limits: SearchLimits, steps: list[SearchStep]) -> list[Part]:
     """Drop members while the rest reaches the target; many at once as long as that holds."""
+    many = len(bench.parts) > _ALL
     while len(members) > 1:
         singly = fit(_kept(bench, _each_gone(members), "dropping"))
         cheapest = [members[i] for i in np.argsort(-singly, kind="stable")]
-        smaller = [[m for m in members if m not in cheapest[:size]] for size in range(1, len(members))]
-        shares = _kept(bench, smaller, "dropping")
-        good = np.flatnonzero(fit(shares) >= limits.target)
-        if not len(good):
+        spare = cheapest[: int((singly >= limits.target).sum())]
+        rest = (
+            _without_groups(bench, members, spare, limits)
+            if many
+            else _without_prefix(bench, members, cheapest, limits)
+        )
+        gone = set(members) - set(rest)
+        if not gone:
             break
-        most = int(good[-1])
-        members = smaller[most]
-        dropped = listing(cheapest[: most + 1])
-        steps.append(SearchStep(f"drop {dropped}", tuple(members), float(shares[most])))
+        hardly_any = many and len(gone) < _WORTH_A_PASS * len(members)
+        members = rest
+        steps.append(SearchStep(f"drop {listing(gone)}", tuple(members), float(_kept(bench, [members])[0])))
+        if hardly_any:
+            break
     return members
 
 
-def _back_up(bench: Bench, core: list[Part], limits: SearchLimits, steps: list[SearchStep]) -> list[Part]:
+def _without_prefix(
+    bench: Bench, members: list[Part], cheapest: Sequence[Part], limits: SearchLimits
+) -> list[Part]:
+    """The members without as many of the cheapest as can go together."""
+    smaller = [[m for m in members if m not in cheapest[:size]] for size in range(1, len(members))]
+    good = np.flatnonzero(fit(_kept(bench, smaller, "dropping")) >= limits.target)
+    return smaller[good[-1]] if len(good) else members
+
+
+def _without_groups(
+    bench: Bench, members: list[Part], cheapest: Sequence[Part], limits: SearchLimits
+) -> list[Part]:
+    """The members without all that can go in one pass from the cheapest on, in groups that halve where one cannot go and
+    double where it can: about as many sets as members, instead of the square of that.
+    """
+    first, size = 0, max(1, len(cheapest) // 2)
+    while first < len(cheapest):
+        group = set(cheapest[first : first + size])
+        rest = [m for m in members if m not in group]
+        label = f"dropping, {len(members)} left"
+        if rest and fit(_kept(bench, [rest], label))[0] >= limits.target:
+            members, first, size = rest, first + size, 2 * size
+        elif size > 1:
+            size //= 2
+        else:
+            first += 1
+    return members
+
+
+def _back_up(
+    bench: Bench, core: list[Part], order: Sequence[Part], limits: SearchLimits, steps: list[SearchStep]
+) -> list[Part]:
     """Add what stands in for the core until its removal leaves little, up to the size at which a set explains nothing."""
     added: list[Part] = []
     left = float(_left(bench, [core])[0])
     cap = int(limits.largest * len(bench.parts))
+    pool = bench.parts if len(bench.parts) <= _ALL else [part for part in order if part not in core][:_POOL]
     while left > limits.left_target and len(core) + len(added) < cap:
-        rest = [c for c in bench.parts if c not in core and c not in added]
+        rest = [c for c in pool if c not in core and c not in added]
+        if not rest:
+            break
         shares = _left(bench, [[*core, *added, extra] for extra in rest], "looking for backup")
         best = int(np.argmin(shares))
         if shares[best] > left - _WORTH_ADDING:

@@ -17,6 +17,7 @@ from cutaway.effects import Effects
 from cutaway.errors import CutawayError, NotPerformed, Stopped
 from cutaway.explanations.examples import example_pairs
 from cutaway.explanations.explanation import Explanation
+from cutaway.explanations.grain import SearchGrain, grain_of, price
 from cutaway.explanations.identify import Mechanism, identify
 from cutaway.explanations.limits import SearchLimits
 from cutaway.explanations.localise import localise, strengths
@@ -62,6 +63,7 @@ class _Draft:
         seconds: time of each stage.
         stage: the one at work.
         complete: was everything done?
+        grain: how finely the network was searched.
     """
 
     maps: dict[str, Effects] = field(default_factory=dict)
@@ -75,6 +77,7 @@ class _Draft:
     seconds: dict[str, float] = field(default_factory=dict)
     stage: str = ""
     complete: bool = False
+    grain: SearchGrain | None = None
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -121,7 +124,9 @@ def explain(
     """Find the parts that carry a behaviour, and test them by intervening.
 
     1. The behaviour must be performed. 2. *Localise*, on discovery examples: activation patching of the residual stream
-    (layer by position), the heads and the MLPs, restoring and corrupting, with intervals, corrected for many comparisons.
+    (layer by position), the heads and the MLPs, restoring and corrupting, with intervals, corrected for many comparisons. Of
+    a network without a stream its maps are patched, and their channels as far as `limits.operations` allows; the price is
+    said first, to whoever hears of the work.
     3. *Identify*, on discovery examples: a small set of parts that alone keeps the behaviour and without which it is
     lost. 4. *Test*, on held-out examples: keep only the set, remove the set, against random sets of the same size.
     5. *Controls*: the same with random weights and with shuffled answers must not be supported; a sham edit must change
@@ -162,7 +167,7 @@ def _explained(asked: _Question, force: bool, controls: bool, command: str, star
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Stopped: .* cells are finished")
-            _investigate(asked, draft)
+            _investigate(asked, draft, controls)
             if controls:
                 _control(asked, draft)
         draft.complete = True
@@ -171,13 +176,14 @@ def _explained(asked: _Question, force: bool, controls: bool, command: str, star
     claim = _claim(asked, draft, whole.does_it, controls)
     return Explanation(
         claim=claim,
-        behaviour=_described(behaviour),
+        behaviour=_described(behaviour)
+        | ({"searched": draft.grain.words} if draft.grain and draft.grain.words else {}),
         performance=whole,
         pairs=example_pairs(net, behaviour),
         maps=draft.maps,
         mechanism=draft.mechanism,
         trial=draft.trial,
-        unexplained=unexplained(net, behaviour, asked.limits, draft.maps, draft.mechanism, draft.trial),
+        unexplained=unexplained(net, behaviour, asked.limits, draft),
         limits=asked.limits,
         certificate=net.certificate.to_dict(),
         seconds=draft.seconds,
@@ -201,25 +207,37 @@ def _performed(net: Network, behaviour: Behaviour, force: bool) -> Performance:
     return done
 
 
-def _investigate(asked: _Question, draft: _Draft) -> None:
+def _investigate(asked: _Question, draft: _Draft, with_controls: bool) -> None:
     """Localise, identify and test, each result noted in the draft as soon as it is there."""
     net, behaviour, seed, work = asked.net, asked.behaviour, asked.seed, asked.work
     with draft.timed("localise"):
-        for name, effects in localise(net, behaviour.discovery, seed, work):
+        draft.grain = grain = _grain(asked, with_controls)
+        for name, effects in localise(net, behaviour.discovery, grain, seed, work):
             draft.maps[name] = effects
     with draft.timed("identify"):
-        bench = Bench.of(net, behaviour.discovery, seed, work)
-        draft.mechanism = identify(bench, strengths(net, draft.maps), asked.limits)
+        bench = Bench.of(net, grain.pairs, seed, work, grain.parts)
+        draft.mechanism = identify(bench, strengths(grain.parts, draft.maps), asked.limits)
     with draft.timed("describe"):
         work.step("what each component writes and reads", 0, 1)
-        draft.described = reads_and_writes(net, behaviour, draft.mechanism.members)
+        if net.anatomy.stack() is not None:
+            draft.described = reads_and_writes(net, behaviour, draft.mechanism.members)
     with draft.timed("test"):
-        bench = Bench.of(net, behaviour.held_out, seed, work)
+        bench = Bench.of(net, behaviour.held_out, seed, work, grain.parts)
         draft.tested = performance(net, behaviour.held_out, work=work)
-        draft.trial = put_to_test(bench, draft.mechanism.candidate(net), asked.limits, seed)
+        draft.trial = put_to_test(bench, draft.mechanism.candidate(grain.parts), asked.limits, seed)
         draft.controls.append(sham(draft.trial.sham or 0.0, asked.limits))
     with draft.timed("wire"):
         draft.circuit, draft.why_no_circuit = wire(net, behaviour, seed, work)
+
+
+def _grain(asked: _Question, with_controls: bool) -> SearchGrain:
+    """How finely the network is searched, and, where that is the costly part, the price as a first report of progress."""
+    net, behaviour, limits = asked.net, asked.behaviour, asked.limits
+    grain = grain_of(net, behaviour.discovery, limits)
+    if grain.channels:
+        seconds = price(net, grain, behaviour.held_out.n, limits, with_controls)
+        asked.work.step(f"{grain.words} It will take about {seconds:.0f} s", 0, 1)
+    return grain
 
 
 def _control(asked: _Question, draft: _Draft) -> None:
@@ -231,10 +249,12 @@ def _control(asked: _Question, draft: _Draft) -> None:
 
 def examine(net: Network, behaviour: Behaviour, work: Work, limits: SearchLimits, seed: int) -> Outcome:
     """The procedure of the controls: one pass of identification and test, without the maps of the stream."""
-    maps = dict(localise(net, behaviour.discovery, seed, work, stream=False))
-    mechanism = identify(Bench.of(net, behaviour.discovery, seed, work), strengths(net, maps), limits)
-    candidate = mechanism.candidate(net)
-    trial = put_to_test(Bench.of(net, behaviour.held_out, seed, work), candidate, limits, seed)
+    grain = grain_of(net, behaviour.discovery, limits)
+    maps = dict(localise(net, behaviour.discovery, grain, seed, work, whole=False))
+    bench = Bench.of(net, grain.pairs, seed, work, grain.parts)
+    mechanism = identify(bench, strengths(grain.parts, maps), limits)
+    candidate = mechanism.candidate(grain.parts)
+    trial = put_to_test(Bench.of(net, behaviour.held_out, seed, work, grain.parts), candidate, limits, seed)
     tests = evidence(performance(net, behaviour.held_out, work=work), candidate, trial, limits)
     picked = (
         f"{candidate.size} of {candidate.total} components, which kept alone give {percent(trial.kept.value)} and removed "
@@ -260,10 +280,12 @@ def _claim(asked: _Question, draft: _Draft, performed: bool, with_controls: bool
     if left := uncovered(net):
         never = "never replaced, so nothing can be supported."
         caps.append(f"“All other components” leaves out {'; '.join(left)}: {never}")
-    notes = remarks(draft.trial, asked.limits)
+    notes = remarks(draft.trial, draft.mechanism, asked.limits)
     if draft.why_no_circuit:
         notes.insert(0, f"The wiring by edges was not drawn: {draft.why_no_circuit}")
-    tests = evidence(draft.tested, draft.mechanism.candidate(net), draft.trial, asked.limits)
+    assert draft.grain is not None
+    candidate = draft.mechanism.candidate(draft.grain.parts)
+    tests = evidence(draft.tested, candidate, draft.trial, asked.limits)
     text = statement(net.name, name, draft.mechanism, draft.trial.breaks_anyway(asked.limits))
     return claim_of(text, tests, draft.controls, notes, caps)
 

@@ -80,8 +80,13 @@ def behaviour_section(b: Mapping[str, Any], done: Performance, pairs: tuple[Pair
         ("On clean prompts", f"{done.metric_clean}{unit}"),
         ("On corrupted prompts", f"{done.metric_corrupted}{unit} (answers of the clean prompt)"),
         ("Examples", split),
+        *((("Searched", b["searched"]),) if b.get("searched") else ()),
     )
-    marked = "Tokens that differ are marked; the dashed box is the answer that belongs to each prompt."
+    pictured = any(pair.clean_picture for pair in pairs)
+    shown = (
+        "Pictures are stretched to their own range of values" if pictured else "Tokens that differ are marked"
+    )
+    marked = f"{shown}; the dashed box is the answer that belongs to each prompt."
     blocks: list[Block] = [Pairs(pairs, marked), Facts(facts)]
     if b["notes"]:
         blocks.append(Points(tuple(("", note) for note in b["notes"])))

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from cutaway.effects import Effects
+from cutaway.explanations.grain import SearchGrain
 from cutaway.explanations.identify import Mechanism
 from cutaway.explanations.limits import SearchLimits
 from cutaway.explanations.localise import DIRECTIONS, single_effect
 from cutaway.explanations.weights import weight
-from cutaway.network.parts import Part, listing, parts_of, uncovered
+from cutaway.network.parts import Part, listing, uncovered
 from cutaway.trials import Trial, percent
 
 if TYPE_CHECKING:
@@ -20,21 +21,27 @@ if TYPE_CHECKING:
 Point = tuple[str, str]
 
 
-def unexplained(
-    net: Network,
-    behaviour: Behaviour,
-    limits: SearchLimits,
-    maps: Mapping[str, Effects],
-    mechanism: Mechanism | None,
-    trial: Trial | None,
-) -> tuple[Point, ...]:
+class Found(Protocol):
+    """What an explanation has found when it looks back at what it leaves open."""
+
+    maps: dict[str, Effects]
+    mechanism: Mechanism | None
+    trial: Trial | None
+    grain: SearchGrain | None
+    why_no_circuit: str
+
+
+def unexplained(net: Network, behaviour: Behaviour, limits: SearchLimits, found: Found) -> tuple[Point, ...]:
     """Points of (what, in words): effect left over, components outside, redundancy, and what was not tested at all."""
     points: dict[str, str] = {}
-    if trial is not None:
-        points |= _left_over(trial)
-    if mechanism is not None:
-        points |= _outside(net, limits, maps, mechanism)
-        points |= _redundant(limits, maps, mechanism) | _not_tested(behaviour, mechanism)
+    maps, mechanism = found.maps, found.mechanism
+    if found.trial is not None:
+        points |= _left_over(found.trial)
+    if mechanism is not None and found.grain is not None:
+        points |= _outside(found.grain.parts, limits, maps, mechanism)
+        stream = net.anatomy.stack() is not None
+        points |= _redundant(limits, maps, mechanism)
+        points |= _not_tested(behaviour, mechanism, limits, stream, found.why_no_circuit)
     if left := uncovered(net):
         them = "them" if len(left) > 1 else "it"
         points["Not among the components."] = (
@@ -69,10 +76,11 @@ def _left_over(trial: Trial) -> dict[str, str]:
 
 
 def _outside(
-    net: Network, limits: SearchLimits, maps: Mapping[str, Effects], mechanism: Mechanism
+    everything: Sequence[Part], limits: SearchLimits, maps: Mapping[str, Effects], mechanism: Mechanism
 ) -> dict[str, str]:
     points: dict[str, str] = {}
-    outside = [part for part in parts_of(net) if part not in mechanism.members]
+    inside = set(mechanism.members)
+    outside = [part for part in everything if part not in inside]
     strong = []
     for part in outside:
         cells = [single_effect(maps, part, direction) for direction in DIRECTIONS]
@@ -116,14 +124,23 @@ def _redundant(limits: SearchLimits, maps: Mapping[str, Effects], mechanism: Mec
     return points
 
 
-def _not_tested(behaviour: Behaviour, mechanism: Mechanism) -> dict[str, str]:
+def _not_tested(
+    behaviour: Behaviour, mechanism: Mechanism, limits: SearchLimits, stream: bool, why_no_circuit: str
+) -> dict[str, str]:
+    """stream: has the network a residual stream? why_no_circuit: why its edges were not drawn; "" where they were."""
     points: dict[str, str] = {}
     points["Positions."] = (
         "The set was replaced at all positions at once. The map of the stream says where information sits, but which "
         "component acts at which position was not tested."
     )
+    if not stream:
+        points["Positions."] = (
+            "Maps and channels were replaced at all their pixels at once: where in the image they act was not tested."
+        )
     which = "Which member reads which"
-    if any(part.kind == "head" for part in mechanism.members):
+    if why_no_circuit:
+        points["How the parts are wired."] = f"{which} was not drawn edge by edge: {why_no_circuit}"
+    elif any(part.kind == "head" for part in mechanism.members):
         points["How the parts are wired."] = (
             f"{which}, and whether a head matters for where it attends (query and key) or for what it moves (value and "
             "output), is drawn edge by edge where the network's graph can be; the claim does not rest on it."
@@ -131,13 +148,17 @@ def _not_tested(behaviour: Behaviour, mechanism: Mechanism) -> dict[str, str]:
     else:
         drawn = "is drawn where the network's graph can be; the claim does not rest on it."
         points["How the parts are wired."] = f"{which} {drawn}"
+    fixed = (
+        "Token embedding, norms and unembedding" if stream else "Norms, shortcuts, pooling and the classifier"
+    )
     points["Held fixed."] = (
-        "Token embedding, norms and unembedding were never replaced. What clean and corrupted prompt share is not part of "
+        f"{fixed} were never replaced by themselves. What clean and corrupted prompt share is not part of "
         "the question: only what tells them apart is explained."
     )
+    spare = len(mechanism.spare(limits.target))
     points["Smaller sets."] = (
-        "No single member can be dropped without missing the target on discovery data, but a smaller set of other members "
-        "may exist."
+        f"{_dropped(spare)} without missing the target on discovery data, {'and' if spare else 'but'} a smaller set of "
+        "other members may exist."
     )
     templates = len(set(behaviour.template))
     held_out = " Held-out examples share their templates with discovery examples, but no prompt."
@@ -147,3 +168,9 @@ def _not_tested(behaviour: Behaviour, mechanism: Mechanism) -> dict[str, str]:
         + (held_out if behaviour.split_by == "example" else "")
     )
     return points
+
+
+def _dropped(spare: int) -> str:
+    if not spare:
+        return "No single member can be dropped"
+    return f"{spare} {'member' if spare == 1 else 'members'} could still be dropped{'' if spare == 1 else ', each alone,'}"

@@ -52,9 +52,11 @@ def statement(network: str, behaviour: str, mechanism: Mechanism, anyway: bool =
     )
 
 
-def remarks(trial: Trial, limits: SearchLimits) -> list[str]:
+def remarks(trial: Trial, mechanism: Mechanism, limits: SearchLimits) -> list[str]:
     """What the held-out runs say beside the tests."""
     notes = []
+    if any(part.kind == "channel" for part in mechanism.members):
+        notes.append("Random sets hold as many channels of each map as the set does.")
     if trial.breaks_anyway(limits):
         notes.append(
             f"Removing random sets of this size breaks the behaviour, too: on average they leave "

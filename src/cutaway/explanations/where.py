@@ -23,7 +23,9 @@ _WAYS = {
     "corrupt": "Corrupt: corrupted value into the clean run",
 }
 _MORE_MAPS = 2
+_MEMBERS = 30
 _WORTH_A_MAP = 5
+_HALF = 0.5
 _LEGEND = (
     "White is zero; · cannot be told from zero (q > 0.05, Benjamini–Hochberg); – nothing can change here; ‹ › the token "
     "varies between examples."
@@ -67,6 +69,41 @@ def stream_section(maps: Mapping[str, Effects], discovery: int) -> list[Section]
     return [Section("where", "Where the information sits", blocks, lead)]
 
 
+def maps_section(maps: Mapping[str, Effects], searched: str) -> list[Section]:
+    """The maps of a network without a stream, whole, in the order of the model; nothing where they were not swept.
+
+    searched: how finely it was searched, and why, in words.
+    """
+    whole = _both(maps, "map")
+    if not whole:
+        return []
+    first = next(iter(whole.values()))
+    caption = (
+        "One whole map (the output of a convolution, all channels and pixels), in the order of the model, restored and "
+        f"corrupted; faint bars are not significant.{''.join(map(_partial, whole.values()))}"
+    )
+    bars = groups_of_bars({way: _bars(effects, "") for way, effects in whole.items()})
+    lead = (
+        "This network has no residual stream; the maps that its convolutions give take its place. One map of one run is "
+        f"copied into the other, on {first.data.sizes['example']} discovery pairs. A map beside a shortcut brings back only "
+        f"what it adds to it. {searched} {_sentence(first.data.attrs['intervals'])}"
+    )
+    return [
+        Section(
+            "where", "Where the information sits", [Text((_strongest(first),)), Figure(bars, caption)], lead
+        )
+    ]
+
+
+def _strongest(effects: Effects) -> str:
+    """From which map on a single restored one brings back half of the gap, in words."""
+    names, shares = [str(name) for name in effects.data["map"].values], effects.mean.values
+    half = [f"{name} ({percent(share)})" for name, share in zip(names, shares, strict=True) if share >= _HALF]
+    if not half:
+        return "No single map brings back half of the gap: the information is spread over several of them."
+    return f"Each of these maps alone brings back at least half of the gap: {', '.join(half)}."
+
+
 def components_section(maps: Mapping[str, Effects], members: pd.DataFrame) -> list[Section]:
     """The maps of heads, the bars of other components, and the members of the set; nothing where there are none of these."""
     heads = _both(maps, "z")
@@ -75,6 +112,10 @@ def components_section(maps: Mapping[str, Effects], members: pd.DataFrame) -> li
     blocks: list[Block] = [
         _map(e, way, limit, f"{what} {_WAYS[way]}.{_partial(e)}") for way, e in heads.items()
     ]
+    channels = _both(maps, "channel")
+    limit = scale_limit(*(effects.mean.values for effects in channels.values())) if channels else 1.0
+    what = "One channel of one map (all its pixels); maps have different numbers of them."
+    blocks += [_map(e, way, limit, f"{what} {_WAYS[way]}.{_partial(e)}") for way, e in channels.items()]
     for site, kind in (("mlp_write", "mlp"), ("mixer_write", "mixer"), ("attn_write", "attention")):
         if groups := {way: _bars(effects, kind) for way, effects in _both(maps, site).items()}:
             caption = f"The output of one layer's {KINDS[kind].one} at all positions, restored and corrupted"
@@ -125,10 +166,15 @@ def _partial(effects: Effects) -> str:
     return extra + ("" if effects.complete else " Partial: stopped before the end.")
 
 
+def _bar(effects: Effects, kind: str, row: Mapping[Any, Any]) -> str:
+    """The words of a bar: a sublayer's, or the name of a map."""
+    return Part(kind, int(row["layer"])).words if kind else str(row[effects.dims[0]])
+
+
 def _bars(effects: Effects, kind: str) -> list[Bar]:
     cells = effects.to_pandas().to_dict("records")
     return [
-        Bar(Part(kind, int(row["layer"])).words, row["mean"], row["low"], row["high"], bool(row["q"] <= 0.05))
+        Bar(_bar(effects, kind, row), row["mean"], row["low"], row["high"], bool(row["q"] <= 0.05))
         for row in cells
         if np.isfinite(row["mean"])
     ]
@@ -136,15 +182,17 @@ def _bars(effects: Effects, kind: str) -> list[Bar]:
 
 def _table(members: pd.DataFrame) -> Table:
     rows = []
-    for row in members.sort_values("loss_without", ascending=False, kind="stable").to_dict("records"):
+    ordered = members.sort_values("loss_without", ascending=False, kind="stable")
+    for row in ordered.head(_MEMBERS).to_dict("records"):
         role = row["role"] if row["weight"] == "major" else f"{row['role']}, {row['weight']}"
         effects = [_cell(row, way) for way in DIRECTIONS]
         rows.append((in_words(row["part"]), *effects, percent(row["loss_without"]), role))
+    first = f" (the {_MEMBERS} that it loses most without)" if len(members) > _MEMBERS else ""
     caption = (
-        f"The {len(rows)} members of the set, found on discovery pairs. Single effects with 95 % intervals; “set loses” "
-        "is what the set, kept alone, loses when this member is left out. Backup members were added because the behaviour "
-        "survived without the core; minor and redundant members cost little when they alone are corrupted (redundant: "
-        "others stand in)."
+        f"The {len(members)} members of the set{first}, found on discovery pairs. Single effects with 95 % intervals; “set "
+        "loses” is what the set, kept alone, loses when this member is left out. Backup members were added because the "
+        "behaviour survived without the core; minor and redundant members cost little when they alone are corrupted "
+        "(redundant: others stand in)."
     )
     head = ("Component", "Restored alone", "Corrupted alone", "Set loses", "Role")
     return Table(head, tuple(rows), caption, frozenset({1, 2, 3}))

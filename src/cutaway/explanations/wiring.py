@@ -20,6 +20,8 @@ LIMITS = CircuitLimits(random=30, subsets=2, edges=6, bootstrap=5)
 
 def wire(net: Network, behaviour: Behaviour, seed: int, work: Work) -> tuple[CircuitTest | None, str]:
     """The tested circuit; or None with the reason, where this network's graph cannot be vouched for."""
+    if net.anatomy.stack() is None:
+        return None, f"Edges are told apart in a residual stream of layers, and {net.name} has none."
     try:
         circuit = trace(net, behaviour.discovery, seed=seed, examples=False, work=work)
         if not circuit.n_edges:

@@ -7,10 +7,11 @@ from cutaway.figures.bars import Bar, bars, groups_of_bars
 from cutaway.figures.curve import faithfulness_curve
 from cutaway.figures.heatmap import Grid, heatmap, heatmap_table
 from cutaway.figures.node_grids import Panel, node_grids
+from cutaway.figures.pictures import picture
 from cutaway.figures.random_sets import Comparison, against_random
 from cutaway.figures.tokens import show_token
 
 __all__ = [
     "Bar", "Comparison", "Grid", "Panel", "against_random", "bars", "faithfulness_curve", "groups_of_bars", "heatmap",
-    "heatmap_table", "node_grids", "show_token",
+    "heatmap_table", "node_grids", "picture", "show_token",
 ]  # fmt: skip

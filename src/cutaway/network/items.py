@@ -53,9 +53,44 @@ def names_of(config: Any, items: int, image: bool) -> list[str]:
     return [f"token {i}" for i in range(extra)] + patches
 
 
+def answers_by_row(net: Face, tokens: Tokens) -> bool:
+    """Does the network give one answer for a whole row, as a classifier does, so that logits have no positions?
+
+    tokens: any prompts of the network.
+    """
+
+    def look() -> bool:
+        logits = net.run(tokens[:1], logits=True).logits
+        return logits is not None and logits.ndim == 2
+
+    return bool(net.fact("answers by row", look))
+
+
+def class_names(config: Any) -> tuple[str, ...]:
+    """Names of a classifier's classes as its configuration tells them, in the order of the logits; empty where it does not.
+
+    >>> from types import SimpleNamespace
+    >>> class_names(SimpleNamespace(id2label={1: "dog", 0: "cat"})), class_names(SimpleNamespace(id2label={0: "LABEL_0"}))
+    (('cat', 'dog'), ())
+    """
+    labels = getattr(config, "id2label", None)
+    if not isinstance(labels, dict):
+        return ()
+    named = {int(number): str(name) for number, name in labels.items()}
+    unnamed = all(name == f"LABEL_{number}" for number, name in named.items())
+    return (
+        () if unnamed or sorted(named) != list(range(len(named))) else tuple(named[i] for i in sorted(named))
+    )
+
+
 def maps_of(net: Face) -> tuple[str, ...]:
     """Paths of the modules whose outputs are the maps of an image network without a stream: its convolutions, in the order
     in which the model lists them.
     """
     kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
     return tuple(path for path, module in net.model.named_modules() if isinstance(module, kinds))
+
+
+def channels_of(net: Face, path: str) -> int:
+    """How many channels the map of a convolution has."""
+    return int(net.modules[path].out_channels)  # type: ignore[arg-type]

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from cutaway.errors import BadFormat, did_you_mean
 from cutaway.network.face import Face
-from cutaway.network.items import maps_of
+from cutaway.network.items import channels_of, maps_of
 from cutaway.network.sites import Site
 
 Axis = Literal["head", "neuron", "expert", "feature", "channel", "term", ""]
@@ -91,6 +91,8 @@ KINDS: dict[str, PartKind] = {
     "logits": PartKind("logits", "logits", site="logits", reads="final_norm", ports=_IN, layered=False),
 }  # fmt: skip
 
+#: With more channels than this, a listing says how many there are of the maps that most are of.
+_CHANNELS_BY_NUMBER, _MAPS_NAMED = 12, 3
 _RANK = {kind: i for i, kind in enumerate(KINDS)}
 _NAME = re.compile(r"(?P<letter>[a-z_]+?)(?P<layer>\d+)?(?:\.(?P<mark>[a-z]*)(?P<index>\d+))?")
 _STACK = re.compile(r"(?P<stack>[A-Za-z_]\w*)\.(?P<rest>[a-z]+\d.*)")
@@ -383,13 +385,18 @@ def count(parts: Iterable[Part]) -> str:
 
 
 def listing(parts: Iterable[Part]) -> str:
-    """The parts in words, those of a kind together.
+    """The parts in words, those of a kind together, channels by the map that they are of: few by number, many counted.
 
     >>> listing([Part("mlp", 0), Part("head", 1, 2), Part("head", 1, 3)])
     'heads 1.2, 1.3; MLP 0'
+    >>> listing([Part("channel", None, 2, "conv1"), Part("channel", None, 5, "conv1"), Part("channel", None, 0, "conv2")])
+    'channels 2, 5 of conv1, 0 of conv2'
     """
     ordered, said = in_order(parts), []
     for kind, row in KINDS.items():
+        if kind == "channel":
+            said += _channels([part for part in ordered if part.kind == kind])
+            continue
         words = [part.words for part in ordered if part.kind == kind]
         if len(words) > 1 and row.plural:
             words = [word.removeprefix(row.one).strip() for word in words]
@@ -399,18 +406,42 @@ def listing(parts: Iterable[Part]) -> str:
     return "; ".join(said)
 
 
-def parts_of(net: Face, *, heads: bool = True, experts: bool = False) -> tuple[Part, ...]:
+def _channels(parts: Sequence[Part]) -> list[str]:
+    """Channels in words, map by map, as one item of a listing; none where there are none."""
+    maps: dict[str, list[str]] = {}
+    for part in parts:
+        maps.setdefault(part.place, []).append(str(part.index))
+    if not maps:
+        return []
+    if len(parts) > _CHANNELS_BY_NUMBER:
+        most = sorted(maps.items(), key=lambda item: -len(item[1]))[:_MAPS_NAMED]
+        named = ", ".join(f"{len(numbers)} of {place}" for place, numbers in most)
+        several = f" of {len(maps)} maps, most of them" if len(maps) > _MAPS_NAMED else ":"
+        return [f"{len(parts)} channels{several} {named}"]
+    word = KINDS["channel"].plural if len(parts) > 1 else KINDS["channel"].one
+    return [f"{word} " + ", ".join(f"{', '.join(numbers)} of {place}" for place, numbers in maps.items())]
+
+
+def parts_of(
+    net: Face, *, heads: bool = True, experts: bool = False, channels: bool = False
+) -> tuple[Part, ...]:
     """Every part of a network's main stack that can be replaced by itself, in forward order.
 
     Heads where `z` is certified, else the whole attention; mixers; MLPs. Layers without a certified site contribute none.
     Of a network without a stream, the maps that its convolutions give.
 
     experts: name the experts of mixtures, too. They are shares of their MLP without a site: circuits have them as nodes,
-    and a sweep that is given one raises `SiteUnavailable`.
+        and a sweep that is given one raises `SiteUnavailable`.
+    channels: take the maps apart into their channels.
     """
     stack = net.anatomy.stack()
     if stack is None:
-        return tuple(Part("map", place=path) for path in maps_of(net))
+        sizes = {path: channels_of(net, path) if channels else None for path in maps_of(net)}
+        return in_order(
+            Part("map" if n is None else "channel", None, index, path)
+            for path, n in sizes.items()
+            for index in ([None] if n is None else range(n))
+        )
     with_heads = set(net.layers_with("z")) if heads else set()
     parts = [Part("head", layer, head) for layer in with_heads for head in range(net.heads(layer) or 0)]
     for kind in ("attention", "mixer", "mlp"):  # a whole layer's share of one sublayer

@@ -106,6 +106,7 @@ class Pair:
         clean, corrupted: their tokens.
         right, wrong: the answers.
         clean_says, corrupted_says: what the network says on each.
+        clean_picture, corrupted_picture: data URIs of the images, where the prompts are images.
     """
 
     clean: tuple[Token, ...]
@@ -114,6 +115,8 @@ class Pair:
     wrong: str
     clean_says: str = ""
     corrupted_says: str = ""
+    clean_picture: str = ""
+    corrupted_picture: str = ""
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from cutaway.network.items import answers_by_row
 from cutaway.network.sites import Site
 from cutaway.sweeps.base_runs import base_runs
 from cutaway.sweeps.cells import Experiment
 from cutaway.sweeps.engine import record_under
 from cutaway.sweeps.record import Record
-from cutaway.sweeps.validity import answers_by_row, structural
+from cutaway.sweeps.validity import structural
 
 if TYPE_CHECKING:
     from cutaway.network import Network

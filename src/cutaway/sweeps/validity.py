@@ -12,6 +12,7 @@ from torch import Tensor
 from cutaway.errors import CutawayError
 from cutaway.network.anatomy import PortTap
 from cutaway.network.coefficients import is_one
+from cutaway.network.items import answers_by_row
 from cutaway.network.sites import Site
 from cutaway.sweeps import naive
 from cutaway.sweeps.cells import Cell, Experiment, Write
@@ -19,7 +20,6 @@ from cutaway.sweeps.rules import Rules
 
 if TYPE_CHECKING:
     from cutaway.network import Network
-    from cutaway.network.inputs import Tokens
 
 #: How far a replayed metric may be from that of a whole forward, as a share of the largest, before a rule counts as
 #: invalid. Rounding stays far below; a rule that does not hold is off by orders of magnitude more.
@@ -46,16 +46,6 @@ def valid_rules(experiment: Experiment) -> Rules:
     asked = (experiment.vocabulary is not None, own_inputs, net.dtype, str(net.device))
     key = ("rules of sweeps", tokens.width, *padding, *asked)
     return net.fact(key, lambda: _tried(experiment, structural(net, own_inputs)))
-
-
-def answers_by_row(net: Network, tokens: Tokens) -> bool:
-    """Does the network give one answer for a whole row, as a classifier does, so that logits have no positions?"""
-
-    def look() -> bool:
-        logits = net.run(tokens[:1], logits=True).logits
-        return logits is not None and logits.ndim == 2
-
-    return net.fact("answers by row", look)
 
 
 def structural(net: Network, own_inputs: bool = False) -> Rules:

@@ -52,14 +52,23 @@ class Bench:
     tried: dict[tuple[str, frozenset[Part]], np.ndarray] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def of(cls, net: Network, behaviour: Behaviour, seed: int = 0, work: Work | None = None) -> Bench:
+    def of(
+        cls,
+        net: Network,
+        behaviour: Behaviour,
+        seed: int = 0,
+        work: Work | None = None,
+        parts: Sequence[Part] | None = None,
+    ) -> Bench:
         """Run both sides and keep what every part wrote.
+
+        parts: everything that can be kept or replaced; default `parts_of(net)`.
 
         Raises `BadBehaviour` when pairs differ in length (a part's output has then no counterpart), or when there is no
         gap; `SiteUnavailable` when the network has no certified part.
         """
         behaviour.require_aligned("Testing sets of parts")
-        parts = parts_of(net)
+        parts = parts_of(net) if parts is None else tuple(parts)
         if not parts:
             raise SiteUnavailable(
                 f"{net.name} has no attention head, mixer or MLP whose output was certified.",

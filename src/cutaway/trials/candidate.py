@@ -88,9 +88,11 @@ class PartSet:
         return bench.remove([self.members, *(s.members for s in alike)], label)
 
     def like_it(self, rng: np.random.Generator, count: int) -> list[PartSet]:
-        """Random sets with as many parts of each kind; they are drawn from all parts, so they may share some with it."""
-        sizes = Counter(part.kind for part in self.members)
-        by_kind = {kind: [part for part in self.everything if part.kind == kind] for kind in sizes}
+        """Random sets with as many parts of each kind, and as many channels of each map; they are drawn from all parts, so
+        they may share some with it.
+        """
+        sizes = Counter(map(_make, self.members))
+        by_kind = {make: [part for part in self.everything if _make(part) == make] for make in sizes}
         seen, drawn = {frozenset(self.members)}, []
         for _ in range(count * _TRIES_PER_SET):
             if len(drawn) == count:
@@ -102,3 +104,8 @@ class PartSet:
                 seen.add(frozenset(parts))
                 drawn.append(PartSet(in_order(parts), self.everything))
         return drawn
+
+
+def _make(part: Part) -> tuple[str, str]:
+    """What a part in another's place must have in common with it: the kind, and of channels the map."""
+    return part.kind, part.place if part.kind == "channel" else ""

@@ -1,0 +1,95 @@
+"""How finely a network is searched: by heads and MLPs where there is a stream, else by maps or by their channels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from cutaway.explanations.limits import SearchLimits
+from cutaway.network.parts import Part, parts_of
+from cutaway.sweeps.cost import timed
+
+if TYPE_CHECKING:
+    from cutaway.behaviours import Behaviour
+    from cutaway.network import Network
+
+#: Fewer pairs tell channels apart too poorly to search among them.
+_FEWEST = 8
+#: Forwards of one pair that a search takes for each channel, as experience has it: two sweeps, growing, dropping, weighing.
+_FORWARDS = 6
+_TIMED = 16
+
+
+@dataclass(frozen=True, eq=False)
+class SearchGrain:
+    """What is searched, and on what.
+
+    Attributes:
+        parts: everything that can be in the set.
+        pairs: the discovery pairs that single effects of the finest parts, and the search, are run on.
+        words: how the grain was chosen and what was left out, in words; "" where there was nothing to choose.
+    """
+
+    parts: tuple[Part, ...]
+    pairs: Behaviour
+    words: str = ""
+
+    @property
+    def channels(self) -> bool:
+        """Are maps taken apart into channels?"""
+        return any(part.kind == "channel" for part in self.parts)
+
+
+def grain_of(net: Network, discovery: Behaviour, limits: SearchLimits) -> SearchGrain:
+    """The grain that suits a network: channels of its maps where it has no stream and a sweep over them is affordable.
+
+    A sweep takes one forward for each channel and pair. Where all pairs would be too many operations (`limits.operations`),
+    as many as are affordable are taken, evenly spaced; with fewer than eight the whole maps are searched instead. The choice
+    depends on the network and the behaviour alone, not on the machine.
+    """
+    if net.anatomy.stack() is not None:
+        return SearchGrain(parts_of(net), discovery)
+    channels, each = parts_of(net, channels=True), operations(net, discovery)
+    affordable = int(limits.operations / max(1.0, each * len(channels)))
+    n = discovery.n
+    if affordable < min(_FEWEST, n):
+        words = (
+            f"Whole maps were searched: one sweep over {len(channels)} channels takes {each * len(channels):.2g} operations "
+            f"for each pair, and {limits.operations:.2g} were allowed for all (limits.operations)."
+        )
+        return SearchGrain(parts_of(net), discovery, words)
+    words = f"{len(channels)} channels of {len(parts_of(net))} maps were searched"
+    if affordable >= n:
+        return SearchGrain(channels, discovery, f"{words} on all {n} discovery pairs.")
+    rows = np.linspace(0, n - 1, affordable).round().astype(int).tolist()
+    words += (
+        f" on {affordable} of {n} discovery pairs, evenly spaced: more would take over {limits.operations:.2g} operations "
+        "a sweep (limits.operations)."
+    )
+    return SearchGrain(channels, discovery.take(rows), words)
+
+
+def operations(net: Network, pairs: Behaviour) -> float:
+    """Floating-point operations of one forward of one prompt."""
+
+    def count() -> float:
+        counter = FlopCounterMode(display=False)
+        with counter:
+            net.run(pairs.clean_tokens(net)[:1])
+        return float(counter.get_total_flops())
+
+    shape = () if pairs.items is None else tuple(pairs.items.clean.shape[1:])
+    return float(net.fact(("operations of a forward", shape), count))
+
+
+def price(net: Network, grain: SearchGrain, held_out: int, limits: SearchLimits, controls: bool) -> float:
+    """Expected seconds of searching and testing channels, the controls with them, by one timed batch."""
+    rows = torch.arange(min(_TIMED, grain.pairs.n))
+    tokens = grain.pairs.clean_tokens(net)[rows]
+    each = timed(lambda: net.run(tokens), net.device) / len(rows)
+    found = _FORWARDS * len(grain.parts) * grain.pairs.n + 2 * (limits.random + 1) * held_out
+    return each * found * (3 if controls else 1)
