@@ -21,7 +21,8 @@ from cutaway.explanations import SearchLimits, identify
 from cutaway.explanations.grain import grain_of, operations
 from cutaway.explanations.localise import DIRECTIONS
 from cutaway.network.items import maps_of
-from cutaway.network.parts import Part, listing, parts_of
+from cutaway.network.listing import listing
+from cutaway.network.parts import Part, parts_of
 from cutaway.reports.render import render
 from cutaway.results import Work
 

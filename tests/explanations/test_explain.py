@@ -321,6 +321,7 @@ def test_no_results_without_their_report_are_left(
         raise SaveFailed("The disk is full.")
 
     monkeypatch.setattr(module, "write", full)
+    monkeypatch.setattr(module, "add_page", full)
     for name in ("out", "out.html"):
         with pytest.raises(SaveFailed):
             explanation.save(tmp_path / name)

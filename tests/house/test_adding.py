@@ -23,7 +23,7 @@ from cutaway.circuits import methods as circuit_methods
 from cutaway.claims import Evidence
 from cutaway.errors import BadFormat, UnknownOption
 from cutaway.interventions import Ablate
-from cutaway.network import parts, sites
+from cutaway.network import listing, parts, sites
 from cutaway.network.anatomy import Anatomy, PortTap
 from cutaway.network.parts import Part
 from cutaway.network.sites import SITES, Site, SiteKind
@@ -78,11 +78,12 @@ def test_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
     """A row in KINDS: it is printed, parsed, counted, ordered and replaced."""
     row = parts.PartKind("g", "gate {n}", "gates", "", "neuron", "mlp_pre", "mlp_write", "mlp_in", ("in",))
     monkeypatch.setattr(parts, "KINDS", parts.KINDS | {"gate": row})
+    monkeypatch.setattr(listing, "KINDS", parts.KINDS)
     monkeypatch.setattr(parts, "_RANK", {kind: i for i, kind in enumerate(parts.KINDS)})
     gate = Part.parse("g2.17")
     assert (str(gate), gate.words, str(gate.inputs[0])) == ("g2.17", "gate 2.17", "g2.17")
     assert Part.parse("gate 2.17") == gate
-    assert parts.count([gate, Part("gate", 2, 3)]) == "2 gates"
+    assert listing.count([gate, Part("gate", 2, 3)]) == "2 gates"
     assert sorted([Part("logits"), gate, Part("mlp", 0)])[1] == gate
     assert write_of(gate).where == Site("mlp_pre", 2)
     assert write_of(gate).neuron == 17

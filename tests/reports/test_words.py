@@ -161,7 +161,7 @@ def test_the_scores_of_edges_are_printed_in_words_and_kept_by_name() -> None:
 
 @pytest.mark.parametrize("specimen", ["induction-gpt2", "backup-gpt2"])
 def test_the_calibration_speaks_in_words(specimen: str) -> None:
-    seen = printed(verify(specimen, n=16))
+    seen = printed(verify(None, specimen, n=16))
     assert "head 0.1" in seen
     assert faults(iter([seen])) == []
 

@@ -11,7 +11,8 @@ from cutaway.circuits.circuit import Circuit
 from cutaway.circuits.evaluation.bench import EdgeBench
 from cutaway.circuits.evaluation.random_circuits import random_circuit, random_nodes
 from cutaway.circuits.selection import of_nodes
-from cutaway.network.parts import Part, listing
+from cutaway.network.listing import listing
+from cutaway.network.parts import Part
 
 #: How often a random circuit is drawn for each that is wanted.
 _DRAWS = 5

@@ -32,7 +32,8 @@ Name = Annotated[str, typer.Argument(help="A specimen: see `cutaway zoo list`.",
 def list_(_common: Common, screen: Screen) -> None:
     """List the shipped networks with what is known about them."""
     from cutaway import zoo
-    from cutaway.network.parts import Part, listing
+    from cutaway.network.listing import listing
+    from cutaway.network.parts import Part
 
     cards: list[dict[str, Any]] = [{"name": name} | zoo.card(name) for name in zoo.names()]
     rows = (
@@ -48,7 +49,7 @@ def list_(_common: Common, screen: Screen) -> None:
 def show(_common: Common, screen: Screen, name: Name) -> None:
     """Show a specimen's card: task, mechanism, ground truth, twins, accuracy, recipe."""
     from cutaway import zoo
-    from cutaway.network.parts import listing
+    from cutaway.network.listing import listing
 
     card = zoo.card(name)
     truth = zoo.truth(name)

@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 
 from cutaway.explanations.limits import SearchLimits
-from cutaway.network.parts import Part, in_order, listing
+from cutaway.network.listing import listing
+from cutaway.network.parts import Part, in_order
 from cutaway.trials import Bench, PartSet
 from cutaway.trials.trial import fit
 

@@ -219,7 +219,7 @@ def _investigate(asked: _Question, draft: _Draft, with_controls: bool) -> None:
         draft.mechanism = identify(bench, strengths(grain.parts, draft.maps), asked.limits)
     with draft.timed("describe"):
         work.step("what each component writes and reads", 0, 1)
-        if net.anatomy.stack() is not None:
+        if net.anatomy.stack() is not None and behaviour.items is None:
             draft.described = reads_and_writes(net, behaviour, draft.mechanism.members)
     with draft.timed("test"):
         bench = Bench.of(net, behaviour.held_out, seed, work, grain.parts)

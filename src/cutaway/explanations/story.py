@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from cutaway.figures import Comparison, against_random
-from cutaway.network.parts import count
+from cutaway.network.listing import count
 from cutaway.reports import (
     Block,
     ClaimTests,

@@ -11,7 +11,8 @@ from cutaway.explanations.identify import Mechanism
 from cutaway.explanations.limits import SearchLimits
 from cutaway.explanations.localise import DIRECTIONS, single_effect
 from cutaway.explanations.weights import weight
-from cutaway.network.parts import Part, listing, uncovered
+from cutaway.network.listing import listing
+from cutaway.network.parts import Part, uncovered
 from cutaway.trials import Trial, percent
 
 if TYPE_CHECKING:

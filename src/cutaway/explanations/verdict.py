@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from cutaway.claims import Claim, Evidence
 from cutaway.explanations.identify import Mechanism
 from cutaway.explanations.limits import SearchLimits
-from cutaway.network.parts import count, listing
+from cutaway.network.listing import count, listing
 from cutaway.trials import PartSet, Trial, evidence_of, percent
 from cutaway.trials.trial import HALF, mean
 

@@ -9,7 +9,8 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
-from cutaway.network.parts import Part, in_order, listing
+from cutaway.network.listing import listing
+from cutaway.network.parts import Part, in_order
 from cutaway.trials.bench import Bench
 
 _TRIES_PER_SET = 50
