@@ -12,10 +12,11 @@ from cutaway.trials.ends import ends_kept
 from cutaway.trials.judging import any_of, claim_of, inside, percent, verdict_of, with_interval
 from cutaway.trials.limits import Limits
 from cutaway.trials.scale import GapScale, other_rows
+from cutaway.trials.subspace import Place, Subspace, SubspaceBench
 from cutaway.trials.trial import Trial, evidence_of, put_to_test
 
 __all__ = [
-    "Bench", "Candidate", "GapScale", "Limits", "Outcome", "PartSet", "Trial", "any_of", "claim_of", "ends_kept",
-    "evidence_of", "inside", "must_fail", "other_rows", "percent", "put_to_test", "random_weights", "sham",
-    "shuffled_answers", "verdict_of", "with_interval",
+    "Bench", "Candidate", "GapScale", "Limits", "Outcome", "PartSet", "Place", "Subspace", "SubspaceBench", "Trial",
+    "any_of", "claim_of", "ends_kept", "evidence_of", "inside", "must_fail", "other_rows", "percent", "put_to_test",
+    "random_weights", "sham", "shuffled_answers", "verdict_of", "with_interval",
 ]  # fmt: skip

@@ -18,6 +18,7 @@ from cutaway.network.sites import Site
 from cutaway.probes.data.labels import Kind
 from cutaway.reports import Figure, Page, display, result_page
 from cutaway.results import Provenance, finite, head, read, save_folder
+from cutaway.trials import Place, Subspace
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -96,6 +97,15 @@ class Probe:
         """The unit vector [d] along which an output grows fastest: the direction that detects."""
         w = self.weights[output]
         return w / w.norm().clamp(min=1e-300)
+
+    def candidate(self, output: int = 0, pos: int | None = None) -> Subspace:
+        """Its direction as a candidate for what carries a behaviour, to be put to the test on a `SubspaceBench`.
+
+        pos: at which position; None: the probe's own, all of them where it was fitted on all.
+        """
+        if pos is None and isinstance(self.position, int):
+            pos = self.position
+        return Subspace.of(self.direction(output), Place(self.at, self.head, pos))
 
     def on(self, run: Run) -> Tensor:
         """Outputs [b p c] at every position of a run that kept the site: for watching a network while it runs."""
