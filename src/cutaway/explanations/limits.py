@@ -26,4 +26,4 @@ class SearchLimits(Limits):
     left_target: float = 0.15
     minor: float = 0.10
     q: float = 0.05
-    operations: float = 1e12
+    operations: float = 4e11
