@@ -11,10 +11,12 @@ Attention that a module writes out in its own code is reached by watching the to
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +24,8 @@ from torch import Tensor, nn
 from cutaway.errors import SiteUnavailable
 from cutaway.network.anatomy import FunctionTaps
 from cutaway.network.discovery.trace import WATCHED_OPS, FunctionMode, op_name
+
+T = TypeVar("T")
 
 _PREFIX = "cutaway|"
 
@@ -109,7 +113,15 @@ class Several:
 
 
 #: Observers by module identity; empty unless a run is under way.
-_observers: dict[int, Observer] = {}
+_observers: dict[int, list[Observer]] = {}
+
+
+def _observer_of(module: nn.Module) -> Observer | None:
+    """Whoever observes a module's attention at present."""
+    each = _observers.get(id(module))
+    if not each:
+        return None
+    return each[0] if len(each) == 1 else Several(tuple(each))
 
 
 def _function(base: str) -> Callable[..., Any]:
@@ -124,7 +136,7 @@ def _function(base: str) -> Callable[..., Any]:
         **kwargs: Any,
     ) -> tuple[Tensor, Any]:
         original = _original(base, module)
-        observer = _observers.get(id(module))
+        observer = _observer_of(module)
         if observer is None or not observer.active:
             return original(module, query, key, value, attention_mask, **kwargs)
         observer.begin()
@@ -168,34 +180,59 @@ def _scopes(kind: type) -> list[dict[str, Any]]:
 
 
 class _SoftmaxTap(FunctionMode):
-    """Shows the input and the output of the first softmax over keys.
+    """Shows the scores, and the weights with which the values are averaged, around the first softmax over keys.
 
     Where a sink is put beside the scores, they are shown before that (some models shift scores and sink together), and
-    the pattern without the sink's column.
+    the pattern without the sink's column. Where the sink is a factor on the average instead, sigmoid(logsumexp(scores) -
+    sink), which is the same in exact arithmetic, the pattern is shown times that factor.
     """
 
     def __init__(self, observer: Observer, keys: int) -> None:
         super().__init__()
         self.observer, self.keys, self.done, self.scores_seen = observer, keys, False, False
+        self.summed: tuple[Tensor, Tensor] | None = (
+            None  # scores that a logsumexp was taken of, before and after edits
+        )
+        self.share: Tensor | None = None  # [b h dest 1], what a sink leaves of the average
 
     def called(
         self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Run a function, with the observer's values where it is one of those that are watched."""
-        if not self.done and name == "cat" and self._adds_sink(args, kwargs):
+        if self.done:
+            return func(*args, **kwargs)
+        if name == "cat" and self._adds_sink(args, kwargs):
             self.scores_seen = True
             scores, *rest = args[0]
             return func([self.observer.see("scores", scores), *rest], *args[1:], **kwargs)
-        if self.done or name != "softmax":
-            return func(*args, **kwargs)
-        scores = args[0] if args else kwargs["input"]
-        if scores.ndim != 4 or not self.keys <= scores.shape[-1] <= self.keys + 1:
+        if name == "logsumexp" and args and not self.scores_seen and self._over_keys(args[0], 0):
+            new = self.observer.see("scores", args[0])
+            self.scores_seen, self.summed = True, (args[0], new)
+            return func(new, *args[1:], **kwargs)
+        if name == "sigmoid" and self.summed is not None:
+            share = func(*args, **kwargs)
+            if share.shape[:3] == self.summed[0].shape[:3] and share.numel() == share.shape[:3].numel():
+                self.share = share.reshape(*share.shape[:3], 1)
+            return share
+        scores = args[0] if args else kwargs.get("input")
+        if name != "softmax" or not self._over_keys(scores, 1):
             return func(*args, **kwargs)
         self.done = True
-        if not self.scores_seen:
+        if self.summed is not None and scores is self.summed[0]:
+            scores = self.summed[1]
+        elif not self.scores_seen:
             scores = _on_keys(self.observer, "scores", scores, self.keys)
         pattern = func(scores, *args[1:], **{k: v for k, v in kwargs.items() if k != "input"})
-        return _on_keys(self.observer, "pattern", pattern, self.keys)
+        if self.share is None:
+            return _on_keys(self.observer, "pattern", pattern, self.keys)
+        share = self.share.to(pattern.dtype)
+        used = pattern * share
+        new = self.observer.see("pattern", used)
+        return pattern if new is used and not torch.is_grad_enabled() else new / share
+
+    def _over_keys(self, scores: Any, more: int) -> bool:
+        """Is it a table of scores [b h dest keys], with at most so many columns more?"""
+        return torch.is_tensor(scores) and scores.ndim == 4 and 0 <= scores.shape[-1] - self.keys <= more
 
     def _adds_sink(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         dim = kwargs.get("dim", args[1] if len(args) > 1 else 0)
@@ -299,12 +336,6 @@ def _factor_places(op: str, args: list[Any], kwargs: dict[str, Any]) -> list[tup
     ]
 
 
-def configurations(model: nn.Module) -> list[Any]:
-    """The distinct configuration objects by which this model's modules look their attention function up."""
-    configs = {id(c): c for m in model.modules() if (c := getattr(m, "config", None)) is not None}
-    return [c for c in configs.values() if hasattr(c, "_attn_implementation_internal")]
-
-
 def _register(base: str) -> Alias | None:
     """Make sure that our name for a base implementation is registered; None if the base is not a known one."""
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
@@ -321,45 +352,123 @@ def _register(base: str) -> Alias | None:
     return name
 
 
+@dataclass(eq=False)
+class _Claim:
+    """One block's wish that attention be shown.
+
+    Attributes:
+        eager: must it be by the model's eager function?
+        before: what the configuration said when nobody had a wish.
+    """
+
+    eager: bool
+    before: Any
+
+
+#: Claims on a configuration, by its identity, in the order in which they were made; none unless a run is under way.
+_claims: dict[int, list[_Claim]] = {}
+_guard = threading.RLock()
+
+
 @contextmanager
 def scoped(configs: Sequence[Any], observers: dict[nn.Module, Observer], eager: bool) -> Iterator[None]:
     """While active, the modules in `observers` show their attention; everything is as before afterwards.
 
+    Blocks may overlap and end in any order: what is observed, and what a configuration says, follows from the blocks that
+    are still active.
+
     eager: use the model's eager function, which computes a pattern, whatever it is set to.
     """
-    before = [(c, c._attn_implementation_internal) for c in configs]
-    shadowed = {id(m): _observers.get(id(m)) for m in observers}
+    claims = [(c, _claim(c, eager)) for c in configs]
+    for module, observer in observers.items():
+        _put(_observers, module, observer)
     try:
-        for config, current in before:
-            base = current.base if isinstance(current, Alias) else current or "eager"
-            name = _register("eager" if eager else base)
-            if name is not None:
-                config._attn_implementation_internal = name
-        for module, observer in observers.items():
-            before_it = shadowed[id(module)]
-            _observers[id(module)] = observer if before_it is None else Several((before_it, observer))
         yield
     finally:
-        for config, current in before:
-            config._attn_implementation_internal = current
-        for key, old in shadowed.items():
-            if old is None:
-                _observers.pop(key, None)
-            else:
-                _observers[key] = old
+        for module, observer in observers.items():
+            _take(_observers, module, observer)
+        for config, claim in claims:
+            with _guard:
+                _take(_claims, config, claim)
+                _set(config, claim.before)
+
+
+def _claim(config: Any, eager: bool) -> _Claim:
+    """Let a configuration name an attention function of ours from now on."""
+    with _guard:
+        held = _claims.get(id(config))
+        claim = _Claim(eager, held[0].before if held else config._attn_implementation_internal)
+        _put(_claims, config, claim)
+        _set(config, claim.before)
+    return claim
+
+
+def _set(config: Any, before: Any) -> None:
+    """Let a configuration say what the claims on it want: what it said before, where there are none."""
+    claims = _claims.get(id(config), ())
+    name = _register("eager" if any(c.eager for c in claims) else before or "eager") if claims else None
+    config._attn_implementation_internal = before if name is None else name
+
+
+def _put(table: dict[int, list[T]], owner: object, item: T) -> None:
+    """Add an item to an owner's list; who reads the list at the time reads the old one."""
+    with _guard:
+        table[id(owner)] = [*table.get(id(owner), ()), item]
+
+
+def _take(table: dict[int, list[T]], owner: object, item: T) -> None:
+    """Take this very item out of an owner's list again."""
+    with _guard:
+        table[id(owner)] = [other for other in table[id(owner)] if other is not item]
+        if not table[id(owner)]:
+            del table[id(owner)]
+
+
+Mode = Callable[[], AbstractContextManager[Any]]
+#: What the forward of a watched module runs under, by the module's identity.
+_modes: dict[int, list[Mode]] = {}
+#: How each watched module gets its own forward back.
+_watched: dict[int, Callable[[], None]] = {}
 
 
 @contextmanager
-def watching(module: nn.Module, mode: Callable[[], AbstractContextManager[Any]]) -> Iterator[None]:
-    """While active, every forward of the module runs under a fresh torch function mode (or other context)."""
-    original = module.forward
+def watching(module: nn.Module, mode: Mode) -> Iterator[None]:
+    """While active, every forward of the module runs under a fresh torch function mode (or other context).
+
+    Several may watch and leave in any order; the one that came first sees first.
+    """
+    with _guard:
+        if id(module) not in _modes:
+            _watch(module)
+        _put(_modes, module, mode)
+    try:
+        yield
+    finally:
+        with _guard:
+            _take(_modes, module, mode)
+            if id(module) not in _modes:
+                _watched.pop(id(module))()
+
+
+def _watch(module: nn.Module) -> None:
+    """Let a module's forward run under the modes that are there at the time."""
+    original, before = module.forward, module.__dict__.get("forward")
 
     def forward(*args: Any, **kwargs: Any) -> Any:
-        with mode():
+        with ExitStack() as stack:
+            for mode in reversed(_modes.get(id(module), ())):
+                stack.enter_context(mode())
             return original(*args, **kwargs)
 
-    with replaced(module, forward):
-        yield
+    _watched[id(module)] = partial(_restore, module, before)
+    module.forward = forward  # type: ignore[method-assign]
+
+
+def _restore(module: nn.Module, before: Any) -> None:
+    if before is None:
+        del module.__dict__["forward"]
+    else:
+        module.forward = before
 
 
 @contextmanager
@@ -370,7 +479,4 @@ def replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
     try:
         yield
     finally:
-        if before is None:
-            del module.__dict__["forward"]
-        else:
-            module.forward = before  # type: ignore[method-assign]
+        _restore(module, before)

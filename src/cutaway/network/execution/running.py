@@ -19,6 +19,7 @@ from cutaway.network.discovery.trace import tensor_leaves
 from cutaway.network.edits import Bound
 from cutaway.network.execution.session import Session, SiteWork
 from cutaway.network.execution.spending import backward_counted, share_until
+from cutaway.network.indices import Index
 from cutaway.network.inputs import Inputs, Pos, Tokens, token_kwargs
 from cutaway.network.run import Run
 from cutaway.network.sites import Site, SiteLike
@@ -42,7 +43,7 @@ class RunOptions:
     """
 
     pos: Pos = None
-    layers: list[int] | None = None
+    layers: Index = None
     logits: bool | str | Pos = True
     grad: bool = False
     stop_at: SiteLike | None = None
