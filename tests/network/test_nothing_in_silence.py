@@ -19,14 +19,18 @@ from rich.console import Console
 from torch import Tensor, nn
 
 import cutaway
-from cutaway.errors import BadAddress, BadInput, CutawayError
+from cutaway.errors import BadAddress, BadInput, CutawayError, TooLong
 from cutaway.interventions import Ablate, Add, Apply, Scale
 from cutaway.network import Here, Network
 from cutaway.network.execution import attention
+from cutaway.network.execution.inside import SoftmaxTap
+from cutaway.network.identity import weights_hash
 from cutaway.network.indices import indices
+from cutaway.network.inputs import Tokens
 from cutaway.network.sites import Site
 from cutaway.network.views import describe_layer
 from cutaway.stream.head_weights import head_weights
+from cutaway.stream.why_attend import why_attend
 from cutaway.zoo.tiny import tiny
 
 X = [[5, 6, 7, 8, 9], [9, 8, 7, 6, 5]]
@@ -480,9 +484,7 @@ def test_b6_a_pattern_that_is_written_is_the_weight_that_is_used(kind):
 def test_b6_the_check_fits_no_factor(monkeypatch):
     """A pattern without the sink's share, as the model itself reports it, is refused."""
     model = with_sinks("granite_swa")
-    monkeypatch.setattr(
-        attention._SoftmaxTap, "share", property(lambda _: None, lambda *_: None), raising=False
-    )
+    monkeypatch.setattr(SoftmaxTap, "share", property(lambda _: None, lambda *_: None), raising=False)
     refused = cutaway.open(model)
     assert not refused.has("pattern.0")
     assert "pattern @ v = z" in (refused.refusal("pattern.0") or "")
@@ -531,3 +533,134 @@ def test_b11_nothing_is_bitwise_where_nothing_was_compared():
     assert ("bitwise" in shown.getvalue()) is compared
     assert cutaway.open(tiny("llama"), certify=False).certificate.bitwise is None
     assert cutaway.open(tiny("llama")).certificate.bitwise is True
+
+
+# B4 ------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("call", [
+    lambda net: net.run({"input_ids": IDS, "attentoin_mask": torch.ones_like(IDS)}),
+    lambda net: net.run({"input_ids": IDS, "nonsense": 1}),
+    lambda net: cutaway.open(net.model, certfy=False),
+    lambda net: cutaway.trace(net, "induction", stpes=50),
+    lambda net: cutaway.trace(net, "induction", ablation="nothing"),
+    lambda net: cutaway.ablate(net, "induction", how="nothing"),
+    lambda net: net.generate(IDS, 2, do_smaple=True),
+])  # fmt: skip
+def test_b4_unknown_options_are_refused(net, call):
+    with pytest.raises(CutawayError) as caught:
+        call(net)
+    assert not isinstance(caught.value, cutaway.errors.BadBehaviour)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_b4_what_forward_knows_is_taken(kind):
+    net = cutaway.open(tiny(kind))
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+    given = {"input_ids": IDS, "attention_mask": mask, "output_hidden_states": True, "use_cache": False}
+    assert torch.equal(net.run(given).logits, net.model(**given).logits)
+    assert net.generate(IDS, 2, temperature=1.0, repetition_penalty=1.1).new.shape == (2, 2)
+
+
+def test_b4_a_forward_of_ones_own_that_takes_any_keyword_gets_them():
+    class Mine(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = tiny("llama")
+
+        def forward(self, input_ids: Tensor, **more: Any) -> Any:
+            out = self.inner(input_ids=input_ids)
+            return out.logits * more.get("times", 1)
+
+    net = cutaway.open(Mine(), example={"input_ids": IDS})
+    assert torch.equal(net.model(IDS, times=2), net.model(IDS) * 2)
+    assert net.run({"input_ids": IDS, "times": 2}) is not None
+
+
+# B8 ------------------------------------------------------------------------------------------------------------------
+
+
+def test_b8_the_hash_sees_changes_that_torch_does_not_count():
+    net = cutaway.open(tiny("llama"))
+    first = net.hash
+    net.fact("a fact", lambda: "old")
+    weight = net.modules["model.layers.1.mlp.down_proj"].weight
+    weight.data.mul_(2)  # type: ignore[operator,union-attr]
+    second = net.hash
+    assert second == weights_hash(net.model) != first
+    assert net.fact("a fact", lambda: "new") == "new"
+    weight.data.div_(2)  # type: ignore[operator,union-attr]
+    assert net.hash == first
+
+
+class Adapter(nn.Linear):
+    """As adapters keep it: the weights are there all the time, and a switch says whether they count."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size, size, bias=False)
+        self._disable_adapters = False
+        self.scaling = {"default": 2.0}
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if self._disable_adapters else x + self.scaling["default"] * super().forward(x)
+
+
+def test_b8_the_hash_sees_an_adapter_that_is_switched_off_or_scaled():
+    model = tiny("llama")
+    plain = weights_hash(model)
+    adapter = Adapter(32)
+    model.model.norm = nn.Sequential(model.model.norm, adapter)
+    net = cutaway.open(model)
+    hashes = [net.hash]
+    net.fact("a fact", lambda: "old")
+    adapter._disable_adapters = True
+    hashes.append(net.hash)
+    assert net.fact("a fact", lambda: "new") == "new"
+    adapter._disable_adapters = False
+    assert net.hash == hashes[0]
+    adapter.scaling["default"] = 1.0
+    hashes.append(net.hash)
+    assert len({plain, *hashes}) == 4
+
+
+def test_b8_the_hash_follows_a_training_step():
+    net = cutaway.open(tiny("llama"))
+    before = net.hash
+    optimiser = torch.optim.SGD(net.model.parameters(), lr=1.0)
+    net.model(input_ids=IDS).logits.square().mean().backward()
+    optimiser.step()
+    assert net.hash != before
+
+
+# B10 -----------------------------------------------------------------------------------------------------------------
+
+
+def test_b10_the_context_binds_whatever_the_form_of_the_inputs():
+    net = cutaway.open(tiny("gpt2"))
+    longer = torch.ones(1, (net.n_ctx or 0) + 1, dtype=torch.long)
+    for inputs in (
+        longer,
+        {"input_ids": longer},
+        Tokens.of_ids(longer),
+        {"input_ids": longer, "attention_mask": longer},
+    ):
+        with pytest.raises(TooLong):
+            net.run(inputs)
+        with pytest.raises(TooLong):
+            net.run(inputs, keep="resid_pre.0", logits=False)
+    assert net.run({"input_ids": longer[:, 1:]}).logits is not None
+
+
+def test_b10_an_empty_text_is_refused_though_the_tokenizer_begins_with_a_token():
+    net = cutaway.open("zoo:tales")
+    for empty in ("", [""], ["Mary", ""]):
+        with pytest.raises(BadInput, match="empty"):
+            net.run(empty)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_b10_a_masked_score_is_not_explained(kind):
+    net = cutaway.open(tiny(kind))
+    with pytest.raises(BadInput, match="masked"):
+        why_attend(net, X[0], "a1.h0", dest=1, source=3)
+    assert why_attend(net, X[0], "a1.h0", dest=3, source=1).score is not None

@@ -19,7 +19,7 @@ from cutaway.network.certificate import Certificate
 from cutaway.network.discovery.example import context, device_of
 from cutaway.network.edits import Edit
 from cutaway.network.facts import FactMemo
-from cutaway.network.identity import weights_hash, weights_version
+from cutaway.network.identity import weights_hash, weights_sample, weights_version
 from cutaway.network.indices import Index, layer_numbers
 from cutaway.network.interface import Interface, text_part
 from cutaway.network.locks import Lock, lock_of
@@ -68,6 +68,7 @@ class Core:
         self.attachments = 0
         self.facts = FactMemo()
         self._version: int | None = None
+        self._sample: bytes | None = None
 
     # standing edits ------------------------------------------------------------------------------------------------
 
@@ -121,7 +122,14 @@ class Core:
 
     @property
     def hash(self) -> str:
-        """SHA-256 of configuration and weights, the same on every machine; made anew once weights have changed."""
+        """SHA-256 of configuration and weights, the same on every machine; made anew once weights have changed.
+
+        A look at some numbers of every weight finds changes that torch does not count as well; all facts are forgotten then.
+        """
+        sample = weights_sample(self.model)
+        if self._sample not in (None, sample):
+            self.forget()
+        self._sample = sample
         return self.fact_of_weights("hash", lambda: weights_hash(self.model))
 
     @property

@@ -28,9 +28,10 @@ from cutaway.network.anatomy import (
 )  # fmt: skip
 from cutaway.network.coefficients import is_one, like, times
 from cutaway.network.edits import EditFunction, Here, Phase
-from cutaway.network.execution.attention import FunctionTap, scoped, watching
+from cutaway.network.execution.attention import scoped, watching
 from cutaway.network.execution.exchange import Arguments, Exchange
 from cutaway.network.execution.heads import head_outputs
+from cutaway.network.execution.inside import FunctionTap
 from cutaway.network.inputs import Pos, Tokens
 from cutaway.network.locks import configurations
 from cutaway.network.sites import Site
@@ -153,7 +154,12 @@ class Session:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
         self._stack.close()
-        self._scratch.clear()
+        for held in (
+            self._scratch,
+            self._handlers,
+            self._observers,
+        ):  # handlers hold the session, which holds the values
+            held.clear()
         return isinstance(error, _Stop)
 
     def _enter_attention(self, modules: Mapping[str, nn.Module]) -> None:
