@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -328,12 +329,28 @@ def _check_hidden_states(trial: Trial) -> None:
         trial.compare(f"hidden_states[{index}]", ours, states[index])
 
 
+def noting(function: Callable[..., Tensor], results: list[Tensor]) -> Callable[..., Tensor]:
+    """The same function, whose results are noted."""
+
+    def noted(*args: Any, **kwargs: Any) -> Tensor:
+        results.append(function(*args, **kwargs))
+        return results[-1]
+
+    return noted
+
+
 def _check_attentions(trial: Trial) -> None:
     """The attention pattern, as the model itself reports it under its eager attention."""
-    eager = tiny(trial.kind, attn_implementation="eager")
-    with torch.no_grad():
+    eager, sums = tiny(trial.kind, attn_implementation="eager"), []
+    with torch.no_grad(), patch.object(torch, "logsumexp", noting(torch.logsumexp, sums)):
         reported = getattr(eager(**trial.inputs, output_attentions=True), "attentions", None) or ()
     patterns = [a for a in reported if torch.is_tensor(a)]
+    sinks = [m.sinks for m in eager.modules() if torch.is_tensor(getattr(m, "sinks", None))]
+    if (
+        len(sums) == len(sinks) == len(patterns)
+    ):  # a sink that is a factor on the average, which is not reported
+        shares = [(total - sink.view(1, -1, 1)).sigmoid() for total, sink in zip(sums, sinks, strict=True)]
+        patterns = [p * share[..., None] for p, share in zip(patterns, shares, strict=True)]
     indices = trial.net.layers_with("pattern")
     if not indices or len(patterns) != len(indices):
         return

@@ -30,6 +30,7 @@ from torch import nn
 
 import cutaway
 from by_hand import check_by_hand, hand_attention_calls, logits
+from cutaway.network.certification.identities import carried_in_words
 from cutaway.results import atomic_write
 from cutaway.zoo.tiny import causal_lm_types, example_input, tiny
 from cutaway.zoo.tiny_tables import CANNOT
@@ -129,7 +130,10 @@ def _describe(row: Row, net: Any) -> None:
     forms = {layer.form for layer in stack.layers} if stack is not None else {"unknown"}
     held = net.certificate.check("resid_post")
     certified = held is not None and held.holds and held.places >= row.layers and "unknown" not in forms
-    row.stream = ", ".join(sorted(forms)) if certified else ""
+    carried = carried_in_words(stack.layers if stack is not None else [])
+    row.stream = (
+        ", ".join([*sorted(forms), *([f"its input {carried}"] if carried else [])]) if certified else ""
+    )
     names = [site.name.removeprefix("cross_") for site in net.sites()]
     row.attention_sites = {name: names.count(name) for name in ATTENTION_SITES}
     wanted = row.attention_calls or max(row.attention_sites.values())
@@ -184,7 +188,8 @@ def page(rows: list[Row]) -> str:
         "| --- | --- |",
         *(f"| {what} | {count} |" for what, count in figures.items()),
         "",
-        "Columns: *stream*, the form in which `resid_pre + writes = resid_post` is certified; *attention*, the",
+        "Columns: *stream*, the form in which `resid_pre + writes = resid_post` is certified, with the factor by which",
+        "`resid_pre` is carried on where it is not 1; *attention*, the",
         "sites that are readable and writable at every call of an attention function (counted in the model's own",
         "code), with the number of places where that is not so; *MLP*, `neurons` where `mlp_act` is offered and",
         "`output` where only `mlp_out` is; *by hand*, comparisons with bare hooks or with the model's own reports.",

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 import cutaway
-from cutaway.network.core import lock_of
 from cutaway.network.identity import weights_hash
+from cutaway.network.locks import lock_of
 from cutaway.zoo.tiny import tiny
 
 

@@ -242,4 +242,4 @@ def _run(
             logits.append(run.logits[:, 0])
         for site in keep:
             kept[site].append(run[site])
-    return torch.cat(logits) if read else None, {site: torch.cat(parts) for site, parts in kept.items()}
+    return torch.cat(logits) if read else None, {site: torch.cat(kept.pop(site)) for site in keep}

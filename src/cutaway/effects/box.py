@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cutaway.effects.baselines import Side
 from cutaway.errors import BadBehaviour, BadInput, SiteUnavailable, nearest
+from cutaway.network.indices import layer_numbers, without_repeats
 from cutaway.network.items import maps_of
 from cutaway.network.sites import SITES, Site
 from cutaway.sweeps import Cell, Write
@@ -119,11 +120,9 @@ def checked(
         if not behaviour.spans:
             remedy = "Use a behaviour with spans, or sweep over positions."
             raise BadBehaviour(f"{behaviour.name!r} names no spans of tokens.", remedy)
-    if isinstance(layers, str) or (layers is not None and not isinstance(layers, Sequence)):
-        remedy = "Write layers=[0, 1] or layers=range(2)."
-        raise BadInput(f"layers={layers!r} is not a list of layers.", remedy)
     has = [s.layer for s in sites if s.layer is not None]
-    chosen = tuple(has if layers is None else layers)
+    numbers = None if layers is None else layer_numbers(layers, net.n_layers)
+    chosen = tuple(has if numbers is None else without_repeats(numbers, "layer"))
     missing = [layer for layer in chosen if layer not in has]
     if missing or not chosen:
         remedy = f"It exists in layers {has}."

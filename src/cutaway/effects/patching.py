@@ -29,6 +29,7 @@ from cutaway.network.inputs import Tokens
 from cutaway.network.sites import Site
 from cutaway.results import Work, strict, working
 from cutaway.sweeps import Rules, plan_cells
+from cutaway.sweeps.footprint import held_bytes, require_room
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
@@ -169,7 +170,10 @@ def box_sweep(
     began = time.perf_counter()
     behaviour = behaviour_of(net, behaviour, seed)
     site, chosen, dims = checked(net, behaviour, at, by, layers)
-    ends = measure(net, behaviour, sites_of(site, chosen), work)
+    swept, tokens = sites_of(site, chosen), behaviour.clean_tokens(net)
+    copies = 2 if way in DIRECTIONS else 3
+    require_room(net, swept, copies * tokens.n, tokens.size, working(work))
+    ends = measure(net, behaviour, swept, work)
     where = ""
     if way in DIRECTIONS:
         direction, (base, source) = str(way), sides(ends, way)
@@ -191,7 +195,10 @@ def box_sweep(
     question = Question(*asked, labels, where, seed, began)
     require_rules(rules)
     experiment = ends.experiment(net, base, sources, spans=span_columns(behaviour, base))
-    plan = plan_cells(experiment, box.cells(), base=base.metric, rules=rules, time_it=time_it, work=work)
+    held = held_bytes([*ends.clean.kept.values(), *ends.corrupted.kept.values(), *sources.values()])
+    plan = plan_cells(
+        experiment, box.cells(), base=base.metric, rules=rules, time_it=time_it, work=work, held=held
+    )
     return PlannedSweep(plan, question, f"patching {site} by {' and '.join(question.dims)}, {direction}")
 
 

@@ -13,13 +13,12 @@ from torch import Tensor
 
 from cutaway.errors import BadAddress
 from cutaway.network.edits import Here
+from cutaway.network.indices import Index, indices, position_table, without_repeats
 from cutaway.network.inputs import Pos
 from cutaway.network.sites import SITES, Site, SiteLike
 
 if TYPE_CHECKING:
     from cutaway.network.network import Network
-
-Index = int | Sequence[int] | range | slice | None
 
 _HEAD_AXES = ("head", "kv_head")
 _UNIT_AXES = ("width", "head_width", "hidden", "expert", "vocab", "channel")
@@ -62,7 +61,7 @@ class Address:
         if first.module or not SITES[first.name].layered:
             raise BadAddress(f"{first} has no layers, but layer={self.layer} was given.", "Leave layer out.")
         depth = len(net.anatomy.stack(first.stack).layers)  # type: ignore[union-attr]
-        wanted = as_list(self.layer, depth, "layer")
+        wanted = without_repeats(indices(self.layer, depth, "layer"), "layer")
         chosen = [s for i in wanted for s in net.resolve(Site(first.name, i, first.stack))]
         missing = [s for s in chosen if s not in sites]
         if missing:
@@ -75,21 +74,17 @@ class Address:
         if site.module:
             return
         axes = site.axes
+        _require_axes(self, str(site), axes)
         for name, index, kinds in (("head", self.head, _HEAD_AXES), ("neuron", self.neuron, _UNIT_AXES)):
             if index is None:
                 continue
-            axis = next((a for a in axes if a in kinds), None)
-            if axis is None:
-                raise BadAddress(
-                    f"{site} has no axis of {name}s: its axes are {', '.join(axes)}.", f"Leave {name} out."
-                )
+            axis = next(a for a in axes if a in kinds)
             size = axis_size(net, site, axis)
             if size is not None:
-                as_list(index, size, name, str(site))
-        if self.pos is not None and not {"pos", "dest"} & set(axes):
-            raise BadAddress(f"{site} has no positions: its axes are {', '.join(axes)}.", "Leave pos out.")
-        if self.src is not None and "src" not in axes:
-            raise BadAddress(f"{site} has no source positions.", "Use src at scores and pattern only.")
+                indices(index, size, name, str(site))
+        for positions in (self.pos, self.src):
+            if positions is not None:
+                position_table(positions)
 
     def mask(self, value: Tensor, here: Here) -> Tensor | None:
         """Which entries of a value are meant: a boolean tensor that broadcasts to it; None for all of them.
@@ -97,13 +92,14 @@ class Address:
         Raises `BadAddress` where an index lies outside the value.
         """
         axes = here.axes or _axes_of(value)
+        _require_axes(self, str(here.site), axes)
         masks: list[Tensor | None] = []
         for axis, name in enumerate(axes):
             index = self._index_for(name)
             if name in ("pos", "dest", "src"):
                 masks.append(self._positions(value, here, axis, index))
             elif index is not None:
-                chosen = as_list(index, value.shape[axis], "row" if name == "batch" else name, str(here.site))
+                chosen = indices(index, value.shape[axis], "row" if name == "batch" else name, str(here.site))
                 flags = torch.zeros(value.shape[axis], dtype=torch.bool, device=value.device)
                 flags[chosen] = True
                 masks.append(flags.reshape([-1 if i == axis else 1 for i in range(value.ndim)]))
@@ -123,7 +119,7 @@ class Address:
 
     def _positions(self, value: Tensor, here: Here, axis: int, index: Any) -> Tensor | None:
         name = here.axes[axis] if here.axes else "pos"
-        rows = None if self.row is None else as_list(self.row, value.shape[0], "row", str(here.site))
+        rows = None if self.row is None else indices(self.row, value.shape[0], "row", str(here.site))
         entries = here.index(index, value.shape[axis], value.device, "src" if name == "src" else "pos", rows)
         if entries is None:
             return None
@@ -135,8 +131,16 @@ class Address:
 
     def _pixels(self, value: Tensor) -> Tensor:
         """Spatial positions (y, x) of an image-like map [b channel y x]."""
-        points = torch.as_tensor(self.pos).reshape(-1, 2)
         height, width = value.shape[-2:]
+        table = position_table(self.pos)
+        if torch.is_tensor(table) and table.dtype == torch.bool and table.shape == (height, width):
+            table = table.nonzero()
+        if not torch.is_tensor(table) or table.dtype == torch.bool or table.ndim == 0 or table.shape[-1] != 2:
+            raise BadAddress(
+                f"{self.pos!r:.60} names no places of a {height} x {width} map.",
+                "Give (y, x), a list of such pairs, or a boolean mask of the map.",
+            )
+        points = table.reshape(-1, 2).cpu()
         if bool((points < 0).any()) or bool((points >= torch.tensor([height, width])).any()):
             raise BadAddress(
                 f"A spatial position of {points.tolist()} is outside the {height} x {width} map.",
@@ -145,6 +149,22 @@ class Address:
         flags = torch.zeros(1, 1, height, width, dtype=torch.bool, device=value.device)
         flags[0, 0, points[:, 0], points[:, 1]] = True
         return flags
+
+
+#: The fields of an address that name entries of an axis, and which axes serve.
+_FIELDS: dict[str, tuple[str, ...]] = {
+    "head": _HEAD_AXES, "neuron": _UNIT_AXES, "pos": ("pos", "dest", "y"), "src": ("src",)
+}  # fmt: skip
+
+
+def _require_axes(address: Address, where: str, axes: Sequence[str]) -> None:
+    """Raise `BadAddress` where an address names entries of an axis that is not there."""
+    for name, kinds in _FIELDS.items():
+        if getattr(address, name) is not None and not set(kinds) & set(axes):
+            what = {"pos": "positions", "src": "source positions"}.get(name, f"axis of {name}s")
+            raise BadAddress(
+                f"{where} has no {what}: its axes are {', '.join(axes) or 'not known'}.", f"Leave {name} out."
+            )
 
 
 def _axes_of(value: Tensor) -> tuple[str, ...]:
@@ -173,22 +193,3 @@ def axis_size(net: Network, site: Site, axis: str) -> int | None:
         size = getattr(net.model.get_submodule(mlp.down), "in_features", None)
         return size if isinstance(size, int) else None
     return None
-
-
-def as_list(index: object, size: int, name: str, where: str = "this network") -> list[int]:
-    """An index as a list of numbers from 0 to size - 1; negative ones count from the end.
-
-    Raises `BadAddress` where one is out of range.
-
-    >>> as_list(-1, 4, "head")
-    [3]
-    """
-    if isinstance(index, slice):
-        return list(range(*index.indices(size)))
-    if torch.is_tensor(index):
-        index = index.tolist()
-    numbers = [index] if isinstance(index, int) else [int(i) for i in index]  # type: ignore[union-attr]
-    for number in numbers:
-        if not -size <= number < size:
-            raise BadAddress(f"{name} {number} is out of range: {where} has {size}.", f"Use 0 to {size - 1}.")
-    return [n % size for n in numbers]

@@ -365,6 +365,8 @@ class Clamp(Intervention):
 class Apply(Intervention):
     """Run any function on the value: fn(value) or fn(value, here) gives the new value. It cannot be saved.
 
+    The function gets a copy, which it may change in place; of what it returns, only the entries of the address are taken.
+
     Attributes:
         at: the site.
         fn: the function.
@@ -382,7 +384,8 @@ class Apply(Intervention):
             takes_here = len(inspect.signature(self.fn).parameters) > 1
         except (TypeError, ValueError):
             takes_here = False
-        new = self.fn(value, here) if takes_here else self.fn(value)
+        copy = value.clone()  # the network, and what was kept, hold the value itself
+        new = self.fn(copy, here) if takes_here else self.fn(copy)
         if not torch.is_tensor(new) or new.shape != value.shape:
             got = tuple(new.shape) if torch.is_tensor(new) else type(new).__name__
             raise BadInput(

@@ -50,14 +50,15 @@ class Certificate:
     Attributes:
         checks: the identities.
         refusals: the sites that are refused, each with its reason.
-        bitwise: are the logits the bare model's, bit for bit, with nothing read or written?
+        bitwise: are the logits the bare model's, bit for bit, while sites are read? None where no logits were found, so
+            that nothing was compared.
         pads_right, pads_left: may rows be padded on that side? None where it was not tried.
         made: was anything checked at all?
     """
 
     checks: tuple[Check, ...]
     refusals: Mapping[str, str]
-    bitwise: bool
+    bitwise: bool | None
     pads_right: bool | None
     pads_left: bool | None
     made: bool = True
@@ -77,4 +78,4 @@ class Certificate:
 
 def uncertified(refusals: Mapping[Site, str] = MappingProxyType({})) -> Certificate:
     """The certificate of a network that was opened without being checked, with what was not found in it, and why."""
-    return Certificate((), {str(s): r for s, r in refusals.items()}, False, None, None, made=False)
+    return Certificate((), {str(s): r for s, r in refusals.items()}, None, None, None, made=False)

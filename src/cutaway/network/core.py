@@ -5,37 +5,29 @@ Whatever runs, reads or describes a network below its face `cutaway.Network` tak
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 
-from cutaway.errors import BadAddress, BadInput, NotFound, SiteUnavailable, nearest
+from cutaway.errors import BadAddress, NotFound, SiteUnavailable, nearest
 from cutaway.network.anatomy import FIRST, Anatomy, Layer, Port, PortTap, Tap
 from cutaway.network.certificate import Certificate
 from cutaway.network.discovery.example import context, device_of
 from cutaway.network.edits import Edit
 from cutaway.network.facts import FactMemo
-from cutaway.network.identity import weights_hash, weights_version
+from cutaway.network.identity import weights_hash, weights_sample, weights_version
+from cutaway.network.indices import Index, layer_numbers
 from cutaway.network.interface import Interface, text_part
+from cutaway.network.locks import Lock, lock_of
 from cutaway.network.opened import Opened
 from cutaway.network.sites import SITES, Site, SiteLike, expand_glob, is_glob, parse
 from cutaway.network.texts import Texts
 
 T = TypeVar("T")
-
-#: One lock for each model. It belongs to the model and not to a `Core`, because two networks over one model put their
-#: hooks on the same modules; and a model has no place of its own for it that copying or pickling it would bear.
-_locks: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
-
-
-def lock_of(model: nn.Module) -> threading.RLock:
-    """The model's lock: hooks and configuration belong to one run at a time; a run within a run passes."""
-    return _locks.setdefault(model, threading.RLock())
 
 
 class Core:
@@ -50,7 +42,7 @@ class Core:
         opened: how it was opened.
         interface: what its forward takes.
         modules: its modules by dotted path.
-        standing: edits that every run carries at present.
+        contexts: edits that every run carries at present, by the block that put them there.
         attachments: how many attachments write into the model at present.
         facts: what was found out about it; ask `fact`, which knows when they do not hold.
     """
@@ -72,10 +64,28 @@ class Core:
         self.opened = opened
         self.interface = Interface.of(model)
         self.modules = dict(model.named_modules())
-        self.standing: list[Edit] = []
+        self.contexts: dict[object, tuple[Edit, ...]] = {}
         self.attachments = 0
         self.facts = FactMemo()
         self._version: int | None = None
+        self._sample: bytes | None = None
+
+    # standing edits ------------------------------------------------------------------------------------------------
+
+    @property
+    def standing(self) -> list[Edit]:
+        """Edits that every run carries at present, whoever makes it, in the order in which their blocks began."""
+        return [edit for edits in list(self.contexts.values()) for edit in edits]
+
+    @contextmanager
+    def carrying(self, edits: Sequence[Edit]) -> Iterator[None]:
+        """While active these edits stand; blocks may overlap, end in any order, and be in several threads."""
+        block = object()
+        self.contexts[block] = tuple(edits)
+        try:
+            yield
+        finally:
+            self.contexts.pop(block, None)
 
     # facts -------------------------------------------------------------------------------------------------------
 
@@ -112,12 +122,19 @@ class Core:
 
     @property
     def hash(self) -> str:
-        """SHA-256 of configuration and weights, the same on every machine; made anew once weights have changed."""
+        """SHA-256 of configuration and weights, the same on every machine; made anew once weights have changed.
+
+        A look at some numbers of every weight finds changes that torch does not count as well; all facts are forgotten then.
+        """
+        sample = weights_sample(self.model)
+        if self._sample not in (None, sample):
+            self.forget()
+        self._sample = sample
         return self.fact_of_weights("hash", lambda: weights_hash(self.model))
 
     @property
-    def lock(self) -> threading.RLock:
-        """The model's lock."""
+    def lock(self) -> Lock:
+        """The model's lock, which models that share its configuration share with it."""
         return lock_of(self.model)
 
     @property
@@ -146,9 +163,9 @@ class Core:
         return len(self._layers(""))
 
     def heads(self, layer: int, stack: str = "") -> int | None:
-        """Attention heads of a layer; None where it has no attention."""
+        """Attention heads of a layer (a negative one counts from the end); None where it has no attention."""
         layers = self._layers(stack)
-        attention = layers[layer].attention() if 0 <= layer < len(layers) else None
+        attention = layers[layer].attention() if -len(layers) <= layer < len(layers) else None
         return None if attention is None else attention.heads
 
     @property
@@ -204,8 +221,10 @@ class Core:
             return str(error)
         return None
 
-    def resolve(self, spec: SiteLike, layers: Sequence[int] | None = None) -> list[Site]:
+    def resolve(self, spec: SiteLike, layers: Index = None) -> list[Site]:
         """The sites that a name stands for: one, or one per layer where no layer is named; globs give all that match.
+
+        layers: only these; negative ones count from the end (see `indices`).
 
         Raises `NotFound`, `BadAddress` or `SiteUnavailable`, each saying what there is instead.
         """
@@ -243,18 +262,9 @@ class Core:
         """Names of the sites that exist here, without layers."""
         return list(dict.fromkeys((f"{s.stack}." if s.stack else "") + s.name for s in self.sites()))
 
-    def _layer_numbers(self, layers: Sequence[int]) -> list[int]:
-        """Layers as numbers from 0; negative ones count from the end.
-
-        Raises `BadAddress` where one is out of range, `BadInput` where none is given.
-        """
-        depth = max((len(s.layers) for s in self.anatomy.stacks), default=0)
-        if not layers:
-            raise BadInput("layers is empty, so nothing would be kept.", "Leave it out for all layers.")
-        for layer in layers:
-            if not isinstance(layer, int) or not -depth <= layer < depth:
-                raise BadAddress(f"Layer {layer!r} is out of range.", f"Use layers 0 to {depth - 1}.")
-        return [layer % depth for layer in layers]
+    def _layer_numbers(self, layers: object) -> list[int]:
+        """Layers as numbers from 0, by the rule of `layer_numbers`."""
+        return layer_numbers(layers, max((len(s.layers) for s in self.anatomy.stacks), default=0))
 
     def _layers(self, stack: str) -> Sequence[Layer]:
         named = self.anatomy.stack(stack)

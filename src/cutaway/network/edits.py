@@ -9,7 +9,8 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from cutaway.errors import BadInput
+from cutaway.errors import BadAddress, BadInput
+from cutaway.network.indices import position_table
 from cutaway.network.inputs import Pos, Tokens
 from cutaway.network.sites import Site
 
@@ -64,6 +65,11 @@ class Here:
         start = self.start(size, axis)
         return torch.arange(start, start + size, device=device)[None].expand(self.batch, -1)
 
+    def _all_real(self, size: int) -> Tokens:
+        """Rows whose tokens are not known: all columns of the prompt, or of an axis of this size, are real."""
+        width = self.prompt_columns or self.end or size
+        return Tokens.of_ids(torch.zeros(self.batch, width, dtype=torch.long))
+
     def index(
         self, pos: Pos, size: int, device: torch.device, axis: str = "pos", rows: list[int] | None = None
     ) -> tuple[Tensor, Tensor] | None:
@@ -72,23 +78,24 @@ class Here:
         pos: row-relative positions; size: length of the axis; rows: the batch rows that are meant (None: all). Columns
         that the axis does not cover are left out.
         """
-        everything = pos is None or (isinstance(pos, slice) and pos == slice(None))
+        table = None if pos is None else position_table(pos)
+        everything = table is None or (isinstance(table, slice) and table == slice(None))
         phased = self.phase != "all" and self.prompt_columns is not None and axis != "src"
         if everything and not phased:
             return None
         tokens = self.rows_of(axis)
         chosen = torch.arange(self.batch) if rows is None else torch.as_tensor(rows)
-        if everything:
+        if table is None or everything:
             columns = self.columns(size, axis, device)[chosen.to(device)]
-        elif tokens is None:
-            numbers = list(range(*pos.indices(size))) if isinstance(pos, slice) else pos
-            raw = torch.as_tensor(numbers, device=device)
-            raw = raw.reshape(1, -1).expand(len(chosen), -1) if raw.ndim < 2 else raw[chosen.to(device)]
-            columns = torch.where(raw < 0, raw + size, raw)
         else:
-            per_row = not isinstance(pos, int | slice) and torch.as_tensor(pos).ndim == 2
-            wanted = torch.as_tensor(pos)[chosen] if per_row else pos
-            columns = tokens[chosen].columns(wanted).to(device)
+            per_row = torch.is_tensor(table) and table.ndim == 2
+            if per_row and len(table) != self.batch:  # type: ignore[arg-type]
+                raise BadAddress(
+                    f"Positions were given for {len(table)} rows, and the run has {self.batch}.",  # type: ignore[arg-type]
+                    "Give an integer, a list of integers, or one list per row.",
+                )
+            wanted = table[chosen.to(table.device)] if per_row else table  # type: ignore[index,union-attr]
+            columns = (tokens or self._all_real(size))[chosen].columns(wanted).to(device)
         start = self.start(size, axis)
         at = chosen.to(device)[:, None].expand_as(columns)
         inside = (columns >= start) & (columns < start + size)

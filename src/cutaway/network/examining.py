@@ -17,11 +17,12 @@ from cutaway.network.core import Core
 from cutaway.network.discovery.discover import discover
 from cutaway.network.discovery.example import context, device_of, probe_inputs
 from cutaway.network.discovery.trace import Recorder, Trace, record
-from cutaway.network.execution.attention import configurations, scoped
+from cutaway.network.execution.attention import scoped
 from cutaway.network.execution.running import evaluating, find_item, logits_key
 from cutaway.network.inputs import Inputs, pack, token_kwargs
 from cutaway.network.interface import Interface
 from cutaway.network.loading import sentence
+from cutaway.network.locks import configurations, lock_of
 from cutaway.network.opened import Opened
 
 
@@ -40,7 +41,7 @@ def examine_model(model: nn.Module, tokenizer: Any, name: str, opened: Opened) -
             raise
         nothing = Anatomy((), {}, {}, None, in_place=True)
         return Core(model, tokenizer, nothing, uncertified(), name, opened)
-    with evaluating(model):
+    with lock_of(model), evaluating(model):
         trace = observe(model, inputs)
         anatomy = discover(model, trace, inputs.batch)
         certified = opened.certify and anatomy.stacks

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import takewhile
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cutaway.errors import BadInput, TooLong
+from cutaway.errors import BadInput, TooLong, require_known
 from cutaway.network.core import Core
 from cutaway.network.edits import Bound, Phase
 from cutaway.network.execution.running import RunOptions, evaluating, memory_errors, plan_work
@@ -76,6 +77,7 @@ def generate(
             "Edits in the generation of an encoder-decoder are not supported.",
             "Use net.run with decoder_input_ids, which takes edits in both stacks.",
         )
+    _require_options(net, options)
     tokens = net.texts.encode(inputs)
     if tokens.padded:
         if net.certificate.pads_left is False:
@@ -115,6 +117,14 @@ def generate(
     continued = ([*prompt, *takewhile(lambda t: t not in stops, row)] for prompt, row in pairs)
     texts = tuple(_text(net, row) for row in continued)
     return Generation(tokens, whole.cpu(), new.cpu(), texts)
+
+
+def _require_options(net: Core, options: Mapping[str, Any]) -> None:
+    """Refuse options that the model's own `generate` does not have; `UnknownOption` names the nearest."""
+    model: Any = net.model
+    own = [p for p in inspect.signature(model.generate).parameters if p != "kwargs"]
+    settings = [name for name in vars(model.generation_config) if not name.startswith("_")]
+    require_known(options, [*own, *settings, *net.interface.names], "generate")
 
 
 def _text(net: Core, ids: list[int]) -> str:

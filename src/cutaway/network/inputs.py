@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import BadAddress, BadInput
+from cutaway.network.indices import position_table
 from cutaway.network.interface import Interface
 
-#: A position as a user writes it: counted from a row's first real token, or from its last when negative.
-Pos = int | slice | Sequence[int] | Tensor | None
+#: Positions as a user writes them, counted from a row's first real token, or from its last when negative: an integer,
+#: several, a slice, a boolean mask as long as the rows, or one list per row; see `indices`. None means all.
+Pos = int | slice | Sequence[int] | Sequence[Sequence[int]] | Tensor | None
 
 
 #: Numbers of an image that take about as much memory on their way through a network as one token.
@@ -107,11 +109,10 @@ class Tokens:
     def columns(self, pos: Pos) -> Tensor:
         """The columns that row-relative positions stand for: LongTensor [b k].
 
-        Raises `BadAddress` when a position is outside a row.
+        Raises `BadAddress` when a position is outside a row, and for what is no position (see `indices`).
         """
         lengths, first = self.lengths, self.first
-        if pos is None:
-            pos = slice(None)
+        pos = slice(None) if pos is None else position_table(pos)
         if isinstance(pos, slice):
             spans = [range(*pos.indices(int(n))) for n in lengths]
             sizes = sorted({len(span) for span in spans})
@@ -121,15 +122,17 @@ class Tokens:
                     "Give positions as a list, or one row at a time.",
                 )
             relative = torch.tensor([list(s) for s in spans], dtype=torch.long).reshape(self.n, -1)
+        elif pos.dtype == torch.bool:
+            relative = self._masked(pos)
         else:
-            relative = torch.as_tensor(pos, dtype=torch.long)
-            if relative.ndim < 2:
-                relative = relative.reshape(1, -1).expand(self.n, -1)
-            if relative.ndim != 2 or relative.shape[0] != self.n:
-                raise BadAddress(
-                    f"Positions of shape {tuple(relative.shape)} do not fit {self.n} rows.",
-                    "Give an integer, a list of integers, or one list per row.",
-                )
+            relative = pos.reshape(1, -1).expand(self.n, -1) if pos.ndim < 2 else pos
+        if relative.shape[0] != self.n:
+            raise BadAddress(
+                f"Positions were given for {relative.shape[0]} rows, and there are {self.n}.",
+                "Give an integer, a list of integers, or one list per row.",
+            )
+        if not relative.shape[1]:
+            raise BadInput(f"{pos} is empty: it covers no position.", "Leave pos out for all of them.")
         size = lengths.to(relative.device)[:, None]
         absolute = torch.where(relative < 0, relative + size, relative)
         bad = (absolute < 0) | (absolute >= size)
@@ -140,6 +143,22 @@ class Tokens:
                 f"Use positions 0 to {int(lengths.min()) - 1}, or -1 for the last one.",
             )
         return absolute + first.to(absolute.device)[:, None]
+
+    def _masked(self, mask: Tensor) -> Tensor:
+        """Positions that a boolean mask [p] or [b p] stands for: LongTensor [b k]."""
+        rows = mask.cpu().expand(self.n, -1) if mask.ndim < 2 else mask.cpu()
+        lengths = sorted(set(self.lengths.tolist()))
+        if lengths != [rows.shape[1]] or rows.shape[0] != self.n:
+            raise BadAddress(
+                f"A mask of shape {tuple(mask.shape)} does not fit {self.n} rows of {_ranged(lengths)} tokens.",
+                "Give a boolean mask as long as the rows are, or positions as integers.",
+            )
+        counts = rows.sum(1)
+        if bool((counts != counts[0]).any()):
+            raise BadAddress(
+                "The mask selects more positions in some rows than in others.", "Select as many in every row."
+            )
+        return rows.nonzero()[:, 1].reshape(self.n, -1)
 
     def strings(self, row: int = 0) -> list[str]:
         """The token strings of one row, padding left out (token numbers where there is no tokenizer)."""
@@ -160,6 +179,10 @@ class Tokens:
         """The same rows with padding moved to the left, as generation needs it."""
         rows = [self.row_ids(i) for i in range(self.n)]
         return pack(rows, side="left", names=self.names).to(self.ids.device)
+
+
+def _ranged(lengths: Sequence[int]) -> str:
+    return str(lengths[0]) if len(lengths) == 1 else f"{lengths[0]} to {lengths[-1]}"
 
 
 def pack(

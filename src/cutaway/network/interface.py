@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
+from cutaway.errors import require_known
+
 
 def encodes(config: Any) -> bool:
     """Whether a configuration is that of an encoder-decoder."""
     return bool(getattr(config, "is_encoder_decoder", False))
+
+
+def _extras(model: nn.Module) -> frozenset[str] | None:
+    """What a forward with open keywords takes beside its arguments: of a transformers model what these all pass on."""
+    from transformers import PreTrainedModel
+    from transformers.utils.generic import TransformersKwargs
+
+    known = isinstance(model, PreTrainedModel)
+    return frozenset({*TransformersKwargs.__annotations__, "return_dict"}) if known else None
 
 
 def text_part(config: Any) -> Any:
@@ -28,12 +40,14 @@ class Interface:
         encoder_decoder: whether the configuration says that an encoder's stream is read by a decoder.
         main: the argument that a lone tensor is for, where that is known.
         start_token: the token with which a decoder starts.
+        extras: further names that forward takes by keyword; None where it takes any.
     """
 
     names: tuple[str, ...]
     encoder_decoder: bool = False
     main: str | None = None
     start_token: int = 0
+    extras: frozenset[str] | None = frozenset()
 
     @classmethod
     def of(cls, model: nn.Module) -> Interface:
@@ -47,11 +61,21 @@ class Interface:
         config = getattr(model, "config", None)
         start = getattr(config, "decoder_start_token_id", None)
         start = start if start is not None else getattr(config, "bos_token_id", 0) or 0
-        return cls(names, encodes(config), main, start if isinstance(start, int) else 0)
+        start = start if isinstance(start, int) else 0
+        open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        return cls(names, encodes(config), main, start, _extras(target) if open_ended else frozenset())
 
     def accepts(self, name: str) -> bool:
         """Whether forward takes an argument of that name."""
         return name in self.names
+
+    def require(self, given: Iterable[str]) -> None:
+        """Refuse arguments that forward does not have, which many models swallow without a word.
+
+        Raises `UnknownOption` with the nearest name.
+        """
+        if self.extras is not None:
+            require_known(given, [*self.names, *sorted(self.extras)], "The model's forward")
 
     @property
     def decodes(self) -> bool:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Iterable
 
 import torch
 
 from cutaway.network.face import Face
+from cutaway.network.sites import Site
 from cutaway.results.work import Work
 
 #: Share of the free memory that is taken where no budget says how much.
@@ -17,6 +20,8 @@ MOST_ROWS = 256
 MOST_TOKENS = 8_192
 #: Activations that a forward keeps alive at its peak, in multiples of what one layer makes.
 _ALIVE = 4
+#: Share of the budget that one forward pass may take, beside what is kept.
+_PASS = 4
 
 
 def available_bytes(device: torch.device) -> int:
@@ -40,6 +45,39 @@ def budget_bytes(net: Face, work: Work | None = None) -> int:
     return int(SHARE * available_bytes(net.device))
 
 
+def numbers_of(net: Face, site: Site, width: int) -> int:
+    """About how many numbers one row of `width` items has at a site, as the anatomy tells without a run.
+
+    Of a module's own output it is taken that it is as wide as the stream.
+    """
+    stack = net.anatomy.stack(site.stack)
+    stream = (None if stack is None else stack.width) or net.d_model or 64
+    layer = stack.layers[site.layer] if stack is not None and site.layer is not None else None
+    attention = None if layer is None else layer.attention(cross=site.name.startswith("cross_"))
+    mlp = None if layer is None else next((s.mlp for s in layer.sublayers if s.mlp is not None), None)
+    down = None if mlp is None or mlp.down is None else net.modules.get(mlp.down)
+    sizes = {
+        "batch": 1, "pos": width, "dest": width, "src": width, "width": stream, "vocab": net.d_vocab or 1,
+        "head": attention.heads if attention else net.n_heads or 1, "expert": (mlp.experts if mlp else None) or 1,
+        "kv_head": attention.kv_heads if attention else net.n_heads or 1,
+        "head_width": attention.head_width if attention else stream, "hidden": getattr(down, "in_features", 4 * stream),
+    }  # fmt: skip
+    return math.prod(sizes.get(axis, 1) for axis in site.axes or ("pos", "width"))
+
+
+def bytes_of(net: Face, sites: Iterable[Site], width: int) -> int:
+    """About how many bytes one row of `width` items takes where these sites are kept."""
+    size = torch.empty(0, dtype=net.dtype).element_size()
+    return size * sum(numbers_of(net, site, width) for site in sites)
+
+
+def row_bytes(net: Face, width: int, kept: int = 0, read: int = 1) -> int:
+    """About how many bytes one row of `width` items takes on its way through the network; see `rows_at_once`."""
+    per_item = _ALIVE * 16 * (net.d_model or 64) + kept
+    scores = _ALIVE * (net.n_heads or 0) * width * width
+    return 4 * (per_item * width + scores + read * (net.d_vocab or 0))
+
+
 def rows_at_once(
     net: Face, width: int, work: Work | None = None, *, kept: int = 0, read: int = 1, most: int = MOST_ROWS
 ) -> int:
@@ -48,9 +86,6 @@ def rows_at_once(
     kept: numbers that are kept of every item. read: positions of a row whose logits are made. The size of a batch does not
     follow the free memory number by number (it is a power of two under fixed bounds), so that results repeat.
     """
-    per_item = _ALIVE * 16 * (net.d_model or 64) + kept
-    scores = _ALIVE * (net.n_heads or 0) * width * width
-    per_row = 4 * (per_item * width + scores + read * (net.d_vocab or 0))
-    fits = budget_bytes(net, work) // max(1, per_row)
+    fits = budget_bytes(net, work) // _PASS // max(1, row_bytes(net, width, kept, read))
     rows = max(1, min(most, MOST_TOKENS // max(1, width), fits))
     return 1 << (int(rows).bit_length() - 1)

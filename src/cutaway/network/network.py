@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
+from numbers import Integral
 from typing import Any, TypeVar
 
 import torch
@@ -18,6 +19,7 @@ from cutaway.network.examining import examine_model, redrawn
 from cutaway.network.execution import running
 from cutaway.network.execution.attached import Attached, attached
 from cutaway.network.generate import Generation, generate
+from cutaway.network.indices import Index
 from cutaway.network.inputs import Inputs, Pos, Tokens
 from cutaway.network.items import rows_of_items
 from cutaway.network.opened import Opened
@@ -40,7 +42,18 @@ class Network:
     """
 
     def __init__(self, core: Core) -> None:
-        self.core = core
+        self._core: Core | None = core
+        self._name = core.name
+
+    @property
+    def core(self) -> Core:
+        """All that is known about it.
+
+        Raises `BadInput` once the network is closed.
+        """
+        if self._core is None:
+            raise BadInput(f"The network {self._name} is closed.", "Open it again with cutaway.open.")
+        return self._core
 
     # what it is --------------------------------------------------------------------------------------------------
 
@@ -71,7 +84,7 @@ class Network:
     n_layers = told(lambda core: core.n_layers, "Layers of the main stack.")
 
     def heads(self, layer: int, stack: str = "") -> int | None:
-        """Attention heads of a layer; None where it has no attention."""
+        """Attention heads of a layer (a negative one counts from the end); None where it has no attention."""
         return self.core.heads(layer, stack)
 
     n_heads = told(
@@ -126,8 +139,10 @@ class Network:
         """Why a site is refused; None where it is there."""
         return self.core.refusal(site)
 
-    def resolve(self, spec: SiteLike, layers: Sequence[int] | None = None) -> list[Site]:
+    def resolve(self, spec: SiteLike, layers: Index = None) -> list[Site]:
         """The sites that a name stands for: one, or one per layer where no layer is named; globs give all that match.
+
+        layers: only these; negative ones count from the end.
 
         Raises `NotFound`, `BadAddress` or `SiteUnavailable`, each saying what there is instead.
         """
@@ -187,7 +202,7 @@ class Network:
         edits: Sequence[Edit] | Edit = (),
         *,
         pos: Pos = None,
-        layers: Sequence[int] | range | None = None,
+        layers: Index = None,
         logits: bool | str | Pos = True,
         grad: bool = False,
         stop_at: SiteLike | None = None,
@@ -198,18 +213,15 @@ class Network:
             inputs: text, texts, token ids, `Tokens`, or a mapping of the model's own arguments.
             keep: sites by name, TransformerLens name, ("resid_post", 5), glob or module path; without a layer, all.
             edits: interventions, applied in the order of computation and, at one site, in the order given.
-            pos, layers: keep only these (row-relative) positions and layers.
+            pos, layers: keep only these (row-relative) positions and layers: integers (negative ones count from the end),
+                lists, ranges, slices or boolean masks.
             logits: True for all positions, "last" for each row's last token, positions, or False for none.
             grad: keep the graph.
             stop_at: end the pass after this site.
 
         Raises `NotFound`, `SiteUnavailable`, `BadAddress`, `BadInput`, `TooLong`, `OutOfMemory`.
         """
-        if layers is not None and not isinstance(layers, Sequence | range):
-            raise BadInput(
-                f"layers={layers!r} is not a list of layers.", "Write layers=[0, 1] or layers=range(2)."
-            )
-        options = running.RunOptions(pos, None if layers is None else list(layers), logits, grad, stop_at)
+        options = running.RunOptions(pos, layers, logits, grad, stop_at)
         bound = bind(self, self._carried(edits))
         return running.run(self.core, self.prepare(inputs), _listed(keep), bound, options)
 
@@ -226,17 +238,19 @@ class Network:
 
     @contextmanager
     def edit(self, *edits: Edit) -> Iterator[Network]:
-        """While active, every run and generation of this network carries these edits."""
+        """While active, every run and generation of this network carries these edits, in whatever thread it is made.
+
+        Blocks may overlap and end in any order; each takes away its own edits and no others. The model called by hand,
+        without `net.run`, never carries them.
+        """
         bind(self, edits)
-        before = self.core.standing
-        self.core.standing = [*before, *edits]
-        try:
+        with self.core.carrying(edits):
             yield self
-        finally:
-            self.core.standing = before
 
     lock = told(
-        lambda core: core.lock, "The model's lock: hooks and configuration belong to one run at a time."
+        lambda core: core.lock,
+        "The model's lock, for `with`: hooks and configuration belong to one run at a time. Runs take it by themselves; "
+        "hold it around a bare model's forward in one thread while a network over it runs in another.",
     )
     standing = told(lambda core: tuple(core.standing), "The edits that every run carries at present.")
 
@@ -259,7 +273,7 @@ class Network:
         writes: Sequence[Edit] | Edit = (),
         *,
         pos: Pos = None,
-        layers: Sequence[int] | range | None = None,
+        layers: Index = None,
         on: Phase = "all",
         on_step: Callable[[Run], object] | None = None,
     ) -> Iterator[Attached]:
@@ -281,7 +295,7 @@ class Network:
 
         Raises what `run` raises; `BadInput` for writes into a model that checkpoints its gradients.
         """
-        options = running.RunOptions(pos, None if layers is None else list(layers))
+        options = running.RunOptions(pos, layers)
         bound = bind(self, writes if isinstance(writes, Sequence) else [writes])
         with attached(self.core, _listed(reads), bound, options, on, on_step) as seen:
             yield seen
@@ -305,8 +319,11 @@ class Network:
         return Network(examine_model(redrawn(self.model, seed), self.tokenizer, name, opened))
 
     def close(self) -> None:
-        """Nothing of Cutaway is left on the model after a run; this only drops standing edits."""
-        self.core.standing = []
+        """Let the model go, with all that was found out about it, so that its memory is free once nobody else holds it.
+
+        A module that was handed over in hand stays as it is: nothing of Cutaway is left on it after a run.
+        """
+        self._core = None
 
     def __enter__(self) -> Network:
         return self
@@ -348,6 +365,8 @@ class Network:
     # how it shows itself -----------------------------------------------------------------------------------------
 
     def __repr__(self) -> str:
+        if self._core is None:
+            return f"Network({self._name!r}: closed)"
         return (
             f"Network({self.name!r}: {type(self.model).__name__}, {self.n_layers} layers, width {self.d_model}, "
             f"{self.n_heads} heads, {len(self.core.kinds_of_site())} kinds of site)"
@@ -362,5 +381,10 @@ class Network:
 
 def _listed(keep: Sequence[SiteLike] | SiteLike) -> list[SiteLike]:
     """One site, which may be a pair of name and layer, or several, as a list."""
-    pair = isinstance(keep, tuple) and [type(k) for k in keep] == [str, int]
+    pair = (
+        isinstance(keep, tuple)
+        and len(keep) == 2
+        and isinstance(keep[0], str)
+        and isinstance(keep[1], Integral)
+    )
     return [keep] if pair or isinstance(keep, str | Site) else list(keep)  # type: ignore[list-item,arg-type]

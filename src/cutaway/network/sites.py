@@ -13,6 +13,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
 from cutaway.errors import BadAddress, BadInput, NotFound, nearest
+from cutaway.network.indices import integer
 
 Axis = Literal[
     "batch", "pos", "width", "head", "kv_head", "head_width", "dest", "src", "hidden", "expert", "vocab"
@@ -254,10 +255,12 @@ def parse(spec: SiteLike, module_paths: Iterable[str] = (), stacks: Sequence[str
     if isinstance(spec, Site):
         return spec
     if isinstance(spec, tuple):
-        if len(spec) != 2 or not isinstance(spec[0], str) or not isinstance(spec[1], int):
+        if len(spec) != 2 or not isinstance(spec[0], str):
             raise BadInput(f"{spec!r} is not a site.", 'Write ("resid_post", 5) or "resid_post.5".')
         base = parse(spec[0], module_paths, stacks)
-        return Site(base.name, spec[1], base.stack, base.module)
+        if base.module or not SITES[base.name].layered:
+            raise BadAddress(f"{base} has no layers.", f'Write "{base}" without a number.')
+        return Site(base.name, integer(spec[1], "layer"), base.stack)
     if not isinstance(spec, str):
         raise BadInput(
             f"{spec!r} is not a site.", 'Write "resid_post.5", ("resid_post", 5) or a module path.'

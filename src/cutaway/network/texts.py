@@ -40,14 +40,11 @@ class Texts:
         for a prompt beyond the context.
         """
         if isinstance(inputs, Tokens):
+            if inputs.values is None and inputs.n:
+                self.check_length(int(inputs.lengths.max()))
             return inputs
         rows = self.tokens_of(inputs, add_special_tokens)
-        longest = max((len(r) for r in rows), default=0)
-        if self.n_ctx is not None and longest > self.n_ctx:
-            raise TooLong(
-                f"A prompt has {longest} tokens; the context of this network is {self.n_ctx}.",
-                f"Shorten it to at most {self.n_ctx} tokens.",
-            )
+        self.check_length(max((len(r) for r in rows), default=0))
         size, ids = self.d_vocab_in, [t for row in rows for t in row]
         worst, least = max(ids, default=0), min(ids, default=0)
         if least < 0:
@@ -59,6 +56,14 @@ class Texts:
         tokens = pack(rows, self.pad_id)
         names = tuple(tuple(self.token_strings(r)) for r in rows)
         return Tokens(tokens.ids, tokens.mask, names)
+
+    def check_length(self, longest: int) -> None:
+        """Raise `TooLong` where the longest of some prompts, of so many tokens, is beyond the context."""
+        if self.n_ctx is not None and longest > self.n_ctx:
+            raise TooLong(
+                f"A prompt has {longest} tokens; the context of this network is {self.n_ctx}.",
+                f"Shorten it to at most {self.n_ctx} tokens.",
+            )
 
     @cached_property
     def d_vocab_in(self) -> int | None:
@@ -83,6 +88,8 @@ class Texts:
         if not rows:
             raise BadInput("There are no prompts: the list is empty.", "Give at least one prompt.")
         texts = sum(isinstance(row, str) for row in rows)
+        if "" in (row for row in rows if isinstance(row, str)):
+            raise BadInput("A prompt is empty.", "Give at least one token in every row.")
         if texts == len(rows):
             tokenizer = self._tokenizer()
             return [list(tokenizer(t, add_special_tokens=add_special_tokens)["input_ids"]) for t in rows]

@@ -33,15 +33,17 @@ class HookPoint:
 
 @dataclass(frozen=True)
 class _Hook:
-    """A `(name, fn)` pair as an edit: fn(value, hook=...) gives a new value, or None to leave it."""
+    """A `(name, fn)` pair as an edit: fn(value, hook=...) gives a new value, or None where it changed its copy in place."""
 
     at: SiteLike
     fn: Callable[..., Tensor | None]
 
     def bind(self, network: Any) -> Sequence[tuple[Site, EditFunction]]:
         def edit(value: Tensor, here: Here) -> Tensor:
-            new = self.fn(value, hook=HookPoint(here.site.transformer_lens(), here.site.layer))
-            return value if new is None else new
+            copy = value.clone()
+            new = self.fn(copy, hook=HookPoint(here.site.transformer_lens(), here.site.layer))
+            new = copy if new is None else new
+            return value if new is copy and torch.equal(copy, value) else new
 
         return [(site, edit) for site in network.resolve(self.at)]
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from cutaway.network.anatomy import Layer, Sublayer
+from cutaway.network.certification.identities import carried_in_words
 from cutaway.network.core import Core
 
 if TYPE_CHECKING:
@@ -37,7 +38,9 @@ def describe_layer(layer: Layer) -> str:
     """A layer in one line: its form and its sublayers."""
     if layer.form == "unknown":
         return "unknown: what its sublayers write could not be read"
-    return f"{layer.form}: " + " | ".join(describe_sublayer(s) for s in layer.sublayers)
+    carried = carried_in_words([layer])
+    form = f"{layer.form}, its input {carried}" if carried else layer.form
+    return f"{form}: " + " | ".join(describe_sublayer(s) for s in layer.sublayers)
 
 
 def layer_groups(net: Core) -> list[tuple[str, str, str]]:
@@ -148,6 +151,14 @@ _LAYERS, _SITES = ("stack", "layers", "form and sublayers"), ("layers", "sites")
 _CHECKS = ("", "identity", "error", "")
 
 
+#: What the certificate says of logits while sites are read.
+_READING = {
+    True: "Reading leaves the logits bitwise as they were.",
+    False: "Reading changes the logits within the tolerance, not bitwise.",
+    None: "No logits were found, so it was not compared whether reading leaves the output as it is.",
+}
+
+
 def anatomy_tables(net: Core) -> Group:
     """The network as rich tables."""
     from rich.console import Group
@@ -170,8 +181,7 @@ def anatomy_tables(net: Core) -> Group:
             (Text(verdict, style="green" if verdict == "holds" else "red"), *rest) for verdict, *rest in rows
         ]
         parts.append(table("Certificate", _CHECKS, checks))
-        parts.append(Text("Reading leaves the logits bitwise as they were." if net.certificate.bitwise else
-                          "Reading changes the logits within the tolerance, not bitwise."))  # fmt: skip
+        parts.append(Text(_READING[net.certificate.bitwise]))
     else:
         parts.append(Text("Not certified: opened with certify=False.", style="yellow"))
     if refused := refusal_lines(net):

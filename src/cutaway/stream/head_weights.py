@@ -17,6 +17,7 @@ from torch import Tensor
 from cutaway.errors import BadAddress, BadInput, NotFoldable, SiteUnavailable
 from cutaway.interventions import Apply
 from cutaway.network.coefficients import like
+from cutaway.network.indices import layer_numbers
 from cutaway.network.memory import rows_at_once
 from cutaway.network.norms import TOLERANCE, AffineNorm, affine_norm, common_weight, probe_norm
 from cutaway.network.parts import Part
@@ -101,7 +102,7 @@ def head_weights(
     Raises `SiteUnavailable` where a layer's heads cannot be told apart or its reading is not linear, with the reason.
     """
     able = net.layers_with("head_out")
-    chosen = able if layers is None else list(layers)
+    chosen = able if layers is None else list(dict.fromkeys(layer_numbers(layers, net.n_layers)))
     if not chosen:
         raise SiteUnavailable(
             "No layer has heads that can be told apart.",

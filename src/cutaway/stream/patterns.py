@@ -13,6 +13,7 @@ import torch
 
 from cutaway.errors import BadAddress
 from cutaway.figures import Grid, heatmap, show_token
+from cutaway.network.indices import indices, integer
 from cutaway.network.parts import Part
 from cutaway.network.sites import Site
 from cutaway.reports import Figure, Page, display_result, page_of
@@ -131,6 +132,7 @@ def read_patterns(
     Raises `SiteUnavailable` with the certificate's reason where patterns or values are refused or heads are not told apart.
     """
     began, work = time.monotonic(), working(work)
+    layer = indices(integer(layer, "layer"), net.n_layers, "layer")[0]
     sites = [Site("pattern", layer), Site("v", layer), Site("head_out", layer)]
     for site in sites:
         net.resolve(site)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cutaway.errors import BadAddress, BadFormat, BadInput, SiteUnavailable, did_you_mean
 from cutaway.network.coefficients import is_one, like
+from cutaway.network.indices import indices, integer
 from cutaway.network.norms import affine_norm
 from cutaway.network.parts import Part
 from cutaway.network.sites import Site
@@ -126,13 +127,8 @@ class Stream:
 
     def _layer(self, layer: int | None) -> int:
         depth = self.depth
-        if layer is None:
-            return depth
-        if isinstance(layer, bool) or not isinstance(layer, int) or not -depth <= layer <= depth:
-            raise BadAddress(
-                f"Layer {layer!r} is out of range.", f"Use layers 0 to {depth} ({depth}: the end)."
-            )
-        return layer if layer >= 0 else layer + depth
+        number = depth if layer is None else integer(layer, "layer")
+        return depth if number == depth else indices(number, depth, "layer")[0]
 
     def accumulated(self, layer: int | None = None, fold: bool = False) -> StreamStack:
         """The stream as it enters each layer up to `layer` (default: and as it leaves the last).

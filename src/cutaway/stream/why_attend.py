@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cutaway.errors import SiteUnavailable
+from cutaway.errors import BadInput, SiteUnavailable
 from cutaway.figures import Grid, heatmap
 from cutaway.interventions import Apply
 from cutaway.network.parts import Part
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from cutaway.network import Network
 
 _BIAS = Part("constant")
+#: A score that is not above this is masked: no query and key come near it.
+_MASKED = -1e4
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,8 +131,9 @@ def why_attend(
 
     The biases of query and key, and that of the norm before them, are the writer "constant".
 
-    Raises `BadAddress` for a head or position that is not there, `SiteUnavailable` where a site is refused or queries are no
-    sums of what the attention reads, `NotFoldable` where the norm before the attention is not affine.
+    Raises `BadAddress` for a head or position that is not there, `BadInput` for a score that is masked, `SiteUnavailable`
+    where a site is refused or queries are no sums of what the attention reads, `NotFoldable` where the norm before the
+    attention is not affine.
     """
     began, work, part = time.monotonic(), working(work), head_named(net, head)
     layer, index = part.layer or 0, part.index or 0
@@ -148,6 +151,11 @@ def why_attend(
     # the writers one by one, the bias, all, nothing
     read = torch.cat([fold(parts.values)[:, 0], bias, after, torch.zeros_like(after)])
     (queries, keys), scores = _projected(net, tokens.ids, layer, read, at)
+    if not float(scores[-2, index]) > _MASKED:
+        raise BadInput(
+            f"{part.words} cannot look from position {dest} at position {source}: this score is masked.",
+            "Ask for a source that is not behind the destination, and inside the layer's window.",
+        )
     groups = (net.heads(layer) or 0) // keys[0].shape[1]
     q_parts, q = _additive(*queries, index, layer, "queries")
     k_parts, k = _additive(*keys, index // groups, layer, "keys")

@@ -19,7 +19,7 @@ from cutaway.sweeps.changes import Changes, Reach, find_changes
 from cutaway.sweeps.record import Record
 from cutaway.sweeps.replay import Replayer
 from cutaway.sweeps.rules import Rules
-from cutaway.sweeps.stages import Parts, parts_of
+from cutaway.sweeps.stages import Parts, layer_parts
 from cutaway.sweeps.waves import Wave
 
 if TYPE_CHECKING:
@@ -134,12 +134,6 @@ def tokens_in_wave(net: Network) -> int:
         return 16 * TOKENS_IN_WAVE
     size = 4 * (net.d_model or 1) * torch.empty(0, dtype=net.dtype).element_size()
     return max(64, min(TOKENS_IN_WAVE, _BYTES_IN_CACHE // size))
-
-
-def layer_parts(net: Network) -> dict[int, Parts]:
-    """What of each layer of the main stack can be taken from a base run."""
-    stack = net.anatomy.stack()
-    return {} if stack is None else {layer.index: parts_of(net, layer) for layer in stack.layers}
 
 
 def record_under(

@@ -15,9 +15,11 @@ from cutaway.reports import display
 from cutaway.results import Work, working
 from cutaway.sweeps.cells import Cell, CellState, CellValues, Experiment, put
 from cutaway.sweeps.cost import Operations, Speed, count_operations, peak_bytes, timed
-from cutaway.sweeps.engine import Job, layer_parts, prepare, tokens_in_wave
+from cutaway.sweeps.engine import Job, prepare, tokens_in_wave
+from cutaway.sweeps.footprint import affordable, held_bytes
 from cutaway.sweeps.journal import Journal
 from cutaway.sweeps.rules import Rules
+from cutaway.sweeps.stages import layer_parts
 from cutaway.sweeps.validity import valid_rules
 from cutaway.sweeps.waves import Wave
 
@@ -159,6 +161,7 @@ def plan_cells(
     tokens_at_once: int | None = None,
     time_it: bool = True,
     work: Work | None = None,
+    held: int = 0,
 ) -> Plan:
     """Make a sweep ready: run the base prompts, find what each cell changes, sort the rest into waves, time a piece.
 
@@ -170,19 +173,25 @@ def plan_cells(
         rules: which savings may be used; default all that are valid on this network.
         tokens_at_once: tokens in one wave; default as many as the memory allows up to what makes a difference.
         time_it: measure memory and seconds on a small piece, whose results are kept.
-        work: its budget says how many bytes may be taken at the peak; default half of what is free.
+        work: its budget says how many bytes may be taken at the peak, planning included; default half of what is free.
+            Savings whose base run does not fit are not used.
+        held: bytes that are kept for this sweep already, if they are more than its sources.
 
     Raises `OutOfMemory` when the memory does not suffice for one cell of one example: it says what is needed.
     """
     usable = valid_rules(experiment)
     rules = usable if rules is None else rules.both(usable)
     work = working(work)
+    written = {w.where for cell in cells for w in cell}
+    sources = (t for values in (experiment.sources, *experiment.named.values()) for t in values.values())
+    held = max(held, held_bytes(sources))
+    rules = affordable(experiment, len(cells), rules, written, held, work)
     at_once = tokens_at_once or tokens_in_wave(experiment.net)
     job = prepare(experiment, cells, rules, states, at_once, work=work)
     if base is not None:
         job = replace(job, base=base)
     done: list[tuple[np.ndarray, np.ndarray]] = []
-    needed, per_token = job.record.bytes, 0.0
+    needed, per_token = held + job.record.bytes, 0.0
     if job.waves and (time_it or work.budget.memory is not None):
         probe = _piece(max(job.waves, key=lambda w: w.stop), _PIECES[1])
         peak = peak_bytes(lambda: done.append((probe.pairs, job.score(probe))))
@@ -191,8 +200,8 @@ def plan_cells(
         widest = max(w.columns for w in job.waves)
         if needed + per_token * widest > budget:
             raise OutOfMemory(
-                f"One cell on one example needs {_size(per_token * widest)} beside {_size(needed)} for the base run, and "
-                f"the budget is {_size(budget)}.",
+                f"One cell on one example needs {_size(per_token * widest)} beside {_size(needed)} for base run and "
+                f"sources, and the budget is {_size(budget)}.",
                 f"Give a budget of memory={int(1.25 * (needed + per_token * widest)) + 1} bytes, or use shorter prompts.",
             )
         fits = int((budget - needed) / max(per_token, 1e-9))

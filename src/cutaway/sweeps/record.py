@@ -80,6 +80,8 @@ def take(
     ]
     if len(parts) == 1:
         return parts[0]
+    for part in parts[1:]:
+        part.shells.clear()  # one part's serve for all, and hold on to its tensors
     names = ("sites", "caches", "outputs", "logits", "encoder")
     return replace(parts[0], **{name: _joined([getattr(p, name) for p in parts]) for name in names})
 
@@ -90,7 +92,9 @@ def _joined(values: list[Any]) -> Any:
     if torch.is_tensor(first):
         return torch.cat(values)
     if isinstance(first, dict):
-        return {key: _joined([value[key] for value in values]) for key in first}
+        return {
+            key: _joined([value.pop(key) for value in values]) for key in list(first)
+        }  # not twice at once
     if isinstance(first, tuple | list):
         return type(first)(_joined(list(items)) for items in zip(*values, strict=True))
     return first

@@ -108,6 +108,12 @@ def parts_of(net: Network, layer: Layer) -> Parts:
     return Parts(kept["attn_out"], kept["mlp_out"], layer.form == "parallel", carriers, True)
 
 
+def layer_parts(net: Network) -> dict[int, Parts]:
+    """What of each layer of the main stack can be taken from a base run."""
+    stack = net.anatomy.stack()
+    return {} if stack is None else {layer.index: parts_of(net, layer) for layer in stack.layers}
+
+
 def _outermost(paths: list[str], layer: str) -> tuple[str, ...]:
     """Module paths inside the layer, those inside another of them left out."""
     inside = sorted({p for p in paths if p.startswith(f"{layer}.")}, key=len)

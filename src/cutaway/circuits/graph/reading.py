@@ -18,8 +18,10 @@ from torch import Tensor, nn
 from cutaway.errors import SiteUnavailable
 from cutaway.network.anatomy import FunctionTaps
 from cutaway.network.discovery.trace import tensor_leaves
-from cutaway.network.execution.attention import FunctionTap, configurations, scoped
+from cutaway.network.execution.attention import scoped
 from cutaway.network.execution.exchange import Arguments, Exchange
+from cutaway.network.execution.inside import FunctionTap
+from cutaway.network.locks import configurations
 
 _QKV = frozenset({"q", "k", "v"})
 

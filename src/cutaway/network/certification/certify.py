@@ -48,8 +48,8 @@ def certify(
     quiet = [s for s in anatomy.sites() if SITES[s.name].inside != "eager"]
     with _observed(model, anatomy, inputs, quiet):
         watched = forward(inputs)
-    bitwise = bare is None or watched is None or torch.equal(bare, watched)
-    ledgers = new_ledgers()
+    bitwise = None if bare is None or watched is None else torch.equal(bare, watched)
+    ledgers = new_ledgers(anatomy)
     if bare is not None and watched is not None:
         ledgers["reading"].add("logits", watched, bare)
     calm, noisy = CheckedPass(), CheckedPass()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cutaway.network.anatomy import Anatomy, HeadOutTap, Layer, Stack
 from cutaway.network.certificate import Check
-from cutaway.network.coefficients import like
+from cutaway.network.coefficients import is_one, like
 from cutaway.network.execution.heads import head_outputs
 from cutaway.network.sites import Site
 
@@ -70,14 +70,16 @@ def relative_error(got: Tensor, wanted: Tensor) -> float:
     return error if error == error else float("inf")
 
 
-def new_ledgers() -> dict[str, Ledger]:
-    """An empty ledger for every identity, by name."""
+def new_ledgers(anatomy: Anatomy | None = None) -> dict[str, Ledger]:
+    """An empty ledger for every identity, by name, in words that say of an anatomy how its stream is carried on."""
+    carried = carried_in_words([] if anatomy is None else [la for s in anatomy.stacks for la in s.layers])
+    state = f"input {carried}" if carried else "input"
     rows = [
         ("reading", "Reading every site but scores and pattern leaves the logits as they were."),
         ("pattern reading", "Reading attention patterns (which needs the eager kernel) leaves the logits as they were."),
-        ("resid_mid", "The stream between the sublayers is the layer's input plus what was written so far."),
-        ("resid_post", "The layer's output is its input plus what its sublayers write."),
-        ("pattern @ v = z", "The attention pattern applied to the values gives z (where heads are gated, times the gate)."),
+        ("resid_mid", f"The stream between the sublayers is the layer's {state} plus what was written so far."),
+        ("resid_post", f"The layer's output is its {state} plus what its sublayers write."),
+        ("pattern @ v = z", "The attention pattern applied to the values gives z."),
         ("softmax(scores) = pattern", "The softmax of the scores gives the pattern."),
         ("q.k -> scores", "Scores move with the products of queries and keys (one minus their correlation)."),
         ("z @ W_O = attn_out", "The heads' outputs and the bias add up to the attention's output."),
@@ -89,6 +91,22 @@ def new_ledgers() -> dict[str, Ledger]:
         ("left padding", "Prompts padded on the left give the logits of prompts without padding."),
     ]  # fmt: skip
     return {name: Ledger(name, sentence) for name, sentence in rows}
+
+
+def carried_in_words(layers: Sequence[Layer]) -> str:
+    """By what the stream is multiplied on its way through layers, in words; empty where it goes on as it is.
+
+    >>> carried_in_words([])
+    ''
+    """
+    factors = [stretch.carry for layer in layers for stretch in layer.stretches]
+    if all(map(is_one, factors)):
+        return ""
+    numbers = [factor for factor in factors if not isinstance(factor, Tensor)]
+    if len(numbers) < len(factors):
+        return "scaled per channel"
+    least, most = f"{min(numbers):.4g}", f"{max(numbers):.4g}"
+    return f"times {least}" if least == most else f"times {least} to {most}"
 
 
 def check_layer(
@@ -173,7 +191,7 @@ def _check_attention(
         wide = v.repeat_interleave(groups, 2) if groups > 1 else v
         if wide.shape[2] == pattern.shape[1] and wide.shape[1] == pattern.shape[3]:
             got = torch.einsum("bhds,bshe->bdhe", pattern.double(), wide.double())
-            ledgers["pattern @ v = z"].add(where + prefix, _gated(got, z.double()), z)
+            ledgers["pattern @ v = z"].add(where + prefix, got, z)
         else:
             ledgers["pattern @ v = z"].note(where + prefix, float("inf"))
     if scores is not None and seen is not None:
@@ -183,13 +201,6 @@ def _check_attention(
     q, k, raw = after(prefix + "q"), after(prefix + "k"), before(prefix + "scores")
     if q is not None and k is not None and raw is not None:
         ledgers["q.k -> scores"].note(where + prefix, 1 - _alignment(q, k, raw))
-
-
-def _gated(got: Tensor, z: Tensor) -> Tensor:
-    """The averaged values times the one factor per head and position by which z may be gated (as by a sink)."""
-    factor = (got * z).sum(-1, keepdim=True) / got.square().sum(-1, keepdim=True).clamp(min=1e-30)
-    plain = bool(((factor - 1).abs() < 1e-2).all())
-    return got if plain or got.shape[-1] < 2 else got * factor
 
 
 def _alignment(q: Tensor, k: Tensor, scores: Tensor) -> float:

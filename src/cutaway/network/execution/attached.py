@@ -15,6 +15,7 @@ from cutaway.network.core import Core
 from cutaway.network.edits import Bound, Phase
 from cutaway.network.execution.running import RunOptions, find_item, logits_key, plan_work
 from cutaway.network.execution.session import Session, SiteWork, taken
+from cutaway.network.indices import position_table
 from cutaway.network.inputs import Pos, Tokens
 from cutaway.network.run import Run
 from cutaway.network.sites import SiteLike
@@ -200,11 +201,11 @@ def covered(rows: Tokens, pos: Pos, start: int, size: int) -> Tensor:
     >>> covered(rows, [0, -1, 9], start=3, size=1)
     tensor([[3]])
     """
-    if pos is None or isinstance(pos, slice):
-        columns = rows.columns(pos)
+    table = None if pos is None else position_table(pos)
+    if table is None or isinstance(table, slice) or table.dtype == torch.bool:
+        columns = rows.columns(table)
     else:
-        relative = torch.as_tensor(pos, dtype=torch.long)
-        relative = relative.reshape(1, -1).expand(rows.n, -1) if relative.ndim < 2 else relative
+        relative = table.reshape(1, -1).expand(rows.n, -1) if table.ndim < 2 else table
         if relative.shape[0] != rows.n:
             raise BadInput(
                 f"Positions were given for {relative.shape[0]} rows, and the pass has {rows.n}.",

@@ -19,6 +19,7 @@ from cutaway.network.discovery.trace import tensor_leaves
 from cutaway.network.edits import Bound
 from cutaway.network.execution.session import Session, SiteWork
 from cutaway.network.execution.spending import backward_counted, share_until
+from cutaway.network.indices import Index
 from cutaway.network.inputs import Inputs, Pos, Tokens, token_kwargs
 from cutaway.network.run import Run
 from cutaway.network.sites import Site, SiteLike
@@ -42,7 +43,7 @@ class RunOptions:
     """
 
     pos: Pos = None
-    layers: list[int] | None = None
+    layers: Index = None
     logits: bool | str | Pos = True
     grad: bool = False
     stop_at: SiteLike | None = None
@@ -86,10 +87,23 @@ def item_inputs(net: Core, values: Tensor, tokens: Tokens | None) -> Inputs:
 def prepare(net: Core, inputs: InputLike) -> Inputs:
     """Inputs as the model's keyword arguments; see `Network.prepare`."""
     if isinstance(inputs, Mapping):
-        return from_mapping(dict(inputs), net.device)
+        net.interface.require(map(str, inputs))
+        given = from_mapping(dict(inputs), net.device)
+        for rows in (given.kwargs.get("input_ids"), given.tokens and given.tokens.ids):
+            if torch.is_tensor(rows) and rows.ndim == 2:
+                net.texts.check_length(_longest(rows, given))
+        return given
     if isinstance(inputs, Tensor) and inputs.is_floating_point():
         return item_inputs(net, inputs, None)
     return token_inputs(net, net.texts.encode(inputs))
+
+
+def _longest(rows: Tensor, given: Inputs) -> int:
+    """Tokens of the longest row; with padding, where the rows' own mask says so, those that are real."""
+    mask = given.kwargs.get("attention_mask")
+    if isinstance(mask, Tensor) and mask.shape == rows.shape and rows.numel():
+        return int(mask.bool().sum(1).max())
+    return int(rows.shape[1])
 
 
 def tokens_by_stack(net: Core, inputs: Inputs) -> dict[str, Tokens | None]:

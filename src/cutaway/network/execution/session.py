@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from cutaway.errors import BadInput
 from cutaway.network.anatomy import (
     FIRST,
     Anatomy,
@@ -27,10 +28,12 @@ from cutaway.network.anatomy import (
 )  # fmt: skip
 from cutaway.network.coefficients import is_one, like, times
 from cutaway.network.edits import EditFunction, Here, Phase
-from cutaway.network.execution.attention import FunctionTap, configurations, scoped, watching
+from cutaway.network.execution.attention import scoped, watching
 from cutaway.network.execution.exchange import Arguments, Exchange
 from cutaway.network.execution.heads import head_outputs
+from cutaway.network.execution.inside import FunctionTap
 from cutaway.network.inputs import Pos, Tokens
+from cutaway.network.locks import configurations
 from cutaway.network.sites import Site
 
 
@@ -151,7 +154,12 @@ class Session:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
         self._stack.close()
-        self._scratch.clear()
+        for held in (
+            self._scratch,
+            self._handlers,
+            self._observers,
+        ):  # handlers hold the session, which holds the values
+            held.clear()
         return isinstance(error, _Stop)
 
     def _enter_attention(self, modules: Mapping[str, nn.Module]) -> None:
@@ -320,7 +328,7 @@ class Session:
         if item.edits:
             here = self.here(item.site, value)
             for edit in item.edits:
-                new = edit(new, here)
+                new = _unchanged(edit, new, here)
         if item.keep:
             new = self._own(new, new is value)
             self._keep(item, new)
@@ -372,6 +380,25 @@ class Session:
         elif self.anatomy.in_place and not self.grad:
             value = value.clone()
         self.kept[item.site] = value
+
+
+def _version(value: Tensor) -> int:
+    return 0 if value.is_inference() else value._version
+
+
+def _unchanged(edit: EditFunction, value: Tensor, here: Here) -> Tensor:
+    """What an edit makes of a value, which must itself stay as it is: others hold it.
+
+    Raises `BadInput` where the edit wrote into it.
+    """
+    before = _version(value)
+    new = edit(value, here)
+    if _version(value) != before:
+        raise BadInput(
+            f"An edit at {here.site} changed the network's own tensor in place.",
+            "Change a copy (value.clone()) and return it, or use cutaway.Apply, which hands out a copy.",
+        )
+    return new
 
 
 def taken(value: Tensor, index: Tensor, axis: int) -> Tensor:

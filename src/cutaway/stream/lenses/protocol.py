@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from cutaway.errors import BadAddress, BadInput
+from cutaway.network.indices import layer_numbers
 from cutaway.network.sites import Site
 from cutaway.stream.targets import head_of
 from cutaway.stream.writers import precise, require_one_text
@@ -90,18 +90,12 @@ def streams(net: Network) -> tuple[Site, ...]:
 def chosen_layers(net: Network, layers: Sequence[int] | None, last: bool = False) -> tuple[int, ...]:
     """Layers of a lens as numbers from 0; negative ones count from the end; default all but the last stream (or all).
 
-    Raises `BadInput` where there are none, `BadAddress` where one is out of range.
+    Raises `BadAddress` where there are none, or one is out of range.
     """
     most = net.n_layers if last else net.n_layers - 1
     if layers is None:
         return tuple(range(most + 1))
-    given = list(layers)
-    if not given:
-        raise BadInput("The range of layers is empty.", f"Use layers 0 to {most}, or leave it out for all.")
-    for layer in given:
-        if isinstance(layer, bool) or not isinstance(layer, int) or not -most - 1 <= layer <= most:
-            raise BadAddress(f"Layer {layer!r} is out of range.", f"Use layers 0 to {most}.")
-    return tuple(dict.fromkeys(layer % (most + 1) for layer in given))
+    return tuple(dict.fromkeys(layer_numbers(layers, most + 1)))
 
 
 @dataclass(frozen=True, eq=False)
