@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 
 def encodes(config: Any) -> bool:
@@ -19,6 +21,15 @@ def text_part(config: Any) -> Any:
     return getattr(config, "text_config", None) or config
 
 
+def _holds_ids(value: Any) -> bool:
+    """Whether an argument is a table of whole numbers [b p]."""
+    return (
+        isinstance(value, Tensor)
+        and value.ndim == 2
+        and not (value.is_floating_point() or value.dtype == torch.bool)
+    )
+
+
 @dataclass(frozen=True)
 class Interface:
     """What one model's forward takes. One asks it before handing over an argument that not every model knows.
@@ -28,30 +39,46 @@ class Interface:
         encoder_decoder: whether the configuration says that an encoder's stream is read by a decoder.
         main: the argument that a lone tensor is for, where that is known.
         start_token: the token with which a decoder starts.
+        ids: the argument that token ids are for; None where there is none.
+        any_name: does it take arguments of any name?
     """
 
     names: tuple[str, ...]
     encoder_decoder: bool = False
     main: str | None = None
     start_token: int = 0
+    ids: str | None = "input_ids"
+    any_name: bool = False
 
     @classmethod
-    def of(cls, model: nn.Module) -> Interface:
-        """Read off a model's forward (under an adapter, that of the model within) and its configuration."""
+    def of(cls, model: nn.Module, example: Mapping[str, Any] | None = None) -> Interface:
+        """Read off a model's forward (under an adapter, that of the model within) and its configuration.
+
+        example: a batch of keyword arguments, of which one may hold token ids [b p].
+        """
         get = getattr(model, "get_base_model", None)
         target: Any = get() if callable(get) else model
-        parameters = inspect.signature(type(target).forward).parameters.values()
+        parameters = list(inspect.signature(type(target).forward).parameters.values())
         names = tuple(p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))[1:]
         named = getattr(model, "main_input_name", None)
         main = named if named in names else next(iter(names), None)
         config = getattr(model, "config", None)
         start = getattr(config, "decoder_start_token_id", None)
         start = start if start is not None else getattr(config, "bos_token_id", 0) or 0
-        return cls(names, encodes(config), main, start if isinstance(start, int) else 0)
+        any_name = any(p.kind == p.VAR_KEYWORD for p in parameters)
+        shown = next((k for k, v in (example or {}).items() if _holds_ids(v)), None)
+        ids = "input_ids" if "input_ids" in names else shown or ("input_ids" if any_name else main)
+        ids = None if ids == main and named not in (None, ids) and shown is None else ids
+        return cls(names, encodes(config), main, start if isinstance(start, int) else 0, ids, any_name)
 
     def accepts(self, name: str) -> bool:
         """Whether forward takes an argument of that name."""
         return name in self.names
+
+    @property
+    def masks(self) -> bool:
+        """Whether it can be told which tokens are padding."""
+        return self.accepts("attention_mask") or (self.any_name and self.ids == "input_ids")
 
     @property
     def decodes(self) -> bool:

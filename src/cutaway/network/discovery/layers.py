@@ -26,8 +26,9 @@ from cutaway.network.anatomy import (
 )  # fmt: skip
 from cutaway.network.coefficients import Coefficient
 from cutaway.network.discovery.linear import Sums
+from cutaway.network.discovery.products import is_elementwise
 from cutaway.network.discovery.stacks import StreamCall, tap_at
-from cutaway.network.discovery.streams import StreamStep, find_steps, is_elementwise
+from cutaway.network.discovery.streams import StreamStep, find_steps
 from cutaway.network.discovery.sublayers import (
     FoundAttention,
     Scope,
@@ -39,7 +40,7 @@ from cutaway.network.discovery.sublayers import (
     written_out,
 )  # fmt: skip
 from cutaway.network.discovery.trace import Call, Trace
-from cutaway.network.sites import SHORT, Site, having
+from cutaway.network.sites import SHORT, SITES, Site, having
 
 
 @dataclass(eq=False)
@@ -62,12 +63,15 @@ class Draft:
                 self.refusals.setdefault(site, reason)
 
 
-def find_attention(trace: Trace, within: list[Call]) -> list[FoundAttention]:
-    """Attention computations in a layer: those that were registered, and those written out in a module's own code."""
+def find_attention(trace: Trace, layer: Call, within: list[Call]) -> list[FoundAttention]:
+    """Attention computations in a layer: those that were registered, and those written out in a module's own code.
+
+    That module may be the layer itself.
+    """
     inside = {c.index for c in within}
     first = {a.call: a for a in reversed(trace.attention) if a.call in inside}
     attentions = [registered(trace, a) for a in first.values()]
-    for call in reversed(within):
+    for call in (*reversed(within), layer):
         contains = any(call.start <= f.call.start and f.call.end <= call.end for f in attentions)
         if not contains and (written := written_out(trace, call)) is not None:
             attentions.append(written)
@@ -81,7 +85,7 @@ def read_layer(
     call = link.call
     within = trace.inside(call.index)
     scope = Scope(trace, sums, call, within, batch)
-    scope.attention = find_attention(trace, within)
+    scope.attention = find_attention(trace, call, within)
     steps = find_steps(trace, sums, link, within) if link.is_stream else None
     if not link.is_stream or (steps is None and not linked):
         kind = type(call.module).__name__
@@ -116,16 +120,23 @@ def _bare_attention(scope: Scope, index: int, stack: str, draft: Draft) -> None:
     if len(scope.attention) > 1:
         draft.refuse(_ATTENTION, index, stack, "The layer has several attentions.")
     for traced in scope.attention[:1]:
-        _attention_taps(traced, index, stack, "", draft)
+        _attention_taps(traced, index, stack, "", draft, scope.trace.eager)
 
 
-def _attention_taps(traced: FoundAttention, index: int, stack: str, prefix: str, draft: Draft) -> None:
+def _attention_taps(
+    traced: FoundAttention, index: int, stack: str, prefix: str, draft: Draft, eager: bool
+) -> None:
     if traced.times > 1:
         reason = f"{traced.call.path} computes {traced.times} attentions in one call, so one tensor is not the whole of it."
         draft.refuse([prefix + name for name in (*_ATTENTION, "head_out")], index, stack, reason)
         return
     for name in _ATTENTION:
-        draft.taps[Site(prefix + name, index, stack)] = AttentionTap(traced.call.path, traced.nth, name)
+        site = Site(prefix + name, index, stack)
+        if traced.functions is None and not eager and SITES[site.name].inside == "eager":
+            reason = "The network does not run with its eager attention, which alone shows it."
+            draft.refuse([site.name], index, stack, reason)
+        else:
+            draft.taps[site] = AttentionTap(traced.call.path, traced.nth, name)
 
 
 @dataclass(eq=False)
@@ -263,7 +274,7 @@ class _LayerReader:
                 self.draft.taps.pop(self.site(prefix + name), None)
                 self.refuse(prefix + name, "The layer has several attentions.")
             return parts
-        _attention_taps(traced, self.index, self.stack, prefix, self.draft)
+        _attention_taps(traced, self.index, self.stack, prefix, self.draft, self.scope.trace.eager)
         queries = self.scope.linear_makers(traced.fields["q"])
         names = ("q",) if cross else ("q", "k", "v")
         consumers = {c.index: c for n in names for c in self.scope.linear_makers(traced.fields[n])}

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -30,6 +30,7 @@ from cutaway.network.edits import EditFunction, Here, Phase
 from cutaway.network.execution.attention import FunctionTap, configurations, scoped, watching
 from cutaway.network.execution.exchange import Arguments, Exchange
 from cutaway.network.execution.heads import head_outputs
+from cutaway.network.execution.weights import WeightTap, parameter_names
 from cutaway.network.inputs import Pos, Tokens
 from cutaway.network.sites import Site
 
@@ -137,6 +138,8 @@ class Session:
             self._stack.callback(self.model.register_forward_hook(self._end, always_call=True).remove)
             for (path, side), rows in self._handlers.items():
                 rows.sort(key=lambda r: r[1])
+                if path in self.anatomy.bare:
+                    continue
                 module = modules[path]
                 if side == "in":
                     handle = module.register_forward_pre_hook(self._pre_hook(path, rows), with_kwargs=True)
@@ -144,6 +147,7 @@ class Session:
                     handle = module.register_forward_hook(self._post_hook(path, rows))
                 self._stack.callback(handle.remove)
             self._enter_attention(modules)
+            self._enter_weights()
             return self
         except BaseException:
             self._stack.close()
@@ -168,6 +172,25 @@ class Session:
             eager = any(o.wants & {"scores", "pattern"} for o in self._observers.values())
             self._stack.enter_context(scoped(configurations(self.model), dict(registered), eager))
 
+    def _enter_weights(self) -> None:
+        """Watch the uses of parameters that are no module's, where something is to be done at one."""
+        rows = {place: r for place, r in self._handlers.items() if place[0] in self.anatomy.bare}
+        if not rows:
+            return
+        names, matrices = parameter_names(self.model), self.anatomy.bare.values()
+
+        def handle(path: str, side: Literal["in", "out"], value: Tensor) -> Tensor:
+            if (path, side) not in rows:
+                return value
+            exchange = Arguments(((value,), {})) if side == "in" else Exchange(value)
+            self._work(exchange, rows[path, side], path, side)
+            return exchange.get("0" if side == "in" else "")
+
+        def tap() -> WeightTap:
+            return WeightTap(names, matrices, self._calls, lambda: self.depth == 1 and not self.busy, handle)
+
+        self._stack.enter_context(watching(self.model, tap))
+
     def _begin(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """A forward pass of the whole model starts: calls are counted anew, and the window moves on.
 
@@ -177,8 +200,10 @@ class Session:
         if self.depth > 1:
             return
         total = self._seen + self._length
-        ids = kwargs.get("decoder_input_ids", kwargs.get("input_ids", args[0] if args else None))
-        self._length = int(ids.shape[1]) if isinstance(ids, Tensor) and ids.ndim == 2 else 0
+        named = [kwargs[n] for n in ("decoder_input_ids", "input_ids") if n in kwargs]
+        given = (v for v in (*named, *args, *kwargs.values()) if isinstance(v, Tensor) and v.ndim == 2)
+        ids = next((v for v in given if not v.is_floating_point()), None)
+        self._length = 0 if ids is None else int(ids.shape[1])
         # a pass over more columns than there were before is one over the whole row again: no cache is in use
         self._seen = 0 if self._length > total else total
 
@@ -285,7 +310,7 @@ class Session:
 
     def _at_heads(self, exchange: Exchange, item: SiteWork, tap: HeadOutTap, entry: Port) -> None:
         out = exchange.get("")
-        projection = self.model.get_submodule(tap.projection)
+        projection = self.anatomy.module(self.model, tap.projection)
         value = head_outputs(projection, self._scratch[entry], tap.heads)
         new, value = self._derived(item, value.reshape(self.batch, -1, tap.heads, out.shape[-1]))
         if new is not value:

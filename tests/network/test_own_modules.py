@@ -1,0 +1,304 @@
+"""Networks that people write themselves, in five styles, against one transformer computed by hand."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+import cutaway
+import cutaway.errors as cutaway_errors
+from cutaway.behaviours.data import check_fits
+
+sys.path.insert(0, str(Path(__file__).parent))
+from own_modules import STYLES, Shape, own, prompts
+
+SHAPE = Shape()
+Edits = Mapping[str, Callable[[Tensor], Tensor]]
+
+
+def weights_of(style: str, model) -> dict[str, object]:
+    """The parameters of a network of any style in one form: matrices by head, [h d e] in and [h e d] out."""
+    h = SHAPE.heads
+
+    def into(matrix):  # [d h*e]
+        return matrix.unflatten(-1, (h, -1)).transpose(0, 1)
+
+    layers = []
+    for block in model.blocks:
+        if style == "einsum":
+            a, m = block.attn, block.mlp
+            qkv = [(getattr(a, f"W_{n}"), getattr(a, f"b_{n}")) for n in "QKV"]
+            out, mlp = (a.W_O, a.b_O), (m.W_in, m.b_in, m.W_out, m.b_out)
+            norms = [(n.weight, n.bias) for n in (block.ln1, block.ln2)]
+        elif style == "bare":
+            qkv = [(into(block.W_QKV[i]), torch.zeros(h, SHAPE.head_width)) for i in range(3)]
+            out = (block.W_O.unflatten(0, (h, -1)), torch.zeros(SHAPE.width))
+            mlp = (block.W_in.T, block.b_in, block.W_out, block.b_out)
+            norms = [(block.w1, block.c1), (block.w2, block.c2)]
+        else:
+            a = block.attn
+            if style == "fused":
+                pairs = zip(a.qkv.weight.chunk(3), a.qkv.bias.chunk(3), strict=True)
+            else:
+                pairs = ((p.weight, p.bias) for p in (a.q, a.k, a.v))
+            qkv = [(into(w.T), b.unflatten(0, (h, -1))) for w, b in pairs]
+            out = (a.o.weight.T.unflatten(0, (h, -1)), a.o.bias)
+            mlp = (block.mlp[0].weight.T, block.mlp[0].bias, block.mlp[2].weight.T, block.mlp[2].bias)
+            norms = [(n.weight, n.bias) for n in (block.ln1, block.ln2)]
+        layers.append((qkv, out, mlp, norms))
+    ends = (
+        (model.W_E, model.W_pos)
+        if style in ("einsum", "bare")
+        else (model.tokens.weight, model.positions.weight)
+    )
+    final = {"einsum": lambda: model.ln_final, "bare": lambda: None}.get(style, lambda: model.norm)()
+    last = (
+        (model.W_U, model.b_U) if style == "einsum"
+        else (model.W_U.T, torch.zeros(SHAPE.vocab)) if style == "bare"
+        else (model.head.weight.T, torch.zeros(SHAPE.vocab))
+    )  # fmt: skip
+    return {
+        "ends": ends,
+        "layers": layers,
+        "final": final,
+        "last": last,
+        "act": F.relu if style == "bare" else F.gelu,
+    }
+
+
+@torch.no_grad()
+def by_hand(style: str, model, x: Tensor, edits: Edits | None = None) -> dict[str, Tensor]:
+    """Every site of the network, computed from its parameters alone, with edits where they are asked for."""
+    w, seen = weights_of(style, model), {}
+
+    def at(name: str, value: Tensor) -> Tensor:
+        seen[name] = value = (edits or {}).get(name, lambda v: v)(value)
+        return value
+
+    n, norm = x.shape[1], F.layer_norm
+    token, place = w["ends"]
+    stream = at("embed", token[x]) + at("pos_embed", place[:n].expand(len(x), -1, -1))
+    for i, (qkv, out, mlp, norms) in enumerate(w["layers"]):
+        stream = at(f"resid_pre.{i}", stream)
+        y = norm(stream, (SHAPE.width,), *norms[0])
+        q, k, v = (
+            at(f"{name}.{i}", torch.einsum("bpd,hde->bphe", y, m) + c)
+            for name, (m, c) in zip("qkv", qkv, strict=True)
+        )
+        scores = torch.einsum("bqhe,bkhe->bhqk", q, k) / math.sqrt(SHAPE.head_width)
+        scores = scores.masked_fill(torch.ones(n, n, dtype=torch.bool).triu(1), float("-inf"))
+        pattern = at(f"pattern.{i}", at(f"scores.{i}", scores).softmax(-1))
+        z = at(f"z.{i}", torch.einsum("bhqk,bkhe->bqhe", pattern, v))
+        heads = at(f"head_out.{i}", torch.einsum("bphe,hed->bphd", z, out[0]))
+        stream = at(f"resid_mid.{i}", stream + at(f"attn_write.{i}", heads.sum(2) + out[1]))
+        y = at(f"mlp_in.{i}", norm(stream, (SHAPE.width,), *norms[1]))
+        act = at(f"mlp_act.{i}", w["act"](y @ mlp[0] + mlp[1]))
+        stream = at(f"resid_post.{i}", stream + at(f"mlp_write.{i}", act @ mlp[2] + mlp[3]))
+    final = stream if w["final"] is None else at("final_norm", w["final"](stream))
+    at("logits", final @ w["last"][0] + w["last"][1])
+    return seen
+
+
+def noised(value: Tensor) -> Tensor:
+    return value + 0.3 * torch.sin(torch.arange(value.numel()).reshape(value.shape).float())
+
+
+@pytest.fixture(scope="module", params=STYLES)
+def opened(request):
+    model = own(request.param)
+    return request.param, model, cutaway.open(model, example={"x": prompts()})
+
+
+def test_d_networks_in_five_styles_are_read_as_they_are_computed(opened):
+    style, model, net = opened
+    x = prompts(seed=3, columns=6)
+    wanted = by_hand(style, model, x)
+    run = net.run({"x": x}, keep=[name for name in wanted if name != "logits"])
+    assert net.n_layers == SHAPE.layers
+    assert net.heads(0) == SHAPE.heads
+    quiet = [name for name in wanted if name.partition(".")[0] not in ("logits", "scores", "pattern")]
+    assert torch.equal(net.run({"x": x}, keep=quiet).logits, model(x)), "reading changes nothing"
+    for name, value in {**wanted, "logits": wanted["logits"]}.items():
+        got = run.logits if name == "logits" else run[name]
+        finite = value.isfinite()
+        assert torch.allclose(got[finite], value[finite], atol=1e-5), name
+        assert got.shape == value.shape, name
+
+
+def test_d_networks_in_five_styles_are_written_as_they_are_computed(opened):
+    style, model, net = opened
+    x = prompts(seed=4, columns=6)
+    plain = by_hand(style, model, x)
+    for name in plain:
+        if name == "logits":
+            continue
+        wanted = by_hand(style, model, x, {name: noised})["logits"]
+        got = net.run({"x": x}, edits=[cutaway.Apply(name, noised)]).logits
+        assert torch.allclose(got, wanted, atol=2e-5), name
+        assert not torch.allclose(got, plain["logits"], atol=1e-3), f"{name} does nothing"
+
+
+def test_d_a_bare_tensor_of_logits_is_known_as_such():
+    class Tupled(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = own("linear")
+
+        def forward(self, x, targets=None):
+            return self.inner(x), None
+
+    for model in (own("linear"), Tupled().eval()):
+        net = cutaway.open(model, example={"x": prompts()})
+        assert net.has("logits")
+        assert net.anatomy.head.unembed.endswith("head")
+        assert net.d_vocab == SHAPE.vocab
+        assert net.d_vocab_in == SHAPE.vocab
+        assert net.n_ctx == SHAPE.context
+
+
+def test_d_hidden_states_are_not_taken_for_logits():
+    class Headless(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.blocks = own("linear").blocks
+
+        def forward(self, h):
+            for block in self.blocks:
+                h = block(h)
+            return h
+
+    net = cutaway.open(Headless().eval(), example={"h": torch.randn(2, 5, SHAPE.width)})
+    assert not net.has("logits")
+    assert "no output head" in net.refusal("logits")
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_d_a_context_of_two_has_attention(style):
+    model = own(style, Shape(context=2))
+    x = prompts(columns=2)
+    net = cutaway.open(model, example={"x": x})
+    assert net.heads(0) == SHAPE.heads
+    assert net.has("pattern.0")
+    assert net.n_ctx == 2
+    assert [s.kind for s in net.anatomy.stack().layers[0].sublayers] == ["attention", "mlp"]
+
+
+def test_d_a_mixer_of_two_positions_is_no_mlp():
+    class Mixing(torch.nn.Module):
+        def __init__(self, s):
+            super().__init__()
+            self.inner = torch.nn.Linear(s.width, s.width)
+
+        def forward(self, x):
+            return self.inner(torch.cumsum(x, 1))
+
+    from own_modules import Stack, block_of
+
+    torch.manual_seed(0)
+    model = Stack(block_of(Mixing), Shape(context=2)).eval()
+    net = cutaway.open(model, example={"x": prompts(columns=2)})
+    assert [s.kind for s in net.anatomy.stack().layers[0].sublayers] == ["mixer", "mlp"]
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_d_token_ids_go_to_the_argument_that_takes_them(style):
+    model = own(style)
+    net = cutaway.open(model, example={"x": prompts()})
+    rows = [[1, 2, 3, 4], [5, 6]]  # neither input_ids nor attention_mask is an argument
+    run = net.run(rows, keep=["z.1"], logits="last")
+    for i, row in enumerate(rows):
+        wanted = model(torch.tensor([row]))[0, -1]
+        assert torch.allclose(run.logits[i, 0], wanted, atol=1e-5)
+    assert net.run([[1, 2, 3]], keep=["z.0"], pos=-1)["z.0"].shape[1] == 1
+    assert net.is_causal
+
+
+def test_d_prompts_beyond_the_embedded_positions_are_refused():
+    net = cutaway.open(own("einsum"), example={"x": prompts()})
+    with pytest.raises(cutaway_errors.TooLong, match="context of this network is 9"):
+        net.run([list(range(10))])
+    with pytest.raises(cutaway_errors.BadInput, match="outside the vocabulary of 23"):
+        net.run([[23]])
+
+
+def test_d_an_index_beyond_a_table_becomes_a_sentence():
+    class Padded(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = own("linear")
+
+        def forward(self, x):
+            return self.inner(torch.nn.functional.pad(x, (1, 0)))
+
+    net = cutaway.open(Padded().eval(), example={"x": prompts()})
+    with pytest.raises(cutaway_errors.BadInput, match="forward of Padded failed"):
+        net.run([list(range(9))])
+    with pytest.raises(cutaway_errors.BadInput, match="forward of Padded failed"):
+        net.run({"y": prompts()})
+
+
+def test_d_a_head_of_zeros_costs_nothing():
+    model = own("linear")
+    with torch.no_grad():
+        for part in (model.blocks[0].attn.q, model.blocks[0].attn.k, model.blocks[0].attn.v):
+            part.weight[:4] = 0
+            part.bias[:4] = 0
+        model.blocks[0].attn.o.weight[:, :4] = 0
+    net = cutaway.open(model, example={"x": prompts()})
+    assert all(net.has(f"{name}.{i}") for name in ("q", "k", "v", "z", "pattern", "head_out") for i in (0, 1))
+
+
+def test_d_a_refused_pattern_does_not_refuse_z():
+    from own_modules import LinearAttention, Stack, block_of, causal
+
+    class Scaled(LinearAttention):
+        """Weighs each source by its position after the softmax, so that the softmax's output is not what is used."""
+
+        def forward(self, x):
+            q, k, v = (self.split(m(x)) for m in (self.q, self.k, self.v))
+            pattern = causal(q @ k.transpose(-1, -2)).softmax(-1)
+            used = pattern * torch.linspace(0.5, 1.5, x.shape[1])
+            return self.o((used @ v).transpose(1, 2).flatten(2))
+
+    torch.manual_seed(0)
+    net = cutaway.open(Stack(block_of(Scaled), SHAPE).eval(), example={"x": prompts()})
+    assert not net.has("pattern")
+    assert "pattern @ v = z does not hold" in net.refusal("pattern.0")
+    assert net.has("z")
+    assert net.has("head_out")
+
+
+@pytest.mark.parametrize("style", ["linear", "einsum"])
+def test_d_prompts_are_checked_against_the_tokens_that_are_read(style):
+    """An algorithmic network: more tokens go in than come out."""
+    model = own(style)
+    with torch.no_grad():
+        if style == "linear":
+            model.head = torch.nn.Linear(SHAPE.width, 5, bias=False)
+        else:
+            model.W_U, model.b_U = (torch.nn.Parameter(p[..., :5].clone()) for p in (model.W_U, model.b_U))
+    net = cutaway.open(model, example={"x": prompts()})
+    assert (net.d_vocab, net.d_vocab_in) == (5, SHAPE.vocab)
+    check_fits(net, "sums", [(20, 22, 3)])
+    with pytest.raises(cutaway_errors.BadBehaviour, match="end at 22"):
+        check_fits(net, "sums", [(23, 1)])
+
+
+def test_d_a_network_whose_eager_attention_does_not_run_opens():
+    from transformers import MiniCPM3Config, MiniCPM3ForCausalLM
+
+    torch.manual_seed(0)
+    config = MiniCPM3Config(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, vocab_size=64, intermediate_size=48
+    )  # 32 key-value heads by default, and so no group for eager's repeated keys
+    net = cutaway.open(MiniCPM3ForCausalLM(config).eval())
+    assert net.n_layers == 2
+    assert all(net.has(name) for name in ("q", "k", "v", "z", "mlp_act", "logits"))
+    assert "does not run with its eager attention" in net.refusal("pattern.0")
