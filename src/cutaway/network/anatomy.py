@@ -61,11 +61,15 @@ class AttentionTap:
         path: of the module.
         call: which of the module's calls.
         field: what of the function is meant.
+        functions: the calls in the module's own code; None where a registered function is called.
+        heads: how many query heads there are.
     """
 
     path: str
     call: int
     field: AttentionField
+    functions: FunctionTaps | None = None
+    heads: int = 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -119,7 +119,8 @@ def check_layer(
             flat = z.flatten(2)
             with torch.no_grad():
                 total = head_outputs(projection, flat, tap.heads).sum(-2) + projection(torch.zeros_like(flat))
-            ledgers["z @ W_O = attn_out"].add(where + prefix, total.reshape(out.shape), out)
+            total = total.reshape(out.shape) if total.numel() == out.numel() else total
+            ledgers["z @ W_O = attn_out"].add(where + prefix, total, out)
     mlps = [s.mlp for s in layer.sublayers if s.mlp is not None]
     act, out = after("mlp_act"), before("mlp_out")
     if len(mlps) == 1 and mlps[0].down is not None and act is not None and out is not None:

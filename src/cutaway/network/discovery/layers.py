@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -32,6 +33,7 @@ from cutaway.network.discovery.streams import StreamStep, find_steps
 from cutaway.network.discovery.sublayers import (
     FoundAttention,
     Scope,
+    head_shape,
     kind_of,
     read_attention,
     read_mlp,
@@ -68,7 +70,7 @@ def find_attention(trace: Trace, layer: Call, within: list[Call]) -> list[FoundA
 
     That module may be the layer itself.
     """
-    inside = {c.index for c in within}
+    inside = {layer.index, *(c.index for c in within)}
     first = {a.call: a for a in reversed(trace.attention) if a.call in inside}
     attentions = [registered(trace, a) for a in first.values()]
     for call in (*reversed(within), layer):
@@ -120,11 +122,11 @@ def _bare_attention(scope: Scope, index: int, stack: str, draft: Draft) -> None:
     if len(scope.attention) > 1:
         draft.refuse(_ATTENTION, index, stack, "The layer has several attentions.")
     for traced in scope.attention[:1]:
-        _attention_taps(traced, index, stack, "", draft, scope.trace.eager)
+        _attention_taps(traced, index, stack, "", draft, scope)
 
 
 def _attention_taps(
-    traced: FoundAttention, index: int, stack: str, prefix: str, draft: Draft, eager: bool
+    traced: FoundAttention, index: int, stack: str, prefix: str, draft: Draft, scope: Scope
 ) -> None:
     if traced.times > 1:
         reason = f"{traced.call.path} computes {traced.times} attentions in one call, so one tensor is not the whole of it."
@@ -132,11 +134,12 @@ def _attention_taps(
         return
     for name in _ATTENTION:
         site = Site(prefix + name, index, stack)
-        if traced.functions is None and not eager and SITES[site.name].inside == "eager":
+        if traced.functions is None and not scope.trace.eager and SITES[site.name].inside == "eager":
             reason = "The network does not run with its eager attention, which alone shows it."
             draft.refuse([site.name], index, stack, reason)
         else:
-            draft.taps[site] = AttentionTap(traced.call.path, traced.nth, name)
+            heads = head_shape(scope, traced)[0]
+            draft.taps[site] = AttentionTap(traced.call.path, traced.nth, name, traced.functions, heads)
 
 
 @dataclass(eq=False)
@@ -274,7 +277,11 @@ class _LayerReader:
                 self.draft.taps.pop(self.site(prefix + name), None)
                 self.refuse(prefix + name, "The layer has several attentions.")
             return parts
-        _attention_taps(traced, self.index, self.stack, prefix, self.draft, self.scope.trace.eager)
+        if (reason := self._partial(traced, parts)) is not None:
+            for name in (*_ATTENTION, "head_out"):
+                self.refuse(prefix + name, reason)
+            return parts
+        _attention_taps(traced, self.index, self.stack, prefix, self.draft, self.scope)
         queries = self.scope.linear_makers(traced.fields["q"])
         names = ("q",) if cross else ("q", "k", "v")
         consumers = {c.index: c for n in names for c in self.scope.linear_makers(traced.fields[n])}
@@ -295,6 +302,16 @@ class _LayerReader:
             reason = "The output projection does not read z itself (it is gated or normed on the way)."
             self.refuse(prefix + "head_out", reason)
         return parts
+
+    def _partial(self, traced: FoundAttention, parts: Attention) -> str | None:
+        """Why an attention is not the whole of what its module does, where it gives fewer positions than the stream has."""
+        nodes = self.scope.trace.nodes
+        total = math.prod(nodes[traced.fields["z"]].shape)
+        positions = total // max(self.scope.batch * parts.heads * parts.head_width, 1)
+        stream = nodes[self.link.in_version].shape[-2]
+        if traced.times > 1 or positions == stream:
+            return None
+        return f"{traced.call.path} attends at {positions} of the {stream} positions of the stream in one call, so one tensor is not the whole of it."
 
     def _mlp_taps(
         self, mlp: Mlp, reads: int | None, ports: dict[str, tuple[Call, str]], giver: Call | None

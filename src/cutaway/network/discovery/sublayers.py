@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import product
@@ -336,10 +337,14 @@ def read_attention(scope: Scope, traced: FoundAttention, cross: bool) -> Attenti
     """The projections of an attention, found by walking back from q, k and v and forward from z."""
     trace, fields = scope.trace, traced.fields
     makers = {name: scope.linear_makers(fields[name]) for name in ("q", "k", "v")}
+
+    def size(version: int) -> int:  # a part of z, as one expert is given, is not z
+        return math.prod(trace.nodes[version].shape)
+
     output = next(
         (c for c in scope.within if c.index > traced.call.index or c.path.startswith(traced.call.path)
          if is_linear_map(trace, c) and c.start > fields["z"]
-         and any(moved_root(trace, v, fields["z"]) == fields["z"] for _, v in c.inputs)),
+         and any(moved_root(trace, v, fields["z"]) == fields["z"] and size(v) == size(fields["z"]) for _, v in c.inputs)),
         None,
     )  # fmt: skip
     rotary = (
@@ -347,7 +352,7 @@ def read_attention(scope: Scope, traced: FoundAttention, cross: bool) -> Attenti
         and all(moved_root(trace, fields["q"], -1) not in {v for _, v in c.outputs} for c in makers["q"])
         and not _is_view_of(trace, fields["q"], makers["q"])
     )
-    heads, kv_heads, width = _head_shape(scope, traced)
+    heads, kv_heads, width = head_shape(scope, traced)
     paths = {name: tuple(c.path for c in calls) for name, calls in makers.items()}
     return Attention(
         traced.call.path, traced.call.nth, cross, heads, kv_heads, width, traced.functions,
@@ -366,7 +371,8 @@ def _is_view_of(trace: Trace, version: int, makers: list[Call]) -> bool:
     return True
 
 
-def _head_shape(scope: Scope, traced: FoundAttention) -> tuple[int, int, int]:
+def head_shape(scope: Scope, traced: FoundAttention) -> tuple[int, int, int]:
+    """Heads of queries, heads of keys and values, width of a head."""
     nodes, batch = scope.trace.nodes, scope.batch
     q, k, v = (nodes[traced.fields[n]].shape for n in ("q", "k", "v"))
     if traced.functions is None:

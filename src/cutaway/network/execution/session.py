@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from cutaway.network.anatomy import (
     FIRST,
     Anatomy,
-    Attention,
     AttentionTap,
     HeadOutTap,
     Port,
@@ -110,7 +109,7 @@ class Session:
         if isinstance(tap, PortTap):
             self._on(tap.port, rank, lambda x: self._at_port(x, item, tap))
         elif isinstance(tap, AttentionTap):
-            observer = self._observers.setdefault(tap.path, _ModuleObserver(self))
+            observer = self._observers.setdefault(tap.path, _ModuleObserver(self, tap))
             observer.fields.setdefault((tap.call, tap.field), []).append(item)
         elif isinstance(tap, SumTap):
             for part in tap.parts[:-1]:
@@ -161,13 +160,10 @@ class Session:
     def _enter_attention(self, modules: Mapping[str, nn.Module]) -> None:
         if not self._observers:
             return
-        layers = [layer for stack in self.anatomy.stacks for layer in stack.layers]
-        written_out = {a.path: a for la in layers for s in la.sublayers if (a := s.attention) and a.functions}
-        registered = {modules[p]: o for p, o in self._observers.items() if p not in written_out}
+        registered = {modules[p]: o for p, o in self._observers.items() if o.tap.functions is None}
         for path, observer in self._observers.items():
-            if path in written_out:
-                mode = partial(_watched, observer, written_out[path])
-                self._stack.enter_context(watching(modules[path], mode))
+            if observer.tap.functions is not None:
+                self._stack.enter_context(watching(modules[path], partial(_watched, observer)))
         if registered:
             eager = any(o.wants & {"scores", "pattern"} for o in self._observers.values())
             self._stack.enter_context(scoped(configurations(self.model), dict(registered), eager))
@@ -411,6 +407,7 @@ class _ModuleObserver:
     """The sites inside one module's attention."""
 
     session: Session
+    tap: AttentionTap
     fields: dict[tuple[int, str], list[SiteWork]] = field(default_factory=dict)
     count: int = -1
 
@@ -431,9 +428,10 @@ class _ModuleObserver:
         return value
 
 
-def _watched(observer: _ModuleObserver, attention: Attention) -> AbstractContextManager[Any]:
+def _watched(observer: _ModuleObserver) -> AbstractContextManager[Any]:
     """What one forward of a module that writes its attention out runs under."""
-    if not observer.active or attention.functions is None:
+    tap = observer.tap
+    if not observer.active or tap.functions is None:
         return nullcontext()
     observer.begin()
-    return FunctionTap(observer, attention.functions, attention.heads)
+    return FunctionTap(observer, tap.functions, tap.heads)
