@@ -2,112 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import sys
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 
 import cutaway
 import cutaway.errors as cutaway_errors
 from cutaway.behaviours.data import check_fits
 
 sys.path.insert(0, str(Path(__file__).parent))
-from own_modules import STYLES, Shape, own, prompts
+from own_modules import STYLES, Shape, by_hand, noised, own, prompts
 
 SHAPE = Shape()
-Edits = Mapping[str, Callable[[Tensor], Tensor]]
-
-
-def weights_of(style: str, model) -> dict[str, object]:
-    """The parameters of a network of any style in one form: matrices by head, [h d e] in and [h e d] out."""
-    h = SHAPE.heads
-
-    def into(matrix):  # [d h*e]
-        return matrix.unflatten(-1, (h, -1)).transpose(0, 1)
-
-    layers = []
-    for block in model.blocks:
-        if style == "einsum":
-            a, m = block.attn, block.mlp
-            qkv = [(getattr(a, f"W_{n}"), getattr(a, f"b_{n}")) for n in "QKV"]
-            out, mlp = (a.W_O, a.b_O), (m.W_in, m.b_in, m.W_out, m.b_out)
-            norms = [(n.weight, n.bias) for n in (block.ln1, block.ln2)]
-        elif style == "bare":
-            qkv = [(into(block.W_QKV[i]), torch.zeros(h, SHAPE.head_width)) for i in range(3)]
-            out = (block.W_O.unflatten(0, (h, -1)), torch.zeros(SHAPE.width))
-            mlp = (block.W_in.T, block.b_in, block.W_out, block.b_out)
-            norms = [(block.w1, block.c1), (block.w2, block.c2)]
-        else:
-            a = block.attn
-            if style == "fused":
-                pairs = zip(a.qkv.weight.chunk(3), a.qkv.bias.chunk(3), strict=True)
-            else:
-                pairs = ((p.weight, p.bias) for p in (a.q, a.k, a.v))
-            qkv = [(into(w.T), b.unflatten(0, (h, -1))) for w, b in pairs]
-            out = (a.o.weight.T.unflatten(0, (h, -1)), a.o.bias)
-            mlp = (block.mlp[0].weight.T, block.mlp[0].bias, block.mlp[2].weight.T, block.mlp[2].bias)
-            norms = [(n.weight, n.bias) for n in (block.ln1, block.ln2)]
-        layers.append((qkv, out, mlp, norms))
-    ends = (
-        (model.W_E, model.W_pos)
-        if style in ("einsum", "bare")
-        else (model.tokens.weight, model.positions.weight)
-    )
-    final = {"einsum": lambda: model.ln_final, "bare": lambda: None}.get(style, lambda: model.norm)()
-    last = (
-        (model.W_U, model.b_U) if style == "einsum"
-        else (model.W_U.T, torch.zeros(SHAPE.vocab)) if style == "bare"
-        else (model.head.weight.T, torch.zeros(SHAPE.vocab))
-    )  # fmt: skip
-    return {
-        "ends": ends,
-        "layers": layers,
-        "final": final,
-        "last": last,
-        "act": F.relu if style == "bare" else F.gelu,
-    }
-
-
-@torch.no_grad()
-def by_hand(style: str, model, x: Tensor, edits: Edits | None = None) -> dict[str, Tensor]:
-    """Every site of the network, computed from its parameters alone, with edits where they are asked for."""
-    w, seen = weights_of(style, model), {}
-
-    def at(name: str, value: Tensor) -> Tensor:
-        seen[name] = value = (edits or {}).get(name, lambda v: v)(value)
-        return value
-
-    n, norm = x.shape[1], F.layer_norm
-    token, place = w["ends"]
-    stream = at("embed", token[x]) + at("pos_embed", place[:n].expand(len(x), -1, -1))
-    for i, (qkv, out, mlp, norms) in enumerate(w["layers"]):
-        stream = at(f"resid_pre.{i}", stream)
-        y = norm(stream, (SHAPE.width,), *norms[0])
-        q, k, v = (
-            at(f"{name}.{i}", torch.einsum("bpd,hde->bphe", y, m) + c)
-            for name, (m, c) in zip("qkv", qkv, strict=True)
-        )
-        scores = torch.einsum("bqhe,bkhe->bhqk", q, k) / math.sqrt(SHAPE.head_width)
-        scores = scores.masked_fill(torch.ones(n, n, dtype=torch.bool).triu(1), float("-inf"))
-        pattern = at(f"pattern.{i}", at(f"scores.{i}", scores).softmax(-1))
-        z = at(f"z.{i}", torch.einsum("bhqk,bkhe->bqhe", pattern, v))
-        heads = at(f"head_out.{i}", torch.einsum("bphe,hed->bphd", z, out[0]))
-        stream = at(f"resid_mid.{i}", stream + at(f"attn_write.{i}", heads.sum(2) + out[1]))
-        y = at(f"mlp_in.{i}", norm(stream, (SHAPE.width,), *norms[1]))
-        act = at(f"mlp_act.{i}", w["act"](y @ mlp[0] + mlp[1]))
-        stream = at(f"resid_post.{i}", stream + at(f"mlp_write.{i}", act @ mlp[2] + mlp[3]))
-    final = stream if w["final"] is None else at("final_norm", w["final"](stream))
-    at("logits", final @ w["last"][0] + w["last"][1])
-    return seen
-
-
-def noised(value: Tensor) -> Tensor:
-    return value + 0.3 * torch.sin(torch.arange(value.numel()).reshape(value.shape).float())
 
 
 @pytest.fixture(scope="module", params=STYLES)

@@ -311,7 +311,8 @@ class _LayerReader:
         stream = nodes[self.link.in_version].shape[-2]
         if traced.times > 1 or positions == stream:
             return None
-        return f"{traced.call.path} attends at {positions} of the {stream} positions of the stream in one call, so one tensor is not the whole of it."
+        path = traced.call.path
+        return f"{path} attends at {positions} of the stream's {stream} positions, so one tensor is not the whole of it."
 
     def _mlp_taps(
         self, mlp: Mlp, reads: int | None, ports: dict[str, tuple[Call, str]], giver: Call | None
