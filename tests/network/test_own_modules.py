@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 import cutaway
 import cutaway.errors as cutaway_errors
 from cutaway.behaviours.data import check_fits
+from cutaway.circuits.passes.certify import wiring
 
 sys.path.insert(0, str(Path(__file__).parent))
 from own_modules import STYLES, Shape, by_hand, noised, own, prompts
@@ -210,3 +213,103 @@ def test_d_a_network_whose_eager_attention_does_not_run_opens():
     assert net.n_layers == 2
     assert all(net.has(name) for name in ("q", "k", "v", "z", "mlp_act", "logits"))
     assert "does not run with its eager attention" in net.refusal("pattern.0")
+
+
+def test_d_use_leaves_out_text_that_a_network_does_not_predict():
+    """More tokens go in than come out, so that there is no cross-entropy on text."""
+    from types import SimpleNamespace
+
+    from cutaway.network.sites import Site
+    from cutaway.probes.use.unrelated import cross_entropy, side_effect
+
+    model = own("linear")
+    model.head = torch.nn.Linear(SHAPE.width, 5, bias=False)
+    net = cutaway.open(model, example={"x": prompts()})
+    tokens = net.encode(prompts())
+    spot, bed = SimpleNamespace(site=Site("resid_post", 0), head=None), SimpleNamespace(tokens=tokens)
+    moving = SimpleNamespace(net=net, spot=spot, bed=bed, seed=0)
+    assert side_effect(moving, (), torch.zeros(1, SHAPE.width), None) is None
+    with pytest.raises(cutaway_errors.BadInput, match="does not predict the tokens that it reads"):
+        cross_entropy(net, tokens)
+
+
+@pytest.mark.parametrize("style", [s for s in STYLES if s != "bare"])
+def test_d_a_circuit_graph_of_a_context_of_three(style):
+    net = cutaway.open(own(style, Shape(context=3)), example={"x": prompts(columns=3)})
+    graph = wiring(net).graph
+    assert {part.kind for part in graph.writers} == {"input", "head", "mlp"}
+    assert sum(part.kind == "head" for part in graph.writers) == SHAPE.layers * SHAPE.heads
+
+
+SPELLINGS = [
+    ("bqhe,bkhe->bhqk", "bhqk,bkhe->bqhe"),
+    ("b k h e, b q h e -> b h q k", "b k h e, b h q k -> b q h e"),
+    ("...qhe,...khe->...hqk", "...hqk,...khe->...qhe"),
+    ("iqhe,ikhe->hiqk", None),
+]
+
+
+@pytest.mark.parametrize(("score", "average"), SPELLINGS)
+def test_d_einsums_are_read_whatever_their_letters_and_order(score, average):
+    """The axes are told from the equation; one that is not understood is an opaque mixer, not a wrong reading."""
+    from own_modules import EinsumAttention, causal
+
+    class Spelt(EinsumAttention):
+        def forward(self, x):
+            q = torch.einsum("b p d, h d e -> b p h e", x, self.W_Q) + self.b_Q
+            k = F.linear(x, self.W_K.transpose(1, 2).flatten(0, 1), self.b_K.flatten()).unflatten(
+                -1, (SHAPE.heads, -1)
+            )
+            v = (x[:, None] @ self.W_V).transpose(1, 2) + self.b_V
+            first = score.replace(" ", "").split(",")[0]
+            scores = torch.einsum(score, *((q, k) if "q" in first else (k, q))) / math.sqrt(SHAPE.head_width)
+            pattern = causal(scores).softmax(-1)
+            if average is None:
+                z = torch.einsum("hiqk,ikhe->iqhe", pattern, v)
+            else:
+                z = torch.einsum(average, *((v, pattern) if "e" in average.split(",")[0] else (pattern, v)))
+            return z.flatten(2) @ self.W_O.flatten(0, 1) + self.b_O
+
+    model = own("einsum")
+    for block in model.blocks:
+        block.attn.forward = Spelt.forward.__get__(block.attn)
+    x = prompts(seed=6)
+    net = cutaway.open(model, example={"x": prompts()})
+    wanted = by_hand("einsum", model, x)
+    for name in ("q.1", "k.0", "v.1", "pattern.1", "z.0", "head_out.1"):
+        assert torch.allclose(net.run({"x": x}, keep=[name])[name], wanted[name], atol=1e-5), name
+        edited = by_hand("einsum", model, x, {name: noised})["logits"]
+        got = net.run({"x": x}, edits=[cutaway.Apply(name, noised)]).logits
+        assert torch.allclose(got, edited, atol=2e-5), name
+
+
+@pytest.mark.parametrize("columns", [2, 6])
+def test_d_an_opaque_attention_is_no_mlp(columns):
+    """Queries, keys and values are handed over apart; only keys and values reach other positions."""
+
+    class Opaque(torch.nn.Module):
+        def __init__(self, s):
+            super().__init__()
+            self.inner = torch.nn.MultiheadAttention(s.width, s.heads, batch_first=True)
+
+        def forward(self, x):
+            return self.inner(x, x.clone(), x.clone(), need_weights=False)[0]
+
+    class Block(torch.nn.Module):
+        def __init__(self, s):
+            super().__init__()
+            self.norm, self.attn = (
+                torch.nn.LayerNorm(s.width),
+                torch.nn.MultiheadAttention(s.width, s.heads, batch_first=True),
+            )
+
+        def forward(self, x):
+            y = self.norm(x)
+            return x + self.attn(y, y.clone(), y.clone(), need_weights=False)[0]
+
+    from own_modules import Stack, block_of
+
+    torch.manual_seed(0)
+    for block in (block_of(Opaque), Block):
+        net = cutaway.open(Stack(block, Shape(context=6)).eval(), example={"x": prompts(columns=columns)})
+        assert net.anatomy.stack().layers[0].sublayers[0].kind == "mixer"

@@ -293,12 +293,12 @@ def mixes_positions(scope: Scope, call: Call) -> bool:
     original = scope.trace.tensors[target]
     if original.ndim < 3 or original.shape[0] != scope.batch or original.shape[1] < 2:
         return False
-    changed = original.clone()
     at = 1 if original.shape[1] > 2 else 0  # of two positions, the first is what a causal mixer hands on
-    changed[:, at] = original[:, at].roll(1, -1)
 
     def swap(value: object) -> object:
-        if value is original:
+        if isinstance(value, Tensor) and value.is_floating_point() and value.shape == original.shape:
+            changed = value.clone()  # all of them: queries alone do not reach other positions
+            changed[:, at] = value[:, at].roll(1, -1)
             return changed
         if isinstance(value, tuple | list):
             return type(value)(swap(v) for v in value)
