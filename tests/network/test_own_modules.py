@@ -198,7 +198,7 @@ def test_d_prompts_are_checked_against_the_tokens_that_are_read(style):
     net = cutaway.open(model, example={"x": prompts()})
     assert (net.d_vocab, net.d_vocab_in) == (5, SHAPE.vocab)
     check_fits(net, "sums", [(20, 22, 3)])
-    with pytest.raises(cutaway_errors.BadBehaviour, match="end at 22"):
+    with pytest.raises(cutaway_errors.BadBehaviour, match="vocabulary ends at 22"):
         check_fits(net, "sums", [(23, 1)])
 
 

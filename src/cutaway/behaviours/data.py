@@ -349,7 +349,7 @@ def check_fits(net: Network, name: str, rows: Sequence[Ids]) -> None:
     largest = max(max(ids) for ids in rows)
     if net.d_vocab_in is not None and largest >= net.d_vocab_in:
         raise BadBehaviour(
-            f"{name!r} uses token {largest}, and the tokens that the network reads end at {net.d_vocab_in - 1}.",
+            f"{name!r} uses token {largest}, and the network's vocabulary ends at {net.d_vocab_in - 1}.",
             "Make the behaviour anew for this network.",
         )
 

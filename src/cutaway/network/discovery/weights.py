@@ -65,10 +65,16 @@ class _UseFinder:
         return {m.path: m for m in self.matrices.values()}
 
     def _held(self, use: _Use) -> bool:
-        """Whether it is a module's already: of a module that calls its weight `weight`, or given by another module."""
+        """Whether it is no matrix of its own: of a module that calls its weight `weight`, given by another module, or one
+        of many experts, each of which is given some rows of a flat table."""
         node = use.node
         if use.role == "addition":
             return use.weight not in self.trace.weights and self.trace.nodes[use.weight].call != node.call
+        nodes, weight = self.trace.nodes, self.trace.nodes[use.weight]
+        if use.role == "product" and use.rows is not None and len(nodes[use.rows].shape) == 2:
+            parents = [v for v in weight.inputs if v in self.trace.weights]
+            if weight.op == "getitem" and any(len(nodes[v].shape) == 3 for v in parents):
+                return True
         own = getattr(self.trace.calls[node.call].module, "weight", None)
         return own is not None and any(self.trace.tensors.get(v) is own for v in node.inputs)
 
