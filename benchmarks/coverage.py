@@ -35,6 +35,9 @@ from cutaway.results import atomic_write
 from cutaway.zoo.tiny import causal_lm_types, example_input, tiny
 from cutaway.zoo.tiny_tables import CANNOT
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "network"))
+from own_modules import STYLES, by_hand, noised, own, prompts
+
 ATTENTION_SITES = ("q", "k", "v", "pattern", "z")
 
 
@@ -117,6 +120,35 @@ def survey(kind: str, limit: int) -> Row:
     return row
 
 
+def survey_own(style: str) -> Row:
+    """Open a transformer that is written by hand in a style, and check it against the same one computed by hand."""
+    row, start = Row(f"own module: {style}", built=True), time.perf_counter()
+    model, x = own(style), prompts(seed=3)
+    net = cutaway.open(own(style), example={"x": prompts()})
+    row.opened, row.opening_seconds, row.attention_calls = True, time.perf_counter() - start, net.n_layers
+    _describe(row, net)
+    row.bitwise = torch.equal(net.run({"x": x}).logits, model(x))
+    plain = by_hand(style, model, x)
+    names = [n for n in plain if n != "logits"]
+    run = net.run({"x": x}, keep=names)
+    for name, value in plain.items():
+        got, real = run.logits if name == "logits" else run[name], value.isfinite()
+        row.checked.append(f"read {name}")
+        if not torch.allclose(got[real], value[real], atol=2e-5):
+            row.wrong.append(f"{name} read")
+    for name in names:
+        edited = by_hand(style, model, x, {name: noised})["logits"]
+        row.checked.append(f"write {name}")
+        if not torch.allclose(
+            net.run({"x": x}, edits=[cutaway.Apply(name, noised)]).logits, edited, atol=5e-5
+        ):
+            row.wrong.append(f"{name} written")
+        back = net.run({"x": x}, edits=[cutaway.Patch(name, run)]).logits
+        row.written_back += bool(torch.allclose(back, run.logits, atol=2e-5))
+    row.seconds = time.perf_counter() - start
+    return row
+
+
 def _uses_registry(model: nn.Module) -> bool:
     """Whether the model's own source looks its attention function up by name."""
     source = sys.modules[type(model).__module__].__file__ or ""
@@ -157,8 +189,10 @@ def page(rows: list[Row]) -> str:
     wrong = [r for r in rows if r.wrong]
     unchecked = [r.kind for r in opened if not r.checked]
     outside = [r for r in opened if not r.registry and len(r.attention) == len(ATTENTION_SITES)]
+    by_oneself = [r for r in rows if r.kind.startswith("own module")]
     figures = {
-        "model types mapped to a causal language model": len(rows),
+        "model types mapped to a causal language model": len(rows) - len(by_oneself),
+        "transformers written by hand, in as many styles": len(by_oneself),
         "built and run": len(built),
         "opened": len(opened),
         "residual stream certified, pre-norm form (the layer's output is its input plus the writes)": len(
@@ -179,7 +213,8 @@ def page(rows: list[Row]) -> str:
         "",
         "Made by `python benchmarks/coverage.py`: a tiny random network of every causal language model that",
         "transformers maps is built, opened, certified, and then checked by hand with bare PyTorch hooks and",
-        "with the model's own `output_hidden_states` and `output_attentions`.",
+        "with the model's own `output_hidden_states` and `output_attentions`. Below them stand five transformers written",
+        "by hand (`tests/network/own_modules.py`), against one that is computed from their parameters.",
         "",
         f"transformers {transformers.__version__}, torch {torch.__version__},",
         f"Python {platform.python_version()}, CPU, float32.",
@@ -265,6 +300,12 @@ def main() -> None:
             or f"{row.stream or 'stream refused'}; {' '.join(row.attention)}"
         )
         print(f"[{number:3d}/{len(kinds)}] {kind:28s} {state:10s} {row.seconds:5.1f} s  {detail}", flush=True)
+    for style in () if options.only else STYLES:
+        rows.append(survey_own(style))
+        print(
+            f"{rows[-1].kind:38s} {'wrong' if rows[-1].wrong else 'opened'}  {' '.join(rows[-1].attention)}",
+            flush=True,
+        )
     if options.json:
         atomic_write(options.json, json.dumps([vars(r) for r in rows], indent=1))
     text = page(rows)

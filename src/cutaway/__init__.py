@@ -14,6 +14,7 @@ __version__ = "0.1.0.dev0"
 _NOUNS: dict[str, str] = {
     **dict.fromkeys(("Network", "Run", "Site", "Tokens"), "cutaway.network"),
     **dict.fromkeys(("Part", "Input", "Edge"), "cutaway.network.parts"),
+    "from_transformerlens": "cutaway.network.converting",
     "Behaviour": "cutaway.behaviours",
     "Effects": "cutaway.effects",
     "Explanation": "cutaway.explanations",
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from cutaway.network import Run as Run
     from cutaway.network import Site as Site
     from cutaway.network import Tokens as Tokens
+    from cutaway.network.converting import from_transformerlens as from_transformerlens
     from cutaway.network.opening import open_network as open  # noqa: F401
     from cutaway.probes import Probe as Probe
     from cutaway.probes import ProbeData as ProbeData

@@ -77,7 +77,7 @@ def test_the_documents_tell_every_row():
 def test_what_rows_name_exists():
     identities = new_ledgers().keys()
     for name, kind in SITES.items():
-        assert set(kind.vouched) <= identities, name
+        assert kind.identities <= identities, name
         assert kind.carrier in {"", *SITES}, name
         assert kind.anew is None or set(" ".join(kind.anew).split()) <= {"attention", "mlp"}, name
         assert not kind.inside or kind.sublayer, name
@@ -106,9 +106,9 @@ def test_every_site_that_is_there_is_vouched_for():
         net = cutaway.open(tiny(kind))
         checks = {check.name for check in net.certificate.checks}
         for site in net.sites():
-            vouched = SITES[site.name].vouched
+            vouched = SITES[site.name].identities
             bare = site.name in ("resid_pre", "resid_post", "logits") or site.name.endswith("_out")
-            assert checks & set(vouched) or bare, site
+            assert checks & vouched or bare, site
 
 
 def test_a_new_row_is_known_everywhere(monkeypatch):

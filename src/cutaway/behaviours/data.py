@@ -347,9 +347,9 @@ def check_fits(net: Network, name: str, rows: Sequence[Ids]) -> None:
             "Shorten the prompt.",
         )
     largest = max(max(ids) for ids in rows)
-    if net.d_vocab is not None and largest >= net.d_vocab:
+    if net.d_vocab_in is not None and largest >= net.d_vocab_in:
         raise BadBehaviour(
-            f"{name!r} uses token {largest}, and the network's vocabulary ends at {net.d_vocab - 1}.",
+            f"{name!r} uses token {largest}, and the network's vocabulary ends at {net.d_vocab_in - 1}.",
             "Make the behaviour anew for this network.",
         )
 

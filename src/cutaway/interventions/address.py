@@ -190,6 +190,6 @@ def axis_size(net: Network, site: Site, axis: str) -> int | None:
     if axis == "expert" and mlp is not None:
         return mlp.experts
     if axis == "hidden" and mlp is not None and mlp.down is not None:
-        size = getattr(net.model.get_submodule(mlp.down), "in_features", None)
+        size = getattr(net.modules[mlp.down], "in_features", None)
         return size if isinstance(size, int) else None
     return None

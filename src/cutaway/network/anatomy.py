@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from cutaway.network.bare import BareMatrix
 from cutaway.network.coefficients import Coefficient
 from cutaway.network.sites import Site, SublayerKind
 
@@ -60,11 +61,15 @@ class AttentionTap:
         path: of the module.
         call: which of the module's calls.
         field: what of the function is meant.
+        functions: the calls in the module's own code; None where a registered function is called.
+        heads: how many query heads there are.
     """
 
     path: str
     call: int
     field: AttentionField
+    functions: FunctionTaps | None = None
+    heads: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,10 +130,12 @@ class FunctionCall:
     Attributes:
         op: name of the function.
         nth: which of its calls, from 0.
+        swapped: do keys come before queries, or values before the pattern?
     """
 
     op: str
     nth: int
+    swapped: bool = False
 
 
 @dataclass(frozen=True)
@@ -140,12 +147,19 @@ class FunctionTaps:
         softmax: of the scores.
         average: of the values.
         fused: one function that does all three; each is None where it was not met.
+        layouts: the axes of what an einsum takes and gives, by name of the part, in the letters of `LAYOUTS`; parts that
+            are not named have heads before positions, [b h p e], or both in one, [b*h p e].
     """
 
     product: FunctionCall | None
     softmax: FunctionCall | None
     average: FunctionCall | None
     fused: FunctionCall | None
+    layouts: Mapping[str, str] = field(default_factory=dict)
+
+
+#: Axes of the parts of an attention at their sites: batch, position, head, width; destination and source.
+LAYOUTS: dict[str, str] = {**dict.fromkeys("qkvz", "bphe"), **dict.fromkeys(("scores", "pattern"), "bhds")}
 
 
 @dataclass(frozen=True)
@@ -310,6 +324,7 @@ class Anatomy:
         refusals: why a site is missing.
         head: how the stream becomes logits; None where that was not found.
         in_place: are tensors changed in place?
+        bare: parameters that a module's own code multiplies with, as linear modules, by path.
     """
 
     stacks: tuple[Stack, ...]
@@ -317,10 +332,15 @@ class Anatomy:
     refusals: Mapping[Site, str]
     head: Head | None
     in_place: bool
+    bare: Mapping[str, BareMatrix] = field(default_factory=dict)
 
     def stack(self, name: str = "") -> Stack | None:
         """The stack of that name."""
         return next((s for s in self.stacks if s.name == name), None)
+
+    def module(self, model: nn.Module, path: str) -> nn.Module:
+        """The module at a path; for a parameter that is used without one, its linear map."""
+        return self.bare[path] if path in self.bare else model.get_submodule(path)
 
     def sites(self) -> list[Site]:
         """Every site that was found, in the order of computation, the main stack first."""

@@ -28,6 +28,7 @@ class Check:
         tolerance: what is allowed.
         places: at how many places it was tried.
         failures: the errors of the places at which it does not hold.
+        held: the places at which it was tried and holds.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Check:
     tolerance: float
     places: int
     failures: Mapping[str, float] = field(default_factory=dict)
+    held: tuple[str, ...] = ()
 
     @property
     def holds(self) -> bool:
@@ -71,7 +73,9 @@ class Certificate:
         """The certificate as plain data."""
         return {
             "made": self.made, "bitwise": self.bitwise, "pads_right": self.pads_right, "pads_left": self.pads_left,
-            "checks": [{**vars(c), "holds": c.holds, "failures": dict(c.failures)} for c in self.checks],
+            "checks": [
+                {**vars(c), "holds": c.holds, "failures": dict(c.failures), "held": list(c.held)} for c in self.checks
+            ],
             "refusals": dict(self.refusals),
         }  # fmt: skip
 

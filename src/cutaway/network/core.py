@@ -15,8 +15,9 @@ from torch import nn
 
 from cutaway.errors import BadAddress, NotFound, SiteUnavailable, nearest
 from cutaway.network.anatomy import FIRST, Anatomy, Layer, Port, PortTap, Tap
+from cutaway.network.bare import BareMatrix
 from cutaway.network.certificate import Certificate
-from cutaway.network.discovery.example import context, device_of
+from cutaway.network.discovery.example import device_of
 from cutaway.network.edits import Edit
 from cutaway.network.facts import FactMemo
 from cutaway.network.identity import weights_hash, weights_sample, weights_version
@@ -41,7 +42,7 @@ class Core:
         name: what it is called in results.
         opened: how it was opened.
         interface: what its forward takes.
-        modules: its modules by dotted path.
+        modules: its modules by dotted path, with the linear maps of parameters that are used without one.
         contexts: edits that every run carries at present, by the block that put them there.
         attachments: how many attachments write into the model at present.
         facts: what was found out about it; ask `fact`, which knows when they do not hold.
@@ -57,13 +58,15 @@ class Core:
         opened: Opened,
     ) -> None:
         self.model = model
-        self.texts = Texts(model, tokenizer)
+        self.texts = Texts(
+            model, tokenizer, (_entries(model, anatomy, "embed"), _entries(model, anatomy, "pos_embed"))
+        )
         self.anatomy = anatomy
         self.certificate = certificate
         self.name = name
         self.opened = opened
-        self.interface = Interface.of(model)
-        self.modules = dict(model.named_modules())
+        self.interface = Interface.of(model, opened.example)
+        self.modules = {**dict(model.named_modules()), **anatomy.bare}
         self.contexts: dict[object, tuple[Edit, ...]] = {}
         self.attachments = 0
         self.facts = FactMemo()
@@ -190,8 +193,13 @@ class Core:
 
     @property
     def n_ctx(self) -> int | None:
-        """Longest prompt, where the configuration names one."""
-        return context(self.model)
+        """Longest prompt: what the configuration names, else how many positions are embedded; None where neither tells."""
+        return self.texts.n_ctx
+
+    @property
+    def d_vocab_in(self) -> int | None:
+        """Number of token ids that can be given."""
+        return self.texts.d_vocab_in
 
     # sites -------------------------------------------------------------------------------------------------------
 
@@ -286,6 +294,19 @@ class Core:
         said = f"{site} does not exist on this network." if reason is None else f"{site} is refused: {reason}"
         offers = nearest(site.name, names, n=4) or names[:6]
         return said, f"Sites here: {', '.join(offers)}." if offers else "Name modules by their dotted path."
+
+
+def _entries(model: nn.Module, anatomy: Anatomy, name: str) -> int | None:
+    """How many entries the table of a site at the entrance has; None where it is not one table of known form."""
+    tap, stack = anatomy.taps.get(Site(name)), anatomy.stack()
+    if not isinstance(tap, PortTap) or stack is None:
+        return None
+    module = anatomy.module(model, tap.port.path)
+    tables = [module.table] if isinstance(module, BareMatrix) else list(module.parameters())
+    if len(tables) != 1 or tables[0].ndim < 2:
+        return None
+    count, width = tables[0].shape[-2:]
+    return int(count if width == stack.width else width) if stack.width in (count, width) else None
 
 
 def _refuse_unrotated(anatomy: Anatomy, spec: SiteLike, site: Site) -> None:

@@ -15,12 +15,11 @@ from cutaway.network.certificate import TOLERANCE, Certificate, uncertified
 from cutaway.network.certification.certify import certify
 from cutaway.network.core import Core
 from cutaway.network.discovery.discover import discover
-from cutaway.network.discovery.example import context, device_of, probe_inputs
+from cutaway.network.discovery.example import device_of, probe_inputs
 from cutaway.network.discovery.trace import Recorder, Trace, record
 from cutaway.network.execution.attention import scoped
 from cutaway.network.execution.running import evaluating, find_item, logits_key
 from cutaway.network.inputs import Inputs, pack, token_kwargs
-from cutaway.network.interface import Interface
 from cutaway.network.loading import sentence
 from cutaway.network.locks import configurations, lock_of
 from cutaway.network.opened import Opened
@@ -45,8 +44,10 @@ def examine_model(model: nn.Module, tokenizer: Any, name: str, opened: Opened) -
         trace = observe(model, inputs)
         anatomy = discover(model, trace, inputs.batch)
         certified = opened.certify and anatomy.stacks
-        certificate = _certify(model, anatomy, inputs) if certified else uncertified(anatomy.refusals)
-    return Core(model, tokenizer, anatomy, certificate, name, opened)
+        core = Core(model, tokenizer, anatomy, uncertified(anatomy.refusals), name, opened)
+        if certified:
+            core.certificate = _certify(core, inputs)
+    return core
 
 
 def redrawn(model: nn.Module, seed: int = 0) -> nn.Module:
@@ -140,7 +141,9 @@ def observe(model: nn.Module, inputs: Inputs) -> Trace:
         raise
     except Exception as error:
         try:
-            return traced(eager=False)
+            trace = traced(eager=False)
+            trace.eager = False
+            return trace
         except Exception:
             raise BadInput(
                 f"{type(model).__name__} could not be run on a short input: {sentence(error)}",
@@ -148,7 +151,8 @@ def observe(model: nn.Module, inputs: Inputs) -> Trace:
             ) from error
 
 
-def _certify(model: nn.Module, anatomy: Anatomy, inputs: Inputs) -> Certificate:
+def _certify(core: Core, inputs: Inputs) -> Certificate:
+    model, anatomy, interface, longest_row = core.model, core.anatomy, core.interface, core.n_ctx
     key = logits_key(anatomy)
 
     def forward(given: Inputs) -> Tensor | None:
@@ -157,17 +161,16 @@ def _certify(model: nn.Module, anatomy: Anatomy, inputs: Inputs) -> Certificate:
         return None if key is None else find_item(output, key)
 
     def pad(side: str) -> tuple[Inputs, Tensor] | None:
-        interface = Interface.of(model)
         tokens, decodes = inputs.tokens, "decoder_input_ids" in inputs.kwargs
-        if tokens is None or not interface.accepts("attention_mask") or decodes:
+        if tokens is None or decodes:
             return None
-        longest = min(tokens.width + 3, context(model) or tokens.width + 3)
+        longest = min(tokens.width + 3, longest_row or tokens.width + 3)
         if longest == tokens.width:
             return None
         rows = [tokens.row_ids(i) for i in range(tokens.n)]
         wide = pack(rows, rows[0][0], side, columns=longest)
         kwargs = token_kwargs(wide, interface, device_of(model))
-        rest = {k: v for k, v in inputs.kwargs.items() if k not in ("input_ids", "attention_mask")}
+        rest = {k: v for k, v in inputs.kwargs.items() if k not in (interface.ids, "attention_mask")}
         return Inputs({**rest, **kwargs}, wide, inputs.batch), wide.mask
 
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)

@@ -235,13 +235,20 @@ class Inputs:
 
 
 def token_kwargs(tokens: Tokens, interface: Interface, device: torch.device) -> dict[str, Any]:
-    """The keyword arguments by which a transformers model is given token rows.
+    """The keyword arguments by which a model is given token rows.
 
     Without padding only the ids are passed, so that the call is the bare model's own. With padding on the left, position
-    ids are passed where the model takes them, because few models derive them from the mask.
+    ids are passed where the model takes them, because few models derive them from the mask. A model that takes no mask is
+    given none.
+
+    Raises `BadInput` where the model takes no token ids.
     """
-    kwargs: dict[str, Any] = {"input_ids": tokens.ids.to(device)}
-    if not tokens.padded:
+    if interface.ids is None:
+        raise BadInput(
+            "This network takes no token ids.", f"Give what it takes: net.run({{{interface.main!r}: ...}})."
+        )
+    kwargs: dict[str, Any] = {interface.ids: tokens.ids.to(device)}
+    if not tokens.padded or not interface.masks:
         return kwargs
     kwargs["attention_mask"] = tokens.mask.to(device=device, dtype=torch.long)
     if bool((tokens.first > 0).any()) and interface.position_ids:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from cutaway.errors import require_known
 
@@ -15,6 +16,20 @@ from cutaway.errors import require_known
 def encodes(config: Any) -> bool:
     """Whether a configuration is that of an encoder-decoder."""
     return bool(getattr(config, "is_encoder_decoder", False))
+
+
+def text_part(config: Any) -> Any:
+    """The part of a configuration that is about text: of a model for text and images, the language model's."""
+    return getattr(config, "text_config", None) or config
+
+
+def _holds_ids(value: Any) -> bool:
+    """Whether an argument is a table of whole numbers [b p]."""
+    return (
+        isinstance(value, Tensor)
+        and value.ndim == 2
+        and not (value.is_floating_point() or value.dtype == torch.bool)
+    )
 
 
 def _extras(model: nn.Module) -> frozenset[str] | None:
@@ -26,11 +41,6 @@ def _extras(model: nn.Module) -> frozenset[str] | None:
     return frozenset({*TransformersKwargs.__annotations__, "return_dict"}) if known else None
 
 
-def text_part(config: Any) -> Any:
-    """The part of a configuration that is about text: of a model for text and images, the language model's."""
-    return getattr(config, "text_config", None) or config
-
-
 @dataclass(frozen=True)
 class Interface:
     """What one model's forward takes. One asks it before handing over an argument that not every model knows.
@@ -40,6 +50,7 @@ class Interface:
         encoder_decoder: whether the configuration says that an encoder's stream is read by a decoder.
         main: the argument that a lone tensor is for, where that is known.
         start_token: the token with which a decoder starts.
+        ids: the argument that token ids are for; None where there is none.
         extras: further names that forward takes by keyword; None where it takes any.
     """
 
@@ -47,23 +58,30 @@ class Interface:
     encoder_decoder: bool = False
     main: str | None = None
     start_token: int = 0
+    ids: str | None = "input_ids"
     extras: frozenset[str] | None = frozenset()
 
     @classmethod
-    def of(cls, model: nn.Module) -> Interface:
-        """Read off a model's forward (under an adapter, that of the model within) and its configuration."""
+    def of(cls, model: nn.Module, example: Mapping[str, Any] | None = None) -> Interface:
+        """Read off a model's forward (under an adapter, that of the model within) and its configuration.
+
+        example: a batch of keyword arguments, of which one may hold token ids [b p].
+        """
         get = getattr(model, "get_base_model", None)
         target: Any = get() if callable(get) else model
-        parameters = inspect.signature(type(target).forward).parameters.values()
+        parameters = list(inspect.signature(type(target).forward).parameters.values())
         names = tuple(p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))[1:]
         named = getattr(model, "main_input_name", None)
         main = named if named in names else next(iter(names), None)
         config = getattr(model, "config", None)
         start = getattr(config, "decoder_start_token_id", None)
         start = start if start is not None else getattr(config, "bos_token_id", 0) or 0
+        any_name = any(p.kind == p.VAR_KEYWORD for p in parameters)
+        shown = next((k for k, v in (example or {}).items() if _holds_ids(v)), None)
+        ids = "input_ids" if "input_ids" in names else shown or ("input_ids" if any_name else main)
+        ids = None if ids == main and named not in (None, ids) and shown is None else ids
         start = start if isinstance(start, int) else 0
-        open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters)
-        return cls(names, encodes(config), main, start, _extras(target) if open_ended else frozenset())
+        return cls(names, encodes(config), main, start, ids, _extras(target) if any_name else frozenset())
 
     def accepts(self, name: str) -> bool:
         """Whether forward takes an argument of that name."""
@@ -76,6 +94,11 @@ class Interface:
         """
         if self.extras is not None:
             require_known(given, [*self.names, *sorted(self.extras)], "The model's forward")
+
+    @property
+    def masks(self) -> bool:
+        """Whether it can be told which tokens are padding."""
+        return self.accepts("attention_mask") or (self.extras != frozenset() and self.ids == "input_ids")
 
     @property
     def decodes(self) -> bool:

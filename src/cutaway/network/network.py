@@ -92,8 +92,11 @@ class Network:
     )
     d_model = told(lambda core: core.d_model, "Width of the main stream.")
     d_vocab = told(lambda core: core.d_vocab, "Number of output tokens.")
-    d_vocab_in = told(lambda core: core.texts.d_vocab_in, "Number of token ids that can be given.")
-    n_ctx = told(lambda core: core.n_ctx, "Longest prompt, where the configuration names one.")
+    d_vocab_in = told(lambda core: core.d_vocab_in, "Number of token ids that can be given.")
+    n_ctx = told(
+        lambda core: core.n_ctx,
+        "Longest prompt: what the configuration names, else how many positions are embedded; None where neither tells.",
+    )
 
     @property
     def is_causal(self) -> bool:

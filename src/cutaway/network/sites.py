@@ -37,6 +37,8 @@ _PATTERN: tuple[Axis, ...] = ("batch", "head", "dest", "src")
 _BY_HEAD: tuple[Axis, ...] = ("batch", "pos", "head", "width")
 _HIDDEN: tuple[Axis, ...] = ("batch", "pos", "hidden")
 _AVERAGE, _SOFTMAX, _SUMS = "pattern @ v = z", "softmax(scores) = pattern", "resid_post"
+_PROJECTED = "z @ W_O = attn_out"
+_SHOWN = f"{_AVERAGE} or {_PROJECTED}"
 _BOTH, _EITHER = ("attention mlp", "attention mlp"), ("attention mlp", "attention")
 
 
@@ -51,7 +53,8 @@ class SiteKind:
         sublayer: the kind of sublayer that it belongs to; empty for the stream and its ends.
         inside: how an attention function shows it: as it is ("any"), or only the eager one ("eager"), which computes
             a softmax that can be seen; empty where a module hands it over.
-        vouched: the identities of the certificate that stand for it; "writing" where only an effect can be shown.
+        vouched: the identities of the certificate that stand for it; "writing" where only an effect can be shown. Of several
+            joined by "or" one is enough.
         by_sums: whether it is found by reading the layer's output as a sum, and is missing where that fails.
         anew: of a layer's sublayers, which an edit there has computed anew, in a sequential and in a parallel layer;
             None where a sweep knows no stage for it.
@@ -75,6 +78,11 @@ class SiteKind:
     carrier: str = ""
     watched: bool = False
     hooks: tuple[str, ...] = ()
+
+    @property
+    def identities(self) -> frozenset[str]:
+        """All identities that may stand for it."""
+        return frozenset(name for vouched in self.vouched for name in vouched.split(" or "))
 
     @property
     def cross(self) -> bool:
@@ -108,10 +116,10 @@ SITES: dict[str, SiteKind] = {
     "pattern": SiteKind(_PATTERN, True, "attention probabilities",
         sublayer="attention", inside="eager", vouched=(_AVERAGE,), anew=_EITHER, hooks=("attn.hook_pattern",)),
     "z": SiteKind(_HEADS, True, "attention-weighted values, per head",
-        sublayer="attention", inside="any", vouched=(_AVERAGE,), anew=("mlp", ""), carrier="attn_out",
+        sublayer="attention", inside="any", vouched=(_SHOWN,), anew=("mlp", ""), carrier="attn_out",
         hooks=("attn.hook_z",)),
     "head_out": SiteKind(_BY_HEAD, True, "z through each head's slice of the output projection",
-        sublayer="attention", vouched=(_AVERAGE, "z @ W_O = attn_out"), anew=("mlp", ""), carrier="attn_out",
+        sublayer="attention", vouched=(_PROJECTED,), anew=("mlp", ""), carrier="attn_out",
         hooks=("attn.hook_result",)),
     "attn_out": SiteKind(_STREAM, True, "raw output of the attention",
         sublayer="attention", by_sums=True, anew=("mlp", "")),
@@ -131,9 +139,9 @@ SITES: dict[str, SiteKind] = {
     "cross_pattern": SiteKind(_PATTERN, True, "cross-attention probabilities",
         sublayer="cross_attention", inside="eager", vouched=(_AVERAGE,)),
     "cross_z": SiteKind(_HEADS, True, "cross-attention-weighted values, per head",
-        sublayer="cross_attention", inside="any", vouched=(_AVERAGE,)),
+        sublayer="cross_attention", inside="any", vouched=(_SHOWN,)),
     "cross_head_out": SiteKind(_BY_HEAD, True, "cross_z through each head's output slice",
-        sublayer="cross_attention", vouched=(_AVERAGE, "z @ W_O = attn_out")),
+        sublayer="cross_attention", vouched=(_PROJECTED,)),
     "cross_out": SiteKind(_STREAM, True, "raw output of the cross-attention", sublayer="cross_attention"),
     "cross_write": SiteKind(_STREAM, True, "what the cross-attention adds to the stream",
         sublayer="cross_attention", vouched=(_SUMS,)),

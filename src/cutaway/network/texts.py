@@ -24,14 +24,18 @@ _GIVE = "Give text, a list of texts, token ids, or a list of rows of token ids."
 class Texts:
     """How one network's prompts become token ids and its token ids become words."""
 
-    def __init__(self, model: nn.Module, tokenizer: Any) -> None:
+    def __init__(
+        self, model: nn.Module, tokenizer: Any, tables: tuple[int | None, int | None] = (None, None)
+    ) -> None:
+        """Of a model with its tokenizer; `tables`: how many tokens and positions its embeddings were found to hold."""
         self.model = model
         self.tokenizer = tokenizer
+        self.tables = tables
 
     @property
     def n_ctx(self) -> int | None:
-        """Longest prompt, where the configuration names one."""
-        return context(self.model)
+        """Longest prompt: what the configuration names, else how many positions are embedded; None where neither tells."""
+        return context(self.model) or self.tables[1]
 
     def encode(self, inputs: InputLike, add_special_tokens: bool = True) -> Tokens:
         """Text or token ids as rows of tokens, padded on the right.
@@ -71,7 +75,7 @@ class Texts:
         get = getattr(self.model, "get_input_embeddings", None)
         embed = get() if callable(get) else None
         weight = getattr(embed, "weight", None)
-        return int(weight.shape[0]) if torch.is_tensor(weight) and weight.ndim == 2 else None
+        return int(weight.shape[0]) if torch.is_tensor(weight) and weight.ndim == 2 else self.tables[0]
 
     def tokens_of(self, inputs: Any, add_special_tokens: bool = True) -> list[list[int]]:
         """The token ids of each prompt, of any length and without padding: what `encode` makes a batch of.

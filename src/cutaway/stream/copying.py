@@ -59,7 +59,7 @@ def token_readout(net: Network, ids: Tensor) -> Tensor:
     """
     head = head_of(net)
     assert head.unembed is not None
-    rows, _ = unembedding(net.model.get_submodule(head.unembed), ids, net.d_model or 0)
+    rows, _ = unembedding(net.modules[head.unembed], ids, net.d_model or 0)
     rows = rows * head.before * head.scale * (1.0 if head.softcap is None else head.softcap)
     if head.norm is not None:
         with contextlib.suppress(NotFoldable):

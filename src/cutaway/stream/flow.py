@@ -159,7 +159,7 @@ def _distances(net: Network, ids: Tensor, work: Work) -> pd.DataFrame:
         assert stack is not None
         attention = stack.layers[layer].attention()
         assert attention is not None
-        matrix, _ = projection(net.model.get_submodule(attention.output or ""))
+        matrix, _ = projection(net.modules[attention.output or ""])
         weight = matrix.unflatten(0, (attention.heads, -1))
         v = v.repeat_interleave(attention.heads // v.shape[2], 2)
         size = torch.einsum("bshe,hef,bshf->bsh", v, weight @ weight.mT, v).clamp(min=0).sqrt()
@@ -306,11 +306,11 @@ def _mlp_matrices(
     mlp = sublayer.mlp
     if mlp is None or not mlp.down or not mlp.up or mlp.experts is not None:
         return
-    down, _ = projection(net.model.get_submodule(mlp.down))
+    down, _ = projection(net.modules[mlp.down])
     if sublayer.norm_after is not None:
         down = affine_norm(net, sublayer.norm_after).linear(down)
     writers.append(_Matrix(part, "", place, down))
-    up = torch.cat([projection(net.model.get_submodule(path))[0] for path in mlp.up], 1)
+    up = torch.cat([projection(net.modules[path])[0] for path in mlp.up], 1)
     try:
         norm = reading_norm(net, part.layer or 0, "mlp_in")
     except (NotFoldable, SiteUnavailable):

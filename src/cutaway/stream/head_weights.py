@@ -243,7 +243,7 @@ def output_matrix(net: Network, layer: Layer, sublayer: Sublayer) -> Tensor:
             f"The heads of layer {layer.index} cannot be told apart.",
             net.refusal(Site("head_out", layer.index)) or "",
         )
-    weight, _ = projection(net.model.get_submodule(attention.output))
+    weight, _ = projection(net.modules[attention.output])
     if sublayer.norm_after is not None:
         weight = affine_norm(net, sublayer.norm_after).linear(weight)
     return (weight * like(sublayer.factor, weight)).unflatten(0, (attention.heads, -1))

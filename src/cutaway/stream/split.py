@@ -106,7 +106,7 @@ def split(net: Network, run: Run, term: Term, by: str, slack: Slack) -> Split | 
         acts = acts.reshape(*term.value.shape[:2], -1)[..., None]
     else:
         return None
-    weight, shift = projection(net.model.get_submodule(path))
+    weight, shift = projection(net.modules[path])
     weight = weight.reshape(groups or weight.shape[0], -1, weight.shape[-1])
     acts = precise(acts).to(term.value.device).reshape(*term.value.shape[:2], weight.shape[0], -1)
     weight, shift = weight.to(term.value), shift.to(term.value)
@@ -160,7 +160,7 @@ def written_through(net: Network, run: Run, term: Term) -> Fold | None:
         return None
     raw = run[Site(f"{SHORT[sublayer.kind]}_out", term.writer.layer)]
     with torch.no_grad():
-        after = precise(net.model.get_submodule(sublayer.norm_after)(raw))
+        after = precise(net.modules[sublayer.norm_after](raw))
     raw, after = (precise(v).to(term.value.device).reshape(term.value.shape) for v in (raw, after))
     return affine_norm(net, sublayer.norm_after).at(raw, after)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cutaway.errors import BadInput, SiteUnavailable
+from cutaway.network.execution.heads import output_weight
 from cutaway.stream.split import held_by
 from cutaway.stream.writers import precise
 
@@ -112,7 +113,7 @@ def direction(net: Network, target: Tensor, foil: Tensor | None = None) -> Direc
     """The direction of the logit of `target` [b], or of logit(target) - logit(foil), at the output of the final norm."""
     head = head_of(net)
     assert head.unembed is not None
-    module = net.model.get_submodule(head.unembed)
+    module = net.modules[head.unembed]
     rows, bias = unembedding(module, target, net.d_model or 0)
     if foil is not None:
         other, other_bias = unembedding(module, foil, net.d_model or 0)
@@ -126,10 +127,10 @@ def unembedding(module: nn.Module, ids: Tensor, width: int) -> tuple[Tensor, Ten
 
     A plain matrix is indexed; any other module is asked for the gradient of each logit.
     """
-    weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
-    if type(module) is nn.Linear and torch.is_tensor(weight) and weight.device.type != "meta":
+    weight, bias = output_weight(module), getattr(module, "bias", None)
+    if weight is not None and weight.device.type != "meta":
         at = ids.to(weight.device)
-        rows = precise(weight.detach()[at])
+        rows = precise(weight.T.detach()[at])
         shifts = rows.new_zeros(len(ids)) if bias is None else bias.detach()[at].to(rows)
         return rows, shifts
     answers = [_by_gradient(module, int(i), width) for i in ids]

@@ -176,7 +176,7 @@ def steps_of(net: Network, run: Run, slack: Slack) -> Iterator[WriteStep]:
         return
     kept = run[Site("final_norm")]
     with torch.no_grad():
-        after = precise(net.model.get_submodule(head.norm)(state.to(kept.dtype)))
+        after = precise(net.modules[head.norm](state.to(kept.dtype)))
     fold = affine_norm(net, head.norm).at(state, after)
     yield WriteStep(layers[-1].index + 1, 1.0, [], fold, Part("norm_bias"))
     if slack.checked:
@@ -234,7 +234,7 @@ def _step(
         step.terms.append(Term(Part(kind, layer.index), value, sublayer))
         total = total + value if summed else total
     if stretch.norm is not None:
-        module = net.model.get_submodule(stretch.norm)
+        module = net.modules[stretch.norm]
         with torch.no_grad():
             after = precise(module(total.to(run[Site("resid_pre", layer.index)].dtype)))
         step.fold = affine_norm(net, stretch.norm).at(total, after)

@@ -123,7 +123,7 @@ def _counted(experiment: Experiment, width: int) -> dict[str, float]:
     net = experiment.net
     inputs = arguments(experiment, torch.arange(1))
     kwargs: dict[str, Any] = dict(inputs.kwargs)
-    name = "decoder_input_ids" if "decoder_input_ids" in kwargs else "input_ids"
+    name = "decoder_input_ids" if "decoder_input_ids" in kwargs else net.interface.ids or ""
     if name in kwargs:
         kwargs = {k: v for k, v in kwargs.items() if k not in ("attention_mask", "position_ids")}
     if torch.is_tensor(kwargs.get(name)):

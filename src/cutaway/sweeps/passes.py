@@ -62,7 +62,7 @@ class Ground:
         stack = self.experiment.net.anatomy.stack()
         assert stack is not None
         self.layers: tuple[Layer, ...] = stack.layers
-        self.modules: dict[str, nn.Module] = dict(self.experiment.net.model.named_modules())
+        self.modules: dict[str, nn.Module] = self.experiment.net.modules
         self.head = _few_logits(self) if self.rules.tokens else None
 
     def batch_factors(self, wave: Wave, exact: bool = False) -> dict[tuple[int, str], int]:
@@ -149,11 +149,11 @@ class Pass:
         kwargs = dict(whole.kwargs)
         if self.ground.rules.suffix or self.ground.rules.last:
             part = Tokens(tokens.ids[:, wave.start : wave.stop], tokens.mask[:, wave.start : wave.stop])
-            kwargs["input_ids"] = part.ids.to(net.device)
+            kwargs[net.interface.ids or "input_ids"] = part.ids.to(net.device)
             before = tokens.mask[:, : wave.stop]
             kwargs.pop("attention_mask", None)
             kwargs.pop("position_ids", None)
-            if not bool(before.all()):
+            if net.interface.masks and not bool(before.all()):
                 kwargs["attention_mask"] = before.to(device=net.device, dtype=torch.long)
                 if net.interface.position_ids:
                     positions = (kwargs["attention_mask"].cumsum(1) - 1).clamp(min=0)

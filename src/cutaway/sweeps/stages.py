@@ -138,7 +138,7 @@ def carrier_weight(net: Network, layer: Layer, site: str) -> Tensor | None:
     path = (attention.output if attention else None) if site == "z" else (mlp.down if mlp else None)
     if path is None:
         return None
-    weight = output_weight(net.model.get_submodule(path))
+    weight = output_weight(net.modules[path])
     return None if weight is None or weight.device.type == "meta" else weight.detach()
 
 

@@ -58,11 +58,12 @@ def vocabulary(net: Network) -> tuple[tuple[int, ...], Ids]:
     """Tokens to draw from, and what every prompt begins with (a beginning-of-text token where the tokenizer adds one)."""
     tokenizer = net.tokenizer
     if tokenizer is None:
-        if net.d_vocab is None:
+        sizes = [size for size in (net.d_vocab_in, net.d_vocab) if size is not None]
+        if not sizes:
             raise BadInput(
                 "This network does not say how many tokens it has.", "Pass a tokenizer to cutaway.open."
             )
-        return tuple(range(net.d_vocab)), ()
+        return tuple(range(min(sizes))), ()
     with_special, without = tokenizer("a")["input_ids"], tokenizer("a", add_special_tokens=False)["input_ids"]
     extra = len(with_special) - len(without)
     start = tuple(with_special[:extra]) if with_special[-len(without) :] == without else ()

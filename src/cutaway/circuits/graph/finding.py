@@ -16,7 +16,7 @@ from cutaway.circuits.graph.wiring import PORTS, Port, Projection, Wiring, Wirin
 from cutaway.errors import SiteUnavailable
 from cutaway.network.anatomy import Attention, Layer, RouterTap, Sublayer
 from cutaway.network.coefficients import is_one, like
-from cutaway.network.discovery.example import OTHER_COLUMNS, random_rows
+from cutaway.network.discovery.example import OTHER_COLUMNS, probe_rows
 from cutaway.network.execution.heads import output_weight
 from cutaway.network.norms import Norm, norm_of
 from cutaway.network.sites import SHORT, Site
@@ -63,8 +63,8 @@ class _Finder:
                 f"{net.name} has no stack of layers with logits.", "Circuits need a language model."
             )
         self.stack, self.width = stack, int(stack.width or 0)
-        self.modules = dict(net.model.named_modules())
-        self.rows = random_rows(net.model, OTHER_COLUMNS, seed=11)
+        self.modules = net.modules
+        self.rows = probe_rows(net, OTHER_COLUMNS, seed=11)
         self.notes: list[str] = []
 
     def find(self) -> Wiring:

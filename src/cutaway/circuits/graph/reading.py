@@ -50,7 +50,8 @@ class _Captor:
 
     def see(self, name: str, value: Tensor) -> Tensor:
         """Take a value; end the module once there are all three."""
-        self.values.setdefault(name, value)
+        if name in _QKV:
+            self.values.setdefault(name, value)
         if len(self.values) == len(_QKV):
             raise _AllSeen
         return value

@@ -92,12 +92,10 @@ def rules(wiring: Wiring, attention: str) -> tuple[list[Edit], tuple[str, ...]]:
 
 def _gated(wiring: Wiring, layer: int, activation: str) -> bool:
     """Is the hidden layer a product of the activation with something else?"""
-    from cutaway.network.discovery.example import OTHER_COLUMNS, random_rows
+    from cutaway.network.discovery.example import OTHER_COLUMNS, probe_rows
 
     net = wiring.net
-    run = net.run(
-        random_rows(net.model, OTHER_COLUMNS, seed=4), keep=[activation, f"mlp_act.{layer}"], logits=False
-    )
+    run = net.run(probe_rows(net, OTHER_COLUMNS, seed=4), keep=[activation, f"mlp_act.{layer}"], logits=False)
     out, hidden = run[activation], run[f"mlp_act.{layer}"]
     return out.shape != hidden.shape or not torch.equal(out.reshape(hidden.shape), hidden)
 

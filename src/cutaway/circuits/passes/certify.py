@@ -12,7 +12,7 @@ from cutaway.circuits.graph.wiring import Wiring
 from cutaway.circuits.passes.outputs import record
 from cutaway.circuits.passes.running import Mask, run_edges, run_nodes
 from cutaway.errors import CutawayError, SiteUnavailable
-from cutaway.network.discovery.example import COLUMNS, random_rows
+from cutaway.network.discovery.example import COLUMNS, probe_rows
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -64,7 +64,7 @@ def _tolerance(net: Network) -> float:
 def disagreement(wired: Wiring) -> float:
     """Largest difference of logits in the three identities, relative to their largest value; infinity where one fails."""
     net = wired.net
-    rows, others = (random_rows(net.model, COLUMNS, seed=s) for s in (21, 22))
+    rows, others = (probe_rows(net, COLUMNS, seed=s) for s in (21, 22))
     tokens, other = net.encode(rows), net.encode(others)
     positions = torch.full((len(rows),), -1)
     writers, readers = wired.graph.shape

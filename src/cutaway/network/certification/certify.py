@@ -25,7 +25,7 @@ from cutaway.network.certification.identities import (
 from cutaway.network.edits import Here
 from cutaway.network.execution.session import Session, SiteWork
 from cutaway.network.inputs import Inputs
-from cutaway.network.sites import SITES, Site, having
+from cutaway.network.sites import SITES, Site, SiteKind, having
 
 Forward = Callable[[Inputs], Tensor | None]
 
@@ -59,7 +59,7 @@ def certify(
         ledgers["pattern reading"].add("logits", patterned, bare)
     with _observed(model, anatomy, inputs, anatomy.sites(), noisy, 0.1, seed):
         forward(inputs)
-    modules = dict(model.named_modules())
+    modules = {**dict(model.named_modules()), **anatomy.bare}
     for values in (calm, noisy):
         for stack in anatomy.stacks:
             for layer in stack.layers:
@@ -149,7 +149,14 @@ def check_padding(
     if bare is None or bare.ndim != 3 or bool(bare.isnan().any()) or (padded := pad(side)) is None:
         return None
     wide_inputs, mask = padded
-    wide = forward(wide_inputs)
+    try:
+        wide = forward(wide_inputs)
+    except (
+        IndexError,
+        RuntimeError,
+        ValueError,
+    ):  # longer than the network reads, which nothing told beforehand
+        return None
     if wide is None or wide.shape[:2] != mask.shape or int(mask.sum()) != bare.shape[0] * bare.shape[1]:
         return None
     error = relative_error(wide[mask.to(wide.device)].reshape(bare.shape), bare)
@@ -162,6 +169,17 @@ _READ_BY_KERNEL: dict[str, tuple[str, ...]] = {
     "reading": having(lambda kind: kind.inside),
     "pattern reading": having(lambda kind: kind.inside == "eager"),
 }
+
+
+def _stands_for(kind: SiteKind, name: str, where: str, checks: tuple[Check, ...]) -> bool:
+    """Whether a site of that kind falls with an identity that fails at a place: no other one vouches for it there."""
+    by_name = {check.name: check for check in checks}
+    for vouched in kind.vouched:
+        each = vouched.split(" or ")
+        others = [by_name[n] for n in each if n != name and n in by_name]
+        if name in each and not any(where in c.held for c in others):
+            return True
+    return False
 
 
 def _refusals(anatomy: Anatomy, checks: tuple[Check, ...]) -> dict[str, str]:
@@ -182,7 +200,7 @@ def _refusals(anatomy: Anatomy, checks: tuple[Check, ...]) -> dict[str, str]:
             for name, kind in SITES.items():
                 site = Site(name, int(layer) if layer.isdigit() else None, stack)
                 alike = kind.cross == cross or check.name.startswith("resid")
-                if check.name in kind.vouched and alike and site in anatomy.taps:
+                if _stands_for(kind, check.name, where, checks) and alike and site in anatomy.taps:
                     refused[str(site)] = (
                         f"{check.name} does not hold at {place}: relative error {error:.2g}, "
                         f"tolerance {check.tolerance:.2g}."

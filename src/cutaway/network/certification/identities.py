@@ -57,7 +57,8 @@ class Ledger:
             return None
         worst = max(self.errors.values())
         failures = {w: e for w, e in self.errors.items() if not e <= tolerance}
-        return Check(self.name, self.sentence, worst, tolerance, len(self.errors), failures)
+        held = tuple(w for w in self.errors if w not in failures)
+        return Check(self.name, self.sentence, worst, tolerance, len(self.errors), failures, held)
 
 
 def relative_error(got: Tensor, wanted: Tensor) -> float:
@@ -136,7 +137,8 @@ def check_layer(
             flat = z.flatten(2)
             with torch.no_grad():
                 total = head_outputs(projection, flat, tap.heads).sum(-2) + projection(torch.zeros_like(flat))
-            ledgers["z @ W_O = attn_out"].add(where + prefix, total.reshape(out.shape), out)
+            total = total.reshape(out.shape) if total.numel() == out.numel() else total
+            ledgers["z @ W_O = attn_out"].add(where + prefix, total, out)
     mlps = [s.mlp for s in layer.sublayers if s.mlp is not None]
     act, out = after("mlp_act"), before("mlp_out")
     if len(mlps) == 1 and mlps[0].down is not None and act is not None and out is not None:
@@ -222,9 +224,12 @@ def _alignment(q: Tensor, k: Tensor, scores: Tensor) -> float:
         return x[0] - x[1]
 
     a, b = centred(products).flatten(1), centred(scores).flatten(1)
-    still = [float(x.norm()) == 0 for x in (a, b)]
-    if any(still):
-        return 1.0 if all(still) else -1.0
+    moves = [x.norm(dim=1) > 1e-12 * x.norm(dim=1).max() for x in (a, b)]  # a head without weights does not
+    if not bool((moves[0] == moves[1]).all()):
+        return -1.0
+    a, b = a[moves[0]], b[moves[0]]
+    if not len(a):
+        return 1.0
     return float(((a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1)).clamp(min=1e-30)).min())
 
 

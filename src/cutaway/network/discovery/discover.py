@@ -10,6 +10,7 @@ from cutaway.network.discovery.layers import Draft, read_layer
 from cutaway.network.discovery.linear import Sums
 from cutaway.network.discovery.stacks import find_chains, stack_names
 from cutaway.network.discovery.trace import Trace
+from cutaway.network.discovery.weights import add_bare_calls
 
 
 def discover(model: nn.Module, trace: Trace, batch: int) -> Anatomy:
@@ -18,6 +19,7 @@ def discover(model: nn.Module, trace: Trace, batch: int) -> Anatomy:
     batch: number of rows in the pass. A network without any layer list gives an anatomy without stacks: its modules can
     still be reached by their dotted paths.
     """
+    bare = add_bare_calls(model, trace)
     sums = Sums(trace)
     chains = find_chains(model, trace, sums, batch)
     main = (
@@ -40,5 +42,5 @@ def discover(model: nn.Module, trace: Trace, batch: int) -> Anatomy:
             embedding_taps(draft.taps, draft.refusals, trace, sums, chain, names[chain.path], in_layers)
         head = find_head(draft.taps, draft.refusals, trace, sums, main)
     return Anatomy(
-        tuple(sorted(stacks, key=lambda s: s.name)), draft.taps, draft.refusals, head, trace.in_place
+        tuple(sorted(stacks, key=lambda s: s.name)), draft.taps, draft.refusals, head, trace.in_place, bare
     )

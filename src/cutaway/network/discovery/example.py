@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -11,6 +11,7 @@ from torch import nn
 from cutaway.errors import BadInput
 from cutaway.network.inputs import Inputs, Tokens, pack
 from cutaway.network.interface import Interface, text_part
+from cutaway.network.opened import Opened
 
 #: Rows and columns of the probe. Odd lengths keep positions, heads and widths from being taken for one another.
 ROWS, COLUMNS, OTHER_COLUMNS = 2, 7, 5
@@ -46,13 +47,56 @@ def _first_size(sizes: Iterable[Any]) -> int | None:
     return next((size for size in sizes if isinstance(size, int) and size > 0), None)
 
 
-def random_rows(model: nn.Module, columns: int, seed: int, rows: int = ROWS) -> list[list[int]]:
-    """Random token ids, special ones left out."""
-    size = vocabulary(model)
+class Probed(Protocol):
+    """What must be known of a network to make prompts for it."""
+
+    @property
+    def model(self) -> nn.Module:
+        """The module."""
+        ...
+
+    @property
+    def opened(self) -> Opened:
+        """How it was opened."""
+        ...
+
+    @property
+    def interface(self) -> Interface:
+        """What its forward takes."""
+        ...
+
+    @property
+    def n_ctx(self) -> int | None:
+        """Longest prompt."""
+        ...
+
+    @property
+    def d_vocab_in(self) -> int | None:
+        """Number of token ids that can be given."""
+        ...
+
+
+def probe_rows(net: Probed, columns: int, seed: int) -> list[list[int]]:
+    """Random token ids for a network, special ones left out: at most `columns` in a row, as many as it reads.
+
+    Where neither configuration nor tables tell how many it reads, as many as the example that it was opened with.
+
+    Raises `BadInput` where it is not known how many token ids there are.
+    """
+    given = (net.opened.example or {}).get(net.interface.ids or "")
+    longest = net.n_ctx or (int(given.shape[1]) if torch.is_tensor(given) else columns)
+    return random_rows(net.model, min(columns, longest), seed, size=vocabulary(net.model) or net.d_vocab_in)
+
+
+def random_rows(
+    model: nn.Module, columns: int, seed: int, rows: int = ROWS, size: int | None = None
+) -> list[list[int]]:
+    """Random token ids below a size (without one, the configuration's), special ones left out."""
+    size = vocabulary(model) if size is None else size
     if size is None:
         raise BadInput(
-            "The model's configuration names no vocabulary.",
-            "Give example inputs: open(model, example={...}).",
+            "It is not known how many token ids this model knows.",
+            "Give example inputs: cutaway.open(model, example={...}).",
         )
     generator = torch.Generator().manual_seed(seed)
     avoid = special_ids(model)
@@ -77,7 +121,7 @@ def probe_inputs(model: nn.Module, seed: int = 0, example: dict[str, Any] | None
     """
     device = device_of(model)
     if example is not None:
-        return from_mapping(example, device)
+        return from_mapping(example, device, Interface.of(model, example).ids)
     interface = Interface.of(model)
     config = getattr(model, "config", None)
     kwargs: dict[str, Any] = {}
@@ -112,15 +156,18 @@ def _pixels(model: nn.Module, config: Any, seed: int) -> torch.Tensor:
     return torch.randn(ROWS, channels, height, width, generator=generator).to(dtype)
 
 
-def from_mapping(example: dict[str, Any], device: torch.device) -> Inputs:
-    """Keyword arguments given by the user, with their batch size and, if they hold token ids, their token rows."""
+def from_mapping(example: dict[str, Any], device: torch.device, name: str | None = "input_ids") -> Inputs:
+    """Keyword arguments given by the user, with their batch size and, if they hold token ids, their token rows.
+
+    name: of the argument that token ids are for.
+    """
     kwargs = {k: v.to(device) if torch.is_tensor(v) else v for k, v in example.items()}
     tensors = [v for v in kwargs.values() if torch.is_tensor(v) and v.ndim > 0]
     if not tensors:
         raise BadInput("The inputs hold no tensor.", "Give at least input_ids or pixel_values.")
-    ids = kwargs.get("decoder_input_ids", kwargs.get("input_ids"))
+    ids = kwargs.get("decoder_input_ids", kwargs.get(name or ""))
     tokens = None
-    if torch.is_tensor(ids) and ids.ndim == 2:
+    if torch.is_tensor(ids) and ids.ndim == 2 and not ids.is_floating_point():
         mask = kwargs.get("decoder_attention_mask" if "decoder_input_ids" in kwargs else "attention_mask")
         tokens = Tokens.of_ids(ids, mask)
     return Inputs(kwargs, tokens, int(tensors[0].shape[0]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -26,11 +27,13 @@ from cutaway.network.anatomy import (
 )  # fmt: skip
 from cutaway.network.coefficients import Coefficient
 from cutaway.network.discovery.linear import Sums
+from cutaway.network.discovery.products import is_elementwise
 from cutaway.network.discovery.stacks import StreamCall, tap_at
-from cutaway.network.discovery.streams import StreamStep, find_steps, is_elementwise
+from cutaway.network.discovery.streams import StreamStep, find_steps
 from cutaway.network.discovery.sublayers import (
     FoundAttention,
     Scope,
+    head_shape,
     kind_of,
     read_attention,
     read_mlp,
@@ -39,7 +42,7 @@ from cutaway.network.discovery.sublayers import (
     written_out,
 )  # fmt: skip
 from cutaway.network.discovery.trace import Call, Trace
-from cutaway.network.sites import SHORT, Site, having
+from cutaway.network.sites import SHORT, SITES, Site, having
 
 
 @dataclass(eq=False)
@@ -62,12 +65,15 @@ class Draft:
                 self.refusals.setdefault(site, reason)
 
 
-def find_attention(trace: Trace, within: list[Call]) -> list[FoundAttention]:
-    """Attention computations in a layer: those that were registered, and those written out in a module's own code."""
-    inside = {c.index for c in within}
+def find_attention(trace: Trace, layer: Call, within: list[Call]) -> list[FoundAttention]:
+    """Attention computations in a layer: those that were registered, and those written out in a module's own code.
+
+    That module may be the layer itself.
+    """
+    inside = {layer.index, *(c.index for c in within)}
     first = {a.call: a for a in reversed(trace.attention) if a.call in inside}
     attentions = [registered(trace, a) for a in first.values()]
-    for call in reversed(within):
+    for call in (*reversed(within), layer):
         contains = any(call.start <= f.call.start and f.call.end <= call.end for f in attentions)
         if not contains and (written := written_out(trace, call)) is not None:
             attentions.append(written)
@@ -81,7 +87,7 @@ def read_layer(
     call = link.call
     within = trace.inside(call.index)
     scope = Scope(trace, sums, call, within, batch)
-    scope.attention = find_attention(trace, within)
+    scope.attention = find_attention(trace, call, within)
     steps = find_steps(trace, sums, link, within) if link.is_stream else None
     if not link.is_stream or (steps is None and not linked):
         kind = type(call.module).__name__
@@ -116,16 +122,24 @@ def _bare_attention(scope: Scope, index: int, stack: str, draft: Draft) -> None:
     if len(scope.attention) > 1:
         draft.refuse(_ATTENTION, index, stack, "The layer has several attentions.")
     for traced in scope.attention[:1]:
-        _attention_taps(traced, index, stack, "", draft)
+        _attention_taps(traced, index, stack, "", draft, scope)
 
 
-def _attention_taps(traced: FoundAttention, index: int, stack: str, prefix: str, draft: Draft) -> None:
+def _attention_taps(
+    traced: FoundAttention, index: int, stack: str, prefix: str, draft: Draft, scope: Scope
+) -> None:
     if traced.times > 1:
         reason = f"{traced.call.path} computes {traced.times} attentions in one call, so one tensor is not the whole of it."
         draft.refuse([prefix + name for name in (*_ATTENTION, "head_out")], index, stack, reason)
         return
     for name in _ATTENTION:
-        draft.taps[Site(prefix + name, index, stack)] = AttentionTap(traced.call.path, traced.nth, name)
+        site = Site(prefix + name, index, stack)
+        if traced.functions is None and not scope.trace.eager and SITES[site.name].inside == "eager":
+            reason = "The network does not run with its eager attention, which alone shows it."
+            draft.refuse([site.name], index, stack, reason)
+        else:
+            heads = head_shape(scope, traced)[0]
+            draft.taps[site] = AttentionTap(traced.call.path, traced.nth, name, traced.functions, heads)
 
 
 @dataclass(eq=False)
@@ -263,7 +277,11 @@ class _LayerReader:
                 self.draft.taps.pop(self.site(prefix + name), None)
                 self.refuse(prefix + name, "The layer has several attentions.")
             return parts
-        _attention_taps(traced, self.index, self.stack, prefix, self.draft)
+        if (reason := self._partial(traced, parts)) is not None:
+            for name in (*_ATTENTION, "head_out"):
+                self.refuse(prefix + name, reason)
+            return parts
+        _attention_taps(traced, self.index, self.stack, prefix, self.draft, self.scope)
         queries = self.scope.linear_makers(traced.fields["q"])
         names = ("q",) if cross else ("q", "k", "v")
         consumers = {c.index: c for n in names for c in self.scope.linear_makers(traced.fields[n])}
@@ -284,6 +302,17 @@ class _LayerReader:
             reason = "The output projection does not read z itself (it is gated or normed on the way)."
             self.refuse(prefix + "head_out", reason)
         return parts
+
+    def _partial(self, traced: FoundAttention, parts: Attention) -> str | None:
+        """Why an attention is not the whole of what its module does, where it gives fewer positions than the stream has."""
+        nodes = self.scope.trace.nodes
+        total = math.prod(nodes[traced.fields["z"]].shape)
+        positions = total // max(self.scope.batch * parts.heads * parts.head_width, 1)
+        stream = nodes[self.link.in_version].shape[-2]
+        if traced.times > 1 or positions == stream:
+            return None
+        path = traced.call.path
+        return f"{path} attends at {positions} of the stream's {stream} positions, so one tensor is not the whole of it."
 
     def _mlp_taps(
         self, mlp: Mlp, reads: int | None, ports: dict[str, tuple[Call, str]], giver: Call | None

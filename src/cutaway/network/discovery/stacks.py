@@ -11,6 +11,7 @@ from torch import nn
 from cutaway.network.anatomy import Port, PortTap
 from cutaway.network.coefficients import Coefficient
 from cutaway.network.discovery.linear import Sums
+from cutaway.network.discovery.products import is_elementwise, is_linear_map
 from cutaway.network.discovery.trace import Call, Trace
 
 
@@ -126,7 +127,14 @@ def find_chains(model: nn.Module, trace: Trace, sums: Sums, batch: int) -> list[
 def _carries_stream(trace: Trace, links: list[StreamCall]) -> bool:
     """Whether each call feeds the next, and at least one call is more than a single small module."""
     chained = all(a.out_version in trace.ancestors(b.in_version) for a, b in pairwise(links))
-    return chained and any(list(link.call.module.children()) for link in links)
+    return chained and any(_composed(trace, link.call) for link in links)
+
+
+def _composed(trace: Trace, call: Call) -> bool:
+    """Whether a call does more than one small module does: it has modules of its own, or several matrices."""
+    return bool(list(call.module.children())) or not (
+        is_linear_map(trace, call) or is_elementwise(trace, call)
+    )
 
 
 def _inside(chain: Chain, other: Chain) -> bool:

@@ -6,14 +6,9 @@ from dataclasses import dataclass, replace
 
 from cutaway.network.coefficients import Coefficient
 from cutaway.network.discovery.linear import Sums
+from cutaway.network.discovery.products import is_elementwise
 from cutaway.network.discovery.stacks import StreamCall
 from cutaway.network.discovery.trace import Call, Trace
-
-#: Operations that mix channels: a module without any of them is a norm, a scale or a gate.
-MATMUL_OPS = frozenset(
-    {"linear", "addmm", "matmul", "mm", "bmm", "baddbmm", "einsum", "conv1d", "conv2d", "bilinear", "rmatmul", "grouped_mm",
-     "scaled_dot_product_attention", "multi_head_attention_forward", "embedding"}
-)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,33 +34,6 @@ class StreamStep:
     norm: Call | None
     result: int
     constants: tuple[tuple[int, Coefficient], ...] = ()
-
-
-def is_product(op: str) -> bool:
-    """Whether an operation multiplies by a matrix (quantised forms, such as `linear_dynamic`, included)."""
-    return op in MATMUL_OPS or op.startswith("linear_")
-
-
-def is_elementwise(trace: Trace, call: Call) -> bool:
-    """Whether a call mixes no channels: a norm, a dropout, a learned scale."""
-    return not any(is_product(n.op) or n.op.startswith("module ") for n in trace.nodes[call.start : call.end])
-
-
-def is_linear_map(trace: Trace, call: Call) -> bool:
-    """Whether a call is a weight matrix applied to its input: one matrix product and no sub-calls.
-
-    An adapter around a matrix (one that holds a `base_layer`) counts as the matrix that it stands for.
-    """
-    nodes = trace.nodes[call.start : call.end]
-    if any(c.parent == call.index for c in trace.calls[call.index + 1 :] if c.start < call.end):
-        return getattr(call.module, "base_layer", None) is not None and any(is_product(n.op) for n in nodes)
-    opaque = any(
-        n.op.startswith("module ") and n.call == call.index for n in trace.nodes[call.start : call.end + 1]
-    )
-    weights = {"linear", "addmm", "mm", "matmul", "conv1d", "einsum"}
-    products = sum(n.op in weights or n.op.startswith("linear_") for n in nodes)
-    weighted = next(call.module.parameters(), None) is not None or hasattr(call.module, "weight")
-    return weighted and (products == 1 or opaque)
 
 
 def find_steps(trace: Trace, sums: Sums, link: StreamCall, within: list[Call]) -> list[StreamStep] | None:

@@ -15,6 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
+
+from cutaway.network.bare import Ref, operands
 
 
 @dataclass(eq=False)
@@ -115,6 +118,9 @@ class Trace:
         watched: calls of attention primitives.
         tensors: values of versions, as far as they are kept.
         in_place: was a tensor changed in place?
+        weights: the versions that are parameters, each with its dotted path.
+        eager: did the network's own eager attention run, whose softmax can be seen?
+        steps: how versions that depend on no input were computed: function, arguments with `Ref` for tensors, result.
     """
 
     nodes: list[TraceNode] = field(default_factory=list)
@@ -123,6 +129,9 @@ class Trace:
     watched: list[Watched] = field(default_factory=list)
     tensors: dict[int, Tensor] = field(default_factory=dict)
     in_place: bool = False
+    eager: bool = True
+    weights: dict[int, str] = field(default_factory=dict)
+    steps: dict[int, tuple[Callable[..., Any], Any, Any, int]] = field(default_factory=dict)
 
     def children(self, call: int) -> list[Call]:
         """Direct sub-calls of a call, in order."""
@@ -163,7 +172,7 @@ def tensor_leaves(value: Any, key: str = "", depth: int = 0) -> Iterator[tuple[s
 _LIKE = frozenset({"type_as", "expand_as", "view_as", "reshape_as", "to"})
 
 #: Operations whose calls inside an attention module are counted, so that they can be found again when it runs.
-WATCHED_OPS = frozenset({"softmax", "matmul", "bmm", "baddbmm", "scaled_dot_product_attention"})
+WATCHED_OPS = frozenset({"softmax", "matmul", "bmm", "baddbmm", "einsum", "scaled_dot_product_attention"})
 
 
 def op_name(func: Any) -> str:
@@ -199,7 +208,8 @@ def _changes(tensor: Tensor) -> int:
     return 0 if tensor.is_inference() else tensor._version
 
 
-def _is_in_place(func: Any) -> bool:
+def is_in_place(func: Any) -> bool:
+    """Whether a torch function changes its first argument."""
     name = getattr(func, "__name__", "")
     return name in ("__setitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__") or (
         name.endswith("_") and not name.endswith("__")
@@ -218,14 +228,19 @@ class Recorder(FunctionMode):
         self._nth: dict[str, int] = {}
         self._watched: dict[int, int] = {}
         self._fixed = {id(t) for t in (*model.parameters(), *model.buffers())}
+        self._names = {id(p): name for name, p in model.named_parameters()}
 
     # tensors -----------------------------------------------------------------------------------------------------
 
     def version(self, tensor: Tensor) -> int:
         """The current version of a tensor; one that nobody produced is a live root unless it is a weight."""
         version = self._versions.get(id(tensor))
-        live = id(tensor) not in self._fixed
-        return self._add("root", (), (), {}, tensor, live) if version is None else version
+        if version is not None:
+            return version
+        version = self._add("root", (), (), {}, tensor, live=id(tensor) not in self._fixed)
+        if id(tensor) in self._names:
+            self.trace.weights[version] = self._names[id(tensor)]
+        return version
 
     def _add(
         self,
@@ -252,7 +267,7 @@ class Recorder(FunctionMode):
         versions = tuple(self.version(t) for t in sources) if name not in _SILENT else ()
         changes = [] if name in _SILENT else [(t, _changes(t)) for t in sources]
         out = func(*args, **kwargs)
-        in_place = bool(sources) and (_is_in_place(func) or any(_changes(t) != n for t, n in changes))
+        in_place = bool(sources) and (is_in_place(func) or any(_changes(t) != n for t, n in changes))
         results = [t for _, t in tensor_leaves(out)]
         if in_place and not any(r is args[0] for r in results):
             results.append(args[0])
@@ -263,21 +278,33 @@ class Recorder(FunctionMode):
         live = any(self.trace.nodes[v].live for v in versions)
         plain = tuple(a if not torch.is_tensor(a) else None for a in args)
         options = {k: v for k, v in kwargs.items() if not torch.is_tensor(v)}
-        for result in results:
+        step = None if live or in_place else self._step(func, args, kwargs)
+        for which, result in enumerate(results):
             if any(result is s for s in sources) and not in_place:
                 continue
-            self._add(name, versions, plain, options, result, live)
+            version = self._add(name, versions, plain, options, result, live)
+            if step is not None:
+                self.trace.steps[version] = (*step, which)
         if in_place and live:
             self.trace.in_place = True
         if name in WATCHED_OPS:
             names = ("query", "key", "value", "input", "batch1", "batch2", "other", "mat2")
             given = (*args, *(kwargs[k] for k in names if k in kwargs))
+            given = (given[0], *operands(args)) if name == "einsum" else given
             by_arg = tuple(self._versions.get(id(a)) if torch.is_tensor(a) else None for a in given)
             for call in self._stack:
                 nth = self._watched.get(call, 0)
                 self._watched[call] = nth + 1
                 self.trace.watched.append(Watched(name, nth, call, by_arg, self._versions[id(results[0])]))
         return out
+
+    def _step(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Callable[..., Any], Any, Any]:
+        """A call with its tensors by number."""
+        with torch._C.DisableTorchFunction():
+            named = tree_map(lambda a: Ref(self.version(a)) if torch.is_tensor(a) else a, (args, kwargs))
+        return (func, *named)
 
     # modules -----------------------------------------------------------------------------------------------------
 

@@ -88,7 +88,7 @@ class Following(Session):
 
     def _follow(self, given: Mapping[str, Any]) -> None:
         decodes = torch.is_tensor(given.get("decoder_input_ids"))
-        ids = given.get("decoder_input_ids" if decodes else "input_ids")
+        ids = given.get("decoder_input_ids" if decodes else self.core.interface.ids or "")
         ids = ids if torch.is_tensor(ids) and ids.ndim == 2 else None
         embeds = given.get("decoder_inputs_embeds" if decodes else "inputs_embeds")
         items = ids if ids is not None else embeds

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from cutaway.network.bare import BareMatrix
+
 
 def output_weight(projection: nn.Module) -> Tensor | None:
     """The matrix [h*e d] that takes heads to the stream, where the module is a plain matrix; None if it is not.
@@ -14,6 +16,8 @@ def output_weight(projection: nn.Module) -> Tensor | None:
     """
     from transformers.pytorch_utils import Conv1D
 
+    if isinstance(projection, BareMatrix):
+        return projection.weight.T if projection.role == "product" else None
     weight = getattr(projection, "weight", None)
     if type(projection) is nn.Linear and weight is not None:
         return weight.T

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from cutaway.network.anatomy import FunctionTaps
+from cutaway.network.anatomy import LAYOUTS, FunctionTaps
 from cutaway.network.discovery.trace import WATCHED_OPS, FunctionMode, op_name
 
 
@@ -155,18 +155,35 @@ class FunctionTap(FunctionMode):
         if name not in WATCHED_OPS or not self.observer.active:
             return func(*args, **kwargs)
         nth, self.count = self.count, self.count + 1
-        for part in fields(self.taps):  # each has a method of its name
-            call = getattr(self.taps, part.name)
+        for part in ("product", "softmax", "average", "fused"):  # each has a method of its name
+            call = getattr(self.taps, part)
             if call is not None and call.nth == nth and call.op == name:
-                return getattr(self, f"_{part.name}")(func, list(args), kwargs)
+                return getattr(self, f"_{part}")(func, list(args), kwargs)
         return func(*args, **kwargs)
+
+    def _laid_out(self, name: str, value: Tensor) -> Tensor:
+        """Show a value whose axes are known by letters as its site has them, and bring the answer back."""
+        axes, wanted = self.taps.layouts[name], LAYOUTS[name]
+        lacking = "" if "h" in axes else "h"  # one head, without an axis of its own
+        full = value.unsqueeze(-1) if lacking else value
+        order = [(axes + lacking).index(a) for a in wanted]
+        seen = full.permute(order)
+        new = self.observer.see(name, seen)
+        if new is seen and not torch.is_grad_enabled():
+            return value
+        back = new.permute([wanted.index(a) for a in axes + lacking])
+        return back.squeeze(-1) if lacking else back
 
     def _see(self, name: str, value: Tensor, flip: bool = False) -> Tensor:
         """Show [b h p e] or [b*h p e] (its last two axes swapped if `flip`) as [b p h e], and bring the answer back."""
+        if name in self.taps.layouts:
+            return self._laid_out(name, value)
         return self._see_square(name, value, (*[(-1, -2)] * flip, (1, 2)))
 
     def _see_square(self, name: str, value: Tensor, swaps: Sequence[tuple[int, int]] = ()) -> Tensor:
         """Show [b h p s] or [b*h p s], two axes after two axes swapped, and bring the answer back."""
+        if name in self.taps.layouts:
+            return self._laid_out(name, value)
         seen = value.unflatten(0, (-1, self.heads)) if value.ndim == 3 else value
         for axes in swaps:
             seen = seen.transpose(*axes)
@@ -178,9 +195,11 @@ class FunctionTap(FunctionMode):
         return new.flatten(0, 1) if value.ndim == 3 else new
 
     def _product(self, func: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
-        (queries, q), (keys, k) = _factor_places(op_name(func), args, kwargs)
-        queries[q] = self._see("q", queries[q])
-        keys[k] = self._see("k", keys[k], flip=True)
+        (first, i), (second, j) = _factor_places(op_name(func), args, kwargs)
+        if self.taps.product is not None and self.taps.product.swapped:
+            (first, i), (second, j) = (second, j), (first, i)
+        first[i] = self._see("q", first[i])
+        second[j] = self._see("k", second[j], flip=True)
         return func(*args, **kwargs)
 
     def _softmax(self, func: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
@@ -188,7 +207,8 @@ class FunctionTap(FunctionMode):
         return self._see_square("pattern", func(self._see_square("scores", scores), *args, **kwargs))
 
     def _average(self, func: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
-        _, (values, v) = _factor_places(op_name(func), args, kwargs)
+        places = _factor_places(op_name(func), args, kwargs)
+        values, v = places[0 if self.taps.average is not None and self.taps.average.swapped else 1]
         values[v] = self._see("v", values[v])
         return self._see("z", func(*args, **kwargs))
 
@@ -218,6 +238,11 @@ class FunctionTap(FunctionMode):
 
 def _factor_places(op: str, args: list[Any], kwargs: dict[str, Any]) -> list[tuple[Any, Any]]:
     """Where the two factors of a matrix product stand: in the arguments by position or by name, and at which."""
+    if op == "einsum":
+        if len(args) == 2:
+            args[1] = list(args[1])
+            return [(args[1], 0), (args[1], 1)]
+        return [(args, 1), (args, 2)]
     names = {"baddbmm": ("batch1", "batch2"), "bmm": ("input", "mat2")}.get(op, ("input", "other"))
     return [
         (kwargs, name) if name in kwargs else (args, i)

@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from cutaway.errors import BadInput, CutawayError, OutOfMemory
 from cutaway.network.anatomy import Anatomy, PortTap
 from cutaway.network.core import Core
-from cutaway.network.discovery.example import from_mapping
+from cutaway.network.discovery.example import COLUMNS, from_mapping, probe_rows
 from cutaway.network.discovery.trace import tensor_leaves
 from cutaway.network.edits import Bound
 from cutaway.network.execution.session import Session, SiteWork
 from cutaway.network.execution.spending import backward_counted, share_until
 from cutaway.network.indices import Index
 from cutaway.network.inputs import Inputs, Pos, Tokens, token_kwargs
+from cutaway.network.loading import sentence
 from cutaway.network.run import Run
 from cutaway.network.sites import Site, SiteLike
 from cutaway.network.texts import InputLike
@@ -56,7 +57,8 @@ def token_inputs(net: Core, tokens: Tokens) -> Inputs:
     """
     if tokens.padded:
         left = bool((tokens.first > 0).any())
-        if (net.certificate.pads_left if left else net.certificate.pads_right) is False:
+        neutral = net.certificate.pads_left if left else net.certificate.pads_right
+        if neutral is False or not (neutral or net.interface.masks):
             raise BadInput(
                 f"Prompts of unequal length need padding, and {'left' if left else 'right'} padding changes this network's "
                 "numbers.",
@@ -88,8 +90,8 @@ def prepare(net: Core, inputs: InputLike) -> Inputs:
     """Inputs as the model's keyword arguments; see `Network.prepare`."""
     if isinstance(inputs, Mapping):
         net.interface.require(map(str, inputs))
-        given = from_mapping(dict(inputs), net.device)
-        for rows in (given.kwargs.get("input_ids"), given.tokens and given.tokens.ids):
+        given = from_mapping(dict(inputs), net.device, net.interface.ids)
+        for rows in (given.kwargs.get(net.interface.ids or ""), given.tokens and given.tokens.ids):
             if torch.is_tensor(rows) and rows.ndim == 2:
                 net.texts.check_length(_longest(rows, given))
         return given
@@ -109,7 +111,7 @@ def _longest(rows: Tensor, given: Inputs) -> int:
 def tokens_by_stack(net: Core, inputs: Inputs) -> dict[str, Tokens | None]:
     """The token rows that positions refer to, for each stack."""
     tokens: dict[str, Tokens | None] = {s.name: None for s in net.anatomy.stacks} | {"": inputs.tokens}
-    encoder, decoder = inputs.kwargs.get("input_ids"), inputs.kwargs.get("decoder_input_ids")
+    encoder, decoder = inputs.kwargs.get(net.interface.ids or ""), inputs.kwargs.get("decoder_input_ids")
     if torch.is_tensor(decoder):
         tokens[""] = Tokens.of_ids(decoder)
         if torch.is_tensor(encoder):
@@ -171,6 +173,21 @@ def memory_errors(inputs: Inputs) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def own_errors(net: Core, edits: Sequence[Bound]) -> Iterator[None]:
+    """Say what a model's own forward could not do as a sentence; what edits raise is left as it is."""
+    try:
+        yield
+    except (IndexError, TypeError) as error:
+        if edits or isinstance(error, CutawayError):
+            raise
+        longest = "" if net.n_ctx is not None else " How long its prompts may be is not known."
+        raise BadInput(
+            f"The forward of {type(net.model).__name__} failed: {sentence(error)}{longest}",
+            "Give it what it takes: shorter prompts, ids that it knows, the arguments that it names.",
+        ) from error
+
+
 def run(
     net: Core, inputs: Inputs, keep: Sequence[SiteLike], edits: Sequence[Bound], options: RunOptions
 ) -> Run:
@@ -190,7 +207,11 @@ def run(
         if work:
             session = Session(net.model, net.anatomy, work, tokens, inputs.batch, options.grad, stop)
         output: Any = None
-        with session, backward_counted(net.model, net.anatomy, inputs.batch, options.grad):
+        with (
+            session,
+            backward_counted(net.model, net.anatomy, inputs.batch, options.grad),
+            own_errors(net, edits),
+        ):
             output = net.model(**kwargs)
     spend(inputs.batch * share_until(net.anatomy, stop))
     kept = session.kept if work else {}
@@ -275,10 +296,8 @@ def logits_key(anatomy: Anatomy) -> str | None:
 
 def is_causal(net: Core) -> bool:
     """Change a prompt's last token: do the outputs at the tokens before it stay as they were?"""
-    from cutaway.network.discovery.example import COLUMNS, random_rows
-
     try:
-        rows = random_rows(net.model, min(COLUMNS, net.n_ctx or COLUMNS), seed=5)
+        rows = probe_rows(net, COLUMNS, seed=5)
     except CutawayError:
         return False
     other = [[*r[:-1], rows[1 - i][-1] if rows[1 - i][-1] != r[-1] else r[0]] for i, r in enumerate(rows)]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -17,7 +17,6 @@ from cutaway.errors import BadInput
 from cutaway.network.anatomy import (
     FIRST,
     Anatomy,
-    Attention,
     AttentionTap,
     HeadOutTap,
     Port,
@@ -32,6 +31,7 @@ from cutaway.network.execution.attention import scoped, watching
 from cutaway.network.execution.exchange import Arguments, Exchange
 from cutaway.network.execution.heads import head_outputs
 from cutaway.network.execution.inside import FunctionTap
+from cutaway.network.execution.weights import WeightTap, parameter_names
 from cutaway.network.inputs import Pos, Tokens
 from cutaway.network.locks import configurations
 from cutaway.network.sites import Site
@@ -112,7 +112,7 @@ class Session:
         if isinstance(tap, PortTap):
             self._on(tap.port, rank, lambda x: self._at_port(x, item, tap))
         elif isinstance(tap, AttentionTap):
-            observer = self._observers.setdefault(tap.path, _ModuleObserver(self))
+            observer = self._observers.setdefault(tap.path, _ModuleObserver(self, tap))
             observer.fields.setdefault((tap.call, tap.field), []).append(item)
         elif isinstance(tap, SumTap):
             for part in tap.parts[:-1]:
@@ -140,6 +140,8 @@ class Session:
             self._stack.callback(self.model.register_forward_hook(self._end, always_call=True).remove)
             for (path, side), rows in self._handlers.items():
                 rows.sort(key=lambda r: r[1])
+                if path in self.anatomy.bare:
+                    continue
                 module = modules[path]
                 if side == "in":
                     handle = module.register_forward_pre_hook(self._pre_hook(path, rows), with_kwargs=True)
@@ -147,6 +149,7 @@ class Session:
                     handle = module.register_forward_hook(self._post_hook(path, rows))
                 self._stack.callback(handle.remove)
             self._enter_attention(modules)
+            self._enter_weights()
             return self
         except BaseException:
             self._stack.close()
@@ -165,16 +168,32 @@ class Session:
     def _enter_attention(self, modules: Mapping[str, nn.Module]) -> None:
         if not self._observers:
             return
-        layers = [layer for stack in self.anatomy.stacks for layer in stack.layers]
-        written_out = {a.path: a for la in layers for s in la.sublayers if (a := s.attention) and a.functions}
-        registered = {modules[p]: o for p, o in self._observers.items() if p not in written_out}
+        registered = {modules[p]: o for p, o in self._observers.items() if o.tap.functions is None}
         for path, observer in self._observers.items():
-            if path in written_out:
-                mode = partial(_watched, observer, written_out[path])
-                self._stack.enter_context(watching(modules[path], mode))
+            if observer.tap.functions is not None:
+                self._stack.enter_context(watching(modules[path], partial(_watched, observer)))
         if registered:
             eager = any(o.wants & {"scores", "pattern"} for o in self._observers.values())
             self._stack.enter_context(scoped(configurations(self.model), dict(registered), eager))
+
+    def _enter_weights(self) -> None:
+        """Watch the uses of parameters that are no module's, where something is to be done at one."""
+        rows = {place: r for place, r in self._handlers.items() if place[0] in self.anatomy.bare}
+        if not rows:
+            return
+        names, matrices = parameter_names(self.model), self.anatomy.bare.values()
+
+        def handle(path: str, side: Literal["in", "out"], value: Tensor) -> Tensor:
+            if (path, side) not in rows:
+                return value
+            exchange = Arguments(((value,), {})) if side == "in" else Exchange(value)
+            self._work(exchange, rows[path, side], path, side)
+            return exchange.get("0" if side == "in" else "")
+
+        def tap() -> WeightTap:
+            return WeightTap(names, matrices, self._calls, lambda: self.depth == 1 and not self.busy, handle)
+
+        self._stack.enter_context(watching(self.model, tap))
 
     def _begin(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """A forward pass of the whole model starts: calls are counted anew, and the window moves on.
@@ -185,8 +204,10 @@ class Session:
         if self.depth > 1:
             return
         total = self._seen + self._length
-        ids = kwargs.get("decoder_input_ids", kwargs.get("input_ids", args[0] if args else None))
-        self._length = int(ids.shape[1]) if isinstance(ids, Tensor) and ids.ndim == 2 else 0
+        named = [kwargs[n] for n in ("decoder_input_ids", "input_ids") if n in kwargs]
+        given = (v for v in (*named, *args, *kwargs.values()) if isinstance(v, Tensor) and v.ndim == 2)
+        ids = next((v for v in given if not v.is_floating_point()), None)
+        self._length = 0 if ids is None else int(ids.shape[1])
         # a pass over more columns than there were before is one over the whole row again: no cache is in use
         self._seen = 0 if self._length > total else total
 
@@ -293,7 +314,7 @@ class Session:
 
     def _at_heads(self, exchange: Exchange, item: SiteWork, tap: HeadOutTap, entry: Port) -> None:
         out = exchange.get("")
-        projection = self.model.get_submodule(tap.projection)
+        projection = self.anatomy.module(self.model, tap.projection)
         value = head_outputs(projection, self._scratch[entry], tap.heads)
         new, value = self._derived(item, value.reshape(self.batch, -1, tap.heads, out.shape[-1]))
         if new is not value:
@@ -413,6 +434,7 @@ class _ModuleObserver:
     """The sites inside one module's attention."""
 
     session: Session
+    tap: AttentionTap
     fields: dict[tuple[int, str], list[SiteWork]] = field(default_factory=dict)
     count: int = -1
 
@@ -433,9 +455,10 @@ class _ModuleObserver:
         return value
 
 
-def _watched(observer: _ModuleObserver, attention: Attention) -> AbstractContextManager[Any]:
+def _watched(observer: _ModuleObserver) -> AbstractContextManager[Any]:
     """What one forward of a module that writes its attention out runs under."""
-    if not observer.active or attention.functions is None:
+    tap = observer.tap
+    if not observer.active or tap.functions is None:
         return nullcontext()
     observer.begin()
-    return FunctionTap(observer, attention.functions, attention.heads)
+    return FunctionTap(observer, tap.functions, tap.heads)

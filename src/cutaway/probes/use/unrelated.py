@@ -51,14 +51,28 @@ def text_rows(net: Network, given: Sequence[Any] | None, tokens: Tokens, seed: i
 
 
 def cross_entropy(net: Network, tokens: Tokens, edits: Sequence[Any] = ()) -> float:
-    """Mean nats per token of rows [b p], predicted from the tokens before."""
+    """Mean nats per token of rows [b p], predicted from the tokens before.
+
+    Raises `BadInput` where the network does not predict the tokens that it reads.
+    """
     logits = net.run(tokens, edits=list(edits)).logits
-    if logits is None:
-        raise BadInput(f"{net.name} gives no logits.", "Cross-entropy needs an output over tokens.")
+    if not _predicts(logits, tokens):
+        raise BadInput(
+            f"{net.name} does not predict the tokens that it reads.",
+            "Cross-entropy needs an output over tokens.",
+        )
+    assert logits is not None
     ids, mask = tokens.ids.to(logits.device), tokens.mask.to(logits.device)
     logp = logits[:, :-1].float().log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
     real = mask[:, 1:] & mask[:, :-1]
     return float(-(logp * real).sum() / real.sum().clamp(min=1))
+
+
+def _predicts(logits: Tensor | None, tokens: Tokens) -> bool:
+    """Whether there is a logit at every position for every token that is read."""
+    if logits is None or logits.ndim != 3 or logits.shape[1] != tokens.width:
+        return False
+    return int(tokens.ids[tokens.mask].max()) < logits.shape[-1]
 
 
 def projected(net: Network, spot: Spot, tokens: Tokens, directions: Tensor, levels: Tensor) -> np.ndarray:
@@ -75,11 +89,16 @@ def side_effect(
     moving: Moving, alongs: Sequence[Along], others: Tensor, given: Sequence[Any] | None
 ) -> dict[str, Any] | None:
     """Cross-entropy on unrelated text with each direction projected out at every position; None where heads are read
-    side by side."""
+    side by side, and where the network does not predict the tokens that it reads (a classifier, an algorithm).
+
+    Raises `BadInput` in the latter case where the text was given.
+    """
     net, spot, bed = moving.net, moving.spot, moving.bed
     if spot.head is None and not spot.site.module and "head_width" in spot.site.axes:
         return None
     tokens, what = text_rows(net, given, bed.tokens, moving.seed)
+    if given is None and not _predicts(net.run(tokens).logits, tokens):
+        return None
     base = cross_entropy(net, tokens)
     mean = moving.features.mean(0)
     some = others[:: max(1, len(others) // 20)]
