@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -40,6 +41,10 @@ from cutaway.verbs import VERBS, Verb
 #: No outcome may take longer.
 SECONDS = 20
 WORDS = ["BOS", *"a b c d e f g h the of saw met was is one two left right yes no Ann Bob Eve . ->".split()]
+
+
+#: Nothing is asked of a hub, which answers late or not at all.
+_OFFLINE = mock.patch("huggingface_hub.constants.HF_HUB_OFFLINE", new=True)
 
 
 class TooSlow(BaseException):
@@ -82,7 +87,7 @@ class Tally:
 
         began = time.perf_counter()
         try:
-            with warnings.catch_warnings(), limited(SECONDS):
+            with warnings.catch_warnings(), _OFFLINE, limited(SECONDS):
                 warnings.simplefilter("ignore")
                 work()
             self.answers += 1
@@ -240,7 +245,11 @@ def call(bed: Bed, number: int) -> tuple[str, Callable[[], Any]]:
     if draw.random() < 0.05 and options:
         del options[draw.choice(list(options))]
     for name in ("folder", "model", "path", "source"):  # nothing is fetched, and nothing written elsewhere
-        if isinstance(changed.get(name), str | Path) and not str(options[name]).startswith("zoo:"):
+        if (
+            name in options
+            and isinstance(changed.get(name), str | Path)
+            and not str(options[name]).startswith("zoo:")
+        ):
             options[name] = f"{bed.folder}/odd/{str(options[name]).lstrip('/')}"
     what = f"{verb.name}({', '.join(f'{k}={_said(v)}' for k, v in changed.items())})"
     return what, lambda: verb.find()(**options)
