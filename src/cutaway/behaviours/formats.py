@@ -201,7 +201,10 @@ def from_dataset(
             f"{name!r} is a dictionary of splits: {', '.join(map(str, data))}.",
             "Choose one, e.g. data['train'].",
         )
-    return from_frame(pd.DataFrame(list(data)), net, name, n, seed, aligned)
+    rows = list(data)
+    if odd := [row for row in rows if not isinstance(row, Mapping)]:
+        raise BadInput(f"{name!r} holds {short(odd[0])}.", "Give dictionaries, or the name of a behaviour.")
+    return from_frame(pd.DataFrame(rows), net, name, n, seed, aligned)
 
 
 def write(behaviour: Behaviour, path: str | os.PathLike[str]) -> Path:

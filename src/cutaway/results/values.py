@@ -66,6 +66,8 @@ def fits(value: Any, hint: Any, finite: bool = True) -> bool:
 def _several(value: Any, origin: Any, arguments: tuple[Any, ...], finite: bool) -> bool:
     if isinstance(value, str | bytes | collections.abc.Mapping) or not hasattr(value, "__iter__"):
         return False
+    if origin in (tuple, list, collections.abc.Sequence) and isinstance(value, set | frozenset):
+        return False  # in no order
     if isinstance(value, np.ndarray) or hasattr(value, "tolist"):
         value = value.tolist()
         if not isinstance(value, list):
