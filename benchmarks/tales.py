@@ -99,7 +99,7 @@ def page(found: dict[str, dict[str, Score]], losses: StoryLosses, texts: list[st
         "",
         f"Nats a token over {losses.stories} fresh stories ({losses.tokens} tokens); the end of a story counts as a token.",
         "The floor is the mean of minus the log probability that the grammar itself gives to these stories, with what",
-        "cannot be seen summed out (`cutaway.recipes.tales.floor`); the interval is bootstrap over stories.",
+        "cannot be seen summed out (`cutaway.recipes.tales.floor`); the interval is over stories.",
         "",
         "| model | nats a token |",
         "| --- | --- |",

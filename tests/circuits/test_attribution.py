@@ -105,7 +105,7 @@ def fixed_difference_slope(net, part, w: int, r: int, clean, corrupted, mixed) -
 
 def test_bootstrap_needs_no_second_run(gpt2, pairs):
     scores = score(gpt2, pairs, method="eap")
-    intervals = scores.intervals(n_boot=200)
+    intervals = scores.intervals()
     inside = (intervals.low <= intervals.value) & (intervals.value <= intervals.high)
     assert inside[scores.graph.allowed].all()
     again = scores.resampled(3)

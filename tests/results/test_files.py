@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cutaway.errors import BadFormat, CorruptFile, SaveFailed
-from cutaway.results import add_page, atomic_folder, load_folder, save_folder
+from cutaway.results import add_page, atomic_folder, load_folder, remove_saved, save_folder
 from cutaway.results import atomic as atomics
 from cutaway.results.files import belongs
 
@@ -203,3 +203,18 @@ def test_long_names_and_folders_that_are_links(tmp_path):
     with pytest.raises(ZeroDivisionError), atomic_folder(tmp_path / "no", belongs) as work:
         (work / "a").write_text(str(1 // 0))
     assert not (tmp_path / "no").exists()
+
+
+def test_c3_a_result_that_is_not_made_again_does_not_stand_beside_newer_ones(tmp_path):
+    place = saved(tmp_path / "held-out", parts={"inner": lambda at: saved(at)})
+    add_page(place, "<p>old")
+    remove_saved(place)
+    assert list(tmp_path.iterdir()) == []
+    remove_saved(place)
+    saved(place)
+    (place / "notes.txt").write_text("mine")
+    remove_saved(place)
+    assert [p.name for p in place.iterdir()] == ["notes.txt"]
+    (place / "manifest.json").write_text("{}")
+    with pytest.raises(SaveFailed, match="not a saved result"):
+        remove_saved(place)

@@ -24,7 +24,7 @@ from cutaway.network.memory import rows_at_once
 from cutaway.network.recent import LOGITS, recent
 from cutaway.reports import Figure, Page, display, result_page
 from cutaway.results import Provenance, Work, head, read, save_folder, strict, working
-from cutaway.statistics import Estimate, bootstrap, proportion
+from cutaway.statistics import Estimate, mean_of, proportion
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -229,7 +229,7 @@ def performance(
     Args:
         at_least: the accuracy that is asked for.
         edits: made in every run.
-        seed: of the bootstrap.
+        seed: recorded with the result; nothing is drawn here.
         batch: rows at a time; default as many as the memory allows.
         work: hears of progress, may stop it, and what it may spend.
 
@@ -237,7 +237,7 @@ def performance(
     """
     clean = answer_logits(net, behaviour, "clean", edits, batch, work)
     corrupted = answer_logits(net, behaviour, "corrupted", edits, batch, work)
-    measured = performed(net.name, behaviour, clean, corrupted, at_least, seed)
+    measured = performed(net.name, behaviour, clean, corrupted, at_least)
     return replace(measured, provenance=Provenance.of(net, behaviour.hash, seed))
 
 
@@ -247,7 +247,6 @@ def performed(
     clean: Tensor,
     corrupted: Tensor,
     at_least: float = AT_LEAST,
-    seed: int = 0,
 ) -> Performance:
     """What a network's logits [n v] at the answers of clean and corrupted prompts say of a behaviour."""
     largest = max(number for row in (*behaviour.right, *behaviour.wrong) for number in row)
@@ -263,8 +262,8 @@ def performed(
     values = [behaviour.metric(logits, answers).double().cpu().numpy() for logits in (clean, corrupted)]
     sign = 1.0 if behaviour.metric.higher else -1.0
     accuracy = proportion(int(correct.sum()), behaviour.n)
-    on_clean, on_corrupted = (bootstrap(v, behaviour.clusters, seed=seed) for v in values)
-    contrast = bootstrap(sign * (values[0] - values[1]), behaviour.clusters, seed=seed)
+    on_clean, on_corrupted = (mean_of(v, behaviour.clusters) for v in values)
+    contrast = mean_of(sign * (values[0] - values[1]), behaviour.clusters)
     chance = _chance(behaviour)
     does_it = accuracy.value >= at_least and accuracy.above(chance) is True and contrast.above(0.0) is True
     sentence = (

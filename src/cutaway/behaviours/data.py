@@ -224,7 +224,7 @@ class Behaviour:
 
     @property
     def clusters(self) -> tuple[str, ...] | None:
-        """Labels for cluster bootstraps: the templates, or None when there are fewer than four of them."""
+        """Clusters of intervals: the templates, or None when there are fewer than four of them."""
         return self.template if len(set(self.template)) >= _MIN_TEMPLATES else None
 
     @property

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +19,16 @@ from cutaway.behaviours.rows import FIELDS, Header, from_rows
 from cutaway.behaviours.tables import fact_table, indirect_object_rows
 from cutaway.errors import BadBehaviour, BadFormat, BadInput, NotFound
 from cutaway.results import atomic_write, to_json
+from cutaway.results.values import fits, in_words, short
 
 if TYPE_CHECKING:
     from cutaway.network import Network
 
 Rows = list[dict[str, Any]]
+#: What the first line of our own files may say.
+_HEADER: dict[str, Any] = {
+    "behaviour": str, "metric": str, "seed": int, "part": str, "split_by": str, "notes": Sequence[str],
+}  # fmt: skip
 _PREFIX_PAIRS = {
     "clean_prefix": "clean", "patch_prefix": "corrupted", "clean_answer": "right", "patch_answer": "wrong",
 }  # fmt: skip
@@ -40,7 +45,7 @@ def read(
     file = Path(path)
     if not file.is_file():
         raise NotFound(f"There is no file {file}.", "Give the path of a .jsonl, .json or .csv file.")
-    text = file.read_text(encoding="utf-8-sig")
+    text = _text(file)
     if not text.strip():
         raise BadBehaviour(f"{file} is empty.", "Give at least one contrast pair.")
     header, whole = Header(file.stem), None if file.suffix == ".csv" else _whole(text)
@@ -57,11 +62,21 @@ def read(
     return from_rows(net, rows, header, n, seed, aligned)
 
 
+def _text(file: Path) -> str:
+    """What a file holds, every line end and odd separator as it is; BadFormat where it is no UTF-8."""
+    try:
+        return file.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadFormat(f"{file} is no text in UTF-8: {error}.", "Save it as UTF-8.") from error
+    except OSError as error:
+        raise BadFormat(f"{file} cannot be read: {error}.", "Check its permissions.") from error
+
+
 def _whole(text: str) -> Any:
     """The one JSON value that a text is, or None when it is not one (or a single line of JSON lines)."""
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     is_line = isinstance(value, dict) and value.keys() & {"clean", "clean_prefix", "behaviour"}
     return None if is_line else value
@@ -70,12 +85,12 @@ def _whole(text: str) -> Any:
 def _lines(file: Path, text: str) -> tuple[Header, Rows]:
     """Header and rows of JSON lines: ours, or subject-verb pairs (`clean_prefix`, `patch_prefix`, ...)."""
     rows, header = [], Header(file.stem)
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BadFormat(
                 f"Line {number} of {file} is not JSON: {error}.", "Write one JSON object a line."
             ) from error
@@ -92,6 +107,11 @@ def _lines(file: Path, text: str) -> tuple[Header, Rows]:
 
 
 def _header(file: Path, row: Mapping[str, Any]) -> Header:
+    for key, hint in _HEADER.items():
+        if key in row and not fits(row[key], hint):
+            raise BadFormat(
+                f"The first line of {file} says {key}={short(row[key])}.", f"Give {in_words(hint)}."
+            )
     name = row.get("metric", "logit_diff")
     if name not in METRICS:
         raise BadFormat(
@@ -106,7 +126,10 @@ def _header(file: Path, row: Mapping[str, Any]) -> Header:
 
 def _csv_rows(text: str) -> Rows:
     """Rows of a CSV: `clean,corrupted,right,wrong[,template][,answer_pos][,span:NAME]`; several answers as `a|b`."""
-    return [_flat(row) for row in csv.DictReader(io.StringIO(text))]
+    try:
+        return [_flat(row) for row in csv.DictReader(io.StringIO(text, newline=""))]
+    except csv.Error as error:
+        raise BadFormat(f"This is no CSV: {error}.", "Write it as .jsonl.") from error
 
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,7 +144,7 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
         elif key in ("right", "wrong") and isinstance(value, str):
             out[key] = [answer for answer in value.split("|") if answer]
         elif key == "answer_pos":
-            out[key] = int(value)
+            out[key] = _number(value)
         elif key == "held":
             out[key] = str(value).strip().lower() in ("1", "true", "yes")
         else:
@@ -129,9 +152,20 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
     return out | ({"spans": spans} if spans else {})
 
 
+def _number(cell: Any) -> Any:
+    """The whole number that a cell says; the cell itself where it says none."""
+    try:
+        number = int(cell)
+    except (TypeError, ValueError, OverflowError):
+        return cell
+    return number if isinstance(cell, str) or number == cell else cell
+
+
 def auto_circuit_rows(data: Mapping[str, Any], name: str) -> Rows:
     """Rows of auto-circuit's JSON: `{"prompts": [{"clean", "corrupt", "answers", "wrong_answers"}, ...]}`."""
     rows = []
+    if not fits(data["prompts"], Sequence[Mapping[str, Any]]):
+        raise BadFormat(f"The prompts of {name!r} are no list of objects.", "Give clean, corrupt, answers.")
     for number, prompt in enumerate(data["prompts"], 1):
         missing = {"clean", "corrupt", "answers"} - set(prompt)
         if missing:
@@ -167,7 +201,10 @@ def from_dataset(
             f"{name!r} is a dictionary of splits: {', '.join(map(str, data))}.",
             "Choose one, e.g. data['train'].",
         )
-    return from_frame(pd.DataFrame(list(data)), net, name, n, seed, aligned)
+    rows = list(data)
+    if odd := [row for row in rows if not isinstance(row, Mapping)]:
+        raise BadInput(f"{name!r} holds {short(odd[0])}.", "Give dictionaries, or the name of a behaviour.")
+    return from_frame(pd.DataFrame(rows), net, name, n, seed, aligned)
 
 
 def write(behaviour: Behaviour, path: str | os.PathLike[str]) -> Path:

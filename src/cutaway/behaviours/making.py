@@ -98,7 +98,7 @@ def _make(source: Any, net: Network, n: int, seed: int, options: dict[str, Any])
             return facts(net, n, seed, content, **_known(facts, options))
         require_known(options, ("aligned",), f"A file of pairs ({source})")
         return content
-    if Path(source).is_file() and _key(str(source)) not in GENERATORS:
+    if os.path.isfile(source) and _key(str(source)) not in GENERATORS:
         raise BadFormat(
             f"The file {source} is of a type that is not read.",
             f"Give a file that ends in {', '.join(_FILES)}.",

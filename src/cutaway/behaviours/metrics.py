@@ -262,6 +262,6 @@ def custom(function: Callable[[Tensor, Answers], Tensor], name: str = "", higher
 def shares(metric_values: Tensor, clean: Tensor, corrupted: Tensor) -> tuple[Tensor, Tensor]:
     """What was restored and what there was to restore, for each example [n]: numerator and denominator of a share.
 
-    Their ratio of means is 0 at the corrupted level, 1 at the clean level. Use `statistics.bootstrap_ratio` on them.
+    Their ratio of means is 0 at the corrupted level, 1 at the clean level. Use `statistics.ratio_of` on them.
     """
     return metric_values - corrupted, clean - corrupted

@@ -14,14 +14,21 @@ from cutaway.behaviours.metrics import METRICS, Metric
 from cutaway.behaviours.tokenizing import continuation, encode, token_spans, tokenizer_of
 from cutaway.errors import BadBehaviour, BadFormat
 from cutaway.network.items import answers_by_row, class_names
+from cutaway.results.values import fits, in_words, short
 
 if TYPE_CHECKING:
     from cutaway.network import Network
 
-FIELDS = (
-    "clean", "corrupted", "right", "wrong", "template", "answer_pos", "spans", "token_spans",
-    "clean_ids", "held",
-)  # fmt: skip
+_ANSWERS = str | int | Sequence[str | int] | None
+#: What a row may hold. A pandas frame has NaN where there is nothing.
+_FITTING: dict[str, Any] = {
+    "clean": str | Sequence[int], "corrupted": str | Sequence[int], "right": _ANSWERS, "wrong": _ANSWERS,
+    "template": str | int | float | bool | None, "answer_pos": int, "spans": Mapping[str, Any] | None,
+    "token_spans": Mapping[str, Any] | None, "clean_ids": Sequence[int] | None, "held": bool,
+}  # fmt: skip
+FIELDS = tuple(_FITTING)
+#: A span by its tokens, or by its words: `[2, 3]`, `"Mary"`, `["Mary", 2]`.
+_TOKENS, _FRAGMENT = tuple[int, int], str | tuple[str, int]
 
 
 @dataclass(frozen=True)
@@ -138,6 +145,17 @@ def _check(name: str, number: int, row: Mapping[str, Any]) -> None:
         raise BadFormat(
             f"Row {number} of {name!r} has the unknown field {unknown[0]!r}.", f"Use {', '.join(FIELDS)}."
         )
+    for key, value in row.items():
+        if not fits(value, _FITTING[key]) and value == value:
+            raise _unfit(f"Row {number} of {name!r}: {key!r}", value, _FITTING[key])
+    for key, hint in (("spans", _FRAGMENT), ("token_spans", _TOKENS)):
+        for span, value in (row.get(key) or {}).items():
+            if not fits(value, hint):
+                raise _unfit(f"Row {number} of {name!r}: the span {span!r}", value, hint)
+
+
+def _unfit(what: str, value: object, hint: Any) -> BadFormat:
+    return BadFormat(f"{what} is {short(value)}.", f"Give {in_words(hint)}.")
 
 
 def _examples(net: Network, chosen: Sequence[tuple[int, Row]], name: str) -> list[tuple[int, Example]]:
@@ -189,6 +207,8 @@ def _answers(
     if key == "right" and not answers:
         raise BadBehaviour(f"{where} ({row['clean']!r}) has no right answer.", "Give at least one.")
     if all(isinstance(a, (int, np.integer)) for a in answers):
+        if low := [a for a in answers if a < 0]:
+            raise BadFormat(f"{where}: the {key} answer {low[0]} is no token.", "Count tokens from 0.")
         return [((classes or {}).get(str(a), str(a)), (int(a),)) for a in answers]
     if classes is not None:
         numbers = {name: int(number) for number, name in classes.items()}
@@ -220,7 +240,9 @@ def _spans(net: Network, where: str, row: Mapping[str, Any], ids: Ids) -> dict[s
         ranges = {name: (int(a), int(b)) for name, (a, b) in (row.get("token_spans") or {}).items()}
     chars: dict[str, Span] = {}
     for name, fragment in (row.get("spans") or {}).items():
-        text, count = (fragment, 1) if isinstance(fragment, str) else (str(fragment[0]), int(fragment[1]))
+        text, count = (fragment, 1) if isinstance(fragment, str) else fragment
+        if count < 1:
+            raise BadFormat(f"{where}: the span {name!r} is word number {count}.", "Count from 1.")
         start = -1
         for _ in range(count):
             start = row["clean"].find(text, start + 1) if isinstance(row["clean"], str) else -1

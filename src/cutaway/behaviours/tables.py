@@ -14,7 +14,12 @@ import numpy as np
 
 from cutaway.behaviours.generators.facts import Fact, FactTable
 from cutaway.errors import BadFormat
+from cutaway.results.values import fits, in_words, short
 
+#: What an LRE relation holds.
+_RELATION: dict[str, Any] = {
+    "prompt_templates": Sequence[str], "prompt_templates_zs": Sequence[str], "samples": Sequence[Mapping[str, Any]],
+}  # fmt: skip
 _SHOTS = 3
 _FEW_SHOT_FRAMES = 4
 
@@ -25,8 +30,10 @@ def fact_table(data: Any, name: str, seed: int = 0) -> FactTable:
         return _relation(data, name)
     rows = data if isinstance(data, list) else []
     if rows and all(isinstance(r, Mapping) and {"subject", "attribute", "prompt"} <= set(r) for r in rows):
+        _texts(name, rows, ("subject", "attribute", "prompt"))
         return _known(rows, name)
     if rows and all(isinstance(r, Mapping) and {"input", "output"} <= set(r) for r in rows):
+        _texts(name, rows, ("input", "output"))
         return few_shot([(str(r["input"]), str(r["output"])) for r in rows], name, seed)
     raise BadFormat(
         f"{name!r} holds neither contrast pairs nor a table of facts that is known here.",
@@ -36,10 +43,24 @@ def fact_table(data: Any, name: str, seed: int = 0) -> FactTable:
 
 def _relation(data: Mapping[str, Any], name: str) -> FactTable:
     """An LRE relation: prompt templates with `{}` for the subject, and samples."""
+    for key, hint in _RELATION.items():
+        if not fits(data.get(key, ()), hint):
+            raise BadFormat(f"{key!r} of {name!r} is {short(data[key])}.", f"Give {in_words(hint)}.")
+    _texts(name, data["samples"], ("subject", "object"))
     templates = dict.fromkeys((*data["prompt_templates"], *data.get("prompt_templates_zs", ())))
     frames = [template.replace("{}", "{subject}") for template in templates]
-    rows = [(sample["subject"], sample["object"]) for sample in data["samples"]]
+    rows = [(str(sample["subject"]), str(sample["object"])) for sample in data["samples"]]
     return FactTable.of(str(data.get("name", name)), rows, frames)
+
+
+def _texts(name: str, rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> None:
+    """BadFormat where a row lacks one of these, or has something else than text or a number there."""
+    for number, row in enumerate(rows, 1):
+        for key in keys:
+            if not fits(row.get(key), str | int | float) or row[key] == "":
+                raise BadFormat(
+                    f"Row {number} of {name!r}: {key!r} is {short(row.get(key))}.", "Give a text."
+                )
 
 
 def _known(rows: Sequence[Mapping[str, Any]], name: str) -> FactTable:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cutaway.behaviours.data import Ids, Span
 from cutaway.errors import BadBehaviour, BadInput
-from cutaway.network.texts import continuation_ids
+from cutaway.network.texts import continuation_ids, require_characters
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -30,6 +30,7 @@ def encode(net: Network, texts: Sequence[str]) -> list[Ids]:
 
 
 def _bare(tokenizer: Any, text: str) -> list[int]:
+    require_characters(text)
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 

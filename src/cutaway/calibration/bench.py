@@ -28,7 +28,7 @@ from cutaway.circuits.testing import evidence_alone
 from cutaway.circuits.tracing import choose
 from cutaway.errors import BadBehaviour, CutawayError, NotPerformed, Stopped
 from cutaway.results import Work, working
-from cutaway.statistics import Estimate, auroc, bootstrap, proportion
+from cutaway.statistics import Estimate, auroc, mean_of, proportion
 from cutaway.trials import Limits
 from cutaway.zoo import names as shipped
 from cutaway.zoo.registry import all_specimens
@@ -101,10 +101,10 @@ class ScoreTable:
         return sorted(names, key=rank)
 
     def mean(self, name: str, figure: str) -> Estimate | None:
-        """Mean of a figure over specimens and seeds, with a bootstrap interval over specimens; None where there is none."""
+        """Mean of a figure over specimens and seeds, with an interval over specimens; None where there is none."""
         figures = [(r.specimen, getattr(r, figure)) for r in self.rows if r.method == name and not r.error]
         figures = [(s, v) for s, v in figures if v is not None and np.isfinite(v)]
-        return bootstrap([v for _, v in figures], [s for s, _ in figures]) if figures else None
+        return mean_of([v for _, v in figures], [s for s, _ in figures]) if figures else None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""

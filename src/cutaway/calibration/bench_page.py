@@ -9,7 +9,7 @@ _WHY = """# Methods of circuit discovery on networks whose circuit is known
 
 `cutaway zoo bench --negatives 100 --out docs/circuits-bench.md` writes this page. Every method scores every specimen of the
 zoo whose edges are known, on discovery pairs; CPR and CMD are taken on held-out pairs. Means over specimens and seeds, with
-95 % bootstrap intervals over specimens.
+95 % intervals over specimens.
 
 - **AUROC, edges**: the probability that a known edge has a larger |score| than another, over the full ROC curve. Left out
   are known edges through which nothing flows that tells the prompts of a pair apart (exact patching of the edge changes the

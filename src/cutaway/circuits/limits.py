@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from cutaway.trials import Limits
+from cutaway.trials.limits import COUNT, SHARE
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,10 @@ class CircuitLimits(Limits):
         edges: at most so many (the weakest) are taken out one at a time for minimality.
         bootstrap: samples for stability.
     """
+
+    bounds: ClassVar[dict[str, tuple[float, float]]] = Limits.bounds | {
+        "quantile": SHARE, "epsilon": SHARE, "subsets": COUNT, "edges": COUNT, "bootstrap": COUNT,
+    }  # fmt: skip
 
     quantile: float = 0.9
     epsilon: float = 0.1

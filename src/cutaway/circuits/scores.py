@@ -11,7 +11,7 @@ from cutaway.circuits.graph.nodes import Graph
 from cutaway.errors import BadInput, NotFinite
 from cutaway.network.parts import in_words
 from cutaway.results import Provenance
-from cutaway.statistics import Estimates, bootstrap_many
+from cutaway.statistics import Estimates, means_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,12 +81,12 @@ class Scores:
         """[writers]: the nodes' own scores, or the sums of their outgoing edges' (what leaves them, to first order)."""
         return self.nodes if self.nodes is not None else self.values.sum(1)
 
-    def intervals(self, seed: int = 0, level: float = 0.95, n_boot: int = 1000) -> Estimates:
-        """Bootstrap intervals over examples (over clusters where the behaviour has them): [writers readers] or [writers].
+    def intervals(self, level: float = 0.95) -> Estimates:
+        """Intervals over examples (over clusters where the behaviour has them): [writers readers] or [writers].
 
-        The stored per-example scores are resampled; nothing is run again.
+        From the stored scores of single examples; nothing is run again.
         """
-        return bootstrap_many(self._examples(), self.clusters, n_boot, seed, level)
+        return means_of(self._examples(), self.clusters, level)
 
     def _examples(self) -> np.ndarray:
         examples = self.examples if self.nodes is None else self.node_examples

@@ -148,7 +148,10 @@ def fitted(net: Network, common: Common, kind: str, fitting: LensFitting, fit: R
 def write(reading: Any, report: LensReport | None, place: Path) -> list[Path]:
     """The reading with its page, and the report on held-out text with its own."""
     from cutaway.reports import publish
+    from cutaway.results import remove_saved
 
+    if report is None:
+        remove_saved(place / "held-out")
     paths = list(publish(reading, place))
     return paths if report is None else [*paths, *publish(report, place / "held-out")]
 

@@ -116,7 +116,11 @@ def table(probing: Probing, top: int = 8) -> Table:
 def write(place: Path, probing: Probing, used: Use | None) -> list[Path]:
     """The map, the best place's probe, the causal tests, and the page over them."""
     from cutaway import reports
+    from cutaway.results import remove_saved
 
+    (place / "report.html").unlink(missing_ok=True)  # an older page would speak of other results
+    if used is None:
+        remove_saved(place / "use")
     folders = [probing.save(place / "probing"), probing.probe().save(place / "probe")]
     if used is not None:
         folders.append(used.save(place / "use"))

@@ -189,7 +189,7 @@ class Resampling:
         flipped = "whole templates" if signs else "examples"
         these = "these templates" if kinds > 1 else "this template"
         about = "" if signs or kinds == n else f", so they speak of {these}"
-        said = f"intervals: bootstrap over {drawn}; significance: sign flips of {flipped}{about}"
+        said = f"intervals: over {drawn}; significance: sign flips of {flipped}{about}"
         return cls(intervals, signs, said)
 
 

@@ -19,7 +19,7 @@ from cutaway.effects.question import Direction, Question, chosen, require_one_of
 from cutaway.errors import BadInput
 from cutaway.network.parts import Part, parts_of
 from cutaway.results import Work, strict, working
-from cutaway.statistics import bootstrap_many
+from cutaway.statistics import means_of
 from cutaway.sweeps import CellState, CellValues, Rules, plan_cells, write_of
 
 if TYPE_CHECKING:
@@ -85,20 +85,18 @@ def pair_effects(
             states[i, j] = states[j, i] = state
         both = CellValues(values.reshape(-1, n), states.reshape(-1, n), once.interrupted)
         effects = question.effects(both, plan.warnings)
-        interaction = _interaction(question.shares(values), behaviour, seed)
+        interaction = _interaction(question.shares(values), behaviour)
         return Effects(effects.data.assign(interaction), effects.provenance)
 
 
-def _interaction(
-    joint: np.ndarray, behaviour: Behaviour, seed: int
-) -> dict[str, tuple[tuple[str, str], np.ndarray]]:
+def _interaction(joint: np.ndarray, behaviour: Behaviour) -> dict[str, tuple[tuple[str, str], np.ndarray]]:
     """The joint effects [k k n] less the two single ones (the diagonal): mean and interval, [k k] each."""
     size, n = joint.shape[1:]
     alone = joint[np.arange(size), np.arange(size)]
     extra = joint - alone[:, None] - alone[None]
     extra[np.arange(size), np.arange(size)] = 0.0
     drawn = Resampling.of(behaviour.template).intervals
-    estimates = bootstrap_many(np.nan_to_num(extra).reshape(-1, n).T, drawn, seed=seed)
+    estimates = means_of(np.nan_to_num(extra).reshape(-1, n).T, drawn)
     shown = np.isfinite(extra).all(-1)
     ends = {"_low": estimates.low, "_high": estimates.high}
     figures = {f"interaction{end}": figure for end, figure in ({"": estimates.value} | ends).items()}

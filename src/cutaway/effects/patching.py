@@ -65,7 +65,7 @@ def patch(
         direction: `restore` copies clean values into the corrupted run (what is enough to bring the behaviour back?);
             `corrupt` copies corrupted values into the clean run (what is needed for it?).
         layers: only these; default every layer that has the site.
-        seed: of the bootstrap and the sign-flip test, and of a behaviour that is given by name.
+        seed: of the sign-flip test, and of a behaviour that is given by name.
         folder: finished cells are kept there, and a run that was stopped goes on from it.
         rules: which savings may be used; default all that are valid on this network. The numbers are the same.
         work: hears of progress, and may end the sweep.

@@ -96,7 +96,7 @@ def plan_interventions(
         interventions: one entry for each cell, an intervention or several that are made together.
         on: the prompts that they are made on.
         rules: which savings may be used; default all that are valid here.
-        seed: of the bootstrap and the sign-flip test, and of a behaviour that is given by name.
+        seed: of the sign-flip test, and of a behaviour that is given by name.
         work: may end the preparation; its budget says how much memory may be taken.
 
     Returns:

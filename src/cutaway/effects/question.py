@@ -39,7 +39,7 @@ class Question:
         dims: dimension -> labels of its entries; the cells run through them, the last one fastest.
         labels: further coordinates: name -> (dimensions, values).
         where: what is to be said of where it was changed; "" where that is plain.
-        seed: of the bootstrap and the sign flips.
+        seed: of the sign flips.
         began: `time.perf_counter()` when the work on it began.
     """
 

@@ -15,6 +15,7 @@ import xarray as xr
 
 from cutaway.errors import BadFormat, CorruptFile
 from cutaway.results import KINDS, Provenance, atomic_write, finite, head, kind_of, read, save_folder
+from cutaway.results.values import fits
 
 _KIND = "effects"
 
@@ -51,11 +52,23 @@ def tensors(data: xr.Dataset) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
+#: What effects say of all their cells.
+_ATTRIBUTES: dict[str, Any] = {
+    "site": str, "direction": str, "gap": float, "clean_metric": float, "corrupted_metric": float, "intervals": str,
+}  # fmt: skip
+
+
 def from_parts(said: dict[str, Any], arrays: dict[str, torch.Tensor]) -> tuple[xr.Dataset, Provenance]:
     """The inverse of `manifest` and `tensors`. Raises `BadFormat` when they are not those of effects."""
     _require_effects(said)
     try:
         variables = {name: (dims, arrays[name].numpy()) for name, dims in said["dims"].items()}
+        if lacking := [
+            name
+            for name, hint in _ATTRIBUTES.items()
+            if not fits(said["attrs"].get(name), hint, finite=False)
+        ]:
+            raise BadFormat(f"These effects do not say their {lacking[0]}.", "Make them again.")
         coords = {name: (tuple(dims), np.array(values)) for name, (dims, values) in said["coords"].items()}
         return xr.Dataset(variables, coords, said["attrs"]), Provenance.from_dict(said["provenance"])
     except (KeyError, TypeError, ValueError) as error:

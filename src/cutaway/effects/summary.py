@@ -7,10 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from cutaway.effects.baselines import Resampling
-from cutaway.statistics import benjamini_hochberg, bootstrap_many, sign_flip_p
+from cutaway.statistics import benjamini_hochberg, means_of, sign_flip_p
 from cutaway.sweeps import CellState
-
-N_BOOT = 2000
 
 
 def summarise(
@@ -22,7 +20,7 @@ def summarise(
         effect: [cells n] effect of each example, NaN where there is none.
         states: [cells n] of `CellState`.
         templates: [n] labels of the examples that share a frame; see `Resampling`.
-        seed: of the bootstrap and the sign flips.
+        seed: of the sign flips.
 
     A cell with a non-finite example has no mean; a cell that is a known zero has mean 0 and p 1 without any run; a cell
     that is not finished (Ctrl-C) has no mean. Examples without that position are left out of the cell's mean.
@@ -37,7 +35,7 @@ def summarise(
         cells = np.flatnonzero(shown & (usable == pattern).all(1))
         values = effect[np.ix_(cells, np.flatnonzero(pattern))].T
         drawn = Resampling.of([label for label, use in zip(templates, pattern, strict=True) if use])
-        estimates = bootstrap_many(values, drawn.intervals, n_boot=N_BOOT, seed=seed)
+        estimates = means_of(values, drawn.intervals)
         out["mean"][cells] = estimates.value
         out["low"][cells], out["high"][cells] = estimates.low, estimates.high
         out["p"][cells] = sign_flip_p(values, drawn.signs, seed=seed)

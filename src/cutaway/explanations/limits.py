@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from cutaway.trials import Limits
+from cutaway.trials.limits import POSITIVE, SHARE
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,10 @@ class SearchLimits(Limits):
         operations: floating-point operations that one sweep over the channels of a network's maps may take; fewer pairs, or
             whole maps, are searched where it would take more. A sweep of this price takes about 15 seconds on one core.
     """
+
+    bounds: ClassVar[dict[str, tuple[float, float]]] = Limits.bounds | {
+        "target": SHARE, "left_target": SHARE, "minor": SHARE, "q": SHARE, "operations": POSITIVE,
+    }  # fmt: skip
 
     target: float = 0.85
     left_target: float = 0.15

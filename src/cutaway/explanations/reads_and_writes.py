@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cutaway.errors import CutawayError, Stopped
 from cutaway.network.parts import Part
-from cutaway.statistics import Estimate, bootstrap
+from cutaway.statistics import Estimate, mean_of
 from cutaway.stream import Attribution, Stream, StreamStack, logit_attribution, read_stream
 from cutaway.stream.attribution import attribute
 from cutaway.stream.copying import in_vocabulary
@@ -187,7 +187,7 @@ def _part(
         t for row in in_vocabulary(net, (there - other)[:, 0].detach(), k=_SHOWN) for t, _ in row
     )
     raises = tuple(token for token, _ in tokens.most_common(_SHOWN))
-    adds_up = bootstrap(added, chosen.template if len(set(chosen.template)) >= 4 else None)
+    adds_up = mean_of(added, chosen.template if len(set(chosen.template)) >= 4 else None)
     return PartDescription(member, adds_up, raises, moved, _read(member, *read))
 
 

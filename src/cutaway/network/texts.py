@@ -96,6 +96,8 @@ class Texts:
             raise BadInput("A prompt is empty.", "Give at least one token in every row.")
         if texts == len(rows):
             tokenizer = self._tokenizer()
+            for text in rows:
+                require_characters(text)
             return [list(tokenizer(t, add_special_tokens=add_special_tokens)["input_ids"]) for t in rows]
         many = [_is_row(row) for row in rows]
         if texts or (any(many) and not all(many)):
@@ -208,3 +210,14 @@ def continuation_ids(tokenizer: Any, text: str) -> list[int]:
         if len(anchor) == 1 and whole[:1] == anchor:
             return whole[1:]
     return ids(text)
+
+
+def require_characters(text: str) -> None:
+    """Raise `BadInput` for half a surrogate pair, which is no character and which no tokenizer takes."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise BadInput(
+            f"The text {text!r:.80} holds {text[error.start]!r}, which is no character.",
+            "Read it with the right encoding.",
+        ) from error

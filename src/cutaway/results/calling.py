@@ -4,31 +4,40 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections.abc import Callable
-from numbers import Integral, Real
 from typing import Any, TypeVar, cast
 
 from cutaway.errors import BadInput, require_known
 from cutaway.results.meter import Meter, metered
+from cutaway.results.values import fits, hints_of, in_words, only_plain, short, within
 from cutaway.results.work import Work
 
+#: What Python raises where a function is given what it was not made for.
+MISTAKES = (
+    TypeError,
+    ValueError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
+    RuntimeError,
+    AssertionError,
+)
 F = TypeVar("F", bound=Callable[..., Any])
-#: Annotation -> what it is called, and whether a value is one.
-_TYPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "bool": ("true or false", lambda v: isinstance(v, bool)),
-    "int": ("a whole number", lambda v: isinstance(v, Integral) and not isinstance(v, bool)),
-    "float": ("a number", lambda v: isinstance(v, Real) and not isinstance(v, bool)),
-    "str": ("text", lambda v: isinstance(v, str)),
-    "None": ("None", lambda v: v is None),
-}
+#: What numbers that verbs share may be, by the name of their keyword.
+_BOUNDS: dict[str, tuple[float, float]] = {
+    "seed": (0, 2**63 - 1), "batch": (1, math.inf), "top": (1, math.inf), "depth": (0, math.inf),
+    "at_least": (0, 1),
+}  # fmt: skip
 
 
 def strict(function: F) -> F:
     """A verb that refuses what it does not know, in a sentence, before anything runs.
 
     An unknown keyword is refused with the nearest one that exists; so are too many values without a name, a missing
-    question, and a value whose type the annotation excludes (where that says only bool, int, float, str and None).
-    While it runs, what networks take is counted: for its result, and for the budget of the work that it was handed.
+    question, a value whose type the annotation excludes (where that says only bool, int, float, str and None), and a number
+    out of range. Where it then fails on a value that its annotation excludes, that is said. While it runs, what networks
+    take is counted: for its result, and for the budget of the work that it was handed.
 
     >>> @strict
     ... def read(net: object, *, top: int = 5) -> int:
@@ -65,30 +74,37 @@ def strict(function: F) -> F:
             raise BadInput(
                 f"{name} needs {' and '.join(missing)}.", f"Call {name}({', '.join(places)}, ...)."
             )
+        hints = hints_of(function)
         for key, value in given.items():
-            if key in parameters:
-                _check(name, parameters[key], value)
+            if key in hints and only_plain(hints[key]):
+                _check(name, parameters[key], value, hints[key])
         work = given.get("work")
         with metered(work.meter if isinstance(work, Work) else Meter(), outermost=True), metered(Meter()):
-            return function(*values, **options)
+            try:
+                return function(*values, **options)
+            except MISTAKES as error:
+                for key, value in given.items():  # what it failed on may be what it was given
+                    if key in hints and not fits(value, hints[key]):
+                        raise _refused(name, parameters[key], value, hints[key]) from error
+                raise
 
     return cast(F, call)
 
 
-def _check(verb: str, parameter: inspect.Parameter, value: Any) -> None:
-    """Raise BadInput where a plainly annotated parameter is given a value of another type."""
-    annotation = parameter.annotation
-    kinds = [part.strip() for part in annotation.split("|")] if isinstance(annotation, str) else []
-    if (
-        not kinds
-        or any(kind not in _TYPES for kind in kinds)
-        or any(_TYPES[kind][1](value) for kind in kinds)
-    ):
+def _check(verb: str, parameter: inspect.Parameter, value: Any, hint: Any) -> None:
+    """Raise BadInput where a parameter is given a value that its annotation excludes, or a number out of range."""
+    if value is parameter.default:
         return
-    wanted = " or ".join(_TYPES[kind][0] for kind in kinds if kind != "None")
+    if not fits(value, hint):
+        raise _refused(verb, parameter, value, hint)
+    if parameter.name in _BOUNDS:
+        within(parameter.name, value, _BOUNDS[parameter.name])
+
+
+def _refused(verb: str, parameter: inspect.Parameter, value: Any, hint: Any) -> BadInput:
     name, default = parameter.name, parameter.default
     example = f"{name}=..." if default in (parameter.empty, None) else f"{name}={default!r}"
-    raise BadInput(
-        f"{verb} takes {wanted} as {name}, not {repr(value)[:60]}.",
+    return BadInput(
+        f"{verb} takes {in_words(hint).removesuffix(' or None')} as {name}, not {short(value)}.",
         f"Give {example} or another value of that kind.",
     )

@@ -124,6 +124,23 @@ def belongs(old: Path, new: Path) -> set[str]:
     return names
 
 
+def remove_saved(path: str | os.PathLike[str]) -> None:
+    """Remove a saved result that no longer belongs beside newer ones; whatever else lies in its folder stays.
+
+    Nothing is done where there is none. Raises `SaveFailed` where the folder's manifest is not ours.
+    """
+    folder = Path(path)
+    if not (folder / MANIFEST).is_file():
+        return
+    for name in belongs(folder, folder):
+        (folder / name).unlink(missing_ok=True)
+    for inside in sorted((p for p in folder.rglob("*") if p.is_dir() and not p.is_symlink()), reverse=True):
+        if not any(inside.iterdir()):
+            inside.rmdir()
+    if not any(folder.iterdir()):
+        folder.rmdir()
+
+
 def load_folder(path: str | os.PathLike[str]) -> Saved:
     """Read a saved result back.
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from cutaway.errors import BadFormat, NotFound, did_you_mean, nearest
-from cutaway.results.calling import strict
+from cutaway.results.calling import MISTAKES, strict
 from cutaway.results.files import MANIFEST, Saved, load_folder
 from cutaway.results.provenance import Provenance
+from cutaway.results.values import unfit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -184,11 +185,20 @@ def load(path: str | os.PathLike[str]) -> Any:
         raise BadFormat(f"{folder} is not a saved result: it has no {MANIFEST}.", remedy)
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadFormat(f"{folder / MANIFEST} is not JSON: {error}.", "Make the result again.") from error
     if not isinstance(manifest, dict):
         raise BadFormat(f"{folder / MANIFEST} holds no manifest.", "Make the result again.")
     if manifest.get("format") in OTHERS:
         return _named(OTHERS[manifest["format"]])(folder)
     name, _ = kind_of(manifest)
-    return KINDS[name].find().load(folder)
+    try:
+        found = KINDS[name].find().load(folder)
+        said = unfit(found)
+    except MISTAKES as error:
+        raise BadFormat(
+            f"{folder} does not hold {KINDS[name].says}: {error!r:.200}.", "Make the result again."
+        ) from error
+    if said:
+        raise BadFormat(f"{folder} does not hold {KINDS[name].says}: {said}.", "Make the result again.")
+    return found

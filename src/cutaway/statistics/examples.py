@@ -48,3 +48,15 @@ def cluster_sums(values: Floats, groups: NDArray[np.int64]) -> tuple[Floats, Flo
     total = np.zeros((count, flat.shape[1]))
     np.add.at(total, groups, flat)
     return total, np.bincount(groups, minlength=count).astype(np.float64)
+
+
+def influences(values: Floats, groups: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """How far the mean moves by leaving out each cluster `[g cells]`, up to its sign, and the clusters' sizes `[g]`.
+
+    `(g - 1) / g` times the sum of their products is the jackknife's (co)variance of the mean of `values [n cells]`; clusters
+    are at least two.
+    """
+    total, count = cluster_sums(values, groups)
+    n = count.sum()
+    residual = total - count[:, None] * (total.sum(axis=0) / n)
+    return residual / (n - count)[:, None], count

@@ -25,7 +25,7 @@ from cutaway.network.parts import Part
 from cutaway.network.sites import Site
 from cutaway.reports import Figure, Page, display_result, page_of, table_of
 from cutaway.results import Provenance, Work, described, load_fields, save_fields, strict, working
-from cutaway.statistics import benjamini_hochberg, bootstrap_many, sign_flip_p
+from cutaway.statistics import benjamini_hochberg, means_of, sign_flip_p
 from cutaway.stream.attribution import logit_attribution
 from cutaway.stream.shared import first_few, origin, require_count, require_one, table_in_words
 from cutaway.stream.writers import precise, require_one_text
@@ -67,7 +67,7 @@ class HeadScores:
         names, tables = list(map(str, self.heads)), []
         for name, values in self.values.items():
             chance, q = self.chance[name], self.q[name]
-            gain = bootstrap_many(values - chance)
+            gain = means_of(values - chance)
             table = {
                 "head": names, "score": name, "value": values.mean(0), "chance": chance.mean(0),
                 "gain_low": gain.low, "gain_high": gain.high, "q": q, "above": (gain.low > 0) & (q <= 0.05),

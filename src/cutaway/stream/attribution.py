@@ -24,7 +24,7 @@ from cutaway.network.parts import Part
 from cutaway.network.sites import Site
 from cutaway.reports import Figure, Page, display_result, page_of
 from cutaway.results import Provenance, Work, described, load_fields, save_fields, strict, working
-from cutaway.statistics import Estimate, bootstrap
+from cutaway.statistics import Estimate, mean_of
 from cutaway.stream.record import Stream, read_stream
 from cutaway.stream.shared import head_map, origin, require_one
 from cutaway.stream.split import Sources, sources
@@ -164,12 +164,12 @@ class Attribution:
     def plot(self, top: int = 24) -> Any:
         """The largest contributions as bars, with 95 % intervals over prompts where there are several."""
         words, best = self.words, self._largest(top)
-        items = [Bar.of(words[at], bootstrap(self.values[at].mean(1))) for at in best]
+        items = [Bar.of(words[at], mean_of(self.values[at].mean(1))) for at in best]
         return bars([bar for bar in items if bar.value != 0], unit=f"{self.what} (logits)")
 
     def estimate(self, name: str | Part) -> Estimate:
         """One writer's mean contribution over positions, with an interval over prompts."""
-        return bootstrap(self[name].mean(1))
+        return mean_of(self[name].mean(1))
 
     def heads(self) -> Any:
         """Contributions of heads as a heat map, layer by head. Raises `BadInput` where heads were not told apart."""

@@ -19,7 +19,7 @@ from cutaway.network.parts import Part
 from cutaway.network.sites import Site
 from cutaway.reports import Block, Figure, Page, display_result, page_of, table_of
 from cutaway.results import Provenance, Work, described, load_fields, save_fields, strict, working
-from cutaway.statistics import bootstrap
+from cutaway.statistics import mean_of
 from cutaway.stream.head_weights import head_weights, reading_norm
 from cutaway.stream.lenses.rows import Rows, Texts, rows_of
 from cutaway.stream.shared import origin, require_count, table_in_words
@@ -122,7 +122,7 @@ def flow(
 
 
 def _row(what: str, layer: int, value: Tensor, cosine: float) -> dict[str, Any]:
-    norm = bootstrap(value.norm(dim=-1).mean(1).double().cpu().numpy())
+    norm = mean_of(value.norm(dim=-1).mean(1).double().cpu().numpy())
     low, high = norm.ends(norm.value)
     row = {"what": what, "layer": layer, "norm": norm.value, "norm_low": low, "norm_high": high}
     return row | {"rank": effective_rank(value), "cosine": cosine}

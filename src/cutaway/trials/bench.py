@@ -38,7 +38,7 @@ class Bench:
         behaviour: the pairs.
         parts: everything that can be kept or replaced.
         ends: both sides as they run without any edit.
-        seed: of the intervals, and of which other prompts values are taken from.
+        seed: of which other prompts values are taken from.
         work: who hears of progress, and may stop it.
         tried: the metric of the sets that were run.
     """
@@ -81,7 +81,7 @@ class Bench:
     def scale(self) -> GapScale:
         """The scale of the corrupted (0) and the clean prompts (1)."""
         ends = self.ends
-        return GapScale(ends.corrupted.metric, ends.clean.metric, self.behaviour.clusters, self.seed)
+        return GapScale(ends.corrupted.metric, ends.clean.metric, self.behaviour.clusters)
 
     def keep_only(self, sets: Sequence[Parts], label: str = "keeping sets") -> np.ndarray:
         """Clean prompts; every part outside the set takes its value from the corrupted run."""

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
+
+from cutaway.results.values import check_fields
+
+SHARE, COUNT, POSITIVE = (0.0, 1.0), (0.0, math.inf), (1e-12, math.inf)
 
 
 @dataclass(frozen=True)
@@ -20,7 +25,14 @@ class Limits:
         largest: a candidate with more than this share of all there is explains nothing.
         alpha: of single hypothesis tests.
         sham: writing values over themselves may change the metric by at most this share of the gap.
+
+    Raises `BadInput` for what is no number, or none in range.
     """
+
+    bounds: ClassVar[dict[str, tuple[float, float]]] = {
+        "kept": SHARE, "excess": POSITIVE, "left": SHARE, "random": COUNT, "random_p": SHARE, "largest": SHARE,
+        "alpha": SHARE, "sham": SHARE,
+    }  # fmt: skip
 
     kept: float = 0.70
     excess: float = 1.30
@@ -30,6 +42,9 @@ class Limits:
     largest: float = 0.5
     alpha: float = 0.05
     sham: float = 0.01
+
+    def __post_init__(self) -> None:
+        check_fields(self, self.bounds)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cutaway.statistics import Estimate, bootstrap_ratio
+from cutaway.statistics import Estimate, ratio_of
 
 #: A gap below this many standard errors of itself is not told from zero.
 _ERRORS = 0.5
@@ -22,13 +22,11 @@ class GapScale:
         empty: metric [n] where everything is replaced: 0.
         whole: metric [n] of the network as it is: 1.
         clusters: what intervals draw together [n]; None for single examples.
-        seed: of the intervals.
     """
 
     empty: np.ndarray
     whole: np.ndarray
     clusters: Sequence[str] | None = None
-    seed: int = 0
 
     @property
     def gap(self) -> float:
@@ -59,7 +57,7 @@ class GapScale:
         return (metrics.mean(-1) - self.empty.mean()) / self.gap
 
     def _ratio(self, part: np.ndarray) -> Estimate:
-        return bootstrap_ratio(part, self.whole - self.empty, self.clusters, seed=self.seed)
+        return ratio_of(part, self.whole - self.empty, self.clusters)
 
 
 def other_rows(groups: Sequence[Hashable], rng: np.random.Generator | None = None) -> np.ndarray:

@@ -18,7 +18,7 @@ from cutaway.probes import (
     ("labels", "more", "said"),
     [
         (np.zeros((4, 2)), {}, "2 dimensions"),
-        (np.array([0, 1, 0.5, 1]), {}, "0.5 is no class number"),
+        (np.array([0, 1, 0.5, 1]), {"classes": ("no", "yes")}, "0.5 is no class number"),
         (np.array([-1, 1, 0, 1]), {}, "-1 is no class number"),
         (np.array([0, 1, 2, 1]), {}, "2 is no class number"),
         (np.eye(4)[:, :3], {"kind": "multilabel"}, "3 columns"),

@@ -59,6 +59,10 @@ def fill(template: str, slots: Mapping[str, str], names: Mapping[str, str] | Non
     for match in _SLOT.finditer(template):
         text += template[last : match.start()]
         slot = match[1]
+        if slot not in slots:
+            raise BadBehaviour(
+                f"The frame {template!r:.80} has a slot {slot!r:.40}.", f"Its slots are {', '.join(slots)}."
+            )
         name = (names or {}).get(slot, slot)
         if name:
             spans[name] = (len(text), len(text) + len(slots[slot]))

@@ -45,7 +45,7 @@ class EdgeBench:
         ablation: what removed edges carry.
         whole: m(N), the network as it is.
         empty: m(empty), every edge ablated.
-        seed: of the intervals.
+        seed: of what is drawn for the ablation.
         tried: m of the circuits that were run, by their masks.
     """
 
@@ -92,7 +92,7 @@ class EdgeBench:
     @cached_property
     def scale(self) -> GapScale:
         """The scale of m(empty) (0) and m(N) (1)."""
-        return GapScale(self.empty, self.whole, self.behaviour.clusters, self.seed)
+        return GapScale(self.empty, self.whole, self.behaviour.clusters)
 
     def metric(self, masks: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
         """m(C) of circuits given as bool [k writers readers] (or [k writers] for nodes): [k n].

@@ -6,15 +6,10 @@ reads and nothing else, so that an option that does nothing cannot be given.
 
 from __future__ import annotations
 
-import math
-import types
-import typing
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-import numpy as np
-
-from cutaway.errors import BadInput
+from cutaway.results.values import check_fields
 
 Positions = Literal["position", "span"]
 
@@ -35,12 +30,7 @@ class MethodOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        hints = typing.get_type_hints(type(self))
-        for option in fields(self):
-            value = getattr(self, option.name)
-            if not _fits(value, hints[option.name]):
-                wanted = f"Give {_words(hints[option.name])}."
-                raise BadInput(f"{option.name}={value!r} is not an option's value.", wanted)
+        check_fields(self, {"seed": (0, 2**63 - 1)})
 
 
 @dataclass(frozen=True)
@@ -75,37 +65,3 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, tuple | list):
         return all(map(_is_plain, value))
     return value is None or isinstance(value, str | int | float | bool)
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, argument) for argument in arguments)
-    if origin is Literal:
-        return isinstance(value, str) and value in arguments
-    if origin is tuple:
-        return isinstance(value, tuple | list) and all(_fits(item, arguments[0]) for item in value)
-    if hint is bool:
-        return isinstance(value, bool)
-    if hint in (int, float):
-        numbers = (int, np.integer) if hint is int else (int, float, np.integer, np.floating)
-        return isinstance(value, numbers) and not isinstance(value, bool) and math.isfinite(value)
-    return isinstance(value, hint)
-
-
-def _words(hint: Any) -> str:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(_words(argument) for argument in arguments)
-    if origin is Literal:
-        return " or ".join(repr(argument) for argument in arguments)
-    if origin is tuple:
-        return f"several of {_words(arguments[0])}"
-    names = {
-        int: "a whole number",
-        float: "a number",
-        str: "a text",
-        bool: "True or False",
-        type(None): "None",
-    }
-    return names.get(hint, f"a {getattr(hint, '__name__', hint)}")

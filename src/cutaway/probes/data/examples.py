@@ -54,6 +54,9 @@ class ProbeData:
         labels = np.asarray(self.labels)
         object.__setattr__(self, "labels", labels)
         n = len(labels)
+        if self.kind == "binary" and self.classes == ("0", "1") and _fractions(labels):
+            object.__setattr__(self, "kind", "continuous")
+            object.__setattr__(self, "classes", ())
         if self.rows is None:
             object.__setattr__(self, "rows", np.arange(n))
         if n == 0:
@@ -198,3 +201,12 @@ class ProbeData:
         return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
 
     __repr__ = __str__
+
+
+def _fractions(labels: np.ndarray) -> bool:
+    """Are they numbers of which one is no whole number, so that they can be no classes?"""
+    return (
+        labels.ndim == 1
+        and labels.dtype.kind == "f"
+        and bool((np.isfinite(labels) & (labels % 1 != 0)).any())
+    )

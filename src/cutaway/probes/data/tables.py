@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from cutaway.errors import BadFormat, BadInput, NotFound, nearest, require_known
 from cutaway.probes.data.examples import ProbeData
 from cutaway.probes.data.labels import LABEL_KINDS, Kind, encode_labels
 from cutaway.results import strict
+from cutaway.results.values import within
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -83,6 +85,8 @@ def probe_data(
     if per_token and names.span:
         raise BadInput("Labels are given for each token and for spans at once.", "Use per_token, or a span.")
     frame = _frame(source, names)
+    if n is not None:
+        within("n", n, (1, math.inf))
     if n is not None and n < len(frame):
         chosen = np.sort(np.random.default_rng(seed).choice(len(frame), n, replace=False))
         frame = frame.iloc[chosen].reset_index(drop=True)

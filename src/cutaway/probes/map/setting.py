@@ -15,7 +15,7 @@ from cutaway.probes.fits.cross_validation import HeldOut, cross_validate
 from cutaway.probes.fits.kinds import Fitting, Labellings
 from cutaway.probes.fits.scores import score, weighted_score
 from cutaway.probes.map.options import ProbeOptions
-from cutaway.statistics import Estimate, Interval, bootstrap_statistic
+from cutaway.statistics import Estimate, Interval, statistic_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +112,8 @@ class Setting:
             scores = [weighted_score(data.kind, o, labels, drawn, data.n_classes) for o in outputs]
             return (scores[0] if len(scores) == 1 else scores[0] - scores[1])[:, None]
 
-        drawn = bootstrap_statistic(statistic, data.n, self.family.of, self.options.n_boot, seed)
+        scale = "share" if len(outputs) == 1 and data.kind != "continuous" else "any"
+        drawn = statistic_of(statistic, data.n, self.family.of, self.options.n_boot, seed, scale=scale)
         return float(drawn.value[0]), float(drawn.low[0]), float(drawn.high[0])
 
 

@@ -23,7 +23,7 @@ from cutaway.probes.data.folds import assign_folds, families
 from cutaway.probes.reading.places import one_site
 from cutaway.probes.reading.spots import Spot, features
 from cutaway.results import Work, working
-from cutaway.statistics import Estimate, bootstrap
+from cutaway.statistics import Estimate, share_of
 from cutaway.statistics.fits import descent
 
 if TYPE_CHECKING:
@@ -147,4 +147,4 @@ def _right(scores: Tensor, truth: Tensor, signed: bool = False) -> Estimate:
     """Share right; up to the sign, which is the better of the two, unless signed."""
     right = ((scores > 0) == (truth == 1)).double()
     right = right if signed or float(right.mean()) >= 0.5 else 1 - right
-    return bootstrap(right.numpy())
+    return share_of(right.numpy())

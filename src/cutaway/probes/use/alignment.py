@@ -38,7 +38,7 @@ from cutaway.probes.use.directions import fitted_directions
 from cutaway.probes.use.halves import halves
 from cutaway.reports import Figure, Page, display, result_page
 from cutaway.results import Provenance, Work, finite, head, read, save_folder, working
-from cutaway.statistics import Estimate, bootstrap
+from cutaway.statistics import Estimate, share_of
 from cutaway.trials import claim_of
 
 if TYPE_CHECKING:
@@ -279,7 +279,7 @@ class _Pairs:
         after = moved(net, self.bed.take(base), spot, step[None])[0]
         right = (after > self.middle) == (self.classes[source].numpy() == 1)
         clusters = [self.bed.clusters[i] for i in base.tolist()]
-        return bootstrap(right.astype(float), clusters if len(set(clusters)) > 1 else None)
+        return share_of(right, clusters)
 
 
 def search(net: Network, spot: Spot, pairs: _Pairs, options: SearchOptions, seed: int, work: Work) -> Tensor:

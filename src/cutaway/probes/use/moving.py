@@ -15,7 +15,7 @@ from cutaway.probes.reading.spots import Spot, features, moved, plain
 from cutaway.probes.use.directions import Along, Move
 from cutaway.probes.use.result import MoveEffect
 from cutaway.results import Work
-from cutaway.statistics import Estimate, bootstrap, bootstrap_statistic
+from cutaway.statistics import Estimate, mean_of, statistic_of
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -33,7 +33,7 @@ class Moving:
         bed: n prompts with their metric.
         spot: the place.
         features: the activations there [n d].
-        seed: of intervals.
+        seed: of which unrelated texts are taken.
         work: who hears of progress.
     """
 
@@ -75,13 +75,13 @@ class Moving:
             values = sign * (base - self.metric((move.far[:, None] * move.vector)[None])[0]) / unit
             means = (sign * (base - self.along_each(move.far, others)) / unit).mean(1)
             p = max(_share(values.mean(), kind) for kind in np.array_split(means, 2))
-            share = bootstrap(values, bed.clusters, seed=self.seed)
+            share = mean_of(values, bed.clusters)
             effects.append(MoveEffect(move.name, move.along, None, share, means, p, gap, firm))
             self.work.step("moving", len(effects), total)
         for done, along in enumerate(alongs, len(moves) + 1):
             steps = torch.stack([(s * along.gap * along.vector)[None] for s in strengths])
             for strength, after in zip(strengths, self.metric(steps), strict=True):
-                change = bootstrap((after - base) / unit, bed.clusters, seed=self.seed)
+                change = mean_of((after - base) / unit, bed.clusters)
                 effects.append(MoveEffect("add", along.name, strength, change, np.zeros(0), 1.0, gap, firm))
             self.work.step("moving", done, total)
         return effects
@@ -101,4 +101,4 @@ def _gap(base: np.ndarray, bed: Bed) -> Estimate:
         with np.errstate(invalid="ignore", divide="ignore"):
             return ((w @ (one * base)) / high - (w @ ((1 - one) * base)) / low)[:, None]
 
-    return bootstrap_statistic(statistic, bed.n, bed.clusters, 500)[0]
+    return statistic_of(statistic, bed.n, bed.clusters, 500)[0]

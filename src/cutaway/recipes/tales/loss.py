@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from cutaway.statistics import Estimate, bootstrap_ratio
+from cutaway.statistics import Estimate, ratio_of
 
 from . import baselines
 from .floor import log_probability
@@ -51,7 +51,7 @@ def compare(
 ) -> StoryLosses:
     """Losses on `n` fresh stories of the training split, those too long for the context left out.
 
-    `counts` are those of `baselines.count`, counted here if not given. Intervals are bootstrap over stories.
+    `counts` are those of `baselines.count`, counted here if not given. Intervals are over stories.
     """
     encode, context = Encoder(tokenizer), model.config.max_position_embeddings
     counts = baselines.count(tokenizer, 4000) if counts is None else counts
@@ -75,8 +75,8 @@ def compare(
         stories=len(rows),
         tokens=int(tokens.sum()),
         grammar=float(grammar.sum() / tokens.sum()),
-        network=bootstrap_ratio(network, tokens),
-        above=bootstrap_ratio(network - grammar, tokens),
+        network=ratio_of(network, tokens),
+        above=ratio_of(network - grammar, tokens),
         determined=float(determined.sum() / known_tokens.sum()),
         unigram=float(uni.sum() / tokens.sum()),
         bigram=float(bi.sum() / tokens.sum()),

@@ -18,7 +18,7 @@ from cutaway.figures.lens import Line, lines
 from cutaway.network.memory import rows_at_once
 from cutaway.reports import Figure, Page, display_result, page_of
 from cutaway.results import Provenance, Work, described, load_fields, save_fields, strict, working
-from cutaway.statistics import bootstrap, bootstrap_many
+from cutaway.statistics import mean_of, means_of
 from cutaway.stream.lenses.affine import on_network
 from cutaway.stream.lenses.protocol import Lens, streams
 from cutaway.stream.lenses.rows import Rows, Texts, rows_of
@@ -78,7 +78,7 @@ class LensReport:
         """One row per lens and layer, with 95 % intervals over rows of text."""
         table = []
         for key in self.kl:
-            kl, ce = bootstrap_many(self.kl[key])[()], bootstrap_many(self.cross_entropy[key])[()]
+            kl, ce = means_of(self.kl[key])[()], means_of(self.cross_entropy[key])[()]
             row: dict[str, Any] = {"lens": key[0], "layer": key[1]}
             for name, mean in (("kl", kl), ("cross_entropy", ce)):
                 row[name] = mean.value
@@ -106,7 +106,7 @@ class LensReport:
             raise BadInput(f"The lenses {better} and {worse} share no layer.", f"Lenses here: {self.lenses}.")
         evidence = []
         for layer in shared:
-            gain = bootstrap(self.kl[worse, layer] - self.kl[better, layer])
+            gain = mean_of(self.kl[worse, layer] - self.kl[better, layer])
             sentence = f"nats by which the {better} lens is nearer to the output"
             evidence.append(Evidence(f"layer {layer}", gain, passed=gain.above(0.0), sentence=sentence))
         text = f"The {better} lens reads {self.provenance.network} better than the {worse} lens at every layer but the last."
