@@ -122,7 +122,8 @@ def measure_circuit(
         curve(bench, scores) if full and scores is not None else None,
         _stability(circuit, limits, seed) if full else None,
         {"network": bench.whole, "circuit": kept[0], "empty": bench.empty, "complement": removed[0]},
-        bench.scale.caps, _resampled(net, circuit, behaviour, seed, work),
+        bench.scale.caps,
+        _resampled(net, circuit, behaviour, seed, work) if full else None,
     )  # fmt: skip
 
 
