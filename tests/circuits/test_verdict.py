@@ -35,6 +35,7 @@ def test_a_known_circuit_is_found_and_supported(tested, subject):
     assert [c.name for c in result.claim.controls] == [
         "Random circuits",
         "Random weights",
+        "Contrast beside random weights",
         "Shuffled answers",
     ]
     assert all(c.passed for c in result.claim.controls)

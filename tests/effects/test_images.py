@@ -339,6 +339,7 @@ def test_explanations_of_image_networks(
         assert {c.name for c in explanation.claim.controls} == {
             "Sham edit",
             "Random weights",
+            "Contrast beside random weights",
             "Shuffled answers",
         }
         assert explanation.trial is not None

@@ -30,7 +30,12 @@ def test_the_written_head_is_found_and_supported(explanation: cutaway.Explanatio
 
 def test_every_control_comes_out_as_expected(explanation: cutaway.Explanation) -> None:
     controls = {control.name: control for control in explanation.claim.controls}
-    assert set(controls) == {"Sham edit", "Random weights", "Shuffled answers"}
+    assert set(controls) == {
+        "Sham edit",
+        "Random weights",
+        "Contrast beside random weights",
+        "Shuffled answers",
+    }
     assert all(control.passed for control in controls.values())
     assert "refused" in controls["Random weights"].sentence
 

@@ -23,7 +23,9 @@ class Counter:
         ]
         self.per_token = sum(m.weight.numel() for m in maps)
         self.shapes = {type(m) for m in maps}
-        self.inside: set[int] = set()
+        self.inside: dict[
+            int, torch.nn.Module
+        ] = {}  # kept, so that no other module gets the id of one that is gone
         self.layers = self.linear = 0
 
 
@@ -39,7 +41,7 @@ def counting(net: Network, ends: dict[tuple[tuple[int, ...], ...], int] | None =
     def before(module: torch.nn.Module, args: tuple[object, ...]) -> None:
         value = args[0] if args else None
         if isinstance(module, counter.kind):
-            counter.inside |= {id(m) for m in module.modules() if type(m) in counter.shapes}
+            counter.inside |= {id(m): m for m in module.modules() if type(m) in counter.shapes}
             if torch.is_tensor(value):
                 counter.layers += value.shape[0] * value.shape[1]
         elif id(module) in counter.inside and torch.is_tensor(value):

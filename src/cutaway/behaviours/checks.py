@@ -13,18 +13,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
 from cutaway.behaviours.data import Behaviour
-from cutaway.behaviours.metrics import METRICS
+from cutaway.behaviours.decisions import decisions, guessing, independent, margins
+from cutaway.behaviours.metrics import METRICS, Answers
 from cutaway.errors import BadBehaviour, BadFormat, BadInput, NotPerformed
 from cutaway.network.memory import rows_at_once
 from cutaway.network.recent import LOGITS, recent
 from cutaway.reports import Figure, Page, display, result_page
 from cutaway.results import Provenance, Work, head, read, save_folder, strict, working
-from cutaway.statistics import Estimate, mean_of, proportion
+from cutaway.statistics import Estimate, mean_of, proportion, share_of
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -34,7 +36,17 @@ if TYPE_CHECKING:
 Which = Literal["clean", "corrupted"]
 CHANCE = 0.5
 AT_LEAST = 0.75
+#: The least mean contrast, in spreads of the logits over the vocabulary. Networks of known mechanism have 1.3 to 12; random
+#: weights below 0.7 on few decisions, below 0.3 on sixty.
+LEAST_CONTRAST = 0.25
+#: With fewer than `FEWEST` independent decisions, all of which a network may get right by luck, less than this is doubted.
+CONTRAST_OF_FEW = 1.0
+FEWEST = 4
+#: Below this share of right next tokens the sentence warns that the answers are only the better of two.
+_SELDOM = 0.1
 _FIGURES = ("accuracy", "metric_clean", "metric_corrupted", "contrast")
+#: Figures that results of earlier versions do not hold.
+_LATER = ("told_apart", "size", "next_token")
 
 
 def answer_logits(
@@ -140,10 +152,22 @@ class Performance:
         metric_clean: the behaviour's metric on clean prompts.
         metric_corrupted: the same on corrupted prompts, against the clean prompt's answers.
         contrast: clean minus corrupted, paired, signed so that more is better.
-        does_it: is the accuracy at least what is asked, above chance beyond its interval, and the contrast above zero beyond
-            its own?
+        does_it: is the accuracy at least what is asked and above chance beyond its interval, are corrupted prompts answered
+            otherwise, and is the contrast above zero beyond its own interval and of some size?
         sentence: all of it in words.
         provenance: what it was measured on.
+        told_apart: mean over pairs of (right on the clean prompt + not right on the corrupted one) / 2, which is 1/2 for
+            every network that does not see what differs, whatever the answers are; None in results of earlier versions, as
+            all that follows.
+        size: the contrast of right and wrong answers in spreads of the logits over the vocabulary, which does not depend on
+            how large the logits are.
+        next_token: share of clean prompts whose likeliest token of all is a right answer, with its Wilson interval.
+        rank: the median rank of the best right answer among all tokens; 1 is the likeliest.
+        probability: the mean probability of the right answers together.
+        guess: accuracy of a guess that ignores the prompt, as far as the answers tell.
+        decisions: how many independent decisions the pairs ask (`decisions.independent`).
+        missed: what of this is not so, in words; empty where it does the behaviour.
+        asked: the accuracy that was asked for.
     """
 
     kind: ClassVar[str] = "performance"
@@ -154,6 +178,35 @@ class Performance:
     does_it: bool
     sentence: str
     provenance: Provenance = field(default_factory=lambda: Provenance("", ""), compare=False)
+    told_apart: Estimate | None = None
+    size: Estimate | None = None
+    next_token: Estimate | None = None
+    rank: float | None = None
+    probability: float | None = None
+    guess: float | None = None
+    decisions: int | None = None
+    missed: tuple[str, ...] = ()
+    asked: float = AT_LEAST
+
+    @property
+    def passed(self) -> bool | None:
+        """Does it do the behaviour (True) or not (False)? None where it does, and `doubts` says what is open."""
+        return None if self.does_it and self.doubts else self.does_it
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Why nothing may be supported although it does the behaviour: an accuracy that may be less than what was asked; few
+        independent decisions, which any network gets right by luck, with a contrast that random weights may have.
+        """
+        doubts = []
+        if self.accuracy.ends(0.0)[0] < self.asked:
+            doubts.append(f"its accuracy may be below {self.asked:.2f}")
+        if self.size is not None and (self.decisions or 0) < FEWEST and self.size.value < CONTRAST_OF_FEW:
+            doubts.append(
+                f"the pairs ask only {self.decisions} independent decisions, and a contrast of {self.size.value:.2g} "
+                f"spreads of the logits may then be luck (it takes {FEWEST} decisions, or {CONTRAST_OF_FEW:g} spreads)"
+            )
+        return tuple(doubts)
 
     def __str__(self) -> str:
         return self.sentence
@@ -167,15 +220,16 @@ class Performance:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
-        said = {"does_it": self.does_it, "sentence": self.sentence, "provenance": self.provenance.to_dict()}
-        return {name: getattr(self, name).to_dict() for name in _FIGURES} | said
+        each = vars(self) | {"provenance": self.provenance.to_dict(), "missed": list(self.missed)}
+        return {name: v.to_dict() if isinstance(v, Estimate) else v for name, v in each.items()}
 
     def to_pandas(self) -> pd.DataFrame:
         """One row for each figure, with its interval."""
         rows = []
-        for name in _FIGURES:
-            figure: Estimate = getattr(self, name)
-            rows.append((name.replace("_", " "), figure.value, *figure.ends()))
+        for name in (*_FIGURES, *_LATER):
+            figure: Estimate | None = getattr(self, name)
+            if figure is not None:
+                rows.append((name.replace("_", " "), figure.value, *figure.ends()))
         return pd.DataFrame(rows, columns=["figure", "value", "low", "high"])
 
     def plot(self) -> go.Figure:
@@ -205,10 +259,13 @@ class Performance:
         """The inverse of `to_dict`; `BadFormat` where the data are none."""
         try:
             figures: Any = {name: Estimate.from_dict(data[name]) for name in _FIGURES}
+            figures |= {name: Estimate.from_dict(data[name]) for name in _LATER if data.get(name) is not None}
+            later: Any = {name: data.get(name) for name in ("rank", "probability", "guess", "decisions")}
             source = data.get("provenance")
             provenance = Provenance("", "") if source is None else Provenance.from_dict(source)
             said: Any = {"does_it": bool(data["does_it"]), "sentence": str(data["sentence"])}
-            return cls(**figures, **said, provenance=provenance)
+            asked, missed = float(data.get("asked", AT_LEAST)), tuple(map(str, data.get("missed", ())))
+            return cls(**figures, **said, **later, provenance=provenance, missed=missed, asked=asked)
         except (KeyError, TypeError) as error:
             raise BadFormat(f"This is not the data of a performance: {error!r}.", "Make it again.") from error
 
@@ -256,23 +313,103 @@ def performed(
             "Make the behaviour anew for this network.",
         )
     answers = behaviour.answers
-    correct = METRICS["accuracy"](clean, answers)
+    accurate = METRICS["accuracy"]
+    correct, still = (accurate(logits, answers).double().cpu().numpy() for logits in (clean, corrupted))
     if behaviour.metric.needs == "reference":
         answers = answers.with_reference(clean)
     values = [behaviour.metric(logits, answers).double().cpu().numpy() for logits in (clean, corrupted)]
     sign = 1.0 if behaviour.metric.higher else -1.0
-    accuracy = proportion(int(correct.sum()), behaviour.n)
+    asked = independent(behaviour)
+    which = behaviour.clusters if asked < FEWEST else decisions(behaviour)
     on_clean, on_corrupted = (mean_of(v, behaviour.clusters) for v in values)
-    contrast = mean_of(sign * (values[0] - values[1]), behaviour.clusters)
-    chance = _chance(behaviour)
-    does_it = accuracy.value >= at_least and accuracy.above(chance) is True and contrast.above(0.0) is True
-    sentence = (
-        f"{network} answers {int(correct.sum())} of {behaviour.n} prompts of {behaviour.name!r} right: "
-        f"{accuracy} (asked: {at_least:.2f}, chance: {chance:.2f}). "
-        f"Its {behaviour.metric.name} is {on_clean} on clean and "
-        f"{on_corrupted} on corrupted prompts. It {'does' if does_it else 'does not do'} the behaviour."
+    rank, probability, first = _among_all(clean, answers)
+    done = Performance(
+        accuracy=proportion(int(correct.sum()), behaviour.n),
+        metric_clean=on_clean,
+        metric_corrupted=on_corrupted,
+        contrast=mean_of(sign * (values[0] - values[1]), behaviour.clusters),
+        does_it=False,
+        sentence="",
+        told_apart=_told_apart(correct, still, which),
+        size=mean_of(spreads_apart(behaviour, clean, corrupted), which),
+        next_token=proportion(first, behaviour.n),
+        rank=rank,
+        probability=probability,
+        guess=guessing(behaviour),
+        decisions=asked,
+        asked=at_least,
     )
-    return Performance(accuracy, on_clean, on_corrupted, contrast, does_it, sentence)
+    missed = _missed(done, _chance(behaviour))
+    sentence = _sentence(network, behaviour, done, int(correct.sum()), missed)
+    return replace(done, does_it=not missed, missed=missed, sentence=sentence)
+
+
+def _told_apart(correct: np.ndarray, still: np.ndarray, which: Sequence[str | int] | None) -> Estimate:
+    """The share of right answers on clean [n] and of other ones on corrupted prompts [n], a decision's prompts together."""
+    of = [str(i) for i in range(len(correct))] if which is None else list(which)
+    return share_of(np.concatenate([correct, 1.0 - still]), [*of, *of])
+
+
+def spreads_apart(behaviour: Behaviour, clean: Tensor, corrupted: Tensor) -> np.ndarray:
+    """By how many spreads of the logits [n v] over the vocabulary right and wrong answers are further apart on the clean
+    prompt than on the corrupted one: [n].
+    """
+    answers = behaviour.answers
+    return (margins(clean, answers) - margins(corrupted, answers)).double().cpu().numpy()
+
+
+def _among_all(logits: Tensor, answers: Answers) -> tuple[float, float, int]:
+    """Median rank of the best right answer, mean probability of all right ones, how often the likeliest token is one."""
+    a = answers.to(logits.device)
+    right = logits.gather(1, a.right)
+    best = right.masked_fill(~a.right_mask, -torch.inf).amax(1)
+    above = (logits > best[:, None]).sum(1)
+    told = logits.float().log_softmax(-1).gather(1, a.right).exp().masked_fill(~a.right_mask, 0.0).sum(1)
+    return float((above + 1).float().median()), float(told.mean()), int((above == 0).sum())
+
+
+def _missed(done: Performance, chance: float) -> tuple[str, ...]:
+    """What stands against saying that the network does the behaviour."""
+    size, told = done.size, done.told_apart
+    assert size is not None
+    assert told is not None
+    checks = [
+        (done.accuracy.value >= done.asked, f"its accuracy is below {done.asked:.2f}"),
+        (done.accuracy.above(chance) is True, "its accuracy is not above chance beyond its interval"),
+        (told.above(CHANCE) is True, "corrupted prompts are not answered otherwise"),
+        (done.contrast.above(0.0) is True, "the contrast is not above zero beyond its interval"),
+        (
+            size.above(0.0) is True,
+            "right and wrong answers are not further apart on clean prompts beyond the interval",
+        ),
+        (
+            size.value >= LEAST_CONTRAST,
+            f"they are {size.value:.2g} spreads of the logits further apart on clean prompts (asked: {LEAST_CONTRAST:g})",
+        ),
+    ]
+    return tuple(why for passed, why in checks if not passed)
+
+
+def _sentence(
+    network: str, behaviour: Behaviour, done: Performance, right: int, missed: Sequence[str]
+) -> str:
+    assert done.next_token is not None
+    assert done.rank is not None
+    seldom = ""
+    if done.next_token.value < _SELDOM:
+        seldom = "It hardly ever says a right answer: they are only the better of those that were compared. "
+    decided, why = ("does not do" if missed else "does"), "; ".join(missed)
+    if missed or done.doubts:
+        why = ": " + "; ".join(missed) if missed else ", but " + "; ".join(replace(done, does_it=True).doubts)
+    return (
+        f"{network} answers {right} of {behaviour.n} prompts of {behaviour.name!r} right: "
+        f"{done.accuracy} (asked: {done.asked:.2f}, chance: {_chance(behaviour):.2f}, a guess that ignores the prompt: "
+        f"{done.guess:.2f}). {seldom}A right answer is its likeliest token of all on {done.next_token.value:.2f} of the "
+        f"prompts (median rank {done.rank:.0f}, probability {done.probability:.2f}). Its {behaviour.metric.name} is "
+        f"{done.metric_clean} on clean and {done.metric_corrupted} on corrupted prompts: a contrast of {done.size} "
+        f"spreads of its logits. Clean and corrupted prompts are told apart by {done.told_apart} (chance: 0.50). "
+        f"It {decided} the behaviour{why}."
+    )
 
 
 def fewest(behaviour: Behaviour) -> int:

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from cutaway.behaviours import behaviour as make_behaviour
+from cutaway.behaviours.decisions import held_fixed
 from cutaway.circuits.blocks import blocks_of, curve_of
 from cutaway.circuits.candidate import CircuitCandidate
 from cutaway.circuits.circuit import Circuit
@@ -38,13 +39,12 @@ from cutaway.results import (
 )
 from cutaway.sweeps import keeping_base_runs
 from cutaway.trials import (
+    CONTROLS,
     Limits,
     Outcome,
     claim_of,
     inside,
     percent,
-    random_weights,
-    shuffled_answers,
     verdict_of,
     with_interval,
 )
@@ -211,7 +211,7 @@ def examine(
             if controls:
                 procedure = partial(_again, circuit=circuit, limits=bounds, seed=seed)
                 try:
-                    for control in (random_weights, shuffled_answers):
+                    for control in CONTROLS.values():
                         checks.append(control(net, behaviour, procedure, seed, work))
                 except Stopped:
                     complete = False
@@ -239,12 +239,15 @@ def _statement(net: Network, circuit: Circuit, behaviour: Behaviour) -> str:
     return (
         f"On “{behaviour.name}” prompts like those tested, {what} of {Path(net.name).name} "
         f"({CircuitCandidate(circuit).words}) carry what tells the clean prompt's answer apart: alone, with every other "
-        f"edge ablated ({circuit.ablation}), they are enough, and without them it is gone."
-    )
+        f"edge ablated ({circuit.ablation}), they are enough, and without them it is gone. {held_fixed(behaviour)}"
+    ).strip()
 
 
 def _random_control(trial: CircuitTrial, limits: CircuitLimits) -> Control:
     """Random circuits of the same size must not be as faithful."""
+    if not len(trial.random_kept):
+        sentence = "There is no other circuit of this size: nothing to compare it with."
+        return Control("Random circuits", None, "not as faithful", None, sentence)
     as_good = int(((trial.random_kept >= limits.kept) & (trial.random_kept <= limits.excess)).sum())
     n = len(trial.random_kept)
     return Control(

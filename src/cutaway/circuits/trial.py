@@ -26,10 +26,11 @@ from cutaway.circuits.evaluation.stability import over_bootstrap
 from cutaway.circuits.limits import CircuitLimits
 from cutaway.claims import Evidence
 from cutaway.errors import BadInput
-from cutaway.network.parts import in_words
+from cutaway.network.parts import in_words, parts_of
 from cutaway.results import Work, finite
 from cutaway.statistics import Estimate
-from cutaway.trials import inside, percent, with_interval
+from cutaway.trials import Bench, from_other_prompts, inside, percent, performs, resampled, with_interval
+from cutaway.trials.trial import HALF
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
@@ -54,6 +55,8 @@ class CircuitTrial:
         stability: Jaccard over bootstrap samples; None where that was not tried.
         metrics: m(N), m(C), m(empty), m(N without C) per example.
         caps: why nothing may be supported on this scale.
+        resampled: what its nodes keep, with all edges among them, when all other parts hold what they hold on other prompts;
+            None where that was not tried.
     """
 
     performance: Performance
@@ -69,6 +72,7 @@ class CircuitTrial:
     stability: Estimate | None
     metrics: dict[str, np.ndarray]
     caps: tuple[str, ...] = ()
+    resampled: Estimate | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
@@ -119,7 +123,19 @@ def measure_circuit(
         _stability(circuit, limits, seed) if full else None,
         {"network": bench.whole, "circuit": kept[0], "empty": bench.empty, "complement": removed[0]},
         bench.scale.caps,
+        _resampled(net, circuit, behaviour, seed, work) if full else None,
     )  # fmt: skip
+
+
+def _resampled(
+    net: Network, circuit: Circuit, behaviour: Behaviour, seed: int, work: Work
+) -> Estimate | None:
+    """What its nodes keep with other prompts' values in all other parts; None where parts cannot be told apart so."""
+    parts = parts_of(net)
+    members = [part for part in parts if str(part) in set(circuit.nodes)]
+    if not behaviour.aligned or not members or set(members) == set(parts):
+        return None
+    return resampled(Bench.of(net, behaviour, seed, work, parts), members)
 
 
 def _tests(
@@ -127,6 +143,7 @@ def _tests(
 ) -> tuple[Tested, ...]:  # fmt: skip
     """Equivalence, independence, minimality, sufficiency, partial necessity. kept, removed: [1 + random n]."""
     alone, rest = kept[0], removed[0]
+    tie = limits.sham * abs(bench.gap)
 
     def distance(metric: np.ndarray) -> np.ndarray:
         return np.abs(metric - bench.whole).mean(-1)
@@ -137,12 +154,12 @@ def _tests(
         beats_random(
             "Sufficiency",
             f"alone it comes nearer to the network than at most {100 * limits.quantile:g} % of random circuits",
-            -float(distance(alone)), -distance(kept[1:]), limits.quantile, limits.alpha,
+            -float(distance(alone)), -distance(kept[1:]), limits.quantile, limits.alpha, tie,
         ),
         beats_random(
             "Partial necessity",
             f"its removal changes more than that of at most {100 * limits.quantile:g} % of random circuits of the rest",
-            float(distance(rest)), distance(removed[1:]), limits.quantile, limits.alpha,
+            float(distance(rest)), distance(removed[1:]), limits.quantile, limits.alpha, tie,
         ),
     ]  # fmt: skip
     if full and circuit.grain == "edge":
@@ -184,9 +201,9 @@ def least_examples(name: str, limits: CircuitLimits) -> int:
 
 def evidence(circuit: Circuit, trial: CircuitTrial, limits: CircuitLimits) -> tuple[Evidence, ...]:
     """What decides: each figure, its limit, and whether it passed (None: it cannot tell)."""
-    done = trial.performance
+    small = circuit.share <= limits.largest
     tests = [
-        Evidence("Performs it", done.accuracy, None, 0.5, done.does_it, done.sentence),
+        performs(trial.performance),
         Evidence(
             "Faithful", trial.kept, None, limits.kept, inside(trial.kept, limits.kept, limits.excess),
             f"Alone, with every other edge ablated ({circuit.ablation}), it keeps "
@@ -197,20 +214,34 @@ def evidence(circuit: Circuit, trial: CircuitTrial, limits: CircuitLimits) -> tu
             f"With its edges ablated and all others as they are, {with_interval(trial.removed)} is left; asked was "
             f"at most {percent(limits.left)}.",
         ),
-        _beside("Sufficient", trial.test("Sufficiency"), limits),
+        _beside("Sufficient", trial.test("Sufficiency"), limits, small),
         Evidence(
-            "Small", None, circuit.share, limits.largest, True if circuit.share <= limits.largest else None,
+            "Small", None, circuit.share, limits.largest, True if small else None,
             f"{circuit.n_edges} of {circuit.graph.n_edges} edges; more than {percent(limits.largest)} would explain "
             "nothing.",
         ),
     ]  # fmt: skip
     if not breaks_anyway(trial, limits):
-        tests.insert(4, _beside("Necessary", trial.test("Partial necessity"), limits))
+        tests.insert(4, _beside("Necessary", trial.test("Partial necessity"), limits, small))
+    if trial.resampled is not None:
+        tests.append(from_other_prompts(trial.resampled, limits))
     return tuple(tests)
 
 
-def _beside(word: str, test: Tested, limits: CircuitLimits) -> Evidence:
-    return Evidence(f"{word} beside random circuits", None, test.p, limits.alpha, test.passed, test.sentence)
+def _beside(word: str, test: Tested, limits: CircuitLimits, small: bool) -> Evidence:
+    """Does it beat random circuits? It is refuted where it does not beat even half of them.
+
+    Those of the size of nearly everything are nearly the circuit itself: that they do as well, or that there are none,
+    refutes nothing.
+    """
+    passed, sentence = test.passed, test.sentence
+    if not test.n:
+        sentence = "There is nothing to compare it with: no other circuit of this size does anything else."
+    elif not small and not passed:
+        passed, sentence = None, f"{sentence} At this size they hold most of what it holds."
+    elif passed is False and test.statistic >= HALF:
+        passed = None
+    return Evidence(f"{word} beside random circuits", None, test.p, limits.alpha, passed, sentence)
 
 
 def breaks_anyway(trial: CircuitTrial, limits: CircuitLimits) -> bool:

@@ -1,4 +1,6 @@
-"""How finely a network is searched: by heads and MLPs where there is a stream, else by maps or by their channels."""
+"""How finely a network is searched: by heads and MLPs where there is a stream, by neurons where these are too few, else by
+maps or by their channels.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from cutaway.explanations.limits import SearchLimits
-from cutaway.network.parts import Part, parts_of
+from cutaway.network.parts import KINDS, Part, in_order, parts_of
+from cutaway.network.sites import Site
 from cutaway.sweeps.cost import timed
 
 if TYPE_CHECKING:
@@ -22,6 +25,8 @@ _FEWEST = 8
 #: Forwards of one pair that a search takes for each channel, as experience has it: two sweeps, growing, dropping, weighing.
 _FORWARDS = 6
 _TIMED = 16
+#: Heads and MLPs of a network that is small enough to be searched by neurons, where it must be, are fewer than this.
+FEW_PARTS = 12
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +76,27 @@ def grain_of(net: Network, discovery: Behaviour, limits: SearchLimits) -> Search
         "a sweep (limits.operations)."
     )
     return SearchGrain(channels, discovery.take(rows), words)
+
+
+def finer(net: Network, discovery: Behaviour) -> SearchGrain | None:
+    """Neurons in place of MLPs, for networks of which heads and MLPs are so few that a set of them is most of the network.
+
+    None where there are no MLPs, or where one has no certified neurons: then no finer parts can all be replaced.
+    """
+    parts = [] if net.anatomy.stack() is None else parts_of(net)
+    whole = [part.layer for part in parts if part.kind == "mlp" and part.layer is not None]
+    if not whole or set(whole) - set(net.layers_with(KINDS["neuron"].site)):
+        return None
+    sites = [str(Site(KINDS["neuron"].site, layer)) for layer in whole]
+    run = net.run(discovery.clean_tokens(net)[:1], keep=sites, logits=False)
+    counts = {layer: run[site].shape[-1] for layer, site in zip(whole, sites, strict=True)}
+    neurons = [Part("neuron", layer, unit) for layer, count in counts.items() for unit in range(count)]
+    kept = [part for part in parts if part.kind != "mlp"]
+    words = (
+        f"By heads and MLPs, {len(parts)} in all, the set found was most of the network: {len(neurons)} neurons of "
+        f"{len(whole)} MLPs were searched in their place."
+    )
+    return SearchGrain(in_order([*kept, *neurons]), discovery, words)
 
 
 def operations(net: Network, pairs: Behaviour) -> float:

@@ -24,6 +24,7 @@ _STREAM = ("resid_pre", ("layer", "position"))
 _MAP = "map"
 _CHANNEL = "channel"
 _PARTS = (("z", ("layer", "head")), *((f"{part}_write", ("layer",)) for part in ("attn", "mixer", "mlp")))
+_NEURONS = ("mlp_act", ("layer", "neuron"))
 
 
 def key(site: str, direction: str) -> str:
@@ -70,6 +71,8 @@ def sweeps(net: Network, discovery: Behaviour, grain: SearchGrain, whole: bool =
         layers = [layer for layer in net.layers_with(site) if site != "attn_write" or layer not in with_heads]
         if layers:
             swept.append(Sweep(site, site, by, layers, discovery))
+    if with_neurons := sorted({p.layer for p in grain.parts if p.kind == "neuron" and p.layer is not None}):
+        swept.append(Sweep(_NEURONS[0], *_NEURONS, with_neurons, grain.pairs))
     return swept
 
 

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from cutaway.behaviours import behaviour as make_behaviour
 from cutaway.behaviours import performance, require_several
+from cutaway.behaviours.decisions import held_fixed
 from cutaway.claims import Claim, Control
 from cutaway.effects import Effects
 from cutaway.errors import CutawayError, NotPerformed, Stopped
 from cutaway.explanations.examples import example_pairs
 from cutaway.explanations.explanation import Explanation
-from cutaway.explanations.grain import SearchGrain, grain_of, price
+from cutaway.explanations.grain import FEW_PARTS, SearchGrain, finer, grain_of, price
 from cutaway.explanations.identify import Mechanism, identify
 from cutaway.explanations.limits import SearchLimits
 from cutaway.explanations.localise import localise, strengths
@@ -28,6 +29,7 @@ from cutaway.explanations.wiring import wire
 from cutaway.network.parts import uncovered
 from cutaway.results import Provenance, Work, strict, working
 from cutaway.trials import (
+    CONTROLS,
     Bench,
     Limits,
     Outcome,
@@ -36,9 +38,7 @@ from cutaway.trials import (
     ends_kept,
     percent,
     put_to_test,
-    random_weights,
     sham,
-    shuffled_answers,
 )
 
 if TYPE_CHECKING:
@@ -215,12 +215,15 @@ def _investigate(asked: _Question, draft: _Draft, with_controls: bool) -> None:
         for name, effects in localise(net, behaviour.discovery, grain, seed, work):
             draft.maps[name] = effects
     with draft.timed("identify"):
-        bench = Bench.of(net, grain.pairs, seed, work, grain.parts)
-        draft.mechanism = identify(bench, strengths(grain.parts, draft.maps), asked.limits)
+        draft.grain, draft.mechanism = _identified(
+            net, behaviour, grain, draft.maps, asked.limits, seed, work
+        )
+        grain = draft.grain
     with draft.timed("describe"):
         work.step("what each component writes and reads", 0, 1)
         if net.anatomy.stack() is not None and behaviour.items is None:
-            draft.described = reads_and_writes(net, behaviour, draft.mechanism.members)
+            whole = [member for member in draft.mechanism.members if member.kind != "neuron"]
+            draft.described = reads_and_writes(net, behaviour, whole)
     with draft.timed("test"):
         bench = Bench.of(net, behaviour.held_out, seed, work, grain.parts)
         draft.tested = performance(net, behaviour.held_out, work=work)
@@ -228,6 +231,32 @@ def _investigate(asked: _Question, draft: _Draft, with_controls: bool) -> None:
         draft.controls.append(sham(draft.trial.sham or 0.0, asked.limits))
     with draft.timed("wire"):
         draft.circuit, draft.why_no_circuit = wire(net, behaviour, seed, work)
+
+
+def _identified(
+    net: Network,
+    behaviour: Behaviour,
+    grain: SearchGrain,
+    maps: dict[str, Effects],
+    limits: SearchLimits,
+    seed: int,
+    work: Work,
+) -> tuple[SearchGrain, Mechanism]:
+    """The set found at this grain; where it is most of a small network, the one found among its neurons, if it is less.
+
+    The maps of the finer search are added to `maps`.
+    """
+    bench = Bench.of(net, grain.pairs, seed, work, grain.parts)
+    found = identify(bench, strengths(grain.parts, maps), limits)
+    if len(found.members) <= limits.largest * len(grain.parts) or len(grain.parts) >= FEW_PARTS:
+        return grain, found
+    neurons = finer(net, behaviour.discovery)
+    if neurons is None:
+        return grain, found
+    maps |= localise(net, behaviour.discovery, neurons, seed, work, whole=False)
+    bench = Bench.of(net, neurons.pairs, seed, work, neurons.parts)
+    among = identify(bench, strengths(neurons.parts, maps), limits)
+    return (neurons, among) if len(among.members) <= limits.largest * len(neurons.parts) else (grain, found)
 
 
 def _grain(asked: _Question, with_controls: bool) -> SearchGrain:
@@ -241,7 +270,7 @@ def _grain(asked: _Question, with_controls: bool) -> SearchGrain:
 
 
 def _control(asked: _Question, draft: _Draft) -> None:
-    for stage, run in (("random weights", random_weights), ("shuffled answers", shuffled_answers)):
+    for stage, run in CONTROLS.items():
         with draft.timed(f"control: {stage}"):
             procedure = partial(examine, limits=asked.limits, seed=asked.seed)
             draft.controls.append(run(asked.net, asked.behaviour, procedure, asked.seed, asked.work))
@@ -251,8 +280,7 @@ def examine(net: Network, behaviour: Behaviour, work: Work, limits: SearchLimits
     """The procedure of the controls: one pass of identification and test, without the maps of the stream."""
     grain = grain_of(net, behaviour.discovery, limits)
     maps = dict(localise(net, behaviour.discovery, grain, seed, work, whole=False))
-    bench = Bench.of(net, grain.pairs, seed, work, grain.parts)
-    mechanism = identify(bench, strengths(grain.parts, maps), limits)
+    grain, mechanism = _identified(net, behaviour, grain, maps, limits, seed, work)
     candidate = mechanism.candidate(grain.parts)
     trial = put_to_test(Bench.of(net, behaviour.held_out, seed, work, grain.parts), candidate, limits, seed)
     tests = evidence(performance(net, behaviour.held_out, work=work), candidate, trial, limits)
@@ -286,7 +314,8 @@ def _claim(asked: _Question, draft: _Draft, performed: bool, with_controls: bool
     assert draft.grain is not None
     candidate = draft.mechanism.candidate(draft.grain.parts)
     tests = evidence(draft.tested, candidate, draft.trial, asked.limits)
-    text = statement(net.name, name, draft.mechanism, draft.trial.breaks_anyway(asked.limits))
+    anyway, fixed = draft.trial.breaks_anyway(asked.limits), held_fixed(asked.behaviour)
+    text = statement(net.name, name, draft.mechanism, anyway, fixed)
     return claim_of(text, tests, draft.controls, notes, caps)
 
 

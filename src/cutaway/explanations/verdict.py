@@ -9,13 +9,11 @@ from cutaway.claims import Claim, Evidence
 from cutaway.explanations.identify import Mechanism
 from cutaway.explanations.limits import SearchLimits
 from cutaway.network.listing import count, listing
-from cutaway.trials import PartSet, Trial, evidence_of, percent
-from cutaway.trials.trial import HALF, mean
+from cutaway.trials import PartSet, Trial, evidence_of, percent, performs
+from cutaway.trials.trial import PERFORMS, mean
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Performance
-
-PERFORMS = "Performs it"
 
 
 def short(network: str) -> str:
@@ -32,23 +30,23 @@ def evidence(
     performance: Performance, candidate: PartSet, trial: Trial, limits: SearchLimits
 ) -> tuple[Evidence, ...]:
     """Every test of the claim: whether the behaviour is performed, then what the trial says."""
-    performs = Evidence(
-        PERFORMS, performance.accuracy, None, HALF, performance.does_it, f"On held-out prompts: {performance.sentence}"
-    )  # fmt: skip
-    return performs, *evidence_of(trial, candidate, limits)
+    return performs(performance), *evidence_of(trial, candidate, limits)
 
 
-def statement(network: str, behaviour: str, mechanism: Mechanism, anyway: bool = False) -> str:
+def statement(
+    network: str, behaviour: str, mechanism: Mechanism, anyway: bool = False, fixed: str = ""
+) -> str:
     """What is claimed: the set, for this behaviour's prompts, with this kind of replacement.
 
-    anyway: removing random sets of this size breaks the behaviour as well; then the statement says so.
+    anyway: removing random sets of this size breaks the behaviour as well; then the statement says so. fixed: a sentence on
+    what the pairs hold fixed.
     """
     also = ", as replacing most sets of this size does" if anyway else ""
     return (
         f"On “{behaviour}” prompts like those tested, {count(mechanism.members)} of {short(network)} "
         f"({listing(mechanism.members)}) carry what tells the clean prompt's answer from the corrupted one's: they are "
         "enough to keep it while all other components hold what they hold on the corrupted prompt, and replacing them alone "
-        f"takes it away{also}."
+        f"takes it away{also}.{' ' + fixed if fixed else ''}"
     )
 
 
@@ -63,10 +61,9 @@ def remarks(trial: Trial, mechanism: Mechanism, limits: SearchLimits) -> list[st
             f"{percent(mean(trial.left_random))}. So that the set is needed says little about it in particular; what tells "
             "it from others is that it is enough."
         )
-    if trial.from_others is not None:
+    if trial.from_others is None:
         notes.append(
-            f"When the other components are taken from other prompts instead, the set keeps {percent(trial.from_others)} of "
-            "the distance from everything replaced so to nothing replaced (no threshold was set for this)."
+            "No two prompts have the same length and template: what the set keeps with other prompts’ values was not tried."
         )
     return notes
 
@@ -84,10 +81,10 @@ def headline(
     )
     if claim.verdict == "supported":
         return f"{size} carry “{behaviour}”: {figures}."
-    performs = next((e for e in claim.evidence if e.name == PERFORMS), None)
-    if performs is not None and performs.passed is False and performs.estimate is not None:
+    done = next((e for e in claim.evidence if e.name == PERFORMS), None)
+    if done is not None and done.passed is False and done.estimate is not None:
         return (
-            f"{short(network)} does not perform “{behaviour}” ({percent(performs.estimate.value)} of the held-out prompts "
+            f"{short(network)} does not perform “{behaviour}” ({percent(done.estimate.value)} of the held-out prompts "
             f"right), so there is nothing to explain. Forced to go on: {size} were picked; {figures}."
         )
     missed = [e.name.lower() for e in claim.evidence if e.passed is not True]

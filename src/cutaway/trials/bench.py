@@ -99,18 +99,20 @@ class Bench:
         """Clean prompts; the set's values are written over themselves. Nothing may change."""
         return self._run("clean", self.ends.clean.kept, [frozenset(members)], "sham edit", "sham")
 
-    def keep_only_from_others(self, sets: Sequence[Parts]) -> np.ndarray | None:
+    def keep_only_from_others(self, sets: Sequence[Parts]) -> tuple[np.ndarray, np.ndarray] | None:
         """As `keep_only`, but what is replaced comes from *another* example's corrupted run of equal length and template.
 
-        None when an example has no other one of its length and template.
+        Returns the metric [sets m] and the m examples that have such another; None where fewer than two have one.
         """
         like = list(zip(self.behaviour.lengths, self.behaviour.template, strict=True))
         order = other_rows(like, np.random.default_rng(self.seed))
-        if (order == np.arange(len(order))).any():
+        some = np.flatnonzero(order != np.arange(len(order)))
+        if len(some) < 2:
             return None
         rows = torch.from_numpy(order)
         others = {site: value[rows.to(value.device)] for site, value in self.ends.corrupted.kept.items()}
-        return self._run("clean", others, self._others(sets), "resampling from other prompts", "others")
+        label = "resampling from other prompts"
+        return self._run("clean", others, self._others(sets), label, "others")[:, some], some
 
     def _others(self, sets: Sequence[Parts]) -> list[frozenset[Part]]:
         return [frozenset(self.parts) - set(s) for s in sets]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -87,6 +88,17 @@ class PartSet:
         """Metric [1 + k n] with its parts replaced."""
         label = "removing the set, and random sets" if alike else "removing sets"
         return bench.remove([self.members, *(s.members for s in alike)], label)
+
+    @property
+    def others(self) -> int:
+        """How many other sets there are with as many parts of each kind, and as many channels of each map."""
+        there = Counter(map(_make, self.everything))
+        return (
+            math.prod(
+                math.comb(there[make], size) for make, size in Counter(map(_make, self.members)).items()
+            )
+            - 1
+        )
 
     def like_it(self, rng: np.random.Generator, count: int) -> list[PartSet]:
         """Random sets with as many parts of each kind, and as many channels of each map; they are drawn from all parts, so

@@ -6,20 +6,34 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cutaway.behaviours import exchange_answers, performance
+import numpy as np
+
+from cutaway.behaviours import answer_logits, exchange_answers, performance
+from cutaway.behaviours.checks import spreads_apart
+from cutaway.behaviours.decisions import independent
 from cutaway.claims import Control, Evidence
 from cutaway.errors import BadBehaviour, CutawayError, NotPerformed, Stopped
+from cutaway.network import Network
+from cutaway.network.certificate import uncertified
+from cutaway.network.core import Core
+from cutaway.network.examining import redrawn
+from cutaway.network.opened import Opened
 from cutaway.results import Work
-from cutaway.statistics import Estimate
+from cutaway.statistics import Estimate, mean_of
 from cutaway.trials.ends import ends_kept
 from cutaway.trials.judging import percent, verdict_of
 from cutaway.trials.limits import Limits
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
-    from cutaway.network import Network
 
 EXPECTED = "not supported"
+#: How many times the largest contrast of fresh weights the network's own must be, of how many draws, on how many pairs.
+#: Of few independent decisions more is asked: the mean over pairs of random weights then varies as much as single ones.
+_TIMES, _TIMES_OF_FEW, _MANY = 2.0, 4.0, 8
+_DRAWS, _PAIRS = 10, 8
+#: The draws have seeds of their own: the network in hand may itself have been drawn from a small one.
+_FIRST_DRAW = 7_000
 
 
 @dataclass(frozen=True)
@@ -57,6 +71,51 @@ def random_weights(
     return must_fail(name, what, untrained, behaviour, procedure, work)
 
 
+def beside_random_weights(
+    net: Network, behaviour: Behaviour, procedure: Procedure, seed: int, work: Work
+) -> Control:
+    """The contrast must be larger than what the same architecture has with fresh weights, of several draws.
+
+    Measured in spreads of the logits over the vocabulary, as a mean over pairs. By luck a network with fresh weights has
+    one, too, in either direction: the more so, the fewer different decisions the pairs ask. Forwards only,
+    those of the draws on at most `_PAIRS` of the pairs (fewer make their means larger, and the control stricter);
+    `procedure` is not run.
+    """
+    del procedure
+    name = "Contrast beside random weights"
+    rows = np.unique(np.linspace(0, behaviour.n - 1, min(behaviour.n, _PAIRS)).round().astype(int)).tolist()
+    pairs = behaviour.take(rows)
+    times = _TIMES if independent(behaviour) >= _MANY else _TIMES_OF_FEW
+    expected = f"at least {times:g} times as large"
+    try:
+        own = mean_of(_contrast(net, behaviour, work), behaviour.clusters)
+        drawn = []
+        for number in range(_DRAWS):
+            work.step("contrast with random weights", number, _DRAWS)
+            model = redrawn(net.model, _FIRST_DRAW + _DRAWS * seed + number)
+            # The anatomy of the network in hand will do: only logits are asked for.
+            opened = Opened(net.name, certify=False, example=net.opened.example)
+            core = Core(model, net.tokenizer, net.anatomy, uncertified(), net.name, opened)
+            fresh = Network(core)
+            drawn.append(abs(float(_contrast(fresh, pairs, work).mean())))
+    except Stopped:
+        raise
+    except CutawayError as error:
+        return Control(name, None, expected, None, f"Fresh weights could not be tried. {error.problem}")
+    largest = max(drawn)
+    sentence = (
+        f"Right and wrong answers are {own} spreads of the logits further apart on clean prompts than on corrupted ones; "
+        f"with fresh weights, in {_DRAWS} draws, at most {largest:.3f} in either direction (asked: "
+        f"{times:g} times as much)."
+    )
+    return Control(name, own, expected, own.value >= times * largest, sentence)
+
+
+def _contrast(net: Network, pairs: Behaviour, work: Work) -> np.ndarray:
+    clean, corrupted = (answer_logits(net, pairs, which, work=work) for which in ("clean", "corrupted"))
+    return spreads_apart(pairs, clean, corrupted)
+
+
 def shuffled_answers(
     net: Network, behaviour: Behaviour, procedure: Procedure, seed: int, work: Work
 ) -> Control:
@@ -81,6 +140,8 @@ def must_fail(
     name: str, what: str, net: Network, behaviour: Behaviour, procedure: Procedure, work: Work
 ) -> Control:
     """Performance, then the procedure, forced; passed when the whole of it does not support what it picked.
+
+    A control that does the behaviour is none (the answers are such that anything does it): it is left open.
 
     The whole includes the test of performance: a network that does not do the task still has parts that carry whatever gap
     it has. The sentence says what the interventions alone would have said, and when performance alone decided. An error
@@ -108,4 +169,15 @@ def must_fail(
     if alone == "supported" and verdict != "supported":
         second += " The test of performance alone decided."
     figure = accuracy if outcome.figure is None else outcome.figure
-    return Control(name, figure, EXPECTED, verdict != "supported", f"{first} {second}")
+    if done.does_it:
+        second += " A control that does the behaviour is none."
+    passed = False if verdict == "supported" else None if done.does_it else True
+    return Control(name, figure, EXPECTED, passed, f"{first} {second}")
+
+
+#: The controls that every claim of a mechanism has to pass, by the words for the stage.
+CONTROLS = {
+    "random weights": random_weights,
+    "contrast with random weights": beside_random_weights,
+    "shuffled answers": shuffled_answers,
+}

@@ -23,6 +23,8 @@ class Limits:
         random: how many random candidates of the same size it is compared with; 40 make p = .024 the smallest.
         random_p: the largest share of candidates (random ones and the found one) that may do as well.
         largest: a candidate with more than this share of all there is explains nothing.
+        from_others: with the rest taken from other prompts, the whole interval of the share that a set of parts keeps must
+            lie above this: a set without half of the mechanism, which the pairs do not vary, falls short.
         alpha: of single hypothesis tests.
         sham: writing values over themselves may change the metric by at most this share of the gap.
 
@@ -40,6 +42,7 @@ class Limits:
     random: int = 40
     random_p: float = 0.05
     largest: float = 0.5
+    from_others: float = 0.5
     alpha: float = 0.05
     sham: float = 0.01
 

@@ -65,7 +65,6 @@ class SubspaceBench:
         behaviour: the pairs.
         place: where the subspaces lie.
         ends: both sides as they run without any edit.
-        seed: of the intervals.
         work: who hears of progress, and may stop it.
     """
 
@@ -73,13 +72,10 @@ class SubspaceBench:
     behaviour: Behaviour
     place: Place
     ends: Baselines
-    seed: int = 0
     work: Work = field(default_factory=Work)
 
     @classmethod
-    def of(
-        cls, net: Network, behaviour: Behaviour, place: Place, seed: int = 0, work: Work | None = None
-    ) -> SubspaceBench:
+    def of(cls, net: Network, behaviour: Behaviour, place: Place, work: Work | None = None) -> SubspaceBench:
         """Run both sides and keep what stands at the place.
 
         Raises `BadBehaviour` when pairs differ in length or there is no gap, `SiteUnavailable` for a refused site,
@@ -92,14 +88,14 @@ class SubspaceBench:
             raise BadInput(f"{place.at} {has}.", "Name the head." if by_head else "Leave head out.")
         net.resolve(place.at)
         work = working(work)
-        return cls(net, behaviour, place, measure(net, behaviour, [place.at], work), seed, work)
+        return cls(net, behaviour, place, measure(net, behaviour, [place.at], work), work)
 
     @cached_property
     def scale(self) -> GapScale:
         """The scale from the whole place replaced (0) to nothing replaced (1)."""
         whole = self.ends.clean.metric
         empty = self.written([self._values(self.ends.corrupted)], "replacing the whole place")[0]
-        return GapScale(empty, whole, self.behaviour.clusters, self.seed)
+        return GapScale(empty, whole, self.behaviour.clusters)
 
     @cached_property
     def difference(self) -> Tensor:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cutaway.claims import Evidence
+from cutaway.network.parts import Part
 from cutaway.statistics import Estimate
 from cutaway.trials.bench import Bench
 from cutaway.trials.candidate import Candidate, PartSet
@@ -15,7 +17,15 @@ from cutaway.trials.judging import inside, percent, with_interval
 from cutaway.trials.limits import Limits
 from cutaway.trials.scale import GapScale
 
+if TYPE_CHECKING:
+    from cutaway.behaviours import Performance
+
 HALF = 0.5
+#: With fewer other sets there is nothing to compare with, even where all are tried.
+_FEWEST = 3
+#: Ends that differ by a smaller share of the largest metric have no gap.
+_SAME = 1e-5
+PERFORMS = "Performs it"
 
 
 @dataclass(frozen=True)
@@ -30,13 +40,15 @@ class Trial:
         left_random: `left` of each random candidate.
         kept_gain: `kept` less the random candidates' mean; None where there are none.
         left_gain: the random candidates' mean less `left`.
-        kept_p: share of candidates (random ones and the found one) that keep at least as well.
+        kept_p: share of candidates (random ones and the found one) that keep at least as well, to within `limits.sham`.
         left_p: share of them that leave at most as much.
         sham: largest change, in shares, when its own values are written over themselves; None where that was not tried.
-        from_others: `kept` when the rest is taken from other prompts instead (0 is everything replaced so); or None.
+        from_others: `kept` when the rest is taken from other prompts instead (0 is everything replaced so); None where no
+            other prompt has the same length and template.
         n: held-out examples.
         gap: the unit of all shares, in units of the metric.
         caps: why nothing may be supported on this scale.
+        exhausted: were all other sets of its size and kinds tried?
     """
 
     kept: Estimate
@@ -49,10 +61,11 @@ class Trial:
     kept_p: float | None
     left_p: float | None
     sham: float | None
-    from_others: float | None
+    from_others: Estimate | None
     n: int
     gap: float = float("nan")
     caps: tuple[str, ...] = ()
+    exhausted: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
@@ -64,6 +77,10 @@ class Trial:
         """The inverse of `to_dict`."""
         estimates = ("kept", "left", "restored", "kept_gain", "left_gain")
         read = {name: None if data[name] is None else Estimate.from_dict(data[name]) for name in estimates}
+        others = data.get("from_others")  # of earlier versions a bare figure
+        bare = isinstance(others, int | float)
+        others = Estimate(float(others), None, data["n"]) if bare else others and Estimate.from_dict(others)
+        read["from_others"] = others
         lists = {name: tuple(data.get(name, ())) for name in ("kept_random", "left_random", "caps")}
         gap = float("nan") if data.get("gap") is None else data["gap"]
         return cls(**{**data, **read, **lists, "gap": gap})
@@ -97,7 +114,7 @@ def put_to_test(bench: Any, candidate: Candidate, limits: Limits, seed: int = 0)
     kept_shares, left_shares = scale.shares(kept), scale.shares(left)
     more: dict[str, Any] = {"restored": None, "sham": None, "from_others": None}
     if isinstance(bench, Bench) and isinstance(candidate, PartSet):
-        more = _more(bench, candidate)
+        more = _more(bench, candidate) | {"exhausted": len(alike) == candidate.others}
     return Trial(
         kept=scale.share(kept[0]),
         left=scale.share(left[0]),
@@ -105,8 +122,8 @@ def put_to_test(bench: Any, candidate: Candidate, limits: Limits, seed: int = 0)
         left_random=tuple(left_shares[1:].tolist()),
         kept_gain=scale.difference(kept[0], kept[1:].mean(0)) if alike else None,
         left_gain=scale.difference(left[1:].mean(0), left[0]) if alike else None,
-        kept_p=_rank(fit(kept_shares[1:]) >= fit(kept_shares[:1])) if alike else None,
-        left_p=_rank(left_shares[1:] <= left_shares[0]) if alike else None,
+        kept_p=_rank(fit(kept_shares[1:]) >= fit(kept_shares[:1]) - limits.sham) if alike else None,
+        left_p=_rank(left_shares[1:] <= left_shares[0] + limits.sham) if alike else None,
         n=len(scale.whole),
         gap=scale.gap,
         caps=scale.caps,
@@ -122,13 +139,25 @@ def _rank(as_good: np.ndarray) -> float:
 def _more(bench: Bench, candidate: PartSet) -> dict[str, Any]:
     members, scale = candidate.members, bench.scale
     change = np.abs(bench.sham(members)[0] - scale.whole).max() / abs(scale.gap)
-    from_others, metrics = None, bench.keep_only_from_others([members, []])
-    if metrics is not None:
-        kept, nothing = metrics.mean(-1)
-        clean = scale.whole.mean()
-        from_others = None if abs(clean - nothing) < 1e-9 else float((kept - nothing) / (clean - nothing))
     restored = scale.share(bench.restore([members])[0])
-    return {"restored": restored, "sham": float(change), "from_others": from_others}
+    return {"restored": restored, "sham": float(change), "from_others": resampled(bench, members)}
+
+
+def resampled(bench: Bench, members: Iterable[Part]) -> Estimate | None:
+    """The share that a set keeps when all other parts hold what they hold on *other* prompts: 0 where all hold that.
+
+    Parts whose values are alike on both prompts of a pair, and so are never changed by the pair's own, are changed by these.
+    None where no other prompt has the same length and template, or where such values leave the network as it is.
+    """
+    found = bench.keep_only_from_others([tuple(members), ()])
+    if found is None:
+        return None
+    (kept, nothing), rows = found
+    whole, clusters = bench.scale.whole[rows], bench.behaviour.clusters
+    drawn = None if clusters is None else [clusters[row] for row in rows]
+    if abs(whole.mean() - nothing.mean()) < _SAME * max(1e-3, float(np.abs([whole, nothing]).max())):
+        return None
+    return GapScale(nothing, whole, drawn).share(kept)
 
 
 def evidence_of(
@@ -138,6 +167,8 @@ def evidence_of(
 
     unit: what the candidate's size counts, for people.
     """
+    share = candidate.size / candidate.total
+    small = share <= limits.largest
     tests = [
         Evidence(
             "Kept alone", trial.kept, None, limits.kept, inside(trial.kept, limits.kept, limits.excess),
@@ -149,14 +180,15 @@ def evidence_of(
             f"With the set replaced and all else untouched, {with_interval(trial.left)} is left; asked was at most "
             f"{percent(limits.left)}.",
         ),
-        _kept_beside_random(trial, limits),
+        _kept_beside_random(trial, limits, small),
     ]  # fmt: skip
     if not trial.breaks_anyway(limits):
         tests.append(_removed_beside_random(trial))
-    share = candidate.size / candidate.total
+    if trial.from_others is not None:
+        tests.append(from_other_prompts(trial.from_others, limits))
     tests.append(
         Evidence(
-            "Small", None, share, limits.largest, True if share <= limits.largest else None,
+            "Small", None, share, limits.largest, True if small else None,
             f"{candidate.size} of {candidate.total} {unit}; a set with more than {percent(limits.largest)} of them would "
             "explain nothing.",
         )
@@ -164,20 +196,48 @@ def evidence_of(
     return tests
 
 
-def _kept_beside_random(trial: Trial, limits: Limits) -> Evidence:
-    """Few random candidates may keep as much, and on average they keep less."""
+def performs(performance: Performance) -> Evidence:
+    """The first test of every claim: is the behaviour performed on held-out prompts?"""
+    sentence = f"On held-out prompts: {performance.sentence}"
+    return Evidence(PERFORMS, performance.accuracy, None, performance.asked, performance.passed, sentence)
+
+
+def from_other_prompts(kept: Estimate, limits: Limits) -> Evidence:
+    """Is enough kept with the rest taken from other prompts? Too little leaves it open, as the claim is about pairs."""
+    passed = True if inside(kept, limits.from_others, float("inf")) else None
+    sentence = (
+        f"With every other component at its value on another prompt, {with_interval(kept)} of the distance from everything "
+        f"replaced so is kept; asked was at least {percent(limits.from_others)}."
+    )
+    if not passed:
+        sentence += " What the pairs hold fixed, and the set leaves out, takes part."
+    return Evidence(
+        "Kept alone, with other prompts’ values", kept, None, limits.from_others, passed, sentence
+    )
+
+
+def _kept_beside_random(trial: Trial, limits: Limits, small: bool) -> Evidence:
+    """Few random candidates may keep as much, and on average they keep less. Of a small network there may be fewer others
+    than a small p takes: then all of them are tried, and none may do as well.
+
+    Those of the size of nearly everything are nearly the candidate itself: that they do as well refutes nothing.
+    """
     name = "Kept alone, beside random sets"
     if trial.kept_gain is None or trial.kept_p is None:
         return Evidence(name, sentence="There is no other set of this size to compare with.")
     above = trial.kept_gain.above(0.0)
-    passed = True if above and trial.kept_p <= limits.random_p else None
-    if passed is None and (above is False or trial.kept_p > HALF):
+    there = len(trial.kept_random)
+    none_as_good = trial.exhausted and there >= _FEWEST and trial.kept_p < 1.5 / (there + 1)
+    passed = True if above and (trial.kept_p <= limits.random_p or none_as_good) else None
+    if passed is None and small and (above is False or trial.kept_p > HALF):
         passed = False
     sentence = (
         f"{with_interval(trial.kept_gain)} of the gap more than random sets of the same size and kinds keep (their mean: "
         f"{percent(mean(trial.kept_random))}); {_as_good(trial.kept_p, trial.kept_random)} do as well "
         f"(p = {trial.kept_p:.3f}; asked was at most {limits.random_p:g})."
     )
+    if none_as_good and trial.kept_p > limits.random_p:
+        sentence += " These are all the sets of this size and kinds that there are, and none does as well."
     return Evidence(name, trial.kept_gain, None, 0.0, passed, sentence)
 
 

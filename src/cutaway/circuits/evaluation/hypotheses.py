@@ -187,22 +187,30 @@ def least_for_wins(quantile: float, alpha: float) -> int:
 
 
 def beats_random(
-    name: str, null: str, mine: float, random: np.ndarray, quantile: float = 0.9, alpha: float = 0.05
+    name: str,
+    null: str,
+    mine: float,
+    random: np.ndarray,
+    quantile: float = 0.9,
+    alpha: float = 0.05,
+    tie: float = 0.0,
 ) -> Tested:
     """Does the circuit beat more than a share `quantile` of random circuits of its size? (Shi et al. 2024, section 3.4)
 
-    H0: P(mine > random) <= quantile. p = P(Bin(r, quantile) >= number beaten); ties do not count as beaten. Rejected:
-    it does. Sufficiency: `mine` is how near the circuit alone comes to the network; partial necessity: how much its removal
-    damages.
+    H0: P(mine > random) <= quantile. p = P(Bin(r, quantile) >= number beaten). Ties are left out, as in a sign test: they
+    say nothing for either, and where few others are left the test cannot decide. Rejected: it does. Sufficiency: `mine` is
+    how near the circuit alone comes to the network; partial necessity: how much its removal damages. tie: the largest
+    difference that counts as none.
     """
-    r = len(random)
-    beaten = int((mine > np.asarray(random)).sum())
+    apart = mine - np.asarray(random)
+    beaten, r = int((apart > tie).sum()), int((np.abs(apart) > tie).sum())
     p = math.exp(log_binomial_tail(r, beaten, quantile))
     least = least_for_wins(quantile, alpha)
     passed = None if r < least else p <= alpha
+    ties = f"; {len(random) - r} do the same" if r < len(random) else ""
     return Tested(
         name, null, p, passed, beaten / r if r else float("nan"), r, alpha, least,
-        f"It beats {beaten} of {r} random circuits of its size (p = {p:.3g}).",
+        f"It beats {beaten} of {len(random)} random circuits of its size (p = {p:.3g}{ties}).",
     )  # fmt: skip
 
 
