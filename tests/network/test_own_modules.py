@@ -151,7 +151,7 @@ def test_d_an_index_beyond_a_table_becomes_a_sentence():
     net = cutaway.open(Padded().eval(), example={"x": prompts()})
     with pytest.raises(cutaway_errors.BadInput, match="forward of Padded failed"):
         net.run([list(range(9))])
-    with pytest.raises(cutaway_errors.BadInput, match="forward of Padded failed"):
+    with pytest.raises(cutaway_errors.UnknownOption, match="no option 'y'"):
         net.run({"y": prompts()})
 
 

@@ -95,7 +95,7 @@ def test_explain_measures_each_end_once(count_rows) -> None:
     """
     torch.manual_seed(0)
     net = cutaway.open("zoo:tales")
-    pairs = cutaway.behaviour("pronoun", net, n=48, seed=0)
+    pairs = cutaway.behaviour("pronoun", net, n=96, seed=0)
     ends = {
         tuple(map(tuple, ids)): 0
         for half in (pairs.discovery, pairs.held_out, pairs)

@@ -98,8 +98,8 @@ def test_a1_a_contrast_has_some_size_beside_the_spread_of_the_logits() -> None:
 def test_a1_examples_of_one_decision_are_one() -> None:
     """Mirror images are one decision, and what adds up from others is none of its own."""
     same = _pairs(
-        4, clean_ids=((5, 2), (6, 2), (7, 3), (8, 3)), corrupted_ids=((5, 3), (6, 3), (7, 2), (8, 2)),
-        right=((0,), (0,), (1,), (1,)), wrong=((1,), (1,), (0,), (0,)),
+        8, clean_ids=((5, 2), (6, 2), (7, 3), (8, 3)) * 2, corrupted_ids=((5, 3), (6, 3), (7, 2), (8, 2)) * 2,
+        right=((0,), (0,), (1,), (1,)) * 2, wrong=((1,), (1,), (0,), (0,)) * 2,
     )  # fmt: skip
     assert len(set(decisions(same))) == 1
     assert independent(same) == 1

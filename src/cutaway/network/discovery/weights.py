@@ -16,6 +16,10 @@ from cutaway.network.bare import LOOKUPS, PRODUCTS, BareMatrix, Contraction, Rol
 from cutaway.network.discovery.trace import Call, Trace, TraceNode
 
 
+#: Operations that only turn a matrix; `.T` and its like are recorded as reads of a property.
+_TURNS = frozenset({"t", "transpose", "permute", "get_T", "get_mT"})
+
+
 def add_bare_calls(model: nn.Module, trace: Trace) -> dict[str, BareMatrix]:
     """Append a call to the trace for every use of a parameter in a module's own code: the matrices, by path."""
     return _UseFinder(model, trace).find()
@@ -76,7 +80,17 @@ class _UseFinder:
             if weight.op == "getitem" and any(len(nodes[v].shape) == 3 for v in parents):
                 return True
         own = getattr(self.trace.calls[node.call].module, "weight", None)
-        return own is not None and any(self.trace.tensors.get(v) is own for v in node.inputs)
+        return own is not None and any(
+            self.trace.tensors.get(self._turned_back(v)) is own for v in node.inputs
+        )
+
+    def _turned_back(self, version: int) -> int:
+        """What a transposed value is the transpose of."""
+        node = self.trace.nodes[version]
+        while node.op in _TURNS and len(node.inputs) == 1:
+            version = node.inputs[0]
+            node = self.trace.nodes[version]
+        return version
 
     def name(self, version: int) -> str:
         """The parameter that a version which depends on no input is computed from; "" for constants."""
