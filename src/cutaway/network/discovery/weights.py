@@ -15,7 +15,6 @@ from torch import nn
 from cutaway.network.bare import LOOKUPS, PRODUCTS, BareMatrix, Contraction, Role, WeightRecipe, contraction
 from cutaway.network.discovery.trace import Call, Trace, TraceNode
 
-
 #: Operations that only turn a matrix; `.T` and its like are recorded as reads of a property.
 _TURNS = frozenset({"t", "transpose", "permute", "get_T", "get_mT"})
 
