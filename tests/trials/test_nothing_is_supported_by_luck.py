@@ -30,6 +30,7 @@ from cutaway.trials import (
     from_other_prompts,
     must_fail,
 )
+from cutaway.zoo.tiny import tiny
 
 VOCAB = 12
 
@@ -285,3 +286,28 @@ def test_must_show_3_no_luck_is_supported() -> None:
         asked = cutaway.behaviour(f"zoo:{name.split('~')[0]}", net, n=48, force=True)
         assert null_verdicts.ends(net, asked) != "supported"
         assert not performance(net, asked.held_out).passed
+
+
+def test_a4_what_an_interval_does_not_decide_is_not_said() -> None:
+    """That something held fixed takes part is said where the whole interval is below the limit, and only there."""
+    limits, takes_part = Limits(), "What the pairs hold fixed, and the set leaves out, takes part."
+    below = from_other_prompts(Estimate(0.05, Interval(0.0, 0.1), 20), limits)
+    assert below.passed is None
+    assert takes_part in below.sentence
+    for open_ in (Estimate(1.0, None, 12), Estimate(0.6, Interval(0.3, 0.9), 12)):
+        found = from_other_prompts(open_, limits)
+        assert found.passed is None
+        assert takes_part not in found.sentence
+        assert "does not decide" in found.sentence
+    enough = from_other_prompts(Estimate(0.9, Interval(0.8, 1.0), 20), limits)
+    assert enough.passed is True
+    assert "takes part" not in enough.sentence
+
+
+def test_fresh_weights_that_are_not_examined_give_the_logits_of_those_that_are() -> None:
+    net = cutaway.open(tiny("gpt2"))
+    rows = torch.randint(5, 60, (2, 6))
+    quick, whole = net.randomized(3, examine=False), net.randomized(3)
+    assert torch.equal(quick.run(rows).logits, whole.run(rows).logits)
+    assert quick.hash == whole.hash != net.hash
+    assert not quick.opened.certify

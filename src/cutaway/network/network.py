@@ -13,6 +13,7 @@ from torch import Tensor
 from cutaway.errors import BadInput
 from cutaway.network import transformerlens, views
 from cutaway.network.anatomy import Tap
+from cutaway.network.certificate import uncertified
 from cutaway.network.core import Core
 from cutaway.network.edits import Edit, Phase, bind
 from cutaway.network.examining import examine_model, redrawn
@@ -307,19 +308,24 @@ class Network:
         """The standing edits and those given."""
         return [*self.core.standing, *(edits if isinstance(edits, Sequence) else [edits])]
 
-    def randomized(self, seed: int = 0) -> Network:
+    def randomized(self, seed: int = 0, *, examine: bool = True) -> Network:
         """The same architecture with freshly drawn weights: the control on which a mechanism must not be found.
 
         Matrices are drawn anew from a normal distribution with the old one's spread; vectors (norms, biases) are permuted.
 
-        The anatomy is discovered and certified anew, because factors of the stream may be weights.
+        The anatomy is discovered and certified anew, because factors of the stream may be weights. Without `examine` it is
+        that of this network and nothing is certified, which is cheap, and enough where only logits are asked for.
 
         Raises `BadInput` where the weights are offloaded or quantised.
         """
         name = f"{self.name} (random weights, seed {seed})"
         reason = "Its weights were drawn at random in this process."
-        opened = Opened(name, certify=self.opened.certify, example=self.opened.example, reason=reason)
-        return Network(examine_model(redrawn(self.model, seed), self.tokenizer, name, opened))
+        certify = examine and self.opened.certify
+        opened = Opened(name, certify=certify, example=self.opened.example, reason=reason)
+        model = redrawn(self.model, seed)
+        if not examine:
+            return Network(Core(model, self.tokenizer, self.anatomy, uncertified(), name, opened))
+        return Network(examine_model(model, self.tokenizer, name, opened))
 
     def close(self) -> None:
         """Let the model go, with all that was found out about it, so that its memory is free once nobody else holds it.

@@ -13,11 +13,6 @@ from cutaway.behaviours.checks import spreads_apart
 from cutaway.behaviours.decisions import independent
 from cutaway.claims import Control, Evidence
 from cutaway.errors import BadBehaviour, CutawayError, NotPerformed, Stopped
-from cutaway.network import Network
-from cutaway.network.certificate import uncertified
-from cutaway.network.core import Core
-from cutaway.network.examining import redrawn
-from cutaway.network.opened import Opened
 from cutaway.results import Work
 from cutaway.statistics import Estimate, mean_of
 from cutaway.trials.ends import ends_kept
@@ -26,6 +21,7 @@ from cutaway.trials.limits import Limits
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
+    from cutaway.network import Network
 
 EXPECTED = "not supported"
 #: How many times the largest contrast of fresh weights the network's own must be, of how many draws, on how many pairs.
@@ -92,11 +88,7 @@ def beside_random_weights(
         drawn = []
         for number in range(_DRAWS):
             work.step("contrast with random weights", number, _DRAWS)
-            model = redrawn(net.model, _FIRST_DRAW + _DRAWS * seed + number)
-            # The anatomy of the network in hand will do: only logits are asked for.
-            opened = Opened(net.name, certify=False, example=net.opened.example)
-            core = Core(model, net.tokenizer, net.anatomy, uncertified(), net.name, opened)
-            fresh = Network(core)
+            fresh = net.randomized(_FIRST_DRAW + _DRAWS * seed + number, examine=False)
             drawn.append(abs(float(_contrast(fresh, pairs, work).mean())))
     except Stopped:
         raise

@@ -204,13 +204,16 @@ def performs(performance: Performance) -> Evidence:
 
 def from_other_prompts(kept: Estimate, limits: Limits) -> Evidence:
     """Is enough kept with the rest taken from other prompts? Too little leaves it open, as the claim is about pairs."""
-    passed = True if inside(kept, limits.from_others, float("inf")) else None
+    enough = inside(kept, limits.from_others, float("inf"))
     sentence = (
         f"With every other component at its value on another prompt, {with_interval(kept)} of the distance from everything "
         f"replaced so is kept; asked was at least {percent(limits.from_others)}."
     )
-    if not passed:
+    if enough is False:
         sentence += " What the pairs hold fixed, and the set leaves out, takes part."
+    elif enough is None:
+        sentence += " The interval does not decide whether what the pairs hold fixed, and the set leaves out, takes part."
+    passed = True if enough else None
     return Evidence(
         "Kept alone, with other prompts’ values", kept, None, limits.from_others, passed, sentence
     )
