@@ -379,7 +379,8 @@ def file(bed: Bed, good: dict[str, bytes], number: int) -> tuple[str, Callable[[
 
 
 def results(bed: Bed) -> dict[str, Path]:
-    """A saved result of as many kinds as this network has, by kind."""
+    """A saved result of every kind, by kind."""
+    from cutaway.probes.use.alignment import align
     from cutaway.stream.attention_scores import head_scores
     from cutaway.stream.biography import biography
     from cutaway.stream.composition import composition
@@ -387,6 +388,7 @@ def results(bed: Bed) -> dict[str, Path]:
     from cutaway.stream.flow import flow, reads_of_writes
     from cutaway.stream.lenses.constant import ConstantLens
     from cutaway.stream.lenses.report import compare_lenses
+    from cutaway.stream.lenses.tuned import LensTraining, train_tuned_lens
     from cutaway.stream.patterns import read_patterns
     from cutaway.stream.why_attend import why_attend
 
@@ -414,19 +416,19 @@ def results(bed: Bed) -> dict[str, Path]:
         lambda: compare_lenses(net, [bed.lens], [[1, 2, 3, 4] * 2] * 3, length=8),
         lambda: ConstantLens.of(net, [[1, 2, 3, 4] * 2] * 3, length=8),
         lambda: biography(net, text, torch.ones(16)),
+        lambda: align(net, bed.probing, bed.data, answers=used["answers"], steps=2, random=2),
+        lambda: train_tuned_lens(
+            net, [[1, 2, 3, 4] * 2] * 6, training=LensTraining(steps=1, rows=2, length=8, ahead=1)
+        ),
     ]
-    for make in makers:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            try:
-                made.append(make())
-            except (CutawayError, TypeError, AttributeError) as error:
-                print(f"not made: {error!r:.150}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made += [make() for make in makers]
     out = {}
     for result in made:
         out[result.kind] = Path(result.save(bed.folder / result.kind))
     missing = set(KINDS) - set(out)
-    print(f"{len(out)} kinds of result; without {', '.join(sorted(missing))}")
+    assert not missing, f"a maker is wanted for {', '.join(sorted(missing))}"
     return out
 
 

@@ -1,12 +1,11 @@
-"""Whatever comes, the outcome is an answer or a sentence: a seeded share of `benchmarks/fuzz.py`, afresh in every run.
+"""Whatever comes, the outcome is an answer or a sentence: a share of `benchmarks/fuzz.py`, of a fixed seed.
 
-`CUTAWAY_FUZZ=1000` makes so many trials of each kind; `CUTAWAY_FUZZ_SEED` repeats those of a run that went wrong.
+`CUTAWAY_FUZZ=1000` makes so many trials of each kind, from the seed `CUTAWAY_FUZZ_SEED`; `benchmarks/fuzz.py` draws one.
 """
 
 from __future__ import annotations
 
 import os
-import random
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from fuzzing import Bed, Tally, call, file, files, result, results, verbs_called
 import cutaway
 from cutaway.verbs import VERBS
 
-SEED = int(os.environ.get("CUTAWAY_FUZZ_SEED", random.SystemRandom().randrange(2**31)))
+SEED = int(os.environ.get("CUTAWAY_FUZZ_SEED", "29"))
 TRIALS = int(os.environ.get("CUTAWAY_FUZZ", "0"))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from transformers import GPT2LMHeadModel
@@ -106,6 +107,9 @@ def test_what_could_mean_two_things_is_refused(net: cutaway.Network, tmp_path: P
         probe_data(rows, group="g")
     with pytest.raises(BadInput, match="kind 'bogus'"):
         probe_data([("a", 0), ("b", 1)], kind="bogus")  # type: ignore[arg-type]
+    for nothing in (np.array(3), b"a 0", 3.0):
+        with pytest.raises(BadInput, match="no source of labelled texts"):
+            probe_data(nothing)
     path = tmp_path / "t.csv"
     path.write_text("text;label\na;1\n")
     with pytest.raises(NotFound, match="parted by commas"):

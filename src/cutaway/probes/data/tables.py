@@ -153,14 +153,22 @@ def _frame(source: Any, names: Columns) -> pd.DataFrame:
     elif isinstance(source, Sequence) and all(isinstance(r, tuple | list) and len(r) == 2 for r in source):
         texts, labels = [r[0] for r in source], [r[1] for r in source]
         frame = pd.DataFrame({"text": texts, names.label: pd.Series(labels, dtype=object)})
-    elif hasattr(source, "__iter__") and not isinstance(source, bytes):
-        frame = pd.DataFrame(list(source))
     else:
-        remedy = "Give a file (.csv, .json, .jsonl), a frame, a dataset, or a list of (text, label)."
-        raise BadInput(f"A {type(source).__name__} is no source of labelled texts.", remedy)
+        frame = pd.DataFrame(_rows(source))
     if not len(frame):
         raise BadInput("There are no rows.", "Give at least a few labelled texts.")
     return frame
+
+
+def _rows(source: Any) -> list[Any]:
+    """What else can be gone through; an array without axes has an `__iter__` and cannot."""
+    try:
+        if isinstance(source, bytes):
+            raise TypeError
+        return list(source)
+    except TypeError:
+        remedy = "Give a file (.csv, .json, .jsonl), a frame, a dataset, or a list of (text, label)."
+        raise BadInput(f"A {type(source).__name__} is no source of labelled texts.", remedy) from None
 
 
 def _file(path: Path) -> pd.DataFrame:
