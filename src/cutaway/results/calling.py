@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, cast
 
 from cutaway.errors import BadInput, require_known
 from cutaway.results.meter import Meter, metered
-from cutaway.results.values import fits, hints_of, in_words, only_plain, short, within
+from cutaway.results.values import fits, hints_of, in_words, only_plain, short, wants_sequence, within
 from cutaway.results.work import Work
 
 #: What Python raises where a function is given what it was not made for.
@@ -75,13 +75,21 @@ def strict(function: F) -> F:
                 f"{name} needs {' and '.join(missing)}.", f"Call {name}({', '.join(places)}, ...)."
             )
         hints = hints_of(function)
-        for key, value in given.items():
-            if key in hints and only_plain(hints[key]):
-                _check(name, parameters[key], value, hints[key])
+        for key in given.keys() & hints.keys():
+            if isinstance(given[key], Iterator) and wants_sequence(hints[key]):
+                given[key] = list(given[key])
+            if only_plain(hints[key]):
+                _check(name, parameters[key], given[key], hints[key])
+        values, options = tuple(given[n] for n in places[: len(values)]), {k: given[k] for k in options}
         work = given.get("work")
         with metered(work.meter if isinstance(work, Work) else Meter(), outermost=True), metered(Meter()):
             try:
                 return function(*values, **options)
+            except OSError as error:
+                if error.filename is None:
+                    raise
+                remedy = "Look at the path, and at who may read it."
+                raise BadInput(f"{short(error.filename)}: {error.strerror}.", remedy) from error
             except MISTAKES as error:
                 for key, value in given.items():  # what it failed on may be what it was given
                     if key in hints and not fits(value, hints[key]):

@@ -22,13 +22,20 @@ from cutaway.errors import BadInput
 _NAMES = {
     int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "None",
 }  # fmt: skip
+_PLURAL = {
+    "a whole number": "whole numbers",
+    "a number": "numbers",
+    "text": "texts",
+    "true or false": "true or false",
+}
 _SEVERAL = (collections.abc.Sequence, collections.abc.Iterable, list, set, frozenset)
 
 
 def fits(value: Any, hint: Any, finite: bool = True) -> bool:
     """Is the value one of those that the annotation allows? Annotations that are not understood allow all.
 
-    Numbers are finite unless that is waived, and numpy's count; what can be run through counts as a sequence, text does not.
+    Numbers are finite unless that is waived, and numpy's count; arrays and what is run through once count as sequences, text
+    and tables do not.
 
     >>> fits((1, 2), tuple[int, ...]), fits([1, "a"], tuple[int, ...]), fits(float("nan"), float)
     (True, False, False)
@@ -73,7 +80,10 @@ def _several(value: Any, origin: Any, arguments: tuple[Any, ...], finite: bool) 
         if not isinstance(value, list):
             return False
     elif not isinstance(value, tuple | list | set | frozenset | range):
-        return True
+        once = isinstance(
+            value, collections.abc.Sequence | collections.abc.Iterator | collections.abc.MappingView
+        )
+        return once or origin is collections.abc.Iterable
     if origin is tuple and arguments[-1:] != (Ellipsis,):
         return len(value) == len(arguments) and all(
             fits(v, a, finite) for v, a in zip(value, arguments, strict=True)
@@ -85,7 +95,7 @@ def in_words(hint: Any) -> str:
     """What an annotation allows, for people.
 
     >>> in_words(int | None), in_words(tuple[float, ...])
-    ('a whole number or None', 'several of a number')
+    ('a whole number or None', 'a list of numbers')
     """
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Annotated:
@@ -95,14 +105,44 @@ def in_words(hint: Any) -> str:
     if origin is Literal:
         return " or ".join(map(repr, arguments))
     if (origin is tuple or origin in _SEVERAL) and arguments:
-        return f"several of {in_words(arguments[0])}"
+        one = in_words(arguments[0])
+        return f"a list of {_PLURAL.get(one, one.removeprefix('a '))}"
     return _NAMES.get(hint, f"a {getattr(origin or hint, '__name__', hint)}")
 
 
 def only_plain(hint: Any) -> bool:
-    """Does the annotation allow nothing but true or false, numbers, text and None?"""
+    """Does the annotation allow nothing but true or false, numbers, text and None, alone or several of them in order?
+
+    >>> only_plain(int | None), only_plain(str | collections.abc.Sequence[str]), only_plain(collections.abc.Iterable[str])
+    (True, True, False)
+    """
     kinds = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
-    return all(isinstance(kind, type) and kind in _NAMES for kind in kinds)
+    return all(
+        (isinstance(kind, type) and kind in _NAMES)
+        or (
+            typing.get_origin(kind) in (tuple, list, collections.abc.Sequence)
+            and _of_plain(typing.get_args(kind))
+        )
+        for kind in kinds
+    )
+
+
+def _of_plain(arguments: tuple[Any, ...]) -> bool:
+    return bool(arguments) and all(kind is Ellipsis or only_plain(kind) for kind in arguments)
+
+
+def wants_sequence(hint: Any) -> bool:
+    """Does the annotation ask for something that is counted or gone through more than once, where an iterator would not do?
+
+    >>> wants_sequence(tuple[int, ...] | None), wants_sequence(typing.Iterable[str])
+    (True, False)
+    """
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(map(wants_sequence, arguments)) and not any(
+            typing.get_origin(a) in (collections.abc.Iterable, collections.abc.Iterator) for a in arguments
+        )
+    return origin in (tuple, list, collections.abc.Sequence)
 
 
 def short(value: Any) -> str:

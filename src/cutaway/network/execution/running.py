@@ -255,9 +255,11 @@ def _arguments(
         raise BadInput(
             "Positions of logits were asked for, but these inputs hold no tokens.", "Use logits=True."
         )
-    pos = -1 if options.logits == "last" else options.logits
+    pos = options.logits
     if isinstance(pos, str):
-        raise BadInput(f"logits={pos!r} is not known.", 'Use True, False, "last" or positions.')
+        if pos != "last":
+            raise BadInput(f"logits={pos!r} is not known.", 'Use True, False, "last" or positions.')
+        pos = -1
     columns = main.columns(pos)
     if not partly or not net.interface.logits_to_keep:
         return kwargs, columns, None

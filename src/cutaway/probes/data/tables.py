@@ -154,19 +154,19 @@ def _frame(source: Any, names: Columns) -> pd.DataFrame:
         texts, labels = [r[0] for r in source], [r[1] for r in source]
         frame = pd.DataFrame({"text": texts, names.label: pd.Series(labels, dtype=object)})
     else:
-        frame = pd.DataFrame(_rows(source))
+        frame = _rows(source)
     if not len(frame):
         raise BadInput("There are no rows.", "Give at least a few labelled texts.")
     return frame
 
 
-def _rows(source: Any) -> list[Any]:
+def _rows(source: Any) -> pd.DataFrame:
     """What else can be gone through; an array without axes has an `__iter__` and cannot."""
     try:
         if isinstance(source, bytes):
             raise TypeError
-        return list(source)
-    except TypeError:
+        return pd.DataFrame(list(source))
+    except (TypeError, ValueError):
         remedy = "Give a file (.csv, .json, .jsonl), a frame, a dataset, or a list of (text, label)."
         raise BadInput(f"A {type(source).__name__} is no source of labelled texts.", remedy) from None
 
