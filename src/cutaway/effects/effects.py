@@ -13,24 +13,24 @@ import pandas as pd
 import xarray as xr
 
 from cutaway.effects import storage
-from cutaway.effects.baselines import Resampling
-from cutaway.effects.summary import summarise, token_labels
-from cutaway.errors import BadFormat, BadInput
+from cutaway.effects.forms import FORM, among, by_form, forms
+from cutaway.effects.labels import PARTS, said, spelled
+from cutaway.effects.page import clipped, effects_page, legend, not_drawn
+from cutaway.effects.summary import FEWEST, Q
+from cutaway.errors import BadInput, did_you_mean
 from cutaway.figures import Bar, Grid, bars, heatmap, heatmap_table, show_token
-from cutaway.network.parts import Input, Part, in_words
-from cutaway.reports import Figure, Page, Section, Table, display, result_page
+from cutaway.network.parts import in_words
+from cutaway.reports import Page, display
 from cutaway.results import Provenance, finite
 from cutaway.sweeps import CellState
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-#: Cells with a larger q are drawn faintly.
-Q = 0.05
-_OWN_GAP = 0.1
 _ROWS = 12
-#: Dimensions whose labels are names of parts or of their inputs.
-_PARTS = {"sender": Part, "receiver": Input, "first": Part, "second": Part}
+#: So many forms of prompt have their map in a notebook.
+_FORMS = 3
+_WAYS = {"restore": "clean → corrupted", "corrupt": "corrupted → clean"}
 _CELL = ("mean", "low", "high", "p", "q", "n", "known_zero", "not_finite")
 
 
@@ -56,6 +56,10 @@ class Effects:
       no mean).
     - `clean`, `corrupted` [example]: the metric of both baselines.
     - coordinate `token`: the token at each position of the example prompt.
+
+    Where there are positions and the prompts have several forms (templates, lengths), nothing is averaged over unlike
+    positions: `mean` and its like, and `token`, have a further dimension `form`, the most frequent first, in which effects
+    are shares of that form's own gap. `sel(form=...)` and `groups()` give them one by one.
     """
 
     kind: ClassVar[str] = "effects"
@@ -66,7 +70,7 @@ class Effects:
     @property
     def dims(self) -> tuple[str, ...]:
         """Names of the sweep's dimensions, without `example`."""
-        return tuple(str(d) for d in self.data["mean"].dims)
+        return tuple(str(d) for d in self.data["effect"].dims if d != "example")
 
     @property
     def values(self) -> xr.DataArray:
@@ -125,12 +129,19 @@ class Effects:
 
         Raises `BadInput` for a dimension or a value that these effects do not have.
         """
+        if FORM in coordinates and FORM in self.data.dims:
+            label, among_forms = coordinates.pop(FORM), dict(self.groups())
+            if label not in among_forms:
+                raise BadInput(
+                    f"These effects have no form {label!r}.", did_you_mean(label, among_forms, show=repr)
+                )
+            return among_forms[label].sel(**coordinates)
         for name, wanted in coordinates.items():
             if name not in self.data.dims:
                 remedy = f"They have {', '.join(map(str, self.data.dims))}."
                 raise BadInput(f"These effects have no dimension {name!r}.", remedy)
             there = self.data[name].values
-            coordinates[name] = wanted = _spelled(name, wanted, there.tolist())
+            coordinates[name] = wanted = spelled(name, wanted, there.tolist())
             asked = [] if isinstance(wanted, slice) else np.ravel(np.asarray(wanted)).tolist()
             if missing := [value for value in asked if value not in there.tolist()]:
                 remedy = f"There is {name} {', '.join(map(str, there))}."
@@ -142,44 +153,34 @@ class Effects:
 
         Where these examples have hardly a gap of their own (under a tenth of the whole one), the whole gap stays the unit.
         """
-        part = self.data.isel(example=list(examples))
-        ends = [float(part[side].mean()) for side in ("clean", "corrupted")]
-        whole = float(part.attrs["gap"])
-        gap = ends[0] - ends[1] if (ends[0] - ends[1]) / whole > _OWN_GAP else whole
-        part = part.assign(effect=part["effect"] * (whole / gap))
-        flat = {name: part[name].transpose(*self.dims, "example").values for name in ("effect", "state")}
-        effect, states = (array.reshape(-1, len(examples)) for array in flat.values())
-        templates = [str(t) for t in part["template"].values]
-        summary = summarise(effect, states, templates, self.provenance.seed)
-        cells = [part.sizes[d] for d in self.dims]
-        part = part.assign({name: (self.dims, values.reshape(cells)) for name, values in summary.items()})
-        if "tokens" in part.coords:
-            tokens = part["tokens"].values
-            part = part.assign_coords(token=("position", token_labels(tokens)))
-            part = part.isel(position=np.flatnonzero((tokens != "").any(0)))
-        anew = {"intervals": Resampling.of(templates).sentence, "gap": gap}
-        anew |= {"clean_metric": ends[0], "corrupted_metric": ends[1]}
-        return Effects(part.assign_attrs(part.attrs | anew), self.provenance)
+        return Effects(among(self.data, examples, self.provenance.seed), self.provenance)
 
     def groups(self) -> list[tuple[str, Effects]]:
-        """The effects of each group of examples whose positions correspond: one template, one length. Largest group first.
+        """The effects of each form of prompt: one template, one length. The most frequent form first, each with its label.
 
-        Positions of prompts of different form do not mean the same; a heat map over all of them mixes them up.
+        Positions of prompts of different form do not mean the same: cells by position are those of one form.
         """
-        lengths = np.zeros(self.data.sizes["example"])
-        if "tokens" in self.data.coords:
-            lengths = (self.data["tokens"].values != "").sum(1)
-        rows: dict[tuple[str, int], list[int]] = {}
-        for row, (template, length) in enumerate(zip(self.data["template"].values, lengths, strict=True)):
-            rows.setdefault((str(template), int(length)), []).append(row)
-        ordered = sorted(rows.items(), key=lambda item: (-len(item[1]), item[1][0]))
-        return [(template, self.among(members)) for (template, _), members in ordered]
+        return [(label, self._of_form(label, rows)) for label, rows in forms(self.data)]
+
+    def _of_form(self, label: str, rows: Sequence[int]) -> Effects:
+        """The effects of one form, which say of which."""
+        part = among(self.data, rows, self.provenance.seed)
+        told = (
+            {"form": label, "form_of": self.data.sizes["example"]}
+            if len(rows) < self.data.sizes["example"]
+            else {}
+        )
+        return Effects(part.assign_attrs(part.attrs | told), self.provenance)
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row per cell: coordinates, token, mean, low, high, p, q, n, known_zero, not_finite."""
+        """One row per cell (of each form of prompt, where there are several): coordinates, token, mean, low, high, p, q, n,
+        known_zero, not_finite.
+        """
         cells = self.data[[name for name in _CELL if name in self.data]]
-        if self.dims:
-            return cells.to_dataframe().reset_index()
+        if self.data["mean"].dims:
+            frame = cells.to_dataframe().reset_index()
+            there = frame["token"] != "" if FORM in frame and "token" in frame else slice(None)
+            return frame[there].reset_index(drop=True)
         scalars = {str(name): cells[name].item() for name in (*cells.coords, *cells) if cells[name].ndim == 0}
         return pd.DataFrame([scalars])
 
@@ -192,9 +193,13 @@ class Effects:
     def plot(self, title: str | None = None, limit: float | None = None) -> go.Figure:
         """A heat map, or bars where the sweep has one dimension. With three, layers and heads share the rows.
 
+        Of several forms of prompt it is the most frequent one, and the title says so; `groups()` gives the others.
+
         Raises `BadInput` when only one cell is left.
         """
-        title = self.headline() if title is None else title
+        if FORM in self.data.dims:
+            return self.groups()[0][1].plot(title, limit)
+        title = html.escape(self.headline()) if title is None else title
         if len(self.dims) >= 2:
             return heatmap(self.grid(), title=title, limit=limit)
         if not self.dims:
@@ -203,7 +208,7 @@ class Effects:
         cells = self.to_pandas().to_dict("records")
         names = [f"{self.dims[0]} {self._label(self.dims[0], i)}" for i in range(len(cells))]
         items = [
-            Bar(name, row["mean"], row["low"], row["high"], row["q"] <= Q)
+            Bar(name, row["mean"], row["low"], row["high"], not row["q"] > Q)
             for name, row in zip(names, cells, strict=True)
             if np.isfinite(row["mean"])
         ]
@@ -215,7 +220,12 @@ class Effects:
         return "share of the gap"
 
     def grid(self) -> Grid:
-        """Values and labels of the heat map [rows columns]: the last dimension is the columns, the others the rows."""
+        """Values and labels of the heat map [rows columns]: the last dimension is the columns, the others the rows.
+
+        Of several forms of prompt it is the most frequent one.
+        """
+        if FORM in self.data.dims:
+            return self.groups()[0][1].grid()
         *rows, columns = self.dims
         places = list(np.ndindex(*(self.data.sizes[d] for d in rows)))
         width = self.data.sizes[columns]
@@ -241,34 +251,36 @@ class Effects:
         return finite(said | {"provenance": self.provenance.to_dict()})
 
     def page(self) -> Page:
-        """The report: a map of the cells (where there are positions, of the largest group), the strongest ones."""
-        attrs = self.data.attrs
-        shown = self.groups()[0][1] if "position" in self.dims else self
-        blocks = [] if not self.dims else [Section("map", "Effects", [Figure(shown.plot(), shown.caption)])]
-        top = shown.top(_ROWS)
-        columns = [c for c in ("mean", "low", "high", "q") if c in top]
-        places = [c for c in (*shown.dims, "token") if c in top]
-        rows = tuple(
-            (*(_said(c, str(row[c])) for c in places), *(f"{row[c]:.3g}" for c in columns))
-            for row in top.to_dict("records")
-        )
-        numeric = frozenset(range(len(places), len(places) + len(columns)))
-        strongest = Table((*places, *columns), rows, "As shares of the gap.", numeric)
-        notes = [str(attrs[name]) for name in ("where", "notes") if attrs.get(name)]
-        way = "ablated" if self.direction.startswith("ablate") else "patched"
-        return result_page(
-            f"{self.site} of {attrs['network']}, {way} on “{attrs['behaviour']}”",
-            "Cutaway · activation patching",
-            self.headline(),
-            [*blocks, Section("strongest", "Strongest cells", [strongest])],
-            self.provenance,
-            lead=" ".join(notes),
-        )
+        """The report: a map of the cells (where there are positions, of each form of prompt), and the strongest ones."""
+        return effects_page(self)
 
     @property
     def caption(self) -> str:
-        """What the intervals are over, and the metric at both ends."""
-        return f"{self.data.attrs['intervals']}. {self._ends}."
+        """What is drawn: which pairs, what the signs mean, what intervals are over, the metric at both ends."""
+        attrs = self.data.attrs
+        n = self.data.sizes.get("example", 1)
+        which = f"{n} pairs. " if n > 1 else ""
+        if "form" in attrs:
+            which = f"{n} of {attrs['form_of']} pairs, those of the form “{attrs['form']}”. "
+        signs = f"{legend(self.grid())} " if len(self.dims) >= 2 else "Faint bars cannot be told from zero. "
+        if self.undecided:
+            signs = f"{signs if len(self.dims) >= 2 else ''}{self.undecided} "
+        over = (
+            "" if self.undecided else f"{str(attrs['intervals'])[:1].upper()}{str(attrs['intervals'])[1:]}. "
+        )
+        return f"{which}{signs}{over}{self._ends}."
+
+    @property
+    def undecided(self) -> str:
+        """That there are too few examples for any cell to be told from zero, in words; "" where there are enough."""
+        shown = self.data["mean"].notnull() & ~self.data["known_zero"]
+        if not bool(shown.any()) or bool(self.data["q"].where(shown).notnull().any()):
+            return ""
+        n = int(self.data["n"].where(shown).max())
+        return (
+            f"With {n} {'pair' if n == 1 else 'pairs'} no effect can be told from zero, however large it is ({FEWEST} are "
+            "needed): there are no intervals, and nothing is marked as significant or not."
+        )
 
     @property
     def _ends(self) -> str:
@@ -278,11 +290,14 @@ class Effects:
         return f"{attrs['metric']}: clean {clean:.3f}, corrupted {corrupted:.3f}"
 
     def headline(self) -> str:
-        """One line: what was patched into what, and whether the sweep is complete."""
-        ways = {"restore": "clean → corrupted", "corrupt": "corrupted → clean"}
-        way = ways.get(self.direction, self.direction)
+        """One line: what was patched into what, on which form of prompt where it is one of several, whether to the end."""
+        way = _WAYS.get(self.direction, self.direction)
+        attrs = self.data.attrs
+        form = ""
+        if "form" in attrs:
+            form = f" · {self.data.sizes['example']} of {attrs['form_of']} pairs: “{clipped(str(attrs['form']))}”"
         tail = "" if self.complete else " · partial: stopped before the end"
-        return f"{self.site}, {way}{tail}"
+        return f"{self.site}, {way}{form}{tail}"
 
     def save(self, path: str | Path) -> Path:
         """Write everything to a folder (manifest.json and safetensors), or to one netCDF file when `path` ends in `.nc`.
@@ -297,17 +312,18 @@ class Effects:
 
         Raises `BadFormat` or `CorruptFile` when it is not that.
         """
-        return cls(*storage.load(Path(path)))
+        data, provenance = storage.load(Path(path))
+        return cls(by_form(data, provenance.seed), provenance)
 
     def _label(self, dim: str, index: int) -> str:
         if dim == "position" and "token" in self.data.coords:
             return show_token(str(self.data["token"].values[index]))
-        return html.escape(_said(dim, str(self.data[dim].values[index])))
+        return html.escape(said(dim, str(self.data[dim].values[index])))
 
     def _name(self, index: Sequence[int]) -> str:
         place = ", ".join(
-            f"{dim} {_said(dim, str(self.data[dim].values[i]))}"
-            for dim, i in zip(self.dims, index, strict=True)
+            f"{dim} {said(dim, str(self.data[dim].values[i]))}"
+            for dim, i in zip(map(str, self.data["mean"].dims), index, strict=True)
         )
         return f"{self.site} at {place}" if place else self.site
 
@@ -325,44 +341,30 @@ class Effects:
         lines = [
             self.headline(),
             f"{attrs['network']} · {attrs['behaviour']} · {self.data.sizes.get('example', 1)} examples · {self._ends}",
-            str(attrs["intervals"]),
+            self.undecided or str(attrs["intervals"]),
         ]
+        if FORM in self.data.dims:
+            lines.append(f"{self.data.sizes[FORM]} forms of prompt, each by itself: groups(), sel(form=...)")
         return "\n".join(lines + [f"not finite: {name}" for name in self.not_finite[:5]])
 
     def _strongest(self, n: int) -> pd.DataFrame:
         """`top` for people: parts in words."""
         table = self.top(n)
-        return table.assign(**{dim: table[dim].map(in_words) for dim in self.dims if dim in _PARTS})
+        return table.assign(**{dim: table[dim].map(in_words) for dim in self.dims if dim in PARTS})
 
     def __repr__(self) -> str:
         return f"{self._summary()}\n{self._strongest(8).to_string(index=False, float_format='%.3f')}"
 
     def _repr_html_(self) -> str:
         headline, *lines = self._summary().split("\n")
-        picture = heatmap_table(self.grid()) if len(self.dims) >= 2 else ""
+        picture = ""
+        if len(self.dims) >= 2:
+            told = self.groups() if FORM in self.data.dims else [("", self)]
+            rest = not_drawn([(label, form.data.sizes["example"]) for label, form in told[_FORMS:]])
+            for label, form in told[:_FORMS]:
+                n = form.data.sizes.get("example", 1)
+                picture += f"<div><small>{n} pairs: {html.escape(label)}</small></div>" if label else ""
+                picture += heatmap_table(form.grid())
+            picture += f"<div><small>{html.escape(rest)}</small></div>" if rest else ""
         table = None if picture else self._strongest(_ROWS)
         return display(headline, lines, table, picture, provenance=self.provenance)
-
-
-def _said(dim: str, label: str) -> str:
-    """A label for people: parts in words; names that an earlier version saved are in words already.
-
-    >>> _said("sender", "a3.h1"), _said("receiver", "a5.kv1<k>"), _said("layer", "3")
-    ('head 3.1', "key/value head 5.1's keys", '3')
-    """
-    return in_words(label) if dim in _PARTS else label
-
-
-def _spelled(dim: str, wanted: Any, there: Sequence[Any]) -> Any:
-    """What is asked of a dimension of parts, as its labels spell it."""
-    if dim not in _PARTS or isinstance(wanted, slice):
-        return wanted
-    if isinstance(wanted, list | tuple | np.ndarray):
-        return [_spelled(dim, item, there) for item in wanted]
-    if str(wanted) in there:
-        return str(wanted)
-    try:
-        asked = _PARTS[dim].of(wanted)
-        return next((label for label in there if _PARTS[dim].parse(label) == asked), str(wanted))
-    except BadFormat:
-        return str(wanted)

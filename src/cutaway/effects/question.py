@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import xarray as xr
 
+from cutaway.behaviours.data import listed
 from cutaway.effects.baselines import Baselines, Resampling, Side
 from cutaway.effects.effects import Effects
+from cutaway.effects.forms import by_form
 from cutaway.effects.summary import summarise
 from cutaway.errors import BadFormat, BadInput, NotFound, did_you_mean, nearest
 from cutaway.network.parts import Input, Part
@@ -91,7 +93,9 @@ class Question:
         said = self._attributes(not result.interrupted) | {"notes": " ".join(notes)}
         data = xr.Dataset(variables, coordinates, said)
         seconds = time.perf_counter() - self.began
-        return Effects(data, Provenance.of(self.net, self.behaviour.hash, self.seed, seconds))
+        return Effects(
+            by_form(data, self.seed), Provenance.of(self.net, self.behaviour.hash, self.seed, seconds)
+        )
 
     def _attributes(self, complete: bool) -> dict[str, Any]:
         """What the result says of itself."""
@@ -108,7 +112,18 @@ class Question:
             "intervals": Resampling.of(self.behaviour.template).sentence,
             "correction": "Benjamini-Hochberg over the cells of this sweep",
             "where": self.where,
+            "spans": ", ".join(self.behaviour.spans),
+            **self._first_pair(),
         }
+
+    def _first_pair(self) -> dict[str, str]:
+        """The texts of the first pair, and its answers."""
+        b = self.behaviour
+        if b.items is not None:
+            return {}
+        said = {"clean_prompt": b.clean[0], "corrupted_prompt": b.corrupted[0]}
+        texts = {"right": b.right_text, "wrong": b.wrong_text}
+        return said | {name: listed(column[0]) for name, column in texts.items() if column and column[0]}
 
 
 def sides(ends: Baselines, direction: Direction) -> tuple[Side, Side]:

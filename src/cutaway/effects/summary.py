@@ -7,8 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from cutaway.effects.baselines import Resampling
-from cutaway.statistics import benjamini_hochberg, means_of, sign_flip_p
+from cutaway.statistics import benjamini_hochberg, flips_needed, means_of, sign_flip_p
 from cutaway.sweeps import CellState
+
+#: Cells with a larger q are not told from zero.
+Q = 0.05
+#: With fewer examples no cell can reach that, whatever its effect: it has no q, and no interval.
+FEWEST = flips_needed(Q)
 
 
 def summarise(
@@ -23,7 +28,8 @@ def summarise(
         seed: of the sign flips.
 
     A cell with a non-finite example has no mean; a cell that is a known zero has mean 0 and p 1 without any run; a cell
-    that is not finished (Ctrl-C) has no mean. Examples without that position are left out of the cell's mean.
+    that is not finished (Ctrl-C) has no mean. Examples without that position are left out of the cell's mean. A cell with
+    fewer than `FEWEST` examples has no interval and no q, because no effect of any size could be told from zero there.
     """
     usable = np.isin(states, (CellState.RUN, CellState.KNOWN_ZERO))
     not_finite = (states == CellState.NOT_FINITE).any(1)
@@ -40,7 +46,9 @@ def summarise(
         out["low"][cells], out["high"][cells] = estimates.low, estimates.high
         out["p"][cells] = sign_flip_p(values, drawn.signs, seed=seed)
     out["p"][known] = 1.0
-    tested = shown & ~known & np.isfinite(out["p"])
+    few = usable.sum(1) < FEWEST
+    out["low"][few] = out["high"][few] = np.nan
+    tested = shown & ~known & ~few & np.isfinite(out["p"])
     out["q"][tested] = benjamini_hochberg(out["p"][tested])
     out["q"][known] = 1.0
     return out | {"n": usable.sum(1).astype(np.int64), "known_zero": known, "not_finite": not_finite}

@@ -25,7 +25,7 @@ class Grid:
         rows, columns: labels, already escaped (see `show_token`); duplicates are fine.
         row_title, column_title: axis names.
         low, high: [rows columns] ends of the interval, or None.
-        q: [rows columns] corrected significance, or None.
+        q: [rows columns] corrected significance, NaN where too few examples can tell; or None.
         known_zero: [rows columns] bool, cells that need no run because nothing can change there.
         notes: [rows columns] one more line for the hover, or None.
         unit: name of the colour bar.
@@ -115,7 +115,7 @@ def _cell_texts(grid: Grid, q_threshold: float, always: bool = False) -> list[li
             return ""
         if grid.known_zero is not None and grid.known_zero[r, c]:
             return KNOWN_ZERO
-        if grid.q is not None and not grid.q[r, c] <= q_threshold:
+        if grid.q is not None and grid.q[r, c] > q_threshold:
             return NOT_SIGNIFICANT
         return _short(value) if show_numbers else ""
 

@@ -32,6 +32,20 @@ def benjamini_hochberg(p: ArrayLike) -> Floats:
     return false_discovery_control(array.ravel()).reshape(array.shape) if array.size else array.copy()
 
 
+def flips_needed(level: float = 0.05) -> int:
+    """The fewest examples (or clusters) of which a two-sided sign-flip test can give a p-value of at most `level`.
+
+    Of n there are 2^n patterns of signs, and the observed one and its mirror image are always counted: p is at least 2/2^n.
+
+    >>> flips_needed(0.05)
+    6
+    """
+    n = 1
+    while 2.0 ** (1 - n) > level:
+        n += 1
+    return n
+
+
 def _signs(clusters: int, n: int, seed: int) -> tuple[Floats, bool]:
     """Rows of signs `[r g]`: all of them for few clusters, else `n` random ones; and whether all."""
     if clusters <= _MAX_EXACT_CLUSTERS and 2**clusters <= max(n, 2):
