@@ -9,6 +9,7 @@ from tests.circuits.conftest import opened
 
 import cutaway
 from cutaway.circuits import METHODS, Circuit, Scores, TraceRecipe, method, option_names, score, wiring
+from cutaway.circuits.choosing import choose
 from cutaway.circuits.methods.acdc import AcdcOptions
 from cutaway.circuits.methods.ensemble import combine
 from cutaway.circuits.methods.relp import rules
@@ -17,7 +18,6 @@ from cutaway.circuits.passes.outputs import record
 from cutaway.circuits.passes.pairs import PromptPairs
 from cutaway.circuits.passes.resuming import ResumedPrefix
 from cutaway.circuits.passes.running import Mask, run_edges
-from cutaway.circuits.tracing import choose
 from cutaway.effects.paths import DirectPaths
 from cutaway.errors import BadInput, NotFound, SiteUnavailable, Stopped
 from cutaway.results import Progress, Work

@@ -37,6 +37,25 @@ def test_an_option_of_other_methods_names_them(gpt2, pairs):
 
 
 @pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"method": "eap", "nodes": 5}, "scores edges, and a number of nodes"),
+        ({"method": "atp", "edges": 5}, "scores nodes, and a number of edges"),
+        ({"method": "atp", "nodes": 5, "select": "greedy"}, "chooses edges"),
+        ({"method": "mask-nodes", "nodes": 5, "select": "optimum"}, "chooses edges"),
+        ({"method": "acdc", "select": "optimum"}, "has no say"),
+        (
+            {"method": "eap", "select": "threshold", "threshold": 0.1, "edges": 5},
+            "a number of edges was given, too",
+        ),
+    ],
+)
+def test_a_size_or_selection_that_nothing_would_look_at_is_refused(given: dict, said: str, gpt2, pairs):
+    with pytest.raises(BadInput, match=said):
+        trace(gpt2, pairs, **given)
+
+
+@pytest.mark.parametrize(
     ("method", "given"),
     [
         ("eap-ig", {"steps": "5"}), ("eap-ig", {"steps": True}), ("eap-ig", {"steps": 0}), ("eap-ig", {"steps": 2.5}),
@@ -66,7 +85,7 @@ def test_acdc_takes_its_threshold(gpt2, pairs):
     own = trace(gpt2, few, method="acdc", threshold=0.5)
     assert own.recipe.options.threshold == 0.5
     assert own.selection == "chosen by acdc"
-    by_score = trace(gpt2, few, method="acdc", select="threshold", threshold=0.5)
+    by_score = trace(gpt2, few, method="acdc", select="threshold", threshold=0.05)
     assert by_score.recipe.options.threshold == 0.02
 
 

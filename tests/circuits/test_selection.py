@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from itertools import combinations
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cutaway.circuits import selection
+from cutaway.circuits import TraceRecipe, selection
+from cutaway.circuits.choosing import choose
 from cutaway.circuits.evaluation.random_circuits import inflated, random_circuit
 from cutaway.circuits.graph.nodes import Graph, standard
+from cutaway.circuits.methods import options_of
+from cutaway.circuits.scores import Scores
 from cutaway.errors import BadInput
 
 TINY = standard(1, 1)  # input, a0.h0, m0; readers q k v m logits
@@ -117,3 +121,60 @@ def test_random_circuits_have_their_size(seed: int, n: int):
         assert wider[edge]
         assert not chosen[edge]
         assert (wider | chosen).sum() == wider.sum()
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 10_000))
+def test_the_least_number_of_edges_that_connect(seed: int):
+    graph = standard(2, 2)
+    values = drawn(graph, seed)
+    n, strength = selection.connecting(graph, values)
+    sizes = [
+        bool(selection.prune(graph, selection.top_n(graph, values, k)).any())
+        for k in range(graph.n_edges + 1)
+    ]
+    assert sizes.index(True) == n
+    assert selection.prune(graph, selection.threshold(graph, values, strength)).any()
+    assert (
+        not selection.prune(graph, selection.threshold(graph, values, strength * (1 + 1e-9))).any() or n == 1
+    )
+
+
+NAMED = SimpleNamespace(name="named")  # all that a choice of a given size asks of a behaviour
+
+
+def unconnected() -> Scores:
+    """Scores whose five strongest edges form no path from the input to the logits."""
+    graph = standard(2, 1)
+    values = np.where(graph.allowed, 0.01, 0.0)
+    strong = ["a0.h0->m0", "a0.h0->a1.h0<q>", "m0->a1.h0<k>", "m0->m1", "a1.h0->m1"]
+    for i, edge in enumerate(strong):
+        values[graph.edge(edge)] = 2.0 + i
+    values[graph.edge("m1->logits")], values[graph.edge("input->a0.h0<q>")] = 1.0, 0.9
+    return Scores(graph, values, "eap")
+
+
+def test_a_budget_whose_strongest_edges_do_not_connect_takes_the_optimum_and_says_so():
+    scores, recipe = unconnected(), TraceRecipe("eap", options_of("eap"))
+    circuit = choose(None, NAMED, scores, recipe, edges=5)  # type: ignore[arg-type]
+    assert 0 < circuit.n_edges <= 5
+    assert circuit.membership.sum() == circuit.pruned().n_edges
+    best = selection.optimum(scores.graph, scores.values, 5)
+    assert np.array_equal(circuit.membership, best.membership)
+    assert circuit.selection == "optimum of at most 5 edges, as top 5 edges do not connect"
+    note = next(note for note in circuit.notes if "No path" in note)
+    assert "the strongest 5 edges (it takes the 7 strongest)" in note
+    whole = choose(None, NAMED, scores, recipe, edges=7)  # type: ignore[arg-type]
+    assert whole.selection == "top 7 edges"
+    assert not whole.notes or "No path" not in "".join(whole.notes)
+
+
+def test_a_share_of_less_than_an_edge_and_a_threshold_that_leaves_no_path_are_refused():
+    scores, recipe = unconnected(), TraceRecipe("eap", options_of("eap"))
+    for edges in (0.001, 0):
+        with pytest.raises(BadInput, match="less than one"):
+            choose(None, NAMED, scores, recipe, edges=edges)  # type: ignore[arg-type]
+    above = TraceRecipe("eap", options_of("eap"), "threshold")
+    with pytest.raises(BadInput, match=r"at most 0\.9"):
+        choose(None, NAMED, scores, above, threshold=1.5)  # type: ignore[arg-type]
+    assert choose(None, NAMED, scores, above, threshold=0.9).n_edges == 7  # type: ignore[arg-type]

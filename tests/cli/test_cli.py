@@ -11,7 +11,7 @@ from transformers import GPT2LMHeadModel
 from typer.testing import CliRunner
 
 from cutaway.cli import question
-from cutaway.cli.common import STOPPED, Common
+from cutaway.cli.common import STOPPED, WRONG, Common
 from cutaway.cli.main import app
 from cutaway.effects import Effects
 from cutaway.errors import BadInput
@@ -344,3 +344,16 @@ def test_a_command_ends_where_its_forwards_are_spent(tmp_path: Path) -> None:
     assert saved.provenance.forwards > 40
     done = runner.invoke(app, [*words, "--budget", "1forwards"])
     assert done.exit_code == STOPPED
+
+
+def test_a_small_circuit_connects_and_an_empty_one_is_no_success(tmp_path: Path) -> None:
+    words = ["trace", "zoo:tales", "-b", "pronoun", "--n", "24"]
+    done = as_json(*words, "--edges", "0.02", "-o", str(tmp_path / "small"))
+    assert 0 < len(done["edges"]) <= 9
+    assert any("No path from the input to the logits" in note for note in done["notes"])
+    empty = runner.invoke(
+        app, [*words, "-m", "acdc", "--set", "threshold=1000000.0", "-o", str(tmp_path / "none")]
+    )
+    assert empty.exit_code == WRONG
+    assert "The circuit is empty" in empty.output
+    assert "Test it" not in empty.output

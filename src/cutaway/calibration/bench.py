@@ -20,12 +20,12 @@ import torch
 from cutaway.calibration.subject import Subject
 from cutaway.calibration.verify import subject_of
 from cutaway.circuits import CircuitLimits, EdgeBench, Graph, Scores, TraceRecipe, score
+from cutaway.circuits.choosing import choose
 from cutaway.circuits.evaluation import stability
 from cutaway.circuits.evaluation.faithfulness import curve
 from cutaway.circuits.methods import known_options, options_of
 from cutaway.circuits.passes.certify import wiring
 from cutaway.circuits.testing import evidence_alone
-from cutaway.circuits.tracing import choose
 from cutaway.errors import BadBehaviour, CutawayError, NotPerformed, Stopped
 from cutaway.results import Work, working
 from cutaway.statistics import Estimate, auroc, mean_of, proportion

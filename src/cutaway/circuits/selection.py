@@ -97,6 +97,19 @@ def prune(graph: Graph, membership: np.ndarray) -> np.ndarray:
     return chosen & fed(graph, chosen)[:, None] & read_by(graph, used)[None, :]
 
 
+def connecting(graph: Graph, values: np.ndarray, absolute: bool = True) -> tuple[int, float]:
+    """The least n of which the n strongest edges hold a path from the input to the logits, and the strength of the nth."""
+    low, high = 1, graph.n_edges  # more edges never take a path away, and all of them have one
+    while low < high:
+        middle = (low + high) // 2
+        if prune(graph, top_n(graph, values, middle, absolute)).any():
+            high = middle
+        else:
+            low = middle + 1
+    strength = np.sort(_strength(graph, values, absolute), axis=None)[::-1]
+    return low, float(strength[low - 1])
+
+
 def fed(graph: Graph, within: np.ndarray) -> np.ndarray:
     """Bool [writers]: which nodes a path from the input reaches within these edges."""
     reached = np.zeros(graph.shape[0], dtype=bool)

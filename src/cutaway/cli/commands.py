@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cutaway.cli import question, saving, shown
-from cutaway.cli.common import STOPPED, Common, command
+from cutaway.cli.common import STOPPED, WRONG, Common, command
 from cutaway.cli.question import BehaviourName, Force, Model, Text
 from cutaway.cli.screen import Screen
 from cutaway.errors import BadInput, require_known
@@ -218,6 +218,9 @@ def call(row: Verb, common: Common, screen: Screen, given: dict[str, Any]) -> No
     screen.result(result.to_dict() | {"saved": [str(path) for path in paths]}, *shown.terminal(result))
     screen.saved(*paths)
     if row.name == "trace":
+        if not len(result):
+            screen.say(f"[yellow]The circuit is empty.[/] {result.notes[-1]}")
+            raise typer.Exit(WRONG)
         screen.say(
             f"Test it: cutaway test {given['model']} {paths[0]} --behaviour {given['behaviour']} --n {given['n']} "
             f"--seed {common.seed}"
