@@ -71,7 +71,7 @@ class BadBehaviour(CutawayError):
 
 
 class NotPerformed(CutawayError):
-    """The network does not do the behaviour that was to be explained."""
+    """The network does not do the behaviour that was to be explained, or the pairs are too few to tell."""
 
 
 class Stopped(CutawayError):

@@ -130,7 +130,9 @@ def a_behaviour_that_is_not_done(monkeypatch: pytest.MonkeyPatch):
 
     from cutaway.trials import controls
 
-    done = SimpleNamespace(accuracy=Estimate(0.4, Interval(0.2, 0.6), 10), does_it=False, sentence="No.")
+    done = SimpleNamespace(
+        accuracy=Estimate(0.4, Interval(0.2, 0.6), 10), does_it=False, needed=None, sentence="No."
+    )
     monkeypatch.setattr(controls, "performance", lambda *_, **__: done)
     monkeypatch.setattr(controls, "ends_kept", lambda *_: nullcontext())
 

@@ -6,8 +6,8 @@ from cutaway.behaviours.checks import (
     answer_logits,
     measure,
     performance,
+    refusal,
     require_performed,
-    require_several,
 )
 from cutaway.behaviours.data import Behaviour, ItemPairs
 from cutaway.behaviours.formats import from_dataset, from_frame, read, write
@@ -20,5 +20,5 @@ from cutaway.behaviours.shuffling import exchange_answers
 __all__ = [
     "GENERATORS", "METRICS", "Answers", "Behaviour", "Fact", "FactTable", "ImagePairs", "ItemPairs", "Metric", "Performance",
     "answer_log_prob", "answer_logits", "behaviour", "custom", "exchange_answers", "from_dataset", "from_frame",
-    "generator", "measure", "metric", "performance", "read", "require_performed", "require_several", "shares", "write",
+    "generator", "measure", "metric", "performance", "read", "refusal", "require_performed", "shares", "write",
 ]  # fmt: skip

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from cutaway.behaviours.data import Behaviour
-from cutaway.behaviours.decisions import decisions, guessing, independent, margins
-from cutaway.behaviours.metrics import METRICS, Answers
+from cutaway.behaviours.decisions import among_all, decisions, guessing, independent, margins
+from cutaway.behaviours.metrics import METRICS
+from cutaway.behaviours.telling import Miss, needed, not_above, pairs_for, right_enough
 from cutaway.errors import BadBehaviour, BadFormat, BadInput, NotPerformed
 from cutaway.network.memory import rows_at_once
 from cutaway.network.recent import LOGITS, recent
@@ -168,6 +169,8 @@ class Performance:
         decisions: how many independent decisions the pairs ask (`decisions.independent`).
         missed: what of this is not so, in words; empty where it does the behaviour.
         asked: the accuracy that was asked for.
+        needed: where the pairs are too few to tell whether it does the behaviour, how many like them would about tell; None
+            where they tell.
     """
 
     kind: ClassVar[str] = "performance"
@@ -187,11 +190,14 @@ class Performance:
     decisions: int | None = None
     missed: tuple[str, ...] = ()
     asked: float = AT_LEAST
+    needed: int | None = None
 
     @property
     def passed(self) -> bool | None:
-        """Does it do the behaviour (True) or not (False)? None where it does, and `doubts` says what is open."""
-        return None if self.does_it and self.doubts else self.does_it
+        """Does it do the behaviour (True) or not (False)? None where the pairs are too few to tell, and where it does, and
+        `doubts` says what is open.
+        """
+        return None if self.needed is not None or (self.does_it and self.doubts) else self.does_it
 
     @property
     def doubts(self) -> tuple[str, ...]:
@@ -200,7 +206,9 @@ class Performance:
         """
         doubts = []
         if self.accuracy.ends(0.0)[0] < self.asked:
-            doubts.append(f"its accuracy may be below {self.asked:.2f}")
+            enough = pairs_for(self.accuracy.value, self.asked, self.accuracy.n)
+            tells = f" (about {enough} pairs like these would tell)" if enough else ""
+            doubts.append(f"its accuracy may be below {self.asked:.2f}{tells}")
         if self.size is not None and (self.decisions or 0) < FEWEST and self.size.value < CONTRAST_OF_FEW:
             doubts.append(
                 f"the pairs ask only {self.decisions} independent decisions, and a contrast of {self.size.value:.2g} "
@@ -260,7 +268,9 @@ class Performance:
         try:
             figures: Any = {name: Estimate.from_dict(data[name]) for name in _FIGURES}
             figures |= {name: Estimate.from_dict(data[name]) for name in _LATER if data.get(name) is not None}
-            later: Any = {name: data.get(name) for name in ("rank", "probability", "guess", "decisions")}
+            later: Any = {
+                name: data.get(name) for name in ("rank", "probability", "guess", "decisions", "needed")
+            }
             source = data.get("provenance")
             provenance = Provenance("", "") if source is None else Provenance.from_dict(source)
             said: Any = {"does_it": bool(data["does_it"]), "sentence": str(data["sentence"])}
@@ -322,7 +332,7 @@ def performed(
     asked = independent(behaviour)
     which = behaviour.clusters if asked < FEWEST else decisions(behaviour)
     on_clean, on_corrupted = (mean_of(v, behaviour.clusters) for v in values)
-    rank, probability, first = _among_all(clean, answers)
+    rank, probability, first = among_all(clean, answers)
     done = Performance(
         accuracy=proportion(int(correct.sum()), behaviour.n),
         metric_clean=on_clean,
@@ -339,9 +349,10 @@ def performed(
         decisions=asked,
         asked=at_least,
     )
-    missed = _missed(done, _chance(behaviour))
-    sentence = _sentence(network, behaviour, done, int(correct.sum()), missed)
-    return replace(done, does_it=not missed, missed=missed, sentence=sentence)
+    misses = _missed(done, _chance(behaviour), behaviour.n)
+    enough = needed(misses, behaviour.n, fewest(behaviour))
+    done = replace(done, does_it=not misses, missed=tuple(miss.why for miss in misses), needed=enough)
+    return replace(done, sentence=_sentence(network, behaviour, done, int(correct.sum())))
 
 
 def _told_apart(correct: np.ndarray, still: np.ndarray, which: Sequence[str | int] | None) -> Estimate:
@@ -358,49 +369,45 @@ def spreads_apart(behaviour: Behaviour, clean: Tensor, corrupted: Tensor) -> np.
     return (margins(clean, answers) - margins(corrupted, answers)).double().cpu().numpy()
 
 
-def _among_all(logits: Tensor, answers: Answers) -> tuple[float, float, int]:
-    """Median rank of the best right answer, mean probability of all right ones, how often the likeliest token is one."""
-    a = answers.to(logits.device)
-    right = logits.gather(1, a.right)
-    best = right.masked_fill(~a.right_mask, -torch.inf).amax(1)
-    above = (logits > best[:, None]).sum(1)
-    told = logits.float().log_softmax(-1).gather(1, a.right).exp().masked_fill(~a.right_mask, 0.0).sum(1)
-    return float((above + 1).float().median()), float(told.mean()), int((above == 0).sum())
-
-
-def _missed(done: Performance, chance: float) -> tuple[str, ...]:
+def _missed(done: Performance, chance: float, n: int) -> tuple[Miss, ...]:
     """What stands against saying that the network does the behaviour."""
     size, told = done.size, done.told_apart
     assert size is not None
     assert told is not None
-    checks = [
-        (done.accuracy.value >= done.asked, f"its accuracy is below {done.asked:.2f}"),
-        (done.accuracy.above(chance) is True, "its accuracy is not above chance beyond its interval"),
-        (told.above(CHANCE) is True, "corrupted prompts are not answered otherwise"),
-        (done.contrast.above(0.0) is True, "the contrast is not above zero beyond its interval"),
-        (
-            size.above(0.0) is True,
-            "right and wrong answers are not further apart on clean prompts beyond the interval",
+    accuracy = done.accuracy
+    low = Miss(f"its accuracy is below {done.asked:.2f}") if accuracy.value < done.asked else None
+    small = None
+    if size.value < LEAST_CONTRAST:
+        apart = f"{size.value:.2g} spreads of the logits further apart on clean prompts (asked: {LEAST_CONTRAST:g})"
+        small = Miss(f"right and wrong answers are {apart}")
+    checks = (
+        low,
+        not_above(
+            accuracy, chance, ("its accuracy is not above chance", "its accuracy may be chance"), n,
+            right_enough(accuracy.value, chance),
         ),
-        (
-            size.value >= LEAST_CONTRAST,
-            f"they are {size.value:.2g} spreads of the logits further apart on clean prompts (asked: {LEAST_CONTRAST:g})",
+        not_above(
+            told, CHANCE, ("corrupted prompts are not answered otherwise", "corrupted prompts may be answered alike"), n
         ),
-    ]
-    return tuple(why for passed, why in checks if not passed)
+        not_above(done.contrast, 0.0, ("the contrast is not above zero", "the contrast may be zero"), n),
+        not_above(
+            size, 0.0,
+            (
+                "right and wrong answers are not further apart on clean prompts",
+                "right and wrong answers may be no further apart on clean prompts",
+            ), n,
+        ),
+        small,
+    )  # fmt: skip
+    return tuple(miss for miss in checks if miss is not None)
 
 
-def _sentence(
-    network: str, behaviour: Behaviour, done: Performance, right: int, missed: Sequence[str]
-) -> str:
+def _sentence(network: str, behaviour: Behaviour, done: Performance, right: int) -> str:
     assert done.next_token is not None
     assert done.rank is not None
     seldom = ""
     if done.next_token.value < _SELDOM:
         seldom = "It hardly ever says a right answer: they are only the better of those that were compared. "
-    decided, why = ("does not do" if missed else "does"), "; ".join(missed)
-    if missed or done.doubts:
-        why = ": " + "; ".join(missed) if missed else ", but " + "; ".join(replace(done, does_it=True).doubts)
     return (
         f"{network} answers {right} of {behaviour.n} prompts of {behaviour.name!r} right: "
         f"{done.accuracy} (asked: {done.asked:.2f}, chance: {_chance(behaviour):.2f}, a guess that ignores the prompt: "
@@ -408,8 +415,20 @@ def _sentence(
         f"prompts (median rank {done.rank:.0f}, probability {done.probability:.2f}). Its {behaviour.metric.name} is "
         f"{done.metric_clean} on clean and {done.metric_corrupted} on corrupted prompts: a contrast of {done.size} "
         f"spreads of its logits. Clean and corrupted prompts are told apart by {done.told_apart} (chance: 0.50). "
-        f"It {decided} the behaviour{why}."
+        f"{_decision(done, behaviour.n)}"
     )
+
+
+def _decision(done: Performance, n: int) -> str:
+    """Whether it does the behaviour, in a sentence, or two."""
+    why = "; ".join(done.missed)
+    if done.needed is not None:
+        these = "One pair is" if n == 1 else f"{n} pairs are"
+        return f"{these} too few to tell whether it does the behaviour: {why}. About {done.needed} like these would tell."
+    if done.missed:
+        return f"It does not do the behaviour: {why}."
+    doubts = f", but {'; '.join(done.doubts)}" if done.doubts else ""
+    return f"It does the behaviour{doubts}."
 
 
 def fewest(behaviour: Behaviour) -> int:
@@ -422,22 +441,28 @@ def _chance(behaviour: Behaviour) -> float:
     return CHANCE if all(behaviour.wrong) else 0.0
 
 
-def require_several(net: Network, behaviour: Behaviour) -> None:
-    """NotPerformed when there is a single example, saying that this cannot be told from one."""
+def refusal(net: Network, behaviour: Behaviour, measured: Performance) -> NotPerformed:
+    """Why this behaviour of this network is not looked into: it does not do it, or the pairs are too few to tell."""
+    if measured.needed is None:
+        remedy = "Choose another behaviour or network, or pass force=True to go on all the same."
+        return NotPerformed(measured.sentence, remedy)
     if behaviour.n == 1:
-        raise NotPerformed(
+        return NotPerformed(
             f"One example of {behaviour.name!r} is too few to tell whether {net.name} does it.",
             f"Give more (it can be told from {fewest(behaviour)} on, if all are right), or pass force=True to go on.",
         )
+    return NotPerformed(
+        measured.sentence, f"Give about {measured.needed} pairs, or pass force=True to go on all the same."
+    )
 
 
 def require_performed(
     net: Network, behaviour: Behaviour, force: bool = False, at_least: float = AT_LEAST
 ) -> Performance:
-    """The performance; NotPerformed, with the figures, when the network does not do the behaviour and `force` is off."""
+    """The performance; NotPerformed, with the figures, where the network does not do the behaviour, or where the pairs are
+    too few to tell, and `force` is off.
+    """
     measured = performance(net, behaviour, at_least=at_least)
     if not measured.does_it and not force:
-        require_several(net, behaviour)
-        remedy = "Choose another behaviour or network, or pass force=True to go on all the same."
-        raise NotPerformed(measured.sentence, remedy)
+        raise refusal(net, behaviour, measured)
     return measured

@@ -134,6 +134,16 @@ def margins(logits: Tensor, answers: Answers) -> Tensor:
     return torch.where(spread > 0, above / spread, torch.zeros_like(above))
 
 
+def among_all(logits: Tensor, answers: Answers) -> tuple[float, float, int]:
+    """Median rank of the best right answer, mean probability of all right ones, how often the likeliest token is one."""
+    a = answers.to(logits.device)
+    right = logits.gather(1, a.right)
+    best = right.masked_fill(~a.right_mask, -torch.inf).amax(1)
+    above = (logits > best[:, None]).sum(1)
+    told = logits.float().log_softmax(-1).gather(1, a.right).exp().masked_fill(~a.right_mask, 0.0).sum(1)
+    return float((above + 1).float().median()), float(told.mean()), int((above == 0).sum())
+
+
 def held_fixed(behaviour: Behaviour) -> str:
     """What the pairs vary and what they hold fixed, as a sentence; "" for inputs that are not made of tokens."""
     if behaviour.items is not None:

@@ -11,11 +11,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cutaway.behaviours import behaviour as make_behaviour
-from cutaway.behaviours import performance, require_several
+from cutaway.behaviours import performance, refusal
 from cutaway.behaviours.decisions import held_fixed
 from cutaway.claims import Claim, Control
 from cutaway.effects import Effects
-from cutaway.errors import CutawayError, NotPerformed, Stopped
+from cutaway.errors import CutawayError, Stopped
 from cutaway.explanations.examples import example_pairs
 from cutaway.explanations.explanation import Explanation
 from cutaway.explanations.grain import FEW_PARTS, SearchGrain, finer, grain_of, price
@@ -199,11 +199,7 @@ def _explained(asked: _Question, force: bool, controls: bool, command: str, star
 def _performed(net: Network, behaviour: Behaviour, force: bool) -> Performance:
     done = performance(net, behaviour)
     if not done.does_it and not force:
-        require_several(net, behaviour)
-        raise NotPerformed(
-            f"{net.name} does not perform {behaviour.name!r}: {done.sentence}",
-            "Choose a behaviour that it performs, or force the explanation (force=True, --force) to see why it is not one.",
-        )
+        raise refusal(net, behaviour, done)
     return done
 
 

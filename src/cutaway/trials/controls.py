@@ -147,7 +147,8 @@ def must_fail(
             first = f"{what}: it does perform the behaviour ({done.sentence})"
             if not done.does_it:
                 right = percent(done.accuracy.value)
-                first = f"{what}: refused, the behaviour is not performed ({right} right)."
+                why = "the behaviour is not performed" if done.needed is None else "too few pairs to tell"
+                first = f"{what}: refused, {why} ({right} right)."
             outcome = procedure(net, behaviour, work.within(f"control ({name.lower()})"))
     except Stopped:
         raise
