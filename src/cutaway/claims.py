@@ -186,6 +186,7 @@ class Claim:
         )
 
     def __rich__(self) -> Panel:
+        from rich.console import Group
         from rich.markup import escape
         from rich.panel import Panel
         from rich.table import Table
@@ -194,7 +195,7 @@ class Claim:
         table = Table(box=None, show_header=False, padding=(0, 1))
         for row in self.rows():
             table.add_row(*(escape(cell) for cell in row))
-        for note in self.notes:
-            table.add_row("note", "", "", "", escape(note))
-        title = f"[bold {colour}]{self.verdict}[/] {escape(self.statement)}"
-        return Panel(table, title=title, title_align="left", border_style=colour)
+        said = [escape(self.statement), *([table] if table.row_count else [])]
+        said += [f"[dim]note:[/] {escape(note)}" for note in self.notes]
+        title = f"[bold {colour}]{self.verdict}[/]"  # the statement is too long for a title, which is cut off
+        return Panel(Group(*said), title=title, title_align="left", border_style=colour)

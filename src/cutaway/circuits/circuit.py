@@ -153,6 +153,12 @@ class Circuit:
 
     table = to_pandas
 
+    def top(self, n: int = 10) -> pd.DataFrame:
+        """The n edges of the largest |score|, the strongest first; the first ones where it has no scores."""
+        table = self.to_pandas()
+        order = np.argsort(-table["score"].abs().to_numpy(), kind="stable")
+        return table.iloc[order[:n]].reset_index(drop=True)
+
     def scored(self) -> list[tuple[int, int, float]]:
         """(writer, reader, score) of its edges, in order; NaN where it has no scores."""
         values = np.full(self.graph.shape, np.nan) if self.scores is None else self.scores.values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,11 +11,13 @@ from rich.table import Column, Table
 
 from cutaway.claims import Claim
 
-_ROWS, _COLUMNS = 12, 10
+_ROWS, _COLUMNS, _WIDEST = 12, 10, 18
 #: Columns that name parts of a network, where they hold text.
 _PARTS = (
     "writer", "reader", "part", "sender", "receiver", "node", "first", "second", "head", "who", "query", "key", "path",
 )  # fmt: skip
+#: Columns that are read before all others, in this order.
+_FIRST = {n: i for i, n in enumerate(("form", "layer", "head", "position", "token", "span"))}
 #: What the name of a part says already.
 _SAID_BY_NAME = ("kind", "layer", "index")
 _COLOUR = {"supported": "green", "refuted": "red", "inconclusive": "yellow"}
@@ -31,10 +34,14 @@ def terminal(result: Any) -> list[Any]:
         head = f"[bold {_COLOUR[claims[0].verdict]}]{claims[0].verdict}[/] {head}"
     shown: list[Any] = [head, *(tests(c) for c in claims if c.rows())]
     if not claims:
-        frame = (
-            result.top(_ROWS) if callable(getattr(result, "top", None)) else result.to_pandas().head(_ROWS)
-        )
-        shown.append(frame_table(frame, f"the {len(frame)} strongest of {len(result.to_pandas())}"))
+        every, ordered = len(result.to_pandas()), callable(getattr(result, "top", None))
+        frame = result.top(_ROWS) if ordered else result.to_pandas().head(_ROWS)
+        which = "the strongest first" if ordered else ""
+        if every > len(frame):
+            which = (
+                f"the {len(frame)} strongest of {every}" if ordered else f"the first {len(frame)} of {every}"
+            )
+        shown.append(frame_table(frame, which))
     return shown
 
 
@@ -65,7 +72,6 @@ def tests(claim: Any) -> Table:
 
 def frame_table(frame: Any, title: str = "") -> Table:
     """Rows of a pandas frame; an interval's two ends in one column."""
-    table = Table(box=None, title=escape(title), title_justify="left")
     frame = frame.dropna(axis=1, how="all")
     named = any(isinstance(value, str) for name in _PARTS if name in frame for value in frame[name])
     never = [c for c in frame if frame[c].dtype == bool and not frame[c].any()]
@@ -73,16 +79,36 @@ def frame_table(frame: Any, title: str = "") -> Table:
     frame = frame[said]
     names = [str(c) for c in frame.columns]
     interval = {"low", "high"} <= set(names)
-    shown = [n for n in names if not (interval and n == "high")][:_COLUMNS]
-    for name in shown:
-        table.add_column("95 % interval" if interval and name == "low" else escape(name), no_wrap=True)
-    for row in frame.astype(object).to_dict("records"):
-        cells = [
-            f"{_cell(row['low'])} to {_cell(row['high'])}" if interval and n == "low" else _cell(row[n], n)
-            for n in shown
-        ]
-        table.add_row(*(escape(cell) for cell in cells))
+    twice = ({"high"} if interval else set()) | ({"p"} if "q" in names else set())
+    shown = sorted((n for n in names if n not in twice), key=lambda n: (n not in _FIRST, _FIRST.get(n, 0)))[
+        :_COLUMNS
+    ]
+    columns = {n: _column(frame, n, interval) for n in shown}
+    least = {n: min(_WIDEST, max([len(cell) for cell in columns[n]], default=0)) for n in shown}
+    room = shutil.get_terminal_size().columns - 4
+    while len(shown) > 2 and sum(least[n] + 2 for n in shown) > room:
+        shown.pop()
+    if len(shown) < len(columns):
+        title = f"{title}; {len(columns) - len(shown)} more columns in a wider window, or with --json".removeprefix(
+            "; "
+        )
+    table = Table(box=None, title=escape(title), title_justify="left")
+    for n in shown:
+        # what is in the cells is shown whole: where room is short, headings and long texts are broken
+        head = "95 % interval" if interval and n == "low" else escape(n)
+        table.add_column(head, min_width=least[n], overflow="fold")
+    for row in zip(*(columns[n] for n in shown), strict=True):
+        table.add_row(*map(escape, row))
     return table
+
+
+def _column(frame: Any, name: str, interval: bool) -> list[str]:
+    """The cells of one column as text; of an interval's low end, both ends."""
+    values = frame[name].astype(object)
+    if not (interval and name == "low"):
+        return [_cell(value, name) for value in values]
+    ends = zip(values, frame["high"].astype(object), strict=True)
+    return ["" if low != low else f"{_cell(low)} to {_cell(high)}" for low, high in ends]
 
 
 def _cell(value: Any, name: str = "") -> str:

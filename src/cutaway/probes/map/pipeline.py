@@ -19,8 +19,9 @@ from cutaway.probes.map.best_place import Against, Untrained, look_closely
 from cutaway.probes.map.controlling import NAMES, Controlling, controlling
 from cutaway.probes.map.linear_probe import Probe
 from cutaway.probes.map.mapping import Mapped, map_kept, map_moments
+from cutaway.probes.map.near_tokens import NearTokens, near_tokens, shuffled_directions
 from cutaway.probes.map.options import ProbeOptions
-from cutaway.probes.map.probing import Probing, about, dataset, describe, nearest_tokens
+from cutaway.probes.map.probing import Probing, about, dataset, describe
 from cutaway.probes.map.setting import Setting
 from cutaway.probes.map.verdict import Finding, unfinished
 from cutaway.probes.reading.activations import Kept, accumulate, bytes_of, collect
@@ -94,11 +95,34 @@ def probe(
     figures = beside.figures
     provenance = Provenance.of(net, data.hash, seed, time.perf_counter() - began)
     probes = tuple(_probe(mapped, figures, setting, places, i, provenance) for i in range(len(places.cells)))
-    best = probes[int(np.nanargmax(figures["score"]))]
+    near = (
+        _near(net, setting, places, probes, kept, int(np.nanargmax(figures["score"])))
+        if complete
+        else NearTokens()
+    )
+    attrs |= {"near_tokens": near.said}
     return Probing(
         dataset(figures, places, attrs), places, probes, beside.finding, provenance, mapped.outputs,
-        setting.labels, complete, () if best is None else nearest_tokens(net, best),
+        setting.labels, complete, near.tokens,
     )  # fmt: skip
+
+
+def _near(
+    net: Network,
+    setting: Setting,
+    places: Places,
+    probes: Sequence[Probe | None],
+    kept: Kept | None,
+    best: int,
+) -> NearTokens:
+    """The tokens near the best probe's direction, beside directions of shuffled labels where activations were kept."""
+    probe = probes[best]
+    if probe is None:
+        return NearTokens()
+    few = kept is None or not len(setting.permuted)
+    return near_tokens(
+        net, probe, None if few else shuffled_directions(kept.cell(places.cells[best]), setting)
+    )
 
 
 def _asked(

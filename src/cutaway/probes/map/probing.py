@@ -23,15 +23,12 @@ from cutaway.probes.map.controlling import NAMES
 from cutaway.probes.map.linear_probe import TENSORS, Probe, site_to_list
 from cutaway.probes.map.verdict import Finding
 from cutaway.probes.reading.places import Cell, Places
-from cutaway.reports import ClaimTests, Figure, Page, Section, display, result_page
+from cutaway.reports import Block, ClaimTests, Figure, Page, Section, Text, display, result_page
 from cutaway.results import Provenance, Result, finite, head, read, save_folder
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from cutaway.network import Network
-#: Tokens that are kept of each end of the best probe's direction.
-_TOKENS = 12
 #: Controls of the map, in the order in which they are shown, and what each is.
 CONTROLS: dict[str, str] = {
     "null_high": "permuted labels (95 %)", "untrained": "random weights", "tokens": "tokens alone",
@@ -62,7 +59,7 @@ class Probing:
         labels: the real labels [n].
         complete: False where the work was stopped: then the finding is "not decided", and figures may be NaN.
         tokens: the tokens whose embeddings lie most along the best probe's direction, and most against it, with their
-            cosines; empty where widths do not fit.
+            cosines; empty where they lie no nearer than to directions of shuffled labels, and where widths do not fit.
         provenance: what is needed to repeat it.
     """
 
@@ -253,13 +250,18 @@ class Probing:
         )
         if controls := self.controls():
             caption += f" At the best place: {controls}."
-        blocks = [Figure(self.plot(""), caption)]
+        blocks: list[Block] = [Figure(self.plot(""), caption)]
         if attrs["kind"] in ("binary", "multiclass") and self.outputs is not None:
             blocks.append(Figure(self.histogram(), "Held-out outputs at the best place, by class."))
         if self.tokens:
             names, cosines = zip(*self.tokens, strict=True)
-            words = "The probe's direction at the best place against the token embeddings."
-            blocks.append(Figure(against_tokens(names, np.array(cosines)), f"{words} {self._ends_mean()}"))
+            words = (
+                f"The probe's direction at the best place against the token embeddings. {self._ends_mean()}"
+            )
+            caption = f"{words} {attrs.get('near_tokens', '')}".strip()
+            blocks.append(Figure(against_tokens(names, np.array(cosines)), caption))
+        elif attrs.get("near_tokens"):
+            blocks.append(Text((str(attrs["near_tokens"]),)))
         sections = [Section("map", "Where it is encoded", blocks)]
         if used is not None:
             words = "Each move beside random and sham directions of the same norm (grey)."
@@ -337,23 +339,6 @@ def require_probing(value: object) -> None:
     """Raise `BadInput` for what is no map of probes."""
     if not isinstance(value, Probing):
         raise BadInput(f"A {type(value).__name__} is no map of probes.", "Give what cutaway.probe gave.")
-
-
-def nearest_tokens(net: Network, probe: Probe) -> tuple[tuple[str, float], ...]:
-    """The tokens whose embeddings lie most along a probe's direction, and most against it, with their cosines.
-
-    Empty where widths do not fit, or there is no tokenizer.
-    """
-    get = getattr(net.model, "get_input_embeddings", None)
-    weight = getattr(get() if callable(get) else None, "weight", None)
-    if weight is None or net.tokenizer is None or weight.shape[1] != probe.d or weight.is_meta:
-        return ()
-    rows = weight.detach().double().cpu()
-    rows = rows - rows.mean(0)
-    cosines = ((rows @ probe.direction()) / rows.norm(dim=1).clamp(min=1e-12)).numpy()
-    order = np.argsort(cosines)
-    most = min(_TOKENS, len(order) // 2)
-    return tuple((net.token_strings([int(i)])[0], float(cosines[i])) for i in (*order[:most], *order[-most:]))
 
 
 def dataset(figures: dict[str, np.ndarray], places: Places, attrs: dict[str, Any]) -> xr.Dataset:

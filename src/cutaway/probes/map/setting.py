@@ -13,7 +13,7 @@ from cutaway.probes.data.folds import Families, assign_folds, families
 from cutaway.probes.data.permutations import ExchangeRule, permutations
 from cutaway.probes.fits.cross_validation import HeldOut, cross_validate
 from cutaway.probes.fits.kinds import Fitting, Labellings
-from cutaway.probes.fits.scores import score, weighted_score
+from cutaway.probes.fits.scores import chance, score, weighted_score
 from cutaway.probes.map.options import ProbeOptions
 from cutaway.statistics import Estimate, Interval, statistic_of
 
@@ -100,8 +100,19 @@ class Setting:
         return low, high
 
     def lead(self, outputs: Tensor, rival: Tensor) -> Estimate:
-        """The score of held-out outputs [n c] minus that of a rival's, resampled for both alike."""
-        return estimate(*self._resampled((outputs, rival), self.seed + 1), self.data.n)
+        """The score of held-out outputs [n c] minus that of a rival's, resampled for both alike.
+
+        A rival that does worse than a constant guess is taken for one: to be worse than nothing is no credit to the other.
+        """
+        if self.score(rival) >= (least := self.chance):
+            return estimate(*self._resampled((outputs, rival), self.seed + 1), self.data.n)
+        value, low, high = self._resampled((outputs,), self.seed + 1)
+        return estimate(value - least, low - least, high - least, self.data.n)
+
+    @property
+    def chance(self) -> float:
+        """The score of a constant guess."""
+        return chance(self.data.kind, self.data.n_classes)
 
     def _resampled(self, outputs: tuple[Tensor, ...], seed: int) -> tuple[float, float, float]:
         """Score (or difference of two scores) and the ends of its interval over families."""

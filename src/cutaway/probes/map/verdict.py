@@ -32,7 +32,7 @@ class Rival:
     Attributes:
         name: what it is, in words.
         score: its own held-out score, with interval.
-        lead: the probe's lead over it, both resampled together.
+        lead: the probe's lead over it, both resampled together; over a constant guess where it does worse than one.
         chance: the score of a constant guess.
     """
 
@@ -53,7 +53,10 @@ class Rival:
 
     def control(self) -> Control:
         """As a control of a claim."""
-        sentence = f"{_capital(self.name)} gives {self.score}; the probe leads by {self.lead}."
+        theirs, led = "", "it"
+        if self.score.value < self.chance:
+            theirs, led = f", worse than a constant guess ({self.chance:.3g})", "that guess"
+        sentence = f"{_capital(self.name)}: {self.score}{theirs}; the probe leads {led} by {self.lead}."
         return Control(_capital(self.name), self.score, "less than the probe", self.passed, sentence)
 
 
@@ -162,7 +165,7 @@ def judge_encoded(f: Figures) -> Finding:
     evidence, controls = _evidence(f), [r.control() for r in f.rivals]
     confounds = [r.name for r in f.rivals if r.able and not r.passed]
     if f.control_task is not None:
-        lead = f.score.value - f.control_task
+        lead = f.score.value - max(f.control_task, f.chance)
         told = f"Random labels by type are told with {f.control_task:.3f}: selectivity {lead:+.3f}."
         if lead <= 0:
             told += " The type itself is easily read there, so the probe's form forbids little; the token baseline decides."

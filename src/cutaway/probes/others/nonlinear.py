@@ -93,7 +93,8 @@ def beside_linear(
         if tasks is not None:
             task = setting.relabelled(tasks[0])
             work.check()
-            control = task.score(_held_out(features, task)) - float(task.held_out(features).scores[0])
+            linear = max(float(task.held_out(features).scores[0]), task.chance)
+            control = task.score(_held_out(features, task)) - linear
     lead = setting.lead(bent, straight)
     label = cell.label(places.positions)
     return Bend(label, SCORE[data.kind], setting.figure(straight), setting.figure(bent), lead, control)
