@@ -206,7 +206,9 @@ def test_spans_and_neurons_are_dimensions(net: Network, behaviour: Behaviour) ->
     spanned = replace(behaviour, spans={"changed": tuple((2, 3) for _ in range(behaviour.n))})
     by_span = cutaway.patch(net, spanned, by=["layer", "span"])
     by_position = cutaway.patch(net, spanned, by=["layer", "position"])
-    np.testing.assert_allclose(by_span.mean[:, 0], by_position.values.sel(position=2).mean("example"), atol=1e-6)
+    np.testing.assert_allclose(
+        by_span.mean[:, 0], by_position.values.sel(position=2).mean("example"), atol=1e-6
+    )
     neurons = cutaway.patch(net, behaviour, at="mlp_act", by=["layer", "neuron"], layers=[1])
     assert neurons.mean.shape == (1, 128)
     by_span.plot()

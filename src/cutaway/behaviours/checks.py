@@ -378,7 +378,7 @@ def _missed(done: Performance, chance: float, n: int) -> tuple[Miss, ...]:
     low = Miss(f"its accuracy is below {done.asked:.2f}") if accuracy.value < done.asked else None
     small = None
     if size.value < LEAST_CONTRAST:
-        apart = f"{size.value:.2g} spreads of the logits further apart on clean prompts (asked: {LEAST_CONTRAST:g})"
+        apart = f"{size.value:.2g} spreads of the logits further apart on clean prompts (required: {LEAST_CONTRAST:g})"
         small = Miss(f"right and wrong answers are {apart}")
     checks = (
         low,
@@ -410,11 +410,12 @@ def _sentence(network: str, behaviour: Behaviour, done: Performance, right: int)
         seldom = "It hardly ever says a right answer: they are only the better of those that were compared. "
     return (
         f"{network} answers {right} of {behaviour.n} prompts of {behaviour.name!r} right: "
-        f"{done.accuracy} (asked: {done.asked:.2f}, chance: {_chance(behaviour):.2f}, a guess that ignores the prompt: "
+        f"{done.accuracy} (required: {done.asked:.2f}, chance: {_chance(behaviour):.2f}, a guess that ignores the prompt: "
         f"{done.guess:.2f}). {seldom}A right answer is its likeliest token of all on {done.next_token.value:.2f} of the "
         f"prompts (median rank {done.rank:.0f}, probability {done.probability:.2f}). Its {behaviour.metric.name} is "
         f"{done.metric_clean} on clean and {done.metric_corrupted} on corrupted prompts: a contrast of {done.size} "
-        f"spreads of its logits. Clean and corrupted prompts are told apart by {done.told_apart} (chance: 0.50). "
+        f"spreads (standard deviations) of its logits. It tells clean from corrupted prompts in {done.told_apart} of the cases "
+        f"(right on the one, not on the other; chance: 0.50). "
         f"{_decision(done, behaviour.n)}"
     )
 

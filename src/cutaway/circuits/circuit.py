@@ -20,7 +20,7 @@ from cutaway.circuits.scores import Scores
 from cutaway.circuits.selection import nodes_of, of_nodes, prune
 from cutaway.errors import BadInput
 from cutaway.figures.circuit import circuit_figure, circuit_svg
-from cutaway.reports import Block, Figure, Page, Points, display, result_page
+from cutaway.reports import Block, Figure, Page, Points, display, result_page, table_of
 from cutaway.results import Provenance
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ CAPTION = "Layers upwards, heads across. Hover over an edge's middle or a node t
 
 #: How many edges the small picture in a notebook shows.
 _SKETCHED = 80
+#: So many edges are listed on a page.
+_LISTED = 24
 
 
 @dataclass(frozen=True, eq=False)
@@ -249,7 +251,20 @@ class Circuit:
         blocks: list[Block] = [Figure(self.plot(), CAPTION)]
         if self.notes:
             blocks.append(Points(tuple(("", note) for note in self.notes)))
-        return result_page(str(self), "Cutaway · circuit", str(self), blocks, self.provenance)
+        strongest = self._strongest()
+        shown = (
+            strongest.head(_LISTED)
+            if strongest["score"].notna().any()
+            else strongest.head(_LISTED)[["from", "to"]]
+        )
+        which = (
+            f"The {len(shown)} strongest of its {self.n_edges} edges."
+            if len(shown) < self.n_edges
+            else "Its edges."
+        )
+        blocks.append(table_of(shown, which, "+.3g", numeric=(2,)))
+        title = f"A circuit for “{self.name}”" if self.name else "A circuit"
+        return result_page(title, "Cutaway · circuit", str(self), blocks, self.provenance)
 
     def save(self, path: str | PathLike[str]) -> Path:
         """Write it to a folder (manifest and safetensors), whole or not at all; see `cutaway.circuits.write` for others."""

@@ -20,11 +20,12 @@ from cutaway.circuits.candidate import CircuitCandidate
 from cutaway.circuits.circuit import Circuit
 from cutaway.circuits.evaluation.hypotheses import Tested, require_enough
 from cutaway.circuits.limits import CircuitLimits
+from cutaway.circuits.passes.ablation import carried
 from cutaway.circuits.tracing import retrace
 from cutaway.circuits.trial import CircuitTrial, breaks_anyway, evidence, least_examples, measure_circuit
 from cutaway.claims import Claim, Control, Verdict
 from cutaway.errors import BadBehaviour, BadFormat, Stopped
-from cutaway.reports import Block, ClaimTests, Page, Points, Section, display, result_page
+from cutaway.reports import Block, ClaimTests, Page, Section, display, result_page
 from cutaway.results import (
     Provenance,
     Work,
@@ -98,11 +99,9 @@ class CircuitTest:
 
     def page(self) -> Page:
         """The report as content."""
-        notes = tuple((n.split(":")[0] + ".", n.partition(": ")[2] or n) for n in self.claim.notes)
         sections = [
             Section("circuit", "The circuit", self.blocks()),
-            Section("tests", "The tests", [ClaimTests(self.claim)]),
-            Section("more", "What else was measured", [Points(notes)]),
+            Section("tests", "The tests", [ClaimTests(self.claim)]),  # with the notes: what else was measured
         ]
         return result_page(
             f"A circuit for “{self.circuit.name}”", "Cutaway · circuit test", self.claim.statement, sections,
@@ -147,6 +146,11 @@ class CircuitTest:
     def _head(self, **content: Any) -> dict[str, Any]:
         claim, limits = self.claim.to_dict(), self.limits.to_dict()
         return head(self.kind, self.provenance, claim=claim, limits=limits, complete=self.complete, **content)
+
+    @property
+    def headline(self) -> str:
+        """What is claimed, in words."""
+        return self.claim.statement
 
     def __str__(self) -> str:
         return str(self.claim)
@@ -238,8 +242,9 @@ def _statement(net: Network, circuit: Circuit, behaviour: Behaviour) -> str:
     what = f"{len(circuit.nodes)} nodes" if circuit.grain == "node" else edges
     return (
         f"On “{behaviour.name}” prompts like those tested, {what} of {Path(net.name).name} "
-        f"({CircuitCandidate(circuit).words}) carry what tells the clean prompt's answer apart: alone, with every other "
-        f"edge ablated ({circuit.ablation}), they are enough, and without them it is gone. {held_fixed(behaviour)}"
+        f"({CircuitCandidate(circuit).words}) carry the difference between the answers to clean and corrupted prompts: it "
+        f"is kept when every other edge carries {carried(circuit.ablation)}, and it is gone when only these do. "
+        f"{held_fixed(behaviour)}"
     ).strip()
 
 
@@ -267,7 +272,7 @@ def _again(
     held = behaviour.held_out if behaviour.part == "all" else behaviour
     trial = measure_circuit(net, other, held, limits, seed, work, full=False)
     picked = (
-        f"{other.n_edges} edges by the same method, which alone keep {with_interval(trial.kept)} and without which "
+        f"{other.n_edges} edges by the same method: alone they keep {with_interval(trial.kept)}, without them "
         f"{with_interval(trial.removed)} is left"
     )
     return Outcome(evidence(other, trial, limits), picked, trial.caps, trial.kept)
@@ -300,13 +305,32 @@ def _remarks(trial: CircuitTrial, limits: CircuitLimits) -> list[str]:
         why = "Removing random circuits of this size breaks the behaviour, too"
         if not len(trial.random_removed):
             why = "The rest of the network is too small for random circuits of this size"
-        notes.append(f"{why}, so that it is needed says little about it in particular.")
+        notes.append(f"{why}, so it says little that this one is needed.")
     if inside(trial.complete.complement, float("-inf"), limits.left) is None:
         notes.append("What is left without it is not known well enough to tell.")
     return notes
 
 
+#: What a test of Shi et al. (2024) says of a circuit: where nothing was found against it, and where something was.
+_READINGS = {
+    "Equivalence": (
+        "No difference from the network was found.",
+        "That is further from half than chance explains: circuit and network differ.",
+    ),
+    "Independence": (
+        "No dependence was found between what the network does and what the rest does without the circuit.",
+        "What the rest does without the circuit still goes with what the network does.",
+    ),
+    "Minimality": (
+        "No edge of it was found to be superfluous.",
+        "Some of its edges may be superfluous.",
+    ),
+}
+
+
 def _reading(test: Tested) -> str:
+    """What a test says, in words: that nothing was found does not show that there is nothing."""
     if test.passed is None:
         return f"It takes {test.least} to decide."
-    return "The null hypothesis stands." if test.passed else "The null hypothesis is rejected."
+    stands, rejected = _READINGS[test.name]
+    return stands if test.passed else rejected

@@ -24,6 +24,7 @@ from cutaway.circuits.evaluation.hypotheses import (
 from cutaway.circuits.evaluation.random_circuits import inflated
 from cutaway.circuits.evaluation.stability import over_bootstrap
 from cutaway.circuits.limits import CircuitLimits
+from cutaway.circuits.passes.ablation import carried
 from cutaway.claims import Evidence
 from cutaway.errors import BadInput
 from cutaway.network.parts import in_words, parts_of
@@ -206,13 +207,13 @@ def evidence(circuit: Circuit, trial: CircuitTrial, limits: CircuitLimits) -> tu
         performs(trial.performance),
         Evidence(
             "Faithful", trial.kept, None, limits.kept, inside(trial.kept, limits.kept, limits.excess),
-            f"Alone, with every other edge ablated ({circuit.ablation}), it keeps "
-            f"{with_interval(trial.kept)} of the gap; asked was {percent(limits.kept)} to {percent(limits.excess)}.",
+            f"Alone, when every other edge carries {carried(circuit.ablation)}, it keeps "
+            f"{with_interval(trial.kept)} of the gap; required: {percent(limits.kept)} to {percent(limits.excess)}.",
         ),
         Evidence(
             "Removed", trial.removed, None, limits.left, inside(trial.removed, float("-inf"), limits.left),
-            f"With its edges ablated and all others as they are, {with_interval(trial.removed)} is left; asked was "
-            f"at most {percent(limits.left)}.",
+            f"When only its own edges carry that, and all others are as they were, {with_interval(trial.removed)} of the "
+            f"gap is left; required: at most {percent(limits.left)}.",
         ),
         _beside("Sufficient", trial.test("Sufficiency"), limits, small),
         Evidence(

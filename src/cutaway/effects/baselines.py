@@ -188,8 +188,8 @@ class Resampling:
         drawn = f"{kinds} templates ({n} examples)" if intervals else f"{n} examples"
         flipped = "whole templates" if signs else "examples"
         these = "these templates" if kinds > 1 else "this template"
-        about = "" if signs or kinds == n else f", so they speak of {these}"
-        said = f"intervals: over {drawn}; significance: sign flips of {flipped}{about}"
+        about = "" if signs or kinds == n else f", so it holds for {these} only"
+        said = f"95 % intervals over {drawn}; significance by flipping the signs of {flipped}{about}"
         return cls(intervals, signs, said)
 
 

@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 _ROWS = 12
 #: So many forms of prompt have their map in a notebook.
 _FORMS = 3
-_WAYS = {"restore": "clean → corrupted", "corrupt": "corrupted → clean"}
+_WAYS = {
+    "restore": "clean values put into the corrupted run",
+    "corrupt": "corrupted values put into the clean run",
+}
 _CELL = ("mean", "low", "high", "p", "q", "n", "known_zero", "not_finite")
 
 
@@ -39,7 +42,7 @@ class Effects:
     """The effect of each cell of a sweep: the change of the metric, as a share of the gap between the baselines.
 
     What `patch`, `ablate`, `path_patch`, `pair_effects` and plans return. Effects may be larger than 1 or of the wrong sign:
-    a part may do more than the whole network, or work against it.
+    a part may do more than the whole network, or push towards the other answer.
 
     Attributes:
         data: an `xarray.Dataset`, see below.
@@ -262,7 +265,11 @@ class Effects:
         which = f"{n} pairs. " if n > 1 else ""
         if "form" in attrs:
             which = f"{n} of {attrs['form_of']} pairs, those of the form “{attrs['form']}”. "
-        signs = f"{legend(self.grid())} " if len(self.dims) >= 2 else "Faint bars cannot be told from zero. "
+        signs = (
+            f"{legend(self.grid())} "
+            if len(self.dims) >= 2
+            else "Faint bars cannot be told from zero (q above 0.05). "
+        )
         if self.undecided:
             signs = f"{signs if len(self.dims) >= 2 else ''}{self.undecided} "
         over = (
@@ -291,7 +298,9 @@ class Effects:
 
     def headline(self) -> str:
         """One line: what was patched into what, on which form of prompt where it is one of several, whether to the end."""
-        way = _WAYS.get(self.direction, self.direction)
+        way = _WAYS.get(
+            self.direction, self.direction.replace("ablate (", "ablated (each value replaced by: ")
+        )
         attrs = self.data.attrs
         form = ""
         if "form" in attrs:

@@ -111,6 +111,6 @@ def by_form(data: xr.Dataset, seed: int) -> xr.Dataset:
     data = data.assign_coords({OF: ("example", [label_of[row] for row in range(data.sizes["example"])])})
     apart = {
         "correction": "Benjamini-Hochberg over the cells of each form",
-        "intervals": "intervals and significance: over the examples of each form by itself",
+        "intervals": "95 % intervals and significance over the examples of each form by itself",
     }
     return data.assign_attrs(data.attrs | apart)

@@ -25,7 +25,12 @@ def effects_page(effects: Effects) -> Page:
     """The page of effects: maps (or bars), the strongest cells, how they were made."""
     attrs = effects.data.attrs
     told = effects.groups() if FORM in effects.data.dims else [("", effects)]
-    maps: list[Block] = [Figure(form.plot(), form.caption) for _, form in told[:DRAWN] if effects.dims]
+    maps: list[Block] = []
+    signs = ""
+    for _, form in told[:DRAWN] if effects.dims else ():
+        # what the signs mean is said once, and again where it is not the same
+        maps.append(Figure(form.plot(), form.caption.replace(signs, "") if signs else form.caption))
+        signs = f"{legend(form.grid())} " if len(effects.dims) >= 2 else ""
     if left := not_drawn([(label, form.data.sizes["example"]) for label, form in told[DRAWN:]]):
         maps.append(Text((left,)))
     lead = ""
@@ -59,9 +64,8 @@ def example_of(attrs: dict[str, object]) -> str:
     """The first pair of prompts with its answers, in a sentence; "" where the effects do not say it."""
     if not attrs.get("clean_prompt"):
         return ""
-    answers = f" Right is “{attrs['right']}”" + (
-        f", wrong “{attrs['wrong']}”." if attrs.get("wrong") else "."
-    )
+    wrong = f", the wrong one {attrs['wrong']}" if attrs.get("wrong") else ""
+    answers = f" The right answer is {attrs['right']}{wrong}." if attrs.get("right") else ""
     return (
         f"The first pair: clean “{attrs['clean_prompt']}”, corrupted “{attrs['corrupted_prompt']}”.{answers}"
     )
@@ -106,10 +110,15 @@ def _strongest(effects: Effects, several: bool) -> Table:
     figures = [c for c in ("mean", "low", "high", "q", "n") if c in top and top[c].notna().any()]
     places = [c for c in (FORM, *effects.dims, "token") if c in top]
     rows = tuple(
-        (*(said(c, str(row[c])) for c in places), *(f"{row[c]:.3g}" for c in figures))
+        (
+            *(said(c, str(row[c])) for c in places),
+            *("–" if row[c] != row[c] else f"{row[c]:.3g}" for c in figures),
+        )
         for row in top.to_dict("records")
     )
-    unit = "As shares of the gap between clean and corrupted prompts" + (" of that form." if several else ".")
+    unit = "Effects as shares of the gap between clean and corrupted prompts" + (
+        " of that form." if several else "."
+    )
     caption = f"{unit} {effects.undecided}".strip()
     heads = ["pairs" if c == "n" else c for c in figures]
     return Table((*places, *heads), rows, caption, frozenset(range(len(places), len(places) + len(figures))))

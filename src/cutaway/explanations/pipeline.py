@@ -281,8 +281,8 @@ def examine(net: Network, behaviour: Behaviour, work: Work, limits: SearchLimits
     trial = put_to_test(Bench.of(net, behaviour.held_out, seed, work, grain.parts), candidate, limits, seed)
     tests = evidence(performance(net, behaviour.held_out, work=work), candidate, trial, limits)
     picked = (
-        f"{candidate.size} of {candidate.total} components, which kept alone give {percent(trial.kept.value)} and removed "
-        f"leave {percent(trial.left.value)} of a gap of {trial.gap:.2g}"
+        f"{candidate.size} of {candidate.total} components: alone they keep {percent(trial.kept.value)}, without them "
+        f"{percent(trial.left.value)} is left, of a gap of {trial.gap:.2g}"
     )
     return Outcome(tests, picked, trial.caps)
 

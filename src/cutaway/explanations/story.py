@@ -37,7 +37,7 @@ def lead(claim: Claim, trial: Trial | None) -> str:
     if claim.verdict == "supported":
         return (
             "The set was found on one half of the examples and tested on the other; it did better than random sets of the "
-            "same size, and the same procedure, forced on random weights, supports nothing."
+            "same size, and the same search on the network with random weights found nothing that passes the tests."
         )
     if trial is None:
         return "No test was run to its end, so nothing is claimed."

@@ -62,11 +62,12 @@ def _left_over(trial: Trial) -> dict[str, str]:
     gone = percent(abs(1 - trial.kept.value))
     if trial.kept.value <= 1:
         points["Left over."] = (
-            f"{gone} of the gap is not kept by the set alone: the rest of the network adds that much."
+            f"{gone} of the gap is not kept by the set alone: the other components add that much."
         )
     else:
         points["Left over."] = (
-            f"The set alone overshoots by {gone} of the gap: the rest of the network works against it by that much."
+            f"Alone, the set does {gone} of the gap more than the whole network: there, the other components push the "
+            "answer back by that much."
         )
     if trial.restored is not None:
         points["Restoring."] = (

@@ -41,12 +41,12 @@ def statement(
     anyway: removing random sets of this size breaks the behaviour as well; then the statement says so. fixed: a sentence on
     what the pairs hold fixed.
     """
-    also = ", as replacing most sets of this size does" if anyway else ""
+    also = " (as it is when most sets of this size are replaced)" if anyway else ""
     return (
         f"On “{behaviour}” prompts like those tested, {count(mechanism.members)} of {short(network)} "
-        f"({listing(mechanism.members)}) carry what tells the clean prompt's answer from the corrupted one's: they are "
-        "enough to keep it while all other components hold what they hold on the corrupted prompt, and replacing them alone "
-        f"takes it away{also}.{' ' + fixed if fixed else ''}"
+        f"({listing(mechanism.members)}) carry the difference between the answers to clean and corrupted prompts: it is "
+        "kept when all other components are given the values that they have on the corrupted prompt, and it is gone when "
+        f"only these are{also}.{' ' + fixed if fixed else ''}"
     )
 
 
@@ -58,8 +58,8 @@ def remarks(trial: Trial, mechanism: Mechanism, limits: SearchLimits) -> list[st
     if trial.breaks_anyway(limits):
         notes.append(
             f"Removing random sets of this size breaks the behaviour, too: on average they leave "
-            f"{percent(mean(trial.left_random))}. So that the set is needed says little about it in particular; what tells "
-            "it from others is that it is enough."
+            f"{percent(mean(trial.left_random))}. So it says little that this set is needed; what "
+            "sets it apart is that it is enough by itself."
         )
     if trial.from_others is None:
         notes.append(
@@ -85,7 +85,7 @@ def headline(
     if done is not None and done.passed is False and done.estimate is not None:
         return (
             f"{short(network)} does not perform “{behaviour}” ({percent(done.estimate.value)} of the held-out prompts "
-            f"right), so there is nothing to explain. Forced to go on: {size} were picked; {figures}."
+            f"right), so there is nothing to explain. The search was forced to go on, and picked {size}; {figures}."
         )
     missed = [e.name.lower() for e in claim.evidence if e.passed is not True]
     missed += [f"control {c.name.lower()}" for c in claim.controls if c.passed is not True]

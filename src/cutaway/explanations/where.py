@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cutaway.effects import Effects
+from cutaway.effects.page import legend, not_drawn
 from cutaway.explanations.localise import DIRECTIONS, journey, key
 from cutaway.figures import Bar, groups_of_bars, show_token
 from cutaway.figures.heatmap import heatmap, scale_limit
@@ -19,17 +20,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _WAYS = {
-    "restore": "Restore: clean value into the corrupted run",
-    "corrupt": "Corrupt: corrupted value into the clean run",
+    "restore": "Restore: the clean value put into the corrupted run",
+    "corrupt": "Corrupt: the corrupted value put into the clean run",
 }
-_MORE_MAPS = 2
+#: So many forms of prompt are drawn beside the most frequent one; of the others it says how many pairs they have.
+_MORE_MAPS = 4
 _MEMBERS = 30
-_WORTH_A_MAP = 5
 _HALF = 0.5
-_LEGEND = (
-    "White is zero; · cannot be told from zero (q > 0.05, Benjamini–Hochberg); – nothing can change here; ‹ › the token "
-    "varies between examples."
-)
 
 
 def stream_section(maps: Mapping[str, Effects], discovery: int) -> list[Section]:
@@ -43,25 +40,33 @@ def stream_section(maps: Mapping[str, Effects], discovery: int) -> list[Section]
     groups = stream["restore"].groups()
     template, first = groups[0]
     shown = {way: effects.groups()[0][1] for way, effects in stream.items()}
-    large = [group for group in groups[1:] if group[1].data.sizes["example"] >= _WORTH_A_MAP]
-    others = large[:_MORE_MAPS]
+    others, rest = groups[1 : 1 + _MORE_MAPS], groups[1 + _MORE_MAPS :]
     limit = scale_limit(*(e.mean.values for e in [*shown.values(), *(effects for _, effects in others)]))
-    blocks: list[Block] = [Text((_route(first),))]
+    whose = (
+        f"In the {first.data.sizes['example']} pairs of the most frequent form: " if len(groups) > 1 else ""
+    )
+    route = _route(first)
+    blocks: list[Block] = [Text((whose + route[0].lower() + route[1:] if whose else route,))]
     form, unlike = "", ""
     if len(groups) > 1:
-        form = f" The {first.data.sizes['example']} discovery pairs of the form “{template}”."
+        form = f" The {first.data.sizes['example']} of {discovery} discovery pairs of the form “{template}”."
         unlike = (
-            " Prompts of different form are shown apart, because their positions do not correspond, each as a share of its "
-            f"own gap ({len(groups)} forms, the {1 + len(others)} largest are shown)."
+            f" The prompts have {len(groups)} forms, whose positions do not correspond: each has its own map, the most "
+            "frequent first, and its effects are shares of its own gap."
         )
     for way, effects in shown.items():
         caption = f"{_WAYS[way]}. The same pairs, the other way."
         if way == "restore":
-            caption = f"The residual stream at one layer and token. {_WAYS[way]}.{form} {_LEGEND}"
+            caption = f"The residual stream at one layer and token. {_WAYS[way]}.{form} {_signs(effects)}"
         blocks.append(_map(effects, way, limit, caption + _partial(effects)))
     for name, effects in others:
-        caption = f"Restoring, in the {effects.data.sizes['example']} discovery pairs of the form “{name}”."
-        blocks.append(_map(effects, "restore", limit, caption))
+        caption = f"Restoring, in the {effects.data.sizes['example']} of {discovery} discovery pairs of the form “{name}”."
+        signs = _signs(effects)
+        blocks.append(
+            _map(effects, "restore", limit, caption if signs == _signs(first) else f"{caption} {signs}")
+        )
+    if left := not_drawn([(name, effects.data.sizes["example"]) for name, effects in rest]):
+        blocks.append(Text((left,)))
     lead = (
         f"The residual stream of one run is copied into the other, one layer and token at a time, on {discovery} discovery "
         f"pairs.{unlike} {_sentence(first.data.attrs['intervals'])}"
@@ -80,7 +85,7 @@ def maps_section(maps: Mapping[str, Effects], searched: str) -> list[Section]:
     first = next(iter(whole.values()))
     caption = (
         "One whole map (the output of a convolution, all channels and pixels), in the order of the model, restored and "
-        f"corrupted; faint bars are not significant.{''.join(map(_partial, whole.values()))}"
+        f"corrupted; faint bars cannot be told from zero (q above 0.05).{''.join(map(_partial, whole.values()))}"
     )
     bars = groups_of_bars({way: _bars(effects, "") for way, effects in whole.items()})
     lead = (
@@ -110,16 +115,22 @@ def components_section(maps: Mapping[str, Effects], members: pd.DataFrame) -> li
     limit = scale_limit(*(effects.mean.values for effects in heads.values())) if heads else 1.0
     what = "One attention head (its z, at all positions)."
     blocks: list[Block] = [
-        _map(e, way, limit, f"{what} {_WAYS[way]}.{_partial(e)}") for way, e in heads.items()
+        _map(e, way, limit, f"{what} {_WAYS[way]}. {_signs(e)}{_partial(e)}") for way, e in heads.items()
     ]
     channels = _both(maps, "channel")
     limit = scale_limit(*(effects.mean.values for effects in channels.values())) if channels else 1.0
     what = "One channel of one map (all its pixels); maps have different numbers of them."
-    blocks += [_map(e, way, limit, f"{what} {_WAYS[way]}.{_partial(e)}") for way, e in channels.items()]
+    blocks += [
+        _map(e, way, limit, f"{what} {_WAYS[way]}. {_signs(e)}{_partial(e)}") for way, e in channels.items()
+    ]
     for site, kind in (("mlp_write", "mlp"), ("mixer_write", "mixer"), ("attn_write", "attention")):
         if groups := {way: _bars(effects, kind) for way, effects in _both(maps, site).items()}:
             caption = f"The output of one layer's {KINDS[kind].one} at all positions, restored and corrupted"
-            blocks.append(Figure(groups_of_bars(groups), f"{caption}; faint bars are not significant."))
+            blocks.append(
+                Figure(
+                    groups_of_bars(groups), f"{caption}; faint bars cannot be told from zero (q above 0.05)."
+                )
+            )
     if len(members):
         blocks.append(_table(members))
     lead = (
@@ -132,6 +143,11 @@ def components_section(maps: Mapping[str, Effects], members: pd.DataFrame) -> li
 def _both(maps: Mapping[str, Effects], site: str) -> dict[str, Effects]:
     """The maps of a site by direction, as far as there are any."""
     return {way: maps[key(site, way)] for way in DIRECTIONS if key(site, way) in maps}
+
+
+def _signs(effects: Effects) -> str:
+    """What the signs of a map mean, of those that are in it."""
+    return f"{legend(effects.grid())} {effects.undecided}".strip()
 
 
 def _map(effects: Effects, way: str, limit: float, caption: str) -> Figure:
@@ -174,7 +190,7 @@ def _bar(effects: Effects, kind: str, row: Mapping[Any, Any]) -> str:
 def _bars(effects: Effects, kind: str) -> list[Bar]:
     cells = effects.to_pandas().to_dict("records")
     return [
-        Bar(_bar(effects, kind, row), row["mean"], row["low"], row["high"], bool(row["q"] <= 0.05))
+        Bar(_bar(effects, kind, row), row["mean"], row["low"], row["high"], not row["q"] > 0.05)
         for row in cells
         if np.isfinite(row["mean"])
     ]
@@ -188,12 +204,17 @@ def _table(members: pd.DataFrame) -> Table:
         effects = [_cell(row, way) for way in DIRECTIONS]
         rows.append((in_words(row["part"]), *effects, percent(row["loss_without"]), role))
     first = f" (the {_MEMBERS} that it loses most without)" if len(members) > _MEMBERS else ""
-    caption = (
-        f"The {len(members)} members of the set{first}, found on discovery pairs. Single effects with 95 % intervals; “set "
-        "loses” is what the set, kept alone, loses when this member is left out. Backup members were added because the "
-        "behaviour survived without the core; minor and redundant members cost little when they alone are corrupted "
-        "(redundant: others stand in)."
-    )
+    roles = {row[-1] for row in rows}
+    meant = {
+        "backup": "Backup members were added because the behaviour survived without the core.",
+        "minor": "Minor members cost little when they alone are corrupted.",
+        "redundant": "Redundant members cost little when they alone are corrupted, because others stand in.",
+    }
+    said = [words for role, words in meant.items() if any(role in shown for shown in roles)]
+    caption = " ".join([
+        f"The {len(members)} members of the set{first}, found on discovery pairs. What each does when it alone is restored "
+        "or corrupted, with 95 % intervals, and what the set, kept alone, loses when this member is left out.", *said,
+    ])  # fmt: skip
     head = ("Component", "Restored alone", "Corrupted alone", "Set loses", "Role")
     return Table(head, tuple(rows), caption, frozenset({1, 2, 3}))
 
@@ -202,6 +223,6 @@ def _cell(row: Mapping[Any, Any], way: str) -> str:
     mean, low, high, q = (row[f"{way}_{name}"] for name in ("mean", "low", "high", "q"))
     if mean is None or not np.isfinite(mean):
         return "–"
-    mark = "" if q <= 0.05 else " (n.s.)"
+    mark = " (not told from zero)" if q > 0.05 else ""
     interval = f" ({percent(low)[:-2]} to {percent(high)[:-2]})" if np.isfinite(low) else ""
     return f"{percent(mean)}{interval}{mark}"

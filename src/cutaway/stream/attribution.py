@@ -159,7 +159,7 @@ class Attribution:
     @property
     def headline(self) -> str:
         """The whole logit (difference), and how nearly the contributions add up to it."""
-        return f"{self.what}: {float(self.wanted.mean()):+.4f}; contributions add up to it within {self.error:.1e}"
+        return f"{self.what}: {float(self.wanted.mean()):+.4f}; the contributions add up to it within {self.error:.1e}"
 
     def plot(self, top: int = 24) -> Any:
         """The largest contributions as bars, with 95 % intervals over prompts where there are several."""

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from cutaway.network import Network
 
 _MOST = 100_000
+#: So many paths are listed on a page.
+_TABLE = 24
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ class PathExpansion:
         what: what that is, in words.
         depth: through how many heads paths were followed.
         provenance: what is needed to repeat it.
+        tokens: of the text.
     """
 
     kind: ClassVar[str] = "path-expansion"
@@ -90,6 +93,7 @@ class PathExpansion:
     what: str
     depth: int
     provenance: Provenance
+    tokens: tuple[str, ...] = ()
 
     @property
     def total(self) -> float:
@@ -119,6 +123,10 @@ class PathExpansion:
         rows = [(str(path), len(path.heads), path.value) for path in ordered]
         return pd.DataFrame(rows, columns=["path", "heads", "value"])
 
+    def top(self, n: int = 10) -> pd.DataFrame:
+        """The n largest paths."""
+        return self.to_pandas().head(n)
+
     def plot(self, top: int = 24) -> Any:
         """The largest paths as bars."""
         return bars([Bar.of(path.words, path.value) for path in self.largest(top)], unit="logits")
@@ -126,16 +134,32 @@ class PathExpansion:
     @property
     def headline(self) -> str:
         """How many paths there are, and how nearly they add up."""
-        return f"{len(self.paths)} paths to the {self.what}; they add up to it within {self.error:.1e}"
+        whole = f"{self.what}, which is {self.wanted:+.4f}"
+        return f"{len(self.paths)} paths to the {whole}; they add up to it within {self.error:.1e}"
 
     def page(self) -> Page:
         """The largest paths, and what paths of each length add."""
-        table = pd.DataFrame(self.by_length().items(), columns=["heads", "adds"])
-        caption = (
-            f"What paths through so many heads add together; beyond {self.depth} they are kept together."
+        sums = {
+            str(heads) if heads <= self.depth else f"more than {self.depth}": v
+            for heads, v in self.by_length().items()
+        }
+        table = pd.DataFrame([*sums.items(), ("all", self.total)], columns=["heads", "adds"])
+        caption = f"What the paths through so many heads add together: in all, the {self.what}."
+        shown = self.largest(_TABLE)
+        rest = self.total - sum(p.value for p in shown)
+        rows = [(p.words, p.value) for p in shown]
+        if more := len(self.paths) - len(shown):
+            rows.append((f"and {more} more, together", rest))
+        every = table_of(
+            pd.DataFrame(rows, columns=["path", "adds"]), "The largest paths.", "+.4f", numeric=(1,)
         )
-        blocks = [Figure(self.plot(), "The largest paths."), table_of(table, caption, "+.4f", numeric=(0, 1))]
-        return page_of(self, "Cutaway · stream", f"Which way it came: {self.what}", blocks)
+        lengths = table_of(table, caption, "+.4f", numeric=(1,))
+        figure = Figure(self.plot(), "The largest paths, by what they add.")
+        lead = f"{self.provenance.network} on “{''.join(self.tokens)}”, " if self.tokens else ""
+        lead += f"{'followed' if lead else 'Followed'} through at most {self.depth} heads."
+        return page_of(
+            self, "Cutaway · stream", f"Which way it came: {self.what}", [figure, every, lengths], lead=lead
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
@@ -272,7 +296,8 @@ def expand_paths(
     wanted = float(aim.of(precise(normed))[0, column])
     words = [repr(net.token_strings(ids.tolist())[0]) for ids in (goal, other) if ids is not None]
     what = f"logit of {' minus '.join(words)}" + ("" if aim.softcap is None else " before the soft-cap")
-    return PathExpansion(tuple(walk.paths), wanted, what, depth, origin(net, tokens, began))
+    strings = tuple(tokens.strings(0))
+    return PathExpansion(tuple(walk.paths), wanted, what, depth, origin(net, tokens, began), strings)
 
 
 def _freeze(walk: _Walk, layer: int, w: HeadWeights, seen: dict[str, Tensor]) -> None:

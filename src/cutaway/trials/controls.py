@@ -96,8 +96,8 @@ def beside_random_weights(
         return Control(name, None, expected, None, f"Fresh weights could not be tried. {error.problem}")
     largest = max(drawn)
     sentence = (
-        f"Right and wrong answers are {own} spreads of the logits further apart on clean prompts than on corrupted ones; "
-        f"with fresh weights, in {_DRAWS} draws, at most {largest:.3f} in either direction (asked: "
+        f"Right and wrong answers are {own} spreads (standard deviations) of the logits further apart on clean prompts than "
+        f"on corrupted ones; with fresh weights, in {_DRAWS} draws, at most {largest:.3f} in either direction (required: "
         f"{times:g} times as much)."
     )
     return Control(name, own, expected, own.value >= times * largest, sentence)
@@ -121,10 +121,8 @@ def shuffled_answers(
 
 def sham(change: float, limits: Limits) -> Control:
     """Writing a candidate's own values over themselves must change nothing. change: the largest, in shares of the gap."""
-    sentence = (
-        f"The set's own values written over themselves change no example by more than {change:.1g} of the gap "
-        f"(allowed: {limits.sham:g})."
-    )
+    most = f"by more than {100 * change:.1g} % of the gap" if change else "at all"
+    sentence = f"Writing the set's own values over themselves changes no example {most} (allowed: {percent(limits.sham)})."
     return Control("Sham edit", None, "no change", change <= limits.sham, sentence)
 
 
@@ -158,9 +156,9 @@ def must_fail(
         return Control(name, accuracy, EXPECTED, None, f"{what}: could not be run. {error.problem}")
     verdict = verdict_of(outcome.evidence, caps=outcome.caps)
     alone = verdict_of(outcome.evidence[1:], caps=outcome.caps)
-    second = f"Forced to go on, it picked {outcome.picked}: {verdict} (by the interventions alone: {alone})."
+    second = f"Made to go on, the search picked {outcome.picked}. Verdict: {verdict} (by the interventions alone: {alone})."
     if alone == "supported" and verdict != "supported":
-        second += " The test of performance alone decided."
+        second += " Only the test whether it does the behaviour stood in the way."
     figure = accuracy if outcome.figure is None else outcome.figure
     if done.does_it:
         second += " A control that does the behaviour is none."

@@ -172,13 +172,13 @@ def evidence_of(
     tests = [
         Evidence(
             "Kept alone", trial.kept, None, limits.kept, inside(trial.kept, limits.kept, limits.excess),
-            f"With every other component replaced, {with_interval(trial.kept)} of the gap is kept; asked was "
+            f"With every other component replaced, {with_interval(trial.kept)} of the gap is kept; required: "
             f"{percent(limits.kept)} to {percent(limits.excess)}.",
         ),
         Evidence(
             "Removed", trial.left, None, limits.left, inside(trial.left, float("-inf"), limits.left),
-            f"With the set replaced and all else untouched, {with_interval(trial.left)} is left; asked was at most "
-            f"{percent(limits.left)}.",
+            f"With the set replaced and all else untouched, {with_interval(trial.left)} of the gap is left; required: at "
+            f"most {percent(limits.left)}.",
         ),
         _kept_beside_random(trial, limits, small),
     ]  # fmt: skip
@@ -206,13 +206,15 @@ def from_other_prompts(kept: Estimate, limits: Limits) -> Evidence:
     """Is enough kept with the rest taken from other prompts? Too little leaves it open, as the claim is about pairs."""
     enough = inside(kept, limits.from_others, float("inf"))
     sentence = (
-        f"With every other component at its value on another prompt, {with_interval(kept)} of the distance from everything "
-        f"replaced so is kept; asked was at least {percent(limits.from_others)}."
+        f"With every other component given the value that it has on another prompt, {with_interval(kept)} is kept (0 % "
+        f"is where all components are given such values); required: at least {percent(limits.from_others)}."
     )
     if enough is False:
-        sentence += " What the pairs hold fixed, and the set leaves out, takes part."
+        sentence += (
+            " So components outside the set take part, too, by what is alike in both prompts of a pair."
+        )
     elif enough is None:
-        sentence += " The interval does not decide whether what the pairs hold fixed, and the set leaves out, takes part."
+        sentence += " The interval leaves open whether others take part, too, by what is alike in both prompts of a pair."
     passed = True if enough else None
     return Evidence(
         "Kept alone, with other prompts’ values", kept, None, limits.from_others, passed, sentence
@@ -237,7 +239,7 @@ def _kept_beside_random(trial: Trial, limits: Limits, small: bool) -> Evidence:
     sentence = (
         f"{with_interval(trial.kept_gain)} of the gap more than random sets of the same size and kinds keep (their mean: "
         f"{percent(mean(trial.kept_random))}); {_as_good(trial.kept_p, trial.kept_random)} do as well "
-        f"(p = {trial.kept_p:.3f}; asked was at most {limits.random_p:g})."
+        f"(p = {trial.kept_p:.3f}; required: at most {limits.random_p:g})."
     )
     if none_as_good and trial.kept_p > limits.random_p:
         sentence += " These are all the sets of this size and kinds that there are, and none does as well."

@@ -58,7 +58,7 @@ def test_the_claim_says_over_what_the_probe_leads() -> None:
     )
     finding = judge_encoded(figures)
     assert finding.encoded is not None
-    assert "selectivity +0.050" in finding.encoded.controls[0].sentence
+    assert "lead by +0.050 (selectivity)" in finding.encoded.controls[0].sentence
 
 
 @pytest.fixture(scope="module")

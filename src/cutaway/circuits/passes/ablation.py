@@ -18,6 +18,21 @@ from cutaway.trials import other_rows
 
 How = Literal["counterfactual", "zero", "mean", "mean-by-position", "mean-by-span", "resample", "optimal"]
 WAYS: tuple[str, ...] = get_args(How)
+_CARRIED: dict[str, str] = {
+    "counterfactual": "what it carries on the corrupted prompt", "zero": "zero", "mean": "its mean over corrupted prompts",
+    "mean-by-position": "its mean at that position over corrupted prompts",
+    "mean-by-span": "its mean in that span over corrupted prompts",
+    "resample": "what it carries on another corrupted prompt", "optimal": "one constant, learned to do the least harm",
+}  # fmt: skip
+
+
+def carried(how: str) -> str:
+    """What an ablated edge carries, in words that go on after "carries".
+
+    >>> carried("counterfactual")
+    'what it carries on the corrupted prompt'
+    """
+    return _CARRIED.get(how, f"an ablated value ({how})")
 
 
 @dataclass(frozen=True, eq=False)

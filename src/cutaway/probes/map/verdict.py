@@ -166,9 +166,12 @@ def judge_encoded(f: Figures) -> Finding:
     confounds = [r.name for r in f.rivals if r.able and not r.passed]
     if f.control_task is not None:
         lead = f.score.value - max(f.control_task, f.chance)
-        told = f"Random labels by type are told with {f.control_task:.3f}: selectivity {lead:+.3f}."
+        told = (
+            f"Random labels, one for each type of input, are read with {f.control_task:.3f}; the real ones lead by "
+            f"{lead:+.3f} (selectivity)."
+        )
         if lead <= 0:
-            told += " The type itself is easily read there, so the probe's form forbids little; the token baseline decides."
+            told += " A probe of this form can learn any label of these types by heart, so the tokens alone decide."
         passed = True if lead > 0 else None
         controls.append(Control("Control task", None, "less than the probe", passed, told))
     if f.left_out is not None:
@@ -220,7 +223,10 @@ def _permuted(f: Figures, best: str) -> Evidence:
 
 def _bits(compression: tuple[float, float]) -> str:
     real, shuffled = compression
-    return f"An online code with the probe compresses the labels {real:.2f} times, shuffled ones {shuffled:.2f} times."
+    return (
+        f"Description length: the probe shortens the code of the labels {real:.2f} times, and of shuffled labels "
+        f"{shuffled:.2f} times (1: no gain)."
+    )
 
 
 def unfinished(label: str, where: str) -> Finding:

@@ -122,7 +122,9 @@ class Reading:
         if report is not None:
             held = Figure(report.plot(), "By layer, on held-out text, with 95 % intervals over rows of text.")
             sections.append(Section("report", "How well it reads", [held]))
-        return page_of(self, "Cutaway · lens", self._title, sections)
+        return page_of(
+            self, "Cutaway · lens", self._title, sections, lead=f"The text: “{''.join(self.tokens)}”."
+        )
 
     @property
     def _title(self) -> str:
