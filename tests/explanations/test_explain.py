@@ -285,7 +285,7 @@ def test_a_control_says_when_performance_alone_decided(
     control = controls.shuffled_answers(written, names, lambda *_: outcome, 0, Work())
     assert control.passed is True
     assert "refuted (by the interventions alone: supported)" in control.sentence
-    assert "performance alone decided" in control.sentence
+    assert "Only the test whether it does the behaviour stood in the way." in control.sentence
     outcome = controls.Outcome(tests, "1 of 36 components")
     assert controls.shuffled_answers(written, names, lambda *_: outcome, 0, Work()).passed is False
 

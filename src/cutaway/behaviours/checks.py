@@ -414,8 +414,8 @@ def _sentence(network: str, behaviour: Behaviour, done: Performance, right: int)
         f"{done.guess:.2f}). {seldom}A right answer is its likeliest token of all on {done.next_token.value:.2f} of the "
         f"prompts (median rank {done.rank:.0f}, probability {done.probability:.2f}). Its {behaviour.metric.name} is "
         f"{done.metric_clean} on clean and {done.metric_corrupted} on corrupted prompts: a contrast of {done.size} "
-        f"spreads (standard deviations) of its logits. It tells clean from corrupted prompts in {done.told_apart} of the cases "
-        f"(right on the one, not on the other; chance: 0.50). "
+        f"spreads (standard deviations) of its logits. It tells clean from corrupted prompts in {done.told_apart} of the "
+        f"cases (right on the one, not on the other; chance: 0.50). "
         f"{_decision(done, behaviour.n)}"
     )
 

@@ -15,12 +15,12 @@ import xarray as xr
 from cutaway.effects import storage
 from cutaway.effects.forms import FORM, among, by_form, forms
 from cutaway.effects.labels import PARTS, said, spelled
-from cutaway.effects.page import clipped, effects_page, legend, not_drawn
 from cutaway.effects.summary import FEWEST, Q
+from cutaway.effects.words import DRAWN, clipped, example_of, legend, not_drawn
 from cutaway.errors import BadInput, did_you_mean
 from cutaway.figures import Bar, Grid, bars, heatmap, heatmap_table, show_token
 from cutaway.network.parts import in_words
-from cutaway.reports import Page, display
+from cutaway.reports import Block, Figure, Page, Section, Table, Text, display, result_page
 from cutaway.results import Provenance, finite
 from cutaway.sweeps import CellState
 
@@ -255,7 +255,7 @@ class Effects:
 
     def page(self) -> Page:
         """The report: a map of the cells (where there are positions, of each form of prompt), and the strongest ones."""
-        return effects_page(self)
+        return _page(self)
 
     @property
     def caption(self) -> str:
@@ -377,3 +377,61 @@ class Effects:
             picture += f"<div><small>{html.escape(rest)}</small></div>" if rest else ""
         table = None if picture else self._strongest(_ROWS)
         return display(headline, lines, table, picture, provenance=self.provenance)
+
+
+def _page(effects: Effects) -> Page:
+    """The page of effects: maps (or bars), the strongest cells, how they were made."""
+    attrs = effects.data.attrs
+    told = effects.groups() if FORM in effects.data.dims else [("", effects)]
+    maps: list[Block] = []
+    signs = ""
+    for _, form in told[:DRAWN] if effects.dims else ():
+        # what the signs mean is said once, and again where it is not the same
+        maps.append(Figure(form.plot(), form.caption.replace(signs, "") if signs else form.caption))
+        signs = f"{legend(form.grid())} " if len(effects.dims) >= 2 else ""
+    if left := not_drawn([(label, form.data.sizes["example"]) for label, form in told[DRAWN:]]):
+        maps.append(Text((left,)))
+    lead = ""
+    if len(told) > 1:
+        lead = (
+            f"The {effects.data.sizes['example']} pairs have {len(told)} forms. Position 5 of one is not position 5 of "
+            "another, so nothing is averaged over them: each form has its own map, the most frequent first, and its effects "
+            f"are shares of its own gap.{_by_span(effects)}"
+        )
+    sections = [Section("map", "Effects", maps, lead)] if maps else []
+    notes = [str(attrs[name]) for name in ("where", "notes") if attrs.get(name)]
+    done = "ablated" if effects.direction.startswith("ablate") else "patched"
+    return result_page(
+        f"{effects.site} of {attrs['network']}, {done} on “{attrs['behaviour']}”",
+        "Cutaway · ablation" if done == "ablated" else "Cutaway · activation patching",
+        effects.headline(),
+        [*sections, Section("strongest", "Strongest cells", [_table(effects, len(told) > 1)])],
+        effects.provenance,
+        lead=" ".join([example_of(attrs), *notes]).strip(),
+    )
+
+
+def _by_span(effects: Effects) -> str:
+    spans = str(effects.data.attrs.get("spans", ""))
+    if not spans:
+        return ""
+    return f" To average over all pairs, sweep by span in place of position: the behaviour names {spans}."
+
+
+def _table(effects: Effects, several: bool) -> Table:
+    top = effects.top(_ROWS)
+    figures = [c for c in ("mean", "low", "high", "q", "n") if c in top and top[c].notna().any()]
+    places = [c for c in (FORM, *effects.dims, "token") if c in top]
+    rows = tuple(
+        (
+            *(said(c, str(row[c])) for c in places),
+            *("–" if row[c] != row[c] else f"{row[c]:.3g}" for c in figures),
+        )
+        for row in top.to_dict("records")
+    )
+    unit = "Effects as shares of the gap between clean and corrupted prompts" + (
+        " of that form." if several else "."
+    )
+    caption = f"{unit} {effects.undecided}".strip()
+    heads = ["pairs" if c == "n" else c for c in figures]
+    return Table((*places, *heads), rows, caption, frozenset(range(len(places), len(places) + len(figures))))

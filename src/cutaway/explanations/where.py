@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cutaway.effects import Effects
-from cutaway.effects.page import legend, not_drawn
+from cutaway.effects.words import legend, not_drawn
 from cutaway.explanations.localise import DIRECTIONS, journey, key
 from cutaway.figures import Bar, groups_of_bars, show_token
 from cutaway.figures.heatmap import heatmap, scale_limit
