@@ -25,6 +25,8 @@ def test_a_misspelt_option_is_refused_with_the_nearest(gpt2, pairs):
         cutaway.trace(gpt2, pairs, egdes=5)
     with pytest.raises(UnknownOption):
         score(gpt2, pairs, method="mask-edges", dice=3)
+    with pytest.raises(BadInput, match="no ablation 'meen'.*mean"):
+        trace(gpt2, pairs, method="eap", ablation="meen", edges=5)
 
 
 def test_an_option_of_other_methods_names_them(gpt2, pairs):

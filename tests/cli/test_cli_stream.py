@@ -101,6 +101,14 @@ def test_lens_fits_compares_saves_and_loads(tmp_path: Path) -> None:
 def test_lens_refuses() -> None:
     refused("lens", "zoo:tales", TEXT, "--lens", "tuned")
     refused("lens", "zoo:tales", TEXT, "--lens", "magnifying")
+    for unread in (["--set", "steps=5"], ["--set", "ahead=2"], ["--keep", "kept"], ["--fit-on", "text.txt"]):
+        assert f"takes no {' '.join(unread[:1])}" in refused("lens", "zoo:tales", TEXT, *unread)
+    assert "takes no --set steps" in refused(
+        "lens", "zoo:tales", TEXT, "--lens", "future", "--set", "steps=5"
+    )
+    assert "is loaded takes no --fit-on" in refused(
+        "lens", "zoo:tales", TEXT, "--load", "a", "--fit-on", "text.txt"
+    )
     assert "empty" in refused("lens", "zoo:tales", TEXT, "--layers", "3-2")
     refused("lens", "zoo:tales", TEXT, "--layers", "x")
     refused("lens", "zoo:tales", TEXT, "--layers", "9")

@@ -346,3 +346,8 @@ def test_experts_are_named_and_no_sweep_takes_another_thing_for_them() -> None:
     ):
         with pytest.raises(SiteUnavailable, match="no site to sweep.*node-patching"):
             sweep()
+
+
+def test_paths_that_do_not_exist_are_refused(net: Network, pairs: Behaviour) -> None:
+    with pytest.raises(BadInput, match="none of the senders comes before"):
+        cutaway.path_patch(net, pairs, senders=["m2"], to=["m0", "a1.h0<q>"])

@@ -42,9 +42,10 @@ def test_every_control_comes_out_as_expected(explanation: cutaway.Explanation) -
 
 def test_the_map_says_where_the_name_is(explanation: cutaway.Explanation) -> None:
     restored = explanation.maps["resid_pre, restore"].mean
-    assert restored.sel(layer=1, position=1).item() == pytest.approx(1, abs=0.2)
-    assert restored.sel(layer=2, position=4).item() == pytest.approx(1, abs=0.2)
-    assert abs(restored.sel(layer=2, position=1).item()) < 0.2
+    assert restored.dims == ("form", "layer", "position")
+    assert restored.sel(layer=1, position=1).values == pytest.approx(1, abs=0.2)
+    assert restored.sel(layer=2, position=4).values == pytest.approx(1, abs=0.2)
+    assert (abs(restored.sel(layer=2, position=1)) < 0.2).all()
 
 
 def test_the_random_network_is_refused_with_the_figures(written: Network, names: Behaviour) -> None:

@@ -49,7 +49,7 @@ def lens(
     from cutaway.stream.lenses import read_lens
     from cutaway.stream.lenses.protocol import chosen_layers
 
-    fitting = LensFitting.of(common, fit_on, load, keep)
+    fitting = LensFitting.of(common, kind, fit_on, load, keep)
     chosen = None if layers is None else question.layers(layers)
     net = question.network(common, model)
     if chosen is not None:
@@ -88,8 +88,10 @@ class LensFitting:
     ahead: int = 1
 
     @classmethod
-    def of(cls, common: Common, fit_on: Path | None, load: Path | None, keep: Path | None) -> LensFitting:
-        """From the options; BadInput where `--set` gives what a lens does not take."""
+    def of(
+        cls, common: Common, kind: str, fit_on: Path | None, load: Path | None, keep: Path | None
+    ) -> LensFitting:
+        """From the options; BadInput where one is given that this kind of lens, or a saved one, would not look at."""
         given = question.settings(common)
         require_known(given, ("steps", "ahead"), "lens")
         for name, number in given.items():
@@ -97,6 +99,16 @@ class LensFitting:
                 raise BadInput(
                     f"{name}={number!r} is not a whole number above zero.", f"Write --set {name}=1 or more."
                 )
+        reads = {"tuned": ("steps",), "future": ("ahead",)}.get(kind, ())
+        unread = [f"--set {name}" for name in given if load is not None or name not in reads]
+        unread += ["--keep"] if keep is not None and (load is not None or fit_on is None) else []
+        unread += ["--fit-on"] if fit_on is not None and (load is not None or kind == "logit") else []
+        if unread:
+            what = "A lens that is loaded" if load is not None else f"A {kind} lens that is not fitted"
+            what = f"A {kind} lens" if load is None and (fit_on is not None or unread != ["--keep"]) else what
+            raise BadInput(
+                f"{what} takes no {' and no '.join(unread)}.", "Leave it out, or ask for another lens."
+            )
         return cls(fit_on, load, keep, **given)
 
 

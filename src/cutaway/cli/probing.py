@@ -63,6 +63,9 @@ def probe(
     use = given.get("use", True)
     if not isinstance(use, bool):
         raise BadInput(f"use={use!r} is neither true nor false.", "Write --set use=false.")
+    if answers and not use:
+        what = "Answers are for the tests whether the network uses it, and use=false leaves these out."
+        raise BadInput(what, "Leave one of the two out.")
     also = given.get("also", [])
     columns = Columns(
         label, text, str(given.get("span", "")), group, str(given.get("source", "")),

@@ -33,6 +33,10 @@ _FORMS = 3
 _WAYS = {
     "restore": "clean values put into the corrupted run",
     "corrupt": "corrupted values put into the clean run",
+    "ablate (zero)": "each value set to zero",
+    "ablate (mean)": "each value replaced by its mean over clean prompts",
+    "ablate (mean by position)": "each value replaced by its mean at that position over clean prompts",
+    "ablate (resample)": "each value replaced by that of another clean prompt",
 }
 _CELL = ("mean", "low", "high", "p", "q", "n", "known_zero", "not_finite")
 
@@ -298,9 +302,7 @@ class Effects:
 
     def headline(self) -> str:
         """One line: what was patched into what, on which form of prompt where it is one of several, whether to the end."""
-        way = _WAYS.get(
-            self.direction, self.direction.replace("ablate (", "ablated (each value replaced by: ")
-        )
+        way = _WAYS.get(self.direction, self.direction)
         attrs = self.data.attrs
         form = ""
         if "form" in attrs:

@@ -25,7 +25,7 @@ from torch import Tensor
 from cutaway.effects.baselines import Baselines, Side, behaviour_of, measure
 from cutaway.effects.effects import Effects
 from cutaway.effects.question import Direction, Question, chosen, require_rules, sides
-from cutaway.errors import SiteUnavailable
+from cutaway.errors import BadInput, SiteUnavailable
 from cutaway.interventions import Patch
 from cutaway.network.anatomy import Layer, Stretch
 from cutaway.network.coefficients import is_one, like
@@ -134,6 +134,7 @@ def path_patch(
     Raises:
         SiteUnavailable: a needed site is refused, or the stream is normed between layers, so that there is no direct path.
         NotFound: no such sender or receiver.
+        BadInput: no sender comes before a receiver.
         BadBehaviour: pairs differ in length, or there is no gap.
     """
     began = time.perf_counter()
@@ -147,6 +148,11 @@ def path_patch(
         read = chosen(to, (*inputs, *_single(net)), inputs, Input.of, "receiver")
         paths = DirectPaths.of(net, behaviour, sent, direction, work)
         where = [(s, r) for r in read for s in paths.before(r)]
+        if not where:
+            raise BadInput(
+                "There is no such path: none of the senders comes before one of the receivers.",
+                "Name senders of an earlier layer, or receivers of a later one.",
+            )
         values = np.full((len(sent), len(read), behaviour.n), np.nan)
         states = np.full(values.shape, CellState.ABSENT, np.int8)
         once = paths.run(where, folder=folder, rules=rules, work=work)

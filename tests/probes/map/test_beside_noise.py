@@ -10,6 +10,7 @@ import torch
 from xor_networks import Specimen
 
 import cutaway
+from cutaway.errors import BadInput
 from cutaway.network import Network
 from cutaway.probes import ProbeData, ProbeOptions, probe
 from cutaway.probes.map.near_tokens import near_tokens, shuffled_directions
@@ -116,3 +117,14 @@ def test_the_nearest_tokens_of_directions_that_mean_nothing_are_noise(read) -> N
     few = near_tokens(net, like, shuffled[:5])
     assert not few.tokens
     assert "too few shuffled labels" in few.said
+
+
+def test_options_that_a_kind_of_probe_does_not_read_are_refused() -> None:
+    for kind, given in (
+        ("means", {"penalties": (1.0,)}),
+        ("logistic", {"precise": True}),
+        ("lda", {"precise": True}),
+    ):
+        with pytest.raises(BadInput, match=f"A {kind} probe does not read"):
+            ProbeOptions(kind=kind, **given)  # type: ignore[arg-type]
+    assert ProbeOptions(kind="logistic", penalties=(1.0,)).fitting.penalties == (1.0,)

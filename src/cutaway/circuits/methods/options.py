@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+from cutaway.circuits.passes.ablation import WAYS
+from cutaway.errors import BadInput, did_you_mean
 from cutaway.results.values import check_fields
 
 Positions = Literal["position", "span"]
@@ -31,6 +33,8 @@ class MethodOptions:
 
     def __post_init__(self) -> None:
         check_fields(self, {"seed": (0, 2**63 - 1)})
+        if self.ablation not in WAYS:
+            raise BadInput(f"There is no ablation {self.ablation!r}.", did_you_mean(self.ablation, WAYS, 3))
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,16 @@ class ProbeOptions:
         if self.penalties is not None and (not self.penalties or any(not p > 0 for p in self.penalties)):
             raise BadInput("Penalties must be numbers above zero.", "Leave them out for the usual path.")
 
+        for name, given, kinds in (
+            ("penalties", self.penalties is not None, ("ridge", "logistic")),
+            ("precise", self.precise, ("ridge",)),
+        ):
+            if given and self.kind not in kinds:
+                raise BadInput(
+                    f"A {self.kind} probe does not read {name!r}.",
+                    f"It is an option of {' and '.join(kinds)}.",
+                )
+
     @property
     def fitting(self) -> Fitting:
         """The part that concerns one fit."""

@@ -117,4 +117,5 @@ def _flip(e: MoveEffect, terms: UseTerms, tried: int) -> Evidence:
 
 def _removal(e: MoveEffect) -> str:
     done = f"Projecting {e.along} out" if e.name == "project out" else f"Erasing the label ({e.along})"
-    return f"{done} moves it by {e.share} (p = {e.p:.3f})."
+    unit = "the classes' difference" if e.firm else "two standard deviations of the metric"
+    return f"{done} moves the output by {e.share} of {unit} (p = {e.p:.3f})."
