@@ -12,12 +12,15 @@ from loops import id_behaviour
 import cutaway
 from cutaway.behaviours import Behaviour
 from cutaway.effects import Effects
+from cutaway.effects.summary import summarise
 from cutaway.errors import BadFormat, BadInput, CorruptFile, SaveFailed
 from cutaway.figures import heatmap_table
 from cutaway.network import Network
 from cutaway.network.parts import Input, Part
 from cutaway.reports import Figure, render
 from cutaway.results import Result, load
+from cutaway.statistics import benjamini_hochberg, sign_flip_p
+from cutaway.sweeps import CellState
 
 
 @pytest.fixture
@@ -203,20 +206,44 @@ def test_effects_saved_with_unlike_forms_averaged_are_told_apart_when_opened(
 
 
 def test_with_few_pairs_nothing_is_called_not_significant(net: Network) -> None:
-    few, enough = (
-        cutaway.patch(net, id_behaviour((6,) * n), at="resid_pre", by=["layer", "position"]) for n in (5, 6)
+    few, some, enough = (
+        cutaway.patch(net, id_behaviour((6,) * n), at="resid_pre", by=["layer", "position"])
+        for n in (5, 6, 12)
     )
     ran = ~few.data["known_zero"].values
     assert np.isfinite(few.mean.values).all()
     assert np.isnan(few.q.values[ran]).all()
     assert np.isnan(few.low.values).all()
-    assert "With 5 pairs no effect can be told from zero, however large it is (6 are needed)" in few.caption
+    assert (
+        "With 5 pairs no effect can be told from zero, however large it is (at least 6 are needed)"
+        in few.caption
+    )
     assert "·" not in heatmap_table(few.grid())
     assert "·" not in few.caption
     assert "With 5 pairs" in repr(few)
     assert "With 5 pairs" in render(few.page())
     bars = few.sel(position=2).plot().data[0].marker.opacity
     assert set(bars) == {1.0}
+    # six could, if a cell were alone: of nine that are corrected for, none can
+    assert np.isnan(some.q.values[ran]).all()
+    assert np.isfinite(some.low.values[ran]).all()
+    assert f"With 6 pairs and {ran.sum()} cells" in some.caption
+    assert "·" not in heatmap_table(some.grid())
     assert np.isfinite(enough.q.values).all()
-    assert np.isfinite(enough.low.values[ran]).all()
     assert not enough.undecided
+
+
+def test_a_cell_is_undecided_only_where_no_effect_could_be_told_from_zero() -> None:
+    """Against the definition: put one more cell in whose signs all agree, and correct anew."""
+    rng = np.random.default_rng(0)
+    for n, cells in ((5, 1), (6, 1), (6, 2), (7, 9), (8, 6), (9, 12), (10, 30), (64, 40)):
+        effect = rng.normal(size=(cells, n)) - rng.normal(size=(cells, 1))
+        states = np.full(effect.shape, CellState.RUN)
+        found = summarise(effect, states, [""] * n, 0)
+        one_more = effect.copy()
+        one_more[int(np.argmax(found["p"]))] = 1.0 + rng.random(
+            n
+        )  # in place of the one that is furthest from it
+        p = sign_flip_p(one_more.T, None)
+        attainable = bool((benjamini_hochberg(p) <= 0.05).any())
+        assert np.isfinite(found["q"]).all() == (attainable and n > 5), (n, cells)

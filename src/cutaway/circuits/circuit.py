@@ -252,16 +252,11 @@ class Circuit:
         if self.notes:
             blocks.append(Points(tuple(("", note) for note in self.notes)))
         strongest = self._strongest()
-        shown = (
-            strongest.head(_LISTED)
-            if strongest["score"].notna().any()
-            else strongest.head(_LISTED)[["from", "to"]]
-        )
-        which = (
-            f"The {len(shown)} strongest of its {self.n_edges} edges."
-            if len(shown) < self.n_edges
-            else "Its edges."
-        )
+        shown: Any = strongest.head(_LISTED)
+        shown = shown if self.scores is not None else shown[["from", "to"]]
+        which = "Its edges."
+        if len(shown) < self.n_edges:
+            which = f"The {len(shown)} strongest of its {self.n_edges} edges."
         blocks.append(table_of(shown, which, "+.3g", numeric=(2,)))
         title = f"A circuit for “{self.name}”" if self.name else "A circuit"
         return result_page(title, "Cutaway · circuit", str(self), blocks, self.provenance)

@@ -186,8 +186,9 @@ class Effects:
         cells = self.data[[name for name in _CELL if name in self.data]]
         if self.data["mean"].dims:
             frame = cells.to_dataframe().reset_index()
-            there = frame["token"] != "" if FORM in frame and "token" in frame else slice(None)
-            return frame[there].reset_index(drop=True)
+            if FORM in frame and "token" in frame:  # a shorter form lacks the last positions
+                frame = frame.loc[frame["token"] != ""].reset_index(drop=True)
+            return frame
         scalars = {str(name): cells[name].item() for name in (*cells.coords, *cells) if cells[name].ndim == 0}
         return pd.DataFrame([scalars])
 
@@ -288,9 +289,15 @@ class Effects:
         if not bool(shown.any()) or bool(self.data["q"].where(shown).notnull().any()):
             return ""
         n = int(self.data["n"].where(shown).max())
+        pairs = "1 pair" if n == 1 else f"{n} pairs"
+        if n >= FEWEST:
+            return (
+                f"With {pairs} and {int(shown.sum())} cells no effect can be told from zero, however large it is, once it "
+                "is corrected for so many: nothing is marked as significant or not."
+            )
         return (
-            f"With {n} {'pair' if n == 1 else 'pairs'} no effect can be told from zero, however large it is ({FEWEST} are "
-            "needed): there are no intervals, and nothing is marked as significant or not."
+            f"With {pairs} no effect can be told from zero, however large it is (at least {FEWEST} are needed): there are "
+            "no intervals, and nothing is marked as significant or not."
         )
 
     @property
@@ -417,11 +424,11 @@ def _by_span(effects: Effects) -> str:
     spans = str(effects.data.attrs.get("spans", ""))
     if not spans:
         return ""
-    return f" To average over all pairs, sweep by span in place of position: the behaviour names {spans}."
+    return f" To average over all pairs, sweep by span in place of position: its spans are “{spans}”."
 
 
 def _table(effects: Effects, several: bool) -> Table:
-    top = effects.top(_ROWS)
+    top: Any = effects.top(_ROWS)
     figures = [c for c in ("mean", "low", "high", "q", "n") if c in top and top[c].notna().any()]
     places = [c for c in (FORM, *effects.dims, "token") if c in top]
     rows = tuple(

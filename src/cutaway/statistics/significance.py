@@ -32,6 +32,16 @@ def benjamini_hochberg(p: ArrayLike) -> Floats:
     return false_discovery_control(array.ravel()).reshape(array.shape) if array.size else array.copy()
 
 
+def least_p(clusters: int, n: int = 10_000) -> float:
+    """The smallest two-sided p-value that `sign_flip_p` can give with so many examples (or clusters).
+
+    >>> least_p(5), round(least_p(64), 6)
+    (0.0625, 0.0001)
+    """
+    exact = clusters <= _MAX_EXACT_CLUSTERS and 2**clusters <= max(n, 2)
+    return min(1.0, 2.0 ** (1 - clusters)) if exact else 1 / (n + 1)
+
+
 def flips_needed(level: float = 0.05) -> int:
     """The fewest examples (or clusters) of which a two-sided sign-flip test can give a p-value of at most `level`.
 

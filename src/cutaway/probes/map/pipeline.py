@@ -119,10 +119,10 @@ def _near(
     probe = probes[best]
     if probe is None:
         return NearTokens()
-    few = kept is None or not len(setting.permuted)
-    return near_tokens(
-        net, probe, None if few else shuffled_directions(kept.cell(places.cells[best]), setting)
-    )
+    shuffled = None
+    if kept is not None and len(setting.permuted):
+        shuffled = shuffled_directions(kept.cell(places.cells[best]), setting)
+    return near_tokens(net, probe, shuffled)
 
 
 def _asked(
