@@ -424,7 +424,7 @@ def _by_span(effects: Effects) -> str:
     spans = str(effects.data.attrs.get("spans", ""))
     if not spans:
         return ""
-    return f" To average over all pairs, sweep by span in place of position: its spans are “{spans}”."
+    return f" To average over all pairs, sweep by span in place of position (spans: {spans})."
 
 
 def _table(effects: Effects, several: bool) -> Table:
