@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from cutaway.claims import Claim as Claim
     from cutaway.effects import Effects as Effects
     from cutaway.effects import ablate as ablate
+    from cutaway.effects import attribution_patch as attribution_patch
     from cutaway.effects import pair_effects as pair_effects
     from cutaway.effects import patch as patch
     from cutaway.effects import path_patch as path_patch

@@ -145,6 +145,15 @@ VERBS: dict[str, Verb] = {
             plan=_PLAN,
         ),
         Verb(
+            "attribution_patch",
+            "cutaway.effects.attribution:attribution_patch",
+            "Attribution patching: what patching every cell would find, estimated from one gradient.",
+            _BEHAVIOUR,
+            "effects",
+            ("at", "by", "direction", "layers", "steps"),
+            command="attribution",
+        ),
+        Verb(
             "path_patch",
             "cutaway.effects.paths:path_patch",
             "Exact path patching: what each part tells each other directly.",

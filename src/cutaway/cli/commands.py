@@ -68,7 +68,7 @@ def question_of(row: Verb) -> list[inspect.Parameter]:
         "text": [("text", Text, REQUIRED)],
         "circuit": [("circuit", CircuitFile, REQUIRED)],
         "behaviour": [
-            ("behaviour", BehaviourName, REQUIRED),
+            *_behaviour(row),
             ("n", Annotated[int, typer.Option("--n", min=2, help="How many pairs.")], row.n),
             ("force", Force, False),
         ],
@@ -80,6 +80,14 @@ def question_of(row: Verb) -> list[inspect.Parameter]:
         for taken in row.takes
         for name, annotation, default in kinds[taken]
     ]
+
+
+def _behaviour(row: Verb) -> list[tuple[str, Any, Any]]:
+    """The options that name a behaviour; for a verb that can do with two prompts also those of the prompts."""
+    if not any(p.name == "clean" for p in row.parameters()):
+        return [("behaviour", BehaviourName, REQUIRED)]
+    prompts = (("clean", question.Clean), ("corrupted", question.Corrupted), ("answers", question.TheAnswers))
+    return [("behaviour", question.MaybeBehaviour, None), *((name, kind, None) for name, kind in prompts)]
 
 
 def option(row: Verb, p: Parameter) -> inspect.Parameter:
@@ -123,7 +131,7 @@ def keywords(row: Verb, given: Mapping[str, Any]) -> dict[str, Any]:
     """Options as the verb's keywords: lists with commas taken apart, ranges of layers, whole numbers."""
     taken: dict[str, Any] = {}
     for p in row.parameters():
-        if p.name not in given or given[p.name] is None:
+        if p.name not in given or given[p.name] is None or p.name in question.ASKING:
             continue
         value = given[p.name]
         if _several(p) and isinstance(value, str):
@@ -180,9 +188,7 @@ def asked(row: Verb, common: Common, screen: Screen, given: Mapping[str, Any], b
     for taken in row.takes[1:]:
         if taken == "behaviour":
             aligned = row.name != "patch" or any(word in by for word in ("position", "span"))
-            subjects.append(
-                question.pairs(screen, net, common, given["behaviour"], given["n"], given["force"], aligned)
-            )
+            subjects.append(question.behaviour_of(screen, net, common, given, row.command, aligned))
         elif taken == "circuit":
             from cutaway.circuits import read
 
@@ -190,7 +196,8 @@ def asked(row: Verb, common: Common, screen: Screen, given: Mapping[str, Any], b
             subjects.append(circuit if circuit.graph.network else circuit.on(net))
         else:
             subjects.append(given[taken])
-    names = (given["model"], given.get("behaviour") or "", str(given.get("at") or ""))
+    asked_of = given.get("behaviour") or ("two-prompts" if given.get("clean") else "")
+    names = (given["model"], asked_of, str(given.get("at") or ""))
     return Asked(net, tuple(subjects), names)
 
 
@@ -252,10 +259,13 @@ def planned(row: Verb, common: Common, screen: Screen, question_: Asked, options
     module, _, name = row.plan.partition(":")
     planning = getattr(importlib.import_module(module), name)
     options.pop("folder", None)
-    plan = planning(question_.net, *question_.subjects, seed=common.seed, **options).plan
+    sweep = planning(question_.net, *question_.subjects, seed=common.seed, **options)
+    plan = sweep.plan
     table = Table(show_header=False, title="Planned, not run")
     for label, value in plan.rows():
         table.add_row(escape(label), escape(value))
+    if sweep.first_look:
+        table.add_row("first look", escape(sweep.first_look))
     rules = {"on": plan.rules.names, "off": dict(plan.rules.reasons)}
     screen.result(asdict(plan.cost) | {"rules": rules, "notes": list(plan.warnings)}, table)
 
@@ -263,7 +273,16 @@ def planned(row: Verb, common: Common, screen: Screen, question_: Asked, options
 def command_line(row: Verb, common: Common, given: Mapping[str, Any]) -> str:
     """The command that repeats a result: what was asked, and every option that differs from its default."""
     words = ["cutaway", row.command, *(str(given[k]) for k in ("model", "circuit", "text") if k in given)]
-    if "behaviour" in given:
+    if given.get("clean") is not None:
+        words += [
+            "--clean",
+            given["clean"],
+            "--corrupted",
+            given["corrupted"],
+            "--answers",
+            *given["answers"],
+        ]
+    elif "behaviour" in given:
         words += ["--behaviour", str(given["behaviour"]), "--n", str(given["n"])]
     words += ["--seed", str(common.seed)]
     words += ["--force"] if given.get("force") else []

@@ -280,9 +280,10 @@ class Effects:
     def headline(self) -> str:
         """One line: what was patched into what, and whether the sweep is complete."""
         ways = {"restore": "clean → corrupted", "corrupt": "corrupted → clean"}
-        way = ways.get(self.direction, self.direction)
+        way, attrs = ways.get(self.direction, self.direction), self.data.attrs
         tail = "" if self.complete else " · partial: stopped before the end"
-        return f"{self.site}, {way}{tail}"
+        how = f", estimated by {attrs['estimated']}" if attrs.get("estimated") else ""
+        return f"{self.site}, {way}{how}{tail}"
 
     def save(self, path: str | Path) -> Path:
         """Write everything to a folder (manifest.json and safetensors), or to one netCDF file when `path` ends in `.nc`.

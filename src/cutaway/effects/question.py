@@ -41,6 +41,7 @@ class Question:
         where: what is to be said of where it was changed; "" where that is plain.
         seed: of the sign flips.
         began: `time.perf_counter()` when the work on it began.
+        estimated: how the cells are estimated, where nothing is patched; "" where it is.
     """
 
     net: Network
@@ -54,6 +55,7 @@ class Question:
     where: str = ""
     seed: int = 0
     began: float = field(default_factory=time.perf_counter)
+    estimated: str = ""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -108,6 +110,7 @@ class Question:
             "intervals": Resampling.of(self.behaviour.template).sentence,
             "correction": "Benjamini-Hochberg over the cells of this sweep",
             "where": self.where,
+            "estimated": self.estimated,
         }
 
 
