@@ -140,7 +140,7 @@ VERBS: dict[str, Verb] = {
             "Ablation: what the behaviour loses without each part, with intervals.",
             _BEHAVIOUR,
             "effects",
-            ("at", "by", "how", "layers"),
+            ("at", "by", "how", "over", "layers"),
             command="ablate",
             plan=_PLAN,
         ),

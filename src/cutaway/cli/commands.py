@@ -108,15 +108,17 @@ def option(row: Verb, p: Parameter) -> inspect.Parameter:
 
 
 def _several(p: Parameter) -> bool:
-    """Does a keyword take several values?"""
-    return isinstance(p.default, tuple) or any(
-        word in p.annotation for word in ("Sequence", "tuple[", "list[")
+    """Does a keyword take several values? A file of them is one."""
+    return "Path" not in p.annotation and (
+        isinstance(p.default, tuple) or any(word in p.annotation for word in ("Sequence", "tuple[", "list["))
     )
 
 
 def _cli_type(p: Parameter) -> Any:
     """The type of an option: what typer can read of the keyword's own type."""
     optional = p.default is None
+    if "Path" in p.annotation:
+        return Path | None
     if _several(p):
         if p.default is not None or "int" in p.annotation:
             return str | None if optional else str

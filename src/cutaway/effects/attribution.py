@@ -123,7 +123,7 @@ def attribution_patch(
 
 
 @dataclass(frozen=True, eq=False)
-class Estimate:
+class CellEstimates:
     """Estimated changes of the metric.
 
     Attributes:
@@ -184,7 +184,7 @@ class Slopes:
             {source: side_of(net, behaviour, source, keep, work)},
         )
 
-    def estimate(self, site: str, dims: tuple[str, ...], layers: tuple[object, ...]) -> Estimate:
+    def estimate(self, site: str, dims: tuple[str, ...], layers: tuple[object, ...]) -> CellEstimates:
         """The estimates, and the base side's logits, which come from the same passes."""
         behaviour, net, source = self.behaviour, self.net, self.sides[self.source]
         tokens = behaviour.clean_tokens(net) if self.base == "clean" else behaviour.corrupted_tokens(net)
@@ -212,7 +212,7 @@ class Slopes:
         values, some = (np.concatenate(p, -1).reshape(-1, behaviour.n) for p in (parts, touched))
         states = np.where(some, CellState.RUN, CellState.KNOWN_ZERO).astype(np.int8)
         states[np.isnan(values)] = CellState.ABSENT
-        return Estimate(box, values, states)
+        return CellEstimates(box, values, states)
 
 
 class _Batch:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from cutaway.behaviours import Prompts
 from cutaway.effects.baselines import Baselines, Side, behaviour_of, measure
-from cutaway.effects.box import Box, box_of, checked, sites_of, span_columns
+from cutaway.effects.box import MAPS, Box, box_of, checked, sites_of, span_columns
 from cutaway.effects.effects import Effects
 from cutaway.effects.planned import PlannedSweep
 from cutaway.effects.question import DIRECTIONS, Direction, Question, require_one_of, require_rules, sides
@@ -28,6 +28,7 @@ from cutaway.interventions import Ablate
 from cutaway.network.edits import Here
 from cutaway.network.inputs import Tokens
 from cutaway.network.sites import Site
+from cutaway.network.textsets import digest
 from cutaway.results import Work, strict, working
 from cutaway.sweeps import Rules, plan_cells
 from cutaway.sweeps.footprint import held_bytes, require_room
@@ -106,6 +107,7 @@ def ablate(
     at: str = "z",
     by: By = ("layer", "head"),
     how: How = "mean",
+    over: Sequence[Any] | Path | None = None,
     layers: Sequence[int] | None = None,
     seed: int = 0,
     folder: str | Path | None = None,
@@ -119,15 +121,18 @@ def ablate(
         by: the dimensions of the sweep, as in `patch`.
         how: `zero`; `mean`, over the clean prompts and their positions; `mean by position`; `resample`, the value of another
             prompt, drawn with `seed`.
+        over: a set of texts that the mean is taken over in place of the clean prompts, all their tokens alike: a list, or a
+            file with one text a line (.txt) or a column `text` (.csv, .json, .jsonl).
         layers: only these; default every layer that has the site.
 
     The other arguments, the result and the errors are those of `patch`: an effect of -1 takes the metric from the clean to
     the corrupted baseline.
     """
     require_one_of(how, HOW, "ablation")
+    _require_mean(how, over)
     with working(work).interruptible() as work:
         pairs = behaviour_of(net, behaviour, seed, Prompts(clean, corrupted, answers), "ablate")
-        sweep = box_sweep(net, pairs, at, by, how, layers, seed, rules, work, time_it=False)
+        sweep = box_sweep(net, pairs, at, by, how, layers, seed, rules, work, time_it=False, over=over)
         return sweep.finish(folder, work)
 
 
@@ -143,6 +148,7 @@ def plan(
     by: By | None = None,
     direction: Direction | None = None,
     how: How | None = None,
+    over: Sequence[Any] | Path | None = None,
     layers: Sequence[int] | None = None,
     seed: int = 0,
     rules: Rules | None = None,
@@ -164,6 +170,7 @@ def plan(
     if how is not None and direction is not None:
         what = f"An ablation (how={how!r}) has no direction; direction={direction!r} was given."
         raise BadInput(what, "Leave one of them out.")
+    _require_mean(how, over)
     if how is None:
         way, site, dims = direction or "restore", "resid_pre", ("layer", "position")
         require_one_of(way, DIRECTIONS, "direction")
@@ -172,16 +179,17 @@ def plan(
         require_one_of(way, HOW, "ablation")
     with working(work).interruptible() as work:
         pairs = behaviour_of(net, behaviour, seed, Prompts(clean, corrupted, answers), "plan")
-        return box_sweep(net, pairs, at or site, by or dims, way, layers, seed, rules, work)
+        return box_sweep(net, pairs, at or site, by or dims, way, layers, seed, rules, work, over=over)
 
 
 def box_sweep(
     net: Network, behaviour: Behaviour | str, at: str, by: By, way: Direction | How, layers: Sequence[int] | None = None,
-    seed: int = 0, rules: Rules | None = None, work: Work | None = None, *, time_it: bool = True,
+    seed: int = 0, rules: Rules | None = None, work: Work | None = None, *, time_it: bool = True, over: Any = None,
 ) -> PlannedSweep:  # fmt: skip
     """The sweep that `patch` runs where `way` is a direction, and `ablate` where it says how; not yet run.
 
     The other arguments and the errors are those of the verbs. time_it: measure memory and seconds on a small piece.
+    over: the texts that an ablation's mean is taken over.
     """
     began = time.perf_counter()
     behaviour = behaviour_of(net, behaviour, seed)
@@ -198,7 +206,11 @@ def box_sweep(
             where = "answer position only: clean and corrupted prompts differ in length"
     else:
         direction, base, kind = f"ablate ({way})", ends.clean, cast(Any, way.removesuffix(" by position"))
-        edit = Ablate(site, how=kind, by_position=kind != way, seed=seed)
+        edit = Ablate(
+            site, how=kind, by_position=kind != way, seed=seed, over=over, layer=_layers_of(site, chosen)
+        )
+        if edit.over is not None:
+            where = f"mean over {len(edit.over)} texts (SHA-256 {digest(edit.over)[:12]})"
         sources = {s: _ablated(net, edit, s, value, base.tokens) for s, value in base.kept.items()}
     box = box_of(behaviour, site, dims, chosen, base)
     labels = position_labels(behaviour, ends, box)
@@ -215,6 +227,18 @@ def box_sweep(
         first = f"cutaway.attribution_patch estimates all cells from gradients for about {price:,} forward-equivalents"
     label = f"patching {site} by {' and '.join(question.dims)}, {direction}"
     return PlannedSweep(plan, question, label, first)
+
+
+def _require_mean(how: How | None, over: object) -> None:
+    """Raise `BadInput` where a set of texts is given for what takes no mean."""
+    if over is not None and how not in ("mean", "mean by position"):
+        given = "a patch" if how is None else f"how={how!r}"
+        raise BadInput(f"A set of texts was given beside {given}: it is for a mean.", 'Use how="mean".')
+
+
+def _layers_of(site: str, layers: Sequence[Any]) -> list[int] | None:
+    """The layers of a sweep as an address names them; None where maps are swept."""
+    return None if site == MAPS else [int(layer) for layer in layers]
 
 
 def position_labels(

@@ -171,5 +171,7 @@ def _written(base: Side, edits: Sequence[tuple[Site, object, Intervention]]) -> 
 
 def _constant(item: Intervention) -> bool:
     """Whether what it writes does not depend on the value that it meets."""
-    given = isinstance(item, Ablate) and (item.how == "zero" or item.source is not None)
+    given = isinstance(item, Ablate) and (
+        item.how == "zero" or item.source is not None or item.over is not None
+    )
     return given or isinstance(item, Patch)
