@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from cutaway.network import Tokens as Tokens
     from cutaway.network.converting import from_transformerlens as from_transformerlens
     from cutaway.network.opening import open_network as open  # noqa: F401
+    from cutaway.network.scoring import loss as loss
     from cutaway.probes import Probe as Probe
     from cutaway.probes import ProbeData as ProbeData
     from cutaway.probes import Probing as Probing

@@ -112,6 +112,15 @@ VERBS: dict[str, Verb] = {
             command="open",
         ),
         Verb(
+            "loss",
+            "cutaway.network.scoring:loss",
+            "The loss on texts: how surprised the network is by each next token, with edits beside without.",
+            ("net", "texts"),
+            "loss",
+            ("column",),
+            command="loss",
+        ),
+        Verb(
             "behaviour",
             "cutaway.behaviours.making:behaviour",
             "Contrast pairs for a network, from a name or a file.",

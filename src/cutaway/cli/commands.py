@@ -66,6 +66,7 @@ def question_of(row: Verb) -> list[inspect.Parameter]:
     kinds: dict[str, list[tuple[str, Any, Any]]] = {
         "net": [("model", Model, REQUIRED)],
         "text": [("text", Text, REQUIRED)],
+        "texts": [("text", question.MaybeText, None), ("file", question.TextFile, None)],
         "circuit": [("circuit", CircuitFile, REQUIRED)],
         "behaviour": [
             *_behaviour(row),
@@ -196,6 +197,8 @@ def asked(row: Verb, common: Common, screen: Screen, given: Mapping[str, Any], b
 
             circuit = read(given["circuit"])
             subjects.append(circuit if circuit.graph.network else circuit.on(net))
+        elif taken == "texts":
+            subjects.append(question.texts_of(given))
         else:
             subjects.append(given[taken])
     asked_of = given.get("behaviour") or ("two-prompts" if given.get("clean") else "")
@@ -274,7 +277,12 @@ def planned(row: Verb, common: Common, screen: Screen, question_: Asked, options
 
 def command_line(row: Verb, common: Common, given: Mapping[str, Any]) -> str:
     """The command that repeats a result: what was asked, and every option that differs from its default."""
-    words = ["cutaway", row.command, *(str(given[k]) for k in ("model", "circuit", "text") if k in given)]
+    words = [
+        "cutaway",
+        row.command,
+        *(str(given[k]) for k in ("model", "circuit", "text") if given.get(k) is not None),
+    ]
+    words += ["--file", str(given["file"])] if given.get("file") is not None else []
     if given.get("clean") is not None:
         words += [
             "--clean",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -27,6 +28,13 @@ BehaviourName = Annotated[
         "-b",
         help="A built-in behaviour (ioi, pronoun, agreement, ...) or a file of pairs.",
         show_default=False,
+    ),
+]
+MaybeText = Annotated[str | None, typer.Argument(help="The text that is read.", show_default=False)]
+TextFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--file", help="Or a file of texts: .txt (one a line), .csv, .json, .jsonl.", show_default=False
     ),
 ]
 MaybeBehaviour = Annotated[
@@ -117,6 +125,17 @@ def behaviour_of(
             'Add --behaviour NAME, or --clean "..." --corrupted "..." --answers " right" " wrong".',
         )
     return prompts.behaviour(net, verb)
+
+
+def texts_of(given: Mapping[str, Any]) -> Any:
+    """The text that a command was given, or its file of texts. Raises BadInput where both or neither are given."""
+    text, file = given["text"], given["file"]
+    if (text is None) == (file is None):
+        raise BadInput(
+            "A text and a file are given at once." if text is not None else "There is no text to read.",
+            "Give a text in quotes, or --file texts.txt.",
+        )
+    return file if text is None else text
 
 
 def value(text: str) -> Any:

@@ -93,6 +93,7 @@ KINDS: dict[str, Kind] = {
     "eraser": Kind("cutaway.probes.use.erasure:Eraser", "an eraser", formerly=("cutaway-eraser-1",)),
     "alignment": Kind("cutaway.probes.use.alignment:Alignment", "a subspace and its tests",
         formerly=("cutaway-alignment-1",)),
+    "loss": Kind("cutaway.network.loss:Loss", "the loss on texts"),
     "performance": Kind("cutaway.behaviours.checks:Performance", "how well a network does a behaviour"),
     "effects": Kind("cutaway.effects.effects:Effects", "effects of interventions", formerly=("cutaway effects",)),
     "explanation": Kind("cutaway.explanations.explanation:Explanation", "an explanation", formerly=("cutaway explanation",)),
