@@ -16,6 +16,7 @@ _NOUNS: dict[str, str] = {
     **dict.fromkeys(("Part", "Input", "Edge"), "cutaway.network.parts"),
     "from_transformerlens": "cutaway.network.converting",
     "Behaviour": "cutaway.behaviours",
+    "SteeringVector": "cutaway.control",
     "Effects": "cutaway.effects",
     "Explanation": "cutaway.explanations",
     "Claim": "cutaway.claims",
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
     from cutaway.circuits import test as test
     from cutaway.circuits import trace as trace
     from cutaway.claims import Claim as Claim
+    from cutaway.control import SteeringVector as SteeringVector
+    from cutaway.control import difference_of_means as difference_of_means
+    from cutaway.control import steer as steer
     from cutaway.effects import Effects as Effects
     from cutaway.effects import ablate as ablate
     from cutaway.effects import attribution_patch as attribution_patch

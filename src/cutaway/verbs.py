@@ -267,6 +267,20 @@ VERBS: dict[str, Verb] = {
             "eraser",
         ),
         Verb(
+            "difference_of_means",
+            "cutaway.control.means:difference_of_means",
+            "The direction from one set of texts to another at a site, and how well it tells held-out texts apart.",
+            ("net", "positive", "negative"),
+            "direction",
+        ),
+        Verb(
+            "steer",
+            "cutaway.control.steering:steer",
+            "What a network writes while a direction is added, strength by strength, beside a random one.",
+            ("net", "prompts", "direction"),
+            "steering",
+        ),
+        Verb(
             "explain",
             "cutaway.explanations.pipeline:explain",
             "Find the parts that carry a behaviour, test them on held-out prompts, and write a report.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -65,8 +65,11 @@ class Loss:
 
     @property
     def mean(self) -> Estimate:
-        """Mean loss over all tokens, with an interval over texts."""
-        return _over_texts(self.values)
+        """Mean loss over all tokens, with an interval over texts (of which none is below zero, as no loss is)."""
+        found = _over_texts(self.values)
+        if found.interval is None:
+            return found
+        return replace(found, interval=replace(found.interval, low=max(0.0, found.interval.low)))
 
     @property
     def perplexity(self) -> float:
@@ -116,9 +119,10 @@ class Loss:
         if not -len(self.tokens) <= text < len(self.tokens):
             raise BadInput(f"There is no text {text}.", f"There are {len(self.tokens)}, counted from 0.")
         tokens = self.tokens[text]
-        lines = {"with the edits" if self.unedited is not None else "loss": self.values[text, : len(tokens)]}
+        edited = self.unedited is not None
+        lines = {"with the edits" if edited else "loss": self.values[text, : len(tokens)].tolist()}
         if self.unedited is not None:
-            lines["without"] = self.unedited[text, : len(tokens)]
+            lines["without"] = self.unedited[text, : len(tokens)].tolist()
         return along_text(tokens, lines, "loss (nats)")
 
     def page(self) -> Page:
@@ -199,7 +203,7 @@ def loss_on(
     began = time.monotonic()
     rows = rows_in(net, texts)
     require_next_tokens(net, rows)
-    size = rows_at_once(net, max(map(len, rows)), work, read=2 * max(map(len, rows)))
+    size = rows_at_once(net, max(map(len, rows)), work, read=2 * max(map(len, rows)))  # type: ignore[arg-type]
     cut = batches(net, rows, size)
     if len(cut) == 1:
         cut = [list(range(len(rows)))]

@@ -93,6 +93,8 @@ KINDS: dict[str, Kind] = {
     "eraser": Kind("cutaway.probes.use.erasure:Eraser", "an eraser", formerly=("cutaway-eraser-1",)),
     "alignment": Kind("cutaway.probes.use.alignment:Alignment", "a subspace and its tests",
         formerly=("cutaway-alignment-1",)),
+    "direction": Kind("cutaway.control.direction:SteeringVector", "a direction to steer by"),
+    "steering": Kind("cutaway.control.steering:Steering", "what a network writes while it is steered"),
     "loss": Kind("cutaway.network.loss:Loss", "the loss on texts"),
     "performance": Kind("cutaway.behaviours.checks:Performance", "how well a network does a behaviour"),
     "effects": Kind("cutaway.effects.effects:Effects", "effects of interventions", formerly=("cutaway effects",)),
