@@ -56,7 +56,7 @@ class Verb:
         says: what it does, in one sentence.
         takes: what comes before the keywords, in order.
         result: name of the kind in `results.KINDS`; "" where it gives something else (a network, a plan).
-        shown: keywords that the command line offers as options of their own, at most eight beside those that name a behaviour.
+        shown: keywords that the command line offers as options of their own, at most eight beside those of a behaviour.
         more: where further keywords are declared: "module:Dataclass" by the name of the parameter that takes it.
         command: the command's name; "" where there is none.
         spelled: how the command line spells a keyword where it is not its name, e.g. `--from`.
