@@ -30,6 +30,7 @@ from cutaway.network.sites import Site, SiteLike
 from cutaway.network.texts import InputLike
 from cutaway.network.textsets import texts_in
 from cutaway.results import Work, working
+from cutaway.results.meter import Meter, metered
 
 T = TypeVar("T")
 
@@ -281,7 +282,8 @@ class Network:
         if several and all(isinstance(t, Integral) and not isinstance(t, bool) for t in several):
             several = [several]
         carried = self._carried(edits)
-        return loss_on(self.core, several, carried, bind(self, carried), working(work))
+        with metered(Meter()):
+            return loss_on(self.core, several, carried, bind(self, carried), working(work))
 
     @contextmanager
     def attached(
