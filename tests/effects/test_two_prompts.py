@@ -106,7 +106,7 @@ def test_several_pairs_and_token_ids(tales: cutaway.Network) -> None:
         ({"answers": (10**9, 5)}, "no token"),
         ({"clean": ""}, "empty"),
         ({"clean": []}, "clean prompt"),
-        ({"clean": [MARY, 3]}, "mix text and token ids"),
+        ({"clean": [MARY, 3]}, "takes text or a list"),
         ({"clean": [MARY, MARY]}, "2 clean and 1 corrupted"),
         ({"answers": None}, "without answers"),
         ({"clean": None, "answers": None}, "without clean and answers"),
