@@ -16,6 +16,7 @@ _NOUNS: dict[str, str] = {
     **dict.fromkeys(("Part", "Input", "Edge"), "cutaway.network.parts"),
     "from_transformerlens": "cutaway.network.converting",
     "Behaviour": "cutaway.behaviours",
+    "SteeringVector": "cutaway.control",
     "Effects": "cutaway.effects",
     "Explanation": "cutaway.explanations",
     "Claim": "cutaway.claims",
@@ -39,8 +40,12 @@ if TYPE_CHECKING:
     from cutaway.circuits import test as test
     from cutaway.circuits import trace as trace
     from cutaway.claims import Claim as Claim
+    from cutaway.control import SteeringVector as SteeringVector
+    from cutaway.control import difference_of_means as difference_of_means
+    from cutaway.control import steer as steer
     from cutaway.effects import Effects as Effects
     from cutaway.effects import ablate as ablate
+    from cutaway.effects import attribution_patch as attribution_patch
     from cutaway.effects import pair_effects as pair_effects
     from cutaway.effects import patch as patch
     from cutaway.effects import path_patch as path_patch
@@ -64,6 +69,7 @@ if TYPE_CHECKING:
     from cutaway.network import Tokens as Tokens
     from cutaway.network.converting import from_transformerlens as from_transformerlens
     from cutaway.network.opening import open_network as open  # noqa: F401
+    from cutaway.network.scoring import loss as loss
     from cutaway.probes import Probe as Probe
     from cutaway.probes import ProbeData as ProbeData
     from cutaway.probes import Probing as Probing

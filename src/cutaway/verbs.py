@@ -56,7 +56,7 @@ class Verb:
         says: what it does, in one sentence.
         takes: what comes before the keywords, in order.
         result: name of the kind in `results.KINDS`; "" where it gives something else (a network, a plan).
-        shown: keywords that the command line offers as options of their own, at most eight with the question's.
+        shown: keywords that the command line offers as options of their own, at most eight beside those of a behaviour.
         more: where further keywords are declared: "module:Dataclass" by the name of the parameter that takes it.
         command: the command's name; "" where there is none.
         spelled: how the command line spells a keyword where it is not its name, e.g. `--from`.
@@ -112,6 +112,15 @@ VERBS: dict[str, Verb] = {
             command="open",
         ),
         Verb(
+            "loss",
+            "cutaway.network.scoring:loss",
+            "The loss on texts: how surprised the network is by each next token, with edits beside without.",
+            ("net", "texts"),
+            "loss",
+            ("column",),
+            command="loss",
+        ),
+        Verb(
             "behaviour",
             "cutaway.behaviours.making:behaviour",
             "Contrast pairs for a network, from a name or a file.",
@@ -140,9 +149,18 @@ VERBS: dict[str, Verb] = {
             "Ablation: what the behaviour loses without each part, with intervals.",
             _BEHAVIOUR,
             "effects",
-            ("at", "by", "how", "layers"),
+            ("at", "by", "how", "over", "layers"),
             command="ablate",
             plan=_PLAN,
+        ),
+        Verb(
+            "attribution_patch",
+            "cutaway.effects.attribution:attribution_patch",
+            "Attribution patching: what patching every cell would find, estimated from one gradient.",
+            _BEHAVIOUR,
+            "effects",
+            ("at", "by", "direction", "layers", "steps"),
+            command="attribution",
         ),
         Verb(
             "path_patch",
@@ -247,6 +265,20 @@ VERBS: dict[str, Verb] = {
             "Erase a label from a representation.",
             ("net", "data"),
             "eraser",
+        ),
+        Verb(
+            "difference_of_means",
+            "cutaway.control.means:difference_of_means",
+            "The direction from one set of texts to another at a site, and how well it tells held-out texts apart.",
+            ("net", "positive", "negative"),
+            "direction",
+        ),
+        Verb(
+            "steer",
+            "cutaway.control.steering:steer",
+            "What a network writes while a direction is added, strength by strength, beside a random one.",
+            ("net", "prompts", "direction"),
+            "steering",
         ),
         Verb(
             "explain",

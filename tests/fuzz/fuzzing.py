@@ -393,11 +393,17 @@ def results(bed: Bed) -> dict[str, Path]:
     from cutaway.stream.why_attend import why_attend
 
     net, text = bed.net, "the a saw b"
+    sets: dict[str, Any] = {"positive": ["the a saw b", "the b"], "negative": ["the b saw a", "the a"]}
     made: list[Any] = [bed.probing, bed.probing.probe(), bed.circuit]
     used = bed.right(VERBS["use"])
     makers: list[Callable[[], Any]] = [
         lambda: cutaway.performance(net, bed.pairs),
         lambda: cutaway.patch(net, bed.pairs),
+        lambda: cutaway.loss(net, text),
+        lambda: cutaway.difference_of_means(net, **sets, at="resid_post.0"),
+        lambda: cutaway.steer(
+            net, text, cutaway.difference_of_means(net, **sets, at="resid_post.0"), max_new_tokens=2
+        ),
         lambda: cutaway.use(**used),
         lambda: next(iter(cutaway.leace(net, bed.data, at="resid_post.0").values())),
         lambda: cutaway.explain(**bed.right(VERBS["explain"])),

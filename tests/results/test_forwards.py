@@ -149,17 +149,32 @@ def text(pairs: Behaviour) -> list[int]:
     return list(pairs.clean_ids[0])
 
 
+def sides(pairs: Behaviour) -> tuple[list[list[int]], list[list[int]]]:
+    """Clean and corrupted prompts that are not on the other side, too."""
+    clean, corrupted = set(pairs.clean_ids), set(pairs.corrupted_ids)
+    return [list(row) for row in clean - corrupted], [list(row) for row in corrupted - clean]
+
+
 QUICK = ProbeOptions(permutations=20)
 #: For every verb that gives a result: what is made beforehand, and the call itself, which is counted.
 BEFORE: dict[str, Callable[[Network, Behaviour], Any]] = {
     "test": circuit,
     "use": lambda net, pairs: cutaway.probe(net, data(pairs), at="resid_post", options=QUICK),
     "read_lens": lambda net, _pairs: LogitLens.of(net),
+    "steer": lambda net, pairs: cutaway.difference_of_means(net, *sides(pairs), at="resid_post.0"),
 }
 CALLS: dict[str, Callable[[Network, Behaviour, Any], Any]] = {
     "performance": lambda net, pairs, _: cutaway.performance(net, pairs),
     "patch": lambda net, pairs, _: cutaway.patch(net, pairs, at="resid_pre"),
     "ablate": lambda net, pairs, _: cutaway.ablate(net, pairs, at="z"),
+    "attribution_patch": lambda net, pairs, _: cutaway.attribution_patch(net, pairs, at="z", by="layer"),
+    "loss": lambda net, pairs, _: cutaway.loss(net, list(pairs.clean_ids)),
+    "difference_of_means": lambda net, pairs, _: cutaway.difference_of_means(
+        net, *sides(pairs), at="resid_post.0"
+    ),
+    "steer": lambda net, pairs, made: cutaway.steer(
+        net, [text(pairs)], made, max_new_tokens=1, strengths=(1,)
+    ),
     "path_patch": lambda net, pairs, _: cutaway.path_patch(net, pairs),
     "pair_effects": lambda net, pairs, _: cutaway.pair_effects(net, pairs),
     "trace": lambda net, pairs, _: circuit(net, pairs),
@@ -184,7 +199,7 @@ def test_the_result_of_every_verb_says_what_it_took(name: str) -> None:
     took, products = result.provenance.forwards, seen.forwards(12)
     # a layer of which one sublayer is run counts half, whatever its weights; rows of any width count one
     assert took >= 0.7 * products > 0
-    assert took <= 1.3 * products or name in ("trace", "use", "probe", "expand_paths")
+    assert took <= 1.3 * products or name in ("trace", "use", "probe", "expand_paths", "attribution_patch")
 
 
 def test_every_verb_that_gives_a_result_is_called_here() -> None:

@@ -15,10 +15,12 @@ from cutaway.behaviours.generators import GENERATORS, Fact, FactTable
 from cutaway.behaviours.images import ImagePairs
 from cutaway.behaviours.making import behaviour, generator
 from cutaway.behaviours.metrics import METRICS, Answers, Metric, custom, metric, shares
+from cutaway.behaviours.prompts import Prompts, two_prompts
 from cutaway.behaviours.shuffling import exchange_answers
 
 __all__ = [
     "GENERATORS", "METRICS", "Answers", "Behaviour", "Fact", "FactTable", "ImagePairs", "ItemPairs", "Metric", "Performance",
-    "answer_log_prob", "answer_logits", "behaviour", "custom", "exchange_answers", "from_dataset", "from_frame",
-    "generator", "measure", "metric", "performance", "read", "refusal", "require_performed", "shares", "write",
+    "Prompts", "answer_log_prob", "answer_logits", "behaviour", "custom", "exchange_answers", "from_dataset", "from_frame",
+    "generator", "measure", "metric", "performance", "read", "refusal", "require_performed", "shares", "two_prompts",
+    "write",
 ]  # fmt: skip

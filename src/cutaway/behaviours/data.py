@@ -255,7 +255,9 @@ class Behaviour:
                 f"{method} needs pairs of equal length, but example {row} of {self.name!r} has "
                 f"{len(self.clean_ids[row])} clean and {len(self.corrupted_ids[row])} corrupted tokens "
                 f"({self.clean[row]!r} / {self.corrupted[row]!r}).",
-                "Choose words of as many tokens, or drop such pairs with behaviour.only_aligned().",
+                "Choose words of as many tokens, or patch the answer position alone: by='layer', or by=('layer', 'head')."
+                if self.n == 1
+                else "Choose words of as many tokens, or drop such pairs with behaviour.only_aligned().",
             )
 
     def only_aligned(self) -> Behaviour:

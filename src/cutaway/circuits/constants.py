@@ -10,11 +10,11 @@ import torch
 from cutaway.behaviours.metrics import METRICS
 from cutaway.circuits.passes.ablation import Ablation, ablation
 from cutaway.circuits.passes.certify import wiring
-from cutaway.circuits.passes.gradients import without_parameter_gradients
 from cutaway.circuits.passes.outputs import Outputs, record
 from cutaway.circuits.passes.pairs import PromptPairs
 from cutaway.circuits.passes.running import Mask, run_edges
 from cutaway.errors import BadInput
+from cutaway.network.slopes import without_parameter_gradients
 from cutaway.results import Work, working
 
 if TYPE_CHECKING:

@@ -66,9 +66,10 @@ def question_of(row: Verb) -> list[inspect.Parameter]:
     kinds: dict[str, list[tuple[str, Any, Any]]] = {
         "net": [("model", Model, REQUIRED)],
         "text": [("text", Text, REQUIRED)],
+        "texts": [("text", question.MaybeText, None), ("file", question.TextFile, None)],
         "circuit": [("circuit", CircuitFile, REQUIRED)],
         "behaviour": [
-            ("behaviour", BehaviourName, REQUIRED),
+            *_behaviour(row),
             ("n", Annotated[int, typer.Option("--n", min=2, help="How many pairs.")], row.n),
             ("force", Force, False),
         ],
@@ -80,6 +81,14 @@ def question_of(row: Verb) -> list[inspect.Parameter]:
         for taken in row.takes
         for name, annotation, default in kinds[taken]
     ]
+
+
+def _behaviour(row: Verb) -> list[tuple[str, Any, Any]]:
+    """The options that name a behaviour; for a verb that can do with two prompts also those of the prompts."""
+    if not any(p.name == "clean" for p in row.parameters()):
+        return [("behaviour", BehaviourName, REQUIRED)]
+    prompts = (("clean", question.Clean), ("corrupted", question.Corrupted), ("answers", question.TheAnswers))
+    return [("behaviour", question.MaybeBehaviour, None), *((name, kind, None) for name, kind in prompts)]
 
 
 def option(row: Verb, p: Parameter) -> inspect.Parameter:
@@ -100,15 +109,17 @@ def option(row: Verb, p: Parameter) -> inspect.Parameter:
 
 
 def _several(p: Parameter) -> bool:
-    """Does a keyword take several values?"""
-    return isinstance(p.default, tuple) or any(
-        word in p.annotation for word in ("Sequence", "tuple[", "list[")
+    """Does a keyword take several values? A file of them is one."""
+    return "Path" not in p.annotation and (
+        isinstance(p.default, tuple) or any(word in p.annotation for word in ("Sequence", "tuple[", "list["))
     )
 
 
 def _cli_type(p: Parameter) -> Any:
     """The type of an option: what typer can read of the keyword's own type."""
     optional = p.default is None
+    if "Path" in p.annotation:
+        return Path | None
     if _several(p):
         if p.default is not None or "int" in p.annotation:
             return str | None if optional else str
@@ -123,7 +134,7 @@ def keywords(row: Verb, given: Mapping[str, Any]) -> dict[str, Any]:
     """Options as the verb's keywords: lists with commas taken apart, ranges of layers, whole numbers."""
     taken: dict[str, Any] = {}
     for p in row.parameters():
-        if p.name not in given or given[p.name] is None:
+        if p.name not in given or given[p.name] is None or p.name in question.ASKING:
             continue
         value = given[p.name]
         if _several(p) and isinstance(value, str):
@@ -180,17 +191,18 @@ def asked(row: Verb, common: Common, screen: Screen, given: Mapping[str, Any], b
     for taken in row.takes[1:]:
         if taken == "behaviour":
             aligned = row.name != "patch" or any(word in by for word in ("position", "span"))
-            subjects.append(
-                question.pairs(screen, net, common, given["behaviour"], given["n"], given["force"], aligned)
-            )
+            subjects.append(question.behaviour_of(screen, net, common, given, row.command, aligned))
         elif taken == "circuit":
             from cutaway.circuits import read
 
             circuit = read(given["circuit"])
             subjects.append(circuit if circuit.graph.network else circuit.on(net))
+        elif taken == "texts":
+            subjects.append(question.texts_of(given))
         else:
             subjects.append(given[taken])
-    names = (given["model"], given.get("behaviour") or "", str(given.get("at") or ""))
+    asked_of = given.get("behaviour") or ("two-prompts" if given.get("clean") else "")
+    names = (given["model"], asked_of, str(given.get("at") or ""))
     return Asked(net, tuple(subjects), names)
 
 
@@ -255,18 +267,35 @@ def planned(row: Verb, common: Common, screen: Screen, question_: Asked, options
     module, _, name = row.plan.partition(":")
     planning = getattr(importlib.import_module(module), name)
     options.pop("folder", None)
-    plan = planning(question_.net, *question_.subjects, seed=common.seed, **options).plan
+    sweep = planning(question_.net, *question_.subjects, seed=common.seed, **options)
+    plan = sweep.plan
     table = Table(show_header=False, title="Planned, not run")
     for label, value in plan.rows():
         table.add_row(escape(label), escape(value))
+    if sweep.first_look:
+        table.add_row("first look", escape(sweep.first_look))
     rules = {"on": plan.rules.names, "off": dict(plan.rules.reasons)}
     screen.result(asdict(plan.cost) | {"rules": rules, "notes": list(plan.warnings)}, table)
 
 
 def command_line(row: Verb, common: Common, given: Mapping[str, Any]) -> str:
     """The command that repeats a result: what was asked, and every option that differs from its default."""
-    words = ["cutaway", row.command, *(str(given[k]) for k in ("model", "circuit", "text") if k in given)]
-    if "behaviour" in given:
+    words = [
+        "cutaway",
+        row.command,
+        *(str(given[k]) for k in ("model", "circuit", "text") if given.get(k) is not None),
+    ]
+    words += ["--file", str(given["file"])] if given.get("file") is not None else []
+    if given.get("clean") is not None:
+        words += [
+            "--clean",
+            given["clean"],
+            "--corrupted",
+            given["corrupted"],
+            "--answers",
+            *given["answers"],
+        ]
+    elif "behaviour" in given:
         words += ["--behaviour", str(given["behaviour"]), "--n", str(given["n"])]
     words += ["--seed", str(common.seed)]
     words += ["--force"] if given.get("force") else []

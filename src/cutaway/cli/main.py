@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cutaway.cli import bench, commands, lens, network, probing
+from cutaway.cli import bench, commands, lens, network, probing, steering
 from cutaway.cli.common import Group
 from cutaway.cli.zoo import zoo_app
 
@@ -22,6 +22,7 @@ network.register(app)
 commands.register(app)
 lens.register(app)
 probing.register(app)
+steering.register(app)
 app.add_typer(zoo_app, name="zoo")
 bench.register(zoo_app)
 

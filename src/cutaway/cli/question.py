@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -28,6 +30,41 @@ BehaviourName = Annotated[
         show_default=False,
     ),
 ]
+MaybeText = Annotated[str | None, typer.Argument(help="The text that is read.", show_default=False)]
+TextFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--file", help="Or a file of texts: .txt (one a line), .csv, .json, .jsonl.", show_default=False
+    ),
+]
+MaybeBehaviour = Annotated[
+    str | None,
+    typer.Option(
+        "--behaviour",
+        "-b",
+        help="A built-in behaviour (ioi, pronoun, agreement, ...) or a file of pairs.",
+        show_default=False,
+    ),
+]
+Clean = Annotated[
+    str | None,
+    typer.Option("--clean", help="Or two prompts of yours: this one, ...", show_default=False),
+]
+Corrupted = Annotated[
+    str | None,
+    typer.Option("--corrupted", help="... its twin, with another answer, ...", show_default=False),
+]
+TheAnswers = Annotated[
+    tuple[str, str] | None,
+    typer.Option(
+        "--answers",
+        help='... and the right and the wrong answer, each with its space: --answers " Mary" " John".',
+        show_default=False,
+        metavar="RIGHT WRONG",
+    ),
+]
+#: The options that say what is asked; all others say how.
+ASKING = ("behaviour", "n", "force", "clean", "corrupted", "answers")
 Examples = Annotated[int, typer.Option("--n", min=2, help="How many pairs.")]
 Force = Annotated[bool, typer.Option("--force", help="Go on although the network does not do the behaviour.")]
 FILES = (".json", ".jsonl", ".csv")
@@ -62,6 +99,43 @@ def pairs(
         if options and "differ in length" in note:
             screen.say(note)
     return chosen
+
+
+def behaviour_of(
+    screen: Screen, net: Network, common: Common, given: Mapping[str, Any], verb: str, aligned: bool = True
+) -> Behaviour:
+    """The behaviour that a command was given: by name or file, or as two prompts with their answers.
+
+    Raises BadInput where both or neither are given, or a part of the three.
+    """
+    from cutaway.behaviours import Prompts
+
+    prompts = Prompts(given.get("clean"), given.get("corrupted"), given.get("answers"))
+    options = [f"--{name}" for name in prompts.given]
+    if given["behaviour"] is not None and options:
+        raise BadInput(
+            f"--behaviour and {', '.join(options)} are given at once.",
+            "Give a behaviour, or two prompts with their answers.",
+        )
+    if given["behaviour"] is not None:
+        return pairs(screen, net, common, given["behaviour"], given["n"], given["force"], aligned)
+    if not options:
+        raise BadInput(
+            f"{verb} was given neither a behaviour nor two prompts.",
+            'Add --behaviour NAME, or --clean "..." --corrupted "..." --answers " right" " wrong".',
+        )
+    return prompts.behaviour(net, verb)
+
+
+def texts_of(given: Mapping[str, Any]) -> Any:
+    """The text that a command was given, or its file of texts. Raises BadInput where both or neither are given."""
+    text, file = given["text"], given["file"]
+    if (text is None) == (file is None):
+        raise BadInput(
+            "A text and a file are given at once." if text is not None else "There is no text to read.",
+            "Give a text in quotes, or --file texts.txt.",
+        )
+    return file if text is None else text
 
 
 def value(text: str) -> Any:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cutaway.behaviours import behaviour as make_behaviour
 from cutaway.effects.finite import require_finite
-from cutaway.errors import BadBehaviour
+from cutaway.errors import BadBehaviour, BadInput
 from cutaway.network.memory import rows_at_once
 from cutaway.network.recent import LOGITS, recent
 from cutaway.network.sites import Site
@@ -20,7 +20,7 @@ from cutaway.results import Work, working
 from cutaway.sweeps import Experiment, base_run
 
 if TYPE_CHECKING:
-    from cutaway.behaviours import Answers, Behaviour, Metric
+    from cutaway.behaviours import Answers, Behaviour, Metric, Prompts
     from cutaway.network import Network
     from cutaway.network.inputs import Tokens
 
@@ -101,8 +101,30 @@ class Baselines:
         return Experiment(net, base.tokens, self.positions, self.score, sources, **more)
 
 
-def behaviour_of(net: Network, behaviour: Behaviour | str, seed: int) -> Behaviour:
-    """The behaviour that is given, or the one of that name, made with this seed."""
+def behaviour_of(
+    net: Network,
+    behaviour: Behaviour | str | None,
+    seed: int,
+    prompts: Prompts | None = None,
+    verb: str = "This",
+) -> Behaviour:
+    """The behaviour that is given, the one of that name, made with this seed, or that of two prompts.
+
+    Raises `BadInput` where both or neither are given, and for two prompts that lack one of their three parts.
+    """
+    given = [] if prompts is None else prompts.given
+    if behaviour is None and prompts is not None and given:
+        return prompts.behaviour(net, verb)
+    if behaviour is None:
+        raise BadInput(
+            f"{verb} needs a behaviour, or two prompts of yours.",
+            f"Call {verb}(net, behaviour), or {verb}(net, clean='...', corrupted='...', answers=(' right', ' wrong')).",
+        )
+    if given:
+        raise BadInput(
+            f"{verb} was given a behaviour, and {' and '.join(given)} beside it.",
+            "Give either a behaviour or two prompts with their answers.",
+        )
     return make_behaviour(behaviour, net, seed=seed) if isinstance(behaviour, str) else behaviour
 
 
@@ -120,22 +142,36 @@ def measure(
         BadBehaviour: the metric does not differ between clean and corrupted prompts, so nothing can be normalised.
         Stopped: the work was asked to end.
     """
-    positions = torch.as_tensor(list(behaviour.answer_pos), dtype=torch.long)
-    runs = [
-        _side(net, tokens, (ids, tuple(behaviour.answer_pos)), positions, keep, what, working(work))
-        for tokens, ids, what in (
-            (behaviour.clean_tokens(net), behaviour.clean_ids, "clean prompts"),
-            (behaviour.corrupted_tokens(net), behaviour.corrupted_ids, "corrupted prompts"),
-        )
-    ]
+    sides = (side_of(net, behaviour, which, keep, work) for which in ("clean", "corrupted"))
+    return ends_of(behaviour, *sides)
+
+
+def side_of(
+    net: Network, behaviour: Behaviour, which: str, keep: Sequence[Site] = (), work: Work | None = None
+) -> Side:
+    """The clean or the corrupted prompts without any edit, and the named sites of them; the metric is not yet there."""
+    clean = which == "clean"
+    tokens = behaviour.clean_tokens(net) if clean else behaviour.corrupted_tokens(net)
+    asked = (behaviour.clean_ids if clean else behaviour.corrupted_ids, tuple(behaviour.answer_pos))
+    return _side(net, tokens, asked, positions_of(behaviour), keep, f"{which} prompts", working(work))
+
+
+def positions_of(behaviour: Behaviour) -> Tensor:
+    """Where the metric reads logits, row-relative: LongTensor [n]."""
+    return torch.as_tensor(list(behaviour.answer_pos), dtype=torch.long)
+
+
+def ends_of(behaviour: Behaviour, clean: Side, corrupted: Side) -> Baselines:
+    """Two sides whose logits are there, measured, with the gap between them; `BadBehaviour` where there is none."""
     answers = behaviour.answers
     if behaviour.metric.needs == "reference":
-        answers = answers.with_reference(runs[0].logits)
+        answers = answers.with_reference(clean.logits)
+    runs = (clean, corrupted)
     metrics = [behaviour.metric(run.logits, answers).detach().double().cpu().numpy() for run in runs]
     clean, corrupted = (replace(run, metric=metric) for run, metric in zip(runs, metrics, strict=True))
     what = f"The metric {behaviour.metric.name} of {behaviour.name!r}"
     gap = require_gap(clean.metric, corrupted.metric, what)
-    return Baselines(clean, corrupted, behaviour.metric, answers, positions, gap)
+    return Baselines(clean, corrupted, behaviour.metric, answers, positions_of(behaviour), gap)
 
 
 def require_gap(clean: np.ndarray, corrupted: np.ndarray, what: str = "The metric") -> float:

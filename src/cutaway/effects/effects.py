@@ -311,11 +311,12 @@ class Effects:
         """One line: what was patched into what, on which form of prompt where it is one of several, whether to the end."""
         way = _WAYS.get(self.direction, self.direction)
         attrs = self.data.attrs
+        how = f", estimated by {attrs['estimated']}" if attrs.get("estimated") else ""
         form = ""
         if "form" in attrs:
             form = f" · {self.data.sizes['example']} of {attrs['form_of']} pairs: “{clipped(str(attrs['form']))}”"
         tail = "" if self.complete else " · partial: stopped before the end"
-        return f"{self.site}, {way}{form}{tail}"
+        return f"{self.site}, {way}{how}{form}{tail}"
 
     def save(self, path: str | Path) -> Path:
         """Write everything to a folder (manifest.json and safetensors), or to one netCDF file when `path` ends in `.nc`.

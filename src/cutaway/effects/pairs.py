@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from cutaway.behaviours import Prompts
 from cutaway.effects.baselines import Resampling, behaviour_of, measure
 from cutaway.effects.effects import Effects
 from cutaway.effects.question import Direction, Question, chosen, require_one_of, require_rules, sides
@@ -24,6 +25,7 @@ from cutaway.sweeps import CellState, CellValues, Rules, plan_cells, write_of
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
+    from cutaway.behaviours.prompts import AnswerLike, PromptLike
     from cutaway.network import Network
 
 Which = Sequence[Part | str] | Literal["heads", "all"]
@@ -32,8 +34,11 @@ Which = Sequence[Part | str] | Literal["heads", "all"]
 @strict
 def pair_effects(
     net: Network,
-    behaviour: Behaviour | str,
+    behaviour: Behaviour | str | None = None,
     *,
+    clean: PromptLike | None = None,
+    corrupted: PromptLike | None = None,
+    answers: AnswerLike | None = None,
     which: Which = "heads",
     direction: Direction = "corrupt",
     seed: int = 0,
@@ -46,6 +51,7 @@ def pair_effects(
     Args:
         net: the network.
         behaviour: pairs of prompts of equal length, or the name of a built-in behaviour.
+        clean, corrupted, answers: two prompts of yours in its place, as in `patch`.
         which: parts (themselves or by name, `a3.h1`, `MLP 0`), "heads" for all attention heads, "all" for heads, mixers
             and MLPs.
         direction, seed, folder, rules, work: as in `patch`.
@@ -63,7 +69,7 @@ def pair_effects(
     began = time.perf_counter()
     require_rules(rules)
     with working(work).interruptible() as work:
-        behaviour = behaviour_of(net, behaviour, seed)
+        behaviour = behaviour_of(net, behaviour, seed, Prompts(clean, corrupted, answers), "pair_effects")
         behaviour.require_aligned("Patching pairs of parts")
         writes = {part: write_of(part) for part in _parts(net, which)}
         parts, size, n = tuple(writes), len(writes), behaviour.n

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cutaway.behaviours import Prompts
 from cutaway.effects.baselines import Baselines, Side, behaviour_of, measure
-from cutaway.effects.box import box_of, checked, sites_of, span_columns
+from cutaway.effects.box import MAPS, Box, box_of, checked, sites_of, span_columns
 from cutaway.effects.effects import Effects
 from cutaway.effects.planned import PlannedSweep
 from cutaway.effects.question import DIRECTIONS, Direction, Question, require_one_of, require_rules, sides
@@ -27,12 +28,14 @@ from cutaway.interventions import Ablate
 from cutaway.network.edits import Here
 from cutaway.network.inputs import Tokens
 from cutaway.network.sites import Site
+from cutaway.network.textsets import digest
 from cutaway.results import Work, strict, working
 from cutaway.sweeps import Rules, plan_cells
 from cutaway.sweeps.footprint import held_bytes, require_room
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
+    from cutaway.behaviours.prompts import AnswerLike, PromptLike
     from cutaway.network import Network
 
 How = Literal["zero", "mean", "mean by position", "resample"]
@@ -43,8 +46,11 @@ By = str | Sequence[str]
 @strict
 def patch(
     net: Network,
-    behaviour: Behaviour | str,
+    behaviour: Behaviour | str | None = None,
     *,
+    clean: PromptLike | None = None,
+    corrupted: PromptLike | None = None,
+    answers: AnswerLike | None = None,
     at: str = "resid_pre",
     by: By = ("layer", "position"),
     direction: Direction = "restore",
@@ -59,6 +65,8 @@ def patch(
     Args:
         net: the network.
         behaviour: pairs of prompts, answers and metric, or the name of a built-in behaviour.
+        clean, corrupted, answers: in place of a behaviour two prompts of yours, or lists of them, and the right and the
+            wrong answer, each one token with its space: `(" Mary", " John")`.
         at: which site, e.g. `resid_pre`, `z`, `pattern`, `mlp_act`, `mlp_write`; `map` for the maps of an image network.
         by: the dimensions of the sweep: layer; layer with position, span, head or neuron; or layer and head (or neuron)
             with position (or span); map, or map and channel. What is not named is patched whole (all positions, all heads).
@@ -83,18 +91,23 @@ def patch(
     """
     require_one_of(direction, DIRECTIONS, "direction")
     with working(work).interruptible() as work:
-        sweep = box_sweep(net, behaviour, at, by, direction, layers, seed, rules, work, time_it=False)
+        pairs = behaviour_of(net, behaviour, seed, Prompts(clean, corrupted, answers), "patch")
+        sweep = box_sweep(net, pairs, at, by, direction, layers, seed, rules, work, time_it=False)
         return sweep.finish(folder, work)
 
 
 @strict
 def ablate(
     net: Network,
-    behaviour: Behaviour | str,
+    behaviour: Behaviour | str | None = None,
     *,
+    clean: PromptLike | None = None,
+    corrupted: PromptLike | None = None,
+    answers: AnswerLike | None = None,
     at: str = "z",
     by: By = ("layer", "head"),
     how: How = "mean",
+    over: Sequence[Any] | Path | None = None,
     layers: Sequence[int] | None = None,
     seed: int = 0,
     folder: str | Path | None = None,
@@ -108,26 +121,34 @@ def ablate(
         by: the dimensions of the sweep, as in `patch`.
         how: `zero`; `mean`, over the clean prompts and their positions; `mean by position`; `resample`, the value of another
             prompt, drawn with `seed`.
+        over: a set of texts that the mean is taken over in place of the clean prompts, all their tokens alike: a list, or a
+            file with one text a line (.txt) or a column `text` (.csv, .json, .jsonl).
         layers: only these; default every layer that has the site.
 
     The other arguments, the result and the errors are those of `patch`: an effect of -1 takes the metric from the clean to
     the corrupted baseline.
     """
     require_one_of(how, HOW, "ablation")
+    _require_mean(how, over)
     with working(work).interruptible() as work:
-        sweep = box_sweep(net, behaviour, at, by, how, layers, seed, rules, work, time_it=False)
+        pairs = behaviour_of(net, behaviour, seed, Prompts(clean, corrupted, answers), "ablate")
+        sweep = box_sweep(net, pairs, at, by, how, layers, seed, rules, work, time_it=False, over=over)
         return sweep.finish(folder, work)
 
 
 @strict
 def plan(
     net: Network,
-    behaviour: Behaviour | str,
+    behaviour: Behaviour | str | None = None,
     *,
+    clean: PromptLike | None = None,
+    corrupted: PromptLike | None = None,
+    answers: AnswerLike | None = None,
     at: str | None = None,
     by: By | None = None,
     direction: Direction | None = None,
     how: How | None = None,
+    over: Sequence[Any] | Path | None = None,
     layers: Sequence[int] | None = None,
     seed: int = 0,
     rules: Rules | None = None,
@@ -149,6 +170,7 @@ def plan(
     if how is not None and direction is not None:
         what = f"An ablation (how={how!r}) has no direction; direction={direction!r} was given."
         raise BadInput(what, "Leave one of them out.")
+    _require_mean(how, over)
     if how is None:
         way, site, dims = direction or "restore", "resid_pre", ("layer", "position")
         require_one_of(way, DIRECTIONS, "direction")
@@ -156,16 +178,18 @@ def plan(
         way, site, dims = how, "z", ("layer", "head")
         require_one_of(way, HOW, "ablation")
     with working(work).interruptible() as work:
-        return box_sweep(net, behaviour, at or site, by or dims, way, layers, seed, rules, work)
+        pairs = behaviour_of(net, behaviour, seed, Prompts(clean, corrupted, answers), "plan")
+        return box_sweep(net, pairs, at or site, by or dims, way, layers, seed, rules, work, over=over)
 
 
 def box_sweep(
     net: Network, behaviour: Behaviour | str, at: str, by: By, way: Direction | How, layers: Sequence[int] | None = None,
-    seed: int = 0, rules: Rules | None = None, work: Work | None = None, *, time_it: bool = True,
+    seed: int = 0, rules: Rules | None = None, work: Work | None = None, *, time_it: bool = True, over: Any = None,
 ) -> PlannedSweep:  # fmt: skip
     """The sweep that `patch` runs where `way` is a direction, and `ablate` where it says how; not yet run.
 
     The other arguments and the errors are those of the verbs. time_it: measure memory and seconds on a small piece.
+    over: the texts that an ablation's mean is taken over.
     """
     began = time.perf_counter()
     behaviour = behaviour_of(net, behaviour, seed)
@@ -182,15 +206,14 @@ def box_sweep(
             where = "answer position only: clean and corrupted prompts differ in length"
     else:
         direction, base, kind = f"ablate ({way})", ends.clean, cast(Any, way.removesuffix(" by position"))
-        edit = Ablate(site, how=kind, by_position=kind != way, seed=seed)
+        edit = Ablate(
+            site, how=kind, by_position=kind != way, seed=seed, over=over, layer=_layers_of(site, chosen)
+        )
+        if edit.over is not None:
+            where = f"mean over {len(edit.over)} texts (SHA-256 {digest(edit.over)[:12]})"
         sources = {s: _ablated(net, edit, s, value, base.tokens) for s, value in base.kept.items()}
     box = box_of(behaviour, site, dims, chosen, base)
-    labels: dict[str, tuple[tuple[str, ...], Any]] = {}
-    if box.positions is not None:
-        strings = [ends.clean.tokens.strings(row) for row in range(ends.clean.tokens.n)]
-        grid = np.array([[*row, *[""] * (box.positions - len(row))] for row in strings])
-        labels["tokens"] = (("example", "position"), grid)
-        labels["token"] = (("position",), token_labels(grid))
+    labels = position_labels(behaviour, ends, box)
     asked = (net, behaviour, ends, base, site, direction, box.coordinates())
     question = Question(*asked, labels, where, seed, began)
     require_rules(rules)
@@ -199,7 +222,46 @@ def box_sweep(
     plan = plan_cells(
         experiment, box.cells(), base=base.metric, rules=rules, time_it=time_it, work=work, held=held
     )
-    return PlannedSweep(plan, question, f"patching {site} by {' and '.join(question.dims)}, {direction}")
+    first, price = "", 4 * behaviour.n  # two forwards, and a backward that counts two
+    if way in DIRECTIONS and plan.cost.forwards > 2 * price:
+        first = f"cutaway.attribution_patch estimates all cells from gradients for about {price:,} forward-equivalents"
+    label = f"patching {site} by {' and '.join(question.dims)}, {direction}"
+    return PlannedSweep(plan, question, label, first)
+
+
+def _require_mean(how: How | None, over: object) -> None:
+    """Raise `BadInput` where a set of texts is given for what takes no mean."""
+    if over is not None and how not in ("mean", "mean by position"):
+        given = "a patch" if how is None else f"how={how!r}"
+        raise BadInput(f"A set of texts was given beside {given}: it is for a mean.", 'Use how="mean".')
+
+
+def _layers_of(site: str, layers: Sequence[Any]) -> list[int] | None:
+    """The layers of a sweep as an address names them; None where maps are swept."""
+    return None if site == MAPS else [int(layer) for layer in layers]
+
+
+def position_labels(
+    behaviour: Behaviour, ends: Baselines, box: Box
+) -> dict[str, tuple[tuple[str, ...], Any]]:
+    """The tokens at the positions of a box, as coordinates; of a single pair both prompts' tokens where they differ."""
+    if box.positions is None:
+        return {}
+    strings = [ends.clean.tokens.strings(row) for row in range(ends.clean.tokens.n)]
+    if behaviour.n == 1 and behaviour.aligned:
+        strings = [_both(*(side.tokens.strings(0) for side in (ends.clean, ends.corrupted)))]
+    grid = np.array([[*row, *[""] * (box.positions - len(row))] for row in strings])
+    return {"tokens": (("example", "position"), grid), "token": (("position",), token_labels(grid))}
+
+
+def _both(clean: Sequence[str], corrupted: Sequence[str]) -> list[str]:
+    """The tokens of two prompts as one row: where they differ, both.
+
+    >>> _both([" Mary", " was"], [" Tom", " was"])
+    ['Mary / Tom', ' was']
+    """
+    pairs = zip(clean, corrupted, strict=True)
+    return [a if a == b else f"{a.strip() or a} / {b.strip() or b}" for a, b in pairs]
 
 
 def _ablated(net: Network, edit: Ablate, site: Site, value: Tensor, tokens: Tokens) -> Tensor:
@@ -227,13 +289,22 @@ def _sources(ends: Baselines, base: Side, source: Side) -> dict[Site, Tensor]:
     Only the answer position corresponds: elsewhere the base's own value is written.
     """
     at = ends.positions[:, None]
-    rows = torch.arange(base.tokens.n)
     into, out_of = (side.tokens.columns(at)[:, 0].cpu() for side in (base, source))
     laid: dict[Site, Tensor] = {}
     for site, value in base.kept.items():
-        if "dest" in site.axes:
-            what = f"{site} of prompts of unequal length cannot be copied: their positions do not correspond."
-            raise BadInput(what, "Use pairs of one length (behaviour.only_aligned()), or patch z.")
-        laid[site] = value.clone()
-        laid[site][rows, into] = source.kept[site][rows, out_of]
+        laid[site] = at_answer(site, value, source.kept[site], into, out_of)
+    return laid
+
+
+def at_answer(site: Site, base: Tensor, source: Tensor, into: Tensor, out_of: Tensor) -> Tensor:
+    """The base's value [n p ...] with the source's in the columns of the answer: from `out_of` [n] to `into` [n].
+
+    Raises `BadInput` for what lies over two axes of positions.
+    """
+    if "dest" in site.axes:
+        what = f"{site} of prompts of unequal length cannot be copied: their positions do not correspond."
+        raise BadInput(what, "Use pairs of one length (behaviour.only_aligned()), or patch z.")
+    rows = torch.arange(len(into))
+    laid = base.clone()
+    laid[rows, into] = source[rows, out_of]
     return laid

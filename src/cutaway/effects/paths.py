@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cutaway.behaviours import Prompts
 from cutaway.effects.baselines import Baselines, Side, behaviour_of, measure
 from cutaway.effects.effects import Effects
 from cutaway.effects.question import Direction, Question, chosen, require_rules, sides
@@ -37,6 +38,7 @@ from cutaway.sweeps import Cell, CellState, CellValues, Rules, Write, plan_cells
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
+    from cutaway.behaviours.prompts import AnswerLike, PromptLike
     from cutaway.network import Network
 
 #: Bytes of the senders' changes at once, beyond which more pairs gain nothing, and their share of the memory: what inputs
@@ -105,8 +107,11 @@ def receives(net: Network, target: Input) -> bool:
 @strict
 def path_patch(
     net: Network,
-    behaviour: Behaviour | str,
+    behaviour: Behaviour | str | None = None,
     *,
+    clean: PromptLike | None = None,
+    corrupted: PromptLike | None = None,
+    answers: AnswerLike | None = None,
     senders: Sequence[Part | str] | None = None,
     to: Sequence[Input | Part | str] | None = None,
     direction: Direction = "corrupt",
@@ -120,6 +125,7 @@ def path_patch(
     Args:
         net: the network.
         behaviour: pairs of prompts of equal length, answers and metric, or the name of a built-in behaviour.
+        clean, corrupted, answers: two prompts of yours in its place, as in `patch`.
         senders: heads, MLPs and mixers, themselves or by name (`a3.h1`, `head 3.1`, `m0`); also `input`, what the first
             layer is given. Default all but the input.
         to: inputs or their names (`a5.h3<q>`, `m4`, `logits`); default all. Where heads share keys, `a5.kv1<k>` is
@@ -140,7 +146,7 @@ def path_patch(
     began = time.perf_counter()
     require_rules(rules)
     with working(work).interruptible() as work:
-        behaviour = behaviour_of(net, behaviour, seed)
+        behaviour = behaviour_of(net, behaviour, seed, Prompts(clean, corrupted, answers), "path_patch")
         behaviour.require_aligned("Path patching")
         every = parts_of(net)
         sent = chosen(senders, (Part("input"), *every), every, Part.of, "sender")

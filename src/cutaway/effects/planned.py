@@ -45,11 +45,13 @@ class PlannedSweep:
         plan: what will be run, and what that costs.
         question: what is asked.
         label: what is being done, for whoever listens.
+        first_look: what is cheaper to begin with, in words; "" where there is nothing.
     """
 
     plan: Plan
     question: Question
     label: str
+    first_look: str = ""
 
     def run(self, folder: str | Path | None = None, *, work: Work | None = None) -> Effects:
         """Run it. A sweep that is stopped keeps what is finished, and a second `run` goes on from there.
@@ -71,10 +73,11 @@ class PlannedSweep:
         return self.plan.cost
 
     def __repr__(self) -> str:
-        return repr(self.plan)
+        return repr(self.plan) + (f"\n  first look: {self.first_look}" if self.first_look else "")
 
     def _repr_html_(self) -> str:
-        return display(f"{self.label}: planned, not yet run", table=self.plan.to_pandas())
+        first = [f"First look: {self.first_look}."] if self.first_look else []
+        return display(f"{self.label}: planned, not yet run", first, self.plan.to_pandas())
 
 
 @strict
@@ -168,5 +171,7 @@ def _written(base: Side, edits: Sequence[tuple[Site, object, Intervention]]) -> 
 
 def _constant(item: Intervention) -> bool:
     """Whether what it writes does not depend on the value that it meets."""
-    given = isinstance(item, Ablate) and (item.how == "zero" or item.source is not None)
+    given = isinstance(item, Ablate) and (
+        item.how == "zero" or item.source is not None or item.over is not None
+    )
     return given or isinstance(item, Patch)

@@ -43,6 +43,7 @@ class Question:
         where: what is to be said of where it was changed; "" where that is plain.
         seed: of the sign flips.
         began: `time.perf_counter()` when the work on it began.
+        estimated: how the cells are estimated, where nothing is patched; "" where it is.
     """
 
     net: Network
@@ -56,6 +57,7 @@ class Question:
     where: str = ""
     seed: int = 0
     began: float = field(default_factory=time.perf_counter)
+    estimated: str = ""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -113,6 +115,7 @@ class Question:
             "correction": "Benjamini-Hochberg over the cells of this sweep",
             "where": self.where,
             "spans": ", ".join(self.behaviour.spans),
+            "estimated": self.estimated,
             **self._first_pair(),
         }
 

@@ -3,15 +3,17 @@
 The functions take plain arrays and labels, so that every room above can use them without being known here.
 """
 
+from cutaway.figures.along_text import along_text
 from cutaway.figures.bars import Bar, bars, groups_of_bars
 from cutaway.figures.curve import faithfulness_curve
 from cutaway.figures.heatmap import Grid, heatmap, heatmap_table
+from cutaway.figures.lines import lines, spread
 from cutaway.figures.node_grids import Panel, node_grids
 from cutaway.figures.pictures import picture
 from cutaway.figures.random_sets import Comparison, against_random
 from cutaway.figures.tokens import show_token
 
 __all__ = [
-    "Bar", "Comparison", "Grid", "Panel", "against_random", "bars", "faithfulness_curve", "groups_of_bars", "heatmap",
-    "heatmap_table", "node_grids", "picture", "show_token",
+    "Bar", "Comparison", "Grid", "Panel", "against_random", "along_text", "bars", "faithfulness_curve", "groups_of_bars",
+    "heatmap", "heatmap_table", "lines", "node_grids", "picture", "show_token", "spread",
 ]  # fmt: skip

@@ -7,7 +7,7 @@ which they were given.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
@@ -18,7 +18,9 @@ from cutaway.interventions.address import Address
 from cutaway.interventions.sources import Source
 from cutaway.network.edits import EditFunction, Here
 from cutaway.network.inputs import Tokens
+from cutaway.network.means import means_over
 from cutaway.network.sites import Site, SiteLike
+from cutaway.network.textsets import texts_in
 
 if TYPE_CHECKING:
     from cutaway.network.network import Network
@@ -59,6 +61,8 @@ class Intervention(Address):
                 item = f"tensor[{' '.join(map(str, item.shape))}]"
             elif isinstance(item, Source) or hasattr(item, "kept"):
                 item = "run"
+            elif f.name == "over":
+                item = f"{len(item)} texts"
             elif f.name == "fn":
                 item = getattr(item, "__name__", "fn")
             parts.append(f"{f.name}={item}" if f.name != "at" else str(item))
@@ -135,6 +139,8 @@ class Ablate(Intervention):
         source: a run, or None for the present batch.
         by_position: mean over rows only.
         seed: of the rows that are drawn.
+        over: for "mean", a set of texts whose tokens the mean is taken over, the network running them without edits: a list
+            of texts or rows of token ids, or a file (`pathlib.Path`; .txt: one a line). It holds the texts themselves.
     """
 
     at: SiteLike
@@ -142,6 +148,23 @@ class Ablate(Intervention):
     source: Any = None
     by_position: bool = False
     seed: int = 0
+    over: Any = None
+
+    def __post_init__(self) -> None:
+        if self.over is not None:
+            object.__setattr__(self, "over", texts_in(self.over))
+
+    def bind(self, network: Network) -> Sequence[tuple[Site, EditFunction]]:
+        """As all interventions do; the mean over a set of texts is taken now, or remembered."""
+        self.check()
+        if self.over is None:
+            return super().bind(network)
+        sites = self.sites(network, self.at)
+        means = means_over(network.core, sites, self.over, self.by_position)
+        tokens = None
+        if self.by_position:
+            tokens = Tokens.of_ids(torch.zeros(1, next(iter(means.values())).shape[1], dtype=torch.long))
+        return replace(self, over=None, source=Source(values=means, tokens=tokens)).bind(network)
 
     def check(self) -> None:
         """`how` must be known, and the source fit it."""
@@ -149,6 +172,11 @@ class Ablate(Intervention):
             raise BadInput(f"how={self.how!r} is not known.", 'Use "zero", "mean" or "resample".')
         if self.source is not None:
             Source.of(self.source)
+        if self.over is not None and (self.how != "mean" or self.source is not None):
+            beside = f"how={self.how!r}" if self.how != "mean" else "a source"
+            raise BadInput(
+                f"A set of texts was given beside {beside}.", 'Use how="mean" and over=texts alone.'
+            )
 
     def new_value(self, value: Tensor, here: Here) -> tuple[Tensor, Tensor | None]:
         """Zero, the mean, or another row's value."""

@@ -23,10 +23,14 @@ from cutaway.network.generate import Generation, generate
 from cutaway.network.indices import Index
 from cutaway.network.inputs import Inputs, Pos, Tokens
 from cutaway.network.items import rows_of_items
+from cutaway.network.loss import Loss, loss_on
 from cutaway.network.opened import Opened
 from cutaway.network.run import Run
 from cutaway.network.sites import Site, SiteLike
 from cutaway.network.texts import InputLike
+from cutaway.network.textsets import texts_in
+from cutaway.results import Work, working
+from cutaway.results.meter import Meter, metered
 
 T = TypeVar("T")
 
@@ -269,6 +273,17 @@ class Network:
     ) -> Generation:
         """Continue prompts under edits; see `cutaway.network.generate.generate`."""
         return generate(self.core, inputs, max_new_tokens, bind(self, self._carried(edits)), on, options)
+
+    def loss(
+        self, texts: Any, *, edits: Sequence[Edit] | Edit = (), column: str = "text", work: Work | None = None
+    ) -> Loss:
+        """Next-token cross-entropy on texts, with edits beside without them; see `cutaway.loss`."""
+        several = [texts] if isinstance(texts, str) else texts_in(texts, column)
+        if several and all(isinstance(t, Integral) and not isinstance(t, bool) for t in several):
+            several = [several]
+        carried = self._carried(edits)
+        with metered(Meter()):
+            return loss_on(self.core, several, carried, bind(self, carried), working(work))
 
     @contextmanager
     def attached(

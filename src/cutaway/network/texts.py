@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -144,9 +144,11 @@ class Texts:
         """
         ids = self.continuation_ids(text)
         if len(ids) != 1:
+            instead = spaced(self, text)
             raise BadInput(
                 f"{text!r} is {len(ids)} tokens here: {self.token_strings(ids)}.",
-                "Choose a word that is one token, or give the ids of several.",
+                (f"Did you mean {instead!r}, with its space? " if instead else "")
+                + "Choose a word that is one token, or give the ids of several.",
             )
         return ids[0]
 
@@ -193,6 +195,25 @@ def _token_id(value: Any) -> int:
         return operator.index(value)
     except TypeError as error:
         raise BadInput(f"{value!r:.80} is not a token id.", "Give token ids as integers.") from error
+
+
+class Speller(Protocol):
+    """What tells the tokens of a piece of text: a network, or its texts."""
+
+    def continuation_ids(self, text: str) -> list[int]:
+        """Token ids of a piece of text as it continues other text."""
+        ...
+
+
+def spaced(texts: Speller, word: str) -> str:
+    """The word with a space before it, where that is one token and the word as it is written is another or several; else "".
+
+    Most tokenizers write the space before a word into its token, so that "she" in the middle of a sentence is " she".
+    """
+    if not word or not word[0].isalnum():
+        return ""
+    with_space = texts.continuation_ids(f" {word}")
+    return f" {word}" if len(with_space) == 1 and with_space != texts.continuation_ids(word) else ""
 
 
 def continuation_ids(tokenizer: Any, text: str) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar, cast
 
 from cutaway.errors import BadInput, require_known
@@ -23,6 +23,8 @@ MISTAKES = (
     RuntimeError,
     AssertionError,
 )
+#: What stands for a behaviour in the verbs that can do with two prompts.
+_TWO_PROMPTS = ("clean", "corrupted", "answers")
 F = TypeVar("F", bound=Callable[..., Any])
 #: What numbers that verbs share may be, by the name of their keyword.
 _BOUNDS: dict[str, tuple[float, float]] = {
@@ -66,6 +68,7 @@ def strict(function: F) -> F:
                 f"{name} takes {' and '.join(places)}, then keywords; {extra} came without a name.",
                 f"Keywords are {', '.join(keywords) or 'none'}.",
             )
+        _require_pairs(name, options, parameters)
         if not open_ended:
             require_known(options, parameters, name)
         given = dict(zip(places, values, strict=False)) | options
@@ -97,6 +100,17 @@ def strict(function: F) -> F:
                 raise
 
     return cast(F, call)
+
+
+def _require_pairs(verb: str, options: Mapping[str, Any], parameters: Mapping[str, Any]) -> None:
+    """Raise BadInput where a verb that works on many pairs is given two prompts instead."""
+    two = [option for option in _TWO_PROMPTS if option in options and option not in parameters]
+    if two and "behaviour" in parameters:
+        raise BadInput(
+            f"{verb} takes a behaviour of many pairs; two prompts ({', '.join(two)}) show one case and no mechanism.",
+            "Give pairs: cutaway.behaviour('pairs.jsonl', net), or a built-in behaviour; for two prompts there are "
+            "cutaway.patch, attribution_patch, ablate and path_patch.",
+        )
 
 
 def _check(verb: str, parameter: inspect.Parameter, value: Any, hint: Any) -> None:

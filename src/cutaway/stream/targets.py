@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cutaway.errors import BadInput, SiteUnavailable
 from cutaway.network.execution.heads import output_weight
+from cutaway.network.texts import spaced
 from cutaway.stream.split import held_by
 from cutaway.stream.writers import precise
 
@@ -73,9 +74,11 @@ def _one(net: Network, token: str | int, what: str, first: bool) -> int:
                 f"The {what} {token!r} holds what this tokenizer does not know.", f"Choose another {what}."
             )
         if len(ids) > 1 and not first:
+            meant = spaced(net, token)
             raise BadInput(
                 f"The {what} {token!r} is {len(ids)} tokens here: {net.token_strings(ids)}.",
-                f"Attribute its first token, {net.token_strings(ids[:1])[0]!r} (first_token=True, --first-token), or score "
+                (f"Did you mean {meant!r}, with its space? Else: attribute " if meant else "Attribute ")
+                + f"its first token, {net.token_strings(ids[:1])[0]!r} (first_token=True, --first-token), or score "
                 "the whole string: cutaway.stream.string_log_prob(net, text, target).",
             )
         return ids[0]

@@ -12,11 +12,11 @@ from torch import Tensor
 from cutaway.circuits.methods.nodes import dotted, less
 from cutaway.circuits.methods.options import ScoreOptions
 from cutaway.circuits.methods.study import Study
-from cutaway.circuits.passes.gradients import without_parameter_gradients
-from cutaway.circuits.passes.outputs import At, answered, places, record, slopes_of
+from cutaway.circuits.passes.outputs import At, answered, places, record
 from cutaway.circuits.passes.pairs import PairBatch
 from cutaway.circuits.scores import Scores
 from cutaway.network.edits import Edit
+from cutaway.network.slopes import slopes_of, without_parameter_gradients
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour

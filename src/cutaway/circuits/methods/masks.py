@@ -14,12 +14,12 @@ from cutaway.circuits.methods import score
 from cutaway.circuits.methods.options import MethodOptions
 from cutaway.circuits.methods.study import Study
 from cutaway.circuits.passes.ablation import Ablation, ablation
-from cutaway.circuits.passes.gradients import without_parameter_gradients
 from cutaway.circuits.passes.outputs import record
 from cutaway.circuits.passes.pairs import PairBatch
 from cutaway.circuits.passes.running import Mask, run_edges
 from cutaway.circuits.scores import Scores, spread
 from cutaway.errors import BadInput
+from cutaway.network.slopes import without_parameter_gradients
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour

@@ -22,11 +22,10 @@ from cutaway.circuits.passes.outputs import (
     places,
     record,
     scaled,
-    slopes_of,
-    without_parameter_gradients,
 )
 from cutaway.circuits.passes.pairs import PairBatch
 from cutaway.circuits.scores import Scores
+from cutaway.network.slopes import slopes_of, without_parameter_gradients
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour

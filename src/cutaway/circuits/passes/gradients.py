@@ -24,14 +24,12 @@ from cutaway.circuits.passes.outputs import (
     outputs_of,
     places,
     scaled,
-    slopes_of,
-    without_parameter_gradients,
 )
-from cutaway.errors import BadBehaviour, NotFinite
 from cutaway.network.edits import Edit
 from cutaway.network.inputs import Tokens
 from cutaway.network.norms import along
 from cutaway.network.run import Run
+from cutaway.network.slopes import independent, require_slope, slopes_of, without_parameter_gradients
 
 #: Logits [b v] at the answer position -> one number for each example [b].
 Score = Callable[[Tensor], Tensor]
@@ -96,18 +94,12 @@ def backward(
         run = net.run(tokens, keep=keep, edits=changes, logits=positions[:, None], grad=True)
         values = score(answered(run))
         if not values.requires_grad:
-            raise _independent()
+            raise independent()
         by_place = slopes_of(values, run, wanted, again=bool(inputs))
         by_reader = {
             s.readers.start: _through(s, run, by_place) for s in wiring.stages if s.reading is not None
         }
-    if not any(bool(g.any()) for g in by_place.values()):
-        raise _independent()
-    for place, slope in by_place.items():
-        if not bool(torch.isfinite(slope).all()):
-            raise NotFinite(
-                f"The gradient at {place} is NaN or infinite.", "Use a wider dtype, such as float32."
-            )
+    require_slope(by_place)
     streams = {p: run[p].detach() for p in entries}
     return Backward(outputs_of(wiring, run), values.detach(), by_place, streams, by_reader)
 
@@ -126,13 +118,6 @@ def _through(stage: WiringStage, run: Run, slopes: Mapping[str, Tensor]) -> Tens
             alone[:, :, head] = slope[:, :, head]
             pulled.append(pulled_back(value, taken, alone))
     return torch.stack(pulled)
-
-
-def _independent() -> BadBehaviour:
-    return BadBehaviour(
-        "The metric does not depend on the network: its gradient is zero everywhere.",
-        "Use a metric of the logits that has a slope, such as logit_diff (accuracy has none).",
-    )
 
 
 def reading_places(wiring: Wiring) -> list[str]:

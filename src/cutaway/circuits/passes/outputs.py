@@ -6,12 +6,11 @@ A head's output is its weighted values through its slice of the output projectio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cutaway.circuits.graph.reading import ExpertReading
 from cutaway.circuits.graph.wiring import Wiring, WiringStage
@@ -126,15 +125,6 @@ def answered(run: Run) -> Tensor:
     return run.logits[:, 0]
 
 
-def slopes_of(values: Tensor, run: Run, where: Sequence[str], again: bool = False) -> dict[str, Tensor]:
-    """The gradient of the sum of some values at places of a run; zero where they do not depend on it.
-
-    again: a further backward pass will follow.
-    """
-    slopes = torch.autograd.grad(values.sum(), [run[p] for p in where], allow_unused=True, retain_graph=again)
-    return {p: torch.zeros_like(run[p]) if g is None else g for p, g in zip(where, slopes, strict=True)}
-
-
 def to_stream(stage: WiringStage, z: Tensor) -> Tensor:
     """Differences of weighted values [b p h*e] as what each head adds before norm and factor: [h b p d].
 
@@ -179,16 +169,3 @@ def differences(wiring: Wiring, frm: Outputs, to: Outputs, real: Tensor) -> Tens
     if not bool(real.all()):
         deltas *= real.to(deltas)[..., None]
     return deltas
-
-
-@contextmanager
-def without_parameter_gradients(model: nn.Module) -> Iterator[None]:
-    """While active no parameter asks for a gradient, so that a backward pass keeps and computes only what is needed."""
-    asking = [p for p in model.parameters() if p.requires_grad]
-    for parameter in asking:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in asking:
-            parameter.requires_grad_(True)
