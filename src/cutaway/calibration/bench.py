@@ -106,6 +106,11 @@ class ScoreTable:
         figures = [(s, v) for s, v in figures if v is not None and np.isfinite(v)]
         return mean_of([v for _, v in figures], [s for s, _ in figures]) if figures else None
 
+    def headline(self) -> str:
+        """What was scored, in one line."""
+        specimens = len({row.specimen for row in self.rows})
+        return f"{len(self.methods())} methods on {specimens} networks whose circuit is known, {self.n} pairs each"
+
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
         return {

@@ -160,17 +160,15 @@ def further(row: Verb, common: Common) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Asked:
-    """A command's question, opened: the network, what comes after it, and the words that name the result.
+    """A command's question, opened: the network, and what comes after it.
 
     Attributes:
         net: the network, opened.
         subjects: what comes after it, opened: a behaviour, a circuit, a text.
-        names: the words that name the result.
     """
 
     net: Network
     subjects: tuple[Any, ...]
-    names: tuple[str, ...]
 
 
 def asked(row: Verb, common: Common, screen: Screen, given: Mapping[str, Any], by: str) -> Asked:
@@ -190,8 +188,7 @@ def asked(row: Verb, common: Common, screen: Screen, given: Mapping[str, Any], b
             subjects.append(circuit if circuit.graph.network else circuit.on(net))
         else:
             subjects.append(given[taken])
-    names = (given["model"], given.get("behaviour") or "", str(given.get("at") or ""))
-    return Asked(net, tuple(subjects), names)
+    return Asked(net, tuple(subjects))
 
 
 def call(row: Verb, common: Common, screen: Screen, given: dict[str, Any]) -> None:
@@ -207,6 +204,8 @@ def call(row: Verb, common: Common, screen: Screen, given: dict[str, Any]) -> No
         options["force"] = given["force"]
     if "command" in names:
         options["command"] = command_line(row, common, given)
+    asks = tuple(str(given.get(name) or "") for name in ("behaviour", "text", "at"))
+    place = saving.target(common, row.command, given["model"], *asks)
     question_ = asked(row, common, screen, given, str(given.get("by") or ""))
     if planning:
         planned(row, common, screen, question_, options)
@@ -214,7 +213,7 @@ def call(row: Verb, common: Common, screen: Screen, given: dict[str, Any]) -> No
     with screen.progress() as listener:
         work = Work(listener, Budget(**common.limits()))
         result = run_verb(row, question_, options, common.seed, work)
-    paths = saving.save(screen, result, saving.target(common, row.command, *question_.names))
+    paths = saving.save(screen, result, place)
     screen.result(result.to_dict() | {"saved": [str(path) for path in paths]}, *shown.terminal(result))
     screen.saved(*paths)
     if row.name == "trace":

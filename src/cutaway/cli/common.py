@@ -32,8 +32,9 @@ Trust = Annotated[
 ]
 Out = Annotated[
     Path | None,
-    typer.Option("--out", "-o", help="Folder to save to. Default: named after command, model and question."),
+    typer.Option("--out", "-o", help="Folder to save to. Default: a new one under cutaway-runs/."),
 ]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the result that --out names.")]
 Resume = Annotated[
     Path | None,
     typer.Option("--resume", help="Keep finished work in this folder, and go on from what is there."),
@@ -102,6 +103,7 @@ class Common:
 
     Attributes:
         out: where the result is saved.
+        overwrite: may what is saved there be replaced?
         seed: of everything random.
         device, dtype: where the network runs, and in which type of number.
         budget: how much may be spent.
@@ -113,6 +115,7 @@ class Common:
     """
 
     out: Out = None
+    overwrite: Overwrite = False
     seed: Seed = 0
     device: Device = None
     dtype: DType = None
@@ -163,7 +166,8 @@ def command(
         mine = list(inspect.signature(function).parameters.values())[2:]
         hints = get_type_hints(function, include_extras=True)
         shared = get_type_hints(Common, include_extras=True)
-        taken = [f.name for f in fields(Common) if f.name not in without]
+        left = {*without, *(("overwrite",) if "out" in without else ())}
+        taken = [f.name for f in fields(Common) if f.name not in left]
 
         def run(**values: Any) -> None:
             common = Common(**{name: values.pop(name) for name in taken})

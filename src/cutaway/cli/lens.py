@@ -49,6 +49,7 @@ def lens(
     from cutaway.stream.lenses import read_lens
     from cutaway.stream.lenses.protocol import chosen_layers
 
+    place = saving.target(common, "lens", model, text)
     fitting = LensFitting.of(common, fit_on, load, keep)
     chosen = None if layers is None else question.layers(layers)
     net = question.network(common, model)
@@ -58,15 +59,14 @@ def lens(
     with screen.work(common.limits()) as work:
         chosen_lens, report = lens_of(net, common, kind, fitting, work)
         reading = read_lens(net, chosen_lens, text, layers=chosen, target=target)
-    place = saving.target(common, "lens", model)
-    paths = saving.or_elsewhere(screen, lambda where: write(reading, report, where), place)
+    paths = saving.keep(screen, lambda where: write(reading, report, where), place, reading)
     data = reading.to_dict() | {"saved": [str(path) for path in paths]}
     tables: list[Any] = reading_table(reading, screen.out.width)
     if report is not None:
         data["report"] = report.to_dict()
         tables.append(report_table(report))
     screen.result(data, *tables)
-    screen.saved(*paths, *([keep] if keep is not None and fit_on is not None else []))
+    screen.saved(*paths[:2], *([keep] if keep is not None and fit_on is not None else []))
 
 
 @dataclass(frozen=True)

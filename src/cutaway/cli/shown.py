@@ -23,9 +23,7 @@ _MARKS = {"✓": "[green]✓[/]", "✗": "[red]✗[/]", "?": "[yellow]?[/]"}
 
 def terminal(result: Any) -> list[Any]:
     """What a terminal shows of a result: its verdict and headline, its claims, its strongest rows."""
-    claims = [
-        c for c in (getattr(result, "claim", None), *getattr(result, "claims", ())) if isinstance(c, Claim)
-    ]
+    claims = claims_of(result)
     head = headline(result)
     if len(claims) == 1 and claims[0].verdict in _COLOUR:
         head = f"[bold {_COLOUR[claims[0].verdict]}]{claims[0].verdict}[/] {head}"
@@ -38,6 +36,12 @@ def terminal(result: Any) -> list[Any]:
     return shown
 
 
+def claims_of(result: Any) -> list[Claim]:
+    """The claims that a result makes."""
+    found = (getattr(result, "claim", None), *getattr(result, "claims", ()))
+    return [claim for claim in found if isinstance(claim, Claim)]
+
+
 def grid(heads: Iterable[str | Column], rows: Iterable[Iterable[Any]], **looks: Any) -> Table:
     """A table without lines."""
     table = Table(*heads, box=None, **looks)
@@ -48,9 +52,13 @@ def grid(heads: Iterable[str | Column], rows: Iterable[Iterable[Any]], **looks: 
 
 def headline(result: Any) -> str:
     """The result in one line, for rich."""
+    return escape(plain_headline(result))
+
+
+def plain_headline(result: Any) -> str:
+    """The result in one line."""
     said = getattr(result, "headline", None)
-    text = said() if callable(said) else said or str(result).splitlines()[0]
-    return escape(str(text))
+    return str(said() if callable(said) else said or str(result).partition("\n")[0])
 
 
 def tests(claim: Any) -> Table:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Column
 
+from cutaway.cli import saving
 from cutaway.cli.common import STOPPED, Common, command
 from cutaway.cli.screen import Screen
 from cutaway.cli.shown import grid
@@ -146,7 +147,7 @@ def make(common: Common, screen: Screen, name: Name) -> None:
     """
     from cutaway.recipes.making import make as build
 
-    target = common.out or Path(f"zoo-{name.removeprefix('zoo:')}")
+    target = saving.free(common.out or Path(f"zoo-{name.removeprefix('zoo:')}"), common.overwrite)
     try:
         with screen.work(common.limits()) as work:
             path = build(name, target, checkpoints=common.resume, work=work)
