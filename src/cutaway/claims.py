@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from cutaway.errors import BadFormat
+from cutaway.results import brief
 from cutaway.statistics import Estimate
 
 if TYPE_CHECKING:
@@ -124,6 +125,8 @@ class Claim:
     evidence: tuple[Evidence, ...] = ()
     controls: tuple[Control, ...] = ()
     notes: tuple[str, ...] = ()
+
+    __repr__ = brief
 
     def __post_init__(self) -> None:
         if self.verdict not in VERDICTS:

@@ -142,7 +142,10 @@ def test_hostile_names_and_headlines_stay_text(tmp_path: Path) -> None:
     assert {tag for tag, _ in page.tags} & {"script", "img", "iframe", "object"} == set()
     assert not [key for _, attributes in page.tags for key in attributes if key.startswith("on")]
     assert all(link.startswith("./") for link in page.links())
-    assert unquote(page.links()[-1]) == f"./{name}/report.html" or unquote(page.links()[0]) == f"./{name}/report.html"
+    assert (
+        unquote(page.links()[-1]) == f"./{name}/report.html"
+        or unquote(page.links()[0]) == f"./{name}/report.html"
+    )
     assert page.text.count(evil) >= 4
 
 
@@ -159,7 +162,9 @@ def test_runs_that_end_at_once_are_all_on_the_page(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.part"))
 
 
-def test_a_run_that_cannot_be_saved_leaves_no_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_cannot_be_saved_leaves_no_empty_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "cutaway-runs").write_text("in the way")
     done = runner.invoke(app, [*PATCH, "--json"])
     assert done.exit_code == 0, done.output
@@ -167,7 +172,9 @@ def test_a_run_that_cannot_be_saved_leaves_no_empty_folder(tmp_path: Path, monke
     assert all(Path(path).exists() for path in json.loads(done.stdout)["saved"])
 
 
-def test_how_to_open_a_page_by_system(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_how_to_open_a_page_by_system(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     page = Path("cutaway-runs/a b/report.html")
     monkeypatch.setattr("sys.platform", "darwin")
     assert opening(page) == "open 'cutaway-runs/a b/report.html'"

@@ -27,7 +27,7 @@ from cutaway.circuits.passes.certify import wiring
 from cutaway.circuits.testing import evidence_alone
 from cutaway.circuits.tracing import choose
 from cutaway.errors import BadBehaviour, CutawayError, NotPerformed, Stopped
-from cutaway.results import Work, working
+from cutaway.results import Work, brief, working
 from cutaway.statistics import Estimate, auroc, mean_of, proportion
 from cutaway.trials import Limits
 from cutaway.zoo import names as shipped
@@ -88,6 +88,8 @@ class ScoreTable:
     rows: tuple[BenchRow, ...]
     n: int
     negatives: Negatives | None = None
+
+    __repr__ = brief
 
     def methods(self) -> list[str]:
         """The methods, the best edge AUROC first; those that score nodes after the others."""

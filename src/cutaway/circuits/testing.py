@@ -28,6 +28,7 @@ from cutaway.reports import Block, ClaimTests, Page, Points, Section, display, r
 from cutaway.results import (
     Provenance,
     Work,
+    brief,
     finite,
     head,
     pack,
@@ -77,6 +78,8 @@ class CircuitTest:
     limits: CircuitLimits
     provenance: Provenance
     complete: bool = True
+
+    __repr__ = brief
 
     @property
     def verdict(self) -> Verdict:

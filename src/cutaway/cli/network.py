@@ -61,7 +61,13 @@ def show(
     from cutaway.reports import write
     from cutaway.results import load
 
-    page = None if common.out is None else common.out if common.out.suffix == ".html" else common.out / "report.html"
+    page = (
+        None
+        if common.out is None
+        else common.out
+        if common.out.suffix == ".html"
+        else common.out / "report.html"
+    )
     if page is not None:
         saving.free(page, common.overwrite)
     result = load(folder)

@@ -68,8 +68,14 @@ def free(path: Path, overwrite: bool) -> Path:
     taken = path.exists() and not (path.is_dir() and not any(path.iterdir()))
     if taken and not overwrite:
         raise BadInput(f"{path} exists already.", "Name another, or add --overwrite to replace it.")
-    if taken and path.is_dir() and not any((p / name).is_file() for p in (path, *path.iterdir()) for name in _OURS):
-        raise BadInput(f"{path} is a folder of something else.", "--overwrite replaces results only: name a new one.")
+    if (
+        taken
+        and path.is_dir()
+        and not any((p / name).is_file() for p in (path, *path.iterdir()) for name in _OURS)
+    ):
+        raise BadInput(
+            f"{path} is a folder of something else.", "--overwrite replaces results only: name a new one."
+        )
     return path
 
 

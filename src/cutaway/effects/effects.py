@@ -16,7 +16,7 @@ from cutaway.effects import storage
 from cutaway.effects.baselines import Resampling
 from cutaway.effects.summary import summarise, token_labels
 from cutaway.errors import BadFormat, BadInput
-from cutaway.figures import Bar, Grid, bars, heatmap, heatmap_table, show_token
+from cutaway.figures import Bar, Grid, bars, grid_picture, heatmap, show_token, small_bars
 from cutaway.network.parts import Input, Part, in_words
 from cutaway.reports import Figure, Page, Section, Table, display, result_page
 from cutaway.results import Provenance, finite
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 Q = 0.05
 _OWN_GAP = 0.1
 _ROWS = 12
+#: A grid of more cells than this is shown in a notebook without its numbers, the strongest cells below it.
+_MANY = 100
 #: Dimensions whose labels are names of parts or of their inputs.
 _PARTS = {"sender": Part, "receiver": Input, "first": Part, "second": Part}
 _CELL = ("mean", "low", "high", "p", "q", "n", "known_zero", "not_finite")
@@ -200,14 +202,17 @@ class Effects:
         if not self.dims:
             remedy = "Leave at least one dimension, such as layer, unselected."
             raise BadInput("One cell has no picture.", remedy)
+        return bars(self._bars(), title=title, unit=self.unit)
+
+    def _bars(self) -> list[Bar]:
+        """The cells of a sweep over one dimension, as bars."""
         cells = self.to_pandas().to_dict("records")
         names = [f"{self.dims[0]} {self._label(self.dims[0], i)}" for i in range(len(cells))]
-        items = [
+        return [
             Bar(name, row["mean"], row["low"], row["high"], row["q"] <= Q)
             for name, row in zip(names, cells, strict=True)
             if np.isfinite(row["mean"])
         ]
-        return bars(items, title=title, unit=self.unit)
 
     @property
     def unit(self) -> str:
@@ -330,8 +335,11 @@ class Effects:
         return "\n".join(lines + [f"not finite: {name}" for name in self.not_finite[:5]])
 
     def _strongest(self, n: int) -> pd.DataFrame:
-        """`top` for people: parts in words."""
+        """`top` for people: parts in words, without columns that say nothing."""
         table = self.top(n)
+        table = table.drop(
+            columns=[c for c in ("known_zero", "not_finite") if c in table and not table[c].any()]
+        )
         return table.assign(**{dim: table[dim].map(in_words) for dim in self.dims if dim in _PARTS})
 
     def __repr__(self) -> str:
@@ -339,8 +347,12 @@ class Effects:
 
     def _repr_html_(self) -> str:
         headline, *lines = self._summary().split("\n")
-        picture = heatmap_table(self.grid()) if len(self.dims) >= 2 else ""
-        table = None if picture else self._strongest(_ROWS)
+        if len(self.dims) == 1:
+            return display(
+                headline, lines, picture=small_bars(self._bars(), self.unit), provenance=self.provenance
+            )
+        picture = grid_picture(self.grid()) if self.dims else ""
+        table = self._strongest(5) if not picture or self.data["mean"].size > _MANY else None
         return display(headline, lines, table, picture, provenance=self.provenance)
 
 

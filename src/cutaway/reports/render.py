@@ -27,17 +27,14 @@ def render(page: Page) -> str:
     """
     figures = [block for section in page.sections for block in section.blocks if isinstance(block, Figure)]
     names = {id(block): f"figure-{number}" for number, block in enumerate(figures, 1)}
-    return (
-        template("page.html.j2")
-        .render(
-            page=page,
-            figure_name=lambda block: names[id(block)],
-            figure_number=lambda block: names[id(block)].removeprefix("figure-"),
-            figure_json=lambda block: embed_json(json.loads(block.figure.to_json())),
-            mark=lambda passed: _MARKS[passed],
-            plotly=_script(get_plotlyjs()) if figures else "",
-            theme={name.lower(): getattr(theme, name) for name in _THEME} | {"line": theme.GRID_LINE},
-        )
+    return template("page.html.j2").render(
+        page=page,
+        figure_name=lambda block: names[id(block)],
+        figure_number=lambda block: names[id(block)].removeprefix("figure-"),
+        figure_json=lambda block: embed_json(json.loads(block.figure.to_json())),
+        mark=lambda passed: _MARKS[passed],
+        plotly=_script(get_plotlyjs()) if figures else "",
+        theme={name.lower(): getattr(theme, name) for name in _THEME} | {"line": theme.GRID_LINE},
     )
 
 
