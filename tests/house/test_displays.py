@@ -44,7 +44,9 @@ def head_scores() -> HeadScores:
     """Scores of 270 heads."""
     heads = tuple(cutaway.Part.parse(f"a{i}.h{h}") for i in range(30) for h in range(9))
     rng = np.random.default_rng(0)
-    values, chance = ({n: rng.random((8, 270)) for n in ("previous", "induction", "duplicate")} for _ in range(2))
+    values, chance = (
+        {n: rng.random((8, 270)) for n in ("previous", "induction", "duplicate")} for _ in range(2)
+    )
     q = {name: np.zeros(270) for name in values}
     return HeadScores(heads, values, chance, q, "attention", Provenance("net", ""))
 
@@ -123,7 +125,9 @@ def test_a_map_shows_the_largest_of_cells_that_fall_together() -> None:
     shown = small_map(Grid(values, ["a", "b"], [str(i) for i in range(1600)]), limit=1.0)
     png = base64.b64decode(re.search(r"base64,([^\"]+)", shown)[1])  # type: ignore[index]
     palette = png[png.index(b"PLTE") + 4 :]
-    pixels = np.frombuffer(zlib.decompress(png[png.index(b"IDAT") + 4 : -16]), np.uint8).reshape(2, 161)[:, 1:]
+    pixels = np.frombuffer(zlib.decompress(png[png.index(b"IDAT") + 4 : -16]), np.uint8).reshape(2, 161)[
+        :, 1:
+    ]
     colours = [palette[3 * int(pixels[i]) :][:3].hex() for i in ((1, 80), (0, 0), (0, 1))]
     assert colours == [blend(v, 1.0)[1:] for v in (-1.0, 0.5, 0.0)]
 

@@ -12,13 +12,15 @@ from cutaway.behaviours.checks import (
 from cutaway.behaviours.data import Behaviour, ItemPairs
 from cutaway.behaviours.formats import from_dataset, from_frame, read, write
 from cutaway.behaviours.generators import GENERATORS, Fact, FactTable
+from cutaway.behaviours.generators.told import TOLD, BuiltIn
 from cutaway.behaviours.images import ImagePairs
 from cutaway.behaviours.making import behaviour, generator
 from cutaway.behaviours.metrics import METRICS, Answers, Metric, custom, metric, shares
 from cutaway.behaviours.shuffling import exchange_answers
 
 __all__ = [
-    "GENERATORS", "METRICS", "Answers", "Behaviour", "Fact", "FactTable", "ImagePairs", "ItemPairs", "Metric", "Performance",
-    "answer_log_prob", "answer_logits", "behaviour", "custom", "exchange_answers", "from_dataset", "from_frame",
-    "generator", "measure", "metric", "performance", "read", "require_performed", "require_several", "shares", "write",
+    "GENERATORS", "METRICS", "TOLD", "Answers", "Behaviour", "BuiltIn", "Fact", "FactTable", "ImagePairs", "ItemPairs",
+    "Metric", "Performance", "answer_log_prob", "answer_logits", "behaviour", "custom", "exchange_answers",
+    "from_dataset", "from_frame", "generator", "measure", "metric", "performance", "read", "require_performed",
+    "require_several", "shares", "write",
 ]  # fmt: skip

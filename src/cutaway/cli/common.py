@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
-from typer.core import TyperGroup
 
+from cutaway.cli.helping import HelpedCommand, HelpedGroup
 from cutaway.cli.screen import Screen
 from cutaway.errors import BadInput, CutawayError, Stopped, nearest
 
 WRONG, STOPPED = 2, 130
+#: What the program is called, however it was started.
+PROGRAM = "cutaway"
 
 Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random; recorded in the result.")]
 Device = Annotated[
@@ -47,9 +49,7 @@ Spend = Annotated[
 ]
 Sets = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set", help="A further keyword of the verb as NAME=VALUE; repeatable. See the docs of the verb."
-    ),
+    typer.Option("--set", help="A further keyword of the verb as NAME=VALUE; repeatable."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON to stdout, and nothing else there.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -71,30 +71,41 @@ def _short(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
 
 
-class Group(TyperGroup):
-    """The commands, with usage errors as JSON on stdout where --json is among the words."""
+class Group(HelpedGroup):
+    """The commands; a word that is wrong is told in two lines, with the nearest one, and as JSON where --json is given."""
 
     def main(self, args: Sequence[str] | None = None, *more: Any, **settings: Any) -> Any:
-        """As click's, but a usage error is also given as JSON when JSON was asked for."""
+        """As click's, but usage errors are told as all errors of this program are."""
         words = list(sys.argv[1:] if args is None else args)
-        if "--json" not in words or not settings.get("standalone_mode", True):
+        settings = {"prog_name": PROGRAM} | settings
+        if not settings.get("standalone_mode", True):
             return super().main(words, *more, **settings)
         try:
             ended = super().main(words, *more, **(settings | {"standalone_mode": False}))
         except _USAGE as error:
-            said = (
-                error.format_message()
-                if isinstance(error, typer.BadParameter)
-                else getattr(error, "message", "")
-            )
-            Screen(True).problem(
-                "UsageError", said or "A command is missing.", "See --help for what can be given."
-            )
+            self._misused("--json" in words, error)
             sys.exit(WRONG)
         except typer.Abort:
-            Screen(True).problem("Stopped", "Nothing was finished, so nothing was saved.", "Run it again.")
+            Screen("--json" in words).problem(
+                "Stopped", "Nothing was finished, so nothing was saved.", "Run it again."
+            )
             sys.exit(STOPPED)
         sys.exit(ended if isinstance(ended, int) else 0)
+
+    @staticmethod
+    def _misused(as_json: bool, error: Any) -> None:
+        where = error.ctx.command_path if getattr(error, "ctx", None) is not None else PROGRAM
+        if type(error).__name__ == "NoArgsIsHelpError":
+            if not as_json:
+                typer.echo(error.format_message())
+                sys.exit(0 if where == PROGRAM else WRONG)
+            said = "A command is missing."
+        else:
+            said = " ".join(error.format_message().split()) or "A command is missing."
+        said = re.sub(r" \(Possible options?: (.*)\)\.?$", r" Did you mean \1?", said)
+        problem, meant, near = said.partition(" Did you mean ")
+        remedy = f"{meant.strip()} {near}" if meant else f"See {where} --help for what can be given."
+        Screen(as_json).problem("UsageError", problem.rstrip(".") + ".", remedy)
 
 
 @dataclass(frozen=True)
@@ -202,7 +213,7 @@ def command(
         run.__name__, run.__doc__ = function.__name__, function.__doc__
         run.__annotations__ = {p.name: p.annotation for p in parameters}
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        app.command(name or function.__name__)(run)
+        app.command(name or function.__name__, cls=HelpedCommand)(run)
         return function
 
     return register

@@ -34,12 +34,12 @@ class Screen:
         self.remarks = Console(stderr=True, highlight=False)
 
     def result(self, data: dict[str, Any], *human: Any) -> None:
-        """The command's result: `data` as JSON, or the human form."""
+        """The command's result: `data` as JSON, or the human form. In a pipe, lines of text keep their whole length."""
         if self.as_json:
             self._write_json(data)
             return
         for item in human:
-            self.out.print(item)
+            self.out.print(item, soft_wrap=isinstance(item, Text) and not self.out.is_terminal)
 
     def say(self, text: str) -> None:
         """A remark for the person who waits."""

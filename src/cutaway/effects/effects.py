@@ -338,7 +338,7 @@ class Effects:
         """`top` for people: parts in words, without columns that say nothing."""
         table = self.top(n)
         table = table.drop(
-            columns=[c for c in ("known_zero", "not_finite") if c in table and not table[c].any()]
+            columns=[c for c in ("known_zero", "not_finite") if c in table and not table[c].to_numpy().any()]
         )
         return table.assign(**{dim: table[dim].map(in_words) for dim in self.dims if dim in _PARTS})
 

@@ -80,7 +80,7 @@ class Certificate:
         if not self.made:
             return "Certificate: nothing was checked"
         holds = sum(c.holds for c in self.checks)
-        exact = {True: ", reading leaves the logits bitwise as they were"}.get(self.bitwise, "")
+        exact = ", reading leaves the logits bitwise as they were" if self.bitwise else ""
         return f"Certificate: {holds} of {len(self.checks)} identities hold, {len(self.refusals)} sites are refused{exact}"
 
     def _repr_html_(self) -> str:
