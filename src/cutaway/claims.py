@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from cutaway.errors import BadFormat
-from cutaway.results import brief
 from cutaway.statistics import Estimate
 
 if TYPE_CHECKING:
@@ -126,7 +125,10 @@ class Claim:
     controls: tuple[Control, ...] = ()
     notes: tuple[str, ...] = ()
 
-    __repr__ = brief
+    def __repr__(self) -> str:
+        from cutaway.results import brief
+
+        return brief(self)
 
     def __post_init__(self) -> None:
         if self.verdict not in VERDICTS:

@@ -63,7 +63,9 @@ def told(value: Any) -> str:
         kinds = {type(v).__name__ for v in value}
         return f"{len(value)} × {kinds.pop() if len(kinds) == 1 else 'of several kinds'}"
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        cls = type(value)
+        cls, words = type(value), getattr(value, "words", None)
+        if isinstance(words, str):  # a part of a network, whose name is for data
+            return _cut(words, _WIDE)
         if cls.__str__ is object.__str__ and (cls.__repr__ is brief or len(dataclasses.fields(value)) > 4):
             return cls.__name__
         said = str(value)
