@@ -107,7 +107,18 @@ def test_explain_writes_a_report(tmp_path: Path) -> None:
     assert data["claim"]["verdict"] == "inconclusive"
     done = runner.invoke(
         app,
-        ["explain", "zoo:tales", "-b", "pronoun", "--n", "24", "--no-controls", "--out", "out", "--overwrite"],
+        [
+            "explain",
+            "zoo:tales",
+            "-b",
+            "pronoun",
+            "--n",
+            "24",
+            "--no-controls",
+            "--out",
+            "out",
+            "--overwrite",
+        ],
     )
     assert done.stdout.startswith("inconclusive")
     assert "kept alone" in done.stdout
