@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
 from cutaway.claims import Claim
+from cutaway.cli.summaries import summary
 
 _ROWS, _COLUMNS = 12, 10
 #: Columns that name parts of a network, where they hold text.
@@ -28,7 +30,9 @@ def terminal(result: Any) -> list[Any]:
     if len(claims) == 1 and claims[0].verdict in _COLOUR:
         head = f"[bold {_COLOUR[claims[0].verdict]}]{claims[0].verdict}[/] {head}"
     shown: list[Any] = [head, *(tests(c) for c in claims if c.rows())]
-    if not claims:
+    if not claims and (lines := summary(result, Console().width)) is not None:
+        shown += lines
+    elif not claims:
         frame = (
             result.top(_ROWS) if callable(getattr(result, "top", None)) else result.to_pandas().head(_ROWS)
         )
