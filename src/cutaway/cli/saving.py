@@ -140,10 +140,12 @@ def _new_run(
 def _outcome(result: Any) -> tuple[str, str, bool]:
     """Headline, verdict, and whether it is complete."""
     from cutaway.cli.shown import claims_of, plain_headline
+    from cutaway.cli.summaries import outcome
 
     verdicts = {claim.verdict for claim in claims_of(result)}
     verdict = verdicts.pop() if len(verdicts) == 1 else ""
-    return plain_headline(result), verdict, bool(getattr(result, "complete", True))
+    said = "; ".join(words for words in (plain_headline(result), outcome(result)) if words)
+    return said, verdict, bool(getattr(result, "complete", True))
 
 
 def _listed(screen: Screen, runs: Path) -> None:
