@@ -1,8 +1,8 @@
 """What each verb costs: forward-equivalents, processor time, and memory, on a small network and a real one.
 
 The verbs run one after the other, the cheap ones first, each once, on a behaviour of so many pairs. Processor time is that
-of all threads, which other programs disturb less than the clock; forward-equivalents are counted by the library itself, and are
-what to multiply for another number of pairs. What does not come to its end within the limit is said to take more.
+of all threads, which other programs disturb less than the clock; forward-equivalents are counted by the library itself,
+and are what to multiply for another number of pairs. What does not come to its end within the limit is said to take more.
 
     python benchmarks/costs.py [--real FOLDER] [--n 16] [--threads 2] [--limit 200] [--out FILE]
 """
@@ -124,8 +124,9 @@ memory and seconds, and run nothing. `--budget 5m,4GiB` bounds any command; what
 
 A **forward-equivalent** is one prompt taken once through all layers ([design](design.md)). Their number grows with the
 number of pairs, and for a sweep with its cells; a cell in layer 20 of 24 counts a sixth, because the layers before it are
-not computed again. The figures are of single runs with {threads} threads on {machine}; seconds are *processor time*
-of all threads, as others worked on the machine too. Memory is the largest of the process so far, with the libraries themselves.
+not computed again. The figures are of single runs with {threads} on {machine}; seconds are *processor time* of all
+threads, as others worked on the machine too. Memory is the largest of the process so far, with the libraries
+themselves.
 """
 
 
@@ -185,7 +186,8 @@ def main() -> None:
         )
     machine = f"{platform.machine()}, {platform.system()}"
     again = "\n\nMade by `python benchmarks/costs.py --real FOLDER`.\n"
-    page = _WHY.replace("{threads}", str(given.threads)).replace("{machine}", machine)
+    threads = f"{given.threads} thread{'s' if given.threads > 1 else ''}"
+    page = _WHY.replace("{threads}", threads).replace("{machine}", machine)
     given.out.write_text(page + "\n".join(sections) + again, encoding="utf-8")
     print(f"wrote {given.out}")
 
