@@ -12,7 +12,7 @@ from cutaway.cli import question, saving
 from cutaway.cli.common import Common, command
 from cutaway.cli.question import Model, Text
 from cutaway.cli.screen import Screen
-from cutaway.cli.shown import grid
+from cutaway.cli.summaries import reading_table, report_table
 from cutaway.errors import BadInput, require_known
 
 if TYPE_CHECKING:
@@ -154,28 +154,3 @@ def write(reading: Any, report: LensReport | None, place: Path) -> list[Path]:
         remove_saved(place / "held-out")
     paths = list(publish(reading, place))
     return paths if report is None else [*paths, *publish(report, place / "held-out")]
-
-
-def reading_table(reading: Any, width: int) -> list[Any]:
-    """The reading, and where not all tokens fit the screen a word on which are shown."""
-    from cutaway.figures import show_token
-
-    fit = max(3, (width - 7) // 13)
-    start = max(0, len(reading.tokens) - fit)
-    heads = [show_token(t, escape=False) for t in reading.tokens[start:]]
-    rows = []
-    for i in reversed(range(len(reading.layers))):
-        best = zip(reading.top[i, start:, 0], reading.probability[i, start:, 0], strict=True)
-        cells = (f"{show_token(str(t), escape=False)} {p:.2f}" for t, p in best)
-        rows.append((str(reading.layers[i]), *cells))
-    part = f", the last {len(heads)} of {len(reading.tokens)} tokens" if start else ""
-    return [f"{reading.lens} lens of {reading.network}{part}", grid(("layer", *heads), rows)]
-
-
-def report_table(report: Any) -> Any:
-    """Divergence from the output by layer, lens beside lens."""
-    title = f"KL from the output in nats, on {report.rows} held-out rows"
-    rows = (
-        (str(layer), *("" if v != v else f"{v:.3f}" for v in row)) for layer, row in report.wide().iterrows()
-    )
-    return grid(("layer", *report.lenses), rows, title=title, title_justify="left")

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from cutaway.claims import Claim
-from cutaway.cli.summaries import summary
+from cutaway.cli.summaries import Strongest, summary
 
 _ROWS, _COLUMNS = 12, 10
 #: Columns that name parts of a network, where they hold text.
@@ -31,7 +31,7 @@ def terminal(result: Any) -> list[Any]:
         head = f"[bold {_COLOUR[claims[0].verdict]}]{claims[0].verdict}[/] {head}"
     shown: list[Any] = [head, *(tests(c) for c in claims if c.rows())]
     if not claims and (lines := summary(result, Console().width)) is not None:
-        shown += lines
+        shown += [frame_table(x.frame, x.title) if isinstance(x, Strongest) else x for x in lines]
     elif not claims:
         frame = (
             result.top(_ROWS) if callable(getattr(result, "top", None)) else result.to_pandas().head(_ROWS)

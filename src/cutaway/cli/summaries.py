@@ -7,7 +7,8 @@ out is counted and added up.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.cells import cell_len
@@ -15,14 +16,30 @@ from rich.markup import escape
 from rich.table import Column, Table
 from rich.text import Text
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 _BARS, _STRONGEST, _LAYERS = 40, 6, 14
 _UP, _DOWN = "░▒▓█", "∙∘○●"
 _ABSENT, _NOTHING = "×", "·"
 _Q = 0.05
 
 
+@dataclass(frozen=True)
+class Strongest:
+    """Rows that are shown as a table.
+
+    Attributes:
+        frame: the rows.
+        title: above them.
+    """
+
+    frame: pd.DataFrame
+    title: str
+
+
 def summary(result: Any, width: int) -> list[Any] | None:
-    """The renderables of a result's summary, at most `width` wide; None where its kind has none of its own."""
+    """What a result's summary prints, at most `width` wide (`Strongest` for a table); None where its kind has none."""
     made = SUMMARIES.get(getattr(result, "kind", ""))
     return None if made is None else made(result, width)
 
@@ -152,8 +169,6 @@ def _interval(row: Any) -> str:
 
 def effects(result: Any, width: int) -> list[Any]:
     """Effects: bars over one dimension; a grid over two or three; paths by receiver; neurons by layer."""
-    from cutaway.cli.shown import frame_table
-
     shown, lines = result, []
     if "position" in result.dims:
         groups = result.groups()
@@ -185,7 +200,7 @@ def effects(result: Any, width: int) -> list[Any]:
         rows, values = [rows[i] for i in kept], values[kept]
     drawn = numbers_grid(values, rows, columns, width, grid.row_title, unit)
     top = shown.top(_STRONGEST)
-    return [*lines, *drawn, frame_table(top, f"the {len(top)} strongest of {len(shown.to_pandas())}")]
+    return [*lines, *drawn, Strongest(top, f"the {len(top)} strongest of {len(shown.to_pandas())}")]
 
 
 def _by_reader(shown: Any, most: int = 10) -> list[Any]:
@@ -302,16 +317,44 @@ def copying(result: Any, width: int) -> list[Any]:
 
 def reading(result: Any, width: int) -> list[Any]:
     """What a lens reads: layer by token."""
-    from cutaway.cli.lens import reading_table
-
     return reading_table(result, width)
 
 
 def lens_report(result: Any, _width: int) -> list[Any]:
     """How far lenses are from the output, by layer."""
-    from cutaway.cli.lens import report_table
-
     return [report_table(result)]
+
+
+def reading_table(reading: Any, width: int) -> list[Any]:
+    """The reading, and where not all tokens fit the screen a word on which are shown."""
+    from cutaway.figures import show_token
+
+    fit = max(3, (width - 7) // 13)
+    start = max(0, len(reading.tokens) - fit)
+    heads = [show_token(t, escape=False) for t in reading.tokens[start:]]
+    rows = []
+    for i in reversed(range(len(reading.layers))):
+        best = zip(reading.top[i, start:, 0], reading.probability[i, start:, 0], strict=True)
+        cells = (f"{show_token(str(t), escape=False)} {p:.2f}" for t, p in best)
+        rows.append((str(reading.layers[i]), *cells))
+    part = f", the last {len(heads)} of {len(reading.tokens)} tokens" if start else ""
+    return [f"{reading.lens} lens of {reading.network}{part}", _plain_table(("layer", *heads), rows)]
+
+
+def report_table(report: Any) -> Any:
+    """Divergence from the output by layer, lens beside lens."""
+    title = f"KL from the output in nats, on {report.rows} held-out rows"
+    rows = (
+        (str(layer), *("" if v != v else f"{v:.3f}" for v in row)) for layer, row in report.wide().iterrows()
+    )
+    return _plain_table(("layer", *report.lenses), rows, title=title, title_justify="left")
+
+
+def _plain_table(heads: Iterable[str], rows: Iterable[Iterable[str]], **looks: Any) -> Table:
+    table = Table(*heads, box=None, **looks)
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def _plain(label: str) -> str:
