@@ -246,12 +246,14 @@ class Probing:
             labels, score, low, high = (
                 self.data[n].values.ravel() for n in (long[0], "score", "low", "high")
             )
-            return small_bars([Bar(f"{long[0]} {p}", *ends) for p, *ends in zip(labels, score, low, high, strict=True)],
+            return small_bars([Bar(f"{long[0]} {p}", v, a, b) for p, v, a, b in zip(labels, score, low, high, strict=True)],
                               self.what)  # fmt: skip
         panel = self._panels(long)["probe"]
-        names = ([html.escape(str(n)) for n in axis] for axis in (panel.rows, panel.columns))
-        return small_map(Grid(panel.values - self.chance, *names, panel.row_title, panel.column_title,
-                              unit=f"{self.what} beyond chance"))  # fmt: skip
+        rows, columns = ([html.escape(str(n)) for n in axis] for axis in (panel.rows, panel.columns))
+        unit = f"{self.what} beyond chance"
+        return small_map(
+            Grid(panel.values - self.chance, rows, columns, panel.row_title, panel.column_title, unit=unit)
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data: attributes, cells, finding, provenance."""
