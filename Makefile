@@ -33,7 +33,7 @@ $(STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 tour: $(STAMP)
-	$(BIN)/cutaway explain zoo:tales --behaviour pronoun --out $(TOUR)
+	$(BIN)/cutaway explain zoo:tales --behaviour pronoun --out $(TOUR) --overwrite
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n $(WORKERS)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -67,3 +70,17 @@ def gpt2_shaped(gpt2_tokenizer: GPT2TokenizerFast) -> GPT2LMHeadModel:
 def _gpu(request: pytest.FixtureRequest) -> None:
     if request.node.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("there is no accelerator here")
+
+
+@pytest.fixture(scope="session")
+def shows_itself() -> Callable[[Any], None]:
+    """Asserts that an object shows itself in a few lines, in a console and in a notebook, and offline."""
+
+    def check(thing: Any) -> None:
+        assert len(repr(thing)) <= 2000, type(thing)
+        shown = thing._repr_html_() if hasattr(thing, "_repr_html_") else ""
+        assert len(shown) <= 20_000, type(thing)
+        assert not re.search(r"(src|href)\s*=\s*(?!['\"]?(data:|#))", shown), type(thing)
+        assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)|@import|<script|<link", shown), type(thing)
+
+    return check

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from cutaway.errors import nearest
 from cutaway.verbs import VERBS
 
 __version__ = "0.1.0.dev0"
@@ -33,6 +34,27 @@ _PUBLIC: dict[str, str] = {name: verb.where for name, verb in VERBS.items()} | _
 __all__ = [*_PUBLIC, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]
 
 if TYPE_CHECKING:
+    from cutaway import behaviours as behaviours
+    from cutaway import calibration as calibration
+    from cutaway import circuits as circuits
+    from cutaway import claims as claims
+    from cutaway import control as control
+    from cutaway import effects as effects
+    from cutaway import errors as errors
+    from cutaway import explanations as explanations
+    from cutaway import figures as figures
+    from cutaway import interventions as interventions
+    from cutaway import network as network
+    from cutaway import probes as probes
+    from cutaway import recipes as recipes
+    from cutaway import reports as reports
+    from cutaway import results as results
+    from cutaway import statistics as statistics
+    from cutaway import stream as stream
+    from cutaway import sweeps as sweeps
+    from cutaway import trials as trials
+    from cutaway import verbs as verbs
+    from cutaway import zoo as zoo
     from cutaway.behaviours import Behaviour as Behaviour
     from cutaway.behaviours import behaviour as behaviour
     from cutaway.behaviours import performance as performance
@@ -81,9 +103,20 @@ if TYPE_CHECKING:
     from cutaway.stream import read_stream as read_stream
 
 
+def _rooms() -> frozenset[str]:
+    """The public modules, which are reached as `cutaway.errors` without an import of their own."""
+    from pkgutil import iter_modules
+
+    return frozenset(m.name for m in iter_modules(__path__) if not m.name.startswith("_") and m.name != "cli")
+
+
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
-        raise AttributeError(f"module 'cutaway' has no attribute {name!r}")
+        if not name.startswith("_") and name in _rooms():
+            return importlib.import_module(f"cutaway.{name}")
+        near = nearest(name, [*_PUBLIC, *_rooms()], 1) if not name.startswith("_") else []
+        hint = f". Did you mean {near[0]!r}?" if near else ""
+        raise AttributeError(f"module 'cutaway' has no attribute {name!r}{hint}")
     module, _, attribute = _PUBLIC[name].partition(":")
     value = getattr(importlib.import_module(module), attribute or name)
     globals()[name] = value
@@ -91,4 +124,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_PUBLIC])
+    return sorted({*globals(), *_PUBLIC, *_rooms()})

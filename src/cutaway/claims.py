@@ -125,6 +125,11 @@ class Claim:
     controls: tuple[Control, ...] = ()
     notes: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        from cutaway.results import brief
+
+        return brief(self)
+
     def __post_init__(self) -> None:
         if self.verdict not in VERDICTS:
             raise BadFormat(f"{self.verdict!r} is no verdict.", f"Use one of {', '.join(VERDICTS)}.")

@@ -72,7 +72,7 @@ def test_run_shows_next_tokens_and_saves(tmp_path: Path) -> None:
     assert data["next"][0]["token"].strip() == "she"
     assert set(data["kept"]) == {"resid_post.0", "resid_post.1", "resid_post.2", "resid_post.3", "z.1"}
     assert set(load_file(tmp_path / "run.safetensors")) == {*data["kept"], "logits"}
-    assert "she" in runner.invoke(app, words).stdout
+    assert "she" in runner.invoke(app, [*words, "--overwrite"]).stdout
 
 
 def test_patch_saves_numbers_and_figure(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_patch_saves_numbers_and_figure(tmp_path: Path) -> None:
     assert len(data["cells"]) == 16
     assert Effects.load(tmp_path / "here").dims == ("layer", "head")
     assert (tmp_path / "here" / "report.html").is_file()
-    done = runner.invoke(app, words)
+    done = runner.invoke(app, [*words, "--overwrite"])
     assert done.exit_code == 0
     assert "saved" in done.stderr
     assert "here" in done.stderr
@@ -106,7 +106,19 @@ def test_explain_writes_a_report(tmp_path: Path) -> None:
     data = as_json("explain", "zoo:tales", "-b", "pronoun", "--n", "24", "--no-controls", "--out", "out")
     assert data["claim"]["verdict"] == "inconclusive"
     done = runner.invoke(
-        app, ["explain", "zoo:tales", "-b", "pronoun", "--n", "24", "--no-controls", "--out", "out"]
+        app,
+        [
+            "explain",
+            "zoo:tales",
+            "-b",
+            "pronoun",
+            "--n",
+            "24",
+            "--no-controls",
+            "--out",
+            "out",
+            "--overwrite",
+        ],
     )
     assert done.stdout.startswith("inconclusive")
     assert "kept alone" in done.stdout

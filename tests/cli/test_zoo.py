@@ -52,7 +52,7 @@ def test_make_writes_a_folder_that_can_be_proved(tmp_path: Path, monkeypatch: py
     assert as_json("verify", f"zoo-{NAME}", code=2)["error"]["kind"] == "CorruptFile"
     Path("mine").mkdir()
     Path("mine/x").touch()
-    assert as_json("make", NAME, "--out", "mine", code=2)["error"]["kind"] == "SaveFailed"
+    assert as_json("make", NAME, "--out", "mine", code=2)["error"]["kind"] == "BadInput"
 
 
 def test_text_comes_with_labels() -> None:

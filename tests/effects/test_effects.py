@@ -111,7 +111,7 @@ def test_it_is_a_result_and_opens_by_its_kind(effects: Effects, tmp_path: Path) 
     assert json.loads(json.dumps(effects.to_dict(), allow_nan=False))["cells"][0]["layer"] == 0
     assert effects.provenance.forwards > 1
     manifest = json.loads((tmp_path / "folder" / "manifest.json").read_text())
-    assert (manifest["kind"], manifest["version"]) == ("effects", 1)
+    assert (manifest["kind"], manifest["version"]) == ("effects", 2)
 
 
 def test_its_page_holds_the_map_and_where_it_comes_from(effects: Effects) -> None:

@@ -236,7 +236,7 @@ def test_a_verb(net: cutaway.Network, tmp_path: Path, monkeypatch: pytest.Monkey
     app.callback()(lambda: None)
     commands.register(app)
     runner = CliRunner()
-    assert "how many layers are measured" in " ".join(
+    assert "How many layers are measured" in " ".join(
         runner.invoke(app, ["loudness", "--help"]).stdout.split()
     )
     done = runner.invoke(app, ["loudness", "zoo:tales", "Mary was sad", "--layers", "3", "--out", "here"])

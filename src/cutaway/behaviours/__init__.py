@@ -12,6 +12,7 @@ from cutaway.behaviours.checks import (
 from cutaway.behaviours.data import Behaviour, ItemPairs
 from cutaway.behaviours.formats import from_dataset, from_frame, read, write
 from cutaway.behaviours.generators import GENERATORS, Fact, FactTable
+from cutaway.behaviours.generators.told import TOLD, BuiltIn
 from cutaway.behaviours.images import ImagePairs
 from cutaway.behaviours.making import behaviour, generator
 from cutaway.behaviours.metrics import METRICS, Answers, Metric, custom, metric, shares
@@ -19,8 +20,8 @@ from cutaway.behaviours.prompts import Prompts, two_prompts
 from cutaway.behaviours.shuffling import exchange_answers
 
 __all__ = [
-    "GENERATORS", "METRICS", "Answers", "Behaviour", "Fact", "FactTable", "ImagePairs", "ItemPairs", "Metric", "Performance",
-    "Prompts", "answer_log_prob", "answer_logits", "behaviour", "custom", "exchange_answers", "from_dataset", "from_frame",
-    "generator", "measure", "metric", "performance", "read", "refusal", "require_performed", "shares", "two_prompts",
-    "write",
+    "GENERATORS", "METRICS", "TOLD", "Answers", "Behaviour", "BuiltIn", "Fact", "FactTable", "ImagePairs", "ItemPairs",
+    "Metric", "Performance", "Prompts", "answer_log_prob", "answer_logits", "behaviour", "custom", "exchange_answers",
+    "from_dataset", "from_frame", "generator", "measure", "metric", "performance", "read", "refusal",
+    "require_performed", "shares", "two_prompts", "write",
 ]  # fmt: skip

@@ -26,7 +26,7 @@ from cutaway.errors import BadBehaviour, BadFormat, BadInput, NotPerformed
 from cutaway.network.memory import rows_at_once
 from cutaway.network.recent import LOGITS, recent
 from cutaway.reports import Figure, Page, display, result_page
-from cutaway.results import Provenance, Work, head, read, save_folder, strict, working
+from cutaway.results import Provenance, Work, brief, head, read, save_folder, strict, working
 from cutaway.statistics import Estimate, mean_of, proportion, share_of
 
 if TYPE_CHECKING:
@@ -191,6 +191,8 @@ class Performance:
     missed: tuple[str, ...] = ()
     asked: float = AT_LEAST
     needed: int | None = None
+
+    __repr__ = brief
 
     @property
     def passed(self) -> bool | None:

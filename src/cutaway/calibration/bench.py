@@ -27,7 +27,7 @@ from cutaway.circuits.methods import known_options, options_of
 from cutaway.circuits.passes.certify import wiring
 from cutaway.circuits.testing import evidence_alone
 from cutaway.errors import BadBehaviour, CutawayError, NotPerformed, Stopped
-from cutaway.results import Work, working
+from cutaway.results import Work, brief, working
 from cutaway.statistics import Estimate, auroc, mean_of, proportion
 from cutaway.trials import Limits
 from cutaway.zoo import names as shipped
@@ -89,6 +89,8 @@ class ScoreTable:
     n: int
     negatives: Negatives | None = None
 
+    __repr__ = brief
+
     def methods(self) -> list[str]:
         """The methods, the best edge AUROC first; those that score nodes after the others."""
         names = list(dict.fromkeys(r.method for r in self.rows))
@@ -105,6 +107,11 @@ class ScoreTable:
         figures = [(r.specimen, getattr(r, figure)) for r in self.rows if r.method == name and not r.error]
         figures = [(s, v) for s, v in figures if v is not None and np.isfinite(v)]
         return mean_of([v for _, v in figures], [s for s, _ in figures]) if figures else None
+
+    def headline(self) -> str:
+        """What was scored, in one line."""
+        specimens = len({row.specimen for row in self.rows})
+        return f"{len(self.methods())} methods on {specimens} networks whose circuit is known, {self.n} pairs each"
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""

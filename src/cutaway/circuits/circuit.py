@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 CAPTION = "Layers upwards, heads across. Hover over an edge's middle or a node to see what and how much."
 
 #: How many edges the small picture in a notebook shows.
-_SKETCHED = 80
+_SKETCHED = 40
 #: So many edges are listed on a page.
 _LISTED = 24
 

@@ -18,10 +18,17 @@ from cutaway.errors import BadFormat
 from cutaway.results import Provenance, head, pack, read, save_folder, unpack
 
 _ARRAYS = ("values", "nodes", "examples", "node_examples", "positions", "inputs", "kept")
+_PACKED, _LARGE = "scores.examples.edges", "scores.examples.edges.sizes"
+#: Scores of single examples are kept to three digits where they are more than this.
+_MANY = 2_000_000
 
 
 def save(path: str | os.PathLike[str], circuit: Mapping[str, Any]) -> Path:
-    """Write the fields of a circuit to a folder, whole or not at all; what is read back is bitwise the same."""
+    """Write the fields of a circuit to a folder, whole or not at all; what is read back is bitwise the same.
+
+    But where the scores of single examples are more than two million, these are kept to three digits. Their means, the
+    circuit and its tests are not touched by that; intervals of scores move by some ten-thousandths of their width.
+    """
     scores, recipe = circuit["scores"], circuit["recipe"]
     file, tensors = pack(circuit["file"])
     plain = {name: circuit[name] for name in ("grain", "ablation", "name", "selection", "notes", "groups")}
@@ -32,9 +39,33 @@ def save(path: str | os.PathLike[str], circuit: Mapping[str, Any]) -> Path:
     arrays = {"membership": circuit["membership"], "membership_by_position": circuit["positions"]}
     if scores is not None:
         arrays |= {f"scores.{name}": getattr(scores, name) for name in _ARRAYS}
+        arrays |= _packed(circuit["graph"].allowed, scores.examples)
         arrays |= {f"scores.neurons.{layer}": array for layer, array in scores.neurons.items()}
     tensors |= {n: torch.from_numpy(np.ascontiguousarray(a)) for n, a in arrays.items() if a is not None}
     return save_folder(path, manifest, tensors)
+
+
+def _packed(allowed: np.ndarray, examples: np.ndarray | None) -> dict[str, np.ndarray | None]:
+    """Scores of single examples [n writers readers] as [n edges], or as they are where others than edges have some."""
+    if examples is None or examples[:, ~allowed].any():
+        return {}
+    edges = examples[:, allowed]
+    if edges.size <= _MANY or edges.dtype.itemsize <= 2:
+        return {"scores.examples": None, _PACKED: edges}
+    sizes = np.maximum(np.abs(edges).max(1, keepdims=True), np.finfo(np.float32).tiny)
+    return {"scores.examples": None, _PACKED: (edges / sizes).astype(np.float16), _LARGE: sizes}
+
+
+def _unpacked(allowed: np.ndarray, arrays: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    """The inverse of `_packed`."""
+    if _PACKED not in arrays:
+        return {}
+    edges = arrays[_PACKED].numpy()
+    if _LARGE in arrays:
+        edges = edges.astype(arrays[_LARGE].numpy().dtype) * arrays[_LARGE].numpy()
+    examples = np.zeros((len(edges), *allowed.shape), dtype=edges.dtype)
+    examples[:, allowed] = edges
+    return {"examples": examples}
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -86,6 +117,7 @@ def _scores(graph: Graph, plain: dict[str, Any] | None, tensors: dict[str, torch
     if plain is None:
         return None
     arrays = {n: tensors[f"scores.{n}"].numpy() for n in _ARRAYS if f"scores.{n}" in tensors}
+    arrays |= _unpacked(graph.allowed, tensors)
     prefix = "scores.neurons."
     neurons = {int(n.removeprefix(prefix)): t.numpy() for n, t in tensors.items() if n.startswith(prefix)}
     return Scores(

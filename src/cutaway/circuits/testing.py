@@ -29,6 +29,7 @@ from cutaway.reports import Block, ClaimTests, Page, Section, display, result_pa
 from cutaway.results import (
     Provenance,
     Work,
+    brief,
     finite,
     head,
     pack,
@@ -78,6 +79,8 @@ class CircuitTest:
     limits: CircuitLimits
     provenance: Provenance
     complete: bool = True
+
+    __repr__ = brief
 
     @property
     def verdict(self) -> Verdict:

@@ -28,7 +28,7 @@ from cutaway.circuits.passes.ablation import carried
 from cutaway.claims import Evidence
 from cutaway.errors import BadInput
 from cutaway.network.parts import in_words, parts_of
-from cutaway.results import Work, finite
+from cutaway.results import Work, brief, finite
 from cutaway.statistics import Estimate
 from cutaway.trials import Bench, from_other_prompts, inside, percent, performs, resampled, with_interval
 from cutaway.trials.trial import HALF
@@ -74,6 +74,8 @@ class CircuitTrial:
     metrics: dict[str, np.ndarray]
     caps: tuple[str, ...] = ()
     resampled: Estimate | None = None
+
+    __repr__ = brief
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""

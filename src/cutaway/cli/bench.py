@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cutaway.cli import saving
 from cutaway.cli.common import Common, command
 from cutaway.cli.screen import Screen
 from cutaway.cli.shown import grid
@@ -31,6 +33,7 @@ def bench(
     """Score methods against known circuits: AUROC, CPR, CMD, seconds, memory; and count false claims on twins."""
     from dataclasses import replace
 
+    place = saving.target(common, "bench", "", *(names or ()))
     from cutaway.calibration import bench as run
 
     seeds_used = range(common.seed, common.seed + seeds)
@@ -38,15 +41,22 @@ def bench(
         table = run.bench(names, method or run.METHODS, n, seeds_used, work=work)
         if negatives:
             table = replace(table, negatives=run.negatives(negatives, names, work=work))
-    if common.out is not None:
-        from cutaway.calibration.bench_page import page
-        from cutaway.results import atomic_write
-
-        atomic_write(common.out, page(table))
-        screen.saved(common.out)
+    paths = saving.keep(screen, lambda where: write(table, where), place, table)
     screen.result(table.to_dict(), _shown(table))
+    screen.saved(*paths)
     if (tried := table.negatives) is not None:
         screen.say(f"{tried.supported} of {tried.tries} negative controls would be supported.")
+
+
+def write(table: ScoreTable, place: Path) -> list[Path]:
+    """The scores as bench.json and their page (Markdown) in a folder; the page alone where the place ends in .md."""
+    from cutaway.calibration.bench_page import page
+    from cutaway.results import atomic_write, to_json
+
+    if place.suffix == ".md":
+        return [atomic_write(place, page(table))]
+    atomic_write(place / "bench.json", to_json(table.to_dict()))
+    return [place, atomic_write(place / "report.md", page(table))]
 
 
 def _shown(table: ScoreTable) -> Any:

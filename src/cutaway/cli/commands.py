@@ -171,17 +171,15 @@ def further(row: Verb, common: Common) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Asked:
-    """A command's question, opened: the network, what comes after it, and the words that name the result.
+    """A command's question, opened: the network, and what comes after it.
 
     Attributes:
         net: the network, opened.
         subjects: what comes after it, opened: a behaviour, a circuit, a text.
-        names: the words that name the result.
     """
 
     net: Network
     subjects: tuple[Any, ...]
-    names: tuple[str, ...]
 
 
 def asked(row: Verb, common: Common, screen: Screen, given: Mapping[str, Any], by: str) -> Asked:
@@ -201,9 +199,7 @@ def asked(row: Verb, common: Common, screen: Screen, given: Mapping[str, Any], b
             subjects.append(question.texts_of(given))
         else:
             subjects.append(given[taken])
-    asked_of = given.get("behaviour") or ("two-prompts" if given.get("clean") else "")
-    names = (given["model"], asked_of, str(given.get("at") or ""))
-    return Asked(net, tuple(subjects), names)
+    return Asked(net, tuple(subjects))
 
 
 def call(row: Verb, common: Common, screen: Screen, given: dict[str, Any]) -> None:
@@ -219,6 +215,9 @@ def call(row: Verb, common: Common, screen: Screen, given: dict[str, Any]) -> No
         options["force"] = given["force"]
     if "command" in names:
         options["command"] = command_line(row, common, given)
+    asked_of = given.get("behaviour") or ("two-prompts" if given.get("clean") else "")
+    asks = (str(asked_of), *(str(given.get(name) or "") for name in ("text", "at")))
+    place = saving.target(common, row.command, given["model"], *asks)
     question_ = asked(row, common, screen, given, str(given.get("by") or ""))
     if planning:
         planned(row, common, screen, question_, options)
@@ -226,7 +225,7 @@ def call(row: Verb, common: Common, screen: Screen, given: dict[str, Any]) -> No
     with screen.progress() as listener:
         work = Work(listener, Budget(**common.limits()))
         result = run_verb(row, question_, options, common.seed, work)
-    paths = saving.save(screen, result, saving.target(common, row.command, *question_.names))
+    paths = saving.save(screen, result, place)
     screen.result(result.to_dict() | {"saved": [str(path) for path in paths]}, *shown.terminal(result))
     screen.saved(*paths)
     if row.name == "trace":

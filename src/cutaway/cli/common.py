@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
-from typer.core import TyperGroup
 
+from cutaway.cli.helping import HelpedCommand, HelpedGroup
 from cutaway.cli.screen import Screen
 from cutaway.errors import BadInput, CutawayError, Stopped, nearest
 
 WRONG, STOPPED = 2, 130
+#: What the program is called, however it was started.
+PROGRAM = "cutaway"
 
 Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random; recorded in the result.")]
 Device = Annotated[
@@ -32,8 +34,9 @@ Trust = Annotated[
 ]
 Out = Annotated[
     Path | None,
-    typer.Option("--out", "-o", help="Folder to save to. Default: named after command, model and question."),
+    typer.Option("--out", "-o", help="Folder to save to. Default: a new one under cutaway-runs/."),
 ]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the result that --out names.")]
 Resume = Annotated[
     Path | None,
     typer.Option("--resume", help="Keep finished work in this folder, and go on from what is there."),
@@ -46,9 +49,7 @@ Spend = Annotated[
 ]
 Sets = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set", help="A further keyword of the verb as NAME=VALUE; repeatable. See the docs of the verb."
-    ),
+    typer.Option("--set", help="A further keyword of the verb as NAME=VALUE; repeatable."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON to stdout, and nothing else there.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -70,30 +71,41 @@ def _short(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
 
 
-class Group(TyperGroup):
-    """The commands, with usage errors as JSON on stdout where --json is among the words."""
+class Group(HelpedGroup):
+    """The commands; a word that is wrong is told in two lines, with the nearest one, and as JSON where --json is given."""
 
     def main(self, args: Sequence[str] | None = None, *more: Any, **settings: Any) -> Any:
-        """As click's, but a usage error is also given as JSON when JSON was asked for."""
+        """As click's, but usage errors are told as all errors of this program are."""
         words = list(sys.argv[1:] if args is None else args)
-        if "--json" not in words or not settings.get("standalone_mode", True):
+        settings = {"prog_name": PROGRAM} | settings
+        if not settings.get("standalone_mode", True):
             return super().main(words, *more, **settings)
         try:
             ended = super().main(words, *more, **(settings | {"standalone_mode": False}))
         except _USAGE as error:
-            said = (
-                error.format_message()
-                if isinstance(error, typer.BadParameter)
-                else getattr(error, "message", "")
-            )
-            Screen(True).problem(
-                "UsageError", said or "A command is missing.", "See --help for what can be given."
-            )
+            self._misused("--json" in words, error)
             sys.exit(WRONG)
         except typer.Abort:
-            Screen(True).problem("Stopped", "Nothing was finished, so nothing was saved.", "Run it again.")
+            Screen("--json" in words).problem(
+                "Stopped", "Nothing was finished, so nothing was saved.", "Run it again."
+            )
             sys.exit(STOPPED)
         sys.exit(ended if isinstance(ended, int) else 0)
+
+    @staticmethod
+    def _misused(as_json: bool, error: Any) -> None:
+        where = error.ctx.command_path if getattr(error, "ctx", None) is not None else PROGRAM
+        if type(error).__name__ == "NoArgsIsHelpError":
+            if not as_json:
+                typer.echo(error.format_message())
+                sys.exit(0 if where == PROGRAM else WRONG)
+            said = "A command is missing."
+        else:
+            said = " ".join(error.format_message().split()) or "A command is missing."
+        said = re.sub(r" \(Possible options?: (.*)\)\.?$", r" Did you mean \1?", said)
+        problem, meant, near = said.partition(" Did you mean ")
+        remedy = f"{meant.strip()} {near}" if meant else f"See {where} --help for what can be given."
+        Screen(as_json).problem("UsageError", problem.rstrip(".") + ".", remedy)
 
 
 @dataclass(frozen=True)
@@ -102,6 +114,7 @@ class Common:
 
     Attributes:
         out: where the result is saved.
+        overwrite: may what is saved there be replaced?
         seed: of everything random.
         device, dtype: where the network runs, and in which type of number.
         budget: how much may be spent.
@@ -113,6 +126,7 @@ class Common:
     """
 
     out: Out = None
+    overwrite: Overwrite = False
     seed: Seed = 0
     device: Device = None
     dtype: DType = None
@@ -163,7 +177,8 @@ def command(
         mine = list(inspect.signature(function).parameters.values())[2:]
         hints = get_type_hints(function, include_extras=True)
         shared = get_type_hints(Common, include_extras=True)
-        taken = [f.name for f in fields(Common) if f.name not in without]
+        left = {*without, *(("overwrite",) if "out" in without else ())}
+        taken = [f.name for f in fields(Common) if f.name not in left]
 
         def run(**values: Any) -> None:
             common = Common(**{name: values.pop(name) for name in taken})
@@ -198,7 +213,7 @@ def command(
         run.__name__, run.__doc__ = function.__name__, function.__doc__
         run.__annotations__ = {p.name: p.annotation for p in parameters}
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        app.command(name or function.__name__)(run)
+        app.command(name or function.__name__, cls=HelpedCommand)(run)
         return function
 
     return register

@@ -12,7 +12,7 @@ from cutaway.cli import question, saving
 from cutaway.cli.common import Common, command
 from cutaway.cli.question import Model, Text
 from cutaway.cli.screen import Screen
-from cutaway.cli.shown import grid
+from cutaway.cli.summaries import reading_table, report_table
 from cutaway.errors import BadInput, require_known
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def lens(
     from cutaway.stream.lenses import read_lens
     from cutaway.stream.lenses.protocol import chosen_layers
 
+    place = saving.target(common, "lens", model, text)
     fitting = LensFitting.of(common, kind, fit_on, load, keep)
     chosen = None if layers is None else question.layers(layers)
     net = question.network(common, model)
@@ -58,15 +59,14 @@ def lens(
     with screen.work(common.limits()) as work:
         chosen_lens, report = lens_of(net, common, kind, fitting, work)
         reading = read_lens(net, chosen_lens, text, layers=chosen, target=target)
-    place = saving.target(common, "lens", model)
-    paths = saving.or_elsewhere(screen, lambda where: write(reading, report, where), place)
+    paths = saving.keep(screen, lambda where: write(reading, report, where), place, reading)
     data = reading.to_dict() | {"saved": [str(path) for path in paths]}
     tables: list[Any] = reading_table(reading, screen.out.width)
     if report is not None:
         data["report"] = report.to_dict()
         tables.append(report_table(report))
     screen.result(data, *tables)
-    screen.saved(*paths, *([keep] if keep is not None and fit_on is not None else []))
+    screen.saved(*paths[:2], *([keep] if keep is not None and fit_on is not None else []))
 
 
 @dataclass(frozen=True)
@@ -166,28 +166,3 @@ def write(reading: Any, report: LensReport | None, place: Path) -> list[Path]:
         remove_saved(place / "held-out")
     paths = list(publish(reading, place))
     return paths if report is None else [*paths, *publish(report, place / "held-out")]
-
-
-def reading_table(reading: Any, width: int) -> list[Any]:
-    """The reading, and where not all tokens fit the screen a word on which are shown."""
-    from cutaway.figures import show_token
-
-    fit = max(3, (width - 7) // 13)
-    start = max(0, len(reading.tokens) - fit)
-    heads = [show_token(t, escape=False) for t in reading.tokens[start:]]
-    rows = []
-    for i in reversed(range(len(reading.layers))):
-        best = zip(reading.top[i, start:, 0], reading.probability[i, start:, 0], strict=True)
-        cells = (f"{show_token(str(t), escape=False)} {p:.2f}" for t, p in best)
-        rows.append((str(reading.layers[i]), *cells))
-    part = f", the last {len(heads)} of {len(reading.tokens)} tokens" if start else ""
-    return [f"{reading.lens} lens of {reading.network}{part}", grid(("layer", *heads), rows)]
-
-
-def report_table(report: Any) -> Any:
-    """Divergence from the output by layer, lens beside lens."""
-    title = f"KL from the output in nats, on {report.rows} held-out rows"
-    rows = (
-        (str(layer), *("" if v != v else f"{v:.3f}" for v in row)) for layer, row in report.wide().iterrows()
-    )
-    return grid(("layer", *report.lenses), rows, title=title, title_justify="left")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cutaway.cli import bench, commands, lens, network, probing, steering
+from cutaway.cli import bench, commands, lens, looking, network, probing, steering
 from cutaway.cli.common import Group
 from cutaway.cli.zoo import zoo_app
 
@@ -15,10 +15,13 @@ app = typer.Typer(
     cls=Group,
     help="Open a trained network, find the mechanism behind a behaviour, and test it by intervening.",
     no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["--help", "-h"]},
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 network.register(app)
+looking.register(app)
 commands.register(app)
 lens.register(app)
 probing.register(app)

@@ -41,8 +41,11 @@ def run(
     top: Annotated[int, typer.Option("--top", min=1, help="How many next tokens to show.")] = 5,
     save: Annotated[Path | None, typer.Option(
         "--save", help="Write the kept sites and logits to this .safetensors file.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file that --save names.")] = False,
 ) -> None:  # fmt: skip
     """Run a prompt: the likeliest next tokens, and the shapes of the sites that were kept."""
+    if save is not None:
+        saving.free(save, overwrite)
     net = question.network(common, model)
     done = net.run(text, keep=keep or [])
     saved = None if save is None else saving.or_elsewhere(screen, lambda place: write_run(done, place), save)
@@ -58,10 +61,18 @@ def show(
     from cutaway.reports import write
     from cutaway.results import load
 
+    page = (
+        None
+        if common.out is None
+        else common.out
+        if common.out.suffix == ".html"
+        else common.out / "report.html"
+    )
+    if page is not None:
+        saving.free(page, common.overwrite)
     result = load(folder)
     screen.result(result.to_dict(), *shown.terminal(result))
-    if common.out is not None:
-        page = common.out if common.out.suffix == ".html" else common.out / "report.html"
+    if page is not None:
         screen.saved(saving.or_elsewhere(screen, lambda place: write(result.page(), place), page))
 
 

@@ -58,6 +58,7 @@ def probe(
     from cutaway.probes import probe as probe_it
     from cutaway.probes import use as use_of
 
+    place = saving.target(common, "probe", model, label)
     given = question.settings(common)
     require_known(given, (*_COLUMNS, *_DATA, *_OPTIONS, "use"), "probe")
     use = given.get("use", True)
@@ -89,8 +90,7 @@ def probe(
             used = use_of(net, probing, labelled, answers=follow, seed=common.seed, work=inner)
     if used is not None:
         probing = probing.with_finding(used.finding)
-    place = saving.target(common, "probe", model, label)
-    paths = saving.or_elsewhere(screen, lambda where: write(where, probing, used), place)
+    paths = saving.keep(screen, lambda where: write(where, probing, used), place, probing)
     data_of_use = {"use": None if used is None else used.to_dict(), "saved": [str(p) for p in paths]}
     screen.result(
         probing.to_dict() | data_of_use,
@@ -99,7 +99,7 @@ def probe(
         table(probing),
         *probing.finding.claims,
     )
-    screen.saved(*paths)
+    screen.saved(paths[-1].parent, paths[-1])
     if not getattr(probing, "complete", True):
         raise typer.Exit(STOPPED)
 

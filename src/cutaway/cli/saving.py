@@ -1,40 +1,86 @@
-"""Where results go: a folder with the numbers and the page, or, where the disk refuses, another."""
+"""Where results go: a folder with the numbers and the page, or, where the disk refuses, another.
+
+Without `--out` every run has a new folder under `cutaway-runs/`, whose `index.html` lists them. What `--out` names must be
+new, unless `--overwrite` is given: this is looked at before anything runs.
+"""
 
 from __future__ import annotations
 
 import re
+import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cutaway.cli.question import FILES
-from cutaway.errors import SaveFailed
+from cutaway.errors import BadInput, SaveFailed
 
 if TYPE_CHECKING:
     from cutaway.cli.common import Common
     from cutaway.cli.screen import Screen
 
 T = TypeVar("T")
+_RUNS = "cutaway-runs"
+#: Of a text, so much goes into the name of a folder [characters].
+_NAME = 40
+#: Files of which a folder that may be overwritten holds one, itself or in a folder inside.
+_OURS = ("manifest.json", "card.json", "bench.json")
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a command saves, and the words by which the run is listed.
+
+    Attributes:
+        path: the folder (or file) that was asked for; None for a new one under `cutaway-runs/`.
+        verb: the command.
+        model: the network, as it was named.
+        question: what was asked of it.
+    """
+
+    path: Path | None
+    verb: str
+    model: str = ""
+    question: tuple[str, ...] = ()
 
 
 def slug(name: str) -> str:
     """A name fit for a folder.
 
-    >>> slug("/models/stories260K"), slug("zoo:tales")
-    ('stories260K', 'tales')
+    >>> slug("/models/stories260K"), slug("zoo:tales"), slug("Mary was sad because")
+    ('stories260K', 'tales', 'Mary-was-sad-because')
     """
     last = Path(name).stem if name.endswith(FILES) else name.rstrip("/").split("/")[-1].split(":")[-1]
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", last) or "network"
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", last)[:_NAME].strip("-.") or "network"
 
 
-def target(common: Common, *names: str) -> Path:
-    """The folder that was asked for, or one named after command, model and question."""
-    return common.out or Path("-".join(["cutaway", *(slug(name) for name in names if name)]))
+def target(common: Common, verb: str, model: str = "", *question: str) -> Target:
+    """Where a command is going to save. Call it before anything runs: `BadInput` where `--out` names what exists."""
+    if common.out is not None:
+        free(common.out, common.overwrite)
+    return Target(common.out, verb, model, tuple(words for words in question if words))
 
 
-def save(screen: Screen, result: Any, place: Path) -> list[Path]:
-    """Save a result with its page, report.html in the folder, or beside the file where `place` ends in .nc."""
+def free(path: Path, overwrite: bool) -> Path:
+    """The path, which must not be taken unless it may be overwritten; an empty folder is free. BadInput where it is not."""
+    taken = path.exists() and not (path.is_dir() and not any(path.iterdir()))
+    if taken and not overwrite:
+        raise BadInput(f"{path} exists already.", "Name another, or add --overwrite to replace it.")
+    if (
+        taken
+        and path.is_dir()
+        and not any((p / name).is_file() for p in (path, *path.iterdir()) for name in _OURS)
+    ):
+        raise BadInput(
+            f"{path} is a folder of something else.", "--overwrite replaces results only: name a new one."
+        )
+    return path
+
+
+def save(screen: Screen, result: Any, place: Target) -> list[Path]:
+    """Save a result with its page, report.html in the folder, or beside the file where it ends in .nc."""
     from cutaway.reports import publish, write
 
     def into(where: Path) -> list[Path]:
@@ -42,7 +88,22 @@ def save(screen: Screen, result: Any, place: Path) -> list[Path]:
             return [result.save(where), write(result.page(), where.with_suffix(".html"))]
         return list(publish(result, where))
 
-    return or_elsewhere(screen, into, place)
+    return keep(screen, into, place, result)
+
+
+def keep(screen: Screen, into: Callable[[Path], list[Path]], place: Target, result: Any) -> list[Path]:
+    """Save by `into` where the target says, list the run by its result, and say what was saved and how to open it.
+
+    Where the disk refuses, all goes to a temporary folder.
+    """
+    if place.path is not None:
+        paths = or_elsewhere(screen, into, place.path)
+        where = place.path.parent
+        if where.name == _RUNS:
+            _listed(screen, where)
+    else:
+        paths = or_elsewhere(screen, lambda runs: _new_run(screen, into, runs, place, result), Path(_RUNS))
+    return paths
 
 
 def or_elsewhere(screen: Screen, into: Callable[[Path], T], place: Path) -> T:
@@ -54,3 +115,44 @@ def or_elsewhere(screen: Screen, into: Callable[[Path], T], place: Path) -> T:
         saved = into(other)
         screen.warn(error.problem, "Saved in a temporary folder instead.")
         return saved
+
+
+def _new_run(
+    screen: Screen, into: Callable[[Path], list[Path]], runs: Path, place: Target, result: Any
+) -> list[Path]:
+    """A folder of this run's own, filled; removed again where that fails."""
+    from cutaway.reports import RunRecord, claimed, note_run, now
+
+    began = now()
+    names = [began.strftime("%Y-%m-%d-%H%M%S"), place.verb, *map(slug, (place.model, *place.question))]
+    folder = claimed(runs / "-".join(name for name in names if name))
+    try:
+        paths = into(folder)
+        note_run(folder, RunRecord(began.isoformat(timespec="seconds"), place.verb, place.model,
+            ", ".join(place.question), *_outcome(result)))  # fmt: skip
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    _listed(screen, runs)
+    return paths
+
+
+def _outcome(result: Any) -> tuple[str, str, bool]:
+    """Headline, verdict, and whether it is complete."""
+    from cutaway.cli.shown import claims_of, plain_headline
+    from cutaway.cli.summaries import outcome
+
+    verdicts = {claim.verdict for claim in claims_of(result)}
+    verdict = verdicts.pop() if len(verdicts) == 1 else ""
+    said = "; ".join(words for words in (plain_headline(result), outcome(result)) if words)
+    return said, verdict, bool(getattr(result, "complete", True))
+
+
+def _listed(screen: Screen, runs: Path) -> None:
+    """Make the page over all runs anew; the run itself is safe where that fails."""
+    from cutaway.reports import write_index
+
+    try:
+        write_index(runs)
+    except SaveFailed as error:
+        screen.warn(error.problem, "The run itself is saved.")

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.style import Style
 from rich.text import Text
 
 from cutaway.errors import CutawayError
@@ -29,21 +34,27 @@ class Screen:
         self.remarks = Console(stderr=True, highlight=False)
 
     def result(self, data: dict[str, Any], *human: Any) -> None:
-        """The command's result: `data` as JSON, or the human form."""
+        """The command's result: `data` as JSON, or the human form. In a pipe, lines of text keep their whole length."""
         if self.as_json:
             self._write_json(data)
             return
         for item in human:
-            self.out.print(item)
+            self.out.print(item, soft_wrap=isinstance(item, Text) and not self.out.is_terminal)
 
     def say(self, text: str) -> None:
         """A remark for the person who waits."""
         self.remarks.print(text)
 
     def saved(self, *paths: object) -> None:
-        """Say where something was saved."""
-        for path in paths:
-            self.remarks.print(f"saved [bold]{escape(str(path))}[/]", soft_wrap=True)
+        """Say where something was saved, and of a page how to open it; on a terminal that follows links, as one."""
+        for path in map(Path, map(str, paths)):
+            linked = (str(path), Style(bold=True, link=path.absolute().as_uri()))
+            if path.suffix != ".html":
+                self.remarks.print(Text.assemble("saved ", linked), soft_wrap=True)
+            elif command := opening(path):
+                self.remarks.print(Text.assemble("open it: ", (command, linked[1])), soft_wrap=True)
+            else:
+                self.remarks.print(Text.assemble("open it in a browser: ", linked), soft_wrap=True)
 
     def error(self, error: CutawayError) -> None:
         """Two lines: what is wrong, what to do."""
@@ -143,3 +154,15 @@ def for_terminal(remedy: str) -> str:
     'Pass --force to go on.'
     """
     return remedy.replace("(force=True, --force)", "(--force)").replace("force=True", "--force")
+
+
+def opening(page: Path) -> str:
+    """The command that opens a page on this system; "" where there is none.
+
+    >>> opening(Path("a b.html")).endswith("'a b.html'") or not opening(Path("a b.html")) or sys.platform == "win32"
+    True
+    """
+    if sys.platform == "win32":
+        return f'start "" "{page}"'
+    opener = "open" if sys.platform == "darwin" else next(filter(shutil.which, ("xdg-open", "wslview")), "")
+    return f"{opener} {shlex.quote(str(page))}" if opener else ""

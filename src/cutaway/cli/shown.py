@@ -6,10 +6,12 @@ import shutil
 from collections.abc import Iterable
 from typing import Any
 
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
 from cutaway.claims import Claim
+from cutaway.cli.summaries import Strongest, summary
 
 _ROWS, _COLUMNS, _WIDEST = 12, 10, 18
 #: Columns that name parts of a network, where they hold text.
@@ -26,14 +28,14 @@ _MARKS = {"✓": "[green]✓[/]", "✗": "[red]✗[/]", "?": "[yellow]?[/]"}
 
 def terminal(result: Any) -> list[Any]:
     """What a terminal shows of a result: its verdict and headline, its claims, its strongest rows."""
-    claims = [
-        c for c in (getattr(result, "claim", None), *getattr(result, "claims", ())) if isinstance(c, Claim)
-    ]
+    claims = claims_of(result)
     head = headline(result)
     if len(claims) == 1 and claims[0].verdict in _COLOUR:
         head = f"[bold {_COLOUR[claims[0].verdict]}]{claims[0].verdict}[/] {head}"
     shown: list[Any] = [head, *(tests(c) for c in claims if c.rows())]
-    if not claims:
+    if not claims and (lines := summary(result, Console().width)) is not None:
+        shown += [frame_table(x.frame, x.title) if isinstance(x, Strongest) else x for x in lines]
+    elif not claims:
         every, ordered = len(result.to_pandas()), callable(getattr(result, "top", None))
         frame = result.top(_ROWS) if ordered else result.to_pandas().head(_ROWS)
         which = "the strongest first" if ordered else ""
@@ -43,6 +45,12 @@ def terminal(result: Any) -> list[Any]:
             )
         shown.append(frame_table(frame, which))
     return shown
+
+
+def claims_of(result: Any) -> list[Claim]:
+    """The claims that a result makes."""
+    found = (getattr(result, "claim", None), *getattr(result, "claims", ()))
+    return [claim for claim in found if isinstance(claim, Claim)]
 
 
 def grid(heads: Iterable[str | Column], rows: Iterable[Iterable[Any]], **looks: Any) -> Table:
@@ -55,9 +63,13 @@ def grid(heads: Iterable[str | Column], rows: Iterable[Iterable[Any]], **looks: 
 
 def headline(result: Any) -> str:
     """The result in one line, for rich."""
+    return escape(plain_headline(result))
+
+
+def plain_headline(result: Any) -> str:
+    """The result in one line."""
     said = getattr(result, "headline", None)
-    text = said() if callable(said) else said or str(result).splitlines()[0]
-    return escape(str(text))
+    return str(said() if callable(said) else said or str(result).partition("\n")[0])
 
 
 def tests(claim: Any) -> Table:

@@ -53,6 +53,7 @@ def steer(
             "The direction is not told once.",
             "Give --positive, --negative and --at, or --direction FOLDER of a saved one.",
         )
+    place = saving.target(common, "steer", model, prompts[0], at or "")
     net = question.network(common, model)
     with screen.work(common.limits()) as work:
         if direction is not None:
@@ -69,10 +70,11 @@ def steer(
             "control": given.get("control", True),
         }
         found = steer_it(net, prompts, vector, seed=common.seed, work=work, **how)
-    place = saving.target(common, "steer", model)
     paths = saving.save(screen, found, place)
     if direction is None:
-        paths.append(saving.or_elsewhere(screen, vector.save, place / "direction"))
+        paths.append(
+            saving.or_elsewhere(screen, vector.save, paths[0].with_name(f"{paths[0].name}-direction"))
+        )
     data = found.to_dict() | {"direction": vector.to_dict(), "saved": [str(path) for path in paths]}
     table = shown.frame_table(found.to_pandas().drop(columns="prompt" if len(prompts) == 1 else []))
     screen.result(data, shown.headline(vector), shown.headline(found), table)

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Column
+from rich.text import Text as Words
 
+from cutaway.cli import saving
 from cutaway.cli.common import STOPPED, Common, command
+from cutaway.cli.helping import HelpedGroup
 from cutaway.cli.screen import Screen
 from cutaway.cli.shown import grid
 from cutaway.errors import Stopped
@@ -19,7 +21,10 @@ if TYPE_CHECKING:
     from cutaway.zoo.truth import Variable
 
 zoo_app = typer.Typer(
-    help="Networks whose mechanism is known, and their twins that lack it.", no_args_is_help=True
+    cls=HelpedGroup,
+    help="Networks whose mechanism is known, and their twins that lack it.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 FAILED = 1
 #: Shared options that mean nothing where a card or a text is shown.
@@ -30,19 +35,18 @@ Name = Annotated[str, typer.Argument(help="A specimen: see `cutaway zoo list`.",
 
 @command(zoo_app, "list", without=_PLAIN)
 def list_(_common: Common, screen: Screen) -> None:
-    """List the shipped networks with what is known about them."""
+    """List the shipped networks, each in a line: what it does. `zoo show NAME` says what is known about one."""
     from cutaway import zoo
-    from cutaway.network.listing import listing
-    from cutaway.network.parts import Part
 
     cards: list[dict[str, Any]] = [{"name": name} | zoo.card(name) for name in zoo.names()]
-    rows = (
-        (f"zoo:{card['name']}", str(card.get("family", "")),
-         listing(map(Part.parse, card.get("truth", {}).get("nodes", []))), str(card.get("task", "")))
+    width = max(len(card["name"]) for card in cards) + len("zoo:")
+    cut: dict[str, Any] = {"no_wrap": True, "overflow": "ellipsis"} if screen.out.is_terminal else {}
+    lines = (
+        Words.assemble((f"zoo:{card['name']}".ljust(width), "bold"), f"  {card.get('task', '')}", **cut)
         for card in cards
-    )  # fmt: skip
-    heads = (Column("name", no_wrap=True), "family", "nodes", "what it does")
-    screen.result({"networks": cards}, grid(heads, rows))
+    )
+    screen.result({"networks": cards}, *lines)
+    screen.say("What is known about one: cutaway zoo show NAME")
 
 
 @command(zoo_app, without=_PLAIN)
@@ -146,7 +150,7 @@ def make(common: Common, screen: Screen, name: Name) -> None:
     """
     from cutaway.recipes.making import make as build
 
-    target = common.out or Path(f"zoo-{name.removeprefix('zoo:')}")
+    target = saving.free(common.out or Path(f"zoo-{name.removeprefix('zoo:')}"), common.overwrite)
     try:
         with screen.work(common.limits()) as work:
             path = build(name, target, checkpoints=common.resume, work=work)

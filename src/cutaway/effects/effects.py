@@ -18,7 +18,7 @@ from cutaway.effects.labels import PARTS, said, spelled
 from cutaway.effects.summary import FEWEST, Q
 from cutaway.effects.words import DRAWN, clipped, example_of, legend, not_drawn
 from cutaway.errors import BadInput, did_you_mean
-from cutaway.figures import Bar, Grid, bars, heatmap, heatmap_table, show_token
+from cutaway.figures import Bar, Grid, bars, grid_picture, heatmap, show_token, small_bars
 from cutaway.network.parts import in_words
 from cutaway.reports import Block, Figure, Page, Section, Table, Text, display, result_page
 from cutaway.results import Provenance, finite
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 _ROWS = 12
-#: So many forms of prompt have their map in a notebook.
+#: A grid of more cells than this is shown in a notebook without its numbers, the strongest cells below it.
+_MANY = 100
+#: So many forms of prompt have their map in a notebook, where maps are small.
 _FORMS = 3
 _WAYS = {
     "restore": "clean values put into the corrupted run",
@@ -213,14 +215,17 @@ class Effects:
         if not self.dims:
             remedy = "Leave at least one dimension, such as layer, unselected."
             raise BadInput("One cell has no picture.", remedy)
+        return bars(self._bars(), title=title, unit=self.unit)
+
+    def _bars(self) -> list[Bar]:
+        """The cells of a sweep over one dimension, as bars."""
         cells = self.to_pandas().to_dict("records")
         names = [f"{self.dims[0]} {self._label(self.dims[0], i)}" for i in range(len(cells))]
-        items = [
+        return [
             Bar(name, row["mean"], row["low"], row["high"], not row["q"] > Q)
             for name, row in zip(names, cells, strict=True)
             if np.isfinite(row["mean"])
         ]
-        return bars(items, title=title, unit=self.unit)
 
     @property
     def unit(self) -> str:
@@ -367,8 +372,11 @@ class Effects:
         return "\n".join(lines + [f"not finite: {name}" for name in self.not_finite[:5]])
 
     def _strongest(self, n: int) -> pd.DataFrame:
-        """`top` for people: parts in words."""
+        """`top` for people: parts in words, without columns that say nothing."""
         table = self.top(n)
+        table = table.drop(
+            columns=[c for c in ("known_zero", "not_finite") if c in table and not table[c].to_numpy().any()]
+        )
         return table.assign(**{dim: table[dim].map(in_words) for dim in self.dims if dim in PARTS})
 
     def __repr__(self) -> str:
@@ -376,16 +384,21 @@ class Effects:
 
     def _repr_html_(self) -> str:
         headline, *lines = self._summary().split("\n")
+        if len(self.dims) == 1:
+            return display(
+                headline, lines, picture=small_bars(self._bars(), self.unit), provenance=self.provenance
+            )
         picture = ""
-        if len(self.dims) >= 2:
+        if self.dims:
             told = self.groups() if FORM in self.data.dims else [("", self)]
-            rest = not_drawn([(label, form.data.sizes["example"]) for label, form in told[_FORMS:]])
-            for label, form in told[:_FORMS]:
+            several = _FORMS if self.data["mean"].size <= _MANY else 1
+            rest = not_drawn([(label, form.data.sizes["example"]) for label, form in told[several:]])
+            for label, form in told[:several]:
                 n = form.data.sizes.get("example", 1)
                 picture += f"<div><small>{n} pairs: {html.escape(label)}</small></div>" if label else ""
-                picture += heatmap_table(form.grid())
+                picture += grid_picture(form.grid())
             picture += f"<div><small>{html.escape(rest)}</small></div>" if rest else ""
-        table = None if picture else self._strongest(_ROWS)
+        table = self._strongest(5) if not picture or self.data["mean"].size > _MANY else None
         return display(headline, lines, table, picture, provenance=self.provenance)
 
 

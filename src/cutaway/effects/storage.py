@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from cutaway.effects.compact import compact, whole
 from cutaway.errors import BadFormat, CorruptFile
 from cutaway.results import KINDS, Provenance, atomic_write, finite, head, kind_of, read, save_folder
 from cutaway.results.values import fits
@@ -24,7 +25,10 @@ def save(path: Path, data: xr.Dataset, provenance: Provenance) -> Path:
     """Write a dataset and its provenance; the form is chosen by the suffix (`.nc` is netCDF, else a folder)."""
     if path.suffix == ".nc":
         return atomic_write(path, _netcdf(data, provenance))
-    return save_folder(path, manifest(data, provenance), tensors(data))
+    every = {str(name): np.ascontiguousarray(array.values) for name, array in data.data_vars.items()}
+    arrays, said = compact(every, float(data.attrs.get("gap", np.nan)))
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+    return save_folder(path, manifest(data, provenance) | {"compact": said}, tensors)
 
 
 def load(path: Path) -> tuple[xr.Dataset, Provenance]:
@@ -46,12 +50,6 @@ def manifest(data: xr.Dataset, provenance: Provenance) -> dict[str, Any]:
     )
 
 
-def tensors(data: xr.Dataset) -> dict[str, torch.Tensor]:
-    """The arrays of a dataset as tensors, NaN included."""
-    arrays = {str(name): np.ascontiguousarray(array.values) for name, array in data.data_vars.items()}
-    return {name: torch.from_numpy(array) for name, array in arrays.items()}
-
-
 #: What effects say of all their cells.
 _ATTRIBUTES: dict[str, Any] = {
     "site": str, "direction": str, "gap": float, "clean_metric": float, "corrupted_metric": float, "intervals": str,
@@ -59,10 +57,12 @@ _ATTRIBUTES: dict[str, Any] = {
 
 
 def from_parts(said: dict[str, Any], arrays: dict[str, torch.Tensor]) -> tuple[xr.Dataset, Provenance]:
-    """The inverse of `manifest` and `tensors`. Raises `BadFormat` when they are not those of effects."""
+    """Dataset and provenance of a manifest and its tensors. Raises `BadFormat` when they are not those of effects."""
     _require_effects(said)
     try:
-        variables = {name: (dims, arrays[name].numpy()) for name, dims in said["dims"].items()}
+        plain = {name: tensor.numpy() for name, tensor in arrays.items()}
+        found = whole(plain, said.get("compact", {}), said["attrs"].get("gap", np.nan))
+        variables = {name: (dims, found[name]) for name, dims in said["dims"].items()}
         if lacking := [
             name
             for name, hint in _ATTRIBUTES.items()

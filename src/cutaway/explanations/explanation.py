@@ -24,9 +24,10 @@ from cutaway.explanations.reads_and_writes import ReadsAndWrites
 from cutaway.explanations.reads_and_writes_section import reads_and_writes_section
 from cutaway.explanations.verdict import short
 from cutaway.explanations.weights import weight
+from cutaway.figures import grid_picture
 from cutaway.network.parts import Part, in_words
 from cutaway.reports import Page, Pair, Points, Section, Token, display, render, write
-from cutaway.results import MANIFEST, Provenance, add_page, finite, head, read, save_folder
+from cutaway.results import MANIFEST, Provenance, add_page, brief, finite, head, read, save_folder
 from cutaway.trials import Trial
 
 if TYPE_CHECKING:
@@ -80,6 +81,8 @@ class Explanation:
     notes: tuple[str, ...] = ()
     reads_and_writes: ReadsAndWrites = field(default_factory=ReadsAndWrites)
     circuit: CircuitTest | None = None
+
+    __repr__ = brief
 
     @property
     def verdict(self) -> Verdict:
@@ -217,9 +220,9 @@ class Explanation:
         members = self.to_pandas()
         if len(members):
             members["part"] = members["part"].map(in_words)
-        return display(
-            self.headline, [self.claim.statement], members, self.claim._repr_html_(), self.verdict, self.provenance
-        )  # fmt: skip
+        first = next((effects for effects in self.maps.values() if len(effects.dims) >= 2), None)
+        picture = ("" if first is None else grid_picture(first.grid())) + self.claim._repr_html_()
+        return display(self.headline, (), members, picture, self.verdict, self.provenance)
 
 
 #: Fields that are written as they are, and how the others are read.

@@ -26,6 +26,7 @@ import numpy as np
 from cutaway.explanations.limits import SearchLimits
 from cutaway.network.listing import listing
 from cutaway.network.parts import Part, in_order
+from cutaway.results import brief
 from cutaway.trials import Bench, PartSet
 from cutaway.trials.trial import fit
 
@@ -85,6 +86,8 @@ class Mechanism:
     left: float
     loss: Mapping[Part, float]
     steps: tuple[SearchStep, ...]
+
+    __repr__ = brief
 
     @property
     def members(self) -> tuple[Part, ...]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cutaway.errors import CutawayError, Stopped
 from cutaway.network.parts import Part
+from cutaway.results import brief
 from cutaway.statistics import Estimate, mean_of
 from cutaway.stream import Attribution, Stream, StreamStack, logit_attribution, read_stream
 from cutaway.stream.attribution import attribute
@@ -74,6 +75,8 @@ class ReadsAndWrites:
     what: str = ""
     whole: float = 0.0
     reason: str = ""
+
+    __repr__ = brief
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""

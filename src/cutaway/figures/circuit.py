@@ -12,6 +12,8 @@ from cutaway.figures.theme import FAINT, FONT, INK, MUTED, NEGATIVE, PAPER, POSI
 
 _WIDEST, _THINNEST = 7.0, 0.6
 _STEPS = 5
+#: A sketch of more nodes than this does not name them.
+_NAMED = 60
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def circuit_svg(
 
     def at(x: float, y: float) -> str:
         x, y = 70 + (x + 0.5) / across * (width - 90), height - 14 - (y + 0.3) / up * (height - 30)
-        return f"{x:.1f},{y:.1f}"
+        return f"{x:.0f},{y:.0f}"
 
     shapes = []
     for line in reversed(lines):
@@ -113,11 +115,15 @@ def circuit_svg(
             f"<polyline points='{points}' fill='none' stroke='{colour}' stroke-width='{0.6 + 3.4 * share:.1f}' "
             f"opacity='{0.35 + 0.6 * share:.2f}'/>"
         )
-    for dot in dots:
+    inside = [dot for dot in dots if dot.inside]
+    for those, ink, size in (([d for d in dots if not d.inside], FAINT, 3), (inside, INK, 8)):
+        path = "".join(f"M{at(dot.x, dot.y)}h0" for dot in those)
+        shapes.append(f"<path d='{path}' stroke='{ink}' stroke-width='{size}' stroke-linecap='round'/>")
+    for dot in inside if len(inside) <= _NAMED else ():
         x, y = at(dot.x, dot.y).split(",")
         shapes.append(
-            f"<circle cx='{x}' cy='{y}' r='{4 if dot.inside else 1.5}' fill='{PAPER if dot.inside else FAINT}' "
-            f"stroke='{INK if dot.inside else FAINT}'><title>{html.escape(dot.words)}</title></circle>"
+            f"<circle cx='{x}' cy='{y}' r='4' fill='{PAPER}' stroke='{INK}'>"
+            f"<title>{html.escape(dot.words)}</title></circle>"
         )
     for level, label in rows:
         y = at(0, level).split(",")[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -333,6 +334,33 @@ class Anatomy:
     head: Head | None
     in_place: bool
     bare: Mapping[str, BareMatrix] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return "\n  ".join(self._lines())
+
+    def _lines(self) -> list[str]:
+        """What was found: stacks, sites, the way to the logits."""
+        kinds, gone = {site.name for site in self.taps}, {site.name for site in self.refusals}
+        lines = [
+            f"Anatomy: {len(self.taps)} sites of {len(kinds)} kinds, {len(gone - kinds)} kinds are missing"
+        ]
+        for stack in self.stacks[:8]:
+            makes = Counter(
+                (layer.form, ", ".join(s.kind for s in layer.sublayers)) for layer in stack.layers
+            )
+            said = "; ".join(f"{n} {form} ({parts})" for (form, parts), n in makes.most_common(4))
+            lines.append(f"{stack.name or 'main'} stack of {len(stack.layers)} layers: {said}")
+        if self.head is not None:
+            lines.append(
+                f"output: {self.head.norm or 'no final norm'} -> {self.head.unembed or 'its own head'}"
+            )
+        return lines
+
+    def _repr_html_(self) -> str:
+        from cutaway.reports import display
+
+        headline, *lines = self._lines()
+        return display(headline, lines)
 
     def stack(self, name: str = "") -> Stack | None:
         """The stack of that name."""

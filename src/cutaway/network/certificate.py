@@ -17,6 +17,12 @@ TOLERANCE: dict[torch.dtype, float] = {
 }  # fmt: skip
 
 
+#: A certificate in a console has at most so many lines.
+_LINES = 24
+#: A notebook shows at most so many checks, those that fail first.
+_SHOWN = 12
+
+
 @dataclass(frozen=True)
 class Check:
     """One identity: its formula, a plain sentence, the largest relative error found, and whether it holds.
@@ -64,6 +70,29 @@ class Certificate:
     pads_right: bool | None
     pads_left: bool | None
     made: bool = True
+
+    def __repr__(self) -> str:
+        failed = [c.name for c in self.checks if not c.holds]
+        lines = [self._said(), *(f"  {c.name}: {c.error:.1e}" for c in self.checks if c.name != "writing")]
+        return "\n".join([*lines, *(f"  fails: {name}" for name in failed)][:_LINES])
+
+    def _said(self) -> str:
+        if not self.made:
+            return "Certificate: nothing was checked"
+        holds = sum(c.holds for c in self.checks)
+        exact = ", reading leaves the logits bitwise as they were" if self.bitwise else ""
+        return f"Certificate: {holds} of {len(self.checks)} identities hold, {len(self.refusals)} sites are refused{exact}"
+
+    def _repr_html_(self) -> str:
+        import pandas as pd
+
+        from cutaway.reports import display
+
+        rows = [("holds" if c.holds else "fails", c.name, f"{c.error:.1e}", c.sentence) for c in self.checks]
+        rows.sort(key=lambda row: row[0] == "holds")
+        shown = pd.DataFrame(rows[:_SHOWN], columns=["", "identity", "error", "in words"])
+        rest = [f"and {len(rows) - _SHOWN} more that hold: .checks"] if len(rows) > _SHOWN else []
+        return display(self._said(), rest, shown)
 
     def check(self, name: str) -> Check | None:
         """The check of that name, if it applied."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from cutaway.errors import BadAddress, BadInput
 from cutaway.network.indices import position_table
 from cutaway.network.interface import Interface
+from cutaway.results import brief
 
 #: Positions as a user writes them, counted from a row's first real token, or from its last when negative: an integer,
 #: several, a slice, a boolean mask as long as the rows, or one list per row; see `indices`. None means all.
@@ -40,6 +41,11 @@ class Tokens:
     mask: Tensor
     names: tuple[tuple[str, ...], ...] | None = field(default=None, repr=False)
     values: Tensor | None = field(default=None, repr=False)
+
+    def __repr__(self) -> str:
+        first = self.strings(0) if self.n else []
+        more = ", ..." if len(first) > 12 else ""
+        return f"Tokens({self.n} x {self.width}: {', '.join(map(repr, first[:12]))}{more})"
 
     @classmethod
     def of_values(cls, values: Tensor, items: int = 1, name: str = "item") -> Tokens:
@@ -224,6 +230,8 @@ class Inputs:
     kwargs: Mapping[str, Any]
     tokens: Tokens | None
     batch: int
+
+    __repr__ = brief
 
     def select(self, rows: Tensor) -> Inputs:
         """The same inputs for some rows only."""

@@ -11,6 +11,9 @@ from cutaway.errors import NotFinite, NotFound, nearest
 from cutaway.network.inputs import Tokens
 from cutaway.network.sites import Site, SiteLike, parse
 
+#: A notebook shows at most so many tokens and kept sites.
+_TOKENS, _SITES = 80, 16
+
 
 @dataclass(frozen=True, eq=False)
 class Run:
@@ -138,9 +141,11 @@ class Run:
         if self.tokens is not None:
             pieces = "".join(
                 f"<span style='border:1px solid #ccd;border-radius:3px;padding:0 3px;margin:1px'>{escape(t)}</span>"
-                for t in self.tokens.strings(0)
+                for t in self.tokens.strings(0)[:_TOKENS]
             )
             more = "" if self.tokens.n == 1 else f" <i>and {self.tokens.n - 1} more rows</i>"
             head = f"<div style='line-height:1.9'>{pieces}{more}</div>"
-        rows = "".join(f"<tr><td>{escape(n)}</td><td>{s}</td><td>{d}</td></tr>" for n, s, d in self._table())
+        table = self._table()
+        rows = "".join(f"<tr><td>{escape(n)}</td><td>{s}</td><td>{d}</td></tr>" for n, s, d in table[:_SITES])
+        rows += f"<tr><td>and {len(table) - _SITES} more</td></tr>" if len(table) > _SITES else ""
         return f"{head}<table><tr><th>site</th><th>shape</th><th>dtype</th></tr>{rows}</table>"

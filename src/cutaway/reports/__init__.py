@@ -22,8 +22,10 @@ from cutaway.reports.content import (
 )  # fmt: skip
 from cutaway.reports.display import display, display_result, page_of, publish, result_page, table_of
 from cutaway.reports.render import render, write
+from cutaway.reports.runs import REPORT, RUNS, RunRecord, claimed, note_run, now, runs_in, write_index
 
 __all__ = [
-    "Block", "ClaimTests", "Facts", "Figure", "KeyFigure", "Listing", "Page", "Pair", "Pairs", "Points", "Section", "Table",
-    "Text", "Token", "display", "display_result", "page_of", "publish", "render", "result_page", "table_of", "write",
+    "REPORT", "RUNS", "Block", "ClaimTests", "Facts", "Figure", "KeyFigure", "Listing", "Page", "Pair", "Pairs", "Points",
+    "RunRecord", "Section", "Table", "Text", "Token", "claimed", "display", "display_result", "note_run", "now", "page_of",
+    "publish", "render", "result_page", "runs_in", "table_of", "write", "write_index",
 ]  # fmt: skip

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 
 from cutaway.claims import Claim, Verdict
 from cutaway.figures import show_token
+from cutaway.results import brief
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ class Table:
     caption: str = ""
     numeric: frozenset[int] = frozenset()
     kind: ClassVar[str] = "table"
+
+    __repr__ = brief
 
 
 @dataclass(frozen=True)
@@ -188,6 +191,8 @@ class Section:
     blocks: Sequence[Block]
     lead: str = ""
 
+    __repr__ = brief
+
 
 @dataclass(frozen=True)
 class KeyFigure:
@@ -227,3 +232,5 @@ class Page:
     key_figures: Sequence[KeyFigure] = ()
     sections: Sequence[Section] = ()
     colophon: str = ""
+
+    __repr__ = brief

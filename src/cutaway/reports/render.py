@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
@@ -27,18 +27,14 @@ def render(page: Page) -> str:
     """
     figures = [block for section in page.sections for block in section.blocks if isinstance(block, Figure)]
     names = {id(block): f"figure-{number}" for number, block in enumerate(figures, 1)}
-    return (
-        _environment()
-        .get_template("page.html.j2")
-        .render(
-            page=page,
-            figure_name=lambda block: names[id(block)],
-            figure_number=lambda block: names[id(block)].removeprefix("figure-"),
-            figure_json=lambda block: embed_json(json.loads(block.figure.to_json())),
-            mark=lambda passed: _MARKS[passed],
-            plotly=_script(get_plotlyjs()) if figures else "",
-            theme={name.lower(): getattr(theme, name) for name in _THEME} | {"line": theme.GRID_LINE},
-        )
+    return template("page.html.j2").render(
+        page=page,
+        figure_name=lambda block: names[id(block)],
+        figure_number=lambda block: names[id(block)].removeprefix("figure-"),
+        figure_json=lambda block: embed_json(json.loads(block.figure.to_json())),
+        mark=lambda passed: _MARKS[passed],
+        plotly=_script(get_plotlyjs()) if figures else "",
+        theme={name.lower(): getattr(theme, name) for name in _THEME} | {"line": theme.GRID_LINE},
     )
 
 
@@ -65,6 +61,11 @@ def embed_json(value: Any) -> Markup:
 def _script(source: str) -> Markup:
     """A script's own source, safe inside a `<script>` element (`</script` and `<!--` cannot stand there)."""
     return Markup(source.replace("</script", "<\\/script").replace("<!--", "<\\!--"))
+
+
+def template(name: str) -> Template:
+    """A template of this folder, which escapes all that it is given and knows no default for what it is not given."""
+    return _environment().get_template(name)
 
 
 @cache

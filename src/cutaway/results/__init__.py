@@ -1,6 +1,7 @@
 """What all results share: where they come from, how they are stored, what they can do, and how work is done on them."""
 
 from cutaway.results.atomic import atomic_folder, atomic_write
+from cutaway.results.brief import brief
 from cutaway.results.calling import strict
 from cutaway.results.fields import load_fields, pack, save_fields, unpack
 from cutaway.results.files import MANIFEST, Saved, add_page, load_folder, remove_saved, save_folder
@@ -11,6 +12,6 @@ from cutaway.results.work import Budget, Listener, Progress, Work, working
 
 __all__ = [
     "KINDS", "MANIFEST", "Budget", "Kind", "Listener", "Progress", "Provenance", "Result", "Saved", "Work", "add_page",
-    "atomic_folder", "atomic_write", "described", "finite", "head", "kind_of", "load", "load_fields", "load_folder", "pack",
-    "read", "remove_saved", "save_fields", "save_folder", "strict", "to_json", "unpack", "versions", "working",
+    "atomic_folder", "atomic_write", "brief", "described", "finite", "head", "kind_of", "load", "load_fields", "load_folder",
+    "pack", "read", "remove_saved", "save_fields", "save_folder", "strict", "to_json", "unpack", "versions", "working",
 ]  # fmt: skip

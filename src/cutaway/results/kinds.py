@@ -97,7 +97,8 @@ KINDS: dict[str, Kind] = {
     "steering": Kind("cutaway.control.steering:Steering", "what a network writes while it is steered"),
     "loss": Kind("cutaway.network.loss:Loss", "the loss on texts"),
     "performance": Kind("cutaway.behaviours.checks:Performance", "how well a network does a behaviour"),
-    "effects": Kind("cutaway.effects.effects:Effects", "effects of interventions", formerly=("cutaway effects",)),
+    "effects": Kind("cutaway.effects.effects:Effects", "effects of interventions", version=2,
+        formerly=("cutaway effects",)),
     "explanation": Kind("cutaway.explanations.explanation:Explanation", "an explanation", formerly=("cutaway explanation",)),
     "circuit-test": Kind("cutaway.circuits.testing:CircuitTest", "the test of a circuit",
         formerly=("cutaway circuit test",)),
@@ -117,7 +118,7 @@ KINDS: dict[str, Kind] = {
     "reads-of-writes": Kind("cutaway.stream.flow:ReadsOfWrites", "which writes are read where"),
     "score-parts": Kind("cutaway.stream.why_attend:ScoreParts", "why a head looks where it looks"),
     "singular-directions": Kind("cutaway.stream.copying:SingularDirections", "what a head moves, in words"),
-    "circuit": Kind("cutaway.circuits.circuit:Circuit", "a circuit", formerly=("cutaway circuit",)),
+    "circuit": Kind("cutaway.circuits.circuit:Circuit", "a circuit", version=2, formerly=("cutaway circuit",)),
 }  # fmt: skip
 
 

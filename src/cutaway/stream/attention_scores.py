@@ -19,12 +19,12 @@ from torch import Tensor
 from cutaway.behaviours import Behaviour
 from cutaway.behaviours import behaviour as make_behaviour
 from cutaway.errors import BadInput
-from cutaway.figures import Grid, heatmap
+from cutaway.figures import Grid, heatmap, small_map
 from cutaway.network.memory import rows_at_once
 from cutaway.network.parts import Part
 from cutaway.network.sites import Site
 from cutaway.reports import Figure, Page, display_result, page_of, table_of
-from cutaway.results import Provenance, Work, described, load_fields, save_fields, strict, working
+from cutaway.results import Provenance, Work, brief, described, load_fields, save_fields, strict, working
 from cutaway.statistics import benjamini_hochberg, means_of, sign_flip_p
 from cutaway.stream.attribution import logit_attribution
 from cutaway.stream.shared import first_few, origin, require_count, require_one, table_in_words
@@ -62,6 +62,8 @@ class HeadScores:
     unit: str
     provenance: Provenance
 
+    __repr__ = brief
+
     def to_pandas(self) -> pd.DataFrame:
         """One row per head and score: value, chance, interval of the difference, q, and whether it is above chance."""
         names, tables = list(map(str, self.heads)), []
@@ -89,9 +91,12 @@ class HeadScores:
 
     def plot(self) -> Any:
         """Scores by head as a heat map."""
+        return heatmap(self._grid())
+
+    def _grid(self) -> Grid:
         table = np.stack([v.mean(0) for v in self.values.values()])
         names = [head.words.removeprefix("head ") for head in self.heads]
-        return heatmap(Grid(table, list(self.values), names, "score", "head", unit=self.unit))
+        return Grid(table, list(self.values), names, "score", "head", unit=self.unit)
 
     @property
     def headline(self) -> str:
@@ -121,7 +126,7 @@ class HeadScores:
     load = classmethod(load_fields)
 
     def _repr_html_(self) -> str:
-        return display_result(self, [f"in {self.unit}"], self._strongest())
+        return display_result(self, [f"in {self.unit}"], self._strongest(6), small_map(self._grid()))
 
 
 def repeated_tokens(net: Network, *, n: int = 16, length: int = 12, seed: int = 0) -> tuple[Tensor, int]:

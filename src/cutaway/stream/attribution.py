@@ -7,6 +7,7 @@ writer is ever formed.
 
 from __future__ import annotations
 
+import html
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -18,12 +19,12 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import BadFormat, BadInput, did_you_mean
-from cutaway.figures import Bar, bars
+from cutaway.figures import Bar, bars, small_bars
 from cutaway.network.coefficients import is_one, like
 from cutaway.network.parts import Part
 from cutaway.network.sites import Site
 from cutaway.reports import Figure, Page, display_result, page_of
-from cutaway.results import Provenance, Work, described, load_fields, save_fields, strict, working
+from cutaway.results import Provenance, Work, brief, described, load_fields, save_fields, strict, working
 from cutaway.statistics import Estimate, mean_of
 from cutaway.stream.record import Stream, read_stream
 from cutaway.stream.shared import head_map, origin, require_one
@@ -75,6 +76,8 @@ class Attribution:
     by: str
     softcap: float | None
     provenance: Provenance
+
+    __repr__ = brief
 
     @property
     def network(self) -> str:
@@ -222,9 +225,9 @@ class Attribution:
         return "\n".join([first, *(f"  {mean[i]:+8.4f}  {words[i]}" for i in self._largest(12))])
 
     def _repr_html_(self) -> str:
-        words, best = self.words, self._largest(12)
-        table = pd.DataFrame({"writer": [words[i] for i in best], "adds": self.mean()[best]})
-        return display_result(self, [f"by {self.by}"], table)
+        words, best, values = self.words, self._largest(12), self.mean()
+        items = [Bar.of(html.escape(words[i]), float(values[i])) for i in best]
+        return display_result(self, [f"by {self.by}"], picture=small_bars(items, self.what))
 
 
 def _from(name: str, source: int | None) -> str:

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import BadInput
-from cutaway.figures import Grid, heatmap, show_token
+from cutaway.figures import Grid, grid_picture, heatmap, show_token
 from cutaway.interventions import Apply
 from cutaway.network.parts import Part
 from cutaway.network.sites import Site
 from cutaway.reports import Figure, Page, display_result, page_of, table_of
-from cutaway.results import Provenance, Work, described, load_fields, save_fields, strict, working
+from cutaway.results import Provenance, Work, brief, described, load_fields, save_fields, strict, working
 from cutaway.stream.record import read_stream
 from cutaway.stream.shared import one_text, origin, require_count, table_in_words
 from cutaway.stream.writers import layers_of, precise
@@ -61,6 +61,8 @@ class Biography:
     name: str
     provenance: Provenance
 
+    __repr__ = brief
+
     def events(self, least: float = 0.1) -> pd.DataFrame:
         """What happened, in order: token, layer, writer or reader, event and size.
 
@@ -84,9 +86,12 @@ class Biography:
 
     def plot(self) -> Any:
         """The coordinate, layer by token."""
+        return heatmap(self._grid())
+
+    def _grid(self) -> Grid:
         names = [str(i) for i in range(len(self.present) - 1)] + ["end"]
         columns = [show_token(t) for t in self.tokens]
-        return heatmap(Grid(self.present, names, columns, "layer", "token", unit=f"along {self.name}"))
+        return Grid(self.present, names, columns, "layer", "token", unit=f"along {self.name}")
 
     def to_pandas(self) -> pd.DataFrame:
         """What happened, in order: `events()`."""
@@ -119,7 +124,7 @@ class Biography:
     load = classmethod(load_fields)
 
     def _repr_html_(self) -> str:
-        return display_result(self, table=self._in_words())
+        return display_result(self, table=self._in_words().head(8), picture=grid_picture(self._grid()))
 
 
 @strict

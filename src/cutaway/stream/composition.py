@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import BadInput
-from cutaway.figures import Grid, heatmap
+from cutaway.figures import Grid, heatmap, small_map
 from cutaway.network.parts import Edge, Input, Part
 from cutaway.reports import Figure, Page, display_result, page_of
-from cutaway.results import Provenance, Work, described, load_fields, save_fields, strict, working
+from cutaway.results import Provenance, Work, brief, described, load_fields, save_fields, strict, working
 from cutaway.stream.head_weights import HeadWeights, head_weights, heads_of
 from cutaway.stream.shared import origin, require_count, require_one, table_in_words
 
@@ -52,6 +52,8 @@ class Composition:
     random: np.ndarray
     provenance: Provenance
 
+    __repr__ = brief
+
     @property
     def chance(self) -> float:
         """Mean score of random matrices of the same shapes."""
@@ -81,13 +83,16 @@ class Composition:
 
     def plot(self, port: str = "k") -> Any:
         """A heat map: writer by reader, as score minus chance."""
+        return heatmap(self._grid(port))
+
+    def _grid(self, port: str) -> Grid:
         require_one("port", port, self.scores)
         scores, names = self.scores[port], [head.words.removeprefix("head ") for head in self.heads]
         rows = [i for i in range(len(names)) if np.isfinite(scores[i]).any()]
         columns = [i for i in range(len(names)) if np.isfinite(scores[:, i]).any()]
         values = scores[np.ix_(rows, columns)] - self.chance
         labels = [names[i] for i in rows], [names[i] for i in columns]
-        return heatmap(Grid(values, *labels, "writer", "reader", unit="score minus chance"))
+        return Grid(values, *labels, "writer", "reader", unit="score minus chance")
 
     @property
     def headline(self) -> str:
@@ -115,7 +120,10 @@ class Composition:
 
     def _repr_html_(self) -> str:
         lines = [f"chance {self.chance:.3f}, its 99 % quantile {self.chance_high:.3f}"]
-        return display_result(self, lines, table_in_words(self.to_pandas().head(8), "writer", "reader"))
+        picture = small_map(self._grid("k")) if "k" in self.scores else ""
+        return display_result(
+            self, lines, table_in_words(self.to_pandas().head(6), "writer", "reader"), picture
+        )
 
 
 @strict

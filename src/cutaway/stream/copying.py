@@ -25,7 +25,7 @@ from cutaway.network.norms import affine_norm
 from cutaway.network.parts import Part
 from cutaway.network.sites import Site
 from cutaway.reports import Figure, Page, display_result, page_of, table_of
-from cutaway.results import Provenance, Work, described, load_fields, save_fields, strict, working
+from cutaway.results import Provenance, Work, brief, described, load_fields, save_fields, strict, working
 from cutaway.stream.factored import positive_share
 from cutaway.stream.head_weights import HeadWeights, head_named, head_weights, heads_of
 from cutaway.stream.shared import first_few, head_map, origin, require_count, table_in_words
@@ -86,6 +86,8 @@ class Copying:
     null: np.ndarray
     tokens: int
     provenance: Provenance
+
+    __repr__ = brief
 
     def to_pandas(self) -> pd.DataFrame:
         """One row per head: score, chance, and whether it lies above the chance level's 99 % quantile."""
@@ -188,6 +190,8 @@ class SingularDirections:
     reads: tuple[tuple[str, ...], ...]
     writes: tuple[tuple[str, ...], ...]
     provenance: Provenance
+
+    __repr__ = brief
 
     def to_pandas(self) -> pd.DataFrame:
         """One row per direction and sign: the singular value, the tokens that are read most and those written most."""

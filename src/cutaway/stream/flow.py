@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import NotFoldable, SiteUnavailable
-from cutaway.figures import Grid, heatmap
+from cutaway.figures import Grid, heatmap, small_map
 from cutaway.figures.lens import Line, lines
 from cutaway.network.norms import affine_norm
 from cutaway.network.parts import Part
 from cutaway.network.sites import Site
 from cutaway.reports import Block, Figure, Page, display_result, page_of, table_of
-from cutaway.results import Provenance, Work, described, load_fields, save_fields, strict, working
+from cutaway.results import Provenance, Work, brief, described, load_fields, save_fields, strict, working
 from cutaway.statistics import mean_of
 from cutaway.stream.head_weights import head_weights, reading_norm
 from cutaway.stream.lenses.rows import Rows, Texts, rows_of
@@ -48,6 +48,8 @@ class Flow:
     growth: pd.DataFrame
     distance: pd.DataFrame
     provenance: Provenance
+
+    __repr__ = brief
 
     def to_pandas(self) -> pd.DataFrame:
         """One row per stream and write; `distance` is a table of its own."""
@@ -195,6 +197,8 @@ class ReadsOfWrites:
     scores: np.ndarray
     provenance: Provenance
 
+    __repr__ = brief
+
     def to_pandas(self) -> pd.DataFrame:
         """One row per writer, reader and what is read ("q", "k", "v", "mlp"): the score."""
         readers, reads = [str(part) for part, _ in self.readers], [what for _, what in self.readers]
@@ -203,12 +207,15 @@ class ReadsOfWrites:
 
     def plot(self) -> Any:
         """A heat map: writer by reader, as score minus one, which is chance."""
+        return heatmap(self._grid())
+
+    def _grid(self) -> Grid:
         table = self.to_pandas()
         table["into"] = [f"{r.words} {what}" for r, what in self.readers]
         table["from"] = [w.words for w in self.writers]
         rows, columns = list(dict.fromkeys(table["from"])), list(dict.fromkeys(table["into"]))
         wide = table.pivot(index="from", columns="into", values="score").reindex(index=rows, columns=columns)
-        return heatmap(Grid(wide.to_numpy() - 1.0, rows, columns, "writer", "reader", unit="score minus 1"))
+        return Grid(wide.to_numpy() - 1.0, rows, columns, "writer", "reader", unit="score minus 1")
 
     @property
     def headline(self) -> str:
@@ -233,9 +240,8 @@ class ReadsOfWrites:
     load = classmethod(load_fields)
 
     def _repr_html_(self) -> str:
-        return display_result(
-            self, table=table_in_words(self.to_pandas().nlargest(8, "score"), "writer", "reader")
-        )
+        table = table_in_words(self.to_pandas().nlargest(6, "score"), "writer", "reader")
+        return display_result(self, table=table, picture=small_map(self._grid()) if len(self.scores) else "")
 
 
 @dataclass(frozen=True, eq=False)

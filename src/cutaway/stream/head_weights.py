@@ -22,7 +22,7 @@ from cutaway.network.memory import rows_at_once
 from cutaway.network.norms import TOLERANCE, AffineNorm, affine_norm, common_weight, probe_norm
 from cutaway.network.parts import Part
 from cutaway.network.sites import Site
-from cutaway.results import Work, strict, working
+from cutaway.results import Work, brief, strict, working
 from cutaway.stream.factored import Factored
 from cutaway.stream.split import projection
 from cutaway.stream.writers import agrees, precise, splits
@@ -60,6 +60,8 @@ class HeadWeights:
     reader: AffineNorm | None
     offset: int = 0
     up_to_scale: frozenset[str] = frozenset()
+
+    __repr__ = brief
 
     @property
     def qk(self) -> Factored:

@@ -8,6 +8,7 @@ what is left of their last head, so that the sum is the logit at every depth.
 
 from __future__ import annotations
 
+import html
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,13 +19,13 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import BadInput, SiteUnavailable
-from cutaway.figures import Bar, bars
+from cutaway.figures import Bar, bars, small_bars
 from cutaway.network.coefficients import is_one, like
 from cutaway.network.norms import Fold
 from cutaway.network.parts import Part
 from cutaway.network.sites import Site
 from cutaway.reports import Figure, Page, display_result, page_of, table_of
-from cutaway.results import Provenance, Work, described, load_fields, save_fields, strict, working
+from cutaway.results import Provenance, Work, brief, described, load_fields, save_fields, strict, working
 from cutaway.stream.head_weights import HeadWeights, head_weights
 from cutaway.stream.record import Stream, read_stream
 from cutaway.stream.shared import one_text, origin, require_count
@@ -94,6 +95,8 @@ class PathExpansion:
     depth: int
     provenance: Provenance
     tokens: tuple[str, ...] = ()
+
+    __repr__ = brief
 
     @property
     def total(self) -> float:
@@ -169,8 +172,8 @@ class PathExpansion:
     load = classmethod(load_fields)
 
     def _repr_html_(self) -> str:
-        rows = [(path.words, path.value) for path in self.largest(10)]
-        return display_result(self, table=pd.DataFrame(rows, columns=["path", "adds"]))
+        items = [Bar.of(html.escape(path.words), path.value) for path in self.largest(10)]
+        return display_result(self, picture=small_bars(items, self.what))
 
 
 @dataclass(eq=False)

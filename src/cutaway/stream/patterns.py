@@ -17,7 +17,7 @@ from cutaway.network.indices import indices, integer
 from cutaway.network.parts import Part
 from cutaway.network.sites import Site
 from cutaway.reports import Figure, Page, display_result, page_of
-from cutaway.results import Provenance, Work, described, load_fields, save_fields, strict, working
+from cutaway.results import Provenance, Work, brief, described, load_fields, save_fields, strict, working
 from cutaway.stream.record import read_stream
 from cutaway.stream.shared import one_text, origin
 from cutaway.stream.split import sources, split
@@ -48,6 +48,8 @@ class Patterns:
     pattern: np.ndarray
     weighted: np.ndarray
     provenance: Provenance
+
+    __repr__ = brief
 
     def to_pandas(self, head: Part | str | int | None = None, weighted: bool = False) -> pd.DataFrame:
         """One head's pattern as a table (rows look, columns are looked at); without a head, one row per head and pair."""

@@ -17,7 +17,7 @@ from cutaway.network.indices import indices, integer
 from cutaway.network.norms import affine_norm
 from cutaway.network.parts import Part
 from cutaway.network.sites import Site
-from cutaway.results import Work, strict, working
+from cutaway.results import Work, brief, strict, working
 from cutaway.stream.shared import require_one
 from cutaway.stream.split import Split, split
 from cutaway.stream.writers import Slack, Term, WriteStep, layers_of, precise, sites_of, steps_of
@@ -47,6 +47,8 @@ class StreamStack:
 
     writers: tuple[Part | Site, ...]
     values: Tensor
+
+    __repr__ = brief
 
     @property
     def labels(self) -> list[str]:
@@ -99,6 +101,8 @@ class Stream:
     edits: tuple[Edit, ...] = ()
     slack: Slack = field(default_factory=Slack)
     _splits: dict[int, Split | None] = field(default_factory=dict, repr=False)
+
+    __repr__ = brief
 
     @property
     def depth(self) -> int:

@@ -14,6 +14,7 @@ from cutaway.network.execution.heads import output_weight
 from cutaway.network.norms import affine_norm
 from cutaway.network.parts import Part
 from cutaway.network.sites import SHORT, Site
+from cutaway.results import brief
 from cutaway.stream.writers import Slack, Term, difference, precise, splits, splits_mlp
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class Split:
     fold: Fold | None
     bias: Tensor
     rest: Tensor | None = None
+
+    __repr__ = brief
 
     @property
     def writers(self) -> list[Part]:
@@ -176,6 +179,8 @@ class Sources:
 
     pattern: Tensor
     values: Tensor
+
+    __repr__ = brief
 
     def contributions(self, part: Split, g: Tensor) -> Tensor:
         """What each head adds along g [b k d] by source position: [h b k s].

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from cutaway.errors import BadInput, SiteUnavailable
 from cutaway.network.execution.heads import output_weight
 from cutaway.network.texts import spaced
+from cutaway.results import brief
 from cutaway.stream.split import held_by
 from cutaway.stream.writers import precise
 
@@ -106,6 +107,8 @@ class Direction:
     vector: Tensor
     bias: Tensor
     softcap: float | None
+
+    __repr__ = brief
 
     def of(self, x: Tensor) -> Tensor:
         """The value at each position: [b k] from [b k d]."""

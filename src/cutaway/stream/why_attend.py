@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import BadInput, SiteUnavailable
-from cutaway.figures import Grid, heatmap
+from cutaway.figures import Grid, grid_picture, heatmap
 from cutaway.interventions import Apply
 from cutaway.network.parts import Part
 from cutaway.network.sites import Site
 from cutaway.reports import Figure, Page, display_result, page_of, table_of
-from cutaway.results import Provenance, Work, described, load_fields, save_fields, strict, working
+from cutaway.results import Provenance, Work, brief, described, load_fields, save_fields, strict, working
 from cutaway.stream.head_weights import head_named, projections, reading_norm
 from cutaway.stream.record import read_stream
 from cutaway.stream.shared import one_text, origin, table_in_words
@@ -65,6 +65,8 @@ class ScoreParts:
     source: str
     provenance: Provenance
 
+    __repr__ = brief
+
     @property
     def error(self) -> float:
         """Difference between the sum and the score, as share of the largest part."""
@@ -80,9 +82,12 @@ class ScoreParts:
 
     def plot(self) -> Any:
         """A heat map: what wrote to the query by what wrote to the key."""
+        return heatmap(self._grid())
+
+    def _grid(self) -> Grid:
         rows, columns = [w.words for w in self.queries], [w.words for w in self.keys]
         unit = "attention score" if self.scaled else "query times key"
-        return heatmap(Grid(self.values, rows, columns, "query from", "key from", unit=unit))
+        return Grid(self.values, rows, columns, "query from", "key from", unit=unit)
 
     @property
     def headline(self) -> str:
@@ -113,7 +118,7 @@ class ScoreParts:
     load = classmethod(load_fields)
 
     def _repr_html_(self) -> str:
-        return display_result(self, table=self._in_words(8))
+        return display_result(self, table=self._in_words(6), picture=grid_picture(self._grid()))
 
 
 @strict

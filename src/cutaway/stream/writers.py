@@ -19,6 +19,7 @@ from cutaway.network.coefficients import Coefficient, is_one, like
 from cutaway.network.norms import Fold, affine_norm
 from cutaway.network.parts import Part
 from cutaway.network.sites import SHORT, Site
+from cutaway.results import brief
 
 if TYPE_CHECKING:
     from cutaway.network import Network, Run
@@ -57,6 +58,8 @@ class WriteStep:
     terms: list[Term] = field(default_factory=list)
     fold: Fold | None = None
     norm_bias: Part | None = None
+
+    __repr__ = brief
 
 
 def require_one_text(net: Network) -> None:

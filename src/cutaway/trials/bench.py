@@ -15,7 +15,7 @@ from cutaway.effects.baselines import Baselines, Side, measure
 from cutaway.errors import NotFinite, SiteUnavailable, Stopped
 from cutaway.network.parts import Part, parts_of
 from cutaway.network.sites import Site
-from cutaway.results import Work, working
+from cutaway.results import Work, brief, working
 from cutaway.sweeps import Cell, CellState, run_cells, write_of
 from cutaway.trials.scale import GapScale, other_rows
 
@@ -50,6 +50,8 @@ class Bench:
     seed: int = 0
     work: Work = field(default_factory=Work)
     tried: dict[tuple[str, frozenset[Part]], np.ndarray] = field(default_factory=dict, repr=False)
+
+    __repr__ = brief
 
     @classmethod
     def of(

@@ -18,7 +18,7 @@ from torch import Tensor
 from cutaway.effects.baselines import Baselines, Side, measure
 from cutaway.errors import BadInput, NotFinite, Stopped
 from cutaway.network.sites import Site
-from cutaway.results import Work, working
+from cutaway.results import Work, brief, working
 from cutaway.sweeps import Cell, CellState, Write, run_cells
 from cutaway.trials.scale import GapScale
 
@@ -73,6 +73,8 @@ class SubspaceBench:
     place: Place
     ends: Baselines
     work: Work = field(default_factory=Work)
+
+    __repr__ = brief
 
     @classmethod
     def of(cls, net: Network, behaviour: Behaviour, place: Place, work: Work | None = None) -> SubspaceBench:
@@ -179,6 +181,8 @@ class Subspace:
     basis: Tensor
     place: Place
     cloud: Tensor | None = None
+
+    __repr__ = brief
 
     @classmethod
     def of(cls, vectors: Tensor, place: Place, cloud: Tensor | None = None) -> Subspace:

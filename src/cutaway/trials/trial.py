@@ -10,6 +10,7 @@ import numpy as np
 
 from cutaway.claims import Evidence
 from cutaway.network.parts import Part
+from cutaway.results import brief
 from cutaway.statistics import Estimate
 from cutaway.trials.bench import Bench
 from cutaway.trials.candidate import Candidate, PartSet
@@ -66,6 +67,8 @@ class Trial:
     gap: float = float("nan")
     caps: tuple[str, ...] = ()
     exhausted: bool = False
+
+    __repr__ = brief
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""

@@ -19,7 +19,7 @@ from cutaway.circuits.passes.pairs import PairBatch, PromptPairs
 from cutaway.circuits.passes.running import Mask, run_edges, run_nodes
 from cutaway.effects.baselines import require_gap
 from cutaway.errors import BadBehaviour, NotFinite
-from cutaway.results import Work
+from cutaway.results import Work, brief
 from cutaway.statistics import Estimate
 from cutaway.trials.scale import GapScale
 
@@ -58,6 +58,8 @@ class EdgeBench:
     empty: np.ndarray
     seed: int = 0
     tried: dict[bytes, np.ndarray] = field(default_factory=dict, repr=False)
+
+    __repr__ = brief
 
     @classmethod
     def of(

@@ -11,6 +11,7 @@ from cutaway.circuits.circuit import Circuit
 from cutaway.circuits.evaluation.bench import EdgeBench
 from cutaway.circuits.scores import Scores
 from cutaway.errors import BadInput
+from cutaway.results import brief
 from cutaway.statistics import Estimate
 
 
@@ -36,6 +37,8 @@ class Completeness:
     worst_nodes: tuple[str, ...]
     subsets: int
     influence: float | None
+
+    __repr__ = brief
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""

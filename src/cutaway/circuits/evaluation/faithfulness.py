@@ -14,6 +14,7 @@ from cutaway.circuits.graph.nodes import Graph
 from cutaway.circuits.scores import Scores
 from cutaway.circuits.selection import greedy, of_nodes, prune, top_n
 from cutaway.errors import BadInput
+from cutaway.results import brief
 
 #: The edge shares at which MIB measures (Mueller et al. 2025, section 3.2).
 SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -41,6 +42,8 @@ class Curve:
     metrics: np.ndarray
     whole: float
     empty: float
+
+    __repr__ = brief
 
     @property
     def cpr(self) -> float:

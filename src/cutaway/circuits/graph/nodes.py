@@ -16,6 +16,7 @@ import numpy as np
 
 from cutaway.errors import BadFormat, BadInput, NotFound, nearest
 from cutaway.network.parts import Edge, Input, Part
+from cutaway.results import brief
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Graph:
     readers: tuple[Input, ...]
     before: tuple[int, ...]
     network: str = ""
+
+    __repr__ = brief
 
     def __post_init__(self) -> None:
         if len(self.before) != len(self.readers) or any(not 0 < b <= len(self.writers) for b in self.before):

@@ -19,6 +19,7 @@ from cutaway.circuits.graph.nodes import Graph
 from cutaway.circuits.graph.reading import ExpertReading, HeadReading
 from cutaway.network.coefficients import Coefficient
 from cutaway.network.norms import Norm
+from cutaway.results import brief
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -115,6 +116,8 @@ class Wiring:
     graph: Graph
     stages: tuple[WiringStage, ...]
     notes: tuple[str, ...] = ()
+
+    __repr__ = brief
 
     @property
     def grouped(self) -> list[nn.Module]:

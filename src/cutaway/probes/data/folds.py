@@ -10,6 +10,7 @@ import numpy as np
 
 from cutaway.errors import BadInput
 from cutaway.probes.data.examples import ProbeData
+from cutaway.results import brief
 
 _DRAWS = 50
 
@@ -25,6 +26,8 @@ class Families:
 
     of: np.ndarray
     notes: tuple[str, ...] = ()
+
+    __repr__ = brief
 
     @classmethod
     def single(cls, n: int) -> Families:

@@ -25,7 +25,7 @@ from cutaway.probes.map.setting import Setting
 from cutaway.probes.map.verdict import Figures, Finding, Rival, judge_encoded
 from cutaway.probes.reading.activations import Kept, collect
 from cutaway.probes.reading.places import Cell, Places
-from cutaway.results import Work
+from cutaway.results import Work, brief
 from cutaway.statistics import Estimate
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ class Untrained:
 
     outcomes: tuple[HeldOut, ...] = ()
     why: str = ""
+
+    __repr__ = brief
 
     @classmethod
     def of(
@@ -85,6 +87,8 @@ class Against:
     cells: int
     control_task: float | None
     tokens: HeldOut | None
+
+    __repr__ = brief
 
 
 def look_closely(

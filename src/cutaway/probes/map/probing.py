@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ import xarray as xr
 from torch import Tensor
 
 from cutaway.errors import BadFormat, BadInput, require_known
+from cutaway.figures import Bar, Grid, small_bars, small_map
 from cutaway.figures.probes import MapPanel, against_tokens, curves, maps, projections
 from cutaway.network.sites import Site
 from cutaway.probes.data.labels import Kind
@@ -229,7 +231,26 @@ class Probing:
     def _repr_html_(self) -> str:
         lines = [self.controls(), *self.data.attrs["notes"]]
         claims = "".join(c._repr_html_() for c in self.finding.claims)
-        return display(self.headline(), lines, self.top(), claims, provenance=self.provenance)
+        picture = self._small_map() + claims
+        return display(self.headline(), lines, self.top(5), picture, provenance=self.provenance)
+
+    def _small_map(self) -> str:
+        """The scores beyond chance, as a picture for a notebook; "" where there is one place only."""
+        long = [d for d in self.data["score"].dims if self.data.sizes[d] > 1]
+        if not long:
+            return ""
+        if len(long) == 1:
+            labels, score, low, high = (
+                self.data[n].values.ravel() for n in (long[0], "score", "low", "high")
+            )
+            return small_bars([Bar(f"{long[0]} {p}", v, a, b) for p, v, a, b in zip(labels, score, low, high, strict=True)],
+                              self.what)  # fmt: skip
+        panel = self._panels(long)["probe"]
+        rows, columns = ([html.escape(str(n)) for n in axis] for axis in (panel.rows, panel.columns))
+        unit = f"{self.what} beyond chance"
+        return small_map(
+            Grid(panel.values - self.chance, rows, columns, panel.row_title, panel.column_title, unit=unit)
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data: attributes, cells, finding, provenance."""

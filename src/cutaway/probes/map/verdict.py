@@ -8,6 +8,7 @@ from typing import Any
 
 from cutaway.claims import Claim, Control, Evidence
 from cutaway.probes.data.permutations import ENOUGH
+from cutaway.results import brief
 from cutaway.statistics import Estimate
 from cutaway.trials import Limits, any_of
 
@@ -77,6 +78,8 @@ class Finding:
     encoded: Claim | None = None
     used: Claim | None = None
     notes: tuple[str, ...] = field(default_factory=tuple)
+
+    __repr__ = brief
 
     def __str__(self) -> str:
         return f"{self.word} (with {' and '.join(self.confounds)})" if self.confounds else self.word

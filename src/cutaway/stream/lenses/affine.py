@@ -14,7 +14,7 @@ from torch import Tensor
 from cutaway.errors import BadAddress, BadInput
 from cutaway.figures.lens import Line, lines
 from cutaway.reports import Figure, Page, display_result, page_of
-from cutaway.results import Provenance, described, head, read, save_folder
+from cutaway.results import Provenance, brief, described, head, read, save_folder
 from cutaway.stream.lenses.protocol import Lens, OutputHead
 from cutaway.stream.writers import precise
 
@@ -65,6 +65,8 @@ class AffineLens:
     origin: dict[str, Any] = field(default_factory=dict)
     depth: int | None = None
     source: Provenance | None = None
+
+    __repr__ = brief
 
     @property
     def provenance(self) -> Provenance:

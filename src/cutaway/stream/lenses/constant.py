@@ -13,7 +13,7 @@ from torch import Tensor
 from cutaway.figures import Bar, bars
 from cutaway.network.memory import rows_at_once
 from cutaway.reports import Figure, Page, display_result, page_of
-from cutaway.results import Provenance, Work, described, load_fields, save_fields, working
+from cutaway.results import Provenance, Work, brief, described, load_fields, save_fields, working
 from cutaway.stream.lenses.rows import Rows, Texts, rows_of
 from cutaway.stream.shared import origin
 
@@ -42,6 +42,8 @@ class ConstantLens:
     provenance: Provenance
     name: str = "constant"
     ahead: int = 0
+
+    __repr__ = brief
 
     @classmethod
     def of(

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cutaway.network.indices import layer_numbers
 from cutaway.network.sites import Site
+from cutaway.results import brief
 from cutaway.stream.targets import head_of
 from cutaway.stream.writers import precise, require_one_text
 
@@ -113,6 +114,8 @@ class LogitLens:
     layers: tuple[int, ...]
     name: str = "logit"
     ahead: int = 0
+
+    __repr__ = brief
 
     @classmethod
     def of(cls, net: Network) -> LogitLens:

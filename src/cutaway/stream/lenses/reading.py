@@ -13,7 +13,7 @@ import pandas as pd
 from cutaway.errors import BadInput
 from cutaway.figures.lens import LensGrid, lens_table
 from cutaway.reports import Figure, Page, Section, display_result, page_of
-from cutaway.results import Provenance, Work, described, load_fields, save_fields, strict, working
+from cutaway.results import Provenance, Work, brief, described, load_fields, save_fields, strict, working
 from cutaway.stream.lenses.affine import on_network
 from cutaway.stream.lenses.protocol import Lens, chosen_layers, streams
 from cutaway.stream.shared import one_text, origin, require_count, require_one
@@ -57,6 +57,8 @@ class Reading:
     ahead: int = 0
     target: np.ndarray | None = None
     target_name: str = ""
+
+    __repr__ = brief
 
     @property
     def network(self) -> str:

@@ -17,7 +17,7 @@ from cutaway.errors import BadInput
 from cutaway.figures.lens import Line, lines
 from cutaway.network.memory import rows_at_once
 from cutaway.reports import Figure, Page, display_result, page_of
-from cutaway.results import Provenance, Work, described, load_fields, save_fields, strict, working
+from cutaway.results import Provenance, Work, brief, described, load_fields, save_fields, strict, working
 from cutaway.statistics import mean_of, means_of
 from cutaway.stream.lenses.affine import on_network
 from cutaway.stream.lenses.protocol import Lens, streams
@@ -64,6 +64,8 @@ class LensReport:
     bias: dict[tuple[str, int], float]
     own_cross_entropy: np.ndarray
     provenance: Provenance
+
+    __repr__ = brief
 
     @property
     def lenses(self) -> list[str]:

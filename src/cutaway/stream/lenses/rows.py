@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import BadInput
+from cutaway.results import brief
 from cutaway.stream.shared import require_count
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ class Rows:
 
     ids: Tensor
     special: int = 0
+
+    __repr__ = brief
 
     @property
     def n(self) -> int:
