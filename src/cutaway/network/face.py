@@ -40,6 +40,11 @@ class Face(Protocol):
         ...
 
     @property
+    def refusal(self) -> Callable[..., str | None]:
+        """Why a site is refused; None where it is there."""
+        ...
+
+    @property
     def has(self) -> Callable[..., bool]:
         """Whether a site exists."""
         ...

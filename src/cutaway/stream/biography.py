@@ -21,12 +21,13 @@ from cutaway.errors import BadInput
 from cutaway.figures import Grid, heatmap, show_token
 from cutaway.interventions import Apply
 from cutaway.network.parts import Part
+from cutaway.network.precision import precise
 from cutaway.network.sites import Site
 from cutaway.reports import Figure, Page, display_result, page_of, table_of
 from cutaway.results import Provenance, Work, described, load_fields, save_fields, strict, working
 from cutaway.stream.record import read_stream
 from cutaway.stream.shared import one_text, origin, require_count, table_in_words
-from cutaway.stream.writers import layers_of, precise
+from cutaway.stream.writers import layers_of
 
 if TYPE_CHECKING:
     from cutaway.network import Network

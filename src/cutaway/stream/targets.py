@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from cutaway.errors import BadInput, SiteUnavailable
-from cutaway.network.execution.heads import output_weight
-from cutaway.stream.split import held_by
-from cutaway.stream.writers import precise
+from cutaway.network.execution.heads import held_by, output_weight
+from cutaway.network.precision import precise
 
 if TYPE_CHECKING:
     from cutaway.network import Network
