@@ -13,13 +13,13 @@ from torch import Tensor
 
 from cutaway.errors import BadAddress, BadInput, NotFoldable, SiteUnavailable
 from cutaway.interventions import Apply
+from cutaway.network.factored import Factored
 from cutaway.network.head_maps import HeadMaps, head_maps, output_matrix
 from cutaway.network.indices import layer_numbers
 from cutaway.network.norms import AffineNorm, probe_norm
 from cutaway.network.parts import Part
 from cutaway.network.sites import Site
 from cutaway.results import Work, strict, working
-from cutaway.stream.factored import Factored
 
 if TYPE_CHECKING:
     from cutaway.network import Network

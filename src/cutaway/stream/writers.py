@@ -16,6 +16,7 @@ from torch import Tensor
 
 from cutaway.errors import SiteUnavailable
 from cutaway.network.coefficients import Coefficient, is_one, like
+from cutaway.network.head_maps import told_apart
 from cutaway.network.norms import Fold, affine_norm
 from cutaway.network.parts import Part
 from cutaway.network.precision import precise
