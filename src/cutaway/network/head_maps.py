@@ -140,7 +140,8 @@ def _maps(net: Face, layer: int, answers: dict[Site, Tensor]) -> HeadMaps:
             )
         maps[name] = read
     q, k, v = (m.movedim(1, 0) for m, _ in maps.values())
-    return HeadMaps(layer, q, k, v, *(bias for _, bias in maps.values()), frozenset(loose))
+    q_bias, k_bias, v_bias = (bias for _, bias in maps.values())
+    return HeadMaps(layer, q, k, v, q_bias, k_bias, v_bias, frozenset(loose))
 
 
 def linear_map(rows: Tensor, tolerance: float) -> tuple[Tensor, Tensor] | None:

@@ -114,6 +114,7 @@ KINDS: dict[str, Kind] = {
     "reads-of-writes": Kind("cutaway.stream.flow:ReadsOfWrites", "which writes are read where"),
     "score-parts": Kind("cutaway.stream.why_attend:ScoreParts", "why a head looks where it looks"),
     "singular-directions": Kind("cutaway.stream.copying:SingularDirections", "what a head moves, in words"),
+    "gradients": Kind("cutaway.network.gradients:Gradients", "gradients of what a network says"),
     "circuit": Kind("cutaway.circuits.circuit:Circuit", "a circuit", formerly=("cutaway circuit",)),
 }  # fmt: skip
 
