@@ -14,7 +14,7 @@ import typer
 
 from cutaway.cli import question, saving, shown
 from cutaway.cli.common import STOPPED, Common, command
-from cutaway.cli.question import BehaviourName, Force, Model, Text
+from cutaway.cli.question import BehaviourName, Force, Model, Text, TextFile
 from cutaway.cli.screen import Screen
 from cutaway.errors import BadInput, require_known
 from cutaway.verbs import REQUIRED, VERBS, Parameter, Verb
@@ -66,6 +66,8 @@ def question_of(row: Verb) -> list[inspect.Parameter]:
     kinds: dict[str, list[tuple[str, Any, Any]]] = {
         "net": [("model", Model, REQUIRED)],
         "text": [("text", Text, REQUIRED)],
+        "other": [("other", Text, REQUIRED)],
+        "texts": [("file", TextFile, REQUIRED)],
         "circuit": [("circuit", CircuitFile, REQUIRED)],
         "behaviour": [
             ("behaviour", BehaviourName, REQUIRED),
@@ -188,6 +190,8 @@ def asked(row: Verb, common: Common, screen: Screen, given: Mapping[str, Any], b
 
             circuit = read(given["circuit"])
             subjects.append(circuit if circuit.graph.network else circuit.on(net))
+        elif taken == "texts":
+            subjects.append(given["file"])
         else:
             subjects.append(given[taken])
     names = (given["model"], given.get("behaviour") or "", str(given.get("at") or ""))
@@ -207,6 +211,11 @@ def call(row: Verb, common: Common, screen: Screen, given: dict[str, Any]) -> No
         options["force"] = given["force"]
     if "command" in names:
         options["command"] = command_line(row, common, given)
+    place = saving.target(
+        common, row.command, given["model"], given.get("behaviour") or "", str(given.get("at") or "")
+    )
+    if any(p.name == "folder" and p.default is REQUIRED for p in row.parameters()):
+        place = options["folder"] = common.resume or place
     question_ = asked(row, common, screen, given, str(given.get("by") or ""))
     if planning:
         planned(row, common, screen, question_, options)
@@ -214,7 +223,7 @@ def call(row: Verb, common: Common, screen: Screen, given: dict[str, Any]) -> No
     with screen.progress() as listener:
         work = Work(listener, Budget(**common.limits()))
         result = run_verb(row, question_, options, common.seed, work)
-    paths = saving.save(screen, result, saving.target(common, row.command, *question_.names))
+    paths = saving.save(screen, result, place)
     screen.result(result.to_dict() | {"saved": [str(path) for path in paths]}, *shown.terminal(result))
     screen.saved(*paths)
     if row.name == "trace":
@@ -262,9 +271,14 @@ def planned(row: Verb, common: Common, screen: Screen, question_: Asked, options
 
 def command_line(row: Verb, common: Common, given: Mapping[str, Any]) -> str:
     """The command that repeats a result: what was asked, and every option that differs from its default."""
-    words = ["cutaway", row.command, *(str(given[k]) for k in ("model", "circuit", "text") if k in given)]
+    words = [
+        "cutaway",
+        row.command,
+        *(str(given[k]) for k in ("model", "circuit", "text", "other") if k in given),
+    ]
     if "behaviour" in given:
         words += ["--behaviour", str(given["behaviour"]), "--n", str(given["n"])]
+    words += ["--file", str(given["file"])] if "file" in given else []
     words += ["--seed", str(common.seed)]
     words += ["--force"] if given.get("force") else []
     for p in row.parameters():

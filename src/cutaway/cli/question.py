@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,6 +20,12 @@ Model = Annotated[
     str, typer.Argument(help="A Hugging Face id, a local folder, or zoo:NAME.", show_default=False)
 ]
 Text = Annotated[str, typer.Argument(help="The text that is read.", show_default=False)]
+TextFile = Annotated[
+    Path,
+    typer.Option(
+        "--file", help="Texts: .txt, one a line, or .jsonl, one a line under text.", show_default=False
+    ),
+]
 BehaviourName = Annotated[
     str,
     typer.Option(

@@ -14,6 +14,8 @@ from cutaway.reports.content import (
     Page,
     Pair,
     Pairs,
+    Passage,
+    Passages,
     Points,
     Section,
     Table,
@@ -24,6 +26,7 @@ from cutaway.reports.display import display, display_result, page_of, publish, r
 from cutaway.reports.render import render, write
 
 __all__ = [
-    "Block", "ClaimTests", "Facts", "Figure", "KeyFigure", "Listing", "Page", "Pair", "Pairs", "Points", "Section", "Table",
-    "Text", "Token", "display", "display_result", "page_of", "publish", "render", "result_page", "table_of", "write",
+    "Block", "ClaimTests", "Facts", "Figure", "KeyFigure", "Listing", "Page", "Pair", "Pairs", "Passage", "Passages",
+    "Points", "Section", "Table", "Text", "Token", "display", "display_result", "page_of", "publish", "render",
+    "result_page", "table_of", "write",
 ]  # fmt: skip

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 
 from cutaway.claims import Claim, Verdict
 from cutaway.figures import show_token
+from cutaway.figures.theme import blend, ink_on
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,52 @@ class Facts:
 
 
 @dataclass(frozen=True)
+class Passage:
+    """A few tokens of a text, coloured by what was read at each.
+
+    Attributes:
+        tokens: the tokens.
+        levels: what was read at each, from -1 to 1.
+        at: which token it is about.
+        label: what stands before it.
+    """
+
+    tokens: tuple[str, ...]
+    levels: tuple[float, ...]
+    at: int
+    label: str = ""
+
+    @property
+    def coloured(self) -> tuple[tuple[str, str, str, bool, bool], ...]:
+        """Each token as it is shown, its ground, its ink, whether a word begins there, and whether it is the one."""
+        grounds = [blend(level, 1.0) for level in self.levels]
+        return tuple(
+            (
+                show_token(token, escape=False),
+                ground,
+                ink_on(ground),
+                token[:1] in (" ", "▁", "Ġ"),
+                i == self.at,
+            )
+            for i, (token, ground) in enumerate(zip(self.tokens, grounds, strict=True))
+        )
+
+
+@dataclass(frozen=True)
+class Passages:
+    """Passages below each other.
+
+    Attributes:
+        passages: in order.
+        caption: above them.
+    """
+
+    passages: tuple[Passage, ...]
+    caption: str = ""
+    kind: ClassVar[str] = "passages"
+
+
+@dataclass(frozen=True)
 class Listing:
     """Code or a command, set in a fixed width.
 
@@ -169,7 +216,7 @@ class Listing:
     kind: ClassVar[str] = "listing"
 
 
-Block = Text | Points | Figure | Table | Pairs | ClaimTests | Facts | Listing
+Block = Text | Points | Figure | Table | Pairs | Passages | ClaimTests | Facts | Listing
 
 
 @dataclass(frozen=True)
