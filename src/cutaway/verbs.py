@@ -233,7 +233,7 @@ VERBS: dict[str, Verb] = {
             "Induction heads: found in repeated random tokens, and tested by taking them away.",
             ("net",),
             "induction-heads",
-            ("top", "n", "length", "sets"),
+            ("top", "n", "length"),
             command="induction-heads",
         ),
         Verb(
@@ -264,7 +264,7 @@ VERBS: dict[str, Verb] = {
             "Write the values of sites at every token of many texts to disk; read them back without loading all.",
             ("net", "texts"),
             "activations",
-            ("at", "dtype", "special"),
+            ("at", "special"),
             command="activations",
         ),
         Verb(

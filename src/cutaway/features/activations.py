@@ -29,7 +29,7 @@ from cutaway.errors import (
     did_you_mean,
 )
 from cutaway.features.shards import INDEX, Shard, Shards, SiteArray, chosen_rows
-from cutaway.features.texts import Count, TextsLike, Window, batches, window_length, windows_of
+from cutaway.features.texts import Count, TextsLike, TextWindow, batches, window_length, windows_of
 from cutaway.figures import Bar, bars
 from cutaway.network.memory import budget_bytes, numbers_of
 from cutaway.network.sites import Site, SiteLike
@@ -342,7 +342,7 @@ class _Writing:
         fits = min(_LARGEST, budget_bytes(net, work) // _SHARE) // max(1, token * asked["length"])
         self.windows = max(1, fits)
 
-    def all(self, windows: Iterator[Window]) -> Activations:
+    def all(self, windows: Iterator[TextWindow]) -> Activations:
         """Skip what is there, write the rest."""
         try:
             for shard in self.shards:
@@ -367,11 +367,11 @@ class _Writing:
         self.read = self.count.texts, self.count.empty
         return self._manifest(complete=True)
 
-    def _hash(self, windows: Sequence[Window]) -> None:
+    def _hash(self, windows: Sequence[TextWindow]) -> None:
         for window in windows:
             self.digest.update(repr((window.text, window.start, window.ids)).encode())
 
-    def _shard(self, windows: list[Window]) -> None:
+    def _shard(self, windows: list[TextWindow]) -> None:
         lengths = dict.fromkeys(self.asked["shapes"], 0.0)
         parts: dict[str, list[Tensor]] = {name: [] for name in (*self.asked["shapes"], *INDEX)}
         for batch in batches(

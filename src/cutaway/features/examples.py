@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cutaway.features.texts import Window
+from cutaway.features.texts import TextWindow
 
 
 @dataclass(frozen=True)
-class Example:
+class TokenExample:
     """One token with what was read there and around it.
 
     Attributes:
@@ -32,7 +32,7 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Place:
+class TokenPlace:
     """A token that may become an example: where it is, and what stands around it.
 
     Attributes:
@@ -50,9 +50,9 @@ class Place:
     values: tuple[float, ...]
     at: int
 
-    def named(self, strings: Sequence[str]) -> Example:
+    def named(self, strings: Sequence[str]) -> TokenExample:
         """The example, its tokens as text."""
-        return Example(self.text, self.position, self.value, tuple(strings), self.values, self.at)
+        return TokenExample(self.text, self.position, self.value, tuple(strings), self.values, self.at)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +67,7 @@ class Seen:
         whole: [b p] what was read at every token of the batch, those too that do not count.
     """
 
-    windows: Sequence[Window]
+    windows: Sequence[TextWindow]
     row: np.ndarray
     column: np.ndarray
     text: np.ndarray
@@ -75,13 +75,13 @@ class Seen:
     values: np.ndarray
     whole: np.ndarray
 
-    def place(self, i: int, context: int) -> Place:
+    def place(self, i: int, context: int) -> TokenPlace:
         """The i-th token that counts with so many neighbours on either side, within its window."""
         row, column = int(self.row[i]), int(self.column[i])
         ids = self.windows[row].ids
         first, end = max(0, column - context), min(len(ids), column + context + 1)
         around = tuple(map(float, self.whole[row, first:end]))
-        return Place(
+        return TokenPlace(
             int(self.text[i]),
             int(self.position[i]),
             float(self.values[i]),
@@ -99,7 +99,7 @@ class Extremes:
 
     def __init__(self, k: int, context: int, one_per_text: bool, sign: int) -> None:
         self.k, self.context, self.one_per_text, self.sign = k, context, one_per_text, sign
-        self.places: list[Place] = []
+        self.places: list[TokenPlace] = []
 
     def add(self, seen: Seen) -> None:
         """Take in a batch; batches come in the order of the texts."""
@@ -151,7 +151,7 @@ class Reservoir:
         self.size, self.context = size, context
         self.generator = np.random.default_rng(seed)
         self.keys = np.zeros(0)
-        self.places: list[tuple[Place, ...]] = []
+        self.places: list[tuple[TokenPlace, ...]] = []
 
     def add(self, seen: Sequence[Seen]) -> None:
         """Take in a batch: the same tokens for every feature."""
@@ -165,7 +165,7 @@ class Reservoir:
             self.places.insert(rank, tuple(one.place(int(i), self.context) for one in seen))
             del self.places[self.size :]
 
-    def quantiles(self, feature: int, n: int, each: int) -> tuple[list[list[Place]], list[float]]:
+    def quantiles(self, feature: int, n: int, each: int) -> tuple[list[list[TokenPlace]], list[float]]:
         """For each of n equal shares of the tokens, weakest first, `each` of them; and the n + 1 ends of the shares."""
         places = sorted((p[feature] for p in self.places), key=lambda p: (p.value, p.text, p.position))
         values = np.array([p.value for p in places])

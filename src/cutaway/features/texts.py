@@ -32,7 +32,7 @@ _GIVE = (
 
 
 @dataclass(frozen=True)
-class Window:
+class TextWindow:
     """A piece of one text that is run at once.
 
     Attributes:
@@ -110,7 +110,7 @@ def _text(item: object, what: str) -> str | Sequence[int]:
     raise BadInput(f"{what}, {item!r:.60}, is neither text nor token ids.", _GIVE)
 
 
-def windows_of(net: Network, texts: TextsLike, length: int, count: Count) -> Iterator[Window]:
+def windows_of(net: Network, texts: TextsLike, length: int, count: Count) -> Iterator[TextWindow]:
     """The texts' tokens in windows of at most so many, in order; a longer text is cut, and each piece begins anew.
 
     Raises `BadInput` where no text holds a token.
@@ -131,7 +131,7 @@ def windows_of(net: Network, texts: TextsLike, length: int, count: Count) -> Ite
                 f"Use ids 0 to {(net.d_vocab_in or 1) - 1}.",
             )
         for start in range(0, len(ids), length):
-            yield Window(number, start, tuple(ids[start : start + length]))
+            yield TextWindow(number, start, tuple(ids[start : start + length]))
     if not count.texts:
         raise BadInput("There is no text with a token in it.", _GIVE)
 
@@ -160,14 +160,14 @@ class Batch:
         ordinary: BoolTensor [b p], real tokens that are no special ones (beginning of text, separators).
     """
 
-    windows: tuple[Window, ...]
+    windows: tuple[TextWindow, ...]
     tokens: Tokens
     run: Run
     ordinary: Tensor = field(repr=False)
 
 
 def batches(
-    net: Network, windows: Iterable[Window], sites: Sequence[Site], length: int, work: Work, label: str
+    net: Network, windows: Iterable[TextWindow], sites: Sequence[Site], length: int, work: Work, label: str
 ) -> Iterator[Batch]:
     """Run windows in batches that fit the budget, keeping sites. A network that does not bear padding is given rows of one
     length at a time.
@@ -180,7 +180,7 @@ def batches(
     pads = net.certificate.pads_right is not False and bool(net.certificate.pads_right or net.interface.masks)
     done = 0
     work.check()
-    waiting: list[Window] = []
+    waiting: list[TextWindow] = []
     for window in windows:
         if waiting and (len(waiting) == size or (not pads and len(window.ids) != len(waiting[0].ids))):
             yield _run(net, waiting, sites, special)
@@ -193,7 +193,7 @@ def batches(
         work.step(label, done + len(waiting), done + len(waiting))
 
 
-def _run(net: Network, windows: Sequence[Window], sites: Sequence[Site], special: Tensor) -> Batch:
+def _run(net: Network, windows: Sequence[TextWindow], sites: Sequence[Site], special: Tensor) -> Batch:
     tokens = pack([window.ids for window in windows], net.pad_id)
     run = net.run(tokens, keep=list(sites), logits=False)
     ordinary = tokens.mask & ~torch.isin(tokens.ids, special)

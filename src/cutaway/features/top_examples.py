@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 
 from cutaway.errors import BadAddress, BadInput, NotFinite, Stopped
-from cutaway.features.examples import Example, Extremes, Place, Reservoir, Seen
+from cutaway.features.examples import Extremes, Reservoir, Seen, TokenExample, TokenPlace
 from cutaway.features.readers import OfLike, Reader, readers_of
 from cutaway.features.texts import Batch, Count, TextsLike, batches, window_length, windows_of
 from cutaway.figures import Bar, bars, show_token
-from cutaway.reports import Page, Passage, Passages, Section, display_result, page_of
+from cutaway.reports import Page, Section, TokenPassage, TokenPassages, display_result, page_of
 from cutaway.results import Provenance, Work, described, load_fields, save_fields, strict, working
 
 if TYPE_CHECKING:
@@ -43,16 +43,16 @@ class FeatureExamples:
     """
 
     name: str
-    top: tuple[Example, ...]
-    bottom: tuple[Example, ...]
-    sample: tuple[tuple[Example, ...], ...]
+    top: tuple[TokenExample, ...]
+    bottom: tuple[TokenExample, ...]
+    sample: tuple[tuple[TokenExample, ...], ...]
     ends: tuple[float, ...]
     mean: float
     low: float
     high: float
     positive: float
 
-    def sets(self) -> dict[str, tuple[Example, ...]]:
+    def sets(self) -> dict[str, tuple[TokenExample, ...]]:
         """All examples by the name of their set."""
         shares = {f"quantile {i + 1} of {len(self.sample)}": part for i, part in enumerate(self.sample)}
         return {"top": self.top, "bottom": self.bottom, **shares}
@@ -136,7 +136,7 @@ class TopExamples:
         for number, feature in enumerate(self.features[:_SHOWN]):
             scale = max(abs(feature.low), abs(feature.high)) or 1.0
             blocks = [
-                Passages(tuple(_passage(e, scale) for e in examples), name.capitalize())
+                TokenPassages(tuple(_passage(e, scale) for e in examples), name.capitalize())
                 for name, examples in feature.sets().items()
                 if examples
             ]
@@ -165,9 +165,11 @@ class TopExamples:
         return display_result(self, table=self.top())
 
 
-def _passage(example: Example, scale: float) -> Passage:
+def _passage(example: TokenExample, scale: float) -> TokenPassage:
     label = f"{example.activation:.3g} · text {example.text}, token {example.position}"
-    return Passage(example.tokens, tuple(value / scale for value in example.activations), example.at, label)
+    return TokenPassage(
+        example.tokens, tuple(value / scale for value in example.activations), example.at, label
+    )
 
 
 @strict
@@ -296,7 +298,7 @@ class _Tally:
         """The examples of one feature, with tokens as text."""
         parts, ends = self.sample.quantiles(i, quantiles, each)
 
-        def named(places: list[Place]) -> tuple[Example, ...]:
+        def named(places: list[TokenPlace]) -> tuple[TokenExample, ...]:
             return tuple(place.named(net.token_strings(place.ids)) for place in places)
 
         return FeatureExamples(

@@ -14,19 +14,19 @@ from cutaway.reports.content import (
     Page,
     Pair,
     Pairs,
-    Passage,
-    Passages,
     Points,
     Section,
     Table,
     Text,
     Token,
+    TokenPassage,
+    TokenPassages,
 )  # fmt: skip
 from cutaway.reports.display import display, display_result, page_of, publish, result_page, table_of
 from cutaway.reports.render import render, write
 
 __all__ = [
-    "Block", "ClaimTests", "Facts", "Figure", "KeyFigure", "Listing", "Page", "Pair", "Pairs", "Passage", "Passages",
-    "Points", "Section", "Table", "Text", "Token", "display", "display_result", "page_of", "publish", "render",
-    "result_page", "table_of", "write",
+    "Block", "ClaimTests", "Facts", "Figure", "KeyFigure", "Listing", "Page", "Pair", "Pairs", "TokenPassage",
+    "TokenPassages", "Points", "Section", "Table", "Text", "Token", "display", "display_result", "page_of", "publish",
+    "render", "result_page", "table_of", "write",
 ]  # fmt: skip

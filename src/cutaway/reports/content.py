@@ -159,7 +159,7 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Passage:
+class TokenPassage:
     """A few tokens of a text, coloured by what was read at each.
 
     Attributes:
@@ -191,7 +191,7 @@ class Passage:
 
 
 @dataclass(frozen=True)
-class Passages:
+class TokenPassages:
     """Passages below each other.
 
     Attributes:
@@ -199,7 +199,7 @@ class Passages:
         caption: above them.
     """
 
-    passages: tuple[Passage, ...]
+    passages: tuple[TokenPassage, ...]
     caption: str = ""
     kind: ClassVar[str] = "passages"
 
@@ -216,7 +216,7 @@ class Listing:
     kind: ClassVar[str] = "listing"
 
 
-Block = Text | Points | Figure | Table | Pairs | Passages | ClaimTests | Facts | Listing
+Block = Text | Points | Figure | Table | Pairs | TokenPassages | ClaimTests | Facts | Listing
 
 
 @dataclass(frozen=True)

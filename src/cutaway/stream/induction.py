@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from cutaway.network import Network
 
 
+#: Rows below which no head could be told from chance, whatever it does: a sign-flip test over so few has no small p.
+_FEWEST = 12
+
+
 @dataclass(frozen=True, eq=False)
 class InductionHeads:
     """Which heads do induction, and what the network loses without them.
@@ -155,7 +159,7 @@ def induction_heads(
     at_least: float = 0.3,
     n: int = 16,
     length: int = 24,
-    sets: int = 8,
+    random_sets: int = 5,
     seed: int = 0,
     work: Work | None = None,
 ) -> InductionHeads:
@@ -165,9 +169,9 @@ def induction_heads(
         net: the network.
         top: how many heads to take away at most: those with the largest induction scores above chance.
         at_least: the least induction score of a head that counts as one.
-        n: rows of repeated random tokens.
+        n: rows of repeated random tokens, at least 12.
         length: tokens that are repeated.
-        sets: how many sets of as many other heads are taken away for comparison.
+        random_sets: how many sets of as many other heads are taken away for comparison.
         seed: of the tokens and of the random heads.
         work: may stop it.
 
@@ -176,8 +180,8 @@ def induction_heads(
         BadInput: for rows that do not fit the context.
     """
     began, work = time.monotonic(), working(work)
-    for name, count in (("top", top), ("sets", sets)):
-        require_count(name, count)
+    for name, count, least in (("top", top, 1), ("random_sets", random_sets, 1), ("n", n, _FEWEST)):
+        require_count(name, count, least)
     if not net.is_causal or net.d_vocab is None:
         raise SiteUnavailable(
             "Induction is read from a network that predicts the next token, and this one does not.",
@@ -190,7 +194,7 @@ def induction_heads(
     heads = tuple([head for head in good if head.layer in able][:top])
     ids, start = repeated_tokens(net, n=n, length=length, seed=seed)
     length = (ids.shape[1] - start) // 2
-    others = _others(heads, [head for head in scores.heads if head.layer in able], sets, seed)
+    others = _others(heads, [head for head in scores.heads if head.layer in able], random_sets, seed)
     means = _means(net, ids, {head.layer or 0 for chosen in (heads, *others) for head in chosen}, work)
     base = _losses(net, ids, (), means, work)
     second = slice(start + length - 1, None)
