@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -149,6 +151,11 @@ def text(pairs: Behaviour) -> list[int]:
     return list(pairs.clean_ids[0])
 
 
+def twelve(pairs: Behaviour) -> list[int]:
+    """A text as wide as products are counted by."""
+    return (text(pairs) * 2)[:12]
+
+
 QUICK = ProbeOptions(permutations=20)
 #: For every verb that gives a result: what is made beforehand, and the call itself, which is counted.
 BEFORE: dict[str, Callable[[Network, Behaviour], Any]] = {
@@ -171,6 +178,15 @@ CALLS: dict[str, Callable[[Network, Behaviour, Any], Any]] = {
     "use": lambda net, pairs, made: cutaway.use(net, made, data(pairs)),
     "leace": lambda net, pairs, _: next(iter(cutaway.leace(net, data(pairs), at="resid_post.0").values())),
     "explain": lambda net, pairs, _: cutaway.explain(net, pairs, controls=False, force=True),
+    "patterns": lambda net, pairs, _: cutaway.patterns(net, twelve(pairs)),
+    "side_by_side": lambda net, pairs, _: cutaway.side_by_side(
+        net, text(pairs), list(pairs.corrupted_ids[0])
+    ),
+    "induction_heads": lambda net, _pairs, _: cutaway.induction_heads(net, length=6, n=12),
+    "top_examples": lambda net, pairs, _: cutaway.top_examples(net, pairs.clean_ids, of="n0.1"),
+    "activations": lambda net, pairs, _: cutaway.activations(
+        net, pairs.clean_ids, at="resid_post", folder=Path(tempfile.mkdtemp()) / "acts"
+    ),
 }
 
 
