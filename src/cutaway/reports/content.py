@@ -108,6 +108,7 @@ class Pair:
         right, wrong: the answers.
         clean_says, corrupted_says: what the network says on each.
         clean_picture, corrupted_picture: data URIs of the images, where the prompts are images.
+        sides: what the two are called.
     """
 
     clean: tuple[Token, ...]
@@ -118,6 +119,7 @@ class Pair:
     corrupted_says: str = ""
     clean_picture: str = ""
     corrupted_picture: str = ""
+    sides: tuple[str, str] = ("clean", "corrupted")
 
 
 @dataclass(frozen=True)

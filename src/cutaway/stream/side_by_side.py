@@ -192,7 +192,7 @@ class SideBySide:
         answers = ["", ""] if self.said is None else [
             self.said.tokens[int(p.argmax())] for p in (self.said.text, self.said.other)
         ]  # fmt: skip
-        prompts = Pairs((Pair(*marked, *answers),), " ".join(self.notes))  # pyright: ignore[reportArgumentType]
+        prompts = Pairs((Pair(*marked, *answers, sides=("first", "other")),), " ".join(self.notes))  # pyright: ignore[reportArgumentType]
         sections = [Section("prompts", "The two prompts", [prompts])]
         if self.said is not None:
             said = self.said
