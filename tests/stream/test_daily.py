@@ -120,7 +120,7 @@ def test_patterns_are_kept_and_shown(tales: Network, tmp_path: Path) -> None:
         ({"heads": ["n1.2"]}, BadAddress, "no attention head"),
         ({"heads": ["a1"]}, CutawayError, "a1|attention"),
         ({"heads": []}, BadInput, "no list"),
-        ({"heads": "a1.h0"}, BadInput, "no list"),
+        ({"heads": "a1.h0"}, BadInput, "list of texts"),
         ({"layers": [7]}, BadAddress, "layer 7"),
         ({"layers": [0], "heads": ["a1.h0"]}, BadInput, "None of these heads"),
         ({"layer": 1}, UnknownOption, "layers"),
