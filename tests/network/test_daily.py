@@ -337,4 +337,4 @@ def test_a_run_keeps_no_network_alive(tiny_gpt2: GPT2LMHeadModel) -> None:
     net.close()
     gc.collect()
     assert held() is None
-    assert run.next_tokens() == []
+    assert len(run.next_tokens(3)) == 3

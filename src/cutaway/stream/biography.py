@@ -20,6 +20,7 @@ from torch import Tensor
 from cutaway.errors import BadInput
 from cutaway.figures import Grid, heatmap, show_token
 from cutaway.interventions import Apply
+from cutaway.network.inputs import Tokens
 from cutaway.network.parts import Part
 from cutaway.network.precision import precise
 from cutaway.network.sites import Site
@@ -126,7 +127,7 @@ class Biography:
 @strict
 def biography(
     net: Network,
-    text: str | Sequence[int],
+    text: str | Sequence[int] | Tokens,
     direction: Tensor,
     *,
     name: str = "the direction",

@@ -20,6 +20,7 @@ from torch import Tensor
 from cutaway.errors import BadInput, SiteUnavailable
 from cutaway.figures import Bar, bars
 from cutaway.network.coefficients import is_one, like
+from cutaway.network.inputs import Tokens
 from cutaway.network.norms import Fold
 from cutaway.network.parts import Part
 from cutaway.network.precision import precise
@@ -220,7 +221,7 @@ class _Walk:
 @strict
 def expand_paths(
     net: Network,
-    text: str | Sequence[int],
+    text: str | Sequence[int] | Tokens,
     *,
     target: TokenLike,
     foil: TokenLike | None = None,

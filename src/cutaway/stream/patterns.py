@@ -243,7 +243,7 @@ def patterns(
 
 @strict
 def read_patterns(
-    net: Network, text: str | Sequence[int], *, layer: int, work: Work | None = None
+    net: Network, text: str | Sequence[int] | Tokens, *, layer: int, work: Work | None = None
 ) -> Patterns:
     """The patterns of one layer in one text, plain and weighted by what is moved.
 

@@ -21,6 +21,7 @@ from cutaway.errors import BadInput, SiteUnavailable
 from cutaway.figures import Grid, heatmap
 from cutaway.interventions import Apply
 from cutaway.network.head_maps import projections
+from cutaway.network.inputs import Tokens
 from cutaway.network.parts import Part
 from cutaway.network.precision import agrees, precise
 from cutaway.network.sites import Site
@@ -120,7 +121,7 @@ class ScoreParts:
 @strict
 def why_attend(
     net: Network,
-    text: str | Sequence[int],
+    text: str | Sequence[int] | Tokens,
     head: Part | str,
     *,
     dest: int = -1,
