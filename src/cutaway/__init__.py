@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from cutaway import effects as effects
     from cutaway import errors as errors
     from cutaway import explanations as explanations
+    from cutaway import features as features
     from cutaway import figures as figures
     from cutaway import interventions as interventions
     from cutaway import network as network

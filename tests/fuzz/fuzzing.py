@@ -175,6 +175,7 @@ class Bed:
             "net": self.net, "behaviour": self.pairs, "text": text, "data": self.data, "lens": self.lens,
             "circuit": self.circuit, "probing": self.probing, "model": self.net.model, "tokenizer": self.net.tokenizer,
             "interventions": [cutaway.Ablate("z.0")], "path": self.folder / "effects",
+            "other": "b saw the a", "texts": ["the a saw b", "b saw a", "the b"],
         }  # fmt: skip
         more: dict[str, dict[str, Any]] = {
             "behaviour": {"source": pd.DataFrame(rows()).drop(columns="spans"), "force": True},
@@ -184,6 +185,8 @@ class Bed:
             "logit_attribution": {"target": " a"}, "expand_paths": {"target": " a"},
             "probe_data": {"source": [("a saw b", 1), ("b saw a", 0)]}, "probe": {"options": options},
             "use": {"answers": {"yes": " yes", "no": " no"}},
+            "top_examples": {"of": "n0.1", "k": 2}, "activations": {"at": "resid_post.0", "folder": self.folder / "acts"},
+            "induction_heads": {"n": 12, "length": 5, "random_sets": 1},
         }  # fmt: skip
         return {name: given[name] for name in verb.takes if name in given} | more.get(verb.name, {})
 
@@ -416,6 +419,11 @@ def results(bed: Bed) -> dict[str, Path]:
         lambda: flow(net, [[1, 2, 3, 4] * 2] * 3, length=8),
         lambda: reads_of_writes(net),
         lambda: read_patterns(net, text, layer=0),
+        lambda: cutaway.side_by_side(**bed.right(VERBS["side_by_side"])),
+        lambda: cutaway.induction_heads(**bed.right(VERBS["induction_heads"])),
+        lambda: cutaway.top_examples(**bed.right(VERBS["top_examples"])),
+        lambda: cutaway.activations(**bed.right(VERBS["activations"])),
+        lambda: net.gradients(text, to=["embed", "z.0"]),
         lambda: why_attend(net, text, "a0.h0"),
         lambda: singular_directions(net, "a0.h0"),
         lambda: head_scores(net, length=7),

@@ -12,6 +12,7 @@ from stream_beds import opened, rows
 import cutaway
 from cutaway.errors import BadAddress, BadInput, SiteUnavailable
 from cutaway.network import Network
+from cutaway.network.factored import Factored, positive_share
 from cutaway.network.parts import Part
 from cutaway.network.sites import Site
 from cutaway.stream import logit_attribution
@@ -24,7 +25,6 @@ from cutaway.stream.copying import (
     token_embeddings,
     token_readout,
 )
-from cutaway.stream.factored import Factored, positive_share
 from cutaway.stream.head_weights import head_weights
 from cutaway.stream.patterns import read_patterns
 from cutaway.stream.why_attend import why_attend

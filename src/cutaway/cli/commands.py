@@ -66,6 +66,7 @@ def question_of(row: Verb) -> list[inspect.Parameter]:
     kinds: dict[str, list[tuple[str, Any, Any]]] = {
         "net": [("model", Model, REQUIRED)],
         "text": [("text", Text, REQUIRED)],
+        "other": [("other", Text, REQUIRED)],
         "texts": [("text", question.MaybeText, None), ("file", question.TextFile, None)],
         "circuit": [("circuit", CircuitFile, REQUIRED)],
         "behaviour": [
@@ -218,6 +219,9 @@ def call(row: Verb, common: Common, screen: Screen, given: dict[str, Any]) -> No
     asked_of = given.get("behaviour") or ("two-prompts" if given.get("clean") else "")
     asks = (str(asked_of), *(str(given.get(name) or "") for name in ("text", "at")))
     place = saving.target(common, row.command, given["model"], *asks)
+    if any(p.name == "folder" and p.default is REQUIRED for p in row.parameters()):
+        place = saving.claim(place, common.resume)
+        options["folder"] = place.path
     question_ = asked(row, common, screen, given, str(given.get("by") or ""))
     if planning:
         planned(row, common, screen, question_, options)
@@ -282,7 +286,7 @@ def command_line(row: Verb, common: Common, given: Mapping[str, Any]) -> str:
     words = [
         "cutaway",
         row.command,
-        *(str(given[k]) for k in ("model", "circuit", "text") if given.get(k) is not None),
+        *(str(given[k]) for k in ("model", "circuit", "text", "other") if given.get(k) is not None),
     ]
     words += ["--file", str(given["file"])] if given.get("file") is not None else []
     if given.get("clean") is not None:

@@ -26,8 +26,17 @@ SHARED = (
 #: whose verbs belong to it.
 GROUPS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("Look at a network", ("open", "sites", "run", "behaviours"), ("network", "behaviours")),
-    ("Read one text", ("lens", "stream", "expand"), ("stream", "features")),
-    ("Intervene", ("attribution", "patch", "ablate", "paths", "loss", "steer"), ("effects", "control", "interventions", "sweeps")),
+    (
+        "Read one text",
+        ("lens", "stream", "patterns", "compare-prompts", "expand"),
+        ("stream",),
+    ),
+    (
+        "Intervene",
+        ("attribution", "patch", "ablate", "paths", "loss", "steer"),
+        ("effects", "control", "interventions", "sweeps"),
+    ),
+    ("Read many texts", ("top-examples", "activations", "induction-heads"), ("features",)),
     ("Explain and test", ("explain", "trace", "test", "probe"), ("explanations", "circuits", "probes", "trials")),
     ("Afterwards", ("show", "runs"), ("results",)),
     ("Networks whose mechanism is known", ("zoo",), ("zoo", "calibration", "recipes")),

@@ -13,8 +13,6 @@ from cutaway.cli.question import Model, Text
 from cutaway.cli.screen import Screen
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from cutaway.network import Network, Run
 
 
@@ -39,18 +37,26 @@ def run(
     keep: Annotated[list[str] | None, typer.Option(
         "--keep", "-k", help="Sites to keep, e.g. resid_post, z.3; repeatable.")] = None,
     top: Annotated[int, typer.Option("--top", min=1, help="How many next tokens to show.")] = 5,
+    chat: Annotated[bool, typer.Option("--chat", help="Take the text as what a user says, by the chat template.")] = False,
+    new: Annotated[int, typer.Option("--new", min=0, help="Continue by so many tokens.")] = 0,
     save: Annotated[Path | None, typer.Option(
         "--save", help="Write the kept sites and logits to this .safetensors file.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file that --save names.")] = False,
 ) -> None:  # fmt: skip
-    """Run a prompt: the likeliest next tokens, and the shapes of the sites that were kept."""
+    """Run a prompt: the likeliest next tokens, the loss, what was kept; with --new, how it goes on."""
     if save is not None:
         saving.free(save, overwrite)
     net = question.network(common, model)
-    done = net.run(text, keep=keep or [])
+    tokens = net.chat(text) if chat else net.encode(text)
+    done = net.run(tokens, keep=keep or [])
     saved = None if save is None else saving.or_elsewhere(screen, lambda place: write_run(done, place), save)
     data = run_data(net, done, top) | ({} if saved is None else {"saved": str(saved)})
-    screen.result(data, *run_tables(net, done, top))
+    shown_ = run_tables(done, top)
+    if new:
+        ids = net.generate(tokens, new).new[0].tolist()
+        data["continued"] = net.decode(ids)
+        shown_.append(shown.grid(("goes on",), [(repr(data["continued"]),)]))
+    screen.result(data, *shown_)
     screen.saved(*([] if saved is None else [saved]))
 
 
@@ -86,31 +92,23 @@ def described(net: Network) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def next_tokens(net: Network, run: Run, top: int) -> list[tuple[str, float]]:
-    """The likeliest next tokens with their probabilities."""
-    if run.logits is None or run.tokens is None:
-        return []
-    last = int(run.tokens.columns(-1)[0, 0])
-    best = run.logits[0, last].float().softmax(-1).topk(min(top, run.logits.shape[-1]))
-    return [(net.decode([int(t)]), float(p)) for p, t in zip(best.values, best.indices, strict=True)]
-
-
 def run_data(net: Network, run: Run, top: int) -> dict[str, Any]:
-    """A run as plain data: tokens, next tokens, shapes."""
+    """A run as plain data: tokens, next tokens, loss, shapes."""
     return {
         "network": net.name,
         "tokens": run.tokens.strings(0) if run.tokens else None,
-        "next": [{"token": token, "probability": p} for token, p in next_tokens(net, run, top)],
+        "next": [{"token": token, "probability": p} for token, p in run.next_tokens(top)],
+        "loss": run.loss,
         "kept": {str(site): list(run.kept[site].shape) for site in run.sites},
     }
 
 
-def run_tables(net: Network, run: Run, top: int) -> list[Table]:
-    """A run as tables."""
-    following = ((repr(token), f"{p:.4f}") for token, p in next_tokens(net, run, top))
-    kept = ((str(site), " × ".join(map(str, run.kept[site].shape))) for site in run.sites)
-    tables = [shown.grid(("next token", "probability"), following)]
-    return [*tables, shown.grid(("site", "shape"), kept)] if run.kept else tables
+def run_tables(run: Run, top: int) -> list[Any]:
+    """A run as tables: next tokens, then the loss and what was kept in a line each."""
+    following = ((repr(token), f"{p:.4f}") for token, p in run.next_tokens(top))
+    lines = [line for line in run.summary() if line[0] in ("loss", "kept", "logits")]
+    tables = [shown.grid(("next token", "probability"), following)] if run.next_tokens(top) else []
+    return [*tables, shown.grid(("", ""), lines, show_header=False)] if lines else tables
 
 
 def write_run(run: Run, path: Path) -> Path:

@@ -10,7 +10,8 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -63,6 +64,20 @@ def target(common: Common, verb: str, model: str = "", *question: str) -> Target
     return Target(common.out, verb, model, tuple(words for words in question if words))
 
 
+def claim(place: Target, resumed: Path | None) -> Target:
+    """The target of a command that writes into its folder while it runs: one that it goes on with, or one of its own."""
+    if resumed is not None or place.path is not None:
+        return replace(place, path=resumed or place.path)
+    from cutaway.reports import claimed, now
+
+    return replace(place, path=claimed(Path(_RUNS) / _name(place, now())))
+
+
+def _name(place: Target, began: datetime) -> str:
+    names = [began.strftime("%Y-%m-%d-%H%M%S"), place.verb, *map(slug, (place.model, *place.question))]
+    return "-".join(name for name in names if name)
+
+
 def free(path: Path, overwrite: bool) -> Path:
     """The path, which must not be taken unless it may be overwritten; an empty folder is free. BadInput where it is not."""
     taken = path.exists() and not (path.is_dir() and not any(path.iterdir()))
@@ -96,10 +111,13 @@ def keep(screen: Screen, into: Callable[[Path], list[Path]], place: Target, resu
 
     Where the disk refuses, all goes to a temporary folder.
     """
+    from cutaway.reports import now
+
     if place.path is not None:
         paths = or_elsewhere(screen, into, place.path)
         where = place.path.parent
         if where.name == _RUNS:
+            _noted(place.path, place, now(), result)
             _listed(screen, where)
     else:
         paths = or_elsewhere(screen, lambda runs: _new_run(screen, into, runs, place, result), Path(_RUNS))
@@ -121,20 +139,27 @@ def _new_run(
     screen: Screen, into: Callable[[Path], list[Path]], runs: Path, place: Target, result: Any
 ) -> list[Path]:
     """A folder of this run's own, filled; removed again where that fails."""
-    from cutaway.reports import RunRecord, claimed, note_run, now
+    from cutaway.reports import claimed, now
 
     began = now()
-    names = [began.strftime("%Y-%m-%d-%H%M%S"), place.verb, *map(slug, (place.model, *place.question))]
-    folder = claimed(runs / "-".join(name for name in names if name))
+    folder = claimed(runs / _name(place, began))
     try:
         paths = into(folder)
-        note_run(folder, RunRecord(began.isoformat(timespec="seconds"), place.verb, place.model,
-            ", ".join(place.question), *_outcome(result)))  # fmt: skip
+        _noted(folder, place, began, result)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     _listed(screen, runs)
     return paths
+
+
+def _noted(folder: Path, place: Target, began: datetime, result: Any) -> None:
+    """Write beside a result what its run was."""
+    from cutaway.reports import RunRecord, note_run
+
+    if folder.is_dir():
+        note_run(folder, RunRecord(began.isoformat(timespec="seconds"), place.verb, place.model,
+            ", ".join(place.question), *_outcome(result)))  # fmt: skip
 
 
 def _outcome(result: Any) -> tuple[str, str, bool]:

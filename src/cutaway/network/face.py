@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import nn
 
 from cutaway.network.anatomy import Anatomy
+from cutaway.network.certificate import Certificate
+from cutaway.network.indices import Index
 from cutaway.network.inputs import Tokens
 from cutaway.network.run import Run
-from cutaway.network.sites import Site
+from cutaway.network.sites import Site, SiteLike
 
 
 class Face(Protocol):
     """A network, as far as it is asked here; what each name means is said at `Network`."""
 
+    name: str
+    hash: str
     model: nn.Module
     modules: dict[str, nn.Module]
     tokenizer: Any
@@ -28,6 +32,9 @@ class Face(Protocol):
     d_model: int | None
     n_heads: int | None
     d_vocab: int | None
+    d_vocab_in: int | None
+    n_ctx: int | None
+    certificate: Certificate
 
     @property
     def run(self) -> Callable[..., Run]:
@@ -37,6 +44,11 @@ class Face(Protocol):
     @property
     def fact(self) -> Callable[[Hashable, Callable[[], Any]], Any]:
         """The network's memo."""
+        ...
+
+    @property
+    def refusal(self) -> Callable[..., str | None]:
+        """Why a site is refused; None where it is there."""
         ...
 
     @property
@@ -55,6 +67,18 @@ class Face(Protocol):
         """Layers at which a site exists."""
         ...
 
+    def resolve(self, spec: SiteLike, layers: Index = None) -> list[Site]:
+        """The sites that a name stands for."""
+        ...
+
     def encode(self, inputs: Any) -> Tokens:
         """Text or token ids as rows of tokens."""
+        ...
+
+    def token_strings(self, ids: Sequence[int]) -> list[str]:
+        """Each token as text."""
+        ...
+
+    def to_single_token(self, text: str) -> int:
+        """The token that a piece of text is."""
         ...

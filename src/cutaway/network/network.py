@@ -14,16 +14,19 @@ from cutaway.errors import BadInput
 from cutaway.network import transformerlens, views
 from cutaway.network.anatomy import Tap
 from cutaway.network.certificate import uncertified
+from cutaway.network.chat import chat as chat_of
 from cutaway.network.core import Core
 from cutaway.network.edits import Edit, Phase, bind
 from cutaway.network.examining import examine_model, redrawn
 from cutaway.network.execution import running
 from cutaway.network.execution.attached import Attached, attached
 from cutaway.network.generate import Generation, generate
+from cutaway.network.gradients import gradients as gradients_of
 from cutaway.network.indices import Index
 from cutaway.network.inputs import Inputs, Pos, Tokens
 from cutaway.network.items import rows_of_items
 from cutaway.network.loss import Loss, loss_on
+from cutaway.network.named_weights import named_weight
 from cutaway.network.opened import Opened
 from cutaway.network.run import Run
 from cutaway.network.sites import Site, SiteLike
@@ -106,9 +109,7 @@ class Network:
     @property
     def is_causal(self) -> bool:
         """Whether a token's outputs do not depend on later tokens (as measured, once)."""
-        if self.certificate.pads_right is False:
-            return False
-        return self.core.fact_of_weights("is causal", lambda: running.is_causal(self.core))
+        return running.known_causal(self.core)
 
     # facts -------------------------------------------------------------------------------------------------------
 
@@ -160,6 +161,8 @@ class Network:
         """Where a site lives in the module tree."""
         return self.core.tap(site)
 
+    weights = named_weight
+
     # text --------------------------------------------------------------------------------------------------------
 
     def encode(self, inputs: InputLike, add_special_tokens: bool = True) -> Tokens:
@@ -171,6 +174,8 @@ class Network:
         if torch.is_tensor(inputs) and inputs.is_floating_point():
             return rows_of_items(self, inputs)
         return self.core.texts.encode(inputs, add_special_tokens)
+
+    chat = chat_of
 
     def tokens_of(self, inputs: Any, add_special_tokens: bool = True) -> list[list[int]]:
         """The token ids of each prompt, of any length and without padding: what `encode` makes a batch of."""
@@ -284,6 +289,8 @@ class Network:
         carried = self._carried(edits)
         with metered(Meter()):
             return loss_on(self.core, several, carried, bind(self, carried), working(work))
+
+    gradients = gradients_of
 
     @contextmanager
     def attached(

@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from cutaway.errors import NotFinite, NotFound, nearest
+from cutaway.errors import BadInput, NotFinite, NotFound, nearest
+from cutaway.network.indices import indices, integer
 from cutaway.network.inputs import Tokens
 from cutaway.network.sites import Site, SiteLike, parse
+from cutaway.network.texts import token_strings
+
+
+@dataclass(frozen=True, eq=False)
+class Outlook:
+    """What a run needs to know to say what comes next.
+
+    Attributes:
+        tokenizer: the network's; None where it has none.
+        causal: whether logits at a token are about the next one.
+    """
+
+    tokenizer: Any
+    causal: Callable[[], bool]
+
 
 #: A notebook shows at most so many tokens and kept sites.
 _TOKENS, _SITES = 80, 16
@@ -26,6 +44,7 @@ class Run:
         output: what the model gave, where that is no logits.
         columns: LongTensor [b k], the columns that were kept where positions were asked for (of the one stack whose sites
             were kept, or of the decoder).
+        outlook: what is needed to say what comes next; None for runs that do not.
     """
 
     logits: Tensor | None
@@ -33,6 +52,7 @@ class Run:
     kept: dict[Site, Tensor] = field(repr=False)
     output: object = field(default=None, repr=False)
     columns: Tensor | None = field(default=None, repr=False)
+    outlook: Outlook | None = field(default=None, repr=False)
 
     def _site(self, key: object) -> Site:
         if isinstance(key, tuple) and len(key) == 3 and isinstance(key[0], str):
@@ -124,15 +144,85 @@ class Run:
             )
         return self
 
-    def _table(self) -> list[tuple[str, str, str]]:
-        values = [(str(site), self.kept[site]) for site in self.sites]
-        values += [] if self.logits is None else [("logits", self.logits)]
-        return [(n, " ".join(map(str, t.shape)), str(t.dtype).removeprefix("torch.")) for n, t in values]
+    def _predicts(self) -> bool:
+        """Whether the logits are about the next token, at every position."""
+        if self.outlook is None or self.tokens is None or self.tokens.values is not None:
+            return False
+        return self.logits is not None and self.logits.ndim == 3 and self.outlook.causal()
+
+    def next_tokens(self, k: int = 5, row: int = 0) -> list[tuple[str, float]]:
+        """The k likeliest tokens behind a row's last one, each with its probability; none where there are no such logits.
+
+        Raises `BadInput` for k below 1, `BadAddress` for a row that is not there.
+
+        >>> import cutaway
+        >>> run = cutaway.open("zoo:tales").run("Mary was sad because")
+        >>> run.next_tokens(1)[0][0]
+        ' she'
+        """
+        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+            raise BadInput(f"k={k!r} is no number of tokens.", "Ask for one at least.")
+        if not self._predicts():
+            return []
+        assert self.logits is not None
+        assert self.tokens is not None
+        assert self.outlook is not None
+        at = indices(integer(row, "row"), self.tokens.n, "row", "this run")[0]
+        whole = self.logits.shape[1] == self.tokens.width
+        last = int(self.tokens.columns(-1)[at, 0]) if whole else self.logits.shape[1] - 1
+        best = self.logits[at, last].detach().float().softmax(-1).topk(min(k, self.logits.shape[-1]))
+        names = token_strings(self.outlook.tokenizer, best.indices.tolist())
+        return list(zip(names, map(float, best.values), strict=True))
+
+    @property
+    def loss(self) -> float | None:
+        """Mean negative log probability of each next token, in nats, over all rows; None where not all logits are there."""
+        if not self._predicts():
+            return None
+        assert self.logits is not None
+        assert self.tokens is not None
+        ids, mask = self.tokens.ids, self.tokens.mask
+        if self.logits.shape[1] != self.tokens.width or int(ids.max()) >= self.logits.shape[-1]:
+            return None
+        told = (mask[:, 1:] & mask[:, :-1]).to(self.logits.device)
+        if not bool(told.any()):
+            return None
+        logs = self.logits[:, :-1].detach().float().log_softmax(-1)
+        return float(-logs.gather(2, ids[:, 1:, None].to(logs.device))[..., 0][told].mean())
+
+    def summary(self, rows: int = 3, k: int = 5) -> list[tuple[str, str]]:
+        """What is worth reading, as names and values."""
+        lines = []
+        for row in range(min(rows, self.tokens.n if self.tokens is not None else 0)):
+            ahead = ", ".join(f"{token!r} {p:.3f}" for token, p in self.next_tokens(k, row))
+            text = "".join(self.tokens.strings(row)) if self.tokens is not None else ""
+            lines.append((f"behind {text[-40:]!r}", ahead))
+        lines = [line for line in lines if line[1]]
+        if lines and self.tokens is not None and self.tokens.n > rows:
+            lines.append(("", f"and {self.tokens.n - rows} more rows"))
+        if self.loss is not None:
+            lines.append(("loss", f"{self.loss:.3f} nats a token"))
+        if not lines and self.logits is not None:
+            lines.append(("logits", " ".join(map(str, self.logits.shape))))
+        kinds: dict[tuple[str, ...], list[Site]] = {}
+        for site in self.sites:
+            kinds.setdefault((site.stack, site.name, " ".join(map(str, self.kept[site].shape))), []).append(
+                site
+            )
+        kept = [
+            f"{sites[0]} to {sites[-1].layer} [{shape}]" if len(sites) > 1 else f"{sites[0]} [{shape}]"
+            for (*_, shape), sites in kinds.items()
+        ]
+        return [*lines, ("kept", ", ".join(kept[:6]) + (", ..." if len(kept) > 6 else ""))] if kept else lines
 
     def __repr__(self) -> str:
-        kept = ", ".join(str(s) for s in self.sites[:6]) + (", ..." if len(self.kept) > 6 else "")
-        shape = None if self.logits is None else tuple(self.logits.shape)
-        return f"Run(logits={shape}, tokens={None if self.tokens is None else tuple(self.tokens.ids.shape)}, kept=[{kept}])"
+        head = "" if self.tokens is None else f" of {self.tokens.n} × {self.tokens.width} tokens"
+        if self.tokens is not None and self.tokens.n == 1:
+            head = f" of {self.tokens.width} tokens: {' '.join(map(repr, self.tokens.strings(0)[:12]))}"
+            head += " ..." if self.tokens.width > 12 else ""
+        return "\n".join(
+            [f"Run{head}", *(f"  {f'{name}: ' if name else ''}{said}" for name, said in self.summary())]
+        )
 
     def _repr_html_(self) -> str:
         from html import escape
@@ -145,7 +235,6 @@ class Run:
             )
             more = "" if self.tokens.n == 1 else f" <i>and {self.tokens.n - 1} more rows</i>"
             head = f"<div style='line-height:1.9'>{pieces}{more}</div>"
-        table = self._table()
-        rows = "".join(f"<tr><td>{escape(n)}</td><td>{s}</td><td>{d}</td></tr>" for n, s, d in table[:_SITES])
-        rows += f"<tr><td>and {len(table) - _SITES} more</td></tr>" if len(table) > _SITES else ""
-        return f"{head}<table><tr><th>site</th><th>shape</th><th>dtype</th></tr>{rows}</table>"
+        cell = "<td style='text-align:left'>"
+        rows = "".join(f"<tr>{cell}{escape(n)}</td>{cell}{escape(s)}</td></tr>" for n, s in self.summary())
+        return f"{head}<table>{rows}</table>"

@@ -116,16 +116,7 @@ class Texts:
 
     def token_strings(self, ids: Sequence[int]) -> list[str]:
         """Each token as text (its number where there is no tokenizer)."""
-        if self.tokenizer is None:
-            return [str(i) for i in ids]
-        return [self._token_text(int(i)) for i in ids]
-
-    def _token_text(self, token: int) -> str:
-        text = self.tokenizer.decode([token], clean_up_tokenization_spaces=False)
-        piece = self.tokenizer.convert_ids_to_tokens(token)
-        if isinstance(piece, str) and piece.startswith("\u2581") and not text.startswith(" "):
-            text = " " + text
-        return text or str(piece)
+        return token_strings(self.tokenizer, ids)
 
     def decode(self, ids: Tensor | Sequence[int]) -> str:
         """Token ids as text."""
@@ -166,6 +157,19 @@ class Texts:
                 "Give token ids, or open it with tokenizer=...",
             )
         return self.tokenizer
+
+
+def token_strings(tokenizer: Any, ids: Sequence[int]) -> list[str]:
+    """Each token of a tokenizer as text; its number where there is none."""
+    return [str(int(i)) if tokenizer is None else _token_text(tokenizer, int(i)) for i in ids]
+
+
+def _token_text(tokenizer: Any, token: int) -> str:
+    text = tokenizer.decode([token], clean_up_tokenization_spaces=False)
+    piece = tokenizer.convert_ids_to_tokens(token)
+    if isinstance(piece, str) and piece.startswith("\u2581") and not text.startswith(" "):
+        text = " " + text
+    return text or str(piece)
 
 
 def _is_row(item: Any) -> bool:

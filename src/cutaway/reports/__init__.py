@@ -19,6 +19,8 @@ from cutaway.reports.content import (
     Table,
     Text,
     Token,
+    TokenPassage,
+    TokenPassages,
 )  # fmt: skip
 from cutaway.reports.display import display, display_result, page_of, publish, result_page, table_of
 from cutaway.reports.render import render, write
@@ -26,6 +28,7 @@ from cutaway.reports.runs import REPORT, RUNS, RunRecord, claimed, note_run, now
 
 __all__ = [
     "REPORT", "RUNS", "Block", "ClaimTests", "Facts", "Figure", "KeyFigure", "Listing", "Page", "Pair", "Pairs", "Points",
-    "RunRecord", "Section", "Table", "Text", "Token", "claimed", "display", "display_result", "note_run", "now", "page_of",
-    "publish", "render", "result_page", "runs_in", "table_of", "write", "write_index",
+    "RunRecord", "Section", "Table", "Text", "Token", "TokenPassage", "TokenPassages", "claimed", "display",
+    "display_result", "note_run", "now", "page_of", "publish", "render", "result_page", "runs_in", "table_of", "write",
+    "write_index",
 ]  # fmt: skip

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 
 from cutaway.claims import Claim, Verdict
 from cutaway.figures import show_token
+from cutaway.figures.theme import blend, ink_on
 from cutaway.results import brief
 
 
@@ -110,6 +111,7 @@ class Pair:
         right, wrong: the answers.
         clean_says, corrupted_says: what the network says on each.
         clean_picture, corrupted_picture: data URIs of the images, where the prompts are images.
+        sides: what the two are called.
     """
 
     clean: tuple[Token, ...]
@@ -120,6 +122,7 @@ class Pair:
     corrupted_says: str = ""
     clean_picture: str = ""
     corrupted_picture: str = ""
+    sides: tuple[str, str] = ("clean", "corrupted")
 
 
 @dataclass(frozen=True)
@@ -161,6 +164,52 @@ class Facts:
 
 
 @dataclass(frozen=True)
+class TokenPassage:
+    """A few tokens of a text, coloured by what was read at each.
+
+    Attributes:
+        tokens: the tokens.
+        levels: what was read at each, from -1 to 1.
+        at: which token it is about.
+        label: what stands before it.
+    """
+
+    tokens: tuple[str, ...]
+    levels: tuple[float, ...]
+    at: int
+    label: str = ""
+
+    @property
+    def coloured(self) -> tuple[tuple[str, str, str, bool, bool], ...]:
+        """Each token as it is shown, its ground, its ink, whether a word begins there, and whether it is the one."""
+        grounds = [blend(level, 1.0) for level in self.levels]
+        return tuple(
+            (
+                show_token(token, escape=False),
+                ground,
+                ink_on(ground),
+                token[:1] in (" ", "▁", "Ġ"),
+                i == self.at,
+            )
+            for i, (token, ground) in enumerate(zip(self.tokens, grounds, strict=True))
+        )
+
+
+@dataclass(frozen=True)
+class TokenPassages:
+    """Passages below each other.
+
+    Attributes:
+        passages: in order.
+        caption: above them.
+    """
+
+    passages: tuple[TokenPassage, ...]
+    caption: str = ""
+    kind: ClassVar[str] = "passages"
+
+
+@dataclass(frozen=True)
 class Listing:
     """Code or a command, set in a fixed width.
 
@@ -172,7 +221,7 @@ class Listing:
     kind: ClassVar[str] = "listing"
 
 
-Block = Text | Points | Figure | Table | Pairs | ClaimTests | Facts | Listing
+Block = Text | Points | Figure | Table | Pairs | TokenPassages | ClaimTests | Facts | Listing
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,16 @@ from cutaway.results.atomic import atomic_folder, atomic_write
 from cutaway.results.brief import brief
 from cutaway.results.calling import strict
 from cutaway.results.fields import load_fields, pack, save_fields, unpack
-from cutaway.results.files import MANIFEST, Saved, add_page, load_folder, remove_saved, save_folder
+from cutaway.results.files import (
+    MANIFEST,
+    Saved,
+    add_page,
+    load_folder,
+    read_manifest,
+    remove_saved,
+    save_folder,
+    write_manifest,
+)
 from cutaway.results.kinds import KINDS, Kind, Result, head, kind_of, load, read
 from cutaway.results.plain import described, finite, to_json
 from cutaway.results.provenance import Provenance, versions
@@ -13,5 +22,6 @@ from cutaway.results.work import Budget, Listener, Progress, Work, working
 __all__ = [
     "KINDS", "MANIFEST", "Budget", "Kind", "Listener", "Progress", "Provenance", "Result", "Saved", "Work", "add_page",
     "atomic_folder", "atomic_write", "brief", "described", "finite", "head", "kind_of", "load", "load_fields", "load_folder",
-    "pack", "read", "remove_saved", "save_fields", "save_folder", "strict", "to_json", "unpack", "versions", "working",
+    "pack", "read", "read_manifest", "remove_saved", "save_fields", "save_folder", "strict", "to_json", "unpack", "versions",
+    "working", "write_manifest",
 ]  # fmt: skip

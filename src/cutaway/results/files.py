@@ -91,6 +91,27 @@ def save_folder(
     return Path(path)
 
 
+def write_manifest(
+    folder: str | os.PathLike[str], manifest: Mapping[str, Any], listing: Mapping[str, str]
+) -> Path:
+    """Write the manifest of a folder whose files were written one after the other; `listing`: each file's SHA-256."""
+    said = {"tables": [], "parts": [], "pages": [], **manifest}
+    return atomic_write(Path(folder) / MANIFEST, _sealed(said, listing))
+
+
+def read_manifest(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The manifest of a folder and its files' SHA-256, without reading the files.
+
+    Raises `BadFormat` where there is none, `CorruptFile` where the manifest itself was changed.
+    """
+    place = Path(folder)
+    said, listing = _head(place)
+    seal = listing.pop(MANIFEST, None)
+    if seal != _digest(said, listing):
+        raise CorruptFile(f"{place / MANIFEST} is not as it was saved.", _AGAIN)
+    return said, listing
+
+
 def add_page(folder: str | os.PathLike[str], html: str, name: str = _REPORT) -> Path:
     """Write a page into a saved result, listed as its own, so that it goes when the result is replaced.
 

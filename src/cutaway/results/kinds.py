@@ -114,10 +114,15 @@ KINDS: dict[str, Kind] = {
     "reading": Kind("cutaway.stream.lenses.reading:Reading", "what a lens reads in one text"),
     "lens-report": Kind("cutaway.stream.lenses.report:LensReport", "how well lenses read"),
     "path-expansion": Kind("cutaway.stream.paths:PathExpansion", "every path to a logit"),
-    "patterns": Kind("cutaway.stream.patterns:Patterns", "where the heads of a layer look"),
+    "patterns": Kind("cutaway.stream.patterns:Patterns", "where heads look in one text"),
     "reads-of-writes": Kind("cutaway.stream.flow:ReadsOfWrites", "which writes are read where"),
     "score-parts": Kind("cutaway.stream.why_attend:ScoreParts", "why a head looks where it looks"),
     "singular-directions": Kind("cutaway.stream.copying:SingularDirections", "what a head moves, in words"),
+    "induction-heads": Kind("cutaway.stream.induction:InductionHeads", "induction heads, and what is lost without them"),
+    "side-by-side": Kind("cutaway.stream.side_by_side:SideBySide", "two prompts side by side"),
+    "top-examples": Kind("cutaway.features.top_examples:TopExamples", "where features are strongest in many texts"),
+    "activations": Kind("cutaway.features.activations:Activations", "activations of many texts, on disk"),
+    "gradients": Kind("cutaway.network.gradients:Gradients", "gradients of what a network says"),
     "circuit": Kind("cutaway.circuits.circuit:Circuit", "a circuit", version=2, formerly=("cutaway circuit",)),
 }  # fmt: skip
 

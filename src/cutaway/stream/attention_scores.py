@@ -22,13 +22,14 @@ from cutaway.errors import BadInput
 from cutaway.figures import Grid, heatmap, small_map
 from cutaway.network.memory import rows_at_once
 from cutaway.network.parts import Part
+from cutaway.network.precision import precise
 from cutaway.network.sites import Site
 from cutaway.reports import Figure, Page, display_result, page_of, table_of
 from cutaway.results import Provenance, Work, brief, described, load_fields, save_fields, strict, working
 from cutaway.statistics import benjamini_hochberg, means_of, sign_flip_p
 from cutaway.stream.attribution import logit_attribution
 from cutaway.stream.shared import first_few, origin, require_count, require_one, table_in_words
-from cutaway.stream.writers import precise, require_one_text
+from cutaway.stream.writers import require_one_text
 
 if TYPE_CHECKING:
     from cutaway.network import Network

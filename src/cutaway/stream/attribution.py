@@ -22,6 +22,7 @@ from cutaway.errors import BadFormat, BadInput, did_you_mean
 from cutaway.figures import Bar, bars, small_bars
 from cutaway.network.coefficients import is_one, like
 from cutaway.network.parts import Part
+from cutaway.network.precision import precise
 from cutaway.network.sites import Site
 from cutaway.reports import Figure, Page, display_result, page_of
 from cutaway.results import Provenance, Work, brief, described, load_fields, save_fields, strict, working
@@ -30,7 +31,7 @@ from cutaway.stream.record import Stream, read_stream
 from cutaway.stream.shared import head_map, origin, require_one
 from cutaway.stream.split import Sources, sources
 from cutaway.stream.targets import TokenLike, direction, token_ids
-from cutaway.stream.writers import Term, precise
+from cutaway.stream.writers import Term
 
 if TYPE_CHECKING:
     from cutaway.network import Network

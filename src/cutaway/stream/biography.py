@@ -20,13 +20,15 @@ from torch import Tensor
 from cutaway.errors import BadInput
 from cutaway.figures import Grid, grid_picture, heatmap, show_token
 from cutaway.interventions import Apply
+from cutaway.network.inputs import Tokens
 from cutaway.network.parts import Part
+from cutaway.network.precision import precise
 from cutaway.network.sites import Site
 from cutaway.reports import Figure, Page, display_result, page_of, table_of
 from cutaway.results import Provenance, Work, brief, described, load_fields, save_fields, strict, working
 from cutaway.stream.record import read_stream
 from cutaway.stream.shared import one_text, origin, require_count, table_in_words
-from cutaway.stream.writers import layers_of, precise
+from cutaway.stream.writers import layers_of
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -130,7 +132,7 @@ class Biography:
 @strict
 def biography(
     net: Network,
-    text: str | Sequence[int],
+    text: str | Sequence[int] | Tokens,
     direction: Tensor,
     *,
     name: str = "the direction",

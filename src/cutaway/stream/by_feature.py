@@ -12,12 +12,12 @@ from torch import Tensor
 from cutaway.errors import BadInput, SiteUnavailable
 from cutaway.network.coefficients import is_one, like
 from cutaway.network.parts import Part
+from cutaway.network.precision import precise
 from cutaway.network.sites import SHORT, Site, SiteLike
 from cutaway.stream.attribution import Attribution
 from cutaway.stream.shared import origin
 from cutaway.stream.split import written_through
 from cutaway.stream.targets import direction
-from cutaway.stream.writers import precise
 
 if TYPE_CHECKING:
     from cutaway.stream.record import Stream

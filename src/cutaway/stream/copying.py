@@ -20,17 +20,17 @@ from torch import Tensor
 
 from cutaway.errors import BadAddress, NotFoldable
 from cutaway.figures import Bar, bars
+from cutaway.network.factored import positive_share
 from cutaway.network.memory import rows_at_once
 from cutaway.network.norms import affine_norm
 from cutaway.network.parts import Part
+from cutaway.network.precision import precise
 from cutaway.network.sites import Site
 from cutaway.reports import Figure, Page, display_result, page_of, table_of
 from cutaway.results import Provenance, Work, brief, described, load_fields, save_fields, strict, working
-from cutaway.stream.factored import positive_share
 from cutaway.stream.head_weights import HeadWeights, head_named, head_weights, heads_of
 from cutaway.stream.shared import first_few, head_map, origin, require_count, table_in_words
 from cutaway.stream.targets import head_of, unembedding
-from cutaway.stream.writers import precise
 
 if TYPE_CHECKING:
     from cutaway.network import Network

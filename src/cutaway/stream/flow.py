@@ -14,8 +14,10 @@ from torch import Tensor
 from cutaway.errors import NotFoldable, SiteUnavailable
 from cutaway.figures import Grid, heatmap, small_map
 from cutaway.figures.lens import Line, lines
+from cutaway.network.execution.heads import projection
 from cutaway.network.norms import affine_norm
 from cutaway.network.parts import Part
+from cutaway.network.precision import precise
 from cutaway.network.sites import Site
 from cutaway.reports import Block, Figure, Page, display_result, page_of, table_of
 from cutaway.results import Provenance, Work, brief, described, load_fields, save_fields, strict, working
@@ -23,8 +25,7 @@ from cutaway.statistics import mean_of
 from cutaway.stream.head_weights import head_weights, reading_norm
 from cutaway.stream.lenses.rows import Rows, Texts, rows_of
 from cutaway.stream.shared import origin, require_count, table_in_words
-from cutaway.stream.split import projection
-from cutaway.stream.writers import layers_of, precise, require_one_text
+from cutaway.stream.writers import layers_of, require_one_text
 
 if TYPE_CHECKING:
     from cutaway.network import Network

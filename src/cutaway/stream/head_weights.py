@@ -1,8 +1,5 @@
-"""The weights of attention heads, read off the network itself: what each head reads into queries, keys and values.
-
-Projections are fused, interleaved, low-rank, quantised or adapted, differently in every architecture. So they are not taken
-apart by name: at the place that the attention reads (`attn_in`), the unit vectors are put in, one per row, and the queries,
-keys and values that come out are the matrices' rows. One more row shows the bias, and another whether the map is linear.
+"""The weights of attention heads between the stream and queries, keys, values and back: what `network.head_maps` reads off
+the network, behind the norm that the stream is read through.
 """
 
 from __future__ import annotations
@@ -16,20 +13,16 @@ from torch import Tensor
 
 from cutaway.errors import BadAddress, BadInput, NotFoldable, SiteUnavailable
 from cutaway.interventions import Apply
-from cutaway.network.coefficients import like
+from cutaway.network.factored import Factored
+from cutaway.network.head_maps import HeadMaps, head_maps, output_matrix
 from cutaway.network.indices import layer_numbers
-from cutaway.network.memory import rows_at_once
-from cutaway.network.norms import TOLERANCE, AffineNorm, affine_norm, common_weight, probe_norm
+from cutaway.network.norms import AffineNorm, probe_norm
 from cutaway.network.parts import Part
 from cutaway.network.sites import Site
 from cutaway.results import Work, brief, strict, working
-from cutaway.stream.factored import Factored
-from cutaway.stream.split import projection
-from cutaway.stream.writers import agrees, precise, splits
 
 if TYPE_CHECKING:
     from cutaway.network import Network
-    from cutaway.network.anatomy import Layer, Sublayer
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,21 +108,7 @@ def head_weights(
     for layer in chosen:
         for name in ("attn_in", "q", "k", "v", "head_out"):
             net.resolve(Site(name, layer))
-        _whole_stream(net, layer)
-    answers = _answers(net, chosen, offset, working(work))
-    return [_layer(net, layer, answers, offset) for layer in chosen]
-
-
-def _whole_stream(net: Network, layer: int) -> None:
-    """Refuse a layer whose attention reads a projection of the stream (a latent) instead of the stream behind a norm."""
-    site = Site("attn_in", layer)
-    width = net.run([[0]], keep=[site], logits=False)[site].shape[-1]
-    if width != net.d_model:
-        raise SiteUnavailable(
-            f"The queries of layer {layer} are made from {width} numbers, not from the stream's {net.d_model}: its heads "
-            "have no matrices from the stream.",
-            "Use logit_attribution or attention patterns, which need none.",
-        )
+    return [_layer(net, maps, offset) for maps in head_maps(net, chosen, offset, working(work))]
 
 
 def reading_norm(net: Network, layer: int, site: str = "attn_in") -> AffineNorm:
@@ -153,136 +132,26 @@ def _reader(net: Network, source: Site, site: Site) -> Callable[[Tensor], Tensor
     return answer
 
 
-def _answers(net: Network, layers: Sequence[int], offset: int, work: Work) -> dict[Site, Tensor]:
-    """Queries (at position `offset`), keys and values (at position 0) of all layers for the unit vectors, nothing, and a
-    random vector: [d + 2 h e]. What queries and keys were projected to, before a norm of their own, comes along.
-    """
-    width = net.d_model or 0
-    generator = torch.Generator().manual_seed(0)
-    inputs = torch.cat([torch.eye(width), torch.zeros(1, width), torch.randn(1, width, generator=generator)])
-    sites = [Site(n, i) for i in layers for n in ("q", "k", "v")]
-    kept: dict[Site, Site | str] = {**{site: site for site in sites}, **projections(net, layers)}
-    answers: dict[Site, list[Tensor]] = {}
-    batch = rows_at_once(net, offset + 1, work)
-    for start in range(0, len(inputs), batch):
-        work.step("reading weights", start, len(inputs))
-        part = inputs[start : start + batch].to(net.device)
-        edits = [_put(layer, part) for layer in layers]
-        ids = torch.zeros(len(part), offset + 1, dtype=torch.long)
-        run = net.run(
-            ids, keep=list(kept.values()), edits=edits, logits=False, stop_at=Site("z", max(layers))
-        )
-        for site, place in kept.items():
-            at = offset if site.name.startswith("q") else 0
-            answers.setdefault(site, []).append(precise(run[place][:, at]))
-    return {site: torch.cat(parts) for site, parts in answers.items()}
-
-
-def _put(layer: int, part: Tensor) -> Apply:
-    return Apply(f"attn_in.{layer}", lambda value: part[:, None].to(value).expand_as(value).contiguous())
-
-
-def projections(net: Network, layers: Sequence[int]) -> dict[Site, str]:
-    """Where queries and keys each come from one matrix of their own: the paths of these."""
+def _layer(net: Network, maps: HeadMaps, offset: int) -> HeadWeights:
     stack = net.anatomy.stack()
     assert stack is not None
-    paths: dict[Site, str] = {}
-    for layer in layers:
-        attention = stack.layers[layer].attention()
-        if attention is not None:
-            each = {"q_raw": attention.queries, "k_raw": attention.keys}.items()
-            paths |= {Site(name, layer): modules[0] for name, modules in each if len(modules) == 1}
-    return paths
-
-
-def _layer(net: Network, layer: int, answers: dict[Site, Tensor], offset: int) -> HeadWeights:
-    stack = net.anatomy.stack()
-    assert stack is not None
-    sublayer = next(s for s in stack.layers[layer].sublayers if s.kind == "attention")
-    assert sublayer.attention is not None
-    loose, tolerance = set(), 10 * TOLERANCE.get(net.dtype, 1e-4)
-    maps: dict[str, tuple[Tensor, Tensor]] = {}
-    for name in ("q", "k", "v"):
-        rows = answers[Site(name, layer)]
-        read = _linear(rows, tolerance)
-        if read is None and name != "v":
-            read = _normed(rows, answers.get(Site(f"{name}_raw", layer)), name, tolerance)
-            loose.add(name)
-        if read is None:
-            raise SiteUnavailable(
-                f"{name}.{layer} is no linear function of what the attention reads, so its heads have no matrices.",
-                "Use logit_attribution or attention patterns, which need none.",
-            )
-        maps[name] = read
-    groups = maps["q"][0].shape[1] // maps["k"][0].shape[1]
-    q, k, v = (
-        m.repeat_interleave(groups if name != "q" else 1, 1).movedim(1, 0) for name, (m, _) in maps.items()
+    layer = stack.layers[maps.layer]
+    sublayer = next(s for s in layer.sublayers if s.kind == "attention")
+    groups = maps.q.shape[0] // maps.k.shape[0]
+    q, q_bias = maps.q, maps.q_bias
+    k, v, k_bias, v_bias = (
+        m.repeat_interleave(groups, 0) for m in (maps.k, maps.v, maps.k_bias, maps.v_bias)
     )
-    bias = {name: b.repeat_interleave(groups if name != "q" else 1, 0) for name, (_, b) in maps.items()}
     try:
-        reader = reading_norm(net, layer)
+        reader = reading_norm(net, maps.layer)
     except NotFoldable:
         reader = None
     if reader is not None:
         q, k, v = (_through(reader, m) for m in (q, k, v))
-    o = output_matrix(net, stack.layers[layer], sublayer)
-    return HeadWeights(layer, q, k, v, o, bias["q"], bias["k"], bias["v"], reader, offset, frozenset(loose))
+    o = output_matrix(net, layer, sublayer)
+    return HeadWeights(maps.layer, q, k, v, o, q_bias, k_bias, v_bias, reader, offset, maps.up_to_scale)
 
 
 def _through(reader: AffineNorm, matrix: Tensor) -> Tensor:
     """A matrix [h d e] that reads behind a norm as one that reads before it, at scale one."""
     return reader.linear(torch.eye(matrix.shape[1]).to(matrix)) @ matrix
-
-
-def output_matrix(net: Network, layer: Layer, sublayer: Sublayer) -> Tensor:
-    """From z to the stream: [h e d], behind the weight of a post-norm (at scale one) and the factor of the write.
-
-    Raises `SiteUnavailable` where the heads cannot be told apart.
-    """
-    attention = sublayer.attention
-    if attention is None or attention.output is None or not splits(net, layer, sublayer):
-        raise SiteUnavailable(
-            f"The heads of layer {layer.index} cannot be told apart.",
-            net.refusal(Site("head_out", layer.index)) or "",
-        )
-    weight, _ = projection(net.modules[attention.output])
-    if sublayer.norm_after is not None:
-        weight = affine_norm(net, sublayer.norm_after).linear(weight)
-    return (weight * like(sublayer.factor, weight)).unflatten(0, (attention.heads, -1))
-
-
-def _linear(rows: Tensor, tolerance: float) -> tuple[Tensor, Tensor] | None:
-    """Matrix [d h e] and bias [h e] from answers to the unit vectors, nothing and a random vector, if they fit together."""
-    width = len(rows) - 2
-    bias = rows[width]
-    matrix = rows[:width] - bias
-    generator = torch.Generator().manual_seed(0)
-    test = torch.randn(1, width, generator=generator).to(matrix)
-    answer = torch.einsum("nd,dhe->he", test, matrix) + bias
-    return (matrix, bias) if agrees(answer, rows[-1], tolerance) else None
-
-
-def _normed(rows: Tensor, raw: Tensor | None, name: str, tolerance: float) -> tuple[Tensor, Tensor] | None:
-    """The same where queries or keys pass a norm of their own: the matrix before it times the norm's weight.
-
-    The answers must follow from the projection's, head by head, by one weight per channel and one scale per head and row.
-    """
-    if raw is None or raw.shape[-1] != rows.shape[1] * rows.shape[2]:
-        return None
-    inner = raw.unflatten(-1, rows.shape[1:])
-    read = _linear(inner, tolerance)
-    if read is None or float(read[1].abs().max()) > 1e-6:
-        return None
-    weights = []
-    for head in range(rows.shape[1]):
-        first, second = inner[:, head], rows[:, head]
-        live = first.abs().amax(-1) > 1e-9
-        weight = common_weight(first[live], second[live])
-        form = AffineNorm(name, False, weight, torch.zeros_like(weight), 1e-2)
-        try:
-            form.at(first[live], second[live])
-        except NotFoldable:
-            return None
-        weights.append(weight)
-    matrix = read[0] * torch.stack(weights)
-    return matrix, torch.zeros_like(read[1])

@@ -21,8 +21,10 @@ from torch import Tensor
 from cutaway.errors import BadInput, SiteUnavailable
 from cutaway.figures import Bar, bars, small_bars
 from cutaway.network.coefficients import is_one, like
+from cutaway.network.inputs import Tokens
 from cutaway.network.norms import Fold
 from cutaway.network.parts import Part
+from cutaway.network.precision import precise
 from cutaway.network.sites import Site
 from cutaway.reports import Figure, Page, display_result, page_of, table_of
 from cutaway.results import Provenance, Work, brief, described, load_fields, save_fields, strict, working
@@ -31,7 +33,6 @@ from cutaway.stream.record import Stream, read_stream
 from cutaway.stream.shared import one_text, origin, require_count
 from cutaway.stream.split import Split
 from cutaway.stream.targets import TokenLike, direction, token_ids
-from cutaway.stream.writers import precise
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -247,7 +248,7 @@ class _Walk:
 @strict
 def expand_paths(
     net: Network,
-    text: str | Sequence[int],
+    text: str | Sequence[int] | Tokens,
     *,
     target: TokenLike,
     foil: TokenLike | None = None,

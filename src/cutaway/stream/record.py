@@ -16,11 +16,12 @@ from cutaway.network.coefficients import is_one, like
 from cutaway.network.indices import indices, integer
 from cutaway.network.norms import affine_norm
 from cutaway.network.parts import Part
+from cutaway.network.precision import precise
 from cutaway.network.sites import Site
 from cutaway.results import Work, brief, strict, working
 from cutaway.stream.shared import require_one
 from cutaway.stream.split import Split, split
-from cutaway.stream.writers import Slack, Term, WriteStep, layers_of, precise, sites_of, steps_of
+from cutaway.stream.writers import Slack, Term, WriteStep, layers_of, sites_of, steps_of
 
 if TYPE_CHECKING:
     from cutaway.network import Network, Run, Tokens

@@ -75,8 +75,15 @@ def first_few(heads: Sequence[Part], none: str, most: int = 6) -> str:
     return (", ".join(head.words for head in heads[:most]) or none) + more
 
 
-def one_text(net: Network, text: str | Sequence[int]) -> Tokens:
-    """One text, or its token ids, as token rows."""
+def one_text(net: Network, text: str | Sequence[int] | Tokens) -> Tokens:
+    """One text, its token ids, or what `net.chat` or `net.encode` made of it, as token rows.
+
+    Raises `BadInput` for several texts.
+    """
+    if isinstance(text, Tokens):
+        if text.n != 1:
+            raise BadInput(f"One text is read at a time, and these are {text.n}.", "Give one of them.")
+        return net.encode(text)
     return net.encode([text] if isinstance(text, str) else [list(text)])
 
 

@@ -6,16 +6,18 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cutaway.errors import SiteUnavailable
 from cutaway.network.coefficients import like
-from cutaway.network.execution.heads import output_weight
+from cutaway.network.execution.heads import projection
+from cutaway.network.head_maps import told_apart
 from cutaway.network.norms import affine_norm
 from cutaway.network.parts import Part
+from cutaway.network.precision import precise
 from cutaway.network.sites import SHORT, Site
 from cutaway.results import brief
-from cutaway.stream.writers import Slack, Term, difference, precise, splits, splits_mlp
+from cutaway.stream.writers import Slack, Term, difference, splits_mlp
 
 if TYPE_CHECKING:
     from cutaway.network import Network, Run
@@ -95,7 +97,7 @@ def split(net: Network, run: Run, term: Term, by: str, slack: Slack) -> Split | 
     stack = net.anatomy.stack()
     assert stack is not None
     whole = stack.layers[layer]
-    if by == "head" and splits(net, whole, sublayer):
+    if by == "head" and told_apart(net, whole, sublayer):
         attention = sublayer.attention
         assert attention is not None
         assert attention.output is not None
@@ -123,34 +125,6 @@ def split(net: Network, run: Run, term: Term, by: str, slack: Slack) -> Split | 
     through = flat if fold is None else fold(flat)
     total = through * like(sublayer.factor, through) + bias
     return replace(exact, rest=difference(term.value, total, slack.tolerance))
-
-
-def projection(module: nn.Module) -> tuple[Tensor, Tensor]:
-    """A linear module as matrix [in out] and bias [out], in at least single precision.
-
-    A plain matrix is taken as it is; any other (quantised, adapted) is read off its answers to the unit vectors.
-    """
-    weight = output_weight(module)
-    if weight is not None and weight.device.type != "meta":
-        bias = getattr(module, "bias", None)
-        shift = weight.new_zeros(weight.shape[1]) if bias is None else bias
-        return precise(weight.detach()), precise(shift.detach())
-    size = int(getattr(module, "in_features", 0) or getattr(module, "nf", 0))
-    if size == 0:
-        raise SiteUnavailable(
-            f"The matrix of {type(module).__name__} cannot be read.", "Open the network unquantised."
-        )
-    held = held_by(module)
-    with torch.no_grad():
-        nothing = module(held.new_zeros(1, 1, size))[0, 0]
-        rows = module(torch.eye(size, dtype=held.dtype, device=held.device)[None])[0] - nothing
-    return precise(rows), precise(nothing)
-
-
-def held_by(module: nn.Module) -> Tensor:
-    """A floating-point tensor that a module holds, for its precision and device."""
-    tensors = (*module.parameters(), *module.buffers())
-    return next((t for t in tensors if t.is_floating_point()), torch.zeros(1))
 
 
 def written_through(net: Network, run: Run, term: Term) -> Fold | None:

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from cutaway.errors import BadInput, SiteUnavailable
-from cutaway.network.execution.heads import output_weight
+from cutaway.network.execution.heads import held_by, output_weight
+from cutaway.network.precision import precise
 from cutaway.network.texts import spaced
 from cutaway.results import brief
-from cutaway.stream.split import held_by
-from cutaway.stream.writers import precise
 
 if TYPE_CHECKING:
     from cutaway.network import Network

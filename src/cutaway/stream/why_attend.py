@@ -20,14 +20,16 @@ from torch import Tensor
 from cutaway.errors import BadInput, SiteUnavailable
 from cutaway.figures import Grid, grid_picture, heatmap
 from cutaway.interventions import Apply
+from cutaway.network.head_maps import projections
+from cutaway.network.inputs import Tokens
 from cutaway.network.parts import Part
+from cutaway.network.precision import agrees, precise
 from cutaway.network.sites import Site
 from cutaway.reports import Figure, Page, display_result, page_of, table_of
 from cutaway.results import Provenance, Work, brief, described, load_fields, save_fields, strict, working
-from cutaway.stream.head_weights import head_named, projections, reading_norm
+from cutaway.stream.head_weights import head_named, reading_norm
 from cutaway.stream.record import read_stream
 from cutaway.stream.shared import one_text, origin, table_in_words
-from cutaway.stream.writers import agrees, precise
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -124,7 +126,7 @@ class ScoreParts:
 @strict
 def why_attend(
     net: Network,
-    text: str | Sequence[int],
+    text: str | Sequence[int] | Tokens,
     head: Part | str,
     *,
     dest: int = -1,

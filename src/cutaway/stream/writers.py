@@ -16,8 +16,10 @@ from torch import Tensor
 
 from cutaway.errors import SiteUnavailable
 from cutaway.network.coefficients import Coefficient, is_one, like
+from cutaway.network.head_maps import told_apart
 from cutaway.network.norms import Fold, affine_norm
 from cutaway.network.parts import Part
+from cutaway.network.precision import precise
 from cutaway.network.sites import SHORT, Site
 from cutaway.results import brief
 
@@ -107,7 +109,7 @@ def sites_of(net: Network, heads: bool = False, neurons: bool = False) -> list[S
             short = SHORT[sublayer.kind]
             if sublayer.norm_after is not None:
                 sites.append(Site(f"{short}_out", layer.index))
-            if heads and splits(net, layer, sublayer):
+            if heads and told_apart(net, layer, sublayer):
                 sites.append(Site("cross_z" if short == "cross" else "z", layer.index))
             if neurons and splits_mlp(net, layer, sublayer):
                 sites.append(Site("mlp_act", layer.index))
@@ -117,13 +119,6 @@ def sites_of(net: Network, heads: bool = False, neurons: bool = False) -> list[S
     for site in sites:
         net.resolve(site)
     return list(dict.fromkeys(sites))
-
-
-def splits(net: Network, layer: Layer, sublayer: Sublayer) -> bool:
-    """Whether an attention's write can be told apart by heads."""
-    prefix = {"attention": "", "cross_attention": "cross_"}.get(sublayer.kind)
-    alone = sum(s.kind == sublayer.kind for s in layer.sublayers) == 1
-    return prefix is not None and alone and net.has(Site(f"{prefix}head_out", layer.index))
 
 
 def splits_mlp(net: Network, layer: Layer, sublayer: Sublayer) -> bool:
@@ -184,16 +179,6 @@ def steps_of(net: Network, run: Run, slack: Slack) -> Iterator[WriteStep]:
     yield WriteStep(layers[-1].index + 1, 1.0, [], fold, Part("norm_bias"))
     if slack.checked:
         yield from slack.rest(precise(kept), fold(state) + fold.bias, layers[-1].index + 1, final=True)
-
-
-def precise(value: Tensor) -> Tensor:
-    """A value in at least single precision."""
-    return value if value.dtype == torch.float64 else value.float()
-
-
-def agrees(got: Tensor, wanted: Tensor, tolerance: float) -> bool:
-    """Whether no entry is farther from what is wanted than a tolerance of the largest of these."""
-    return float((got - wanted).abs().max()) <= tolerance * float(wanted.abs().max().clamp(min=1e-12))
 
 
 def difference(got: Tensor, wanted: Tensor, tolerance: float) -> Tensor | None:

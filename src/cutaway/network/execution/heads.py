@@ -1,11 +1,13 @@
-"""Each head's slice of an output projection."""
+"""Linear modules as matrices, and each head's slice of an output projection."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
+from cutaway.errors import SiteUnavailable
 from cutaway.network.bare import BareMatrix
+from cutaway.network.precision import precise
 
 
 def output_weight(projection: nn.Module) -> Tensor | None:
@@ -42,3 +44,31 @@ def head_outputs(projection: nn.Module, z: Tensor, heads: int) -> Tensor:
         alone[..., head, :] = split[..., head, :]
         parts.append(projection(alone.flatten(-2)) - nothing)
     return torch.stack(parts, -2)
+
+
+def projection(module: nn.Module) -> tuple[Tensor, Tensor]:
+    """A linear module as matrix [in out] and bias [out], in at least single precision.
+
+    A plain matrix is taken as it is; any other (quantised, adapted) is read off its answers to the unit vectors.
+    """
+    weight = output_weight(module)
+    if weight is not None and weight.device.type != "meta":
+        bias = getattr(module, "bias", None)
+        shift = weight.new_zeros(weight.shape[1]) if bias is None else bias
+        return precise(weight.detach()), precise(shift.detach())
+    size = int(getattr(module, "in_features", 0) or getattr(module, "nf", 0))
+    if size == 0:
+        raise SiteUnavailable(
+            f"The matrix of {type(module).__name__} cannot be read.", "Open the network unquantised."
+        )
+    held = held_by(module)
+    with torch.no_grad():
+        nothing = module(held.new_zeros(1, 1, size))[0, 0]
+        rows = module(torch.eye(size, dtype=held.dtype, device=held.device)[None])[0] - nothing
+    return precise(rows), precise(nothing)
+
+
+def held_by(module: nn.Module) -> Tensor:
+    """A floating-point tensor that a module holds, for its precision and device."""
+    tensors = (*module.parameters(), *module.buffers())
+    return next((t for t in tensors if t.is_floating_point()), torch.zeros(1))

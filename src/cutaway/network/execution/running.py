@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from cutaway.network.execution.spending import backward_counted, share_until
 from cutaway.network.indices import Index
 from cutaway.network.inputs import Inputs, Pos, Tokens, token_kwargs
 from cutaway.network.loading import sentence
-from cutaway.network.run import Run
+from cutaway.network.run import Outlook, Run
 from cutaway.network.sites import Site, SiteLike
 from cutaway.network.texts import InputLike
 from cutaway.results.meter import spend
@@ -219,7 +220,19 @@ def run(
     stacks = {w.site.stack for w in work if w.keep and not w.site.module}
     rows = tokens.get(stacks.pop()) if len(stacks) == 1 else main
     at = None if options.pos is None or rows is None else rows.columns(options.pos)
-    return Run(logits, main, dict(kept), output if logits is None else None, at)
+    outlook = Outlook(net.texts.tokenizer, _foresight(net))
+    return Run(logits, main, dict(kept), output if logits is None else None, at, outlook)
+
+
+def _foresight(net: Core) -> Callable[[], bool]:
+    """Whether logits are about the next token, asked when somebody wants to know; it keeps no network alive."""
+    held, likely = weakref.ref(net), "Masked" not in type(net.model).__name__
+
+    def foresees() -> bool:
+        core = held()
+        return likely if core is None else known_causal(core)
+
+    return foresees
 
 
 def _stop_site(net: Core, work: list[SiteWork], options: RunOptions) -> Site | None:
@@ -294,6 +307,13 @@ def logits_key(anatomy: Anatomy) -> str | None:
     """The key of the logits in the model's output, if it has any."""
     tap = anatomy.taps.get(Site("logits"))
     return tap.port.key if isinstance(tap, PortTap) else None
+
+
+def known_causal(net: Core) -> bool:
+    """Whether a token's outputs do not depend on later tokens, as measured once."""
+    if net.certificate.pads_right is False:
+        return False
+    return net.fact_of_weights("is causal", lambda: is_causal(net))
 
 
 def is_causal(net: Core) -> bool:

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from cutaway.errors import BadAddress, BadInput
 from cutaway.figures.lens import Line, lines
+from cutaway.network.precision import precise
 from cutaway.reports import Figure, Page, display_result, page_of
 from cutaway.results import Provenance, brief, described, head, read, save_folder
 from cutaway.stream.lenses.protocol import Lens, OutputHead
-from cutaway.stream.writers import precise
 
 if TYPE_CHECKING:
     from cutaway.network import Network

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from cutaway.network.indices import layer_numbers
+from cutaway.network.precision import precise
 from cutaway.network.sites import Site
 from cutaway.results import brief
 from cutaway.stream.targets import head_of
-from cutaway.stream.writers import precise, require_one_text
+from cutaway.stream.writers import require_one_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

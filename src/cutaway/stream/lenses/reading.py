@@ -12,6 +12,7 @@ import pandas as pd
 
 from cutaway.errors import BadInput
 from cutaway.figures.lens import LensGrid, lens_table
+from cutaway.network.inputs import Tokens
 from cutaway.reports import Figure, Page, Section, display_result, page_of
 from cutaway.results import Provenance, Work, brief, described, load_fields, save_fields, strict, working
 from cutaway.stream.lenses.affine import on_network
@@ -164,7 +165,7 @@ class Reading:
 def read_lens(
     net: Network,
     lens: Lens,
-    text: str | Sequence[int],
+    text: str | Sequence[int] | Tokens,
     *,
     layers: Sequence[int] | None = None,
     top: int = 5,

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from cutaway.errors import BadInput, NotFinite, Stopped
+from cutaway.network.precision import precise
 from cutaway.results import Provenance, Work, head, read, save_folder, strict, working
 from cutaway.stream.lenses.affine import AffineLens, Translator
 from cutaway.stream.lenses.protocol import OutputHead, chosen_layers, streams
 from cutaway.stream.lenses.rows import Rows, Texts, rows_of
 from cutaway.stream.shared import origin, require_one
-from cutaway.stream.writers import precise
 
 if TYPE_CHECKING:
     from cutaway.network import Network

@@ -1,0 +1,200 @@
+"""Texts in any number, one after the other: from lists, iterators, files and data sets to windows of tokens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from cutaway.errors import BadFormat, BadInput, NotFound, did_you_mean
+from cutaway.network.inputs import Tokens, pack
+from cutaway.network.memory import numbers_of, rows_at_once
+from cutaway.network.sites import Site
+from cutaway.results import Work
+
+if TYPE_CHECKING:
+    from cutaway.network import Network, Run
+
+#: Texts as a user gives them: a text, several, an iterator, rows of a data set with a field "text", or a file (.txt, one
+#: text a line; .jsonl, one a line under "text").
+TextsLike = str | Path | Iterable[str | Sequence[int] | Mapping[str, Any]]
+
+#: Tokens of a window where nobody says how many.
+LENGTH = 256
+_GIVE = (
+    "Give a list of texts, an iterator, a data set with a field text, or the path of a .txt or .jsonl file."
+)
+
+
+@dataclass(frozen=True)
+class TextWindow:
+    """A piece of one text that is run at once.
+
+    Attributes:
+        text: the number of the text.
+        start: the position in it of the first token.
+        ids: the tokens.
+    """
+
+    text: int
+    start: int
+    ids: tuple[int, ...]
+
+
+@dataclass(eq=False)
+class Count:
+    """What was read so far.
+
+    Attributes:
+        texts: with at least one token.
+        empty: left out because there was nothing in them.
+    """
+
+    texts: int = 0
+    empty: int = 0
+
+
+def texts_in(texts: TextsLike) -> Iterator[str | Sequence[int]]:
+    """The texts one after the other; a file is read line by line.
+
+    Raises `BadInput` or `BadFormat` for what holds no texts, `NotFound` for a file that is not there.
+    """
+    if isinstance(texts, Path):
+        yield from _lines(texts)
+        return
+    if isinstance(texts, str):
+        yield texts
+        return
+    if isinstance(texts, Mapping | bytes) or not isinstance(texts, Iterable):
+        raise BadInput(f"{texts!r:.80} holds no texts.", _GIVE)
+    for number, item in enumerate(texts):
+        yield _text(item, f"Text {number}")
+
+
+def _lines(path: Path) -> Iterator[str]:
+    if not path.is_file():
+        near = [file.name for file in path.absolute().parent.glob("*")]
+        raise NotFound(
+            f"There is no file {path}.", did_you_mean(path.name, near) if near else "Check the path."
+        )
+    if path.suffix not in (".txt", ".jsonl"):
+        raise BadFormat(
+            f"{path} is no file of texts.", "Use .txt, one text a line, or .jsonl, one a line under text."
+        )
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                if path.suffix == ".txt":
+                    yield line.rstrip("\n")
+                elif line.strip():
+                    text = _text(json.loads(line), f"Line {number} of {path}")
+                    yield text if isinstance(text, str) else ""
+    except (UnicodeDecodeError, ValueError, OSError) as error:
+        raise BadFormat(f"{path} cannot be read: {error}.", "Give a UTF-8 file of texts.") from error
+
+
+def _text(item: object, what: str) -> str | Sequence[int]:
+    if isinstance(item, Mapping):
+        if not isinstance(item.get("text"), str):
+            raise BadInput(f"{what} has no field text.", did_you_mean("text", map(str, item)))
+        return item["text"]
+    if isinstance(item, str):
+        return item
+    if isinstance(item, Sequence | Tensor) and not isinstance(item, bytes):
+        return [int(i) for i in item]
+    raise BadInput(f"{what}, {item!r:.60}, is neither text nor token ids.", _GIVE)
+
+
+def windows_of(net: Network, texts: TextsLike, length: int, count: Count) -> Iterator[TextWindow]:
+    """The texts' tokens in windows of at most so many, in order; a longer text is cut, and each piece begins anew.
+
+    Raises `BadInput` where no text holds a token.
+    """
+    for number, text in enumerate(texts_in(texts)):
+        ids = (
+            []
+            if isinstance(text, str) and not text.strip()
+            else net.tokens_of([text] if isinstance(text, str) else [list(text)])[0]
+        )
+        if not ids:
+            count.empty += 1
+            continue
+        count.texts += 1
+        if max(ids) >= (net.d_vocab_in or max(ids) + 1) or min(ids) < 0:
+            raise BadInput(
+                f"Text {number} holds a token id outside the vocabulary.",
+                f"Use ids 0 to {(net.d_vocab_in or 1) - 1}.",
+            )
+        for start in range(0, len(ids), length):
+            yield TextWindow(number, start, tuple(ids[start : start + length]))
+    if not count.texts:
+        raise BadInput("There is no text with a token in it.", _GIVE)
+
+
+def window_length(net: Network, length: int | None) -> int:
+    """How many tokens a window has: what was asked for, else `LENGTH`, at most the context.
+
+    Raises `BadInput` for what is no such number.
+    """
+    most = net.n_ctx or 10**9
+    if length is None:
+        return min(LENGTH, most)
+    if isinstance(length, bool) or not isinstance(length, int) or not 1 <= length <= most:
+        raise BadInput(f"length={length!r} is no length of a window.", f"Use 1 to {most}.")
+    return length
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Windows that were run together.
+
+    Attributes:
+        windows: which.
+        tokens: as rows.
+        run: with the sites that were asked for.
+        ordinary: BoolTensor [b p], real tokens that are no special ones (beginning of text, separators).
+    """
+
+    windows: tuple[TextWindow, ...]
+    tokens: Tokens
+    run: Run
+    ordinary: Tensor = field(repr=False)
+
+
+def batches(
+    net: Network, windows: Iterable[TextWindow], sites: Sequence[Site], length: int, work: Work, label: str
+) -> Iterator[Batch]:
+    """Run windows in batches that fit the budget, keeping sites. A network that does not bear padding is given rows of one
+    length at a time.
+    """
+    kept = sum(numbers_of(net, site, 1) for site in sites)
+    size = rows_at_once(net, length, work, kept=kept, read=1)
+    special = torch.tensor(
+        sorted(set(getattr(net.tokenizer, "all_special_ids", None) or ())), dtype=torch.long
+    )
+    pads = net.certificate.pads_right is not False and bool(net.certificate.pads_right or net.interface.masks)
+    done = 0
+    work.check()
+    waiting: list[TextWindow] = []
+    for window in windows:
+        if waiting and (len(waiting) == size or (not pads and len(window.ids) != len(waiting[0].ids))):
+            yield _run(net, waiting, sites, special)
+            done += len(waiting)
+            work.step(label, done, done)
+            waiting = []
+        waiting.append(window)
+    if waiting:
+        yield _run(net, waiting, sites, special)
+        work.step(label, done + len(waiting), done + len(waiting))
+
+
+def _run(net: Network, windows: Sequence[TextWindow], sites: Sequence[Site], special: Tensor) -> Batch:
+    tokens = pack([window.ids for window in windows], net.pad_id)
+    run = net.run(tokens, keep=list(sites), logits=False)
+    ordinary = tokens.mask & ~torch.isin(tokens.ids, special)
+    return Batch(tuple(windows), tokens, run, ordinary)
