@@ -1,6 +1,7 @@
-"""From numbers to Plotly figures. Nothing else in Cutaway draws.
+"""From numbers to figures. Nothing else in Cutaway draws.
 
-The functions take plain arrays and labels, so that every room above can use them without being known here.
+The functions take plain arrays and labels, so that every room above can use them without being known here. What they give
+is a `Picture`: a Plotly figure that can also be drawn still, for a page, a notebook or a paper.
 """
 
 from cutaway.figures.bars import Bar, bars, groups_of_bars
@@ -9,9 +10,10 @@ from cutaway.figures.heatmap import Grid, heatmap, heatmap_table
 from cutaway.figures.node_grids import Panel, node_grids
 from cutaway.figures.pictures import picture
 from cutaway.figures.random_sets import Comparison, against_random
+from cutaway.figures.showing import Picture
 from cutaway.figures.tokens import show_token
 
 __all__ = [
-    "Bar", "Comparison", "Grid", "Panel", "against_random", "bars", "faithfulness_curve", "groups_of_bars", "heatmap",
-    "heatmap_table", "node_grids", "picture", "show_token",
+    "Bar", "Comparison", "Grid", "Panel", "Picture", "against_random", "bars", "faithfulness_curve", "groups_of_bars",
+    "heatmap", "heatmap_table", "node_grids", "picture", "show_token",
 ]  # fmt: skip

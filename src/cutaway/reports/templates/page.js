@@ -5,6 +5,7 @@
     var spec = JSON.parse(holder.textContent);
     var place = document.getElementById(holder.dataset.figure);
     places.push(place);
+    place.closest("figure").classList.add("live");
     Plotly.newPlot(place, spec.data, spec.layout, {
       responsive: true,
       displaylogo: false,
