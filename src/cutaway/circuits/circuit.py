@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from cutaway.network import Network
 
 #: What is said under every drawing of a circuit.
-CAPTION = "Layers upwards, heads across. Hover over an edge's middle or a node to see what and how much."
+CAPTION = "Layers upwards, heads across. Over an edge's middle, or a node, stands what it is and how much."
 
 #: How many edges the small picture in a notebook shows.
 _SKETCHED = 80

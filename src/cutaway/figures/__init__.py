@@ -4,7 +4,7 @@ The functions take plain arrays and labels, so that every room above can use the
 is a `Picture`: a Plotly figure that can also be drawn still, for a page, a notebook or a paper.
 """
 
-from cutaway.figures.bars import Bar, bars, groups_of_bars
+from cutaway.figures.bars import Bar, bars, first_and_rest, groups_of_bars
 from cutaway.figures.curve import faithfulness_curve
 from cutaway.figures.heatmap import Grid, heatmap, heatmap_table
 from cutaway.figures.node_grids import Panel, node_grids
@@ -14,6 +14,6 @@ from cutaway.figures.showing import Picture
 from cutaway.figures.tokens import show_token
 
 __all__ = [
-    "Bar", "Comparison", "Grid", "Panel", "Picture", "against_random", "bars", "faithfulness_curve", "groups_of_bars",
-    "heatmap", "heatmap_table", "node_grids", "picture", "show_token",
+    "Bar", "Comparison", "Grid", "Panel", "Picture", "against_random", "bars", "faithfulness_curve", "first_and_rest",
+    "groups_of_bars", "heatmap", "heatmap_table", "node_grids", "picture", "show_token",
 ]  # fmt: skip

@@ -46,7 +46,7 @@ def rows_of(figure: go.Figure) -> pd.DataFrame:
     """
     import pandas as pd
 
-    return pd.DataFrame([{k: v for k, v in row.items() if not k.startswith("_")} for row in _rows(figure)])
+    return pd.DataFrame(list(_rows(figure)))
 
 
 def sheets_of(figure: go.Figure) -> list[Sheet]:
@@ -61,7 +61,14 @@ def sheets_of(figure: go.Figure) -> list[Sheet]:
             maps.append(_map(figure, trace, panels.get(str(trace.get("xaxis") or "x"), "")))
         else:
             others += list(_marks(figure, trace))
-    return [*maps, *([_listed("", others)] if others else [])]
+    return [*maps, *([_listed("", [_titled(figure, row) for row in others])] if others else [])]
+
+
+def _titled(figure: go.Figure, row: Row) -> Row:
+    """A row of a mark with the axes' own names in place of `x` and `value`."""
+    across, up = (plain(figure.layout[axis].title.text) for axis in ("xaxis", "yaxis"))
+    names = {"x": across, "value": across if "label" in row else up}
+    return {names.get(key) or key: value for key, value in row.items()}
 
 
 def _rows(figure: go.Figure) -> Iterator[Row]:
@@ -207,10 +214,14 @@ def _bins(trace: dict[str, Any], name: str) -> Iterator[Row]:
 def _listed(name: str, rows: Sequence[Row]) -> Sheet:
     head = tuple(dict.fromkeys(key for row in rows[:_MOST_ROWS] for key in row))
     cells = tuple(
-        tuple(number(row[key]) if isinstance(row.get(key), float) else str(row.get(key, "")) for key in head)
+        tuple(_cell(row.get(key)) for key in head)
         for row in rows[:_MOST_ROWS]
     )
     return Sheet(name, head, cells, max(0, len(rows) - _MOST_ROWS))
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else number(value) if isinstance(value, float) else str(value)
 
 
 def number(value: float) -> str:

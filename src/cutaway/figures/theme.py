@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
@@ -14,7 +14,7 @@ from cutaway.figures.showing import Picture
 
 __all__ = [
     "ABSENT", "ACCENT", "DIVERGING", "FAINT", "FONT", "GRID_LINE", "HOVER", "INK", "MONO", "MUTED", "NEGATIVE", "PAPER",
-    "POSITIVE", "SEQUENTIAL", "axis_title", "blend", "channels", "colour_bar", "dress", "ink_on", "whiskers",
+    "POSITIVE", "SEQUENTIAL", "axis_title", "blend", "channels", "colour_bar", "dress", "ink_on", "legend_of_signs", "whiskers",
 ]  # fmt: skip
 
 FONT = (
@@ -23,6 +23,8 @@ FONT = (
 MONO = 'ui-monospace, "SF Mono", "Cascadia Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace'
 #: What stands in the box over a mark: the mark's own text.
 HOVER = "%{customdata}<extra></extra>"
+#: Letters in a line of what signs mean.
+_LINE = 105
 
 
 def axis_title(text: str, size: int = 12, standoff: int = 6) -> dict[str, Any]:
@@ -45,6 +47,25 @@ def whiskers(
     ends = list(zip(low, value, high, strict=True))
     up, down = [max(0.0, top - v) for _, v, top in ends], [max(0.0, v - bottom) for bottom, v, _ in ends]
     return {"type": "data", "symmetric": False, "array": up, "arrayminus": down, "color": colour, **more}
+
+
+def legend_of_signs(figure: go.Figure, signs: Sequence[str], above: int = 0) -> None:
+    """One quiet line above the drawing that says what its signs mean; the margin grows by as much.
+
+    above: pixels between it and the drawing, where a legend of names stands.
+    """
+    if not signs:
+        return
+    lines = [""]
+    for sign in (sign.replace(" ", "\u00a0") for sign in signs):  # a line is broken between signs only
+        lines = [*lines[:-1], f"{lines[-1]}   {sign}".strip()] if len(lines[-1] + sign) < _LINE else [*lines, sign]
+    figure.add_annotation(
+        text="<br>".join(lines), x=0, y=1, xref="paper", yref="paper", xanchor="left", yanchor="bottom", showarrow=False,
+        align="left", font={"size": 11, "color": MUTED}, yshift=above,
+    )  # fmt: skip
+    taller = 4 + 15 * len(lines)
+    top = figure.layout.margin.t or 10  # pyright: ignore[reportAttributeAccessIssue]
+    figure.update_layout(margin={"t": top + taller}, height=(figure.layout.height or 300) + taller)  # pyright: ignore
 
 
 def dress(figure: go.Figure, height: int, title: str = "") -> Picture:

@@ -53,10 +53,12 @@ def drawn(block: Figure, number: int, page: Page, heading: str, interactive: boo
     spec: dict[str, Any] = json.loads(figure.to_json() or "{}") if interactive else {}
     if said:
         spec.get("layout", {}).pop("title", None)
+    large = svg(figure, wide, title=False, prefix=f"w{number}-")
+    small = svg(figure, narrow, title=False, prefix=f"n{number}-", words=False) if narrow else ""
     return Drawn(
         number,
-        _named(svg(figure, wide, title=False, prefix=f"w{number}-"), f"w{number}", words, block),
-        _named(svg(figure, narrow, title=False, prefix=f"n{number}-"), f"n{number}", words, block) if narrow else Markup(),
+        _named(large, f"w{number}", words, block),
+        _named(small, f"n{number}", words, block) if small else Markup(),
         caption,
         sheets,
         sum(len(sheet.rows) * max(1, len(sheet.head) - 1) + sheet.more for sheet in sheets),

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import BadInput, SiteUnavailable
-from cutaway.figures import Bar, bars
+from cutaway.figures import Bar, bars, first_and_rest
 from cutaway.network.coefficients import is_one, like
 from cutaway.network.norms import Fold
 from cutaway.network.parts import Part
@@ -120,8 +120,9 @@ class PathExpansion:
         return pd.DataFrame(rows, columns=["path", "heads", "value"])
 
     def plot(self, top: int = 24) -> Any:
-        """The largest paths as bars."""
-        return bars([Bar.of(path.words, path.value) for path in self.largest(top)], unit="logits")
+        """The largest paths as bars, and all others added up."""
+        items = [Bar.of(path.words, path.value) for path in self.largest()]
+        return bars(first_and_rest(items, top), unit="logits")
 
     @property
     def headline(self) -> str:
@@ -134,7 +135,7 @@ class PathExpansion:
         caption = (
             f"What paths through so many heads add together; beyond {self.depth} they are kept together."
         )
-        blocks = [Figure(self.plot(), "The largest paths."), table_of(table, caption, "+.4f", numeric=(0, 1))]
+        blocks = [Figure(self.plot(), f"The largest paths; all bars together are {self.total:+.3f}."), table_of(table, caption, "+.4f", numeric=(0, 1))]
         return page_of(self, "Cutaway · stream", f"Which way it came: {self.what}", blocks)
 
     def to_dict(self) -> dict[str, Any]:

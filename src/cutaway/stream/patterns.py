@@ -73,7 +73,7 @@ class Patterns:
         table = np.where(np.tri(len(names), dtype=bool), self._tables(weighted)[index], np.nan)[::-1]
         unit = "share of what is moved" if weighted else "attention"
         grid = Grid(table, names[::-1], names, "from", "to", unit=unit)
-        return heatmap(grid, title=self.heads[index].words, limit=1.0)
+        return heatmap(grid, title=self.heads[index].words, span=(0.0, 1.0))
 
     def _index(self, head: Part | str | int) -> int:
         """Which of the heads is meant: by number, or as a part."""

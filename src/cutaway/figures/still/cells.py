@@ -111,6 +111,8 @@ def _bar_beside(sheet: Sheet, axes: Axes, described: Trace, scale: Any, low: flo
     bar.set_ylim(low, high)
     bar.set_xticks([])
     bar.yaxis.tick_right()
+    for part in bar.get_children():
+        part.set_clip_on(False)
     for spine in bar.spines.values():
         spine.set_visible(False)
     ticks = described.get("tickvals")
@@ -123,6 +125,7 @@ def _bar_beside(sheet: Sheet, axes: Axes, described: Trace, scale: Any, low: flo
     title = described.get("title") or {}
     font = title.get("font") or {}
     bar.yaxis.set_label_position("right")
+    bar.yaxis.labelpad = sheet.size(7)
     bar.set_ylabel(plain(title.get("text")), fontsize=sheet.size(font.get("size", 11)),
                    color=shade(font.get("color"), INK), parse_math=False)  # fmt: skip
     many = len({x for x, _ in sheet.axes}) > 1

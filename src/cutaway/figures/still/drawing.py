@@ -6,7 +6,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from cutaway.figures.colours import FAINT, INK, MUTED
+from cutaway.figures.colours import FAINT, INK
 from cutaway.figures.still.shades import shade
 from cutaway.figures.still.sheet import Sheet, dress_axis
 from cutaway.figures.still.traces import draw_traces
@@ -29,7 +29,8 @@ def draw(figure: go.Figure, width: float, unit: float = 1.0, title: bool = True)
     from matplotlib.figure import Figure
 
     layout = figure.layout.to_plotly_json()  # pyright: ignore[reportAttributeAccessIssue]
-    height = float(layout.get("height") or 300)
+    meta = layout.get("meta")
+    height = float((meta.get("height") if isinstance(meta, dict) else None) or layout.get("height") or 300)
     canvas = Figure(figsize=(width * unit / 72, height * unit / 72), dpi=72)
     FigureCanvasAgg(canvas)
     sheet = Sheet(canvas, layout, unit, width, height)
@@ -41,6 +42,7 @@ def draw(figure: go.Figure, width: float, unit: float = 1.0, title: bool = True)
     for (x, y), axes in sheet.axes.items():
         dress_axis(sheet, axes, "x", x)
         dress_axis(sheet, axes, "y", y)
+        _unclip(sheet, axes, x, y)
     sheet.place()
     for shape in layout.get("shapes", ()):
         _shape(sheet, shape)
@@ -49,6 +51,14 @@ def draw(figure: go.Figure, width: float, unit: float = 1.0, title: bool = True)
     _legend(sheet)
     _title(sheet, plain((layout.get("title") or {}).get("text")) if title else "")
     return sheet
+
+
+def _unclip(sheet: Sheet, axes: Any, x: str, y: str) -> None:
+    """Nothing reaches beyond axes that have no range of their own: clipping them would only make the file larger."""
+    if any(sheet.axis(kind, name).get("range") is not None for kind, name in (("x", x), ("y", y))) and axes.lines:
+        return
+    for part in (*axes.get_children(), *axes.xaxis.get_gridlines(), *axes.yaxis.get_gridlines()):
+        part.set_clip_on(False)
 
 
 def _frame(sheet: Sheet, described: dict[str, Any]) -> tuple[Any, Any]:
@@ -139,4 +149,4 @@ def _title(sheet: Sheet, text: str) -> None:
     sheet.place()
     left = sheet.margins[0] / sheet.width
     sheet.figure.text(0.008 if left > 0.3 else left, 1 - 4 / sheet.height, text, ha="left", va="top", parse_math=False,
-                      fontsize=sheet.size(size), color=shade(font.get("color"), INK or MUTED))  # fmt: skip
+                      fontsize=sheet.size(size), color=shade(font.get("color"), INK))  # fmt: skip

@@ -144,6 +144,7 @@ def _ticks(sheet: Sheet, axes: Axes, axis: Any, kind: str, described: dict[str, 
     if described.get("showticklabels") is False:
         axis.set_major_locator(ticker.NullLocator())
         return
+    room = max(3, min(8, int(sheet.width / 70))) if kind == "x" else 6
     if described.get("tickvals") is not None:
         values = list(described["tickvals"])
         words = described.get("ticktext")
@@ -157,9 +158,12 @@ def _ticks(sheet: Sheet, axes: Axes, axis: Any, kind: str, described: dict[str, 
         axis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
         axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
     elif described.get("dtick") == 1:
-        axis.set_major_locator(ticker.MaxNLocator(integer=True, nbins=12))
+        low, high = axes.get_xlim() if kind == "x" else axes.get_ylim()
+        step = max(1, -(-int(high - low) // (2 * room)))
+        axis.set_major_locator(ticker.FixedLocator(list(range(int(-(-low // 1)), int(high // 1) + 1, step))))
+        axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:.0f}"))
     elif described.get("type") != "category":
-        axis.set_major_locator(ticker.MaxNLocator(nbins=8 if kind == "x" else 6))
+        axis.set_major_locator(ticker.MaxNLocator(nbins=room, steps=[1, 2, 2.5, 5, 10]))
         axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:.6g}".replace("-", "−")))
 
 

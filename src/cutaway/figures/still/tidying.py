@@ -12,6 +12,9 @@ _LINK = "{http://www.w3.org/1999/xlink}href"
 _NUMBER = re.compile(r"-?\d+\.\d+(?:e-?\d+)?")
 _FONT = re.compile(r"(?:(?P<style>italic|oblique) )?(?:(?P<weight>bold|\d{3}) )?(?P<size>[\d.]+)px (?P<family>.*)")
 _TURN = re.compile(r"rotate\((-?[\d.]+)[ ,]")
+_PAIR = r"-?[\d.]+ -?[\d.]+"
+_ROUND = re.compile(rf"M{_PAIR}(?:C{_PAIR} {_PAIR} {_PAIR}){{8}}z")
+_UPRIGHT = re.compile(r"M(-?[\d.]+) (-?[\d.]+)" + r"L(-?[\d.]+) (-?[\d.]+)" * 3 + "z")
 #: What an element may carry, and what goes without saying.
 _KEPT = {
     "fill": None, "stroke": "none", "stroke-width": None, "stroke-dasharray": "none", "opacity": "1", "fill-opacity": "1",
@@ -50,6 +53,8 @@ def _element(item: ElementTree.Element, titles: Mapping[str, Sequence[str]], pre
         return _group(item, titles, prefix, words)
     said = f"<title>{html.escape(words[0])}</title>" if words and tag in ("path", "use") and words[0] else ""
     kept = _attributes(item, tag, prefix)
+    if tag == "path" and "d" in kept:
+        tag, kept = _shape(kept)
     if tag == "path" and "id" not in item.attrib and _unseen(kept):
         return ""
     inner = said + html.escape(item.text or "", quote=False) if tag == "text" else said
@@ -123,6 +128,22 @@ def _text(given: Mapping[str, str]) -> dict[str, str]:
     elif turned and not match:
         kept["transform"] = _short(turned)
     return kept
+
+
+def _shape(kept: dict[str, str]) -> tuple[str, dict[str, str]]:
+    """A path that is a circle or an upright rectangle, written shorter."""
+    if _ROUND.fullmatch(kept["d"]):
+        at = [float(n) for n in re.findall(r"-?[\d.]+", kept["d"])]
+        (left, right), (top, bottom) = ((min(ends), max(ends)) for ends in (at[::2], at[1::2]))
+        round_ = {"cx": (left + right) / 2, "cy": (top + bottom) / 2, "r": (bottom - top) / 2}
+        del kept["d"]
+        return "circle", {name: _short(f"{value:.2f}") for name, value in round_.items()} | kept
+    if match := _UPRIGHT.fullmatch(kept["d"]):
+        x0, y0, x1, y1, x2, y2, x3, y3 = (float(n) for n in match.groups())
+        if y0 == y1 and x1 == x2 and y2 == y3 and x3 == x0:
+            wide, tall = (_short(f"{end:.2f}") for end in (x1 - x0, y2 - y1))
+            kept["d"] = f"M{match[1]} {match[2]}h{wide}v{tall}h{_short(f'{x0 - x1:.2f}')}z"
+    return "path", kept
 
 
 def _unseen(kept: Mapping[str, str]) -> bool:

@@ -65,11 +65,18 @@ def _marks(sheet: Sheet, axes: Axes, trace: Trace, at: tuple[np.ndarray, np.ndar
     drawn = axes.scatter(
         *at, s=[(sheet.size(s)) ** 2 for s in sizes], marker=_SYMBOLS.get(symbol, "o"), label=label, zorder=4,
         alpha=float(marker.get("opacity", 1.0)) * float(trace.get("opacity", 1.0)),
-        facecolors="none" if hollow and not thin else fills, edgecolors=fills if hollow or thin else edges if pen else "none",
+        facecolors="none" if hollow and not thin else fills, edgecolors=_edges(fills, edges, hollow, thin, pen),
         linewidths=pen or (sheet.size(1.4) if hollow or thin else 0), clip_on=False,
     )  # fmt: skip
     if (words := point_words(trace, n)) is not None:
         drawn.set_gid(sheet.name(words))
+
+
+def _edges(fills: list[Any], edges: list[Any], hollow: bool, thin: bool, pen: float) -> Any:
+    """The rims of marks: their fill where they are nothing but a rim; thin marks have no other colour than their face."""
+    if thin:
+        return None
+    return fills if hollow else edges if pen else "none"
 
 
 def _whiskers(sheet: Sheet, axes: Axes, error: Any, at: tuple[np.ndarray, np.ndarray], kind: str) -> None:

@@ -41,14 +41,15 @@ def settings(quiet: bool = True) -> Iterator[None]:
         yield
 
 
-def svg(figure: go.Figure, width: int = _SCREEN, title: bool = True, prefix: str = "f") -> str:
-    """A small SVG, `width` pixels wide, with its letters as text and a `<title>` over each mark that has words.
+def svg(figure: go.Figure, width: int = _SCREEN, title: bool = True, prefix: str = "f", words: bool = True) -> str:
+    """A small SVG, `width` pixels wide, with its letters as text.
 
-    prefix: begins the names inside it, so that several can stand in one page.
+    prefix: begins the names inside it, so that several can stand in one page. words: give each mark that has words a
+    `<title>` with them.
     """
     with settings():
         sheet = draw(figure, width, title=title)
-        return tidy(_written(sheet, "svg").decode("utf-8"), sheet.titles, prefix)
+        return tidy(_written(sheet, "svg").decode("utf-8"), sheet.titles if words else {}, prefix)
 
 
 def png_uri(figure: go.Figure, width: int = _SCREEN) -> str:
