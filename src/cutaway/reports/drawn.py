@@ -51,8 +51,7 @@ def drawn(block: Figure, number: int, page: Page, heading: str, interactive: boo
     words = caption.split(". ")[0].rstrip(".") or f"Figure {number}"
     wide, narrow = widths(figure)
     spec: dict[str, Any] = json.loads(figure.to_json() or "{}") if interactive else {}
-    if said:
-        spec.get("layout", {}).pop("title", None)
+    spec.get("layout", {}).pop("title", None)
     large = svg(figure, wide, title=False, prefix=f"w{number}-")
     small = svg(figure, narrow, title=False, prefix=f"n{number}-", words=False) if narrow else ""
     return Drawn(

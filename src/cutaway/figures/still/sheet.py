@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from cutaway.figures.colours import FAINT, GRID_LINE, INK
+from cutaway.figures.colours import FAINT, GRID_LINE, INK, PAPER
 from cutaway.figures.still.shades import shade
 from cutaway.figures.still.words import plain
 
@@ -62,7 +62,8 @@ class Sheet:
         """The axes on which a trace of these axes is drawn; made when first asked for."""
         if (x, y) not in self.axes:
             axes = self.figure.add_axes((0.1, 0.1, 0.8, 0.8))
-            axes.set_facecolor(shade(self.layout.get("plot_bgcolor"), "#ffffff"))
+            ground = shade(self.layout.get("plot_bgcolor"), PAPER)
+            axes.set_facecolor("none" if ground == PAPER else ground)
             self.axes[x, y] = axes
         return self.axes[x, y]
 
