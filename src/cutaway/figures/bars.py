@@ -54,9 +54,7 @@ def first_and_rest(items: Sequence[Bar], most: int) -> list[Bar]:
     return [*shown, Bar(label, total, total, total, rest=True)]
 
 
-def bars(
-    items: Sequence[Bar], title: str = "", unit: str = "share of the gap", colour: str = ""
-) -> Picture:
+def bars(items: Sequence[Bar], title: str = "", unit: str = "share of the gap", colour: str = "") -> Picture:
     """Horizontal bars with their intervals, first item on top; faint where not significant."""
     return groups_of_bars({unit: items}, title=title, unit=unit, colours=[colour or theme.ACCENT])
 
@@ -95,7 +93,9 @@ def groups_of_bars(
     longest = max((len(items) for items in groups.values()), default=0)
     labels = [bar.label for bar in next(iter(groups.values()), [])]
     row = 20 * max(1, len(groups)) + 6
-    dressed = theme.dress(figure, height=int(86 + (22 if len(groups) > 1 else 0) + row * longest), title=title)
+    dressed = theme.dress(
+        figure, height=int(86 + (22 if len(groups) > 1 else 0) + row * longest), title=title
+    )
     figure.update_layout(barmode="group", bargap=0.28, bargroupgap=0.08, showlegend=len(groups) > 1)
     if len(groups) > 1 and title:
         figure.update_layout(margin={"t": 58}, title={"y": 0.99, "yanchor": "top"})

@@ -108,7 +108,11 @@ def _labels(figure: go.Figure, axis: str, values: Sequence[Any]) -> list[str]:
     """The labels of places along an axis ("xaxis2"): its tick texts where they stand there, else the places."""
     described = figure.layout[axis]
     ticks = described.tickvals
-    known = {} if ticks is None else dict(zip(map(float, ticks), map(plain, described.ticktext or ()), strict=False))
+    known = (
+        {}
+        if ticks is None
+        else dict(zip(map(float, ticks), map(plain, described.ticktext or ()), strict=False))
+    )
     return [plain(v) if isinstance(v, str) else known.get(float(v), f"{v:g}") for v in values]
 
 
@@ -116,7 +120,9 @@ def _axis(trace: dict[str, Any], kind: str) -> str:
     return f"{kind}axis{str(trace.get(f'{kind}axis') or kind)[1:]}"
 
 
-def _grid(figure: go.Figure, trace: dict[str, Any]) -> tuple[np.ndarray, list[str], list[str], dict[str, np.ndarray]]:
+def _grid(
+    figure: go.Figure, trace: dict[str, Any]
+) -> tuple[np.ndarray, list[str], list[str], dict[str, np.ndarray]]:
     """Values, labels of rows and of columns, and what else is known of each cell."""
     meta = trace.get("meta") or {}
     values = np.array(meta.get("values", trace["z"]), dtype=float)
@@ -174,7 +180,11 @@ def _marks(figure: go.Figure, trace: dict[str, Any]) -> Iterator[Row]:
     along, lengths = ("y", "x") if flat else ("x", "y")
     values = [float("nan") if v is None else float(v) for v in trace.get(lengths, ())]
     places = list(trace.get(along, ()))
-    labels = _labels(figure, _axis(trace, along), [p for p in places if p is not None]) if None not in places else places
+    labels = (
+        _labels(figure, _axis(trace, along), [p for p in places if p is not None])
+        if None not in places
+        else places
+    )
     ends = _ends(trace, values, lengths)
     for i, (label, value) in enumerate(zip(labels, values, strict=False)):
         shown = {"name": name} if name else {}
@@ -213,10 +223,7 @@ def _bins(trace: dict[str, Any], name: str) -> Iterator[Row]:
 
 def _listed(name: str, rows: Sequence[Row]) -> Sheet:
     head = tuple(dict.fromkeys(key for row in rows[:_MOST_ROWS] for key in row))
-    cells = tuple(
-        tuple(_cell(row.get(key)) for key in head)
-        for row in rows[:_MOST_ROWS]
-    )
+    cells = tuple(tuple(_cell(row.get(key)) for key in head) for row in rows[:_MOST_ROWS])
     return Sheet(name, head, cells, max(0, len(rows) - _MOST_ROWS))
 
 

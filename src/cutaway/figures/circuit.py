@@ -120,7 +120,11 @@ def _keep_rows(figure: go.Figure, dots: Sequence[Dot], lines: Sequence[EdgeLine]
 def _add_slider(figure: go.Figure, steps: Sequence[int], shown: Sequence[int], active: int) -> None:
     """A slider under the drawing for how many edges are drawn; the still drawing goes without its room."""
     moves = [
-        {"method": "update", "label": str(count), "args": [{"visible": [step <= at for step in shown] + [True]}]}
+        {
+            "method": "update",
+            "label": str(count),
+            "args": [{"visible": [step <= at for step in shown] + [True]}],
+        }
         for at, count in enumerate(steps)
     ]
     figure.update_layout(
@@ -182,14 +186,18 @@ def _strokes_of(dots: Sequence[Dot], lines: Sequence[EdgeLine], largest: float) 
     """Edges as strokes: one trace for all of one colour, width and dash, the faint ones below."""
     alike: dict[tuple[int, bool, str], list[EdgeLine]] = {}
     for line in lines:
-        alike.setdefault((_band(abs(line.score) / largest), line.score < 0, _DASHES.get(line.part, "solid")), []).append(line)
+        alike.setdefault(
+            (_band(abs(line.score) / largest), line.score < 0, _DASHES.get(line.part, "solid")), []
+        ).append(line)
     return [
         _strokes(dots, part, NEGATIVE if negative else POSITIVE, (band + 0.5) / _STEPS, dash)
         for (band, negative, dash), part in sorted(alike.items(), key=lambda item: item[0])
     ]
 
 
-def _strokes(dots: Sequence[Dot], lines: Sequence[EdgeLine], colour: str, share: float, dash: str) -> go.Scatter:
+def _strokes(
+    dots: Sequence[Dot], lines: Sequence[EdgeLine], colour: str, share: float, dash: str
+) -> go.Scatter:
     x: list[float | None] = []
     y: list[float | None] = []
     for line in lines:

@@ -73,7 +73,9 @@ def maps(panels: Mapping[str, MapPanel], chance: float, unit: str, title: str = 
         figure.update_xaxes(**_axis(panel.columns, panel.column_title, 8), row=row, col=column)
         figure.update_yaxes(**_axis(panel.rows, row_title, 12), row=row, col=column)
     tall = len(next(iter(panels.values())).rows)
-    dressed = theme.dress(figure, height=int(76 + down * (92 + min(22, max(6, 330 / tall)) * tall)), title=title)
+    dressed = theme.dress(
+        figure, height=int(76 + down * (92 + min(22, max(6, 330 / tall)) * tall)), title=title
+    )
     figure.update_layout(margin={"t": 74 if title else 40, "r": 74})
     figure.update_annotations(font={"size": 12, "color": theme.MUTED})
     figure.update_layout(plot_bgcolor=theme.ABSENT)

@@ -72,7 +72,9 @@ def against_random(
     figure.update_xaxes(
         title=theme.axis_title(unit), gridcolor=theme.GRID_LINE, zeroline=True, zerolinecolor=theme.FAINT, ticks="",
     )  # fmt: skip
-    figure.update_layout(meta={"head": ["test", "what", "value", "low", "high"], "rows": list(_rows(comparisons, names))})
+    figure.update_layout(
+        meta={"head": ["test", "what", "value", "low", "high"], "rows": list(_rows(comparisons, names))}
+    )
     return dressed
 
 
@@ -81,7 +83,13 @@ def _rows(comparisons: Sequence[Comparison], names: tuple[str, str]) -> Iterator
     for test in comparisons:
         yield [test.label, names[1], test.value, test.low, test.high]
         if test.threshold is not None:
-            yield [test.label, "must be above" if test.pass_above else "must be below", test.threshold, None, None]
+            yield [
+                test.label,
+                "must be above" if test.pass_above else "must be below",
+                test.threshold,
+                None,
+                None,
+            ]
         yield from ([test.label, names[0], float(value), None, None] for value in test.random)
 
 

@@ -28,7 +28,11 @@ class Picture(go.Figure):
         return figure
 
     def save(
-        self, path: str | os.PathLike[str], style: str = "paper", width: str | float = "column", dpi: int = 300
+        self,
+        path: str | os.PathLike[str],
+        style: str = "paper",
+        width: str | float = "column",
+        dpi: int = 300,
     ) -> Path:
         """Write it as SVG, PDF or PNG, by the ending of the path, whole or not at all.
 
@@ -69,9 +73,9 @@ class Picture(go.Figure):
 
     def _repr_html_(self) -> str:
         """The still drawing for a notebook; it needs no script and no network."""
-        from cutaway.figures.still import png_uri
+        from cutaway.figures.still import inlined, png_uri
 
-        drawn = self.svg()
+        drawn = inlined(self.svg())
         if len(drawn) > _LARGEST_SVG:
             said = html.escape(self.layout.title.text or "figure")  # pyright: ignore[reportAttributeAccessIssue]
             drawn = f"<img src='{png_uri(self)}' alt='{said}' style='max-width:100%'>"

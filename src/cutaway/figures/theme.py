@@ -58,7 +58,11 @@ def legend_of_signs(figure: go.Figure, signs: Sequence[str], above: int = 0) -> 
         return
     lines = [""]
     for sign in (sign.replace(" ", "\u00a0") for sign in signs):  # a line is broken between signs only
-        lines = [*lines[:-1], f"{lines[-1]}   {sign}".strip()] if len(lines[-1] + sign) < _LINE else [*lines, sign]
+        lines = (
+            [*lines[:-1], f"{lines[-1]}   {sign}".strip()]
+            if len(lines[-1] + sign) < _LINE
+            else [*lines, sign]
+        )
     figure.add_annotation(
         text="<br>".join(lines), x=0, y=1, xref="paper", yref="paper", xanchor="left", yanchor="bottom", showarrow=False,
         align="left", font={"size": 11, "color": MUTED}, yshift=above,

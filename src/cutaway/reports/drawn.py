@@ -11,7 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 from cutaway.figures.behind import Sheet, sheets_of
-from cutaway.figures.still import plain, svg, widths
+from cutaway.figures.still import inlined, plain, svg, widths
 from cutaway.reports.content import Figure, Page
 
 _KINDS = {"heatmap": "heat map", "scatter": "lines and marks", "bar": "bars", "histogram": "histogram"}
@@ -79,7 +79,7 @@ def _named(drawing: str, name: str, words: str, block: Figure) -> Markup:
     """A drawing with its name and what it is, for those who hear it."""
     kinds = dict.fromkeys(_KINDS.get(t.type, t.type) for t in block.figure.data)  # pyright: ignore
     what = f"A drawing: {', '.join(kinds) or 'empty'}. Its numbers are in the table below it."
-    head, rest = drawing.split(">", 1)
+    head, rest = inlined(drawing).split(">", 1)
     return Markup(
         f'{head} role="img" aria-labelledby="{name}-title {name}-desc"><title id="{name}-title">{html.escape(words)}</title>'
         f'<desc id="{name}-desc">{html.escape(what)}</desc>{rest}'

@@ -50,6 +50,7 @@ def heatmap(sheet: Sheet, axes: Axes, trace: Trace) -> None:
                          facecolor=on_scale(float(shares[r, c]), scale), antialiased=bool(gap))  # fmt: skip
         if words is not None:
             cell.set_gid(sheet.name([words(r, c)]))
+        cell.set_in_layout(False)
         axes.add_patch(cell)
     if trace.get("texttemplate") and trace.get("text") is not None:
         _cell_words(sheet, axes, trace, (x, y), shares, scale)
@@ -93,8 +94,9 @@ def _cell_words(sheet: Sheet, axes: Axes, trace: Trace, at: Any, shares: np.ndar
             if word and np.isfinite(shares[r, c]):
                 ink = ink_on(on_scale(float(shares[r, c]), scale))
                 shown = word if len(word) <= most else word[: most - 1] + "…"
-                axes.text(at[0][c], at[1][r], shown, ha="center", va="center_baseline", fontsize=sheet.size(size), color=ink,
+                said = axes.text(at[0][c], at[1][r], shown, ha="center", va="center_baseline", fontsize=sheet.size(size), color=ink,
                           family="monospace" if mono else None, parse_math=False, clip_on=False)  # fmt: skip
+                said.set_in_layout(False)
 
 
 def _bar_beside(sheet: Sheet, axes: Axes, described: Trace, scale: Any, low: float, high: float) -> None:

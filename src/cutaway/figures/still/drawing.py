@@ -55,7 +55,10 @@ def draw(figure: go.Figure, width: float, unit: float = 1.0, title: bool = True)
 
 def _unclip(sheet: Sheet, axes: Any, x: str, y: str) -> None:
     """Nothing reaches beyond axes that have no range of their own: clipping them would only make the file larger."""
-    if any(sheet.axis(kind, name).get("range") is not None for kind, name in (("x", x), ("y", y))) and axes.lines:
+    if (
+        any(sheet.axis(kind, name).get("range") is not None for kind, name in (("x", x), ("y", y)))
+        and axes.lines
+    ):
         return
     for part in (*axes.get_children(), *axes.xaxis.get_gridlines(), *axes.yaxis.get_gridlines()):
         part.set_clip_on(False)
@@ -69,7 +72,10 @@ def _frame(sheet: Sheet, described: dict[str, Any]) -> tuple[Any, Any]:
     names = (xref.split()[0], yref.split()[0])
     if names == ("paper", "paper"):
         return sheet.paper, sheet.paper.transAxes
-    known = next((pair for pair in sheet.axes if names[0] in (pair[0], "paper") and names[1] in (pair[1], "paper")), None)
+    known = next(
+        (pair for pair in sheet.axes if names[0] in (pair[0], "paper") and names[1] in (pair[1], "paper")),
+        None,
+    )
     axes = sheet.axes[known] if known else next(iter(sheet.axes.values()))
     across = {"paper": sheet.paper.transAxes, "domain": axes.transAxes}.get(xref.split()[-1], axes.transData)
     up = {"paper": sheet.paper.transAxes, "domain": axes.transAxes}.get(yref.split()[-1], axes.transData)
@@ -86,7 +92,9 @@ def _shape(sheet: Sheet, shape: dict[str, Any]) -> None:
     x0, x1, y0, y1 = (float(shape[end]) for end in ("x0", "x1", "y0", "y1"))
     if shape.get("type") == "line":
         dash = {"dot": (0, (1, 1.6)), "dash": (0, (4, 2.4))}.get(str(pen.get("dash")), "-")
-        axes.plot([x0, x1], [y0, y1], transform=transform, color=colour, linewidth=thick, linestyle=dash, zorder=1.8)
+        axes.plot(
+            [x0, x1], [y0, y1], transform=transform, color=colour, linewidth=thick, linestyle=dash, zorder=1.8
+        )
         return
     axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, transform=transform, linewidth=thick, edgecolor=colour,
                              facecolor=shade(shape.get("fillcolor"), "none"), zorder=1.7))  # fmt: skip

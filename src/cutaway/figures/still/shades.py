@@ -33,5 +33,7 @@ def scale_of(described: Any) -> list[tuple[float, str]]:
     from matplotlib.colors import to_hex
 
     if not isinstance(described, Sequence) or isinstance(described, str) or len(described) < 2:
-        raise BadInput(f"{described!r:.80} is no colour scale.", "Give pairs of a place from 0 to 1 and a colour.")
+        raise BadInput(
+            f"{described!r:.80} is no colour scale.", "Give pairs of a place from 0 to 1 and a colour."
+        )
     return [(float(place), to_hex(shade(colour, "#000000"))) for place, colour in described]

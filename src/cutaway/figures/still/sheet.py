@@ -81,14 +81,18 @@ class Sheet:
             y0, y1 = self.axis("y", y).get("domain", (0, 1))
             yield axes, (left + x0 * across, bottom + y0 * up, (x1 - x0) * across, (y1 - y0) * up)
         for axes, beside, bar in self.bars:
-            down = [self.axis("y", y).get("domain", (0, 1)) for (_, y), owner in self.axes.items() if owner is beside][0]
+            down = [
+                self.axis("y", y).get("domain", (0, 1))
+                for (_, y), owner in self.axes.items()
+                if owner is beside
+            ][0]
             share = float(bar.get("len", 1.0)) if bar.get("len") is not None else 1.0
             whole = (0.0, 1.0) if bar.get("whole") else down
             low, high = (bottom + end * up for end in whole)
             middle, half = (low + high) / 2, (high - low) / 2 * share
             yield axes, (self.width - right + 12, middle - half, 10.0, 2 * half)
 
-    def fit(self, rounds: int = 2, pad: float = 5.0) -> None:
+    def fit(self, rounds: int = 2, pad: float = 7.0) -> None:
         """Set the margins to what labels, legends and colour bars need."""
         renderer = self.figure.canvas.get_renderer()  # type: ignore[attr-defined]
         for _ in range(rounds):
@@ -98,7 +102,9 @@ class Sheet:
             known = [box for box in boxes if box is not None]
             left, right = min(b.x0 for b in known) * scale, self.width - max(b.x1 for b in known) * scale
             low, top = min(b.y0 for b in known) * scale, self.height - max(b.y1 for b in known) * scale
-            self.margins = [m + pad - gap for m, gap in zip(self.margins, (left, right, low, top), strict=True)]
+            self.margins = [
+                m + pad - gap for m, gap in zip(self.margins, (left, right, low, top), strict=True)
+            ]
         self.place()
 
 
@@ -119,13 +125,19 @@ def dress_axis(sheet: Sheet, axes: Axes, kind: str, name: str) -> None:
     title = described.get("title") or {}
     if title.get("text"):
         font = title.get("font") or {}
-        words = {"fontsize": sheet.size(font.get("size", 12)), "color": shade(font.get("color"), INK), "parse_math": False}
+        words = {
+            "fontsize": sheet.size(font.get("size", 12)),
+            "color": shade(font.get("color"), INK),
+            "parse_math": False,
+        }
         axis.labelpad = sheet.size(4)
         (axes.set_xlabel if kind == "x" else axes.set_ylabel)(plain(title["text"]), **words)
     for side in ("top", "right", "left", "bottom"):
         axes.spines[side].set_visible(False)
     if described.get("showgrid", True):
-        axis.grid(True, color=shade(described.get("gridcolor"), GRID_LINE), linewidth=sheet.size(0.8), zorder=0)
+        axis.grid(
+            True, color=shade(described.get("gridcolor"), GRID_LINE), linewidth=sheet.size(0.8), zorder=0
+        )
     axes.set_axisbelow(True)
     if described.get("zeroline", True) and described.get("type") not in ("log", "category"):
         pen = {"color": shade(described.get("zerolinecolor"), FAINT), "zorder": 1.5}
@@ -139,7 +151,10 @@ def _ticks(sheet: Sheet, axes: Axes, axis: Any, kind: str, described: dict[str, 
     from matplotlib import ticker
 
     font = described.get("tickfont") or {}
-    size, colour = sheet.size(font.get("size", 12 if "tickfont" not in described else 11)), shade(font.get("color"), INK)
+    size, colour = (
+        sheet.size(font.get("size", 12 if "tickfont" not in described else 11)),
+        shade(font.get("color"), INK),
+    )
     axis.set_tick_params(length=0, pad=sheet.size(4), labelsize=min(size, sheet.size(11)), labelcolor=colour)
     axis.set_minor_locator(ticker.NullLocator())
     if described.get("showticklabels") is False:

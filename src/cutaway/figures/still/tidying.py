@@ -10,7 +10,9 @@ from xml.etree import ElementTree
 _SVG = "{http://www.w3.org/2000/svg}"
 _LINK = "{http://www.w3.org/1999/xlink}href"
 _NUMBER = re.compile(r"-?\d+\.\d+(?:e-?\d+)?")
-_FONT = re.compile(r"(?:(?P<style>italic|oblique) )?(?:(?P<weight>bold|\d{3}) )?(?P<size>[\d.]+)px (?P<family>.*)")
+_FONT = re.compile(
+    r"(?:(?P<style>italic|oblique) )?(?:(?P<weight>bold|\d{3}) )?(?P<size>[\d.]+)px (?P<family>.*)"
+)
 _TURN = re.compile(r"rotate\((-?[\d.]+)[ ,]")
 _PAIR = r"-?[\d.]+ -?[\d.]+"
 _ROUND = re.compile(rf"M{_PAIR}(?:C{_PAIR} {_PAIR} {_PAIR}){{8}}z")
@@ -36,15 +38,23 @@ def tidy(source: str, titles: Mapping[str, Sequence[str]], prefix: str = "f") ->
     width, height = (round(float(end)) for end in box.split()[2:])
     body = "".join(_element(child, titles, prefix, ()) for child in root)
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
+        f'<svg {_SPACE} viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
         f'font-family="{_FAMILY}" font-size="11">{body}</svg>'
     )
 
 
+_SPACE = 'xmlns="http://www.w3.org/2000/svg"'
 _FAMILY = "system-ui,-apple-system,Segoe UI,Roboto,Helvetica Neue,Noto Sans,DejaVu Sans,sans-serif"
 
 
-def _element(item: ElementTree.Element, titles: Mapping[str, Sequence[str]], prefix: str, words: Sequence[str]) -> str:
+def inlined(drawing: str) -> str:
+    """A drawing without the name of its language, which goes without saying inside HTML."""
+    return drawing.replace(f"<svg {_SPACE}", "<svg", 1)
+
+
+def _element(
+    item: ElementTree.Element, titles: Mapping[str, Sequence[str]], prefix: str, words: Sequence[str]
+) -> str:
     tag = item.tag.removeprefix(_SVG) if isinstance(item.tag, str) else ""
     if not tag or tag in _DROPPED:
         return ""
@@ -63,9 +73,15 @@ def _element(item: ElementTree.Element, titles: Mapping[str, Sequence[str]], pre
     return f"<{tag}{written}>{inner}</{tag}>" if inner else f"<{tag}{written}/>"
 
 
-def _group(item: ElementTree.Element, titles: Mapping[str, Sequence[str]], prefix: str, words: Sequence[str]) -> str:
+def _group(
+    item: ElementTree.Element, titles: Mapping[str, Sequence[str]], prefix: str, words: Sequence[str]
+) -> str:
     """What stands in a group, without the group where it says nothing; each mark takes one of its words."""
-    marks = [child for child in item.iter() if child.tag in (f"{_SVG}use", f"{_SVG}path") and child.get("id") is None]
+    marks = [
+        child
+        for child in item.iter()
+        if child.tag in (f"{_SVG}use", f"{_SVG}path") and child.get("id") is None
+    ]
     each = dict(zip(map(id, marks), words, strict=True)) if len(marks) == len(words) else {}
 
     def inside(group: ElementTree.Element) -> str:

@@ -35,7 +35,9 @@ def scatter(sheet: Sheet, axes: Axes, trace: Trace) -> None:
     faint = float(trace.get("opacity", 1.0))
     name = plain(trace.get("name")) if trace.get("showlegend") is not False and trace.get("name") else None
     if trace.get("fill") == "toself":
-        axes.fill(x, y, facecolor=shade(trace.get("fillcolor"), ACCENT), edgecolor="none", label=name, zorder=2)
+        axes.fill(
+            x, y, facecolor=shade(trace.get("fillcolor"), ACCENT), edgecolor="none", label=name, zorder=2
+        )
         return
     colour = shade(line.get("color"), ACCENT)
     label = name
@@ -51,7 +53,9 @@ def scatter(sheet: Sheet, axes: Axes, trace: Trace) -> None:
         _words_beside(sheet, axes, trace, x, y)
 
 
-def _marks(sheet: Sheet, axes: Axes, trace: Trace, at: tuple[np.ndarray, np.ndarray], colour: Any, label: Any) -> None:
+def _marks(
+    sheet: Sheet, axes: Axes, trace: Trace, at: tuple[np.ndarray, np.ndarray], colour: Any, label: Any
+) -> None:
     marker = trace.get("marker") or {}
     n = len(at[0])
     symbol = str(marker.get("symbol") or "circle")
@@ -146,7 +150,12 @@ def histogram(sheet: Sheet, axes: Axes, trace: Trace) -> None:
               alpha=float(trace.get("opacity", 1.0)), label=plain(trace.get("name")) or None)  # fmt: skip
 
 
-DRAWERS: dict[str, Callable[..., None]] = {"heatmap": heatmap, "scatter": scatter, "bar": bar, "histogram": histogram}
+DRAWERS: dict[str, Callable[..., None]] = {
+    "heatmap": heatmap,
+    "scatter": scatter,
+    "bar": bar,
+    "histogram": histogram,
+}
 
 
 def draw_traces(sheet: Sheet, traces: Sequence[Trace]) -> None:
@@ -154,12 +163,16 @@ def draw_traces(sheet: Sheet, traces: Sequence[Trace]) -> None:
 
     Raises BadInput for a kind of trace that has no still drawing.
     """
-    beside = [id(t) for t in traces if t.get("type") == "bar"] if sheet.layout.get("barmode") == "group" else []
+    beside = (
+        [id(t) for t in traces if t.get("type") == "bar"] if sheet.layout.get("barmode") == "group" else []
+    )
     for trace in traces:
         kind = str(trace.get("type", "scatter"))
         if kind not in DRAWERS:
             known = ", ".join(DRAWERS)
-            raise BadInput(f"A trace of type {kind!r} has no still drawing.", f"There are: {known}. Or use .show().")
+            raise BadInput(
+                f"A trace of type {kind!r} has no still drawing.", f"There are: {known}. Or use .show()."
+            )
         if trace.get("visible") in (False, "legendonly"):
             continue
         axes = sheet.on(str(trace.get("xaxis") or "x"), str(trace.get("yaxis") or "y"))
@@ -167,4 +180,3 @@ def draw_traces(sheet: Sheet, traces: Sequence[Trace]) -> None:
             bar(sheet, axes, trace, (beside.index(id(trace)), len(beside)))
         else:
             DRAWERS[kind](sheet, axes, trace)
-

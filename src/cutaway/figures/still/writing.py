@@ -41,7 +41,9 @@ def settings(quiet: bool = True) -> Iterator[None]:
         yield
 
 
-def svg(figure: go.Figure, width: int = _SCREEN, title: bool = True, prefix: str = "f", words: bool = True) -> str:
+def svg(
+    figure: go.Figure, width: int = _SCREEN, title: bool = True, prefix: str = "f", words: bool = True
+) -> str:
     """A small SVG, `width` pixels wide, with its letters as text.
 
     prefix: begins the names inside it, so that several can stand in one page. words: give each mark that has words a
@@ -59,12 +61,18 @@ def png_uri(figure: go.Figure, width: int = _SCREEN) -> str:
 
 
 def save(
-    figure: go.Figure, path: str | os.PathLike[str], style: str = "paper", width: str | float = "column", dpi: int = 300
+    figure: go.Figure,
+    path: str | os.PathLike[str],
+    style: str = "paper",
+    width: str | float = "column",
+    dpi: int = 300,
 ) -> Path:
     """Write it as SVG, PDF or PNG, by the ending; see `Picture.save`."""
     where = Path(path)
     if where.suffix.lower() not in ENDINGS:
-        raise BadInput(f"{where.name!r} is no picture that can be written.", f"End it in {', '.join(ENDINGS)}.")
+        raise BadInput(
+            f"{where.name!r} is no picture that can be written.", f"End it in {', '.join(ENDINGS)}."
+        )
     if style not in STYLES:
         raise BadInput(f"There is no style {style!r}.", did_you_mean(style, STYLES))
     if isinstance(dpi, bool) or not isinstance(dpi, int) or not 20 <= dpi <= 2400:
@@ -86,7 +94,9 @@ def _inches(width: Any) -> float:
             raise BadInput(f"There is no width {width!r}.", did_you_mean(width, WIDTHS))
         return WIDTHS[width]
     if isinstance(width, bool) or not isinstance(width, int | float) or not 1 <= width <= 40:
-        raise BadInput(f"A figure cannot be {width!r} inches wide.", 'Give "column", "page", or 1 to 40 inches.')
+        raise BadInput(
+            f"A figure cannot be {width!r} inches wide.", 'Give "column", "page", or 1 to 40 inches.'
+        )
     return float(width)
 
 
