@@ -154,7 +154,9 @@ def test_a_page_is_wider_than_a_column_and_a_paper_has_no_title(tmp_path: Path) 
     figure = heatmap(grid(), title="A title of its own")
     wide = figure.save(tmp_path / "a.svg", width="page").read_text()
     assert "A title of its own" not in wide
-    assert float((ElementTree.fromstring(wide).get("width") or "").removesuffix("pt")) == pytest.approx(6.9 * 72)
+    assert float((ElementTree.fromstring(wide).get("width") or "").removesuffix("pt")) == pytest.approx(
+        6.9 * 72
+    )
     assert "A title of its own" in figure.save(tmp_path / "b.svg", style="screen").read_text()
 
 

@@ -248,6 +248,22 @@ def test_sections_without_a_title_have_no_heading_and_a_headline_is_not_the_titl
     assert text.count("The same") == 2  # in the head and as heading
 
 
+def test_a_page_that_would_be_heavy_leaves_out_words_and_small_cells_and_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    values = np.linspace(-1, 1, 144).reshape(12, 12)
+    names = list(map(str, range(12)))
+    blocks = [Figure(heatmap(Grid(values, names, names)), f"{n}.") for n in range(2)]
+    page = Page("t", "k", None, "h", sections=[Section("s", "", blocks)])
+    whole = render(page)
+    monkeypatch.setattr("cutaway.reports.render._HEAVY", 40_000)
+    light = render(page)
+    assert len(light) < 0.8 * len(whole)
+    assert "and 44 more, the smaller ones" in light
+    assert "<title>" in whole
+    assert "more, the smaller ones" not in whole
+
+
 def test_json_round_trip() -> None:
     value = {"a": NASTY, "b": [1, None, "\u2029"]}
     text = str(embed_json(value))

@@ -49,8 +49,11 @@ def rows_of(figure: go.Figure) -> pd.DataFrame:
     return pd.DataFrame(list(_rows(figure)))
 
 
-def sheets_of(figure: go.Figure) -> list[Sheet]:
-    """The same as tables of strings for a page: heat maps as they stand, layer by token, all else row by row."""
+def sheets_of(figure: go.Figure, most: int = _MOST_CELLS) -> list[Sheet]:
+    """The same as tables of strings for a page: heat maps as they stand, layer by token, all else row by row.
+
+    most: a map of more cells is told by its largest ones.
+    """
     maps, others = [], []
     kept = _kept(figure)
     if kept is not None:
@@ -58,7 +61,7 @@ def sheets_of(figure: go.Figure) -> list[Sheet]:
     panels = _panels(figure)
     for trace in _traces(figure):
         if trace.get("type") == "heatmap":
-            maps.append(_map(figure, trace, panels.get(str(trace.get("xaxis") or "x"), "")))
+            maps.append(_map(figure, trace, panels.get(str(trace.get("xaxis") or "x"), ""), most))
         else:
             others += list(_marks(figure, trace))
     return [*maps, *([_listed("", [_titled(figure, row) for row in others])] if others else [])]
@@ -148,13 +151,13 @@ def _cells(figure: go.Figure, trace: dict[str, Any]) -> Iterator[Row]:
         yield {"row": rows[r], "column": columns[c], **said, "value": float(value), **ends}
 
 
-def _map(figure: go.Figure, trace: dict[str, Any], panel: str) -> Sheet:
+def _map(figure: go.Figure, trace: dict[str, Any], panel: str, most: int) -> Sheet:
     """A heat map as it stands, the top row first; of one too large the largest cells."""
     values, rows, columns, more = _grid(figure, trace)
-    if values.size > _MOST_CELLS:
+    if values.size > most:
         cells = [row for row in _cells(figure, trace) if np.isfinite(row["value"])]
         order = sorted(cells, key=lambda row: -abs(row["value"]))
-        return _listed(panel, order)
+        return _listed(panel, order, min(_MOST_ROWS, most))
     words = _words(trace)
 
     def cell(r: int, c: int) -> str:
@@ -221,10 +224,10 @@ def _bins(trace: dict[str, Any], name: str) -> Iterator[Row]:
             yield {"name": name, "from": float(low), "to": float(high), "value": float(count * share)}
 
 
-def _listed(name: str, rows: Sequence[Row]) -> Sheet:
-    head = tuple(dict.fromkeys(key for row in rows[:_MOST_ROWS] for key in row))
-    cells = tuple(tuple(_cell(row.get(key)) for key in head) for row in rows[:_MOST_ROWS])
-    return Sheet(name, head, cells, max(0, len(rows) - _MOST_ROWS))
+def _listed(name: str, rows: Sequence[Row], most: int = _MOST_ROWS) -> Sheet:
+    head = tuple(dict.fromkeys(key for row in rows[:most] for key in row))
+    cells = tuple(tuple(_cell(row.get(key)) for key in head) for row in rows[:most])
+    return Sheet(name, head, cells, max(0, len(rows) - most))
 
 
 def _cell(value: Any) -> str:

@@ -59,7 +59,7 @@ def legend_of_signs(figure: go.Figure, signs: Sequence[str], above: int = 0) -> 
     lines = [""]
     for sign in (sign.replace(" ", "\u00a0") for sign in signs):  # a line is broken between signs only
         lines = (
-            [*lines[:-1], f"{lines[-1]}   {sign}".strip()]
+            [*lines[:-1], f"{lines[-1]}\u2003 {sign}".strip()]
             if len(lines[-1] + sign) < _LINE
             else [*lines, sign]
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from markupsafe import Markup
@@ -14,6 +14,10 @@ from cutaway.figures.behind import Sheet, sheets_of
 from cutaway.figures.still import inlined, plain, svg, widths
 from cutaway.reports.content import Figure, Page
 
+#: A title without a name of its own stands over a mark.
+_OVER_A_MARK = re.compile(r"<title>[^<]*</title>")
+#: Cells of a map that a heavy page tells one by one.
+_FEW = 100
 _KINDS = {"heatmap": "heat map", "scatter": "lines and marks", "bar": "bars", "histogram": "histogram"}
 
 
@@ -26,7 +30,6 @@ class Drawn:
         wide, narrow: SVG; narrow is empty where the wide one is to be scrolled on a narrow screen.
         caption: with the figure's title in front where nothing else on the page says it.
         sheets: the numbers behind it.
-        cells: how many numbers there are.
         data: the figure as JSON, for Plotly; empty on a still page.
         height: in pixels.
     """
@@ -36,7 +39,6 @@ class Drawn:
     narrow: Markup
     caption: str
     sheets: tuple[Sheet, ...]
-    cells: int
     data: Markup
     height: int
 
@@ -60,10 +62,22 @@ def drawn(block: Figure, number: int, page: Page, heading: str, interactive: boo
         _named(small, f"n{number}", words, block) if small else Markup(),
         caption,
         sheets,
-        sum(len(sheet.rows) * max(1, len(sheet.head) - 1) + sheet.more for sheet in sheets),
         embed_json(spec) if interactive else Markup(),
         block.height,
     )
+
+
+def lighter(one: Drawn, block: Figure) -> Drawn:
+    """The same with fewer bytes, for a page that would become heavy: no words over marks, large maps by their largest cells."""
+    return replace(
+        one, wide=Markup(_OVER_A_MARK.sub("", one.wide)), sheets=tuple(sheets_of(block.figure, _FEW)), narrow=Markup()
+    )  # fmt: skip
+
+
+def weight(one: Drawn) -> int:
+    """About how many bytes it takes."""
+    cells = sum(len(cell) + 9 for sheet in one.sheets for row in sheet.rows for cell in row)
+    return len(one.wide) + len(one.narrow) + cells
 
 
 def _said(title: str, other: str) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -15,7 +14,7 @@ from markupsafe import Markup
 from cutaway.errors import UnknownOption, did_you_mean
 from cutaway.figures import theme
 from cutaway.reports.content import Figure, Page
-from cutaway.reports.drawn import Drawn, drawn
+from cutaway.reports.drawn import Drawn, drawn, lighter, weight
 from cutaway.results import atomic_write
 
 #: Where the script that makes figures movable may stand: nowhere, in a file beside the page, in the page.
@@ -23,6 +22,8 @@ INTERACTIVE = (None, "beside", "inline")
 #: The name of that file.
 SCRIPT = "figures.js"
 
+#: Bytes that the figures of a page may take in full.
+_HEAVY = 380_000
 _THEME = ("FONT", "MONO", "ACCENT", "NEGATIVE", "POSITIVE")
 _MARKS = {True: "passed", False: "failed", None: "undecided"}
 
@@ -42,7 +43,7 @@ def render(page: Page, interactive: str | None = None) -> str:
         BadInput: for a figure with marks that have no still drawing.
     """
     check_interactive(interactive)
-    figures = {id(block): one for block, one in _figures(page, interactive is not None)}
+    figures = _figures(page, interactive is not None)
     mode = interactive if figures else None
     scripts = [Markup(_safe(script_text()))] if mode == "inline" else []
     return (
@@ -88,13 +89,16 @@ def script_text() -> str:
     return f"{get_plotlyjs()}\n{ours}"
 
 
-def _figures(page: Page, interactive: bool) -> Iterator[tuple[Figure, Drawn]]:
-    number = 0
-    for section in page.sections:
-        for block in section.blocks:
-            if isinstance(block, Figure):
-                number += 1
-                yield block, drawn(block, number, page, section.title, interactive)
+def _figures(page: Page, interactive: bool) -> dict[int, Drawn]:
+    """The figures of a page, by the identity of their blocks; lighter ones where they would make the page heavy."""
+    placed = [(b, s.title) for s in page.sections for b in s.blocks if isinstance(b, Figure)]
+    ready = {id(b): drawn(b, n, page, heading, interactive) for n, (b, heading) in enumerate(placed, 1)}
+    blocks = {id(b): b for b, _ in placed}
+    for name in sorted(ready, key=lambda name: -weight(ready[name])):
+        if sum(map(weight, ready.values())) <= _HEAVY:
+            break
+        ready[name] = lighter(ready[name], blocks[name])
+    return ready
 
 
 def _policy(mode: str | None, scripts: list[Markup]) -> str:

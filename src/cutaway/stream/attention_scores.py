@@ -91,7 +91,10 @@ class HeadScores:
         """Scores by head as a heat map."""
         table = np.stack([v.mean(0) for v in self.values.values()])
         names = [head.words.removeprefix("head ") for head in self.heads]
-        return heatmap(Grid(table, list(self.values), names, "score", "head", unit=self.unit), span=(0.0, 1.0) if self.unit == "attention" else None)
+        return heatmap(
+            Grid(table, list(self.values), names, "score", "head", unit=self.unit),
+            span=(0.0, 1.0) if self.unit == "attention" else None,
+        )
 
     @property
     def headline(self) -> str:

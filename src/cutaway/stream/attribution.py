@@ -186,7 +186,12 @@ class Attribution:
 
     def page(self) -> Page:
         """Who wrote the answer: the largest contributions, and the heads layer by layer."""
-        figures = [Figure(self.plot(), f"The largest contributions; all bars together are {float(self.total.mean()):+.3f}.")]
+        figures = [
+            Figure(
+                self.plot(),
+                f"The largest contributions; all bars together are {float(self.total.mean()):+.3f}.",
+            )
+        ]
         if self._heads():
             figures.append(Figure(self.heads(), "What each attention head adds, layer by head."))
         prompts = f"“{''.join(self.tokens[0])}”" + (f" and {n} more" if (n := len(self.tokens) - 1) else "")

@@ -135,7 +135,10 @@ class PathExpansion:
         caption = (
             f"What paths through so many heads add together; beyond {self.depth} they are kept together."
         )
-        blocks = [Figure(self.plot(), f"The largest paths; all bars together are {self.total:+.3f}."), table_of(table, caption, "+.4f", numeric=(0, 1))]
+        blocks = [
+            Figure(self.plot(), f"The largest paths; all bars together are {self.total:+.3f}."),
+            table_of(table, caption, "+.4f", numeric=(0, 1)),
+        ]
         return page_of(self, "Cutaway · stream", f"Which way it came: {self.what}", blocks)
 
     def to_dict(self) -> dict[str, Any]:

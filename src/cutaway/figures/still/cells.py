@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 #: More cells than these are drawn as one image: each of them as a shape of its own would make the file heavy.
 _MOST_CELLS = 2500
+#: Words that are drawn as strokes, so many pixels wide and thick: maps are full of them.
+_SIGNS = {"·": (2.4, 2.2), "–": (6.0, 1.1)}
+#: Of more cells than these, colours are rounded to so many shades.
+_MANY, _SHADES = 150, 80
 #: More words than these are left out of the drawing; the table has them.
 _MOST_WORDS = 3000
 
@@ -45,7 +49,10 @@ def heatmap(sheet: Sheet, axes: Axes, trace: Trace) -> None:
     gap = 0.0 if not trace.get("xgap") else min(0.06, 0.0015 * columns * float(trace["xgap"]))
     tall = 0.0 if not trace.get("ygap") else min(0.06, 0.003 * rows * float(trace["ygap"]))
     words = _titles(trace)
-    for r, c in np.argwhere(np.isfinite(z)):
+    if z.size > _MANY:  # in fewer shades and by shade, which the file then holds as one shape each
+        shares = np.round(shares * _SHADES) / _SHADES
+    cells = np.argwhere(np.isfinite(z))
+    for r, c in cells[np.argsort(shares[tuple(cells.T)], kind="stable")] if z.size > _MANY else cells:
         cell = Rectangle((x[c] - 0.5 + gap / 2, y[r] - 0.5 + tall / 2), 1 - gap, 1 - tall, linewidth=0,
                          facecolor=on_scale(float(shares[r, c]), scale), antialiased=bool(gap))  # fmt: skip
         if words is not None:
@@ -89,14 +96,28 @@ def _cell_words(sheet: Sheet, axes: Axes, trace: Trace, at: Any, shares: np.ndar
     if size < 5.5:
         return
     most = max(3, int(room / (0.6 * size)))
-    for r, row in enumerate(words):
-        for c, word in enumerate(row):
-            if word and np.isfinite(shares[r, c]):
-                ink = ink_on(on_scale(float(shares[r, c]), scale))
-                shown = word if len(word) <= most else word[: most - 1] + "…"
-                said = axes.text(at[0][c], at[1][r], shown, ha="center", va="center_baseline", fontsize=sheet.size(size), color=ink,
-                          family="monospace" if mono else None, parse_math=False, clip_on=False)  # fmt: skip
-                said.set_in_layout(False)
+    signs: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for r, c in np.argwhere(np.isfinite(shares)):
+        word, ink = words[r][c], ink_on(on_scale(float(shares[r, c]), scale))
+        if word in _SIGNS:
+            signs.setdefault((word, ink), []).append((at[0][c], at[1][r]))
+        elif word:
+            shown = word if len(word) <= most else word[: most - 1] + "…"
+            said = axes.text(at[0][c], at[1][r], shown, ha="center", va="center_baseline", fontsize=sheet.size(size),
+                             color=ink, family="monospace" if mono else None, parse_math=False, clip_on=False)  # fmt: skip
+            said.set_in_layout(False)
+    for (sign, ink), cells in signs.items():
+        wide, thick = _SIGNS[sign]
+        _strokes(axes, cells, wide / room, sheet.size(thick), ink)
+
+
+def _strokes(axes: Axes, cells: Sequence[tuple[float, float]], wide: float, thick: float, ink: str) -> None:
+    """A short stroke in the middle of each cell, `wide` of a cell: all of them are one line with gaps."""
+    x = np.array([[across - wide / 2, across + wide / 2, np.nan] for across, _ in cells]).reshape(-1)
+    y = np.array([[up, up, np.nan] for _, up in cells]).reshape(-1)
+    (line,) = axes.plot(x, y, color=ink, linewidth=thick, zorder=3, clip_on=False)
+    line.set_solid_capstyle("butt")
+    line.get_path().should_simplify = False
 
 
 def _bar_beside(sheet: Sheet, axes: Axes, described: Trace, scale: Any, low: float, high: float) -> None:

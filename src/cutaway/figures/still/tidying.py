@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
 from xml.etree import ElementTree
 
 _SVG = "{http://www.w3.org/2000/svg}"
@@ -23,6 +25,30 @@ _KEPT = {
     "stroke-opacity": "1", "text-anchor": "start", "stroke-linejoin": "miter",
 }  # fmt: skip
 _DROPPED = {"metadata", "style"}
+_PLACES = {
+    "id",
+    "d",
+    "x",
+    "y",
+    "width",
+    "height",
+    "r",
+    "cx",
+    "cy",
+    "href",
+    "transform",
+    "preserveAspectRatio",
+}
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """An element to be written: its tag, where it is, how it looks, what is inside."""
+
+    tag: str
+    place: Mapping[str, str]
+    look: Mapping[str, str]
+    inner: str = ""
 
 
 def tidy(source: str, titles: Mapping[str, Sequence[str]], prefix: str = "f") -> str:
@@ -36,7 +62,7 @@ def tidy(source: str, titles: Mapping[str, Sequence[str]], prefix: str = "f") ->
     root = ElementTree.fromstring(source)
     box = root.get("viewBox", "0 0 100 100")
     width, height = (round(float(end)) for end in box.split()[2:])
-    body = "".join(_element(child, titles, prefix, ()) for child in root)
+    body = _written([piece for child in root for piece in _pieces(child, titles, prefix, ())])
     return (
         f'<svg {_SPACE} viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
         f'font-family="{_FAMILY}" font-size="11">{body}</svg>'
@@ -52,30 +78,33 @@ def inlined(drawing: str) -> str:
     return drawing.replace(f"<svg {_SPACE}", "<svg", 1)
 
 
-def _element(
+def _pieces(
     item: ElementTree.Element, titles: Mapping[str, Sequence[str]], prefix: str, words: Sequence[str]
-) -> str:
+) -> list[_Piece]:
     tag = item.tag.removeprefix(_SVG) if isinstance(item.tag, str) else ""
-    if not tag or tag in _DROPPED:
-        return ""
+    if not tag or tag in _DROPPED or (tag == "defs" and not len(item)):
+        return []
     if tag == "g":
-        words = titles.get(item.get("id", ""), words)
-        return _group(item, titles, prefix, words)
-    said = f"<title>{html.escape(words[0])}</title>" if words and tag in ("path", "use") and words[0] else ""
+        return _group(item, titles, prefix, titles.get(item.get("id", ""), words))
+    said = (
+        f"<title>{html.escape(words[0], quote=False)}</title>"
+        if words and tag in ("path", "use") and words[0]
+        else ""
+    )
     kept = _attributes(item, tag, prefix)
     if tag == "path" and "d" in kept:
         tag, kept = _shape(kept)
     if tag == "path" and "id" not in item.attrib and _unseen(kept):
-        return ""
+        return []
     inner = said + html.escape(item.text or "", quote=False) if tag == "text" else said
-    inner += "".join(_element(child, titles, prefix, ()) for child in item)
-    written = "".join(f' {name}="{html.escape(value)}"' for name, value in kept.items())
-    return f"<{tag}{written}>{inner}</{tag}>" if inner else f"<{tag}{written}/>"
+    inner += _written([piece for child in item for piece in _pieces(child, titles, prefix, ())])
+    place = {name: value for name, value in kept.items() if name in _PLACES}
+    return [_Piece(tag, place, {name: value for name, value in kept.items() if name not in _PLACES}, inner)]
 
 
 def _group(
     item: ElementTree.Element, titles: Mapping[str, Sequence[str]], prefix: str, words: Sequence[str]
-) -> str:
+) -> list[_Piece]:
     """What stands in a group, without the group where it says nothing; each mark takes one of its words."""
     marks = [
         child
@@ -84,21 +113,53 @@ def _group(
     ]
     each = dict(zip(map(id, marks), words, strict=True)) if len(marks) == len(words) else {}
 
-    def inside(group: ElementTree.Element) -> str:
-        parts = []
+    def inside(group: ElementTree.Element) -> list[_Piece]:
+        pieces: list[_Piece] = []
         for child in group:
             if child.tag == f"{_SVG}g" and child.get("id") not in titles:
-                parts.append(wrap(child))
+                pieces += clipped(child)
             else:
-                own = (each[id(child)],) if id(child) in each else ()
-                parts.append(_element(child, titles, prefix, own))
-        return "".join(parts)
+                pieces += _pieces(child, titles, prefix, (each[id(child)],) if id(child) in each else ())
+        return pieces
 
-    def wrap(group: ElementTree.Element) -> str:
-        body, clip = inside(group), group.get("clip-path", "")
-        return f'<g clip-path="{_renamed(clip, prefix)}">{body}</g>' if clip and body else body
+    def clipped(group: ElementTree.Element) -> list[_Piece]:
+        pieces, clip = inside(group), group.get("clip-path", "")
+        return (
+            [_Piece("g", {}, {"clip-path": _renamed(clip, prefix)}, _written(pieces))]
+            if clip and pieces
+            else pieces
+        )
 
-    return wrap(item)
+    return clipped(item)
+
+
+def _written(pieces: Sequence[_Piece]) -> str:
+    """Elements one after the other; what looks alike shares its looks, and opaque paths that look alike are one path."""
+    parts = []
+    for (tag, look), run in groupby(pieces, key=lambda piece: (piece.tag, tuple(piece.look.items()))):
+        alike = list(run)
+        if tag == "path" and not {"opacity", "fill-opacity", "stroke-opacity"} & dict(look).keys():
+            alike = list(_joined(alike))
+        shared = len(alike) > 2 and bool(look) and tag != "g"
+        body = "".join(_markup(piece, {} if shared else piece.look) for piece in alike)
+        parts.append(f"<g{_said(dict(look))}>{body}</g>" if shared else body)
+    return "".join(parts)
+
+
+def _joined(pieces: Sequence[_Piece]) -> Iterator[_Piece]:
+    """Paths that look alike, say nothing and have no name as one; the order stays."""
+    for mute, run in groupby(pieces, key=lambda piece: not piece.inner and list(piece.place) == ["d"]):
+        alike = list(run)
+        yield from [replace(alike[0], place={"d": "".join(p.place["d"] for p in alike)})] if mute else alike
+
+
+def _markup(piece: _Piece, look: Mapping[str, str]) -> str:
+    opened = f"<{piece.tag}{_said(piece.place)}{_said(look)}"
+    return f"{opened}>{piece.inner}</{piece.tag}>" if piece.inner else f"{opened}/>"
+
+
+def _said(attributes: Mapping[str, str]) -> str:
+    return "".join(f' {name}="{html.escape(value)}"' for name, value in attributes.items())
 
 
 def _attributes(item: ElementTree.Element, tag: str, prefix: str) -> dict[str, str]:

@@ -26,6 +26,8 @@ STYLES = ("paper", "screen")
 #: Points to a pixel of the description on paper: letters of 11 pixels become 7 points.
 _PAPER = 0.64
 _SCREEN = 720
+#: A drawing of more marks that have words goes without them: the table behind it says it all.
+_MOST_TITLES = 150
 
 
 @contextmanager
@@ -51,7 +53,8 @@ def svg(
     """
     with settings():
         sheet = draw(figure, width, title=title)
-        return tidy(_written(sheet, "svg").decode("utf-8"), sheet.titles if words else {}, prefix)
+        few = sum(map(len, sheet.titles.values())) <= _MOST_TITLES
+        return tidy(_written(sheet, "svg").decode("utf-8"), sheet.titles if words and few else {}, prefix)
 
 
 def png_uri(figure: go.Figure, width: int = _SCREEN) -> str:

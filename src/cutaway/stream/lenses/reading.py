@@ -112,7 +112,7 @@ class Reading:
     def page(self, report: LensReport | None = None) -> Page:
         """Layer by token, coloured by what is asked for most; with a report, how well the lens reads beside others."""
         says = {
-            "probability": "The likeliest token in each cell, coloured by its probability. Hover for more.",
+            "probability": "The likeliest token in each cell, coloured by its probability.",
             "kl": "The same, coloured by the divergence from the network's own output.",
         }
         if self.target is not None:
@@ -122,7 +122,8 @@ class Reading:
         if report is not None:
             held = Figure(report.plot(), "By layer, on held-out text, with 95 % intervals over rows of text.")
             sections.append(Section("report", "How well it reads", [held]))
-        return page_of(self, "Cutaway · lens", self._title, sections)
+        text = "".join(self.tokens)
+        return page_of(self, "Cutaway · lens", self._title, sections, lead=f"Text: “{text}”.")
 
     @property
     def _title(self) -> str:
