@@ -111,7 +111,7 @@ def test_signs_are_explained_where_they_occur_and_only_there() -> None:
     assert not bars([Bar.of("a", 1.0)]).layout.annotations
 
 
-def lens(values: np.ndarray, unit: str):  # noqa: ANN201
+def lens(values: np.ndarray, unit: str):
     tokens, notes = np.full(values.shape, "t", dtype=object), [["n"] * values.shape[1]] * values.shape[0]
     return lens_table(LensGrid(values, tokens, list("abc")[: len(values)], list("xy"), notes, unit))
 
@@ -130,7 +130,7 @@ def test_a_divergence_that_spans_decades_is_coloured_by_its_logarithm() -> None:
     assert lens(values / 30, "probability").data[0].zmax == 1.0
 
 
-def circuit(n: int):  # noqa: ANN201
+def circuit(n: int):
     rng = np.random.default_rng(0)
     dots = [Dot(f"head {i}", f"head {i // 8}.{i % 8}", i % 8, i // 8) for i in range(64)]
     edges = [EdgeLine(int(rng.integers(0, 32)), int(rng.integers(32, 64)), float(s), "qkv"[i % 3])
@@ -138,7 +138,7 @@ def circuit(n: int):  # noqa: ANN201
     return edges, circuit_figure(dots, edges, list("01234567"), [(i, f"layer {i}") for i in range(8)])
 
 
-def strokes(figure) -> int:  # noqa: ANN001
+def strokes(figure) -> int:
     lines_ = [t for t in figure.data if t.mode == "lines" and t.visible is not False]
     return sum(sum(v is None for v in t.x) for t in lines_)
 

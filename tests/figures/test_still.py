@@ -35,6 +35,7 @@ from cutaway.figures.still import widths
 
 NASTY = "</svg><script>alert(1)</script> & $x^2$ \x07 \ud800 <b>"
 FIXED = np.random.default_rng(0).random((2, 3))
+PANEL = MapPanel(FIXED, ["0", "1"], ["a", "b", "c"], "r", "c")
 
 
 def grid(rows: int = 2, columns: int = 3, **more: object) -> Grid:
@@ -66,11 +67,11 @@ FIGURES: dict[str, Callable[[], Picture]] = {
     "groups of bars": lambda: groups_of_bars({NASTY: [Bar.of("a", 1.0)], "y": [Bar.of("a", 2.0)]}, title="t"),
     "random sets": lambda: against_random([Comparison(NASTY, 0.9, 0.8, 1.0, [0.1, 0.2], 0.7, True)]),
     "curve": lambda: faithfulness_curve([0.001, 0.1, 1], [0, 0.5, 1], (0.1, 0.5), [0.1, 0.2]),
-    "small maps": lambda: node_grids([Panel(NASTY, FIXED, np.eye(2, 3) > 0), Panel("b", np.ones((1, 2)), np.ones((1, 2)) > 2)]),
+    "small maps": lambda: node_grids([Panel(NASTY, FIXED, np.eye(2, 3) > 0), Panel("b", FIXED[:1], FIXED[:1] > 2)]),
     "circuit": circuit,
     "lens": lambda: lens(np.array([[1e-4, 0.01], [1.0, 10.0]]), "KL (nats)"),
     "lines": lined,
-    "probes": lambda: maps({NASTY: MapPanel(FIXED[:, :2], ["0", "1"], ["a", "b"], "r", "c"), "u": MapPanel(FIXED[:, :2], ["0", "1"], ["a", "b"], "r", "c")}, 0.2, "AUROC"),
+    "probes": lambda: maps({NASTY: PANEL, "u": PANEL}, 0.2, "AUROC"),
     "curves": lambda: curves(["0", "1"], np.ones(2), (np.zeros(2), np.ones(2) * 2), {NASTY: np.ones(2)}, "x", "y", 0.5),
     "histograms": lambda: projections({NASTY: np.linspace(0, 1, 9), "b": np.linspace(0, 2, 9)}),
     "tokens": lambda: against_tokens([NASTY, "b", "c", "d"], np.array([0.1, -0.2, 0.3, 0.0])),

@@ -17,7 +17,7 @@ from cutaway.results import KINDS
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "fuzz"))
 
-import fuzzing  # type: ignore[import-not-found]  # noqa: E402
+import fuzzing  # type: ignore[import-not-found]
 
 #: What a page may weigh without the script [bytes].
 MOST = 500_000

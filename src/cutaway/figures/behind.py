@@ -23,7 +23,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Sheet:
+class NumberTable:
     """One table of strings.
 
     Attributes:
@@ -49,7 +49,7 @@ def rows_of(figure: go.Figure) -> pd.DataFrame:
     return pd.DataFrame(list(_rows(figure)))
 
 
-def sheets_of(figure: go.Figure, most: int = _MOST_CELLS) -> list[Sheet]:
+def sheets_of(figure: go.Figure, most: int = _MOST_CELLS) -> list[NumberTable]:
     """The same as tables of strings for a page: heat maps as they stand, layer by token, all else row by row.
 
     most: a map of more cells is told by its largest ones.
@@ -151,7 +151,7 @@ def _cells(figure: go.Figure, trace: dict[str, Any]) -> Iterator[Row]:
         yield {"row": rows[r], "column": columns[c], **said, "value": float(value), **ends}
 
 
-def _map(figure: go.Figure, trace: dict[str, Any], panel: str, most: int) -> Sheet:
+def _map(figure: go.Figure, trace: dict[str, Any], panel: str, most: int) -> NumberTable:
     """A heat map as it stands, the top row first; of one too large the largest cells."""
     values, rows, columns, more = _grid(figure, trace)
     if values.size > most:
@@ -168,7 +168,7 @@ def _map(figure: go.Figure, trace: dict[str, Any], panel: str, most: int) -> She
 
     head = ("", *columns)
     body = tuple((rows[r], *(cell(r, c) for c in range(len(columns)))) for r in reversed(range(len(rows))))
-    return Sheet(panel, head, body)
+    return NumberTable(panel, head, body)
 
 
 def _marks(figure: go.Figure, trace: dict[str, Any]) -> Iterator[Row]:
@@ -224,10 +224,10 @@ def _bins(trace: dict[str, Any], name: str) -> Iterator[Row]:
             yield {"name": name, "from": float(low), "to": float(high), "value": float(count * share)}
 
 
-def _listed(name: str, rows: Sequence[Row], most: int = _MOST_ROWS) -> Sheet:
+def _listed(name: str, rows: Sequence[Row], most: int = _MOST_ROWS) -> NumberTable:
     head = tuple(dict.fromkeys(key for row in rows[:most] for key in row))
     cells = tuple(tuple(_cell(row.get(key)) for key in head) for row in rows[:most])
-    return Sheet(name, head, cells, max(0, len(rows) - most))
+    return NumberTable(name, head, cells, max(0, len(rows) - most))
 
 
 def _cell(value: Any) -> str:

@@ -111,10 +111,14 @@ def _signs(dots: Sequence[Dot], lines: Sequence[EdgeLine], drawn: int) -> list[s
 def _keep_rows(figure: go.Figure, dots: Sequence[Dot], lines: Sequence[EdgeLine]) -> None:
     """The edges as rows in the description itself: strokes do not say what they were drawn from."""
     rows = [
-        [dots[line.start].words, dots[line.end].words, _PORTS.get(line.part, ""), None if line.score != line.score else line.score]
+        [dots[line.start].words, dots[line.end].words, _PORTS.get(line.part, ""), _known(line.score)]
         for line in lines
     ]  # fmt: skip
     figure.update_layout(meta={"head": ["from", "to", "into", "score"], "rows": rows})
+
+
+def _known(score: float) -> float | None:
+    return score if score == score else None
 
 
 def _add_slider(figure: go.Figure, steps: Sequence[int], shown: Sequence[int], active: int) -> None:

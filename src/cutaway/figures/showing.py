@@ -81,7 +81,7 @@ class Picture(go.Figure):
             drawn = f"<img src='{png_uri(self)}' alt='{said}' style='max-width:100%'>"
         return f"<div style='background:#fff;max-width:720px;overflow-x:auto'>{drawn}</div>"
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None, **more: Any) -> dict[str, str]:
+    def _repr_mimebundle_(self, *_: Any, **__: Any) -> dict[str, str]:
         """The still drawing in place of Plotly's own bundle, which needs its script."""
         return {"text/html": self._repr_html_()}
 

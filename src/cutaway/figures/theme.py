@@ -8,13 +8,27 @@ from typing import Any
 import plotly.graph_objects as go
 
 from cutaway.figures.colours import (
-    ABSENT, ACCENT, DIVERGING, FAINT, GRID_LINE, INK, MUTED, NEGATIVE, PAPER, POSITIVE, SEQUENTIAL, blend, channels, ink_on,
+    ABSENT,
+    ACCENT,
+    DIVERGING,
+    FAINT,
+    GRID_LINE,
+    INK,
+    MUTED,
+    NEGATIVE,
+    PAPER,
+    POSITIVE,
+    SEQUENTIAL,
+    blend,
+    channels,
+    ink_on,
 )  # fmt: skip
 from cutaway.figures.showing import Picture
 
 __all__ = [
     "ABSENT", "ACCENT", "DIVERGING", "FAINT", "FONT", "GRID_LINE", "HOVER", "INK", "MONO", "MUTED", "NEGATIVE", "PAPER",
-    "POSITIVE", "SEQUENTIAL", "axis_title", "blend", "channels", "colour_bar", "dress", "ink_on", "legend_of_signs", "whiskers",
+    "POSITIVE", "SEQUENTIAL", "axis_title", "blend", "channels", "colour_bar", "dress", "ink_on", "legend_of_signs",
+    "whiskers",
 ]  # fmt: skip
 
 FONT = (

@@ -10,7 +10,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from cutaway.figures.behind import Sheet, sheets_of
+from cutaway.figures.behind import NumberTable, sheets_of
 from cutaway.figures.still import inlined, plain, svg, widths
 from cutaway.reports.content import Figure, Page
 
@@ -22,7 +22,7 @@ _KINDS = {"heatmap": "heat map", "scatter": "lines and marks", "bar": "bars", "h
 
 
 @dataclass(frozen=True)
-class Drawn:
+class Exhibit:
     """A figure ready to be set.
 
     Attributes:
@@ -38,12 +38,12 @@ class Drawn:
     wide: Markup
     narrow: Markup
     caption: str
-    sheets: tuple[Sheet, ...]
+    sheets: tuple[NumberTable, ...]
     data: Markup
     height: int
 
 
-def drawn(block: Figure, number: int, page: Page, heading: str, interactive: bool) -> Drawn:
+def drawn(block: Figure, number: int, page: Page, heading: str, interactive: bool) -> Exhibit:
     """A figure of a page, under this heading."""
     figure = block.figure
     title = plain(figure.layout.title.text)  # pyright: ignore[reportAttributeAccessIssue]
@@ -56,7 +56,7 @@ def drawn(block: Figure, number: int, page: Page, heading: str, interactive: boo
     spec.get("layout", {}).pop("title", None)
     large = svg(figure, wide, title=False, prefix=f"w{number}-")
     small = svg(figure, narrow, title=False, prefix=f"n{number}-", words=False) if narrow else ""
-    return Drawn(
+    return Exhibit(
         number,
         _named(large, f"w{number}", words, block),
         _named(small, f"n{number}", words, block) if small else Markup(),
@@ -67,14 +67,14 @@ def drawn(block: Figure, number: int, page: Page, heading: str, interactive: boo
     )
 
 
-def lighter(one: Drawn, block: Figure) -> Drawn:
-    """The same with fewer bytes, for a page that would become heavy: no words over marks, large maps by their largest cells."""
+def lighter(one: Exhibit, block: Figure) -> Exhibit:
+    """The same with fewer bytes, for a page that would be heavy: no words over marks, of large maps the largest cells."""
     return replace(
         one, wide=Markup(_OVER_A_MARK.sub("", one.wide)), sheets=tuple(sheets_of(block.figure, _FEW)), narrow=Markup()
     )  # fmt: skip
 
 
-def weight(one: Drawn) -> int:
+def weight(one: Exhibit) -> int:
     """About how many bytes it takes."""
     cells = sum(len(cell) + 9 for sheet in one.sheets for row in sheet.rows for cell in row)
     return len(one.wide) + len(one.narrow) + cells
@@ -91,7 +91,8 @@ def _said(title: str, other: str) -> bool:
 
 def _named(drawing: str, name: str, words: str, block: Figure) -> Markup:
     """A drawing with its name and what it is, for those who hear it."""
-    kinds = dict.fromkeys(_KINDS.get(t.type, t.type) for t in block.figure.data)  # pyright: ignore
+    types = [str(trace.type) for trace in block.figure.data]  # pyright: ignore[reportAttributeAccessIssue]
+    kinds = dict.fromkeys(_KINDS.get(name, name) for name in types)
     what = f"A drawing: {', '.join(kinds) or 'empty'}. Its numbers are in the table below it."
     head, rest = inlined(drawing).split(">", 1)
     return Markup(

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from cutaway.errors import UnknownOption, did_you_mean
 from cutaway.figures import theme
 from cutaway.reports.content import Figure, Page
-from cutaway.reports.drawn import Drawn, drawn, lighter, weight
+from cutaway.reports.drawn import Exhibit, drawn, lighter, weight
 from cutaway.results import atomic_write
 
 #: Where the script that makes figures movable may stand: nowhere, in a file beside the page, in the page.
@@ -89,7 +89,7 @@ def script_text() -> str:
     return f"{get_plotlyjs()}\n{ours}"
 
 
-def _figures(page: Page, interactive: bool) -> dict[int, Drawn]:
+def _figures(page: Page, interactive: bool) -> dict[int, Exhibit]:
     """The figures of a page, by the identity of their blocks; lighter ones where they would make the page heavy."""
     placed = [(b, s.title) for s in page.sections for b in s.blocks if isinstance(b, Figure)]
     ready = {id(b): drawn(b, n, page, heading, interactive) for n, (b, heading) in enumerate(placed, 1)}

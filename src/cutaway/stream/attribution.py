@@ -162,7 +162,7 @@ class Attribution:
         return f"{self.what}: {float(self.wanted.mean()):+.4f}; contributions add up to it within {self.error:.1e}"
 
     def plot(self, top: int = 24) -> Any:
-        """The largest contributions as bars, with 95 % intervals over prompts where there are several, and the rest added up."""
+        """The largest contributions as bars, with 95 % intervals over prompts where there are several; the rest added up."""
         words, mean, order = self.words, self.mean(), self._largest(len(self.writers))
         largest = [Bar.of(words[at], mean_of(self.values[at].mean(1))) for at in order[:top] if mean[at]]
         others = [Bar.of(words[at], float(mean[at])) for at in order[top:] if mean[at]]

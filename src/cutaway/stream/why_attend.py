@@ -98,7 +98,7 @@ class ScoreParts:
     def page(self) -> Page:
         """The pairs as a heat map, and the largest."""
         table = self._in_words(12).set_axis(["query from", "key from", "adds"], axis=1)
-        rest = float(self.values.sum()) - float(table["adds"].sum())
+        rest = float(self.values.sum()) - sum(table["adds"].tolist())
         others = f"the other {self.values.size - len(table)} add {rest:+.3f} together, position adds {self.position:+.3f}"
         blocks = [
             Figure(self.plot(), "What wrote to the query by what wrote to the key."),

@@ -53,7 +53,7 @@ def heatmap(sheet: Sheet, axes: Axes, trace: Trace) -> None:
         shares = np.round(shares * _SHADES) / _SHADES
     cells = np.argwhere(np.isfinite(z))
     for r, c in cells[np.argsort(shares[tuple(cells.T)], kind="stable")] if z.size > _MANY else cells:
-        cell = Rectangle((x[c] - 0.5 + gap / 2, y[r] - 0.5 + tall / 2), 1 - gap, 1 - tall, linewidth=0,
+        cell = Rectangle((float(x[c]) - 0.5 + gap / 2, float(y[r]) - 0.5 + tall / 2), 1 - gap, 1 - tall, linewidth=0,
                          facecolor=on_scale(float(shares[r, c]), scale), antialiased=bool(gap))  # fmt: skip
         if words is not None:
             cell.set_gid(sheet.name([words(r, c)]))

@@ -1,4 +1,4 @@
-"""How wide a still drawing should be: as wide as what is in it needs, and once more for a narrow screen where that can be."""
+"""How wide a still drawing should be: as wide as its content needs, and once more for a narrow screen where that can be."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def widths(figure: go.Figure) -> tuple[int, int | None]:
     if maps:
         panels: dict[tuple[float, ...], int] = {}
         for trace in maps:
-            axis = figure.layout[f"xaxis{str(trace.get('xaxis') or 'x')[1:]}"]
+            axis: Any = figure.layout[f"xaxis{str(trace.get('xaxis') or 'x')[1:]}"]
             domain = tuple(axis.domain or (0.0, 1.0))
             panels[domain] = max(panels.get(domain, 0), len(trace["z"][0]) if len(trace["z"]) else 0)
         columns = sum(panels.values())

@@ -200,9 +200,7 @@ def _text(given: Mapping[str, str]) -> dict[str, str]:
         if "Mono" in match["family"] or "monospace" in match["family"]:
             kept["font-family"] = "ui-monospace,Menlo,Consolas,DejaVu Sans Mono,monospace"
     turned = given.get("transform", "")
-    if (match := _TURN.search(turned)) and float(match[1]):
-        kept["transform"] = _short(turned)
-    elif turned and not match:
+    if (match := _TURN.search(turned)) and float(match[1]) or turned and not match:
         kept["transform"] = _short(turned)
     return kept
 

@@ -91,8 +91,10 @@ def _whiskers(sheet: Sheet, axes: Axes, error: Any, at: tuple[np.ndarray, np.nda
     if not (up.any() or down.any()):
         return
     pen = sheet.size(float(error.get("thickness", 1.5)))
-    axes.errorbar(*at, **{f"{kind}err": np.stack([down, up])}, fmt="none", ecolor=shade(error.get("color"), INK),
-                  elinewidth=pen, capsize=sheet.size(float(error.get("width", 3))), capthick=pen, zorder=5)  # fmt: skip
+    long = np.stack([down, up])
+    across, upwards = (long, None) if kind == "x" else (None, long)
+    axes.errorbar(*at, xerr=across, yerr=upwards, fmt="none", ecolor=shade(error.get("color"), INK), zorder=5,
+                  elinewidth=pen, capsize=sheet.size(float(error.get("width", 3))), capthick=pen)  # fmt: skip
 
 
 def _words_beside(sheet: Sheet, axes: Axes, trace: Trace, x: np.ndarray, y: np.ndarray) -> None:
@@ -104,7 +106,8 @@ def _words_beside(sheet: Sheet, axes: Axes, trace: Trace, x: np.ndarray, y: np.n
         if word:
             axes.annotate(plain(word), (across, high), (sheet.size(side[0]), sheet.size(up[0] / 5 * gap)),
                           textcoords="offset points", ha=side[1], va=up[1], fontsize=sheet.size(font.get("size", 10)),
-                          color=shade(font.get("color"), INK), parse_math=False, zorder=6, annotation_clip=False)  # fmt: skip
+                          color=shade(font.get("color"), INK), parse_math=False, zorder=6,
+                          annotation_clip=False)  # fmt: skip
 
 
 def bar(sheet: Sheet, axes: Axes, trace: Trace, slot: tuple[int, int] = (0, 1)) -> None:
@@ -135,7 +138,7 @@ def bar(sheet: Sheet, axes: Axes, trace: Trace, slot: tuple[int, int] = (0, 1)) 
     (axes.set_ylim if flat else axes.set_xlim)(min(at, default=0) - 0.6, max(at, default=0) + 0.6)
 
 
-def histogram(sheet: Sheet, axes: Axes, trace: Trace) -> None:
+def histogram(_: Sheet, axes: Axes, trace: Trace) -> None:
     """Counts of values, or percents of them, in the bins that are described."""
     values = np.array([float(v) for v in trace["x"]])
     bins = trace.get("xbins") or {}

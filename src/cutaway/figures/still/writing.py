@@ -37,7 +37,7 @@ def settings(quiet: bool = True) -> Iterator[None]:
 
     with matplotlib.rc_context(), warnings.catch_warnings():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(SETTINGS)
+        matplotlib.rcParams.update(SETTINGS)  # pyright: ignore[reportCallIssue, reportArgumentType]
         if quiet:
             warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         yield
@@ -83,10 +83,9 @@ def save(
     inches = _inches(width)
     kind = where.suffix.lower()[1:]
     with settings(quiet=kind == "svg"):
-        if style == "paper":
-            sheet = draw(figure, inches * 72 / _PAPER, _PAPER, title=False)
-        else:
-            sheet = draw(figure, _SCREEN)
+        paper = style == "paper"
+        size = (inches * 72 / _PAPER, _PAPER) if paper else (_SCREEN, 1.0)
+        sheet = draw(figure, *size, title=not paper)
         data = _written(sheet, kind, dpi)
     return atomic_write(where, data)
 
@@ -111,9 +110,7 @@ def _written(sheet: Sheet, kind: str, dpi: float = 72) -> bytes:
         "png": {"Software": None},
     }
     buffer = io.BytesIO()
-    sheet.figure.savefig(buffer, format=kind, dpi=dpi, metadata=dates[kind], facecolor=_ground(sheet, kind))
+    sheet.figure.savefig(
+        buffer, format=kind, dpi=dpi, metadata=dates[kind], facecolor="none" if kind == "svg" else "white"
+    )
     return buffer.getvalue()
-
-
-def _ground(sheet: Sheet, kind: str) -> str:
-    return "none" if kind == "svg" else "white"
