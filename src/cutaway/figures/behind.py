@@ -69,7 +69,8 @@ def sheets_of(figure: go.Figure, most: int = _MOST_CELLS) -> list[NumberTable]:
 
 def _titled(figure: go.Figure, row: Row) -> Row:
     """A row of a mark with the axes' own names in place of `x` and `value`."""
-    across, up = (plain(figure.layout[axis].title.text) for axis in ("xaxis", "yaxis"))
+    layout: Any = figure.layout
+    across, up = plain(layout.xaxis.title.text), plain(layout.yaxis.title.text)
     names = {"x": across, "value": across if "label" in row else up}
     return {names.get(key) or key: value for key, value in row.items()}
 
@@ -109,7 +110,7 @@ def _panels(figure: go.Figure) -> dict[str, str]:
 
 def _labels(figure: go.Figure, axis: str, values: Sequence[Any]) -> list[str]:
     """The labels of places along an axis ("xaxis2"): its tick texts where they stand there, else the places."""
-    described = figure.layout[axis]
+    described: Any = figure.layout[axis]
     ticks = described.tickvals
     known = (
         {}
