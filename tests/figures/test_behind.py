@@ -18,7 +18,7 @@ from cutaway.figures import (
 from cutaway.figures.behind import sheets_of
 from cutaway.figures.circuit import Dot, EdgeLine, circuit_figure
 from cutaway.figures.lens import LensGrid, Line, lens_table, lines
-from cutaway.figures.probes import projections
+from cutaway.figures.probes import MapPanel, maps, projections
 
 VALUES = np.array([[0.25, np.nan], [-0.5, 1.0]])
 
@@ -47,6 +47,16 @@ def test_a_large_map_is_told_by_its_largest_cells_and_says_how_many_more() -> No
     assert np.allclose(figure.table()["value"].to_numpy().reshape(50, 60), values)
 
 
+def test_labels_that_have_no_room_on_an_axis_are_in_the_table() -> None:
+    names = [f"t{i}" for i in range(100)]
+    table = heatmap(Grid(np.ones((1, 100)), ["0"], names)).table()
+    assert table["column"].tolist() == names
+    panel = MapPanel(np.ones((1, 20)), ["0"], names[:20], "layer", "position")
+    table = maps({"probe": panel, "random": panel}, 0.5, "AUROC").table()
+    assert table["column"].tolist() == names[:20] * 2
+    assert table["panel"].tolist() == ["probe"] * 20 + ["random"] * 20
+
+
 def test_bars_are_told_with_their_labels_and_ends() -> None:
     table = groups_of_bars(
         {"x": [Bar("a", 1.0, 0.5, 2.0), Bar("b", -1.0, -1.5, 0.5)], "y": [Bar.of("a", 3.0), Bar.of("b", 4.0)]}
@@ -63,6 +73,7 @@ def test_bars_are_told_with_their_labels_and_ends() -> None:
 
 def test_lines_are_told_once_with_their_bands() -> None:
     table = lines([Line("l", [0, 1], [1.0, 2.0], [0.5, 1.5], [1.5, 2.5])], "layer", "nats").table()
+    assert table["x"].tolist() == [0.0, 1.0]
     assert table["value"].tolist() == [1.0, 2.0]
     assert table["low"].tolist() == [0.5, 1.5]
 
@@ -153,6 +164,14 @@ def test_a_circuit_of_250_edges_draws_the_strongest_and_tells_all() -> None:
     assert table["score"].tolist() == pytest.approx(wanted)
     assert set(table["into"]) == {"queries", "keys", "values"}
     assert len(figure.svg()) < 60_000
+
+
+def test_a_circuit_says_how_many_edges_it_has_beyond_those_that_it_was_given() -> None:
+    dots = [Dot("a", "a", 0, 0), Dot("b", "b", 0, 1)]
+    figure = circuit_figure(dots, [EdgeLine(0, 1, 1.0)] * 3, ["x"], [(0, "input")], first=2, of=10)
+    assert "the 2 strongest of 10 edges" in figure.layout.annotations[0].text.replace("\u00a0", " ")
+    (sheet,) = sheets_of(figure)
+    assert (len(sheet.rows), sheet.more) == (3, 7)
 
 
 def test_the_slider_says_how_many_edges_are_drawn() -> None:

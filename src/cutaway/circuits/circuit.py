@@ -232,10 +232,10 @@ class Circuit:
         return pd.DataFrame(rows, columns=["from", "to", "score"])
 
     def plot(self, most: int = 400) -> graph_objects.Figure:
-        """The circuit drawn: layers upwards, heads across; the `most` strongest edges."""
+        """The circuit drawn: layers upwards, heads across; its table has the `most` strongest edges."""
         layout = self._layout()
-        title = f"{self}" + (f"; the {most} strongest are drawn" if len(layout.lines) > most else "")
-        return circuit_figure(layout.dots, layout.lines[:most], layout.columns, layout.rows, title=title)
+        lines, of = layout.lines[:most], len(layout.lines)
+        return circuit_figure(layout.dots, lines, layout.columns, layout.rows, title=str(self), of=of)
 
     def page(self) -> Page:
         """What `cutaway trace` writes as its page."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,7 +57,9 @@ def sheets_of(figure: go.Figure, most: int = _MOST_CELLS) -> list[NumberTable]:
     maps, others = [], []
     kept = _kept(figure)
     if kept is not None:
-        return [_listed("", list(kept))]
+        listed = _listed("", list(kept))
+        meta: Any = figure.layout.meta  # pyright: ignore[reportAttributeAccessIssue]
+        return [replace(listed, more=listed.more + meta.get("more", 0))]
     panels = _panels(figure)
     for trace in _traces(figure):
         if trace.get("type") == "heatmap":
@@ -108,8 +110,8 @@ def _panels(figure: go.Figure) -> dict[str, str]:
     return dict(zip(names, titles, strict=False)) if len(names) > 1 else {}
 
 
-def _labels(figure: go.Figure, axis: str, values: Sequence[Any]) -> list[str]:
-    """The labels of places along an axis ("xaxis2"): its tick texts where they stand there, else the places."""
+def _labels(figure: go.Figure, axis: str, values: Sequence[Any]) -> list[Any]:
+    """The labels of places along an axis ("xaxis2"): its tick texts where they stand there, else the places as numbers."""
     described: Any = figure.layout[axis]
     ticks = described.tickvals
     known = (
@@ -117,7 +119,7 @@ def _labels(figure: go.Figure, axis: str, values: Sequence[Any]) -> list[str]:
         if ticks is None
         else dict(zip(map(float, ticks), map(plain, described.ticktext or ()), strict=False))
     )
-    return [plain(v) if isinstance(v, str) else known.get(float(v), f"{v:g}") for v in values]
+    return [plain(v) if isinstance(v, str) else known.get(float(v), float(v)) for v in values]
 
 
 def _axis(trace: dict[str, Any], kind: str) -> str:
@@ -126,13 +128,16 @@ def _axis(trace: dict[str, Any], kind: str) -> str:
 
 def _grid(
     figure: go.Figure, trace: dict[str, Any]
-) -> tuple[np.ndarray, list[str], list[str], dict[str, np.ndarray]]:
+) -> tuple[np.ndarray, list[Any], list[Any], dict[str, np.ndarray]]:
     """Values, labels of rows and of columns, and what else is known of each cell."""
     meta = trace.get("meta") or {}
     values = np.array(meta.get("values", trace["z"]), dtype=float)
     rows, columns = values.shape
     y = _labels(figure, _axis(trace, "y"), trace["y"] if trace.get("y") is not None else range(rows))
     x = _labels(figure, _axis(trace, "x"), trace["x"] if trace.get("x") is not None else range(columns))
+    y, x = (
+        [plain(label) for label in meta.get(side) or known] for side, known in (("rows", y), ("columns", x))
+    )
     more = {name: np.array(meta[name], dtype=float) for name in _ENDS if meta.get(name) is not None}
     return values, y, x, more
 
@@ -167,8 +172,10 @@ def _map(figure: go.Figure, trace: dict[str, Any], panel: str, most: int) -> Num
             text += f" ({number(more['low'][r, c])} to {number(more['high'][r, c])})"
         return f"{words[r][c]} {text}" if words is not None and words[r][c] else text
 
-    head = ("", *columns)
-    body = tuple((rows[r], *(cell(r, c) for c in range(len(columns)))) for r in reversed(range(len(rows))))
+    head = ("", *map(_cell, columns))
+    body = tuple(
+        (_cell(rows[r]), *(cell(r, c) for c in range(len(columns)))) for r in reversed(range(len(rows)))
+    )
     return NumberTable(panel, head, body)
 
 

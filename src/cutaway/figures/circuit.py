@@ -58,12 +58,13 @@ class EdgeLine:
 
 def circuit_figure(
     dots: Sequence[Dot], lines: Sequence[EdgeLine], columns: Sequence[str], rows: Sequence[tuple[float, str]],
-    unit: str = "", title: str = "", first: int = 50,
+    unit: str = "", title: str = "", first: int = 50, of: int | None = None,
 ) -> Picture:  # fmt: skip
     """The drawing of a circuit. columns: labels of x = 0, 1, ...; rows: (height, label) of the layers; unit: of scores.
 
     The axes are those of the network, not of the circuit, so that two circuits of one network can be laid side by side.
-    The `first` strongest edges are drawn; where Plotly draws, a slider says how many. All are in the figure's table.
+    The `first` strongest edges are drawn; where Plotly draws, a slider says how many. All are in the figure's table, which
+    says how many there are besides where the circuit has more of them (`of`).
     Hovering over an edge's middle says from where to where and how much, over a node what goes in and out.
     """
     lines = sorted(lines, key=lambda line: -abs(line.score) if line.score == line.score else 0.0)
@@ -86,8 +87,8 @@ def circuit_figure(
         tickvals=[y for y, _ in rows], ticktext=[label for _, label in rows], showgrid=False, zeroline=False,
         tickfont={"size": 10, "color": MUTED}, fixedrange=False,
     )  # fmt: skip
-    legend_of_signs(figure, _signs(dots, lines, min(first, len(lines))))
-    _keep_rows(figure, dots, lines)
+    legend_of_signs(figure, _signs(dots, lines, min(first, len(lines)), of or len(lines)))
+    _keep_rows(figure, dots, lines, of or len(lines))
     if len(steps) > 1:
         _add_slider(figure, steps, shown, sum(end <= first for end in steps) - 1)
     return dressed
@@ -98,23 +99,25 @@ def _steps(n: int, first: int) -> list[int]:
     return sorted({min(n, count) for count in (10, 25, first, 2 * first, 4 * first, 8 * first, n)} - {0})
 
 
-def _signs(dots: Sequence[Dot], lines: Sequence[EdgeLine], drawn: int) -> list[str]:
+def _signs(dots: Sequence[Dot], lines: Sequence[EdgeLine], drawn: int, of: int) -> list[str]:
     """What colours, widths and dashes mean, as far as they occur."""
     ports = {line.part for line in lines}
     signs = ["orange: supports the behaviour", "blue: works against it", "width: size of the score"]
     signs += [f"{_DASH_WORDS[port]}: into {_PORTS[port]}" for port in ("q", "k") if port in ports]
     signs += ["solid: into values and all else"] if ports & {"q", "k"} else []
     signs += ["3.1: layer 3, number 1"] if any(dot.label != dot.words for dot in dots) else []
-    return signs + ([f"drawn: the {drawn} strongest of {len(lines)} edges"] if drawn < len(lines) else [])
+    return signs + ([f"drawn: the {drawn} strongest of {of} edges"] if drawn < of else [])
 
 
-def _keep_rows(figure: go.Figure, dots: Sequence[Dot], lines: Sequence[EdgeLine]) -> None:
+def _keep_rows(figure: go.Figure, dots: Sequence[Dot], lines: Sequence[EdgeLine], of: int) -> None:
     """The edges as rows in the description itself: strokes do not say what they were drawn from."""
     rows = [
         [dots[line.start].words, dots[line.end].words, _PORTS.get(line.part, ""), _known(line.score)]
         for line in lines
     ]  # fmt: skip
-    figure.update_layout(meta={"head": ["from", "to", "into", "score"], "rows": rows})
+    figure.update_layout(
+        meta={"head": ["from", "to", "into", "score"], "rows": rows, "more": of - len(lines)}
+    )
 
 
 def _known(score: float) -> float | None:

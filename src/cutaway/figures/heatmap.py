@@ -89,7 +89,8 @@ def heatmap(
             colorscale=theme.SEQUENTIAL if span else theme.DIVERGING, xgap=1, ygap=1, text=texts, texttemplate="%{text}",
             textfont={"size": 11 if n_columns <= 12 else 10 if n_columns <= 18 else 8}, customdata=hovers,
             hovertemplate=theme.HOVER, hoverongaps=False, colorbar=_colorbar(grid.unit, low, high),
-            meta={name: values.tolist() for name, values in known.items() if values is not None},
+            meta={name: values.tolist() for name, values in known.items() if values is not None}
+            | {"rows": list(grid.rows), "columns": list(grid.columns)},
         )
     )  # fmt: skip
     dressed = theme.dress(figure, height=_height(grid), title=title)

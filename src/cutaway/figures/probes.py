@@ -68,6 +68,7 @@ def maps(panels: Mapping[str, MapPanel], chance: float, unit: str, title: str = 
             colorscale=_SCALE, xgap=1, ygap=1, showscale=i == 0, text=texts if wide <= 36 else None,
             texttemplate="%{text}" if wide <= 36 else None, textfont={"size": 9}, hoverongaps=False,
             customdata=_hovers(name, panel, unit), hovertemplate=theme.HOVER, colorbar=bar, row=row, col=column,
+            meta={"rows": [html.escape(r) for r in panel.rows], "columns": [html.escape(c) for c in panel.columns]},
         )  # fmt: skip
         row_title = panel.row_title if column == 1 else ""
         figure.update_xaxes(**_axis(panel.columns, panel.column_title, 8), row=row, col=column)
