@@ -8,7 +8,7 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from cutaway.errors import UnknownOption, did_you_mean
@@ -46,19 +46,15 @@ def render(page: Page, interactive: str | None = None) -> str:
     figures = _figures(page, interactive is not None)
     mode = interactive if figures else None
     scripts = [Markup(_safe(script_text()))] if mode == "inline" else []
-    return (
-        _environment()
-        .get_template("page.html.j2")
-        .render(
-            page=page,
-            figure=lambda block: figures[id(block)],
-            mark=lambda passed: _MARKS[passed],
-            policy=_policy(mode, scripts),
-            scripts=scripts,
-            beside=SCRIPT if mode == "beside" else "",
-            theme={name.lower(): getattr(theme, name) for name in _THEME},
-            headline=page.headline if page.headline.rstrip(".") != page.title.rstrip(".") else "",
-        )
+    return template("page.html.j2").render(
+        page=page,
+        figure=lambda block: figures[id(block)],
+        mark=lambda passed: _MARKS[passed],
+        policy=_policy(mode, scripts),
+        scripts=scripts,
+        beside=SCRIPT if mode == "beside" else "",
+        theme={name.lower(): getattr(theme, name) for name in _THEME},
+        headline=page.headline if page.headline.rstrip(".") != page.title.rstrip(".") else "",
     )
 
 
@@ -117,6 +113,11 @@ def _hash(script: str) -> str:
 def _safe(source: str) -> str:
     """A script's own source, safe inside a `<script>` element (`</script` and `<!--` cannot stand there)."""
     return source.replace("</script", "<\\/script").replace("<!--", "<\\!--").replace("\r\n", "\n")
+
+
+def template(name: str) -> Template:
+    """A template of this folder, which escapes all that it is given and knows no default for what it is not given."""
+    return _environment().get_template(name)
 
 
 @cache

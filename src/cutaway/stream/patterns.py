@@ -109,7 +109,8 @@ class Patterns:
             for i, head in enumerate(self.heads[:8])
         ]
         title = f"Where the heads of layer {self.heads[0].layer} look"
-        lead = f"{self.provenance.network} on “{''.join(self.tokens)}”."
+        text = "".join(self.tokens)
+        lead = f"Text: “{text}”." if text not in self.headline else ""
         return page_of(self, "Cutaway · heads", title, figures, lead=lead)
 
     def to_dict(self) -> dict[str, Any]:
