@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -221,6 +223,31 @@ def test_a_wide_map_is_scrolled_on_a_narrow_screen_and_a_small_one_drawn_again()
     assert widths(heatmap(grid(2, 4)))[1] is not None
     assert widths(heatmap(grid(2, 30)))[1] is None
     assert widths(heatmap(grid(2, 3)))[0] < widths(heatmap(grid(2, 30)))[0]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_has_no_mark_and_breaks_nothing(value: float) -> None:
+    cells = mentioned(heatmap(Grid(np.array([[value, 1.0]]), ["0"], ["a", "b"])).svg(), "path")
+    assert sum(len(path) for path in cells) == 1
+    for figure in (
+        bars([Bar.of("a", value), Bar.of("b", 1.0)]),
+        lines([Line("l", [0, 1], [1.0, value], [1.0, value], [1.0, value])], "x", "y"),
+        lens(np.array([[value, 1.0]]), "KL (nats)"),
+    ):
+        places = " ".join(path.get("d", "") for path in mentioned(figure.svg(), "path"))
+        assert not set(places) & set("nif")
+
+
+def test_a_map_of_nothing_is_an_empty_drawing() -> None:
+    assert heatmap(Grid(np.ones((1, 0)), ["0"], [])).svg()
+
+
+def test_a_picture_stays_one_when_it_is_copied_or_kept() -> None:
+    figure = FIGURES["bars"]()
+    for again in (copy.deepcopy(figure), pickle.loads(pickle.dumps(figure)), Picture(figure)):
+        assert isinstance(again, Picture)
+        assert again.svg() == figure.svg()
 
 
 def test_an_empty_figure_is_an_empty_drawing() -> None:

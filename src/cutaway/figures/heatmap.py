@@ -52,12 +52,12 @@ class Grid:
 
 
 def scale_limit(*values: np.ndarray) -> float:
-    """A common symmetric limit for heat maps shown together: the largest magnitude, rounded up to a tenth.
+    """A common symmetric limit for heat maps shown together: the largest finite magnitude, rounded up to a tenth.
 
     >>> scale_limit(np.array([0.2, -0.73, np.nan]))
     0.8
     """
-    peak = max((float(np.nanmax(np.abs(v))) for v in values if np.isfinite(v).any()), default=0.0)
+    peak = max((float(np.abs(v[np.isfinite(v)]).max(initial=0.0)) for v in values), default=0.0)
     return max(0.1, float(np.ceil(peak * 10 - 1e-6) / 10))
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cutaway.figures.colours import ABSENT, INK, ink_on, on_scale
+from cutaway.figures.colours import ABSENT, INK, SEQUENTIAL, ink_on, on_scale
 from cutaway.figures.still.places import Trace, places
 from cutaway.figures.still.shades import scale_of, shade
 from cutaway.figures.still.sheet import Sheet
@@ -31,13 +31,16 @@ def heatmap(sheet: Sheet, axes: Axes, trace: Trace) -> None:
     from matplotlib.patches import Rectangle
 
     z = np.array(trace["z"], dtype=float)
+    z[~np.isfinite(z)] = np.nan
+    if not z.size:
+        return
     rows, columns = z.shape
     x = places(sheet, axes, "x", trace.get("x") if trace.get("x") is not None else range(columns))
     y = places(sheet, axes, "y", trace.get("y") if trace.get("y") is not None else range(rows))
     known = z[np.isfinite(z)]
     low = trace["zmin"] if trace.get("zmin") is not None else float(known.min()) if known.size else 0.0
     high = trace["zmax"] if trace.get("zmax") is not None else float(known.max()) if known.size else 1.0
-    scale = scale_of(trace.get("colorscale"))
+    scale = scale_of(trace.get("colorscale") or SEQUENTIAL)
     shares = (z - low) / ((high - low) or 1.0)
     axes.set_xlim(x.min() - 0.5, x.max() + 0.5)
     axes.set_ylim(y.min() - 0.5, y.max() + 0.5)

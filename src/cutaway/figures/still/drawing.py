@@ -12,10 +12,15 @@ from cutaway.figures.still.sheet import Sheet, dress_axis
 from cutaway.figures.still.traces import draw_traces
 from cutaway.figures.still.words import plain, wrapped
 
+#: Fonts for letters, and for those that the first, which comes with Matplotlib, does not have; as far as they are installed.
+FONTS = (
+    "DejaVu Sans", "Noto Sans CJK JP", "Noto Sans CJK SC", "Droid Sans Fallback", "WenQuanYi Zen Hei", "Hiragino Sans",
+    "Microsoft YaHei", "Noto Sans Arabic", "Noto Sans Devanagari", "Noto Sans Hebrew", "Noto Emoji", "Segoe UI Symbol",
+)  # fmt: skip
 #: Settings under which everything is drawn: text stays text, fonts are embedded as TrueType, names in the file are fixed.
 SETTINGS: dict[str, Any] = {
     "svg.fonttype": "none", "svg.hashsalt": "cutaway", "pdf.fonttype": 42, "ps.fonttype": 42, "text.parse_math": False,
-    "axes.unicode_minus": True, "font.family": ["DejaVu Sans"], "axes.formatter.use_mathtext": False, "text.usetex": False,
+    "axes.unicode_minus": True, "axes.formatter.use_mathtext": False, "text.usetex": False,
     "path.simplify": True, "figure.dpi": 72.0, "savefig.dpi": "figure",
 }  # fmt: skip
 

@@ -30,10 +30,11 @@ def per_mark(value: Any, n: int, default: Any) -> list[Any]:
 
 
 def places(sheet: Sheet, axes: Axes, kind: str, values: Any) -> np.ndarray:
-    """Coordinates along an axis ("x" or "y") as numbers; names are numbered as they first appear there."""
+    """Coordinates along an axis ("x" or "y") as numbers, NaN for none; names are numbered as they first appear."""
     given = list(values) if values is not None else []
     if not any(isinstance(v, str) for v in given):
-        return np.array([np.nan if v is None else float(v) for v in given])
+        numbers = np.array([np.nan if v is None else float(v) for v in given])
+        return np.where(np.isfinite(numbers), numbers, np.nan)
     known = sheet.names.setdefault((id(axes), kind), {})
     for name in map(str, given):
         known.setdefault(name, len(known))

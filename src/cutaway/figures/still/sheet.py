@@ -117,7 +117,8 @@ def dress_axis(sheet: Sheet, axes: Axes, kind: str, name: str) -> None:
     if described.get("range") is not None:
         low, high = described["range"]
         ends = (10**low, 10**high) if described.get("type") == "log" else (low, high)
-        (axes.set_xlim if kind == "x" else axes.set_ylim)(*ends)
+        if ends[0] != ends[1]:
+            (axes.set_xlim if kind == "x" else axes.set_ylim)(*ends)
     elif described.get("rangemode") == "tozero":
         low, high = axes.get_xlim() if kind == "x" else axes.get_ylim()
         (axes.set_xlim if kind == "x" else axes.set_ylim)(min(0.0, low), max(0.0, high))

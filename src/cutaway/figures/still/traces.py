@@ -116,6 +116,7 @@ def bar(sheet: Sheet, axes: Axes, trace: Trace, slot: tuple[int, int] = (0, 1)) 
     along, lengths = ("y", "x") if flat else ("x", "y")
     at = places(sheet, axes, along, trace.get(along))
     values = np.array([np.nan if v is None else float(v) for v in trace.get(lengths, [])])
+    values = np.where(np.isfinite(values), values, np.nan)
     number, count = slot
     gap = float(sheet.layout.get("bargap", 0.2))
     width = (1 - gap) / max(1, count)

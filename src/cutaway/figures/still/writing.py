@@ -14,7 +14,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from cutaway.errors import BadInput, did_you_mean
-from cutaway.figures.still.drawing import SETTINGS, draw
+from cutaway.figures.still.drawing import FONTS, SETTINGS, draw
 from cutaway.figures.still.sheet import Sheet
 from cutaway.figures.still.tidying import tidy
 from cutaway.results import atomic_write
@@ -34,10 +34,12 @@ _MOST_TITLES = 150
 def settings(quiet: bool = True) -> Iterator[None]:
     """Matplotlib as the drawings need it, whatever the reader has set. quiet: characters without a shape are no matter."""
     import matplotlib
+    from matplotlib import font_manager
 
     with matplotlib.rc_context(), warnings.catch_warnings():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(SETTINGS)  # pyright: ignore[reportCallIssue, reportArgumentType]
+        known = set(font_manager.fontManager.get_font_names())
+        matplotlib.rcParams.update(SETTINGS | {"font.family": [name for name in FONTS if name in known]})  # pyright: ignore[reportCallIssue, reportArgumentType]
         if quiet:
             warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         yield
