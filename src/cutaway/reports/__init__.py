@@ -21,9 +21,9 @@ from cutaway.reports.content import (
     Token,
 )  # fmt: skip
 from cutaway.reports.display import display, display_result, page_of, publish, result_page, table_of
-from cutaway.reports.render import render, write
+from cutaway.reports.render import check_interactive, render, write
 
 __all__ = [
     "Block", "ClaimTests", "Facts", "Figure", "KeyFigure", "Listing", "Page", "Pair", "Pairs", "Points", "Section", "Table",
-    "Text", "Token", "display", "display_result", "page_of", "publish", "render", "result_page", "table_of", "write",
+    "Text", "Token", "check_interactive", "display", "display_result", "page_of", "publish", "render", "result_page", "table_of", "write",
 ]  # fmt: skip
