@@ -26,7 +26,10 @@ _MORE_MAPS = 2
 _MEMBERS = 30
 _WORTH_A_MAP = 5
 _HALF = 0.5
-_LEGEND = "‹ › the token varies between examples; q after Benjamini and Hochberg."
+_LEGEND = (
+    "White is zero; · cannot be told from zero (q > 0.05, Benjamini–Hochberg); – nothing can change here; ‹ › the token "
+    "varies between examples."
+)
 
 
 def stream_section(maps: Mapping[str, Effects], discovery: int) -> list[Section]:

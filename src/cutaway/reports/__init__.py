@@ -25,5 +25,6 @@ from cutaway.reports.render import check_interactive, render, write
 
 __all__ = [
     "Block", "ClaimTests", "Facts", "Figure", "KeyFigure", "Listing", "Page", "Pair", "Pairs", "Points", "Section", "Table",
-    "Text", "Token", "check_interactive", "display", "display_result", "page_of", "publish", "render", "result_page", "table_of", "write",
+    "Text", "Token", "check_interactive", "display", "display_result", "page_of", "publish", "render", "result_page",
+    "table_of", "write",
 ]  # fmt: skip

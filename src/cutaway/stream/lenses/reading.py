@@ -122,8 +122,7 @@ class Reading:
         if report is not None:
             held = Figure(report.plot(), "By layer, on held-out text, with 95 % intervals over rows of text.")
             sections.append(Section("report", "How well it reads", [held]))
-        text = "".join(self.tokens)
-        return page_of(self, "Cutaway · lens", self._title, sections, lead=f"Text: “{text}”.")
+        return page_of(self, "Cutaway · lens", self._title, sections)
 
     @property
     def _title(self) -> str:
