@@ -109,6 +109,31 @@ def test_every_cell_has_its_colour_and_its_words() -> None:
     assert len(small) == 1, "a map of many cells is one image"
 
 
+def test_letters_are_as_high_as_described() -> None:
+    figure = heatmap(Grid(np.ones((1, 20)), ["0"], ["a"] * 20))
+    said = letters(figure.svg(), "font-size")
+    assert (said["1.0"], said["layer"], said["a"]) == ("8", "12", "11")
+    assert "monospace" in letters(lens(np.array([[1.0, 2.0]]), "nats").svg(), "font-family").values()
+
+
+def test_words_of_cells_fit_into_them() -> None:
+    drawn = heatmap(Grid(np.full((3, 9), -0.25), list("abc"), list("abcdefghi"))).svg(343)
+    assert 4 * 0.6 * float(letters(drawn, "font-size")["−.25"]) < (343 - 100) / 9
+
+
+def letters(drawn: str, attribute: str) -> dict[str, str]:
+    """Of each word the attribute, its own or that of the group it stands in."""
+    root = ElementTree.fromstring(drawn)
+    above = {id(child): parent for parent in root.iter() for child in parent}
+    found = {}
+    for word in (item for item in root.iter() if item.tag.endswith("text")):
+        item = word
+        while attribute not in item.attrib:
+            item = above[id(item)]
+        found[word.text or ""] = item.attrib[attribute]
+    return found
+
+
 def test_whiskers_reach_from_end_to_end() -> None:
     figure = bars([Bar("a", 0.5, 0.25, 1.0)])
     figure.update_xaxes(range=[0, 1])

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: More cells than these are drawn as one image: each of them as a shape of its own would make the file heavy.
 _MOST_CELLS = 2500
+#: Pixels of a colour bar with its labels.
+_BAR = 76.0
 #: Words that are drawn as strokes, so many pixels wide and thick: maps are full of them.
 _SIGNS = {"·": (2.4, 2.2), "–": (6.0, 1.1)}
 #: Of more cells than these, colours are rounded to so many shades.
@@ -93,9 +95,11 @@ def _cell_words(sheet: Sheet, axes: Axes, trace: Trace, at: Any, shares: np.ndar
     if sum(bool(w) for row in words for w in row) > _MOST_WORDS:
         return
     sheet.place()
-    room = axes.get_position().width * sheet.width / max(1, shares.shape[1]) - 2
+    box = axes.get_position()
+    room = 0.9 * box.width * sheet.width / max(1, shares.shape[1]) - 2
+    tall = box.height * sheet.height / max(1, shares.shape[0])
     longest = max((len(w) for row in words for w in row), default=1)
-    size = min(float(font.get("size", 11)), room / (0.6 * max(1, min(longest, 6))))
+    size = min(float(font.get("size", 11)), 0.8 * tall, room / (0.62 * max(1, min(longest, 6))))
     if size < 5.5:
         return
     most = max(3, int(room / (0.6 * size)))
@@ -127,6 +131,9 @@ def _bar_beside(sheet: Sheet, axes: Axes, described: Trace, scale: Any, low: flo
     """The colour bar: thin rectangles, each reaching to the top so that no seams show."""
     from matplotlib.patches import Rectangle
 
+    sheet.margins[1] = max(
+        sheet.margins[1], _BAR
+    )  # about what it will take, so that words are fitted to what is left
     bar = sheet.figure.add_axes((0.9, 0.1, 0.02, 0.8))
     steps = 48
     for step in range(steps):

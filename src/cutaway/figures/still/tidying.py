@@ -194,11 +194,13 @@ def _attributes(item: ElementTree.Element, tag: str, prefix: str) -> dict[str, s
 def _text(given: Mapping[str, str]) -> dict[str, str]:
     """Height, face and turn of letters, as far as they are not the usual."""
     kept = {}
-    if match := _FONT.match(given.get("font", "")):
-        if match["size"] != "11":
-            kept["font-size"] = _short(match["size"])
-        if "Mono" in match["family"] or "monospace" in match["family"]:
-            kept["font-family"] = "ui-monospace,Menlo,Consolas,DejaVu Sans Mono,monospace"
+    match = _FONT.match(given.get("font", ""))
+    size = match["size"] if match else given.get("font-size", "").removesuffix("px")
+    family = match["family"] if match else given.get("font-family", "")
+    if size and _short(size) not in ("11", "11.0"):
+        kept["font-size"] = _short(size)
+    if "Mono" in family or "monospace" in family:
+        kept["font-family"] = "monospace"
     turned = given.get("transform", "")
     if (match := _TURN.search(turned)) and float(match[1]) or turned and not match:
         kept["transform"] = _short(turned)
