@@ -32,7 +32,7 @@ def as_json(*words: str) -> dict:
 
 
 def test_help_is_quick_and_loads_no_torch() -> None:
-    heavy = ("torch", "transformers", "plotly", "xarray")
+    heavy = ("torch", "transformers", "plotly", "matplotlib", "xarray")
     code = f"import sys, cutaway.cli.main; print([m for m in {heavy} if m in sys.modules])"
     began = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

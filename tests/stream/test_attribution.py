@@ -19,6 +19,7 @@ from cutaway.stream import (
     read_stream,
     string_log_prob,
 )
+from cutaway.stream.paths import expand_paths
 from cutaway.zoo.tiny import tiny
 
 #: kind -> what is particular about it.
@@ -212,6 +213,17 @@ def test_layers_add_up_and_tables_show(tales: Network) -> None:
     assert len(heads.top(3)) == 3
     assert "sums to it within" in str(heads)
     assert heads.to_dict()["error"] < 1e-4
+
+
+@pytest.mark.parametrize("top", [2, 5, 24])
+def test_the_bars_that_are_drawn_add_up_to_the_logit_difference(tales: Network, top: int) -> None:
+    text = "Mary was sad because"
+    made = logit_attribution(tales, text, target=" she", foil=" he")
+    drawn = made.plot(top=top).table()
+    assert drawn["value"].sum() == pytest.approx(float(made.total.mean()), abs=1e-4)
+    assert drawn["label"].str.contains("more, together").sum() == (top < 20)
+    paths = expand_paths(tales, text, target=" she", foil=" he", depth=1)
+    assert paths.plot(top=top).table()["value"].sum() == pytest.approx(paths.total, abs=1e-4)
 
 
 def test_bad_input_is_refused_with_what_to_do(tales: Network) -> None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from cutaway.network import Network
 
 #: What is said under every drawing of a circuit.
-CAPTION = "Layers upwards, heads across. Hover over an edge's middle or a node to see what and how much."
+CAPTION = "Layers upwards, heads across. Over an edge's middle, or a node, stands what it is and how much."
 
 #: How many edges the small picture in a notebook shows.
 _SKETCHED = 40
@@ -240,10 +240,10 @@ class Circuit:
         return pd.DataFrame(rows, columns=["from", "to", "score"])
 
     def plot(self, most: int = 400) -> graph_objects.Figure:
-        """The circuit drawn: layers upwards, heads across; the `most` strongest edges."""
+        """The circuit drawn: layers upwards, heads across; its table has the `most` strongest edges."""
         layout = self._layout()
-        title = f"{self}" + (f"; the {most} strongest are drawn" if len(layout.lines) > most else "")
-        return circuit_figure(layout.dots, layout.lines[:most], layout.columns, layout.rows, title=title)
+        lines, of = layout.lines[:most], len(layout.lines)
+        return circuit_figure(layout.dots, lines, layout.columns, layout.rows, title=str(self), of=of)
 
     def page(self) -> Page:
         """What `cutaway trace` writes as its page."""

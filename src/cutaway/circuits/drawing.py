@@ -16,7 +16,7 @@ ScoredEdge = tuple[int, int, float]
 #: Kinds that stand in a layer's lower row; what reads them stands above.
 _LOWER = ("head", "attention", "mixer")
 #: With more columns than this there is room for numbers only; which kind has which, the columns and the hover say.
-_ROOMY = 14
+_ROOMY = 10
 
 
 @dataclass(frozen=True)

@@ -46,8 +46,8 @@ def _pictures(few: Behaviour, row: int, clean_says: str, corrupted_says: str) ->
     assert few.items is not None
     sides = ((Token(few.clean[row], False),), (Token(few.corrupted[row], False),))
     answers = _answer(few.right_text[row]), _answer(few.wrong_text[row])
-    pictures = (picture(side[row].float().numpy()) for side in (few.items.clean, few.items.corrupted))
-    return Pair(*sides, *answers, clean_says, corrupted_says, *pictures)
+    clean, corrupted = (picture(side[row].float().numpy()) for side in (few.items.clean, few.items.corrupted))
+    return Pair(*sides, *answers, clean_says, corrupted_says, clean, corrupted)
 
 
 def _tokens(tokens: Tokens, row: int, same: list[bool]) -> tuple[Token, ...]:

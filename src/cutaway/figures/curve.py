@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
+from cutaway.figures.showing import Picture
 from cutaway.figures.theme import ACCENT, FAINT, MUTED, dress
 
 
@@ -14,7 +15,7 @@ def faithfulness_curve(
     values: Sequence[float],
     tested: tuple[float, float] | None = None,
     random: Sequence[float] = (),
-) -> go.Figure:
+) -> Picture:
     """f(k) over the share k of edges, on a logarithmic axis; the tested circuit and random ones of its size as marks.
 
     shares, values: the curve. tested: (share, faithfulness) of the tested circuit. random: faithfulness of random circuits.
@@ -41,9 +42,9 @@ def faithfulness_curve(
             marker={"size": 12, "color": ACCENT, "symbol": "diamond"},
             hovertemplate="this circuit: %{x:.2g} %, %{y:.2f}<extra></extra>",
         )  # fmt: skip
-    dress(figure, 300)
+    dressed = dress(figure, 300)
     figure.update_xaxes(
         type="log", title={"text": "share of edges (%)", "font": {"size": 11, "color": MUTED}}
     )
     figure.update_yaxes(title={"text": "faithfulness", "font": {"size": 11, "color": MUTED}}, zeroline=False)
-    return figure
+    return dressed

@@ -11,6 +11,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from cutaway.figures import theme
+from cutaway.figures.showing import Picture
 
 NOT_SIGNIFICANT = "·"
 KNOWN_ZERO = "–"
@@ -51,40 +52,66 @@ class Grid:
 
 
 def scale_limit(*values: np.ndarray) -> float:
-    """A common symmetric limit for heat maps shown together: the largest magnitude, rounded up to a tenth.
+    """A common symmetric limit for heat maps shown together: the largest finite magnitude, rounded up to a tenth.
 
     >>> scale_limit(np.array([0.2, -0.73, np.nan]))
     0.8
     """
-    peak = max((float(np.nanmax(np.abs(v))) for v in values if np.isfinite(v).any()), default=0.0)
+    peak = max((float(np.abs(v[np.isfinite(v)]).max(initial=0.0)) for v in values), default=0.0)
     return max(0.1, float(np.ceil(peak * 10 - 1e-6) / 10))
 
 
-def heatmap(grid: Grid, title: str = "", limit: float | None = None, q_threshold: float = 0.05) -> go.Figure:
-    """A heat map with a symmetric diverging scale: white is zero, and cells that are not significant carry a dot.
+def heatmap(
+    grid: Grid,
+    title: str = "",
+    limit: float | None = None,
+    q_threshold: float = 0.05,
+    span: tuple[float, float] | None = None,
+) -> Picture:
+    """A heat map with a symmetric diverging scale: what has no colour is zero, and the signs in cells are explained above.
 
     Args:
         grid: values and labels.
         title: shown above.
         limit: the scale runs from -limit to limit; default the largest magnitude.
         q_threshold: cells with a larger q are marked faintly instead of showing their number.
+        span: a scale in one colour from the first of these to the second, such as (0, 1) for shares, in its place.
     """
     limit = scale_limit(grid.values) if limit is None else limit
+    low, high = span or (-limit, limit)
     n_rows, n_columns = grid.values.shape
     hovers = [[_hover(grid, r, c) for c in range(n_columns)] for r in range(n_rows)]
+    texts = _cell_texts(grid, q_threshold)
+    known = {"low": grid.low, "high": grid.high, "q": grid.q}
     figure = go.Figure(
         go.Heatmap(
-            z=grid.values, x=list(range(n_columns)), y=list(range(n_rows)), zmin=-limit, zmax=limit,
-            colorscale=theme.DIVERGING, xgap=1, ygap=1, text=_cell_texts(grid, q_threshold), texttemplate="%{text}",
+            z=grid.values, x=list(range(n_columns)), y=list(range(n_rows)), zmin=low, zmax=high,
+            colorscale=theme.SEQUENTIAL if span else theme.DIVERGING, xgap=1, ygap=1, text=texts, texttemplate="%{text}",
             textfont={"size": 11 if n_columns <= 12 else 10 if n_columns <= 18 else 8}, customdata=hovers,
-            hovertemplate=theme.HOVER, hoverongaps=False, colorbar=_colorbar(grid.unit, limit),
+            hovertemplate=theme.HOVER, hoverongaps=False, colorbar=_colorbar(grid.unit, low, high),
+            meta={name: values.tolist() for name, values in known.items() if values is not None}
+            | {"rows": list(grid.rows), "columns": list(grid.columns)},
         )
     )  # fmt: skip
-    theme.dress(figure, height=_height(grid), title=title)
+    dressed = theme.dress(figure, height=_height(grid), title=title)
     figure.update_layout(plot_bgcolor=theme.ABSENT)
     figure.update_xaxes(**_axis(grid.columns, grid.column_title), tickangle=_angle(grid.columns))
     figure.update_yaxes(**_axis(grid.rows, grid.row_title))
-    return figure
+    theme.legend_of_signs(figure, _signs(grid, texts, q_threshold, span is None))
+    return dressed
+
+
+def _signs(grid: Grid, texts: list[list[str]], q_threshold: float, diverging: bool) -> list[str]:
+    """What the signs that occur in this map mean."""
+    shown = {text for row in texts for text in row}
+    signs = ["no colour: 0"] if diverging else []
+    if NOT_SIGNIFICANT in shown:
+        signs.append(f"{NOT_SIGNIFICANT} cannot be told from 0 (q > {q_threshold:g})")
+    if KNOWN_ZERO in shown:
+        signs.append(f"{KNOWN_ZERO} nothing can change here")
+    if not np.isfinite(grid.values).all():
+        signs.append("grey: no value")
+    return signs
 
 
 def heatmap_table(grid: Grid, limit: float | None = None, q_threshold: float = 0.05) -> str:
@@ -123,10 +150,11 @@ def _cell_texts(grid: Grid, q_threshold: float, always: bool = False) -> list[li
 
 
 def _short(value: float) -> str:
+    """A number short enough for a cell: two places below one, one below a hundred."""
     if abs(value) < 0.005:
         return "0"
     text = f"{abs(value):.2f}"
-    text = text[1:] if text.startswith("0.") else f"{abs(value):.1f}"
+    text = text[1:] if text.startswith("0.") else f"{abs(value):.{0 if abs(value) >= 100 else 1}f}"
     return f"−{text}" if value < 0 else text
 
 
@@ -158,9 +186,9 @@ def _axis(labels: Sequence[str], title: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _colorbar(unit: str, limit: float) -> dict[str, Any]:
-    values = [-limit, -limit / 2, 0, limit / 2, limit]
-    words = [f"−{limit:.2g}", f"−{limit / 2:.2g}", "0", f"{limit / 2:.2g}", f"{limit:.2g}"]
+def _colorbar(unit: str, low: float, high: float) -> dict[str, Any]:
+    values = [low + (high - low) * share for share in (0, 0.25, 0.5, 0.75, 1)]
+    words = [f"{value:.3g}".replace("-", "−") for value in values]
     return theme.colour_bar(unit, len=1.0, tickvals=values, ticktext=words, ticks="outside", ticklen=3)
 
 

@@ -10,10 +10,11 @@ import numpy as np
 import plotly.graph_objects as go
 
 from cutaway.figures import theme
+from cutaway.figures.showing import Picture
 from cutaway.figures.tokens import show_token
 
-# 0 ... 1: white to green, so that ink stays readable up to the dark end.
-_SEQUENTIAL = [(0.0, "#ffffff"), (0.25, "#d3ebe6"), (0.5, "#93cfc4"), (0.75, "#3f9d92"), (1.0, "#0b4f4c")]
+#: How many powers of ten a logarithmic scale reaches down from the largest value; what is less counts as its end.
+_DECADES = 4
 _LINES = (theme.ACCENT, theme.POSITIVE, theme.NEGATIVE, "#7a4fa3", "#8a6d00", theme.MUTED)
 
 
@@ -38,11 +39,13 @@ class LensGrid:
     unit: str
 
 
-def lens_table(grid: LensGrid, title: str = "") -> go.Figure:
-    """Layer by token: the likeliest token in each cell, coloured by probability, entropy or divergence."""
+def lens_table(grid: LensGrid, title: str = "") -> Picture:
+    """Layer by token: the likeliest token in each cell, coloured by probability, entropy or divergence.
+
+    Where a quarter of the values are less than a tenth of the largest, as divergences are, the colours are logarithmic.
+    """
     n_rows, n_columns = grid.values.shape
-    top = float(np.nanmax(grid.values)) if np.isfinite(grid.values).any() else 1.0
-    limit = 1.0 if grid.unit.startswith("probability") else max(top, 1e-6)
+    scale = _scale(grid)
     shown = [[_short(str(t), n_columns) for t in row] for row in grid.tokens]
     hover = [
         [
@@ -53,13 +56,14 @@ def lens_table(grid: LensGrid, title: str = "") -> go.Figure:
     ]
     figure = go.Figure(
         go.Heatmap(
-            z=grid.values, x=list(range(n_columns)), y=list(range(n_rows)), zmin=0, zmax=limit, colorscale=_SEQUENTIAL,
-            xgap=1, ygap=1, text=shown, texttemplate="%{text}", customdata=hover, hovertemplate=theme.HOVER,
-            textfont={"size": 11 if n_columns <= 12 else 10 if n_columns <= 20 else 8, "family": theme.MONO},
-            colorbar=theme.colour_bar(grid.unit),
+            z=scale.places, x=list(range(n_columns)), y=list(range(n_rows)), zmin=scale.low, zmax=scale.high,
+            colorscale=theme.SEQUENTIAL, xgap=1, ygap=1, text=shown, texttemplate="%{text}", customdata=hover,
+            hovertemplate=theme.HOVER, textfont={"size": 11 if n_columns <= 12 else 10 if n_columns <= 20 else 8,
+            "family": theme.MONO}, colorbar=theme.colour_bar(grid.unit, tickvals=scale.ticks, ticktext=scale.words),
+            meta={"values": grid.values.tolist(), "words": [[show_token(str(t)) for t in row] for row in grid.tokens]},
         )
     )  # fmt: skip
-    theme.dress(figure, height=int(110 + 28 * n_rows), title=title)
+    dressed = theme.dress(figure, height=int(110 + 28 * n_rows), title=title)
     figure.update_layout(plot_bgcolor=theme.ABSENT)
     ticks = [show_token(t) for t in grid.columns]
     axis = {"showgrid": False, "zeroline": False, "ticks": ""}
@@ -71,7 +75,41 @@ def lens_table(grid: LensGrid, title: str = "") -> go.Figure:
         tickmode="array", tickvals=list(range(n_rows)), ticktext=list(grid.rows),
         title={"text": "layer entered", "standoff": 6}, **axis,
     )  # fmt: skip
-    return figure
+    signs = ["colours on a logarithmic scale"] if scale.logarithmic else []
+    signs += [] if np.isfinite(grid.values).all() else ["grey: no value"]
+    theme.legend_of_signs(figure, signs)
+    return dressed
+
+
+@dataclass(frozen=True, eq=False)
+class _Scale:
+    """Where values lie on a colour scale: their places [l p], its ends, and its ticks with their words."""
+
+    places: np.ndarray
+    low: float
+    high: float
+    ticks: list[float]
+    words: list[str]
+    logarithmic: bool = False
+
+
+def _scale(grid: LensGrid) -> _Scale:
+    """From 0 to 1 for probabilities, else from 0 to the largest; in powers of ten where many are far below it."""
+    known = grid.values[np.isfinite(grid.values)]
+    if grid.unit.startswith("probability"):
+        return _Scale(grid.values, 0.0, 1.0, [0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
+    top = max(float(known.max(initial=0.0)), 1e-6)
+    above = known[known > 0]
+    if not above.size or np.quantile(above, 0.25) > top / 10:
+        ticks = [top * share for share in (0, 0.25, 0.5, 0.75, 1)]
+        return _Scale(grid.values, 0.0, top, ticks, [f"{tick:.3g}" for tick in ticks])
+    low = max(float(np.floor(np.log10(above.min()))), float(np.floor(np.log10(top))) - _DECADES)
+    high = float(np.log10(top))
+    places = np.log10(np.maximum(grid.values, 10**low))
+    ticks = [float(power) for power in range(int(low), int(np.floor(high)) + 1)]
+    words = [f"{10**power:g}" for power in ticks]
+    words[0] = f"≤{words[0]}" if (known < 10**low).any() else words[0]
+    return _Scale(places, low, high, ticks, words, True)
 
 
 def _short(token: str, columns: int) -> str:
@@ -101,29 +139,36 @@ class Line:
     high: Sequence[float]
 
 
-def lines(drawn: Sequence[Line], x_title: str, y_title: str, title: str = "") -> go.Figure:
+def lines(drawn: Sequence[Line], x_title: str, y_title: str, title: str = "") -> Picture:
     """Lines with shaded intervals over whole numbers (layers)."""
     figure = go.Figure()
     for number, line in enumerate(drawn):
         colour = _LINES[number % len(_LINES)]
         figure.add_scatter(
             x=[*line.x, *reversed(line.x)], y=[*line.high, *reversed(line.low)], mode="lines", fill="toself",
-            fillcolor=_faint(colour), line={"width": 0}, hoverinfo="skip", showlegend=False,
+            fillcolor=_faint(colour), line={"width": 0}, hoverinfo="skip", showlegend=number == 0 and _known(line),
+            name="95 % interval",
         )  # fmt: skip
         figure.add_scatter(
             x=list(line.x), y=list(line.y), name=html.escape(line.name), mode="lines+markers",
             line={"color": colour, "width": 2, "dash": ("solid", "dash", "dot")[number // len(_LINES) % 3]},
             marker={"size": 6, "symbol": ("circle", "square", "diamond", "cross", "x", "triangle-up")[number % 6]},
+            meta={"low": list(map(float, line.low)), "high": list(map(float, line.high))},
             customdata=[[low, high] for low, high in zip(line.low, line.high, strict=True)],
             hovertemplate=f"{html.escape(line.name)}, {x_title} %{{x}}<br>%{{y:.3f}} (%{{customdata[0]:.3f}} to "
             "%{customdata[1]:.3f})<extra></extra>",
         )  # fmt: skip
-    theme.dress(figure, height=340, title=title)
+    dressed = theme.dress(figure, height=340, title=title)
     figure.update_layout(margin={"t": 44})
     figure.update_xaxes(title={"text": x_title}, dtick=1, gridcolor=theme.GRID_LINE, zeroline=False)
     figure.update_yaxes(title={"text": y_title}, gridcolor=theme.GRID_LINE, rangemode="tozero", zeroline=True,
                         zerolinecolor=theme.FAINT)  # fmt: skip
-    return figure
+    return dressed
+
+
+def _known(line: Line) -> bool:
+    """Whether the line has intervals that are more than its values."""
+    return bool(np.any(np.asarray(line.high, float) > np.asarray(line.low, float)))
 
 
 def _faint(colour: str) -> str:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from cutaway.figures import theme
+from cutaway.figures.showing import Picture
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +27,7 @@ class Panel:
     known: np.ndarray
 
 
-def node_grids(panels: Sequence[Panel], columns: int = 5, limit: float = 1.0) -> go.Figure:
+def node_grids(panels: Sequence[Panel], columns: int = 5, limit: float = 1.0) -> Picture:
     """One small map for each network, layers upwards, heads by number and last the MLP to the right; known nodes are ringed.
 
     Args:
@@ -50,6 +50,7 @@ def node_grids(panels: Sequence[Panel], columns: int = 5, limit: float = 1.0) ->
             z=panel.scores, x=names, text=words, y=[str(r) for r in range(layers)], zmin=-limit, zmax=limit,
             colorscale=theme.DIVERGING, showscale=False, xgap=2, ygap=2, row=row, col=column,
             hovertemplate="%{text}: %{z:.3f}<extra></extra>",
+            meta={"words": [["known" if known else "" for known in line] for line in panel.known]},
         )  # fmt: skip
         ringed = [(names[c], str(r)) for r, c in np.argwhere(panel.known)]
         for colour, line in (
@@ -60,11 +61,11 @@ def node_grids(panels: Sequence[Panel], columns: int = 5, limit: float = 1.0) ->
                 x=[x for x, _ in ringed], y=[y for _, y in ringed], mode="markers", hoverinfo="skip", row=row, col=column,
                 marker={"symbol": "circle-open", "size": 15, "color": colour, "line": {"width": line}},
             )  # fmt: skip
-    theme.dress(figure, height=60 + 118 * rows)
+    dressed = theme.dress(figure, height=60 + 118 * rows)
     figure.update_layout(
         plot_bgcolor=theme.GRID_LINE, showlegend=False, margin={"l": 26, "r": 8, "t": 34, "b": 24}
     )
     figure.update_annotations(font={"size": 11, "color": theme.INK, "family": theme.FONT})
     figure.update_xaxes(tickfont={"size": 9}, ticks="", showgrid=False, zeroline=False, type="category")
     figure.update_yaxes(tickfont={"size": 9}, ticks="", showgrid=False, zeroline=False, type="category")
-    return figure
+    return dressed

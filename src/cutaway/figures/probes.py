@@ -13,6 +13,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from cutaway.figures import theme
+from cutaway.figures.showing import Picture
 from cutaway.figures.tokens import show_token
 
 #: From a constant guess (white) to the best score; readable in grey because it grows monotonically darker.
@@ -39,7 +40,7 @@ class MapPanel:
     column_title: str
 
 
-def maps(panels: Mapping[str, MapPanel], chance: float, unit: str, title: str = "") -> go.Figure:
+def maps(panels: Mapping[str, MapPanel], chance: float, unit: str, title: str = "") -> Picture:
     """Heat maps on one common scale, from the score of a constant guess to the best: the probe's first, then its controls.
 
     Args:
@@ -67,16 +68,19 @@ def maps(panels: Mapping[str, MapPanel], chance: float, unit: str, title: str = 
             colorscale=_SCALE, xgap=1, ygap=1, showscale=i == 0, text=texts if wide <= 36 else None,
             texttemplate="%{text}" if wide <= 36 else None, textfont={"size": 9}, hoverongaps=False,
             customdata=_hovers(name, panel, unit), hovertemplate=theme.HOVER, colorbar=bar, row=row, col=column,
+            meta={"rows": [html.escape(r) for r in panel.rows], "columns": [html.escape(c) for c in panel.columns]},
         )  # fmt: skip
         row_title = panel.row_title if column == 1 else ""
         figure.update_xaxes(**_axis(panel.columns, panel.column_title, 8), row=row, col=column)
         figure.update_yaxes(**_axis(panel.rows, row_title, 12), row=row, col=column)
     tall = len(next(iter(panels.values())).rows)
-    theme.dress(figure, height=int(76 + down * (92 + min(22, max(6, 330 / tall)) * tall)), title=title)
+    dressed = theme.dress(
+        figure, height=int(76 + down * (92 + min(22, max(6, 330 / tall)) * tall)), title=title
+    )
     figure.update_layout(margin={"t": 74 if title else 40, "r": 74})
     figure.update_annotations(font={"size": 12, "color": theme.MUTED})
     figure.update_layout(plot_bgcolor=theme.ABSENT)
-    return figure
+    return dressed
 
 
 def _hovers(name: str, panel: MapPanel, unit: str) -> list[list[str]]:
@@ -103,7 +107,7 @@ def _axis(labels: Sequence[str], title: str, most: int) -> dict[str, Any]:
 def curves(
     places: Sequence[str], score: np.ndarray, band: tuple[np.ndarray, np.ndarray], controls: Mapping[str, np.ndarray],
     axis: str, unit: str, chance: float, title: str = "",
-) -> go.Figure:  # fmt: skip
+) -> Picture:  # fmt: skip
     """The score over places as a line with its band, and one dashed line for each control.
 
     Args:
@@ -124,6 +128,7 @@ def curves(
     figure.add_scatter(
         x=x, y=score, mode="lines+markers", name="probe", line={"color": theme.ACCENT, "width": 2.5},
         marker={"size": 7}, customdata=list(places),
+        meta={"low": list(map(float, band[0])), "high": list(map(float, band[1]))} if known else None,
         hovertemplate=f"{axis} %{{customdata}}<br>{unit} %{{y:.3f}}<extra></extra>",
         error_y=theme.whiskers(score, *band, theme.ACCENT) if len(places) == 1 and known else None,
     )  # fmt: skip
@@ -133,17 +138,17 @@ def curves(
             marker={"size": 4}, hovertemplate=f"{html.escape(name)}<br>{unit} %{{y:.3f}}<extra></extra>",
         )  # fmt: skip
     figure.add_hline(y=chance, line={"color": theme.FAINT, "width": 1})
-    theme.dress(figure, height=360, title=title)
+    dressed = theme.dress(figure, height=360, title=title)
     figure.update_layout(margin={"t": 78 if title else 44}, title={"y": 0.98, "yanchor": "top"})
     figure.update_xaxes(
         tickmode="array", tickvals=x, ticktext=[html.escape(p) for p in places], title={"text": axis}, showgrid=False,
         zeroline=False,
     )  # fmt: skip
     figure.update_yaxes(title={"text": unit}, gridcolor=theme.GRID_LINE, zeroline=False)
-    return figure
+    return dressed
 
 
-def projections(groups: Mapping[str, np.ndarray], title: str = "") -> go.Figure:
+def projections(groups: Mapping[str, np.ndarray], title: str = "") -> Picture:
     """Held-out outputs of a probe, one histogram for each class, on common bins.
 
     Args:
@@ -160,17 +165,17 @@ def projections(groups: Mapping[str, np.ndarray], title: str = "") -> go.Figure:
             xbins={"start": low, "end": high + size, "size": size}, histnorm="percent",
             hovertemplate=f"{html.escape(name)}<br>%{{x}}: %{{y:.1f}} %<extra></extra>",
         )  # fmt: skip
-    theme.dress(figure, height=320, title=title)
+    dressed = theme.dress(figure, height=320, title=title)
     figure.update_layout(
         barmode="overlay", bargap=0.02, margin={"t": 70 if title else 40}, title={"y": 0.98, "yanchor": "top"}
     )
     title_of_x = {"text": "held-out output of the probe"}
     figure.update_xaxes(title=title_of_x, showgrid=False, zeroline=True, zerolinecolor=theme.FAINT)
     figure.update_yaxes(title={"text": "% of the class"}, gridcolor=theme.GRID_LINE)
-    return figure
+    return dressed
 
 
-def against_tokens(tokens: Sequence[str], cosines: np.ndarray, title: str = "", most: int = 12) -> go.Figure:
+def against_tokens(tokens: Sequence[str], cosines: np.ndarray, title: str = "", most: int = 12) -> Picture:
     """The tokens whose embeddings lie most along a direction, and most against it.
 
     Args:
@@ -191,7 +196,7 @@ def against_tokens(tokens: Sequence[str], cosines: np.ndarray, title: str = "", 
             hovertemplate="%{x:.3f}<extra></extra>",
         )
     )  # fmt: skip
-    theme.dress(figure, height=90 + 17 * len(shown), title=title)
+    dressed = theme.dress(figure, height=90 + 17 * len(shown), title=title)
     figure.update_yaxes(
         tickmode="array", tickvals=places, ticktext=[show_token(str(tokens[int(i)])) for i in shown], showgrid=False,
         tickfont={"family": theme.MONO, "size": 11},
@@ -199,4 +204,4 @@ def against_tokens(tokens: Sequence[str], cosines: np.ndarray, title: str = "", 
     title_of_x = {"text": "cosine with the token's embedding"}
     figure.update_xaxes(title=title_of_x, gridcolor=theme.GRID_LINE, zerolinecolor=theme.INK)
     figure.update_layout(showlegend=False)
-    return figure
+    return dressed

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import plotly.graph_objects as go
 
 from cutaway.figures import theme
+from cutaway.figures.showing import Picture
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def against_random(
     title: str = "",
     unit: str = "share of the gap",
     names: tuple[str, str] = ("random sets", "the set that was found"),
-) -> go.Figure:
+) -> Picture:
     """Each test on its own line: grey dots are random sets, the diamond is the found set, the bracket the threshold.
 
     The dots are spread vertically by rank order only so that they can be told apart.
@@ -62,7 +63,7 @@ def against_random(
             _threshold(figure, test, test.threshold, place, first=not known)
             known = True
     n = len(comparisons)
-    theme.dress(figure, height=118 + 64 * n, title=title)
+    dressed = theme.dress(figure, height=118 + 64 * n, title=title)
     figure.update_layout(margin={"t": 84 if title else 34, "r": 84}, title={"y": 0.98, "yanchor": "top"})
     figure.update_yaxes(
         tickmode="array", tickvals=list(range(n)), ticktext=[test.label for test in reversed(comparisons)],
@@ -71,7 +72,25 @@ def against_random(
     figure.update_xaxes(
         title=theme.axis_title(unit), gridcolor=theme.GRID_LINE, zeroline=True, zerolinecolor=theme.FAINT, ticks="",
     )  # fmt: skip
-    return figure
+    figure.update_layout(
+        meta={"head": ["test", "what", "value", "low", "high"], "rows": list(_rows(comparisons, names))}
+    )
+    return dressed
+
+
+def _rows(comparisons: Sequence[Comparison], names: tuple[str, str]) -> Iterator[list[object]]:
+    """What is drawn, row by row: the set with its interval, the threshold, and each random set."""
+    for test in comparisons:
+        yield [test.label, names[1], test.value, test.low, test.high]
+        if test.threshold is not None:
+            yield [
+                test.label,
+                "must be above" if test.pass_above else "must be below",
+                test.threshold,
+                None,
+                None,
+            ]
+        yield from ([test.label, names[0], float(value), None, None] for value in test.random)
 
 
 def _threshold(figure: go.Figure, test: Comparison, threshold: float, place: int, first: bool) -> None:

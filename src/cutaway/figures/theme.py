@@ -1,40 +1,44 @@
-"""Colours, fonts and margins of every figure and report, in one place.
-
-The diverging pair (blue, vermilion) is told apart with every common form of colour blindness, and on grey paper by the
-numbers that are printed into the cells.
-"""
+"""Fonts, margins and axes of every figure and report, in one place; the colours are those of `colours`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
+
+from cutaway.figures.colours import (
+    ABSENT,
+    ACCENT,
+    DIVERGING,
+    FAINT,
+    GRID_LINE,
+    INK,
+    MUTED,
+    NEGATIVE,
+    PAPER,
+    POSITIVE,
+    SEQUENTIAL,
+    blend,
+    channels,
+    ink_on,
+)  # fmt: skip
+from cutaway.figures.showing import Picture
+
+__all__ = [
+    "ABSENT", "ACCENT", "DIVERGING", "FAINT", "FONT", "GRID_LINE", "HOVER", "INK", "MONO", "MUTED", "NEGATIVE", "PAPER",
+    "POSITIVE", "SEQUENTIAL", "axis_title", "blend", "channels", "colour_bar", "dress", "ink_on", "legend_of_signs",
+    "whiskers",
+]  # fmt: skip
 
 FONT = (
     'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", "Noto Sans", "DejaVu Sans", sans-serif'
 )
 MONO = 'ui-monospace, "SF Mono", "Cascadia Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace'
-
-INK = "#1c2127"
-MUTED = "#5f6975"
-FAINT = "#c3c9d1"
-GRID_LINE = "#e6e9ed"
-PAPER = "#ffffff"
-ABSENT = "#eef0f3"
-
-NEGATIVE = "#1d5fa6"
-POSITIVE = "#b5470f"
-ACCENT = "#0f6e6a"
-
-# -1 ... 0 ... +1; the middle is exactly white, so that a white cell reads "nothing happened".
-DIVERGING: list[tuple[float, str]] = [
-    (0.0, "#0f3f78"), (0.125, "#1d5fa6"), (0.25, "#5b93cc"), (0.375, "#b3cfe8"), (0.5, "#ffffff"),
-    (0.625, "#f6cfb3"), (0.75, "#e59560"), (0.875, "#b5470f"), (1.0, "#7f2d06"),
-]  # fmt: skip
-
-
+#: What stands in the box over a mark: the mark's own text.
 HOVER = "%{customdata}<extra></extra>"
+#: Letters in a line of what signs mean.
+_LINE = 105
 
 
 def axis_title(text: str, size: int = 12, standoff: int = 6) -> dict[str, Any]:
@@ -59,8 +63,35 @@ def whiskers(
     return {"type": "data", "symmetric": False, "array": up, "arrayminus": down, "color": colour, **more}
 
 
-def dress(figure: go.Figure, height: int, title: str = "") -> go.Figure:
-    """The same figure in the house's fonts, colours and margins, `height` pixels tall and as wide as its place."""
+def legend_of_signs(figure: go.Figure, signs: Sequence[str], above: int = 0) -> None:
+    """One quiet line above the drawing that says what its signs mean; the margin grows by as much.
+
+    above: pixels between it and the drawing, where a legend of names stands.
+    """
+    if not signs:
+        return
+    lines = [""]
+    for sign in (sign.replace(" ", "\u00a0") for sign in signs):  # a line is broken between signs only
+        lines = (
+            [*lines[:-1], f"{lines[-1]}\u2003 {sign}".strip()]
+            if len(lines[-1] + sign) < _LINE
+            else [*lines, sign]
+        )
+    figure.add_annotation(
+        text="<br>".join(lines), x=0, y=1, xref="paper", yref="paper", xanchor="left", yanchor="bottom", showarrow=False,
+        align="left", font={"size": 11, "color": MUTED}, yshift=above,
+    )  # fmt: skip
+    taller = 4 + 15 * len(lines)
+    top = figure.layout.margin.t or 10  # pyright: ignore[reportAttributeAccessIssue]
+    figure.update_layout(margin={"t": top + taller}, height=(figure.layout.height or 300) + taller)  # pyright: ignore
+
+
+def dress(figure: go.Figure, height: int, title: str = "") -> Picture:
+    """The same figure in the house's fonts, colours and margins, `height` pixels tall and as wide as its place.
+
+    It becomes a `Picture` in place, so that whoever began it as a plain figure goes on with the same object.
+    """
+    dressed = Picture.of(figure)
     font = {"family": FONT, "size": 12, "color": INK}
     legend = {
         "orientation": "h",
@@ -78,34 +109,4 @@ def dress(figure: go.Figure, height: int, title: str = "") -> go.Figure:
     )  # fmt: skip
     figure.update_xaxes(automargin=True, fixedrange=True)
     figure.update_yaxes(automargin=True, fixedrange=True)
-    return figure
-
-
-def blend(value: float, limit: float) -> str:
-    """The colour of `value` on the diverging scale from -limit to limit, as `#rrggbb`.
-
-    >>> blend(0.0, 1.0), blend(9.0, 1.0)
-    ('#ffffff', '#7f2d06')
-    """
-    share = min(max((value / limit + 1) / 2, 0.0), 1.0) if limit > 0 else 0.5
-    for (left, first), (right, second) in zip(DIVERGING, DIVERGING[1:], strict=False):
-        if share <= right:
-            weight = (share - left) / (right - left)
-            pairs = zip(channels(first), channels(second), strict=True)
-            return "#" + "".join(f"{round(a + (b - a) * weight):02x}" for a, b in pairs)
-    return DIVERGING[-1][1]
-
-
-def ink_on(colour: str) -> str:
-    """Black or white, whichever is read more easily on `colour`.
-
-    >>> ink_on("#ffffff"), ink_on("#0f3f78")
-    ('#1c2127', '#ffffff')
-    """
-    red, green, blue = channels(colour)
-    return INK if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else PAPER
-
-
-def channels(colour: str) -> tuple[int, int, int]:
-    """Red, green and blue of `#rrggbb`, 0 to 255 each."""
-    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
+    return dressed

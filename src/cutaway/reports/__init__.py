@@ -23,12 +23,12 @@ from cutaway.reports.content import (
     TokenPassages,
 )  # fmt: skip
 from cutaway.reports.display import display, display_result, page_of, publish, result_page, table_of
-from cutaway.reports.render import render, write
+from cutaway.reports.render import check_interactive, render, write
 from cutaway.reports.runs import REPORT, RUNS, RunRecord, claimed, note_run, now, runs_in, write_index
 
 __all__ = [
     "REPORT", "RUNS", "Block", "ClaimTests", "Facts", "Figure", "KeyFigure", "Listing", "Page", "Pair", "Pairs", "Points",
-    "RunRecord", "Section", "Table", "Text", "Token", "TokenPassage", "TokenPassages", "claimed", "display",
-    "display_result", "note_run", "now", "page_of", "publish", "render", "result_page", "runs_in", "table_of", "write",
-    "write_index",
+    "RunRecord", "Section", "Table", "Text", "Token", "TokenPassage", "TokenPassages", "check_interactive", "claimed",
+    "display", "display_result", "note_run", "now", "page_of", "publish", "render", "result_page", "runs_in", "table_of",
+    "write", "write_index",
 ]  # fmt: skip

@@ -40,10 +40,10 @@ class Points:
 
 @dataclass(frozen=True)
 class Figure:
-    """An interactive figure with its caption.
+    """A figure with its caption.
 
     Attributes:
-        figure: of Plotly.
+        figure: of Plotly; a page draws it still, and leaves it to Plotly only on request.
         caption: below it.
         wide: does it take the page's whole width?
     """
@@ -55,7 +55,7 @@ class Figure:
 
     @property
     def height(self) -> int:
-        """Height in pixels, so that the page does not jump while figures are drawn."""
+        """Height in pixels."""
         return int(self.figure.layout.height or 300)  # pyright: ignore[reportAttributeAccessIssue]
 
 

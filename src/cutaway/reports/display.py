@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from cutaway.claims import COLOURS, Claim, Verdict
 from cutaway.reports.content import Block, ClaimTests, Facts, KeyFigure, Page, Section, Table
-from cutaway.reports.render import render
+from cutaway.reports.render import SCRIPT, check_interactive, render, script_text
 from cutaway.results import Provenance, Result, add_page
 
 if TYPE_CHECKING:
@@ -127,10 +127,18 @@ def facts_of(provenance: Provenance) -> tuple[tuple[str, str], ...]:
     return tuple((name, value) for name, value in facts.items() if value)
 
 
-def publish(result: Result, path: str | os.PathLike[str], page: str = "report.html") -> tuple[Path, Path]:
+def publish(
+    result: Result, path: str | os.PathLike[str], page: str = "report.html", interactive: str | None = None
+) -> tuple[Path, Path]:
     """Save a result and write its page into the same folder: the folder, and the page.
+
+    interactive: see `render`; "beside" writes the script into the folder once.
 
     Raises `SaveFailed` when the disk refuses.
     """
+    check_interactive(interactive)
     folder = result.save(path)
-    return folder, add_page(folder, render(result.page()), page)
+    written = add_page(folder, render(result.page(), interactive), page)
+    if interactive == "beside":
+        add_page(folder, script_text(), SCRIPT)
+    return folder, written

@@ -92,7 +92,7 @@ class HeadScores:
 
     def plot(self) -> Any:
         """Scores by head as a heat map."""
-        return heatmap(self._grid())
+        return heatmap(self._grid(), span=(0.0, 1.0) if self.unit == "attention" else None)
 
     def _grid(self) -> Grid:
         table = np.stack([v.mean(0) for v in self.values.values()])

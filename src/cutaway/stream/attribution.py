@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import BadFormat, BadInput, did_you_mean
-from cutaway.figures import Bar, bars, small_bars
+from cutaway.figures import Bar, bars, first_and_rest, small_bars
 from cutaway.network.coefficients import is_one, like
 from cutaway.network.parts import Part
 from cutaway.network.precision import precise
@@ -166,10 +166,11 @@ class Attribution:
         return f"{self.what}: {float(self.wanted.mean()):+.4f}; the contributions add up to it within {self.error:.1e}"
 
     def plot(self, top: int = 24) -> Any:
-        """The largest contributions as bars, with 95 % intervals over prompts where there are several."""
-        words, best = self.words, self._largest(top)
-        items = [Bar.of(words[at], mean_of(self.values[at].mean(1))) for at in best]
-        return bars([bar for bar in items if bar.value != 0], unit=f"{self.what} (logits)")
+        """The largest contributions as bars, with 95 % intervals over prompts where there are several; the rest added up."""
+        words, mean, order = self.words, self.mean(), self._largest(len(self.writers))
+        largest = [Bar.of(words[at], mean_of(self.values[at].mean(1))) for at in order[:top] if mean[at]]
+        others = [Bar.of(words[at], float(mean[at])) for at in order[top:] if mean[at]]
+        return bars(first_and_rest([*largest, *others], len(largest)), unit=f"{self.what} (logits)")
 
     def estimate(self, name: str | Part) -> Estimate:
         """One writer's mean contribution over positions, with an interval over prompts."""
@@ -189,7 +190,12 @@ class Attribution:
 
     def page(self) -> Page:
         """Who wrote the answer: the largest contributions, and the heads layer by layer."""
-        figures = [Figure(self.plot(), "The largest contributions.")]
+        figures = [
+            Figure(
+                self.plot(),
+                f"The largest contributions; all bars together are {float(self.total.mean()):+.3f}.",
+            )
+        ]
         if self._heads():
             figures.append(Figure(self.heads(), "What each attention head adds, layer by head."))
         prompts = f"“{''.join(self.tokens[0])}”" + (f" and {n} more" if (n := len(self.tokens) - 1) else "")

@@ -115,8 +115,9 @@ class Biography:
         table = table.assign(token=[show_token(token, escape=False) for token in table["token"]])
         blocks = [Figure(self.plot(), f"The stream's coordinate along {self.name}."), table_of(table)]
         return page_of(
-            self, "Cutaway · stream", f"The life of {self.name} in {self.provenance.network}", blocks
-        )
+            self, "Cutaway · stream", f"The life of {self.name} in {self.provenance.network}", blocks,
+            lead=f"Text: “{''.join(self.tokens)}”.",
+        )  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import BadInput, SiteUnavailable
-from cutaway.figures import Bar, bars, small_bars
+from cutaway.figures import Bar, bars, first_and_rest, small_bars
 from cutaway.network.coefficients import is_one, like
 from cutaway.network.inputs import Tokens
 from cutaway.network.norms import Fold
@@ -132,8 +132,9 @@ class PathExpansion:
         return self.to_pandas().head(n)
 
     def plot(self, top: int = 24) -> Any:
-        """The largest paths as bars."""
-        return bars([Bar.of(path.words, path.value) for path in self.largest(top)], unit="logits")
+        """The largest paths as bars, and all others added up."""
+        items = [Bar.of(path.words, path.value) for path in self.largest()]
+        return bars(first_and_rest(items, top), unit="logits")
 
     @property
     def headline(self) -> str:
@@ -158,7 +159,9 @@ class PathExpansion:
             pd.DataFrame(rows, columns=["path", "adds"]), "The largest paths.", "+.4f", numeric=(1,)
         )
         lengths = table_of(table, caption, "+.4f", numeric=(1,))
-        figure = Figure(self.plot(), "The largest paths, by what they add.")
+        figure = Figure(
+            self.plot(), f"The largest paths, by what they add; all bars together are {self.total:+.3f}."
+        )
         lead = f"{self.provenance.network} on “{''.join(self.tokens)}”, " if self.tokens else ""
         lead += f"{'followed' if lead else 'Followed'} through at most {self.depth} heads."
         return page_of(

@@ -105,9 +105,11 @@ class ScoreParts:
     def page(self) -> Page:
         """The pairs as a heat map, and the largest."""
         table = self._in_words(12).set_axis(["query from", "key from", "adds"], axis=1)
+        rest = float(self.values.sum()) - sum(table["adds"].tolist())
+        others = f"the other {self.values.size - len(table)} add {rest:+.3f} together, position adds {self.position:+.3f}"
         blocks = [
             Figure(self.plot(), "What wrote to the query by what wrote to the key."),
-            table_of(table, "The largest pairs.", "+.3f", numeric=(2,)),
+            table_of(table, f"The largest pairs; {others}.", "+.3f", numeric=(2,)),
         ]
         return page_of(self, "Cutaway · heads", f"Why {self.head.words} looks where it looks", blocks)
 

@@ -5,6 +5,10 @@
     var spec = JSON.parse(holder.textContent);
     var place = document.getElementById(holder.dataset.figure);
     places.push(place);
+    ["paper_bgcolor", "plot_bgcolor"].forEach(function (ground) {
+      if (spec.layout[ground] === "#ffffff") spec.layout[ground] = "rgba(0,0,0,0)";
+    });
+    place.closest("figure").classList.add("live");
     Plotly.newPlot(place, spec.data, spec.layout, {
       responsive: true,
       displaylogo: false,

@@ -115,7 +115,7 @@ class Reading:
     def page(self, report: LensReport | None = None) -> Page:
         """Layer by token, coloured by what is asked for most; with a report, how well the lens reads beside others."""
         says = {
-            "probability": "The likeliest token in each cell, coloured by its probability. Hover for more.",
+            "probability": "The likeliest token in each cell, coloured by its probability.",
             "kl": "The same, coloured by the divergence from the network's own output.",
         }
         if self.target is not None:
