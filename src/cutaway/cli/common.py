@@ -51,6 +51,13 @@ Sets = Annotated[
     list[str] | None,
     typer.Option("--set", help="A further keyword of the verb as NAME=VALUE; repeatable."),
 ]
+Interactive = Annotated[
+    str | None,
+    typer.Option(
+        "--interactive",
+        help="Let figures be hovered over and zoomed: beside (a script in a file beside the page) or inline (in it).",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON to stdout, and nothing else there.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
@@ -121,6 +128,7 @@ class Common:
         resume: a folder of finished parts to go on from.
         sets: further keywords, as `NAME=VALUE`.
         trust_remote_code: may a model's own code be run?
+        interactive: how the page's figures are made so, if at all.
         as_json: print data in place of text.
         debug: show where an error was raised.
     """
@@ -134,6 +142,7 @@ class Common:
     resume: Resume = None
     sets: Sets = None
     trust_remote_code: Trust = False
+    interactive: Interactive = None
     as_json: AsJson = False
     debug: Debug = False
 
@@ -177,7 +186,7 @@ def command(
         mine = list(inspect.signature(function).parameters.values())[2:]
         hints = get_type_hints(function, include_extras=True)
         shared = get_type_hints(Common, include_extras=True)
-        left = {*without, *(("overwrite",) if "out" in without else ())}
+        left = {*without, *(("overwrite", "interactive") if "out" in without else ())}
         taken = [f.name for f in fields(Common) if f.name not in left]
 
         def run(**values: Any) -> None:

@@ -39,12 +39,14 @@ class Target:
         verb: the command.
         model: the network, as it was named.
         question: what was asked of it.
+        interactive: how the page's figures are made so, if at all.
     """
 
     path: Path | None
     verb: str
     model: str = ""
     question: tuple[str, ...] = ()
+    interactive: str | None = None
 
 
 def slug(name: str) -> str:
@@ -61,7 +63,11 @@ def target(common: Common, verb: str, model: str = "", *question: str) -> Target
     """Where a command is going to save. Call it before anything runs: `BadInput` where `--out` names what exists."""
     if common.out is not None:
         free(common.out, common.overwrite)
-    return Target(common.out, verb, model, tuple(words for words in question if words))
+    if common.interactive is not None:
+        from cutaway.reports import check_interactive
+
+        check_interactive(common.interactive)
+    return Target(common.out, verb, model, tuple(words for words in question if words), common.interactive)
 
 
 def claim(place: Target, resumed: Path | None) -> Target:
@@ -100,8 +106,8 @@ def save(screen: Screen, result: Any, place: Target) -> list[Path]:
 
     def into(where: Path) -> list[Path]:
         if where.suffix == ".nc":
-            return [result.save(where), write(result.page(), where.with_suffix(".html"))]
-        return list(publish(result, where))
+            return [result.save(where), write(result.page(), where.with_suffix(".html"), place.interactive)]
+        return list(publish(result, where, interactive=place.interactive))
 
     return keep(screen, into, place, result)
 
