@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import doctest
 import importlib
 import pkgutil
@@ -56,6 +57,38 @@ def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.Monke
             )
             continue
         exec(code, names)
+
+
+ROW = re.compile(r"^\| (?P<theirs>.*?) \| `(?P<ours>[^|]*)` \|$", re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", ["from-transformerlens.md", "from-nnsight.md"])
+def test_rows_of_lines_beside_ours_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our side of each row, one after the other, behind the page's own beginning."""
+    monkeypatch.chdir(tmp_path)
+    path = ROOT / "docs" / page
+    names: dict[str, object] = {"__name__": "__docs__"}
+    for block in blocks(path):
+        exec(compile(block.code, str(path), "exec"), names)
+    rows = [m["ours"] for m in ROW.finditer(path.read_text(encoding="utf-8"))]
+    assert len(rows) >= 20
+    for code in rows:
+        exec(compile(code, f"{page}: {code}", "exec"), names)
+
+
+def test_a_daily_task_takes_no_more_lines_than_with_transformerlens() -> None:
+    """Statements on both sides, without imports; a comment, a blank line and how a line is broken do not count."""
+    page = blocks(ROOT / "docs" / "daily.md")
+    theirs = [i for i, block in enumerate(page) if block.mark == "no-run: TransformerLens"]
+    assert len(theirs) >= 13
+    for i in theirs:
+        assert lines_of(page[i - 1].code) <= lines_of(page[i].code), f"daily.md:{page[i - 1].line}"
+
+
+def lines_of(code: str) -> int:
+    """How many statements there are, those inside of others as well."""
+    tree = ast.parse(code)
+    return sum(isinstance(node, ast.stmt) for node in ast.walk(tree))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
