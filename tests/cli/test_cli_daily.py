@@ -83,5 +83,5 @@ def test_top_examples_and_activations() -> None:
     Path("mine").mkdir()
     Path("mine/notes.txt").write_text("mine")
     assert "something else" in refused(
-        "activations", "zoo:tales", "--at", "embed", "--file", "texts.txt", "-o", "mine"
+        "activations", "zoo:tales", "--at", "embed", "--file", "texts.txt", "-o", "mine", "--overwrite"
     )

@@ -62,7 +62,12 @@ def test_a_run_has_a_dated_folder_a_line_on_the_page_and_a_word_how_to_open_it(t
     assert re.search(rf"open it.*{re.escape(relative)}", done.stderr)
     page = Tags((tmp_path / "cutaway-runs" / "index.html").read_text())
     assert page.links() == [f"./{folder.name}/report.html"]
-    for word in ("patch", "zoo:tales", "pronoun, mlp_write", "mlp_write, clean → corrupted"):
+    for word in (
+        "patch",
+        "zoo:tales",
+        "pronoun, mlp_write",
+        "mlp_write, clean values put into the corrupted run",
+    ):
         assert word in page.text
 
 

@@ -152,7 +152,7 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.chdir(tmp_path)
     Path("texts.txt").write_text("Mary was sad because she was late.\nTom ran to the park.\n")
     for words in (["Mary was sad because she was late."], ["--file", "texts.txt"]):
-        done = CliRunner().invoke(app, ["loss", "zoo:tales", *words, "-o", "out"])
+        done = CliRunner().invoke(app, ["loss", "zoo:tales", *words, "-o", "out", "--overwrite"])
         assert done.exit_code == 0, done.output
         assert "perplexity" in done.stdout
     assert len(cutaway.load("out").tokens) == 2

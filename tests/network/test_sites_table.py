@@ -34,6 +34,7 @@ LETTERS = dict(zip(get_args(Axis), ["b", "p", "d", "h", "k", "e", "dest", "src",
 NAMED = {
     "network/anatomy.py": "a type, which must be written out; a test below holds it to the table",
     "network/discovery/sublayers.py": "what one traced attention gave, by name",
+    "network/named_weights.py": "which sites vouch for which matrix",
     "network/parts.py": "kinds of part, some of which are called like the site that they are",
     "circuits/methods/atp_star.py": "the sites that the method's own formulas speak of",
     "effects/transformerlens.py": "TransformerLens's names of its sweeps",

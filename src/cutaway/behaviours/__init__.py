@@ -6,8 +6,6 @@ from cutaway.behaviours.checks import (
     answer_logits,
     measure,
     performance,
-    refusal,
-    require_performed,
 )
 from cutaway.behaviours.data import Behaviour, ItemPairs
 from cutaway.behaviours.formats import from_dataset, from_frame, read, write
@@ -17,6 +15,7 @@ from cutaway.behaviours.images import ImagePairs
 from cutaway.behaviours.making import behaviour, generator
 from cutaway.behaviours.metrics import METRICS, Answers, Metric, custom, metric, shares
 from cutaway.behaviours.prompts import Prompts, two_prompts
+from cutaway.behaviours.requiring import refusal, require_performed
 from cutaway.behaviours.shuffling import exchange_answers
 
 __all__ = [

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from torch import Tensor
 
-from cutaway.behaviours.checks import require_performed
 from cutaway.behaviours.data import Behaviour
 from cutaway.behaviours.formats import from_dataset, from_frame, read
 from cutaway.behaviours.generators import GENERATORS, FactTable, facts
@@ -21,6 +20,7 @@ from cutaway.behaviours.generators.specimen import specimen
 from cutaway.behaviours.images import ImagePairs
 from cutaway.behaviours.metrics import Answers, Metric
 from cutaway.behaviours.metrics import metric as find_metric
+from cutaway.behaviours.requiring import require_performed
 from cutaway.errors import BadFormat, BadInput, NotFound, did_you_mean, require_known
 from cutaway.network.items import class_names
 from cutaway.results import strict

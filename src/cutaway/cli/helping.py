@@ -19,7 +19,7 @@ _NAMES = 26
 #: Options that all commands have: the fields of `cli.common.Common`, and what click adds.
 SHARED = (
     "out", "overwrite", "seed", "device", "dtype", "budget", "resume", "sets", "trust_remote_code", "as_json", "debug",
-    "help",
+    "help", "interactive",
 )  # fmt: skip
 
 #: The groups of commands, in the order in which one works, each with the commands that come first in it and the rooms
@@ -44,6 +44,8 @@ GROUPS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
 
 _TEXT = '"Mary was sad because"'
 _OTHER = '--corrupted "Tom was sad because" --answers " she" " he"'
+#: Columns of a terminal for which help is written.
+_WIDTH = 80
 #: What is written where a command asks for it.
 _ASKED = {
     "net": "zoo:tales",
@@ -78,6 +80,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "ablate": ("cutaway ablate zoo:tales -b pronoun --at z --by layer,head --how mean",),
     "paths": ("cutaway paths zoo:tales -b pronoun --from a2.h3 --to logits",),
     "attribution": (f"cutaway attribution zoo:tales --clean {_TEXT} {_OTHER}",),
+    "steer": ('cutaway steer zoo:tales "One day" --positive happy.txt --negative sad.txt --at resid_post.1',),
     "loss": (f"cutaway loss zoo:tales {_TEXT}",),
     "explain": ("cutaway explain zoo:tales -b pronoun",),
     "trace": ("cutaway trace zoo:tales -b pronoun --edges 60 -o pronoun-circuit",),
@@ -235,4 +238,20 @@ def _write_examples(formatter: Any, lines: Sequence[str]) -> None:
         return
     with formatter.section("For example"):
         for line in lines:
-            formatter.write(f"{'':{formatter.current_indent}}{line}\n")
+            formatter.write(f"{'':{formatter.current_indent}}{broken(line, formatter.current_indent)}\n")
+
+
+def broken(line: str, indent: int = 2) -> str:
+    """An example as the help shows it: one that is too long for a line goes on in further ones, as a shell reads it.
+
+    >>> broken("cutaway open zoo:tales")
+    'cutaway open zoo:tales'
+    """
+    lines = [""]
+    for piece in line.split(" --"):
+        words = piece if lines == [""] else f" --{piece}"
+        if indent + len(lines[-1]) + len(words) > _WIDTH - 2:
+            lines.append(f"{'':{indent + 4}}{words.strip()}")
+        else:
+            lines[-1] += words
+    return " \\\n".join(lines)

@@ -72,9 +72,7 @@ def steer(
         found = steer_it(net, prompts, vector, seed=common.seed, work=work, **how)
     paths = saving.save(screen, found, place)
     if direction is None:
-        paths.append(
-            saving.or_elsewhere(screen, vector.save, paths[0].with_name(f"{paths[0].name}-direction"))
-        )
+        paths.append(saving.or_elsewhere(screen, vector.save, paths[0] / "direction"))
     data = found.to_dict() | {"direction": vector.to_dict(), "saved": [str(path) for path in paths]}
     table = shown.frame_table(found.to_pandas().drop(columns="prompt" if len(prompts) == 1 else []))
     screen.result(data, shown.headline(vector), shown.headline(found), table)

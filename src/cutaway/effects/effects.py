@@ -388,17 +388,18 @@ class Effects:
             return display(
                 headline, lines, picture=small_bars(self._bars(), self.unit), provenance=self.provenance
             )
-        picture = ""
+        picture, small = "", False
         if self.dims:
             told = self.groups() if FORM in self.data.dims else [("", self)]
-            several = _FORMS if self.data["mean"].size <= _MANY else 1
+            small = told[0][1].data["mean"].size <= _MANY
+            several = _FORMS if small else 1
             rest = not_drawn([(label, form.data.sizes["example"]) for label, form in told[several:]])
             for label, form in told[:several]:
                 n = form.data.sizes.get("example", 1)
                 picture += f"<div><small>{n} pairs: {html.escape(label)}</small></div>" if label else ""
                 picture += grid_picture(form.grid())
             picture += f"<div><small>{html.escape(rest)}</small></div>" if rest else ""
-        table = self._strongest(5) if not picture or self.data["mean"].size > _MANY else None
+        table = None if small else self._strongest(5)
         return display(headline, lines, table, picture, provenance=self.provenance)
 
 

@@ -278,4 +278,5 @@ def _older(data: Mapping[str, Any], tensors: Mapping[str, Any]) -> dict[str, Any
 
 def _pair(data: Mapping[str, Any]) -> Pair:
     sides = {side: tuple(Token(**token) for token in data[side]) for side in ("clean", "corrupted")}
-    return Pair(**{**data, **sides})
+    more = {"sides": tuple(data["sides"])} if "sides" in data else {}
+    return Pair(**{**data, **sides, **more})
