@@ -391,8 +391,8 @@ class Effects:
         picture, small = "", False
         if self.dims:
             told = self.groups() if FORM in self.data.dims else [("", self)]
-            small = told[0][1].data["mean"].size <= _MANY
-            several = _FORMS if small else 1
+            size = told[0][1].data["mean"].size
+            small, several = size <= _MANY, max(1, min(_FORMS, 2 * _MANY // size))
             rest = not_drawn([(label, form.data.sizes["example"]) for label, form in told[several:]])
             for label, form in told[:several]:
                 n = form.data.sizes.get("example", 1)
