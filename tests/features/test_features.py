@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from transformers import BertConfig, BertModel
@@ -216,9 +217,14 @@ def test_texts_from_files_and_data_sets(tales: Network, tmp_path: Path) -> None:
     rows.write_text('{"txt": "a"}')
     with pytest.raises(BadInput, match="no field text"):
         cutaway.top_examples(tales, rows, of="n2.7")
+    pd.DataFrame({"text": texts}).to_csv(tmp_path / "a.csv", index=False)
+    assert cutaway.top_examples(tales, tmp_path / "a.csv", of="n2.7").texts == len(texts)
     (tmp_path / "a.csv").write_text("a")
-    with pytest.raises(BadFormat, match=r"\.txt"):
+    with pytest.raises(BadInput, match="holds no text"):
         cutaway.top_examples(tales, tmp_path / "a.csv", of="n2.7")
+    (tmp_path / "a.md").write_text("a")
+    with pytest.raises(BadFormat, match=r"\.txt"):
+        cutaway.top_examples(tales, tmp_path / "a.md", of="n2.7")
 
 
 @pytest.mark.parametrize(

@@ -200,6 +200,8 @@ def effects(result: Any, width: int) -> list[Any]:
         rows, values = [rows[i] for i in kept], values[kept]
     drawn = numbers_grid(values, rows, columns, width, grid.row_title, unit)
     top = shown.top(_STRONGEST)
+    if "q" not in top or top["q"].isna().all():  # nothing could be told from zero, so neither could a p-value
+        top = top.drop(columns=["p", "q"], errors="ignore")
     return [*lines, *drawn, Strongest(top, f"the {len(top)} strongest of {len(shown.to_pandas())}")]
 
 

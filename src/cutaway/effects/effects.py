@@ -285,7 +285,9 @@ class Effects:
         over = (
             "" if self.undecided else f"{str(attrs['intervals'])[:1].upper()}{str(attrs['intervals'])[1:]}. "
         )
-        return f"{which}{signs}{over}{self._ends}."
+        return (
+            f"{which}{signs}{over}1 is the whole way from the corrupted end to the clean one ({self._ends})."
+        )
 
     @property
     def undecided(self) -> str:
@@ -391,8 +393,8 @@ class Effects:
         picture, small = "", False
         if self.dims:
             told = self.groups() if FORM in self.data.dims else [("", self)]
-            size = told[0][1].data["mean"].size
-            small, several = size <= _MANY, max(1, min(_FORMS, 2 * _MANY // size))
+            sizes = np.cumsum([form.data["mean"].size for _, form in told[:_FORMS]])
+            small, several = sizes[0] <= _MANY, max(1, int((sizes <= 1.4 * _MANY).sum()))
             rest = not_drawn([(label, form.data.sizes["example"]) for label, form in told[several:]])
             for label, form in told[:several]:
                 n = form.data.sizes.get("example", 1)
@@ -431,7 +433,7 @@ def _page(effects: Effects) -> Page:
         effects.headline(),
         [*sections, Section("strongest", "Strongest cells", [_table(effects, len(told) > 1)])],
         effects.provenance,
-        lead=" ".join([example_of(attrs), *notes]).strip(),
+        lead=" ".join([example_of(attrs, effects.data.sizes.get("example", 1)), *notes]).strip(),
     )
 
 

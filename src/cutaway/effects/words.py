@@ -12,15 +12,14 @@ DRAWN = 6
 _CLIPPED = 60
 
 
-def example_of(attrs: dict[str, object]) -> str:
-    """The first pair of prompts with its answers, in a sentence; "" where the effects do not say it."""
+def example_of(attrs: dict[str, object], n: int) -> str:
+    """The first of n pairs of prompts with its answers, in a sentence; "" where the effects do not say it."""
     if not attrs.get("clean_prompt"):
         return ""
     wrong = f", the wrong one {attrs['wrong']}" if attrs.get("wrong") else ""
     answers = f" The right answer is {attrs['right']}{wrong}." if attrs.get("right") else ""
-    return (
-        f"The first pair: clean “{attrs['clean_prompt']}”, corrupted “{attrs['corrupted_prompt']}”.{answers}"
-    )
+    which = "The pair" if n == 1 else "The first pair"
+    return f"{which}: clean “{attrs['clean_prompt']}”, corrupted “{attrs['corrupted_prompt']}”.{answers}"
 
 
 def not_drawn(rest: list[tuple[str, int]]) -> str:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import BadFormat, BadInput, NotFound, did_you_mean
+from cutaway.network import textsets
 from cutaway.network.inputs import Tokens, pack
 from cutaway.network.memory import numbers_of, rows_at_once
 from cutaway.network.sites import Site
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from cutaway.network import Network, Run
 
 #: Texts as a user gives them: a text, several, an iterator, rows of a data set with a field "text", or a file (.txt, one
-#: text a line; .jsonl, one a line under "text").
+#: text a line; .jsonl, one a line under "text"; both read line by line; .csv, .json).
 TextsLike = str | Path | Iterable[str | Sequence[int] | Mapping[str, Any]]
 
 #: Tokens of a window where nobody says how many.
@@ -70,6 +71,9 @@ def texts_in(texts: TextsLike) -> Iterator[str | Sequence[int]]:
     if isinstance(texts, str):
         yield texts
         return
+    if hasattr(texts, "columns") and hasattr(texts, "to_dict"):  # a frame
+        yield from textsets.texts_in(texts)
+        return
     if isinstance(texts, Mapping | bytes) or not isinstance(texts, Iterable):
         raise BadInput(f"{texts!r:.80} holds no texts.", _GIVE)
     for number, item in enumerate(texts):
@@ -82,10 +86,9 @@ def _lines(path: Path) -> Iterator[str]:
         raise NotFound(
             f"There is no file {path}.", did_you_mean(path.name, near) if near else "Check the path."
         )
-    if path.suffix not in (".txt", ".jsonl"):
-        raise BadFormat(
-            f"{path} is no file of texts.", "Use .txt, one text a line, or .jsonl, one a line under text."
-        )
+    if path.suffix not in (".txt", ".jsonl"):  # not read line by line: the whole is a set of texts, or none
+        yield from textsets.texts_in(path)
+        return
     try:
         with path.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
