@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import doctest
 import importlib
+import os
 import pkgutil
 import re
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import cutaway
+from cutaway.errors import CutawayError
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(p for p in [ROOT / "README.md", *ROOT.glob("docs/**/*.md")] if p.exists())
@@ -83,6 +85,46 @@ def test_a_daily_task_takes_no_more_lines_than_with_transformerlens() -> None:
     assert len(theirs) >= 13
     for i in theirs:
         assert lines_of(page[i - 1].code) <= lines_of(page[i].code), f"daily.md:{page[i - 1].line}"
+
+
+@pytest.mark.skipif(
+    "CUTAWAY_SMOLLM2" not in os.environ, reason="CUTAWAY_SMOLLM2 names no folder of a real network"
+)
+def test_the_daily_tasks_run_on_a_network_of_135_million_parameters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {"__name__": "__docs__"}
+    for block in blocks(ROOT / "docs" / "daily.md"):
+        if not block.mark or "conversations" in block.mark:
+            code = block.code.replace('"zoo:tales"', repr(os.environ["CUTAWAY_SMOLLM2"]))
+            exec(compile(code, f"daily.md:{block.line}", "exec"), names)
+
+
+@pytest.mark.skipif("CUTAWAY_MINILM" not in os.environ, reason="CUTAWAY_MINILM names no folder of an encoder")
+def test_the_daily_tasks_that_an_encoder_has_run_on_minilm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It predicts no tokens, so what reads logits is refused in a sentence; the rest is as anywhere."""
+    monkeypatch.chdir(tmp_path)
+    net = cutaway.open(os.environ["CUTAWAY_MINILM"])
+    text, other = "The bank raised its rates.", "The bank of the river flooded."
+    texts = [text, other, "Rates fell.", "The river rose again."]
+    assert "resid_post" in str(net.run(text, keep="resid_post"))
+    assert len(cutaway.patterns(net, text).heads) == 72
+    assert cutaway.side_by_side(net, text, other).plot().data
+    assert cutaway.top_examples(net, texts, of="n1.7", k=3).texts == 4
+    cutaway.activations(net, texts, at="resid_post.2", folder="stored")
+    assert cutaway.load("stored").array("resid_post.2").shape[1] == net.d_model
+    assert net.weights("W_Q", layer=2, head=1).shape[0] == net.d_model
+    assert cutaway.difference_of_means(net, texts[:1] * 5, texts[1:2] * 5, at="resid_post.1").vector.any()
+    for refused in (
+        lambda: net.loss(texts),
+        lambda: cutaway.induction_heads(net),
+        lambda: net.gradients(text),
+    ):
+        with pytest.raises(CutawayError):
+            refused()
 
 
 def lines_of(code: str) -> int:

@@ -104,7 +104,7 @@ class InductionHeads:
         from cutaway.stream.shared import head_map
 
         values = self.scores.values["induction"].mean(0)
-        return head_map(dict(zip(self.scores.heads, values.tolist(), strict=True)), "attention")
+        return head_map(dict(zip(self.scores.heads, values.tolist(), strict=True)), "attention", (0.0, 1.0))
 
     @property
     def headline(self) -> str:

@@ -87,12 +87,14 @@ def one_text(net: Network, text: str | Sequence[int] | Tokens) -> Tokens:
     return net.encode([text] if isinstance(text, str) else [list(text)])
 
 
-def head_map(values: Mapping[Part, float], unit: str) -> Any:
-    """One number for each head as a heat map, layer by head; heads of which nothing is known are left empty."""
+def head_map(values: Mapping[Part, float], unit: str, span: tuple[float, float] | None = None) -> Any:
+    """One number for each head as a heat map, layer by head; heads of which nothing is known are left empty.
+
+    span: the ends of a scale in one colour, for numbers that have no sign.
+    """
     layers = sorted({head.layer or 0 for head in values})
     table = np.full((len(layers), 1 + max(head.index or 0 for head in values)), np.nan)
     for head, value in values.items():
         table[layers.index(head.layer or 0), head.index or 0] = value
-    return heatmap(
-        Grid(table, list(map(str, layers)), list(map(str, range(table.shape[1]))), "layer", "head", unit=unit)
-    )
+    names = list(map(str, layers)), list(map(str, range(table.shape[1])))
+    return heatmap(Grid(table, *names, "layer", "head", unit=unit), span=span)

@@ -160,7 +160,9 @@ class SideBySide:
         """How far the two streams are apart, layer by token, as a share of their length."""
         names = [*map(str, range(len(self.cosine) - 1)), "end"]
         columns = [show_token(label) for label in self.labels]
-        return heatmap(Grid(self.distance, names, columns, "layer entered", "token", unit="distance"))
+        most = max(float(np.nanmax(self.distance, initial=0.0)), 1e-9)
+        grid = Grid(self.distance, names, columns, "layer entered", "token", unit="distance")
+        return heatmap(grid, span=(0.0, most))
 
     @property
     def headline(self) -> str:
