@@ -43,7 +43,7 @@ class Screen:
 
     def say(self, text: str) -> None:
         """A remark for the person who waits."""
-        self.remarks.print(text)
+        self.remarks.print(text, soft_wrap=True)
 
     def saved(self, *paths: object) -> None:
         """Say where something was saved, and of a page how to open it; on a terminal that follows links, as one."""

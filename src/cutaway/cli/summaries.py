@@ -118,7 +118,9 @@ def numbers_grid(
              for label, line in reversed(list(zip(rows, values, strict=True)))]  # fmt: skip
     step = next(s for s in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if s * each >= 4)
     marks = "".join(str(i).ljust(step * each) for i in range(0, len(columns), step))
-    lines.append(Text(f"{corner:>{left}}  {marks[: each * len(columns) + 3]}"))
+    lines.append(Text(f"{'':>{left}}  {marks[: each * len(columns) + 3]}"))
+    if any(name != str(i) for i, name in enumerate(columns)):
+        lines.append(Text("columns: " + ", ".join(f"{i} {name.strip()}" for i, name in enumerate(columns))))
     signs = [f"{_UP[0]} to {_UP[-1]} above zero"] if (values > 0.05 * most).any() else []
     signs += [f"{_DOWN[0]} to {_DOWN[-1]} below"] if (values < -0.05 * most).any() else []
     signs += [f"{_ABSENT} not there"] if not np.isfinite(values).all() else []
@@ -180,7 +182,8 @@ def effects(result: Any, width: int) -> list[Any]:
                     f"The commonest form of prompt, {n} of {of} pairs; {len(groups) - 1} others on the page."
                 )
             )
-    unit = "In shares of the gap." if shown.unit == "share of the gap" else f"In units of {shown.unit}."
+    unit = "In shares of the gap" if shown.unit == "share of the gap" else f"In units of {shown.unit}"
+    unit = f"{unit}; {shown.ends_in_words}. {shown.doubt}".strip()
     if len(shown.dims) <= 1:
         rows = shown.to_pandas().to_dict("records")
         name = shown.dims[0] if shown.dims else ""

@@ -16,7 +16,7 @@ from cutaway.effects import storage
 from cutaway.effects.forms import FORM, among, by_form, forms
 from cutaway.effects.labels import PARTS, said, spelled
 from cutaway.effects.summary import FEWEST, Q
-from cutaway.effects.words import DRAWN, clipped, example_of, legend, not_drawn
+from cutaway.effects.words import DRAWN, clipped, doubt, empty_columns, example_of, legend, not_drawn
 from cutaway.errors import BadInput, did_you_mean
 from cutaway.figures import Bar, Grid, bars, grid_picture, heatmap, show_token, small_bars
 from cutaway.network.parts import in_words
@@ -285,9 +285,12 @@ class Effects:
         over = (
             "" if self.undecided else f"{str(attrs['intervals'])[:1].upper()}{str(attrs['intervals'])[1:]}. "
         )
-        return (
-            f"{which}{signs}{over}1 is the whole way from the corrupted end to the clean one ({self._ends})."
-        )
+        return f"{which}{signs}{over}1 is the whole way from the corrupted end to the clean one ({self.ends_in_words})."
+
+    @property
+    def doubt(self) -> str:
+        """That the two ends lie the wrong way round, in words; "" where they do not."""
+        return doubt(self.data.attrs)
 
     @property
     def undecided(self) -> str:
@@ -308,7 +311,7 @@ class Effects:
         )
 
     @property
-    def _ends(self) -> str:
+    def ends_in_words(self) -> str:
         """The metric at both ends."""
         attrs = self.data.attrs
         clean, corrupted = attrs["clean_metric"], attrs["corrupted_metric"]
@@ -363,11 +366,13 @@ class Effects:
         return f"{int(cell['n'])} examples" if (state == CellState.ABSENT).any() and int(cell["n"]) else ""
 
     def _summary(self) -> str:
-        attrs = self.data.attrs
+        attrs, n = self.data.attrs, self.data.sizes.get("example", 1)
+        pairs = f"{n} pair{'s' * (n != 1)}"
         lines = [
             self.headline(),
-            f"{attrs['network']} · {attrs['behaviour']} · {self.data.sizes.get('example', 1)} examples · {self._ends}",
+            f"{attrs['network']} · {attrs['behaviour']} · {pairs} · {self.ends_in_words}",
             self.undecided or str(attrs["intervals"]),
+            *([self.doubt] if self.doubt else []),
         ]
         if FORM in self.data.dims:
             lines.append(f"{self.data.sizes[FORM]} forms of prompt, each by itself: groups(), sel(form=...)")
@@ -376,9 +381,7 @@ class Effects:
     def _strongest(self, n: int) -> pd.DataFrame:
         """`top` for people: parts in words, without columns that say nothing."""
         table = self.top(n)
-        table = table.drop(
-            columns=[c for c in ("known_zero", "not_finite") if c in table and not table[c].to_numpy().any()]
-        )
+        table = table.drop(columns=empty_columns(table))
         return table.assign(**{dim: table[dim].map(in_words) for dim in self.dims if dim in PARTS})
 
     def __repr__(self) -> str:
@@ -433,7 +436,9 @@ def _page(effects: Effects) -> Page:
         effects.headline(),
         [*sections, Section("strongest", "Strongest cells", [_table(effects, len(told) > 1)])],
         effects.provenance,
-        lead=" ".join([example_of(attrs, effects.data.sizes.get("example", 1)), *notes]).strip(),
+        lead=" ".join(
+            [example_of(attrs, effects.data.sizes.get("example", 1)), *notes, effects.doubt]
+        ).strip(),
     )
 
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
 
+import numpy as np
+import pandas as pd
+
+from cutaway.behaviours.metrics import METRICS
 from cutaway.effects.summary import Q
 from cutaway.figures import Grid
 
 #: So many forms of prompt are drawn on a page; of the others it says how many pairs they have.
 DRAWN = 6
 _CLIPPED = 60
+#: Metrics of which zero is indifference between right and wrong answers.
+_PREFERENCES = ("logit_diff", "logit_diff_lse", "prob_diff")
 
 
 def example_of(attrs: dict[str, object], n: int) -> str:
@@ -20,6 +26,34 @@ def example_of(attrs: dict[str, object], n: int) -> str:
     answers = f" The right answer is {attrs['right']}{wrong}." if attrs.get("right") else ""
     which = "The pair" if n == 1 else "The first pair"
     return f"{which}: clean “{attrs['clean_prompt']}”, corrupted “{attrs['corrupted_prompt']}”.{answers}"
+
+
+def doubt(attrs: dict[str, Any]) -> str:
+    """That the two ends lie the wrong way round, in a sentence or two; "" where they do not.
+
+    >>> doubt({"metric": "logit_diff", "clean_metric": -7.3, "corrupted_metric": 7.0})
+    'The network does not prefer the right answer after the clean prompts: are the answers, or the prompts, exchanged?'
+    """
+    metric, clean, corrupted = (
+        METRICS.get(str(attrs["metric"])),
+        attrs["clean_metric"],
+        attrs["corrupted_metric"],
+    )
+    if metric is None:
+        return ""
+    asked = "are the answers, or the prompts, exchanged?"
+    if attrs["metric"] in _PREFERENCES and clean < 0:
+        return f"The network does not prefer the right answer after the clean prompts: {asked}"
+    if clean < corrupted if metric.higher else clean > corrupted:
+        return f"The corrupted prompts do better than the clean ones: {asked}"
+    return ""
+
+
+def empty_columns(table: pd.DataFrame) -> list[str]:
+    """The columns of a table of effects that say nothing: no known zeros, no interval, no significance."""
+    never = [c for c in ("known_zero", "not_finite") if c in table and not table[c].to_numpy().any()]
+    nothing = [c for c in ("low", "high", "q") if c in table and bool(np.all(table[c].isna()))]
+    return [*never, *nothing, *(["p"] if "q" in nothing and "p" in table else [])]
 
 
 def not_drawn(rest: list[tuple[str, int]]) -> str:

@@ -159,7 +159,8 @@ class TopExamples:
     load = classmethod(load_fields)
 
     def __repr__(self) -> str:
-        return f"TopExamples({self.headline})"
+        table = self.top(5).to_string(index=False, max_colwidth=60, float_format="%.3g")
+        return f"TopExamples({self.headline})\n{table}"[:1900]
 
     def _repr_html_(self) -> str:
         return display_result(self, table=self.top())

@@ -27,6 +27,10 @@ class Picture(go.Figure):
         assert isinstance(figure, Picture)
         return figure
 
+    def __repr__(self) -> str:
+        kinds = ", ".join(dict.fromkeys(str(trace.type) for trace in self.data))
+        return f"Picture({kinds}; .save('picture.svg') writes it, .show() opens it, a notebook draws it)"
+
     def save(
         self,
         path: str | os.PathLike[str],
