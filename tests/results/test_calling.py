@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cutaway.errors import BadInput
+from cutaway.errors import BadInput, UnknownOption
 from cutaway.results import strict
 
 
@@ -44,3 +44,12 @@ def test_what_the_system_refuses_is_said_with_the_path() -> None:
         read(None, file="x" * 5000)
     with pytest.raises(BadInput, match="not there': No such file"):
         read(None, file="not there")
+
+
+@pytest.mark.parametrize("method", ["run", "loss"])
+def test_a_misspelt_keyword_of_a_method_gets_the_nearest(method: str) -> None:
+    import cutaway
+
+    net = cutaway.open("zoo:tales")
+    with pytest.raises(UnknownOption, match="has no option 'eddits'. Did you mean edits"):
+        getattr(net, method)("Mary was sad", eddits=[])

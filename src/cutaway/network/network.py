@@ -32,7 +32,7 @@ from cutaway.network.run import Run
 from cutaway.network.sites import Site, SiteLike
 from cutaway.network.texts import InputLike
 from cutaway.network.textsets import texts_in
-from cutaway.results import Work, working
+from cutaway.results import Work, named, working
 from cutaway.results.meter import Meter, metered
 
 T = TypeVar("T")
@@ -208,6 +208,7 @@ class Network:
 
     # running -----------------------------------------------------------------------------------------------------
 
+    @named
     def run(
         self,
         inputs: InputLike,
@@ -279,6 +280,7 @@ class Network:
         """Continue prompts under edits; see `cutaway.network.generate.generate`."""
         return generate(self.core, inputs, max_new_tokens, bind(self, self._carried(edits)), on, options)
 
+    @named
     def loss(
         self, texts: Any, *, edits: Sequence[Edit] | Edit = (), column: str = "text", work: Work | None = None
     ) -> Loss:

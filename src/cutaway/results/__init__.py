@@ -2,7 +2,7 @@
 
 from cutaway.results.atomic import atomic_folder, atomic_write
 from cutaway.results.brief import brief
-from cutaway.results.calling import strict
+from cutaway.results.calling import named, strict
 from cutaway.results.fields import load_fields, pack, save_fields, unpack
 from cutaway.results.files import (
     MANIFEST,
@@ -22,6 +22,6 @@ from cutaway.results.work import Budget, Listener, Progress, Work, working
 __all__ = [
     "KINDS", "MANIFEST", "Budget", "Kind", "Listener", "Progress", "Provenance", "Result", "Saved", "Work", "add_page",
     "atomic_folder", "atomic_write", "brief", "described", "finite", "head", "kind_of", "load", "load_fields", "load_folder",
-    "pack", "read", "read_manifest", "remove_saved", "save_fields", "save_folder", "strict", "to_json", "unpack", "versions",
-    "working", "write_manifest",
+    "named", "pack", "read", "read_manifest", "remove_saved", "save_fields", "save_folder", "strict", "to_json", "unpack",
+    "versions", "working", "write_manifest",
 ]  # fmt: skip
