@@ -216,7 +216,7 @@ def call(row: Verb, common: Common, screen: Screen, given: dict[str, Any]) -> No
         options["force"] = given["force"]
     if "command" in names:
         options["command"] = command_line(row, common, given)
-    asked_of = given.get("behaviour") or ("two-prompts" if given.get("clean") else "")
+    asked_of = given.get("behaviour") or " or ".join(str(a).strip() for a in given.get("answers") or ())
     asks = (str(asked_of), *(str(given.get(name) or "") for name in ("text", "at")))
     place = saving.target(common, row.command, given["model"], *asks)
     if any(p.name == "folder" and p.default is REQUIRED for p in row.parameters()):

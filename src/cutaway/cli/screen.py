@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import shutil
 import sys
@@ -147,13 +148,23 @@ def _json(data: Any) -> str:
         return to_json(data)
 
 
+#: A keyword with text, or several texts, for its value; a text in it.
+_KEYWORD = re.compile(r"\b([a-z_]+)=(\(?\[?'[\w ]+'(?:, '[\w ]+')*\]?\)?)")
+_QUOTED = re.compile(r"'([\w ]+)'")
+
+
 def for_terminal(remedy: str) -> str:
-    """A remedy in the words of the command line.
+    """A remedy in the words of the command line: keywords with a value are options with one.
 
     >>> for_terminal("Pass force=True to go on.")
     'Pass --force to go on.'
+    >>> for_terminal("Sweep by='layer', or by=('layer', 'head').")
+    'Sweep --by layer, or --by layer,head.'
     """
-    return remedy.replace("(force=True, --force)", "(--force)").replace("force=True", "--force")
+    said = remedy.replace("(force=True, --force)", "(--force)").replace("force=True", "--force")
+    if "(..." in said:  # a call that is written out stays one
+        return said
+    return _KEYWORD.sub(lambda m: f"--{m[1].replace('_', '-')} {','.join(_QUOTED.findall(m[2]))}", said)
 
 
 def opening(page: Path) -> str:
