@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 
 from cutaway.errors import BadInput, Stopped
 from cutaway.results.meter import Meter, metered
+from cutaway.results.price import Price
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,16 @@ class Progress:
         done: steps finished.
         total: steps in all.
         seconds: since the work began.
+        forwards: forward-equivalents that the work has taken.
+        price: what is about to begin will take; None in every report but the one that announces it.
     """
 
     label: str
     done: int
     total: int
     seconds: float
+    forwards: float = 0.0
+    price: Price | None = None
 
 
 #: Called with every report of progress, in the thread that works.
@@ -93,13 +98,28 @@ class Work:
 
     def step(self, label: str, done: int, total: int) -> None:
         """Report progress. Raises `Stopped` where the work was asked to end; a listener may raise KeyboardInterrupt."""
-        if self.listener is not None:
-            label = f"{self.part}: {label}" if self.part else label
-            try:
-                self.listener(Progress(label, done, total, self.seconds))
-            except KeyboardInterrupt:
-                self.ends.set()
+        self._tell(label, done, total)
         self.check()
+
+    def announce(self, label: str, price: Price) -> None:
+        """Say what something will take, before it begins. Raises `Stopped` as `step` does.
+
+        >>> heard = []
+        >>> Work(lambda p: heard.append((p.label, p.price.sentence))).announce("patching", Price(640))
+        >>> heard
+        [('patching', 'about 640 forward-equivalents')]
+        """
+        self._tell(label, 0, 1, price)
+        self.check()
+
+    def _tell(self, label: str, done: int, total: int, price: Price | None = None) -> None:
+        if self.listener is None:
+            return
+        label = f"{self.part}: {label}" if self.part else label
+        try:
+            self.listener(Progress(label, done, total, self.seconds, self.meter.forwards, price))
+        except KeyboardInterrupt:
+            self.ends.set()
 
     def check(self) -> None:
         """Raise `Stopped` where the work was asked to end, or its seconds or forward-equivalents are spent."""
@@ -150,7 +170,9 @@ class Work:
             return self
 
         def listen(progress: Progress) -> None:
-            listener(replace(progress, done=before + progress.done, total=total))
+            if progress.price is None:
+                progress = replace(progress, done=before + progress.done, total=total)
+            listener(progress)
 
         return replace(self, listener=listen)
 
