@@ -74,7 +74,7 @@ def test_it_repeats_exactly(written: Network, names: Behaviour, explanation: cut
 
 def test_ctrl_c_leaves_what_is_finished(written: Network, names: Behaviour, tmp_path: Path) -> None:
     def stop(progress: Progress) -> None:
-        if "mlp_write" in progress.label:
+        if "growing the set" in progress.label:
             raise KeyboardInterrupt
 
     part = cutaway.explain(written, names, work=Work(stop))

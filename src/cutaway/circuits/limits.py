@@ -17,7 +17,7 @@ class CircuitLimits(Limits):
         quantile: it must beat more than this share of random circuits of its size, at level `alpha`.
         epsilon: of equivalence.
         subsets: of its nodes that are knocked out to see whether it is complete.
-        edges: at most so many (the weakest) are taken out one at a time for minimality.
+        edges: at most so many (the weakest) are taken out one at a time for minimality; 0 leaves that test out.
         bootstrap: samples for stability.
     """
 

@@ -165,7 +165,7 @@ def _tests(
             float(distance(rest)), distance(removed[1:]), limits.quantile, limits.alpha, tie,
         ),
     ]  # fmt: skip
-    if full and circuit.grain == "edge":
+    if full and circuit.grain == "edge" and limits.edges:
         tests.insert(2, _minimality(bench, circuit, limits, seed))
     return tuple(tests)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pandas as pd
 
 from cutaway.behaviours import Performance
+from cutaway.behaviours.standing import FormPerformance
 from cutaway.claims import Claim, Verdict
 from cutaway.effects import Effects
 from cutaway.errors import BadFormat
@@ -22,6 +23,8 @@ from cutaway.explanations.limits import SearchLimits
 from cutaway.explanations.localise import DIRECTIONS, single_effect
 from cutaway.explanations.reads_and_writes import ReadsAndWrites
 from cutaway.explanations.reads_and_writes_section import reads_and_writes_section
+from cutaway.explanations.singles import Screening
+from cutaway.explanations.sizes import WHOLE, Sizes
 from cutaway.explanations.verdict import short
 from cutaway.explanations.weights import weight
 from cutaway.figures import grid_picture
@@ -59,6 +62,10 @@ class Explanation:
         notes: remarks, such as what an older file did not hold.
         reads_and_writes: what each member writes and reads by direct paths, a description beside the tests.
         circuit: the behaviour's circuit by edges, tested on held-out data; None where the graph cannot be drawn.
+        sizes: on how many examples and parts each stage worked.
+        screening: which parts a gradient let through to be patched, and what it missed; None where all were patched.
+        forwards: forward-equivalents of each stage.
+        forms: performance on each sentence frame, those that were set aside among them.
     """
 
     kind: ClassVar[str] = "explanation"
@@ -81,6 +88,10 @@ class Explanation:
     notes: tuple[str, ...] = ()
     reads_and_writes: ReadsAndWrites = field(default_factory=ReadsAndWrites)
     circuit: CircuitTest | None = None
+    sizes: Sizes = WHOLE
+    screening: Screening | None = None
+    forwards: Mapping[str, float] = field(default_factory=dict)
+    forms: tuple[FormPerformance, ...] = ()
 
     __repr__ = brief
 
@@ -119,16 +130,23 @@ class Explanation:
         origin, performance, trial = self.provenance, self.performance, self.trial
         unexplained = [Points(self.unexplained)] if self.unexplained else []
         sections = [
-            story.behaviour_section(self.behaviour, performance, self.pairs),
+            story.behaviour_section(self.behaviour, performance, self.pairs, self.forms),
             *where.stream_section(self.maps, self.behaviour["discovery"]),
             *where.maps_section(self.maps, self.behaviour.get("searched", "")),
-            *where.components_section(self.maps, self.to_pandas()),
+            *where.components_section(self.maps, self.to_pandas(), self.screening),
             *reads_and_writes_section(self.reads_and_writes),
             story.tests_section(self.claim, trial, self.limits),
             *wiring.section(self.circuit),
             Section("open", "What is not explained", unexplained),
             story.repeat_section(
-                origin, self.certificate, self.behaviour, self.seconds, self.limits, self.command
+                origin,
+                self.certificate,
+                self.behaviour,
+                self.seconds,
+                self.limits,
+                self.command,
+                self.sizes,
+                self.forwards,
             ),
         ]
         return Page(
@@ -246,7 +264,14 @@ def _fields(data: Mapping[str, Any]) -> dict[str, Any]:
     parts = {name: None if name in missing else read(data[name]) for name, read in _READ.items()}
     unexplained = tuple((what, words) for what, words in data["unexplained"])
     as_they_are = {name: data[name] for name in _AS_THEY_ARE}
-    return as_they_are | parts | {"unexplained": unexplained, "limits": SearchLimits(**limits)}
+    screened = data.get("screening")
+    later = {
+        "forwards": dict(data.get("forwards", {})),
+        "forms": tuple(map(FormPerformance.from_dict, data.get("forms", ()))),
+        "sizes": Sizes(**data.get("sizes", {})),
+        "screening": None if screened is None else Screening.from_dict(screened),
+    }
+    return as_they_are | parts | later | {"unexplained": unexplained, "limits": SearchLimits(**limits)}
 
 
 def _parts(folder: Path, data: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,22 +2,23 @@
 
 Three steps, all deterministic:
 
-1. *Start.* Parts are ranked by the larger of their two single effects (restoring, corrupting). The shortest
-   beginning of that list is taken that, kept alone, holds the metric near its clean value. A part that only works
-   together with another one is found that way, too: both lose much when corrupted. With hundreds of parts the beginnings
-   that are tried lie a twentieth apart, and all those between the last that falls short and the first that does not.
-2. *Drop.* Members are dropped, those first whose loss costs least, until none can go without falling below the target. Of
-   hundreds they go in groups, which are halved where a group cannot go, until going through all of them drops hardly any.
-3. *Back up.* If the behaviour survives the removal of the set, other parts stand in for it. They are added, the
-   one that lowers the remainder most first, until little is left; of hundreds, the strongest are tried.
+1. *Start.* Parts are ranked by the larger of their two single effects (restoring, corrupting). A beginning of that list is
+taken that, kept alone, holds the metric near its clean value: of lengths that double the first that does, made shorter by
+halving. A part that only works together with another one is found that way, too: both lose much when corrupted.
+2. *Drop.* One gradient, taken while all others are replaced, says what the set would lose without each member. As many of
+the cheapest go as can go together, found by halving; that is repeated, and then every member is tried by itself, until none
+can go without falling below the target.
+3. *Back up.* If the behaviour survives the removal of the set, other parts stand in for it. A gradient, taken while the set
+is replaced, says which; the likeliest are tried by themselves and together, and added until little is left.
 
-The result is small, not proven to be the smallest. Of up to a few hundred parts it is irreducible: no single member can go;
-of more, `Mechanism.spare` names those that still could.
+What a gradient says decides only in which order sets are tried: each set that is kept was run. The result is small, not
+proven to be the smallest. Of up to `_WEIGHED` members it is irreducible: no single member can go; of more, members were
+weighed in groups, and `Mechanism.spare` names those that still could.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,15 +29,16 @@ from cutaway.network.listing import listing
 from cutaway.network.parts import Part, in_order
 from cutaway.results import brief
 from cutaway.trials import Bench, PartSet
+from cutaway.trials.slopes import slopes
 from cutaway.trials.trial import fit
 
 _WORTH_ADDING = 0.02
-#: With more sets than this, or more parts to add, not every one is tried.
-_ALL = 256
-_SPACING = 1.05
-_POOL = 64
-#: Going through hundreds of members again is not worth it where the last time dropped a smaller share of them.
-_WORTH_A_PASS = 0.05
+#: Members up to which each is tried by itself; of more, groups are, and each is weighed on fewer pairs.
+_WEIGHED = 48
+#: More members are weighed on so few pairs that it takes about as many runs of a pair as this, but on four at least.
+_RUNS, _FEWEST = 1024, 4
+#: Parts that are tried as backup at once, the likeliest by a gradient.
+_TRIED = 8
 
 
 @dataclass(frozen=True)
@@ -144,8 +146,10 @@ def identify(bench: Bench, scores: Mapping[Part, float], limits: SearchLimits) -
     backup = _back_up(bench, core, order, limits, steps)
     members = [*core, *backup]
     kept, left = float(_kept(bench, [members])[0]), float(_left(bench, [members])[0])
-    without = _kept(bench, _each_gone(members), "weighing members")
-    loss = {member: kept - float(share) for member, share in zip(members, without, strict=True)}
+    some = bench if len(members) <= _WEIGHED else bench.first(max(_FEWEST, _RUNS // len(members)))
+    without = _kept(some, _each_gone(members), "weighing members")
+    whole = float(_kept(some, [members])[0])
+    loss = {member: whole - float(share) for member, share in zip(members, without, strict=True)}
     return Mechanism(in_order(core), in_order(backup), len(order), kept, left, loss, tuple(steps))
 
 
@@ -164,82 +168,76 @@ def _each_gone(members: Sequence[Part]) -> list[list[Part]]:
     return [[m for m in members if m != gone] for gone in members]
 
 
+def _halving(good: Callable[[Sequence[int]], np.ndarray], most: int) -> int | None:
+    """The least of 1 .. most that is good, of those that are tried: numbers that double, then halves of what is between.
+
+    good: says of several numbers at once whether they are; None is returned where none of those that double, or `most`, is.
+
+    >>> _halving(lambda sizes: np.array(sizes) >= 11, 40), _halving(lambda sizes: np.array(sizes) > 99, 40)
+    (11, None)
+    """
+    tried = [*(1 << k for k in range(most.bit_length()) if 1 << k < most), most]
+    hits = np.flatnonzero(good(tried))
+    if not len(hits):
+        return None
+    low, high = (tried[hits[0] - 1] if hits[0] else 0), tried[hits[0]]
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if bool(good([middle])[0]) else (middle, high)
+    return high
+
+
 def _start(bench: Bench, order: Sequence[Part], limits: SearchLimits, steps: list[SearchStep]) -> list[Part]:
-    """The shortest beginning of the ranking that reaches the target (all components keep everything, so one does)."""
-    beginnings = [order[:size] for size in range(1, len(order) + 1)]
-    found = _smallest(bench, beginnings, limits)
-    start = order if found is None else beginnings[found]
+    """A short beginning of the ranking that reaches the target (all components keep everything, so one does)."""
+
+    def reaches(sizes: Sequence[int]) -> np.ndarray:
+        return fit(_kept(bench, [order[:size] for size in sizes], "growing the set")) >= limits.target
+
+    start = order[: _halving(reaches, len(order)) or len(order)]
     share = float(_kept(bench, [start])[0])
     steps.append(SearchStep(f"start with the {len(start)} strongest single effects", tuple(start), share))
     return list(start)
 
 
-def _smallest(bench: Bench, growing: Sequence[Sequence[Part]], limits: SearchLimits) -> int | None:
-    """Which is the first of some growing sets that reaches the target, of those that are tried; None where none does."""
-    label, tried = "growing the set", _spaced(len(growing))
-    good = np.flatnonzero(fit(_kept(bench, [growing[i] for i in tried], label)) >= limits.target)
-    if not len(good):
-        return None
-    first = tried[good[0]]
-    between = list(range(tried[good[0] - 1] + 1 if good[0] else 0, first))
-    if between:
-        sooner = np.flatnonzero(fit(_kept(bench, [growing[i] for i in between], label)) >= limits.target)
-        first = between[sooner[0]] if len(sooner) else first
-    return first
-
-
-def _spaced(n: int) -> list[int]:
-    """The numbers below n: all of a few hundred; of more, ever wider apart, the last among them.
-
-    >>> _spaced(3), len(_spaced(1000)), _spaced(1000)[-1]
-    ([0, 1, 2], 112, 999)
-    """
-    if n <= _ALL:
-        return list(range(n))
-    numbers = [0]
-    while numbers[-1] < n - 1:
-        numbers.append(min(n - 1, max(numbers[-1] + 1, int(numbers[-1] * _SPACING))))
-    return numbers
-
-
 def _drop(bench: Bench, members: list[Part], limits: SearchLimits, steps: list[SearchStep]) -> list[Part]:
     """Drop members while the rest reaches the target; many at once as long as that holds."""
-    many = len(bench.parts) > _ALL
     while len(members) > 1:
-        singly = fit(_kept(bench, _each_gone(members), "dropping"))
-        cheapest = [members[i] for i in np.argsort(-singly, kind="stable")]
-        spare = cheapest[: int((singly >= limits.target).sum())]
-        rest = (
-            _without_groups(bench, members, spare, limits)
-            if many
-            else _without_prefix(bench, members, cheapest, limits)
-        )
+        rest = _without_cheapest(bench, members, limits)
+        if rest is None:
+            rest = _without_groups(bench, members, limits)
         gone = set(members) - set(rest)
         if not gone:
             break
-        hardly_any = many and len(gone) < _WORTH_A_PASS * len(members)
         members = rest
         steps.append(SearchStep(f"drop {listing(gone)}", tuple(members), float(_kept(bench, [members])[0])))
-        if hardly_any:
-            break
     return members
 
 
-def _without_prefix(
-    bench: Bench, members: list[Part], cheapest: Sequence[Part], limits: SearchLimits
-) -> list[Part]:
-    """The members without as many of the cheapest as can go together."""
-    smaller = [[m for m in members if m not in cheapest[:size]] for size in range(1, len(members))]
-    good = np.flatnonzero(fit(_kept(bench, smaller, "dropping")) >= limits.target)
-    return smaller[good[-1]] if len(good) else members
+def _without_cheapest(bench: Bench, members: list[Part], limits: SearchLimits) -> list[Part] | None:
+    """The members without as many of the cheapest, by a gradient, as can go together; None where not even one can so."""
+    outside = [part for part in bench.parts if part not in set(members)]
+    found = slopes(bench, outside, members)
+    if found is None:
+        return None
+    cheapest = [members[i] for i in np.argsort(np.abs(found.mean(1)), kind="stable")]
+    rests = [[m for m in members if m not in set(cheapest[:size])] for size in range(len(members))]
+
+    def fails(sizes: Sequence[int]) -> np.ndarray:
+        return fit(_kept(bench, [rests[size] for size in sizes], "dropping")) < limits.target
+
+    first = _halving(fails, len(members) - 1)
+    can = len(members) - 1 if first is None else first - 1
+    return rests[can] if can else None
 
 
-def _without_groups(
-    bench: Bench, members: list[Part], cheapest: Sequence[Part], limits: SearchLimits
-) -> list[Part]:
+def _without_groups(bench: Bench, members: list[Part], limits: SearchLimits) -> list[Part]:
     """The members without all that can go in one pass from the cheapest on, in groups that halve where one cannot go and
-    double where it can: about as many sets as members, instead of the square of that.
+    double where it can. Of up to `_WEIGHED` members each is tried by itself first, and only those go that can.
     """
+    some = bench if len(members) <= _WEIGHED else bench.first(max(_FEWEST, _RUNS // len(members)))
+    singly = fit(_kept(some, _each_gone(members), "dropping"))
+    order = [members[i] for i in np.argsort(-singly, kind="stable")]
+    cheapest = order[: int((singly >= limits.target).sum())]
     first, size = 0, max(1, len(cheapest) // 2)
     while first < len(cheapest):
         group = set(cheapest[first : first + size])
@@ -261,18 +259,30 @@ def _back_up(
     added: list[Part] = []
     left = float(_left(bench, [core])[0])
     cap = int(limits.largest * len(bench.parts))
-    pool = bench.parts if len(bench.parts) <= _ALL else [part for part in order if part not in core][:_POOL]
     while left > limits.left_target and len(core) + len(added) < cap:
-        rest = [c for c in pool if c not in core and c not in added]
-        if not rest:
+        likely = _likeliest(bench, [*core, *added], order)[: min(_TRIED, cap - len(core) - len(added))]
+        if not likely:
             break
-        shares = _left(bench, [[*core, *added, extra] for extra in rest], "looking for backup")
-        best = int(np.argmin(shares))
-        if shares[best] > left - _WORTH_ADDING:
+        shares = _left(bench, [[*core, *added, extra] for extra in likely], "looking for backup")
+        ranked = [likely[i] for i in np.argsort(shares, kind="stable")]
+        growing = [ranked[:size] for size in range(1, len(ranked) + 1)]
+        if shares.min() <= limits.left_target:
+            growing = growing[:1]
+        together = _left(bench, [[*core, *added, *some] for some in growing], "looking for backup")
+        reach = np.flatnonzero(together <= limits.left_target)
+        best = int(reach[0]) if len(reach) else int(np.argmin(together))
+        if together[best] > left - _WORTH_ADDING:
             break
-        added.append(rest[best])
-        left = float(shares[best])
+        added += growing[best]
+        left = float(together[best])
         kept = float(_kept(bench, [[*core, *added]])[0])
-        action = f"add {rest[best].words}, which stands in when the others are gone"
-        steps.append(SearchStep(action, (*core, *added), kept, left))
+        stand = "which stands in when the others are" if best == 0 else "which stand in when the others are"
+        steps.append(SearchStep(f"add {listing(growing[best])}, {stand} gone", (*core, *added), kept, left))
     return added
+
+
+def _likeliest(bench: Bench, gone: Sequence[Part], order: Sequence[Part]) -> list[Part]:
+    """The other parts, those first of which a gradient says that the metric falls most without them, too."""
+    rest = [part for part in order if part not in set(gone)]
+    found = slopes(bench, gone, rest) if rest else None
+    return rest if found is None else [rest[i] for i in np.argsort(found.mean(1), kind="stable")]

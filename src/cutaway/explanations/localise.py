@@ -1,4 +1,7 @@
-"""Where the behaviour is: activation patching of the stream and of single parts (or of maps), in both directions."""
+"""Where the behaviour is: activation patching of the stream, or of the maps of a network without one, in both directions.
+
+What single parts do alone is measured on the bench of the search (`singles`).
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,10 @@ from cutaway.effects import Effects, patch
 from cutaway.effects.patching import Direction
 from cutaway.errors import Stopped
 from cutaway.explanations.grain import SearchGrain
+from cutaway.explanations.sizes import Sizes
 from cutaway.network.parts import Part
 from cutaway.results import Work
+from cutaway.trials.spread import spread
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
@@ -23,8 +28,6 @@ DIRECTIONS: tuple[Direction, ...] = ("restore", "corrupt")
 _STREAM = ("resid_pre", ("layer", "position"))
 _MAP = "map"
 _CHANNEL = "channel"
-_PARTS = (("z", ("layer", "head")), *((f"{part}_write", ("layer",)) for part in ("attn", "mixer", "mlp")))
-_NEURONS = ("mlp_act", ("layer", "neuron"))
 
 
 def key(site: str, direction: str) -> str:
@@ -51,39 +54,33 @@ class Sweep:
     pairs: Behaviour
 
 
-def sweeps(net: Network, discovery: Behaviour, grain: SearchGrain, whole: bool = True) -> list[Sweep]:
-    """Which sites are swept, over which dimensions, in which layers: what this network has, no more.
+def sweeps(net: Network, discovery: Behaviour, grain: SearchGrain, sizes: Sizes) -> list[Sweep]:
+    """Which sites are swept, over which dimensions: the stream by position; of a network without one its maps, or channels.
 
-    Whole attention layers are swept only where heads cannot be told apart; of a network without a stream its maps are swept,
-    and their channels where the grain is that fine.
-
-    whole: with what only a reader needs: the stream by position, and the maps where their channels are searched.
+    sizes: with no pairs for the stream, only what the search needs is swept: not the stream, and not the maps where their
+    channels are searched.
     """
+    whole = sizes.stream > 0
     if net.anatomy.stack() is None:
         by_map = [Sweep(_MAP, _MAP, (_MAP,), None, discovery)] if whole or not grain.channels else []
         by_channel = [Sweep(_CHANNEL, _MAP, (_MAP, _CHANNEL), None, grain.pairs)] if grain.channels else []
         return by_map + by_channel
-    swept = []
-    if whole and net.has(_STREAM[0]):
-        swept.append(Sweep(_STREAM[0], *_STREAM, list(net.layers_with(_STREAM[0])), discovery))
-    with_heads = set(net.layers_with("z"))
-    for site, by in _PARTS:
-        layers = [layer for layer in net.layers_with(site) if site != "attn_write" or layer not in with_heads]
-        if layers:
-            swept.append(Sweep(site, site, by, layers, discovery))
-    if with_neurons := sorted({p.layer for p in grain.parts if p.kind == "neuron" and p.layer is not None}):
-        swept.append(Sweep(_NEURONS[0], *_NEURONS, with_neurons, grain.pairs))
-    return swept
+    if not whole or not net.has(_STREAM[0]):
+        return []
+    pairs = discovery
+    if sizes.stream < discovery.n:
+        pairs = discovery.take(spread(discovery.template, sizes.stream))
+    return [Sweep(_STREAM[0], *_STREAM, list(net.layers_with(_STREAM[0])), pairs)]
 
 
 def localise(
-    net: Network, discovery: Behaviour, grain: SearchGrain, seed: int, work: Work, whole: bool = True
+    net: Network, discovery: Behaviour, grain: SearchGrain, sizes: Sizes, seed: int, work: Work
 ) -> Iterator[tuple[str, Effects]]:
     """Run the sweeps one after the other and hand each map over as soon as it is done (or was stopped half-way).
 
     Raises `Stopped` after a map that is not complete.
     """
-    for sweep in sweeps(net, discovery, grain, whole):
+    for sweep in sweeps(net, discovery, grain, sizes):
         place = {"at": sweep.site, "by": sweep.by, "layers": sweep.layers}
         for direction in DIRECTIONS:
             effects = patch(net, sweep.pairs, **place, direction=direction, seed=seed, work=work)
@@ -112,9 +109,12 @@ def strength(maps: Mapping[str, Effects], part: Part) -> float:
     return max((size for size in sizes if np.isfinite(size)), default=0.0)
 
 
-def strengths(parts: Iterable[Part], maps: Mapping[str, Effects]) -> dict[Part, float]:
-    """The strength of every part."""
-    return {part: strength(maps, part) for part in parts}
+def strengths(
+    parts: Iterable[Part], maps: Mapping[str, Effects], estimates: Mapping[Part, float] | None = None
+) -> dict[Part, float]:
+    """The strength of every part; of those that were not patched, what was estimated."""
+    estimates = estimates or {}
+    return {part: strength(maps, part) or estimates.get(part, 0.0) for part in parts}
 
 
 def journey(effects: Effects, least: float = 0.5) -> list[tuple[int, int, str, float]]:

@@ -6,13 +6,14 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cutaway.behaviours import behaviour as make_behaviour
 from cutaway.behaviours import performance, refusal
 from cutaway.behaviours.decisions import held_fixed
+from cutaway.behaviours.standing import FormPerformance, by_form, set_aside
 from cutaway.claims import Claim, Control
 from cutaway.effects import Effects
 from cutaway.errors import CutawayError, Stopped
@@ -23,11 +24,14 @@ from cutaway.explanations.identify import Mechanism, identify
 from cutaway.explanations.limits import SearchLimits
 from cutaway.explanations.localise import localise, strengths
 from cutaway.explanations.reads_and_writes import ReadsAndWrites, reads_and_writes
+from cutaway.explanations.singles import Screening, single_effects
+from cutaway.explanations.sizes import WHOLE, Sizes, within
 from cutaway.explanations.unexplained import unexplained
-from cutaway.explanations.verdict import evidence, headline, remarks, statement
+from cutaway.explanations.verdict import aside, evidence, headline, left_open, remarks, statement
 from cutaway.explanations.wiring import wire
 from cutaway.network.parts import uncovered
 from cutaway.results import Provenance, Work, strict, working
+from cutaway.results.meter import spent
 from cutaway.trials import (
     CONTROLS,
     Bench,
@@ -64,6 +68,8 @@ class _Draft:
         stage: the one at work.
         complete: was everything done?
         grain: how finely the network was searched.
+        screening: which parts a gradient let through to be patched; None where all were.
+        forwards: forward-equivalents of each stage.
     """
 
     maps: dict[str, Effects] = field(default_factory=dict)
@@ -78,16 +84,19 @@ class _Draft:
     stage: str = ""
     complete: bool = False
     grain: SearchGrain | None = None
+    screening: Screening | None = None
+    forwards: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Note the stage and how long it takes."""
+        """Note the stage, how long it takes, and how many forward-equivalents."""
         self.stage = stage
-        started = time.perf_counter()
+        started, spent_before = time.perf_counter(), spent()
         try:
             yield
         finally:
             self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.perf_counter() - started, 3)
+            self.forwards[stage] = round(self.forwards.get(stage, 0.0) + spent() - spent_before, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +109,8 @@ class _Question:
         limits: fixed beforehand.
         seed: of everything random.
         work: who hears of progress, and may stop it.
+        sizes: on how much each stage works.
+        forms: performance on each sentence frame, also on those that were set aside.
     """
 
     net: Network
@@ -107,6 +118,14 @@ class _Question:
     limits: SearchLimits
     seed: int
     work: Work
+    sizes: Sizes = WHOLE
+    forms: tuple[FormPerformance, ...] = ()
+
+    @property
+    def gone(self) -> tuple[FormPerformance, ...]:
+        """The sentence frames that were set aside."""
+        kept = set(self.behaviour.template)
+        return tuple(form for form in self.forms if form.form not in kept)
 
 
 @strict
@@ -123,10 +142,11 @@ def explain(
 ) -> Explanation:
     """Find the parts that carry a behaviour, and test them by intervening.
 
-    1. The behaviour must be performed. 2. *Localise*, on discovery examples: activation patching of the residual stream
-    (layer by position), the heads and the MLPs, restoring and corrupting, with intervals, corrected for many comparisons. Of
-    a network without a stream its maps are patched, and their channels as far as `limits.operations` allows; the price is
-    said first, to whoever hears of the work.
+    1. The behaviour must be performed; sentence frames on which it is not are told and set aside.
+    2. *Localise*, on discovery examples: activation patching of the residual stream (layer by position), the heads and the
+    MLPs, restoring and corrupting, with intervals, corrected for many comparisons. Of many heads and MLPs those are patched
+    that stand out by a gradient, and a random sample of the others. Of a network without a stream its maps are patched, and
+    their channels as far as `limits.operations` allows.
     3. *Identify*, on discovery examples: a small set of parts that alone keeps the behaviour and without which it is
     lost. 4. *Test*, on held-out examples: keep only the set, remove the set, against random sets of the same size.
     5. *Controls*: the same with random weights and with shuffled answers must not be supported; a sham edit must change
@@ -140,7 +160,8 @@ def explain(
         force: go on although the network does not perform the behaviour; the claim can then not be supported.
         controls: run random weights and shuffled answers; without them no claim is supported.
         command: a command line that repeats this; kept in the result.
-        work: who hears of progress, what may stop it, what it may spend.
+        work: who hears of the price and of progress, what may stop it, and what it may spend: with a budget, each stage
+            works on as many prompts as fit, and what is then not decided is inconclusive.
 
     Returns:
         An `Explanation`. After Ctrl-C: what was finished, with `complete` False and the verdict `inconclusive`.
@@ -155,9 +176,25 @@ def explain(
         if isinstance(behaviour, str):
             behaviour = make_behaviour(behaviour, net, seed=seed, force=True)
         behaviour.require_aligned("explain")
-        asked = _Question(net, behaviour, SearchLimits.of(limits), seed, work)
+        bounds = SearchLimits.of(limits)
+        sizes, price = within(net, behaviour, bounds, controls, work.budget)
+        work.announce(f"explaining {behaviour.name}", price)
+        asked = _Question(net, behaviour, bounds, seed, work, sizes)
         with ends_kept(net, behaviour, work):
+            asked = _standing(asked)
+            if asked.behaviour is behaviour:
+                return _explained(asked, force, controls, command, started)
+        with ends_kept(net, asked.behaviour, work):
             return _explained(asked, force, controls, command, started)
+
+
+def _standing(asked: _Question) -> _Question:
+    """The question without the sentence frames on which the network does not do the behaviour, where it does the rest."""
+    forms = by_form(asked.net, asked.behaviour, work=asked.work)
+    rest = set_aside(asked.behaviour, forms)
+    if rest is not asked.behaviour and not performance(asked.net, rest, work=asked.work).does_it:
+        rest = asked.behaviour
+    return replace(asked, behaviour=rest, forms=forms)
 
 
 def _explained(asked: _Question, force: bool, controls: bool, command: str, started: float) -> Explanation:
@@ -193,6 +230,10 @@ def _explained(asked: _Question, force: bool, controls: bool, command: str, star
         headline=headline(claim, draft.mechanism, draft.trial, net.name, behaviour.name),
         reads_and_writes=draft.described,
         circuit=draft.circuit,
+        sizes=asked.sizes,
+        screening=draft.screening,
+        forwards=draft.forwards,
+        forms=asked.forms,
     )
 
 
@@ -208,12 +249,11 @@ def _investigate(asked: _Question, draft: _Draft, with_controls: bool) -> None:
     net, behaviour, seed, work = asked.net, asked.behaviour, asked.seed, asked.work
     with draft.timed("localise"):
         draft.grain = grain = _grain(asked, with_controls)
-        for name, effects in localise(net, behaviour.discovery, grain, seed, work):
+        for name, effects in localise(net, behaviour.discovery, grain, asked.sizes, seed, work):
             draft.maps[name] = effects
     with draft.timed("identify"):
-        draft.grain, draft.mechanism = _identified(
-            net, behaviour, grain, draft.maps, asked.limits, seed, work
-        )
+        found = _identified(asked, grain, draft.maps)
+        draft.grain, draft.mechanism, draft.screening = found
         grain = draft.grain
     with draft.timed("describe"):
         work.step("what each component writes and reads", 0, 1)
@@ -221,38 +261,48 @@ def _investigate(asked: _Question, draft: _Draft, with_controls: bool) -> None:
             whole = [member for member in draft.mechanism.members if member.kind != "neuron"]
             draft.described = reads_and_writes(net, behaviour, whole)
     with draft.timed("test"):
-        bench = Bench.of(net, behaviour.held_out, seed, work, grain.parts)
+        bench = Bench.of(net, behaviour.held_out, seed, work, grain.parts).first(asked.sizes.test)
         draft.tested = performance(net, behaviour.held_out, work=work)
-        draft.trial = put_to_test(bench, draft.mechanism.candidate(grain.parts), asked.limits, seed)
+        limits = replace(asked.limits, random_on=min(asked.limits.random_on, asked.sizes.random))
+        draft.trial = put_to_test(bench, draft.mechanism.candidate(grain.parts), limits, seed)
         draft.controls.append(sham(draft.trial.sham or 0.0, asked.limits))
     with draft.timed("wire"):
-        draft.circuit, draft.why_no_circuit = wire(net, behaviour, seed, work)
+        draft.circuit, draft.why_no_circuit = wire(net, behaviour, asked.sizes, seed, work)
 
 
 def _identified(
-    net: Network,
-    behaviour: Behaviour,
-    grain: SearchGrain,
-    maps: dict[str, Effects],
-    limits: SearchLimits,
-    seed: int,
-    work: Work,
-) -> tuple[SearchGrain, Mechanism]:
+    asked: _Question, grain: SearchGrain, maps: dict[str, Effects]
+) -> tuple[SearchGrain, Mechanism, Screening | None]:
     """The set found at this grain; where it is most of a small network, the one found among its neurons, if it is less.
 
-    The maps of the finer search are added to `maps`.
+    The maps of what single parts do are added to `maps`.
     """
-    bench = Bench.of(net, grain.pairs, seed, work, grain.parts)
-    found = identify(bench, strengths(grain.parts, maps), limits)
+    net, discovery, limits = asked.net, asked.behaviour.discovery, asked.limits
+    found, screened = _searched(asked, grain, maps)
     if len(found.members) <= limits.largest * len(grain.parts) or len(grain.parts) >= FEW_PARTS:
-        return grain, found
-    neurons = finer(net, behaviour.discovery)
+        return grain, found, screened
+    neurons = finer(net, discovery)
     if neurons is None:
-        return grain, found
-    maps |= localise(net, behaviour.discovery, neurons, seed, work, whole=False)
-    bench = Bench.of(net, neurons.pairs, seed, work, neurons.parts)
-    among = identify(bench, strengths(neurons.parts, maps), limits)
-    return (neurons, among) if len(among.members) <= limits.largest * len(neurons.parts) else (grain, found)
+        return grain, found, screened
+    among, screened_too = _searched(asked, neurons, maps)
+    if len(among.members) <= limits.largest * len(neurons.parts):
+        return neurons, among, screened_too
+    return grain, found, screened
+
+
+def _searched(
+    asked: _Question, grain: SearchGrain, maps: dict[str, Effects]
+) -> tuple[Mechanism, Screening | None]:
+    """What single parts do, added to `maps`, and the set that a search from there finds."""
+    bench = Bench.of(asked.net, grain.pairs, asked.seed, asked.work, grain.parts)
+    screened = None
+    if asked.net.anatomy.stack() is not None:
+        screened = single_effects(bench, asked.sizes, asked.seed, maps)
+    estimates = None if screened is None else screened.estimates
+    some = bench.first(asked.sizes.search)
+    if not some.scale.told:
+        some = bench
+    return identify(some, strengths(grain.parts, maps, estimates), asked.limits), screened
 
 
 def _grain(asked: _Question, with_controls: bool) -> SearchGrain:
@@ -268,18 +318,36 @@ def _grain(asked: _Question, with_controls: bool) -> SearchGrain:
 def _control(asked: _Question, draft: _Draft) -> None:
     for stage, run in CONTROLS.items():
         with draft.timed(f"control: {stage}"):
-            procedure = partial(examine, limits=asked.limits, seed=asked.seed)
+            procedure = partial(examine, limits=asked.limits, seed=asked.seed, sizes=asked.sizes)
             draft.controls.append(run(asked.net, asked.behaviour, procedure, asked.seed, asked.work))
 
 
-def examine(net: Network, behaviour: Behaviour, work: Work, limits: SearchLimits, seed: int) -> Outcome:
-    """The procedure of the controls: one pass of identification and test, without the maps of the stream."""
+def examine(
+    net: Network,
+    behaviour: Behaviour,
+    work: Work,
+    limits: SearchLimits,
+    seed: int,
+    sizes: Sizes = WHOLE,
+) -> Outcome:
+    """The procedure of the controls: one pass of identification and test, without the maps of the stream.
+
+    Where the behaviour is not performed, which decides the control by itself, it goes on with `sizes.controls` pairs.
+    """
+    done = performance(net, behaviour, work=work)
+    tested = performance(net, behaviour.held_out, work=work)
+    if not done.does_it:
+        sizes = replace(
+            sizes, single=sizes.controls, search=sizes.controls, test=sizes.controls, random=sizes.controls
+        )
+    asked = _Question(net, behaviour, limits, seed, work, replace(sizes, stream=0))
     grain = grain_of(net, behaviour.discovery, limits)
-    maps = dict(localise(net, behaviour.discovery, grain, seed, work, whole=False))
-    grain, mechanism = _identified(net, behaviour, grain, maps, limits, seed, work)
+    maps = dict(localise(net, behaviour.discovery, grain, asked.sizes, seed, work))
+    grain, mechanism, _ = _identified(asked, grain, maps)
     candidate = mechanism.candidate(grain.parts)
-    trial = put_to_test(Bench.of(net, behaviour.held_out, seed, work, grain.parts), candidate, limits, seed)
-    tests = evidence(performance(net, behaviour.held_out, work=work), candidate, trial, limits)
+    bench = Bench.of(net, behaviour.held_out, seed, work, grain.parts).first(sizes.test)
+    trial = put_to_test(bench, candidate, replace(limits, random_on=sizes.random), seed)
+    tests = evidence(tested, candidate, trial, limits)
     picked = (
         f"{candidate.size} of {candidate.total} components: alone they keep {percent(trial.kept.value)}, without them "
         f"{percent(trial.left.value)} is left, of a gap of {trial.gap:.2g}"
@@ -305,11 +373,15 @@ def _claim(asked: _Question, draft: _Draft, performed: bool, with_controls: bool
         never = "never replaced, so nothing can be supported."
         caps.append(f"“All other components” leaves out {'; '.join(left)}: {never}")
     notes = remarks(draft.trial, draft.mechanism, asked.limits)
+    if asked.gone:
+        notes.insert(0, aside(asked.gone, asked.behaviour.n))
     if draft.why_no_circuit:
         notes.insert(0, f"The wiring by edges was not drawn: {draft.why_no_circuit}")
     assert draft.grain is not None
     candidate = draft.mechanism.candidate(draft.grain.parts)
     tests = evidence(draft.tested, candidate, draft.trial, asked.limits)
+    if asked.sizes.thin:
+        tests = left_open(tests)
     anyway, fixed = draft.trial.breaks_anyway(asked.limits), held_fixed(asked.behaviour)
     text = statement(net.name, name, draft.mechanism, anyway, fixed)
     return claim_of(text, tests, draft.controls, notes, caps)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cutaway.figures import Comparison, against_random
@@ -27,9 +27,15 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from cutaway.behaviours import Performance
+    from cutaway.behaviours.standing import FormPerformance
     from cutaway.claims import Claim
     from cutaway.explanations.identify import Mechanism
+    from cutaway.explanations.sizes import Sizes
     from cutaway.results import Provenance
+
+
+#: So many sentence frames are listed.
+_FORMS = 20
 
 
 def lead(claim: Claim, trial: Trial | None) -> str:
@@ -68,8 +74,10 @@ def _share(name: str, estimate: Estimate) -> KeyFigure:
     return KeyFigure(name, percent(estimate.value), low_to_high)
 
 
-def behaviour_section(b: Mapping[str, Any], done: Performance, pairs: tuple[Pair, ...]) -> Section:
-    """Example pairs, and how well the network does the behaviour."""
+def behaviour_section(
+    b: Mapping[str, Any], done: Performance, pairs: tuple[Pair, ...], forms: Sequence[FormPerformance] = ()
+) -> Section:
+    """Example pairs, how well the network does the behaviour, and on which sentence frames."""
     unit = f" {b['metric_unit']}" if b["metric_unit"] else ""
     split = (
         f"{b['n']} pairs from {b['templates']} templates: {b['discovery']} to find, {b['held_out']} to test"
@@ -90,11 +98,35 @@ def behaviour_section(b: Mapping[str, Any], done: Performance, pairs: tuple[Pair
     blocks: list[Block] = [Pairs(pairs, marked), Facts(facts)]
     if b["notes"]:
         blocks.append(Points(tuple(("", note) for note in b["notes"])))
+    if len(forms) > 1:
+        blocks.append(_forms(forms))
     lead = (
         "Each pair differs only in what decides the answer. Everything below is measured as a share of the gap between the "
         "two: 0 is the corrupted prompt, 1 (100 %) the clean one."
     )
     return Section("behaviour", "The behaviour", blocks, lead)
+
+
+def _forms(forms: Sequence[FormPerformance]) -> Table:
+    """The performance on each sentence frame, those with the fewest right answers first."""
+    rows = tuple(
+        (
+            f.form or "(no frame)",
+            str(f.n),
+            with_interval(f.accuracy),
+            str(f.contrast),
+            "" if f.stands else "set aside",
+        )
+        for f in forms[:_FORMS]
+    )
+    more = f" The {_FORMS} with the fewest right answers, of {len(forms)}." if len(forms) > _FORMS else ""
+    caption = (
+        "Each sentence frame by itself, with 95 % intervals: how many of its clean prompts are answered right, and by how "
+        f"much the metric is better on them than on corrupted ones.{more}"
+    )
+    if any(not f.stands for f in forms):
+        caption += " What is set aside plays no part in anything below."
+    return Table(("Frame", "Pairs", "Right", "Contrast", ""), rows, caption, frozenset({1, 2, 3}))
 
 
 def trial_figure(trial: Trial, limits: Limits) -> go.Figure:
@@ -135,9 +167,12 @@ def repeat_section(
     seconds: Mapping[str, float],
     limits: Limits,
     command: str,
+    sizes: Sizes,
+    forwards: Mapping[str, float],
 ) -> Section:
     """The command, the facts that are needed to repeat the explanation, and the network's certificate."""
     versions = ", ".join(f"{name} {version}" for name, version in origin.versions.items())
+    spent = ", ".join(f"{stage} {taken:,.0f}" for stage, taken in forwards.items())
     times = ", ".join(f"{stage} {taken:.1f} s" for stage, taken in seconds.items())
     facts = (
         ("Network", f"{origin.network}, SHA-256 {origin.network_hash[:32]}"),
@@ -146,6 +181,8 @@ def repeat_section(
         ("Versions", versions),
         ("Device and type", f"{origin.device}, {origin.dtype}"),
         ("Time", f"{origin.seconds:.1f} s: {times}" if times else f"{origin.seconds:.1f} s"),
+        *((("Forward-equivalents", spent),) if spent else ()),
+        ("Sizes", ", ".join(f"{name} {value}" for name, value in sizes.to_dict().items())),
         ("Limits", ", ".join(f"{name} {value:g}" for name, value in limits.to_dict().items())),
     )
     blocks: list[Block] = [Listing(command)] if command else []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,7 @@ from cutaway.trials.trial import PERFORMS, mean
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Performance
+    from cutaway.behaviours.standing import FormPerformance
 
 
 def short(network: str) -> str:
@@ -47,6 +50,32 @@ def statement(
         f"({listing(mechanism.members)}) carry the difference between the answers to clean and corrupted prompts: it is "
         "kept when all other components are given the values that they have on the corrupted prompt, and it is gone when "
         f"only these are{also}.{' ' + fixed if fixed else ''}"
+    )
+
+
+def left_open(tests: Sequence[Evidence]) -> tuple[Evidence, ...]:
+    """The same tests of a set that was searched on fewer prompts than by default: what it fails, another set may pass.
+
+    Whether the behaviour is performed does not depend on the search, and is judged as ever.
+    """
+    why = "The budget left few prompts for the search: another set may do better, so this refutes nothing."
+    return tuple(
+        replace(test, passed=None, sentence=f"{test.sentence} {why}")
+        if test.passed is False and test.name != PERFORMS
+        else test
+        for test in tests
+    )
+
+
+def aside(gone: Sequence[FormPerformance], left: int) -> str:
+    """That sentence frames were set aside, and why, in words. left: pairs that are left."""
+    named = "; ".join(
+        f"“{form.form}” ({form.n} pairs, {percent(form.accuracy.value)} right)" for form in gone
+    )
+    frames = "1 sentence frame was" if len(gone) == 1 else f"{len(gone)} sentence frames were"
+    return (
+        f"Before anything was measured, {frames} set aside because the network does not do the behaviour there: {named}. "
+        f"The claim is about the other {left} pairs."
     )
 
 

@@ -19,6 +19,8 @@ from cutaway.trials import percent
 if TYPE_CHECKING:
     import pandas as pd
 
+    from cutaway.explanations.singles import Screening
+
 _WAYS = {
     "restore": "Restore: the clean value put into the corrupted run",
     "corrupt": "Corrupt: the corrupted value put into the clean run",
@@ -109,8 +111,13 @@ def _strongest(effects: Effects) -> str:
     return f"Each of these maps alone brings back at least half of the gap: {', '.join(half)}."
 
 
-def components_section(maps: Mapping[str, Effects], members: pd.DataFrame) -> list[Section]:
-    """The maps of heads, the bars of other components, and the members of the set; nothing where there are none of these."""
+def components_section(
+    maps: Mapping[str, Effects], members: pd.DataFrame, screening: Screening | None = None
+) -> list[Section]:
+    """The maps of heads, the bars of other components, and the members of the set; nothing where there are none of these.
+
+    screening: which of them were patched; None for all.
+    """
     heads = _both(maps, "z")
     limit = scale_limit(*(effects.mean.values for effects in heads.values())) if heads else 1.0
     what = "One attention head (its z, at all positions)."
@@ -131,6 +138,8 @@ def components_section(maps: Mapping[str, Effects], members: pd.DataFrame) -> li
                     groups_of_bars(groups), f"{caption}; faint bars cannot be told from zero (q above 0.05)."
                 )
             )
+    if screening is not None:
+        blocks.append(Text((screening.sentence,)))
     if len(members):
         blocks.append(_table(members))
     lead = (

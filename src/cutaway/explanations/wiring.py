@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 from cutaway.circuits import CircuitLimits, CircuitTest, test, trace
 from cutaway.errors import CutawayError, Stopped
+from cutaway.explanations.sizes import Sizes
 from cutaway.reports import Section
 from cutaway.trials import percent
+from cutaway.trials.spread import spread
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
@@ -15,19 +17,25 @@ if TYPE_CHECKING:
     from cutaway.results import Work
 
 #: Enough to draw and to judge; `cutaway test` does it at length, with the controls.
-LIMITS = CircuitLimits(random=30, subsets=2, edges=6, bootstrap=5)
+LIMITS = CircuitLimits(random=30, subsets=2, edges=0, bootstrap=5)
 
 
-def wire(net: Network, behaviour: Behaviour, seed: int, work: Work) -> tuple[CircuitTest | None, str]:
+def wire(
+    net: Network, behaviour: Behaviour, sizes: Sizes, seed: int, work: Work
+) -> tuple[CircuitTest | None, str]:
     """The tested circuit; or None with the reason, where this network's graph cannot be vouched for."""
     if net.anatomy.stack() is None:
         return None, f"Edges are told apart in a residual stream of layers, and {net.name} has none."
+    if not sizes.wiring:
+        return None, "The budget was kept for the tests."
+    discovery, held = behaviour.discovery, behaviour.held_out
+    traced = discovery.take(spread(discovery.template, sizes.wiring))
+    tested = held.take(spread(held.template, min(sizes.wiring, sizes.random)))
     try:
-        circuit = trace(net, behaviour.discovery, seed=seed, examples=False, work=work)
+        circuit = trace(net, traced, seed=seed, examples=False, work=work)
         if not circuit.n_edges:
             return None, "No connected set of edges was found."
-        held = behaviour.held_out
-        return test(net, circuit, held, limits=LIMITS, controls=False, seed=seed, work=work), ""
+        return test(net, circuit, tested, limits=LIMITS, controls=False, seed=seed, work=work), ""
     except Stopped:
         raise
     except CutawayError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from cutaway.network.sites import Site
 from cutaway.results import Work, brief, working
 from cutaway.sweeps import Cell, CellState, run_cells, write_of
 from cutaway.trials.scale import GapScale, other_rows
+from cutaway.trials.spread import spread
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
@@ -31,7 +32,8 @@ class Bench:
     """One half of a behaviour on one network, with both runs kept, ready for any set of parts.
 
     All methods return the metric [sets n]; `scale` turns it into shares, 0 = corrupted, 1 = clean. Parts are replaced at
-    every position of the prompt. A set that was tried before is not run again.
+    every position of the prompt. A set that was tried before is not run again, also where it was tried through `on`, which
+    gives the same bench for some of the examples.
 
     Attributes:
         net: the network.
@@ -40,7 +42,8 @@ class Bench:
         ends: both sides as they run without any edit.
         seed: of which other prompts values are taken from.
         work: who hears of progress, and may stop it.
-        tried: the metric of the sets that were run.
+        tried: the metric [n] of the sets that were run, NaN for examples on which they were not.
+        rows: numbers of the examples that it looks at; None for all.
     """
 
     net: Network
@@ -50,6 +53,7 @@ class Bench:
     seed: int = 0
     work: Work = field(default_factory=Work)
     tried: dict[tuple[str, frozenset[Part]], np.ndarray] = field(default_factory=dict, repr=False)
+    rows: tuple[int, ...] | None = None
 
     __repr__ = brief
 
@@ -79,11 +83,28 @@ class Bench:
         work = working(work)
         return cls(net, behaviour, parts, measure(net, behaviour, sites_of(parts), work), seed, work)
 
+    def on(self, rows: Sequence[int]) -> Bench:
+        """The same bench for these examples only: what it has tried on them is known to both, and nothing is run twice."""
+        return replace(self, rows=tuple(sorted(rows)))
+
+    def first(self, n: int) -> Bench:
+        """The same bench for at most n of its examples, spread over their sentence frames; itself where it has no more."""
+        here = self.chosen
+        if n >= len(here):
+            return self
+        return self.on([int(here[i]) for i in spread([self.behaviour.template[row] for row in here], n)])
+
+    @property
+    def chosen(self) -> np.ndarray:
+        """The numbers of the examples that it looks at."""
+        return np.arange(self.behaviour.n) if self.rows is None else np.array(self.rows)
+
     @cached_property
     def scale(self) -> GapScale:
         """The scale of the corrupted (0) and the clean prompts (1)."""
-        ends = self.ends
-        return GapScale(ends.corrupted.metric, ends.clean.metric, self.behaviour.clusters)
+        ends, here = self.ends, self.chosen
+        some = self.behaviour if self.rows is None else self.behaviour.take(here.tolist())
+        return GapScale(ends.corrupted.metric[here], ends.clean.metric[here], some.clusters)
 
     def keep_only(self, sets: Sequence[Parts], label: str = "keeping sets") -> np.ndarray:
         """Clean prompts; every part outside the set takes its value from the corrupted run."""
@@ -108,13 +129,13 @@ class Bench:
         """
         like = list(zip(self.behaviour.lengths, self.behaviour.template, strict=True))
         order = other_rows(like, np.random.default_rng(self.seed))
-        some = np.flatnonzero(order != np.arange(len(order)))
+        some = np.intersect1d(np.flatnonzero(order != np.arange(len(order))), self.chosen)
         if len(some) < 2:
             return None
         rows = torch.from_numpy(order)
         others = {site: value[rows.to(value.device)] for site, value in self.ends.corrupted.kept.items()}
         label = "resampling from other prompts"
-        return self._run("clean", others, self._others(sets), label, "others")[:, some], some
+        return self.on(some.tolist())._run("clean", others, self._others(sets), label, "others"), some
 
     def _others(self, sets: Sequence[Parts]) -> list[frozenset[Part]]:
         return [frozenset(self.parts) - set(s) for s in sets]
@@ -128,18 +149,25 @@ class Bench:
         what: str = "pair",
     ) -> np.ndarray:
         """The metric [sets n] with these sets replaced on one side's prompts; what: which values the sources are."""
-        keys = [(f"{side} {what}", members) for members in sets]
-        new = [key for key in dict.fromkeys(keys) if key not in self.tried]
+        keys, here = [(f"{side} {what}", members) for members in sets], self.chosen
+        known = {key: self.tried.get(key, np.full(self.behaviour.n, np.nan)) for key in dict.fromkeys(keys)}
+        new = [key for key, values in known.items() if np.isnan(values[here]).any()]
         if new:
             base: Side = getattr(self.ends, side)
             cells: list[Cell] = [tuple(write_of(part) for part in sorted(members)) for _, members in new]
-            values = self._values(base, sources, cells, label)
-            self.tried.update(zip(new, values, strict=True))
-        return np.stack([self.tried[key] for key in keys])
+            wanted = np.zeros((len(new), self.behaviour.n), bool)
+            wanted[:, here] = np.isnan([known[key][here] for key in new])
+            values = self._values(base, sources, cells, wanted, label)
+            for key, fresh, run in zip(new, values, wanted, strict=True):
+                self.tried[key] = np.where(run, fresh, known[key])
+        return np.stack([self.tried[key][here] for key in keys])
 
-    def _values(self, base: Side, sources: dict[Site, Tensor], cells: list[Cell], label: str) -> np.ndarray:
+    def _values(
+        self, base: Side, sources: dict[Site, Tensor], cells: list[Cell], wanted: np.ndarray, label: str
+    ) -> np.ndarray:
         experiment = self.ends.experiment(self.net, base, sources)
-        result = run_cells(experiment, cells, work=self.work, label=label)
+        states = np.where(wanted, CellState.NOT_RUN, CellState.ABSENT).astype(np.int8)
+        result = run_cells(experiment, cells, states=states, work=self.work, label=label)
         if result.interrupted:
             raise Stopped(f"Stopped while {label}.", "Nothing of it was kept.")
         if (result.states == CellState.NOT_FINITE).any():

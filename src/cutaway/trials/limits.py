@@ -21,6 +21,7 @@ class Limits:
         excess: and below this: a candidate that gives far more than the network has lost what holds it back.
         left: the whole interval of the share that is left without the candidate must lie below this.
         random: how many random candidates of the same size it is compared with; 40 make p = .024 the smallest.
+        random_on: on how many held-out examples they are compared, spread over the sentence frames; sets of parts only.
         random_p: the largest share of candidates (random ones and the found one) that may do as well.
         largest: a candidate with more than this share of all there is explains nothing.
         from_others: with the rest taken from other prompts, the whole interval of the share that a set of parts keeps must
@@ -32,14 +33,15 @@ class Limits:
     """
 
     bounds: ClassVar[dict[str, tuple[float, float]]] = {
-        "kept": SHARE, "excess": POSITIVE, "left": SHARE, "random": COUNT, "random_p": SHARE, "largest": SHARE,
-        "alpha": SHARE, "sham": SHARE,
+        "kept": SHARE, "excess": POSITIVE, "left": SHARE, "random": COUNT, "random_on": COUNT, "random_p": SHARE,
+        "largest": SHARE, "alpha": SHARE, "sham": SHARE,
     }  # fmt: skip
 
     kept: float = 0.70
     excess: float = 1.30
     left: float = 0.30
     random: int = 40
+    random_on: int = 16
     random_p: float = 0.05
     largest: float = 0.5
     from_others: float = 0.5

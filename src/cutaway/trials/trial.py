@@ -50,6 +50,7 @@ class Trial:
         gap: the unit of all shares, in units of the metric.
         caps: why nothing may be supported on this scale.
         exhausted: were all other sets of its size and kinds tried?
+        n_random: held-out examples on which it was compared with random candidates; 0 in files of earlier versions: all.
     """
 
     kept: Estimate
@@ -67,6 +68,7 @@ class Trial:
     gap: float = float("nan")
     caps: tuple[str, ...] = ()
     exhausted: bool = False
+    n_random: int = 0
 
     __repr__ = brief
 
@@ -113,25 +115,35 @@ def put_to_test(bench: Any, candidate: Candidate, limits: Limits, seed: int = 0)
     """
     scale: GapScale = bench.scale
     alike = candidate.like_it(np.random.default_rng(seed), limits.random)
-    kept, left = candidate.keep(bench, alike), candidate.remove(bench, alike)
-    kept_shares, left_shares = scale.shares(kept), scale.shares(left)
+    some = _some(bench, limits)
+    beside: GapScale = some.scale
+    own_kept, own_left = candidate.keep(bench)[0], candidate.remove(bench)[0]
+    kept, left = candidate.keep(some, alike), candidate.remove(some, alike)
+    kept_shares, left_shares = beside.shares(kept), beside.shares(left)
     more: dict[str, Any] = {"restored": None, "sham": None, "from_others": None}
     if isinstance(bench, Bench) and isinstance(candidate, PartSet):
         more = _more(bench, candidate) | {"exhausted": len(alike) == candidate.others}
     return Trial(
-        kept=scale.share(kept[0]),
-        left=scale.share(left[0]),
+        kept=scale.share(own_kept),
+        left=scale.share(own_left),
         kept_random=tuple(kept_shares[1:].tolist()),
         left_random=tuple(left_shares[1:].tolist()),
-        kept_gain=scale.difference(kept[0], kept[1:].mean(0)) if alike else None,
-        left_gain=scale.difference(left[1:].mean(0), left[0]) if alike else None,
+        kept_gain=beside.difference(kept[0], kept[1:].mean(0)) if alike else None,
+        left_gain=beside.difference(left[1:].mean(0), left[0]) if alike else None,
         kept_p=_rank(fit(kept_shares[1:]) >= fit(kept_shares[:1]) - limits.sham) if alike else None,
         left_p=_rank(left_shares[1:] <= left_shares[0] + limits.sham) if alike else None,
         n=len(scale.whole),
+        n_random=len(beside.whole),
         gap=scale.gap,
         caps=scale.caps,
         **more,
     )
+
+
+def _some(bench: Any, limits: Limits) -> Any:
+    """The bench for the examples on which random candidates are compared: all where few have no gap that is told."""
+    few = bench.first(max(2, limits.random_on)) if isinstance(bench, Bench) else bench
+    return few if few.scale.told else bench
 
 
 def _rank(as_good: np.ndarray) -> float:
@@ -156,7 +168,7 @@ def resampled(bench: Bench, members: Iterable[Part]) -> Estimate | None:
     if found is None:
         return None
     (kept, nothing), rows = found
-    whole, clusters = bench.scale.whole[rows], bench.behaviour.clusters
+    whole, clusters = bench.ends.clean.metric[rows], bench.behaviour.clusters
     drawn = None if clusters is None else [clusters[row] for row in rows]
     if abs(whole.mean() - nothing.mean()) < _SAME * max(1e-3, float(np.abs([whole, nothing]).max())):
         return None
