@@ -208,3 +208,13 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     both = [*told, "--direction", "out/direction"]
     for wrong in ([], told[:4], both, [*told, "--strengths", "a"], [*told, "--set", "postion=1"]):
         assert CliRunner().invoke(app, [*words, "bad", *wrong]).exit_code == 2
+
+
+def test_texts_that_were_looked_at_are_not_held_out() -> None:
+    """Equal texts are in one fold: where all are equal, nothing is held out, however often they are given."""
+    net = cutaway.open("zoo:tales")
+    once = cutaway.difference_of_means(net, ["Mary was sad"], ["Tom was sad"], at="resid_post.1")
+    often = cutaway.difference_of_means(net, ["Mary was sad"] * 5, ["Tom was sad"] * 5, at="resid_post.1")
+    assert not len(once.positive)
+    assert not len(often.positive)
+    assert "too few different texts" in str(often)

@@ -25,9 +25,10 @@ from cutaway.errors import (
     SiteUnavailable,
     Stopped,
 )  # fmt: skip
+from cutaway.features import texts
 from cutaway.features.examples import Extremes, Seen
 from cutaway.features.texts import TextWindow
-from cutaway.network import Network
+from cutaway.network import Network, textsets
 from cutaway.results import Budget, Progress, Work
 
 TEXTS = [
@@ -225,6 +226,20 @@ def test_texts_from_files_and_data_sets(tales: Network, tmp_path: Path) -> None:
     (tmp_path / "a.md").write_text("a")
     with pytest.raises(BadFormat, match=r"\.txt"):
         cutaway.top_examples(tales, tmp_path / "a.md", of="n2.7")
+
+
+def test_files_of_lines_are_read_alike_line_by_line_and_whole(tmp_path: Path) -> None:
+    """A mark at the beginning is no text, a line ends where the system ends it, and what is wrong is said with its line."""
+    plain, rows = tmp_path / "a.txt", tmp_path / "a.jsonl"
+    plain.write_bytes(b"\xef\xbb\xbfone\r\n\r\ntwo \xe2\x80\xa8 half\n")
+    assert textsets.texts_in(plain) == ["one", "two \u2028 half"]
+    assert list(texts.texts_in(plain)) == ["one", "", "two \u2028 half"]
+    rows.write_text('{"text": "one"}\n\n"two"\n')
+    assert list(texts.texts_in(rows)) == ["one", "two"]
+    rows.write_text('{"text": "one"}\n{"text": "tw\n')
+    for read in (textsets.texts_in, lambda path: list(texts.texts_in(path))):
+        with pytest.raises(BadFormat, match=r"Line 2 of .*a\.jsonl cannot be read"):
+            read(rows)
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,19 @@ def test_pictures_stay_small_whatever_they_show() -> None:
     assert "488 smaller ones not drawn" in small_bars(bars)
 
 
+def test_patterns_and_two_prompts_show_pictures_in_a_notebook() -> None:
+    net = cutaway.open("zoo:tales")
+    patterns = cutaway.patterns(net, "Mary was sad because")
+    shown = patterns._repr_html_()
+    assert shown.count("<image ") == 8
+    assert "The 8 most decided heads of 16" in shown
+    both = cutaway.side_by_side(net, "Mary was sad because", "Tom was sad because")._repr_html_()
+    assert both.count("<image ") == 1 + 4  # the stream, and two heads in two prompts
+    assert "distance of the streams" in both
+    assert "logit lens, layer" in both
+    assert max(len(shown), len(both)) < 30_000
+
+
 def test_a_map_shows_the_largest_of_cells_that_fall_together() -> None:
     """Every pixel of the picture, read back, is the colour of the strongest cell of its block."""
     import base64

@@ -28,6 +28,10 @@ _COLUMNS = (
     "wrong_text", "answer_pos", "template", "held",
 )  # fmt: skip
 
+_WITHOUT_POSITIONS = (
+    "Choose words of as many tokens, or patch the answer position alone: by='layer', or by=('layer', 'head')."
+)
+
 
 @dataclass(frozen=True, eq=False)
 class ItemPairs:
@@ -255,7 +259,9 @@ class Behaviour:
                 f"{method} needs pairs of equal length, but example {row} of {self.name!r} has "
                 f"{len(self.clean_ids[row])} clean and {len(self.corrupted_ids[row])} corrupted tokens "
                 f"({self.clean[row]!r} / {self.corrupted[row]!r}).",
-                "Choose words of as many tokens, or patch the answer position alone: by='layer', or by=('layer', 'head')."
+                _WITHOUT_POSITIONS
+                if self.n == 1 and method.startswith("A sweep")
+                else "Choose words of as many tokens."
                 if self.n == 1
                 else "Choose words of as many tokens, or drop such pairs with behaviour.only_aligned().",
             )

@@ -18,7 +18,7 @@ from cutaway.behaviours.metrics import METRICS
 from cutaway.behaviours.rows import FIELDS, Header, from_rows
 from cutaway.behaviours.tables import fact_table, indirect_object_rows
 from cutaway.errors import BadBehaviour, BadFormat, BadInput, NotFound
-from cutaway.results import atomic_write, to_json
+from cutaway.results import atomic_write, listed, to_json
 from cutaway.results.values import fits, in_words, short
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ def from_dataset(
             f"{name!r} is a dictionary of splits: {', '.join(map(str, data))}.",
             "Choose one, e.g. data['train'].",
         )
-    rows = list(data)
+    rows = listed(data, "The pairs")
     if odd := [row for row in rows if not isinstance(row, Mapping)]:
         raise BadInput(f"{name!r} holds {short(odd[0])}.", "Give dictionaries, or the name of a behaviour.")
     return from_frame(pd.DataFrame(rows), net, name, n, seed, aligned)

@@ -35,7 +35,7 @@ from cutaway.results import (
     pack,
     read,
     save_folder,
-    strict,
+    strict_as,
     unpack,
     working,
 )
@@ -166,7 +166,7 @@ class CircuitTest:
         return display(str(self.circuit), picture=picture, verdict=self.verdict, provenance=self.provenance)
 
 
-@strict
+@strict_as("test")
 def examine(
     net: Network,
     circuit: Circuit,

@@ -96,7 +96,7 @@ class SteeringVector:
         """Where it lies, how long it is, how well it tells held-out texts apart."""
         told = self.separation
         apart = (
-            "too few texts to hold any out"
+            "too few different texts to hold any out"
             if told is None
             else f"held-out separation (AUROC) {told}, chance 0.5"
         )

@@ -72,7 +72,7 @@ def difference_of_means(
     require_direction(vector, max(lengths), str(site))
     read = "mean over tokens" if pos is None else "last token" if pos == -1 else f"position {pos}"
     origin = Provenance.of(net, digest([digest(texts) for texts in sets]), seed, time.monotonic() - began)
-    n, held = [len(texts) for texts in sets], _held_out(values, folds, seed)
+    n, held = [len(texts) for texts in sets], _held_out(values, [_kinds(t) for t in sets], folds, seed)
     return SteeringVector(
         str(site), vector, lengths[0], lengths[1], held[0], held[1], n[0], n[1], read, origin
     )
@@ -111,19 +111,30 @@ def _read(net: Network, site: Site, texts: Sequence[Any], pos: int | None, work:
     return np.stack([one for one in found if one is not None])
 
 
-def _held_out(values: Sequence[np.ndarray], folds: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The place of every text along the direction of the other folds' texts, relative to the middle of their means."""
+def _kinds(texts: Sequence[Any]) -> np.ndarray:
+    """A number for each text, the same for equal ones, counted in the order in which they come."""
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(repr(text), len(numbers)) for text in texts])
+
+
+def _held_out(
+    values: Sequence[np.ndarray], kinds: Sequence[np.ndarray], folds: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The place of every text along the direction of the other folds' texts, relative to the middle of their means.
+
+    Equal texts, which have one kind, are in one fold: what was looked at is not held out.
+    """
     flat = [v.reshape(len(v), -1) for v in values]
-    sizes = [len(v) for v in flat]
+    sizes = [int(kind.max()) + 1 for kind in kinds]
     if min(sizes) < FEWEST:
         return np.zeros(0), np.zeros(0)
     folds = min(folds, *sizes)
     generator = torch.Generator().manual_seed(seed)
     order = [torch.randperm(size, generator=generator).numpy() for size in sizes]
-    if sizes[0] == sizes[1]:
+    if np.array_equal(kinds[0], kinds[1]):
         order[1] = order[0]
-    parts = [np.argsort(o, kind="stable") % folds for o in order]
-    places = [np.zeros(size) for size in sizes]
+    parts = [(np.argsort(o, kind="stable") % folds)[kind] for o, kind in zip(order, kinds, strict=True)]
+    places = [np.zeros(len(v)) for v in flat]
     for fold in range(folds):
         means = [v[part != fold].mean(0) for v, part in zip(flat, parts, strict=True)]
         along = means[0] - means[1]

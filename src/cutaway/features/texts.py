@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from cutaway.errors import BadFormat, BadInput, NotFound, did_you_mean
+from cutaway.errors import BadInput, did_you_mean
 from cutaway.network import textsets
 from cutaway.network.inputs import Tokens, pack
 from cutaway.network.memory import numbers_of, rows_at_once
@@ -80,25 +79,12 @@ def texts_in(texts: TextsLike) -> Iterator[str | Sequence[int]]:
         yield _text(item, f"Text {number}")
 
 
-def _lines(path: Path) -> Iterator[str]:
-    if not path.is_file():
-        near = [file.name for file in path.absolute().parent.glob("*")]
-        raise NotFound(
-            f"There is no file {path}.", did_you_mean(path.name, near) if near else "Check the path."
-        )
+def _lines(path: Path) -> Iterator[str | Sequence[int]]:
     if path.suffix not in (".txt", ".jsonl"):  # not read line by line: the whole is a set of texts, or none
         yield from textsets.texts_in(path)
         return
-    try:
-        with path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                if path.suffix == ".txt":
-                    yield line.rstrip("\n")
-                elif line.strip():
-                    text = _text(json.loads(line), f"Line {number} of {path}")
-                    yield text if isinstance(text, str) else ""
-    except (UnicodeDecodeError, ValueError, OSError) as error:
-        raise BadFormat(f"{path} cannot be read: {error}.", "Give a UTF-8 file of texts.") from error
+    for number, item in textsets.lines_of(path):
+        yield _text(item, f"Line {number} of {path}")
 
 
 def _text(item: object, what: str) -> str | Sequence[int]:

@@ -13,11 +13,11 @@ from cutaway.figures.node_grids import Panel, node_grids
 from cutaway.figures.pictures import picture
 from cutaway.figures.random_sets import Comparison, against_random
 from cutaway.figures.showing import Picture
-from cutaway.figures.small import grid_picture, small_bars, small_map
+from cutaway.figures.small import grid_picture, small_bars, small_heads, small_map
 from cutaway.figures.tokens import show_token
 
 __all__ = [
     "Bar", "Comparison", "Grid", "Panel", "Picture", "against_random", "along_text", "bars", "faithfulness_curve",
     "first_and_rest", "grid_picture", "groups_of_bars", "heatmap", "heatmap_table", "lines", "node_grids", "picture",
-    "show_token", "small_bars", "small_map", "spread",
+    "show_token", "small_bars", "small_heads", "small_map", "spread",
 ]  # fmt: skip

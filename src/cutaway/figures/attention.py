@@ -81,7 +81,7 @@ def small_patterns(
         title: shown above.
         unit: name of the colour bar.
     """
-    small = np.stack([_in_blocks(table) for table in tables])
+    small = np.stack([in_blocks(table) for table in tables])
     rows, columns = sorted(set(layers)), sorted(set(heads))
     size = small.shape[1] + 1
     mosaic = np.zeros((size * len(rows) - 1, size * len(columns) - 1), np.uint8)
@@ -113,7 +113,7 @@ def small_patterns(
     return figure
 
 
-def _in_blocks(table: np.ndarray) -> np.ndarray:
+def in_blocks(table: np.ndarray) -> np.ndarray:
     """A table of at most `MOST_CELLS` a side: in blocks, each as dark as its darkest cell."""
     block = -(-max(table.shape) // MOST_CELLS)
     if block == 1:

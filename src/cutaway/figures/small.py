@@ -11,11 +11,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from cutaway.figures import theme
+from cutaway.figures.attention import in_blocks
 from cutaway.figures.bars import Bar
 from cutaway.figures.heatmap import Grid, heatmap_table, scale_limit
 
 #: A map has at most so many rows and columns of cells, and so many labels on a side.
 _ROWS, _COLUMNS, _LABELS = 60, 160, 16
+#: So many patterns stand in a row.
+_ABREAST = 4
 #: A grid of at most so many cells is shown by its numbers.
 _NUMBERED = 100
 #: Colours of the scale; odd, so that the middle one is exactly white.
@@ -67,6 +70,30 @@ def small_map(grid: Grid, limit: float | None = None) -> str:
     drawn.append(_text(left, height + below, f"{said}: blue below zero, orange above" if limit else said))
     right = left + max(width, _LETTER * (len(said) + 30))
     return _svg(right + 20, height + below + 6, drawn, said)
+
+
+def small_heads(tables: Sequence[np.ndarray], names: Sequence[str]) -> str:
+    """Attention patterns side by side as an inline SVG of about half a kilobyte each: white is 0, dark 1, grey what a token
+    cannot look at; rows look, columns are looked at, the first token on top.
+
+    Args:
+        tables: for each head [looking looked_at], from 0 to 1, NaN where a token cannot look.
+        names: what is written below each.
+    """
+    wide, high = 124, 122
+    drawn = []
+    for i, (table, name) in enumerate(zip(tables, names, strict=True)):
+        x, y = 4 + i % _ABREAST * wide, 4 + i // _ABREAST * high
+        drawn.append(
+            f'<image x="{x}" y="{y}" width="{wide - 24}" height="{high - 22}" preserveAspectRatio="none" '
+            f'style="image-rendering:pixelated" href="{_picture(in_blocks(table), 1.0)}"/>'
+        )
+        drawn.append(_text(x, y + high - 9, _plain(name)))
+    said = "rows look, columns are looked at, the first token on top; dark is 1"
+    bottom = 4 + -(-len(tables) // _ABREAST) * high + _LINE
+    drawn.append(_text(4, bottom, said))
+    width = max(min(len(tables), _ABREAST) * wide, _LETTER * len(said) + 8)
+    return _svg(width, bottom + 6, drawn, f"attention patterns: {', '.join(map(_plain, names))}")
 
 
 def small_bars(items: Sequence[Bar], unit: str = "", most: int = 12) -> str:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import BadAddress, BadInput
+from cutaway.results import listed
 
 #: What may be given where heads, neurons, layers or rows are meant. None means all of them.
 Index = int | Sequence[int] | Sequence[bool] | range | slice | Tensor | None
@@ -95,7 +96,7 @@ def position_table(given: object) -> slice | Tensor:
         return _slice(given, "position")
     if isinstance(given, Tensor | np.ndarray) and given.ndim:
         return _table_of(torch.as_tensor(given))
-    items = list(given) if _is_several(given) else [given]  # type: ignore[call-overload]
+    items = listed(given, "The positions") if _is_several(given) else [given]  # type: ignore[arg-type]
     if not items:
         raise BadInput("The list of positions is empty, so nothing would be done.", "Leave pos out for all.")
     if not any(_is_several(item) for item in items):
@@ -133,7 +134,8 @@ def flat_list(given: object, name: str) -> list[Any]:
         raise BadAddress(f"{given!r} is not a {name}.", _TAKES)
     if not _is_several(given):
         return [integer(given, name)]
-    items = list(given.tolist() if isinstance(given, Tensor | np.ndarray) else given)  # type: ignore[call-overload]
+    several: Any = given.tolist() if isinstance(given, Tensor | np.ndarray) else given
+    items = listed(several, f"The {name}s")
     if any(_is_several(item) for item in items):
         raise BadAddress(f"{shown(given)} is a list of lists, not of {name}s.", _TAKES)
     return items

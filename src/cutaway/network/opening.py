@@ -16,7 +16,7 @@ from cutaway.network.examining import examine_model
 from cutaway.network.loading import dtype_of, load_model, load_tokenizer
 from cutaway.network.network import Network
 from cutaway.network.opened import Opened
-from cutaway.results import strict
+from cutaway.results import strict_as
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ SCHEMES = {"zoo": Scheme("cutaway.zoo.loaders:path", "cutaway.zoo.loaders:load",
 OPTIONS = tuple(f.name for f in fields(Opened) if f.name not in ("model", "reason"))
 
 
-@strict
+@strict_as("open")
 def open_network(
     model: str | Path | nn.Module,
     tokenizer: Any = None,

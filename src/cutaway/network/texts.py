@@ -14,6 +14,7 @@ from cutaway.errors import BadInput, TooLong
 from cutaway.network.discovery.example import context
 from cutaway.network.inputs import Tokens, pack
 from cutaway.network.interface import text_part
+from cutaway.results import listed
 
 #: Everything that can be run: text, token ids, or a model's own keyword arguments.
 InputLike = str | Sequence[str] | Sequence[Sequence[int]] | Tensor | Tokens | Mapping[str, Any]
@@ -88,7 +89,7 @@ class Texts:
             return _tensor_rows(inputs)
         if isinstance(inputs, bytes | Mapping) or not isinstance(inputs, Iterable):
             raise BadInput(f"{inputs!r:.80} is neither text nor token ids.", _GIVE)
-        rows = list(inputs)
+        rows = listed(inputs, "The prompts")
         if not rows:
             raise BadInput("There are no prompts: the list is empty.", "Give at least one prompt.")
         texts = sum(isinstance(row, str) for row in rows)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from cutaway.errors import BadFormat, BadInput, NotFound, did_you_mean
+from cutaway.errors import BadFormat, BadInput, NotFound, did_you_mean, nearest
 from cutaway.network.core import Core
 from cutaway.network.inputs import Tokens
+from cutaway.results import listed
 
 #: Texts, rows of token ids, a file (.txt: one text a line; .csv, .json, .jsonl: a column), a frame or a dataset.
 TextSet = Any
@@ -51,7 +52,7 @@ def texts_in(source: TextSet, column: str = "text") -> list[Any]:
             "Give a list of texts, or a file: pathlib.Path('texts.txt').",
         )
     else:
-        rows = list(source)
+        rows = listed(source, "The texts")
         found = _column(rows, column, "the dataset") if rows and isinstance(rows[0], Mapping) else rows
     if not found:
         raise BadInput("The set holds no text.", "Give at least one.")
@@ -73,27 +74,58 @@ def _column(rows: Sequence[Any], column: str, where: str) -> list[Any]:
     return texts
 
 
+def lines_of(path: Path) -> Iterator[tuple[int, Any]]:
+    """Each line of a file with its number from 1, one after the other: the text of a .txt, what a line of a .jsonl says.
+
+    A blank line is an empty text in a .txt, and nothing in a .jsonl.
+
+    Raises NotFound for a missing file, BadFormat for one that cannot be read.
+    """
+    _require_file(path)
+    number = 0
+    try:
+        with path.open(encoding="utf-8-sig") as lines:
+            for number, line in enumerate(lines, 1):
+                if path.suffix == ".txt":
+                    yield number, line.rstrip("\n")
+                elif line.strip():
+                    yield number, json.loads(line)
+    except (OSError, ValueError) as error:
+        where = f"line {number} of {path}" if isinstance(error, json.JSONDecodeError) else str(path)
+        raise _unreadable(where, error) from error
+
+
 def _from_file(path: Path, column: str) -> list[Any]:
     if path.suffix not in _FILES:
         raise BadFormat(f"{path.name} is no file of texts.", f"Give one that ends in {', '.join(_FILES)}.")
-    if not path.is_file():
-        raise NotFound(f"There is no file {path}.", "Check the path.")
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-        if path.suffix == ".txt":
-            return [line for line in text.splitlines() if line.strip()]
-        if path.suffix == ".csv":
-            return _column(list(csv.DictReader(text.splitlines(keepends=True))), column, path.name)
-        whole = (
-            json.loads(text)
-            if path.suffix == ".json"
-            else [json.loads(ln) for ln in text.splitlines() if ln.strip()]
-        )
-    except (OSError, UnicodeDecodeError, ValueError, csv.Error) as error:
-        raise BadFormat(f"{path} cannot be read: {error}.", "Save it as UTF-8, one text a line.") from error
+    if path.suffix == ".txt":
+        return [line for _, line in lines_of(path) if line.strip()]
+    if path.suffix == ".jsonl":
+        whole = [item for _, item in lines_of(path)]
+    else:
+        _require_file(path)
+        try:
+            text = path.read_bytes().decode("utf-8-sig")
+            if path.suffix == ".csv":
+                return _column(list(csv.DictReader(text.splitlines(keepends=True))), column, path.name)
+            whole = json.loads(text)
+        except (OSError, ValueError, csv.Error) as error:
+            raise _unreadable(str(path), error) from error
     if not isinstance(whole, list):
         raise BadFormat(f"{path} holds no list.", "Give a list of texts, or of objects with that column.")
     return whole if all(isinstance(item, str) for item in whole) else _column(whole, column, path.name)
+
+
+def _require_file(path: Path) -> None:
+    if not path.is_file():
+        near = nearest(path.name, [file.name for file in path.absolute().parent.glob("*")])
+        raise NotFound(f"There is no file {path}.", f"Did you mean {near[0]}?" if near else "Check the path.")
+
+
+def _unreadable(where: str, error: Exception) -> BadFormat:
+    return BadFormat(
+        f"{where[0].upper()}{where[1:]} cannot be read: {error}.", "Save it as UTF-8, one text a line."
+    )
 
 
 def rows_in(net: Core, texts: Sequence[Any]) -> list[list[int]]:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 
 from cutaway.errors import BadInput, require_known
 from cutaway.results.meter import Meter, metered
-from cutaway.results.values import fits, hints_of, in_words, only_plain, short, wants_sequence, within
+from cutaway.results.values import fits, hints_of, in_words, listed, only_plain, short, wants_sequence, within
 from cutaway.results.work import Work
 
 #: What Python raises where a function is given what it was not made for.
@@ -33,6 +33,18 @@ _BOUNDS: dict[str, tuple[float, float]] = {
 }  # fmt: skip
 
 
+def strict_as(verb: str) -> Callable[[F], F]:
+    """`strict` for a verb that people call by another name than its function's, which errors then say.
+
+    >>> @strict_as("test")
+    ... def examine(net: object) -> None: ...
+    >>> examine(None, sede=1)
+    Traceback (most recent call last):
+    cutaway.errors.UnknownOption: test has no option 'sede'. There are: net.
+    """
+    return lambda function: _strict(function, verb)
+
+
 def strict(function: F) -> F:
     """A verb that refuses what it does not know, in a sentence, before anything runs.
 
@@ -51,13 +63,16 @@ def strict(function: F) -> F:
     Traceback (most recent call last):
     cutaway.errors.BadInput: read takes a whole number as top, not 'many'. Give top=5 or another value of that kind.
     """
+    return _strict(function, function.__name__)
+
+
+def _strict(function: F, name: str) -> F:
     signature = inspect.signature(function)
     parameters = signature.parameters
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     several = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
     needed = [p.name for p in parameters.values() if p.default is p.empty and p.kind not in several]
     places = [p.name for p in parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    name = function.__name__
 
     @functools.wraps(function)
     def call(*values: Any, **options: Any) -> Any:
@@ -80,7 +95,7 @@ def strict(function: F) -> F:
         hints = hints_of(function)
         for key in given.keys() & hints.keys():
             if isinstance(given[key], Iterator) and wants_sequence(hints[key]):
-                given[key] = list(given[key])
+                given[key] = listed(given[key], f"The values of {key}")
             if only_plain(hints[key]):
                 _check(name, parameters[key], given[key], hints[key])
         values, options = tuple(given[n] for n in places[: len(values)]), {k: given[k] for k in options}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import collections.abc
 import inspect
+import itertools
 import math
 import sys
 import types
@@ -28,6 +29,8 @@ _PLURAL = {
     "text": "texts",
     "true or false": "true or false",
 }
+#: So many values are read from what can be run through only once: far more than any keyword needs.
+MOST_ONCE = 1_000_000
 _SEVERAL = (collections.abc.Sequence, collections.abc.Iterable, list, set, frozenset)
 
 
@@ -143,6 +146,22 @@ def wants_sequence(hint: Any) -> bool:
             typing.get_origin(a) in (collections.abc.Iterable, collections.abc.Iterator) for a in arguments
         )
     return origin in (tuple, list, collections.abc.Sequence)
+
+
+def listed(values: collections.abc.Iterable[Any], what: str) -> list[Any]:
+    """What is run through once, as a list; BadInput for more than `MOST_ONCE` values, which may have no end.
+
+    what: begins the sentence about them.
+
+    >>> listed(iter("ab"), "The letters")
+    ['a', 'b']
+    """
+    if isinstance(values, collections.abc.Sized):
+        return list(values)
+    found = list(itertools.islice(values, MOST_ONCE + 1))
+    if len(found) > MOST_ONCE:
+        raise BadInput(f"{what} have not ended after {MOST_ONCE:,}.", "Give a list, or what ends sooner.")
+    return found
 
 
 def short(value: Any) -> str:

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 
 from cutaway.errors import BadAddress, BadInput, OutOfMemory
+from cutaway.figures import small_heads
 from cutaway.figures.attention import MOST_CELLS, attention_map, small_patterns
 from cutaway.network.indices import indices, integer, layer_numbers
 from cutaway.network.inputs import Tokens
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 #: Heads that a page shows in full size.
 _IN_FULL = 8
+_IN_NOTEBOOK = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,7 +176,14 @@ class Patterns:
     load = classmethod(load_fields)
 
     def _repr_html_(self) -> str:
-        return display_result(self, table=self.top())
+        shown = [int(i) for i in np.argsort(-self._sharp(), kind="stable")[:_IN_NOTEBOOK]]
+        tables = np.where(self.seen, self._tables(self.weighted is not None), np.nan)
+        picture = small_heads([tables[i] for i in shown], [self.heads[i].words for i in shown])
+        rest = len(self.heads) - len(shown)
+        lines = (
+            [f"The {len(shown)} most decided heads of {len(self.heads)}; plot() draws all."] if rest else []
+        )
+        return display_result(self, lines, self.top(5), picture)
 
 
 @strict

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from cutaway.errors import BadInput, NotFoldable, SiteUnavailable
-from cutaway.figures import Bar, Grid, groups_of_bars, heatmap, show_token
+from cutaway.figures import Bar, Grid, groups_of_bars, heatmap, show_token, small_heads, small_map
 from cutaway.figures.lens import LensGrid, lens_table
 from cutaway.network.inputs import Tokens
 from cutaway.network.parts import Part, in_words
@@ -29,6 +29,9 @@ from cutaway.stream.writers import layers_of
 
 if TYPE_CHECKING:
     from cutaway.network import Network, Run
+
+#: What the two prompts are called.
+_SIDES = ("first", "other")
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,11 +161,16 @@ class SideBySide:
 
     def plot(self) -> Any:
         """How far the two streams are apart, layer by token, as a share of their length."""
+        return heatmap(self._apart(), span=(0.0, self._most))
+
+    def _apart(self) -> Grid:
         names = [*map(str, range(len(self.cosine) - 1)), "end"]
         columns = [show_token(label) for label in self.labels]
-        most = max(float(np.nanmax(self.distance, initial=0.0)), 1e-9)
-        grid = Grid(self.distance, names, columns, "layer entered", "token", unit="distance")
-        return heatmap(grid, span=(0.0, most))
+        return Grid(self.distance, names, columns, "layer entered", "token", unit="distance of the streams")
+
+    @property
+    def _most(self) -> float:
+        return max(float(np.nanmax(self.distance, initial=0.0)), 1e-9)
 
     @property
     def headline(self) -> str:
@@ -194,7 +202,7 @@ class SideBySide:
         answers = ["", ""] if self.said is None else [
             self.said.tokens[int(p.argmax())] for p in (self.said.text, self.said.other)
         ]  # fmt: skip
-        prompts = Pairs((Pair(*marked, *answers, sides=("first", "other")),), " ".join(self.notes))  # pyright: ignore[reportArgumentType]
+        prompts = Pairs((Pair(*marked, *answers, sides=_SIDES),), " ".join(self.notes))  # pyright: ignore[reportArgumentType]
         sections = [Section("prompts", "The two prompts", [prompts])]
         if self.said is not None:
             said = self.said
@@ -228,14 +236,14 @@ class SideBySide:
         figures = [
             Figure(both.plot(head), f"{head} in the {name} prompt.", wide=False)
             for head in self.moving(2)["head"]
-            for name, both in zip(("first", "other"), self.patterns, strict=True)
+            for name, both in zip(_SIDES, self.patterns, strict=True)
         ]
         return [table, *figures]
 
     def _reads(self) -> list[Any]:
         assert self.lenses is not None
         figures = []
-        for name, reading in zip(("first", "other"), self.lenses, strict=True):
+        for name, reading in zip(_SIDES, self.lenses, strict=True):
             last = slice(max(0, len(reading.tokens) - 12), None)
             top, p = reading.top[:, last, 0], reading.probability[:, last, 0]
             notes = [
@@ -260,7 +268,26 @@ class SideBySide:
         return f"SideBySide({self.headline})"
 
     def _repr_html_(self) -> str:
-        return display_result(self, list(self.notes), self.top())
+        picture = small_map(self._apart(), self._most)
+        if self.patterns is not None and len(self.heads):
+            most = np.argsort(-self.moved.max(1), kind="stable")[:2]
+            both = [(i, name, side) for i in most for name, side in zip(_SIDES, self.patterns, strict=True)]
+            tables = [np.where(side.seen, side.pattern[i], np.nan) for i, _, side in both]
+            picture += small_heads(tables, [f"{self.heads[i].words}, {name}" for i, name, _ in both])
+        if self.lenses is not None:
+            picture += self._says().to_html(index=False, border=0, escape=True)
+        return display_result(self, list(self.notes), self.top(), picture)
+
+    def _says(self, most: int = 8) -> pd.DataFrame:
+        """What so many of the layers would say at the end of each prompt."""
+        assert self.lenses is not None
+        layers = self.lenses[0].layers
+        rows = sorted({*range(0, len(layers), -(-len(layers) // most)), len(layers) - 1})
+        said = {
+            name: [reading.top[i, -1, 0] for i in rows]
+            for name, reading in zip(_SIDES, self.lenses, strict=True)
+        }
+        return pd.DataFrame({"logit lens, layer": [layers[i] for i in rows]} | said)
 
 
 def aligned(first: Sequence[int], second: Sequence[int]) -> tuple[np.ndarray, str]:

@@ -77,9 +77,9 @@ def _one(net: Network, token: str | int, what: str, first: bool) -> int:
             meant = spaced(net, token)
             raise BadInput(
                 f"The {what} {token!r} is {len(ids)} tokens here: {net.token_strings(ids)}.",
-                (f"Did you mean {meant!r}, with its space? Else: attribute " if meant else "Attribute ")
-                + f"its first token, {net.token_strings(ids[:1])[0]!r} (first_token=True, --first-token), or score "
-                "the whole string: cutaway.stream.string_log_prob(net, text, target).",
+                (f"Did you mean {meant!r}, with its space? Else: give " if meant else "Give ")
+                + f"its first token alone, {net.token_strings(ids[:1])[0]!r} (its id is {ids[0]}), or score the whole "
+                "string: cutaway.stream.string_log_prob(net, text, target).",
             )
         return ids[0]
     if isinstance(token, bool) or not isinstance(token, int):

@@ -17,7 +17,7 @@ import pandas as pd
 from cutaway.errors import BadFormat, BadInput, NotFound, nearest, require_known
 from cutaway.probes.data.examples import ProbeData
 from cutaway.probes.data.labels import LABEL_KINDS, Kind, encode_labels
-from cutaway.results import strict
+from cutaway.results import listed, strict
 from cutaway.results.values import within
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def _rows(source: Any) -> pd.DataFrame:
     try:
         if isinstance(source, bytes):
             raise TypeError
-        return pd.DataFrame(list(source))
+        return pd.DataFrame(listed(source, "The rows"))
     except (TypeError, ValueError):
         remedy = "Give a file (.csv, .json, .jsonl), a frame, a dataset, or a list of (text, label)."
         raise BadInput(f"A {type(source).__name__} is no source of labelled texts.", remedy) from None
