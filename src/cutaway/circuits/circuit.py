@@ -203,6 +203,17 @@ class Circuit:
             self.check_network(net, graph)
         return replace(self, graph=graph, scores=None)
 
+    @property
+    def headline(self) -> str:
+        """What was found, in a sentence: it says nothing of a test, which is another result."""
+        what = f" for “{self.name}”" if self.name else ""
+        if not self.n_edges:
+            return f"No edge is picked{what}: there is no circuit of this size"
+        how = f" picks {self.n_edges} of {self.graph.n_edges} edges ({100 * self.share:.2g} %)"
+        who = f"{self.scores.method}{how}" if self.scores is not None else f"Here are{how[6:]}"
+        through = f"through {len(self.nodes)} of {self.graph.shape[0]} nodes"
+        return f"{who}{what}, {through}; whether they carry it is for a test to say"
+
     def __str__(self) -> str:
         how = f", {self.scores.method}, {self.selection}" if self.scores is not None else ""
         return (
@@ -258,8 +269,7 @@ class Circuit:
         if len(shown) < self.n_edges:
             which = f"The {len(shown)} strongest of its {self.n_edges} edges."
         blocks.append(table_of(shown, which, "+.3g", numeric=(2,)))
-        title = f"A circuit for “{self.name}”" if self.name else "A circuit"
-        return result_page(title, "Cutaway · circuit", str(self), blocks, self.provenance)
+        return result_page(f"{self}.", "Cutaway · circuit", f"{self.headline}.", blocks, self.provenance)
 
     def save(self, path: str | PathLike[str]) -> Path:
         """Write it to a folder (manifest and safetensors), whole or not at all; see `cutaway.circuits.write` for others."""

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from cutaway.errors import UnknownOption, did_you_mean
 from cutaway.figures import theme
 from cutaway.reports.content import Figure, Page
-from cutaway.reports.drawn import Exhibit, drawn, lighter, weight
+from cutaway.reports.drawn import Exhibit, drawn, lighter, said, weight
 from cutaway.results import atomic_write
 
 #: Where the script that makes figures movable may stand: nowhere, in a file beside the page, in the page.
@@ -54,7 +54,8 @@ def render(page: Page, interactive: str | None = None) -> str:
         scripts=scripts,
         beside=SCRIPT if mode == "beside" else "",
         theme={name.lower(): getattr(theme, name) for name in _THEME},
-        headline=page.headline if page.headline.rstrip(".") != page.title.rstrip(".") else "",
+        finding=page.headline or page.title,
+        about=page.title if page.headline and not said(page.title, page.headline) else "",
     )
 
 

@@ -118,8 +118,20 @@ class Alignment:
 
     @property
     def headline(self) -> str:
-        """The subspace and its accuracy in one line."""
-        return f"{self.label} at {self.spot.site}: {self._figure}"
+        """Whether the label decides the output through the subspace, in a sentence."""
+        what = f"{self.size} of {self.basis.shape[1]} dimensions at {self.spot.site}"
+        word = {"supported": "decide", "refuted": "do not decide"}.get(
+            self.claim.verdict, "are not shown to decide"
+        )
+        beside = "; ".join(
+            f"{name} in {100 * self.rivals[name].value:.0f} %"
+            for name in ("random subspaces",)
+            if name in self.rivals
+        )
+        return (
+            f"{what} {word} what is said by {self.label!r}: exchanging them gives the other prompt's output in "
+            f"{100 * self.accuracy.value:.0f} % of held-out pairs{f' ({beside})' if beside else ''}"
+        )
 
     @property
     def _figure(self) -> str:
@@ -153,7 +165,8 @@ class Alignment:
         """The page: the subspace beside its rivals, and the claim."""
         caption = "Share of held-out pairs whose output, with the subspace exchanged, is the source's."
         return result_page(
-            f"{self.label} at {self.spot.site}", "Cutaway · alignment", self.headline, [Figure(self.plot(), caption)],
+            f"{self.label} at {self.spot.site}: {self._figure}.", "Cutaway · alignment", f"{self.headline}.",
+            [Figure(self.plot(), caption)],
             self.provenance, claims=(self.claim,), verdict=self.claim.verdict,
         )  # fmt: skip
 
