@@ -312,12 +312,11 @@ class Effects:
 
     def headline(self) -> str:
         """What came out, in a sentence: the strongest cell that is told from zero, or that none is."""
-        told = [(n, e.to_pandas(), e.data.sizes.get("example", 1)) for n, e in self._forms()]
+        frame, n = self.to_pandas(), self.data.sizes.get("example", 1)
+        told = [("", frame, n)]
+        if FORM in self.data.dims:
+            told = [(label, frame[frame[FORM] == label], len(rows)) for label, rows in forms(self.data)]
         return finding_of(told, self.site, self.data.attrs, self.dims)
-
-    def _forms(self) -> list[tuple[str, Effects]]:
-        """Each form of prompt with its label, and the whole under "" where the cells are those of one."""
-        return self.groups() if FORM in self.data.dims else [("", self)]
 
     def save(self, path: str | Path) -> Path:
         """Write everything to a folder (manifest.json and safetensors), or to one netCDF file when `path` ends in `.nc`.
@@ -387,7 +386,7 @@ class Effects:
             )
         picture, small = "", False
         if self.dims:
-            told = self._forms()
+            told = self.groups() if FORM in self.data.dims else [("", self)]
             sizes = np.cumsum([form.data["mean"].size for _, form in told[:_FORMS]])
             small, several = sizes[0] <= _MANY, max(1, int((sizes <= 1.4 * _MANY).sum()))
             rest = not_drawn([(label, form.data.sizes["example"]) for label, form in told[several:]])

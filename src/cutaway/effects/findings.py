@@ -25,8 +25,8 @@ _HALF, _STOPS = 0.5, 4
 #: What is said of a cell, where it does what is expected of the direction and where it does the opposite.
 _DOES = {
     "restore": ("restoring {what} brings back {share}", "restoring {what} leads {share} further away"),
-    "corrupt": ("corrupting {what} takes away {share}", "corrupting {what} adds {share} to it"),
-    "ablate": ("ablating {what} loses {share}", "ablating {what} adds {share} to it"),
+    "corrupt": ("corrupting {what} takes away {share}", "corrupting {what} adds {share}"),
+    "ablate": ("ablating {what} loses {share}", "ablating {what} adds {share}"),
 }
 #: Parts of a layer that are named together with it.
 _PARTS_OF_LAYERS = ("head", "neuron")

@@ -142,11 +142,8 @@ class AffineLens:
         what = f"the token {self.ahead} beyond the next" if self.ahead else "the next token"
         stopped = not self.origin.get("complete", True)
         part = f" (stopped after {self.origin.get('steps_done')} steps)" if stopped else ""
-        layers = (
-            f"layers {min(self.layers)} to {max(self.layers)}"
-            if len(self.layers) > 1
-            else f"layer {self.layers[0]}"
-        )
+        low, high = min(self.layers), max(self.layers)
+        layers = f"layers {low} to {high}" if low < high else f"layer {low}"
         return (
             f"The {self.name} lens is fitted to read {what} from {layers} of {self.provenance.network}{part}; how well it "
             "does is not measured here"
