@@ -253,10 +253,16 @@ class Performance:
         """The page of the figures."""
         figure = Figure(self.plot(), "Accuracy and metric with 95 % intervals.")
         first, _, rest = self.sentence.partition(" (required")
+        said, _, figure = first.rpartition(": ")
         asked, _, rest = rest.partition("). ")
-        about = f"Required{asked[0:]}." if asked else ""
+        about = f"Required{asked}." if asked else ""
         return result_page(
-            about, "Cutaway · performance", f"{first}: {self._told}.", [figure], self.provenance, lead=rest
+            about,
+            "Cutaway · performance",
+            f"{said} ({figure}): {self._told}.",
+            [figure],
+            self.provenance,
+            lead=rest,
         )
 
     @property

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from cutaway.network import Network
 
 #: What is said under every drawing of a circuit.
-CAPTION = "Layers upwards, heads across. Over an edge's middle, or a node, stands what it is and how much."
+CAPTION = "Layers upwards, heads across. Point at a node, or at the middle of an edge, to see what it is and what it weighs."
 
 #: How many edges the small picture in a notebook shows.
 _SKETCHED = 40
@@ -209,10 +209,10 @@ class Circuit:
         what = f" for “{self.name}”" if self.name else ""
         if not self.n_edges:
             return f"No edge is picked{what}: there is no circuit of this size"
-        how = f" picks {self.n_edges} of {self.graph.n_edges} edges ({100 * self.share:.2g} %)"
-        who = f"{self.scores.method}{how}" if self.scores is not None else f"Here are{how[6:]}"
+        how = f" by {self.scores.method}" if self.scores is not None else ""
+        size = f"{self.n_edges} of {self.graph.n_edges} edges ({100 * self.share:.2g} %)"
         through = f"through {len(self.nodes)} of {self.graph.shape[0]} nodes"
-        return f"{who}{what}, {through}; whether they carry it is for a test to say"
+        return f"{size} are picked{what}{how}, {through}; whether they carry it is for a test to say"
 
     def __str__(self) -> str:
         how = f", {self.scores.method}, {self.selection}" if self.scores is not None else ""

@@ -404,11 +404,13 @@ def _page(effects: Effects) -> Page:
     attrs = effects.data.attrs
     told = effects.groups() if FORM in effects.data.dims else [("", effects)]
     maps: list[Block] = []
-    signs = ""
-    for _, form in told[:DRAWN] if effects.dims else ():
-        # what the signs mean is said once, and again where it is not the same
-        maps.append(Figure(form.plot(), form.caption.replace(signs, "") if signs else form.caption))
-        signs = f"{legend(form.grid())} ".lstrip() if len(effects.dims) >= 2 else ""
+    heard: list[str] = []  # said once, under the first form of which it holds
+    for label, form in told[:DRAWN] if effects.dims else ():
+        caption = form.caption
+        for sentence in filter(None, heard):
+            caption = caption.replace(f"{sentence} ", "")
+        maps.append(Figure(form.plot("" if label else None), caption))
+        heard += [legend(form.grid())] * (len(effects.dims) >= 2) + [form.undecided]
     if left := not_drawn([(label, form.data.sizes["example"]) for label, form in told[DRAWN:]]):
         maps.append(Text((left,)))
     lead = ""
@@ -420,8 +422,7 @@ def _page(effects: Effects) -> Page:
         )
     sections = [Section("map", "Effects", maps, lead)] if maps else []
     notes = [str(attrs[name]) for name in ("where", "notes") if attrs.get(name)]
-    n = effects.data.sizes.get("example", 1)
-    pairs = f"{n} pair{'s' * (n != 1)}"
+    pairs = f"{(n := effects.data.sizes.get('example', 1))} pair{'s' * (n != 1)}"
     return result_page(
         f"{effects.about}, in {attrs['network']} on “{attrs['behaviour']}”: {pairs}, {effects.ends_in_words}.",
         f"Cutaway · {_kicker(effects)}",

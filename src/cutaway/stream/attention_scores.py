@@ -111,10 +111,11 @@ class HeadScores:
 
     def page(self) -> Page:
         """The scores as a heat map, and the heads that stand out."""
-        frame = self._strongest().astype({"above": float})
+        frame = self._strongest()
+        frame = frame.assign(above=["yes" if above else "no" for above in frame["above"]])
         blocks = [
             Figure(self.plot(), f"Each head's scores ({self.unit})."),
-            table_of(frame, "The largest scores above chance.", numeric=(2, 3, 4)),
+            table_of(frame, "The largest scores; above: told from chance.", numeric=(2, 3, 4)),
         ]
         return page_of(
             self, "Cutaway · heads", f"What the heads of {self.provenance.network} look at, by score.", blocks

@@ -131,8 +131,8 @@ class InductionHeads:
         )
         blocks = [
             Figure(self.plot(), "Attention from the second half to the token behind the present one's last place."),
-            Figure(loss, f"Loss on {len(self.first)} rows of repeated random tokens, with 95 % intervals over rows; random "
-                         f"heads are the mean of {len(self.random)} sets."),
+            Figure(loss, f"Loss on {len(self.first)} rows of repeated random tokens, with 95 % intervals over "
+                         f"rows{f'; random heads are the mean of {len(self.random)} sets' if self.heads else ''}."),
             table_of(table_in_words(self.top().astype({"above": str, "ablated": str}), "head"),
                      "The largest induction scores.", numeric=(1, 2, 3, 4)),
         ]  # fmt: skip

@@ -267,7 +267,7 @@ class Probing:
         attrs = self.data.attrs
         caption = (
             f"Held-out {self.what} of {attrs['probe']} probes, {attrs['folds']} folds over {attrs['groups']} groups of "
-            f"{attrs['n']} examples. {attrs['kept']}. {' '.join(attrs['notes'])}"
+            f"{attrs['n']} examples. {' '.join(attrs['notes'])}"
         )
         if controls := self.controls():
             caption += f" At the best place: {controls}."

@@ -34,7 +34,7 @@ _UNITS = {
     "kl": "KL from the output (nats)",
     "cross_entropy": "cross-entropy (nats)",
     "bias": "bias (nats)",
-    "agreement": "share of positions",
+    "agreement": "share of positions with the output's likeliest token",
 }
 
 
