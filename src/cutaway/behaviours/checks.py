@@ -253,13 +253,13 @@ class Performance:
         """The page of the figures."""
         figure = Figure(self.plot(), "Accuracy and metric with 95 % intervals.")
         first, _, rest = self.sentence.partition(" (required")
-        said, _, figure = first.rpartition(": ")
+        said, _, share = first.rpartition(": ")
         asked, _, rest = rest.partition("). ")
         about = f"Required{asked}." if asked else ""
         return result_page(
             about,
             "Cutaway · performance",
-            f"{said} ({figure}): {self._told}.",
+            f"{said} ({share}): {self._told}.",
             [figure],
             self.provenance,
             lead=rest,

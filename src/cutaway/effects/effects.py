@@ -313,7 +313,7 @@ class Effects:
     def headline(self) -> str:
         """What came out, in a sentence: the strongest cell that is told from zero, or that none is."""
         frame, n = self.to_pandas(), self.data.sizes.get("example", 1)
-        told = [("", frame, n)]
+        told: list[Any] = [("", frame, n)]
         if FORM in self.data.dims:
             told = [(label, frame[frame[FORM] == label], len(rows)) for label, rows in forms(self.data)]
         return finding_of(told, self.site, self.data.attrs, self.dims)

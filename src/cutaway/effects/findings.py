@@ -125,7 +125,7 @@ def _route(cells: pd.DataFrame, site: str, direction: str) -> str:
         said.append(f"at {_token(best)} in {layers}")
     done = "restoring" if direction == "restore" else "corrupting"
     effect = "brings back" if direction == "restore" else "takes away"
-    most = 100 * float((sign * cells["mean"]).max())
+    most = 100 * float((sign * cells["mean"].to_numpy()).max())
     return f"{done} {site} at one token {effect} half of the gap or more: {', then '.join(said)} (up to {most:.0f} %)"
 
 
