@@ -30,6 +30,7 @@ class Evidence:
         threshold: what the figure had to pass.
         passed: whether it did; None where the test could not decide.
         sentence: the same in words, with the figures.
+        of: what the figure is a number of, in a few words.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Evidence:
     threshold: float | None = None
     passed: bool | None = None
     sentence: str = ""
+    of: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
@@ -69,6 +71,7 @@ class Control:
         expected: how it must come out, in words.
         passed: whether it came out so; None where it could not be run.
         sentence: what came out, in words.
+        of: what the figure is a number of, in a few words.
     """
 
     name: str
@@ -76,6 +79,7 @@ class Control:
     expected: str = ""
     passed: bool | None = None
     sentence: str = ""
+    of: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
@@ -94,6 +98,11 @@ class Control:
 def _to_dict(test: Evidence | Control) -> dict[str, Any]:
     """A test as plain data, its estimate too."""
     return {**vars(test), "estimate": test.estimate.to_dict() if test.estimate else None}
+
+
+def _of(test: Evidence | Control) -> str:
+    """A figure, and what it is a number of."""
+    return f"{test.figure()} {test.of}".strip() if test.figure() else ""
 
 
 def _fields(data: dict[str, Any]) -> dict[str, Any]:
@@ -163,10 +172,10 @@ class Claim:
             ) from error
 
     def rows(self) -> list[tuple[str, str, str, str, str]]:
-        """The tests as text: kind, name, figure, mark, sentence."""
-        tests = [("evidence", e.name, e.figure(), _MARK[e.passed], e.sentence) for e in self.evidence]
+        """The tests as text: kind, name, figure and of what, mark, sentence."""
+        tests = [("evidence", e.name, _of(e), _MARK[e.passed], e.sentence) for e in self.evidence]
         return tests + [
-            ("control", c.name, c.figure(), _MARK[c.passed], c.sentence or c.expected) for c in self.controls
+            ("control", c.name, _of(c), _MARK[c.passed], c.sentence or c.expected) for c in self.controls
         ]
 
     def __str__(self) -> str:

@@ -48,7 +48,7 @@ def test_a_run_says_what_comes_next() -> None:
 
 
 def test_patterns_and_two_prompts_and_induction_heads() -> None:
-    assert "Patterns of 16 heads" in ran("patterns", "zoo:tales", TEXT, "-o", "all")
+    assert "Of 16 heads, head " in ran("patterns", "zoo:tales", TEXT, "-o", "all")
     assert Path("all/report.html").exists()
     some = json.loads(
         ran("patterns", "zoo:tales", TEXT, "--layers", "1-2", "--heads", "a2.h1", "--weighted", "--json")

@@ -66,7 +66,7 @@ def test_a_run_has_a_dated_folder_a_line_on_the_page_and_a_word_how_to_open_it(t
         "patch",
         "zoo:tales",
         "pronoun, mlp_write",
-        "mlp_write, clean values put into the corrupted run",
+        "Restoring mlp_write in layer",
     ):
         assert word in page.text
 

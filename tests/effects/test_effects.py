@@ -220,7 +220,7 @@ def test_with_few_pairs_nothing_is_called_not_significant(net: Network) -> None:
     )
     assert "·" not in heatmap_table(few.grid())
     assert "·" not in few.caption
-    assert "With 5 pairs" in repr(few)
+    assert "with 5 pairs" in repr(few)
     assert "With 5 pairs" in render(few.page())
     bars = few.sel(position=2).plot().data[0].marker.opacity
     assert set(bars) == {1.0}

@@ -143,7 +143,7 @@ def test_it_shows_saves_and_stops(net: Network, tmp_path: Path) -> None:
     assert abs(found.top(1)["change"].iloc[0]) == frame["change"].abs().max()
     assert len(found.plot(2).data) == 2
     assert [section.name for section in found.page().sections][:2] == ["texts", "means"]
-    assert "by the edits" in found._repr_html_()
+    assert "The edits" in found._repr_html_()
     with pytest.raises(cutaway.errors.Stopped):
         cutaway.loss(net, ROWS, work=Work(budget=Budget(seconds=1e-9)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import sys
 from collections.abc import Iterator
@@ -45,9 +46,26 @@ def test_a_result_of_every_kind_has_a_still_page(kind: str, saved: dict[str, Pat
         root = ElementTree.fromstring(drawing)
         assert list(shapes(root)), kind
     assert text.count("<summary>") == len(figures)
+    assert page.headline.endswith(".")
+    heading = html.unescape(re.sub(r"<[^>]+>", "", text.split("<h1")[1].split("</h1>")[0]))
+    assert page.headline in heading.replace("\u00a0", " ")
+    assert page.title
+    assert page.title.rstrip(".") != page.headline.rstrip(".")
+    for block in figures:
+        for sign in signs_of(block):
+            assert sign not in block.caption, kind
     for block in figures:
         assert isinstance(block.figure, Picture)
         assert len(block.figure.table())
+
+
+def signs_of(block: Figure) -> list[str]:
+    """What the line above a figure says of its signs."""
+    said = [str(a.text) for a in block.figure.layout.annotations]  # type: ignore[attr-defined]
+    signs = [
+        sign.replace("\u00a0", " ").strip(" –·") for text in said for sign in re.split("\u2003|<br>", text)
+    ]
+    return [sign for sign in signs if ": " in sign or "cannot be told" in sign]
 
 
 def shapes(root: ElementTree.Element) -> Iterator[ElementTree.Element]:

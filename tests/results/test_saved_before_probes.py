@@ -18,7 +18,7 @@ SAVED = Path(__file__).parent / "saved_before" / "probes"
 def test_a_map() -> None:
     probing = cutaway.load(SAVED / "probing") if hasattr(cutaway, "load") else Probing.load(SAVED / "probing")
     assert isinstance(probing, Probing)
-    assert probing.headline() == "note at resid_post.0: AUROC 1.000 [1.000, 1.000]: encoded"
+    assert probing.headline() == "'note' is encoded at resid_post.0 (AUROC 1.000 [1.000, 1.000])"
     assert [c.verdict for c in probing.finding.claims] == ["supported"]
     assert probing.data["score"].values.ravel().tolist() == [1.0, 1.0]
     assert probing.complete

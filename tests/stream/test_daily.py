@@ -109,7 +109,7 @@ def test_patterns_are_kept_and_shown(tales: Network, tmp_path: Path) -> None:
     assert np.array_equal(again.pattern, found.pattern)
     assert again.weighted is None
     assert len(again.page().sections) >= 9
-    assert "Patterns of 16 heads" in found._repr_html_()
+    assert "Of 16 heads, head " in found._repr_html_()
     assert len(found._repr_html_()) < 6000
 
 

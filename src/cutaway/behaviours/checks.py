@@ -252,8 +252,27 @@ class Performance:
     def page(self) -> Page:
         """The page of the figures."""
         figure = Figure(self.plot(), "Accuracy and metric with 95 % intervals.")
-        title, kicker = "Does it do it?", "Cutaway · performance"
-        return result_page(title, kicker, self.sentence, [figure], self.provenance)
+        first, _, rest = self.sentence.partition(" (required")
+        said, _, share = first.rpartition(": ")
+        asked, _, rest = rest.partition("). ")
+        about = f"Required{asked}." if asked else ""
+        return result_page(
+            about,
+            "Cutaway · performance",
+            f"{said} ({share}): {self._told}.",
+            [figure],
+            self.provenance,
+            lead=rest,
+        )
+
+    @property
+    def _told(self) -> str:
+        """Whether it does the behaviour, in a few words."""
+        if self.needed is not None:
+            return f"too few to tell whether it does the behaviour (about {self.needed} would)"
+        if not self.does_it:
+            return "it does not do the behaviour"
+        return "it does the behaviour, with a doubt" if self.doubts else "it does the behaviour"
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a folder, whole or not at all. Raises `SaveFailed`."""

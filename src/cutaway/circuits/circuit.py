@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from cutaway.network import Network
 
 #: What is said under every drawing of a circuit.
-CAPTION = "Layers upwards, heads across. Over an edge's middle, or a node, stands what it is and how much."
+CAPTION = "Layers upwards, heads across. Point at a node, or at the middle of an edge, to see what it is and what it weighs."
 
 #: How many edges the small picture in a notebook shows.
 _SKETCHED = 40
@@ -203,6 +203,17 @@ class Circuit:
             self.check_network(net, graph)
         return replace(self, graph=graph, scores=None)
 
+    @property
+    def headline(self) -> str:
+        """What was found, in a sentence: it says nothing of a test, which is another result."""
+        what = f" for “{self.name}”" if self.name else ""
+        if not self.n_edges:
+            return f"No edge is picked{what}: there is no circuit of this size"
+        how = f" by {self.scores.method}" if self.scores is not None else ""
+        size = f"{self.n_edges} of {self.graph.n_edges} edges ({100 * self.share:.2g} %)"
+        through = f"through {len(self.nodes)} of {self.graph.shape[0]} nodes"
+        return f"{size} are picked{what}{how}, {through}; whether they carry it is for a test to say"
+
     def __str__(self) -> str:
         how = f", {self.scores.method}, {self.selection}" if self.scores is not None else ""
         return (
@@ -258,8 +269,7 @@ class Circuit:
         if len(shown) < self.n_edges:
             which = f"The {len(shown)} strongest of its {self.n_edges} edges."
         blocks.append(table_of(shown, which, "+.3g", numeric=(2,)))
-        title = f"A circuit for “{self.name}”" if self.name else "A circuit"
-        return result_page(title, "Cutaway · circuit", str(self), blocks, self.provenance)
+        return result_page(f"{self}.", "Cutaway · circuit", f"{self.headline}.", blocks, self.provenance)
 
     def save(self, path: str | PathLike[str]) -> Path:
         """Write it to a folder (manifest and safetensors), whole or not at all; see `cutaway.circuits.write` for others."""

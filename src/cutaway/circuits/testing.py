@@ -107,8 +107,8 @@ class CircuitTest:
             Section("tests", "The tests", [ClaimTests(self.claim)]),  # with the notes: what else was measured
         ]
         return result_page(
-            f"A circuit for “{self.circuit.name}”", "Cutaway · circuit test", self.claim.statement, sections,
-            self.provenance, verdict=self.verdict,
+            f"{self.circuit}.", "Cutaway · circuit test", f"{self.headline}.", sections, self.provenance,
+            verdict=self.verdict,
         )  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
@@ -152,8 +152,18 @@ class CircuitTest:
 
     @property
     def headline(self) -> str:
-        """What is claimed, in words."""
-        return self.claim.statement
+        """Whether the circuit carries the behaviour, with the figures that say so, in a sentence."""
+        circuit, trial = self.circuit, self.trial
+        what = f"{circuit.n_edges} of {circuit.graph.n_edges} edges"
+        what = f"{len(circuit.nodes)} of {circuit.graph.shape[0]} nodes" if circuit.grain == "node" else what
+        figures = (
+            f"alone they keep {percent(trial.kept.value)} of the gap on held-out prompts, and without them "
+            f"{percent(trial.removed.value)} is left"
+        )
+        word = {"supported": "carry", "refuted": "do not carry"}.get(self.verdict, "are not shown to carry")
+        return (
+            f"{what} {word} “{circuit.name}”{'' if self.verdict == 'supported' else ' as claimed'}: {figures}"
+        )
 
     def __str__(self) -> str:
         return str(self.claim)

@@ -211,17 +211,18 @@ def evidence(circuit: Circuit, trial: CircuitTrial, limits: CircuitLimits) -> tu
             "Faithful", trial.kept, None, limits.kept, inside(trial.kept, limits.kept, limits.excess),
             f"Alone, when every other edge carries {carried(circuit.ablation)}, it keeps "
             f"{with_interval(trial.kept)} of the gap; required: {percent(limits.kept)} to {percent(limits.excess)}.",
+            "of the gap kept",
         ),
         Evidence(
             "Removed", trial.removed, None, limits.left, inside(trial.removed, float("-inf"), limits.left),
             f"When only its own edges carry that, and all others are as they were, {with_interval(trial.removed)} of the "
-            f"gap is left; required: at most {percent(limits.left)}.",
+            f"gap is left; required: at most {percent(limits.left)}.", "of the gap left",
         ),
         _beside("Sufficient", trial.test("Sufficiency"), limits, small),
         Evidence(
             "Small", None, circuit.share, limits.largest, True if small else None,
             f"{circuit.n_edges} of {circuit.graph.n_edges} edges; more than {percent(limits.largest)} would explain "
-            "nothing.",
+            "nothing.", "of all edges",
         ),
     ]  # fmt: skip
     if not breaks_anyway(trial, limits):
@@ -244,7 +245,7 @@ def _beside(word: str, test: Tested, limits: CircuitLimits, small: bool) -> Evid
         passed, sentence = None, f"{sentence} At this size they hold most of what it holds."
     elif passed is False and test.statistic >= HALF:
         passed = None
-    return Evidence(f"{word} beside random circuits", None, test.p, limits.alpha, passed, sentence)
+    return Evidence(f"{word} beside random circuits", None, test.p, limits.alpha, passed, sentence, "(p)")
 
 
 def breaks_anyway(trial: CircuitTrial, limits: CircuitLimits) -> bool:

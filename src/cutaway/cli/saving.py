@@ -171,11 +171,10 @@ def _noted(folder: Path, place: Target, began: datetime, result: Any) -> None:
 def _outcome(result: Any) -> tuple[str, str, bool]:
     """Headline, verdict, and whether it is complete."""
     from cutaway.cli.shown import claims_of, plain_headline
-    from cutaway.cli.summaries import outcome
 
     verdicts = {claim.verdict for claim in claims_of(result)}
     verdict = verdicts.pop() if len(verdicts) == 1 else ""
-    said = "; ".join(words for words in (plain_headline(result), outcome(result)) if words)
+    said = plain_headline(result)
     return said, verdict, bool(getattr(result, "complete", True))
 
 

@@ -43,6 +43,7 @@ def steer(
     """
     from cutaway.control import SteeringVector, difference_of_means
     from cutaway.control import steer as steer_it
+    from cutaway.control.steering import COLUMNS
 
     given = question.settings(common)
     require_known(given, ("pos", "control"), "steer")
@@ -75,7 +76,8 @@ def steer(
         paths.append(saving.or_elsewhere(screen, vector.save, paths[0] / "direction"))
     data = found.to_dict() | {"direction": vector.to_dict(), "saved": [str(path) for path in paths]}
     table = shown.frame_table(found.to_pandas().drop(columns="prompt" if len(prompts) == 1 else []))
-    screen.result(data, shown.headline(vector), shown.headline(found), table)
+    told = "\n".join(f"{name}: {words}" for name, words in COLUMNS.items() if name in found.to_pandas())
+    screen.result(data, shown.headline(vector), shown.headline(found), found.about, table, told)
     screen.saved(*paths)
 
 

@@ -44,22 +44,6 @@ def summary(result: Any, width: int) -> list[Any] | None:
     return None if made is None else made(result, width)
 
 
-def outcome(result: Any) -> str:
-    """What came out, in a few words beyond the headline: the strongest cell of a sweep, what a lens reads at the end."""
-    kind = getattr(result, "kind", "")
-    if kind == "effects" and len(top := result.top(1)):
-        from cutaway.network.parts import in_words
-
-        row = top.iloc[0]
-        place = ", ".join(
-            in_words(str(row[d])) if isinstance(row[d], str) else f"{d} {row[d]}" for d in result.dims
-        )
-        return f"strongest: {place}{': ' if place else ''}{row['mean']:+.2f}"
-    if kind == "reading" and len(result.tokens):
-        return f"after {str(result.tokens[-1])!r} {str(result.top[-1, -1, 0])!r} with {result.probability[-1, -1, 0]:.2f}"
-    return ""
-
-
 def number(value: float) -> str:
     """A number in four or five characters, its sign always shown; "·" for what rounds to nothing.
 
@@ -184,6 +168,7 @@ def effects(result: Any, width: int) -> list[Any]:
             )
     unit = "In shares of the gap" if shown.unit == "share of the gap" else f"In units of {shown.unit}"
     unit = f"{unit}; {shown.ends_in_words}. {shown.doubt}".strip()
+    lines.insert(0, Text(f"{result.about}."))
     if len(shown.dims) <= 1:
         rows = shown.to_pandas().to_dict("records")
         name = shown.dims[0] if shown.dims else ""

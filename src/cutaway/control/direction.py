@@ -93,15 +93,23 @@ class SteeringVector:
 
     @property
     def headline(self) -> str:
-        """Where it lies, how long it is, how well it tells held-out texts apart."""
+        """Whether it tells held-out texts apart, in a sentence."""
         told = self.separation
-        apart = (
-            "too few different texts to hold any out"
-            if told is None
-            else f"held-out separation (AUROC) {told}, chance 0.5"
+        if told is None:
+            return f"Too few different texts to say whether the direction at {self.site} tells others apart"
+        figure = f"AUROC {told}, chance 0.5"
+        if told.above(0.5) is not True:
+            return f"The direction at {self.site} does not tell held-out texts apart beyond chance ({figure})"
+        return f"The direction at {self.site} tells held-out texts apart ({figure})"
+
+    @property
+    def about(self) -> str:
+        """Where it lies, how it was read, how long it is."""
+        means = f"the means are {self.norm_positive:.3g} and {self.norm_negative:.3g} long"
+        sets = f"{self.n_positive} positive, {self.n_negative} negative texts" if self.n_positive else ""
+        return "; ".join(
+            part for part in (f"{self.site}, {self.read}", sets, f"length {self.norm:.3g} ({means})") if part
         )
-        means = f"means {self.norm_positive:.3g} and {self.norm_negative:.3g} long"
-        return f"{self.site}, {self.read}: length {self.norm:.3g} ({means}); {apart}"
 
     def to_pandas(self) -> pd.DataFrame:
         """One row for each held-out text: its set, and its place along the direction."""
@@ -117,7 +125,7 @@ class SteeringVector:
         """Where held-out texts lie, and how well they are told apart."""
         caption = "Each text along the direction of the others: +½ and −½ are the two means."
         blocks = [Figure(self.plot(), caption)] if len(self.positive) else []
-        return page_of(self, "Cutaway · control", f"A direction at {self.site}", blocks)
+        return page_of(self, "Cutaway · control", f"{self.about}, in {self.provenance.network}.", blocks)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""

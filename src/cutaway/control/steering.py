@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 
 from cutaway.control.direction import SteeringVector, require_direction
+from cutaway.control.nearer import FEWEST, Nearer, nearer, place_of
 from cutaway.errors import BadInput
 from cutaway.figures import lines
 from cutaway.interventions import Add
@@ -24,14 +25,26 @@ if TYPE_CHECKING:
     from cutaway.network import Network
 
 _SHOWN = 120
+#: What the columns of its table are.
+COLUMNS = {
+    "nearer": "how far the text moves from the negative texts (-) towards the positive ones (+): 1 is the whole way, read "
+    "without steering",
+    "own": "loss, under steering, of what the network says without it (nats a token): how far it is driven off",
+    "fluency": "loss, without steering, of what it writes under it: how odd the text is to the network itself",
+}
 _PHASES: tuple[Phase, ...] = ("all", "prompt", "new")
+
+
+def _none() -> np.ndarray:
+    return np.zeros((0, 0))
 
 
 @dataclass(frozen=True, eq=False)
 class Steering:
     """What a network writes while a direction is added, strength by strength; strength 0 is the network itself.
 
-    Two losses (nats a token) say how much is damaged: `own`, of the network's own unsteered continuation while it is steered
+    `place` says whether what was wanted came: whether the unsteered network finds the text nearer to the positive texts. Two
+    losses (nats a token) say what it costs: `own`, of the network's own unsteered continuation while it is steered
     (how far it is driven from what it would have said), and `fluency`, of the steered continuation by the network without
     steering (how odd what it says is to itself). A random direction of the same length shows what any push of that size
     does.
@@ -47,6 +60,10 @@ class Steering:
         own, fluency: [s n] the two losses.
         random_own, random_fluency: the same of the random direction.
         provenance: what is needed to repeat it.
+        place: [s n] where what was written lies along the direction as the unsteered network reads it, from where the text
+            without steering lies, as a share of the way from the negative texts to the positive ones; empty in results
+            that were saved before it was measured.
+        random_place: the same of what was written under the random direction.
     """
 
     kind: ClassVar[str] = "steering"
@@ -63,6 +80,8 @@ class Steering:
     random_own: np.ndarray
     random_fluency: np.ndarray
     provenance: Provenance
+    place: np.ndarray = field(default_factory=_none)
+    random_place: np.ndarray = field(default_factory=_none)
 
     @property
     def unsteered(self) -> tuple[str, ...]:
@@ -71,23 +90,54 @@ class Steering:
 
     @property
     def headline(self) -> str:
-        """How far the strongest push drives the network from its own words, beside a random direction."""
-        at = max(range(len(self.strengths)), key=lambda i: (abs(self.strengths[i]), self.strengths[i]))
-        changed = sum(a != b for a, b in zip(self.texts[at], self.unsteered, strict=True))
-        said = (
-            f"{self.site}, {len(self.strengths)} strengths on {len(self.prompts)} prompt{'s' * (len(self.prompts) > 1)}: "
-            f"at {self.strengths[at]:g}, {changed} of {len(self.prompts)} continuations change and the network's own costs "
-            f"{self._rise(self.own, at):+.2f} nats a token"
+        """Whether the text comes nearer to what was asked, at which strength, at what cost; in a sentence."""
+        if not self.place.size:
+            at = max(range(len(self.strengths)), key=lambda i: (abs(self.strengths[i]), self.strengths[i]))
+            return f"Whether what was asked came was not measured; at strength {self.strengths[at]:g} {self._cost(at)}"
+        every = nearer(self.strengths, self.place, self.random_place)
+        if not every:
+            return "Nothing was written under steering"
+        told = [one for one in every if one.told]
+        best = max(told or every, key=lambda one: one.moved - (one.beside or 0.0))
+        at = self.strengths.index(best.strength)
+        n = len(self.prompts)
+        beside = f" (a random direction: {best.beside:+.2f})" if best.beside is not None else ""
+        move = f"{_share(best)} {_way(best.strength)}{beside}"
+        if told:
+            return f"At strength {best.strength:g} the text comes {move}, and {self._cost(at)}"
+        if n < FEWEST:
+            few = f"{n} prompt{'s are' if n > 1 else ' is'} too few to tell whether what was asked comes"
+            few += f" (at least {FEWEST} are needed)"
+            return f"{few}; at strength {best.strength:g} the text comes {move}, and {self._cost(at)}"
+        than = " more than with a random direction" if best.beside is not None else ""
+        return (
+            f"At no strength is the text told to come nearer to what was asked{than}; most at {best.strength:g}, {move}, "
+            f"and {self._cost(at)}"
         )
-        return said + (
-            f" (random direction: {self._rise(self.random_own, at):+.2f})" if self.random_texts else ""
+
+    def _cost(self, at: int) -> str:
+        """What a strength costs: how much less likely than its own text the network finds what it wrote."""
+        beside = f" (random: {self._rise(self.random_fluency, at):+.2f})" if self.random_texts else ""
+        return f"what it writes costs {self._rise(self.fluency, at):+.2f} nats a token{beside}"
+
+    @property
+    def about(self) -> str:
+        """Where, how strongly, on how many prompts."""
+        n = len(self.prompts)
+        ends = f"{self.strengths[0]:g} to {self.strengths[-1]:g}"
+        return (
+            f"{self.site}, {len(self.strengths)} strengths from {ends} on {n} prompt{'s' * (n != 1)}, added at {self.on} "
+            f"tokens of {self.provenance.network}; length {self.norm:.3g} at strength 1"
         )
 
     def _rise(self, table: np.ndarray, at: int) -> float:
         return float(np.nanmean(table[at] - table[self.strengths.index(0.0)]))
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row for each direction, strength and prompt: direction, strength, prompt, continuation, own, fluency."""
+        """One row for each direction, strength and prompt: direction, strength, prompt, continuation, nearer, own, fluency.
+
+        nearer: how far the text moves towards the positive texts, as a share of the way from the negative ones.
+        """
         found = []
         for name, texts, own, fluency in self._directions():
             for s, strength in enumerate(self.strengths):
@@ -98,8 +148,14 @@ class Steering:
                         "prompt": prompt,
                         "continuation": texts[s][n],
                     }
-                    found.append(row | {"own": own[s, n], "fluency": fluency[s, n]})
+                    found.append(
+                        row | self._nearer(name, s, n) | {"own": own[s, n], "fluency": fluency[s, n]}
+                    )
         return pd.DataFrame(found)
+
+    def _nearer(self, name: str, s: int, n: int) -> dict[str, float]:
+        table = self.place if name == "direction" else self.random_place
+        return {"nearer": float(table[s, n] - table[self.strengths.index(0.0), n])} if table.size else {}
 
     def _directions(self) -> list[tuple[str, tuple[tuple[str, ...], ...], np.ndarray, np.ndarray]]:
         both = [("direction", self.texts, self.own, self.fluency)]
@@ -117,37 +173,56 @@ class Steering:
         return lines(self.strengths, drawn, "strength (multiples of the direction)", "loss (nats a token)")
 
     def page(self) -> Page:
-        """The losses against strength, and what was written."""
+        """Whether the text comes nearer to what was asked, what it costs, and what was written."""
         caption = (
             "Means over prompts: how improbable steering makes what the network would have said, and how improbable the "
             "unsteered network finds what was written under steering. Where both rise as steeply as for a random direction "
-            "of the same length (dashed), steering only disturbs."
+            "of the same length, steering only disturbs."
         )
         sections = [Section("losses", "What it costs", [Figure(self.plot(), caption)])]
-        for name, texts, own, fluency in self._directions():
-            rows = tuple(
-                (
-                    f"{strength:g}",
-                    _short(prompt),
-                    _short(texts[s][n]),
-                    f"{own[s, n]:.2f}",
-                    f"{fluency[s, n]:.2f}",
-                )
-                for n, prompt in enumerate(self.prompts)
-                for s, strength in enumerate(self.strengths)
+        if self.place.size:
+            caption = (
+                "Means over prompts: how far the text moves along the direction as the network reads it without steering. "
+                "1 is the way from the negative texts to the positive ones."
             )
-            head = ("strength", "prompt", "continuation", "own text", "fluency")
-            title = "What it writes" if name == "direction" else "Under the random direction"
-            sections.append(Section(name, title, [Table(head, rows, "", frozenset({0, 3, 4}))]))
-        lead = (
-            f"Added at {self.on} tokens of {self.provenance.network}; length {self.norm:.3g} at strength 1."
-        )
-        return page_of(self, "Cutaway · control", f"Steering at {self.site}", sections, lead=lead)
+            sections.insert(
+                0, Section("nearer", "Whether what was asked comes", [Figure(self.moves(), caption)])
+            )
+        shown = self.to_pandas()
+        for name, title in (("direction", "What it writes"), ("random", "Under the random direction")):
+            rows: Any = shown[shown["direction"] == name].drop(columns="direction")
+            if not len(rows):
+                continue
+            columns = [c for c in rows if c in COLUMNS]
+            cells = tuple(
+                (
+                    f"{row['strength']:g}", _short(row["prompt"]), _short(row["continuation"]),
+                    *(f"{row[c]:.2f}" for c in columns),
+                )
+                for row in rows.sort_values(["prompt", "strength"], kind="stable").to_dict("records")
+            )  # fmt: skip
+            told = "; ".join(f"{c}: {COLUMNS[c]}" for c in columns) if name == "direction" else ""
+            numeric = frozenset({0, *range(3, 3 + len(columns))})
+            head = ("strength", "prompt", "continuation", *columns)
+            sections.append(Section(name, title, [Table(head, cells, f"{told}." if told else "", numeric)]))
+        return page_of(self, "Cutaway · steering", f"{self.about}.", sections)
+
+    def moves(self) -> Any:
+        """How far the text moves towards the positive texts, against strength, under both directions."""
+        base = self.strengths.index(0.0)
+        drawn = {
+            name: _means(table - table[base])
+            for name, table in (("the direction", self.place), ("random direction", self.random_place))
+            if table.size
+        }
+        return lines(self.strengths, drawn, "strength (multiples of the direction)", "share of the way")
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
         names = ("kind", "site", "norm", "on", "strengths", "prompts", "texts", "random_texts")
-        return described(self, *names, "own", "fluency", "random_own", "random_fluency")
+        return described(
+            self, *names, "own", "fluency", "random_own", "random_fluency", "place", "random_place"
+        )
 
     save = save_fields
     load = classmethod(load_fields)
@@ -168,6 +243,15 @@ class Steering:
         frame = frame[frame["direction"] == "direction"].drop(columns="direction")
         shown = pd.DataFrame(frame).assign(continuation=[_short(text) for text in frame["continuation"]])
         return display_result(self, table=shown)
+
+
+def _share(one: Nearer) -> str:
+    return f"{one.moved:+.2f} of the way"
+
+
+def _way(strength: float) -> str:
+    """What a strength asks for."""
+    return "to the positive texts" if strength > 0 else "to the negative texts"
 
 
 def _means(table: np.ndarray) -> list[float]:
@@ -223,7 +307,7 @@ def steer(
     directions = [direction, *([direction.random(seed)] if control else [])]
     tables: list[Any] = []
     for number, each in enumerate(directions):
-        said, own, fluency = [], [], []
+        said, own, fluency, place = [], [], [], []
         for s, strength in enumerate(steps):
             work.step("steering", number * len(steps) + s, len(directions) * len(steps))
             edit = each.add(strength) if strength else None
@@ -231,14 +315,15 @@ def steer(
             said.append(tuple(net.decode(ids) for ids in new))
             own.append(writer.loss(plain, edit))
             fluency.append(writer.loss(new, None))
-        tables.append((tuple(said), np.array(own), np.array(fluency)))
+            place.append(place_of(net, writer.rows, new, direction))
+        tables.append((tuple(said), np.array(own), np.array(fluency), np.array(place)))
     if not control:
-        tables.append(((), np.zeros((0, 0)), np.zeros((0, 0))))
-    (said, own, fluency), (other, other_own, other_fluency) = tables
+        tables.append(((), _none(), _none(), _none()))
+    (said, own, fluency, place), (other, other_own, other_fluency, other_place) = tables
     origin = Provenance.of(net, digest(texts), seed, time.monotonic() - began)
     named = tuple(t if isinstance(t, str) else net.decode(list(t)) for t in texts)
     head = (direction.site, direction.norm, on, steps, named)
-    return Steering(*head, said, other, own, fluency, other_own, other_fluency, origin)
+    return Steering(*head, said, other, own, fluency, other_own, other_fluency, origin, place, other_place)
 
 
 @dataclass(frozen=True, eq=False)

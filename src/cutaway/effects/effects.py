@@ -13,10 +13,11 @@ import pandas as pd
 import xarray as xr
 
 from cutaway.effects import storage
+from cutaway.effects.findings import finding_of, runs_of_layers
 from cutaway.effects.forms import FORM, among, by_form, forms
 from cutaway.effects.labels import PARTS, said, spelled
 from cutaway.effects.summary import FEWEST, Q
-from cutaway.effects.words import DRAWN, clipped, doubt, empty_columns, example_of, legend, not_drawn
+from cutaway.effects.words import DRAWN, about, clipped, doubt, empty_columns, example_of, legend, not_drawn
 from cutaway.errors import BadInput, did_you_mean
 from cutaway.figures import Bar, Grid, bars, grid_picture, heatmap, show_token, small_bars
 from cutaway.network.parts import in_words
@@ -32,14 +33,6 @@ _ROWS = 12
 _MANY = 100
 #: So many forms of prompt have their map in a notebook, where maps are small.
 _FORMS = 3
-_WAYS = {
-    "restore": "clean values put into the corrupted run",
-    "corrupt": "corrupted values put into the clean run",
-    "ablate (zero)": "each value set to zero",
-    "ablate (mean)": "each value replaced by its mean over clean prompts",
-    "ablate (mean by position)": "each value replaced by its mean at that position over clean prompts",
-    "ablate (resample)": "each value replaced by that of another clean prompt",
-}
 _CELL = ("mean", "low", "high", "p", "q", "n", "known_zero", "not_finite")
 
 
@@ -209,7 +202,7 @@ class Effects:
         """
         if FORM in self.data.dims:
             return self.groups()[0][1].plot(title, limit)
-        title = html.escape(self.headline()) if title is None else title
+        title = html.escape(self.about) if title is None else title
         if len(self.dims) >= 2:
             return heatmap(self.grid(), title=title, limit=limit)
         if not self.dims:
@@ -275,17 +268,12 @@ class Effects:
         which = f"{n} pairs. " if n > 1 else ""
         if "form" in attrs:
             which = f"{n} of {attrs['form_of']} pairs, those of the form “{attrs['form']}”. "
-        signs = (
-            f"{legend(self.grid())} "
-            if len(self.dims) >= 2
-            else "Faint bars cannot be told from zero (q above 0.05). "
-        )
-        if self.undecided:
-            signs = f"{signs if len(self.dims) >= 2 else ''}{self.undecided} "
+        signs = f"{legend(self.grid())} {self.undecided}".strip() if len(self.dims) >= 2 else self.undecided
         over = (
-            "" if self.undecided else f"{str(attrs['intervals'])[:1].upper()}{str(attrs['intervals'])[1:]}. "
+            "" if self.undecided else f"{str(attrs['intervals'])[:1].upper()}{str(attrs['intervals'])[1:]}."
         )
-        return f"{which}{signs}{over}1 is the whole way from the corrupted end to the clean one ({self.ends_in_words})."
+        said = " ".join(part for part in (signs, over) if part)
+        return f"{which}{said} 1 is the whole way from the corrupted end to the clean one ({self.ends_in_words})."
 
     @property
     def doubt(self) -> str:
@@ -317,16 +305,18 @@ class Effects:
         clean, corrupted = attrs["clean_metric"], attrs["corrupted_metric"]
         return f"{attrs['metric']}: clean {clean:.3f}, corrupted {corrupted:.3f}"
 
+    @property
+    def about(self) -> str:
+        """What was patched into what, on which form of prompt where it is one of several."""
+        return about(self.data.attrs, self.data.sizes.get("example", 1))
+
     def headline(self) -> str:
-        """One line: what was patched into what, on which form of prompt where it is one of several, whether to the end."""
-        way = _WAYS.get(self.direction, self.direction)
-        attrs = self.data.attrs
-        how = f", estimated by {attrs['estimated']}" if attrs.get("estimated") else ""
-        form = ""
-        if "form" in attrs:
-            form = f" · {self.data.sizes['example']} of {attrs['form_of']} pairs: “{clipped(str(attrs['form']))}”"
-        tail = "" if self.complete else " · partial: stopped before the end"
-        return f"{self.site}, {way}{how}{form}{tail}"
+        """What came out, in a sentence: the strongest cell that is told from zero, or that none is."""
+        frame, n = self.to_pandas(), self.data.sizes.get("example", 1)
+        told: list[Any] = [("", frame, n)]
+        if FORM in self.data.dims:
+            told = [(label, frame[frame[FORM] == label], len(rows)) for label, rows in forms(self.data)]
+        return finding_of(told, self.site, self.data.attrs, self.dims)
 
     def save(self, path: str | Path) -> Path:
         """Write everything to a folder (manifest.json and safetensors), or to one netCDF file when `path` ends in `.nc`.
@@ -369,9 +359,9 @@ class Effects:
         attrs, n = self.data.attrs, self.data.sizes.get("example", 1)
         pairs = f"{n} pair{'s' * (n != 1)}"
         lines = [
-            self.headline(),
-            f"{attrs['network']} · {attrs['behaviour']} · {pairs} · {self.ends_in_words}",
-            self.undecided or str(attrs["intervals"]),
+            self.headline() + ".",
+            f"{self.about} · {attrs['network']} · {attrs['behaviour']} · {pairs} · {self.ends_in_words}",
+            *([] if self.undecided else [str(attrs["intervals"])]),
             *([self.doubt] if self.doubt else []),
         ]
         if FORM in self.data.dims:
@@ -379,10 +369,11 @@ class Effects:
         return "\n".join(lines + [f"not finite: {name}" for name in self.not_finite[:5]])
 
     def _strongest(self, n: int) -> pd.DataFrame:
-        """`top` for people: parts in words, without columns that say nothing."""
-        table = self.top(n)
+        """`top` for people: parts in words, runs of layers as one, without columns that say nothing."""
+        table = runs_of_layers(self.to_pandas(), self.dims, n)
         table = table.drop(columns=empty_columns(table))
-        return table.assign(**{dim: table[dim].map(in_words) for dim in self.dims if dim in PARTS})
+        words = {dim: table[dim].map(in_words) for dim in self.dims if dim in PARTS}
+        return table.assign(**words, **({FORM: table[FORM].map(clipped)} if FORM in table else {}))
 
     def __repr__(self) -> str:
         return f"{self._summary()}\n{self._strongest(8).to_string(index=False, float_format='%.3f')}"
@@ -413,11 +404,13 @@ def _page(effects: Effects) -> Page:
     attrs = effects.data.attrs
     told = effects.groups() if FORM in effects.data.dims else [("", effects)]
     maps: list[Block] = []
-    signs = ""
-    for _, form in told[:DRAWN] if effects.dims else ():
-        # what the signs mean is said once, and again where it is not the same
-        maps.append(Figure(form.plot(), form.caption.replace(signs, "") if signs else form.caption))
-        signs = f"{legend(form.grid())} " if len(effects.dims) >= 2 else ""
+    heard: list[str] = []  # said once, under the first form of which it holds
+    for label, form in told[:DRAWN] if effects.dims else ():
+        caption = form.caption
+        for sentence in filter(None, heard):
+            caption = caption.replace(f"{sentence} ", "")
+        maps.append(Figure(form.plot("" if label else None), caption))
+        heard += [legend(form.grid())] * (len(effects.dims) >= 2) + [form.undecided]
     if left := not_drawn([(label, form.data.sizes["example"]) for label, form in told[DRAWN:]]):
         maps.append(Text((left,)))
     lead = ""
@@ -429,17 +422,23 @@ def _page(effects: Effects) -> Page:
         )
     sections = [Section("map", "Effects", maps, lead)] if maps else []
     notes = [str(attrs[name]) for name in ("where", "notes") if attrs.get(name)]
-    done = "ablated" if effects.direction.startswith("ablate") else "patched"
+    pairs = f"{(n := effects.data.sizes.get('example', 1))} pair{'s' * (n != 1)}"
     return result_page(
-        f"{effects.site} of {attrs['network']}, {done} on “{attrs['behaviour']}”",
-        "Cutaway · ablation" if done == "ablated" else "Cutaway · activation patching",
-        effects.headline(),
+        f"{effects.about}, in {attrs['network']} on “{attrs['behaviour']}”: {pairs}, {effects.ends_in_words}.",
+        f"Cutaway · {_kicker(effects)}",
+        f"{effects.headline()}.",
         [*sections, Section("strongest", "Strongest cells", [_table(effects, len(told) > 1)])],
         effects.provenance,
-        lead=" ".join(
-            [example_of(attrs, effects.data.sizes.get("example", 1)), *notes, effects.doubt]
-        ).strip(),
+        lead=" ".join([example_of(attrs, n), *notes, effects.doubt]).strip(),
     )
+
+
+def _kicker(effects: Effects) -> str:
+    if effects.direction.startswith("ablate"):
+        return "ablation"
+    by_dim = {"sender": "path patching", "first": "pairs of parts", "cell": "planned interventions"}
+    of_kind = "attribution patching" if effects.data.attrs.get("estimated") else "activation patching"
+    return next((words for dim, words in by_dim.items() if dim in effects.dims), of_kind)
 
 
 def _by_span(effects: Effects) -> str:
@@ -450,7 +449,7 @@ def _by_span(effects: Effects) -> str:
 
 
 def _table(effects: Effects, several: bool) -> Table:
-    top: Any = effects.top(_ROWS)
+    top: Any = runs_of_layers(effects.to_pandas(), effects.dims, _ROWS)
     figures = [c for c in ("mean", "low", "high", "q", "n") if c in top and top[c].notna().any()]
     places = [c for c in (FORM, *effects.dims, "token") if c in top]
     rows = tuple(
@@ -463,6 +462,9 @@ def _table(effects: Effects, several: bool) -> Table:
     unit = "Effects as shares of the gap between clean and corrupted prompts" + (
         " of that form." if several else "."
     )
-    caption = f"{unit} {effects.undecided}".strip()
+    run = any(" to " in str(row.get("layer", "")) for row in top.to_dict("records"))
+    caption = unit + (
+        " Layers that do alike are one row: its figures are those of the strongest." if run else ""
+    )
     heads = ["pairs" if c == "n" else c for c in figures]
     return Table((*places, *heads), rows, caption, frozenset(range(len(places), len(places) + len(figures))))

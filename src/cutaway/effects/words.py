@@ -8,12 +8,19 @@ import numpy as np
 import pandas as pd
 
 from cutaway.behaviours.metrics import METRICS
-from cutaway.effects.summary import Q
 from cutaway.figures import Grid
 
 #: So many forms of prompt are drawn on a page; of the others it says how many pairs they have.
 DRAWN = 6
 _CLIPPED = 60
+_WAYS = {
+    "restore": "clean values put into the corrupted run",
+    "corrupt": "corrupted values put into the clean run",
+    "ablate (zero)": "each value set to zero",
+    "ablate (mean)": "each value replaced by its mean over clean prompts",
+    "ablate (mean by position)": "each value replaced by its mean at that position over clean prompts",
+    "ablate (resample)": "each value replaced by that of another clean prompt",
+}
 #: Metrics of which zero is indifference between right and wrong answers.
 _PREFERENCES = ("logit_diff", "logit_diff_lse", "prob_diff")
 
@@ -50,10 +57,11 @@ def doubt(attrs: dict[str, Any]) -> str:
 
 
 def empty_columns(table: pd.DataFrame) -> list[str]:
-    """The columns of a table of effects that say nothing: no known zeros, no interval, no significance."""
+    """The columns of a table of effects that say nothing: no known zeros, no interval, no significance, one pair."""
     never = [c for c in ("known_zero", "not_finite") if c in table and not table[c].to_numpy().any()]
     nothing = [c for c in ("low", "high", "q") if c in table and bool(np.all(table[c].isna()))]
-    return [*never, *nothing, *(["p"] if "q" in nothing and "p" in table else [])]
+    alone = ["n"] if "n" in table and bool((table["n"] == 1).all()) else []
+    return [*never, *nothing, *alone, *(["p"] if "q" in nothing and "p" in table else [])]
 
 
 def not_drawn(rest: list[tuple[str, int]]) -> str:
@@ -75,16 +83,19 @@ def clipped(label: str, most: int = _CLIPPED) -> str:
 
 
 def legend(grid: Grid) -> str:
-    """What the signs of a heat map mean, of those that are in it."""
-    there = np.isfinite(grid.values)
-    zero = np.zeros_like(there) if grid.known_zero is None else grid.known_zero.astype(bool)
-    q = np.full(there.shape, np.nan) if grid.q is None else grid.q
-    dim = (there & ~zero & (q > Q)).any()
-    signs = [
-        "White is zero",
-        "“·” cannot be told from zero (q above 0.05)" if dim else "",
-        "“–” nothing can change here: both runs hold the same" if (there & zero).any() else "",
-        "‹ › the token differs from prompt to prompt" if any("‹" in label for label in grid.columns) else "",
-        "grey was not run, or does not exist" if not there.all() else "",
-    ]
-    return "; ".join(part for part in signs if part) + "."
+    """What in a heat map its own line of signs does not explain: tokens in angle quotes. "" where there are none."""
+    return (
+        "‹ › marks a token that differs from prompt to prompt." if any("‹" in c for c in grid.columns) else ""
+    )
+
+
+def about(attrs: dict[str, Any], n: int) -> str:
+    """What was patched into what, on which form of prompt where it is one of several, in a few words.
+
+    >>> about({"site": "z", "direction": "restore"}, 3)
+    'z, clean values put into the corrupted run'
+    """
+    way = _WAYS.get(str(attrs["direction"]), str(attrs["direction"]))
+    how = f", estimated by {attrs['estimated']}" if attrs.get("estimated") else ""
+    form = f" · {n} of {attrs['form_of']} pairs: “{clipped(str(attrs['form']))}”" if "form" in attrs else ""
+    return f"{attrs['site']}, {way}{how}{form}"

@@ -119,5 +119,5 @@ def headline(
     missed = [e.name.lower() for e in claim.evidence if e.passed is not True]
     missed += [f"control {c.name.lower()}" for c in claim.controls if c.passed is not True]
     reason = f"; not passed: {'; '.join(missed)}" if missed else ""
-    word = "do not carry" if claim.verdict == "refuted" else "may carry"
+    word = "do not carry" if claim.verdict == "refuted" else "are not shown to carry"
     return f"{size} {word} “{behaviour}” as claimed: {figures}{reason}."

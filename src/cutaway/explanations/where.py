@@ -87,7 +87,7 @@ def maps_section(maps: Mapping[str, Effects], searched: str) -> list[Section]:
     first = next(iter(whole.values()))
     caption = (
         "One whole map (the output of a convolution, all channels and pixels), in the order of the model, restored and "
-        f"corrupted; faint bars cannot be told from zero (q above 0.05).{''.join(map(_partial, whole.values()))}"
+        f"corrupted.{''.join(map(_partial, whole.values()))}"
     )
     bars = groups_of_bars({way: _bars(effects, "") for way, effects in whole.items()})
     lead = (
@@ -133,11 +133,7 @@ def components_section(
     for site, kind in (("mlp_write", "mlp"), ("mixer_write", "mixer"), ("attn_write", "attention")):
         if groups := {way: _bars(effects, kind) for way, effects in _both(maps, site).items()}:
             caption = f"The output of one layer's {KINDS[kind].one} at all positions, restored and corrupted"
-            blocks.append(
-                Figure(
-                    groups_of_bars(groups), f"{caption}; faint bars cannot be told from zero (q above 0.05)."
-                )
-            )
+            blocks.append(Figure(groups_of_bars(groups), f"{caption}."))
     if screening is not None:
         blocks.append(Text((screening.sentence,)))
     if len(members):

@@ -149,8 +149,10 @@ class Activations:
     @property
     def headline(self) -> str:
         """What there is, in a sentence."""
+        counts = ((self.texts, "text"), (len(self.shapes), "site"), (len(self.shards), "file"))
+        texts, sites, files = (f"{n} {word}{'s' * (n != 1)}" for n, word in counts)
         left = "" if self.complete else ", stopped before the end"
-        return f"{len(self)} tokens of {self.texts} texts at {len(self.shapes)} sites, in {len(self.shards)} files{left}"
+        return f"{len(self)} tokens of {texts} at {sites}, in {files}{left}"
 
     def page(self) -> Page:
         """What is in the folder."""
@@ -158,7 +160,7 @@ class Activations:
             table_of(self.to_pandas(), "Sites."),
             Figure(self.plot(), "The mean length of a token's value at each site."),
         ]
-        return page_of(self, "Cutaway · activations", f"Activations of {self.provenance.network}", blocks)
+        return page_of(self, "Cutaway · activations", f"Activations of {self.provenance.network}.", blocks)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data: what is there, not the numbers."""

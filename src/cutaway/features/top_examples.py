@@ -15,6 +15,7 @@ from cutaway.features.examples import Extremes, Reservoir, Seen, TokenExample, T
 from cutaway.features.readers import OfLike, Reader, readers_of
 from cutaway.features.texts import Batch, Count, TextsLike, batches, window_length, windows_of
 from cutaway.figures import Bar, bars, show_token
+from cutaway.network.parts import in_words
 from cutaway.reports import Page, Section, TokenPassage, TokenPassages, display_result, page_of
 from cutaway.results import Provenance, Work, described, load_fields, save_fields, strict, working
 
@@ -124,9 +125,11 @@ class TopExamples:
         """Where the first feature is strongest, in a sentence."""
         first = self.features[0]
         tokens = list(dict.fromkeys(e.tokens[e.at].strip() or e.tokens[e.at] for e in first.top))[:5]
-        more = f" (and {len(self.features) - 1} more features)" if len(self.features) > 1 else ""
+        others = len(self.features) - 1
+        more = f" ({others} more feature{'s' * (others != 1)} below)" if others else ""
+        name = in_words(first.name)
         return (
-            f"{first.name} is strongest on {', '.join(map(repr, tokens))} "
+            f"{name[0].upper()}{name[1:]} is strongest on {', '.join(map(repr, tokens))} "
             f"among {self.tokens} tokens of {self.texts} texts{more}"
         )
 
@@ -144,11 +147,15 @@ class TopExamples:
                 f"Mean {feature.mean:.3g}, from {feature.low:.3g} to {feature.high:.3g}; above zero at "
                 f"{100 * feature.positive:.1f} % of the tokens."
             )
-            sections.append(Section(f"feature-{number}", feature.name, blocks, lead))
+            sections.append(Section(f"feature-{number}", in_words(feature.name), blocks, lead))
         left = len(self.features) - _SHOWN
-        lead = f"{left} more features are in the results folder." if left > 0 else ""
+        lead = f"{left} more features are in the result itself: to_pandas() has them all." if left > 0 else ""
         return page_of(
-            self, "Cutaway · features", f"Top examples in {self.provenance.network}", sections, lead=lead
+            self,
+            "Cutaway · features",
+            f"Where features of {self.provenance.network} are strongest.",
+            sections,
+            lead=lead,
         )
 
     def to_dict(self) -> dict[str, Any]:

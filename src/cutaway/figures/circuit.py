@@ -104,7 +104,7 @@ def _steps(n: int, first: int) -> list[int]:
 def _signs(dots: Sequence[Dot], lines: Sequence[EdgeLine], drawn: int, of: int) -> list[str]:
     """What colours, widths and dashes mean, as far as they occur."""
     ports = {line.part for line in lines}
-    signs = ["orange: supports the behaviour", "blue: works against it", "width: size of the score"]
+    signs = ["orange: moves towards the right answer", "blue: away from it", "width: size of the score"]
     signs += [f"{_DASH_WORDS[port]}: into {_PORTS[port]}" for port in ("q", "k") if port in ports]
     signs += ["solid: into values and all else"] if ports & {"q", "k"} else []
     signs += ["3.1: layer 3, number 1"] if any(dot.label != dot.words for dot in dots) else []

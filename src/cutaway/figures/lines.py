@@ -42,6 +42,11 @@ def spread(groups: Mapping[str, Sequence[float]], unit: str, title: str = "") ->
     figure.update_xaxes(title=axis_title(unit), zeroline=True, zerolinecolor=MUTED)
     names = list(groups)
     figure.update_yaxes(
-        tickmode="array", tickvals=list(range(len(names))), ticktext=names, showgrid=False, zeroline=False
+        tickmode="array",
+        tickvals=list(range(len(names))),
+        ticktext=names,
+        showgrid=False,
+        zeroline=False,
+        range=[-0.5, len(names) - 0.5],
     )
     return figure

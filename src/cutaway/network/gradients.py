@@ -124,7 +124,8 @@ class Gradients:
         tokens, first = self.tokens[0], self.columns[0]
         times = self.saliency()[0, first : first + len(tokens)]
         most = int(np.abs(times).argmax())
-        return f"{self.of} is {self.value[0]:.3f}; it depends most on {tokens[most]!r} ({times[most]:+.3f})"
+        of = f"{self.of[0].upper()}{self.of[1:]}"
+        return f"{of} is {self.value[0]:.3f}; it depends most on {tokens[most]!r} ({times[most]:+.3f})"
 
     def page(self) -> Page:
         """Gradient times value by token, for each site that has one."""
@@ -133,7 +134,9 @@ class Gradients:
         names = [name for name in self.gradients if _axes_of(name)[:2] == _BY_TOKEN]
         says = "Gradient times value, token by token: to first order what would be lost if it were zero at"
         figures = [Figure(self.plot(name), f"{says} {name}.") for name in names[:8]]
-        return page_of(self, "Cutaway · gradients", f"The gradient of {self.of}", figures)
+        return page_of(
+            self, "Cutaway · gradients", f"The gradient of {self.of}, in {self.provenance.network}.", figures
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""

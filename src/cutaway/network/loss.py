@@ -83,14 +83,19 @@ class Loss:
 
     @property
     def headline(self) -> str:
-        """Mean loss and perplexity, and what the edits add."""
+        """Mean loss and perplexity, and what the edits add, where that is told from nothing."""
         texts = f"{len(self.tokens)} text{'s' * (len(self.tokens) > 1)}, {self.n_tokens} tokens"
         mean = self.mean if len(self.tokens) > 1 else f"{self.mean.value:.3f}"
         said = f"loss {mean} nats a token, perplexity {self.perplexity:.4g} ({texts})"
         change = self.change
         if change is None:
-            return said
-        return f"{said}; {change.value:+.3f} by the edits{_ends(change)}"
+            return f"L{said[1:]}"
+        figure = f"{change.value:+.3f}{_ends(change)} nats a token"
+        if change.interval is None:
+            return f"The edits change the loss of this one text by {figure}; {said}"
+        if change.above(0.0) is None:
+            return f"The edits are not told to change the loss ({figure}); {said}"
+        return f"The edits {'raise' if change.value > 0 else 'lower'} the loss by {figure}; {said}"
 
     def to_pandas(self) -> pd.DataFrame:
         """One row for each predicted token: text, position, token, loss; with edits also unedited, change."""
@@ -139,7 +144,7 @@ class Loss:
         )
         what = "" if not self.edits else f"Edits: {'; '.join(self.edits)}."
         sections = [Section("texts", "Along the text", figures), Section("means", "Text by text", [table])]
-        title = f"How surprised {self.provenance.network} is"
+        title = f"How improbable {self.provenance.network} finds each token, given those before it."
         return page_of(self, "Cutaway · loss", title, sections, lead=what)
 
     def _order(self) -> np.ndarray:

@@ -263,10 +263,11 @@ class Page:
     """A whole report.
 
     Attributes:
-        title: what the report is about.
-        kicker: a few words above the title.
+        title: what the report is about: the site, the direction, how many examples, the metric. Below the headline.
+        kicker: a few words above the headline.
         verdict: the badge; None where the report makes no claim.
-        headline: the result in one plain sentence.
+        headline: what was found, in one plain sentence with its figure, on top of the page. What is not told from chance
+            is no finding: then it says so.
         lead: two or three sentences more.
         key_figures: the numbers at the top.
         sections: the body.

@@ -47,8 +47,8 @@ def drawn(block: Figure, number: int, page: Page, heading: str, interactive: boo
     """A figure of a page, under this heading."""
     figure = block.figure
     title = plain(figure.layout.title.text)  # pyright: ignore[reportAttributeAccessIssue]
-    said = any(_said(title, other) for other in (block.caption, heading, page.title, page.headline))
-    caption = block.caption if said or not title else f"{title.rstrip('.')}. {block.caption}"
+    told = any(said(title, other) for other in (block.caption, heading, page.title, page.headline))
+    caption = block.caption if told or not title else f"{title.rstrip('.')}. {block.caption}"
     sheets = tuple(sheets_of(figure))
     words = caption.split(". ")[0].rstrip(".") or f"Figure {number}"
     wide, narrow = widths(figure)
@@ -80,7 +80,7 @@ def weight(one: Exhibit) -> int:
     return len(one.wide) + len(one.narrow) + cells
 
 
-def _said(title: str, other: str) -> bool:
+def said(title: str, other: str) -> bool:
     """Whether another text says all that a title says."""
 
     def letters(text: str) -> str:

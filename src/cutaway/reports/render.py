@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -14,7 +15,7 @@ from markupsafe import Markup
 from cutaway.errors import UnknownOption, did_you_mean
 from cutaway.figures import theme
 from cutaway.reports.content import Figure, Page
-from cutaway.reports.drawn import Exhibit, drawn, lighter, weight
+from cutaway.reports.drawn import Exhibit, drawn, lighter, said, weight
 from cutaway.results import atomic_write
 
 #: Where the script that makes figures movable may stand: nowhere, in a file beside the page, in the page.
@@ -24,6 +25,8 @@ SCRIPT = "figures.js"
 
 #: Bytes that the figures of a page may take in full.
 _HEAVY = 380_000
+#: A figure and its sign, which stay on one line.
+_PER_CENT = re.compile(r"(\d) %")
 _THEME = ("FONT", "MONO", "ACCENT", "NEGATIVE", "POSITIVE")
 _MARKS = {True: "passed", False: "failed", None: "undecided"}
 
@@ -54,7 +57,8 @@ def render(page: Page, interactive: str | None = None) -> str:
         scripts=scripts,
         beside=SCRIPT if mode == "beside" else "",
         theme={name.lower(): getattr(theme, name) for name in _THEME},
-        headline=page.headline if page.headline.rstrip(".") != page.title.rstrip(".") else "",
+        finding=_PER_CENT.sub("\\1\u00a0%", page.headline or page.title),
+        about=page.title if page.headline and not said(page.title, page.headline) else "",
     )
 
 

@@ -102,17 +102,24 @@ class HeadScores:
     @property
     def headline(self) -> str:
         """Which heads do what, in a sentence."""
-        said = {name: first_few(self.above_chance(name), "no head") for name in self.values}
-        return "; ".join(f"{name}: {heads}" for name, heads in said.items())
+        heads = {name: self.above_chance(name) for name in self.values}
+        said = [f"{name} by {first_few(those, 'no head')}" for name, those in heads.items() if those]
+        none = [name for name, those in heads.items() if not those]
+        if not said:
+            return f"No head is told from chance by any score ({', '.join(none)})"
+        return f"Above chance: {'; '.join(said)}{'; no head by ' + ', '.join(none) if none else ''}"
 
     def page(self) -> Page:
         """The scores as a heat map, and the heads that stand out."""
-        frame = self._strongest().astype({"above": float})
+        frame = self._strongest()
+        frame = frame.assign(above=["yes" if above else "no" for above in frame["above"]])
         blocks = [
             Figure(self.plot(), f"Each head's scores ({self.unit})."),
-            table_of(frame, "The largest scores above chance.", numeric=(2, 3, 4)),
+            table_of(frame, "The largest scores; above: told from chance.", numeric=(2, 3, 4)),
         ]
-        return page_of(self, "Cutaway · heads", f"What the heads of {self.provenance.network} do", blocks)
+        return page_of(
+            self, "Cutaway · heads", f"What the heads of {self.provenance.network} look at, by score.", blocks
+        )
 
     def _strongest(self, most: int = 10) -> pd.DataFrame:
         """For people: the heads with the largest scores, and whether these are above chance."""

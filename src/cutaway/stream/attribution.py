@@ -162,8 +162,22 @@ class Attribution:
 
     @property
     def headline(self) -> str:
-        """The whole logit (difference), and how nearly the contributions add up to it."""
-        return f"{self.what}: {float(self.wanted.mean()):+.4f}; the contributions add up to it within {self.error:.1e}"
+        """Who adds most to the logit (difference), in a sentence; of several prompts, whether that is told from zero."""
+        whole, largest = float(self.wanted.mean()), self._largest(1)
+        if not len(largest):
+            return f"Nothing adds to the {self.what}"
+        words, share = self.words[largest[0]], mean_of(self.values[largest[0]].mean(1))
+        n = len(self.tokens)
+        over = f" on average over {n} prompts" if n > 1 else ""
+        ends = "" if share.interval is None else f" [{share.interval.low:+.3g}, {share.interval.high:+.3g}]"
+        adds = f"{words} {'adds' if share.value >= 0 else 'takes'} most"
+        if n > 1 and share.above(0.0) is None:
+            figure = f"{words}, {share.value:+.3g}{ends}"
+            return (
+                f"Over {n} prompts no part's share of the {self.what} is told from zero; largest is {figure}"
+            )
+        said = f"{adds}{over}: {share.value:+.3g}{ends} to the {self.what}, which is {whole:+.3g}"
+        return f"{said[0].upper()}{said[1:]}"
 
     def plot(self, top: int = 24) -> Any:
         """The largest contributions as bars, with 95 % intervals over prompts where there are several; the rest added up."""
@@ -193,7 +207,8 @@ class Attribution:
         figures = [
             Figure(
                 self.plot(),
-                f"The largest contributions; all bars together are {float(self.total.mean()):+.3f}.",
+                f"The largest contributions; all bars together are {float(self.total.mean()):+.3f}, the run's own value "
+                f"within {self.error:.1e}.",
             )
         ]
         if self._heads():
@@ -201,8 +216,8 @@ class Attribution:
         prompts = f"“{''.join(self.tokens[0])}”" + (f" and {n} more" if (n := len(self.tokens) - 1) else "")
         places = self.columns[0].tolist()
         where = f"at position {places[0]}" if len(places) == 1 else f"at {len(places)} positions"
-        lead = f"{self.network} on {prompts}, {where}, by {self.by}."
-        return page_of(self, "Cutaway · stream", f"Who wrote it: {self.what}", figures, lead=lead)
+        about = f"Who wrote the {self.what}: {self.network} on {prompts}, {where}, by {self.by}."
+        return page_of(self, "Cutaway · attribution", about, figures)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""

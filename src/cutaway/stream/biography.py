@@ -21,7 +21,7 @@ from cutaway.errors import BadInput
 from cutaway.figures import Grid, grid_picture, heatmap, show_token
 from cutaway.interventions import Apply
 from cutaway.network.inputs import Tokens
-from cutaway.network.parts import Part
+from cutaway.network.parts import Part, in_words
 from cutaway.network.precision import precise
 from cutaway.network.sites import Site
 from cutaway.reports import Figure, Page, display_result, page_of, table_of
@@ -101,10 +101,21 @@ class Biography:
 
     @property
     def headline(self) -> str:
-        """How often it is written, read and erased, in a sentence."""
-        counts = self.events()["event"].value_counts()
-        said = ", ".join(f"{counts.get(event, 0)} × {event}" for event in ("written", "read", "erased"))
-        return f"The life of {self.name}: {said}"
+        """How often it is written, read and erased, and most by whom, in a sentence."""
+        events = self.events()
+        if not len(events):
+            return f"Nothing writes, reads or erases {self.name} here beyond what a random direction sees"
+        said = []
+        for event in ("written", "read", "erased"):
+            found = events[events["event"] == event]
+            most = ""
+            if len(found):
+                top = found.iloc[int(np.argmax(np.abs(found["size"].to_numpy())))]
+                most = f" (most by {in_words(str(top['who']))} at {show_token(str(top['token']), escape=False)!r})"
+            times = {0: "never", 1: "once"}.get(len(found), f"{len(found)} times")
+            said.append(f"{event} {times}{most}")
+        name = f"{self.name[0].upper()}{self.name[1:]}"
+        return f"{name} is {', '.join(said[:-1])} and {said[-1]}"
 
     def _in_words(self) -> pd.DataFrame:
         return table_in_words(self.events(), "who")
@@ -115,7 +126,7 @@ class Biography:
         table = table.assign(token=[show_token(token, escape=False) for token in table["token"]])
         blocks = [Figure(self.plot(), f"The stream's coordinate along {self.name}."), table_of(table)]
         return page_of(
-            self, "Cutaway · stream", f"The life of {self.name} in {self.provenance.network}", blocks,
+            self, "Cutaway · stream", f"Who writes, reads and erases {self.name}, in {self.provenance.network}.", blocks,
             lead=f"Text: “{''.join(self.tokens)}”.",
         )  # fmt: skip
 

@@ -96,19 +96,26 @@ class Composition:
 
     @property
     def headline(self) -> str:
-        """The strongest pair, in a sentence."""
+        """The strongest pair, in a sentence; or that none is stronger than random ones."""
         pairs = self.to_pandas()
         if not len(pairs):
             return "No head comes before another."
         top = pairs.iloc[0]
         edge = Edge(Part.parse(top["writer"]), Input(Part.parse(top["reader"]), top["port"]))
-        return f"Strongest: {edge.words}, {top['score']:.3f} where chance is {self.chance:.3f}."
+        chance = f"{top['score']:.3f}, and random ones {self.chance:.3f} (at most {self.random.max():.3f})"
+        if top["score"] <= self.random.max():
+            return f"No pair of heads is told from chance: the strongest, {edge.words}, has {chance}."
+        above = int((pairs["score"] > self.random.max()).sum())
+        return (
+            f"Of {len(pairs)} ways from head to head {above} {'is' if above == 1 else 'are'} stronger than "
+            f"{len(self.random)} random ones, most of all {edge.words}: {chance}."
+        )
 
     def page(self) -> Page:
         """A heat map for queries, keys and values each."""
         says = {"q": "queries", "k": "keys", "v": "values"}
         figures = [Figure(self.plot(port), f"Read into {says[port]}, over chance.") for port in self.scores]
-        title = f"Which heads of {self.provenance.network} feed which"
+        title = f"Composition scores of pairs of heads of {self.provenance.network}."
         return page_of(self, "Cutaway · heads", title, figures)
 
     def to_dict(self) -> dict[str, Any]:

@@ -103,12 +103,17 @@ class Copying:
     def headline(self) -> str:
         """Which heads copy, in a sentence."""
         above = [head for head, high in zip(self.heads, self.to_pandas()["above"], strict=True) if high]
-        return f"Heads that copy more than chance: {first_few(above, 'none')}"
+        if not above:
+            return f"None of {len(self.heads)} heads copies more than chance"
+        verb = "copies" if len(above) == 1 else "copy"
+        return f"{len(above)} of {len(self.heads)} heads {verb} more than chance: {first_few(above, 'none')}"
 
     def page(self) -> Page:
         """The scores as a heat map."""
         figure = Figure(self.plot(), f"Share of positive eigenvalues, over {self.tokens} tokens.")
-        return page_of(self, "Cutaway · heads", f"Which heads of {self.provenance.network} copy", [figure])
+        return page_of(
+            self, "Cutaway · heads", f"Copying scores of the heads of {self.provenance.network}.", [figure]
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
@@ -221,7 +226,7 @@ class SingularDirections:
         table = self.to_pandas().rename(columns={"singular_value": "singular value"})
         table["sign"] = ["+" if sign > 0 else "−" for sign in table["sign"]]
         table = table.assign(reads=table["reads"].map(" ".join), writes=table["writes"].map(" ".join))
-        title = f"What {self.head.words} of {self.provenance.network} moves"
+        title = f"The largest singular directions of {self.head.words} of {self.provenance.network}."
         return page_of(self, "Cutaway · heads", title, [table_of(table)])
 
     def to_dict(self) -> dict[str, Any]:

@@ -69,7 +69,8 @@ class Flow:
     def headline(self) -> str:
         """How far the stream grows, in a sentence."""
         norms = self.growth["norm"][self.growth["what"] == "stream"].tolist()
-        return f"The stream grows from a length of {norms[0]:.2f} to {norms[-1]:.2f}"
+        times = f", {norms[-1] / norms[0]:.3g} times" if norms[0] else ""
+        return f"From the first layer to the last the stream's length goes from {norms[0]:.2f} to {norms[-1]:.2f}{times}"
 
     def page(self) -> Page:
         """Norms by layer, and from how far attention reads."""
@@ -78,7 +79,8 @@ class Flow:
         if len(self.distance):
             caption = "Share of what attention moves, by how far back it comes from."
             blocks.append(table_of(self.distance, caption, ".2f"))
-        return page_of(self, "Cutaway · stream", f"How the stream of {self.provenance.network} grows", blocks)
+        about = f"The length of the residual stream of {self.provenance.network}, layer by layer."
+        return page_of(self, "Cutaway · stream", about, blocks)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
@@ -225,12 +227,19 @@ class ReadsOfWrites:
             return "No sublayer reads what an earlier one writes"
         best = int(self.scores.argmax())
         reader, what = self.readers[best]
-        return f"Closest: {self.writers[best].words} to {reader.words} ({what}), {self.scores[best]:.2f} times chance"
+        writer, into = self.writers[best].words, f"{reader.words} ({what})"
+        if self.scores[best] <= 1:
+            return f"Nothing that is written is read more than a random direction; nearest are {writer} and {into}"
+        return (
+            f"What {writer} writes is read most by {into}: {self.scores[best]:.2f} times a random direction"
+        )
 
     def page(self) -> Page:
         """The scores as a heat map."""
         figure = Figure(self.plot(), "How far what is written lies in what is read; zero is chance.")
-        title = f"Which writes are read where in {self.provenance.network}"
+        title = (
+            f"How far what each sublayer writes lies in what later ones read, in {self.provenance.network}."
+        )
         return page_of(self, "Cutaway · stream", title, [figure])
 
     def to_dict(self) -> dict[str, Any]:

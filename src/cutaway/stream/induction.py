@@ -96,8 +96,8 @@ class InductionHeads:
         )
 
     def top(self, n: int = 12) -> pd.DataFrame:
-        """The heads with the largest induction scores."""
-        return self.to_pandas().sort_values("induction", ascending=False).head(n)
+        """The heads with the largest induction scores, in three decimals."""
+        return self.to_pandas().sort_values("induction", ascending=False).head(n).round(3)
 
     def plot(self) -> Any:
         """Induction scores, layer by head."""
@@ -112,14 +112,16 @@ class InductionHeads:
         gain = self.gain
         told = f"the second half is {gain.value:.2f} nats a token easier than the first"
         if not gain.above(0):
-            told = "the second half is not easier than the first, so nothing is copied"
+            told = "the second half is not told to be easier than the first, so nothing is seen to be copied"
         if not self.heads:
             return f"No head is an induction head by its score; {told}"
         rise, chance = (float((x - self.intact).mean()) for x in (self.ablated, self.random.mean(0)))
+        many = len(self.heads) > 1
+        beside = "" if chance == rise else f", without as many others by {chance:.2f}"
         return (
-            f"{first_few(self.heads, 'no head')} look{'s' if len(self.heads) == 1 else ''} at what followed before: {told}; "
-            f"without {'it' if len(self.heads) == 1 else 'them'} its loss rises by {rise:.2f}, without as many others by "
-            f"{chance:.2f}"
+            f"{first_few(self.heads, 'no head')} {'are induction heads' if many else 'is an induction head'} by "
+            f"{'their scores' if many else 'its score'}: {told}; without {'them' if many else 'it'} the loss rises by "
+            f"{rise:.2f}{beside}"
         )
 
     def page(self) -> Page:
@@ -129,12 +131,13 @@ class InductionHeads:
         )
         blocks = [
             Figure(self.plot(), "Attention from the second half to the token behind the present one's last place."),
-            Figure(loss, f"Loss on {len(self.first)} rows of repeated random tokens, with 95 % intervals over rows; random "
-                         f"heads are the mean of {len(self.random)} sets."),
+            Figure(loss, f"Loss on {len(self.first)} rows of repeated random tokens, with 95 % intervals over "
+                         f"rows{f'; random heads are the mean of {len(self.random)} sets' if self.heads else ''}."),
             table_of(table_in_words(self.top().astype({"above": str, "ablated": str}), "head"),
                      "The largest induction scores.", numeric=(1, 2, 3, 4)),
         ]  # fmt: skip
-        return page_of(self, "Cutaway · heads", f"Induction heads of {self.provenance.network}", blocks)
+        about = f"Induction heads of {self.provenance.network}, on {len(self.first)} rows of repeated random tokens."
+        return page_of(self, "Cutaway · heads", about, blocks)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""

@@ -138,9 +138,13 @@ class PathExpansion:
 
     @property
     def headline(self) -> str:
-        """How many paths there are, and how nearly they add up."""
-        whole = f"{self.what}, which is {self.wanted:+.4f}"
-        return f"{len(self.paths)} paths to the {whole}; they add up to it within {self.error:.1e}"
+        """The largest path, in a sentence."""
+        if not self.paths:
+            return f"No path leads to the {self.what}"
+        top = self.largest(1)[0]
+        verb = "adds" if top.value >= 0 else "takes"
+        most = f"{top.words} {verb} most: {top.value:+.3g}"
+        return f"Of {len(self.paths)} paths to the {self.what}, {self.wanted:+.3g}, {most}"
 
     def page(self) -> Page:
         """The largest paths, and what paths of each length add."""
@@ -160,12 +164,13 @@ class PathExpansion:
         )
         lengths = table_of(table, caption, "+.4f", numeric=(1,))
         figure = Figure(
-            self.plot(), f"The largest paths, by what they add; all bars together are {self.total:+.3f}."
+            self.plot(),
+            f"The largest paths, by what they add; all bars together are {self.total:+.3f}, within {self.error:.1e}.",
         )
         lead = f"{self.provenance.network} on “{''.join(self.tokens)}”, " if self.tokens else ""
         lead += f"{'followed' if lead else 'Followed'} through at most {self.depth} heads."
         return page_of(
-            self, "Cutaway · stream", f"Which way it came: {self.what}", [figure, every, lengths], lead=lead
+            self, "Cutaway · stream", f"Which way the {self.what} came: {lead}", [figure, every, lengths]
         )
 
     def to_dict(self) -> dict[str, Any]:

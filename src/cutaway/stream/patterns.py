@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from cutaway.errors import BadAddress, BadInput, OutOfMemory
-from cutaway.figures import small_heads
+from cutaway.figures import show_token, small_heads
 from cutaway.figures.attention import MOST_CELLS, attention_map, small_patterns
 from cutaway.network.indices import indices, integer, layer_numbers
 from cutaway.network.inputs import Tokens
@@ -124,9 +124,15 @@ class Patterns:
 
     @property
     def headline(self) -> str:
-        """What was read, in a sentence."""
-        text = "".join(self.tokens)
-        return f"Patterns of {self._whose} on “{text[:60]}{'...' if len(text) > 60 else ''}”"
+        """Which head looks most decidedly, in a sentence."""
+        best = int(np.argmax(self._sharp()))
+        table = np.where(self.seen, self.pattern[best], 0.0)
+        last = len(self.tokens) - 1
+        at = int(table[last].argmax())
+        looked, from_ = (show_token(self.tokens[i], escape=False) for i in (at, last))
+        most = "" if len(self.heads) == 1 else f"Of {len(self.heads)} heads, "
+        most += f"{self.heads[best].words} looks{'' if len(self.heads) == 1 else ' most decidedly'}"
+        return f"{most}: from the last token, {from_!r}, at {looked!r} with {table[last, at]:.2f}"
 
     def _sharp(self) -> np.ndarray:
         """[h] how decidedly each head looks at one earlier token other than the first: the mean over tokens."""
@@ -164,8 +170,10 @@ class Patterns:
             says = f"Every head{how}: rows look, columns are looked at, the first token on top.{note}"
             figures.insert(0, Figure(self.plot(weighted=weighted), says))
         table = table_of(self.top(), "The most decided heads, and where the last token looks.", numeric=(1,))
-        return page_of(self, "Cutaway · heads", f"Where {self._whose} look{'s' if len(self.heads) == 1 else ''}",
-                       [*figures, table])  # fmt: skip
+        text = "".join(self.tokens)
+        text = text if len(text) <= 200 else f"{text[:200]}…"
+        about = f"Attention patterns of {self._whose} of {self.provenance.network} on “{text}”."
+        return page_of(self, "Cutaway · heads", about, [*figures, table])
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""

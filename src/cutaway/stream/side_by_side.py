@@ -228,7 +228,12 @@ class SideBySide:
             sections.append(Section("heads", "Where heads look", self._looks()))
         if self.lenses is not None:
             sections.append(Section("lens", "What each layer says", self._reads()))
-        return page_of(self, "Cutaway · two prompts", f"Two prompts in {self.provenance.network}", sections)
+        return page_of(
+            self,
+            "Cutaway · two prompts",
+            f"Two prompts side by side, in {self.provenance.network}.",
+            sections,
+        )
 
     def _looks(self) -> list[Any]:
         assert self.patterns is not None

@@ -93,10 +93,16 @@ class ScoreParts:
 
     @property
     def headline(self) -> str:
-        """The score, and how nearly the pairs add up to it."""
+        """The score, and which pair makes most of it."""
+        said = (
+            f"From {self.dest!r} {self.head.words} looks at {self.source!r} with a score of {self.score:.3f}"
+        )
+        if not self.values.size:
+            return said
+        query, key = np.unravel_index(int(np.abs(self.values).argmax()), self.values.shape)
         return (
-            f"From {self.dest!r} {self.head.words} looks at {self.source!r} with a score of {self.score:.3f}; "
-            f"pairs add up to it within {self.error:.1e}"
+            f"{said}; the largest part is what {self.queries[query].words} wrote to the query meeting what "
+            f"{self.keys[key].words} wrote to the key ({self.values[query, key]:+.3f})"
         )
 
     def _in_words(self, n: int) -> pd.DataFrame:
@@ -108,10 +114,14 @@ class ScoreParts:
         rest = float(self.values.sum()) - sum(table["adds"].tolist())
         others = f"the other {self.values.size - len(table)} add {rest:+.3f} together, position adds {self.position:+.3f}"
         blocks = [
-            Figure(self.plot(), "What wrote to the query by what wrote to the key."),
+            Figure(
+                self.plot(),
+                f"What wrote to the query by what wrote to the key; all together are the score, within {self.error:.1e}.",
+            ),
             table_of(table, f"The largest pairs; {others}.", "+.3f", numeric=(2,)),
         ]
-        return page_of(self, "Cutaway · heads", f"Why {self.head.words} looks where it looks", blocks)
+        about = f"An attention score of {self.head.words} of {self.provenance.network}, by who wrote query and key."
+        return page_of(self, "Cutaway · heads", about, blocks)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""

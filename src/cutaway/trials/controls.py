@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from cutaway.network import Network
 
 EXPECTED = "not supported"
+_RIGHT = "answers right"
 #: How many times the largest contrast of fresh weights the network's own must be, of how many draws, on how many pairs.
 #: Of few independent decisions more is asked: the mean over pairs of random weights then varies as much as single ones.
 _TIMES, _TIMES_OF_FEW, _MANY = 2.0, 4.0, 8
@@ -100,7 +101,7 @@ def beside_random_weights(
         f"on corrupted ones; with fresh weights, in {_DRAWS} draws, at most {largest:.3f} in either direction (required: "
         f"{times:g} times as much)."
     )
-    return Control(name, own, expected, own.value >= times * largest, sentence)
+    return Control(name, own, expected, own.value >= times * largest, sentence, "spreads of the logits")
 
 
 def _contrast(net: Network, pairs: Behaviour, work: Work) -> np.ndarray:
@@ -151,9 +152,11 @@ def must_fail(
     except Stopped:
         raise
     except (NotPerformed, BadBehaviour) as error:
-        return Control(name, accuracy, EXPECTED, True, f"{what}: the procedure refused. {error.problem}")
+        return Control(
+            name, accuracy, EXPECTED, True, f"{what}: the procedure refused. {error.problem}", _RIGHT
+        )
     except CutawayError as error:
-        return Control(name, accuracy, EXPECTED, None, f"{what}: could not be run. {error.problem}")
+        return Control(name, accuracy, EXPECTED, None, f"{what}: could not be run. {error.problem}", _RIGHT)
     verdict = verdict_of(outcome.evidence, caps=outcome.caps)
     alone = verdict_of(outcome.evidence[1:], caps=outcome.caps)
     second = f"Made to go on, the search picked {outcome.picked}. Verdict: {verdict} (by the interventions alone: {alone})."
@@ -163,7 +166,8 @@ def must_fail(
     if done.does_it:
         second += " A control that does the behaviour is none."
     passed = False if verdict == "supported" else None if done.does_it else True
-    return Control(name, figure, EXPECTED, passed, f"{first} {second}")
+    of = _RIGHT if outcome.figure is None else "of the gap kept"
+    return Control(name, figure, EXPECTED, passed, f"{first} {second}", of)
 
 
 #: The controls that every claim of a mechanism has to pass, by the words for the stage.

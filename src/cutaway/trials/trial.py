@@ -188,12 +188,12 @@ def evidence_of(
         Evidence(
             "Kept alone", trial.kept, None, limits.kept, inside(trial.kept, limits.kept, limits.excess),
             f"With every other component replaced, {with_interval(trial.kept)} of the gap is kept; required: "
-            f"{percent(limits.kept)} to {percent(limits.excess)}.",
+            f"{percent(limits.kept)} to {percent(limits.excess)}.", "of the gap kept",
         ),
         Evidence(
             "Removed", trial.left, None, limits.left, inside(trial.left, float("-inf"), limits.left),
             f"With the set replaced and all else untouched, {with_interval(trial.left)} of the gap is left; required: at "
-            f"most {percent(limits.left)}.",
+            f"most {percent(limits.left)}.", "of the gap left",
         ),
         _kept_beside_random(trial, limits, small),
     ]  # fmt: skip
@@ -205,7 +205,7 @@ def evidence_of(
         Evidence(
             "Small", None, share, limits.largest, True if small else None,
             f"{candidate.size} of {candidate.total} {unit}; a set with more than {percent(limits.largest)} of them would "
-            "explain nothing.",
+            "explain nothing.", f"of all {unit}",
         )
     )  # fmt: skip
     return tests
@@ -214,7 +214,8 @@ def evidence_of(
 def performs(performance: Performance) -> Evidence:
     """The first test of every claim: is the behaviour performed on held-out prompts?"""
     sentence = f"On held-out prompts: {performance.sentence}"
-    return Evidence(PERFORMS, performance.accuracy, None, performance.asked, performance.passed, sentence)
+    figure = (performance.accuracy, None, performance.asked)
+    return Evidence(PERFORMS, *figure, performance.passed, sentence, "answers right")
 
 
 def from_other_prompts(kept: Estimate, limits: Limits) -> Evidence:
@@ -232,7 +233,13 @@ def from_other_prompts(kept: Estimate, limits: Limits) -> Evidence:
         sentence += " The interval leaves open whether others take part, too, by what is alike in both prompts of a pair."
     passed = True if enough else None
     return Evidence(
-        "Kept alone, with other prompts’ values", kept, None, limits.from_others, passed, sentence
+        "Kept alone, with other prompts’ values",
+        kept,
+        None,
+        limits.from_others,
+        passed,
+        sentence,
+        "of the gap kept",
     )
 
 
@@ -258,7 +265,7 @@ def _kept_beside_random(trial: Trial, limits: Limits, small: bool) -> Evidence:
     )
     if none_as_good and trial.kept_p > limits.random_p:
         sentence += " These are all the sets of this size and kinds that there are, and none does as well."
-    return Evidence(name, trial.kept_gain, None, 0.0, passed, sentence)
+    return Evidence(name, trial.kept_gain, None, 0.0, passed, sentence, "of the gap more")
 
 
 def _removed_beside_random(trial: Trial) -> Evidence:
@@ -270,7 +277,7 @@ def _removed_beside_random(trial: Trial) -> Evidence:
         f"{with_interval(trial.left_gain)} of the gap less than random sets of the same size and kinds leave (their mean: "
         f"{percent(mean(trial.left_random))}); {_as_good(trial.left_p, trial.left_random)} leave as little."
     )
-    return Evidence(name, trial.left_gain, None, 0.0, trial.left_gain.above(0.0), sentence)
+    return Evidence(name, trial.left_gain, None, 0.0, trial.left_gain.above(0.0), sentence, "of the gap less")
 
 
 def mean(values: tuple[float, ...]) -> float:

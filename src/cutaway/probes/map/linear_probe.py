@@ -29,6 +29,7 @@ UNRECORDED = Provenance("", "", versions={}, device="", dtype="", created="")
 #: A probe's tensors, in the order of its fields.
 TENSORS = ("weights", "bias", "centres", "mean", "scale")
 _SHOWN = 20
+_ALPHA = 0.05
 
 
 def site_to_list(site: Site) -> list[Any]:
@@ -164,7 +165,8 @@ class Probe:
     def page(self) -> Page:
         """The page of one probe: what it leans on, and how it was made."""
         blocks = [Figure(self.plot(), "The features that the probe leans on most.")]
-        return result_page(str(self), "Cutaway · probe", self._about(), blocks, self.provenance)
+        about = "; ".join(part for part in (str(self), self._figures()) if part)
+        return result_page(f"{about}.", "Cutaway · probe", f"{self.headline}.", blocks, self.provenance)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a folder (`manifest.json`, `tensors.safetensors`), whole or not at all. Raises `SaveFailed`."""
@@ -190,8 +192,33 @@ class Probe:
             "label": self.label, "label_kind": self.label_kind, "classes": list(self.classes), "about": dict(self.about),
         }  # fmt: skip
 
-    def _about(self) -> str:
-        return ", ".join(f"{name} {value:.3f}" for name, value in self.about.items() if value == value)
+    @property
+    def headline(self) -> str:
+        """How well it reads the label, in a sentence; or that this is not told from chance."""
+        at = f"{self.at}" if self.head is None else f"head {self.head} of {self.at}"
+        figures = {name: value for name, value in self.about.items() if value == value}
+        if "score" not in figures:
+            return f"A {self.method} probe reads {self.label!r} at {at}; how well was not measured"
+        ends = f" [{figures['low']:.3f}, {figures['high']:.3f}]" if {"low", "high"} <= figures.keys() else ""
+        score = f"held-out score {figures['score']:.3f}{ends}"
+        q = figures.get("q", figures.get("p"))
+        if q is None:
+            return f"A {self.method} probe reads {self.label!r} at {at} ({score}; not told from chance by permutations)"
+        if q > _ALPHA:
+            return f"{self.label!r} is not told from chance at {at} ({score}, q = {q:.3f})"
+        return f"{self.label!r} can be read at {at} ({score}, q = {q:.3f})"
+
+    def _figures(self) -> str:
+        """What else was measured of it, in words."""
+        told = {
+            "cosine": "cosine with the direction that controls the output",
+            "means_cosine": "that of the difference of means",
+        }
+        return ", ".join(
+            f"{told.get(name, name.replace('_', ' '))} {value:+.3f}"
+            for name, value in self.about.items()
+            if value == value and name not in ("score", "low", "high", "p", "q")
+        )
 
     def __str__(self) -> str:
         head = "" if self.head is None else f" head {self.head}"
@@ -201,5 +228,5 @@ class Probe:
         return f"Probe({self}, {self.label_kind}, width {self.d})"
 
     def _repr_html_(self) -> str:
-        lines = (self._about(), f"{self.label_kind}, width {self.d}")
+        lines = (self.headline, self._figures(), f"{self.label_kind}, width {self.d}")
         return display(str(self), lines, provenance=self.provenance)

@@ -198,12 +198,12 @@ class Probing:
         return self.places.cells[i].label(self.places.positions)
 
     def headline(self) -> str:
-        """The best place and the verdict in one line."""
+        """What was found at the best place, in a sentence."""
         i = self.number()
         row = {k: float(v.values.ravel()[i]) for k, v in self.data.data_vars.items()}
         band = "" if np.isnan(row["low"]) else f" [{row['low']:.3f}, {row['high']:.3f}]"
         score = f"{self.what} {row['score']:.3f}{band}"
-        return f"{self.data.attrs['label']} at {self._where(i)}: {score}: {self.verdict}"
+        return self.finding.sentence(str(self.data.attrs["label"]), self._where(i), score)
 
     def controls(self) -> str:
         """How the directions that detect lie to the one that controls, at the best place; empty where it is not known."""
@@ -267,7 +267,7 @@ class Probing:
         attrs = self.data.attrs
         caption = (
             f"Held-out {self.what} of {attrs['probe']} probes, {attrs['folds']} folds over {attrs['groups']} groups of "
-            f"{attrs['n']} examples. {attrs['kept']}. {' '.join(attrs['notes'])}"
+            f"{attrs['n']} examples. {' '.join(attrs['notes'])}"
         )
         if controls := self.controls():
             caption += f" At the best place: {controls}."
@@ -288,8 +288,9 @@ class Probing:
             words = "Each move beside random and sham directions of the same norm (grey)."
             sections.append(Section("use", "Whether it is used", [Figure(used.plot(), words)]))
         sections.append(Section("claims", "Claims", [ClaimTests(c) for c in self.finding.claims]))
-        title = f"{attrs['label']} in {attrs['network']}"
-        return result_page(title, "Cutaway · probes", self.headline(), sections, self.provenance)
+        cells = self.data["score"].size
+        about = f"{attrs['label']} in {attrs['network']}: {attrs['n']} examples in {attrs['groups']} groups, {cells} places."
+        return result_page(about, "Cutaway · probes", f"{self.headline()}.", sections, self.provenance)
 
     def _ends_mean(self) -> str:
         """What the two ends of the best probe's direction mean."""

@@ -89,6 +89,18 @@ class Finding:
         """The claims: that it is encoded; that it is used."""
         return tuple(c for c in (self.encoded, self.used) if c is not None)
 
+    def sentence(self, label: str, where: str, score: str) -> str:
+        """What was found of a label at a place with this score, in a sentence without its full stop."""
+        said = {
+            USED: f"{label!r} is encoded at {where} ({score}), and the network uses it",
+            UNUSED: f"{label!r} is encoded at {where} ({score}); that the network uses it is not shown",
+            ENCODED: f"{label!r} is encoded at {where} ({score})",
+            ABSENT: f"{label!r} is not told to be encoded anywhere beyond the controls; best is {where} ({score})",
+            UNDECIDED: f"Whether {label!r} is encoded is not decided; best is {where} ({score})",
+            CONFOUNDED: f"{label!r} is read at {where} ({score}), but no better than from {' and '.join(self.confounds)}",
+        }
+        return said.get(self.word, f"{label!r} at {where} ({score}): {self}")
+
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
         return {
@@ -180,7 +192,9 @@ def judge_encoded(f: Figures) -> Finding:
     if f.left_out is not None:
         carries = f.left_out.above(f.chance)
         sentence = f"On sources that the probe was not fitted on: {f.left_out} (chance {f.chance:.3g})."
-        evidence.append(Evidence("Sources left out", f.left_out, None, f.chance, carries is True, sentence))
+        evidence.append(
+            Evidence("Sources left out", f.left_out, None, f.chance, carries is True, sentence, f.what)
+        )
         confounds += ["the source"] if carries is not True else []
     present = all(e.passed for e in evidence[:2])
     beaten = all(c.passed is not False for c in controls) and all(e.passed for e in evidence)
@@ -205,7 +219,7 @@ def _evidence(f: Figures) -> list[Evidence]:
     return [
         Evidence(
             "Held-out score", f.score, None, f.chance, f.score.above(f.chance) is True,
-            f"{f.what} on held-out groups: {f.score} (chance {f.chance:.3g}).",
+            f"{f.what} on held-out groups: {f.score} (chance {f.chance:.3g}).", f.what,
         ),
         _permuted(f, best),
     ]  # fmt: skip
@@ -220,7 +234,7 @@ def _permuted(f: Figures, best: str) -> Evidence:
     return Evidence(
         "Label permutations", None, f.p_best, ALPHA, f.p_best <= ALPHA,
         f"Of {f.permutations} permutations of the labels{best}, {round(f.p_best * (f.permutations + 1)) - 1} score as "
-        f"well: p = {f.p_best:.3f}.",
+        f"well: p = {f.p_best:.3f}.", "(p)",
     )  # fmt: skip
 
 

@@ -118,8 +118,16 @@ class Alignment:
 
     @property
     def headline(self) -> str:
-        """The subspace and its accuracy in one line."""
-        return f"{self.label} at {self.spot.site}: {self._figure}"
+        """Whether the label decides the output through the subspace, in a sentence."""
+        word = {"supported": "decides", "refuted": "does not decide"}.get(
+            self.claim.verdict, "is not shown to decide"
+        )
+        other = self.rivals.get("random subspaces")
+        beside = "" if other is None else f" (random subspaces in {100 * other.value:.0f} %)"
+        return (
+            f"{self.label!r} {word} the output through {self.size} of {self.basis.shape[1]} dimensions at {self.spot.site}: "
+            f"exchanging them gives the other prompt's output in {100 * self.accuracy.value:.0f} % of held-out pairs{beside}"
+        )
 
     @property
     def _figure(self) -> str:
@@ -153,7 +161,8 @@ class Alignment:
         """The page: the subspace beside its rivals, and the claim."""
         caption = "Share of held-out pairs whose output, with the subspace exchanged, is the source's."
         return result_page(
-            f"{self.label} at {self.spot.site}", "Cutaway · alignment", self.headline, [Figure(self.plot(), caption)],
+            f"{self.label} at {self.spot.site}: {self._figure}.", "Cutaway · alignment", f"{self.headline}.",
+            [Figure(self.plot(), caption)],
             self.provenance, claims=(self.claim,), verdict=self.claim.verdict,
         )  # fmt: skip
 
@@ -233,7 +242,7 @@ def align(
     label, place = str(probing.data.attrs["label"]), cell.label(probing.places.positions)
     seconds = time.perf_counter() - began
     statement = f"{label!r} decides the output through {len(basis)} of {d} dimensions of {place}."
-    claim = _claim(statement, accuracy, rivals, len(basis), seconds)
+    claim = _claim(statement, accuracy, rivals, len(basis))
     provenance = Provenance.of(net, data.hash, seed, seconds)
     cosine = float((basis @ direction[0]).norm())
     return Alignment(label, spot, basis, accuracy, rivals, cosine, claim, provenance)
@@ -341,9 +350,7 @@ def _random(
     return max((test.accuracy(net, spot, basis, pairs) for basis in bases), key=lambda e: e.value)
 
 
-def _claim(
-    statement: str, accuracy: Estimate, rivals: dict[str, Estimate], size: int, seconds: float
-) -> Claim:
+def _claim(statement: str, accuracy: Estimate, rivals: dict[str, Estimate], size: int) -> Claim:
     names = ("the probe's direction", "random subspaces", "a search for shuffled classes", "the whole vector")
     direction, random, shuffled, whole = (rivals[name] for name in names)
     evidence = [
@@ -368,5 +375,5 @@ def _claim(
             "that lies idle in the network (Makelov et al. 2024).",
         ),
     ]  # fmt: skip
-    notes = [f"The probe's direction: {direction}.", f"{seconds:.1f} s."]
+    notes = [f"The probe's direction: {direction}."]
     return claim_of(statement, evidence, controls, notes)

@@ -83,10 +83,20 @@ class Eraser(Erasure):
         items = [Bar(f"direction {i}", v, v, v) for i, v in enumerate(sizes)]
         return bars(items, title=str(self), unit="length of the projection (1: orthogonal)")
 
+    @property
+    def headline(self) -> str:
+        """How much is taken out, in a sentence."""
+        place = "" if self.at is None else f" at {self.at}"
+        what = f"{self.label!r}" if self.label else "the label"
+        return f"Erasing {what}{place} takes out {self.rank} of {self.left.shape[0]} dimensions"
+
     def page(self) -> Page:
         """The page: the directions that are taken out, and how it was made."""
         blocks = [Figure(self.plot(), "The directions that are taken out.")]
-        return result_page(str(self), "Cutaway · eraser", str(self), blocks, self.provenance)
+        about = (
+            "After that no linear probe does better than a constant guess on the data that it was fitted to."
+        )
+        return result_page(about, "Cutaway · eraser", f"{self.headline}.", blocks, self.provenance)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a folder, whole or not at all. Raises `SaveFailed`."""

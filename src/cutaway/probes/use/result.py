@@ -124,8 +124,16 @@ class Use:
 
     @property
     def headline(self) -> str:
-        """The place and the verdict in one line."""
-        return f"{self.label} at {self.where}: {self.verdict}"
+        """Whether the network uses the label there, with the figure of the flip that says so."""
+        flips = [e for e in self.effects if e.name == "flip"]
+        word = {"supported": "uses", "refuted": "does not use"}.get(self.claim.verdict, "is not shown to use")
+        said = f"The network {word} {self.label!r} as it is encoded at {self.where}"
+        if not flips:
+            return said
+        best = max(flips, key=lambda e: abs(e.share.value))
+        unit = "the classes' difference" if best.firm else "two standard deviations of the output"
+        largest = f" (random directions: at most {np.abs(best.others).max():.2f})" if len(best.others) else ""
+        return f"{said}: flipping it along {best.along} moves the output by {best.share} of {unit}{largest}"
 
     def __str__(self) -> str:
         cosines = ", ".join(f"{name} {value:+.2f}" for name, value in self.cosines.items())
@@ -141,9 +149,10 @@ class Use:
     def page(self) -> Page:
         """The page: every move beside random and sham directions, and the claims."""
         caption = "Each move beside random and sham directions of the same norm (grey)."
-        blocks = [Figure(self.plot(), f"{caption} The metric: {self.metric}.")]
+        blocks = [Figure(self.plot(), caption)]
+        about = f"{self.label} at {self.where}: {self.verdict}. Measured: {self.metric}."
         return result_page(
-            f"{self.label} at {self.where}", "Cutaway · use", self.headline, blocks, self.provenance,
+            about, "Cutaway · use", f"{self.headline}.", blocks, self.provenance,
             claims=self.finding.claims, verdict=self.claim.verdict,
         )  # fmt: skip
 

@@ -112,7 +112,7 @@ def _flip(e: MoveEffect, terms: UseTerms, tried: int) -> Evidence:
         f"{len(e.others)} random and sham directions of the same norm the largest moves it by "
         f"{np.abs(e.others).max():.3f} (p = {e.p:.3f})."
     )
-    return Evidence(f"Flip along {e.along}", e.share, None, terms.least, passed, sentence)
+    return Evidence(f"Flip along {e.along}", e.share, None, terms.least, passed, sentence, f"of {unit}")
 
 
 def _removal(e: MoveEffect) -> str:

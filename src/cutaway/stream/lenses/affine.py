@@ -142,12 +142,18 @@ class AffineLens:
         what = f"the token {self.ahead} beyond the next" if self.ahead else "the next token"
         stopped = not self.origin.get("complete", True)
         part = f" (stopped after {self.origin.get('steps_done')} steps)" if stopped else ""
-        return f"The {self.name} lens of {self.provenance.network} reads {what} from layers {list(self.layers)}{part}"
+        low, high = min(self.layers), max(self.layers)
+        layers = f"layers {low} to {high}" if low < high else f"layer {low}"
+        return (
+            f"The {self.name} lens is fitted to read {what} from {layers} of {self.provenance.network}{part}; how well it "
+            "does is not measured here"
+        )
 
     def page(self) -> Page:
         """How far its maps are from the identity."""
         caption = "Distance of each map from the identity, as a share of the identity's size."
-        return page_of(self, "Cutaway · lens", f"The {self.name} lens", [Figure(self.plot(), caption)])
+        about = f"How far the maps of the {self.name} lens are from leaving the stream as it is."
+        return page_of(self, "Cutaway · lens", about, [Figure(self.plot(), caption)])
 
     def to_dict(self) -> dict[str, Any]:
         """How it was made and what its maps do; the maps themselves are in what `save` writes."""

@@ -82,12 +82,14 @@ class ConstantLens:
     @property
     def headline(self) -> str:
         """What it says, in a sentence."""
-        return f"What {self.provenance.network} predicts on average, whatever it reads"
+        first, share = self.words[0], float(self.log_probs.exp().max())
+        return f"Whatever it reads, {self.provenance.network} says {first!r} most often: {100 * share:.1f} % on average"
 
     def page(self) -> Page:
         """Its likeliest tokens."""
         figure = Figure(self.plot(), "The likeliest tokens.")
-        return page_of(self, "Cutaway · lens", "The constant lens", [figure])
+        about = f"The constant lens of {self.provenance.network}: its mean prediction."
+        return page_of(self, "Cutaway · lens", about, [figure])
 
     def to_dict(self) -> dict[str, Any]:
         """Its likeliest tokens; the whole distribution is in what `save` writes."""

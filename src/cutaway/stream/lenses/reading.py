@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from cutaway.errors import BadInput
+from cutaway.figures import show_token
 from cutaway.figures.lens import LensGrid, lens_table
 from cutaway.network.inputs import Tokens
 from cutaway.reports import Figure, Page, Section, display_result, page_of
@@ -108,9 +109,18 @@ class Reading:
 
     @property
     def headline(self) -> str:
-        """What was read, in a sentence."""
-        later = f" but {self.ahead}" if self.ahead else ""
-        return f"What each layer's stream says about the next token{later}"
+        """From which layer on the last token's prediction stands, in a sentence."""
+        if not len(self.tokens) or not len(self.layers):
+            return "Nothing was read"
+        best = [str(token) for token in self.top[:, -1, 0]]
+        since = next(i for i in range(len(best)) if len(set(best[i:])) == 1)
+        share = float(self.probability[-1, -1, 0])
+        after = f"after {show_token(self.tokens[-1], escape=False)!r}"
+        if len(best) == 1:
+            return f"The likeliest token {after} is {best[0]!r} ({share:.2f})"
+        later = f", {self.ahead} beyond the next" if self.ahead else ""
+        where = "at every layer" if since == 0 else f"from layer {self.layers[since]} on"
+        return f"{best[-1]!r} is the likeliest token{later} {after} {where}, with {share:.2f} at the end"
 
     def page(self, report: LensReport | None = None) -> Page:
         """Layer by token, coloured by what is asked for most; with a report, how well the lens reads beside others."""

@@ -34,7 +34,7 @@ _UNITS = {
     "kl": "KL from the output (nats)",
     "cross_entropy": "cross-entropy (nats)",
     "bias": "bias (nats)",
-    "agreement": "share of positions",
+    "agreement": "share of positions with the output's likeliest token",
 }
 
 
@@ -110,7 +110,9 @@ class LensReport:
         for layer in shared:
             gain = mean_of(self.kl[worse, layer] - self.kl[better, layer])
             sentence = f"nats by which the {better} lens is nearer to the output"
-            evidence.append(Evidence(f"layer {layer}", gain, passed=gain.above(0.0), sentence=sentence))
+            evidence.append(
+                Evidence(f"layer {layer}", gain, passed=gain.above(0.0), sentence=sentence, of="nats")
+            )
         text = f"The {better} lens reads {self.provenance.network} better than the {worse} lens at every layer but the last."
         notes = (f"On {self.rows} held-out rows of {self.length} tokens.",)
         return claim_of(text, evidence, notes=notes)
@@ -139,8 +141,20 @@ class LensReport:
 
     @property
     def headline(self) -> str:
-        """What was measured, in a sentence."""
-        return f"KL from the output in nats, {self.rows} held-out rows of {self.length} tokens"
+        """How near the lenses come to the output, and whether the first is told to read better, in a sentence."""
+        first, *others = self.lenses
+        layers = self.layers(first)
+        ends = [float(self.kl[first, layer].mean()) for layer in (layers[0], layers[-1])]
+        said = (
+            f"The {first} lens is {ends[0]:.3g} nats from the output at layer {layers[0]} and {ends[1]:.3g} at layer "
+            f"{layers[-1]}"
+        )
+        told = [
+            f"{'' if self.claim(first, other).supported else 'not '}better than the {other} lens at every layer"
+            for other in others
+            if self._shared(first, other)
+        ]
+        return f"{said}; it is {' and '.join(told)}" if told else said
 
     def page(self) -> Page:
         """All four figures by layer, and whether the first lens reads better than each other one."""
@@ -150,7 +164,7 @@ class LensReport:
         ]
         first, *others = self.lenses
         claims = [self.claim(first, other) for other in others if self._shared(first, other)]
-        title = f"How well lenses read {self.provenance.network}"
+        title = f"KL from the output of {self.provenance.network}, {self.rows} held-out rows of {self.length} tokens."
         return page_of(self, "Cutaway · lens", title, figures, claims=claims)
 
     save = save_fields
