@@ -38,8 +38,8 @@ class Sizes:
     stream: int = 24
     single: int = 24
     search: int = 32
-    tried: int = 48
-    sampled: int = 24
+    tried: int = 96
+    sampled: int = 32
     test: int = 64
     random: int = 16
     controls: int = 12

@@ -110,7 +110,7 @@ class Biography:
             found = events[events["event"] == event]
             most = ""
             if len(found):
-                top = found.iloc[int(np.argmax(np.abs(found["size"].to_numpy())))]
+                top = found.iloc[int(np.argmax(np.abs(np.asarray(found["size"], float))))]
                 most = f" (most by {in_words(str(top['who']))} at {show_token(str(top['token']), escape=False)!r})"
             times = {0: "never", 1: "once"}.get(len(found), f"{len(found)} times")
             said.append(f"{event} {times}{most}")
