@@ -13,6 +13,7 @@ from cutaway.behaviours import Behaviour
 from cutaway.network import Network
 from cutaway.network.parts import Part
 from cutaway.trials import Bench, Limits, PartSet, put_to_test
+from cutaway.trials.looks import looks_at
 from cutaway.trials.slopes import slopes
 from cutaway.trials.spread import spread
 
@@ -124,3 +125,25 @@ def test_random_sets_are_compared_on_some_examples_and_the_set_is_measured_on_al
     by_hand = own.shares(bench.first(5).keep_only([members]))[0]
     assert few.kept_gain is not None
     assert few.kept_gain.value == pytest.approx(by_hand - np.mean(few.kept_random), abs=1e-9)
+
+
+def test_looks_share_the_error_rate() -> None:
+    for n, first in [(64, 64), (65, 64), (128, 64), (1000, 30), (7, 64)]:
+        looks = looks_at(n, first, 0.05)
+        assert looks[-1][0] == n
+        assert [size for size, _ in looks] == sorted({size for size, _ in looks})
+        assert sum(1 - level for _, level in looks) == pytest.approx(0.05)
+
+
+def test_more_is_looked_at_only_where_few_do_not_decide(net: Network, pairs: Behaviour) -> None:
+    bench = Bench.of(net, pairs)
+    nothing = PartSet((Part("head", 1, 0),), bench.parts)
+    early = put_to_test(bench, nothing, Limits(random=6), first=8)
+    assert (early.n, early.looks, early.level) == (8, 1, 0.975)  # it keeps nothing: that is plain at once
+    assert early.kept.interval is not None
+    assert early.kept.interval.level == 0.975
+    names = "a0.h0 a0.h1 a0.h3 a2.h1 a2.h3 m0 m1 m2 m3".split()
+    undecided = PartSet(tuple(map(Part.parse, names)), bench.parts)
+    open_to_the_end = Limits(random=6, kept=1e-4, excess=1e9, left=1.0, from_others=1.0)
+    late = put_to_test(bench, undecided, open_to_the_end, first=8)
+    assert (late.n, late.looks, late.level) == (pairs.n, 2, 0.975)

@@ -6,7 +6,7 @@ What single parts do alone is measured on the bench of the search (`singles`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 DIRECTIONS: tuple[Direction, ...] = ("restore", "corrupt")
 _STREAM = ("resid_pre", ("layer", "position"))
+#: The span of the position whose logits the metric reads.
+END = "end"
 _MAP = "map"
 _CHANNEL = "channel"
 
@@ -58,7 +60,8 @@ def sweeps(net: Network, discovery: Behaviour, grain: SearchGrain, sizes: Sizes)
     """Which sites are swept, over which dimensions: the stream by position; of a network without one its maps, or channels.
 
     sizes: with no pairs for the stream, only what the search needs is swept: not the stream, and not the maps where their
-    channels are searched.
+    channels are searched. Prompts of several forms speak in one map where they have spans: their positions do not
+    correspond, and the tokens of a span do.
     """
     whole = sizes.stream > 0
     if net.anatomy.stack() is None:
@@ -70,7 +73,18 @@ def sweeps(net: Network, discovery: Behaviour, grain: SearchGrain, sizes: Sizes)
     pairs = discovery
     if sizes.stream < discovery.n:
         pairs = discovery.take(spread(discovery.template, sizes.stream))
-    return [Sweep(_STREAM[0], *_STREAM, list(net.layers_with(_STREAM[0])), pairs)]
+    site, by = _STREAM
+    if pairs.spans and len(set(zip(pairs.template, pairs.lengths, strict=True))) > 1:
+        pairs, by = with_end(pairs), ("layer", "span")
+    return [Sweep(site, site, by, list(net.layers_with(site)), pairs)]
+
+
+def with_end(pairs: Behaviour) -> Behaviour:
+    """The same pairs with the position of the answer as a span, `end`: what all of them have, whatever their form."""
+    if END in pairs.spans:
+        return pairs
+    ends = tuple(at % length for at, length in zip(pairs.answer_pos, pairs.lengths, strict=True))
+    return replace(pairs, spans={**pairs.spans, END: tuple((at, at + 1) for at in ends)})
 
 
 def localise(
@@ -118,15 +132,16 @@ def strengths(
 
 
 def journey(effects: Effects, least: float = 0.5) -> list[tuple[int, int, str, float]]:
-    """For each layer the position whose restored stream brings back most: (layer, position, token, share).
+    """For each layer the position, or span, whose restored stream brings back most: (layer, which, its name, share).
 
-    Layers where no single position brings back `least` of the gap are left out.
+    Layers where no single one brings back `least` of the gap are left out.
     """
-    stops, tokens = [], effects.data["token"].values
+    stops = []
+    names = effects.data["span"].values if "span" in effects.dims else effects.data["token"].values
     for layer, shares in zip(effects.data["layer"].values, effects.mean.values, strict=True):
         if not np.isfinite(shares).any():
             continue
         place = int(np.nanargmax(shares))
         if shares[place] >= least:
-            stops.append((int(layer), place, str(tokens[place]), float(shares[place])))
+            stops.append((int(layer), place, str(names[place]), float(shares[place])))
     return stops

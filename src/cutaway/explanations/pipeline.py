@@ -261,10 +261,13 @@ def _investigate(asked: _Question, draft: _Draft, with_controls: bool) -> None:
             whole = [member for member in draft.mechanism.members if member.kind != "neuron"]
             draft.described = reads_and_writes(net, behaviour, whole)
     with draft.timed("test"):
-        bench = Bench.of(net, behaviour.held_out, seed, work, grain.parts).first(asked.sizes.test)
+        bench = Bench.of(net, behaviour.held_out, seed, work, grain.parts)
         draft.tested = performance(net, behaviour.held_out, work=work)
         limits = replace(asked.limits, random_on=min(asked.limits.random_on, asked.sizes.random))
-        draft.trial = put_to_test(bench, draft.mechanism.candidate(grain.parts), limits, seed)
+        if asked.sizes.thin:  # a look at more is not in the budget
+            bench = bench.first(asked.sizes.test)
+        candidate = draft.mechanism.candidate(grain.parts)
+        draft.trial = put_to_test(bench, candidate, limits, seed, asked.sizes.test)
         draft.controls.append(sham(draft.trial.sham or 0.0, asked.limits))
     with draft.timed("wire"):
         draft.circuit, draft.why_no_circuit = wire(net, behaviour, asked.sizes, seed, work)

@@ -39,9 +39,14 @@ def stream_section(maps: Mapping[str, Effects], discovery: int) -> list[Section]
     stream = _both(maps, "resid_pre")
     if "restore" not in stream:
         return []
+    used = stream["restore"].data.sizes["example"]
     groups = stream["restore"].groups()
+    if "span" in stream["restore"].dims:
+        groups = [("", stream["restore"])]
     template, first = groups[0]
-    shown = {way: effects.groups()[0][1] for way, effects in stream.items()}
+    shown = {
+        way: effects if "span" in effects.dims else effects.groups()[0][1] for way, effects in stream.items()
+    }
     others, rest = groups[1 : 1 + _MORE_MAPS], groups[1 + _MORE_MAPS :]
     limit = scale_limit(*(e.mean.values for e in [*shown.values(), *(effects for _, effects in others)]))
     whose = (
@@ -51,18 +56,22 @@ def stream_section(maps: Mapping[str, Effects], discovery: int) -> list[Section]
     blocks: list[Block] = [Text((whose + route[0].lower() + route[1:] if whose else route,))]
     form, unlike = "", ""
     if len(groups) > 1:
-        form = f" The {first.data.sizes['example']} of {discovery} discovery pairs of the form “{template}”."
+        form = f" The {first.data.sizes['example']} of {used} pairs of the form “{template}”."
         unlike = (
             f" The prompts have {len(groups)} forms, whose positions do not correspond: each has its own map, the most "
             "frequent first, and its effects are shares of its own gap."
         )
+    spans = "span" in first.dims
     for way, effects in shown.items():
         caption = f"{_WAYS[way]}. The same pairs, the other way."
         if way == "restore":
-            caption = f"The residual stream at one layer and token. {_WAYS[way]}.{form} {_signs(effects)}"
+            at = "the tokens of one span, such as a name or the end of the prompt," if spans else "one token,"
+            caption = (
+                f"The residual stream at one layer and {at} replaced. {_WAYS[way]}.{form} {_signs(effects)}"
+            )
         blocks.append(_map(effects, way, limit, caption + _partial(effects)))
     for name, effects in others:
-        caption = f"Restoring, in the {effects.data.sizes['example']} of {discovery} discovery pairs of the form “{name}”."
+        caption = f"Restoring, in the {effects.data.sizes['example']} of {used} pairs of the form “{name}”."
         signs = _signs(effects)
         blocks.append(
             _map(effects, "restore", limit, caption if signs == _signs(first) else f"{caption} {signs}")
@@ -70,8 +79,8 @@ def stream_section(maps: Mapping[str, Effects], discovery: int) -> list[Section]
     if left := not_drawn([(name, effects.data.sizes["example"]) for name, effects in rest]):
         blocks.append(Text((left,)))
     lead = (
-        f"The residual stream of one run is copied into the other, one layer and token at a time, on {discovery} discovery "
-        f"pairs.{unlike} {_sentence(first.data.attrs['intervals'])}"
+        f"The residual stream of one run is copied into the other, one layer and {'span' if spans else 'token'} at a time, "
+        f"on {used} of {discovery} discovery pairs.{unlike} {_sentence(first.data.attrs['intervals'])}"
     )
     return [Section("where", "Where the information sits", blocks, lead)]
 
@@ -171,15 +180,22 @@ def _route(effects: Effects) -> str:
             stops[-1] = (stops[-1][0], layer, place, token, max(share, stops[-1][4]))
         else:
             stops.append((layer, layer, place, token, share))
+    spans = "span" in effects.dims
     if not stops:
-        return "At no layer does a single position carry half of the gap: the information is spread over several tokens."
+        several = "spans" if spans else "tokens"
+        spread = f"the information is spread over several {several}"
+        return f"At no layer does a single {several[:-1]} carry half of the gap: {spread}."
     parts = []
     for first, last, place, token, share in stops:
         layers = f"layer {first}" if first == last else f"layers {first} to {last}"
-        parts.append(
-            f"at position {place} (“{show_token(token, escape=False)}”) in {layers} (up to {percent(share)})"
+        where = (
+            f"at the span “{token}”"
+            if spans
+            else f"at position {place} (“{show_token(token, escape=False)}”)"
         )
-    return f"Entering the layers, one position is enough to bring back at least half of the gap: {'; then '.join(parts)}."
+        parts.append(f"{where} in {layers} (up to {percent(share)})")
+    one = "span" if spans else "position"
+    return f"Entering the layers, one {one} is enough to bring back at least half of the gap: {'; then '.join(parts)}."
 
 
 def _partial(effects: Effects) -> str:

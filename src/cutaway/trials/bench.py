@@ -44,6 +44,7 @@ class Bench:
         work: who hears of progress, and may stop it.
         tried: the metric [n] of the sets that were run, NaN for examples on which they were not.
         rows: numbers of the examples that it looks at; None for all.
+        level: of the intervals on its scale.
     """
 
     net: Network
@@ -54,6 +55,7 @@ class Bench:
     work: Work = field(default_factory=Work)
     tried: dict[tuple[str, frozenset[Part]], np.ndarray] = field(default_factory=dict, repr=False)
     rows: tuple[int, ...] | None = None
+    level: float = 0.95
 
     __repr__ = brief
 
@@ -104,7 +106,7 @@ class Bench:
         """The scale of the corrupted (0) and the clean prompts (1)."""
         ends, here = self.ends, self.chosen
         some = self.behaviour if self.rows is None else self.behaviour.take(here.tolist())
-        return GapScale(ends.corrupted.metric[here], ends.clean.metric[here], some.clusters)
+        return GapScale(ends.corrupted.metric[here], ends.clean.metric[here], some.clusters, self.level)
 
     def keep_only(self, sets: Sequence[Parts], label: str = "keeping sets") -> np.ndarray:
         """Clean prompts; every part outside the set takes its value from the corrupted run."""

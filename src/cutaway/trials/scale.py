@@ -22,11 +22,13 @@ class GapScale:
         empty: metric [n] where everything is replaced: 0.
         whole: metric [n] of the network as it is: 1.
         clusters: what intervals draw together [n]; None for single examples.
+        level: of the intervals.
     """
 
     empty: np.ndarray
     whole: np.ndarray
     clusters: Sequence[str] | None = None
+    level: float = 0.95
 
     @property
     def gap(self) -> float:
@@ -57,7 +59,7 @@ class GapScale:
         return (metrics.mean(-1) - self.empty.mean()) / self.gap
 
     def _ratio(self, part: np.ndarray) -> Estimate:
-        return ratio_of(part, self.whole - self.empty, self.clusters)
+        return ratio_of(part, self.whole - self.empty, self.clusters, self.level)
 
 
 def other_rows(groups: Sequence[Hashable], rng: np.random.Generator | None = None) -> np.ndarray:

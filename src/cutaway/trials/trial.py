@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from cutaway.trials.bench import Bench
 from cutaway.trials.candidate import Candidate, PartSet
 from cutaway.trials.judging import inside, percent, with_interval
 from cutaway.trials.limits import Limits
+from cutaway.trials.looks import looks_at
 from cutaway.trials.scale import GapScale
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ class Trial:
         gap: the unit of all shares, in units of the metric.
         caps: why nothing may be supported on this scale.
         exhausted: were all other sets of its size and kinds tried?
+        looks: how often it was looked at, each time at more examples.
+        level: of the intervals: higher where several looks were planned.
         n_random: held-out examples on which it was compared with random candidates; 0 in files of earlier versions: all.
     """
 
@@ -69,6 +72,8 @@ class Trial:
     caps: tuple[str, ...] = ()
     exhausted: bool = False
     n_random: int = 0
+    looks: int = 1
+    level: float = 0.95
 
     __repr__ = brief
 
@@ -107,12 +112,37 @@ def fit(shares: np.ndarray) -> np.ndarray:
     return 1.0 - np.abs(1.0 - shares)
 
 
-def put_to_test(bench: Any, candidate: Candidate, limits: Limits, seed: int = 0) -> Trial:
+def put_to_test(
+    bench: Any, candidate: Candidate, limits: Limits, seed: int = 0, first: int | None = None
+) -> Trial:
     """Keep a candidate alone and remove it on this bench's (held-out) data, beside random ones like it.
 
-    bench: the kind of bench that the candidate runs on. A set of parts is also restored, written over itself, and kept with
-    the rest taken from other prompts.
+    Args:
+        bench: the kind of bench that the candidate runs on. A set of parts is also restored, written over itself, and kept
+            with the rest taken from other prompts.
+        candidate: what is tested.
+        limits: what it must reach.
+        seed: of the random candidates.
+        first: of sets of parts, so many examples are looked at first, and more only where these leave a test undecided; the
+            level of the intervals is then such that all looks together err at most as often as one would (`looks`). Default:
+            all at once.
     """
+    if first is None or not isinstance(bench, Bench) or not isinstance(candidate, PartSet):
+        return _trial(bench, candidate, limits, seed)
+    trial = None
+    for number, (size, level) in enumerate(looks_at(len(bench.chosen), first, limits.alpha)):
+        some = replace(bench.first(size), level=level)
+        if not some.scale.told and size < len(bench.chosen):
+            continue
+        trial = replace(_trial(some, candidate, limits, seed), looks=number + 1, level=level)
+        tests = evidence_of(trial, candidate, limits)
+        if all(test.passed for test in tests) or any(test.passed is False for test in tests):
+            break
+    assert trial is not None
+    return trial
+
+
+def _trial(bench: Any, candidate: Candidate, limits: Limits, seed: int) -> Trial:
     scale: GapScale = bench.scale
     alike = candidate.like_it(np.random.default_rng(seed), limits.random)
     some = _some(bench, limits)
@@ -172,7 +202,7 @@ def resampled(bench: Bench, members: Iterable[Part]) -> Estimate | None:
     drawn = None if clusters is None else [clusters[row] for row in rows]
     if abs(whole.mean() - nothing.mean()) < _SAME * max(1e-3, float(np.abs([whole, nothing]).max())):
         return None
-    return GapScale(nothing, whole, drawn).share(kept)
+    return GapScale(nothing, whole, drawn, bench.level).share(kept)
 
 
 def evidence_of(
