@@ -44,11 +44,16 @@ from cutaway.trials import (
     put_to_test,
     sham,
 )
+from cutaway.trials.spread import spread
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour, Performance
     from cutaway.circuits import CircuitTest
     from cutaway.network import Network
+
+
+#: Pairs on which it is described what members write and read.
+_DESCRIBED = 32
 
 
 @dataclass
@@ -259,7 +264,8 @@ def _investigate(asked: _Question, draft: _Draft, with_controls: bool) -> None:
         work.step("what each component writes and reads", 0, 1)
         if net.anatomy.stack() is not None and behaviour.items is None:
             whole = [member for member in draft.mechanism.members if member.kind != "neuron"]
-            draft.described = reads_and_writes(net, behaviour, whole)
+            some = behaviour.take(spread(behaviour.template, _DESCRIBED))
+            draft.described = reads_and_writes(net, some, whole)
     with draft.timed("test"):
         bench = Bench.of(net, behaviour.held_out, seed, work, grain.parts)
         draft.tested = performance(net, behaviour.held_out, work=work)
@@ -274,15 +280,20 @@ def _investigate(asked: _Question, draft: _Draft, with_controls: bool) -> None:
 
 
 def _identified(
-    asked: _Question, grain: SearchGrain, maps: dict[str, Effects]
+    asked: _Question, grain: SearchGrain, maps: dict[str, Effects], thorough: bool = True
 ) -> tuple[SearchGrain, Mechanism, Screening | None]:
     """The set found at this grain; where it is most of a small network, the one found among its neurons, if it is less.
 
-    The maps of what single parts do are added to `maps`.
+    The maps of what single parts do are added to `maps`. thorough: look among neurons, and
+    on all pairs where few have no gap that is told.
     """
     net, discovery, limits = asked.net, asked.behaviour.discovery, asked.limits
-    found, screened = _searched(asked, grain, maps)
-    if len(found.members) <= limits.largest * len(grain.parts) or len(grain.parts) >= FEW_PARTS:
+    found, screened = _searched(asked, grain, maps, thorough)
+    if (
+        not thorough
+        or len(found.members) <= limits.largest * len(grain.parts)
+        or len(grain.parts) >= FEW_PARTS
+    ):
         return grain, found, screened
     neurons = finer(net, discovery)
     if neurons is None:
@@ -294,7 +305,7 @@ def _identified(
 
 
 def _searched(
-    asked: _Question, grain: SearchGrain, maps: dict[str, Effects]
+    asked: _Question, grain: SearchGrain, maps: dict[str, Effects], thorough: bool = True
 ) -> tuple[Mechanism, Screening | None]:
     """What single parts do, added to `maps`, and the set that a search from there finds."""
     bench = Bench.of(asked.net, grain.pairs, asked.seed, asked.work, grain.parts)
@@ -303,7 +314,7 @@ def _searched(
         screened = single_effects(bench, asked.sizes, asked.seed, maps)
     estimates = None if screened is None else screened.estimates
     some = bench.first(asked.sizes.search)
-    if not some.scale.told:
+    if thorough and not some.scale.told:
         some = bench
     return identify(some, strengths(grain.parts, maps, estimates), asked.limits), screened
 
@@ -346,7 +357,7 @@ def examine(
     asked = _Question(net, behaviour, limits, seed, work, replace(sizes, stream=0))
     grain = grain_of(net, behaviour.discovery, limits)
     maps = dict(localise(net, behaviour.discovery, grain, asked.sizes, seed, work))
-    grain, mechanism, _ = _identified(asked, grain, maps)
+    grain, mechanism, _ = _identified(asked, grain, maps, thorough=done.does_it)
     candidate = mechanism.candidate(grain.parts)
     bench = Bench.of(net, behaviour.held_out, seed, work, grain.parts).first(sizes.test)
     trial = put_to_test(bench, candidate, replace(limits, random_on=sizes.random), seed)

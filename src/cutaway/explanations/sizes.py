@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from cutaway.errors import BadInput
@@ -70,55 +70,69 @@ CHOICES = (
 def priced(net: Network, behaviour: Behaviour, sizes: Sizes, limits: SearchLimits, controls: bool) -> Price:
     """What an explanation of these sizes is expected to take, stage by stage, at the pace just measured.
 
-    How many sets a search tries depends on what it finds; the figures are means over networks of known mechanism.
+    How many sets a search tries depends on what it finds; the figures are those of networks of known mechanism, of tales and
+    of a network of 300 parts (docs/benchmarks/explaining.md).
     """
-    discovery, held_out = _halves(behaviour)
-    parts, layers = len(parts_of(net)), max(1, net.n_layers)
-    width = max(behaviour.lengths, default=1)
-    stream = min(sizes.stream, discovery) * (2 + 2 * _STREAM * layers * width)
-    half = 0.5  # a part in the middle of the network leaves half of the layers as they were
-    tried = parts if parts <= sizes.tried else sizes.tried + sizes.sampled
-    single = min(sizes.single, discovery) * (2 * tried * half + (0 if parts <= sizes.tried else 6))
-    search = min(sizes.search, discovery) * _sets(parts)
-    sets = 2 * limits.random
-    test = 6 * min(sizes.test, held_out) + sets * min(sizes.random, held_out)
+    held = sum(behaviour.held)
+    discovery, held_out, parts = max(1, behaviour.n - held), max(1, held), len(parts_of(net))
+    set_of_parts = _SET * _columns(behaviour)
+
+    def alone(pairs: int) -> float:
+        tried = parts if parts <= sizes.tried else sizes.tried + sizes.sampled
+        return pairs * (2 * tried * _ALONE * set_of_parts + (0 if parts <= sizes.tried else 2 * _GRADIENT))
+
+    def searched(pairs: int) -> float:
+        return pairs * (_GRADIENT * (1 + parts / 33) + set_of_parts * max(6.0, 0.39 * parts))
+
+    def tested(pairs: int, beside: int) -> float:
+        return set_of_parts * (6 * pairs + 2 * limits.random * beside)
+
+    stream = min(sizes.stream, discovery)
     few = min(sizes.controls, discovery)
-    again = 2 * behaviour.n + few * (2 * tried * half + _sets(parts)) + few * (6 + sets)
+    again = 2 * behaviour.n + alone(few) + searched(few) + tested(few, few)
+    wired = min(sizes.wiring, discovery) if behaviour.items is None else 0
     stages = {
         "both ends of all prompts": 2.0 * behaviour.n,
-        "where it is": stream + single,
-        "searching the set": search,
-        "testing it": float(test),
+        "where it is": stream * (2 + 2 * _CELL * max(1, net.n_layers) * max(behaviour.lengths, default=1)),
+        "each part alone": alone(min(sizes.single, discovery)),
+        "searching the set": searched(min(sizes.search, discovery)),
+        "testing it": tested(min(sizes.test, held_out), min(sizes.random, held_out)),
         "controls": (2 * again + _DRAWN) if controls else 0.0,
-        "wiring by edges": min(sizes.wiring, discovery) * _WIRED
-        if sizes.wiring and behaviour.items is None
-        else 0.0,
+        "wiring by edges": wired * _WIRED,
     }
-    parts_of_it = tuple((stage, forwards) for stage, forwards in stages.items() if forwards)
+    shown = tuple((stage, forwards) for stage, forwards in stages.items() if forwards)
     pace = pace_of(net, behaviour.clean_tokens(net))
-    return pace.price(sum(stages.values()), parts=parts_of_it)
+    slow = (
+        stages["wiring by edges"] * parts / _EDGES_SLOW
+    )  # the more edges, the more a run by edges takes beside a forward
+    price = pace.price(sum(stages.values()) + slow, parts=shown)
+    return replace(price, forwards=sum(stages.values()))
 
 
+#: Share of a forward that replacing a set of parts takes, of the columns from the first token on that differs.
+_SET = 0.8
+#: Share of that, of one part: it leaves the layers below it as they were.
+_ALONE = 0.6
+#: A forward and a backward pass.
+_GRADIENT = 3.0
 #: Share of a forward that a cell of the stream takes, over all cells: the layers above it, the columns from it on.
-_STREAM = 0.03
-#: Forwards of one pair that tracing and testing a circuit take.
-_WIRED = 130.0
+_CELL = 0.03
+#: Forwards of one pair that tracing and testing a circuit take; with so many parts, a run by edges takes twice a forward.
+_WIRED, _EDGES_SLOW = 67.0, 150.0
 #: Contrasts of ten draws of fresh weights, both ends of eight pairs.
 _DRAWN = 160.0
 
 
-def _sets(parts: int) -> float:
-    """How many sets a search tries, about: growing and dropping halve, weighing takes one for each member.
-
-    >>> round(_sets(20)), round(_sets(300))
-    (56, 118)
-    """
-    return 13 * math.log2(max(2, parts)) + 0.05 * parts
-
-
-def _halves(behaviour: Behaviour) -> tuple[int, int]:
-    held = sum(behaviour.held)
-    return max(1, behaviour.n - held), max(1, held)
+def _columns(behaviour: Behaviour) -> float:
+    """The share of a batch's columns from the first token on that differs between clean and corrupted: what is run anew."""
+    if behaviour.items is not None or not behaviour.n:
+        return 1.0
+    width = max(behaviour.lengths)
+    anew = 0
+    for clean, corrupted in zip(behaviour.clean_ids, behaviour.corrupted_ids, strict=True):
+        differs = (i for i, (a, b) in enumerate(zip(clean, corrupted, strict=False)) if a != b)
+        anew += len(clean) - next(differs, len(clean) - 1)
+    return anew / (width * behaviour.n)
 
 
 def within(

@@ -30,7 +30,7 @@ def wire(
         return None, "The budget was kept for the tests."
     discovery, held = behaviour.discovery, behaviour.held_out
     traced = discovery.take(spread(discovery.template, sizes.wiring))
-    tested = held.take(spread(held.template, min(sizes.wiring, sizes.random)))
+    tested = held.take(spread(held.template, max(1, sizes.wiring // 2)))
     try:
         circuit = trace(net, traced, seed=seed, examples=False, work=work)
         if not circuit.n_edges:
