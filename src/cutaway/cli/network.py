@@ -23,9 +23,14 @@ def register(app: typer.Typer) -> None:
     command(app, without=("resume", "budget", "sets", "seed", "device", "dtype", "trust_remote_code"))(show)
 
 
-def open_(common: Common, screen: Screen, model: Model) -> None:
+def open_(
+    common: Common,
+    screen: Screen,
+    model: Model,
+    anew: Annotated[bool, typer.Option("--anew", help="Find anatomy and certificate anew, whatever is remembered.")] = False,
+) -> None:  # fmt: skip
     """Show a network's anatomy and its certificate: what was checked, to what error, and what is refused."""
-    net = question.network(common, model)
+    net = question.network(common, model, remember=not anew)
     screen.result(described(net), net)
 
 
@@ -89,6 +94,7 @@ def described(net: Network) -> dict[str, Any]:
         "heads": net.n_heads, "width": net.d_model, "vocabulary": net.d_vocab, "context": net.n_ctx,
         "device": str(net.device), "dtype": str(net.dtype).removeprefix("torch."),
         "sites": [str(site) for site in net.sites()], "certificate": net.certificate.to_dict(),
+        "remembered": net.remembered,
     }  # fmt: skip
 
 

@@ -12,10 +12,13 @@ import torch
 from torch import nn
 
 from cutaway.errors import BadInput, require_known
+from cutaway.network.cache import cache_folder
+from cutaway.network.core import Core
 from cutaway.network.examining import examine_model
 from cutaway.network.loading import dtype_of, load_model, load_tokenizer
 from cutaway.network.network import Network
 from cutaway.network.opened import Opened
+from cutaway.network.remembered import Known, keep, key_of, recalled
 from cutaway.results import strict
 
 
@@ -52,6 +55,7 @@ def open_network(
     revision: str | None = None,
     trust_remote_code: bool = False,
     certify: bool = True,
+    remember: bool = True,
     example: Mapping[str, Any] | None = None,
     load: Mapping[str, Any] | None = None,
     **unknown: Any,
@@ -66,6 +70,8 @@ def open_network(
         revision: a branch, tag or commit on the Hub.
         trust_remote_code: let the model's repository run its own code. Off: such a model is refused.
         certify: check the anatomy by numeric identities (a few short forward passes).
+        remember: take anatomy and certificate from an earlier opening of the same weights by the same code, where there was
+            one, and keep them for the next (`network/cache.py` says where).
         example: one batch of keyword arguments, for a module whose forward is not a transformers model's.
         load: options that are handed to transformers' `from_pretrained`, such as
             `{"attn_implementation": "eager"}` or `{"ignore_mismatched_sizes": True}`.
@@ -103,6 +109,7 @@ def open_network(
         device_map=device_map,
         trust_remote_code=trust_remote_code,
         certify=certify,
+        remember=remember,
         example=example,
         load=dict(load or {}),
     )
@@ -126,7 +133,21 @@ def _load(name: str, tokenizer: Any, opened: Opened) -> Network:
         commit = getattr(getattr(model, "config", None), "_commit_hash", None)
         opened = replace(opened, revision=commit or opened.revision)
     shown = name if scheme is not None or not Path(name).is_dir() else Path(name).resolve().name
-    return Network(examine_model(model, tokenizer, shown, opened))
+    return Network(_known_or_examined(model, tokenizer, shown, opened))
+
+
+def _known_or_examined(model: nn.Module, tokenizer: Any, name: str, opened: Opened) -> Core:
+    """What is known of the network from an earlier opening; otherwise it is examined, and that is remembered."""
+    asked = opened.remember and opened.certify and opened.example is None and cache_folder() is not None
+    key = key_of(model) if asked else None
+    if key is not None and (known := recalled(model, key)) is not None:
+        core = Core(model, tokenizer, known.anatomy, known.certificate, name, opened, remembered=True)
+        core.fact_of_weights("hash", lambda: known.hash)
+        return core
+    core = examine_model(model, tokenizer, name, opened)
+    if key is not None and core.certificate.made:
+        keep(key, Known(core.anatomy, core.certificate, core.hash))
+    return core
 
 
 def _scheme(name: str) -> Scheme | None:
