@@ -30,7 +30,7 @@ def open_(
     anew: Annotated[bool, typer.Option("--anew", help="Find anatomy and certificate anew, whatever is remembered.")] = False,
 ) -> None:  # fmt: skip
     """Show a network's anatomy and its certificate: what was checked, to what error, and what is refused."""
-    net = question.network(common, model, remember=not anew)
+    net = question.network(common, model, not anew)
     screen.result(described(net), net)
 
 

@@ -63,8 +63,9 @@ def open_network(
     """Open a network, exported as `cutaway.open`.
 
     Args:
-        model: a Hub id, a local folder, `"zoo:NAME"` for one that is shipped, or a module already in hand (whose
-            weights, hooks and settings are left as they are).
+        model: a Hub id, a local folder (with an adapter in it, the network that the adapter names, with it merged), a GGUF
+            file, `"zoo:NAME"` for one that is shipped, or a module already in hand (whose weights, hooks and settings are
+            left as they are).
         tokenizer: one in hand, or where to load it from; without it, the one beside the weights if there is one.
         device, dtype, device_map: where the weights are put; a module in hand stays where it is.
         revision: a branch, tag or commit on the Hub.
@@ -76,8 +77,8 @@ def open_network(
         load: options that are handed to transformers' `from_pretrained`, such as
             `{"attn_implementation": "eager"}` or `{"ignore_mismatched_sizes": True}`.
 
-    Raises `NotFound`, `NoWeights`, `CorruptFile`, `UnsafeFile`, `NotFinite`, `BadInput`, and `UnknownOption` for an
-    option that there is not.
+    Raises `NotFound`, `NoWeights`, `CorruptFile`, `UnsafeFile`, `NotFinite`, `OutOfMemory`, `BadInput`, and `UnknownOption`
+    for an option that there is not.
     """
     require_known(unknown, OPTIONS, "open")
     if isinstance(model, nn.Module):
@@ -99,7 +100,7 @@ def open_network(
         )
     name = str(model)
     opened = Opened(
-        model=str(Path(name).resolve()) if _scheme(name) is None and Path(name).is_dir() else name,
+        model=str(Path(name).resolve()) if _scheme(name) is None and Path(name).exists() else name,
         tokenizer=tokenizer
         if isinstance(tokenizer, str)
         else getattr(tokenizer, "name_or_path", None) or None,
@@ -129,10 +130,10 @@ def _load(name: str, tokenizer: Any, opened: Opened) -> Network:
     model = load_model(source, opened)
     if tokenizer is None:
         tokenizer = load_tokenizer(source, opened.trust_remote_code, opened.revision)
-    if scheme is None and not Path(source).is_dir():  # a branch moves on, its commit does not
+    if scheme is None and not Path(source).exists():  # a branch moves on, its commit does not
         commit = getattr(getattr(model, "config", None), "_commit_hash", None)
         opened = replace(opened, revision=commit or opened.revision)
-    shown = name if scheme is not None or not Path(name).is_dir() else Path(name).resolve().name
+    shown = name if scheme is not None or not Path(name).exists() else Path(name).resolve().name
     return Network(_known_or_examined(model, tokenizer, shown, opened))
 
 

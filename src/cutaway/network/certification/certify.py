@@ -117,7 +117,7 @@ def _check_effects(
     names = having(lambda kind: "writing" in kind.vouched)  # no identity of their own
     for stack in anatomy.stacks:
         outcome = Site("resid_post", stack.layers[-1].index, stack.name) if stack.layers else None
-        shown = [outcome] if outcome in anatomy.taps else []
+        shown = [outcome] if outcome is not None and outcome in anatomy.taps else []
         alike = {
             name: [s for s in anatomy.sites() if (s.name, s.stack) == (name, stack.name)] for name in names
         }
