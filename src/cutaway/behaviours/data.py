@@ -82,6 +82,7 @@ class Behaviour:
         notes: what the reader should know: pairs left out, answers cut.
         from_text: were the ids made from the text?
         items: the inputs themselves, where prompts are not made of tokens.
+        templated: do the texts hold all special tokens already, as a chat template writes them?
 
     Raises BadBehaviour when it is empty, a pair is no contrast, answers are missing or equal, or a span or
     position lies outside its prompt.
@@ -109,6 +110,7 @@ class Behaviour:
     notes: tuple[str, ...] = ()
     from_text: bool = True
     items: ItemPairs | None = None
+    templated: bool = False
 
     def __post_init__(self) -> None:
         n = len(self.clean_ids)

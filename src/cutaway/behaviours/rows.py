@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cutaway.behaviours.conversations import is_conversation, spaced_answers, through_template
 from cutaway.behaviours.data import Behaviour, Ids, Span, SplitBy
 from cutaway.behaviours.examples import Example, assemble
 from cutaway.behaviours.metrics import METRICS, Metric
@@ -42,6 +43,9 @@ class Header:
         notes: what the reader should know.
         part: "all", "discovery" or "held-out".
         split_by: how the held-out rows were chosen.
+        chat: are prompts what a user says, to go through the chat template? Prompts of messages always do.
+        system: what the system says before them; None for the template's own.
+        templated: did they go through it already?
     """
 
     name: str
@@ -50,6 +54,9 @@ class Header:
     notes: tuple[str, ...] = ()
     part: str = "all"
     split_by: SplitBy = "example"
+    chat: bool = False
+    system: str | None = None
+    templated: bool = False
 
 
 Row = Mapping[str, Any]
@@ -68,6 +75,10 @@ def from_rows(
     numbered = list(enumerate(rows, 1))
     if not numbered:
         raise BadBehaviour(f"{header.name!r} has no examples.", "Give at least one contrast pair.")
+    chat = header.chat or any(is_conversation(row.get("clean")) for _, row in numbered)
+    if chat:
+        tokenizer_of(net, header.name)
+        numbered = through_template(net, header.name, numbered, header.system)
     for number, row in numbered:
         _check(header.name, number, row)
     from_text = isinstance(numbered[0][1]["clean"], str)
@@ -75,7 +86,12 @@ def from_rows(
         raise BadFormat(f"{header.name!r} mixes prompts of text and of token ids.", "Use one kind.")
     if from_text:
         tokenizer_of(net, header.name)
-    kept, notes = _choose(net, numbered, header.name, n or len(numbered), seed, aligned)
+    special = not (chat or header.templated)
+    kept, notes = _choose(net, numbered, header.name, n or len(numbered), seed, aligned, special)
+    if chat and spaced_answers(numbered):
+        notes.append(
+            "All answers begin with a space, and the assistant begins a line: were they meant without it?"
+        )
     examples = [example for _, example in kept]
     held = [bool(row["held"]) for row in (numbered[number - 1][1] for number, _ in kept) if "held" in row]
     complete = len(held) == len(examples)
@@ -89,11 +105,18 @@ def from_rows(
         seed=header.seed if complete else seed,
         notes=(*header.notes, *(note for note in notes if note not in header.notes)),
         from_text=from_text,
+        templated=not special,
     )
 
 
 def _choose(
-    net: Network, numbered: Sequence[tuple[int, Row]], name: str, n: int, seed: int, aligned: bool
+    net: Network,
+    numbered: Sequence[tuple[int, Row]],
+    name: str,
+    n: int,
+    seed: int,
+    aligned: bool,
+    special: bool,
 ) -> tuple[list[tuple[int, Example]], list[str]]:
     """At most n usable examples with their row numbers, in order, and notes on what was left out."""
     order = list(range(len(numbered)))
@@ -102,7 +125,7 @@ def _choose(
     kept: list[tuple[int, Example]] = []
     same = unequal = 0
     for start in range(0, len(order), n):
-        for number, example in _examples(net, [numbered[i] for i in order[start : start + n]], name):
+        for number, example in _examples(net, [numbered[i] for i in order[start : start + n]], name, special):
             if not example.tells:
                 same += 1
             elif aligned and not example.aligned:
@@ -158,11 +181,13 @@ def _unfit(what: str, value: object, hint: Any) -> BadFormat:
     return BadFormat(f"{what} is {short(value)}.", f"Give {in_words(hint)}.")
 
 
-def _examples(net: Network, chosen: Sequence[tuple[int, Row]], name: str) -> list[tuple[int, Example]]:
-    """Rows as examples, with their numbers."""
+def _examples(
+    net: Network, chosen: Sequence[tuple[int, Row]], name: str, special: bool
+) -> list[tuple[int, Example]]:
+    """Rows as examples, with their numbers; `special`: does the tokenizer add special tokens to texts?"""
     from_text = isinstance(chosen[0][1]["clean"], str)
     prompts = {key: [row[key] for _, row in chosen] for key in ("clean", "corrupted")}
-    ids = {k: encode(net, v) if from_text else [tuple(row) for row in v] for k, v in prompts.items()}
+    ids = {k: encode(net, v, special) if from_text else [tuple(row) for row in v] for k, v in prompts.items()}
     classes = _classes(net, ids["clean"][0])
     examples = []
     for (number, row), clean, corrupted in zip(chosen, ids["clean"], ids["corrupted"], strict=True):

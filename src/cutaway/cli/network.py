@@ -58,9 +58,13 @@ def run(
     data = run_data(net, done, top) | ({} if saved is None else {"saved": str(saved)})
     shown_ = run_tables(done, top)
     if new:
-        ids = net.generate(tokens, new).new[0].tolist()
-        data["continued"] = net.decode(ids)
-        shown_.append(shown.grid(("goes on",), [(repr(data["continued"]),)]))
+        generated = net.generate(tokens, new)
+        data |= {"continued": net.decode(generated.new[0].tolist()), "ended": generated.ended[0]}
+        if chat:
+            data["reply"] = generated.replies[0]
+        more = "" if generated.ended[0] else f" ... (no end within {new} tokens)"
+        goes_on = repr(generated.replies[0]) + more if chat else repr(data["continued"])
+        shown_.append(shown.grid(("goes on",), [(goes_on,)]))
     screen.result(data, *shown_)
     screen.saved(*([] if saved is None else [saved]))
 
