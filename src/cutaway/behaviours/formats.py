@@ -29,7 +29,7 @@ Rows = list[dict[str, Any]]
 #: What the first line of our own files may say.
 _HEADER: dict[str, Any] = {
     "behaviour": str, "metric": str, "seed": int, "part": str, "split_by": str, "notes": Sequence[str],
-    "chat": bool, "system": str, "templated": bool,
+    "chat": bool, "system": str, "templated": bool, "paired": bool,
 }  # fmt: skip
 _PREFIX_PAIRS = {
     "clean_prefix": "clean", "patch_prefix": "corrupted", "clean_answer": "right", "patch_answer": "wrong",
@@ -132,7 +132,10 @@ def _header(file: Path, row: Mapping[str, Any]) -> Header:
         raise BadFormat(f"{file} says part {part!r}, split_by {by!r}.", "Leave them out of the first line.")
     notes = tuple(str(note) for note in row.get("notes", ()))
     spoken_ = bool(row.get("chat", False)), row.get("system"), bool(row.get("templated", False))
-    return Header(str(row["behaviour"]), METRICS[name], int(row.get("seed", 0)), notes, part, by, *spoken_)
+    paired = bool(row.get("paired", True))
+    return Header(
+        str(row["behaviour"]), METRICS[name], int(row.get("seed", 0)), notes, part, by, *spoken_, paired
+    )
 
 
 def _csv_rows(text: str) -> Rows:
@@ -194,10 +197,11 @@ def from_frame(
 ) -> Behaviour:  # fmt: skip
     """A behaviour from a pandas frame with the columns of the CSV format; answers may also be lists."""
     known = [c for c in frame.columns if c in FIELDS or str(c).startswith("span:")]
-    if not {"clean", "corrupted", "right"} <= set(known):
+    if "clean" not in known or ("corrupted" in known and "right" not in known):
         raise BadFormat(
             f"The frame {name!r} has the columns {', '.join(map(str, frame.columns)) or '(none)'}.",
-            f"It needs clean, corrupted and right; it may have {', '.join(FIELDS[3:])} and span:NAME.",
+            f"It needs clean, corrupted and right (a plain list of prompts: clean); it may have {', '.join(FIELDS[3:])} "
+            "and span:NAME.",
         )
     names, columns = list(map(str, known)), (frame[str(c)].tolist() for c in known)
     rows = [_flat(dict(zip(names, cells, strict=True))) for cells in zip(*columns, strict=True)]
@@ -215,6 +219,8 @@ def from_dataset(
             "Choose one, e.g. data['train'].",
         )
     rows = list(data)
+    if rows and all(isinstance(row, str) for row in rows):
+        rows = [{"clean": text} for text in rows]
     if odd := [row for row in rows if not isinstance(row, Mapping)]:
         raise BadInput(f"{name!r} holds {short(odd[0])}.", "Give dictionaries, or the name of a behaviour.")
     return from_frame(pd.DataFrame(rows), net, name, n, seed, aligned, chat, system)
@@ -235,13 +241,17 @@ def write(behaviour: Behaviour, path: str | os.PathLike[str]) -> Path:
 
 
 def _as_lines(b: Behaviour) -> str:
-    head = {
-        "behaviour": b.name,
-        "metric": b.metric.name,
-        "seed": b.seed,
-        "part": b.part,
-        "split_by": b.split_by,
-    } | ({"templated": True} if b.templated else {})
+    head = (
+        {
+            "behaviour": b.name,
+            "metric": b.metric.name,
+            "seed": b.seed,
+            "part": b.part,
+            "split_by": b.split_by,
+        }
+        | ({"templated": True} if b.templated else {})
+        | ({} if b.paired else {"paired": False})
+    )
     if b.metric.name not in METRICS:
         raise BadFormat(
             f"The metric {b.metric.name!r} is your own and has no place in a file.", "Use with_metric first."

@@ -13,6 +13,7 @@ from cutaway.behaviours.data import Behaviour, Ids, Span, SplitBy
 from cutaway.behaviours.examples import Example, assemble
 from cutaway.behaviours.metrics import METRICS, Metric
 from cutaway.behaviours.tokenizing import continuation, encode, token_spans, tokenizer_of
+from cutaway.behaviours.unpaired import is_unpaired, twinned
 from cutaway.errors import BadBehaviour, BadFormat
 from cutaway.network.items import answers_by_row, class_names
 from cutaway.results.values import fits, in_words, short
@@ -46,6 +47,7 @@ class Header:
         chat: are prompts what a user says, to go through the chat template? Prompts of messages always do.
         system: what the system says before them; None for the template's own.
         templated: did they go through it already?
+        paired: is each corrupted prompt a clean one's twin, rather than another prompt of a plain list?
     """
 
     name: str
@@ -57,6 +59,7 @@ class Header:
     chat: bool = False
     system: str | None = None
     templated: bool = False
+    paired: bool = True
 
 
 Row = Mapping[str, Any]
@@ -79,6 +82,10 @@ def from_rows(
     if chat:
         tokenizer_of(net, header.name)
         numbered = through_template(net, header.name, numbered, header.system)
+    special, notes = not (chat or header.templated), []
+    unpaired = is_unpaired(numbered)
+    if unpaired:
+        numbered, notes = twinned(net, header.name, numbered, seed, special)
     for number, row in numbered:
         _check(header.name, number, row)
     from_text = isinstance(numbered[0][1]["clean"], str)
@@ -86,14 +93,14 @@ def from_rows(
         raise BadFormat(f"{header.name!r} mixes prompts of text and of token ids.", "Use one kind.")
     if from_text:
         tokenizer_of(net, header.name)
-    special = not (chat or header.templated)
-    kept, notes = _choose(net, numbered, header.name, n or len(numbered), seed, aligned, special)
+    rows_of = dict(numbered)
+    kept, more = _choose(net, numbered, header.name, n or len(numbered), seed, aligned, special)
     if chat and spaced_answers(numbered):
         notes.append(
             "All answers begin with a space, and the assistant begins a line: were they meant without it?"
         )
     examples = [example for _, example in kept]
-    held = [bool(row["held"]) for row in (numbered[number - 1][1] for number, _ in kept) if "held" in row]
+    held = [bool(row["held"]) for row in (rows_of[number] for number, _ in kept) if "held" in row]
     complete = len(held) == len(examples)
     return assemble(
         header.name,
@@ -103,9 +110,10 @@ def from_rows(
         split_by=header.split_by,
         metric=header.metric,
         seed=header.seed if complete else seed,
-        notes=(*header.notes, *(note for note in notes if note not in header.notes)),
+        notes=(*header.notes, *(note for note in [*notes, *more] if note not in header.notes)),
         from_text=from_text,
         templated=not special,
+        paired=header.paired and not unpaired,
     )
 
 
