@@ -11,6 +11,7 @@ import numpy as np
 from cutaway.behaviours.conversations import is_conversation, spaced_answers, through_template
 from cutaway.behaviours.data import Behaviour, Ids, Span, SplitBy
 from cutaway.behaviours.examples import Example, assemble
+from cutaway.behaviours.masked import in_place_of_mask, mask_of, mask_place
 from cutaway.behaviours.metrics import METRICS, Metric
 from cutaway.behaviours.tokenizing import continuation, encode, token_spans, tokenizer_of
 from cutaway.behaviours.unpaired import is_unpaired, twinned
@@ -200,7 +201,10 @@ def _examples(
     examples = []
     for (number, row), clean, corrupted in zip(chosen, ids["clean"], ids["corrupted"], strict=True):
         where = f"Row {number} of {name!r}"
-        right, wrong = (_answers(net, where, row, side, from_text, classes) for side in ("right", "wrong"))
+        masked = classes is None and from_text and mask_of(net, clean) is not None
+        right, wrong = (
+            _answers(net, where, row, side, from_text, classes, masked) for side in ("right", "wrong")
+        )
         if {text for text, _ in right} & {text for text, _ in wrong}:
             raise BadBehaviour(
                 f"{where} ({row['clean']!r}) has {right[0][0]!r} as right and as wrong answer.",
@@ -208,7 +212,10 @@ def _examples(
             )
         texts = [row[key] if from_text else " ".join(map(str, row[key])) for key in ("clean", "corrupted")]
         spans = _spans(net, where, row, clean)
-        template, pos = str(row.get("template", "")), int(row.get("answer_pos", -1))
+        pos = row.get("answer_pos")
+        if pos is None and classes is None:
+            pos = mask_place(net, where, clean, corrupted)
+        template, pos = str(row.get("template", "")), -1 if pos is None else int(pos)
         answers = {"right": tuple(right), "wrong": tuple(wrong)}
         example = Example(
             texts[0], texts[1], clean, corrupted, **answers, spans=spans, template=template, answer_pos=pos
@@ -231,8 +238,12 @@ def _answers(
     key: str,
     from_text: bool,
     classes: Mapping[str, str] | None = None,
+    masked: bool = False,
 ) -> list[tuple[str, Ids]]:
-    """(text, tokens) of each right or wrong answer of a row; (name, number) of a classifier's classes."""
+    """(text, tokens) of each right or wrong answer of a row; (name, number) of a classifier's classes.
+
+    masked: does the answer stand in the place of a mask, rather than after the prompt?
+    """
     value = row.get(key)
     if value is None or value != value:
         value = []
@@ -261,7 +272,9 @@ def _answers(
             f"{where}: a {key} answer is empty.", "Give the text that follows the prompt, space included."
         )
     try:
-        return [(a, continuation(net, row["clean"], a)) for a in answers]
+        return [
+            (a, in_place_of_mask(net, a) if masked else continuation(net, row["clean"], a)) for a in answers
+        ]
     except BadBehaviour as error:
         raise BadBehaviour(f"{where}: {error.problem}", error.remedy) from error
 

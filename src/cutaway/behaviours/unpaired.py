@@ -1,8 +1,8 @@
 """A plain list of prompts as a behaviour: what can be ablated and measured, but not exchanged between twins.
 
 The lower end of the scale needs prompts with another answer. Two prompts of the list with different answers are put
-together, each as the other's lower end; that they differ in more than what decides the answer is why nothing may be patched between
-them, and why `Behaviour.paired` is False.
+together, each as the other's lower end. They differ in more than what decides the answer: therefore nothing may be patched
+between them, and `Behaviour.paired` is False.
 """
 
 from __future__ import annotations

@@ -38,7 +38,10 @@ class Scheme:
 
 
 #: Names that begin with `SCHEME:` and who knows them.
-SCHEMES = {"zoo": Scheme("cutaway.zoo.loaders:path", "cutaway.zoo.loaders:load", made="~")}
+SCHEMES = {
+    "zoo": Scheme("cutaway.zoo.loaders:path", "cutaway.zoo.loaders:load", made="~"),
+    "sentences": Scheme("", "cutaway.network.sentence_encoder:load", made=""),
+}
 
 #: The options of `open_network`, for the error about one that is unknown: those that `Opened` notes.
 OPTIONS = tuple(f.name for f in fields(Opened) if f.name not in ("model", "reason"))
@@ -64,8 +67,8 @@ def open_network(
 
     Args:
         model: a Hub id, a local folder (with an adapter in it, the network that the adapter names, with it merged), a GGUF
-            file, `"zoo:NAME"` for one that is shipped, or a module already in hand (whose weights, hooks and settings are
-            left as they are).
+            file, `"zoo:NAME"` for one that is shipped, `"sentences:FOLDER|one text|another"` for a sentence encoder that is
+            held against some texts, or a module already in hand (whose weights, hooks and settings are left as they are).
         tokenizer: one in hand, or where to load it from; without it, the one beside the weights if there is one.
         device, dtype, device_map: where the weights are put; a module in hand stays where it is.
         revision: a branch, tag or commit on the Hub.
