@@ -163,8 +163,8 @@ def _example(net: Network, clean: Prompt, corrupted: Prompt, answers: tuple[Any,
             "Give two different ones.",
         )
     place = mask_place(net, "The clean prompt", ids[0], ids[1])
-    at = {} if place is None else {"answer_pos": place}
-    return Example(texts[0], texts[1], ids[0], ids[1], (right,), (wrong,), **at)
+    at = -1 if place is None else place
+    return Example(texts[0], texts[1], ids[0], ids[1], (right,), (wrong,), answer_pos=at)
 
 
 def _text(net: Network, answer: str | int) -> str:

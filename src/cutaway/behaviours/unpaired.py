@@ -80,7 +80,8 @@ def _own(net: Network, prompts: Sequence[Any], special: bool) -> list[int]:
     """The network's own likeliest next token after each prompt."""
     said: list[int] = []
     for prompt in prompts:
-        tokens = net.encode([prompt if isinstance(prompt, str) else list(prompt)], add_special_tokens=special)
+        rows: Any = [prompt if isinstance(prompt, str) else list(prompt)]
+        tokens = net.encode(rows, add_special_tokens=special)
         logits = net.run(tokens, logits="last").logits
         assert logits is not None
         said.append(int(logits[0, -1].argmax()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def check_gguf(file: Path) -> int:
             'Install it: pip install "cutaway[gguf]".',
         ) from error
     try:
-        reader = gguf.GGUFReader(file)
+        reader = reader_of(file)
         field = reader.get_field("general.architecture")
         architecture = "" if field is None else str(field.contents())
     except (
@@ -54,6 +55,19 @@ def check_gguf(file: Path) -> int:
     _check_architecture(file, architecture)
     _check_types(file, reader, gguf)
     return sum(math.prod(int(n) for n in tensor.shape) for tensor in reader.tensors)
+
+
+def reader_of(file: Path) -> Any:
+    """What reads a GGUF file; the last one is kept, because making it reads every word of the vocabulary."""
+    state = file.stat()
+    return _reader(str(file), state.st_size, state.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=1)
+def _reader(path: str, _size: int, _changed: int) -> Any:
+    import gguf
+
+    return gguf.GGUFReader(path)
 
 
 _FULL = "Or take the network as its makers published it, in safetensors."

@@ -12,7 +12,7 @@ from torch import nn
 from cutaway.errors import BadInput, CorruptFile, CutawayError, NotFound, UnsafeFile
 from cutaway.network.adapters import base_of, is_adapter, merged, require_peft
 from cutaway.network.files import TRUST, check_fits_memory, check_folder, numbers_in
-from cutaway.network.gguf import check_gguf, is_gguf
+from cutaway.network.gguf import check_gguf, is_gguf, reader_of
 from cutaway.network.opened import Opened
 from cutaway.network.sentences import sentence
 
@@ -183,10 +183,9 @@ def load_tokenizer(source: str, trust_remote_code: bool = False, revision: str |
 
 def _gguf_tokenizer(file: Path) -> Any:
     """The tokenizer that a GGUF file holds; None where it holds none. Raises `CorruptFile` where it cannot be read."""
-    import gguf
     import transformers
 
-    if gguf.GGUFReader(file).get_field("tokenizer.ggml.model") is None:
+    if reader_of(file).get_field("tokenizer.ggml.model") is None:
         return None
     try:
         return transformers.AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
