@@ -85,6 +85,8 @@ def redrawn(model: nn.Module, seed: int = 0) -> nn.Module:
 def check_readable(model: nn.Module) -> None:
     """Raise `BadInput` where weights are tensors of a make of their own that cannot be read as numbers (torchao's)."""
     for name, parameter in model.named_parameters():
+        if isinstance(parameter, UninitializedParameter):
+            continue
         value = parameter.detach()
         if type(value) in (Tensor, nn.Parameter) or value.device.type == "meta":
             continue
