@@ -18,6 +18,8 @@ settings.register_profile(
 )
 settings.load_profile("cutaway")
 
+os.environ["CUTAWAY_CACHE"] = "off"  # what one test opened is not to be known to another
+
 if "PYTEST_XDIST_WORKER" in os.environ:  # one thread for each worker, or they fight over the cores
     torch.set_num_threads(1)
 

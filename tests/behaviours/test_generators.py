@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -12,7 +13,7 @@ from cutaway.errors import BadBehaviour, BadInput
 from cutaway.network import Network
 
 NetOf = Callable[[str], Network]
-REFUSED = {("stories", "greater-than"), ("stories", "facts"), ("stories", "docstring")}
+REFUSED = {("stories", "facts"), ("stories", "docstring")}
 CASES = [(t, g) for t in ("gpt2", "tales", "stories") for g in GENERATORS if (t, g) not in REFUSED]
 #: Which of a generator's answers or words each span must hold, read off the prompt.
 SPAN_NAMES = {
@@ -138,10 +139,24 @@ def test_abc_corruption_has_three_other_names(net_of: NetOf) -> None:
         indirect_object(net, corruption="xyz")  # pyright: ignore[reportArgumentType]
 
 
+def test_greater_than_is_asked_by_digits_where_a_tokenizer_has_only_those(
+    net_of: NetOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = net_of("stories")
+    b = make(net, "greater-than")
+    for row in range(b.n):
+        tens = shown(net, b, row, "YY")[0]
+        assert [*b.wrong_text[row], tens, *b.right_text[row]] == list("0123456789")
+        assert b.clean[row].endswith(b.corrupted[row][-2:])
+        assert f"{b.clean[row][-2:]}01" in b.corrupted[row]
+    module = sys.modules["cutaway.behaviours.generators.greater_than"]
+    monkeypatch.setattr(module, "_single_digits", lambda *_: False)
+    with pytest.raises(BadBehaviour, match=r"cuts ' 1732' into \['▁', '1', '7', '3', '2'\]"):
+        greater_than(net)
+
+
 def test_what_a_tokenizer_cannot_do_is_said_with_its_words(net_of: NetOf) -> None:
     stories = net_of("stories")
-    with pytest.raises(BadBehaviour, match=r"cuts ' 1732' into \['▁', '1', '7', '3', '2'\]"):
-        greater_than(stories)
     with pytest.raises(BadBehaviour, match="not single: load, size"):
         docstring(stories)
     with pytest.raises(BadBehaviour, match="not single: Paris"):

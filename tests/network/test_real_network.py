@@ -63,3 +63,54 @@ def test_another_process_opens_the_same(net: cutaway.Network) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, said], capture_output=True, text=True, check=True)
     assert done.stdout.strip().splitlines()[-1] == net.hash
+
+
+def test_the_second_opening_examines_nothing(
+    net: cutaway.Network, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUTAWAY_CACHE", str(tmp_path))
+    cutaway.open(str(folder), dtype="float32")
+    monkeypatch.setattr("cutaway.network.opening.examine_model", None)
+    again = cutaway.open(str(folder), dtype="float32")
+    assert again.remembered
+    assert again.certificate == net.certificate
+    assert (again.hash, again.sites()) == (net.hash, net.sites())
+    assert torch.equal(again.run(PROMPTS[0]).logits, net.run(PROMPTS[0]).logits)
+
+
+def test_years_are_compared_by_their_digits(net: cutaway.Network) -> None:
+    years = cutaway.behaviour("greater-than", net, n=32)  # NotPerformed otherwise
+    assert cutaway.performance(net, years).accuracy.value > 0.9
+
+
+def test_capitals_in_conversation(net: cutaway.Network) -> None:
+    if not getattr(net.tokenizer, "chat_template", None):
+        pytest.skip("this network was not trained on conversations")
+    capitals = {
+        "France": "Paris",
+        "Italy": "Rome",
+        "Spain": "Madrid",
+        "Japan": "Tokyo",
+        "Egypt": "Cairo",
+        "Cuba": "Havana",
+    }
+    shots = [("Germany", "Berlin"), ("Poland", "Warsaw")]
+    turns = [
+        {"role": role, "content": said}
+        for land, city in shots
+        for role, said in (("user", f"What is the capital of {land}?"), ("assistant", city))
+    ]
+    asked = {
+        land: [*turns, {"role": "user", "content": f"What is the capital of {land}?"}] for land in capitals
+    }
+    rows = [
+        {"clean": asked[a], "corrupted": asked[b], "right": capitals[a], "wrong": capitals[b]}
+        for a in capitals
+        for b in capitals
+        if a != b
+    ]
+    pairs = cutaway.behaviour(rows, net, system="Answer with one word.", aligned=True)
+    assert cutaway.performance(net, pairs).does_it
+    reply = net.generate(net.chat("What is the capital of France?"), 60)
+    assert "Paris" in reply.replies[0]
+    assert reply.ended == (True,)

@@ -22,7 +22,8 @@ from cutaway.behaviours.data import Behaviour
 from cutaway.behaviours.decisions import among_all, decisions, guessing, independent, margins
 from cutaway.behaviours.metrics import METRICS
 from cutaway.behaviours.telling import Miss, needed, not_above, pairs_for, right_enough
-from cutaway.errors import BadBehaviour, BadFormat, BadInput
+from cutaway.errors import BadBehaviour, BadFormat
+from cutaway.network.items import without_logits
 from cutaway.network.memory import rows_at_once
 from cutaway.network.recent import LOGITS, recent
 from cutaway.reports import Figure, Page, display, result_page
@@ -86,9 +87,7 @@ def _logits(net: Network, tokens: Tokens, edits: Sequence[Edit], at: Tensor | bo
     """The logits of one run; BadInput where the network has none."""
     logits = net.run(tokens, edits=list(edits), logits=at).logits
     if logits is None:
-        raise BadInput(
-            f"{net.name} gives no logits.", "Behaviours need a network with an output over tokens."
-        )
+        raise without_logits(net)
     return logits
 
 

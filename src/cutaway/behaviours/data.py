@@ -86,6 +86,9 @@ class Behaviour:
         notes: what the reader should know: pairs left out, answers cut.
         from_text: were the ids made from the text?
         items: the inputs themselves, where prompts are not made of tokens.
+        paired: are corrupted prompts twins of the clean ones, so that activations may be exchanged between them? In a plain
+            list of prompts they are other prompts of the list.
+        templated: do the texts hold all special tokens already, as a chat template writes them?
 
     Raises BadBehaviour when it is empty, a pair is no contrast, answers are missing or equal, or a span or
     position lies outside its prompt.
@@ -113,6 +116,8 @@ class Behaviour:
     notes: tuple[str, ...] = ()
     from_text: bool = True
     items: ItemPairs | None = None
+    templated: bool = False
+    paired: bool = True
 
     def __post_init__(self) -> None:
         n = len(self.clean_ids)
@@ -253,7 +258,8 @@ class Behaviour:
         return all(len(a) <= 1 for a in (*self.right_full, *self.wrong_full))
 
     def require_aligned(self, method: str) -> None:
-        """BadBehaviour, naming the first pair of unequal length, when there is one."""
+        """BadBehaviour, naming the first pair of unequal length, when there is one, and for a plain list of prompts."""
+        self.require_pairs(method)
         for row in self._unequal[:1]:
             raise BadBehaviour(
                 f"{method} needs pairs of equal length, but example {row} of {self.name!r} has "
@@ -264,6 +270,14 @@ class Behaviour:
                 else "Choose words of as many tokens."
                 if self.n == 1
                 else "Choose words of as many tokens, or drop such pairs with behaviour.only_aligned().",
+            )
+
+    def require_pairs(self, method: str) -> None:
+        """BadBehaviour where this is a plain list of prompts, between which nothing can be exchanged."""
+        if not self.paired:
+            raise BadBehaviour(
+                f"{method} needs contrast pairs, and {self.name!r} is a plain list of prompts.",
+                "Give each prompt its twin ('corrupted'), or use what needs none: cutaway.ablate with by=['layer', 'head'].",
             )
 
     def only_aligned(self) -> Behaviour:
@@ -303,7 +317,7 @@ class Behaviour:
         data = [
             self.name, self.clean_ids, self.corrupted_ids, self.right, self.wrong, self.right_full,
             self.wrong_full, self.answer_pos, sorted(self.spans.items()), self.template, self.held, self.part,
-            self.metric.name,
+            self.metric.name, *(() if self.paired else ("unpaired",)),
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(data).encode()).hexdigest()[:16]
 

@@ -7,6 +7,7 @@ import io
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ Rows = list[dict[str, Any]]
 #: What the first line of our own files may say.
 _HEADER: dict[str, Any] = {
     "behaviour": str, "metric": str, "seed": int, "part": str, "split_by": str, "notes": Sequence[str],
+    "chat": bool, "system": str, "templated": bool, "paired": bool,
 }  # fmt: skip
 _PREFIX_PAIRS = {
     "clean_prefix": "clean", "patch_prefix": "corrupted", "clean_answer": "right", "patch_answer": "wrong",
@@ -35,11 +37,13 @@ _PREFIX_PAIRS = {
 
 
 def read(
-    path: str | os.PathLike[str], net: Network, n: int | None = None, seed: int = 0, aligned: bool = False
-) -> Behaviour | FactTable:
+    path: str | os.PathLike[str], net: Network, n: int | None = None, seed: int = 0, aligned: bool = False,
+    chat: bool = False, system: str | None = None,
+) -> Behaviour | FactTable:  # fmt: skip
     """The behaviour in a file (.jsonl, .json, .csv), or its table of facts (for `generators.facts`).
 
-    At most n pairs are drawn at random; with `aligned` only such as have as many clean as corrupted tokens. Raises NotFound
+    At most n pairs are drawn at random; with `aligned` only such as have as many clean as corrupted tokens. With `chat`, or
+    where something is given for `system` to say, prompts go through the network's chat template. Raises NotFound
     when there is no such file, BadFormat when its content is none of the formats of docs/behaviours.md.
     """
     file = Path(path)
@@ -59,7 +63,13 @@ def read(
         rows = whole if isinstance(whole, list) else []
         if not rows or not all(isinstance(row, dict) and "clean" in row for row in rows):
             return fact_table(whole, file.stem, seed)
-    return from_rows(net, rows, header, n, seed, aligned)
+    return from_rows(net, rows, spoken(header, chat, system), n, seed, aligned)
+
+
+def spoken(header: Header, chat: bool, system: str | None) -> Header:
+    """What is said of all rows, with whether they go through the chat template, and what the system says there."""
+    says = header.system if system is None else system
+    return replace(header, chat=header.chat or chat or says is not None, system=says)
 
 
 def _text(file: Path) -> str:
@@ -121,7 +131,11 @@ def _header(file: Path, row: Mapping[str, Any]) -> Header:
     if part not in ("all", "discovery", "held-out") or by not in ("example", "template"):
         raise BadFormat(f"{file} says part {part!r}, split_by {by!r}.", "Leave them out of the first line.")
     notes = tuple(str(note) for note in row.get("notes", ()))
-    return Header(str(row["behaviour"]), METRICS[name], int(row.get("seed", 0)), notes, part, by)
+    spoken_ = bool(row.get("chat", False)), row.get("system"), bool(row.get("templated", False))
+    paired = bool(row.get("paired", True))
+    return Header(
+        str(row["behaviour"]), METRICS[name], int(row.get("seed", 0)), notes, part, by, *spoken_, paired
+    )
 
 
 def _csv_rows(text: str) -> Rows:
@@ -178,23 +192,26 @@ def auto_circuit_rows(data: Mapping[str, Any], name: str) -> Rows:
 
 
 def from_frame(
-    frame: pd.DataFrame, net: Network, name: str = "frame", n: int | None = None, seed: int = 0, aligned: bool = False
+    frame: pd.DataFrame, net: Network, name: str = "frame", n: int | None = None, seed: int = 0, aligned: bool = False,
+    chat: bool = False, system: str | None = None,
 ) -> Behaviour:  # fmt: skip
     """A behaviour from a pandas frame with the columns of the CSV format; answers may also be lists."""
     known = [c for c in frame.columns if c in FIELDS or str(c).startswith("span:")]
-    if not {"clean", "corrupted", "right"} <= set(known):
+    if "clean" not in known or ("corrupted" in known and "right" not in known):
         raise BadFormat(
             f"The frame {name!r} has the columns {', '.join(map(str, frame.columns)) or '(none)'}.",
-            f"It needs clean, corrupted and right; it may have {', '.join(FIELDS[3:])} and span:NAME.",
+            f"It needs clean, corrupted and right (a plain list of prompts: clean); it may have {', '.join(FIELDS[3:])} "
+            "and span:NAME.",
         )
     names, columns = list(map(str, known)), (frame[str(c)].tolist() for c in known)
     rows = [_flat(dict(zip(names, cells, strict=True))) for cells in zip(*columns, strict=True)]
-    return from_rows(net, rows, Header(name), n, seed, aligned)
+    return from_rows(net, rows, spoken(Header(name), chat, system), n, seed, aligned)
 
 
 def from_dataset(
-    data: Any, net: Network, name: str = "dataset", n: int | None = None, seed: int = 0, aligned: bool = False
-) -> Behaviour:
+    data: Any, net: Network, name: str = "dataset", n: int | None = None, seed: int = 0, aligned: bool = False,
+    chat: bool = False, system: str | None = None,
+) -> Behaviour:  # fmt: skip
     """A behaviour from a Hugging Face dataset (or anything that gives dictionaries when iterated over)."""
     if isinstance(data, Mapping):
         raise BadInput(
@@ -202,9 +219,11 @@ def from_dataset(
             "Choose one, e.g. data['train'].",
         )
     rows = listed(data, "The pairs")
+    if rows and all(isinstance(row, str) for row in rows):
+        rows = [{"clean": text} for text in rows]
     if odd := [row for row in rows if not isinstance(row, Mapping)]:
         raise BadInput(f"{name!r} holds {short(odd[0])}.", "Give dictionaries, or the name of a behaviour.")
-    return from_frame(pd.DataFrame(rows), net, name, n, seed, aligned)
+    return from_frame(pd.DataFrame(rows), net, name, n, seed, aligned, chat, system)
 
 
 def write(behaviour: Behaviour, path: str | os.PathLike[str]) -> Path:
@@ -222,13 +241,17 @@ def write(behaviour: Behaviour, path: str | os.PathLike[str]) -> Path:
 
 
 def _as_lines(b: Behaviour) -> str:
-    head = {
-        "behaviour": b.name,
-        "metric": b.metric.name,
-        "seed": b.seed,
-        "part": b.part,
-        "split_by": b.split_by,
-    }
+    head = (
+        {
+            "behaviour": b.name,
+            "metric": b.metric.name,
+            "seed": b.seed,
+            "part": b.part,
+            "split_by": b.split_by,
+        }
+        | ({"templated": True} if b.templated else {})
+        | ({} if b.paired else {"paired": False})
+    )
     if b.metric.name not in METRICS:
         raise BadFormat(
             f"The metric {b.metric.name!r} is your own and has no place in a file.", "Use with_metric first."

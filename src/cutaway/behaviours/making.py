@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from cutaway.network import Network
 
 _FILES = (".json", ".jsonl", ".csv")
+#: Options of a file of pairs.
+_OF_FILES = ("aligned", "chat", "system")
 _OTHER_NAMES = {
     "indirect-object": "ioi", "subject-verb": "agreement", "subject-verb-agreement": "agreement",
     "gendered-pronoun": "pronoun", "factual-recall": "facts", "copying": "list-copying",
@@ -57,7 +59,8 @@ def behaviour(
         seed: of the drawing and of the split.
         metric: None takes the behaviour's own (logit_diff; prob_diff for greater-than).
         force: go on when the network does not do it.
-        options: of the generator or reader (`aligned=True` leaves out pairs of unequal length).
+        options: of the generator or reader (`aligned=True` leaves out pairs of unequal length; `chat=True` takes prompts as
+            what a user says, through the chat template, and `system=` as what the system says before).
 
     Raises NotFound for an unknown name, UnknownOption for an option that the source does not have, BadBehaviour when pairs
     cannot be made for this tokenizer, BadFormat for a file that cannot be read, NotPerformed unless forced.
@@ -92,11 +95,11 @@ def _make(source: Any, net: Network, n: int, seed: int, options: dict[str, Any])
             )
         return from_dataset(source, net, n=n, seed=seed, **_known(from_dataset, options))
     if Path(source).suffix in _FILES:
-        pairs_only = {key: options.pop(key) for key in ("aligned",) if key in options}
+        pairs_only = {key: options.pop(key) for key in _OF_FILES if key in options}
         content = read(source, net, n, seed, **pairs_only)
         if isinstance(content, FactTable):
             return facts(net, n, seed, content, **_known(facts, options))
-        require_known(options, ("aligned",), f"A file of pairs ({source})")
+        require_known(options, _OF_FILES, f"A file of pairs ({source})")
         return content
     if os.path.isfile(source) and _key(str(source)) not in GENERATORS:
         raise BadFormat(

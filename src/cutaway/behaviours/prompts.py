@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cutaway.behaviours.data import Behaviour
 from cutaway.behaviours.examples import Example, assemble
+from cutaway.behaviours.masked import in_place_of_mask, mask_of, mask_place
 from cutaway.behaviours.metrics import Metric
 from cutaway.behaviours.metrics import metric as find_metric
 from cutaway.behaviours.tokenizing import continuation, encode
@@ -161,7 +162,9 @@ def _example(net: Network, clean: Prompt, corrupted: Prompt, answers: tuple[Any,
             f"Right and wrong answer are the same: {answers[0]!r} and {answers[1]!r} begin with one token.",
             "Give two different ones.",
         )
-    return Example(texts[0], texts[1], ids[0], ids[1], (right,), (wrong,))
+    place = mask_place(net, "The clean prompt", ids[0], ids[1])
+    at = -1 if place is None else place
+    return Example(texts[0], texts[1], ids[0], ids[1], (right,), (wrong,), answer_pos=at)
 
 
 def _text(net: Network, answer: str | int) -> str:
@@ -184,7 +187,11 @@ def _answer(net: Network, prompt: Prompt, answer: Any) -> int:
     instead = spaced(net, answer)
     alone = net.continuation_ids(answer)
     try:
-        ids = list(continuation(net, prompt, answer)) if isinstance(prompt, str) else alone
+        masked = isinstance(prompt, str) and mask_of(net, encode(net, [prompt])[0]) is not None
+        if masked:
+            ids = list(in_place_of_mask(net, answer))
+        else:
+            ids = list(continuation(net, prompt, answer)) if isinstance(prompt, str) else alone
     except BadBehaviour as error:
         if not instead or str(prompt[-1]).isspace():
             raise

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cutaway.behaviours.conversations import is_conversation, spaced_answers, through_template
 from cutaway.behaviours.data import Behaviour, Ids, Span, SplitBy
 from cutaway.behaviours.examples import Example, assemble
+from cutaway.behaviours.masked import in_place_of_mask, mask_of, mask_place
 from cutaway.behaviours.metrics import METRICS, Metric
 from cutaway.behaviours.tokenizing import continuation, encode, token_spans, tokenizer_of
+from cutaway.behaviours.unpaired import is_unpaired, twinned
 from cutaway.errors import BadBehaviour, BadFormat
 from cutaway.network.items import answers_by_row, class_names
 from cutaway.results.values import fits, in_words, short
@@ -42,6 +45,10 @@ class Header:
         notes: what the reader should know.
         part: "all", "discovery" or "held-out".
         split_by: how the held-out rows were chosen.
+        chat: are prompts what a user says, to go through the chat template? Prompts of messages always do.
+        system: what the system says before them; None for the template's own.
+        templated: did they go through it already?
+        paired: is each corrupted prompt a clean one's twin, rather than another prompt of a plain list?
     """
 
     name: str
@@ -50,6 +57,10 @@ class Header:
     notes: tuple[str, ...] = ()
     part: str = "all"
     split_by: SplitBy = "example"
+    chat: bool = False
+    system: str | None = None
+    templated: bool = False
+    paired: bool = True
 
 
 Row = Mapping[str, Any]
@@ -68,6 +79,14 @@ def from_rows(
     numbered = list(enumerate(rows, 1))
     if not numbered:
         raise BadBehaviour(f"{header.name!r} has no examples.", "Give at least one contrast pair.")
+    chat = header.chat or any(is_conversation(row.get("clean")) for _, row in numbered)
+    if chat:
+        tokenizer_of(net, header.name)
+        numbered = through_template(net, header.name, numbered, header.system)
+    special, notes = not (chat or header.templated), []
+    unpaired = is_unpaired(numbered)
+    if unpaired:
+        numbered, notes = twinned(net, header.name, numbered, seed, special)
     for number, row in numbered:
         _check(header.name, number, row)
     from_text = isinstance(numbered[0][1]["clean"], str)
@@ -75,9 +94,14 @@ def from_rows(
         raise BadFormat(f"{header.name!r} mixes prompts of text and of token ids.", "Use one kind.")
     if from_text:
         tokenizer_of(net, header.name)
-    kept, notes = _choose(net, numbered, header.name, n or len(numbered), seed, aligned)
+    rows_of = dict(numbered)
+    kept, more = _choose(net, numbered, header.name, n or len(numbered), seed, aligned, special)
+    if chat and spaced_answers(numbered):
+        notes.append(
+            "All answers begin with a space, and the assistant begins a line: were they meant without it?"
+        )
     examples = [example for _, example in kept]
-    held = [bool(row["held"]) for row in (numbered[number - 1][1] for number, _ in kept) if "held" in row]
+    held = [bool(row["held"]) for row in (rows_of[number] for number, _ in kept) if "held" in row]
     complete = len(held) == len(examples)
     return assemble(
         header.name,
@@ -87,13 +111,21 @@ def from_rows(
         split_by=header.split_by,
         metric=header.metric,
         seed=header.seed if complete else seed,
-        notes=(*header.notes, *(note for note in notes if note not in header.notes)),
+        notes=(*header.notes, *(note for note in [*notes, *more] if note not in header.notes)),
         from_text=from_text,
+        templated=not special,
+        paired=header.paired and not unpaired,
     )
 
 
 def _choose(
-    net: Network, numbered: Sequence[tuple[int, Row]], name: str, n: int, seed: int, aligned: bool
+    net: Network,
+    numbered: Sequence[tuple[int, Row]],
+    name: str,
+    n: int,
+    seed: int,
+    aligned: bool,
+    special: bool,
 ) -> tuple[list[tuple[int, Example]], list[str]]:
     """At most n usable examples with their row numbers, in order, and notes on what was left out."""
     order = list(range(len(numbered)))
@@ -102,7 +134,7 @@ def _choose(
     kept: list[tuple[int, Example]] = []
     same = unequal = 0
     for start in range(0, len(order), n):
-        for number, example in _examples(net, [numbered[i] for i in order[start : start + n]], name):
+        for number, example in _examples(net, [numbered[i] for i in order[start : start + n]], name, special):
             if not example.tells:
                 same += 1
             elif aligned and not example.aligned:
@@ -158,16 +190,21 @@ def _unfit(what: str, value: object, hint: Any) -> BadFormat:
     return BadFormat(f"{what} is {short(value)}.", f"Give {in_words(hint)}.")
 
 
-def _examples(net: Network, chosen: Sequence[tuple[int, Row]], name: str) -> list[tuple[int, Example]]:
-    """Rows as examples, with their numbers."""
+def _examples(
+    net: Network, chosen: Sequence[tuple[int, Row]], name: str, special: bool
+) -> list[tuple[int, Example]]:
+    """Rows as examples, with their numbers; `special`: does the tokenizer add special tokens to texts?"""
     from_text = isinstance(chosen[0][1]["clean"], str)
     prompts = {key: [row[key] for _, row in chosen] for key in ("clean", "corrupted")}
-    ids = {k: encode(net, v) if from_text else [tuple(row) for row in v] for k, v in prompts.items()}
+    ids = {k: encode(net, v, special) if from_text else [tuple(row) for row in v] for k, v in prompts.items()}
     classes = _classes(net, ids["clean"][0])
     examples = []
     for (number, row), clean, corrupted in zip(chosen, ids["clean"], ids["corrupted"], strict=True):
         where = f"Row {number} of {name!r}"
-        right, wrong = (_answers(net, where, row, side, from_text, classes) for side in ("right", "wrong"))
+        masked = classes is None and from_text and mask_of(net, clean) is not None
+        right, wrong = (
+            _answers(net, where, row, side, from_text, classes, masked) for side in ("right", "wrong")
+        )
         if {text for text, _ in right} & {text for text, _ in wrong}:
             raise BadBehaviour(
                 f"{where} ({row['clean']!r}) has {right[0][0]!r} as right and as wrong answer.",
@@ -175,7 +212,10 @@ def _examples(net: Network, chosen: Sequence[tuple[int, Row]], name: str) -> lis
             )
         texts = [row[key] if from_text else " ".join(map(str, row[key])) for key in ("clean", "corrupted")]
         spans = _spans(net, where, row, clean)
-        template, pos = str(row.get("template", "")), int(row.get("answer_pos", -1))
+        pos = row.get("answer_pos")
+        if pos is None and classes is None:
+            pos = mask_place(net, where, clean, corrupted)
+        template, pos = str(row.get("template", "")), -1 if pos is None else int(pos)
         answers = {"right": tuple(right), "wrong": tuple(wrong)}
         example = Example(
             texts[0], texts[1], clean, corrupted, **answers, spans=spans, template=template, answer_pos=pos
@@ -198,8 +238,12 @@ def _answers(
     key: str,
     from_text: bool,
     classes: Mapping[str, str] | None = None,
+    masked: bool = False,
 ) -> list[tuple[str, Ids]]:
-    """(text, tokens) of each right or wrong answer of a row; (name, number) of a classifier's classes."""
+    """(text, tokens) of each right or wrong answer of a row; (name, number) of a classifier's classes.
+
+    masked: does the answer stand in the place of a mask, rather than after the prompt?
+    """
     value = row.get(key)
     if value is None or value != value:
         value = []
@@ -228,7 +272,9 @@ def _answers(
             f"{where}: a {key} answer is empty.", "Give the text that follows the prompt, space included."
         )
     try:
-        return [(a, continuation(net, row["clean"], a)) for a in answers]
+        return [
+            (a, in_place_of_mask(net, a) if masked else continuation(net, row["clean"], a)) for a in answers
+        ]
     except BadBehaviour as error:
         raise BadBehaviour(f"{where}: {error.problem}", error.remedy) from error
 

@@ -23,9 +23,11 @@ def tokenizer_of(net: Network, name: str) -> Any:
     return net.tokenizer
 
 
-def encode(net: Network, texts: Sequence[str]) -> list[Ids]:
-    """Token ids of each text as the network is given them, special tokens included, without padding."""
-    tokens = net.encode(list(texts))
+def encode(net: Network, texts: Sequence[str], special: bool = True) -> list[Ids]:
+    """Token ids of each text as the network is given them, without padding; with the special tokens that the tokenizer
+    adds, unless the texts hold them already.
+    """
+    tokens = net.encode(list(texts), add_special_tokens=special)
     return [tuple(tokens.ids[row][tokens.mask[row]].tolist()) for row in range(len(texts))]
 
 

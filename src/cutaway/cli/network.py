@@ -23,9 +23,14 @@ def register(app: typer.Typer) -> None:
     command(app, without=("resume", "budget", "sets", "seed", "device", "dtype", "trust_remote_code"))(show)
 
 
-def open_(common: Common, screen: Screen, model: Model) -> None:
+def open_(
+    common: Common,
+    screen: Screen,
+    model: Model,
+    anew: Annotated[bool, typer.Option("--anew", help="Find anatomy and certificate anew, whatever is remembered.")] = False,
+) -> None:  # fmt: skip
     """Show a network's anatomy and its certificate: what was checked, to what error, and what is refused."""
-    net = question.network(common, model)
+    net = question.network(common, model, not anew)
     screen.result(described(net), net)
 
 
@@ -53,9 +58,13 @@ def run(
     data = run_data(net, done, top) | ({} if saved is None else {"saved": str(saved)})
     shown_ = run_tables(done, top)
     if new:
-        ids = net.generate(tokens, new).new[0].tolist()
-        data["continued"] = net.decode(ids)
-        shown_.append(shown.grid(("goes on",), [(repr(data["continued"]),)]))
+        generated = net.generate(tokens, new)
+        data |= {"continued": net.decode(generated.new[0].tolist()), "ended": generated.ended[0]}
+        if chat:
+            data["reply"] = generated.replies[0]
+        more = "" if generated.ended[0] else f" ... (no end within {new} tokens)"
+        goes_on = repr(generated.replies[0]) + more if chat else repr(data["continued"])
+        shown_.append(shown.grid(("goes on",), [(goes_on,)]))
     screen.result(data, *shown_)
     screen.saved(*([] if saved is None else [saved]))
 
@@ -89,6 +98,7 @@ def described(net: Network) -> dict[str, Any]:
         "heads": net.n_heads, "width": net.d_model, "vocabulary": net.d_vocab, "context": net.n_ctx,
         "device": str(net.device), "dtype": str(net.dtype).removeprefix("torch."),
         "sites": [str(site) for site in net.sites()], "certificate": net.certificate.to_dict(),
+        "remembered": net.remembered,
     }  # fmt: skip
 
 

@@ -70,8 +70,8 @@ Force = Annotated[bool, typer.Option("--force", help="Go on although the network
 FILES = (".json", ".jsonl", ".csv")
 
 
-def network(common: Common, model: str) -> Network:
-    """Open a network as the shared options say."""
+def network(common: Common, model: str, remember: bool = True) -> Network:
+    """Open a network as the shared options say; `remember`: may anatomy and certificate come from an earlier opening?"""
     from transformers.utils import logging
 
     from cutaway.network.opening import open_network
@@ -79,7 +79,11 @@ def network(common: Common, model: str) -> Network:
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     return open_network(
-        model, device=common.device, dtype=common.dtype, trust_remote_code=common.trust_remote_code
+        model,
+        device=common.device,
+        dtype=common.dtype,
+        trust_remote_code=common.trust_remote_code,
+        remember=remember,
     )
 
 

@@ -101,6 +101,7 @@ def attribution_patch(
     began = time.perf_counter()
     with working(work).interruptible() as work:
         pairs = behaviour_of(net, behaviour, seed, Prompts(clean, corrupted, answers), "attribution_patch")
+        pairs.require_pairs("Attribution patching")
         if steps > 1:
             pairs.require_aligned("A mean of gradients between two prompts")
         if pairs.metric.needs == "reference" and direction == "corrupt" and steps == 1:

@@ -13,6 +13,7 @@ from torch import Tensor
 from cutaway.behaviours import behaviour as make_behaviour
 from cutaway.effects.finite import require_finite
 from cutaway.errors import BadBehaviour, BadInput
+from cutaway.network.items import without_logits
 from cutaway.network.memory import rows_at_once
 from cutaway.network.recent import LOGITS, recent
 from cutaway.network.sites import Site
@@ -274,7 +275,8 @@ def _run(
         part = tokens[rows.to(tokens.ids.device)]
         run = net.run(part, keep=list(keep), logits=positions[rows][:, None] if read else False, stop_at=last)
         if read:
-            assert run.logits is not None
+            if run.logits is None:
+                raise without_logits(net)
             logits.append(run.logits[:, 0])
         for site in keep:
             kept[site].append(run[site])

@@ -200,6 +200,7 @@ def box_sweep(
     ends = measure(net, behaviour, swept, work)
     where = ""
     if way in DIRECTIONS:
+        behaviour.require_pairs("Patching")
         direction, (base, source) = str(way), sides(ends, way)
         sources = _sources(ends, base, source) if not behaviour.aligned else source.kept
         if not behaviour.aligned:

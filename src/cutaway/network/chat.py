@@ -33,6 +33,21 @@ def chat(
 
     Raises `BadInput` where there is no template, and for messages that are empty or that the template refuses.
     """
+    text = chat_text(net, messages, system=system, add_generation_prompt=add_generation_prompt)
+    return net.encode([list(net.tokenizer(text, add_special_tokens=False)["input_ids"])])
+
+
+def chat_text(
+    net: Face,
+    messages: str | Sequence[Message],
+    *,
+    system: str | None = None,
+    add_generation_prompt: bool = True,
+) -> str:
+    """A conversation as the text that the chat template makes of it, special tokens written out; see `chat`.
+
+    Raises `BadInput` as `chat` does.
+    """
     given = _conversation(messages, system)
     tokenizer = net.tokenizer
     if tokenizer is None:
@@ -53,7 +68,11 @@ def chat(
             f"The chat template refused the messages: {str(error).strip() or type(error).__name__}.",
             "Most templates take user and assistant in turn, the user first.",
         ) from error
-    return net.encode([list(tokenizer(text, add_special_tokens=False)["input_ids"])])
+    if not isinstance(text, str) or not text:
+        raise BadInput(
+            "The chat template makes no text of the messages.", "Give a tokenizer with a template that does."
+        )
+    return text
 
 
 def _conversation(messages: object, system: str | None) -> list[dict[str, str]]:

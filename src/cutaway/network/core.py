@@ -46,6 +46,7 @@ class Core:
         contexts: edits that every run carries at present, by the block that put them there.
         attachments: how many attachments write into the model at present.
         facts: what was found out about it; ask `fact`, which knows when they do not hold.
+        remembered: were anatomy and certificate found at an earlier opening of the same network?
     """
 
     def __init__(
@@ -56,7 +57,9 @@ class Core:
         certificate: Certificate,
         name: str,
         opened: Opened,
+        remembered: bool = False,
     ) -> None:
+        self.remembered = remembered
         self.model = model
         self.texts = Texts(
             model, tokenizer, (_entries(model, anatomy, "embed"), _entries(model, anatomy, "pos_embed"))

@@ -20,9 +20,9 @@ from cutaway.network.discovery.trace import Recorder, Trace, record
 from cutaway.network.execution.attention import scoped
 from cutaway.network.execution.running import evaluating, find_item, logits_key
 from cutaway.network.inputs import Inputs, pack, token_kwargs
-from cutaway.network.loading import sentence
 from cutaway.network.locks import configurations, lock_of
 from cutaway.network.opened import Opened
+from cutaway.network.sentences import sentence
 
 
 def examine_model(model: nn.Module, tokenizer: Any, name: str, opened: Opened) -> Core:
@@ -30,6 +30,7 @@ def examine_model(model: nn.Module, tokenizer: Any, name: str, opened: Opened) -
 
     Raises `NotFinite` where a weight is NaN or infinite and the network is to be certified.
     """
+    check_readable(model)
     if opened.certify:
         check_finite(model)
     example = None if opened.example is None else dict(opened.example)
@@ -79,6 +80,24 @@ def redrawn(model: nn.Module, seed: int = 0) -> nn.Module:
             "Open it unquantised for the control with random weights.",
         )
     return drawn_anew
+
+
+def check_readable(model: nn.Module) -> None:
+    """Raise `BadInput` where weights are tensors of a make of their own that cannot be read as numbers (torchao's)."""
+    for name, parameter in model.named_parameters():
+        if isinstance(parameter, UninitializedParameter):
+            continue
+        value = parameter.detach()
+        if type(value) in (Tensor, nn.Parameter) or value.device.type == "meta":
+            continue
+        try:
+            value.reshape(-1)
+        except (NotImplementedError, RuntimeError) as error:
+            raise BadInput(
+                f"The parameter {name} is a {type(value).__name__} of {type(value).__module__.partition('.')[0]}, which can "
+                "be multiplied with and not read.",
+                "Open the network as it was before it was quantised, or quantised by bitsandbytes, or as GGUF.",
+            ) from error
 
 
 def check_finite(model: nn.Module) -> None:

@@ -31,12 +31,16 @@ class Generation:
         ids: LongTensor [b p+new], with prompts padded on the left.
         new: LongTensor [b new].
         texts: each prompt with what continues it, up to its end.
+        replies: what continues it alone, up to its end.
+        ended: did each come to its end token by itself, rather than to the last token that was allowed?
     """
 
     prompts: Tokens
     ids: Tensor
     new: Tensor
     texts: tuple[str, ...]
+    replies: tuple[str, ...] = ()
+    ended: tuple[bool, ...] = ()
 
     def __repr__(self) -> str:
         return "\n".join(self.texts)
@@ -111,12 +115,13 @@ def generate(
     new = whole[:, 1 if encodes else width :]
     spend(tokens.n * (1 + max(0, new.shape[1] - 1) / max(1, width)))
     prompts = [[] if encodes else tokens.row_ids(i) for i in range(tokens.n)]
-    ends = getattr(net.model.generation_config, "eos_token_id", None)
-    stops = set(ends if isinstance(ends, list) else [ends])
-    pairs = zip(prompts, new.tolist(), strict=True)
-    continued = ([*prompt, *takewhile(lambda t: t not in stops, row)] for prompt, row in pairs)
-    texts = tuple(_text(net, row) for row in continued)
-    return Generation(tokens, whole.cpu(), new.cpu(), texts)
+    ends = options.get("eos_token_id", getattr(net.model.generation_config, "eos_token_id", None))
+    stops = set(ends if isinstance(ends, list | tuple) else [ends])
+    rows = new.tolist()
+    said = [list(takewhile(lambda t: t not in stops, row)) for row in rows]
+    texts = tuple(_text(net, [*prompt, *row]) for prompt, row in zip(prompts, said, strict=True))
+    ended = tuple(len(short) < len(row) for short, row in zip(said, rows, strict=True))
+    return Generation(tokens, whole.cpu(), new.cpu(), texts, tuple(_text(net, row) for row in said), ended)
 
 
 def _require_options(net: Core, options: Mapping[str, Any]) -> None:

@@ -61,9 +61,20 @@ def answers_by_row(net: Face, tokens: Tokens) -> bool:
 
     def look() -> bool:
         logits = net.run(tokens[:1], logits=True).logits
-        return logits is not None and logits.ndim == 2
+        if logits is None:
+            raise without_logits(net)
+        return logits.ndim == 2
 
     return bool(net.fact("answers by row", look))
+
+
+def without_logits(net: Face) -> BadInput:
+    """The error about a network that has no scores of answers."""
+    return BadInput(
+        f"{net.name} ({type(net.model).__name__}) gives no logits, so that it has no answers to be asked for.",
+        "Open it with its language-modelling head or as a classifier; a sentence encoder as "
+        '"sentences:FOLDER|one text|another". Without answers it can be probed (cutaway.probe), run and read.',
+    )
 
 
 def class_names(config: Any) -> tuple[str, ...]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,46 +9,56 @@ from typing import Any
 import torch
 from torch import nn
 
-from cutaway.errors import BadInput, CorruptFile, CutawayError, NotFound, NoWeights, UnsafeFile
+from cutaway.errors import BadInput, CorruptFile, CutawayError, NotFound, UnsafeFile
+from cutaway.network.adapters import base_of, is_adapter, merged, require_peft
+from cutaway.network.files import TRUST, check_fits_memory, check_folder, numbers_in
+from cutaway.network.gguf import check_gguf, is_gguf, reader_of
 from cutaway.network.opened import Opened
-
-
-def sentence(error: object) -> str:
-    """The first line of an error, as a sentence that ends with a full stop."""
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:300].rstrip(" .:;,") + "."
+from cutaway.network.sentences import sentence
 
 
 def load_model(source: str, opened: Opened) -> nn.Module:
     """Load with transformers, in the class that the configuration names, after checking the files.
 
-    source: a folder or a Hub id. opened: how it is to be loaded.
+    source: a folder, a GGUF file or a Hub id; a folder with an adapter is merged into the network that it names. opened: how
+    it is to be loaded.
 
-    Raises `NotFound`, `NoWeights`, `CorruptFile`, `UnsafeFile`, `BadInput`.
+    Raises `NotFound`, `NoWeights`, `CorruptFile`, `UnsafeFile`, `BadInput`, and `OutOfMemory` for what does not fit.
     """
     import transformers
 
-    folder = Path(source)
+    folder, device_map = Path(source), opened.device_map
+    if folder.is_dir() and is_adapter(folder):
+        require_peft(folder)
+        return merged(load_model(base_of(folder), opened), folder)
     if folder.is_dir():
         check_folder(folder, opened.trust_remote_code)
+    elif is_gguf(source) and folder.is_file():
+        pass
     elif source.startswith((".", "/", "~")) or folder.exists():
         raise NotFound(
-            f"{source} is not a folder.", "Give a folder with config.json and weights, or a Hub id."
+            f"{source} is not a folder.",
+            "Give a folder with config.json and weights, a GGUF file, or a Hub id.",
         )
-    device = opened.device if opened.device_map is None else None
+    device = opened.device if device_map is None else None
     if device is not None:
         _check_device(device)
+    if device_map is None:
+        _check_memory(folder, opened)
     files = _files(opened.trust_remote_code, opened.revision)
+    if is_gguf(source):
+        source, files["gguf_file"] = str(folder.parent), folder.name
     taken = [*files, "revision", "dtype", "torch_dtype", "device_map", "output_loading_info"]
     if twice := [name for name in opened.load if name in taken]:
         raise BadInput(f"load={{{twice[0]!r}: ...}} is an option of open itself.", f"Write {twice[0]}=....")
     settings: dict[str, Any] = {"ignore_mismatched_sizes": True, **opened.load, **files}
     settings["output_loading_info"] = True
     settings["dtype"] = dtype_of(opened.dtype) if opened.dtype is not None else "auto"
-    if opened.device_map is not None:
-        settings["device_map"] = opened.device_map
+    if device_map is not None:
+        settings["device_map"] = device_map
     try:
         config = transformers.AutoConfig.from_pretrained(source, **files)
+        _check_quantisation(transformers, source, config)
         loaded = _loader(transformers, config).from_pretrained(source, **settings)
     except CutawayError:
         raise
@@ -61,6 +69,37 @@ def load_model(source: str, opened: Opened) -> nn.Module:
     if device is not None:
         model = model.to(device)
     return model.eval()
+
+
+def _check_memory(place: Path, opened: Opened) -> None:
+    """Raise `OutOfMemory` where the weights, as headers tell their size, do not fit; of a Hub id nothing is known yet."""
+    asked = None if opened.dtype is None else dtype_of(opened.dtype)
+    if place.is_file():
+        sizes = {
+            torch.float32: check_gguf(place)
+        }  # whatever the file's kind: it is turned back into full numbers
+    elif place.is_dir():
+        sizes = numbers_in(place)
+    else:
+        return
+    check_fits_memory(str(place), sizes, asked, torch.device(opened.device or "cpu"))
+
+
+def _check_quantisation(transformers: Any, source: str, config: Any) -> None:
+    """Refuse a kind of quantisation that transformers does not know: it would pass over it in silence."""
+    told = getattr(config, "quantization_config", None)
+    told = told if isinstance(told, Mapping) else getattr(told, "__dict__", None) or {}
+    method = getattr(told.get("quant_method"), "value", told.get("quant_method"))
+    known = transformers.quantizers.auto.AUTO_QUANTIZER_MAPPING
+    if (
+        method is not None
+        and method not in known
+        and not str(told.get("quant_method")).startswith("bitsandbytes")
+    ):
+        raise BadInput(
+            f"{source} says that its weights are quantised by {method!r}, which transformers does not know.",
+            "Use a newer transformers, or the network as it was before it was quantised.",
+        )
 
 
 def _files(trust_remote_code: bool, revision: str | None) -> dict[str, Any]:
@@ -120,10 +159,14 @@ def _loader(transformers: Any, config: Any) -> Any:
 
 
 def load_tokenizer(source: str, trust_remote_code: bool = False, revision: str | None = None) -> Any:
-    """The tokenizer beside the weights, or None where there is none."""
+    """The tokenizer beside the weights (of an adapter, else that of its network; of a GGUF file, the one in it), or None."""
     import transformers
 
     folder = Path(source)
+    if is_gguf(source) and folder.is_file():
+        return _gguf_tokenizer(folder)
+    if folder.is_dir() and is_adapter(folder) and not (folder / "tokenizer_config.json").exists():
+        return load_tokenizer(base_of(folder), trust_remote_code, revision)
     names = "tokenizer.json tokenizer_config.json vocab.json tokenizer.model vocab.txt spiece.model"
     if folder.is_dir() and not any((folder / n).exists() for n in names.split()):
         return None
@@ -138,84 +181,26 @@ def load_tokenizer(source: str, trust_remote_code: bool = False, revision: str |
         return None
 
 
-_TRUST = "If you trust it, pass trust_remote_code=True (--trust-remote-code)."
+def _gguf_tokenizer(file: Path) -> Any:
+    """The tokenizer that a GGUF file holds; None where it holds none. Raises `CorruptFile` where it cannot be read."""
+    import transformers
 
-
-def check_folder(folder: Path, trust_remote_code: bool) -> None:
-    """Look at a model folder before anything is loaded from it: configuration, weights, their integrity, foreign code."""
-    config_file = folder / "config.json"
-    if not config_file.exists():
-        raise NoWeights(
-            f"{folder} has no config.json.", "Give a folder that save_pretrained wrote, or a Hub id."
-        )
+    if reader_of(file).get_field("tokenizer.ggml.model") is None:
+        return None
     try:
-        config = json.loads(config_file.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CorruptFile(f"{config_file} is not JSON: {sentence(error)}", "Restore the file.") from error
-    if not isinstance(config, dict):
-        raise CorruptFile(
-            f"{config_file} holds {type(config).__name__} instead of a configuration.", "Restore the file."
-        )
-    if config.get("auto_map") and not trust_remote_code:
-        raise UnsafeFile(
-            f"{folder} brings its own code ({', '.join(sorted(config['auto_map']))}), which is not run.",
-            _TRUST,
-        )
-    weights = sorted(folder.glob("*.safetensors"))
-    pickles = sorted([*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")])
-    beside = ("training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth")
-    pickles = [p for p in pickles if p.name not in beside]
-    if not weights and not pickles:
-        raise NoWeights(
-            f"{folder} holds a configuration but no weights.",
-            "Put model.safetensors (or pytorch_model.bin) beside it.",
-        )
-    for file in weights:
-        check_safetensors(file)
-    if not weights:
-        for file in pickles:
-            check_pickle(file)
-
-
-def check_safetensors(file: Path) -> None:
-    """Raise `CorruptFile` unless a safetensors file is as long as its header says."""
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        head = stream.read(8)
-        length = struct.unpack("<Q", head)[0] if len(head) == 8 else size
-        raw = stream.read(length) if length < size else b""
-    try:
-        header = json.loads(raw)
-        end = max((v["data_offsets"][1] for k, v in header.items() if k != "__metadata__"), default=0)
-    except (ValueError, KeyError, TypeError) as error:
-        raise CorruptFile(
-            f"{file} is not a safetensors file: its header cannot be read.", "Download or save it again."
-        ) from error
-    if size < 8 + length + end:
-        raise CorruptFile(
-            f"{file} is truncated: {size} bytes of {8 + length + end}.", "Download or save it again."
-        )
-
-
-def check_pickle(file: Path) -> None:
-    """Raise `UnsafeFile` if a `.bin` or `.pt` file holds anything but tensors; nothing in it is run."""
-    try:
-        torch.load(file, map_location="meta", weights_only=True)
+        return transformers.AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
     except Exception as error:
-        text = str(error)
-        if "Weights only load failed" in text or "Unsupported" in text or "GLOBAL" in text:
-            raise UnsafeFile(
-                f"{file} is a pickle that would run code when loaded; it was not loaded.",
-                "Convert it to safetensors where you trust it.",
-            ) from error
-        raise CorruptFile(f"{file} cannot be read: {sentence(text)}", "Download or save it again.") from error
+        raise CorruptFile(
+            f"The tokenizer in {file} cannot be read: {sentence(error)}",
+            "Pass the one of the network as it was published: tokenizer=...",
+        ) from error
 
 
 def _loading_error(source: str, error: Exception) -> CutawayError:
     text = str(error).strip()
     first = sentence(error)
     if "trust_remote_code" in text:
-        return UnsafeFile(f"{source} brings its own code, which is not run.", _TRUST)
+        return UnsafeFile(f"{source} brings its own code, which is not run.", TRUST)
     if "couldn't connect" in text or "offline mode" in text:
         return NotFound(
             f"{source} is not a local folder, and the connection to the Hub failed.",

@@ -79,6 +79,9 @@ class Network:
         lambda core: core.opened,
         "How it was opened: `cutaway.open(**net.opened)` opens the same network in another process.",
     )
+    remembered = told(
+        lambda core: core.remembered, "Were anatomy and certificate found at an earlier opening of it?"
+    )
     interface = told(lambda core: core.interface, "What the model's forward takes.")
     modules = told(lambda core: core.modules, "The model's modules by dotted path.")
     hash = told(

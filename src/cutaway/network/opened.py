@@ -24,6 +24,7 @@ class Opened:
         revision: the commit on the Hub, once it is known.
         device, dtype, device_map, trust_remote_code, load: as asked for; None is what the files say.
         certify: whether the anatomy was checked.
+        remember: may anatomy and certificate be taken from an earlier opening, and kept for a later one?
         example: the batch of keyword arguments on which it was observed, where one was given.
         reason: why it cannot be opened elsewhere; empty where it can.
     """
@@ -36,6 +37,7 @@ class Opened:
     device_map: Any = None
     trust_remote_code: bool = False
     certify: bool = True
+    remember: bool = True
     example: Mapping[str, Any] | None = field(default=None, repr=False)
     load: Mapping[str, Any] = field(default_factory=dict)
     reason: str = ""

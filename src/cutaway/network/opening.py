@@ -12,10 +12,13 @@ import torch
 from torch import nn
 
 from cutaway.errors import BadInput, require_known
+from cutaway.network.cache import cache_folder
+from cutaway.network.core import Core
 from cutaway.network.examining import examine_model
 from cutaway.network.loading import dtype_of, load_model, load_tokenizer
 from cutaway.network.network import Network
 from cutaway.network.opened import Opened
+from cutaway.network.remembered import Known, keep, key_of, recalled
 from cutaway.results import strict_as
 
 
@@ -35,7 +38,10 @@ class Scheme:
 
 
 #: Names that begin with `SCHEME:` and who knows them.
-SCHEMES = {"zoo": Scheme("cutaway.zoo.loaders:path", "cutaway.zoo.loaders:load", made="~")}
+SCHEMES = {
+    "zoo": Scheme("cutaway.zoo.loaders:path", "cutaway.zoo.loaders:load", made="~"),
+    "sentences": Scheme("", "cutaway.network.sentence_encoder:load", made=""),
+}
 
 #: The options of `open_network`, for the error about one that is unknown: those that `Opened` notes.
 OPTIONS = tuple(f.name for f in fields(Opened) if f.name not in ("model", "reason"))
@@ -52,6 +58,7 @@ def open_network(
     revision: str | None = None,
     trust_remote_code: bool = False,
     certify: bool = True,
+    remember: bool = True,
     example: Mapping[str, Any] | None = None,
     load: Mapping[str, Any] | None = None,
     **unknown: Any,
@@ -59,19 +66,22 @@ def open_network(
     """Open a network, exported as `cutaway.open`.
 
     Args:
-        model: a Hub id, a local folder, `"zoo:NAME"` for one that is shipped, or a module already in hand (whose
-            weights, hooks and settings are left as they are).
+        model: a Hub id, a local folder (with an adapter in it, the network that the adapter names, with it merged), a GGUF
+            file, `"zoo:NAME"` for one that is shipped, `"sentences:FOLDER|one text|another"` for a sentence encoder that is
+            held against some texts, or a module already in hand (whose weights, hooks and settings are left as they are).
         tokenizer: one in hand, or where to load it from; without it, the one beside the weights if there is one.
         device, dtype, device_map: where the weights are put; a module in hand stays where it is.
         revision: a branch, tag or commit on the Hub.
         trust_remote_code: let the model's repository run its own code. Off: such a model is refused.
         certify: check the anatomy by numeric identities (a few short forward passes).
+        remember: take anatomy and certificate from an earlier opening of the same weights by the same code, where there was
+            one, and keep them for the next (`network/cache.py` says where).
         example: one batch of keyword arguments, for a module whose forward is not a transformers model's.
         load: options that are handed to transformers' `from_pretrained`, such as
             `{"attn_implementation": "eager"}` or `{"ignore_mismatched_sizes": True}`.
 
-    Raises `NotFound`, `NoWeights`, `CorruptFile`, `UnsafeFile`, `NotFinite`, `BadInput`, and `UnknownOption` for an
-    option that there is not.
+    Raises `NotFound`, `NoWeights`, `CorruptFile`, `UnsafeFile`, `NotFinite`, `OutOfMemory`, `BadInput`, and `UnknownOption`
+    for an option that there is not.
     """
     require_known(unknown, OPTIONS, "open")
     if isinstance(model, nn.Module):
@@ -93,7 +103,7 @@ def open_network(
         )
     name = str(model)
     opened = Opened(
-        model=str(Path(name).resolve()) if _scheme(name) is None and Path(name).is_dir() else name,
+        model=str(Path(name).resolve()) if _scheme(name) is None and Path(name).exists() else name,
         tokenizer=tokenizer
         if isinstance(tokenizer, str)
         else getattr(tokenizer, "name_or_path", None) or None,
@@ -103,6 +113,7 @@ def open_network(
         device_map=device_map,
         trust_remote_code=trust_remote_code,
         certify=certify,
+        remember=remember,
         example=example,
         load=dict(load or {}),
     )
@@ -122,11 +133,25 @@ def _load(name: str, tokenizer: Any, opened: Opened) -> Network:
     model = load_model(source, opened)
     if tokenizer is None:
         tokenizer = load_tokenizer(source, opened.trust_remote_code, opened.revision)
-    if scheme is None and not Path(source).is_dir():  # a branch moves on, its commit does not
+    if scheme is None and not Path(source).exists():  # a branch moves on, its commit does not
         commit = getattr(getattr(model, "config", None), "_commit_hash", None)
         opened = replace(opened, revision=commit or opened.revision)
-    shown = name if scheme is not None or not Path(name).is_dir() else Path(name).resolve().name
-    return Network(examine_model(model, tokenizer, shown, opened))
+    shown = name if scheme is not None or not Path(name).exists() else Path(name).resolve().name
+    return Network(_known_or_examined(model, tokenizer, shown, opened))
+
+
+def _known_or_examined(model: nn.Module, tokenizer: Any, name: str, opened: Opened) -> Core:
+    """What is known of the network from an earlier opening; otherwise it is examined, and that is remembered."""
+    asked = opened.remember and opened.certify and opened.example is None and cache_folder() is not None
+    key = key_of(model) if asked else None
+    if key is not None and (known := recalled(model, key)) is not None:
+        core = Core(model, tokenizer, known.anatomy, known.certificate, name, opened, remembered=True)
+        core.fact_of_weights("hash", lambda: known.hash)
+        return core
+    core = examine_model(model, tokenizer, name, opened)
+    if key is not None and core.certificate.made:
+        keep(key, Known(core.anatomy, core.certificate, core.hash))
+    return core
 
 
 def _scheme(name: str) -> Scheme | None:

@@ -5,7 +5,7 @@ After Hanna et al. 2023, 'How does GPT-2 compute greater-than?'. Spans: event, Y
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
@@ -32,19 +32,22 @@ _LEAST_YEARS = 20
 def greater_than(net: Network, n: int = 128, seed: int = 0, frames: Sequence[str] = FRAMES) -> Behaviour:
     """Pairs of greater-than; right: all later two-digit years, wrong: that year and all earlier ones.
 
-    Only centuries are used whose years this tokenizer cuts into two tokens of two digits each. Raises BadBehaviour when
-    there is none, showing how it cuts a year.
+    Only centuries are used whose years this tokenizer cuts into two tokens of two digits each. Where it cuts numbers into
+    single digits, the next token is the tens digit: right are the later ones, wrong the earlier ones, and that of the year
+    itself, which may be either, is neither. Raises BadBehaviour where it cuts them otherwise, showing how.
     """
     words = KnownWords(net, "greater-than")
     used = words.suited(frames, keep=2)
+    if _single_digits(net, used[0]):
+        return collect(net, "greater-than", _by_digits(used), n, seed, METRICS["prob_diff"])
     years = {century: _years(net, used[0], century) for century in W.CENTURIES}
     years = {century: ys for century, ys in years.items() if len(ys) >= _LEAST_YEARS and "01" in ys}
     if not years:
         cut = words.tokenizer.convert_ids_to_tokens(list(continuation(net, "to", " 1732")))
         raise BadBehaviour(
-            "'greater-than' needs years of two tokens of two digits, and this tokenizer cuts ' 1732' into "
-            f"{cut}.",
-            "Use a tokenizer that cuts numbers into pairs of digits.",
+            "'greater-than' needs years of two tokens of two digits, or of single digits, and this tokenizer cuts ' 1732' "
+            f"into {cut}.",
+            "Use a tokenizer that cuts numbers into pairs of digits, or into digits.",
         )
 
     @cache
@@ -59,6 +62,41 @@ def greater_than(net: Network, n: int = 128, seed: int = 0, frames: Sequence[str
         return DraftPair(choose(rng, used), clean, clean | {"YY": "01"}, right, wrong, {"CC": ""})
 
     return collect(net, "greater-than", draw, n, seed, METRICS["prob_diff"])
+
+
+_DIGITS: Final = tuple("0123456789")
+
+
+def _single_digits(net: Network, frame: str) -> bool:
+    """Whether the tokenizer makes a token of each digit of a year, in the middle of it and after a century."""
+    prompt = frame.format(event="war", CC="17", YY="32")
+    try:
+        cut = continuation(net, "from", " 1732")[-4:]
+        return len(set(cut)) == 4 and (
+            continuation(net, "from 17", "32"),
+            continuation(net, prompt, "3"),
+        ) == (
+            cut[-2:],
+            cut[-2:-1],
+        )
+    except BadBehaviour:
+        return False
+
+
+def _by_digits(frames: Sequence[str]) -> Callable[[np.random.Generator], DraftPair]:
+    """Pairs that a tokenizer of single digits can answer, by the tens digit of the later year."""
+
+    def draw(rng: np.random.Generator) -> DraftPair:
+        tens = choose(rng, _DIGITS[2:8])
+        clean = {
+            "event": choose(rng, W.EVENTS),
+            "CC": choose(rng, W.CENTURIES),
+            "YY": tens + choose(rng, _DIGITS),
+        }
+        right, wrong = _DIGITS[int(tens) + 1 :], _DIGITS[: int(tens)]
+        return DraftPair(choose(rng, frames), clean, clean | {"YY": "01"}, right, wrong, {"CC": ""})
+
+    return draw
 
 
 def _years(net: Network, frame: str, century: str) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ second, what a site's value is computed from has been changed by us, so the iden
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import torch
@@ -114,25 +114,31 @@ def _check_effects(
     ledger: Ledger,
     seed: int,
 ) -> None:
-    last = {s.name: s.layers[-1].index for s in anatomy.stacks if s.layers}
-    for name in having(lambda kind: "writing" in kind.vouched):  # no identity of their own
-        for stack in anatomy.stacks:
-            sites = [s for s in anatomy.sites() if s.name == name and s.stack == stack.name]
-            if not sites:
-                continue
-            outcome = Site("resid_post", last[stack.name], stack.name)
-            results = []
-            for noise in (0.0, 0.5):
-                watched = [*sites, *([outcome] if outcome in anatomy.taps else [])]
-                generator = torch.Generator().manual_seed(seed)
-                with _observed(model, anatomy, inputs, watched, (seen := CheckedPass())) as session:
-                    for item in session.work if noise else ():
-                        if item.site in sites:
-                            item.edits.insert(0, partial(_noised, size=noise, generator=generator))
-                    logits = forward(inputs)
-                results.append(seen.before.get(outcome, logits))
-            if results[0] is not None and results[1] is not None:
-                same = torch.equal(results[0], results[1])
+    names = having(lambda kind: "writing" in kind.vouched)  # no identity of their own
+    for stack in anatomy.stacks:
+        outcome = Site("resid_post", stack.layers[-1].index, stack.name) if stack.layers else None
+        shown = [outcome] if outcome is not None and outcome in anatomy.taps else []
+        alike = {
+            name: [s for s in anatomy.sites() if (s.name, s.stack) == (name, stack.name)] for name in names
+        }
+        watched = list(dict.fromkeys([*(s for sites in alike.values() for s in sites), *shown]))
+
+        def after(
+            noised: Sequence[Site], watched: Sequence[Site] = watched, outcome: Site | None = outcome
+        ) -> Tensor | None:
+            generator = torch.Generator().manual_seed(seed)
+            with _observed(model, anatomy, inputs, watched, (seen := CheckedPass())) as session:
+                for item in session.work:
+                    if item.site in noised:
+                        item.edits.insert(0, partial(_noised, size=0.5, generator=generator))
+                logits = forward(inputs)
+            return logits if outcome is None else seen.before.get(outcome, logits)
+
+        quiet = after(()) if any(alike.values()) else None  # the same for every kind of site
+        for sites in filter(None, alike.values()):
+            changed = after(sites)
+            if quiet is not None and changed is not None:
+                same = torch.equal(quiet, changed)
                 for site in sites:
                     ledger.note(str(site), 1.0 if same else 0.0)
 
