@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -104,10 +104,10 @@ class Job:
         states[list(live)] = CellState.NOT_RUN
         return replace(self, live=live, changes=replace(self.changes, states=states))
 
-    def cut(self, tokens_at_once: int) -> Job:
-        """The same job in waves of at most so many tokens, a row at the least."""
-        waves = [p for w in self.waves for p in split(w, max(1, tokens_at_once // w.columns))]
-        return replace(self, waves=tuple(waves), tokens_at_once=tokens_at_once)
+    def fitting(self, room: float, row: Callable[[Wave], float]) -> Job:
+        """The same job in waves of at most so many bytes, a row at the least; row: bytes for each row of a wave."""
+        waves = (p for w in self.waves for p in split(w, max(1, int(room / max(row(w), 1e-9)))))
+        return replace(self, waves=tuple(waves))
 
     @property
     def few(self) -> int | None:
