@@ -13,7 +13,7 @@ from torch import Tensor
 from cutaway.behaviours import behaviour as make_behaviour
 from cutaway.effects.finite import require_finite
 from cutaway.errors import BadBehaviour, BadInput
-from cutaway.network.memory import rows_at_once
+from cutaway.network.memory import are_square, rows_at_once
 from cutaway.network.recent import LOGITS, recent
 from cutaway.network.sites import Site
 from cutaway.results import Work, working
@@ -292,7 +292,7 @@ def _run(
     logits: list[Tensor] = []
     kept: dict[Site, list[Tensor]] = {site: [] for site in keep}
     # whatever is kept: the same prompts give the same bits every time
-    size = rows_at_once(net, tokens.size, work)
+    size = rows_at_once(net, tokens.size, work, square=are_square(keep))
     last = None if read or any(site.module for site in keep) else max(keep, key=lambda site: site.rank)
     for start in range(0, tokens.n, size):
         work.check()

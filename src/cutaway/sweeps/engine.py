@@ -110,6 +110,18 @@ class Job:
         return replace(self, waves=tuple(waves))
 
     @property
+    def shares(self) -> np.ndarray:
+        """Of every (cell, row) [cells n] its share of all that is to be run: layers times columns."""
+        changes, width = self.changes, self.experiment.tokens.width
+        depth = self.experiment.net.n_layers or 1
+        columns = self.experiment.answer_columns[None] + 1 - changes.starts if self.rules.suffix else width
+        waved = np.maximum(1, (depth - changes.layers) * columns)
+        outside = np.zeros(len(self.cells), bool) if self.rules.restart else np.ones(len(self.cells), bool)
+        work = np.where((changes.plain | outside)[:, None], depth * width, waved).astype(float)
+        work = np.where(changes.states == CellState.NOT_RUN, work, 0.0)
+        return work / max(1.0, float(work.sum()))
+
+    @property
     def few(self) -> int | None:
         """How many tokens' logits are computed; None for all."""
         if self.replayer is None or not self.replayer.few() or self.experiment.vocabulary is None:

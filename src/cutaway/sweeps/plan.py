@@ -49,7 +49,8 @@ class Plan:
 
         Args:
             folder: finished parts are written there as they come, and parts that are there already are not run again.
-            work: hears of progress (cells finished, cells in all) and may end the sweep. Whoever stops it, Ctrl-C too, ends
+            work: hears of progress (cells' worth of the work that is done, cells in all: at any time as much is left of the
+                seconds as of these) and may end the sweep. Whoever stops it, Ctrl-C too, ends
                 it after the wave that is running: what is finished is kept, and `interrupted` is set.
             label: what is being done, for whoever listens.
 
@@ -61,16 +62,18 @@ class Plan:
     def _run(self, folder: Path | None, work: Work, label: str) -> CellValues:
         job = self.job
         values, states = job.blank()
-        left = (states == CellState.NOT_RUN).sum(1)
+        shares, count, finished = job.shares, len(job.cells), 0.0
+        left = int((states == CellState.NOT_RUN).sum())
         journal = None if folder is None else Journal.open(folder, job)
         interrupted = False
 
         def take(pairs: np.ndarray, scores: np.ndarray, into: Journal | None = None) -> None:
             if into is not None:
                 into.write(pairs, scores)
+            nonlocal left, finished
             put(values, states, pairs, scores)
-            np.subtract.at(left, pairs[:, 0], 1)
-            work.step(label, int((left <= 0).sum()), len(job.cells))
+            left, finished = left - len(pairs), finished + float(shares[tuple(pairs.T)].sum())
+            work.step(label, count if left <= 0 else min(count - 1, int(finished * count)), count)
 
         try:
             work.check()
@@ -158,7 +161,7 @@ def plan_cells(
     done: list[tuple[np.ndarray, np.ndarray]] = []
     needed, room, memory = held + job.record.bytes, budget_bytes(experiment.net, work), Memory()
     if job.waves and (time_it or work.budget.memory is not None or not surely_fits(job, room - needed)):
-        memory = Memory.measured(job, done)
+        memory = Memory.measured(job, done, room - needed)
         widest = max(memory.row(w) for w in job.waves)
         if needed + widest > room:
             raise OutOfMemory(

@@ -17,8 +17,8 @@ from cutaway.sweeps.waves import Wave
 Done = list[tuple[np.ndarray, np.ndarray]]
 #: Tokens of the larger and of the smaller piece that is timed.
 _PIECES = (384, 32)
-#: Tokens of the pieces by which memory is measured.
-_PROBE = 64
+#: Tokens of the pieces by which memory is measured, where there is room for them.
+_PROBE = 256
 
 
 @dataclass(frozen=True)
@@ -75,25 +75,30 @@ class Memory:
     key: float = 0.0
 
     @classmethod
-    def measured(cls, job: Job, done: Done) -> Memory:
-        """From a piece of the waves with most columns and of those with fewest; the results are kept."""
+    def measured(cls, job: Job, done: Done, room: float) -> Memory:
+        """From a piece of the waves with most columns and of those with fewest; the results are kept.
+
+        room: bytes that are free; the pieces surely take less, unless they are of one row.
+        """
+        net, width = job.experiment.net, job.experiment.tokens.width
+        most = min(_PROBE, int(room * width / max(1, row_bytes(net, width))))
         ends = (max, min)
         waves = [choose(job.waves, key=lambda w: (w.columns, len(w.pairs))) for choose in ends]
-        shapes = []
+        shapes: list[tuple[int, int, float]] = []
         for wave in waves[: 1 if waves[0].columns == waves[1].columns else 2]:
-            probe = piece(wave, _PROBE)
+            probe = piece(wave, most)
             if not shapes:
                 _warm(job, probe)
             peak = peak_bytes(lambda probe=probe: done.append((probe.pairs, job.score(probe))))
             shapes.append((probe.columns, probe.stop, peak / len(probe.pairs)))
-        (wide, seen, most), (narrow, behind, least) = shapes[0], shapes[-1]
+        (wide, seen, large), (narrow, behind, small) = shapes[0], shapes[-1]
         across = wide * behind - narrow * seen
         if across:
-            key = (wide * least - narrow * most) / across
-            column = (most - key * seen) / wide
+            key = (wide * small - narrow * large) / across
+            column = (large - key * seen) / wide
             if key >= 0 and column >= 0:
                 return cls(column, key)
-        return cls(max(most / wide, least / narrow), 0.0)
+        return cls(max(large / wide, small / narrow), 0.0)
 
     def row(self, wave: Wave) -> float:
         """Bytes for each row of a wave."""

@@ -52,7 +52,12 @@ def valid_rules(experiment: Experiment) -> Rules:
 
 
 def structural(net: Network, own_inputs: bool = False) -> Rules:
-    """What the anatomy alone allows."""
+    """What the anatomy alone allows, and whether attention looks at earlier positions only."""
+    key = ("structure for sweeps", own_inputs, net.dtype, str(net.device))
+    return net.fact(key, lambda: known_rules(net, key, lambda: _structural(net, own_inputs)))
+
+
+def _structural(net: Network, own_inputs: bool) -> Rules:
     rules, stack = Rules(), net.anatomy.stack()
     if stack is None or not stack.layers:
         return rules.without("The network has no stack of layers.", *rules.names)
