@@ -117,7 +117,7 @@ class Cutaway:
     def sweep(
         self, kind: str, rows: int, tokens: int, first: int, seed: int, new: bool, **_: Any
     ) -> dict[str, Any]:
-        """The whole of it: both runs of the prompts and all cells; `new`: nothing is known of the network but its anatomy."""
+        """The whole of it: both runs of the prompts and all cells; `new`: of the network only its anatomy is known."""
         if new:
             self.net.forget()
         found: list[Any] = []

@@ -1,4 +1,4 @@
-"""How fast a network runs here: seconds for one forward-equivalent, for each length of prompt, measured anew after a while."""
+"""How fast a network runs here: seconds for one forward-equivalent, by length of prompt, measured anew after a while."""
 
 from __future__ import annotations
 
