@@ -37,11 +37,11 @@ class Worker:
     """A library with a network, in a process of its own."""
 
     def __init__(self, python: str, library: str, network: str, threads: int) -> None:
-        command = [python, str(HERE / "real_workers.py"), library, network, str(threads)]
+        self.command = [python, str(HERE / "real_workers.py"), library, network, str(threads)]
         quiet = os.environ | {"CUTAWAY_CACHE": "off", "OMP_NUM_THREADS": str(threads)}
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(
-            command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, env=quiet
+            self.command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, env=quiet
         )
         self.version = self._answer()["ready"]
 
@@ -57,7 +57,7 @@ class Worker:
         for line in self.process.stdout:
             if line.startswith("{"):
                 return json.loads(line)
-        raise SystemExit(f"The worker {' '.join(map(str, self.process.args))} ended.")
+        raise SystemExit(f"The worker {' '.join(map(str, self.command))} ended.")
 
     def close(self) -> None:
         """End the process."""
@@ -117,7 +117,8 @@ def ratios(rounds: list[dict[str, Any]], over: str, under: str, what: str = "sec
 def table(data: dict[str, Any]) -> list[str]:
     """The sweeps of one network."""
     lines = [
-        "| sweep | pairs differ at | bare forwards | Cutaway | ratio | allowed by waves, and with both runs | share of these | by processor time | "
+        "| sweep | pairs differ at | bare forwards | Cutaway | ratio | "
+        "allowed by waves, and with both runs | share of these | by processor time | "
         "network never swept before | TransformerLens / Cutaway | nnsight / Cutaway |",
         "|" + " --- |" * 11,
     ]
@@ -170,7 +171,7 @@ def page(found: dict[str, dict[str, Any]], options: argparse.Namespace, load: tu
         "Cutaway's time is everything from the ids to the metric of every cell and example: both runs of the prompts, the",
         "base run, all waves; on prompts that it has not seen, of a shape that it has. *Network never swept before*: the",
         f"trial of the rules counts as well. The loop of bare forwards and the peers are timed on about {options.some}",
-        "cells and scaled up. *Allowed* is the ratio of the operations of the loop of bare forwards, all logits included, to",
+        "cells and scaled up. *Allowed* is the ratio of the operations of the loop of bare forwards, with all logits, to",
         "those that the plan's waves need, and with the two runs of the prompts, which nothing can do without; the aim is",
         f"{AIM:.0%} of it.", "",
     ]  # fmt: skip

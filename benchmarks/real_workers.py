@@ -137,9 +137,9 @@ class Cutaway:
             "said processor": cost.processor,
             "said memory": cost.memory / 2**20,
         }
-        return (
-            taken | said | {"memory": peak() - before, "allowed": 1 / cost.share, "forwards": cost.forwards}
-        )
+        runs = 1 + 2 * rows / max(cost.forwards, 1e-9)
+        allowed = {"allowed": 1 / cost.share, "allowed with runs": 1 / cost.share / runs}
+        return taken | said | allowed | {"memory": peak() - before, "forwards": cost.forwards}
 
     def bare(self, kind: str, rows: int, tokens: int, first: int, seed: int, some: int) -> dict[str, Any]:
         """One bare forward per cell with all logits, for some of the cells."""
