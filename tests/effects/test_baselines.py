@@ -36,18 +36,36 @@ def test_each_end_is_run_once_and_again_only_for_new_sites(
     net: Network, pairs: Behaviour, runs: list[tuple[str, ...]]
 ) -> None:
     cutaway.patch(net, pairs, at="resid_pre", by=["layer"])
-    ends = [keep for keep in runs if keep == ("resid_pre",)]
-    assert len(ends) == 2
+    # the corrupted side, from which the sweep starts, is run as its base run
+    assert [keep for keep in runs if keep == ("resid_pre",)] == [("resid_pre",)]
     runs.clear()
     cutaway.patch(net, pairs, at="resid_pre", by=["layer"], direction="corrupt")
     assert runs == []
     cutaway.patch(net, pairs, at="z", by=["layer", "head"])
-    assert runs == [("z",), ("z",)]
+    assert runs == [("z",)]
     runs.clear()
     cutaway.ablate(net, pairs, at="z")
     cutaway.performance(net, pairs)
     measure(net, pairs)
     assert runs == []
+
+
+def test_the_side_that_a_sweep_starts_from_is_run_once(
+    net: Network, pairs: Behaviour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cutaway.sweeps import base_runs
+
+    cutaway.patch(net, pairs, at="z", by=["layer", "head"])  # the trial of the rules is made once
+    taken, real = [], base_runs.take
+    monkeypatch.setattr(base_runs, "take", lambda *a: taken.append(a[0].tokens.n) or real(*a))
+    for direction in ("restore", "corrupt"):
+        found = cutaway.patch(net, pairs, at="resid_pre", by=["layer", "position"], direction=direction)
+        assert taken == [pairs.n]
+        taken.clear()
+        with net.edit(cutaway.Scale("mlp_out", 1.0, layer=0)):  # whole forwards, nothing handed over
+            plain = cutaway.patch(net, pairs, at="resid_pre", by=["layer", "position"], direction=direction)
+        assert taken == []
+        np.testing.assert_allclose(found.data["mean"], plain.data["mean"], atol=1e-5)
 
 
 def test_performance_and_ends_share_their_logits(net: Network, pairs: Behaviour, runs: list[Any]) -> None:

@@ -70,6 +70,27 @@ def test_c4_savings_that_do_not_fit_are_not_used_and_the_peak_stays_below(net):
     assert "stages" in plan_cells(asked, cells, time_it=False).rules.names
 
 
+@pytest.mark.parametrize("site", ["resid_pre", "z"])
+@pytest.mark.parametrize("room", [None, 48 * MIB])
+def test_what_a_plan_says_is_what_the_run_takes(net, site, room):
+    asked = experiment(net, [Site(site, i) for i in range(LAYERS)])
+    cells = [(Write(site, i, position=p),) for i in range(LAYERS) for p in (0, 9, 18)]
+    work = None if room is None else Work(budget=Budget(memory=room + 2 * held_bytes(asked.sources.values())))
+    plan = plan_cells(asked, cells, work=work)
+    plan.done.clear()
+    kept = held_bytes(asked.sources.values()) + plan.job.record.bytes
+    taken = peak_bytes(lambda: plan.run(work=work))
+    assert plan.cost.memory - kept == pytest.approx(taken, rel=0.2)
+    if work is not None:
+        assert plan.cost.memory <= work.budget.memory
+
+
+def test_weights_are_no_part_of_what_a_call_takes(net):
+    weight = torch.zeros(1000, 1000)
+    assert peak_bytes(lambda: (weight.t(), weight[3:].flatten(), torch.ones(10) + 1)) < 1000
+    assert peak_bytes(lambda: weight + 1) == weight.numel() * 4
+
+
 def test_c4_what_does_not_fit_at_all_is_refused_before_anything_is_run(net):
     asked = experiment(net, sites := [Site("pattern", i) for i in range(LAYERS)])
     work = Work(budget=Budget(memory=33 * MIB))

@@ -14,16 +14,17 @@ from cutaway.behaviours import behaviour as make_behaviour
 from cutaway.effects.finite import require_finite
 from cutaway.errors import BadBehaviour, BadInput
 from cutaway.network.items import without_logits
-from cutaway.network.memory import rows_at_once
+from cutaway.network.memory import are_square, rows_at_once
 from cutaway.network.recent import LOGITS, recent
 from cutaway.network.sites import Site
 from cutaway.results import Work, working
-from cutaway.sweeps import Experiment, base_run
+from cutaway.sweeps import Experiment, base_run, run_for_sweep
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Answers, Behaviour, Metric, Prompts
     from cutaway.network import Network
     from cutaway.network.inputs import Tokens
+    from cutaway.sweeps.record import Record
 
 #: What counts as no gap: as a share of the largest metric, which is taken as no less than `LEAST_SCALE`.
 LEAST_GAP, LEAST_SCALE = 1e-5, 1e-3
@@ -130,7 +131,11 @@ def behaviour_of(
 
 
 def measure(
-    net: Network, behaviour: Behaviour, keep: Sequence[Site] = (), work: Work | None = None
+    net: Network,
+    behaviour: Behaviour,
+    keep: Sequence[Site] = (),
+    work: Work | None = None,
+    swept: str = "",
 ) -> Baselines:
     """Both sides of a behaviour without any edit, and the named sites of them.
 
@@ -138,23 +143,37 @@ def measure(
     second question about the same prompts runs them again only for sites that were not kept before, and no further than
     these.
 
+    swept: the side from which a sweep is about to start; within `sweeps.handing_over` its run is left for the sweep.
+
     Raises:
         NotFinite: the logits hold NaN or infinity; the message says where they first appear.
         BadBehaviour: the metric does not differ between clean and corrupted prompts, so nothing can be normalised.
         Stopped: the work was asked to end.
     """
-    sides = (side_of(net, behaviour, which, keep, work) for which in ("clean", "corrupted"))
+    ends = ("clean", "corrupted")
+    sides = (side_of(net, behaviour, which, keep, work, swept=which == swept) for which in ends)
     return ends_of(behaviour, *sides)
 
 
 def side_of(
-    net: Network, behaviour: Behaviour, which: str, keep: Sequence[Site] = (), work: Work | None = None
+    net: Network,
+    behaviour: Behaviour,
+    which: str,
+    keep: Sequence[Site] = (),
+    work: Work | None = None,
+    *,
+    swept: bool = False,
 ) -> Side:
-    """The clean or the corrupted prompts without any edit, and the named sites of them; the metric is not yet there."""
+    """The clean or the corrupted prompts without any edit, and the named sites of them; the metric is not yet there.
+
+    swept: leave the run for the sweep that starts from this side.
+    """
     clean = which == "clean"
     tokens = behaviour.clean_tokens(net) if clean else behaviour.corrupted_tokens(net)
     asked = (behaviour.clean_ids if clean else behaviour.corrupted_ids, tuple(behaviour.answer_pos))
-    return _side(net, tokens, asked, positions_of(behaviour), keep, f"{which} prompts", working(work))
+    positions = positions_of(behaviour)
+    record = run_for_sweep(net, tokens, positions, keep, work) if swept else None
+    return _side(net, tokens, asked, positions, keep, f"{which} prompts", working(work), record)
 
 
 def positions_of(behaviour: Behaviour) -> Tensor:
@@ -231,18 +250,25 @@ class Resampling:
 
 
 def _side(
-    net: Network, tokens: Tokens, asked: tuple[object, ...], positions: Tensor, keep: Sequence[Site], what: str, work: Work
+    net: Network, tokens: Tokens, asked: tuple[object, ...], positions: Tensor, keep: Sequence[Site], what: str, work: Work,
+    record: Record | None = None,
 ) -> Side:  # fmt: skip
     """One side with kept sites [n p ...] and logits [n v]: what is remembered, and the rest run some rows at a time.
 
     asked: the prompts and answer positions, by which they are remembered. Where whole base runs are kept
-    (`sweeps.keeping_base_runs`), both come from there. The metric is not yet there.
+    (`sweeps.keeping_base_runs`), both come from there. record: the run that was left for a sweep. The metric is not yet
+    there.
     """
-    record = base_run(net, tokens, positions, keep, work)
+    memory = recent(net)
+    if record is not None and record.logits is not None:
+        for site in keep:
+            memory.keep((site, asked[0]), record.sites[site])
+        memory.keep((LOGITS, *asked), record.logits)
+    else:
+        record = base_run(net, tokens, positions, keep, work)
     if record is not None and record.logits is not None:
         require_finite(net, tokens, record.logits, what)
         return Side(tokens, np.zeros(0), record.logits, {site: record.sites[site] for site in keep})
-    memory = recent(net)
     logits = memory.get((LOGITS, *asked))
     values = {site: memory.get((site, asked[0])) for site in keep}
     missing = [site for site, value in values.items() if value is None]
@@ -267,7 +293,7 @@ def _run(
     logits: list[Tensor] = []
     kept: dict[Site, list[Tensor]] = {site: [] for site in keep}
     # whatever is kept: the same prompts give the same bits every time
-    size = rows_at_once(net, tokens.size, work)
+    size = rows_at_once(net, tokens.size, work, square=are_square(keep))
     last = None if read or any(site.module for site in keep) else max(keep, key=lambda site: site.rank)
     for start in range(0, tokens.n, size):
         work.check()

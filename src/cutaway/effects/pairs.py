@@ -21,7 +21,7 @@ from cutaway.errors import BadInput
 from cutaway.network.parts import Part, parts_of
 from cutaway.results import Work, strict, working
 from cutaway.statistics import means_of
-from cutaway.sweeps import CellState, CellValues, Rules, plan_cells, write_of
+from cutaway.sweeps import CellState, CellValues, Rules, handing_over, plan_cells, write_of
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
@@ -68,12 +68,14 @@ def pair_effects(
     """
     began = time.perf_counter()
     require_rules(rules)
-    with working(work).interruptible() as work:
+    with working(work).interruptible() as work, handing_over(net):
         behaviour = behaviour_of(net, behaviour, seed, Prompts(clean, corrupted, answers), "pair_effects")
         behaviour.require_aligned("Patching pairs of parts")
         writes = {part: write_of(part) for part in _parts(net, which)}
         parts, size, n = tuple(writes), len(writes), behaviour.n
-        ends = measure(net, behaviour, sorted({write.where for write in writes.values()}), work)
+        swept = "corrupted" if direction == "restore" else "clean"
+        sites = sorted({write.where for write in writes.values()})
+        ends = measure(net, behaviour, sites, work, swept=swept)
         base, source = sides(ends, direction)
         names = [str(part) for part in parts]
         dims = {"first": names, "second": names}

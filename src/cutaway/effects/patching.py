@@ -30,7 +30,7 @@ from cutaway.network.inputs import Tokens
 from cutaway.network.sites import Site
 from cutaway.network.textsets import digest
 from cutaway.results import Work, strict, working
-from cutaway.sweeps import Rules, plan_cells
+from cutaway.sweeps import Rules, handing_over, plan_cells
 from cutaway.sweeps.footprint import held_bytes, require_room
 
 if TYPE_CHECKING:
@@ -192,12 +192,32 @@ def box_sweep(
     over: the texts that an ablation's mean is taken over.
     """
     began = time.perf_counter()
-    behaviour = behaviour_of(net, behaviour, seed)
+    with handing_over(net):
+        return _box_sweep(
+            net,
+            behaviour_of(net, behaviour, seed),
+            at,
+            by,
+            way,
+            layers,
+            seed,
+            rules,
+            work,
+            time_it,
+            over,
+            began,
+        )
+
+
+def _box_sweep(
+    net: Network, behaviour: Behaviour, at: str, by: By, way: Direction | How, layers: Sequence[int] | None, seed: int,
+    rules: Rules | None, work: Work | None, time_it: bool, over: Any, began: float,
+) -> PlannedSweep:  # fmt: skip
     site, chosen, dims = checked(net, behaviour, at, by, layers)
     swept, tokens = sites_of(site, chosen), behaviour.clean_tokens(net)
     copies = 2 if way in DIRECTIONS else 3
     require_room(net, swept, copies * tokens.n, tokens.size, working(work))
-    ends = measure(net, behaviour, swept, work)
+    ends = measure(net, behaviour, swept, work, swept="corrupted" if way == "restore" else "clean")
     where = ""
     if way in DIRECTIONS:
         behaviour.require_pairs("Patching")

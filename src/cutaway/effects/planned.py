@@ -27,7 +27,7 @@ from cutaway.network.sites import Site
 from cutaway.reports import display
 from cutaway.results import Work, strict, working
 from cutaway.results.meter import Meter, metered
-from cutaway.sweeps import Cell, CellState, Cost, Plan, Rules, Write, plan_cells
+from cutaway.sweeps import Cell, CellState, Cost, Plan, Rules, Write, handing_over, plan_cells
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
@@ -111,12 +111,12 @@ def plan_interventions(
     """
     require_rules(rules)
     require_one_of(on, ("clean", "corrupted"), "side")
-    with working(work).interruptible() as work:
+    with working(work).interruptible() as work, handing_over(net):
         behaviour = behaviour_of(net, behaviour, seed)
         items = _items(interventions)
         bound = [[(site, edit, item) for item in cell for site, edit in item.bind(net)] for cell in items]
         sites = sorted({site for cell in bound for site, _, _ in cell if not site.module and not site.stack})
-        ends = measure(net, behaviour, sites, work)
+        ends = measure(net, behaviour, sites, work, swept=on)
         base = ends.clean if on == "clean" else ends.corrupted
         named: dict[str, dict[Site, Tensor]] = {}
         cells: list[Cell] = []

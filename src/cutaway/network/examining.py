@@ -21,6 +21,7 @@ from cutaway.network.execution.attention import scoped
 from cutaway.network.execution.running import evaluating, find_item, logits_key
 from cutaway.network.inputs import Inputs, pack, token_kwargs
 from cutaway.network.locks import configurations, lock_of
+from cutaway.network.memory import give_back
 from cutaway.network.opened import Opened
 from cutaway.network.sentences import sentence
 
@@ -48,6 +49,8 @@ def examine_model(model: nn.Module, tokenizer: Any, name: str, opened: Opened) -
         core = Core(model, tokenizer, anatomy, uncertified(anatomy.refusals), name, opened)
         if certified:
             core.certificate = _certify(core, inputs)
+    del trace
+    give_back()  # what the checks took lies freed in the heap, as much as a third of a network
     return core
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
+import sys
 from collections.abc import Iterable
 
 import torch
@@ -36,6 +38,13 @@ def available_bytes(device: torch.device) -> int:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, AttributeError):
         return 2 << 30
+
+
+def give_back() -> None:
+    """Return memory that was freed to the system, where the C library keeps it otherwise (glibc); nothing elsewhere."""
+    trim = None if sys.platform != "linux" else getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def budget_bytes(net: Face, work: Work | None = None) -> int:
@@ -71,21 +80,37 @@ def bytes_of(net: Face, sites: Iterable[Site], width: int) -> int:
     return size * sum(numbers_of(net, site, width) for site in sites)
 
 
-def row_bytes(net: Face, width: int, kept: int = 0, read: int = 1) -> int:
+#: Attention functions that never hold a row's scores all at once.
+_FLAT = ("sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
+
+
+def row_bytes(net: Face, width: int, kept: int = 0, read: int = 1, square: bool = False) -> int:
     """About how many bytes one row of `width` items takes on its way through the network; see `rows_at_once`."""
     per_item = _ALIVE * 16 * (net.d_model or 64) + kept
-    scores = _ALIVE * (net.n_heads or 0) * width * width
+    made = square or getattr(net.config, "_attn_implementation", None) not in _FLAT
+    scores = _ALIVE * (net.n_heads or 0) * width * width if made else 2 * width * width  # else a mask
     return 4 * (per_item * width + scores + read * (net.d_vocab or 0))
 
 
 def rows_at_once(
-    net: Face, width: int, work: Work | None = None, *, kept: int = 0, read: int = 1, most: int = MOST_ROWS
-) -> int:
+    net: Face, width: int, work: Work | None = None, *, kept: int = 0, read: int = 1, most: int = MOST_ROWS,
+    square: bool = False,
+) -> int:  # fmt: skip
     """How many rows of `width` items fit into one forward pass: a power of two, at least 1, at most `most`.
 
-    kept: numbers that are kept of every item. read: positions of a row whose logits are made. The size of a batch does not
-    follow the free memory number by number (it is a power of two under fixed bounds), so that results repeat.
+    kept: numbers that are kept of every item. read: positions of a row whose logits are made. square: scores or patterns of
+    attention are looked at, so that they are made. The size of a batch does not follow the free memory number by number (it
+    is a power of two under fixed bounds), so that results repeat.
     """
-    fits = budget_bytes(net, work) // _PASS // max(1, row_bytes(net, width, kept, read))
+    fits = budget_bytes(net, work) // _PASS // max(1, row_bytes(net, width, kept, read, square))
     rows = max(1, min(most, MOST_TOKENS // max(1, width), fits))
     return 1 << (int(rows).bit_length() - 1)
+
+
+def are_square(sites: Iterable[Site]) -> bool:
+    """Whether reading these sites has attention make its scores for every pair of positions.
+
+    >>> are_square([Site("z", 0)]), are_square([Site("pattern", 0)])
+    (False, True)
+    """
+    return any("src" in site.axes for site in sites)

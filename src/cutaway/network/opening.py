@@ -95,7 +95,7 @@ def open_network(
             )
         name = getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__
         beside = load_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
-        return examine(getattr(model, "_orig_mod", model), beside, name, certify, example)
+        return examine(getattr(model, "_orig_mod", model), beside, name, certify, example, remember)
     if not isinstance(model, str | Path) or not str(model).strip():
         raise BadInput(
             f"{model!r} is not a model.",
@@ -180,11 +180,14 @@ def examine(
     name: str,
     certified: bool = True,
     example: Mapping[str, Any] | None = None,
+    remember: bool = True,
 ) -> Network:
     """Discover and certify a module in hand.
 
     Raises `NotFinite` where a weight is NaN or infinite and the network is to be certified.
     """
     reason = f"This {type(model).__name__} was a module in hand, which no other process has."
-    opened = Opened(type(model).__name__, certify=certified, example=example, reason=reason)
+    opened = Opened(
+        type(model).__name__, certify=certified, remember=remember, example=example, reason=reason
+    )
     return Network(examine_model(model, tokenizer, name, opened))

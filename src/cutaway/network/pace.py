@@ -1,4 +1,4 @@
-"""How fast a network runs here: seconds for one forward-equivalent, measured once for each length of prompt."""
+"""How fast a network runs here: seconds for one forward-equivalent, by length of prompt, measured anew after a while."""
 
 from __future__ import annotations
 
@@ -16,8 +16,12 @@ if TYPE_CHECKING:
     from cutaway.network.inputs import Tokens
     from cutaway.results import Work
 
-#: Rows that are timed: enough for matrix products to be about as fast as they get.
-_ROWS = 16
+#: Tokens in the batch that is timed: enough for matrix products to be about as fast as they get.
+_TOKENS = 272
+#: A batch is timed until so many seconds have gone by, so many times at most.
+_ENOUGH, _MOST = 0.25, 5
+#: Seconds after which it is measured again: by then the machine may be more or less busy.
+_STALE = 60
 
 
 @dataclass(frozen=True)
@@ -44,20 +48,28 @@ class Pace:
 
 
 def pace_of(net: Network, tokens: Tokens, work: Work | None = None) -> Pace:
-    """The pace of a network at prompts of this width: one batch is run to warm up and one is timed; remembered.
+    """The pace of a network at prompts of this width: one row is run to warm up, then as many as make it steady; remembered
+    for a minute.
 
-    tokens: rows of which a few are run, as many at once as a sweep would.
+    tokens: rows of which some are run, again where there are few, as many at once as a sweep would.
     """
 
     def measured() -> Pace:
-        rows = tokens[torch.arange(min(_ROWS, tokens.n, rows_at_once(net, tokens.width, work)))]
+        size = min(max(1, _TOKENS // max(1, tokens.width)), rows_at_once(net, tokens.width, work))
+        rows = tokens[torch.arange(size) % tokens.n]
         net.run(rows[:1])
-        clock, processor = time.perf_counter(), time.process_time()
-        net.run(rows)
-        if net.device.type == "cuda":
-            torch.cuda.synchronize(net.device)
-        return Pace((time.perf_counter() - clock) / rows.n, (time.process_time() - processor) / rows.n)
+        clocks: list[float] = []
+        spent: list[float] = []
+        while len(clocks) < _MOST and sum(clocks) < _ENOUGH:
+            clock, processor = time.perf_counter(), time.process_time()
+            net.run(rows)
+            if net.device.type == "cuda":
+                torch.cuda.synchronize(net.device)
+            clocks.append(time.perf_counter() - clock)
+            spent.append(time.process_time() - processor)
+        # what the processor spends is the least that was seen; the clock is that of a machine as busy as this one
+        return Pace(sum(clocks) / len(clocks) / rows.n, min(spent) / rows.n)
 
     width = 1 << max(0, tokens.width - 1).bit_length()
-    key = ("pace", width, min(_ROWS, tokens.n), torch.get_num_threads())
-    return net.fact(key, measured)
+    now = int(time.monotonic() // _STALE)
+    return net.fact(("pace", width, torch.get_num_threads(), now), measured)

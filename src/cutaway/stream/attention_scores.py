@@ -208,7 +208,8 @@ def head_scores(
 def _patterns(net: Network, ids: Tensor, work: Work) -> tuple[Tensor, tuple[Part, ...]]:
     """Patterns of all heads [n heads p p], and the heads."""
     layers = net.layers_with("pattern")
-    batch = rows_at_once(net, ids.shape[1], work)
+    heads = sum(net.heads(i) or 0 for i in layers)
+    batch = rows_at_once(net, ids.shape[1], work, kept=3 * heads * int(ids.shape[1]), square=True)
     parts = []
     for at in range(0, len(ids), batch):
         run = net.run(ids[at : at + batch], keep=["pattern"], logits=False)

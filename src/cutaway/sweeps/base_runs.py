@@ -26,6 +26,8 @@ class BaseRuns:
         self.askers = 0
         self.sites: frozenset[Site] = frozenset()
         self.room = 0
+        self.handing = 0
+        self._handed: tuple[Hashable, Record, frozenset[Site], frozenset[str]] | None = None
         self._known: dict[Hashable, tuple[Record, frozenset[Site], frozenset[str], bool]] = {}
 
     def record(
@@ -54,8 +56,28 @@ class BaseRuns:
             self._known.pop(next(iter(self._known)))
         return record
 
+    def hand_over(self, experiment: Experiment, record: Record) -> None:
+        """Leave a run of prompts, with keys and values, for the next sweep that starts from it."""
+        held = frozenset(record.sites), frozenset(record.outputs)
+        self._handed = (_identity(experiment), record, *held)
+
+    def handed(
+        self, experiment: Experiment, sites: Collection[Site], modules: Sequence[str], cached: bool
+    ) -> Record | None:
+        """The run that was left for a sweep, if it is of these prompts and holds what is asked."""
+        if self._handed is None or self._handed[0] != _identity(experiment):
+            return None
+        _, record, there, paths = self._handed
+        enough = there.issuperset(sites) and paths.issuperset(modules) and (bool(record.caches) or not cached)
+        return record if enough else None
+
+    def give_up(self) -> None:
+        """Leave nothing for a sweep any more."""
+        self._handed = None
+
     def forget(self) -> None:
         """Keep nothing any more."""
+        self._handed = None
         self._known.clear()
         self.sites = frozenset()
 
@@ -89,6 +111,19 @@ def keeping_base_runs(net: Network, sites: Collection[Site] = (), work: Work | N
             runs.forget()
 
 
+@contextmanager
+def handing_over(net: Network) -> Iterator[None]:
+    """While active, the run of prompts from which a sweep is about to start is left for it, and not made twice."""
+    runs = base_runs(net)
+    runs.handing += 1
+    try:
+        yield
+    finally:
+        runs.handing -= 1
+        if not runs.handing:
+            runs.give_up()
+
+
 def recorded(
     experiment: Experiment,
     sites: Collection[Site],
@@ -101,4 +136,8 @@ def recorded(
     runs = base_runs(experiment.net)
     if runs.askers and experiment.inputs is None:
         return runs.record(experiment, sites, modules, cached, plainly, work)
+    if runs.handing and experiment.inputs is None and not plainly:
+        left = runs.handed(experiment, sites, modules, cached)
+        if left is not None:
+            return left
     return take_plainly(experiment, sites) if plainly else take(experiment, sites, modules, cached, work)

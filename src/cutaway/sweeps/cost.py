@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from cutaway.network.execution.running import evaluating
 from cutaway.results.meter import spend
@@ -139,26 +140,40 @@ def _counted(experiment: Experiment, width: int) -> dict[str, float]:
 
 
 class _Allocations(TorchDispatchMode):
-    """Bytes of the tensors that are alive, as they come and go; `peak` is the most there was at once."""
+    """Bytes of the tensors that are made and alive, as they come and go; `peak` is the most there was at once.
+
+    What was there before (weights, kept sites) and is only looked at does not count, nor do views of it.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.alive, self.peak = 0, 0
         self.seen: set[int] = set()
+        self.before: set[int] = set()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        for item in tree_leaves((args, kwargs or {})):
+            if isinstance(item, Tensor):
+                self._pass_over(item)
         out = func(*args, **(kwargs or {}))
-        for item in out if isinstance(out, tuple | list) else (out,):
+        for item in tree_leaves(out):
             if isinstance(item, Tensor):
                 self._note(item)
         return out
 
+    def _pass_over(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key not in self.seen and key not in self.before:
+            self.before.add(key)
+            weakref.finalize(storage, self.before.discard, key)
+
     def _note(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
         key = storage._cdata
-        if key in self.seen:
+        if key in self.seen or key in self.before:
             return
         size = storage.nbytes()
         self.seen.add(key)
@@ -185,11 +200,16 @@ def peak_bytes(function: Callable[[], object]) -> int:
 
 def timed(function: Callable[[], object], device: torch.device) -> float:
     """Seconds that a call takes, work on an accelerator included."""
+    return clocked(function, device)[0]
+
+
+def clocked(function: Callable[[], object], device: torch.device) -> tuple[float, float]:
+    """Seconds that a call takes by the clock, work on an accelerator included, and of this process's processor time."""
     _finish(device)
-    started = time.perf_counter()
+    started, spent = time.perf_counter(), time.process_time()
     function()
     _finish(device)
-    return time.perf_counter() - started
+    return time.perf_counter() - started, time.process_time() - spent
 
 
 def _finish(device: torch.device) -> None:
@@ -204,17 +224,21 @@ class Speed:
     Attributes:
         per_call: seconds.
         per_operation: seconds.
+        clock: seconds by the clock for one of these seconds, as busy as the machine is.
+        processor: seconds of processor time for one of these seconds.
     """
 
     per_call: float
     per_operation: float
+    clock: float = 1.0
+    processor: float = 1.0
 
     @classmethod
     def fit(cls, calls: Sequence[float], operations: Sequence[float], seconds: Sequence[float]) -> Speed:
         """From measured waves; both rates are at least zero.
 
         >>> Speed.fit([1, 1], [10.0, 20.0], [2.0, 3.0])
-        Speed(per_call=1.0, per_operation=0.1)
+        Speed(per_call=1.0, per_operation=0.1, clock=1.0, processor=1.0)
         """
         a = np.stack([np.asarray(calls, float), np.asarray(operations, float)], 1)
         scale = np.maximum(a.max(0), 1e-30)
@@ -223,6 +247,10 @@ class Speed:
         if (rates < 0).any() or len(b) < 2:
             return cls(0.0, float(b.sum() / max(a[:, 1].sum(), 1e-30)))
         return cls(round(float(rates[0]), 12), float(f"{rates[1]:.12g}"))
+
+    def beside(self, clock: float, processor: float) -> Speed:
+        """The same with what the clock and the processor show for one of its seconds."""
+        return replace(self, clock=clock, processor=processor)
 
     def seconds(self, calls: float, operations: float) -> float:
         """Expected seconds."""

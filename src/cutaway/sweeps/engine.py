@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -104,10 +104,22 @@ class Job:
         states[list(live)] = CellState.NOT_RUN
         return replace(self, live=live, changes=replace(self.changes, states=states))
 
-    def cut(self, tokens_at_once: int) -> Job:
-        """The same job in waves of at most so many tokens, a row at the least."""
-        waves = [p for w in self.waves for p in split(w, max(1, tokens_at_once // w.columns))]
-        return replace(self, waves=tuple(waves), tokens_at_once=tokens_at_once)
+    def fitting(self, room: float, row: Callable[[Wave], float]) -> Job:
+        """The same job in waves of at most so many bytes, a row at the least; row: bytes for each row of a wave."""
+        waves = (p for w in self.waves for p in split(w, max(1, int(room / max(row(w), 1e-9)))))
+        return replace(self, waves=tuple(waves))
+
+    @property
+    def shares(self) -> np.ndarray:
+        """Of every (cell, row) [cells n] its share of all that is to be run: layers times columns."""
+        changes, width = self.changes, self.experiment.tokens.width
+        depth = self.experiment.net.n_layers or 1
+        columns = self.experiment.answer_columns[None] + 1 - changes.starts if self.rules.suffix else width
+        waved = np.maximum(1, (depth - changes.layers) * columns)
+        outside = np.zeros(len(self.cells), bool) if self.rules.restart else np.ones(len(self.cells), bool)
+        work = np.where((changes.plain | outside)[:, None], depth * width, waved).astype(float)
+        work = np.where(changes.states == CellState.NOT_RUN, work, 0.0)
+        return work / max(1.0, float(work.sum()))
 
     @property
     def few(self) -> int | None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cutaway.errors import OutOfMemory
-from cutaway.network.memory import budget_bytes, bytes_of, row_bytes
+from cutaway.network.memory import are_square, budget_bytes, bytes_of, row_bytes
 from cutaway.network.sites import Site
 from cutaway.sweeps.rules import Rules
 from cutaway.sweeps.stages import layer_parts
@@ -40,7 +40,7 @@ def affordable(
     Raises `OutOfMemory` where not even whole forwards fit: it says what is needed.
     """
     net, n = experiment.net, experiment.tokens.n
-    beside = held + cells * n * _PER_PAIR + row_bytes(net, experiment.tokens.size)
+    beside = held + cells * n * _PER_PAIR + row_bytes(net, experiment.tokens.size, square=are_square(sites))
     budget, needed = max(_LITTLE, budget_bytes(net, work)), 0.0
     for dropped in _LESS:
         fewer = rules.without("The base run that it needs does not fit into the memory.", *dropped)
@@ -81,7 +81,9 @@ def require_room(net: Network, sites: Collection[Site], rows: int, width: int, w
 
     Raises `OutOfMemory`: it says what is needed.
     """
-    needed = _WITH_PASS * (row_bytes(net, width) + rows * bytes_of(net, sites, width))
+    needed = _WITH_PASS * (
+        row_bytes(net, width, square=are_square(sites)) + rows * bytes_of(net, sites, width)
+    )
     if needed > (budget := max(_LITTLE, budget_bytes(net, work))):
         raise too_much(f"Keeping {len(sites)} sites of {rows} prompts", needed, budget)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from cutaway.errors import OutOfMemory, Stopped
 from cutaway.interventions import Apply
 from cutaway.network.edits import Edit
-from cutaway.network.memory import MOST_TOKENS, rows_at_once
+from cutaway.network.memory import MOST_TOKENS, are_square, rows_at_once
 from cutaway.results import Work, working
 from cutaway.sweeps.cells import Cell, CellState, CellValues, Experiment, not_run, put, scores_of
 from cutaway.sweeps.masks import Overwrite, overwrites
@@ -82,7 +82,8 @@ def batches(
     Raises `OutOfMemory` when not even one row fits.
     """
     width = experiment.tokens.size
-    size = rows_at_once(experiment.net, width, work, most=MOST_TOKENS)
+    square = are_square({w.where for cell in cells for w in cell})
+    size = rows_at_once(experiment.net, width, work, most=MOST_TOKENS, square=square)
     if tokens_at_once is not None:
         size = max(1, tokens_at_once // max(1, width))
     done = 0

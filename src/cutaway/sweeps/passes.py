@@ -142,6 +142,12 @@ class Pass:
         where = torch.searchsorted(self.asked, columns) if logits.shape[1] == len(self.asked) else columns
         return logits[torch.arange(len(self.rows)), where.to(logits.device)]
 
+    def let_go(self) -> None:
+        """Give up what it held: the pass, its session and its cache hold on to one another, and what they hold would stay
+        until Python looks for such circles, which is several waves later.
+        """
+        vars(self).clear()
+
     def _arguments(self) -> tuple[Inputs, dict[str, Any]]:
         wave, net = self.wave, self.net
         whole = arguments(self.experiment, self.rows)

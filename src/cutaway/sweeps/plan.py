@@ -14,49 +14,14 @@ from cutaway.network.memory import budget_bytes
 from cutaway.reports import display
 from cutaway.results import Work, working
 from cutaway.sweeps.cells import Cell, CellState, CellValues, Experiment, put
-from cutaway.sweeps.cost import Operations, Speed, count_operations, peak_bytes, timed
+from cutaway.sweeps.cost import count_operations
 from cutaway.sweeps.engine import Job, prepare, tokens_in_wave
 from cutaway.sweeps.footprint import affordable, held_bytes
 from cutaway.sweeps.journal import Journal
+from cutaway.sweeps.pricing import Cost, Memory, cost_of, measured_speed, surely_fits
 from cutaway.sweeps.rules import Rules
 from cutaway.sweeps.stages import layer_parts
 from cutaway.sweeps.validity import valid_rules
-from cutaway.sweeps.waves import Wave
-
-#: Tokens of the larger and of the smaller piece that is timed.
-_PIECES = (384, 32)
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a sweep takes.
-
-    Attributes:
-        cells, pairs: cells, and cells times examples that exist.
-        zeros: pairs known to change nothing.
-        plain: pairs that are run as whole forwards.
-        operations, naive: floating-point operations needed, and those of one forward per pair with the logits of every
-            position; 0 where they were not counted.
-        forwards: forward-equivalents (`results.meter`); where operations were counted, by these, so that it is the price of
-            so many plain forwards of one prompt.
-        memory: bytes at the peak.
-        seconds: expected, from timed pieces of this very sweep; None where nothing was timed.
-    """
-
-    cells: int
-    pairs: int
-    zeros: int
-    plain: int
-    operations: float
-    naive: float
-    forwards: float
-    memory: int
-    seconds: float | None
-
-    @property
-    def share(self) -> float:
-        """Needed operations as a share of the naive loop's."""
-        return self.operations / self.naive if self.naive else 0.0
 
 
 @dataclass(eq=False)
@@ -84,7 +49,8 @@ class Plan:
 
         Args:
             folder: finished parts are written there as they come, and parts that are there already are not run again.
-            work: hears of progress (cells finished, cells in all) and may end the sweep. Whoever stops it, Ctrl-C too, ends
+            work: hears of progress (cells' worth of the work that is done, cells in all: at any time as much is left of the
+                seconds as of these) and may end the sweep. Whoever stops it, Ctrl-C too, ends
                 it after the wave that is running: what is finished is kept, and `interrupted` is set.
             label: what is being done, for whoever listens.
 
@@ -96,16 +62,18 @@ class Plan:
     def _run(self, folder: Path | None, work: Work, label: str) -> CellValues:
         job = self.job
         values, states = job.blank()
-        left = (states == CellState.NOT_RUN).sum(1)
+        shares, count, finished = job.shares, len(job.cells), 0.0
+        left = int((states == CellState.NOT_RUN).sum())
         journal = None if folder is None else Journal.open(folder, job)
         interrupted = False
 
         def take(pairs: np.ndarray, scores: np.ndarray, into: Journal | None = None) -> None:
             if into is not None:
                 into.write(pairs, scores)
+            nonlocal left, finished
             put(values, states, pairs, scores)
-            np.subtract.at(left, pairs[:, 0], 1)
-            work.step(label, int((left <= 0).sum()), len(job.cells))
+            left, finished = left - len(pairs), finished + float(shares[tuple(pairs.T)].sum())
+            work.step(label, count if left <= 0 else min(count - 1, int(finished * count)), count)
 
         try:
             work.check()
@@ -137,7 +105,7 @@ class Plan:
             ("operations", f"{cost.operations:.3g}, {cost.share:.1%} of the naive loop's {cost.naive:.3g}"),
             ("forward-equivalents", f"{cost.forwards:.1f}: {cost.forwards / n:.1f} for each prompt"),
             ("memory", f"{cost.memory / 2**20:,.0f} MiB"),
-            ("seconds", "not timed" if cost.seconds is None else f"{cost.seconds:.1f} expected"),
+            ("seconds", _seconds(cost)),
             ("rules", ", ".join(rules.names) or "none"),
         ]
         rows += [(f"without {name}", reason) for name, reason in rules.reasons.items()]
@@ -191,25 +159,21 @@ def plan_cells(
     if base is not None:
         job = replace(job, base=base)
     done: list[tuple[np.ndarray, np.ndarray]] = []
-    needed, per_token = held + job.record.bytes, 0.0
-    if job.waves and (time_it or work.budget.memory is not None):
-        probe = _piece(max(job.waves, key=lambda w: w.stop), _PIECES[1])
-        peak = peak_bytes(lambda: done.append((probe.pairs, job.score(probe))))
-        per_token = peak / (len(probe.pairs) * probe.columns)
-        budget = budget_bytes(experiment.net, work)
-        widest = max(w.columns for w in job.waves)
-        if needed + per_token * widest > budget:
+    needed, room, memory = held + job.record.bytes, budget_bytes(experiment.net, work), Memory()
+    if job.waves and (time_it or work.budget.memory is not None or not surely_fits(job, room - needed)):
+        memory = Memory.measured(job, done, room - needed)
+        widest = max(memory.row(w) for w in job.waves)
+        if needed + widest > room:
             raise OutOfMemory(
-                f"One cell on one example needs {_size(per_token * widest)} beside {_size(needed)} for base run and "
-                f"sources, and the budget is {_size(budget)}.",
-                f"Give a budget of memory={int(1.25 * (needed + per_token * widest)) + 1} bytes, or use shorter prompts.",
+                f"One cell on one example needs {_size(widest)} beside {_size(needed)} for base run and "
+                f"sources, and the budget is {_size(room)}.",
+                f"Give a budget of memory={int(1.25 * (needed + widest)) + 1} bytes, or use shorter prompts.",
             )
-        fits = int((budget - needed) / max(per_token, 1e-9))
-        job = job.cut(min(job.tokens_at_once, max(fits, 1)))
+        job = job.fitting(room - needed, memory.row)
     counted = time_it and experiment.net.n_layers
     operations = count_operations(experiment, layer_parts(experiment.net)) if counted else None
-    speed = _measure(job, operations, done) if operations is not None and job.waves else None
-    cost = _cost(job, operations, speed, needed + int(per_token * job.largest))
+    speed = measured_speed(job, operations, done) if operations is not None and job.waves else None
+    cost = cost_of(job, operations, speed, needed + memory.peak(job, work))
     return Plan(job, cost, job.rules, done, _notes(job))
 
 
@@ -250,52 +214,6 @@ def run_cells(
         return plan.run(folder, work, label)
 
 
-def _piece(wave: Wave, tokens: int) -> Wave:
-    """Some of a wave's rows, taken evenly over its layers."""
-    rows = max(1, min(len(wave.pairs), tokens // wave.columns))
-    chosen = np.unique(np.linspace(0, len(wave.pairs) - 1, rows).round().astype(int))
-    return wave.only(chosen)
-
-
-def _calls(wave: Wave, depth: int) -> float:
-    """How many times a layer is called for a wave, roughly: once for each layer that any row has reached."""
-    return float(depth - int(wave.layers.min())) if len(wave.layers) else 0.0
-
-
-def _measure(job: Job, operations: Operations, done: list[tuple[np.ndarray, np.ndarray]]) -> Speed:
-    """Time a larger and a smaller piece of the sweep; their results are kept."""
-    depth, device = len(operations.layers), job.experiment.net.device
-    wave = sorted(job.waves, key=lambda w: len(w.pairs) * w.columns)[len(job.waves) // 2]
-    calls, counts, seconds = [], [], []
-    for tokens in _PIECES:
-        piece = _piece(wave, tokens)
-        if counts and len(piece.pairs) * 2 > len(done[-1][0]):
-            continue
-        seconds.append(timed(lambda piece=piece: done.append((piece.pairs, job.score(piece))), device))
-        calls.append(_calls(piece, depth))
-        counts.append(operations.wave(piece, job.rules.last, job.few))
-    return Speed.fit(calls, counts, seconds)
-
-
-def _cost(job: Job, operations: Operations | None, speed: Speed | None, memory: int) -> Cost:
-    states, width = job.changes.states, job.experiment.tokens.width
-    depth = job.experiment.net.n_layers
-    pairs = int((states != CellState.ABSENT).sum())
-    zeros, plain = int((states == CellState.KNOWN_ZERO).sum()), len(job.plain)
-    total, naive, seconds = 0.0, 0.0, None
-    if operations is None:
-        run = sum(float((depth - w.layers).sum()) * w.columns for w in job.waves) / max(1, depth * width)
-        forwards = run + plain
-    else:
-        needed = [operations.wave(w, job.rules.last, job.few) for w in job.waves]
-        total = sum(needed) + plain * operations.forward(1, width, 1)
-        forwards = total / max(1.0, operations.forward(1, width, 1))
-        naive = pairs * operations.forward(1, width, width)
-        if speed is not None:
-            seconds = speed.seconds(sum(_calls(w, depth) for w in job.waves), total)
-    return Cost(len(job.cells), pairs, zeros, plain, total, naive, forwards, memory, seconds)
-
-
 def _notes(job: Job) -> tuple[str, ...]:
     notes = []
     if blind := int(job.changes.unreachable.sum()):
@@ -307,6 +225,12 @@ def _notes(job: Job) -> tuple[str, ...]:
         outside = "edit what lies outside the layers and are run as whole forwards"
         notes.append(f"{len(job.plain)} pairs {outside}.")
     return tuple(notes)
+
+
+def _seconds(cost: Cost) -> str:
+    if cost.seconds is None or cost.processor is None:
+        return "not timed"
+    return f"{cost.seconds:.1f} expected, {cost.processor:.1f} of processor time"
 
 
 def _size(count: float) -> str:

@@ -15,7 +15,7 @@ from cutaway.network.discovery.trace import tensor_leaves
 from cutaway.network.execution.running import evaluating, find_item, logits_key, memory_errors
 from cutaway.network.execution.session import Session, SiteWork
 from cutaway.network.inputs import Inputs
-from cutaway.network.memory import MOST_TOKENS, rows_at_once
+from cutaway.network.memory import MOST_TOKENS, are_square, rows_at_once
 from cutaway.network.sites import Site
 from cutaway.results.meter import spend
 
@@ -73,7 +73,8 @@ def take(
     work: its budget says how much memory a batch of them may take.
     """
     n = experiment.tokens.n
-    at_once = rows_at_once(experiment.net, experiment.tokens.width, work, most=MOST_TOKENS)
+    width, square = experiment.tokens.width, are_square(sites)
+    at_once = rows_at_once(experiment.net, width, work, most=MOST_TOKENS, square=square)
     parts = [
         _take(experiment, torch.arange(start, min(start + at_once, n)), sites, modules, cached)
         for start in range(0, n, at_once)

@@ -23,17 +23,30 @@ class Replayer(Ground):
         pending = overwrites(self.experiment, self.cells, wave.pairs)
         last = len(self.layers) - 1
         if not self.rules.last or wave.columns == 1 or last not in self.record.caches:
-            return Pass(self, wave, pending).run()
+            alone = Pass(self, wave, pending)
+            try:
+                return alone.run()
+            finally:
+                alone.let_go()
         return self._in_two(wave, pending, last)
 
     def _in_two(self, wave: Wave, pending: list[Overwrite], last: int) -> Tensor:
         """At the last layer only the answer's column is run: the others give their keys and values and stop there."""
         body = Pass(self, wave, pending, until=last)
-        body.run()
         early = wave.layers < last
         stages = tuple(Stage() if e else s for e, s in zip(early, wave.stages, strict=True))
-        end = Wave(wave.pairs, np.full(len(wave.pairs), last), stages, wave.stop - 1, wave.stop)
-        return Pass(self, end, pending, body=body).run()
+        end = Pass(
+            self,
+            Wave(wave.pairs, np.full(len(wave.pairs), last), stages, wave.stop - 1, wave.stop),
+            pending,
+            body=body,
+        )
+        try:
+            body.run()
+            return end.run()
+        finally:
+            end.let_go()
+            body.let_go()
 
     def few(self) -> bool:
         """Whether logits of the needed tokens alone are computed."""

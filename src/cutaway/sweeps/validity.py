@@ -15,7 +15,8 @@ from cutaway.network.coefficients import is_one
 from cutaway.network.items import answers_by_row
 from cutaway.network.sites import Site
 from cutaway.sweeps import naive
-from cutaway.sweeps.cells import Cell, Experiment, Write
+from cutaway.sweeps.cells import Cell, CellState, Experiment, Write
+from cutaway.sweeps.known import known_rules
 from cutaway.sweeps.rules import Rules
 
 if TYPE_CHECKING:
@@ -45,11 +46,18 @@ def valid_rules(experiment: Experiment) -> Rules:
     net, own_inputs = experiment.net, experiment.inputs is not None
     asked = (experiment.vocabulary is not None, own_inputs, net.dtype, str(net.device))
     key = ("rules of sweeps", tokens.width, *padding, *asked)
-    return net.fact(key, lambda: _tried(experiment, structural(net, own_inputs)))
+    return net.fact(
+        key, lambda: known_rules(net, key, lambda: _tried(experiment, structural(net, own_inputs)))
+    )
 
 
 def structural(net: Network, own_inputs: bool = False) -> Rules:
-    """What the anatomy alone allows."""
+    """What the anatomy alone allows, and whether attention looks at earlier positions only."""
+    key = ("structure for sweeps", own_inputs, net.dtype, str(net.device))
+    return net.fact(key, lambda: known_rules(net, key, lambda: _structural(net, own_inputs)))
+
+
+def _structural(net: Network, own_inputs: bool) -> Rules:
     rules, stack = Rules(), net.anatomy.stack()
     if stack is None or not stack.layers:
         return rules.without("The network has no stack of layers.", *rules.names)
@@ -81,34 +89,40 @@ def _tried(experiment: Experiment, rules: Rules) -> Rules:
         return rules
     rows = torch.arange(min(2, experiment.tokens.n))
     trial, cells = _trial(experiment, rows)
-    wanted = naive.run_cells(trial, cells).values
-    scale = float(np.abs(wanted).max()) or 1.0
+    states = np.full((len(cells), trial.tokens.n), CellState.ABSENT)
+    states[np.arange(len(cells)), np.arange(len(cells)) % trial.tokens.n] = CellState.NOT_RUN
+    wanted = naive.run_cells(trial, cells, states=states).values
+    scale = float(np.nanmax(np.abs(wanted))) or 1.0
     failed = "It did not give the numbers of whole forward passes on this network."
     for dropped in ("", "tokens", "last", "stages", "last suffix", "last suffix stages"):
         tried = rules.without(failed, *dropped.split())
-        error = _error(trial, cells, tried, wanted) / scale
+        error = _error(trial, cells, tried, wanted, states) / scale
         if error <= TOLERANCE.get(experiment.net.dtype, _COARSE):
             return tried
     reason = f"Replaying layers is off by {error:.1e} of the largest value on this network."
     return rules.without(reason, *REPLAYING)
 
 
-def _error(trial: Experiment, cells: list[Cell], rules: Rules, wanted: np.ndarray) -> float:
+def _error(
+    trial: Experiment, cells: list[Cell], rules: Rules, wanted: np.ndarray, states: np.ndarray
+) -> float:
     from cutaway.sweeps.engine import prepare
 
     try:
-        job = prepare(trial, cells, replace(rules, zeros=False))
+        job = prepare(trial, cells, replace(rules, zeros=False), states)
         replayed = np.full_like(wanted, np.nan)
         for pairs, scores in job.results():
             replayed[pairs[:, 0], pairs[:, 1]] = scores
     except (CutawayError, RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError):
         return float("inf")
-    error = float(np.abs(replayed - wanted).max())
+    error = float(np.abs(replayed - wanted)[states == CellState.NOT_RUN].max())
     return error if np.isfinite(error) else float("inf")
 
 
 def _trial(experiment: Experiment, rows: Tensor) -> tuple[Experiment, list[Cell]]:
-    """Two of the prompts, and random edits low, in the middle and at the end, at each kind of site."""
+    """Two of the prompts, and random edits low, in the middle and at the end, at each kind of site; each edit is tried on
+    one of them, in turn.
+    """
     net, tokens = experiment.net, experiment.tokens[rows.to(experiment.tokens.ids.device)]
     inputs = None if experiment.inputs is None else experiment.inputs.select(rows)
     last, middle = net.n_layers - 1, int(tokens.lengths.min()) // 2

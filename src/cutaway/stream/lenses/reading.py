@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from cutaway.network.edits import Edit
     from cutaway.stream.lenses.report import LensReport
 
+#: Bytes of the log-probabilities that are made at once, in double precision.
+_BYTES = 64 << 20
+
 
 @dataclass(frozen=True, eq=False)
 class Reading:
@@ -219,23 +222,29 @@ def read_lens(
     work.check()
     run = net.run(tokens, keep=[sites[i] for i in asked], edits=edits)
     assert run.logits is not None
-    output = run.logits[0].double().log_softmax(-1)
-    names, probs, entropy, kl, aimed = [], [], [], [], []
-    for layer in asked:
-        read = lens.logits(run[sites[layer]], layer)[0].double().log_softmax(-1)
-        best = read.topk(min(top, read.shape[-1]), -1)
-        names.append([net.token_strings(row) for row in best.indices.tolist()])
-        probs.append(best.values.exp().cpu().numpy())
-        entropy.append(-(read.exp() * read).sum(-1).cpu().numpy())
-        n, later = len(output) - lens.ahead, output[lens.ahead :]
-        gap = np.full(len(output), np.nan)
-        gap[:n] = (later.exp() * (later - read[:n])).sum(-1).clamp(min=0).cpu().numpy()
-        kl.append(gap)
-        if aim is not None:
-            aimed.append(read[:, aim].exp().cpu().numpy())
+    given, ahead, width = run.logits[0], lens.ahead, len(run.logits[0])
+    size = max(16, _BYTES // (8 * given.shape[-1]))
+    shape = (len(asked), width)
+    names = np.empty((*shape, min(top, given.shape[-1])), dtype=object)
+    probs, entropy, kl, aimed = (
+        np.empty(names.shape), np.empty(shape), np.full(shape, np.nan), np.empty(shape)
+    )  # fmt: skip
+    for start in range(0, width, size):  # probabilities of a whole long text would be many times its logits
+        work.check()
+        here = slice(start, min(start + size, width))
+        later = given[start + ahead : here.stop + ahead].double().log_softmax(-1)
+        for i, layer in enumerate(asked):
+            read = lens.logits(run[sites[layer]][:, here], layer)[0].double().log_softmax(-1)
+            best = read.topk(names.shape[-1], -1)
+            names[i, here] = [net.token_strings(row) for row in best.indices.tolist()]
+            probs[i, here] = best.values.exp().cpu().numpy()
+            entropy[i, here] = -(read.exp() * read).sum(-1).cpu().numpy()
+            gap = (later.exp() * (later - read[: len(later)])).sum(-1).clamp(min=0)
+            kl[i, start : start + len(later)] = gap.cpu().numpy()
+            if aim is not None:
+                aimed[i, here] = read[:, aim].exp().cpu().numpy()
     return Reading(
-        lens.name, tuple(asked), tuple(tokens.strings(0)), np.array(names, dtype=object), np.stack(probs),
-        np.stack(entropy), np.stack(kl), origin(net, tokens, began), lens.ahead,
-        None if aim is None else np.stack(aimed),
+        lens.name, tuple(asked), tuple(tokens.strings(0)), names, probs, entropy, kl, origin(net, tokens, began), lens.ahead,
+        None if aim is None else aimed,
         "" if aim is None else net.token_strings([aim])[0],
     )  # fmt: skip
