@@ -16,6 +16,7 @@ from cutaway.errors import BadInput
 from cutaway.figures import lines
 from cutaway.interventions import Add
 from cutaway.network.edits import Phase
+from cutaway.network.pricing import announce
 from cutaway.network.textsets import digest, rows_in, texts_in
 from cutaway.reports import Figure, Page, Section, Table, display_result, page_of
 from cutaway.results import Provenance, Work, described, load_fields, save_fields, strict, working
@@ -219,6 +220,7 @@ def steer(
     steps = tuple(sorted({0.0, *(float(s) for s in strengths)}))
     texts = [prompts] if isinstance(prompts, str) else texts_in(prompts)
     writer = _Writer(net, rows_in(net.core, texts), max_new_tokens, on)
+    announce(net, writer.rows[:16], work, "steering", writer.price(len(steps), 2 if control else 1))
     plain = writer.written(None)
     directions = [direction, *([direction.random(seed)] if control else [])]
     tables: list[Any] = []
@@ -249,6 +251,12 @@ class _Writer:
     rows: list[list[int]]
     length: int
     on: Phase
+
+    def price(self, strengths: int, directions: int) -> list[tuple[str, float]]:
+        """What it takes in forward-equivalents: continuations, and how improbable each is with the direction and without."""
+        longest = [1 + (self.length - 1) / len(row) for row in self.rows]
+        scored = 2 * directions * strengths * len(self.rows)
+        return [("continuing", (1 + directions * (strengths - 1)) * sum(longest)), ("scoring", scored)]
 
     def written(self, edit: Add | None) -> list[list[int]]:
         """The continuation of each prompt, up to its end; prompts of one length together, so that nothing is padded."""

@@ -84,8 +84,9 @@ def strict(function: F) -> F:
             if only_plain(hints[key]):
                 _check(name, parameters[key], given[key], hints[key])
         values, options = tuple(given[n] for n in places[: len(values)]), {k: given[k] for k in options}
-        work = given.get("work")
-        with metered(work.meter if isinstance(work, Work) else Meter(), outermost=True), metered(Meter()):
+        handed = given.get("work")
+        work = handed if isinstance(handed, Work) else Work()
+        with work.account.verb(), metered(work.meter, outermost=True), metered(Meter()):
             try:
                 return function(*values, **options)
             except OSError as error:

@@ -22,6 +22,7 @@ from cutaway.figures import Bar, bars
 from cutaway.interventions import Ablate
 from cutaway.network.memory import rows_at_once
 from cutaway.network.parts import Part
+from cutaway.network.pricing import announce
 from cutaway.network.sites import Site
 from cutaway.reports import Figure, Page, display_result, page_of, table_of
 from cutaway.results import Provenance, Work, described, load_fields, save_fields, strict, working
@@ -187,6 +188,8 @@ def induction_heads(
             "Induction is read from a network that predicts the next token, and this one does not.",
             "Use head_scores, which reads attention alone.",
         )
+    # scores, means, and losses of the network as it is, without these heads, and without each set of others
+    announce(net, [[0] * (2 * length)] * min(n, 16), work, "induction", n * (4.0 + random_sets))
     scores = head_scores(net, n=n, length=length, seed=seed, work=work)
     able = set(net.layers_with("z"))
     value = dict(zip(scores.heads, scores.values["induction"].mean(0).tolist(), strict=True))

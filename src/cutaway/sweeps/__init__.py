@@ -7,11 +7,13 @@ the model, `engine` sorts cells into waves, `plan` says what it costs and runs i
 
 from cutaway.sweeps.base_runs import keeping_base_runs
 from cutaway.sweeps.cells import Cell, CellState, CellValues, Experiment, Write, write_of
+from cutaway.sweeps.metered import announce_sweep
 from cutaway.sweeps.plan import Cost, Plan, plan_cells, run_cells
 from cutaway.sweeps.rules import Rules
 from cutaway.sweeps.unedited import base_run
 
 __all__ = [
-    "Cell", "CellState", "CellValues", "Cost", "Experiment", "Plan", "Rules", "Write", "base_run",
+    "Cell", "CellState", "CellValues", "Cost", "Experiment", "Plan", "Rules", "Write",
+    "announce_sweep", "base_run",
     "keeping_base_runs", "plan_cells", "run_cells", "write_of",
 ]  # fmt: skip
