@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _RUNS, _UNFINISHED = "cutaway-runs", "unfinished"
 #: A stage that took fewer seconds is made again rather than kept unasked.
-_PATIENCE = 1.0
+_PATIENCE = 0.25
 #: Of a text, so much goes into the name of a folder [characters].
 _NAME = 40
 #: Files of which a folder that may be overwritten holds one, itself or in a folder inside.

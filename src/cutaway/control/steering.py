@@ -229,10 +229,17 @@ def steer(
         for s, strength in enumerate(steps):
             work.step("steering", number * len(steps) + s, len(directions) * len(steps))
             edit = each.add(strength) if strength else None
-            new = writer.written(edit) if edit is not None else plain
-            said.append(tuple(net.decode(ids) for ids in new))
-            own.append(writer.loss(plain, edit))
-            fluency.append(writer.loss(new, None))
+
+            def made(edit: Add | None = edit) -> dict[str, Any]:
+                new = writer.written(edit) if edit is not None else plain
+                losses = np.array([writer.loss(plain, edit), writer.loss(new, None)])
+                return {"said": [net.decode(ids) for ids in new], "losses": losses}
+
+            of = [each.vector, strength]
+            kept = work.once("strength", made, dict, dict, lambda of=of: of)
+            said.append(tuple(kept["said"]))
+            own.append(kept["losses"][0])
+            fluency.append(kept["losses"][1])
         tables.append((tuple(said), np.array(own), np.array(fluency)))
     if not control:
         tables.append(((), np.zeros((0, 0)), np.zeros((0, 0))))

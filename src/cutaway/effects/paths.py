@@ -285,10 +285,27 @@ class DirectPaths:
                 break
             where = None if folder is None else Path(folder) / f"layer-{layer}" / ports
             part = [paths[i] for i in group]
-            patched = self._run(part, where, rules, work.counting(done, len(paths)))
+            patched = self._kept(part, where, rules, work.counting(done, len(paths)))
             values[group], states[group] = patched.values, patched.states
             done, interrupted = done + len(group), patched.interrupted
         return CellValues(values, states, interrupted)
+
+    def _kept(
+        self, paths: Sequence[Route], folder: Path | None, rules: Rules | None, work: Work
+    ) -> CellValues:
+        """Those of one place, from what was kept before a stop where it was finished."""
+        stages = None if folder is not None else work.stages
+        if stages is None:
+            return self._run(paths, folder, rules, work)
+        sides = [self.base.tokens.ids, self.source.tokens.ids, self.ends.positions, self.base.metric]
+        of = [self.net.hash, sides, [(str(self.senders[s]), str(target)) for s, target in paths]]
+        if (kept := stages.find("paths", of)) is not None:
+            work.step("patching paths", len(paths), len(paths))
+            return CellValues(kept["values"], kept["states"], False)
+        found = self._run(paths, folder, rules, work)
+        if not found.interrupted:
+            stages.put("paths", {"values": found.values, "states": found.states}, of)
+        return found
 
     def _places(self, paths: Sequence[Route]) -> Iterator[tuple[int, str, list[int]]]:
         """The paths by the place at which they read the stream, in forward order: layer, kind of place, which paths."""

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from cutaway.network.execution.spending import share_until
+from cutaway.network.inputs import Tokens
 from cutaway.network.pace import pace_of
 from cutaway.results.price import Price
 
 if TYPE_CHECKING:
     from cutaway.network import Network
-    from cutaway.network.inputs import Tokens
     from cutaway.network.sites import Site
     from cutaway.results import Work
 
@@ -51,8 +51,8 @@ def announce(
     first = total if least is None else min(least, total)
     price = Price(total, seconds, seconds, memory, parts, first)
     if seconds is None and total >= _WORTH:
-        rows = tokens if hasattr(tokens, "ids") else net.encode([list(row) for row in tokens])
-        pace = pace_of(net, rows, work)  # type: ignore[arg-type]
+        rows = tokens if isinstance(tokens, Tokens) else net.encode([list(row) for row in tokens])
+        pace = pace_of(net, rows, work)
         price = Price(total, pace.seconds * total, pace.processor * total, memory, parts, first)
     work.announce(label, price)
 

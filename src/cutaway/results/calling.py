@@ -25,6 +25,8 @@ MISTAKES = (
 )
 #: What stands for a behaviour in the verbs that can do with two prompts.
 _TWO_PROMPTS = ("clean", "corrupted", "answers")
+#: Keywords that say how a verb works, and change nothing of what it finds.
+_HOW = ("work", "folder", "command", "batch")
 F = TypeVar("F", bound=Callable[..., Any])
 #: What numbers that verbs share may be, by the name of their keyword.
 _BOUNDS: dict[str, tuple[float, float]] = {
@@ -86,6 +88,10 @@ def strict(function: F) -> F:
         values, options = tuple(given[n] for n in places[: len(values)]), {k: given[k] for k in options}
         handed = given.get("work")
         work = handed if isinstance(handed, Work) else Work()
+        if work.stages is not None:
+            options["work"] = work.bound(
+                name, lambda: {k: _told(v) for k, v in given.items() if k not in _HOW}
+            )
         with work.account.verb(), metered(work.meter, outermost=True), metered(Meter()):
             try:
                 return function(*values, **options)
@@ -101,6 +107,18 @@ def strict(function: F) -> F:
                 raise
 
     return cast(F, call)
+
+
+def _told(value: Any) -> Any:
+    """What is asked of, as far as numbers depend on it: by its hash where it has one, else as plain data."""
+    if isinstance(told := getattr(value, "hash", None), str):
+        return told
+    if isinstance(value, Iterator) or callable(value):
+        return type(value).__name__
+    if callable(plain := getattr(value, "to_dict", None)):
+        said = plain()
+        return {k: v for k, v in said.items() if k != "provenance"} if isinstance(said, dict) else said
+    return [_told(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _require_pairs(verb: str, options: Mapping[str, Any], parameters: Mapping[str, Any]) -> None:

@@ -109,19 +109,29 @@ class Stages:
             load: it again, from the same.
             of: what it depends on beside the question.
         """
-        path = self.folder / f"{_slug(name)}-{_digest([self.of, name, of])[:_NAMED]}.safetensors"
-        kept = _read(path)
+        kept = self.find(name, of)
         if kept is not None:
             return load(kept)
         began = time.monotonic()
         made = make()
         if time.monotonic() - began >= self.patience:
-            try:
-                self._manifest()
-                atomic_write(path, _packed(save(made)))
-            except SaveFailed as error:
-                warnings.warn(f"A finished stage is not kept: {error.problem}", stacklevel=2)
+            self.put(name, save(made), of)
         return made
+
+    def find(self, name: str, of: object = None) -> dict[str, Any] | None:
+        """What was kept of a stage; None where nothing was, or it is not as it was written."""
+        return _read(self._path(name, of))
+
+    def put(self, name: str, values: Mapping[str, Any], of: object = None) -> None:
+        """Keep a finished stage. Where the disk refuses the work goes on, with a warning."""
+        try:
+            self._manifest()
+            atomic_write(self._path(name, of), _packed(values))
+        except SaveFailed as error:
+            warnings.warn(f"A finished stage is not kept: {error.problem}", stacklevel=2)
+
+    def _path(self, name: str, of: object) -> Path:
+        return self.folder / f"{_slug(name)}-{_digest([self.of, name, of])[:_NAMED]}.safetensors"
 
     def part(self, name: str, of: str) -> Path:
         """A folder inside for a part that keeps its own journal; `of`: a hash of what it depends on."""

@@ -255,6 +255,23 @@ def _losses(
         Ablate(Site("z", layer), how="mean", head=[h.index or 0 for h in heads if h.layer == layer], source=means[layer])
         for layer in sorted({h.layer or 0 for h in heads})
     ]  # fmt: skip
+
+    def run() -> np.ndarray:
+        return _run(net, ids, edits, work)
+
+    def of() -> list[object]:
+        return [
+            net.hash,
+            ids,
+            list(map(str, heads)),
+            [means[layer] for layer in sorted(means)] if heads else [],
+        ]
+
+    return work.once("losses", run, lambda x: {"x": x}, lambda kept: kept["x"], of)
+
+
+def _run(net: Network, ids: Tensor, edits: Sequence[Ablate], work: Work) -> np.ndarray:
+    """Loss of every next token, in nats, under edits: [n p-1]."""
     parts, batch = [], rows_at_once(net, ids.shape[1], work, read=ids.shape[1])
     for at in range(0, len(ids), batch):
         rows = ids[at : at + batch]
