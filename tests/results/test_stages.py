@@ -83,8 +83,7 @@ def test_a_folder_of_another_question_is_refused_and_says_what_differs(tmp_path:
         cutaway.trace(net, pairs, method="random", edges=12, work=work)
     with pytest.raises(BadInput, match="another question: behaviour differ"):
         cutaway.trace(net, pairs.take([0, 1, 2, 3]), method="eap", edges=10, work=work)
-    with pytest.raises(BadInput, match="another question: verb"):
-        cutaway.performance(net, pairs, work=work)
+    assert cutaway.performance(net, pairs, work=work).does_it  # another verb's stages lie beside them
     assert cutaway.trace(net, pairs, method="eap", edges=10, work=work).n_edges
 
 
@@ -108,13 +107,14 @@ def test_a_spent_budget_leaves_its_stages_to_go_on_from(tmp_path: Path) -> None:
     net = cutaway.open("zoo:tales")
     pairs = cutaway.behaviour("pronoun", net, n=16)
     net.forget()
-    part = Work(budget=Budget(forwards=140), stages=Stages(tmp_path / "s"))
+    whole = cutaway.patch(net, pairs, at="z", by=("layer", "head"))
+    net.forget()
+    enough = 0.9 * whole.provenance.forwards  # what goes before the cells takes most of it
+    part = Work(budget=Budget(forwards=enough), stages=Stages(tmp_path / "s"))
     with pytest.warns(UserWarning, match="Stopped"):
         first = cutaway.patch(net, pairs, at="z", by=("layer", "head"), work=part)
     assert not first.data.attrs["complete"]
     net.forget()
     rest = cutaway.patch(net, pairs, at="z", by=("layer", "head"), work=Work(stages=Stages(tmp_path / "s")))
-    net.forget()
-    whole = cutaway.patch(net, pairs, at="z", by=("layer", "head"))
     np.testing.assert_array_equal(rest.data["effect"].values, whole.data["effect"].values)
     assert rest.provenance.forwards < whole.provenance.forwards

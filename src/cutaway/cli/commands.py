@@ -227,7 +227,8 @@ def call(row: Verb, common: Common, screen: Screen, given: dict[str, Any]) -> No
             question_ = asked(row, common, screen, given, by)
         planned(row, common, screen, question_, options)
         return
-    with saving.working(screen, common, place) as work:
+    keeps = "folder" in options
+    with saving.working(screen, common, place, keeps) as work:
         question_ = asked(row, common, screen, given, by)
         result = run_verb(row, question_, options, common.seed, work)
     paths = saving.save(screen, result, place)

@@ -7,6 +7,7 @@ new, unless `--overwrite` is given: this is looked at before anything runs.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
 import tempfile
@@ -90,19 +91,19 @@ def _name(place: Target, began: datetime) -> str:
 
 
 @contextmanager
-def working(screen: Screen, common: Common, place: Target, what: str = "") -> Iterator[Work]:
+def working(screen: Screen, common: Common, place: Target, keeps: bool = False) -> Iterator[Work]:
     """Work for a command that saves a result: within its budget, shown on the screen, its finished stages kept.
 
     They are kept where --resume says; without it in a folder of their own from the first that took long, so that a stop or a
-    kill loses little, and removed once the work has come to its end.
+    kill loses little, and removed once the work has come to its end. keeps: the command keeps what it does by itself.
     """
     from cutaway.reports import now
     from cutaway.results import Stages
 
     asked = common.resume is not None
-    folder = common.resume or Path(_RUNS) / _UNFINISHED / _name(place, now())
-    stages = Stages(folder, patience=0.0 if asked else _PATIENCE)
-    with screen.work(common.limits(), what or f"opening {place.model}", stages) as work:
+    folder = common.resume or Path(_RUNS) / _UNFINISHED / f"{_name(place, now())}-{os.getpid()}"
+    stages = None if keeps else Stages(folder, patience=0.0 if asked else _PATIENCE)
+    with screen.work(common.limits(), f"opening {place.model}", stages) as work:
         yield work
     if not asked and not work.stopped:
         shutil.rmtree(folder, ignore_errors=True)

@@ -21,7 +21,7 @@ _WORTH = 100.0
 
 def announce(
     net: Network,
-    tokens: Tokens | Sequence[Sequence[int]],
+    tokens: Tokens | Sequence[str | Sequence[int]],
     work: Work,
     label: str,
     forwards: float | Iterable[tuple[str, float]],
@@ -48,10 +48,15 @@ def announce(
         return
     parts = () if isinstance(forwards, int | float) else tuple((what, f) for what, f in forwards if f > 0)
     total = float(forwards) if isinstance(forwards, int | float) else sum(f for _, f in parts)
+    if total <= 0:  # all is remembered
+        return
     first = total if least is None else min(least, total)
-    price = Price(total, seconds, seconds, memory, parts, first)
+    price = Price(total, seconds, None, memory, parts, first)
     if seconds is None and total >= _WORTH:
-        rows = tokens if isinstance(tokens, Tokens) else net.encode([list(row) for row in tokens])
+        given = (
+            tokens if isinstance(tokens, Tokens) else [t if isinstance(t, str) else list(t) for t in tokens]
+        )
+        rows = given if isinstance(given, Tokens) else net.encode(given)
         pace = pace_of(net, rows, work)
         price = Price(total, pace.seconds * total, pace.processor * total, memory, parts, first)
     work.announce(label, price)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import math
@@ -118,6 +119,8 @@ def _told(value: Any) -> Any:
     if callable(plain := getattr(value, "to_dict", None)):
         said = plain()
         return {k: v for k, v in said.items() if k != "provenance"} if isinstance(said, dict) else said
+    if dataclasses.is_dataclass(value):
+        return {f.name: _told(getattr(value, f.name)) for f in dataclasses.fields(value)}
     return [_told(item) for item in value] if isinstance(value, list | tuple) else value
 
 

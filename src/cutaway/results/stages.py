@@ -27,7 +27,6 @@ from cutaway.results.plain import to_json
 from cutaway.results.provenance import versions
 
 T = TypeVar("T")
-_MANIFEST = "stages.json"
 _NAMED = 16
 
 
@@ -39,7 +38,8 @@ class Stages:
         folder: where they lie; made when the first is written.
         of: a hash of the question that they belong to; "" where none is bound yet.
         patience: what took fewer seconds is made again rather than kept.
-        said: the question, as it is written down beside them.
+        verb: what is done.
+        said: the question, as it is written down beside them, in a file for each verb.
 
     >>> import tempfile
     >>> stages = Stages(Path(tempfile.mkdtemp())).bound("trace", {"network": "3f2a", "seed": 0})
@@ -54,6 +54,7 @@ class Stages:
     folder: Path
     of: str = ""
     patience: float = 0.0
+    verb: str = ""
     said: str = ""
 
     def bound(self, verb: str, question: Mapping[str, Any]) -> Stages:
@@ -66,19 +67,20 @@ class Stages:
         if self.of:
             return replace(self, of=_digest([self.of, said]))
         said["version"] = versions()["cutaway"]
-        bound = replace(self, of=_digest(said), said=to_json({"format": "cutaway-stages", "question": said}))
+        written = to_json({"format": "cutaway-stages", "question": said})
+        bound = replace(self, of=_digest(said), verb=verb, said=written)
         bound._claim(said)
         return bound
 
     def _claim(self, said: dict[str, Any]) -> None:
         """Compare what is asked with what the folder was begun for."""
         try:
-            there = json.loads((self.folder / _MANIFEST).read_text(encoding="utf-8"))["question"]
+            there = json.loads(self._manifest.read_text(encoding="utf-8"))["question"]
         except (OSError, ValueError, KeyError, TypeError):
             if (
                 not self.patience
-            ):  # somebody asked for this folder: that it can be written is known before anything runs
-                self._manifest()
+            ):  # somebody asked for this folder: whether it can be written is known beforehand
+                self._write_down()
             return
         if there != said:
             names = [name for name in (*said, *there) if there.get(name) != said.get(name)]
@@ -87,10 +89,14 @@ class Stages:
                 "Ask the same question again, name another folder, or remove this one.",
             )
 
-    def _manifest(self) -> None:
+    @property
+    def _manifest(self) -> Path:
+        return self.folder / f"{_slug(self.verb)}.json"
+
+    def _write_down(self) -> None:
         """Write down what is asked, where that is not done."""
-        if self.said and not (self.folder / _MANIFEST).exists():
-            atomic_write(self.folder / _MANIFEST, self.said)
+        if self.said and not self._manifest.exists():
+            atomic_write(self._manifest, self.said)
 
     def once(
         self,
@@ -125,7 +131,7 @@ class Stages:
     def put(self, name: str, values: Mapping[str, Any], of: object = None) -> None:
         """Keep a finished stage. Where the disk refuses the work goes on, with a warning."""
         try:
-            self._manifest()
+            self._write_down()
             atomic_write(self._path(name, of), _packed(values))
         except SaveFailed as error:
             warnings.warn(f"A finished stage is not kept: {error.problem}", stacklevel=2)
@@ -140,7 +146,7 @@ class Stages:
     @property
     def begun(self) -> bool:
         """Is anything kept there?"""
-        return self.folder.is_dir() and any(p.name != _MANIFEST for p in self.folder.iterdir())
+        return self.folder.is_dir() and any(p.suffix != ".json" for p in self.folder.iterdir())
 
 
 def _slug(name: str) -> str:
@@ -172,7 +178,10 @@ def _feed(digest: Any, value: object) -> None:
     elif value is None or isinstance(value, str | int | float | bool):
         digest.update(repr(value).encode())
     else:
-        digest.update(to_json(value).encode())
+        try:
+            digest.update(to_json(value).encode())
+        except TypeError:  # an object that nothing is known of: the same only if it says so
+            digest.update(repr(value).encode())
 
 
 def _packed(values: Mapping[str, Any]) -> bytes:

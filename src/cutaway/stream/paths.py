@@ -285,7 +285,11 @@ def expand_paths(
     other = None if foil is None else token_ids(net, foil, 1, "foil", first_token)
     aim = direction(net, goal, other)
     announce(
-        net, tokens, work, "expanding paths", [("the text", 2.0), ("weights of heads", weights_price(net))]
+        net,
+        [[0]] * 16,
+        work,
+        "expanding paths",
+        [("the text", 2.0), ("weights of heads", weights_price(net))],
     )
     stream = read_stream(net, tokens, by="head", work=work)
     walk = _Walk(stream, {w.layer: w for w in head_weights(net, work=work)}, {}, {}, {}, depth)
