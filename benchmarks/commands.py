@@ -75,8 +75,8 @@ def calls(folder: Path, circuit: str) -> dict[str, list[str]]:
         "top-examples": ["--of", "n3.120", "--file", str(texts)],
         "activations": ["--at", "resid_post.5", "--file", str(texts)],
         "induction-heads": [],
-        "trace": [*IOI, "16", "--edges", "300", "--out", circuit],
-        "test": [circuit, *IOI, "16", "--no-controls"],
+        "trace": [*IOI, "8", "--edges", "300", "--out", circuit],
+        "test": [circuit, *IOI, "8", "--no-controls"],
         "probe": ["--data", str(labelled), "--label", "who", "--set", "use=false"],
         "explain": [*IOI, "16"],
     }

@@ -108,8 +108,8 @@ _WHY = """# What it costs
 
 Every verb says what it will take before it begins: forward-equivalents, worked out from the question, and the seconds that
 they take at the pace just measured ([on the command line](cli.md#waiting-stopping-going-on); in Python the listener of a
-`Work` hears a `Progress` with a `price`). `cutaway patch MODEL -b B --plan` and `cutaway.plan(net, pairs, ...)` say it and run
-nothing. `--budget 5m,4GiB` bounds any command; what is finished when it is spent is saved.
+`Work` hears a `Progress` with a `price`). `cutaway patch MODEL -b B --plan` and `cutaway.plan(net, pairs, ...)` say it, and
+run nothing. `--budget 5m,4GiB` bounds any command; what is finished when it is spent is saved.
 
 ## Size, memory, GPU
 

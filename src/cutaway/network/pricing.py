@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cutaway.network.execution.spending import share_until
 from cutaway.network.inputs import Tokens
@@ -53,11 +53,11 @@ def announce(
     first = total if least is None else min(least, total)
     price = Price(total, seconds, None, memory, parts, first)
     if seconds is None and total >= _WORTH:
-        given = (
-            tokens if isinstance(tokens, Tokens) else [t if isinstance(t, str) else list(t) for t in tokens]
-        )
-        rows = given if isinstance(given, Tokens) else net.encode(given)
-        pace = pace_of(net, rows, work)
+        given: Any = tokens
+        if not isinstance(given, Tokens):
+            some: Any = [row if isinstance(row, str) else list(row) for row in given]
+            given = net.encode(some)
+        pace = pace_of(net, given, work)
         price = Price(total, pace.seconds * total, pace.processor * total, memory, parts, first)
     work.announce(label, price)
 
