@@ -106,8 +106,10 @@ def peak() -> float:
 
 _WHY = """# What it costs
 
-Before a verb runs, ask it: `cutaway patch MODEL -b B --plan`, or `cutaway.plan(net, pairs, ...)`, say forward-equivalents,
-memory and seconds, and run nothing. `--budget 5m,4GiB` bounds any command; what is finished when it is spent is saved.
+Every verb says what it will take before it begins: forward-equivalents, worked out from the question, and the seconds that
+they take at the pace just measured ([on the command line](cli.md#waiting-stopping-going-on); in Python the listener of a
+`Work` hears a `Progress` with a `price`). `cutaway patch MODEL -b B --plan` and `cutaway.plan(net, pairs, ...)` say it, and
+run nothing. `--budget 5m,4GiB` bounds any command; what is finished when it is spent is saved.
 
 ## Size, memory, GPU
 
@@ -188,7 +190,10 @@ def main() -> None:
     again = "\n\nMade by `python benchmarks/costs.py --real FOLDER`.\n"
     threads = f"{given.threads} thread{'s' if given.threads > 1 else ''}"
     page = _WHY.replace("{threads}", threads).replace("{machine}", machine)
-    given.out.write_text(page + "\n".join(sections) + again, encoding="utf-8")
+    _, heading, commands = (
+        given.out.read_text("utf-8").partition("\n## Every verb") if given.out.exists() else ("",) * 3
+    )
+    given.out.write_text(page + "\n".join(sections) + again + heading + commands, encoding="utf-8")
     print(f"wrote {given.out}")
 
 

@@ -1,8 +1,8 @@
 """What explaining takes, what a budget changes, and what screening misses, over networks of known mechanism and tales.
 
-Each behaviour is explained twice: with default settings, and with a budget that leaves as few prompts as can decide anything.
-The two verdicts may differ only by *inconclusive*. For screening, every part of every network is patched, and what a gradient
-would have dropped is compared with what patching says.
+Each behaviour is explained twice: with default settings, and with a budget that leaves as few prompts as can decide
+anything. The two verdicts may differ only by *inconclusive*. For screening, every part of every network is patched, and
+what a gradient would have dropped is compared with what patching says.
 
 python benchmarks/explaining.py [--seeds 2] [--only NAME ...] [--out docs/benchmarks/explaining.md]
 """
@@ -129,10 +129,11 @@ def page(rows: list[Row], seconds: float) -> str:
     lines = [
         "# Explaining: what it takes, what a budget changes, what screening misses",
         "",
-        f"{len(rows)} behaviours of networks of known mechanism and of tales, {N} pairs each, in {seconds:.0f} s of processor "
-        f"time. Made by `python benchmarks/explaining.py`.",
+        f"{len(rows)} behaviours of networks of known mechanism and of tales, {N} pairs each, in {seconds:.0f} s of "
+        "processor time. Made by `python benchmarks/explaining.py`.",
         "",
-        f"Explained: {len(told)}; refused as not performed, or without a gap: {len(rows) - len(told)}. With default settings "
+        f"Explained: {len(told)}; refused as not performed, or without a gap: {len(rows) - len(told)}. With default "
+        + "settings "
         + ", ".join(f"{count} {verdict}" for verdict, count in sorted(verdicts.items()))
         + f". Contradictions between the default and the smallest budget: {sum(map(contradict, told))}.",
         "",
@@ -147,8 +148,8 @@ def page(rows: list[Row], seconds: float) -> str:
         f"{np.quantile([r.priced / r.spent for r in told], 0.1):.2f} to "
         f"{np.quantile([r.priced / r.spent for r in told], 0.9):.2f}.",
         "",
-        "Screening by a gradient: a part is dropped whose estimate is below the cut, and missed if patching it alone, either "
-        "way, moves the metric by more than 1 % of the gap.",
+        "Screening by a gradient: a part is dropped whose estimate is below the cut, and missed if patching it alone, "
+        "either way, moves the metric by more than 1 % of the gap.",
         "",
         "| cut | dropped | missed | share |",
         "| --- | --- | --- | --- |",

@@ -12,6 +12,7 @@ from cutaway.circuits import METHODS, TraceRecipe, option_names, score, trace
 from cutaway.circuits.methods import options_of
 from cutaway.circuits.methods.attribution import EapIgOptions
 from cutaway.errors import BadInput, UnknownOption
+from cutaway.results import Progress, Work
 
 DOCS = Path(__file__).parents[2] / "docs" / "circuits.md"
 
@@ -120,3 +121,18 @@ def test_the_table_and_the_documents_agree():
                 k for k in type(options_of(name)).__mro__ if option in k.__dict__.get("__annotations__", {})
             ]
             assert f"{option}:" in str(kinds[0].__doc__), (name, option)
+
+
+@pytest.mark.parametrize(
+    "method", [name for name in METHODS if name not in ("random", "mask-nodes", "ensemble")]
+)
+def test_the_price_of_every_method_is_what_the_meter_then_counts(method: str) -> None:
+    net = cutaway.open("zoo:induction")
+    pairs = cutaway.behaviour("zoo:induction", net, n=24)
+    heard: list[Progress] = []
+    size = {"nodes": 4} if METHODS[method].grain == "node" else {"edges": 20}
+    found = cutaway.trace(net, pairs, method=method, work=Work(heard.append), **size)
+    first = next(report for report in heard if report.price is not None)
+    assert first.price is not None
+    assert found.provenance is not None
+    assert first.forwards + first.price.forwards == pytest.approx(found.provenance.forwards, rel=0.3)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import GPT2LMHeadModel
@@ -183,19 +184,13 @@ def test_a_behaviour_that_is_not_done_is_refused_with_the_figures(
 
 
 def test_ctrl_c_in_a_sweep_saves_and_ends_with_130(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cutaway.cli.screen import Screen
+    from cutaway.cli.progress import PipedLines
 
-    def stop(progress: object) -> None:
-        raise KeyboardInterrupt
+    def stop(_self: object, progress: Any) -> None:
+        if progress.price is None:
+            raise KeyboardInterrupt
 
-    class Stopping:
-        def __enter__(self):
-            return stop
-
-        def __exit__(self, *error: object) -> None:
-            return None
-
-    monkeypatch.setattr(Screen, "progress", lambda self: Stopping())
+    monkeypatch.setattr(PipedLines, "__call__", stop)
     words = [
         "patch",
         "zoo:tales",

@@ -6,6 +6,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,14 @@ from torch import nn
 
 import cutaway
 from cutaway.behaviours import Behaviour
+from cutaway.behaviours.checks import answer_logits
 from cutaway.effects.baselines import measure
 from cutaway.errors import Stopped
 from cutaway.network import Network
 from cutaway.network.memory import rows_at_once
 from cutaway.network.sites import Site
 from cutaway.probes import ProbeData, ProbeOptions
-from cutaway.results import Budget, Work
+from cutaway.results import Budget, Progress, Work
 from cutaway.results.meter import BACKWARD, Meter, metered, spend, spent
 from cutaway.stream.lenses import LogitLens
 from cutaway.sweeps import Rules, Write, naive
@@ -223,6 +225,45 @@ def test_every_verb_that_gives_a_result_is_called_here() -> None:
     assert set(CALLS) == {row.name for row in VERBS.values() if row.result}
 
 
+#: What decides as it goes how much it runs says its price stage by stage: tests/explanations.
+ELSEWHERE = ("explain",)
+
+
+@pytest.mark.parametrize(
+    "name", [row.name for row in VERBS.values() if row.result and row.name not in ELSEWHERE]
+)
+def test_every_verb_says_beforehand_what_it_takes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    net, pairs = question()
+    made = BEFORE[name](net, pairs) if name in BEFORE else None
+    net.forget()
+    heard: list[Progress] = []
+    work = Work(heard.append)
+    monkeypatch.setattr(cutaway, name, partial(getattr(cutaway, name), work=work))
+    took = CALLS[name](net, pairs, made).provenance.forwards
+    priced = [report for report in heard if report.price is not None]
+    assert len(priced) == 1  # parts of what is announced announce nothing
+    price = priced[0].price
+    assert price is not None
+    assert priced[0].forwards + price.forwards == pytest.approx(took, rel=0.3)
+    assert 0 < price.least <= price.forwards
+    assert not price.parts or sum(forwards for _, forwards in price.parts) == pytest.approx(price.forwards)
+    assert heard.index(priced[0]) == 0 or name in ("patch", "ablate", "pair_effects", "path_patch", "use")
+
+
+def test_a_budget_that_is_too_small_for_anything_says_what_would_be_enough_before_anything_is_run() -> None:
+    net, pairs = question()
+    made = circuit(net, pairs)
+    net.forget()
+    work = Work(budget=Budget(forwards=500))
+    with pytest.raises(Stopped, match="too small for anything: nothing was run") as refused:
+        cutaway.test(net, made, pairs, controls=False, work=work)
+    enough = float(refused.value.remedy.split()[0].replace(",", ""))
+    assert 3000 < enough < 10000
+    assert work.meter.forwards < 50  # the pace was measured
+    again = Work(budget=Budget(forwards=1.3 * enough))
+    assert cutaway.test(net, made, pairs, controls=False, work=again).complete
+
+
 @pytest.mark.parametrize("at", ["resid_pre", "z", "mlp_out"])
 def test_a_sweep_counts_the_layers_and_columns_that_it_runs(at: Any) -> None:
     """Without the rules that split a layer, every product in the layers is told by rows, layers and columns."""
@@ -259,8 +300,13 @@ def test_a_budget_is_one_for_all_that_a_work_does() -> None:
     assert work.meter.forwards == 2 * pairs.n
     assert not work.stopped
     net.forget()
-    with pytest.raises(Stopped, match=f"{3 * pairs.n} forward-equivalents is spent"):
+    with pytest.raises(Stopped, match="nothing was run"):  # half of it is left, which is known beforehand
         cutaway.performance(net, pairs, work=work.within("again"), batch=8)
+    assert work.meter.forwards == 2 * pairs.n
+    with metered(work.meter):
+        answer_logits(net, pairs, "clean", batch=8, work=work)
+        with pytest.raises(Stopped, match=f"{3 * pairs.n} forward-equivalents is spent"):
+            answer_logits(net, pairs, "corrupted", batch=8, work=work)
     assert work.stopped
     assert work.meter.forwards == 3 * pairs.n + 8  # the batch that overdrew it was the last
 

@@ -25,6 +25,7 @@ from cutaway.behaviours.telling import Miss, needed, not_above, pairs_for, right
 from cutaway.errors import BadBehaviour, BadFormat
 from cutaway.network.items import without_logits
 from cutaway.network.memory import rows_at_once
+from cutaway.network.pricing import announce
 from cutaway.network.recent import LOGITS, recent
 from cutaway.reports import Figure, Page, display, result_page
 from cutaway.results import Provenance, Work, brief, head, read, save_folder, strict, working
@@ -66,8 +67,7 @@ def answer_logits(
     Raises `Stopped` where the work was asked to end.
     """
     work = working(work)
-    ids = behaviour.clean_ids if which == "clean" else behaviour.corrupted_ids
-    key = (LOGITS, ids, tuple(behaviour.answer_pos))
+    key = _key(behaviour, which)
     if not edits and (kept := recent(net).get(key)) is not None:
         return kept
     tokens = behaviour.clean_tokens(net) if which == "clean" else behaviour.corrupted_tokens(net)
@@ -81,6 +81,12 @@ def answer_logits(
     if not edits:
         recent(net).keep(key, logits)
     return logits
+
+
+def _key(behaviour: Behaviour, which: Which) -> tuple[object, ...]:
+    """Under which key the logits of one side are kept."""
+    ids = behaviour.clean_ids if which == "clean" else behaviour.corrupted_ids
+    return LOGITS, ids, tuple(behaviour.answer_pos)
 
 
 def _logits(net: Network, tokens: Tokens, edits: Sequence[Edit], at: Tensor | bool) -> Tensor:
@@ -322,6 +328,10 @@ def performance(
 
     Raises `Stopped` where the work was stopped: nothing is said of some of the examples.
     """
+    work = working(work)
+    known = [] if edits else [recent(net).get(_key(behaviour, which)) for which in ("clean", "corrupted")]
+    forwards = (2 - sum(kept is not None for kept in known)) * behaviour.n
+    announce(net, behaviour.clean_ids, work, "both sides", forwards)
     clean = answer_logits(net, behaviour, "clean", edits, batch, work)
     corrupted = answer_logits(net, behaviour, "corrupted", edits, batch, work)
     measured = performed(net.name, behaviour, clean, corrupted, at_least)

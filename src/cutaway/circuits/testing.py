@@ -21,10 +21,12 @@ from cutaway.circuits.circuit import Circuit
 from cutaway.circuits.evaluation.hypotheses import Tested, require_enough
 from cutaway.circuits.limits import CircuitLimits
 from cutaway.circuits.passes.ablation import carried
+from cutaway.circuits.pricing import test_price
 from cutaway.circuits.tracing import retrace
 from cutaway.circuits.trial import CircuitTrial, breaks_anyway, evidence, least_examples, measure_circuit
 from cutaway.claims import Claim, Control, Verdict
 from cutaway.errors import BadBehaviour, BadFormat, Stopped
+from cutaway.network.pricing import announce
 from cutaway.reports import Block, ClaimTests, Page, Section, display, result_page
 from cutaway.results import (
     Provenance,
@@ -222,6 +224,9 @@ def examine(
         held, caps = _held_out(behaviour)
         for name in require:
             require_enough(held.n, least_examples(name, bounds), name.capitalize())
+        both = behaviour.n if behaviour.part == "all" else held.n
+        price = test_price(net, circuit, bounds, held.n, both - held.n, controls)
+        announce(net, held.clean_ids, work, "testing the circuit", price, least=price[0][1])
         with keeping_base_runs(net, work=work):
             trial = measure_circuit(net, circuit, held, bounds, seed, work)
             checks, complete = [_random_control(trial, bounds)], True

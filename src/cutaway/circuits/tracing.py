@@ -11,8 +11,11 @@ from cutaway.circuits.choosing import SELECTIONS, choose, require_heard
 from cutaway.circuits.circuit import Circuit
 from cutaway.circuits.methods import METHODS, known_options, method_name, option_names, options_of, score
 from cutaway.circuits.methods.options import MethodOptions
+from cutaway.circuits.passes.certify import wiring as wiring_of
+from cutaway.circuits.pricing import trace_price
 from cutaway.circuits.recipe import TraceRecipe
 from cutaway.errors import BadBehaviour, BadInput, NotFound
+from cutaway.network.pricing import announce
 from cutaway.results import Provenance, Work, strict, working
 
 if TYPE_CHECKING:
@@ -87,6 +90,10 @@ def trace(
         if isinstance(behaviour, str):
             behaviour = make_behaviour(behaviour, net, seed=chosen.seed, force=force)
         pairs = behaviour if behaviour.part != "all" else behaviour.discovery
+        sized = edges is not None or nodes is not None or threshold is not None
+        wiring_of(net)  # found once for each network, and not a part of the price
+        price = trace_price(net, pairs.n, name, chosen, sized)
+        announce(net, pairs.clean_ids, work, f"tracing by {name}", price)
         scores = score(net, pairs, method=name, options=chosen, work=work)
         recipe = TraceRecipe(name, chosen, select)
         circuit = choose(net, pairs, scores, recipe, edges=edges, nodes=nodes, threshold=threshold, work=work)

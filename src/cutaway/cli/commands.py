@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from cutaway.cli import question, saving, shown
 from cutaway.cli.common import STOPPED, WRONG, Common, command
@@ -37,8 +38,8 @@ def register(app: typer.Typer) -> None:
     """Add a command for every verb that has one and whose question is a behaviour, a circuit or a text."""
     for row in VERBS.values():
         if row.command and row.takes[:1] == ("net",):
-            resumes = any(p.name == "folder" for p in row.parameters())
-            command(app, row.command, without=() if resumes else ("resume",))(_function(row))
+            works = any(p.name == "work" for p in _all(row))
+            command(app, row.command, without=() if works else ("resume",))(_function(row))
 
 
 def _function(row: Verb) -> Callable[..., None]:
@@ -205,13 +206,11 @@ def asked(row: Verb, common: Common, screen: Screen, given: Mapping[str, Any], b
 
 def call(row: Verb, common: Common, screen: Screen, given: dict[str, Any]) -> None:
     """Ask, run, save with its page, show; what was stopped is saved too, and the exit code says so."""
-    from cutaway.results import Budget, Work
-
     planning = given.pop("plan", False)
     options = keywords(row, given) | further(row, common)
     names = [p.name for p in row.parameters()]
-    if common.resume is not None:
-        options["folder"] = common.resume
+    if common.resume is not None and (common.resume / "sweep.json").exists():
+        options["folder"] = common.resume  # begun by a version before, or in Python
     if "force" in names:
         options["force"] = given["force"]
     if "command" in names:
@@ -222,12 +221,15 @@ def call(row: Verb, common: Common, screen: Screen, given: dict[str, Any]) -> No
     if any(p.name == "folder" and p.default is REQUIRED for p in row.parameters()):
         place = saving.claim(place, common.resume)
         options["folder"] = place.path
-    question_ = asked(row, common, screen, given, str(given.get("by") or ""))
+    by = str(given.get("by") or "")
     if planning:
+        with screen.work(common.limits(), f"opening {given['model']}"):
+            question_ = asked(row, common, screen, given, by)
         planned(row, common, screen, question_, options)
         return
-    with screen.progress() as listener:
-        work = Work(listener, Budget(**common.limits()))
+    keeps = "folder" in options
+    with saving.working(screen, common, place, keeps) as work:
+        question_ = asked(row, common, screen, given, by)
         result = run_verb(row, question_, options, common.seed, work)
     paths = saving.save(screen, result, place)
     screen.result(result.to_dict() | {"saved": [str(path) for path in paths]}, *shown.terminal(result))
@@ -241,7 +243,12 @@ def call(row: Verb, common: Common, screen: Screen, given: dict[str, Any]) -> No
             f"--seed {common.seed}"
         )
     if not getattr(result, "complete", True):
-        screen.say("[yellow]Stopped.[/] What was finished is saved, and marked as partial.")
+        going_on = ""
+        if (stages := screen.stages) is not None and stages.begun:
+            going_on = f" Go on with the same command and --resume {stages.folder}."
+        screen.say(
+            f"[yellow]Stopped.[/] What was finished is saved, and marked as partial.{escape(going_on)}"
+        )
         raise typer.Exit(STOPPED)
 
 
@@ -264,7 +271,6 @@ def _all(row: Verb) -> tuple[Parameter, ...]:
 
 def planned(row: Verb, common: Common, screen: Screen, question_: Asked, options: dict[str, Any]) -> None:
     """Show what the call would cost."""
-    from rich.markup import escape
     from rich.table import Table
 
     module, _, name = row.plan.partition(":")

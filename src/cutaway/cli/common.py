@@ -59,6 +59,9 @@ Interactive = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON to stdout, and nothing else there.")]
+Events = Annotated[
+    bool, typer.Option("--json-progress", help="Write progress to stderr as JSON, one event a line.")
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
@@ -93,7 +96,7 @@ class Group(HelpedGroup):
             self._misused("--json" in words, error)
             sys.exit(WRONG)
         except typer.Abort:
-            Screen("--json" in words).problem(
+            Screen("--json" in words, "--json-progress" in words).problem(
                 "Stopped", "Nothing was finished, so nothing was saved.", "Run it again."
             )
             sys.exit(STOPPED)
@@ -130,6 +133,7 @@ class Common:
         trust_remote_code: may a model's own code be run?
         interactive: how the page's figures are made so, if at all.
         as_json: print data in place of text.
+        json_progress: write progress as events for other programs.
         debug: show where an error was raised.
     """
 
@@ -144,6 +148,7 @@ class Common:
     trust_remote_code: Trust = False
     interactive: Interactive = None
     as_json: AsJson = False
+    json_progress: Events = False
     debug: Debug = False
 
     def limits(self) -> dict[str, Any]:
@@ -187,17 +192,16 @@ def command(
         hints = get_type_hints(function, include_extras=True)
         shared = get_type_hints(Common, include_extras=True)
         left = {*without, *(("overwrite", "interactive") if "out" in without else ())}
+        left |= {"json_progress"} if "budget" in without else set()
         taken = [f.name for f in fields(Common) if f.name not in left]
 
         def run(**values: Any) -> None:
             common = Common(**{name: values.pop(name) for name in taken})
-            screen = Screen(common.as_json)
+            screen = Screen(common.as_json, common.json_progress)
             try:
                 function(common, screen, **values)
             except (KeyboardInterrupt, Stopped) as ended:
-                why = f"{ended.problem} " if isinstance(ended, Stopped) else ""
-                remedy = "Run it again" + (", with a larger --budget." if common.budget else ".")
-                screen.problem("Stopped", f"{why}Nothing was finished, so nothing was saved.", remedy)
+                screen.problem("Stopped", *screen.unfinished(ended))
                 raise typer.Exit(STOPPED) from None
             except CutawayError as error:
                 if common.debug:

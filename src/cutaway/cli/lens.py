@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    command(app, without=("resume",))(lens)
+    command(app)(lens)
 
 
 def lens(
@@ -52,11 +52,11 @@ def lens(
     place = saving.target(common, "lens", model, text)
     fitting = LensFitting.of(common, kind, fit_on, load, keep)
     chosen = None if layers is None else question.layers(layers)
-    net = question.network(common, model)
-    if chosen is not None:
-        chosen_layers(net, chosen, last=True)
-    net.encode(text)
-    with screen.work(common.limits()) as work:
+    with saving.working(screen, common, place) as work:
+        net = question.network(common, model)
+        if chosen is not None:
+            chosen_layers(net, chosen, last=True)
+        net.encode(text)
         chosen_lens, report = lens_of(net, common, kind, fitting, work)
         reading = read_lens(net, chosen_lens, text, layers=chosen, target=target)
     paths = saving.keep(screen, lambda where: write(reading, report, where), place, reading)
@@ -148,7 +148,9 @@ def fitted(net: Network, common: Common, kind: str, fitting: LensFitting, fit: R
     from cutaway.stream.lenses import LensTraining, future_lens, jacobian_lens, train_tuned_lens
 
     if kind == "tuned":
-        checkpoint = None if fitting.keep is None else fitting.keep.with_name(fitting.keep.name + ".training")
+        checkpoint = None if common.resume is None else common.resume / "training"
+        if fitting.keep is not None:
+            checkpoint = fitting.keep.with_name(fitting.keep.name + ".training")
         training = LensTraining(steps=fitting.steps, length=int(fit.ids.shape[1]))
         how: dict[str, Any] = {"training": training, "checkpoint": checkpoint}
         return train_tuned_lens(net, fit, seed=common.seed, work=work, **how)

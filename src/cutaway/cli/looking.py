@@ -15,10 +15,12 @@ from cutaway.cli.common import Common, command
 from cutaway.cli.question import Model
 from cutaway.cli.screen import Screen
 from cutaway.cli.shown import grid
+from cutaway.errors import Stopped
 
 if TYPE_CHECKING:
     from cutaway.behaviours import BuiltIn
     from cutaway.network import Network, Run
+    from cutaway.results import Work
 
 _PLAIN = ("out", "resume", "budget", "sets", "seed")
 #: Fewer pairs than this cannot show that a behaviour is done.
@@ -28,7 +30,7 @@ _PAIRS = 32
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     command(app, without=_PLAIN)(sites)
-    command(app, without=("out", "resume", "budget", "sets"))(behaviours)
+    command(app, without=("out", "resume", "sets"))(behaviours)
     command(app, without=(*_PLAIN, "device", "dtype", "trust_remote_code"))(runs)
 
 
@@ -121,14 +123,17 @@ def behaviours(
             "Your own pairs: cutaway patch MODEL -b pairs.jsonl.",
         )
         return
-    net = question.network(common, model)
-    with screen.progress() as listener:
-        from cutaway.results import Progress
-
-        rows = []
-        for i, name in enumerate(TOLD):
-            listener(Progress(f"asking {name}", i, len(TOLD), 0.0))
-            rows.append(asked(net, name, n, common.seed))
+    rows = []
+    with screen.work(common.limits(), f"opening {model}") as quiet, quiet.interruptible() as work:
+        net = question.network(common, model)
+        try:
+            for i, name in enumerate(TOLD):
+                work.step(f"asking {name}", i, len(TOLD))
+                rows.append(asked(net, name, n, common.seed, work))
+        except Stopped:
+            if not rows:
+                raise
+            screen.warn("Stopped.", f"{len(rows)} of {len(TOLD)} were asked.")
     table = grid(
         ("behaviour", "does it", "right of all", "told apart", "what it says"),
         ((r["name"], _DOES[r["does it"]], r["right"], r["told apart"], escape(r["says"])) for r in rows),
@@ -142,13 +147,15 @@ _RIGHT = "the right answer beats the wrong one"
 _APART = "the share of pairs whose clean prompt leans more to its answer than the corrupted one does"
 
 
-def asked(net: Network, name: str, n: int, seed: int) -> dict[str, Any]:
+def asked(net: Network, name: str, n: int, seed: int, work: Work) -> dict[str, Any]:
     """How well a network does a built-in behaviour; where no pairs can be made for its tokenizer, why."""
     from cutaway.behaviours import behaviour, performance
     from cutaway.errors import CutawayError
 
     try:
-        found = performance(net, behaviour(name, net, n=n, seed=seed, force=True))
+        found = performance(net, behaviour(name, net, n=n, seed=seed, force=True), work=work)
+    except Stopped:
+        raise
     except CutawayError as error:
         return {"name": name, "does it": None, "right": "", "told apart": "", "says": error.problem}
     right, apart = (

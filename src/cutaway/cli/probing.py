@@ -31,7 +31,7 @@ _OPTIONS = ("folds", "permutations")
 
 def register(app: typer.Typer) -> None:
     """Add the command to the program."""
-    command(app, without=("resume",))(probe)
+    command(app)(probe)
 
 
 def probe(
@@ -72,16 +72,16 @@ def probe(
         label, text, str(given.get("span", "")), group, str(given.get("source", "")),
         also=tuple(map(str, also if isinstance(also, list) else [also])),
     )  # fmt: skip
-    net = question.network(common, model)
-    how: dict[str, Any] = {"kind": given.get("label_kind")} | {
-        k: given[k] for k in ("per_token", "n") if k in given
-    }
-    labelled = probe_data(data, columns=columns, net=net, seed=common.seed, **how)
-    follow = answers_of(answers)
-    if follow is not None:
-        check_answers(net, labelled, follow)
-    options = ProbeOptions(kind=kind, **{name: given[name] for name in _OPTIONS if name in given})
-    with screen.work(common.limits()) as work:
+    with saving.working(screen, common, place) as work:
+        net = question.network(common, model)
+        how: dict[str, Any] = {"kind": given.get("label_kind")} | {
+            k: given[k] for k in ("per_token", "n") if k in given
+        }
+        labelled = probe_data(data, columns=columns, net=net, seed=common.seed, **how)
+        follow = answers_of(answers)
+        if follow is not None:
+            check_answers(net, labelled, follow)
+        options = ProbeOptions(kind=kind, **{name: given[name] for name in _OPTIONS if name in given})
         options_of = {"at": names(at), "by": names(by), "options": options}
         probing = probe_it(net, labelled, seed=common.seed, work=work, **options_of)
         used = None

@@ -6,10 +6,13 @@ new, unless `--overwrite` is given: this is looked at before anything runs.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -21,9 +24,12 @@ from cutaway.errors import BadInput, SaveFailed
 if TYPE_CHECKING:
     from cutaway.cli.common import Common
     from cutaway.cli.screen import Screen
+    from cutaway.results import Work
 
 T = TypeVar("T")
-_RUNS = "cutaway-runs"
+_RUNS, _UNFINISHED = "cutaway-runs", "unfinished"
+#: A stage that took fewer seconds is made again rather than kept unasked.
+_PATIENCE = 0.25
 #: Of a text, so much goes into the name of a folder [characters].
 _NAME = 40
 #: Files of which a folder that may be overwritten holds one, itself or in a folder inside.
@@ -82,6 +88,27 @@ def claim(place: Target, resumed: Path | None) -> Target:
 def _name(place: Target, began: datetime) -> str:
     names = [began.strftime("%Y-%m-%d-%H%M%S"), place.verb, *map(slug, (place.model, *place.question))]
     return "-".join(name for name in names if name)
+
+
+@contextmanager
+def working(screen: Screen, common: Common, place: Target, keeps: bool = False) -> Iterator[Work]:
+    """Work for a command that saves a result: within its budget, shown on the screen, its finished stages kept.
+
+    They are kept where --resume says; without it in a folder of their own from the first that took long, so that a stop or a
+    kill loses little, and removed once the work has come to its end. keeps: the command keeps what it does by itself.
+    """
+    from cutaway.reports import now
+    from cutaway.results import Stages
+
+    asked = common.resume is not None
+    folder = common.resume or Path(_RUNS) / _UNFINISHED / f"{_name(place, now())}-{os.getpid()}"
+    stages = None if keeps else Stages(folder, patience=0.0 if asked else _PATIENCE)
+    with screen.work(common.limits(), f"opening {place.model}", stages) as work:
+        yield work
+    if not asked and not work.stopped:
+        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            folder.parent.rmdir()
 
 
 def free(path: Path, overwrite: bool) -> Path:

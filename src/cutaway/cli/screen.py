@@ -7,30 +7,28 @@ import re
 import shlex
 import shutil
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.style import Style
 from rich.text import Text
 
-from cutaway.errors import CutawayError
+from cutaway.errors import CutawayError, Stopped
 
 if TYPE_CHECKING:
-    from cutaway.results import Listener, Progress, Work
-
-_PATIENCE, _EVERY = 1.0, 5.0
+    from cutaway.cli.progress import Telling
+    from cutaway.results import Stages, Work
 
 
 class Screen:
     """One command's output."""
 
-    def __init__(self, as_json: bool) -> None:
-        self.as_json = as_json
+    def __init__(self, as_json: bool, events: bool = False) -> None:
+        self.as_json, self.events = as_json, events
+        self.stages: Stages | None = None
         self.out = Console(highlight=False)
         self.remarks = Console(stderr=True, highlight=False)
 
@@ -44,18 +42,18 @@ class Screen:
 
     def say(self, text: str) -> None:
         """A remark for the person who waits."""
-        self.remarks.print(text, soft_wrap=True)
+        self._remark(Text.from_markup(text))
 
     def saved(self, *paths: object) -> None:
         """Say where something was saved, and of a page how to open it; on a terminal that follows links, as one."""
         for path in map(Path, map(str, paths)):
             linked = (str(path), Style(bold=True, link=path.absolute().as_uri()))
             if path.suffix != ".html":
-                self.remarks.print(Text.assemble("saved ", linked), soft_wrap=True)
+                self._remark(Text.assemble("saved ", linked))
             elif command := opening(path):
-                self.remarks.print(Text.assemble("open it: ", (command, linked[1])), soft_wrap=True)
+                self._remark(Text.assemble("open it: ", (command, linked[1])))
             else:
-                self.remarks.print(Text.assemble("open it in a browser: ", linked), soft_wrap=True)
+                self._remark(Text.assemble("open it in a browser: ", linked))
 
     def error(self, error: CutawayError) -> None:
         """Two lines: what is wrong, what to do."""
@@ -67,75 +65,63 @@ class Screen:
             self._write_json({"error": {"kind": kind, "problem": problem, "remedy": remedy}})
         for style, head, text in (("bold red", kind, problem), ("bold", "What to do", remedy)):
             if text:
-                line = Text.assemble((head, style), " ", " ".join(text.split()))
-                self.remarks.print(line, soft_wrap=True)
+                self._remark(Text.assemble((head, style), " ", " ".join(text.split())))
+
+    def unfinished(self, ended: BaseException) -> tuple[str, str]:
+        """What to say where work ended with nothing to show: why, and how to go on."""
+        why, remedy = "Nothing was finished, so nothing was saved.", "Run it again."
+        if isinstance(ended, Stopped):
+            why = ended.problem if "nothing was run" in ended.problem else f"{ended.problem} {why}"
+            remedy = for_terminal(ended.remedy) if "budget" in ended.problem else remedy
+        if self.stages is not None and self.stages.begun:
+            why = why.replace("Nothing was finished, so nothing was saved.", "Its finished stages are kept.")
+            remedy = (
+                f"Run it again with --resume {shlex.quote(str(self.stages.folder))} to go on from there. "
+                + (remedy if "budget" in why else "")
+            )
+        return why, remedy.strip()
 
     def warn(self, problem: str, rest: str) -> None:
         """Something that went wrong and was got round."""
-        self.remarks.print(Text.assemble((problem, "yellow"), " ", rest), soft_wrap=True)
+        self._remark(Text.assemble((problem, "yellow"), " ", rest))
 
     def _write_json(self, data: dict[str, Any]) -> None:
         self.out.file.write(_json(data) + "\n")
 
-    @contextmanager
-    def progress(self) -> Iterator[Listener]:
-        """Progress on stderr once something takes more than a second: a bar on a terminal, a line now and then where not."""
-        listener = _Bar(self.remarks) if self.remarks.is_terminal else _Lines(self.remarks)
-        try:
-            yield listener
-        finally:
-            listener.close()
+    def _remark(self, line: Text) -> None:
+        """A line on stderr; an event where programs read there."""
+        if self.events:
+            from cutaway.cli.progress import JsonEvents
+
+            JsonEvents(self.remarks).event("remark", text=line.plain)
+        else:
+            self.remarks.print(line, soft_wrap=True)
+
+    def telling(self) -> Telling:
+        """Whoever tells of progress on stderr: events, a live display on a terminal, or lines."""
+        from cutaway.cli.progress import JsonEvents, LiveBar, PipedLines
+
+        if self.events:
+            return JsonEvents(self.remarks)
+        return LiveBar(self.remarks) if self.remarks.is_terminal else PipedLines(self.remarks)
 
     @contextmanager
-    def work(self, limits: dict[str, Any]) -> Iterator[Work]:
-        """Work within these limits (fields of a `Budget`) whose progress is shown here."""
+    def work(self, limits: dict[str, Any], what: str = "", stages: Stages | None = None) -> Iterator[Work]:
+        """Work within these limits (fields of a `Budget`), whose progress is shown here.
+
+        what: is being done until the first report. stages: where finished ones are kept.
+        """
         from cutaway.results import Budget, Work
 
-        with self.progress() as listener:
-            yield Work(listener, Budget(**limits))
-
-
-class _Bar:
-    """A live display for a person."""
-
-    def __init__(self, console: Console) -> None:
-        from rich import progress as p
-
-        self.bar: Any = p.Progress(
-            p.SpinnerColumn(), p.TextColumn("{task.description}"), p.BarColumn(), p.MofNCompleteColumn(),
-            p.TimeElapsedColumn(), console=console, transient=True,
-        )  # fmt: skip
-        self.task, self.began, self.shown = self.bar.add_task("", total=None), time.monotonic(), False
-
-    def __call__(self, progress: Progress) -> None:
-        if not self.shown and time.monotonic() - self.began > _PATIENCE:
-            self.bar.start()
-            self.shown = True
-        label = escape(progress.label)
-        self.bar.update(self.task, description=label, completed=progress.done, total=progress.total)
-
-    def close(self) -> None:
-        """Take the bar away."""
-        if self.shown:
-            self.bar.stop()
-
-
-class _Lines:
-    """A line every few seconds, for a file or a pipe."""
-
-    def __init__(self, console: Console) -> None:
-        self.console, self.last = console, time.monotonic()
-
-    def __call__(self, progress: Progress) -> None:
-        now = time.monotonic()
-        if now - self.last < _EVERY:
-            return
-        self.last = now
-        line = f"{progress.seconds:.0f} s: {progress.label} ({progress.done} of {progress.total})"
-        self.console.print(escape(line), soft_wrap=True)
-
-    def close(self) -> None:
-        """Nothing is left to take away."""
+        listener = self.telling()
+        listener.course.label = what
+        self.stages = stages
+        if stages is not None:
+            listener.kept = str(stages.folder)
+        work = Work(listener, Budget(**limits), stages=stages)
+        listener.meter = work.meter
+        with listener:
+            yield work
 
 
 def _json(data: Any) -> str:

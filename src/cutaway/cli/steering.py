@@ -16,7 +16,7 @@ from cutaway.errors import BadInput, require_known
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    command(app, without=("resume",))(steer)
+    command(app)(steer)
 
 
 def steer(
@@ -55,8 +55,8 @@ def steer(
             "Give --positive, --negative and --at, or --direction FOLDER of a saved one.",
         )
     place = saving.target(common, "steer", model, prompts[0], at or "")
-    net = question.network(common, model)
-    with screen.work(common.limits()) as work:
+    with saving.working(screen, common, place) as work:
+        net = question.network(common, model)
         if direction is not None:
             vector: SteeringVector = SteeringVector.load(direction)
         else:

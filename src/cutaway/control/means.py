@@ -16,6 +16,7 @@ import torch
 from cutaway.control.direction import FEWEST, SteeringVector, require_direction
 from cutaway.errors import BadInput
 from cutaway.network.memory import numbers_of, rows_at_once
+from cutaway.network.pricing import announce, until
 from cutaway.network.sites import Site
 from cutaway.network.textsets import batches, digest, rows_in, texts_in
 from cutaway.results import Provenance, Work, strict, working
@@ -65,6 +66,8 @@ def difference_of_means(
     if both:
         raise BadInput(f"{sorted(both)[0]:.60} is in both sets.", "Leave it out of one of them.")
     named = zip(("positive", "negative"), sets, strict=True)
+    price = until(net, [site]) * sum(map(len, sets))
+    announce(net, rows_in(net.core, sets[0][:32]), work, "reading texts", price)
     values = [_read(net, site, texts, pos, work.within(name)) for name, texts in named]
     means = [v.mean(0) for v in values]
     lengths = [float(np.linalg.norm(m)) for m in means]

@@ -17,6 +17,7 @@ from cutaway.errors import BadInput
 from cutaway.figures import lines
 from cutaway.interventions import Add
 from cutaway.network.edits import Phase
+from cutaway.network.pricing import announce
 from cutaway.network.textsets import digest, rows_in, texts_in
 from cutaway.reports import Figure, Page, Section, Table, display_result, page_of
 from cutaway.results import Provenance, Work, described, load_fields, save_fields, strict, working
@@ -303,6 +304,7 @@ def steer(
     steps = tuple(sorted({0.0, *(float(s) for s in strengths)}))
     texts = [prompts] if isinstance(prompts, str) else texts_in(prompts)
     writer = _Writer(net, rows_in(net.core, texts), max_new_tokens, on)
+    announce(net, writer.rows[:16], work, "steering", writer.price(len(steps), 2 if control else 1))
     plain = writer.written(None)
     directions = [direction, *([direction.random(seed)] if control else [])]
     tables: list[Any] = []
@@ -311,11 +313,19 @@ def steer(
         for s, strength in enumerate(steps):
             work.step("steering", number * len(steps) + s, len(directions) * len(steps))
             edit = each.add(strength) if strength else None
-            new = writer.written(edit) if edit is not None else plain
-            said.append(tuple(net.decode(ids) for ids in new))
-            own.append(writer.loss(plain, edit))
-            fluency.append(writer.loss(new, None))
-            place.append(place_of(net, writer.rows, new, direction))
+
+            def made(edit: Add | None = edit) -> dict[str, Any]:
+                new = writer.written(edit) if edit is not None else plain
+                losses = np.array([writer.loss(plain, edit), writer.loss(new, None)])
+                places = np.array(place_of(net, writer.rows, new, direction))
+                return {"said": [net.decode(ids) for ids in new], "losses": losses, "place": places}
+
+            of = [each.vector, strength]
+            kept = work.once("strength", made, dict, dict, lambda of=of: of)
+            said.append(tuple(kept["said"]))
+            own.append(kept["losses"][0])
+            fluency.append(kept["losses"][1])
+            place.append(kept["place"])
         tables.append((tuple(said), np.array(own), np.array(fluency), np.array(place)))
     if not control:
         tables.append(((), _none(), _none(), _none()))
@@ -334,6 +344,12 @@ class _Writer:
     rows: list[list[int]]
     length: int
     on: Phase
+
+    def price(self, strengths: int, directions: int) -> list[tuple[str, float]]:
+        """What it takes in forward-equivalents: continuations, and how improbable each is with the direction and without."""
+        longest = [1 + (self.length - 1) / len(row) for row in self.rows]
+        scored = 2 * directions * strengths * len(self.rows)
+        return [("continuing", (1 + directions * (strengths - 1)) * sum(longest)), ("scoring", scored)]
 
     def written(self, edit: Add | None) -> list[list[int]]:
         """The continuation of each prompt, up to its end; prompts of one length together, so that nothing is padded."""

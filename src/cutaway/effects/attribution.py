@@ -31,6 +31,7 @@ from cutaway.effects.question import DIRECTIONS, Direction, Question, require_on
 from cutaway.errors import BadBehaviour, BadInput
 from cutaway.interventions import Patch
 from cutaway.network.memory import numbers_of, rows_at_once
+from cutaway.network.pricing import announce
 from cutaway.network.sites import Site
 from cutaway.network.slopes import independent, require_slope, slopes_of, without_parameter_gradients
 from cutaway.results import Work, strict, working
@@ -110,6 +111,8 @@ def attribution_patch(
                 "Use direction='restore', steps=5, or a metric such as logit_diff.",
             )
         site, chosen, dims = checked(net, pairs, at, by, layers)
+        price = [("one side", pairs.n), ("gradients", 3 * steps * pairs.n)]
+        announce(net, pairs.clean_ids, work, "attribution patching", price)
         names = ("corrupted", "clean") if direction == "restore" else ("clean", "corrupted")
         slopes = Slopes.of(net, pairs, sites_of(site, chosen), names, steps, work)
         estimate = slopes.estimate(site, dims, chosen)

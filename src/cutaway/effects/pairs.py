@@ -21,7 +21,15 @@ from cutaway.errors import BadInput
 from cutaway.network.parts import Part, parts_of
 from cutaway.results import Work, strict, working
 from cutaway.statistics import means_of
-from cutaway.sweeps import CellState, CellValues, Rules, handing_over, plan_cells, write_of
+from cutaway.sweeps import (
+    CellState,
+    CellValues,
+    Rules,
+    announce_sweep,
+    handing_over,
+    plan_cells,
+    write_of,
+)
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
@@ -85,6 +93,7 @@ def pair_effects(
         cells = [tuple(writes[parts[k]] for k in dict.fromkeys(place)) for place in places]
         experiment = ends.experiment(net, base, source.kept)
         plan = plan_cells(experiment, cells, base=base.metric, rules=rules, time_it=False, work=work)
+        announce_sweep(plan, work, "patching pairs")
         once = plan.run(folder, work, "patching pairs")
         values = np.full((size, size, n), np.nan)
         states = np.full((size, size, n), CellState.NOT_RUN, np.int8)

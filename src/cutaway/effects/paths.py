@@ -32,6 +32,7 @@ from cutaway.network.anatomy import Layer, Stretch
 from cutaway.network.coefficients import is_one, like
 from cutaway.network.memory import budget_bytes
 from cutaway.network.parts import KINDS, Input, Part, parts_of
+from cutaway.network.pricing import announce
 from cutaway.network.sites import Site
 from cutaway.results import Work, strict, working
 from cutaway.sweeps import Cell, CellState, CellValues, Rules, Write, plan_cells, write_of
@@ -159,6 +160,9 @@ def path_patch(
                 "There is no such path: none of the senders comes before one of the receivers.",
                 "Name senders of an earlier layer, or receivers of a later one.",
             )
+        price = paths.price(where)
+        first = price[0][1] + price[1][1] / max(1, len(read))
+        announce(net, paths.base.tokens, work, "patching paths", price, least=first)
         values = np.full((len(sent), len(read), behaviour.n), np.nan)
         states = np.full(values.shape, CellState.ABSENT, np.int8)
         once = paths.run(where, folder=folder, rules=rules, work=work)
@@ -236,6 +240,34 @@ class DirectPaths:
             if self._layer(s) < layer or (same and self._layer(s) == layer and s.kind != "mlp")
         ]
 
+    def price(self, paths: Sequence[Route]) -> list[tuple[str, float]]:
+        """What these paths take, in forward-equivalents: what senders write, what receivers make of it, and all behind."""
+        n, depth = self.base.tokens.n, len(self.layers)
+        heads = {s: self._layer(self.senders[s]) + 1 for s, _ in paths if self.senders[s].kind == "head"}
+        read, behind, changed = 0.0, 0.0, self._changed()
+        for layer, ports, group in self._places(paths):
+            senders = {paths[i][0] for i in group}
+            if ports == "logits":
+                continue
+            read += len(senders) * (layer + 1) + depth
+            half = 0.5 if ports in ("q-k-v", "mlp") else 1.0
+            # of the last layer only the answer's column is run
+            below, last = (depth - 2 - layer + half, 1.0) if layer < depth - 1 else (0.0, half)
+            behind += len(group) * (changed * below + last / max(1, self.base.tokens.width))
+        return [
+            ("what is sent", n * sum(heads.values()) / depth),
+            ("what is received", n * read / depth),
+            ("what follows", n * behind / depth),
+        ]
+
+    def _changed(self) -> float:
+        """The share of the columns from the first in which the two sides of a pair differ."""
+        a, b = self.base.tokens, self.source.tokens
+        if a.ids.shape != b.ids.shape:
+            return 1.0
+        first = (a.ids != b.ids).int().argmax(1).float()
+        return float((1 - first / max(1, a.width)).mean())
+
     def run(
         self, paths: Sequence[Route], *, folder: str | Path | None = None, rules: Rules | None = None,
         work: Work | None = None,
@@ -253,10 +285,27 @@ class DirectPaths:
                 break
             where = None if folder is None else Path(folder) / f"layer-{layer}" / ports
             part = [paths[i] for i in group]
-            patched = self._run(part, where, rules, work.counting(done, len(paths)))
+            patched = self._kept(part, where, rules, work.counting(done, len(paths)))
             values[group], states[group] = patched.values, patched.states
             done, interrupted = done + len(group), patched.interrupted
         return CellValues(values, states, interrupted)
+
+    def _kept(
+        self, paths: Sequence[Route], folder: Path | None, rules: Rules | None, work: Work
+    ) -> CellValues:
+        """Those of one place, from what was kept before a stop where it was finished."""
+        stages = None if folder is not None else work.stages
+        if stages is None:
+            return self._run(paths, folder, rules, work)
+        sides = [self.base.tokens.ids, self.source.tokens.ids, self.ends.positions, self.base.metric]
+        of = [self.net.hash, sides, [(str(self.senders[s]), str(target)) for s, target in paths]]
+        if (kept := stages.find("paths", of)) is not None:
+            work.step("patching paths", len(paths), len(paths))
+            return CellValues(kept["values"], kept["states"], False)
+        found = self._run(paths, folder, rules, work)
+        if not found.interrupted:
+            stages.put("paths", {"values": found.values, "states": found.states}, of)
+        return found
 
     def _places(self, paths: Sequence[Route]) -> Iterator[tuple[int, str, list[int]]]:
         """The paths by the place at which they read the stream, in forward order: layer, kind of place, which paths."""

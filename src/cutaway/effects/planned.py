@@ -27,7 +27,17 @@ from cutaway.network.sites import Site
 from cutaway.reports import display
 from cutaway.results import Work, strict, working
 from cutaway.results.meter import Meter, metered
-from cutaway.sweeps import Cell, CellState, Cost, Plan, Rules, Write, handing_over, plan_cells
+from cutaway.sweeps import (
+    Cell,
+    CellState,
+    Cost,
+    Plan,
+    Rules,
+    Write,
+    announce_sweep,
+    handing_over,
+    plan_cells,
+)
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
@@ -64,6 +74,8 @@ class PlannedSweep:
 
     def finish(self, folder: str | Path | None, work: Work | None) -> Effects:
         """Run it as the second half of work that began when its question did."""
+        work = working(work)
+        announce_sweep(self.plan, work, self.label)
         result = self.plan.run(folder, work, self.label)
         return self.question.effects(result, self.plan.warnings)
 

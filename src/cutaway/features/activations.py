@@ -29,7 +29,15 @@ from cutaway.errors import (
     did_you_mean,
 )
 from cutaway.features.shards import INDEX, Shard, Shards, SiteArray, chosen_rows
-from cutaway.features.texts import Count, TextsLike, TextWindow, batches, window_length, windows_of
+from cutaway.features.texts import (
+    Count,
+    TextsLike,
+    TextWindow,
+    announce_windows,
+    batches,
+    window_length,
+    windows_of,
+)
 from cutaway.figures import Bar, bars
 from cutaway.network.memory import budget_bytes, numbers_of
 from cutaway.network.sites import Site, SiteLike
@@ -266,6 +274,8 @@ def activations(
         "length": length,
     }
     before = _begun(place, asked, net)
+    done = 0 if before is None else sum(shard.windows for shard in before.shards)
+    announce_windows(net, texts, length, sites, work, "writing activations", done)
     writing = _Writing(net, place, sites, asked, before, began, work)
     return writing.all(windows_of(net, texts, length, writing.count))
 

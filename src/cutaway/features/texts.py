@@ -14,6 +14,7 @@ from cutaway.errors import BadInput, did_you_mean
 from cutaway.network import textsets
 from cutaway.network.inputs import Tokens, pack
 from cutaway.network.memory import numbers_of, rows_at_once
+from cutaway.network.pricing import announce, until
 from cutaway.network.sites import Site
 from cutaway.results import Work
 
@@ -136,6 +137,18 @@ def window_length(net: Network, length: int | None) -> int:
     if isinstance(length, bool) or not isinstance(length, int) or not 1 <= length <= most:
         raise BadInput(f"length={length!r} is no length of a window.", f"Use 1 to {most}.")
     return length
+
+
+def announce_windows(
+    net: Network, texts: TextsLike, length: int, sites: Sequence[Site], work: Work, label: str, done: int = 0
+) -> None:
+    """Say what reading these texts takes, where they can be counted beforehand; done: windows that are read already."""
+    if not work.priced or not isinstance(texts, str | Path | list | tuple):
+        return
+    windows = list(windows_of(net, texts, length, Count()))
+    forwards = max(0, len(windows) - done) * until(net, sites)
+    rows = [list(window.ids) for window in windows[:16]]
+    announce(net, rows, work, label, forwards, least=forwards / max(1, len(windows)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,15 @@ import pandas as pd
 from cutaway.errors import BadAddress, BadInput, NotFinite, Stopped
 from cutaway.features.examples import Extremes, Reservoir, Seen, TokenExample, TokenPlace
 from cutaway.features.readers import OfLike, Reader, readers_of
-from cutaway.features.texts import Batch, Count, TextsLike, batches, window_length, windows_of
+from cutaway.features.texts import (
+    Batch,
+    Count,
+    TextsLike,
+    announce_windows,
+    batches,
+    window_length,
+    windows_of,
+)
 from cutaway.figures import Bar, bars, show_token
 from cutaway.network.parts import in_words
 from cutaway.reports import Page, Section, TokenPassage, TokenPassages, display_result, page_of
@@ -236,6 +244,7 @@ def top_examples(
     tally = _Tally(readers, k, context, one_per_text, Reservoir(size, context, seed))
     sites, count = list(dict.fromkeys(reader.site for reader in readers)), Count()
     complete = True
+    announce_windows(net, texts, length, sites, work, "reading texts")
     try:
         for batch in batches(
             net, windows_of(net, texts, length, count), sites, length, work, "reading texts"

@@ -28,10 +28,11 @@ from cutaway.network.items import rows_of_items
 from cutaway.network.loss import Loss, loss_on
 from cutaway.network.named_weights import named_weight
 from cutaway.network.opened import Opened
+from cutaway.network.pricing import announce
 from cutaway.network.run import Run
 from cutaway.network.sites import Site, SiteLike
 from cutaway.network.texts import InputLike
-from cutaway.network.textsets import texts_in
+from cutaway.network.textsets import rows_in, texts_in
 from cutaway.results import Work, named, working
 from cutaway.results.meter import Meter, metered
 
@@ -292,8 +293,12 @@ class Network:
         if several and all(isinstance(t, Integral) and not isinstance(t, bool) for t in several):
             several = [several]
         carried = self._carried(edits)
+        work = working(work)
         with metered(Meter()):
-            return loss_on(self.core, several, carried, bind(self, carried), working(work))
+            if work.priced:
+                rows = rows_in(self.core, several)
+                announce(self, rows[:32], work, "loss", len(rows) * (2 if carried else 1))
+            return loss_on(self.core, several, carried, bind(self, carried), work)
 
     gradients = gradients_of
 

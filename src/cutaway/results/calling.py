@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import math
@@ -25,6 +26,8 @@ MISTAKES = (
 )
 #: What stands for a behaviour in the verbs that can do with two prompts.
 _TWO_PROMPTS = ("clean", "corrupted", "answers")
+#: Keywords that say how a verb works, and change nothing of what it finds.
+_HOW = ("work", "folder", "command", "batch")
 F = TypeVar("F", bound=Callable[..., Any])
 #: What numbers that verbs share may be, by the name of their keyword.
 _BOUNDS: dict[str, tuple[float, float]] = {
@@ -99,8 +102,13 @@ def _strict(function: F, name: str) -> F:
             if only_plain(hints[key]):
                 _check(name, parameters[key], given[key], hints[key])
         values, options = tuple(given[n] for n in places[: len(values)]), {k: given[k] for k in options}
-        work = given.get("work")
-        with metered(work.meter if isinstance(work, Work) else Meter(), outermost=True), metered(Meter()):
+        handed = given.get("work")
+        work = handed if isinstance(handed, Work) else Work()
+        if work.stages is not None:
+            options["work"] = work.bound(
+                name, lambda: {k: _told(v) for k, v in given.items() if k not in _HOW}
+            )
+        with work.account.verb(), metered(work.meter, outermost=True), metered(Meter()):
             try:
                 return function(*values, **options)
             except OSError as error:
@@ -115,6 +123,20 @@ def _strict(function: F, name: str) -> F:
                 raise
 
     return cast(F, call)
+
+
+def _told(value: Any) -> Any:
+    """What is asked of, as far as numbers depend on it: by its hash where it has one, else as plain data."""
+    if isinstance(told := getattr(value, "hash", None), str):
+        return told
+    if isinstance(value, Iterator) or callable(value):
+        return type(value).__name__
+    if callable(plain := getattr(value, "to_dict", None)):
+        said = plain()
+        return {k: v for k, v in said.items() if k != "provenance"} if isinstance(said, dict) else said
+    if dataclasses.is_dataclass(value):
+        return {f.name: _told(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    return [_told(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _require_pairs(verb: str, options: Mapping[str, Any], parameters: Mapping[str, Any]) -> None:

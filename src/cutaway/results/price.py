@@ -16,6 +16,7 @@ class Price:
             things; None where nothing was timed.
         memory: bytes at the peak, beside the network itself; None where it was not reckoned.
         parts: where the forward-equivalents go: a stage in words, and how many.
+        least: forward-equivalents after which there is something to keep; 0 where there is at any time.
     """
 
     forwards: float
@@ -23,6 +24,15 @@ class Price:
     processor: float | None = None
     memory: int | None = None
     parts: tuple[tuple[str, float], ...] = ()
+    least: float = 0.0
+
+    def seconds_of(self, forwards: float) -> float | None:
+        """What so many of its forward-equivalents take; None where nothing was timed.
+
+        >>> Price(100, 50.0).seconds_of(10)
+        5.0
+        """
+        return None if self.seconds is None or not self.forwards else self.seconds * forwards / self.forwards
 
     @property
     def sentence(self) -> str:

@@ -10,13 +10,21 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 from cutaway.errors import BadInput, Stopped
+from cutaway.results.account import Account
 from cutaway.results.meter import Meter, metered
-from cutaway.results.price import Price
+from cutaway.results.price import Price, duration
+from cutaway.results.stages import Stages
+
+T = TypeVar("T")
+#: A budget is too small beforehand where even so large a share of what is expected does not fit: predictions of
+#: forward-equivalents are good to a third, of seconds on a busy machine to a factor of two.
+_FORWARDS, _SECONDS = 0.7, 0.5
 
 
 @dataclass(frozen=True)
@@ -81,6 +89,8 @@ class Work:
         began: `time.monotonic()` when the work began.
         meter: the forward-equivalents that it has taken, all its parts together.
         part: what a step of a larger piece of work is called; put before its labels.
+        account: the price in force.
+        stages: where finished stages are kept, so that what is stopped or killed can go on; None: nowhere.
 
     >>> heard = []
     >>> work = Work(lambda p: heard.append((p.label, p.done, p.total)))
@@ -95,22 +105,81 @@ class Work:
     began: float = field(default_factory=time.monotonic)
     meter: Meter = field(default_factory=Meter)
     part: str = ""
+    account: Account = field(default_factory=Account)
+    stages: Stages | None = None
 
     def step(self, label: str, done: int, total: int) -> None:
         """Report progress. Raises `Stopped` where the work was asked to end; a listener may raise KeyboardInterrupt."""
         self._tell(label, done, total)
         self.check()
 
+    @property
+    def priced(self) -> bool:
+        """Is a price of use to anybody: does somebody listen, or is there a budget, and is none in force already?"""
+        account = self.account
+        wanted = (
+            self.listener is not None or self.budget.seconds is not None or self.budget.forwards is not None
+        )
+        return wanted and (account.price is None or account.depth <= account.at)
+
     def announce(self, label: str, price: Price) -> None:
-        """Say what something will take, before it begins. Raises `Stopped` as `step` does.
+        """Say what something will take, before it begins. A part of what is announced already announces nothing.
+
+        Raises `Stopped` as `step` does, and where the budget is too small for anything that could be kept.
 
         >>> heard = []
         >>> Work(lambda p: heard.append((p.label, p.price.sentence))).announce("patching", Price(640))
         >>> heard
         [('patching', 'about 640 forward-equivalents')]
+        >>> Work(budget=Budget(forwards=100)).announce("patching", Price(640, least=500))
+        Traceback (most recent call last):
+        cutaway.errors.Stopped: The budget of 100 forward-equivalents is too small for anything: nothing was run. ...
         """
+        if not self.account.take(price):
+            return
         self._tell(label, 0, 1, price)
         self.check()
+        self._require_enough(price)
+
+    def _require_enough(self, price: Price) -> None:
+        """Raise `Stopped` where not even the least that could be kept fits into what is left of the budget."""
+        seconds, budget = price.seconds_of(price.least), self.budget
+        enough = []
+        if budget.forwards is not None and _FORWARDS * price.least > budget.forwards - self.meter.forwards:
+            enough.append(f"{self.meter.forwards + price.least:.0f} forward-equivalents")
+        if (
+            seconds is not None
+            and budget.seconds is not None
+            and _SECONDS * seconds > budget.seconds - self.seconds
+        ):
+            enough.append(duration(self.seconds + seconds))
+        if enough:
+            raise Stopped(
+                f"The budget of {self._allowed()} is too small for anything: nothing was run.",
+                f"{' and '.join(enough).capitalize()} would be enough for a first result; all of it takes "
+                f"{price.sentence}.",
+            )
+
+    def _allowed(self) -> str:
+        """The budget, in words."""
+        told = [] if self.budget.seconds is None else [duration(self.budget.seconds)]
+        told += [] if self.budget.forwards is None else [f"{self.budget.forwards:g} forward-equivalents"]
+        return ", ".join(told)
+
+    def bound(self, verb: str, question: Callable[[], Mapping[str, Any]]) -> Work:
+        """The same work, its stages those of this question (`Stages.bound`). Where none are kept, nothing is asked."""
+        return self if self.stages is None else replace(self, stages=self.stages.bound(verb, question()))
+
+    def once(
+        self,
+        name: str,
+        make: Callable[[], T],
+        save: Callable[[T], Mapping[str, Any]],
+        load: Callable[[dict[str, Any]], T],
+        of: Callable[[], object] = lambda: None,
+    ) -> T:
+        """A stage (`Stages.once`), made anew where none are kept. of: what it depends on beside the question."""
+        return make() if self.stages is None else self.stages.once(name, make, save, load, of())
 
     def _tell(self, label: str, done: int, total: int, price: Price | None = None) -> None:
         if self.listener is None:
@@ -128,7 +197,9 @@ class Work:
                 "The work was stopped.", "What was finished is kept where there is something to keep."
             )
         if spent := self._spent():
-            raise Stopped(f"The budget of {spent} is spent.", "Give more, or ask for less.")
+            price = self.account.price
+            whole = "" if price is None else f" All of it takes {price.sentence}."
+            raise Stopped(f"The budget of {spent} is spent.", f"Give more, or ask for less.{whole}")
 
     def stop(self) -> None:
         """Ask the work to end at its next step; may be called from any thread."""

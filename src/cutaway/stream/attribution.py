@@ -23,6 +23,7 @@ from cutaway.figures import Bar, bars, first_and_rest, small_bars
 from cutaway.network.coefficients import is_one, like
 from cutaway.network.parts import Part
 from cutaway.network.precision import precise
+from cutaway.network.pricing import announce
 from cutaway.network.sites import Site
 from cutaway.reports import Figure, Page, display_result, page_of
 from cutaway.results import Provenance, Work, brief, described, load_fields, save_fields, strict, working
@@ -305,6 +306,7 @@ def logit_attribution(
     targets = token_ids(net, target, tokens.n, "target", first_token)
     foils = None if foil is None else token_ids(net, foil, tokens.n, "foil", first_token)
     direction(net, targets, foils)  # refuse before anything runs
+    announce(net, tokens, work, "reading the stream", float(tokens.n))
     stream = read_stream(net, tokens, by=level, pos=pos, edits=edits, work=work)
     moved = _moved(stream) if by == "source" else None
     work.check()

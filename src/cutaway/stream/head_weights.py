@@ -18,6 +18,7 @@ from cutaway.network.head_maps import HeadMaps, head_maps, output_matrix
 from cutaway.network.indices import layer_numbers
 from cutaway.network.norms import AffineNorm, probe_norm
 from cutaway.network.parts import Part
+from cutaway.network.pricing import until
 from cutaway.network.sites import Site
 from cutaway.results import Work, brief, strict, working
 
@@ -109,6 +110,22 @@ def head_weights(
         for name in ("attn_in", "q", "k", "v", "head_out"):
             net.resolve(Site(name, layer))
     return [_layer(net, maps, offset) for maps in head_maps(net, chosen, offset, working(work))]
+
+
+#: Rows on which a norm is tried, and what its layer reads.
+_TRIED = 14.0
+
+
+def weights_price(net: Network) -> float:
+    """What reading the weights of all heads takes: the unit vectors of the stream go through the layers once, and each norm
+    is tried on a few vectors.
+    """
+    layers = net.layers_with("head_out")
+    return (
+        ((net.d_model or 0) + 2.0 + _TRIED * len(layers)) * until(net, [Site("z", max(layers))])
+        if layers
+        else 0.0
+    )
 
 
 def reading_norm(net: Network, layer: int, site: str = "attn_in") -> AffineNorm:

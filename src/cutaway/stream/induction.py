@@ -22,6 +22,7 @@ from cutaway.figures import Bar, bars
 from cutaway.interventions import Ablate
 from cutaway.network.memory import rows_at_once
 from cutaway.network.parts import Part
+from cutaway.network.pricing import announce
 from cutaway.network.sites import Site
 from cutaway.reports import Figure, Page, display_result, page_of, table_of
 from cutaway.results import Provenance, Work, described, load_fields, save_fields, strict, working
@@ -190,6 +191,8 @@ def induction_heads(
             "Induction is read from a network that predicts the next token, and this one does not.",
             "Use head_scores, which reads attention alone.",
         )
+    # scores, means, and losses of the network as it is, without these heads, and without each set of others
+    announce(net, [[0] * (2 * length)] * min(n, 16), work, "induction", n * (4.0 + random_sets))
     scores = head_scores(net, n=n, length=length, seed=seed, work=work)
     able = set(net.layers_with("z"))
     value = dict(zip(scores.heads, scores.values["induction"].mean(0).tolist(), strict=True))
@@ -255,6 +258,23 @@ def _losses(
         Ablate(Site("z", layer), how="mean", head=[h.index or 0 for h in heads if h.layer == layer], source=means[layer])
         for layer in sorted({h.layer or 0 for h in heads})
     ]  # fmt: skip
+
+    def run() -> np.ndarray:
+        return _run(net, ids, edits, work)
+
+    def of() -> list[object]:
+        return [
+            net.hash,
+            ids,
+            list(map(str, heads)),
+            [means[layer] for layer in sorted(means)] if heads else [],
+        ]
+
+    return work.once("losses", run, lambda x: {"x": x}, lambda kept: kept["x"], of)
+
+
+def _run(net: Network, ids: Tensor, edits: Sequence[Ablate], work: Work) -> np.ndarray:
+    """Loss of every next token, in nats, under edits: [n p-1]."""
     parts, batch = [], rows_at_once(net, ids.shape[1], work, read=ids.shape[1])
     for at in range(0, len(ids), batch):
         rows = ids[at : at + batch]

@@ -25,10 +25,11 @@ from cutaway.network.inputs import Tokens
 from cutaway.network.norms import Fold
 from cutaway.network.parts import Part
 from cutaway.network.precision import precise
+from cutaway.network.pricing import announce
 from cutaway.network.sites import Site
 from cutaway.reports import Figure, Page, display_result, page_of, table_of
 from cutaway.results import Provenance, Work, brief, described, load_fields, save_fields, strict, working
-from cutaway.stream.head_weights import HeadWeights, head_weights
+from cutaway.stream.head_weights import HeadWeights, head_weights, weights_price
 from cutaway.stream.record import Stream, read_stream
 from cutaway.stream.shared import one_text, origin, require_count
 from cutaway.stream.split import Split
@@ -288,6 +289,13 @@ def expand_paths(
     goal = token_ids(net, target, 1, "target", first_token)
     other = None if foil is None else token_ids(net, foil, 1, "foil", first_token)
     aim = direction(net, goal, other)
+    announce(
+        net,
+        [[0]] * 16,
+        work,
+        "expanding paths",
+        [("the text", 2.0), ("weights of heads", weights_price(net))],
+    )
     stream = read_stream(net, tokens, by="head", work=work)
     walk = _Walk(stream, {w.layer: w for w in head_weights(net, work=work)}, {}, {}, {}, depth)
     names = ("resid_pre", "attn_in", "v", "pattern")

@@ -20,6 +20,7 @@ from cutaway.network.inputs import Tokens
 from cutaway.network.memory import budget_bytes, bytes_of
 from cutaway.network.parts import Part
 from cutaway.network.precision import precise
+from cutaway.network.pricing import announce, until
 from cutaway.network.sites import Site
 from cutaway.reports import Figure, Page, display_result, page_of, table_of
 from cutaway.results import Provenance, Work, brief, described, load_fields, save_fields, strict, working
@@ -240,6 +241,9 @@ def patterns(
             f"The patterns of {len(chosen)} layers on {tokens.width} tokens take {need / 2**30:.1f} GiB.",
             "Name layers, or shorten the text.",
         )
+    sites = [Site("pattern", i) for i in chosen]
+    again = sum(until(net, [Site("z", i)]) for i in chosen) if weighted else 0.0
+    announce(net, tokens, work, "reading patterns", until(net, sites) + again)
     run = net.run(tokens, keep=["pattern"], layers=chosen, logits=False)
     kept, parts = [], []
     for layer in chosen:

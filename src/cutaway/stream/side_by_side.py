@@ -16,6 +16,7 @@ from cutaway.figures.lens import LensGrid, lens_table
 from cutaway.network.inputs import Tokens
 from cutaway.network.parts import Part, in_words
 from cutaway.network.precision import precise
+from cutaway.network.pricing import announce
 from cutaway.network.sites import Site
 from cutaway.reports import Figure, Page, Pair, Pairs, Section, Token, display_result, page_of, table_of
 from cutaway.results import Provenance, Work, described, load_fields, save_fields, strict, working
@@ -318,6 +319,10 @@ def aligned(first: Sequence[int], second: Sequence[int]) -> tuple[np.ndarray, st
     return np.array(pairs), f"{said}the end{'' if end else ', and their last tokens'}."
 
 
+#: Runs of each prompt: itself, its stream by heads for the two answers, patterns, lenses.
+_RUNS = 7
+
+
 @strict
 def side_by_side(
     net: Network,
@@ -356,6 +361,8 @@ def side_by_side(
         net.resolve(site)
     pairs, note = aligned(*ids)
     notes = [note] if note else []
+    # each prompt for itself, its stream, its patterns, and once more for each lens that reads it
+    announce(net, both[0], work, "comparing", _RUNS * 2.0)
     runs = []
     for done, tokens in enumerate(both):
         work.step("running the prompts", done, 2)

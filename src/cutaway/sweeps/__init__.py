@@ -7,12 +7,13 @@ the model, `engine` sorts cells into waves, `pricing` says what it costs, `plan`
 
 from cutaway.sweeps.base_runs import handing_over, keeping_base_runs
 from cutaway.sweeps.cells import Cell, CellState, CellValues, Experiment, Write, write_of
+from cutaway.sweeps.metered import announce_sweep
 from cutaway.sweeps.plan import Plan, plan_cells, run_cells
 from cutaway.sweeps.pricing import Cost
 from cutaway.sweeps.rules import Rules
 from cutaway.sweeps.unedited import base_run, run_for_sweep
 
 __all__ = [
-    "Cell", "CellState", "CellValues", "Cost", "Experiment", "Plan", "Rules", "Write", "base_run",
+    "Cell", "CellState", "CellValues", "Cost", "Experiment", "Plan", "Rules", "Write", "announce_sweep", "base_run",
     "handing_over", "keeping_base_runs", "plan_cells", "run_cells", "run_for_sweep", "write_of",
 ]  # fmt: skip

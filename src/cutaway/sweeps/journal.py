@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +16,11 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from cutaway.errors import BadInput
+from cutaway.errors import BadInput, SaveFailed
 from cutaway.results import atomic_write, to_json
 
 if TYPE_CHECKING:
+    from cutaway.results import Stages
     from cutaway.sweeps.engine import Job
 
 _MANIFEST = "sweep.json"
@@ -77,6 +81,40 @@ class Journal:
                 continue
             if said == _digest(part):
                 yield part["pairs"], part["scores"]
+
+
+class LateJournal:
+    """A journal among the stages of a larger piece of work, begun once there is something in it that took long."""
+
+    def __init__(self, stages: Stages, job: Job) -> None:
+        self.stages, self.job, self.began = stages, job, time.monotonic()
+        self.waiting: list[tuple[np.ndarray, np.ndarray]] = []
+        self.journal: Journal | None = None
+
+    def _folder(self) -> Path:
+        return self.stages.part("sweep", identity(self.job))
+
+    def parts(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """What was finished before a stop."""
+        if self.stages.begun and (folder := self._folder()).is_dir():
+            self.journal = Journal.open(folder, self.job)
+            yield from self.journal.parts()
+
+    def write(self, pairs: np.ndarray, scores: np.ndarray) -> None:
+        """Add one part; those of a sweep that is over soon are never written. Where the disk refuses, the sweep goes on."""
+        self.waiting.append((pairs, scores))
+        if time.monotonic() - self.began < self.stages.patience:
+            return
+        try:
+            if self.journal is None:
+                self.journal = Journal.open(self._folder(), self.job)
+            while self.waiting:
+                self.journal.write(*self.waiting[0])
+                self.waiting.pop(0)
+        except SaveFailed as error:
+            warnings.warn(f"Finished cells are not kept: {error.problem}", stacklevel=2)
+            self.began = math.inf
+            self.waiting.clear()
 
 
 def _digest(part: dict[str, np.ndarray]) -> str:

@@ -17,7 +17,7 @@ from cutaway.sweeps.cells import Cell, CellState, CellValues, Experiment, put
 from cutaway.sweeps.cost import count_operations
 from cutaway.sweeps.engine import Job, prepare, tokens_in_wave
 from cutaway.sweeps.footprint import affordable, held_bytes
-from cutaway.sweeps.journal import Journal
+from cutaway.sweeps.journal import Journal, LateJournal
 from cutaway.sweeps.pricing import Cost, Memory, cost_of, measured_speed, surely_fits
 from cutaway.sweeps.rules import Rules
 from cutaway.sweeps.stages import layer_parts
@@ -65,6 +65,7 @@ class Plan:
         shares, count, finished = job.shares, len(job.cells), 0.0
         left = int((states == CellState.NOT_RUN).sum())
         journal = None if folder is None else Journal.open(folder, job)
+        later = None if folder is not None or work.stages is None else LateJournal(work.stages, job)
         interrupted = False
 
         def take(pairs: np.ndarray, scores: np.ndarray, into: Journal | None = None) -> None:
@@ -77,14 +78,17 @@ class Plan:
 
         try:
             work.check()
-            for pairs, scores in journal.parts() if journal is not None else ():
-                take(pairs, scores)
+            for kept in (journal, later):
+                for pairs, scores in kept.parts() if kept is not None else ():
+                    take(pairs, scores)
             for pairs, scores in self.done:
                 fresh = states[pairs[:, 0], pairs[:, 1]] == CellState.NOT_RUN
                 if fresh.any():
                     take(pairs[fresh], scores[fresh], journal)
             for pairs, scores in job.without(states != CellState.NOT_RUN).results(work):
                 self.done.append((pairs, scores))
+                if later is not None:
+                    later.write(pairs, scores)
                 take(pairs, scores, journal)
         except Stopped:
             interrupted = True

@@ -19,7 +19,7 @@ from cutaway.circuits.passes.pairs import PairBatch, PromptPairs
 from cutaway.circuits.passes.running import Mask, run_edges, run_nodes
 from cutaway.effects.baselines import require_gap
 from cutaway.errors import BadBehaviour, NotFinite
-from cutaway.results import Work, brief
+from cutaway.results import Work, brief, working
 from cutaway.statistics import Estimate
 from cutaway.trials.scale import GapScale
 
@@ -47,6 +47,7 @@ class EdgeBench:
         empty: m(empty), every edge ablated.
         seed: of what is drawn for the ablation.
         tried: m of the circuits that were run, by their masks.
+        work: who hears of progress, may end it, and keeps what is finished.
     """
 
     net: Network
@@ -58,6 +59,7 @@ class EdgeBench:
     empty: np.ndarray
     seed: int = 0
     tried: dict[bytes, np.ndarray] = field(default_factory=dict, repr=False)
+    work: Work = field(default_factory=Work, repr=False)
 
     __repr__ = brief
 
@@ -74,7 +76,7 @@ class EdgeBench:
         aligned = how in ("counterfactual", "resample")
         pairs = PromptPairs.of(net, behaviour, len(wiring.graph.writers), work, aligned)
         values = prepared if prepared is not None else ablation(wiring, pairs, how, seed)
-        blank = cls(net, behaviour, wiring, pairs, values, np.zeros(0), np.zeros(0), seed)
+        blank = cls(net, behaviour, wiring, pairs, values, np.zeros(0), np.zeros(0), seed, work=working(work))
         whole, empty = blank.metric([wiring.graph.allowed, np.zeros(wiring.graph.shape, dtype=bool)])
         try:
             require_gap(whole, empty, f"The metric {behaviour.metric.name}")
@@ -116,17 +118,15 @@ class EdgeBench:
         values = np.empty((len(masks), self.behaviour.n))
         plain = [i for i, m in enumerate(masks) if m.ndim == 1 or as_nodes(self.wiring, m) is not None]
         for number in plain:
-            values[number] = self.pairs.gather([self._batch(batch, masks[number]) for batch in self.pairs])
+            each = [self._kept(batch, [masks[number]]) for batch in self.pairs]
+            values[number] = self.pairs.gather([scores[0] for scores in each])
         rest = [i for i in range(len(masks)) if i not in set(plain)]
         for batch in self.pairs:
             at_once = self._at_once(batch)
             for start in range(0, len(rest), at_once):
                 chosen = rest[start : start + at_once]
-                if len(chosen) == 1:
-                    scores = self._batch(batch, masks[chosen[0]])[None]
-                else:
-                    scores = self._together(batch, np.stack([masks[i] for i in chosen]))
-                values[np.ix_(chosen, list(batch.rows))] = scores
+                values[np.ix_(chosen, list(batch.rows))] = self._kept(batch, [masks[i] for i in chosen])
+                self.work.step("running circuits", start + len(chosen), len(rest))
         if not np.isfinite(values).all():
             which, row = (int(i) for i in np.argwhere(~np.isfinite(values))[0])
             raise NotFinite(
@@ -140,6 +140,29 @@ class EdgeBench:
         writers, readers = self.wiring.graph.shape
         row = writers * (readers + batch.clean.width * (self.net.d_model or 1)) * 4
         return max(1, min(_SMALL // max(1, row * batch.n), 256 // batch.n))
+
+    def _kept(self, batch: PairBatch, masks: list[np.ndarray]) -> np.ndarray:
+        """m [k b] of k circuits, those of one run; what was kept before a stop is not run again."""
+
+        def run() -> np.ndarray:
+            return (
+                self._batch(batch, masks[0])[None]
+                if len(masks) == 1
+                else self._together(batch, np.stack(masks))
+            )
+
+        def of() -> list[object]:
+            packed = [np.packbits(mask) for mask in masks]
+            return [
+                self.net.hash,
+                self.behaviour.hash,
+                self.ablation.how,
+                self.seed,
+                list(batch.rows),
+                packed,
+            ]
+
+        return self.work.once("circuits", run, lambda x: {"x": x}, lambda kept: kept["x"], of)
 
     def _together(self, batch: PairBatch, masks: np.ndarray) -> np.ndarray:
         """m [k b] of k circuits in one run."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cutaway.behaviours.metrics import METRICS
 from cutaway.circuits.methods.exact import layer_read
-from cutaway.circuits.methods.options import MethodOptions
+from cutaway.circuits.methods.options import MethodOptions, plain
 from cutaway.circuits.methods.study import Study
 from cutaway.circuits.passes.outputs import Outputs, record
 from cutaway.circuits.passes.pairs import PairBatch
@@ -62,9 +62,15 @@ def acdc(net: Network, behaviour: Behaviour, options: AcdcOptions, work: Work | 
     graph = study.wiring.graph
     keep = graph.allowed.copy()
     growth = np.zeros(graph.shape)
-    now = 0.0
-    tried = 0
-    for r in range(len(graph.readers) - 1, -1, -1):
+    now, tried, start = 0.0, 0, len(graph.readers) - 1
+    of = [net.hash, behaviour.hash, plain(options)]
+    if (kept := None if study.work.stages is None else study.work.stages.find("acdc", of)) is not None:
+        keep, growth = kept["keep"], kept["growth"]
+        now, tried, start = float(kept["now"]), int(kept["tried"]), int(kept["next"])
+    for r in range(start, -1, -1):
+        if study.work.stages is not None and r < start:
+            state = {"keep": keep, "growth": growth, "now": now, "tried": tried, "next": r}
+            study.work.stages.put("acdc", state, of)
         owner = int(graph.owner[r])
         if owner >= 0 and not keep[owner].any():
             keep[:, r] = False

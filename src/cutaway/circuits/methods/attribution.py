@@ -85,7 +85,7 @@ def eap(net: Network, behaviour: Behaviour, options: PositionOptions, work: Work
     Syed, Rager and Conmy 2023, eq. 2. Two forward passes and one backward pass give all edges.
     """
     study = Study.of(net, behaviour, options, work)
-    for batch in study.pairs:
+    for batch in study.batches("eap"):
         corrupted, _ = record(study.wiring, batch.corrupted)
         done = backward(study.wiring, batch.clean, batch.positions, batch.score)
         deltas = differences(study.wiring, done.outputs, corrupted, batch.real.to(net.device))
@@ -101,7 +101,7 @@ def eap_ig(net: Network, behaviour: Behaviour, options: EapIgOptions, work: Work
     Hanna, Pezzelle and Belinkov 2024, eq. 3; k runs from 1 to m = `steps`, z' is the corrupted embedding, z the clean one.
     """
     study, steps = Study.of(net, behaviour, options, work), options.steps
-    for batch in study.pairs:
+    for batch in study.batches("eap-ig"):
         corrupted, _ = record(study.wiring, batch.corrupted)
         done = backward(study.wiring, batch.clean, batch.positions, batch.score)
         clean = done.outputs.values[INPUT]
@@ -121,7 +121,7 @@ def clean_corrupted(
 ) -> Scores:
     """EAP with the mean of the gradients at the clean and at the corrupted run (Hanna et al. 2024)."""
     study = Study.of(net, behaviour, options, work)
-    for batch in study.pairs:
+    for batch in study.batches("clean-corrupted"):
         done = backward(study.wiring, batch.clean, batch.positions, batch.score)
         other = backward(study.wiring, batch.corrupted, batch.positions, batch.score)
         deltas = differences(study.wiring, done.outputs, other.outputs, batch.real.to(net.device))
@@ -145,7 +145,7 @@ def eap_ig_activations(
     study, steps = Study.of(net, behaviour, options, work), options.steps
     stages = {s.write: s for s in study.wiring.stages if s.kind != "logits"}
     together = options.average == "all"
-    for batch in study.pairs:
+    for batch in study.batches("eap-ig-activations"):
         corrupted, _ = record(study.wiring, batch.corrupted)
         done = backward(study.wiring, batch.clean, batch.positions, batch.score)
         clean: Outputs = done.outputs

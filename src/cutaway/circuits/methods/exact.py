@@ -171,8 +171,17 @@ def _masked(wiring: Wiring, edges: Sequence[tuple[int, ...]], batch: PairBatch, 
     for start in range(0, len(edges), at_once):
         part = edges[start : start + at_once]
         layer = layer_read(wiring.graph.readers[part[0][1]], wiring.net)
-        values = _cut(wiring, batch, part, ablated, prefix, layer)
-        effects.append((base[None] - values).double().cpu().numpy())
+
+        def lost(part: Sequence[tuple[int, ...]] = part, layer: int = layer) -> np.ndarray:
+            values = _cut(wiring, batch, part, ablated, prefix, layer)
+            return (base[None] - values).double().cpu().numpy()
+
+        of = (
+            [wiring.net.hash, batch.clean.ids, batch.corrupted.ids, list(map(list, part))]
+            if work.stages
+            else []
+        )
+        effects.append(work.once("paths", lost, lambda x: {"x": x}, lambda kept: kept["x"], lambda of=of: of))
         work.step("patching paths", start + len(part), len(edges))
     return np.concatenate(effects)
 

@@ -54,7 +54,7 @@ def information_flow(
     in MIB. The metric plays no part.
     """
     study = Study.of(net, behaviour, options, work, aligned=False)
-    for batch in study.pairs:
+    for batch in study.batches("flow"):
         real = batch.real.to(net.device)
         wiring = study.wiring
         keep = dict.fromkeys([*kept_places(wiring), *(s.entry for s in wiring.stages)])

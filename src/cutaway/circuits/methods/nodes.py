@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -91,8 +92,9 @@ def node_ig(net: Network, behaviour: Behaviour, options: NodeIgOptions, work: Wo
 
 
 def _integrated(study: Study, steps: int, method: str, source: str) -> Scores:
-    parts = []
-    for batch in study.pairs:
+    parts: list[np.ndarray] = []
+
+    def scored(batch: PairBatch) -> np.ndarray:
         real = batch.real.to(study.net.device)
         corrupted, _ = record(study.wiring, batch.corrupted)
         done = backward(study.wiring, batch.clean, batch.positions, batch.score, writers=True)
@@ -103,7 +105,11 @@ def _integrated(study: Study, steps: int, method: str, source: str) -> Scores:
             edit = toward(clean.values[INPUT], corrupted.values[INPUT], k / steps, INPUT)
             done = backward(study.wiring, batch.clean, batch.positions, batch.score, [edit], writers=True)
             total = total + dotted(study.wiring, delta, done.slopes, real)
-        parts.append(_numpy(batch, -total / steps))
+        return _numpy(batch, -total / steps)
+
+    study.method = method
+    for batch in study.pairs:
+        parts.append(study.once(batch, partial(scored, batch)))
         study.work.step(method, sum(map(len, parts)), study.pairs.n)
     return study.node_scores(method, source, study.pairs.gather(parts, 0))
 

@@ -51,7 +51,7 @@ def relp(net: Network, behaviour: Behaviour, options: RelpOptions, work: Work | 
     """
     study = Study.of(net, behaviour, options, work)
     edits, notes = rules(study.wiring, options.attention)
-    for batch in study.pairs:
+    for batch in study.batches("relp"):
         corrupted, _ = record(study.wiring, batch.corrupted)
         done = backward(study.wiring, batch.clean, batch.positions, batch.score, edits)
         deltas = differences(study.wiring, done.outputs, corrupted, batch.real.to(net.device))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
 from cutaway.circuits.graph.wiring import Wiring
-from cutaway.circuits.methods.options import MethodOptions, PositionOptions, ScoreOptions
+from cutaway.circuits.methods.options import MethodOptions, PositionOptions, ScoreOptions, plain
 from cutaway.circuits.methods.tally import Tally
 from cutaway.circuits.passes.ablation import groups_of
 from cutaway.circuits.passes.certify import wiring as wiring_of
@@ -38,6 +40,7 @@ class Study:
         started: when the method began, for the provenance.
         parts: per-example scores of the batches so far.
         grouped: sums by group of positions so far.
+        method: whose scores they are.
     """
 
     net: Network
@@ -49,6 +52,7 @@ class Study:
     started: float
     parts: list[np.ndarray] = field(default_factory=list)
     grouped: np.ndarray | None = None
+    method: str = ""
 
     @classmethod
     def of(
@@ -100,10 +104,37 @@ class Study:
     def keep(self, batch: PairBatch, tally: Tally, weight: float = 1.0) -> None:
         """Take over what a batch gave, oriented so that positive supports the behaviour."""
         self.parts.append((batch.sign * weight * tally.examples).double().cpu().numpy().astype(np.float32))
+        mine = None
         if tally.positions is not None:
             mine = (batch.sign * weight * tally.positions).double().cpu().numpy()
             self.grouped = mine if self.grouped is None else self.grouped + mine
+        if self.work.stages is not None:
+            kept = {"examples": self.parts[-1]} | ({} if mine is None else {"grouped": mine})
+            self.work.stages.put("scores", kept, self._of(batch))
         self.work.step(self.behaviour.name, sum(len(p) for p in self.parts), self.pairs.n)
+
+    def batches(self, method: str) -> Iterator[PairBatch]:
+        """The batches whose scores are to be found; what was kept of others before a stop is taken over in their place."""
+        self.method = method
+        for batch in self.pairs:
+            stages = self.work.stages
+            kept = None if stages is None else stages.find("scores", self._of(batch))
+            if kept is None:
+                yield batch
+                continue
+            self.parts.append(kept["examples"])
+            if "grouped" in kept:
+                self.grouped = kept["grouped"] if self.grouped is None else self.grouped + kept["grouped"]
+            self.work.step(self.behaviour.name, sum(len(p) for p in self.parts), self.pairs.n)
+
+    def once(self, batch: PairBatch, make: Callable[[], np.ndarray]) -> np.ndarray:
+        """The scores of a batch: those that were kept before a stop, else as they are made."""
+        found = partial(self._of, batch)
+        return self.work.once("scores", make, lambda x: {"x": x}, lambda kept: kept["x"], found)
+
+    def _of(self, batch: PairBatch) -> list[object]:
+        """What the scores of a batch depend on, beside the question."""
+        return [self.method, plain(self.options), self.net.hash, self.behaviour.hash, list(batch.rows)]
 
     def scores(self, method: str, source: str, notes: tuple[str, ...] = ()) -> Scores:
         """The result of an edge method."""

@@ -69,6 +69,11 @@ def controlling(
         return Controlling(why=f"The direction that controls the output was not found: {error.problem}")
 
 
+def controlling_price(data: ProbeData, folds: int) -> float:
+    """What that takes: for each of at most 256 prompts its outputs, a forward pass with gradient, and a backward pass."""
+    return 4.0 * min(data.n, folds * max(8, PROMPTS // folds))
+
+
 def _by_fold(net: Network, data: ProbeData, places: Places, folds: np.ndarray, work: Work) -> Controlling:
     chosen, _ = data.two_classes()
     first = {cell.position: cell for cell in reversed(places.cells)}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -100,7 +101,13 @@ def map_kept(
     def probed(i: int) -> None:
         position = cells[i].position
         extra = 0 if (task := tasks[position]) is None else len(task)
-        finished[i] = _ProbedCell.of(kept.cell(cells[i]), setting, labels[position], extra)
+        finished[i] = work.once(
+            f"probe {cells[i].label(kept.places.positions)}",
+            lambda: _ProbedCell.of(kept.cell(cells[i]), setting, labels[position], extra),
+            _ProbedCell.plain,
+            _ProbedCell.back,
+            lambda: [kept.cell(cells[i]), setting.data.hash, setting.options, setting.seed],
+        )
 
     done = partial(work.step, "probing", total=len(cells))
     try:
@@ -134,6 +141,20 @@ class _ProbedCell:
     null: np.ndarray
     outputs: Tensor
     fit: CellFit
+
+    def plain(self) -> dict[str, Any]:
+        """It as arrays and tensors."""
+        parts = {f"fit.{f.name}": getattr(self.fit, f.name) for f in fields(CellFit)}
+        names = list(self.figures)
+        figures = np.array([self.figures[name] for name in names])
+        return {"names": names, "figures": figures, "null": self.null, "outputs": self.outputs, **parts}
+
+    @classmethod
+    def back(cls, kept: dict[str, Any]) -> _ProbedCell:
+        """From what `plain` gave."""
+        figures = dict(zip(kept["names"], kept["figures"].tolist(), strict=True))
+        cell = CellFit(*(kept[f"fit.{f.name}"] for f in fields(CellFit)))
+        return cls(figures, kept["null"], kept["outputs"], cell)
 
     @classmethod
     def of(cls, features: Tensor, setting: Setting, labels: Labellings, extra: int) -> _ProbedCell:

@@ -16,7 +16,7 @@ from cutaway.probes.data.examples import ProbeData
 from cutaway.probes.data.tables import Columns, probe_data
 from cutaway.probes.map import controls
 from cutaway.probes.map.best_place import Against, Untrained, look_closely
-from cutaway.probes.map.controlling import NAMES, Controlling, controlling
+from cutaway.probes.map.controlling import NAMES, Controlling, controlling, controlling_price
 from cutaway.probes.map.linear_probe import Probe
 from cutaway.probes.map.mapping import Mapped, map_kept, map_moments
 from cutaway.probes.map.near_tokens import NearTokens, near_tokens, shuffled_directions
@@ -24,7 +24,14 @@ from cutaway.probes.map.options import ProbeOptions
 from cutaway.probes.map.probing import Probing, about, dataset, describe
 from cutaway.probes.map.setting import Setting
 from cutaway.probes.map.verdict import Finding, unfinished
-from cutaway.probes.reading.activations import Kept, accumulate, bytes_of, collect
+from cutaway.probes.reading.activations import (
+    Kept,
+    accumulate,
+    announce_reading,
+    bytes_of,
+    collect,
+    reading_price,
+)
 from cutaway.probes.reading.places import Places, plan
 from cutaway.results import Provenance, Work, strict, working
 
@@ -74,6 +81,12 @@ def probe(
         places = plan(net, data, at, by, pos)
         setting = Setting.of(data, options, seed)
         text = controls.ControlText(net, data, places)
+        again = reading_price(net, data, places) if options.untrained else 0.0
+        beside = [
+            ("reading random weights", again),
+            ("what controls", controlling_price(data, options.folds)),
+        ]
+        announce_reading(net, data, places, work, "probing", beside[: 2 if options.control else 1])
         mapped, kept, note = _mapped(net, setting, places, text, work)
         what, chance = describe(data.kind, data.n_classes, kept is None)
         beside = _Beside.of(mapped, setting, places)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cutaway.errors import BadInput, NotFinite, OutOfMemory
 from cutaway.network.memory import MOST_TOKENS, rows_at_once
+from cutaway.network.pricing import announce, until
 from cutaway.network.sites import Site
 from cutaway.probes.data.examples import ProbeData
 from cutaway.probes.reading.places import Cell, Places, columns
@@ -55,6 +56,19 @@ def stream(
         yield batch
         done += len(batch.examples)
         work.step(what, done, data.n)
+
+
+def reading_price(net: Network, data: ProbeData, places: Places) -> float:
+    """What one pass over the inputs takes, up to the last site that is read."""
+    return len(set(np.asarray(data.rows).tolist())) * until(net, places.sites)
+
+
+def announce_reading(
+    net: Network, data: ProbeData, places: Places, work: Work, label: str, more: Any = ()
+) -> None:
+    """Say what one pass over the inputs takes, and what comes beside it."""
+    forwards = [("reading", reading_price(net, data, places)), *more]
+    announce(net, data.inputs[:16] if data.of_tokens else [[0]], work, label, forwards)  # type: ignore[index]
 
 
 def _token_batches(

@@ -26,7 +26,7 @@ from cutaway.probes.fits.scores import SCORE, chance, loss
 from cutaway.probes.map.linear_probe import UNRECORDED, site_to_list
 from cutaway.probes.map.options import ProbeOptions
 from cutaway.probes.map.setting import Setting
-from cutaway.probes.reading.activations import collect, stream
+from cutaway.probes.reading.activations import announce_reading, collect, stream
 from cutaway.probes.reading.places import plan
 from cutaway.reports import Figure, Page, display, result_page
 from cutaway.results import Provenance, Work, finite, head, read, save_folder, strict, working
@@ -162,6 +162,7 @@ def leace(
     concept = concept_of(data)
     sums: dict[Site, Leace] = {}
     with working(work).interruptible() as work:
+        announce_reading(net, data, places, work, "summing")
         for batch in stream(net, data, places, work, "summing"):
             z = concept[torch.as_tensor(batch.examples)]
             for site, value in batch.values.items():

@@ -72,8 +72,17 @@ class Moving:
         unit = gap.value if firm else 2 * max(float(base.std()), 1e-12)
         total, effects = len(moves) + len(alongs), []
         for move in moves:
-            values = sign * (base - self.metric((move.far[:, None] * move.vector)[None])[0]) / unit
-            means = (sign * (base - self.along_each(move.far, others)) / unit).mean(1)
+            own, other = self.work.once(
+                f"move {move.name} {move.along}",
+                lambda move=move: (
+                    self.metric((move.far[:, None] * move.vector)[None])[0],
+                    self.along_each(move.far, others),
+                ),
+                lambda pair: {"own": pair[0], "other": pair[1]},
+                lambda kept: (kept["own"], kept["other"]),
+                lambda move=move: [self.net.hash, bed.tokens.ids, move.vector, move.far, others],
+            )
+            values, means = sign * (base - own) / unit, (sign * (base - other) / unit).mean(1)
             p = max(_share(values.mean(), kind) for kind in np.array_split(means, 2))
             share = mean_of(values, bed.clusters)
             effects.append(MoveEffect(move.name, move.along, None, share, means, p, gap, firm))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import BadInput
+from cutaway.network.pricing import announce
 from cutaway.probes.choices import chosen
 from cutaway.probes.data.examples import ProbeData
 from cutaway.probes.data.folds import Families
@@ -100,6 +101,13 @@ def use(
             x, fitting = features(net, spot, bed.tokens, bed.edit, work), Fitting(probe.method)
             classes, family = bed.classes, Families.single(bed.n)
             alongs = both_directions(probe.weights[0], probe.centres[:2])
+        announce(
+            net,
+            bed.tokens,
+            work,
+            "moving",
+            _price(bed.n, len(past.classes) if isinstance(data, ProbeData) else 0, options),
+        )
         moving = Moving.of(net, bed, spot, seed, work)
         centred = x - torch.stack([x[classes == c].mean(0) for c in (0, 1)])[classes]
         random = random_directions(x, classes, options.directions, seed + 11)
@@ -119,6 +127,16 @@ def use(
     provenance = Provenance.of(net, probing.provenance.behaviour_hash, seed, time.perf_counter() - began)
     finding = with_use(probing.finding, claim)
     return Use(label, place, bed.what, tuple(effects), side, cosines, claim, finding, provenance)
+
+
+def _price(n: int, past: int, options: UseOptions) -> list[tuple[str, float]]:
+    """What it takes on n prompts, when directions are found on `past` others."""
+    moves, others = 5, 2 * options.directions  # two of each of two directions, and erasing them
+    added = 2 * len(options.strengths)
+    return [
+        ("reading", float(n + past)), ("moving", n * (moves * (1 + others) + added + 1.0)),
+        ("what controls", 3.0 * min(n, 256)), ("unrelated text", 8.0 * 24),
+    ]  # fmt: skip
 
 
 def _cosine(a: Tensor, b: Tensor) -> float:

@@ -14,6 +14,7 @@ from cutaway.errors import BadInput
 from cutaway.figures import show_token
 from cutaway.figures.lens import LensGrid, lens_table
 from cutaway.network.inputs import Tokens
+from cutaway.network.pricing import announce
 from cutaway.reports import Figure, Page, Section, display_result, page_of
 from cutaway.results import Provenance, Work, brief, described, load_fields, save_fields, strict, working
 from cutaway.stream.lenses.affine import on_network
@@ -219,6 +220,7 @@ def read_lens(
     tokens = one_text(net, text)
     if tokens.n != 1:
         raise BadInput("A reading is of one text.", "Give one text at a time.")
+    announce(net, tokens, work, "reading", 1.0)
     work.check()
     run = net.run(tokens, keep=[sites[i] for i in asked], edits=edits)
     assert run.logits is not None
