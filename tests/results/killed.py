@@ -43,6 +43,7 @@ CALLS: dict[str, Callable[[Work], Any]] = {
     "probe": lambda w: cutaway.probe(NET, DATA, at="resid_post", options=QUICK, work=w),
     "use": lambda w: cutaway.use(NET, PROBING, DATA, work=w),
     "steer": lambda w: cutaway.steer(NET, [list(PAIRS.clean_ids[0])], VECTOR, max_new_tokens=3, work=w),
+    "explain": lambda w: cutaway.explain(NET, PAIRS, controls=False, work=w),
     "induction_heads": lambda w: cutaway.induction_heads(NET, length=12, n=12, work=w),
 }
 
@@ -65,7 +66,7 @@ def said(result: Any) -> str:
 
 def _timeless(value: Any) -> Any:
     if isinstance(value, dict):
-        return {k: _timeless(v) for k, v in value.items() if k not in ("provenance", "seconds")}
+        return {k: _timeless(v) for k, v in value.items() if k not in ("provenance", "seconds", "forwards")}
     return [_timeless(v) for v in value] if isinstance(value, list) else value
 
 

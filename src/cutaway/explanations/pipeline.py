@@ -182,6 +182,16 @@ def explain(
             behaviour = make_behaviour(behaviour, net, seed=seed, force=True)
         behaviour.require_aligned("explain")
         bounds = SearchLimits.of(limits)
+        work = work.bound(
+            "explain",
+            lambda: {
+                "network": net.hash,
+                "behaviour": behaviour.hash,
+                "limits": bounds.to_dict(),
+                "seed": seed,
+                "options": [force, controls],
+            },
+        )
         sizes, price = within(net, behaviour, bounds, controls, work.budget)
         work.announce(f"explaining {behaviour.name}", price)
         asked = _Question(net, behaviour, bounds, seed, work, sizes)
