@@ -14,7 +14,7 @@ from cutaway.behaviours.standing import FormPerformance, by_form, set_aside
 from cutaway.claims import Evidence
 from cutaway.errors import BadInput
 from cutaway.explanations import SearchLimits
-from cutaway.explanations.singles import Screening, estimated, single_effects
+from cutaway.explanations.singles import PartScreening, estimated, single_effects
 from cutaway.explanations.sizes import CHOICES, WHOLE, Sizes, priced, within
 from cutaway.explanations.verdict import left_open
 from cutaway.network import Network
@@ -122,7 +122,7 @@ def test_screening_patches_what_stands_out_and_says_what_it_missed(
     largest = np.nanmax([values["restore"], values["corrupt"]])
     assert screening.largest == pytest.approx(largest, rel=0.2, abs=5e-3)
     assert "drawn at random" in screening.sentence
-    assert Screening.from_dict(screening.to_dict()).to_dict() == screening.to_dict()
+    assert PartScreening.from_dict(screening.to_dict()).to_dict() == screening.to_dict()
 
 
 def test_frames_that_are_not_done_are_set_aside(tales: Network, pronoun: Behaviour) -> None:

@@ -23,7 +23,7 @@ from cutaway.explanations.limits import SearchLimits
 from cutaway.explanations.localise import DIRECTIONS, single_effect
 from cutaway.explanations.reads_and_writes import ReadsAndWrites
 from cutaway.explanations.reads_and_writes_section import reads_and_writes_section
-from cutaway.explanations.singles import Screening
+from cutaway.explanations.singles import PartScreening
 from cutaway.explanations.sizes import WHOLE, Sizes
 from cutaway.explanations.verdict import short
 from cutaway.explanations.weights import weight
@@ -89,7 +89,7 @@ class Explanation:
     reads_and_writes: ReadsAndWrites = field(default_factory=ReadsAndWrites)
     circuit: CircuitTest | None = None
     sizes: Sizes = WHOLE
-    screening: Screening | None = None
+    screening: PartScreening | None = None
     forwards: Mapping[str, float] = field(default_factory=dict)
     forms: tuple[FormPerformance, ...] = ()
 
@@ -269,7 +269,7 @@ def _fields(data: Mapping[str, Any]) -> dict[str, Any]:
         "forwards": dict(data.get("forwards", {})),
         "forms": tuple(map(FormPerformance.from_dict, data.get("forms", ()))),
         "sizes": Sizes(**data.get("sizes", {})),
-        "screening": None if screened is None else Screening.from_dict(screened),
+        "screening": None if screened is None else PartScreening.from_dict(screened),
     }
     return as_they_are | parts | later | {"unexplained": unexplained, "limits": SearchLimits(**limits)}
 

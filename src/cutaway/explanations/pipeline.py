@@ -24,7 +24,7 @@ from cutaway.explanations.identify import Mechanism, identify
 from cutaway.explanations.limits import SearchLimits
 from cutaway.explanations.localise import localise, strengths
 from cutaway.explanations.reads_and_writes import ReadsAndWrites, reads_and_writes
-from cutaway.explanations.singles import Screening, single_effects
+from cutaway.explanations.singles import PartScreening, single_effects
 from cutaway.explanations.sizes import WHOLE, Sizes, within
 from cutaway.explanations.unexplained import unexplained
 from cutaway.explanations.verdict import aside, evidence, headline, left_open, remarks, statement
@@ -89,7 +89,7 @@ class _Draft:
     stage: str = ""
     complete: bool = False
     grain: SearchGrain | None = None
-    screening: Screening | None = None
+    screening: PartScreening | None = None
     forwards: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
@@ -291,7 +291,7 @@ def _investigate(asked: _Question, draft: _Draft, with_controls: bool) -> None:
 
 def _identified(
     asked: _Question, grain: SearchGrain, maps: dict[str, Effects], thorough: bool = True
-) -> tuple[SearchGrain, Mechanism, Screening | None]:
+) -> tuple[SearchGrain, Mechanism, PartScreening | None]:
     """The set found at this grain; where it is most of a small network, the one found among its neurons, if it is less.
 
     The maps of what single parts do are added to `maps`. thorough: look among neurons, and
@@ -316,7 +316,7 @@ def _identified(
 
 def _searched(
     asked: _Question, grain: SearchGrain, maps: dict[str, Effects], thorough: bool = True
-) -> tuple[Mechanism, Screening | None]:
+) -> tuple[Mechanism, PartScreening | None]:
     """What single parts do, added to `maps`, and the set that a search from there finds."""
     bench = Bench.of(asked.net, grain.pairs, asked.seed, asked.work, grain.parts)
     screened = None

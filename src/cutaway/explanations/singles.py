@@ -28,7 +28,7 @@ MISSED = 0.01
 
 
 @dataclass(frozen=True)
-class Screening:
+class PartScreening:
     """Which parts a gradient let through, and what that missed.
 
     Attributes:
@@ -71,14 +71,14 @@ class Screening:
         return vars(self) | named | {"missed": self.missed.to_dict(), "estimates": estimates}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Screening:
+    def from_dict(cls, data: Mapping[str, Any]) -> PartScreening:
         """The inverse of `to_dict`."""
         named = {name: tuple(map(Part.parse, data[name])) for name in ("passed", "sampled")}
         estimates = {Part.parse(name): value for name, value in data["estimates"].items()}
         return cls(**{**data, **named, "missed": Estimate.from_dict(data["missed"]), "estimates": estimates})
 
 
-def single_effects(bench: Bench, sizes: Sizes, seed: int, maps: dict[str, Effects]) -> Screening | None:
+def single_effects(bench: Bench, sizes: Sizes, seed: int, maps: dict[str, Effects]) -> PartScreening | None:
     """What every part does alone, restored and corrupted, and how the parts were screened (None where all were patched).
 
     bench: discovery data. maps: the effects are added here by the name of the site and the direction, those of restoring as
@@ -108,7 +108,7 @@ def estimated(bench: Bench) -> dict[Part, float] | None:
 
 def _screened(
     bench: Bench, estimates: Mapping[Part, float], sizes: Sizes, seed: int
-) -> tuple[list[Part], Screening]:
+) -> tuple[list[Part], PartScreening]:
     order = sorted(bench.parts, key=lambda part: (-estimates[part], part.order))
     passed, rest = order[: sizes.tried], order[sizes.tried :]
     drawn = np.random.default_rng([seed, 11]).permutation(len(rest))[: sizes.sampled]
@@ -116,15 +116,15 @@ def _screened(
     left = len(rest) - len(sampled)
     cut = estimates[passed[-1]]
     blank = Estimate(0.0, None, 0)
-    screening = Screening(
+    screening = PartScreening(
         in_order(passed), in_order(sampled), left, cut, blank, 0.0, len(bench.chosen), estimates
     )
     return [*passed, *sampled], screening
 
 
 def _missed(
-    bench: Bench, screened: Screening, chosen: Sequence[Part], values: Mapping[str, np.ndarray]
-) -> Screening:
+    bench: Bench, screened: PartScreening, chosen: Sequence[Part], values: Mapping[str, np.ndarray]
+) -> PartScreening:
     """The same with what was missed: the effects of the sampled parts, by patching them."""
     at = [chosen.index(part) for part in screened.sampled]
     restored = bench.scale.shares(values["restore"][at])
@@ -132,7 +132,7 @@ def _missed(
     effects = np.maximum(np.abs(restored), np.abs(lost))
     largest = float(effects.max(initial=0.0))
     missed = proportion(int((effects > MISSED).sum()), len(at))
-    return Screening(**(vars(screened) | {"missed": missed, "largest": largest}))
+    return PartScreening(**(vars(screened) | {"missed": missed, "largest": largest}))
 
 
 def _map(

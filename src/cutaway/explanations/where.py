@@ -19,7 +19,7 @@ from cutaway.trials import percent
 if TYPE_CHECKING:
     import pandas as pd
 
-    from cutaway.explanations.singles import Screening
+    from cutaway.explanations.singles import PartScreening
 
 _WAYS = {
     "restore": "Restore: the clean value put into the corrupted run",
@@ -121,7 +121,7 @@ def _strongest(effects: Effects) -> str:
 
 
 def components_section(
-    maps: Mapping[str, Effects], members: pd.DataFrame, screening: Screening | None = None
+    maps: Mapping[str, Effects], members: pd.DataFrame, screening: PartScreening | None = None
 ) -> list[Section]:
     """The maps of heads, the bars of other components, and the members of the set; nothing where there are none of these.
 
