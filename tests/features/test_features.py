@@ -280,7 +280,7 @@ def test_stopped_work_comes_back_as_far_as_it_came(tales: Network) -> None:
     work: Work
 
     def listen(progress: Progress) -> None:
-        if progress.label == "reading texts":
+        if progress.label == "reading texts" and progress.price is None:
             work.stop()
 
     work = Work(listen, Budget(memory=1))

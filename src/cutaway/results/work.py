@@ -125,7 +125,8 @@ class Work:
     def announce(self, label: str, price: Price) -> None:
         """Say what something will take, before it begins. A part of what is announced already announces nothing.
 
-        Raises `Stopped` as `step` does, and where the budget is too small for anything that could be kept.
+        Who asks for an end here is heard at the first step, where there is something to keep. Raises `Stopped` where the
+        budget is too small for anything that could be kept.
 
         >>> heard = []
         >>> Work(lambda p: heard.append((p.label, p.price.sentence))).announce("patching", Price(640))
@@ -138,7 +139,6 @@ class Work:
         if not self.account.take(price):
             return
         self._tell(label, 0, 1, price)
-        self.check()
         self._require_enough(price)
 
     def _require_enough(self, price: Price) -> None:
