@@ -12,7 +12,7 @@ import cutaway
 from cutaway.behaviours import Behaviour
 from cutaway.behaviours.standing import FormPerformance, by_form, set_aside
 from cutaway.claims import Evidence
-from cutaway.errors import BadInput
+from cutaway.errors import Stopped
 from cutaway.explanations import SearchLimits
 from cutaway.explanations.singles import PartScreening, estimated, single_effects
 from cutaway.explanations.sizes import CHOICES, WHOLE, Sizes, priced, within
@@ -53,9 +53,10 @@ def test_choices_become_cheaper_and_a_budget_takes_the_largest_that_fits(
     assert prices == sorted(prices, reverse=True)
     for sizes, price in zip(CHOICES, prices, strict=True):
         assert within(tales, pronoun, limits, True, Budget(forwards=price / 0.79))[0] == sizes
-    with pytest.raises(BadInput, match=r"too small.*forward-equivalents") as error:
-        within(tales, pronoun, limits, True, Budget(forwards=10))
-    assert "forwards" in error.value.remedy
+    with pytest.raises(Stopped, match="too small for anything: nothing was run") as error:
+        cutaway.explain(tales, pronoun, work=Work(budget=Budget(forwards=100)))
+    enough = float(error.value.remedy.split()[0].replace(",", ""))
+    assert enough == pytest.approx(prices[-1], rel=0.2)
 
 
 def test_a_thin_run_keeps_within_its_budget_and_refutes_nothing_that_depends_on_the_search(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from cutaway.errors import BadInput
 from cutaway.network.pace import pace_of
 from cutaway.network.parts import parts_of
 from cutaway.results import Price
@@ -138,27 +136,22 @@ def _columns(behaviour: Behaviour) -> float:
 def within(
     net: Network, behaviour: Behaviour, limits: SearchLimits, controls: bool, budget: Budget
 ) -> tuple[Sizes, Price]:
-    """The largest choice of sizes whose price fits into a budget, with it.
+    """The largest choice of sizes whose price fits into a budget, with it; the smallest where none does.
 
-    Raises `BadInput` where not even the smallest fits: it says what would be enough.
+    The price's `least` is that of the smallest choice: announcing it (`Work.announce`) refuses a budget that is too small
+    for anything, and says what would be enough.
     """
-    room = 1.0 if budget.seconds is None else _SAFE
-    price = None
-    for sizes in CHOICES:
-        price = priced(net, behaviour, sizes, limits, controls)
-        seconds, forwards = budget.seconds, budget.forwards
-        if seconds is not None and price.seconds is not None and price.seconds > room * seconds:
-            continue
-        if forwards is not None and price.forwards > _SAFE * forwards:
-            continue
-        return sizes, price
-    assert price is not None
-    what = f"The budget is too small to explain {behaviour.name!r} in {net.name}"
-    needed = f"{math.ceil(1.25 * (price.seconds or 0)):,}s and {math.ceil(1.25 * price.forwards):,} forwards"
-    raise BadInput(
-        f"{what}: with as few prompts as can decide anything it takes {price.sentence}.",
-        f"Give a budget of {needed}" + (", or leave out the controls (controls=False)." if controls else "."),
-    )
+    prices = [(sizes, priced(net, behaviour, sizes, limits, controls)) for sizes in CHOICES]
+    least = prices[-1][1].forwards
+    chosen = prices[-1]
+    for choice in prices:
+        price = choice[1]
+        slow = budget.seconds is not None and (price.seconds or 0.0) > _SAFE * budget.seconds
+        if not slow and (budget.forwards is None or price.forwards <= _SAFE * budget.forwards):
+            chosen = choice
+            break
+    sizes, price = chosen
+    return sizes, replace(price, least=min(least, price.forwards))
 
 
 #: What is planned leaves some of the budget, as a search may take longer than most.
