@@ -67,7 +67,7 @@ def test_top_examples_and_activations() -> None:
     said = ran(
         "top-examples", "zoo:tales", "--of", "n2.7,a1.h0", "--file", "texts.txt", "--k", "2", "-o", "top"
     )
-    assert "n2.7 is strongest on" in said
+    assert "Neuron 2.7 is strongest on" in said
     found = cutaway.load("top")
     assert [f.name for f in found.features] == ["n2.7", "a1.h0"]
     assert found.empty == 1

@@ -67,7 +67,7 @@ def test_positions_are_shown_of_one_form_of_prompt_with_its_number(
     groups = effects.groups()
     lines = printed(shown.terminal(effects))
     assert len(groups) > 1
-    assert f"{groups[0][1].data.sizes['example']} of 16 pairs; {len(groups) - 1} others" in lines[1]
+    assert f"{groups[0][1].data.sizes['example']} of 16 pairs; {len(groups) - 1} others" in " ".join(lines)
     row = next(line for line in lines if line.startswith("0 "))
     assert row.split()[1:] == [number(v) for v in groups[0][1].mean.sel(layer=0).values]
 

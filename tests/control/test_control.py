@@ -217,4 +217,4 @@ def test_texts_that_were_looked_at_are_not_held_out() -> None:
     often = cutaway.difference_of_means(net, ["Mary was sad"] * 5, ["Tom was sad"] * 5, at="resid_post.1")
     assert not len(once.positive)
     assert not len(often.positive)
-    assert "too few different texts" in str(often)
+    assert "Too few different texts" in str(often)

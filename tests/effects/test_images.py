@@ -250,8 +250,7 @@ def test_channels_are_searched_where_there_is_no_stream(
     net, pairs = convolving
     heard: list[str] = []
     explanation = cutaway.explain(net, pairs, work=Work(lambda progress: heard.append(progress.label)))
-    assert "28 channels of 3 maps were searched on all 16 discovery pairs" in heard[0]
-    assert "It will take about" in heard[0]
+    assert any("28 channels of 3 maps were searched on all 16 discovery pairs" in label for label in heard)
     mechanism, trial = explanation.mechanism, explanation.trial
     assert mechanism is not None
     assert trial is not None
@@ -302,8 +301,7 @@ def test_large_sets_are_searched_as_small_ones_are(
     convolving: tuple[cutaway.Network, cutaway.Behaviour], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     net, pairs = convolving
-    monkeypatch.setattr(identify, "_ALL", 10)
-    monkeypatch.setattr(identify, "_POOL", 8)
+    monkeypatch.setattr(identify, "_WEIGHED", 4)
     found = cutaway.explain(net, pairs, controls=False).mechanism
     assert found is not None
     assert abs(1 - kept_by_hand(net, pairs.discovery, found.core)) <= 0.15 + 1e-4

@@ -98,12 +98,8 @@ def _logits(net: Network, tokens: Tokens, edits: Sequence[Edit], at: Tensor | bo
 
 
 def measure(
-    net: Network,
-    behaviour: Behaviour,
-    which: Which = "clean",
-    edits: Sequence[Edit] = (),
-    batch: int | None = None,
-) -> Tensor:
+    net: Network, behaviour: Behaviour, which: Which = "clean", edits: Sequence[Edit] = (), batch: int | None = None
+) -> Tensor:  # fmt: skip
     """The behaviour's metric on every example: [n]. KL is measured against the unedited clean prompts."""
     answers = behaviour.answers
     if behaviour.metric.needs == "reference":

@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from cutaway.explanations.limits import SearchLimits
 from cutaway.network.parts import KINDS, Part, in_order, parts_of
 from cutaway.network.sites import Site
-from cutaway.sweeps.cost import timed
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
@@ -22,9 +20,6 @@ if TYPE_CHECKING:
 
 #: Fewer pairs tell channels apart too poorly to search among them.
 _FEWEST = 8
-#: Forwards of one pair that a search takes for each channel, as experience has it: two sweeps, growing, dropping, weighing.
-_FORWARDS = 6
-_TIMED = 16
 #: Heads and MLPs of a network that is small enough to be searched by neurons, where it must be, are fewer than this.
 FEW_PARTS = 12
 
@@ -110,12 +105,3 @@ def operations(net: Network, pairs: Behaviour) -> float:
 
     shape = () if pairs.items is None else tuple(pairs.items.clean.shape[1:])
     return float(net.fact(("operations of a forward", shape), count))
-
-
-def price(net: Network, grain: SearchGrain, held_out: int, limits: SearchLimits, controls: bool) -> float:
-    """Expected seconds of searching and testing channels, the controls with them, by one timed batch."""
-    rows = torch.arange(min(_TIMED, grain.pairs.n))
-    tokens = grain.pairs.clean_tokens(net)[rows]
-    each = timed(lambda: net.run(tokens), net.device) / len(rows)
-    found = _FORWARDS * len(grain.parts) * grain.pairs.n + 2 * (limits.random + 1) * held_out
-    return each * found * (3 if controls else 1)

@@ -19,7 +19,7 @@ from cutaway.effects import Effects
 from cutaway.errors import CutawayError, Stopped
 from cutaway.explanations.examples import example_pairs
 from cutaway.explanations.explanation import Explanation
-from cutaway.explanations.grain import FEW_PARTS, SearchGrain, finer, grain_of, price
+from cutaway.explanations.grain import FEW_PARTS, SearchGrain, finer, grain_of
 from cutaway.explanations.identify import Mechanism, identify
 from cutaway.explanations.limits import SearchLimits
 from cutaway.explanations.localise import localise, strengths
@@ -219,7 +219,7 @@ def _explained(asked: _Question, force: bool, controls: bool, command: str, star
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Stopped: .* cells are finished")
-            _investigate(asked, draft, controls)
+            _investigate(asked, draft)
             if controls:
                 _control(asked, draft)
         draft.complete = True
@@ -259,11 +259,11 @@ def _performed(net: Network, behaviour: Behaviour, force: bool) -> Performance:
     return done
 
 
-def _investigate(asked: _Question, draft: _Draft, with_controls: bool) -> None:
+def _investigate(asked: _Question, draft: _Draft) -> None:
     """Localise, identify and test, each result noted in the draft as soon as it is there."""
     net, behaviour, seed, work = asked.net, asked.behaviour, asked.seed, asked.work
     with draft.timed("localise"):
-        draft.grain = grain = _grain(asked, with_controls)
+        draft.grain = grain = _grain(asked)
         for name, effects in localise(net, behaviour.discovery, grain, asked.sizes, seed, work):
             draft.maps[name] = effects
     with draft.timed("identify"):
@@ -329,13 +329,11 @@ def _searched(
     return identify(some, strengths(grain.parts, maps, estimates), asked.limits), screened
 
 
-def _grain(asked: _Question, with_controls: bool) -> SearchGrain:
-    """How finely the network is searched, and, where that is the costly part, the price as a first report of progress."""
-    net, behaviour, limits = asked.net, asked.behaviour, asked.limits
-    grain = grain_of(net, behaviour.discovery, limits)
-    if grain.channels:
-        seconds = price(net, grain, behaviour.held_out.n, limits, with_controls)
-        asked.work.step(f"{grain.words} It will take about {seconds:.0f} s", 0, 1)
+def _grain(asked: _Question) -> SearchGrain:
+    """How finely the network is searched; where there is something to say of that, whoever listens hears it."""
+    grain = grain_of(asked.net, asked.behaviour.discovery, asked.limits)
+    if grain.words:
+        asked.work.step(grain.words, 0, 1)
     return grain
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
+from cutaway.explanations.grain import grain_of
 from cutaway.network.pace import pace_of
 from cutaway.network.parts import parts_of
 from cutaway.results import Price
@@ -72,7 +73,7 @@ def priced(net: Network, behaviour: Behaviour, sizes: Sizes, limits: SearchLimit
     of a network of 300 parts (docs/benchmarks/explaining.md).
     """
     held = sum(behaviour.held)
-    discovery, held_out, parts = max(1, behaviour.n - held), max(1, held), len(parts_of(net))
+    discovery, held_out, parts = max(1, behaviour.n - held), max(1, held), _parts(net, behaviour, limits)
     set_of_parts = _SET * _columns(behaviour)
 
     def alone(pairs: int) -> float:
@@ -119,6 +120,13 @@ _CELL = 0.03
 _WIRED, _EDGES_SLOW = 67.0, 150.0
 #: Contrasts of ten draws of fresh weights, both ends of eight pairs.
 _DRAWN = 160.0
+
+
+def _parts(net: Network, behaviour: Behaviour, limits: SearchLimits) -> int:
+    """How many parts are searched: of a network without a stream its maps, or their channels."""
+    if net.anatomy.stack() is not None or not behaviour.n or all(behaviour.held):
+        return len(parts_of(net))
+    return len(grain_of(net, behaviour.discovery, limits).parts)
 
 
 def _columns(behaviour: Behaviour) -> float:
