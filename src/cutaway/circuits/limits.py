@@ -18,15 +18,18 @@ class CircuitLimits(Limits):
         epsilon: of equivalence.
         subsets: of its nodes that are knocked out to see whether it is complete.
         edges: at most so many (the weakest) are taken out one at a time for minimality; 0 leaves that test out.
+        nodes: at most so many (the strongest) are taken out one at a time.
         bootstrap: samples for stability.
     """
 
     bounds: ClassVar[dict[str, tuple[float, float]]] = Limits.bounds | {
-        "quantile": SHARE, "epsilon": SHARE, "subsets": COUNT, "edges": COUNT, "bootstrap": COUNT,
+        "quantile": SHARE, "epsilon": SHARE, "subsets": COUNT, "edges": COUNT, "nodes": COUNT,
+        "bootstrap": COUNT,
     }  # fmt: skip
 
     quantile: float = 0.9
     epsilon: float = 0.1
     subsets: int = 12
     edges: int = 60
+    nodes: int = 1000
     bootstrap: int = 50

@@ -270,6 +270,8 @@ def _random_control(trial: CircuitTrial, limits: CircuitLimits) -> Control:
     """Random circuits of the same size must not be as faithful."""
     if not len(trial.random_kept):
         sentence = "There is no other circuit of this size: nothing to compare it with."
+        if not limits.random:
+            sentence = "Random circuits were not run."
         return Control("Random circuits", None, "not as faithful", None, sentence)
     as_good = int(((trial.random_kept >= limits.kept) & (trial.random_kept <= limits.excess)).sum())
     n = len(trial.random_kept)
@@ -310,10 +312,11 @@ def _remarks(trial: CircuitTrial, limits: CircuitLimits) -> list[str]:
     complete, influence = trial.complete, ""
     if complete.influence is not None:
         influence = f"; its edges carry {percent(complete.influence)} of all |scores|"
-    notes.append(
-        f"Completeness: knocking out {complete.subsets} subsets of its nodes in circuit and network leaves them "
-        f"{percent(complete.knockout)} of the gap apart on average (Wang et al. 2023){influence}."
-    )
+    if complete.subsets:
+        notes.append(
+            f"Completeness: knocking out {complete.subsets} subsets of its nodes in circuit and network leaves them "
+            f"{percent(complete.knockout)} of the gap apart on average (Wang et al. 2023){influence}."
+        )
     if (curve := trial.curve) is not None:
         notes.append(f"Over all sizes: CPR {curve.cpr:.3f}, CMD {curve.cmd:.3f} (Mueller et al. 2025).")
     if trial.stability is not None:

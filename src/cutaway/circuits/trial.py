@@ -116,7 +116,9 @@ def measure_circuit(
     tests = _tests(bench, circuit, kept, removed, limits, seed, full)
     complete = completeness(bench, circuit, limits.subsets if full else 0, seed)
     work.step("completeness", 1, 1)
-    nodes = marginal(bench, circuit) if full else Marginal((), np.zeros(0), np.zeros(0))
+    nodes = Marginal((), np.zeros(0), np.zeros(0))
+    if full and limits.nodes:
+        nodes = marginal(bench, circuit, most=limits.nodes)
     work.step("minimality", 1, 1)
     scores = circuit.scores
     return CircuitTrial(
@@ -239,7 +241,9 @@ def _beside(word: str, test: Tested, limits: CircuitLimits, small: bool) -> Evid
     refutes nothing.
     """
     passed, sentence = test.passed, test.sentence
-    if not test.n:
+    if not limits.random:
+        sentence = "Random circuits were not run: there is nothing to compare it with."
+    elif not test.n:
         sentence = "There is nothing to compare it with: no other circuit of this size does anything else."
     elif not small and not passed:
         passed, sentence = None, f"{sentence} At this size they hold most of what it holds."
@@ -250,4 +254,6 @@ def _beside(word: str, test: Tested, limits: CircuitLimits, small: bool) -> Evid
 
 def breaks_anyway(trial: CircuitTrial, limits: CircuitLimits) -> bool:
     """Does removing random circuits of this size break the behaviour as well (or is there no rest of that size)?"""
+    if not limits.random:  # not run
+        return False
     return not len(trial.random_removed) or float(np.mean(trial.random_removed)) <= limits.left

@@ -71,6 +71,7 @@ class _Draft:
         why_no_circuit: the reason, or "".
         seconds: time of each stage.
         stage: the one at work.
+        judged: were the test and all controls run?
         complete: was everything done?
         grain: how finely the network was searched.
         screening: which parts a gradient let through to be patched; None where all were.
@@ -84,9 +85,10 @@ class _Draft:
     described: ReadsAndWrites = field(default_factory=ReadsAndWrites)
     controls: list[Control] = field(default_factory=list)
     circuit: CircuitTest | None = None
-    why_no_circuit: str = ""
+    why_no_circuit: str = "The work was stopped before that."
     seconds: dict[str, float] = field(default_factory=dict)
     stage: str = ""
+    judged: bool = False
     complete: bool = False
     grain: SearchGrain | None = None
     screening: PartScreening | None = None
@@ -222,6 +224,10 @@ def _explained(asked: _Question, force: bool, controls: bool, command: str, star
             _investigate(asked, draft)
             if controls:
                 _control(asked, draft)
+            draft.judged = True
+            with draft.timed("wire"):  # last: the claim does not rest on it
+                found = wire(net, behaviour, asked.sizes, seed, asked.work)
+                draft.circuit, draft.why_no_circuit = found
         draft.complete = True
     except Stopped:
         pass
@@ -285,8 +291,6 @@ def _investigate(asked: _Question, draft: _Draft) -> None:
         candidate = draft.mechanism.candidate(grain.parts)
         draft.trial = put_to_test(bench, candidate, limits, seed, asked.sizes.test)
         draft.controls.append(sham(draft.trial.sham or 0.0, asked.limits))
-    with draft.timed("wire"):
-        draft.circuit, draft.why_no_circuit = wire(net, behaviour, asked.sizes, seed, work)
 
 
 def _identified(
@@ -385,7 +389,7 @@ def _claim(asked: _Question, draft: _Draft, performed: bool, with_controls: bool
         )
         return claim_of(text, (), draft.controls)
     caps = list(draft.trial.caps)
-    if not draft.complete:
+    if not draft.judged:
         caps.append("Stopped before all controls were run.")
     if not with_controls:
         caps.append("Random weights and shuffled answers were not run as controls.")

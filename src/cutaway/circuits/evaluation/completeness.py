@@ -61,6 +61,13 @@ def completeness(bench: EdgeBench, circuit: Circuit, subsets: int = 12, seed: in
     )  # fmt: skip
 
 
+def _strength(circuit: Circuit) -> np.ndarray:
+    """What each node sends along the circuit's edges, by their scores; without scores how many edges [writers]."""
+    if circuit.scores is None:
+        return circuit.membership.sum(1)
+    return np.abs(circuit.scores.values * circuit.membership).sum(1)
+
+
 def _subsets(circuit: Circuit, n: int, seed: int) -> list[np.ndarray]:
     """Subsets of the circuit's nodes (the input left alone): the strongest single ones, then random halves."""
     nodes = np.flatnonzero(circuit.node_membership)
@@ -68,9 +75,7 @@ def _subsets(circuit: Circuit, n: int, seed: int) -> list[np.ndarray]:
     if not len(nodes):
         return []
     rng = np.random.default_rng(seed)
-    strength = circuit.membership.sum(1)
-    if circuit.scores is not None:
-        strength = np.abs(circuit.scores.values * circuit.membership).sum(1)
+    strength = _strength(circuit)
     single = [np.array([i]) for i in nodes[np.argsort(-strength[nodes], kind="stable")][: (n + 1) // 2]]
     halves = [np.sort(rng.permutation(nodes)[: max(1, len(nodes) // 2)]) for _ in range(n - len(single))]
     return single + halves if len(nodes) > 1 else single
@@ -110,10 +115,15 @@ class Marginal:
 
 
 def marginal(bench: EdgeBench, circuit: Circuit, by: str = "node", most: int | None = None) -> Marginal:
-    """Take out one node (with its edges) or one edge at a time; `most`: only the weakest so many edges by score."""
+    """Take out one node (with its edges) or one edge at a time.
+
+    most: only so many: of edges the weakest by score, of nodes the strongest.
+    """
     graph = bench.wiring.graph
     if by == "node":
         nodes = [int(i) for i in np.flatnonzero(circuit.node_membership) if i != 0]
+        if most is not None and len(nodes) > most:
+            nodes = sorted(nodes, key=lambda i: -_strength(circuit)[i])[:most]
         masks = [without(circuit.membership, np.array([i])) for i in nodes]
         names = tuple(str(graph.writers[i]) for i in nodes)
     elif by == "edge":
