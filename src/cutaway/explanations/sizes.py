@@ -89,7 +89,9 @@ def priced(net: Network, behaviour: Behaviour, sizes: Sizes, limits: SearchLimit
     stream = min(sizes.stream, discovery)
     few = min(sizes.controls, discovery)
     again = 2 * behaviour.n + alone(few) + searched(few) + tested(few, few)
-    wired = min(sizes.wiring, discovery) if behaviour.items is None else 0
+    wired = min(sizes.wiring, discovery) * _WIRED if behaviour.items is None else 0.0
+    if parts > LARGE:
+        wired *= _WIRED_LARGE
     stages = {
         "both ends of all prompts": 2.0 * behaviour.n,
         "where it is": stream * (2 + 2 * _CELL * max(1, net.n_layers) * max(behaviour.lengths, default=1)),
@@ -97,15 +99,13 @@ def priced(net: Network, behaviour: Behaviour, sizes: Sizes, limits: SearchLimit
         "searching the set": searched(min(sizes.search, discovery)),
         "testing it": tested(min(sizes.test, held_out), min(sizes.random, held_out)),
         "controls": (2 * again + _DRAWN) if controls else 0.0,
-        "wiring by edges": wired * _WIRED,
+        "wiring by edges": wired,
     }
     shown = tuple((stage, forwards) for stage, forwards in stages.items() if forwards)
     pace = pace_of(net, behaviour.clean_tokens(net))
-    slow = (
-        stages["wiring by edges"] * parts / _EDGES_SLOW
-    )  # the more edges, the more a run by edges takes beside a forward
-    price = pace.price(sum(stages.values()) + slow, parts=shown)
-    return replace(price, forwards=sum(stages.values()))
+    total = sum(stages.values())
+    slow = wired * parts / _EDGES_SLOW  # the more edges, the more a run by edges takes beside a forward
+    return replace(pace.price(total + slow, parts=shown), forwards=total)
 
 
 #: Share of a forward that replacing a set of parts takes, of the columns from the first token on that differs.
@@ -116,8 +116,11 @@ _ALONE = 0.6
 _GRADIENT = 3.0
 #: Share of a forward that a cell of the stream takes, over all cells: the layers above it, the columns from it on.
 _CELL = 0.03
-#: Forwards of one pair that tracing and testing a circuit take; with so many parts, a run by edges takes twice a forward.
-_WIRED, _EDGES_SLOW = 67.0, 150.0
+#: In a graph of more parts the circuit is not set beside random ones (`wiring`).
+LARGE = 96
+#: Forwards of one pair that tracing and testing a circuit take, and the share of that in a large graph; with so many parts,
+#: a run by edges takes twice a forward.
+_WIRED, _WIRED_LARGE, _EDGES_SLOW = 67.0, 0.3, 60.0
 #: Contrasts of ten draws of fresh weights, both ends of eight pairs.
 _DRAWN = 160.0
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from cutaway.circuits import CircuitLimits, CircuitTest, test, trace
 from cutaway.errors import CutawayError, Stopped
-from cutaway.explanations.sizes import Sizes
+from cutaway.explanations.sizes import LARGE, Sizes
 from cutaway.network.parts import parts_of
 from cutaway.reports import Section
 from cutaway.trials import percent
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 #: Enough to draw and to judge; `cutaway test` does it at length, with the controls.
 LIMITS = CircuitLimits(random=30, subsets=2, edges=0, bootstrap=5)
 #: In a graph of more parts a run by edges takes ten times a forward: it is drawn, kept and removed, without random circuits.
-LARGE, OF_LARGE = 96, CircuitLimits(random=0, subsets=0, edges=0, nodes=0, bootstrap=5)
+OF_LARGE = CircuitLimits(random=0, subsets=0, edges=0, nodes=0, bootstrap=5)
 
 
 def wire(
