@@ -16,7 +16,7 @@ from cutaway.behaviours.decisions import held_fixed
 from cutaway.behaviours.standing import FormPerformance, by_form, set_aside
 from cutaway.claims import Claim, Control
 from cutaway.effects import Effects
-from cutaway.errors import CutawayError, Stopped
+from cutaway.errors import BadBehaviour, CutawayError, Stopped
 from cutaway.explanations.examples import example_pairs
 from cutaway.explanations.explanation import Explanation
 from cutaway.explanations.grain import FEW_PARTS, SearchGrain, finer, grain_of
@@ -358,11 +358,20 @@ def examine(
 ) -> Outcome:
     """The procedure of the controls: one pass of identification and test, without the maps of the stream.
 
-    Where the behaviour is not performed, which decides the control by itself, it goes on with `sizes.controls` pairs.
+    Where the behaviour is not performed, which decides the control by itself, it goes on with `sizes.controls` pairs, and
+    not at all where the gap on held-out pairs may be zero: no share of it could then have an interval.
+
+    Raises `BadBehaviour` where there is no gap to explain.
     """
     done = performance(net, behaviour, work=work)
     tested = performance(net, behaviour.held_out, work=work)
     if not done.does_it:
+        if tested.contrast.above(0.0) is None:
+            raise BadBehaviour(
+                f"{percent(done.accuracy.value)} of its answers are right, and the gap between clean and corrupted held-out "
+                f"prompts, {tested.contrast}, may be zero.",
+                "There is nothing to explain.",
+            )
         sizes = replace(
             sizes, single=sizes.controls, search=sizes.controls, test=sizes.controls, random=sizes.controls
         )
