@@ -176,9 +176,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     started, rows = time.process_time(), []
-    for name, seed in asked(given.seeds, given.only):
-        rows.append(row(name, seed))
-        print(rows[-1], flush=True)
+    try:
+        for name, seed in asked(given.seeds, given.only):
+            rows.append(row(name, seed))
+            print(rows[-1], flush=True)
+    except KeyboardInterrupt:  # the page says of how many behaviours it is
+        pass
     text = page(rows, time.process_time() - started)
     print(text)
     if given.out is not None:

@@ -343,12 +343,12 @@ def test_a_budget_that_means_nothing_is_refused(given: str, said: str) -> None:
 
 
 def test_a_command_ends_where_its_forwards_are_spent(tmp_path: Path) -> None:
-    words = ["patch", "zoo:induction-gpt2", "--behaviour", "zoo:induction-gpt2", "--n", "16", "--at", "z"]
-    done = runner.invoke(app, [*words, "--budget", "40forwards", "--json", "--out", str(tmp_path / "out")])
+    words = ["patch", "zoo:tales", "--behaviour", "pronoun", "--n", "32", "--at", "z", "--by", "layer,head"]
+    done = runner.invoke(app, [*words, "--budget", "150forwards", "--json", "--out", str(tmp_path / "out")])
     assert done.exit_code == STOPPED
     saved = Effects.load(tmp_path / "out")
     assert not saved.data.attrs["complete"]
-    assert saved.provenance.forwards > 40
+    assert saved.provenance.forwards > 150 - 64  # making the behaviour took the rest
     done = runner.invoke(app, [*words, "--budget", "1forwards"])
     assert done.exit_code == STOPPED
 

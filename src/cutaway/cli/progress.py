@@ -30,8 +30,8 @@ class Headway:
 
     >>> from cutaway.results import Price, Progress
     >>> course = Headway()
-    >>> course.hear(Progress("patching", 0, 1, 2.0, 50, Price(100, 20.0)))
-    >>> course.hear(Progress("patching", 3, 10, 12.0, 100))
+    >>> _ = course.hear(Progress("patching", 0, 1, 2.0, 50, Price(100, 20.0)))
+    >>> _ = course.hear(Progress("patching", 3, 10, 12.0, 100))
     >>> course.remaining(12.0, 100.0)
     10.0
     """
