@@ -148,7 +148,7 @@ def page(rows: list[Row], seconds: float) -> str:
         f"{np.quantile([r.priced / r.spent for r in told], 0.1):.2f} to "
         f"{np.quantile([r.priced / r.spent for r in told], 0.9):.2f}.",
         "",
-        "PartScreening by a gradient: a part is dropped whose estimate is below the cut, and missed if patching it alone, "
+        "Screening by a gradient: a part is dropped whose estimate is below the cut, and missed if patching it alone, "
         "either way, moves the metric by more than 1 % of the gap.",
         "",
         "| cut | dropped | missed | share |",
