@@ -88,7 +88,7 @@ def priced(net: Network, behaviour: Behaviour, sizes: Sizes, limits: SearchLimit
 
     stream = min(sizes.stream, discovery)
     few = min(sizes.controls, discovery)
-    again = 2 * behaviour.n + alone(few) + searched(few) + tested(few, few)
+    again = alone(few) + searched(few) + tested(few, few)
     wired = min(sizes.wiring, discovery) * _WIRED if behaviour.items is None else 0.0
     if parts > LARGE:
         wired *= _WIRED_LARGE
@@ -98,7 +98,7 @@ def priced(net: Network, behaviour: Behaviour, sizes: Sizes, limits: SearchLimit
         "each part alone": alone(min(sizes.single, discovery)),
         "searching the set": searched(min(sizes.search, discovery)),
         "testing it": tested(min(sizes.test, held_out), min(sizes.random, held_out)),
-        "controls": (2 * again + _DRAWN) if controls else 0.0,
+        "controls": (2 * behaviour.n + _AGAIN * again + _DRAWN) if controls else 0.0,
         "wiring by edges": wired,
     }
     shown = tuple((stage, forwards) for stage, forwards in stages.items() if forwards)
@@ -121,6 +121,8 @@ LARGE = 96
 #: Forwards of one pair that tracing and testing a circuit take, and the share of that in a large graph; with so many parts,
 #: a run by edges takes twice a forward.
 _WIRED, _WIRED_LARGE, _EDGES_SLOW = 67.0, 0.3, 60.0
+#: How many of the two controls that search go on to it, on average: mostly there is no gap.
+_AGAIN = 0.5
 #: Contrasts of ten draws of fresh weights, both ends of eight pairs.
 _DRAWN = 160.0
 
