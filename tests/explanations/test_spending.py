@@ -14,6 +14,7 @@ from cutaway.behaviours.standing import FormPerformance, by_form, set_aside
 from cutaway.claims import Evidence
 from cutaway.errors import Stopped
 from cutaway.explanations import SearchLimits
+from cutaway.explanations.identify import identify
 from cutaway.explanations.singles import PartScreening, estimated, single_effects
 from cutaway.explanations.sizes import CHOICES, WHOLE, Sizes, priced, within
 from cutaway.explanations.verdict import left_open
@@ -165,3 +166,15 @@ def test_what_was_set_aside_is_told_in_claim_page_and_file(
     again = cutaway.load(found.save(tmp_path / "found"))
     assert again.to_dict() == found.to_dict()
     assert "set aside" in (tmp_path / "found" / "report.html").read_text()
+
+
+def test_a_set_that_few_pairs_took_for_enough_is_grown_on_all(tales: Network, pronoun: Behaviour) -> None:
+    bench, limits = Bench.of(tales, pronoun.discovery), SearchLimits()
+    scores = estimated(bench)
+    assert scores is not None
+    for few in (2, 4, 8):
+        found = identify(bench, scores, limits, few)
+        kept = float(bench.scale.shares(bench.keep_only([found.members]))[0])
+        left = float(bench.scale.shares(bench.remove([found.members]))[0])
+        assert abs(1 - kept) <= 1 - limits.target + 1e-6 or len(found.members) == len(bench.parts)
+        assert left <= limits.left_target + 1e-6 or found.left > limits.left_target

@@ -131,17 +131,40 @@ class Mechanism:
         return f"{listing(self.members)} ({len(self.members)} of {self.total})"
 
 
-def identify(bench: Bench, scores: Mapping[Part, float], limits: SearchLimits) -> Mechanism:
+def identify(
+    bench: Bench, scores: Mapping[Part, float], limits: SearchLimits, few: int | None = None
+) -> Mechanism:
     """Search a small set that carries the behaviour on this bench's data.
 
     Args:
         bench: discovery data.
         scores: part -> strength of its single effects.
         limits: target shares.
+        few: search on so many examples first; only where what is found misses a target on all of them is the search gone on
+            with on all, from there.
     """
+    some = bench if few is None else bench.first(few)
+    found = _searched(some if some.scale.told else bench, scores, limits)
+    if len(some.chosen) == len(bench.chosen) or not some.scale.told:
+        return found
+    kept, left = float(_kept(bench, [found.members])[0]), float(_left(bench, [found.members])[0])
+    if fit(np.array(kept)) >= limits.target and (
+        left <= limits.left_target or found.left > limits.left_target
+    ):
+        return found
+    return _searched(bench, scores, limits, found)
+
+
+def _searched(
+    bench: Bench, scores: Mapping[Part, float], limits: SearchLimits, begun: Mechanism | None = None
+) -> Mechanism:
+    """The search on this bench's examples; begun: from a set that was found on fewer."""
     order = sorted(bench.parts, key=lambda part: (-scores.get(part, 0.0), part.order))
     steps: list[SearchStep] = []
-    core = _start(bench, order, limits, steps)
+    if begun is not None:
+        steps += begun.steps
+        order = [*begun.members, *(part for part in order if part not in set(begun.members))]
+    core = _start(bench, order, limits, steps, 1 if begun is None else len(begun.members))
     core = _drop(bench, core, limits, steps)
     backup = _back_up(bench, core, order, limits, steps)
     members = [*core, *backup]
@@ -187,15 +210,26 @@ def _halving(good: Callable[[Sequence[int]], np.ndarray], most: int) -> int | No
     return high
 
 
-def _start(bench: Bench, order: Sequence[Part], limits: SearchLimits, steps: list[SearchStep]) -> list[Part]:
-    """A short beginning of the ranking that reaches the target (all components keep everything, so one does)."""
+def _start(
+    bench: Bench, order: Sequence[Part], limits: SearchLimits, steps: list[SearchStep], least: int = 1
+) -> list[Part]:
+    """A short beginning of the ranking, of at least so many, that reaches the target (all parts keep everything, so one
+    does).
+    """
+    before = least - 1
 
     def reaches(sizes: Sequence[int]) -> np.ndarray:
-        return fit(_kept(bench, [order[:size] for size in sizes], "growing the set")) >= limits.target
+        return (
+            fit(_kept(bench, [order[: before + size] for size in sizes], "growing the set")) >= limits.target
+        )
 
-    start = order[: _halving(reaches, len(order)) or len(order)]
+    start = order[: before + (_halving(reaches, len(order) - before) or len(order))]
     share = float(_kept(bench, [start])[0])
-    steps.append(SearchStep(f"start with the {len(start)} strongest single effects", tuple(start), share))
+    said = f"start with the {len(start)} strongest single effects"
+    if before:
+        said = f"on all pairs, add the {len(start) - least} strongest of the others"
+    if len(start) > before + 1 or not before:
+        steps.append(SearchStep(said, tuple(start), share))
     return list(start)
 
 

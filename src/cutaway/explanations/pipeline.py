@@ -327,10 +327,10 @@ def _searched(
     if asked.net.anatomy.stack() is not None:
         screened = single_effects(bench, asked.sizes, asked.seed, maps)
     estimates = None if screened is None else screened.estimates
-    some = bench.first(asked.sizes.search)
-    if thorough and not some.scale.told:
-        some = bench
-    return identify(some, strengths(grain.parts, maps, estimates), asked.limits), screened
+    scores, few = strengths(grain.parts, maps, estimates), asked.sizes.search
+    if not thorough:
+        return identify(bench.first(few), scores, asked.limits), screened
+    return identify(bench, scores, asked.limits, few), screened
 
 
 def _grain(asked: _Question) -> SearchGrain:
