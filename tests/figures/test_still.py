@@ -248,6 +248,22 @@ def test_a_wide_map_is_scrolled_on_a_narrow_screen_and_a_small_one_drawn_again()
     assert widths(heatmap(grid(2, 4)))[1] is not None
     assert widths(heatmap(grid(2, 30)))[1] is None
     assert widths(heatmap(grid(2, 3)))[0] < widths(heatmap(grid(2, 30)))[0]
+    short, long = (
+        bars([Bar.of(name, 1.0)])
+        for name in ("head 0.1", "position embedding → head 0.1 → head 1.1 → head 2.1 → logits")
+    )
+    assert (widths(short)[1] is None, widths(long)[1] is None) == (False, True)
+
+
+def test_long_names_are_broken_where_the_drawing_is_narrow() -> None:
+    axis, label = (
+        "logit of the right answer minus that of the wrong one",
+        "position embedding → head 0.1 → logits",
+    )
+    figure = bars([Bar.of(label, 1.0)], unit=axis)
+    wide, narrow = (letters(figure.svg(width), "font-size") for width in (816, 343))
+    assert {axis, label} <= set(wide)
+    assert not {axis, label} & set(narrow)
 
 
 @pytest.mark.filterwarnings("error")

@@ -97,7 +97,10 @@ def choose(
     connected = selection.prune(graph, membership)
     dropped = int(membership.sum() - connected.sum())
     if dropped:
-        notes.append(f"{dropped} chosen edges lay on no path from input to logits and were left out.")
+        notes.append(
+            f"{dropped} chosen {'edge' if dropped == 1 else 'edges'} lay on no path from input to logits, and "
+            f"{'was' if dropped == 1 else 'were'} left out."
+        )
     if not connected.any():
         notes.append(
             f"Nothing is left: {scores.method} kept no path from the input to the logits. Ask for a size: edges=...."

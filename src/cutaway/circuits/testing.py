@@ -314,8 +314,9 @@ def _remarks(trial: CircuitTrial, limits: CircuitLimits) -> list[str]:
         influence = f"; its edges carry {percent(complete.influence)} of all |scores|"
     if complete.subsets:
         notes.append(
-            f"Completeness: knocking out {complete.subsets} subsets of its nodes in circuit and network leaves them "
-            f"{percent(complete.knockout)} of the gap apart on average (Wang et al. 2023){influence}."
+            f"Completeness: knocking out {complete.subsets} subset{'s' * (complete.subsets != 1)} of its nodes in "
+            f"circuit and network leaves them {percent(complete.knockout)} of the gap apart on average "
+            f"(Wang et al. 2023){influence}."
         )
     if (curve := trial.curve) is not None:
         notes.append(f"Over all sizes: CPR {curve.cpr:.3f}, CMD {curve.cmd:.3f} (Mueller et al. 2025).")

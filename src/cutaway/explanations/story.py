@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cutaway.figures import Comparison, against_random
@@ -199,6 +199,20 @@ def repeat_section(
         )
         caption = "The certificate: identities checked on this network when it was opened, with the largest relative error."
         if refused := certificate.get("refusals", {}):
-            caption += f" Refused sites: {', '.join(sorted(refused))}."
+            caption += f" Refused sites: {_kinds_of(refused)}."
         blocks.append(Table(("Identity", "In words", "Error", ""), rows, caption, frozenset({2})))
     return Section("repeat", "How to repeat it", blocks)
+
+
+def _kinds_of(sites: Iterable[str]) -> str:
+    """Sites in words, those of a kind in all their layers as one.
+
+    >>> _kinds_of(["router.0", "router.1", "pos_embed"])
+    'pos_embed, router (2 layers)'
+    """
+    named: dict[str, list[str]] = {}
+    for site in sorted(sites):
+        named.setdefault(site.rsplit(".", 1)[0], []).append(site)
+    return ", ".join(
+        f"{kind} ({len(those)} layers)" if len(those) > 1 else those[0] for kind, those in named.items()
+    )

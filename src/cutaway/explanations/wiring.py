@@ -52,7 +52,7 @@ def section(result: CircuitTest | None) -> list[Section]:
     if result is None:
         return []
     circuit, trial = result.circuit, result.trial
-    beside = "It was not set beside random circuits: `cutaway test` does that."
+    beside = "It was not set beside random circuits; the command cutaway test does that."
     if len(trial.random_kept):
         beside = trial.test("Sufficiency").sentence
     lead = (

@@ -165,7 +165,10 @@ class Activations:
     def page(self) -> Page:
         """What is in the folder."""
         blocks = [
-            table_of(self.to_pandas(), "Sites."),
+            table_of(
+                self.to_pandas().rename(columns={"mean_length": "mean length"}),
+                "What one token has at each site.",
+            ),
             Figure(self.plot(), "The mean length of a token's value at each site."),
         ]
         return page_of(self, "Cutaway · activations", f"Activations of {self.provenance.network}.", blocks)

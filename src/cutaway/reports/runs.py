@@ -126,14 +126,24 @@ def _record(place: Path) -> RunRecord | None:
     said = _read(place / _RECORD)
     if said.get("format") == _FORMAT:
         known = {f.name: said.get(f.name, f.default) for f in fields(RunRecord)}
-        texts = {name: str(value)[:_LONGEST] for name, value in known.items() if name != "complete"}
+        texts = {name: _short(value) for name, value in known.items() if name != "complete"}
         return RunRecord(**texts, complete=said.get("complete") is not False)
     said = _read(place / MANIFEST)
     origin = said.get("provenance")
     if not isinstance(origin, dict):
         return None
-    when, network = (str(origin.get(name, ""))[:_LONGEST] for name in ("created", "network"))
-    return RunRecord(when, str(said.get("kind", ""))[:_LONGEST], network)
+    when, network = (_short(origin.get(name, "")) for name in ("created", "network"))
+    return RunRecord(when, _short(said.get("kind", "")), network)
+
+
+def _short(value: object) -> str:
+    """Its text; of a long one the beginning, up to a word's end, and a mark that there is more.
+
+    >>> _short("word " * 200)[-7:]
+    ' word …'
+    """
+    text = str(value)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 2].rsplit(' ', 1)[0]} …"
 
 
 def _read(file: Path) -> dict[str, Any]:

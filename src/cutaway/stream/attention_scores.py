@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 #: name -> how far behind the present token the place lies that is looked at (n: length of the repeated part).
 _BACK = {"previous": lambda _: 1, "duplicate": lambda n: n, "induction": lambda n: n - 1}
 SCORES = (*_BACK, "first")
+#: The least score of a head that is named for it.
+_LEAST = 0.3
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +85,7 @@ class HeadScores:
         require_one("score", name, self.values)
         return self.heads[int(self.values[name].mean(0).argmax())]
 
-    def above_chance(self, name: str, least: float = 0.3) -> list[Part]:
+    def above_chance(self, name: str, least: float = _LEAST) -> list[Part]:
         """The heads above chance whose score is at least `least`."""
         require_one("score", name, self.values)
         frame = self.to_pandas()
@@ -106,7 +108,7 @@ class HeadScores:
         said = [f"{name} by {first_few(those, 'no head')}" for name, those in heads.items() if those]
         none = [name for name, those in heads.items() if not those]
         if not said:
-            return f"No head is told from chance by any score ({', '.join(none)})"
+            return f"No head is above chance with a score of at least {_LEAST} ({', '.join(none)})"
         return f"Above chance: {'; '.join(said)}{'; no head by ' + ', '.join(none) if none else ''}"
 
     def page(self) -> Page:

@@ -127,6 +127,9 @@ class InductionHeads:
 
     def page(self) -> Page:
         """Scores, losses, and the heads that stand out."""
+        shown = self.top()
+        for name in ("above", "ablated"):
+            shown[name] = ["yes" if true else "no" for true in shown[name]]
         loss = bars(
             [Bar.of(name, value) for name, value in self.losses().items()], unit="loss (nats a token)"
         )
@@ -134,8 +137,8 @@ class InductionHeads:
             Figure(self.plot(), "Attention from the second half to the token behind the present one's last place."),
             Figure(loss, f"Loss on {len(self.first)} rows of repeated random tokens, with 95 % intervals over "
                          f"rows{f'; random heads are the mean of {len(self.random)} sets' if self.heads else ''}."),
-            table_of(table_in_words(self.top().astype({"above": str, "ablated": str}), "head"),
-                     "The largest induction scores.", numeric=(1, 2, 3, 4)),
+            table_of(table_in_words(shown, "head"),
+                     "The largest induction scores; above: told from chance; ablated: taken away.", numeric=(1, 2, 3, 4)),
         ]  # fmt: skip
         about = f"Induction heads of {self.provenance.network}, on {len(self.first)} rows of repeated random tokens."
         return page_of(self, "Cutaway · heads", about, blocks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 import plotly.graph_objects as go
@@ -133,6 +134,10 @@ def _legend(sheet: Sheet) -> None:
             handles.setdefault(name, handle)
     if not handles or (len(handles) < 2 and not sheet.layout.get("showlegend")):
         return
+    ticks = max((axes.yaxis.get_ticklabels() for axes in sheet.axes.values()), key=len, default=[])
+    beside = max((len(line) for tick in ticks for line in tick.get_text().split("\n")), default=0) * 6.2
+    most = max(12, int((sheet.width - beside - 50) / 6))
+    handles = {textwrap.fill(n, most) if len(n) > most else n: handle for n, handle in handles.items()}
     room = sheet.width - 60
     longest = max(len(name) for name in handles)
     columns = max(1, min(len(handles), int(room / (longest * 6.2 + 44))))

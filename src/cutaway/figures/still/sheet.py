@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,9 @@ from cutaway.figures.still.words import plain
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+#: The largest letters at ticks [pixels].
+_LABEL = 11
 
 
 @dataclass
@@ -132,7 +136,12 @@ def dress_axis(sheet: Sheet, axes: Axes, kind: str, name: str) -> None:
             "parse_math": False,
         }
         axis.labelpad = sheet.size(4)
-        (axes.set_xlabel if kind == "x" else axes.set_ylabel)(plain(title["text"]), **words)
+        text = plain(title["text"])
+        if kind == "x":
+            # its middle is under the axes, right of the sheet's own: a line as long as the sheet would be cut off
+            letters = max(12, int(0.75 * sheet.width / (0.55 * font.get("size", 12))))
+            text = "\n".join(textwrap.fill(line, letters) for line in text.split("\n"))
+        (axes.set_xlabel if kind == "x" else axes.set_ylabel)(text, **words)
     for side in ("top", "right", "left", "bottom"):
         axes.spines[side].set_visible(False)
     if described.get("showgrid", True):
@@ -156,7 +165,9 @@ def _ticks(sheet: Sheet, axes: Axes, axis: Any, kind: str, described: dict[str, 
         sheet.size(font.get("size", 12 if "tickfont" not in described else 11)),
         shade(font.get("color"), INK),
     )
-    axis.set_tick_params(length=0, pad=sheet.size(4), labelsize=min(size, sheet.size(11)), labelcolor=colour)
+    axis.set_tick_params(
+        length=0, pad=sheet.size(4), labelsize=min(size, sheet.size(_LABEL)), labelcolor=colour
+    )
     axis.set_minor_locator(ticker.NullLocator())
     if described.get("showticklabels") is False:
         axis.set_major_locator(ticker.NullLocator())
@@ -166,6 +177,8 @@ def _ticks(sheet: Sheet, axes: Axes, axis: Any, kind: str, described: dict[str, 
         values = list(described["tickvals"])
         words = described.get("ticktext")
         words = [plain(w) for w in (words if words is not None else values)]
+        if kind == "y":
+            words = _in_lines(words, sheet)
         axis.set_major_locator(ticker.FixedLocator(values))
         axis.set_major_formatter(ticker.FixedFormatter(words))
         for label in axis.get_ticklabels():
@@ -182,6 +195,16 @@ def _ticks(sheet: Sheet, axes: Axes, axis: Any, kind: str, described: dict[str, 
     elif described.get("type") != "category":
         axis.set_major_locator(ticker.MaxNLocator(nbins=room, steps=[1, 2, 2.5, 5, 10]))
         axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:.6g}".replace("-", "−")))
+
+
+def _in_lines(words: list[str], sheet: Sheet) -> list[str]:
+    """Labels at the side in two lines where they would take half of the width, and two have room."""
+    most = int(0.45 * sheet.width / (0.55 * _LABEL))
+    if sheet.height < 2.2 * _LABEL * len(words):
+        return words
+    return [
+        textwrap.fill(word, max(most, len(word) // 2 + 4)) if len(word) > most else word for word in words
+    ]
 
 
 def _turn(axes: Axes, axis: Any, kind: str, described: dict[str, Any], words: list[str], size: float) -> None:

@@ -6,11 +6,15 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from cutaway.figures.still.words import plain
+
 #: Widths in pixels: of a page's column, of a narrow screen's.
 PAGE, NARROW = 816, 343
 _LEAST = 400
 #: Pixels beside the cells of a map, and for each of its columns; a narrow screen has room for fewer columns.
 _BESIDE, _CELL, _NARROW_COLUMNS, _NARROW_LABELS = 170, 84, 9, 12
+#: On a narrow screen: letters of the longest label at the side, which leave room in two lines; columns of named nodes.
+_NARROW_LETTERS, _NARROW_NODES = 52, 6
 
 
 def widths(figure: go.Figure) -> tuple[int, int | None]:
@@ -27,5 +31,10 @@ def widths(figure: go.Figure) -> tuple[int, int | None]:
         narrow = NARROW if len(panels) == 1 and columns <= _NARROW_COLUMNS else None
         return max(_LEAST, min(PAGE, _BESIDE + _CELL * columns)), narrow
     ticks = figure.layout.xaxis.ticktext  # pyright: ignore[reportAttributeAccessIssue]
-    crowded = ticks is not None and len(ticks) > _NARROW_LABELS
+    at_the_side = figure.layout.yaxis.ticktext or ()  # pyright: ignore[reportAttributeAccessIssue]
+    named = any(trace.get("type") == "scatter" and trace.get("mode") == "markers+text" for trace in traces)
+    crowded = (
+        len(ticks if ticks is not None else ()) > (_NARROW_NODES if named else _NARROW_LABELS)
+        or max((len(plain(label)) for label in at_the_side), default=0) > _NARROW_LETTERS
+    )
     return PAGE, None if crowded else NARROW

@@ -81,7 +81,11 @@ class Eraser(Erasure):
         """How long the projection of each direction is: 1 is orthogonal, more is oblique."""
         sizes = self.to_pandas()["size"].tolist()
         items = [Bar(f"direction {i}", v, v, v) for i, v in enumerate(sizes)]
-        return bars(items, title=str(self), unit="length of the projection (1: orthogonal)")
+        return bars(
+            items,
+            title=f"{str(self)[:1].upper()}{str(self)[1:]}",
+            unit="length of the projection (1: orthogonal)",
+        )
 
     @property
     def headline(self) -> str:
