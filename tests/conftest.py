@@ -79,7 +79,7 @@ def shows_itself() -> Callable[[Any], None]:
     """Asserts that an object shows itself in a few lines, in a console and in a notebook, and offline."""
 
     def check(thing: Any) -> None:
-        assert len(repr(thing)) <= 2200, type(thing)
+        assert len(repr(thing)) <= 2000, type(thing)
         shown = thing._repr_html_() if hasattr(thing, "_repr_html_") else ""
         assert len(shown) <= 20_000, type(thing)
         assert not re.search(r"(src|href)\s*=\s*(?!['\"]?(data:|#))", shown), type(thing)

@@ -51,7 +51,7 @@ def test_stream_shows_who_wrote_it() -> None:
 
 
 def test_stream_refuses() -> None:
-    assert "Give its first token alone" in refused("stream", "zoo:tales", TEXT, "--target", " she he")
+    assert "--first-token" in refused("stream", "zoo:tales", TEXT, "--target", " she he")
     assert (
         as_json("stream", "zoo:tales", TEXT, "--target", " she he", "--first-token")["what"]
         == "logit of ' she'"

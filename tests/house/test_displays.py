@@ -116,8 +116,8 @@ def test_patterns_and_two_prompts_show_pictures_in_a_notebook() -> None:
     net = cutaway.open("zoo:tales")
     patterns = cutaway.patterns(net, "Mary was sad because")
     shown = patterns._repr_html_()
-    assert shown.count("<image ") == 8
-    assert "The 8 most decided heads of 16" in shown
+    assert shown.count("<image ") == 4
+    assert "The 4 most decided heads of 16" in shown
     both = cutaway.side_by_side(net, "Mary was sad because", "Tom was sad because")._repr_html_()
     assert both.count("<image ") == 1 + 4  # the stream, and two heads in two prompts
     assert "distance of the streams" in both

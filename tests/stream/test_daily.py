@@ -110,7 +110,7 @@ def test_patterns_are_kept_and_shown(tales: Network, tmp_path: Path) -> None:
     assert again.weighted is None
     assert len(again.page().sections) >= 9
     assert "Of 16 heads, head " in found._repr_html_()
-    assert len(found._repr_html_()) < 10_000
+    assert len(found._repr_html_()) < 6000
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import numpy as np
 
 from cutaway.effects import Effects
 from cutaway.effects.question import Question
+from cutaway.explanations.localise import key
 from cutaway.explanations.sizes import Sizes
 from cutaway.network.parts import Part, in_order
 from cutaway.results import brief
@@ -93,7 +94,7 @@ def single_effects(bench: Bench, sizes: Sizes, seed: int, maps: dict[str, Effect
         label = "restoring each part" if direction == "restore" else "corrupting each part"
         values[direction] = run([[part] for part in chosen], label)
         for site in dict.fromkeys(part.site.name for part in bench.parts if part.site is not None):
-            maps[f"{site}, {direction}"] = _map(few, site, direction, chosen, values[direction], seed)
+            maps[key(site, direction)] = _map(few, site, direction, chosen, values[direction], seed)
     return None if screened is None else _missed(few, screened, chosen, values)
 
 

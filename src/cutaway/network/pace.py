@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 #: Tokens in the batch that is timed: enough for matrix products to be about as fast as they get.
 _TOKENS = 272
 #: A batch is timed until so many seconds have gone by, so many times at most.
-_ENOUGH, _MOST = 0.25, 5
+_ENOUGH, _MOST = 0.25, 2
 #: Seconds after which it is measured again: by then the machine may be more or less busy.
 _STALE = 60
 

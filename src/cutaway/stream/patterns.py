@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 #: Heads that a page shows in full size.
 _IN_FULL = 8
-_IN_NOTEBOOK = 8
+_IN_NOTEBOOK = 4
 
 
 @dataclass(frozen=True, eq=False)

@@ -43,11 +43,13 @@ def head_of(net: Network) -> Head:
 
 
 def token_ids(
-    net: Network, tokens: TokenLike, rows: int, what: str = "target", first: bool = False
+    net: Network, tokens: TokenLike, rows: int, what: str = "target", first: bool | None = None
 ) -> Tensor:
     """A target as one token id per row: LongTensor [b].
 
-    first: take the first token of a word of several. Raises `BadInput` for an unknown token, one outside the vocabulary,
+    first: take the first token of a word of several; None where the verb does not offer that.
+
+    Raises `BadInput` for an unknown token, one outside the vocabulary,
     a word of several tokens, or another number of targets than rows.
     """
     if torch.is_tensor(tokens):
@@ -63,7 +65,7 @@ def token_ids(
     return torch.tensor(ids, dtype=torch.long)
 
 
-def _one(net: Network, token: str | int, what: str, first: bool) -> int:
+def _one(net: Network, token: str | int, what: str, first: bool | None) -> int:
     if isinstance(token, str):
         ids = net.continuation_ids(token)
         if not ids:
@@ -75,10 +77,11 @@ def _one(net: Network, token: str | int, what: str, first: bool) -> int:
             )
         if len(ids) > 1 and not first:
             meant = spaced(net, token)
+            how = f"its id is {ids[0]}" if first is None else "first_token=True, --first-token"
             raise BadInput(
                 f"The {what} {token!r} is {len(ids)} tokens here: {net.token_strings(ids)}.",
                 (f"Did you mean {meant!r}, with its space? Else: give " if meant else "Give ")
-                + f"its first token alone, {net.token_strings(ids[:1])[0]!r} (its id is {ids[0]}), or score the whole "
+                + f"its first token alone, {net.token_strings(ids[:1])[0]!r} ({how}), or score the whole "
                 "string: cutaway.stream.string_log_prob(net, text, target).",
             )
         return ids[0]

@@ -15,7 +15,7 @@ from cutaway.claims import Claim
 from cutaway.figures import Comparison, against_random
 from cutaway.probes.map.verdict import Finding
 from cutaway.reports import Figure, Page, display, result_page
-from cutaway.results import Provenance, finite, head, read, save_folder, unpack
+from cutaway.results import Provenance, brief, finite, head, read, save_folder, unpack
 from cutaway.statistics import Estimate
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ class Use:
         lines = [f"  metric: {self.metric}", f"  cosine with the direction that controls it: {cosines}"]
         return "\n".join([self.headline, *lines, str(self.claim)])
 
-    __repr__ = __str__
+    __repr__ = brief
 
     def _repr_html_(self) -> str:
         shown = ([f"metric: {self.metric}"], self.to_pandas(), self.claim._repr_html_())
