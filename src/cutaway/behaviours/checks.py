@@ -18,9 +18,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from cutaway.behaviours.answered import answered, better
 from cutaway.behaviours.data import Behaviour
 from cutaway.behaviours.decisions import among_all, decisions, guessing, independent, margins
-from cutaway.behaviours.metrics import METRICS
 from cutaway.behaviours.telling import Miss, needed, not_above, pairs_for, right_enough
 from cutaway.errors import BadBehaviour, BadFormat
 from cutaway.network.items import without_logits
@@ -348,22 +348,16 @@ def performed(
             f"{behaviour.name!r} has answer {largest}, and the logits of {network} end at {clean.shape[-1] - 1}.",
             "Make the behaviour anew for this network.",
         )
-    answers = behaviour.answers
-    accurate = METRICS["accuracy"]
-    correct, still = (accurate(logits, answers).double().cpu().numpy() for logits in (clean, corrupted))
-    if behaviour.metric.needs == "reference":
-        answers = answers.with_reference(clean)
-    values = [behaviour.metric(logits, answers).double().cpu().numpy() for logits in (clean, corrupted)]
-    sign = 1.0 if behaviour.metric.higher else -1.0
+    correct, still, values = answered(behaviour, clean, corrupted)
     asked = independent(behaviour)
     which = behaviour.clusters if asked < FEWEST else decisions(behaviour)
     on_clean, on_corrupted = (mean_of(v, behaviour.clusters) for v in values)
-    rank, probability, first = among_all(clean, answers)
+    rank, probability, first = among_all(clean, behaviour.answers)
     done = Performance(
         accuracy=proportion(int(correct.sum()), behaviour.n),
         metric_clean=on_clean,
         metric_corrupted=on_corrupted,
-        contrast=mean_of(sign * (values[0] - values[1]), behaviour.clusters),
+        contrast=mean_of(better(behaviour, *values), behaviour.clusters),
         does_it=False,
         sentence="",
         told_apart=_told_apart(correct, still, which),

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cutaway.behaviours.answered import answered, better
 from cutaway.behaviours.checks import AT_LEAST, answer_logits
-from cutaway.behaviours.metrics import METRICS
 from cutaway.results import brief, working
 from cutaway.statistics import Estimate, mean_of, proportion
 
@@ -71,13 +71,8 @@ def by_form(
     clean, corrupted = (
         answer_logits(net, behaviour, which, work=working(work)) for which in ("clean", "corrupted")
     )
-    answers = behaviour.answers
-    right = METRICS["accuracy"](clean, answers).double().cpu().numpy()
-    if behaviour.metric.needs == "reference":
-        answers = answers.with_reference(clean)
-    sign = 1.0 if behaviour.metric.higher else -1.0
-    ends = [behaviour.metric(logits, answers).double().cpu().numpy() for logits in (clean, corrupted)]
-    contrast, template = sign * (ends[0] - ends[1]), np.array(behaviour.template)
+    right, _, values = answered(behaviour, clean, corrupted)
+    contrast, template = better(behaviour, *values), np.array(behaviour.template)
     found = []
     for form in dict.fromkeys(behaviour.template):
         rows = np.flatnonzero(template == form)

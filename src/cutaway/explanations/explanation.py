@@ -268,7 +268,9 @@ def _fields(data: Mapping[str, Any]) -> dict[str, Any]:
     later = {
         "forwards": dict(data.get("forwards", {})),
         "forms": tuple(map(FormPerformance.from_dict, data.get("forms", ()))),
-        "sizes": Sizes(**data.get("sizes", {})),
+        "sizes": Sizes(
+            **({"groups": 0} | dict(data["sizes"]) if "sizes" in data else {})
+        ),  # groups came later
         "screening": None if screened is None else PartScreening.from_dict(screened),
     }
     return as_they_are | parts | later | {"unexplained": unexplained, "limits": SearchLimits(**limits)}

@@ -26,11 +26,12 @@ class Sizes:
         single: discovery pairs that every part's own effects are measured on.
         search: discovery pairs of the search.
         tried: parts that are patched one by one, the strongest by a gradient; of a network with no more parts, all.
-        sampled: parts drawn from the others and patched, too, to say what was missed.
+        sampled: parts drawn from those that group tests let go and patched, too, to say what was missed.
         test: held-out pairs of the test.
         random: held-out pairs that random sets are compared on.
         controls: pairs of each half that the search of a control goes on with, where its network does not do the behaviour.
         wiring: pairs that the circuit by edges is traced and tested on; 0 where it is left out.
+        groups: groups of the other parts that may be patched together to see what can be dropped, single ones among them.
         name: of this choice.
     """
 
@@ -43,6 +44,7 @@ class Sizes:
     random: int = 16
     controls: int = 12
     wiring: int = 24
+    groups: int = 64
     name: str = "whole"
 
     def to_dict(self) -> dict[str, Any]:
@@ -60,9 +62,9 @@ WHOLE = Sizes()
 CHOICES = (
     WHOLE,
     Sizes(stream=12, wiring=0, name="without the circuit by edges"),
-    Sizes(8, 16, 20, 40, 16, 64, 14, 10, 0, "with fewer prompts"),
-    Sizes(0, 12, 16, 32, 12, 48, 12, 8, 0, "with few prompts"),
-    Sizes(0, 8, 12, 24, 8, 32, 10, 6, 0, "with as few prompts as can decide anything"),
+    Sizes(8, 16, 20, 40, 16, 64, 14, 10, 0, 32, "with fewer prompts"),
+    Sizes(0, 12, 16, 32, 12, 48, 12, 8, 0, 24, "with few prompts"),
+    Sizes(0, 8, 12, 24, 8, 32, 10, 6, 0, 16, "with as few prompts as can decide anything"),
 )
 
 
@@ -77,8 +79,11 @@ def priced(net: Network, behaviour: Behaviour, sizes: Sizes, limits: SearchLimit
     set_of_parts = _SET * _columns(behaviour)
 
     def alone(pairs: int) -> float:
-        tried = parts if parts <= sizes.tried else sizes.tried + sizes.sampled
-        return pairs * (2 * tried * _ALONE * set_of_parts + (0 if parts <= sizes.tried else 2 * _GRADIENT))
+        if parts <= sizes.tried:
+            return pairs * 2 * parts * _ALONE * set_of_parts
+        tried = min(parts, sizes.tried + sizes.sampled)
+        in_groups = _GROUPED * min(sizes.groups, 2 * (parts - sizes.tried))
+        return pairs * 2 * (set_of_parts * (_ALONE * tried + in_groups) + _GRADIENT)
 
     def searched(pairs: int) -> float:
         return pairs * (_GRADIENT * (1 + parts / 33) + set_of_parts * max(6.0, 0.39 * parts))
@@ -112,6 +117,8 @@ def priced(net: Network, behaviour: Behaviour, sizes: Sizes, limits: SearchLimit
 _SET = 0.8
 #: Share of that, of one part: it leaves the layers below it as they were.
 _ALONE = 0.6
+#: Share of the groups that may be tried that mostly are.
+_GROUPED = 0.75
 #: A forward and a backward pass.
 _GRADIENT = 3.0
 #: Share of a forward that a cell of the stream takes, over all cells: the layers above it, the columns from it on.

@@ -65,6 +65,22 @@ def taken(source: Tensor, rows: Tensor, axis: int | None, first: int, width: int
     return source if source.shape[0] == 1 else source[rows.to(source.device)]
 
 
+def covered(value: Tensor, write: Write) -> Tensor:
+    """What a write at every position covers of its site's value [b ...]: a view of its head or unit, or all of it."""
+    layout = AxisLayout.of(write.where, value.ndim)
+    if layout.head is not None and write.head is not None:
+        value = value.narrow(layout.head, write.head, 1)
+    return value if write.neuron is None else value.narrow(layout.unit, write.neuron, 1)
+
+
+def mask_of(writes: Sequence[Write], like: Tensor) -> Tensor:
+    """Which entries of a value [b ...] of one site writes at every position cover: broadcasts to it."""
+    mask = torch.zeros((1, *like.shape[1:]), dtype=torch.bool, device=like.device)
+    for write in writes:
+        covered(mask, write).fill_(True)
+    return mask
+
+
 def overwrites(experiment: Experiment, cells: Sequence[Cell], pairs: np.ndarray) -> list[Overwrite]:
     """What (cell, row) pairs [k 2] overwrite, one entry for each site and source, in the order first met.
 

@@ -23,7 +23,7 @@ from cutaway.network.parts import Part
 from cutaway.network.sites import Site
 from cutaway.network.slopes import slopes_of, without_parameter_gradients
 from cutaway.sweeps import write_of
-from cutaway.sweeps.cells import AxisLayout
+from cutaway.sweeps.masks import covered, mask_of
 from cutaway.trials.bench import Bench, sites_of
 
 #: Numbers that are held for each kept one: value, gradient, difference, product.
@@ -74,7 +74,9 @@ def _slopes(bench: Bench, gone: frozenset[Part], parts: Sequence[Part], back: bo
         products = _products(bench, base, source, sites, gone, rows)
         if products is None:
             return None
-        found.append(np.stack([_of_part(part, products[write_of(part).where]) for part in parts]))
+        writes = [write_of(part) for part in parts]
+        sums = [covered(products[w.where], w).flatten(1).sum(1).cpu().numpy() for w in writes]
+        found.append(np.stack(sums))
     return np.concatenate(found, 1) / bench.scale.gap
 
 
@@ -85,7 +87,8 @@ def _products(
     net, positions = bench.net, bench.ends.positions[rows]
     new = {site: source.kept[site][rows.to(source.kept[site].device)] for site in sites}
     old = {site: base.kept[site][rows.to(base.kept[site].device)] for site in sites}
-    masks = {site: _mask(site, new[site], gone) for site in sites_of(gone)}
+    writes = [write_of(part) for part in gone]
+    masks = {site: mask_of([w for w in writes if w.where == site], new[site]) for site in sites_of(gone)}
     edits = [Apply(site, _replacing(masks[site], new[site])) for site in masks]
     with without_parameter_gradients(net.model):
         run = net.run(base.tokens[rows], keep=sites, edits=edits, logits=positions[:, None], grad=True)
@@ -115,34 +118,3 @@ def _products(
 
 def _replacing(mask: Tensor, new: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda value: torch.where(mask.to(value.device), new.to(value), value)
-
-
-def _mask(site: Site, like: Tensor, parts: Iterable[Part]) -> Tensor:
-    """Where these parts are at a site: broadcasts to its values."""
-    layout, shape = AxisLayout.of(site, like.ndim), [1] * like.ndim
-    mask = torch.zeros(shape, dtype=torch.bool)
-    for part in parts:
-        if (write := write_of(part)).where != site:
-            continue
-        for axis, index in ((layout.head, write.head), (layout.unit, write.neuron)):
-            if axis is not None and index is not None:
-                shape = [1] * like.ndim
-                shape[axis] = like.shape[axis]
-                one = torch.zeros(shape, dtype=torch.bool)
-                one.select(axis, index).fill_(True)
-                mask = mask | one
-                break
-        else:
-            mask = torch.ones_like(mask)
-    return mask.to(like.device)
-
-
-def _of_part(part: Part, product: Tensor) -> np.ndarray:
-    """The sum of a site's products [b ...] over what a part covers: [b]."""
-    write = write_of(part)
-    layout = AxisLayout.of(write.where, product.ndim)
-    for axis, index in ((layout.head, write.head), (layout.unit, write.neuron)):
-        if axis is not None and index is not None:
-            product = product.select(axis, index)
-            break
-    return product.flatten(1).sum(1).cpu().numpy()
