@@ -232,11 +232,12 @@ def told_of_screening(found: list[Screening], refused: int, seeds: str) -> list[
     lines = [
         "## Screening",
         "",
+        "Made by `python benchmarks/explaining.py --screening-only`, or with the rest. "
         f"The rule of large networks on {len(found)} behaviours, {N} pairs each (seeds {seeds}); {refused} more are not "
         "performed, or have no gap. A third of the parts pass the gradient; of those that groups let go one is drawn and "
         f"patched. Of {total('parts')} parts {total('passed')} passed, {total('rescued')} were rescued by {total('groups')} "
         f"group tests, {total('sampled')} sampled, {total('dropped')} dropped. Something is dropped in {len(with_any)} "
-        "behaviours; in the others every part matters.",
+        "behaviours; in the others no part could be, or only the one that was drawn.",
         "",
         "| at most 1 % of the gap, on | dropped parts, each alone | behaviours, all dropped together | largest together |",
         "| --- | --- | --- | --- |",
