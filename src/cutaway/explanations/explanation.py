@@ -268,12 +268,16 @@ def _fields(data: Mapping[str, Any]) -> dict[str, Any]:
     later = {
         "forwards": dict(data.get("forwards", {})),
         "forms": tuple(map(FormPerformance.from_dict, data.get("forms", ()))),
-        "sizes": Sizes(
-            **({"groups": 0} | dict(data["sizes"]) if "sizes" in data else {})
-        ),  # groups came later
+        "sizes": _sizes(data.get("sizes")),
         "screening": None if screened is None else PartScreening.from_dict(screened),
     }
     return as_they_are | parts | later | {"unexplained": unexplained, "limits": SearchLimits(**limits)}
+
+
+def _sizes(data: Mapping[str, Any] | None) -> Sizes:
+    """The sizes that were kept; those of earlier versions know of no groups."""
+    given: dict[str, Any] = {} if data is None else {"groups": 0, **data}
+    return Sizes(**given)
 
 
 def _parts(folder: Path, data: Mapping[str, Any]) -> dict[str, Any]:
