@@ -7,6 +7,7 @@ group mostly goes at once. What goes is tried together at the end; where it is n
 the shortest beginning of it without which it is small is patched singly. Parts of opposite sign hide one another in a group:
 therefore parts are numbered, and those whose number has a certain binary digit are tried together, too, for every digit. Two
 numbers differ in a digit, so two parts, or three, cannot hide one another everywhere, as far as effects add up; four can.
+Where such a group is not small although no single part of it is found by halving, many small effects add up, and it may go.
 
 Dorfman 1943, "The Detection of Defective Members of Large Populations".
 """
@@ -85,7 +86,8 @@ class LetGo:
         sampled: further ones that could be dropped, drawn at random to be patched singly.
         singly: those that could not be dropped: each was patched.
         settled: do those that are dropped move the metric by at most `SMALL` together, on all examples; and on few, with the
-            sampled ones, all together and, for every digit, those whose number has it?
+            sampled ones, all together and, for every digit, those whose number has it (or of these halving finds none
+            that is not small: many small effects add up there)?
     """
 
     dropped: tuple[Part, ...]
@@ -101,10 +103,12 @@ class _Check:
     Attributes:
         group: the parts.
         on_all: on all examples, or on few?
+        digit: are they those whose number has a digit, and not all that go?
     """
 
     group: list[Part]
     on_all: bool = False
+    digit: bool = False
 
 
 def let_go(tests: GroupTests, ranked: Sequence[Part], drawn: Sequence[Part], sampled: int) -> LetGo:
@@ -114,13 +118,18 @@ def let_go(tests: GroupTests, ranked: Sequence[Part], drawn: Sequence[Part], sam
     are let go are the sample.
     """
     singly = set(_halved(tests, [list(ranked)], len(_digits(ranked)) + 1 + tests.cost(on_all=True)))
+    spread: list[list[Part]] = []
     while True:
         gone = [part for part in ranked if part not in singly]
         sample = [part for part in drawn if part not in singly][:sampled]
         dropped = [part for part in gone if part not in set(sample)]
-        checks = [_Check(gone), _Check(dropped, True), *map(_Check, _digits(gone))]
-        verdict, check = _first_failing(tests, checks)
-        more = [] if check is None else _halved(tests, [check.group]) or _beginning(tests, check)
+        digits = [_Check(group, digit=True) for group in _digits(gone) if group not in spread]
+        verdict, check = _first_failing(tests, [_Check(gone), _Check(dropped, True), *digits])
+        more = [] if check is None else _halved(tests, [check.group])
+        if check is not None and not more and check.digit:
+            spread.append(check.group)  # many small effects add up, and nobody hides behind another
+            continue
+        more = more or ([] if check is None else _beginning(tests, check))
         if not more:
             break
         singly |= set(more)

@@ -44,7 +44,7 @@ class Sizes:
     random: int = 16
     controls: int = 12
     wiring: int = 24
-    groups: int = 64
+    groups: int = 40
     name: str = "whole"
 
     def to_dict(self) -> dict[str, Any]:
@@ -62,8 +62,8 @@ WHOLE = Sizes()
 CHOICES = (
     WHOLE,
     Sizes(stream=12, wiring=0, name="without the circuit by edges"),
-    Sizes(8, 16, 20, 40, 16, 64, 14, 10, 0, 32, "with fewer prompts"),
-    Sizes(0, 12, 16, 32, 12, 48, 12, 8, 0, 24, "with few prompts"),
+    Sizes(8, 16, 20, 40, 16, 64, 14, 10, 0, 24, "with fewer prompts"),
+    Sizes(0, 12, 16, 32, 12, 48, 12, 8, 0, 20, "with few prompts"),
     Sizes(0, 8, 12, 24, 8, 32, 10, 6, 0, 16, "with as few prompts as can decide anything"),
 )
 
