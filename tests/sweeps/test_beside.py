@@ -187,7 +187,7 @@ def test_a_network_whose_keys_and_values_do_not_stand_in_for_columns_is_found_by
         def forward(self, hidden: Tensor) -> Tensor:
             return self.inner(hidden) * (1 + 0.1 * (hidden.shape[1] < 6))
 
-    tiny_gpt2.transformer.h[1].mlp = Counting(tiny_gpt2.transformer.h[1].mlp)
+    tiny_gpt2.transformer.h[1].mlp = Counting(tiny_gpt2.transformer.h[1].mlp)  # type: ignore[arg-type]
     net = cutaway.open(tiny_gpt2.double())
     sides = ends(net, PAIRS, [Site("resid_pre", 2)], "corrupted")
     sites, logits = plainly(net, PAIRS, "clean", [Site("resid_pre", 2)])
