@@ -15,7 +15,6 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -25,6 +24,7 @@ import torch
 import transformers
 
 from cutaway.results import atomic_write
+from side_by_side import Process
 
 HERE = Path(__file__).resolve().parent
 ROWS, TOKENS, LATE = 8, 17, 11
@@ -33,36 +33,18 @@ PEERS = ("transformerlens", "nnsight")
 AIM = 0.9
 
 
-class Worker:
+class Worker(Process):
     """A library with a network, in a process of its own."""
 
     def __init__(self, python: str, library: str, network: str, threads: int) -> None:
-        self.command = [python, str(HERE / "real_workers.py"), library, network, str(threads)]
         quiet = os.environ | {"CUTAWAY_CACHE": "off", "OMP_NUM_THREADS": str(threads)}
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen(
-            self.command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, env=quiet
-        )
-        self.version = self._answer()["ready"]
+        command = [python, str(HERE / "real_workers.py"), library, network, str(threads)]
+        super().__init__(command, quiet, quiet=True)
+        self.version, self.opened = self.ready["ready"], self.ready["opened"]
 
     def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
         """Have it do one thing, and wait for it."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
-        self.process.stdin.flush()
-        return self._answer()
-
-    def _answer(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            if line.startswith("{"):
-                return json.loads(line)
-        raise SystemExit(f"The worker {' '.join(map(str, self.command))} ended.")
-
-    def close(self) -> None:
-        """End the process."""
-        self.process.kill()
-        self.process.wait()
+        return self.send({"do": do, **arguments})
 
 
 def measure(network: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -72,6 +54,7 @@ def measure(network: str, options: argparse.Namespace) -> dict[str, Any]:
         workers[name] = Worker(options.peers, name, network, options.threads)
     own, seed = workers["cutaway"], 0
     data: dict[str, Any] = {"versions": {n: w.version for n, w in workers.items()}, "sweeps": {}, "peaks": {}}
+    data["opened"] = {name: worker.opened for name, worker in workers.items()}
     try:
         for kind in KINDS:
             for first in (LATE, 0):
@@ -178,10 +161,13 @@ def page(found: dict[str, dict[str, Any]], options: argparse.Namespace, load: tu
     for network, data in found.items():
         title = "GPT-2-small's shape, random weights" if network == "gpt2" else "SmolLM2-135M-Instruct"
         lines += [f"## {title}", "", *table(data), ""]
-        names = zip(data["versions"], data["versions"].values(), strict=True)
-        peaks = [f"{told} {data['peaks'][name]:,.0f} MiB" for name, told in names if name in data["peaks"]]
+        peaks = []
+        for name, told in data["versions"].items():
+            if name in data["peaks"]:
+                most, more = data["peaks"][name], data["peaks"][name] - data["opened"][name]
+                peaks.append(f"{told} {most:,.0f} MiB ({more:,.0f} more than after opening)")
         lines += [
-            f"Peak memory of each process while it sweeps: {', '.join(peaks)}.",
+            f"Most resident memory of each process while it sweeps (VmHWM): {', '.join(peaks)}.",
             "",
             *predictions(data),
             "",

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-ANSWERS = (464, 262)
+from side_by_side import ANSWERS, bridged, gpt2, metric
 
 
 def prompts(rows: int, tokens: int, first: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -28,18 +28,12 @@ def prompts(rows: int, tokens: int, first: int, seed: int) -> tuple[torch.Tensor
     return clean, corrupted
 
 
-def metric(logits: torch.Tensor) -> torch.Tensor:
-    """Mean logit difference at the last position."""
-    return (logits[:, -1, ANSWERS[0]] - logits[:, -1, ANSWERS[1]]).mean()
-
-
 def loaded(name: str) -> Any:
     """The network as transformers builds it."""
-    from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
+    from transformers import AutoModelForCausalLM
 
     if name == "gpt2":
-        torch.manual_seed(0)
-        return GPT2LMHeadModel(GPT2Config()).eval()
+        return gpt2()
     return AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32).eval()
 
 
@@ -176,25 +170,10 @@ class TransformerLens:
     """TransformerLens's own `patching` module on its bridge to the same transformers model."""
 
     def __init__(self, name: str) -> None:
-        import tempfile
         from importlib.metadata import version
 
-        from tokenizers import Tokenizer, models
-        from transformer_lens.model_bridge import TransformerBridge
-        from transformers import PreTrainedTokenizerFast
-
-        self.plain = model = loaded(name)
-        words = Tokenizer(models.WordLevel({"a": 0, "b": 1}, unk_token="a"))
-        with (
-            tempfile.TemporaryDirectory() as folder
-        ):  # it wants a tokenizer and a configuration that were saved
-            special = {"eos_token": "b", "bos_token": "b", "pad_token": "b"}
-            PreTrainedTokenizerFast(tokenizer_object=words, **special).save_pretrained(folder)
-            model.config.architectures = [type(model).__name__]
-            model.config.save_pretrained(folder)
-            tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-            self.model = TransformerBridge.boot_transformers(folder, hf_model=model, tokenizer=tokenizer)
-        self.model.enable_compatibility_mode(no_processing=True)
+        self.plain = loaded(name)
+        self.model = bridged(self.plain)
         self.version = f"TransformerLens {version('transformer-lens')}"
 
     def sweep(
@@ -279,7 +258,7 @@ def main() -> None:
     torch.set_num_threads(int(threads))
     kinds = {"cutaway": Cutaway, "transformerlens": TransformerLens, "nnsight": Nnsight}
     worker = kinds[library](network)
-    print(json.dumps({"ready": worker.version}), flush=True)
+    print(json.dumps({"ready": worker.version, "opened": peak(reset=True)}), flush=True)
     for line in sys.stdin:
         asked = json.loads(line)
         peak(reset=True)

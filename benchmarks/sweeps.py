@@ -14,7 +14,6 @@ import argparse
 import json
 import platform
 import statistics
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ import torch
 import transformers
 
 from cutaway.results import atomic_write
+from side_by_side import Process
 
 HERE = Path(__file__).resolve().parent
 ROWS, TOKENS, LATE = 8, 15, 9
@@ -33,32 +33,16 @@ LENGTHS = (16, 32, 64, 128)
 CURVE_LAYERS = [0, 4, 8]
 
 
-class Worker:
+class Worker(Process):
     """A library in a process of its own."""
 
     def __init__(self, python: str, name: str, threads: int) -> None:
-        command = [python, str(HERE / "sweeps_workers.py"), name, str(threads)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.version = self._answer()["ready"]
+        super().__init__([python, str(HERE / "sweeps_workers.py"), name, str(threads)])
+        self.version = self.ready["ready"]
 
     def ask(self, *request: Any) -> dict[str, Any]:
         """Have it do one thing, and wait for it."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
-        return self._answer()
-
-    def _answer(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            if line.startswith("{"):
-                return json.loads(line)
-        raise SystemExit(f"The worker {self.process.args} ended.")
-
-    def close(self) -> None:
-        """End the process."""
-        self.process.kill()
-        self.process.wait()
+        return self.send(request)
 
 
 def start(options: argparse.Namespace) -> dict[str, Worker]:

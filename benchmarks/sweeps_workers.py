@@ -14,8 +14,9 @@ from typing import Any
 
 import torch
 
+from side_by_side import ANSWERS, bridged, gpt2, metric
+
 LAYERS, HEADS, WIDTH, VOCABULARY = 12, 12, 768, 50257
-ANSWERS = (464, 262)
 
 
 def prompts(rows: int, tokens: int, first: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -25,19 +26,6 @@ def prompts(rows: int, tokens: int, first: int) -> tuple[torch.Tensor, torch.Ten
     corrupted = clean.clone()
     corrupted[:, first] = torch.randint(1000, 50000, (rows,), generator=draw)
     return clean, corrupted
-
-
-def metric(logits: torch.Tensor) -> torch.Tensor:
-    """Mean logit difference at the last position."""
-    return (logits[:, -1, ANSWERS[0]] - logits[:, -1, ANSWERS[1]]).mean()
-
-
-def gpt2() -> Any:
-    """GPT-2-small's shape with random weights, as transformers builds it."""
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    torch.manual_seed(0)
-    return GPT2LMHeadModel(GPT2Config()).eval()
 
 
 class Cutaway:
@@ -144,25 +132,7 @@ class TransformerLens:
     """TransformerLens's own `patching` module on its bridge to the same transformers model."""
 
     def __init__(self) -> None:
-        import tempfile
-
-        from tokenizers import Tokenizer, models
-        from transformer_lens.model_bridge import TransformerBridge
-        from transformers import PreTrainedTokenizerFast
-
-        model = gpt2()
-        words = Tokenizer(models.WordLevel({"a": 0, "b": 1}, unk_token="a"))
-        with (
-            tempfile.TemporaryDirectory() as folder
-        ):  # it wants a tokenizer and a configuration that were saved
-            PreTrainedTokenizerFast(
-                tokenizer_object=words, eos_token="b", bos_token="b", pad_token="b"
-            ).save_pretrained(folder)
-            model.config.architectures = ["GPT2LMHeadModel"]
-            model.config.save_pretrained(folder)
-            tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-            self.model = TransformerBridge.boot_transformers(folder, hf_model=model, tokenizer=tokenizer)
-        self.model.enable_compatibility_mode(no_processing=True)
+        self.model = bridged(gpt2())
 
     def version(self) -> str:
         from importlib.metadata import version

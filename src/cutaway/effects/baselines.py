@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,10 +16,10 @@ from cutaway.effects.finite import require_finite
 from cutaway.errors import BadBehaviour, BadInput
 from cutaway.network.items import without_logits
 from cutaway.network.memory import are_square, rows_at_once
-from cutaway.network.recent import LOGITS, recent
+from cutaway.network.recent import LOGITS, Recent, recent
 from cutaway.network.sites import Site
 from cutaway.results import Work, working
-from cutaway.sweeps import Experiment, base_run, run_for_sweep
+from cutaway.sweeps import Experiment, Rules, base_run, run_beside, run_for_sweep
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Answers, Behaviour, Metric, Prompts
@@ -95,8 +96,7 @@ class Baselines:
 
     def experiment(self, net: Network, base: Side, sources: Mapping[Site, Tensor], **more: Any) -> Experiment:
         """A sweep on one side's prompts: the metric, where it reads, and the tokens that it reads if they are few."""
-        few = self.metric.few and self.answers.right.numel() > 0
-        vocabulary = self.answers.vocabulary() if few else None
+        vocabulary = read_few(self.metric, self.answers)
         placed = None if vocabulary is None else self.answers.within(vocabulary)
         score_few = None if placed is None else lambda logits, rows: self.metric(logits, placed[rows])
         more |= {"vocabulary": vocabulary, "score_few": score_few}
@@ -136,6 +136,7 @@ def measure(
     keep: Sequence[Site] = (),
     work: Work | None = None,
     swept: str = "",
+    rules: Rules | None = None,
 ) -> Baselines:
     """Both sides of a behaviour without any edit, and the named sites of them.
 
@@ -143,16 +144,31 @@ def measure(
     second question about the same prompts runs them again only for sites that were not kept before, and no further than
     these.
 
-    swept: the side from which a sweep is about to start; within `sweeps.handing_over` its run is left for the sweep.
+    swept: the side from which a sweep is about to start; within `sweeps.handing_over` its run is left for the sweep, and the
+    other side is run from where its prompts begin to differ. rules: the savings that the sweep may use; default all.
 
     Raises:
         NotFinite: the logits hold NaN or infinity; the message says where they first appear.
         BadBehaviour: the metric does not differ between clean and corrupted prompts, so nothing can be normalised.
         Stopped: the work was asked to end.
     """
-    ends = ("clean", "corrupted")
-    sides = (side_of(net, behaviour, which, keep, work, swept=which == swept) for which in ends)
-    return ends_of(behaviour, *sides)
+    positions, sides, beside = positions_of(behaviour), dict[str, Side](), None
+    if swept:
+        tokens = _tokens_of(net, behaviour, swept)
+        record = run_for_sweep(net, tokens, positions, keep, work)
+        sides[swept] = side_of(net, behaviour, swept, keep, work, record=record)
+        if record is not None and (rules is None or rules.prefix):
+            few = read_few(behaviour.metric, behaviour.answers)
+            beside = partial(run_beside, net, tokens, record, vocabulary=few)
+    for which in ("clean", "corrupted"):
+        if which not in sides:
+            sides[which] = side_of(net, behaviour, which, keep, work, beside=beside)
+    return ends_of(behaviour, sides["clean"], sides["corrupted"])
+
+
+def read_few(metric: Metric, answers: Answers) -> Tensor | None:
+    """The tokens whose logits a metric reads, LongTensor [k]; None where it may read all."""
+    return answers.vocabulary() if metric.few and answers.right.numel() > 0 else None
 
 
 def side_of(
@@ -162,18 +178,23 @@ def side_of(
     keep: Sequence[Site] = (),
     work: Work | None = None,
     *,
-    swept: bool = False,
+    record: Record | None = None,
+    beside: Callable[..., Record | None] | None = None,
 ) -> Side:
     """The clean or the corrupted prompts without any edit, and the named sites of them; the metric is not yet there.
 
-    swept: leave the run for the sweep that starts from this side.
+    record: their run, which was left for a sweep. beside: runs them, if it can, from where they begin to differ from prompts
+    that were run (`sweeps.run_beside`).
     """
-    clean = which == "clean"
-    tokens = behaviour.clean_tokens(net) if clean else behaviour.corrupted_tokens(net)
-    asked = (behaviour.clean_ids if clean else behaviour.corrupted_ids, tuple(behaviour.answer_pos))
-    positions = positions_of(behaviour)
-    record = run_for_sweep(net, tokens, positions, keep, work) if swept else None
-    return _side(net, tokens, asked, positions, keep, f"{which} prompts", working(work), record)
+    tokens, positions = _tokens_of(net, behaviour, which), positions_of(behaviour)
+    ids = behaviour.clean_ids if which == "clean" else behaviour.corrupted_ids
+    asked, work = (ids, tuple(behaviour.answer_pos)), working(work)
+    run = None if beside is None else lambda: beside(tokens, positions, keep, work=work)
+    return _side(net, tokens, asked, positions, keep, f"{which} prompts", work, record, run)
+
+
+def _tokens_of(net: Network, behaviour: Behaviour, which: str) -> Tokens:
+    return behaviour.clean_tokens(net) if which == "clean" else behaviour.corrupted_tokens(net)
 
 
 def positions_of(behaviour: Behaviour) -> Tensor:
@@ -251,27 +272,29 @@ class Resampling:
 
 def _side(
     net: Network, tokens: Tokens, asked: tuple[object, ...], positions: Tensor, keep: Sequence[Site], what: str, work: Work,
-    record: Record | None = None,
+    record: Record | None = None, run: Callable[[], Record | None] | None = None,
 ) -> Side:  # fmt: skip
     """One side with kept sites [n p ...] and logits [n v]: what is remembered, and the rest run some rows at a time.
 
     asked: the prompts and answer positions, by which they are remembered. Where whole base runs are kept
-    (`sweeps.keeping_base_runs`), both come from there. record: the run that was left for a sweep. The metric is not yet
-    there.
+    (`sweeps.keeping_base_runs`), both come from there. record: the run that was left for a sweep. run: gives all of it in a
+    way that costs less, or None. The metric is not yet there.
     """
     memory = recent(net)
-    if record is not None and record.logits is not None:
-        for site in keep:
-            memory.keep((site, asked[0]), record.sites[site])
-        memory.keep((LOGITS, *asked), record.logits)
+    if record is not None:
+        _remember(memory, asked, keep, record)
     else:
         record = base_run(net, tokens, positions, keep, work)
-    if record is not None and record.logits is not None:
-        require_finite(net, tokens, record.logits, what)
-        return Side(tokens, np.zeros(0), record.logits, {site: record.sites[site] for site in keep})
     logits = memory.get((LOGITS, *asked))
     values = {site: memory.get((site, asked[0])) for site in keep}
     missing = [site for site, value in values.items() if value is None]
+    if record is None and run is not None and (logits is None or missing):
+        record = run()
+        if record is not None:
+            _remember(memory, asked, keep, record)
+    if record is not None and record.logits is not None:
+        require_finite(net, tokens, record.logits, what)
+        return Side(tokens, np.zeros(0), record.logits, {site: record.sites[site] for site in keep})
     if logits is None or missing:
         fresh, kept = _run(net, tokens, positions, missing, logits is None, work)
         values |= kept
@@ -284,6 +307,15 @@ def _side(
     require_finite(net, tokens, logits, what)
     there = {site: value for site, value in values.items() if value is not None}
     return Side(tokens, np.zeros(0), logits, there)
+
+
+def _remember(memory: Recent, asked: tuple[object, ...], keep: Sequence[Site], record: Record) -> None:
+    """Keep the sites and the logits of a run with the network."""
+    if record.logits is None:
+        return
+    for site in keep:
+        memory.keep((site, asked[0]), record.sites[site])
+    memory.keep((LOGITS, *asked), record.logits)
 
 
 def _run(

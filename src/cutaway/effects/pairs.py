@@ -83,7 +83,7 @@ def pair_effects(
         parts, size, n = tuple(writes), len(writes), behaviour.n
         swept = "corrupted" if direction == "restore" else "clean"
         sites = sorted({write.where for write in writes.values()})
-        ends = measure(net, behaviour, sites, work, swept=swept)
+        ends = measure(net, behaviour, sites, work, swept=swept, rules=rules)
         base, source = sides(ends, direction)
         names = [str(part) for part in parts]
         dims = {"first": names, "second": names}

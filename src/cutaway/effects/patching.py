@@ -217,7 +217,9 @@ def _box_sweep(
     swept, tokens = sites_of(site, chosen), behaviour.clean_tokens(net)
     copies = 2 if way in DIRECTIONS else 3
     require_room(net, swept, copies * tokens.n, tokens.size, working(work))
-    ends = measure(net, behaviour, swept, work, swept="corrupted" if way == "restore" else "clean")
+    ends = measure(
+        net, behaviour, swept, work, swept="corrupted" if way == "restore" else "clean", rules=rules
+    )
     where = ""
     if way in DIRECTIONS:
         behaviour.require_pairs("Patching")

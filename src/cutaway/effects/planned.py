@@ -128,7 +128,7 @@ def plan_interventions(
         items = _items(interventions)
         bound = [[(site, edit, item) for item in cell for site, edit in item.bind(net)] for cell in items]
         sites = sorted({site for cell in bound for site, _, _ in cell if not site.module and not site.stack})
-        ends = measure(net, behaviour, sites, work, swept=on)
+        ends = measure(net, behaviour, sites, work, swept=on, rules=rules)
         base = ends.clean if on == "clean" else ends.corrupted
         named: dict[str, dict[Site, Tensor]] = {}
         cells: list[Cell] = []

@@ -11,9 +11,9 @@ from cutaway.sweeps.metered import announce_sweep
 from cutaway.sweeps.plan import Plan, plan_cells, run_cells
 from cutaway.sweeps.pricing import Cost
 from cutaway.sweeps.rules import Rules
-from cutaway.sweeps.unedited import base_run, run_for_sweep
+from cutaway.sweeps.unedited import base_run, run_beside, run_for_sweep
 
 __all__ = [
     "Cell", "CellState", "CellValues", "Cost", "Experiment", "Plan", "Rules", "Write", "announce_sweep", "base_run",
-    "handing_over", "keeping_base_runs", "plan_cells", "run_cells", "run_for_sweep", "write_of",
+    "handing_over", "keeping_base_runs", "plan_cells", "run_beside", "run_cells", "run_for_sweep", "write_of",
 ]  # fmt: skip

@@ -25,14 +25,14 @@ from cutaway.network.execution.exchange import Arguments, Exchange
 from cutaway.network.execution.running import evaluating, find_item, logits_key, memory_errors
 from cutaway.network.execution.session import Session, SiteWork
 from cutaway.network.execution.spending import depth
-from cutaway.network.inputs import Inputs, Tokens
+from cutaway.network.inputs import Inputs
 from cutaway.network.sites import Site
 from cutaway.results.meter import spend
 from cutaway.sweeps.cache import CachedPrefix, StoppedAtCache
 from cutaway.sweeps.carried import Window, carried_changes
 from cutaway.sweeps.cells import Cell, Experiment
 from cutaway.sweeps.masks import Overwrite
-from cutaway.sweeps.record import Record, arguments
+from cutaway.sweeps.record import Record, arguments, windowed
 from cutaway.sweeps.rules import Rules
 from cutaway.sweeps.stages import CARRIERS, Parts, Stage
 from cutaway.sweeps.waves import Wave
@@ -154,16 +154,7 @@ class Pass:
         tokens = self.experiment.tokens[self.rows.to(self.experiment.tokens.ids.device)]
         kwargs = dict(whole.kwargs)
         if self.ground.rules.suffix or self.ground.rules.last:
-            part = Tokens(tokens.ids[:, wave.start : wave.stop], tokens.mask[:, wave.start : wave.stop])
-            kwargs[net.interface.ids or "input_ids"] = part.ids.to(net.device)
-            before = tokens.mask[:, : wave.stop]
-            kwargs.pop("attention_mask", None)
-            kwargs.pop("position_ids", None)
-            if net.interface.masks and not bool(before.all()):
-                kwargs["attention_mask"] = before.to(device=net.device, dtype=torch.long)
-                if net.interface.position_ids:
-                    positions = (kwargs["attention_mask"].cumsum(1) - 1).clamp(min=0)
-                    kwargs["position_ids"] = positions[:, wave.start :]
+            part, kwargs = windowed(net, tokens, kwargs, wave.start, wave.stop)
             self.cache = CachedPrefix(net.text_config, self.record, wave.start, self._prefix)
             kwargs |= {"past_key_values": self.cache.cache, "use_cache": True}
             tokens = part
@@ -370,11 +361,18 @@ class Pass:
                 computed = start - body.wave.start
                 older = slice(body.wave.start - max(0, kept - computed), body.wave.start)
                 new = slice(max(0, computed - kept), computed)
-                parts = [base[i][rows, :, older], body.kept[i][first:last, :, new], fresh]
+                parts = [_picked(base[i], rows, older), body.kept[i][first:last, :, new], fresh]
             elif kept:
-                parts = [base[i][rows, :, start - kept : start], fresh]
-            joined.append(torch.cat(parts, dim=-2) if len(parts) > 1 else fresh)
+                parts = [_picked(base[i], rows, slice(start - kept, start)), fresh]
+            # column by column, as models lay them out: whole rows are copied, not one head's after the other
+            columns = [part.transpose(1, 2) for part in parts]
+            joined.append(torch.cat(columns, dim=1).transpose(1, 2) if len(parts) > 1 else fresh)
         return joined[0], joined[1]
+
+
+def _picked(kept: Tensor, rows: Tensor, columns: slice) -> Tensor:
+    """Some columns of keys or values [n k p e], of some rows [b]."""
+    return kept.transpose(1, 2)[:, columns].index_select(0, rows).transpose(1, 2)
 
 
 def _with_output(value: Any, key: str, new: Tensor) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from cutaway.network.discovery.trace import tensor_leaves
 from cutaway.network.execution.running import evaluating, find_item, logits_key, memory_errors
 from cutaway.network.execution.session import Session, SiteWork
-from cutaway.network.inputs import Inputs
+from cutaway.network.inputs import Inputs, Tokens
 from cutaway.network.memory import MOST_TOKENS, are_square, rows_at_once
 from cutaway.network.sites import Site
 from cutaway.results.meter import spend
@@ -59,6 +59,23 @@ def arguments(experiment: Experiment, rows: Tensor) -> Inputs:
     if experiment.inputs is not None:
         return experiment.inputs.select(rows)
     return experiment.net.prepare(experiment.tokens[rows.to(experiment.tokens.ids.device)])
+
+
+def windowed(
+    net: Network, tokens: Tokens, kwargs: Mapping[str, Any], start: int, stop: int
+) -> tuple[Tokens, dict[str, Any]]:
+    """Rows of tokens and their arguments for a pass over the columns [start, stop) alone, behind keys and values of those
+    before: the columns' own tokens, and a mask and positions that count all columns where any of them is padding.
+    """
+    part, before = Tokens(tokens.ids[:, start:stop], tokens.mask[:, start:stop]), tokens.mask[:, :stop]
+    given = {k: v for k, v in kwargs.items() if k not in ("attention_mask", "position_ids")}
+    given[net.interface.ids or "input_ids"] = part.ids.to(net.device)
+    if net.interface.masks and not bool(before.all()):
+        given["attention_mask"] = before.to(device=net.device, dtype=torch.long)
+        if net.interface.position_ids:
+            positions = (given["attention_mask"].cumsum(1) - 1).clamp(min=0)
+            given["position_ids"] = positions[:, start:]
+    return part, given
 
 
 def take(

@@ -20,6 +20,7 @@ class Rules:
         zeros: where nothing changes, nothing is run.
         last: at the last layer only the answer's position is run.
         tokens: logits of the tokens that the metric reads only.
+        prefix: columns before the first one in which the two prompts of a pair differ are run once for both.
         reasons: for a rule that is off, why.
     """
 
@@ -29,12 +30,13 @@ class Rules:
     zeros: bool = True
     last: bool = True
     tokens: bool = True
+    prefix: bool = True
     reasons: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def none(cls) -> Rules:
         """All off: every cell is a whole forward pass."""
-        return cls(False, False, False, False, False, False)
+        return cls(False, False, False, False, False, False, False)
 
     @property
     def names(self) -> list[str]:

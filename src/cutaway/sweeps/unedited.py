@@ -11,11 +11,12 @@ from cutaway.network.items import answers_by_row
 from cutaway.network.memory import budget_bytes
 from cutaway.network.sites import Site
 from cutaway.sweeps.base_runs import base_runs
+from cutaway.sweeps.beside import first_differences, take_beside
 from cutaway.sweeps.cells import Experiment
 from cutaway.sweeps.engine import record_under
 from cutaway.sweeps.footprint import record_row_bytes
 from cutaway.sweeps.record import Record
-from cutaway.sweeps.validity import structural
+from cutaway.sweeps.validity import structural, valid_rules
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -62,5 +63,26 @@ def run_for_sweep(
     return record
 
 
-def _unedited(net: Network, tokens: Tokens, positions: Tensor) -> Experiment:
-    return Experiment(net, tokens, positions, lambda logits, _rows: logits[:, 0], {})
+def run_beside(
+    net: Network, base: Tokens, record: Record, tokens: Tokens, positions: Tensor, sites: Collection[Site], *,
+    vocabulary: Tensor | None = None, work: Work | None = None,
+) -> Record | None:  # fmt: skip
+    """The run of the pairs' other prompts [n p], from where they differ from those that `run_for_sweep` has run.
+
+    base, record: these prompts, and what their run left. vocabulary: tokens that the metric reads, where they are few: the
+    rules that hold are asked for as the sweep asks for them.
+
+    None where the rule `prefix` does not hold, and where little is saved.
+    """
+    experiment = _unedited(net, base, positions, vocabulary)
+    if len(record.caches) < net.n_layers or first_differences(base, tokens) is None:
+        return None
+    if "prefix" not in valid_rules(experiment).names:
+        return None
+    return take_beside(experiment, record, tokens, sites, work)
+
+
+def _unedited(
+    net: Network, tokens: Tokens, positions: Tensor, vocabulary: Tensor | None = None
+) -> Experiment:
+    return Experiment(net, tokens, positions, lambda logits, _rows: logits[:, 0], {}, vocabulary=vocabulary)

@@ -12,11 +12,14 @@ from torch import Tensor
 from cutaway.errors import CutawayError
 from cutaway.network.anatomy import PortTap
 from cutaway.network.coefficients import is_one
+from cutaway.network.inputs import Tokens
 from cutaway.network.items import answers_by_row
 from cutaway.network.sites import Site
 from cutaway.sweeps import naive
+from cutaway.sweeps.beside import continued
 from cutaway.sweeps.cells import Cell, CellState, Experiment, Write
 from cutaway.sweeps.known import known_rules
+from cutaway.sweeps.record import take
 from cutaway.sweeps.rules import Rules
 
 if TYPE_CHECKING:
@@ -27,7 +30,9 @@ if TYPE_CHECKING:
 TOLERANCE: dict[torch.dtype, float] = {torch.float64: 1e-10, torch.float32: 3e-5}
 _COARSE = 5e-2
 #: The rules under which layers are replayed.
-REPLAYING = ("restart", "stages", "suffix", "last", "tokens")
+REPLAYING = ("restart", "stages", "suffix", "last", "tokens", "prefix")
+#: The rules under which keys and values of earlier columns stand in for them.
+_CACHED = ("suffix", "last", "prefix")
 
 
 def valid_rules(experiment: Experiment) -> Rules:
@@ -73,13 +78,13 @@ def _structural(net: Network, own_inputs: bool) -> Rules:
     mixers = [s.path for layer in stack.layers for s in layer.sublayers if s.kind == "mixer"]
     if mixers:
         reason = f"{mixers[0]} mixes positions by a state, not by keys and values."
-        rules = rules.without(reason, "suffix", "last")
+        rules = rules.without(reason, *_CACHED)
     encodes = own_inputs or net.interface.encoder_decoder
     if not encodes and not net.is_causal:
-        rules = rules.without("Attention is not causal: every position sees every other.", "suffix", "last")
+        rules = rules.without("Attention is not causal: every position sees every other.", *_CACHED)
     elif encodes or not net.interface.cache:
         reason = "The model does not take keys and values of earlier positions here."
-        rules = rules.without(reason, "suffix", "last")
+        rules = rules.without(reason, *_CACHED)
     return rules
 
 
@@ -98,7 +103,8 @@ def _tried(experiment: Experiment, rules: Rules) -> Rules:
         tried = rules.without(failed, *dropped.split())
         error = _error(trial, cells, tried, wanted, states) / scale
         if error <= TOLERANCE.get(experiment.net.dtype, _COARSE):
-            return tried
+            continues = not tried.prefix or (tried.suffix and _continues(trial))
+            return tried if continues else tried.without(failed, "prefix")
     reason = f"Replaying layers is off by {error:.1e} of the largest value on this network."
     return rules.without(reason, *REPLAYING)
 
@@ -117,6 +123,28 @@ def _error(
         return float("inf")
     error = float(np.abs(replayed - wanted)[states == CellState.NOT_RUN].max())
     return error if np.isfinite(error) else float("inf")
+
+
+def _continues(trial: Experiment) -> bool:
+    """Whether the trial's prompts, run from their middle on behind prompts that end otherwise, give what they give whole."""
+    net, tokens = trial.net, trial.tokens
+    ends, last, mask = tokens.lengths - 1, Site("resid_pre", net.n_layers - 1), tokens.mask
+    start = min(tokens.width // 2, int((tokens.first + ends).min()))
+    ids = tokens.ids.clone()
+    ids[:, start:] = torch.where(mask, ids.gather(1, tokens.first[:, None]), ids)[:, start:]
+    other = replace(trial, tokens=Tokens(ids, mask), positions=ends, sources={})
+    try:
+        base = take(other, [last], [], cached=True)
+        kept, logits = continued(other, base, tokens, torch.arange(tokens.n), start, [last])
+    except (CutawayError, RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError):
+        return False
+    run = net.run(tokens, keep=[last], logits=ends[:, None])
+    if run.logits is None:
+        return False
+    real = mask[:, start:]
+    both = ((kept[last].cpu()[real], run[last][:, start:].cpu()[real]), (logits, run.logits[:, 0]))
+    tolerance = TOLERANCE.get(net.dtype, _COARSE)
+    return all(bool((a - b).abs().max() <= tolerance * b.abs().max()) for a, b in both)
 
 
 def _trial(experiment: Experiment, rows: Tensor) -> tuple[Experiment, list[Cell]]:
