@@ -14,6 +14,7 @@ from cutaway.network.adapters import base_of, is_adapter, merged, require_peft
 from cutaway.network.files import TRUST, check_fits_memory, check_folder, numbers_in
 from cutaway.network.gguf import check_gguf, is_gguf, reader_of
 from cutaway.network.opened import Opened
+from cutaway.network.products import ANYWAY, MIXED, check_products
 from cutaway.network.sentences import sentence
 
 
@@ -43,6 +44,8 @@ def load_model(source: str, opened: Opened) -> nn.Module:
     device = opened.device if device_map is None else None
     if device is not None:
         _check_device(device)
+    if opened.dtype in (MIXED, ANYWAY):
+        check_products(torch.device(device or "cpu"), opened.dtype == ANYWAY)
     if device_map is None:
         _check_memory(folder, opened)
     files = _files(opened.trust_remote_code, opened.revision)
@@ -135,15 +138,17 @@ def _check_device(device: Any) -> None:
 
 
 def dtype_of(dtype: str | torch.dtype) -> torch.dtype:
-    """A type by its name.
+    """A type by its name; float32 for weights whose products alone are coarser (`network.products`).
 
     Raises `BadInput` where there is none of that name.
     """
     if isinstance(dtype, torch.dtype):
         return dtype
+    if dtype in (MIXED, ANYWAY):
+        return torch.float32
     kind = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else None
     if not isinstance(kind, torch.dtype):
-        raise BadInput(f"{dtype!r} is not a type.", "Use float32, float16, bfloat16 or float64.")
+        raise BadInput(f"{dtype!r} is not a type.", "Use float32, float16, bfloat16, float64 or mixed.")
     return kind
 
 
