@@ -59,14 +59,16 @@ def load_model(source: str, opened: Opened) -> nn.Module:
     settings["dtype"] = dtype_of(opened.dtype) if opened.dtype is not None else "auto"
     if device_map is not None:
         settings["device_map"] = device_map
+    method = None
     try:
         config = transformers.AutoConfig.from_pretrained(source, **files)
-        _check_quantisation(transformers, source, config)
+        method = _quantisation(config)
+        _check_quantisation(transformers, source, method)
         loaded = _loader(transformers, config).from_pretrained(source, **settings)
     except CutawayError:
         raise
     except Exception as error:
-        raise _loading_error(source, error) from error
+        raise _loading_error(source, error, method) from error
     model, info = loaded if isinstance(loaded, tuple) else (loaded, {})
     _check_complete(source, info, asked="ignore_mismatched_sizes" in opened.load)
     if device is not None:
@@ -88,21 +90,25 @@ def _check_memory(place: Path, opened: Opened) -> None:
     check_fits_memory(str(place), sizes, asked, torch.device(opened.device or "cpu"))
 
 
-def _check_quantisation(transformers: Any, source: str, config: Any) -> None:
-    """Refuse a kind of quantisation that transformers does not know: it would pass over it in silence."""
+def _quantisation(config: Any) -> str | None:
+    """The kind of quantisation that a configuration names; None where it names none."""
     told = getattr(config, "quantization_config", None)
     told = told if isinstance(told, Mapping) else getattr(told, "__dict__", None) or {}
-    method = getattr(told.get("quant_method"), "value", told.get("quant_method"))
+    return getattr(told.get("quant_method"), "value", told.get("quant_method"))
+
+
+def _check_quantisation(transformers: Any, source: str, method: str | None) -> None:
+    """Refuse a kind of quantisation that transformers does not know: it would pass over it in silence."""
     known = transformers.quantizers.auto.AUTO_QUANTIZER_MAPPING
-    if (
-        method is not None
-        and method not in known
-        and not str(told.get("quant_method")).startswith("bitsandbytes")
-    ):
+    if method is not None and method not in known and not str(method).startswith("bitsandbytes"):
         raise BadInput(
             f"{source} says that its weights are quantised by {method!r}, which transformers does not know.",
             "Use a newer transformers, or the network as it was before it was quantised.",
         )
+
+
+#: By these words quantisers say that they want another device.
+_DEVICES = ("GPU", "XPU", "CUDA", "mps")
 
 
 def _files(trust_remote_code: bool, revision: str | None) -> dict[str, Any]:
@@ -201,9 +207,20 @@ def _gguf_tokenizer(file: Path) -> Any:
         ) from error
 
 
-def _loading_error(source: str, error: Exception) -> CutawayError:
+def _loading_error(source: str, error: Exception, method: str | None = None) -> CutawayError:
+    """What went wrong in transformers, and what to do. method: by which the weights are quantised."""
     text = str(error).strip()
     first = sentence(error)
+    needs_device = any(word in text for word in _DEVICES)
+    if method is not None and (needs_device or isinstance(error, ImportError)):
+        first = first.removesuffix(" Please use a different quantizer.")
+        means = (
+            "Open it with device='cuda' where there is one" if needs_device else "Install what is named there"
+        )
+        return BadInput(
+            f"The weights in {source} are quantised by {method}, which cannot be read here: {first}",
+            f"{means}, or use the network as it was before it was quantised.",
+        )
     if "trust_remote_code" in text:
         return UnsafeFile(f"{source} brings its own code, which is not run.", TRUST)
     if "couldn't connect" in text or "offline mode" in text:
