@@ -1,6 +1,7 @@
 """Weights in other forms: GGUF, shards, half precision, adapters, quantised; each opens, or it is said why not."""
 
 import json
+import re
 import struct
 import sys
 from pathlib import Path
@@ -217,6 +218,49 @@ def test_a_quantisation_that_is_not_known_is_not_passed_over(folder):
     )
     with pytest.raises(BadInput, match="'strange'"):
         cutaway.open(folder)
+
+
+#: What a folder that was quantised says of itself, and the package, or the device, that transformers wants for it.
+QUANTISED = {
+    "gptq": ({"bits": 4, "group_size": 128, "desc_act": False}, "gptq|optimum"),
+    "awq": ({"bits": 4, "group_size": 128, "zero_point": True}, "awq|gptqmodel"),
+    "hqq": ({"quant_config": {"weight_quant_params": {"nbits": 4, "group_size": 64}}}, "hqq"),
+    "bitsandbytes": ({"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, "bitsandbytes"),
+    "compressed-tensors": ({"format": "pack-quantized", "config_groups": {}}, "compressed-tensors"),
+    "quanto": ({"weights": "int8"}, "quanto"),
+    "aqlm": ({}, "aqlm"),
+    "eetq": ({"weights": "int8"}, "eetq|kernels|GPU|CUDA"),
+    "higgs": ({}, "GPU"),
+    "spqr": ({}, "GPU"),
+    "vptq": ({}, "vptq"),
+    "torchao": ({"quant_type": "int8_weight_only"}, "torchao"),
+}
+
+
+@pytest.mark.parametrize("method", QUANTISED)
+def test_every_kind_of_quantisation_opens_or_says_what_to_do(folder, method):
+    asked, wanted = QUANTISED[method]
+    told = json.loads((folder / "config.json").read_text())
+    told |= {"quantization_config": {"quant_method": method, **asked}}
+    (folder / "config.json").write_text(json.dumps(told))
+    said = _said_on_opening(folder)
+    if said is None:  # its package is installed
+        return
+    problem, remedy = said
+    assert re.search(wanted, problem, re.IGNORECASE)
+    assert f"quantised by {method}" in problem
+    assert ("device='cuda'" in remedy) == any(word in problem for word in ("GPU", "CUDA"))
+    assert remedy.endswith("or use the network as it was before it was quantised.")
+    assert "different quantizer" not in problem
+
+
+def _said_on_opening(folder: Path) -> tuple[str, str] | None:
+    """What is said of a folder that does not open, and what to do; None where it opens."""
+    try:
+        cutaway.open(folder)
+    except BadInput as error:
+        return error.problem, error.remedy
+    return None
 
 
 def test_a_quantisation_whose_package_is_missing_says_which(folder):

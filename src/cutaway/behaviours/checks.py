@@ -21,6 +21,7 @@ from torch import Tensor
 from cutaway.behaviours.answered import answered, better
 from cutaway.behaviours.data import Behaviour
 from cutaway.behaviours.decisions import among_all, decisions, guessing, independent, margins
+from cutaway.behaviours.rounding import measure_rounding, pairs_to_run
 from cutaway.behaviours.telling import Miss, needed, not_above, pairs_for, right_enough
 from cutaway.errors import BadBehaviour, BadFormat
 from cutaway.network.items import without_logits
@@ -207,7 +208,8 @@ class Performance:
         """Why nothing may be supported although it does the behaviour: an accuracy that may be less than what was asked; few
         independent decisions, which any network gets right by luck, with a contrast that random weights may have.
         """
-        doubts = []
+        rounding = self.provenance.rounding
+        doubts = [] if rounding is None or rounding.within else [rounding.doubt]
         if self.accuracy.ends(0.0)[0] < self.asked:
             enough = pairs_for(self.accuracy.value, self.asked, self.accuracy.n)
             tells = f" (about {enough} pairs like these would tell)" if enough else ""
@@ -256,15 +258,8 @@ class Performance:
         first, _, rest = self.sentence.partition(" (required")
         said, _, share = first.rpartition(": ")
         asked, _, rest = rest.partition("). ")
-        about = f"Required{asked}." if asked else ""
-        return result_page(
-            about,
-            "Cutaway · performance",
-            f"{said} ({share}): {self._told}.",
-            [figure],
-            self.provenance,
-            lead=rest,
-        )
+        about, said = f"Required{asked}." if asked else "", f"{said} ({share}): {self._told}."
+        return result_page(about, "Cutaway · performance", said, [figure], self.provenance, lead=rest)
 
     @property
     def _told(self) -> str:
@@ -327,10 +322,13 @@ def performance(
     work = working(work)
     known = [] if edits else [recent(net).get(_key(behaviour, which)) for which in ("clean", "corrupted")]
     forwards = (2 - sum(kept is not None for kept in known)) * behaviour.n
+    forwards += 0 if edits else 4 * pairs_to_run(net, behaviour)
     announce(net, behaviour.clean_ids, work, "both sides", forwards)
     clean = answer_logits(net, behaviour, "clean", edits, batch, work)
     corrupted = answer_logits(net, behaviour, "corrupted", edits, batch, work)
     measured = performed(net.name, behaviour, clean, corrupted, at_least)
+    if (rounding := None if edits else measure_rounding(net, behaviour, work)) is not None:
+        measured = replace(measured, sentence=" ".join((measured.sentence, rounding.sentence)))
     return replace(measured, provenance=Provenance.of(net, behaviour.hash, seed))
 
 

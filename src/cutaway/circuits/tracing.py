@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from cutaway.behaviours import behaviour as make_behaviour
+from cutaway.behaviours.rounding import measure_rounding
 from cutaway.circuits.choosing import SELECTIONS, choose, require_heard
 from cutaway.circuits.circuit import Circuit
 from cutaway.circuits.methods import METHODS, known_options, method_name, option_names, options_of, score
@@ -94,6 +95,7 @@ def trace(
         wiring_of(net)  # found once for each network, and not a part of the price
         price = trace_price(net, pairs.n, name, chosen, sized)
         announce(net, pairs.clean_ids, work, f"tracing by {name}", price)
+        measure_rounding(net, pairs, work)
         scores = score(net, pairs, method=name, options=chosen, work=work)
         recipe = TraceRecipe(name, chosen, select)
         circuit = choose(net, pairs, scores, recipe, edges=edges, nodes=nodes, threshold=threshold, work=work)

@@ -26,7 +26,10 @@ Device = Annotated[
 ]
 DType = Annotated[
     str | None,
-    typer.Option("--dtype", help="Type of the weights: float32, bfloat16, ... Default: as stored."),
+    typer.Option(
+        "--dtype",
+        help="Type: float32, bfloat16, ...; mixed (products in bfloat16). Default: as stored.",
+    ),
 ]
 Trust = Annotated[
     bool,

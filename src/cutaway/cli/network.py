@@ -96,7 +96,7 @@ def described(net: Network) -> dict[str, Any]:
     return {
         "name": net.name, "hash": net.hash, "class": type(net.model).__name__, "layers": net.n_layers,
         "heads": net.n_heads, "width": net.d_model, "vocabulary": net.d_vocab, "context": net.n_ctx,
-        "device": str(net.device), "dtype": str(net.dtype).removeprefix("torch."),
+        "device": str(net.device), "dtype": _type(net),
         "sites": [str(site) for site in net.sites()], "certificate": net.certificate.to_dict(),
         "remembered": net.remembered,
     }  # fmt: skip
@@ -130,3 +130,9 @@ def write_run(run: Run, path: Path) -> Path:
     named = {str(site): value for site, value in run.kept.items()}
     named |= {} if run.logits is None else {"logits": run.logits}
     return atomic_write(path, save({k: v.detach().cpu().contiguous().clone() for k, v in named.items()}))
+
+
+def _type(net: Network) -> str:
+    """The type of the weights, and of products where it is another."""
+    coarse = "" if net.products is None else f", products in {net.products}"
+    return f"{net.dtype}{coarse}".replace("torch.", "")

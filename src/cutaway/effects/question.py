@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from cutaway.behaviours.data import listed
+from cutaway.behaviours.rounding import measure_rounding
 from cutaway.effects.baselines import Baselines, Resampling, Side
 from cutaway.effects.effects import Effects
 from cutaway.effects.forms import by_form
@@ -94,6 +95,7 @@ class Question:
         }
         said = self._attributes(not result.interrupted) | {"notes": " ".join(notes)}
         data = xr.Dataset(variables, coordinates, said)
+        measure_rounding(self.net, self.behaviour)
         seconds = time.perf_counter() - self.began
         return Effects(
             by_form(data, self.seed), Provenance.of(self.net, self.behaviour.hash, self.seed, seconds)

@@ -180,6 +180,7 @@ def repeat_section(
         ("Seed", f"{origin.seed} (examples: {b['seed']})"),
         ("Versions", versions),
         ("Device and type", f"{origin.device}, {origin.dtype}"),
+        *((("Rounding", origin.rounding.sentence),) if origin.rounding is not None else ()),
         ("Time", f"{origin.seconds:.1f} s: {times}" if times else f"{origin.seconds:.1f} s"),
         *((("Forward-equivalents", spent),) if spent else ()),
         ("Sizes", ", ".join(f"{name} {value}" for name, value in sizes.to_dict().items())),

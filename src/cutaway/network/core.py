@@ -5,6 +5,7 @@ Whatever runs, reads or describes a network below its face `cutaway.Network` tak
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -25,8 +26,10 @@ from cutaway.network.indices import Index, layer_numbers
 from cutaway.network.interface import Interface, text_part
 from cutaway.network.locks import Lock, lock_of
 from cutaway.network.opened import Opened
+from cutaway.network.products import products_of
 from cutaway.network.sites import SITES, Site, SiteLike, expand_glob, is_glob, parse
 from cutaway.network.texts import Texts
+from cutaway.results.rounding import Rounding
 
 T = TypeVar("T")
 
@@ -47,6 +50,7 @@ class Core:
         attachments: how many attachments write into the model at present.
         facts: what was found out about it; ask `fact`, which knows when they do not hold.
         remembered: were anatomy and certificate found at an earlier opening of the same network?
+        roundings: what products coarser than the weights do to behaviours, by their hash, where it was measured.
     """
 
     def __init__(
@@ -73,6 +77,7 @@ class Core:
         self.contexts: dict[object, tuple[Edit, ...]] = {}
         self.attachments = 0
         self.facts = FactMemo()
+        self.roundings: dict[str, Rounding] = {}
         self._version: int | None = None
         self._sample: bytes | None = None
 
@@ -128,7 +133,7 @@ class Core:
 
     @property
     def hash(self) -> str:
-        """SHA-256 of configuration and weights, the same on every machine; made anew once weights have changed.
+        """SHA-256 of configuration, weights and coarser products, the same on every machine; anew once weights have changed.
 
         A look at some numbers of every weight finds changes that torch does not count as well; all facts are forgotten then.
         """
@@ -136,7 +141,12 @@ class Core:
         if self._sample not in (None, sample):
             self.forget()
         self._sample = sample
-        return self.fact_of_weights("hash", lambda: weights_hash(self.model))
+        plain = self.fact_of_weights("hash", lambda: weights_hash(self.model))
+        return (
+            plain
+            if self.products is None
+            else hashlib.sha256(f"{plain} {self.products}".encode()).hexdigest()
+        )
 
     @property
     def lock(self) -> Lock:
@@ -152,6 +162,11 @@ class Core:
     def dtype(self) -> torch.dtype:
         """Type of the weights."""
         return next((p.dtype for p in self.model.parameters() if p.is_floating_point()), torch.float32)
+
+    @property
+    def products(self) -> torch.dtype | None:
+        """Type in which linear maps multiply, where it is coarser than the weights' (`network.products`); else None."""
+        return products_of(self.model)
 
     @property
     def config(self) -> Any:

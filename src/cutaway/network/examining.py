@@ -23,6 +23,7 @@ from cutaway.network.inputs import Inputs, pack, token_kwargs
 from cutaway.network.locks import configurations, lock_of
 from cutaway.network.memory import give_back
 from cutaway.network.opened import Opened
+from cutaway.network.products import exactly
 from cutaway.network.sentences import sentence
 
 
@@ -42,7 +43,7 @@ def examine_model(model: nn.Module, tokenizer: Any, name: str, opened: Opened) -
             raise
         nothing = Anatomy((), {}, {}, None, in_place=True)
         return Core(model, tokenizer, nothing, uncertified(), name, opened)
-    with lock_of(model), evaluating(model):
+    with lock_of(model), evaluating(model), exactly(model):
         trace = observe(model, inputs)
         anatomy = discover(model, trace, inputs.batch)
         certified = opened.certify and anatomy.stacks

@@ -28,6 +28,7 @@ class Face(Protocol):
     config: Any
     device: torch.device
     dtype: torch.dtype
+    products: torch.dtype | None
     n_layers: int
     d_model: int | None
     n_heads: int | None

@@ -22,6 +22,7 @@ from cutaway.network.face import Face
 from cutaway.network.memory import rows_at_once
 from cutaway.network.norms import TOLERANCE, AffineNorm, affine_norm, common_weight
 from cutaway.network.precision import agrees, precise
+from cutaway.network.products import exactly
 from cutaway.network.sites import Site
 from cutaway.results.work import Work
 
@@ -70,7 +71,8 @@ def head_maps(net: Face, layers: Sequence[int], offset: int, work: Work) -> list
     """
     for layer in layers:
         _whole_stream(net, layer)
-    answers = _answers(net, layers, offset, work)
+    with exactly(net.model):  # what is read off is the weights, whose own type is finer
+        answers = _answers(net, layers, offset, work)
     return [_maps(net, layer, answers) for layer in layers]
 
 

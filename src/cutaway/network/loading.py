@@ -14,6 +14,7 @@ from cutaway.network.adapters import base_of, is_adapter, merged, require_peft
 from cutaway.network.files import TRUST, check_fits_memory, check_folder, numbers_in
 from cutaway.network.gguf import check_gguf, is_gguf, reader_of
 from cutaway.network.opened import Opened
+from cutaway.network.products import ANYWAY, MIXED, check_products
 from cutaway.network.sentences import sentence
 
 
@@ -43,6 +44,8 @@ def load_model(source: str, opened: Opened) -> nn.Module:
     device = opened.device if device_map is None else None
     if device is not None:
         _check_device(device)
+    if opened.dtype in (MIXED, ANYWAY):
+        check_products(torch.device(device or "cpu"), opened.dtype == ANYWAY)
     if device_map is None:
         _check_memory(folder, opened)
     files = _files(opened.trust_remote_code, opened.revision)
@@ -56,14 +59,16 @@ def load_model(source: str, opened: Opened) -> nn.Module:
     settings["dtype"] = dtype_of(opened.dtype) if opened.dtype is not None else "auto"
     if device_map is not None:
         settings["device_map"] = device_map
+    method = None
     try:
         config = transformers.AutoConfig.from_pretrained(source, **files)
-        _check_quantisation(transformers, source, config)
+        method = _quantisation(config)
+        _check_quantisation(transformers, source, method)
         loaded = _loader(transformers, config).from_pretrained(source, **settings)
     except CutawayError:
         raise
     except Exception as error:
-        raise _loading_error(source, error) from error
+        raise _loading_error(source, error, method) from error
     model, info = loaded if isinstance(loaded, tuple) else (loaded, {})
     _check_complete(source, info, asked="ignore_mismatched_sizes" in opened.load)
     if device is not None:
@@ -85,21 +90,25 @@ def _check_memory(place: Path, opened: Opened) -> None:
     check_fits_memory(str(place), sizes, asked, torch.device(opened.device or "cpu"))
 
 
-def _check_quantisation(transformers: Any, source: str, config: Any) -> None:
-    """Refuse a kind of quantisation that transformers does not know: it would pass over it in silence."""
+def _quantisation(config: Any) -> str | None:
+    """The kind of quantisation that a configuration names; None where it names none."""
     told = getattr(config, "quantization_config", None)
     told = told if isinstance(told, Mapping) else getattr(told, "__dict__", None) or {}
-    method = getattr(told.get("quant_method"), "value", told.get("quant_method"))
+    return getattr(told.get("quant_method"), "value", told.get("quant_method"))
+
+
+def _check_quantisation(transformers: Any, source: str, method: str | None) -> None:
+    """Refuse a kind of quantisation that transformers does not know: it would pass over it in silence."""
     known = transformers.quantizers.auto.AUTO_QUANTIZER_MAPPING
-    if (
-        method is not None
-        and method not in known
-        and not str(told.get("quant_method")).startswith("bitsandbytes")
-    ):
+    if method is not None and method not in known and not str(method).startswith("bitsandbytes"):
         raise BadInput(
             f"{source} says that its weights are quantised by {method!r}, which transformers does not know.",
             "Use a newer transformers, or the network as it was before it was quantised.",
         )
+
+
+#: By these words quantisers say that they want another device.
+_DEVICES = ("GPU", "XPU", "CUDA", "mps")
 
 
 def _files(trust_remote_code: bool, revision: str | None) -> dict[str, Any]:
@@ -135,15 +144,17 @@ def _check_device(device: Any) -> None:
 
 
 def dtype_of(dtype: str | torch.dtype) -> torch.dtype:
-    """A type by its name.
+    """A type by its name; float32 for weights whose products alone are coarser (`network.products`).
 
     Raises `BadInput` where there is none of that name.
     """
     if isinstance(dtype, torch.dtype):
         return dtype
+    if dtype in (MIXED, ANYWAY):
+        return torch.float32
     kind = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else None
     if not isinstance(kind, torch.dtype):
-        raise BadInput(f"{dtype!r} is not a type.", "Use float32, float16, bfloat16 or float64.")
+        raise BadInput(f"{dtype!r} is not a type.", "Use float32, float16, bfloat16, float64 or mixed.")
     return kind
 
 
@@ -196,9 +207,20 @@ def _gguf_tokenizer(file: Path) -> Any:
         ) from error
 
 
-def _loading_error(source: str, error: Exception) -> CutawayError:
+def _loading_error(source: str, error: Exception, method: str | None = None) -> CutawayError:
+    """What went wrong in transformers, and what to do. method: by which the weights are quantised."""
     text = str(error).strip()
     first = sentence(error)
+    needs_device = any(word in text for word in _DEVICES)
+    if method is not None and (needs_device or isinstance(error, ImportError)):
+        first = first.removesuffix(" Please use a different quantizer.")
+        means = (
+            "Open it with device='cuda' where there is one" if needs_device else "Install what is named there"
+        )
+        return BadInput(
+            f"The weights in {source} are quantised by {method}, which cannot be read here: {first}",
+            f"{means}, or use the network as it was before it was quantised.",
+        )
     if "trust_remote_code" in text:
         return UnsafeFile(f"{source} brings its own code, which is not run.", TRUST)
     if "couldn't connect" in text or "offline mode" in text:

@@ -91,6 +91,13 @@ class Network:
     )
     device = told(lambda core: core.device, "Where inputs belong.")
     dtype = told(lambda core: core.dtype, "Type of the weights.")
+    products = told(
+        lambda core: core.products,
+        "Type of matrix products where it is coarser than the weights'; else None.",
+    )
+    roundings = told(
+        lambda core: core.roundings, "What that does to behaviours, by their hash, where it was measured."
+    )
     config = told(lambda core: core.config, "The model's configuration, if it has one.")
     text_config = told(lambda core: core.text_config, "The part of the configuration that is about text.")
     n_layers = told(lambda core: core.n_layers, "Layers of the main stack.")

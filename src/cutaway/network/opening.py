@@ -18,6 +18,7 @@ from cutaway.network.examining import examine_model
 from cutaway.network.loading import dtype_of, load_model, load_tokenizer
 from cutaway.network.network import Network
 from cutaway.network.opened import Opened
+from cutaway.network.products import ANYWAY, MIXED, check_products, multiply_coarsely
 from cutaway.network.remembered import Known, keep, key_of, recalled
 from cutaway.results import strict_as
 
@@ -70,7 +71,9 @@ def open_network(
             file, `"zoo:NAME"` for one that is shipped, `"sentences:FOLDER|one text|another"` for a sentence encoder that is
             held against some texts, or a module already in hand (whose weights, hooks and settings are left as they are).
         tokenizer: one in hand, or where to load it from; without it, the one beside the weights if there is one.
-        device, dtype, device_map: where the weights are put; a module in hand stays where it is.
+        device, dtype, device_map: where the weights are put; a module in hand stays where it is. `dtype="mixed"` is float32
+            with matrix products in bfloat16, where the processor has these (`network/products.py`): up to twice as fast, and
+            what that does to a behaviour is measured and said.
         revision: a branch, tag or commit on the Hub.
         trust_remote_code: let the model's repository run its own code. Off: such a model is refused.
         certify: check the anatomy by numeric identities (a few short forward passes).
@@ -109,7 +112,7 @@ def open_network(
         else getattr(tokenizer, "name_or_path", None) or None,
         revision=revision,
         device=None if device is None else str(device),
-        dtype=None if dtype is None else str(dtype_of(dtype)).removeprefix("torch."),
+        dtype=_type_named(dtype),
         device_map=device_map,
         trust_remote_code=trust_remote_code,
         certify=certify,
@@ -126,9 +129,11 @@ def _load(name: str, tokenizer: Any, opened: Opened) -> Network:
     if isinstance(tokenizer, str):
         tokenizer = load_tokenizer(tokenizer, opened.trust_remote_code)
     if scheme is not None and scheme.made in name:
+        if opened.dtype in (MIXED, ANYWAY):
+            check_products(torch.device(opened.device or "cpu"), opened.dtype == ANYWAY)
         model, beside = _function(scheme.load)(name)
         model = model.to(device=opened.device, dtype=None if opened.dtype is None else dtype_of(opened.dtype))
-        return Network(examine_model(model, tokenizer or beside, name, opened))
+        return _as_asked(examine_model(model, tokenizer or beside, name, opened))
     source = name if scheme is None else str(_function(scheme.path)(name.partition(":")[2]))
     model = load_model(source, opened)
     if tokenizer is None:
@@ -137,7 +142,22 @@ def _load(name: str, tokenizer: Any, opened: Opened) -> Network:
         commit = getattr(getattr(model, "config", None), "_commit_hash", None)
         opened = replace(opened, revision=commit or opened.revision)
     shown = name if scheme is not None or not Path(name).exists() else Path(name).resolve().name
-    return Network(_known_or_examined(model, tokenizer, shown, opened))
+    return _as_asked(_known_or_examined(model, tokenizer, shown, opened))
+
+
+def _as_asked(core: Core) -> Network:
+    """The network that was examined, with coarser products where that was asked for."""
+    if core.opened.dtype in (MIXED, ANYWAY):
+        multiply_coarsely(core.model, core.anatomy.head.unembed if core.anatomy.head else None)
+        core.forget()
+    return Network(core)
+
+
+def _type_named(dtype: str | torch.dtype | None) -> str | None:
+    """A type as `Opened` notes it. Raises `BadInput` where there is none of that name."""
+    if dtype is None or dtype in (MIXED, ANYWAY):
+        return dtype  # type: ignore[return-value]
+    return str(dtype_of(dtype)).removeprefix("torch.")
 
 
 def _known_or_examined(model: nn.Module, tokenizer: Any, name: str, opened: Opened) -> Core:

@@ -23,6 +23,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
+from cutaway.network import products
 from cutaway.network.anatomy import (
     Anatomy,
     Attention,
@@ -44,6 +45,7 @@ from cutaway.network.anatomy import (
 from cutaway.network.cache import recall, remember
 from cutaway.network.certificate import Certificate, Check
 from cutaway.network.identity import adapter_state, told_of
+from cutaway.network.products import CoarseConv1D, CoarseLinear
 from cutaway.network.sites import Site
 
 KIND = "opening"
@@ -137,6 +139,8 @@ def _code(model: nn.Module) -> list[str] | None:
 def _source(kind: type) -> str | None:
     """A hash of the file that a module's class is in; None where its code or its forward is of other origin."""
     homes = [str(Path(p.__file__ or "").parent) for p in (torch, transformers)]
+    if kind in (CoarseLinear, CoarseConv1D):
+        return _digest(products.__file__)
     forward = inspect.unwrap(getattr(kind, "forward", object))
     where = getattr(getattr(forward, "__code__", None), "co_filename", "")
     if kind.__module__.partition(".")[0] not in ("torch", "transformers") or not where.startswith(

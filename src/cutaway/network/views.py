@@ -136,7 +136,7 @@ def _facts(net: Core) -> str:
     size = f"{parameters / 1e9:.2f} B" if parameters > 1e9 else f"{parameters / 1e6:.2f} M"
     return (
         f"{type(net.model).__name__}, {size} parameters, {net.n_layers} layers, width {net.d_model}, "
-        f"vocabulary {net.d_vocab}, context {net.n_ctx}, {str(net.dtype).removeprefix('torch.')} on {net.device}"
+        f"vocabulary {net.d_vocab}, context {net.n_ctx}, {_type(net)} on {net.device}"
     )
 
 
@@ -210,3 +210,9 @@ def anatomy_html(net: Core) -> str:
         + table("Refused", ("sites", "layers", "why"), refusal_lines(net))
         + "</div>"
     )
+
+
+def _type(net: Core) -> str:
+    """The type of the weights, and of products where it is another."""
+    coarse = "" if net.products is None else f", products in {net.products}"
+    return f"{net.dtype}{coarse}".replace("torch.", "")

@@ -119,6 +119,7 @@ def facts_of(provenance: Provenance) -> tuple[tuple[str, str], ...]:
         "behaviour or data": provenance.behaviour_hash[:16],
         "seed": str(provenance.seed),
         "ran on": f"{provenance.device}, {provenance.dtype}",
+        "rounding": "" if provenance.rounding is None else provenance.rounding.sentence,
         "took": f"{provenance.seconds:.1f} s",
         "forward-equivalents": f"{provenance.forwards:.1f}" if provenance.forwards else "",
         "versions": ", ".join(f"{name} {number}" for name, number in provenance.versions.items()),

@@ -18,13 +18,14 @@ from cutaway.results.kinds import KINDS, Kind, Result, head, kind_of, load, read
 from cutaway.results.plain import described, finite, to_json
 from cutaway.results.price import Price
 from cutaway.results.provenance import Provenance, versions
+from cutaway.results.rounding import Rounding
 from cutaway.results.stages import Stages
 from cutaway.results.values import listed
 from cutaway.results.work import Budget, Listener, Progress, Work, working
 
 __all__ = [
-    "KINDS", "MANIFEST", "Budget", "Kind", "Listener", "Price", "Progress", "Provenance", "Result", "Saved", "Stages",
-    "Work", "add_page", "atomic_folder", "atomic_write", "brief", "described", "finite", "head", "kind_of", "listed",
-    "load", "load_fields", "load_folder", "named", "pack", "read", "read_manifest", "remove_saved", "save_fields",
-    "save_folder", "strict", "strict_as", "to_json", "unpack", "versions", "working", "write_manifest",
+    "KINDS", "MANIFEST", "Budget", "Kind", "Listener", "Price", "Progress", "Provenance", "Result", "Rounding", "Saved",
+    "Stages", "Work", "add_page", "atomic_folder", "atomic_write", "brief", "described", "finite", "head", "kind_of",
+    "listed", "load", "load_fields", "load_folder", "named", "pack", "read", "read_manifest", "remove_saved",
+    "save_fields", "save_folder", "strict", "strict_as", "to_json", "unpack", "versions", "working", "write_manifest",
 ]  # fmt: skip

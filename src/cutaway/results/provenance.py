@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from cutaway.errors import BadFormat
 from cutaway.results.meter import spent
+from cutaway.results.rounding import Rounding
 
 _PACKAGES = ("cutaway", "torch", "transformers", "numpy")
 
@@ -57,10 +58,11 @@ class Provenance:
         behaviour_hash: of the behaviour or the data that were read.
         versions: of Python and of the packages that decide numbers.
         seed: of whatever was drawn at random.
-        device, dtype: where the network ran, and in what precision.
+        device, dtype: where the network ran, and in what precision; “products in bfloat16” where it was opened so.
         seconds: how long it took.
         forwards: the same in forward-equivalents (`results.meter`): what the verb ran itself, without what was remembered.
         created: when.
+        rounding: where products were coarser than the weights, what that did to the behaviour, as measured; else None.
     """
 
     network: str
@@ -73,6 +75,7 @@ class Provenance:
     seconds: float = 0.0
     forwards: float = 0.0
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    rounding: Rounding | None = None
 
     @classmethod
     def of(
@@ -87,9 +90,12 @@ class Provenance:
         Forward-equivalents are those that the verb at work has spent up to now.
         """
         dtype = str(net.dtype).removeprefix("torch.")
-        return cls(
+        if coarse := getattr(net, "products", None):
+            dtype += f", products in {str(coarse).removeprefix('torch.')}"
+        made = cls(
             net.name, net.hash, behaviour_hash, versions(), seed, str(net.device), dtype, seconds, spent()
         )
+        return dataclasses.replace(made, rounding=getattr(net, "roundings", {}).get(behaviour_hash))
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
@@ -99,7 +105,9 @@ class Provenance:
     def from_dict(cls, data: dict[str, Any]) -> Provenance:
         """The inverse of `to_dict`; BadFormat when the data is no provenance."""
         try:
-            return cls(**data)
+            rounding = data.get("rounding")
+            made: Any = None if rounding is None else Rounding.from_dict(rounding)
+            return cls(**{**data, "rounding": made})
         except TypeError as error:
             raise BadFormat(
                 f"This is not the data of a provenance: {error}.", "Pass what to_dict gave."

@@ -102,7 +102,7 @@ def _tried(experiment: Experiment, rules: Rules) -> Rules:
     for dropped in ("", "tokens", "last", "stages", "last suffix", "last suffix stages"):
         tried = rules.without(failed, *dropped.split())
         error = _error(trial, cells, tried, wanted, states) / scale
-        if error <= TOLERANCE.get(experiment.net.dtype, _COARSE):
+        if error <= TOLERANCE.get(experiment.net.products or experiment.net.dtype, _COARSE):
             continues = not tried.prefix or (tried.suffix and _continues(trial))
             return tried if continues else tried.without(failed, "prefix")
     reason = f"Replaying layers is off by {error:.1e} of the largest value on this network."

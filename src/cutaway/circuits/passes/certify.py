@@ -58,7 +58,7 @@ _COARSER = ((True, True, True), (False, True, False), (True, True, False), (Fals
 
 
 def _tolerance(net: Network) -> float:
-    return _TOLERANCE.get(net.dtype, 1e-4)
+    return _TOLERANCE.get(net.products or net.dtype, 1e-4)
 
 
 def disagreement(wired: Wiring) -> float:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from cutaway.errors import SiteUnavailable
 from cutaway.network.bare import BareMatrix
 from cutaway.network.precision import precise
+from cutaway.network.products import CoarseConv1D, CoarseLinear
 
 
 def output_weight(projection: nn.Module) -> Tensor | None:
@@ -21,9 +22,9 @@ def output_weight(projection: nn.Module) -> Tensor | None:
     if isinstance(projection, BareMatrix):
         return projection.weight.T if projection.role == "product" else None
     weight = getattr(projection, "weight", None)
-    if type(projection) is nn.Linear and weight is not None:
+    if type(projection) in (nn.Linear, CoarseLinear) and weight is not None:
         return weight.T
-    if type(projection) is Conv1D and weight is not None:
+    if type(projection) in (Conv1D, CoarseConv1D) and weight is not None:
         return weight
     return None
 

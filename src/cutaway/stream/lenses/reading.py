@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
+import torch
+from torch import Tensor
 
 from cutaway.errors import BadInput
 from cutaway.figures import show_token
@@ -235,18 +237,29 @@ def read_lens(
         work.check()
         here = slice(start, min(start + size, width))
         later = given[start + ahead : here.stop + ahead].double().log_softmax(-1)
+        likely = later.exp()
+        own = _dot(likely, later)
         for i, layer in enumerate(asked):
-            read = lens.logits(run[sites[layer]][:, here], layer)[0].double().log_softmax(-1)
-            best = read.topk(names.shape[-1], -1)
+            # one exponential serves all: in double precision they are what a lens costs
+            read = lens.logits(run[sites[layer]][:, here], layer)[0]
+            best, read = read.topk(names.shape[-1], -1), read.double()
+            read = read - read.amax(-1, keepdim=True)
+            weight = read.exp()
+            mass = weight.sum(-1)
+            entropy[i, here] = (mass.log() - _dot(weight, read) / mass).cpu().numpy()
             names[i, here] = [net.token_strings(row) for row in best.indices.tolist()]
-            probs[i, here] = best.values.exp().cpu().numpy()
-            entropy[i, here] = -(read.exp() * read).sum(-1).cpu().numpy()
-            gap = (later.exp() * (later - read[: len(later)])).sum(-1).clamp(min=0)
+            probs[i, here] = (weight.gather(-1, best.indices) / mass[:, None]).cpu().numpy()
+            gap = (own - _dot(likely, read[: len(later)]) + mass[: len(later)].log()).clamp(min=0)
             kl[i, start : start + len(later)] = gap.cpu().numpy()
             if aim is not None:
-                aimed[i, here] = read[:, aim].exp().cpu().numpy()
+                aimed[i, here] = (weight[:, aim] / mass).cpu().numpy()
     return Reading(
         lens.name, tuple(asked), tuple(tokens.strings(0)), names, probs, entropy, kl, origin(net, tokens, began), lens.ahead,
         None if aim is None else aimed,
         "" if aim is None else net.token_strings([aim])[0],
     )  # fmt: skip
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """Products of rows: [n v], [n v] -> [n]."""
+    return torch.bmm(a[:, None], b[:, :, None])[:, 0, 0]
