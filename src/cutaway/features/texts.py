@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -148,7 +149,7 @@ def announce_windows(
     windows = list(windows_of(net, texts, length, Count()))
     forwards = max(0, len(windows) - done) * until(net, sites)
     rows = [list(window.ids) for window in windows[:16]]
-    announce(net, rows, work, label, forwards, least=forwards / max(1, len(windows)))
+    announce(net, rows, work, label, forwards, rows=len(windows), least=forwards / max(1, len(windows)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,21 +159,26 @@ class Batch:
     Attributes:
         windows: which.
         tokens: as rows.
-        run: with the sites that were asked for.
         ordinary: BoolTensor [b p], real tokens that are no special ones (beginning of text, separators).
+        make: runs them.
     """
 
     windows: tuple[TextWindow, ...]
     tokens: Tokens
-    run: Run
     ordinary: Tensor = field(repr=False)
+    make: Callable[[], Run] = field(repr=False)
+
+    @cached_property
+    def run(self) -> Run:
+        """With the sites that were asked for; run when it is first asked for."""
+        return self.make()
 
 
 def batches(
     net: Network, windows: Iterable[TextWindow], sites: Sequence[Site], length: int, work: Work, label: str
 ) -> Iterator[Batch]:
-    """Run windows in batches that fit the budget, keeping sites. A network that does not bear padding is given rows of one
-    length at a time.
+    """Windows in batches that fit the budget, to be run keeping sites. A network that does not bear padding is given rows
+    of one length at a time.
     """
     kept = sum(numbers_of(net, site, 1) for site in sites)
     size = rows_at_once(net, length, work, kept=kept, read=1)
@@ -197,6 +203,6 @@ def batches(
 
 def _run(net: Network, windows: Sequence[TextWindow], sites: Sequence[Site], special: Tensor) -> Batch:
     tokens = pack([window.ids for window in windows], net.pad_id)
-    run = net.run(tokens, keep=list(sites), logits=False)
     ordinary = tokens.mask & ~torch.isin(tokens.ids, special)
-    return Batch(tuple(windows), tokens, run, ordinary)
+    make = partial(net.run, tokens, keep=list(sites), logits=False)
+    return Batch(tuple(windows), tokens, ordinary, make)
