@@ -12,7 +12,7 @@ from cutaway.circuits.circuit import Circuit
 from cutaway.circuits.methods import METHODS, known_options, method_name, option_names, options_of, score
 from cutaway.circuits.methods.options import MethodOptions
 from cutaway.circuits.passes.certify import wiring as wiring_of
-from cutaway.circuits.pricing import trace_price
+from cutaway.circuits.pricing import slopes_share, trace_price
 from cutaway.circuits.recipe import TraceRecipe
 from cutaway.errors import BadBehaviour, BadInput, NotFound
 from cutaway.network.pricing import announce
@@ -93,7 +93,7 @@ def trace(
         sized = edges is not None or nodes is not None or threshold is not None
         wiring_of(net)  # found once for each network, and not a part of the price
         price = trace_price(net, pairs.n, name, chosen, sized)
-        announce(net, pairs.clean_ids, work, f"tracing by {name}", price)
+        announce(net, pairs.clean_ids, work, f"tracing by {name}", price, gradients=slopes_share(name, price))
         scores = score(net, pairs, method=name, options=chosen, work=work)
         recipe = TraceRecipe(name, chosen, select)
         circuit = choose(net, pairs, scores, recipe, edges=edges, nodes=nodes, threshold=threshold, work=work)

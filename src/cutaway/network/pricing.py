@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from cutaway.network.execution.spending import share_until
 from cutaway.network.inputs import Tokens
+from cutaway.network.learnt import Lesson, corrected
+from cutaway.network.memory import rows_at_once
 from cutaway.network.pace import pace_of
 from cutaway.results.price import Price
 
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
     from cutaway.results import Work
 
 #: Forward-equivalents from which on it is worth some to find out how long each takes.
-_WORTH = 100.0
+_WORTH = 24.0
 
 
 def announce(
@@ -26,8 +29,11 @@ def announce(
     label: str,
     forwards: float | Iterable[tuple[str, float]],
     *,
+    rows: int | None = None,
+    passes: float | None = None,
+    gradients: float = 0.0,
     memory: int | None = None,
-    seconds: float | None = None,
+    timed: tuple[float, float] | None = None,
     least: float | None = None,
 ) -> None:
     """Say what a verb is about to take (`Work.announce`), where anybody wants to know.
@@ -38,8 +44,12 @@ def announce(
         work: hears of it.
         label: what begins.
         forwards: forward-equivalents; or stages in words with theirs.
+        rows: how many rows travel together where there is room, so that it is told how many passes there are; default all
+            of `tokens`.
+        passes: passes through all layers, where the verb knows better.
+        gradients: the share of the forward-equivalents in passes whose gradient is taken.
         memory: bytes at the peak.
-        seconds: what the work will take by the clock, where that is known better than by the pace.
+        timed: seconds by the clock and of processor time, where pieces of this very work were timed.
         least: forward-equivalents after which there is something to keep; default all of them.
 
     Raises `Stopped` where the budget is too small for anything.
@@ -51,15 +61,28 @@ def announce(
     if total <= 0:  # all is remembered
         return
     first = total if least is None else min(least, total)
-    price = Price(total, seconds, None, memory, parts, first)
-    if seconds is None and total >= _WORTH:
+    price = Price(total, *(timed or ()), memory=memory, parts=parts, least=first)
+    if timed is None and total >= _WORTH and work.times:
         given: Any = tokens
         if not isinstance(given, Tokens):
             some: Any = [row if isinstance(row, str) else list(row) for row in given]
             given = net.encode(some)
-        pace = pace_of(net, given, work)
-        price = Price(total, pace.seconds * total, pace.processor * total, memory, parts, first)
-    work.announce(label, price)
+        together = min(rows or given.n, rows_at_once(net, given.width, work))
+        calls = total / max(1, together) if passes is None else passes
+        pace = pace_of(net, given, work, gradients > 0, total)
+        price = replace(
+            pace.price(total, calls, gradients=gradients, memory=memory, parts=parts), least=first
+        )
+    announce_price(net, work, label, corrected(net, label, price))
+
+
+def announce_price(net: Network, work: Work, label: str, price: Price, verb: str | None = None) -> None:
+    """Announce a price that is corrected by earlier runs already (`learnt.corrected`), and learn from this one.
+
+    verb: the name under which it was corrected; default the label. Raises `Stopped` as `Work.announce`.
+    """
+    timed = price.seconds is not None
+    work.announce(label, price, Lesson(net, verb or label, price, work).begin() if timed else None)
 
 
 def until(net: Network, sites: Iterable[Site | None]) -> float:

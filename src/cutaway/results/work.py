@@ -122,11 +122,16 @@ class Work:
         )
         return wanted and (account.price is None or account.depth <= account.at)
 
-    def announce(self, label: str, price: Price) -> None:
+    @property
+    def times(self) -> bool:
+        """Are seconds of use to anybody, so that a pace is worth measuring?"""
+        return self.listener is not None or self.budget.seconds is not None
+
+    def announce(self, label: str, price: Price, after: Callable[[], None] | None = None) -> None:
         """Say what something will take, before it begins. A part of what is announced already announces nothing.
 
-        Who asks for an end here is heard at the first step, where there is something to keep. Raises `Stopped` where the
-        budget is too small for anything that could be kept.
+        after: called once the verb has come to its end. Who asks for an end here is heard at the first step, where there is
+        something to keep. Raises `Stopped` where the budget is too small for anything that could be kept.
 
         >>> heard = []
         >>> Work(lambda p: heard.append((p.label, p.price.sentence))).announce("patching", Price(640))
@@ -136,7 +141,7 @@ class Work:
         Traceback (most recent call last):
         cutaway.errors.Stopped: The budget of 100 forward-equivalents is too small for anything: nothing was run. ...
         """
-        if not self.account.take(price):
+        if not self.account.take(price, after):
             return
         self._tell(label, 0, 1, price)
         self._require_enough(price)
