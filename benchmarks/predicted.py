@@ -116,7 +116,7 @@ def timed(net: Any, call: Callable[[Any], Any], limit: float) -> dict[str, Any]:
 
 def peaked(net: Any, call: Callable[[Any], Any]) -> int:
     """Bytes of tensors that a call takes at its peak."""
-    from cutaway.sweeps.cost import peak_bytes
+    from cutaway.network.allocations import peak_bytes
 
     net.forget()
     return peak_bytes(partial(call, None))

@@ -40,6 +40,15 @@ def verb(
         burn(used)
 
 
+def failing(net: Network) -> None:
+    """Take longer than announced, and fail."""
+    work = Work()
+    with work.account.verb():
+        announce_price(net, work, "testing", Price(100.0, 0.2, 0.2))
+        burn(0.3)
+        raise ValueError("wrong")
+
+
 @pytest.mark.parametrize("slower", [0.5, 3.0])
 def test_the_second_run_is_announced_with_what_the_first_took(net: Network, slower: float) -> None:
     assert correction(net, "testing", 100) == 1.0
@@ -66,11 +75,8 @@ def test_what_says_nothing_is_not_learnt(net: Network) -> None:
     stopped = Work()
     stopped.stop()
     verb(net, stopped, 0.2, 0.4)
-    failing = Work()
-    with pytest.raises(ValueError, match="wrong"), failing.account.verb():
-        announce_price(net, failing, "testing", Price(100.0, 0.2, 0.2))
-        burn(0.3)
-        raise ValueError("wrong")
+    with pytest.raises(ValueError, match="wrong"):
+        failing(net)
     assert correction(net, "testing", 100) == 1.0
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cutaway.behaviours import behaviour as make_behaviour
 from cutaway.circuits.choosing import SELECTIONS, choose, require_heard
 from cutaway.circuits.circuit import Circuit
+from cutaway.circuits.memory import scores_memory
 from cutaway.circuits.methods import METHODS, known_options, method_name, option_names, options_of, score
 from cutaway.circuits.methods.options import MethodOptions
 from cutaway.circuits.passes.certify import wiring as wiring_of
@@ -93,7 +94,10 @@ def trace(
         sized = edges is not None or nodes is not None or threshold is not None
         wiring_of(net)  # found once for each network, and not a part of the price
         price = trace_price(net, pairs.n, name, chosen, sized)
-        announce(net, pairs.clean_ids, work, f"tracing by {name}", price, gradients=slopes_share(name, price))
+        announce(
+            net, pairs.clean_ids, work, f"tracing by {name}", price, gradients=slopes_share(name, price),
+            memory=None if price[1][1] else lambda: scores_memory(net, pairs, name, chosen, work),
+        )  # fmt: skip
         scores = score(net, pairs, method=name, options=chosen, work=work)
         recipe = TraceRecipe(name, chosen, select)
         circuit = choose(net, pairs, scores, recipe, edges=edges, nodes=nodes, threshold=threshold, work=work)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,7 @@ def announce(
     rows: int | None = None,
     passes: float | None = None,
     gradients: float = 0.0,
-    memory: int | None = None,
+    memory: int | Callable[[], int | None] | None = None,
     timed: tuple[float, float] | None = None,
     least: float | None = None,
 ) -> None:
@@ -48,7 +48,7 @@ def announce(
             of `tokens`.
         passes: passes through all layers, where the verb knows better.
         gradients: the share of the forward-equivalents in passes whose gradient is taken.
-        memory: bytes at the peak.
+        memory: bytes at the peak; or what finds them out, asked where the price is worth it.
         timed: seconds by the clock and of processor time, where pieces of this very work were timed.
         least: forward-equivalents after which there is something to keep; default all of them.
 
@@ -61,8 +61,12 @@ def announce(
     if total <= 0:  # all is remembered
         return
     first = total if least is None else min(least, total)
-    price = Price(total, *(timed or ()), memory=memory, parts=parts, least=first)
-    if timed is None and total >= _WORTH and work.times:
+    worth = total >= _WORTH and work.times
+    held = memory
+    if callable(memory):
+        held = memory() if worth or work.budget.memory is not None else None
+    price = Price(total, *(timed or ()), memory=held, parts=parts, least=first)
+    if timed is None and worth:
         given: Any = tokens
         if not isinstance(given, Tokens):
             some: Any = [row if isinstance(row, str) else list(row) for row in given]
@@ -70,9 +74,7 @@ def announce(
         together = min(rows or given.n, rows_at_once(net, given.width, work))
         calls = total / max(1, together) if passes is None else passes
         pace = pace_of(net, given, work, gradients > 0, total)
-        price = replace(
-            pace.price(total, calls, gradients=gradients, memory=memory, parts=parts), least=first
-        )
+        price = replace(pace.price(total, calls, gradients=gradients, memory=held, parts=parts), least=first)
     announce_price(net, work, label, corrected(net, label, price))
 
 

@@ -18,13 +18,13 @@ from typing import Any, TypeVar
 from cutaway.errors import BadInput, Stopped
 from cutaway.results.account import Account
 from cutaway.results.meter import Meter, metered
-from cutaway.results.price import Price, duration
+from cutaway.results.price import Price, duration, size
 from cutaway.results.stages import Stages
 
 T = TypeVar("T")
 #: A budget is too small beforehand where even so large a share of what is expected does not fit: predictions of
-#: forward-equivalents are good to a third, of seconds on a busy machine to a factor of two.
-_FORWARDS, _SECONDS = 0.7, 0.5
+#: forward-equivalents are good to a third, of seconds on a busy machine to a factor of two, of memory to a fifth.
+_FORWARDS, _SECONDS, _MEMORY = 0.7, 0.5, 0.8
 
 
 @dataclass(frozen=True)
@@ -158,10 +158,14 @@ class Work:
             and _SECONDS * seconds > budget.seconds - self.seconds
         ):
             enough.append(duration(self.seconds + seconds))
+        if None not in (budget.memory, price.memory) and _MEMORY * (price.memory or 0) > (budget.memory or 0):
+            unit = 1 << 20 if (price.memory or 0) >= 1 << 20 else 1 << 10
+            enough.append(f"{size(-(-(price.memory or 0) // unit) * unit)} of memory")
         if enough:
+            told = " and ".join(enough)
             raise Stopped(
                 f"The budget of {self._allowed()} is too small for anything: nothing was run.",
-                f"{' and '.join(enough).capitalize()} would be enough for a first result; all of it takes "
+                f"{told[:1].upper()}{told[1:]} would be enough for a first result; all of it takes "
                 f"{price.sentence}.",
             )
 
@@ -169,6 +173,7 @@ class Work:
         """The budget, in words."""
         told = [] if self.budget.seconds is None else [duration(self.budget.seconds)]
         told += [] if self.budget.forwards is None else [f"{self.budget.forwards:g} forward-equivalents"]
+        told += [] if self.budget.memory is None else [f"{size(self.budget.memory)} of memory"]
         return ", ".join(told)
 
     def bound(self, verb: str, question: Callable[[], Mapping[str, Any]]) -> Work:
