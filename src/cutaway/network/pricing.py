@@ -33,7 +33,7 @@ def announce(
     passes: float | None = None,
     gradients: float = 0.0,
     memory: int | Callable[[], int | None] | None = None,
-    timed: tuple[float, float] | None = None,
+    timed: tuple[float, float] | Callable[[], tuple[float, float]] | None = None,
     least: float | None = None,
 ) -> None:
     """Say what a verb is about to take (`Work.announce`), where anybody wants to know.
@@ -49,7 +49,7 @@ def announce(
         passes: passes through all layers, where the verb knows better.
         gradients: the share of the forward-equivalents in passes whose gradient is taken.
         memory: bytes at the peak; or what finds them out, asked where the price is worth it.
-        timed: seconds by the clock and of processor time, where pieces of this very work were timed.
+        timed: seconds by the clock and of processor time, where pieces of this very work were timed; or what times them.
         least: forward-equivalents after which there is something to keep; default all of them.
 
     Raises `Stopped` where the budget is too small for anything.
@@ -62,11 +62,11 @@ def announce(
         return
     first = total if least is None else min(least, total)
     worth = total >= _WORTH and work.times
-    held = memory
-    if callable(memory):
-        held = memory() if worth or work.budget.memory is not None else None
-    price = Price(total, *(timed or ()), memory=held, parts=parts, least=first)
-    if timed is None and worth:
+    asked = worth or work.budget.memory is not None
+    held = (memory() if asked else None) if callable(memory) else memory
+    seconds = (timed() if worth else None) if callable(timed) else timed
+    price = Price(total, *(seconds or ()), memory=held, parts=parts, least=first)
+    if seconds is None and worth:
         given: Any = tokens
         if not isinstance(given, Tokens):
             some: Any = [row if isinstance(row, str) else list(row) for row in given]
@@ -75,7 +75,9 @@ def announce(
         calls = total / max(1, together) if passes is None else passes
         pace = pace_of(net, given, work, gradients > 0, total)
         price = replace(pace.price(total, calls, gradients=gradients, memory=held, parts=parts), least=first)
-    announce_price(net, work, label, corrected(net, label, price))
+    # what pieces of the work say is corrected by what pieces said before
+    verb = label if seconds is None else f"{label}, by pieces"
+    announce_price(net, work, label, corrected(net, verb, price), verb)
 
 
 def announce_price(net: Network, work: Work, label: str, price: Price, verb: str | None = None) -> None:
