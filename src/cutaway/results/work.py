@@ -25,6 +25,8 @@ T = TypeVar("T")
 #: A budget is too small beforehand where even so large a share of what is expected does not fit: predictions of
 #: forward-equivalents are good to a third, of seconds on a busy machine to a factor of two, of memory to a fifth.
 _FORWARDS, _SECONDS, _MEMORY = 0.7, 0.5, 0.8
+#: Bytes that are taken whatever the budget.
+_LITTLE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -158,9 +160,9 @@ class Work:
             and _SECONDS * seconds > budget.seconds - self.seconds
         ):
             enough.append(duration(self.seconds + seconds))
-        if None not in (budget.memory, price.memory) and _MEMORY * (price.memory or 0) > (budget.memory or 0):
-            unit = 1 << 20 if (price.memory or 0) >= 1 << 20 else 1 << 10
-            enough.append(f"{size(-(-(price.memory or 0) // unit) * unit)} of memory")
+        memory = price.memory or 0
+        if budget.memory is not None and memory > _LITTLE and _MEMORY * memory > budget.memory:
+            enough.append(f"{size(-(-memory // _LITTLE) * _LITTLE)} of memory")
         if enough:
             told = " and ".join(enough)
             raise Stopped(
