@@ -122,6 +122,19 @@ run nothing. `--budget 5m,4GiB` bounds any command; what is finished when it is 
 - **Precision**: in bfloat16 a difference of two logits has two or three digits. Effects that are small beside the logits are
   better measured in float32.
 
+## How seconds are foreseen
+
+Seconds are of passes and of what they run: a network of a million parameters takes its time in calls, one of a hundred
+million in products. A moment before a verb begins, a batch and single rows are timed (and, where gradients are to be
+taken, a backward pass), by the clock and by processor time: the first tells how busy the machine is, the second does
+not depend on it. A sweep that is planned, and a method of tracing whose circuit is given a size, are timed on pieces of
+themselves. What is beside the network, such as fitting probes, is not in the first figure. So what each verb took is
+kept in the user's cache folder, by the form of the network, device and threads, and corrects the next: runs of about
+the same size count most, and no correction is below 0.3 or above 10 (`CUTAWAY_CACHE=off` switches it off). Memory is
+told from few rows, too, by sweeps, tracing to a given size, activations and top examples; a budget in which nothing
+fits is refused with what would be enough. While a verb runs, what is left is told by the pace of what is finished. How
+far the figures hold is [measured](benchmarks/predicted.md).
+
 ## What verbs cost
 
 A **forward-equivalent** is one prompt taken once through all layers ([design](design.md)). Their number grows with the

@@ -154,3 +154,46 @@ def test_a_stopped_command_names_the_folder_that_it_goes_on_from(
     other = runner.invoke(app, [*PATCH, "--seed", "1", "--out", "other", "--resume", folder])
     assert other.exit_code == 2
     assert "another question" in other.stderr
+
+
+@pytest.mark.parametrize(
+    "words", [["open", "zoo:tales"], ["sites", "zoo:tales"], ["run", "zoo:tales", "Mary was"]]
+)
+def test_a_network_that_is_larger_than_the_budget_is_refused_before_it_is_loaded(
+    words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cutaway.network import opening
+
+    monkeypatch.setattr(opening, "load_model", lambda *_: pytest.fail("loaded"))
+    done = runner.invoke(app, [*words, "--budget", "1m,1MiB"])
+    assert done.exit_code == 2
+    assert "The weights of zoo:tales take 3.66 MiB, and the budget is 1.00 MiB." in done.stderr
+    enough = done.stderr.partition("A budget of ")[2].split()[0]
+    monkeypatch.undo()
+    again = runner.invoke(app, [*words, "--budget", f"5m,{enough}", "--json"])
+    assert again.exit_code == 0, again.output
+    json.loads(again.stdout)
+
+
+def test_opening_that_takes_longer_than_the_budget_says_what_would_be_enough() -> None:
+    done = runner.invoke(app, ["open", "zoo:tales", "--budget", "0.001s"])
+    assert done.exit_code == STOPPED
+    assert "is spent: opening took" in done.stderr
+    assert "would be enough" in done.stderr
+
+
+def test_a_run_goes_on_as_far_as_its_budget_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+    from cutaway.network import Network
+
+    real = Network.generate
+
+    def generate(self: Network, *values: object, **options: float) -> object:
+        asked.append(options["max_time"])
+        return real(self, *values, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Network, "generate", generate)
+    done = runner.invoke(app, ["run", "zoo:tales", "Mary was", "--new", "3", "--budget", "5m", "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["continued"]
+    assert 0 < asked[0] < 300

@@ -20,8 +20,11 @@ def test_few_rows_are_run_again_and_a_second_question_runs_nothing(net, monkeypa
     monkeypatch.setattr(type(net), "run", lambda self, rows, **k: ran.append(rows.n) or real(self, rows, **k))
     first = pace_of(net, tokens)
     assert ran[0] == 1
-    assert 1 <= len(ran[1:]) <= 5
-    assert set(ran[1:]) == {272 // 4}
+    many = [rows for rows in ran[1:] if rows != 1]
+    assert 1 <= len(many) <= 5
+    assert set(many) == {272 // 4}
+    assert 1 <= len(ran[1:]) - len(many) <= 3  # what a pass takes beside its rows
+    assert first.call > 0
     assert first.seconds > 0
     assert first.processor > 0
     del ran[:]

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 import cutaway
 from cutaway.circuits import CircuitLimits
 from cutaway.probes import ProbeData, ProbeOptions
-from cutaway.results import Progress, Stages, Work, finite
+from cutaway.results import Budget, Progress, Stages, Work, finite
 
 warnings.filterwarnings("ignore")
 NET = cutaway.open("zoo:tales")
@@ -31,6 +32,14 @@ PROBING = cutaway.probe(NET, DATA, at="resid_post", options=QUICK)
 SHE = [ids for ids in dict.fromkeys(PAIRS.clean_ids) if ids not in set(PAIRS.corrupted_ids)]
 HE = [ids for ids in dict.fromkeys(PAIRS.corrupted_ids) if ids not in set(PAIRS.clean_ids)]
 VECTOR = cutaway.difference_of_means(NET, SHE, HE, at="resid_post.2")
+EDIT = cutaway.Ablate("mlp_out.1")
+
+
+def little(work: Work) -> Work:
+    """The same work, allowed so little memory that it goes in several batches."""
+    return replace(work, budget=Budget(memory=3_000_000))
+
+
 CALLS: dict[str, Callable[[Work], Any]] = {
     "patch": lambda w: cutaway.patch(NET, PAIRS, at="z", by=("layer", "head"), work=w),
     "path_patch": lambda w: cutaway.path_patch(NET, PAIRS, to=["logits", "m3", "a3.h0<q>"], work=w),
@@ -39,6 +48,17 @@ CALLS: dict[str, Callable[[Work], Any]] = {
     "acdc": lambda w: cutaway.trace(
         NET, PAIRS.take(list(range(6))), method="acdc", threshold=0.1, edges=30, work=w
     ),
+    "masks": lambda w: cutaway.trace(NET, PAIRS, method="mask-edges", rounds=6, work=w),
+    "node_masks": lambda w: cutaway.trace(
+        NET, PAIRS, method="mask-nodes", sampler="l0", warm=None, rounds=6, work=w
+    ),
+    "atp_star": lambda w: cutaway.trace(NET, PAIRS, method="atp-star", nodes=6, work=w),
+    "neurons": lambda w: cutaway.trace(NET, PAIRS, method="neurons", nodes=6, work=w),
+    "attribution_patch": lambda w: cutaway.attribution_patch(
+        NET, PAIRS, at="z", by=("layer", "head"), work=little(w)
+    ),
+    "loss": lambda w: cutaway.loss(NET, ROWS, edits=[EDIT], work=little(w)),
+    "top_examples": lambda w: cutaway.top_examples(NET, ROWS, of=["n1.3", "a2.h0"], work=little(w)),
     "test": lambda w: cutaway.test(NET, CIRCUIT, PAIRS, limits=FEW, work=w),
     "probe": lambda w: cutaway.probe(NET, DATA, at="resid_post", options=QUICK, work=w),
     "use": lambda w: cutaway.use(NET, PROBING, DATA, work=w),

@@ -12,8 +12,18 @@ import pandas as pd
 import pytest
 import torch
 
-from cutaway.errors import BadFormat, CorruptFile, SaveFailed
-from cutaway.results import Provenance, atomic_folder, atomic_write, load_folder, save_folder, to_json
+from cutaway.errors import BadFormat, CorruptFile, SaveFailed, Stopped
+from cutaway.results import (
+    Budget,
+    Price,
+    Provenance,
+    Work,
+    atomic_folder,
+    atomic_write,
+    load_folder,
+    save_folder,
+    to_json,
+)
 from cutaway.results.files import belongs
 from cutaway.statistics import Estimate, Interval
 
@@ -207,3 +217,12 @@ def test_provenance() -> None:
     assert Provenance.from_dict(json.loads(to_json(made))) == made
     with pytest.raises(BadFormat):
         Provenance.from_dict({"colour": "red"})
+
+
+def test_a_budget_of_memory_that_is_too_small_is_refused_with_what_would_be_enough() -> None:
+    price = Price(100, memory=5 * 2**20 + 1, least=100)
+    for enough in (5 * 2**20, 6 * 2**20):
+        Work(budget=Budget(memory=enough)).announce("tracing", price)
+    with pytest.raises(Stopped, match="100 KiB of memory is too small for anything") as refused:
+        Work(budget=Budget(memory=100 << 10)).announce("tracing", price)
+    assert refused.value.remedy.startswith("6 MiB of memory would be enough")

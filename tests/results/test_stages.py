@@ -19,7 +19,8 @@ from cutaway.results import Budget, Progress, Stages, Work
 #: Verbs, and after how many stages each is killed.
 MOMENTS = ("patch:1", "patch:3", "path_patch:1", "pair_effects:3", "trace:1", "trace:3", "acdc:1", "test:2", "test:25",
            "probe:1", "probe:3", "use:2", "steer:3", "explain:2", "explain:12",
-           "induction_heads:3")  # fmt: skip
+           "induction_heads:3", "masks:4", "node_masks:1", "atp_star:2", "neurons:1", "attribution_patch:5", "loss:10",
+           "top_examples:10")  # fmt: skip
 #: In what these keep nothing of the network is run again.
 NO_FORWARDS = ("probe",)
 

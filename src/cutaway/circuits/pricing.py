@@ -49,6 +49,17 @@ def scores_price(net: Network, n: int, method: str, options: Any) -> float:
     return n * each.get(method, 1 + _BOTH)
 
 
+def slopes_share(method: str, price: list[tuple[str, float]]) -> float:
+    """The share of what tracing takes that is in passes whose gradient is taken; price: what `trace_price` gives.
+
+    >>> slopes_share("eap", [("scores by eap", 30.0), ("finding the size", 10.0)])
+    0.75
+    """
+    without = method in _SHARE or method in ("flow", "random")
+    total = sum(forwards for _, forwards in price)
+    return 0.0 if without or not total else price[0][1] / total
+
+
 def trace_price(net: Network, n: int, method: str, options: Any, sized: bool) -> list[tuple[str, float]]:
     """What tracing takes on n pairs. sized: how large the circuit is to be is given, so that no size is searched for."""
     found = getattr(options, "ablation", "") and method in ("acdc", "mask-edges", "mask-nodes")

@@ -13,7 +13,8 @@ from cutaway.circuits.circuit import Circuit
 from cutaway.circuits.methods import METHODS, known_options, method_name, option_names, options_of, score
 from cutaway.circuits.methods.options import MethodOptions
 from cutaway.circuits.passes.certify import wiring as wiring_of
-from cutaway.circuits.pricing import trace_price
+from cutaway.circuits.pieces import Pieces
+from cutaway.circuits.pricing import slopes_share, trace_price
 from cutaway.circuits.recipe import TraceRecipe
 from cutaway.errors import BadBehaviour, BadInput, NotFound
 from cutaway.network.pricing import announce
@@ -94,7 +95,12 @@ def trace(
         sized = edges is not None or nodes is not None or threshold is not None
         wiring_of(net)  # found once for each network, and not a part of the price
         price = trace_price(net, pairs.n, name, chosen, sized)
-        announce(net, pairs.clean_ids, work, f"tracing by {name}", price)
+        # how much finding a size takes is not told from a few pairs
+        pieces = Pieces.of(net, pairs, name, chosen, work) if work.priced and not price[1][1] else None
+        announce(
+            net, pairs.clean_ids, work, f"tracing by {name}", price, gradients=slopes_share(name, price),
+            memory=pieces and pieces.memory, timed=pieces and pieces.seconds,
+        )  # fmt: skip
         measure_rounding(net, pairs, work)
         scores = score(net, pairs, method=name, options=chosen, work=work)
         recipe = TraceRecipe(name, chosen, select)

@@ -29,7 +29,7 @@ _PAIRS = 32
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    command(app, without=_PLAIN)(sites)
+    command(app, without=("out", "resume", "sets", "seed"))(sites)
     command(app, without=("out", "resume", "sets"))(behaviours)
     command(app, without=(*_PLAIN, "device", "dtype", "trust_remote_code"))(runs)
 
@@ -38,8 +38,8 @@ def sites(common: Common, screen: Screen, model: Model) -> None:
     """Name the sites of a network that can be read and written: axes, shape, layers; and what is refused, and why."""
     from cutaway.network.views import refusal_lines
 
-    net = question.network(common, model)
-    rows, refused = site_rows(net), refusal_lines(net.core)
+    with question.opening(screen, common, model) as (net, _):
+        rows, refused = site_rows(net), refusal_lines(net.core)
     data = {"network": net.name, "sites": rows, "refused": [
         {"sites": names, "layers": layers, "why": why} for names, layers, why in refused
     ]}  # fmt: skip

@@ -14,12 +14,13 @@ from cutaway.cli.screen import Screen
 
 if TYPE_CHECKING:
     from cutaway.network import Network, Run
+    from cutaway.results import Work
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    command(app, "open", without=("out", "resume", "budget", "sets", "seed"))(open_)
-    command(app, without=("out", "resume", "budget", "sets", "seed"))(run)
+    command(app, "open", without=("out", "resume", "sets", "seed"))(open_)
+    command(app, without=("out", "resume", "sets", "seed"))(run)
     command(app, without=("resume", "budget", "sets", "seed", "device", "dtype", "trust_remote_code"))(show)
 
 
@@ -30,8 +31,8 @@ def open_(
     anew: Annotated[bool, typer.Option("--anew", help="Find anatomy and certificate anew, whatever is remembered.")] = False,
 ) -> None:  # fmt: skip
     """Show a network's anatomy and its certificate: what was checked, to what error, and what is refused."""
-    net = question.network(common, model, not anew)
-    screen.result(described(net), net)
+    with question.opening(screen, common, model, not anew) as (net, _):
+        screen.result(described(net), net)
 
 
 def run(
@@ -51,14 +52,15 @@ def run(
     """Run a prompt: the likeliest next tokens, the loss, what was kept; with --new, how it goes on."""
     if save is not None:
         saving.free(save, overwrite)
-    net = question.network(common, model)
-    tokens = net.chat(text) if chat else net.encode(text)
-    done = net.run(tokens, keep=keep or [])
+    with question.opening(screen, common, model) as (net, work):
+        tokens = net.chat(text) if chat else net.encode(text)
+        done = net.run(tokens, keep=keep or [])
+        work.check()
+        generated = net.generate(tokens, new, **_within(work)) if new else None
     saved = None if save is None else saving.or_elsewhere(screen, lambda place: write_run(done, place), save)
     data = run_data(net, done, top) | ({} if saved is None else {"saved": str(saved)})
     shown_ = run_tables(done, top)
-    if new:
-        generated = net.generate(tokens, new)
+    if generated is not None:
         data |= {"continued": net.decode(generated.new[0].tolist()), "ended": generated.ended[0]}
         if chat:
             data["reply"] = generated.replies[0]
@@ -67,6 +69,12 @@ def run(
         shown_.append(shown.grid(("goes on",), [(goes_on,)]))
     screen.result(data, *shown_)
     screen.saved(*([] if saved is None else [saved]))
+
+
+def _within(work: Work) -> dict[str, Any]:
+    """What is left of a budget of seconds, as `generate` takes it: it then gives what it has by then."""
+    allowed = work.budget.seconds
+    return {} if allowed is None else {"max_time": max(0.01, allowed - work.seconds)}
 
 
 def show(

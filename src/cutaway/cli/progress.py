@@ -223,7 +223,8 @@ class JsonEvents(Telling):
     def _priced(self, label: str, price: Price) -> None:
         parts = [{"stage": stage, "forwards": forwards} for stage, forwards in price.parts]
         self.event("price", label=label, forwards=price.forwards, seconds=price.seconds, processor=price.processor,
-                   memory=price.memory, parts=parts, resume=self.kept or None)  # fmt: skip
+                   memory=price.memory, parts=parts, resume=self.kept or None, at=round(self.seconds, 3),
+                   at_processor=round(self.spent, 3), at_forwards=round(self.forwards, 3))  # fmt: skip
 
     def tell(self, _new: bool) -> None:
         """A stage when it begins; a step when it was made, but not too often; and every few seconds in any case."""

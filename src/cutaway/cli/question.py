@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cutaway.errors import BadInput
+from cutaway.errors import BadInput, Stopped
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
     from cutaway.cli.common import Common
     from cutaway.cli.screen import Screen
     from cutaway.network import Network
+    from cutaway.results import Work
 
 Model = Annotated[
     str, typer.Argument(help="A Hugging Face id, a local folder, or zoo:NAME.", show_default=False)
@@ -85,6 +87,44 @@ def network(common: Common, model: str, remember: bool = True) -> Network:
         trust_remote_code=common.trust_remote_code,
         remember=remember,
     )
+
+
+@contextmanager
+def opening(
+    screen: Screen, common: Common, model: str, remember: bool = True
+) -> Iterator[tuple[Network, Work]]:
+    """Open a network for a command that only looks at it, and the work that this is, within its budget.
+
+    A budget of memory is for the weights, which are looked at before they are loaded; one of time holds for all. Raises
+    `OutOfMemory` for weights that are more, and `Stopped` where the time is over when the network is open, both with what
+    would be enough.
+    """
+    from cutaway.results.price import duration
+
+    limits = common.limits()
+    if (memory := limits.pop("memory", None)) is not None:
+        _require_weights_within(model, common.dtype, memory)
+    with screen.work(limits, f"opening {model}") as work, work.interruptible():
+        net = network(common, model, remember)
+        if (allowed := limits.get("seconds")) is not None and work.seconds > allowed:
+            raise Stopped(
+                f"The budget of {duration(allowed)} is spent: opening took {work.seconds:.1f} seconds.",
+                f"{duration(1.5 * work.seconds).capitalize()} would be enough.",
+            )
+        yield net, work
+
+
+def _require_weights_within(model: str, dtype: str | None, memory: int) -> None:
+    """Raise `OutOfMemory` where the weights in a folder or file take more than this."""
+    import torch
+
+    from cutaway.network.files import check_fits_memory
+    from cutaway.network.loading import dtype_of, numbers_at
+    from cutaway.network.opening import folder_of
+
+    asked, folder = None if dtype is None else dtype_of(dtype), folder_of(model)
+    if folder is not None:
+        check_fits_memory(model, numbers_at(folder), asked, torch.device("cpu"), memory)
 
 
 def pairs(

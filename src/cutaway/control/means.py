@@ -67,7 +67,7 @@ def difference_of_means(
         raise BadInput(f"{sorted(both)[0]:.60} is in both sets.", "Leave it out of one of them.")
     named = zip(("positive", "negative"), sets, strict=True)
     price = until(net, [site]) * sum(map(len, sets))
-    announce(net, rows_in(net.core, sets[0][:32]), work, "reading texts", price)
+    announce(net, rows_in(net.core, sets[0][:32]), work, "reading texts", price, rows=len(sets[0]))
     values = [_read(net, site, texts, pos, work.within(name)) for name, texts in named]
     means = [v.mean(0) for v in values]
     lengths = [float(np.linalg.norm(m)) for m in means]

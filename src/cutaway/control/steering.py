@@ -304,7 +304,10 @@ def steer(
     steps = tuple(sorted({0.0, *(float(s) for s in strengths)}))
     texts = [prompts] if isinstance(prompts, str) else texts_in(prompts)
     writer = _Writer(net, rows_in(net.core, texts), max_new_tokens, on)
-    announce(net, writer.rows[:16], work, "steering", writer.price(len(steps), 2 if control else 1))
+    price = writer.price(len(steps), 2 if control else 1)
+    announce(
+        net, writer.rows[:16], work, "steering", price, passes=writer.passes(len(steps), 2 if control else 1)
+    )
     plain = writer.written(None)
     directions = [direction, *([direction.random(seed)] if control else [])]
     tables: list[Any] = []
@@ -350,6 +353,12 @@ class _Writer:
         longest = [1 + (self.length - 1) / len(row) for row in self.rows]
         scored = 2 * directions * strengths * len(self.rows)
         return [("continuing", (1 + directions * (strengths - 1)) * sum(longest)), ("scoring", scored)]
+
+    def passes(self, strengths: int, directions: int) -> float:
+        """In how many passes that is: one for each token of a group of prompts of one length, and one for each scoring."""
+        groups = len(_alike([len(row) for row in self.rows]))
+        continued = (1 + directions * (strengths - 1)) * groups * self.length
+        return continued + 2 * directions * strengths * groups
 
     def written(self, edit: Add | None) -> list[list[int]]:
         """The continuation of each prompt, up to its end; prompts of one length together, so that nothing is padded."""

@@ -25,11 +25,12 @@ from cutaway.explanations.limits import SearchLimits
 from cutaway.explanations.localise import localise, strengths
 from cutaway.explanations.reads_and_writes import ReadsAndWrites, reads_and_writes
 from cutaway.explanations.singles import PartScreening, single_effects
-from cutaway.explanations.sizes import WHOLE, Sizes, within
+from cutaway.explanations.sizes import EXPLAINING, WHOLE, Sizes, within
 from cutaway.explanations.unexplained import unexplained
 from cutaway.explanations.verdict import aside, evidence, headline, left_open, remarks, statement
 from cutaway.explanations.wiring import wire
 from cutaway.network.parts import uncovered
+from cutaway.network.pricing import announce_price
 from cutaway.results import Provenance, Work, strict, working
 from cutaway.results.meter import spent
 from cutaway.trials import (
@@ -195,7 +196,7 @@ def explain(
             },
         )
         sizes, price = within(net, behaviour, bounds, controls, work.budget)
-        work.announce(f"explaining {behaviour.name}", price)
+        announce_price(net, work, f"explaining {behaviour.name}", price, EXPLAINING[controls])
         asked = _Question(net, behaviour, bounds, seed, work, sizes)
         with ends_kept(net, behaviour, work):
             asked = _standing(asked)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from cutaway.explanations.grain import grain_of
+from cutaway.network.learnt import corrected
 from cutaway.network.pace import pace_of
 from cutaway.network.parts import parts_of
 from cutaway.results import Price
@@ -107,12 +108,23 @@ def priced(net: Network, behaviour: Behaviour, sizes: Sizes, limits: SearchLimit
         "wiring by edges": wired,
     }
     shown = tuple((stage, forwards) for stage, forwards in stages.items() if forwards)
-    pace = pace_of(net, behaviour.clean_tokens(net))
+    # a set of parts is run on all of a stage's pairs at once; the stream's cells travel in large waves
+    rows = {"both ends of all prompts": behaviour.n, "where it is": WAVE, "each part alone": min(sizes.single, discovery),
+            "searching the set": min(sizes.search, discovery), "testing it": min(sizes.test, held_out),
+            "controls": few, "wiring by edges": min(sizes.wiring, discovery)}  # fmt: skip
+    pace = pace_of(net, behaviour.clean_tokens(net), gradients=True)
     total = sum(stages.values())
     slow = wired * parts / _EDGES_SLOW  # the more edges, the more a run by edges takes beside a forward
-    return replace(pace.price(total + slow, parts=shown), forwards=total)
+    passes = sum(forwards / max(1, rows[stage]) for stage, forwards in stages.items())
+    slopes = _GRADIENT * (1 + parts / 33) * min(sizes.search, discovery) * (1 + _AGAIN * controls)
+    price = pace.price(total + slow, passes, gradients=min(1.0, slopes / total), parts=shown)
+    return corrected(net, EXPLAINING[controls], replace(price, forwards=total))
 
 
+#: What earlier runs are remembered as, without controls and with them.
+EXPLAINING = ("explaining without controls", "explaining")
+#: Rows of a wave of the stream's cells.
+WAVE = 64
 #: Share of a forward that replacing a set of parts takes, of the columns from the first token on that differs.
 _SET = 0.8
 #: Share of that, of one part: it leaves the layers below it as they were.

@@ -59,6 +59,8 @@ from cutaway.results import (
 if TYPE_CHECKING:
     from cutaway.network import Network
 
+#: Bytes of a token's place; of a site's value as a double, in multiples of it.
+_INDEX_BYTES, _DOUBLE = 24, 2
 #: Share of the budget that one shard may take, and bytes beyond which it is not made larger.
 _SHARE, _LARGEST = 8, 256 << 20
 _WORDS = "tokens.json"
@@ -278,8 +280,8 @@ def activations(
     }
     before = _begun(place, asked, net)
     done = 0 if before is None else sum(shard.windows for shard in before.shards)
-    announce_windows(net, texts, length, sites, work, "writing activations", done)
     writing = _Writing(net, place, sites, asked, before, began, work)
+    announce_windows(net, texts, length, sites, work, "writing activations", done, writing.held)
     return writing.all(windows_of(net, texts, length, writing.count))
 
 
@@ -353,9 +355,20 @@ class _Writing:
         self.words: dict[str, str] = {}
         if before is not None and (place / _WORDS).is_file():
             self.words = json.loads((place / _WORDS).read_text(encoding="utf-8"))
-        token = sum(numbers_of(net, site, 1) for site in sites) * _DTYPES[asked["dtype"]].itemsize
-        fits = min(_LARGEST, budget_bytes(net, work) // _SHARE) // max(1, token * asked["length"])
+        self.token = sum(numbers_of(net, site, 1) for site in sites) * _DTYPES[asked["dtype"]].itemsize
+        fits = min(_LARGEST, budget_bytes(net, work) // _SHARE) // max(1, self.token * asked["length"])
         self.windows = max(1, fits)
+
+    def held(self, lengths: Sequence[int], size: int, batch: int) -> int:
+        """Bytes at the peak: a file's tokens beside a batch that is run, or read, or beside one site's put together.
+
+        lengths: of all windows. size: how many are run together at most. batch: bytes that so many take.
+        """
+        sites, each = max(1, len(self.asked["shapes"])), self.windows
+        tokens = max(sum(lengths[start : start + each]) for start in range(0, len(lengths), each))
+        file, together = tokens * (self.token + _INDEX_BYTES), min(size, each)  # no batch goes beyond a file
+        batch, kept = batch * together // size, together * max(lengths) * self.token
+        return max(batch + max(0, file - kept), file + kept + _DOUBLE * kept // sites, file + file // sites)
 
     def all(self, windows: Iterator[TextWindow]) -> Activations:
         """Skip what is there, write the rest."""
@@ -407,10 +420,11 @@ class _Writing:
             found = texts[row], starts[row] + column, batch.tokens.ids[row, column]
             for name, value in zip(INDEX, found, strict=True):
                 parts[name].append(value)
+            del batch, value, found  # what was run is let go before the file is put together
         self._hash(windows)
         self.read = self.count.texts, self.count.empty
         self.lengths = {name: total + lengths[name] for name, total in self.lengths.items()}
-        tensors = {name: torch.cat(values).contiguous() for name, values in parts.items()}
+        tensors = {name: torch.cat(parts.pop(name)).contiguous() for name in list(parts)}
         for token in tensors["token_id"].unique().tolist():
             if str(token) not in self.words:
                 self.words[str(token)] = self.net.token_strings([token])[0]

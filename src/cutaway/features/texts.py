@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from cutaway.errors import BadInput, did_you_mean
 from cutaway.network import textsets
+from cutaway.network.allocations import peak_of_rows
 from cutaway.network.inputs import Tokens, pack
 from cutaway.network.memory import numbers_of, rows_at_once
 from cutaway.network.pricing import announce, until
@@ -140,15 +142,50 @@ def window_length(net: Network, length: int | None) -> int:
 
 
 def announce_windows(
-    net: Network, texts: TextsLike, length: int, sites: Sequence[Site], work: Work, label: str, done: int = 0
+    net: Network,
+    texts: TextsLike,
+    length: int,
+    sites: Sequence[Site],
+    work: Work,
+    label: str,
+    done: int = 0,
+    held: Callable[[Sequence[int], int, int], int] = lambda _lengths, _size, batch: batch,
 ) -> None:
-    """Say what reading these texts takes, where they can be counted beforehand; done: windows that are read already."""
+    """Say what reading these texts takes, where they can be counted beforehand.
+
+    done: windows that are read already. held: from the lengths of all windows, how many are run together, and the bytes
+    that running them takes, what is taken at the peak; default that.
+    """
     if not work.priced or not isinstance(texts, str | Path | list | tuple):
         return
     windows = list(windows_of(net, texts, length, Count()))
     forwards = max(0, len(windows) - done) * until(net, sites)
     rows = [list(window.ids) for window in windows[:16]]
-    announce(net, rows, work, label, forwards, least=forwards / max(1, len(windows)))
+    longest = sorted((window.ids for window in windows), key=len)[-1:] * 4
+    size = min(len(windows), batch_size(net, sites, length, work))
+
+    def memory() -> int:
+        batch = peak_of_rows(
+            lambda rows: net.run(list(map(list, longest[:rows])), keep=list(sites), logits=False), size
+        )
+        return held([len(window.ids) for window in windows], size, batch)
+
+    announce(
+        net,
+        rows,
+        work,
+        label,
+        forwards,
+        rows=len(windows),
+        memory=memory,
+        least=forwards / max(1, len(windows)),
+    )
+
+
+def batch_size(net: Network, sites: Sequence[Site], length: int, work: Work) -> int:
+    """How many windows are run together."""
+    kept = sum(numbers_of(net, site, 1) for site in sites)
+    return rows_at_once(net, length, work, kept=kept, read=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,24 +195,28 @@ class Batch:
     Attributes:
         windows: which.
         tokens: as rows.
-        run: with the sites that were asked for.
         ordinary: BoolTensor [b p], real tokens that are no special ones (beginning of text, separators).
+        make: runs them.
     """
 
     windows: tuple[TextWindow, ...]
     tokens: Tokens
-    run: Run
     ordinary: Tensor = field(repr=False)
+    make: Callable[[], Run] = field(repr=False)
+
+    @cached_property
+    def run(self) -> Run:
+        """With the sites that were asked for; run when it is first asked for."""
+        return self.make()
 
 
 def batches(
     net: Network, windows: Iterable[TextWindow], sites: Sequence[Site], length: int, work: Work, label: str
 ) -> Iterator[Batch]:
-    """Run windows in batches that fit the budget, keeping sites. A network that does not bear padding is given rows of one
-    length at a time.
+    """Windows in batches that fit the budget, to be run keeping sites. A network that does not bear padding is given rows
+    of one length at a time.
     """
-    kept = sum(numbers_of(net, site, 1) for site in sites)
-    size = rows_at_once(net, length, work, kept=kept, read=1)
+    size = batch_size(net, sites, length, work)
     special = torch.tensor(
         sorted(set(getattr(net.tokenizer, "all_special_ids", None) or ())), dtype=torch.long
     )
@@ -197,6 +238,6 @@ def batches(
 
 def _run(net: Network, windows: Sequence[TextWindow], sites: Sequence[Site], special: Tensor) -> Batch:
     tokens = pack([window.ids for window in windows], net.pad_id)
-    run = net.run(tokens, keep=list(sites), logits=False)
     ordinary = tokens.mask & ~torch.isin(tokens.ids, special)
-    return Batch(tuple(windows), tokens, run, ordinary)
+    make = partial(net.run, tokens, keep=list(sites), logits=False)
+    return Batch(tuple(windows), tokens, ordinary, make)

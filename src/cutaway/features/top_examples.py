@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -241,7 +242,7 @@ def top_examples(
     readers = readers_of(net, of)
     length = window_length(net, length)
     size = max(_LEAST, min(_MOST, _HELD // (len(readers) * (2 * context + 1))))
-    tally = _Tally(readers, k, context, one_per_text, Reservoir(size, context, seed))
+    tally = _Tally(net, readers, k, context, one_per_text, Reservoir(size, context, seed), work)
     sites, count = list(dict.fromkeys(reader.site for reader in readers)), Count()
     complete = True
     announce_windows(net, texts, length, sites, work, "reading texts")
@@ -268,9 +269,10 @@ class _Tally:
     """What is kept of the tokens seen so far."""
 
     def __init__(
-        self, readers: list[Reader], k: int, context: int, one_per_text: bool, sample: Reservoir
-    ) -> None:
-        self.readers, self.sample = readers, sample
+        self, net: Network, readers: list[Reader], k: int, context: int, one_per_text: bool, sample: Reservoir,
+        work: Work,
+    ) -> None:  # fmt: skip
+        self.net, self.readers, self.sample, self.work = net, readers, sample, work
         self.best = [Extremes(k, context, one_per_text, 1) for _ in readers]
         self.worst = [Extremes(k, context, one_per_text, -1) for _ in readers]
         self.sums, self.above = np.zeros(len(readers)), np.zeros(len(readers), np.int64)
@@ -290,8 +292,9 @@ class _Tally:
         row, column = np.nonzero(counted)
         text = np.array([window.text for window in batch.windows])[row]
         seen = []
-        for reader in self.readers:
-            whole = reader.read(batch.run[reader.site]).float().cpu().numpy()
+        read = self.work.once("batch", partial(self._read, batch), dict, dict, lambda: self._of(batch))
+        for i, reader in enumerate(self.readers):
+            whole = read[str(i)]
             values = whole[row, column]
             if not np.isfinite(values).all():
                 raise NotFinite(
@@ -310,6 +313,16 @@ class _Tally:
             )
         self.sample.add(seen)
         self.n += len(row)
+
+    def _read(self, batch: Batch) -> dict[str, np.ndarray]:
+        """[b p] of every reader, by its number."""
+        return {
+            str(i): reader.read(batch.run[reader.site]).float().cpu().numpy()
+            for i, reader in enumerate(self.readers)
+        }
+
+    def _of(self, batch: Batch) -> list[object]:
+        return [self.net.hash, [reader.name for reader in self.readers], [list(w.ids) for w in batch.windows]]
 
     def feature(self, net: Network, i: int, quantiles: int, each: int) -> FeatureExamples:
         """The examples of one feature, with tokens as text."""

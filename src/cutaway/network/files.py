@@ -129,24 +129,42 @@ def numbers_in(folder: Path) -> dict[torch.dtype, int]:
 
 
 def check_fits_memory(
-    what: str, sizes: Mapping[torch.dtype, int], asked: torch.dtype | None, device: torch.device
+    what: str,
+    sizes: Mapping[torch.dtype, int],
+    asked: torch.dtype | None,
+    device: torch.device,
+    budget: int | None = None,
 ) -> None:
-    """Raise `OutOfMemory` where so many numbers of each type, in the type that is asked for, are more than is free."""
+    """Raise `OutOfMemory` where so many numbers of each type, in the type that is asked for, are more than is free.
+
+    budget: bytes that they may take, in place of what is free; the error says what would be enough.
+    """
 
     def bytes_as(dtype: torch.dtype | None) -> int:
         kinds = ((kind if dtype is None or kind == torch.uint8 else dtype, n) for kind, n in sizes.items())
         return sum(n * kind.itemsize for kind, n in kinds)
 
-    needed, free = bytes_as(asked), available_bytes(device)
+    needed, free = bytes_as(asked), available_bytes(device) if budget is None else budget
     if needed <= free:
         return
     half = bytes_as(torch.bfloat16)
+    if budget is not None:
+        less = " With dtype='bfloat16' they take " + _size(half) + "." if half < needed else ""
+        raise OutOfMemory(
+            f"The weights of {what} take {_size(needed)}, and the budget is {_size(budget)}.",
+            f"A budget of {_up(needed)} of memory would be enough.{less}",
+        )
     smaller = f"dtype='bfloat16', which takes {_size(half)}, or with " if half <= free else ""
     raise OutOfMemory(
         f"The weights of {what} take {_size(needed)}, and {_size(free)} are free on {device}.",
         f"Open it with {smaller}device_map='auto', which leaves a part of them on disk "
         '(pip install "cutaway[accelerate]").',
     )
+
+
+def _up(count: int) -> str:
+    """Bytes as a budget names them, no less than they are."""
+    return f"{-(-count // 2**20) + 1}MiB"
 
 
 def _size(count: int) -> str:

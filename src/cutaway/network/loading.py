@@ -79,15 +79,15 @@ def load_model(source: str, opened: Opened) -> nn.Module:
 def _check_memory(place: Path, opened: Opened) -> None:
     """Raise `OutOfMemory` where the weights, as headers tell their size, do not fit; of a Hub id nothing is known yet."""
     asked = None if opened.dtype is None else dtype_of(opened.dtype)
-    if place.is_file():
-        sizes = {
-            torch.float32: check_gguf(place)
-        }  # whatever the file's kind: it is turned back into full numbers
-    elif place.is_dir():
-        sizes = numbers_in(place)
-    else:
-        return
-    check_fits_memory(str(place), sizes, asked, torch.device(opened.device or "cpu"))
+    if sizes := numbers_at(place):
+        check_fits_memory(str(place), sizes, asked, torch.device(opened.device or "cpu"))
+
+
+def numbers_at(place: Path) -> dict[torch.dtype, int]:
+    """How many numbers of each type the weights there are, as headers tell; nothing where that is no folder and no file."""
+    if place.is_file():  # GGUF: whatever the file's kind, it is turned back into full numbers
+        return {torch.float32: check_gguf(place)}
+    return numbers_in(place) if place.is_dir() else {}
 
 
 def _quantisation(config: Any) -> str | None:

@@ -219,10 +219,18 @@ def loss_on(
     for done, batch in enumerate(cut):
         work.step("loss", done, len(cut))
         part = [rows[i] for i in batch]
-        for table, changes in ((values, bound), (plain, ())):
-            if table is not None:
-                for i, found in zip(batch, _losses(net, part, changes), strict=True):
-                    table[i, 1 : 1 + len(found)] = found
+        for table, carried, changes in ((values, edits, bound), (plain, (), ())):
+            if table is None:
+                continue
+
+            def made(part: Any = part, changes: Any = changes) -> dict[str, np.ndarray]:
+                return {str(number): found for number, found in enumerate(_losses(net, part, changes))}
+
+            of = [net.hash, list(map(list, part)), len(carried)]
+            kept = work.once("losses", made, dict, dict, lambda of=of: of)
+            for number, i in enumerate(batch):
+                found = kept[str(number)]
+                table[i, 1 : 1 + len(found)] = found
     origin = Provenance.of(net, digest(texts), 0, time.monotonic() - began)
     tokens = tuple(tuple(net.texts.token_strings(row)) for row in rows)
     return Loss(tokens, values, plain, tuple(map(repr, edits)), origin)

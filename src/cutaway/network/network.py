@@ -304,7 +304,7 @@ class Network:
         with metered(Meter()):
             if work.priced:
                 rows = rows_in(self.core, several)
-                announce(self, rows[:32], work, "loss", len(rows) * (2 if carried else 1))
+                announce(self, rows[:32], work, "loss", len(rows) * (2 if carried else 1), rows=len(rows))
             return loss_on(self.core, several, carried, bind(self, carried), work)
 
     gradients = gradients_of

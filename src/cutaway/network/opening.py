@@ -15,6 +15,7 @@ from cutaway.errors import BadInput, require_known
 from cutaway.network.cache import cache_folder
 from cutaway.network.core import Core
 from cutaway.network.examining import examine_model
+from cutaway.network.gguf import is_gguf
 from cutaway.network.loading import dtype_of, load_model, load_tokenizer
 from cutaway.network.network import Network
 from cutaway.network.opened import Opened
@@ -172,6 +173,15 @@ def _known_or_examined(model: nn.Module, tokenizer: Any, name: str, opened: Open
     if key is not None and core.certificate.made:
         keep(key, Known(core.anatomy, core.certificate, core.hash))
     return core
+
+
+def folder_of(name: str) -> Path | None:
+    """Where the weights of a name lie, for looking at them; None for one that is made, or is to be downloaded."""
+    scheme = _scheme(name)
+    if scheme is not None and scheme.made in name:
+        return None
+    place = Path(name) if scheme is None else Path(str(_function(scheme.path)(name.partition(":")[2])))
+    return place if place.is_dir() or (place.is_file() and is_gguf(place)) else None
 
 
 def _scheme(name: str) -> Scheme | None:

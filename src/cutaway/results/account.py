@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -17,17 +17,19 @@ class Account:
         price: what was announced last by the outermost that announced; None where nothing is in force.
         depth: how many verbs are inside one another.
         at: the depth at which the price was announced.
+        after: called once the verb that announced has come to its end; not where it was stopped by an error.
     """
 
     price: Price | None = None
     depth: int = 0
     at: int = 0
+    after: Callable[[], None] | None = None
 
-    def take(self, price: Price) -> bool:
+    def take(self, price: Price, after: Callable[[], None] | None = None) -> bool:
         """Put a price in force; False where it is of a part of what is announced already."""
         if self.price is not None and self.depth > self.at:
             return False
-        self.price, self.at = price, self.depth
+        self.price, self.at, self.after = price, self.depth, after
         return True
 
     @contextmanager
@@ -47,7 +49,9 @@ class Account:
         self.depth += 1
         try:
             yield
+            if self.at >= self.depth and self.after is not None:
+                self.after()
         finally:
             if self.at >= self.depth:
-                self.price, self.at = None, 0
+                self.price, self.at, self.after = None, 0, None
             self.depth -= 1

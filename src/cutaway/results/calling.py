@@ -128,7 +128,8 @@ def _strict(function: F, name: str) -> F:
 def _told(value: Any) -> Any:
     """What is asked of, as far as numbers depend on it: by its hash where it has one, else as plain data."""
     if isinstance(told := getattr(value, "hash", None), str):
-        return told
+        standing = getattr(value, "standing", None)  # edits that every run of a network carries
+        return [told, _told(list(standing))] if standing else told
     if isinstance(value, Iterator) or callable(value):
         return type(value).__name__
     if callable(plain := getattr(value, "to_dict", None)):

@@ -40,13 +40,16 @@ class Price:
 
         >>> Price(8200.4, 95.2, 180.1, 3 << 30).sentence
         'about 8,200 forward-equivalents, 1.6 minutes (3.0 of processor time), 3.0 GiB of memory'
+        >>> Price(12, 3.0, 0.4).sentence
+        'about 12 forward-equivalents, 3 seconds (less than a second of processor time)'
         >>> Price(12).sentence
         'about 12 forward-equivalents'
         """
         told = [f"about {self.forwards:,.0f} forward-equivalents"]
         if self.seconds is not None:
             beside = "" if self.processor is None else f" ({duration(self.processor)} of processor time)"
-            if self.processor is not None and (self.seconds >= _MINUTES) == (self.processor >= _MINUTES):
+            same = self.processor is not None and (self.seconds >= _MINUTES) == (self.processor >= _MINUTES)
+            if self.processor is not None and same and self.processor >= 1 and self.seconds >= 1:
                 beside = f" ({duration(self.processor).split()[0]} of processor time)"
             told.append(duration(self.seconds) + beside)
         if self.memory is not None:
@@ -73,7 +76,9 @@ def duration(seconds: float) -> str:
 def size(count: float) -> str:
     """Bytes as a person says them.
 
-    >>> size(900 << 20), size(3 << 30)
-    ('900 MiB', '3.0 GiB')
+    >>> size(100 << 10), size(900 << 20), size(3 << 30)
+    ('100 KiB', '900 MiB', '3.0 GiB')
     """
+    if count < 1 << 20:
+        return f"{count / 2**10:,.0f} KiB"
     return f"{count / 2**20:,.0f} MiB" if count < 1 << 30 else f"{count / 2**30:.1f} GiB"

@@ -18,13 +18,15 @@ from typing import Any, TypeVar
 from cutaway.errors import BadInput, Stopped
 from cutaway.results.account import Account
 from cutaway.results.meter import Meter, metered
-from cutaway.results.price import Price, duration
+from cutaway.results.price import Price, duration, size
 from cutaway.results.stages import Stages
 
 T = TypeVar("T")
 #: A budget is too small beforehand where even so large a share of what is expected does not fit: predictions of
-#: forward-equivalents are good to a third, of seconds on a busy machine to a factor of two.
-_FORWARDS, _SECONDS = 0.7, 0.5
+#: forward-equivalents are good to a third, of seconds on a busy machine to a factor of two, of memory to a fifth.
+_FORWARDS, _SECONDS, _MEMORY = 0.7, 0.5, 0.8
+#: Bytes that are taken whatever the budget.
+_LITTLE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -122,11 +124,16 @@ class Work:
         )
         return wanted and (account.price is None or account.depth <= account.at)
 
-    def announce(self, label: str, price: Price) -> None:
+    @property
+    def times(self) -> bool:
+        """Are seconds of use to anybody, so that a pace is worth measuring?"""
+        return self.listener is not None or self.budget.seconds is not None
+
+    def announce(self, label: str, price: Price, after: Callable[[], None] | None = None) -> None:
         """Say what something will take, before it begins. A part of what is announced already announces nothing.
 
-        Who asks for an end here is heard at the first step, where there is something to keep. Raises `Stopped` where the
-        budget is too small for anything that could be kept.
+        after: called once the verb has come to its end. Who asks for an end here is heard at the first step, where there is
+        something to keep. Raises `Stopped` where the budget is too small for anything that could be kept.
 
         >>> heard = []
         >>> Work(lambda p: heard.append((p.label, p.price.sentence))).announce("patching", Price(640))
@@ -136,7 +143,7 @@ class Work:
         Traceback (most recent call last):
         cutaway.errors.Stopped: The budget of 100 forward-equivalents is too small for anything: nothing was run. ...
         """
-        if not self.account.take(price):
+        if not self.account.take(price, after):
             return
         self._tell(label, 0, 1, price)
         self._require_enough(price)
@@ -153,10 +160,14 @@ class Work:
             and _SECONDS * seconds > budget.seconds - self.seconds
         ):
             enough.append(duration(self.seconds + seconds))
+        memory = price.memory or 0
+        if budget.memory is not None and memory > _LITTLE and _MEMORY * memory > budget.memory:
+            enough.append(f"{size(-(-memory // _LITTLE) * _LITTLE)} of memory")
         if enough:
+            told = " and ".join(enough)
             raise Stopped(
                 f"The budget of {self._allowed()} is too small for anything: nothing was run.",
-                f"{' and '.join(enough).capitalize()} would be enough for a first result; all of it takes "
+                f"{told[:1].upper()}{told[1:]} would be enough for a first result; all of it takes "
                 f"{price.sentence}.",
             )
 
@@ -164,6 +175,7 @@ class Work:
         """The budget, in words."""
         told = [] if self.budget.seconds is None else [duration(self.budget.seconds)]
         told += [] if self.budget.forwards is None else [f"{self.budget.forwards:g} forward-equivalents"]
+        told += [] if self.budget.memory is None else [f"{size(self.budget.memory)} of memory"]
         return ", ".join(told)
 
     def bound(self, verb: str, question: Callable[[], Mapping[str, Any]]) -> Work:

@@ -195,7 +195,7 @@ def induction_heads(
             "Use head_scores, which reads attention alone.",
         )
     # scores, means, and losses of the network as it is, without these heads, and without each set of others
-    announce(net, [[0] * (2 * length)] * min(n, 16), work, "induction", n * (4.0 + random_sets))
+    announce(net, [[0] * (2 * length)] * min(n, 16), work, "induction", n * (4.0 + random_sets), rows=n)
     scores = head_scores(net, n=n, length=length, seed=seed, work=work)
     able = set(net.layers_with("z"))
     value = dict(zip(scores.heads, scores.values["induction"].mean(0).tolist(), strict=True))

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import time
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
+from cutaway.network.allocations import peak_bytes
 from cutaway.network.execution.running import evaluating
 from cutaway.results.meter import spend
 from cutaway.sweeps.record import arguments
+
+__all__ = ["Operations", "Rate", "Speed", "clocked", "count_operations", "peak_bytes", "timed"]
 
 if TYPE_CHECKING:
     from cutaway.sweeps.cells import Experiment
@@ -137,65 +136,6 @@ def _counted(experiment: Experiment, width: int) -> dict[str, float]:
     counts = {path: float(sum(ops.values())) for path, ops in counter.get_flop_counts().items()}
     root = type(net.model).__name__
     return {path.removeprefix(root).removeprefix("."): count for path, count in counts.items()}
-
-
-class _Allocations(TorchDispatchMode):
-    """Bytes of the tensors that are made and alive, as they come and go; `peak` is the most there was at once.
-
-    What was there before (weights, kept sites) and is only looked at does not count, nor do views of it.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.alive, self.peak = 0, 0
-        self.seen: set[int] = set()
-        self.before: set[int] = set()
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        for item in tree_leaves((args, kwargs or {})):
-            if isinstance(item, Tensor):
-                self._pass_over(item)
-        out = func(*args, **(kwargs or {}))
-        for item in tree_leaves(out):
-            if isinstance(item, Tensor):
-                self._note(item)
-        return out
-
-    def _pass_over(self, tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        key = storage._cdata
-        if key not in self.seen and key not in self.before:
-            self.before.add(key)
-            weakref.finalize(storage, self.before.discard, key)
-
-    def _note(self, tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        key = storage._cdata
-        if key in self.seen or key in self.before:
-            return
-        size = storage.nbytes()
-        self.seen.add(key)
-        self.alive += size
-        self.peak = max(self.peak, self.alive)
-        weakref.finalize(storage, self._gone, key, size)
-
-    def _gone(self, key: int, size: int) -> None:
-        if key in self.seen:
-            self.seen.discard(key)
-            self.alive -= size
-
-
-def peak_bytes(function: Callable[[], object]) -> int:
-    """The most memory that the tensors made by a call take at once, in bytes.
-
-    >>> peak_bytes(lambda: torch.ones(1000) + 1) >= 4000
-    True
-    """
-    with _Allocations() as watched:
-        function()
-    return watched.peak
 
 
 def timed(function: Callable[[], object], device: torch.device) -> float:

@@ -19,10 +19,18 @@ def announce_sweep(plan: Plan, work: Work, label: str) -> None:
         return
     forwards, cost, experiment = forwards_of(plan.job), plan.cost, plan.job.experiment
     waves = len(plan.job.waves) + (len(plan.job.plain) > 0)
+    timed = None if cost.seconds is None or cost.processor is None else (cost.seconds, cost.processor)
     announce(
-        experiment.net, experiment.tokens, work, label, forwards, memory=cost.memory, seconds=cost.seconds,
+        experiment.net, experiment.tokens, work, label, forwards, memory=cost.memory, timed=timed, passes=_passes(plan.job),
         least=forwards / max(1, waves),
     )  # fmt: skip
+
+
+def _passes(job: Job) -> float:
+    """Passes through all layers: of a wave, its layers from the first on that any of its rows changes."""
+    depth, tokens = max(1, job.experiment.net.n_layers), job.experiment.tokens
+    run = sum(depth - int(wave.layers.min()) for wave in job.waves if len(wave.layers)) / depth
+    return run + len(job.plain) / max(1, tokens.n)
 
 
 def forwards_of(job: Job) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,11 +39,17 @@ def atp_star(net: Network, behaviour: Behaviour, options: ScoreOptions, work: Wo
     Kramar et al. 2024. All positions of a head are corrupted together. Scores have no sign.
     """
     study = Study.of(net, behaviour, options, work)
+    study.method = "atp-star"
     parts, reads = [], []
-    for batch in study.pairs:
+
+    def scored(batch: PairBatch) -> dict[str, np.ndarray]:
         nodes, inputs = (x.double().cpu().numpy().astype(np.float32) for x in _batch(study, batch))
-        parts.append(nodes)
-        reads.append(inputs)
+        return {"nodes": nodes, "inputs": inputs}
+
+    for batch in study.pairs:
+        found = study.once_named("atp-star", batch, partial(scored, batch))
+        parts.append(found["nodes"])
+        reads.append(found["inputs"])
         study.work.step("AtP*", sum(map(len, parts)), study.pairs.n)
     scores = study.node_scores("atp-star", ATP_STAR, study.pairs.gather(parts, 0))
     return replace(scores, inputs=study.pairs.gather(reads, 0).mean(0, dtype=np.float64))

@@ -92,6 +92,7 @@ def eap(net: Network, behaviour: Behaviour, options: PositionOptions, work: Work
         tally = study.tally(batch, deltas)
         _accumulate(study, tally, done, deltas, 1.0)
         study.keep(batch, tally)
+        del corrupted, done, deltas, tally  # let go before the next batch takes its own
     return study.scores("eap", EAP)
 
 
@@ -113,6 +114,7 @@ def eap_ig(net: Network, behaviour: Behaviour, options: EapIgOptions, work: Work
             done = backward(study.wiring, batch.clean, batch.positions, batch.score, [edit])
             _accumulate(study, tally, done, deltas, 1 / steps)
         study.keep(batch, tally)
+        del corrupted, done, clean, deltas, tally  # let go before the next batch takes its own
     return study.scores("eap-ig", EAP_IG)
 
 
@@ -129,6 +131,7 @@ def clean_corrupted(
         for each in (done, other):
             _accumulate(study, tally, each, deltas, 0.5)
         study.keep(batch, tally)
+        del done, other, each, deltas, tally  # let go before the next batch takes its own
     return study.scores("clean-corrupted", CLEAN_CORRUPTED)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -83,6 +84,7 @@ def node_masks(net: Network, behaviour: Behaviour, options: MaskOptions, work: W
 
 def _learn(net: Network, behaviour: Behaviour, how: MaskOptions, work: Work | None, nodes: bool) -> Scores:
     study = Study.of(net, behaviour, how, work)
+    study.method = "mask-nodes" if nodes else "mask-edges"
     graph = study.wiring.graph
     allowed = torch.from_numpy(graph.allowed).to(net.device)
     warm = score(net, behaviour, method=how.warm, work=work) if isinstance(how.warm, str) else how.warm
@@ -95,7 +97,8 @@ def _learn(net: Network, behaviour: Behaviour, how: MaskOptions, work: Work | No
     count = float(allowed.sum()) if not nodes else float(graph.shape[0] - 1)
     counted = _counted(graph.allowed, nodes, logits)
     scale = _loss_of_nothing(study, values, references)
-    for round_ in range(how.rounds):
+    kept = _Kept(study, logits, optimiser, generator)
+    for round_ in range(kept.begin(), how.rounds):
         for batch, reference in zip(study.pairs, references, strict=True):
             optimiser.zero_grad()
             sample, uniform = _sample(logits, how.sampler, generator)
@@ -111,8 +114,48 @@ def _learn(net: Network, behaviour: Behaviour, how: MaskOptions, work: Work | No
                 expected = torch.sigmoid(logits - _TEMPERATURE * float(np.log(-_LOW / _HIGH)))
                 (loss + penalty * (expected * counted).sum() / count).backward()
             optimiser.step()
+        kept.keep(round_ + 1)
         study.work.step("learning masks", round_ + 1, how.rounds)
     return _result(study, logits.detach(), how, nodes)
+
+
+class _Kept:
+    """How far the learning has come, on disk: probabilities, the optimiser's state, and that of the draws."""
+
+    def __init__(
+        self, study: Study, logits: Tensor, optimiser: torch.optim.Adam, generator: torch.Generator
+    ) -> None:
+        self.study, self.logits, self.optimiser, self.generator = study, logits, optimiser, generator
+        self.last = time.monotonic()
+
+    def begin(self) -> int:
+        """Go on from what was kept; the rounds that are done."""
+        stages = self.study.work.stages
+        kept = None if stages is None else stages.find("masks", self._of())
+        if kept is None:
+            return 0
+        with torch.no_grad():
+            self.logits.copy_(kept["logits"])
+        state = {name: kept[name] for name in ("step", "exp_avg", "exp_avg_sq")}
+        whole = self.optimiser.state_dict()
+        self.optimiser.load_state_dict({"state": {0: state}, "param_groups": whole["param_groups"]})
+        self.generator.set_state(kept["draws"])
+        return int(kept["rounds"])
+
+    def keep(self, rounds: int) -> None:
+        """Keep the state after so many rounds, where the last that was kept is long enough ago."""
+        stages, now = self.study.work.stages, time.monotonic()
+        if stages is None or now - self.last < stages.patience:
+            return
+        self.last = now
+        state = self.optimiser.state_dict()["state"][0]
+        values = {"logits": self.logits, "draws": self.generator.get_state(), "rounds": rounds}
+        stages.put(
+            "masks", values | {name: state[name] for name in ("step", "exp_avg", "exp_avg_sq")}, self._of()
+        )
+
+    def _of(self) -> list[object]:
+        return self.study.of_all()
 
 
 def _start(allowed: np.ndarray, warm: Scores | None, how: MaskOptions, nodes: bool) -> Tensor:

@@ -124,18 +124,29 @@ def neurons(net: Network, behaviour: Behaviour, options: ScoreOptions, work: Wor
     layers = net.layers_with("mlp_act")
     sites = [f"mlp_act.{i}" for i in layers]
     sums = {i: np.zeros(0) for i in layers}
-    parts = []
-    for batch in study.pairs:
+    study.method = "neurons"
+    parts: list[np.ndarray] = []
+
+    def scored(batch: PairBatch) -> dict[str, np.ndarray]:
         real = batch.real.to(net.device)[..., None]
         other = net.run(batch.corrupted, keep=sites, logits=False)
         corrupted, _ = record(study.wiring, batch.corrupted)
         clean = _hidden(study.wiring, batch, sites)
         delta = less(corrupted, clean.outputs)
-        parts.append(_numpy(batch, -dotted(study.wiring, delta, clean.slopes, batch.real.to(net.device))))
-        for layer, site in zip(layers, sites, strict=True):
+        found = {
+            "nodes": _numpy(batch, -dotted(study.wiring, delta, clean.slopes, batch.real.to(net.device)))
+        }
+        for site in sites:
             effect = -((other[site] - clean.entries[site]) * clean.slopes[site] * real).sum((0, 1))
-            effect = (batch.sign * effect).double().cpu().numpy()
-            sums[layer] = effect if not sums[layer].size else sums[layer] + effect
+            found[site] = (batch.sign * effect).double().cpu().numpy()
+        return found
+
+    for batch in study.pairs:
+        found = study.once_named("neurons", batch, partial(scored, batch))
+        parts.append(found["nodes"])
+        for layer, site in zip(layers, sites, strict=True):
+            sums[layer] = found[site] if not sums[layer].size else sums[layer] + found[site]
+        study.work.step("neurons", sum(map(len, parts)), study.pairs.n)
     missing = sorted(set(range(net.n_layers)) - set(layers))
     notes = (f"Layers {missing} have no single hidden layer, so no neurons.",) if missing else ()
     scores = study.node_scores("neurons", ATP + "; neurons", study.pairs.gather(parts, 0), notes)

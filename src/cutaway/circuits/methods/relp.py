@@ -59,6 +59,7 @@ def relp(net: Network, behaviour: Behaviour, options: RelpOptions, work: Work | 
         for stage, slopes in at_readers(study.wiring, done, frozen=True):
             tally.add(stage.before, stage.readers, deltas, slopes, -1.0)
         study.keep(batch, tally)
+        del corrupted, done, deltas, tally, slopes  # let go before the next batch takes its own
     return study.scores("relp", RELP, notes)
 
 

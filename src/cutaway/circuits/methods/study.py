@@ -132,9 +132,19 @@ class Study:
         found = partial(self._of, batch)
         return self.work.once("scores", make, lambda x: {"x": x}, lambda kept: kept["x"], found)
 
+    def once_named(
+        self, name: str, batch: PairBatch, make: Callable[[], dict[str, np.ndarray]]
+    ) -> dict[str, np.ndarray]:
+        """Several arrays of a batch, by name: those that were kept before a stop, else as they are made."""
+        return self.work.once(name, make, dict, dict, partial(self._of, batch))
+
     def _of(self, batch: PairBatch) -> list[object]:
         """What the scores of a batch depend on, beside the question."""
-        return [self.method, plain(self.options), self.net.hash, self.behaviour.hash, list(batch.rows)]
+        return [*self.of_all(), list(batch.rows)]
+
+    def of_all(self) -> list[object]:
+        """What the scores of all batches depend on, beside the question."""
+        return [self.method, plain(self.options), self.net.hash, self.behaviour.hash]
 
     def scores(self, method: str, source: str, notes: tuple[str, ...] = ()) -> Scores:
         """The result of an edge method."""

@@ -68,7 +68,8 @@ def announce_reading(
 ) -> None:
     """Say what one pass over the inputs takes, and what comes beside it."""
     forwards = [("reading", reading_price(net, data, places)), *more]
-    announce(net, data.inputs[:16] if data.of_tokens else [[0]], work, label, forwards)  # type: ignore[index]
+    some: Any = data.inputs[:16] if data.of_tokens else [[0]]  # type: ignore[index]
+    announce(net, some, work, label, forwards, rows=len(set(np.asarray(data.rows).tolist())))
 
 
 def _token_batches(
