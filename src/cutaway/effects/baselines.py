@@ -152,6 +152,7 @@ def measure(
         BadBehaviour: the metric does not differ between clean and corrupted prompts, so nothing can be normalised.
         Stopped: the work was asked to end.
     """
+    working(work).check()
     positions, sides, beside = positions_of(behaviour), dict[str, Side](), None
     if swept:
         tokens = _tokens_of(net, behaviour, swept)

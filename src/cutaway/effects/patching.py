@@ -214,6 +214,7 @@ def _box_sweep(
     rules: Rules | None, work: Work | None, time_it: bool, over: Any, began: float,
 ) -> PlannedSweep:  # fmt: skip
     site, chosen, dims = checked(net, behaviour, at, by, layers)
+    require_rules(rules)
     swept, tokens = sites_of(site, chosen), behaviour.clean_tokens(net)
     copies = 2 if way in DIRECTIONS else 3
     require_room(net, swept, copies * tokens.n, tokens.size, working(work))
@@ -239,7 +240,6 @@ def _box_sweep(
     labels = position_labels(behaviour, ends, box)
     asked = (net, behaviour, ends, base, site, direction, box.coordinates())
     question = Question(*asked, labels, where, seed, began)
-    require_rules(rules)
     experiment = ends.experiment(net, base, sources, spans=span_columns(behaviour, base))
     held = held_bytes([*ends.clean.kept.values(), *ends.corrupted.kept.values(), *sources.values()])
     plan = plan_cells(

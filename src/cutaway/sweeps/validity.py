@@ -143,7 +143,7 @@ def _continues(trial: Experiment) -> bool:
         return False
     real = mask[:, start:]
     both = ((kept[last].cpu()[real], run[last][:, start:].cpu()[real]), (logits, run.logits[:, 0]))
-    tolerance = TOLERANCE.get(net.dtype, _COARSE)
+    tolerance = TOLERANCE.get(net.products or net.dtype, _COARSE)
     return all(bool((a - b).abs().max() <= tolerance * b.abs().max()) for a, b in both)
 
 
