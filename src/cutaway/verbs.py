@@ -286,6 +286,13 @@ VERBS: dict[str, Verb] = {
             command="activations",
         ),
         Verb(
+            "bind",
+            "cutaway.features.binding:bind",
+            "Does a dictionary of features belong to this site of this network, read in this way?",
+            ("net", "dictionary", "texts"),
+            "binding",
+        ),
+        Verb(
             "probe_data",
             "cutaway.probes.data.tables:probe_data",
             "Labelled texts or inputs for probes.",

@@ -9,12 +9,16 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import typer.main
 from typer.testing import CliRunner
 
+from cutaway import features
 from cutaway.behaviours import GENERATORS, TOLD, BuiltIn
 from cutaway.cli import helping
 from cutaway.cli.main import app
+from cutaway.features.dictionaries import Decoder, Encoder, ReLU
+from cutaway.features.formats.places import hook_place
 from cutaway.verbs import VERBS
 
 runner = CliRunner()
@@ -23,8 +27,12 @@ runner = CliRunner()
 def commands() -> list[str]:
     """The words of every command: "patch", "zoo list"."""
     program = typer.main.get_command(app)
-    inside = program.commands["zoo"].commands  # type: ignore[attr-defined]
-    return [*(c for c in program.commands if c != "zoo"), *(f"zoo {c}" for c in inside)]  # type: ignore[attr-defined]
+    held = program.commands  # type: ignore[attr-defined]
+    groups = {name: command.commands for name, command in held.items() if hasattr(command, "commands")}
+    return [
+        *(c for c in held if c not in groups),
+        *(f"{g} {c}" for g, inside in groups.items() for c in inside),
+    ]
 
 
 @pytest.fixture(autouse=True)
@@ -85,11 +93,23 @@ _LONG = ("my-model", "behaviours zoo:tales", "zoo:tales --by head")
 _OTHERWISE = ("ablate", "steer", "paths", "explain", "test", "probe", "zoo make", "zoo verify", "zoo bench")
 
 
+def _axes(hook: str, width: int) -> features.Dictionary:
+    """A latent for each direction of each axis: it leaves nothing unexplained."""
+    place = hook_place(hook, width)
+    both = torch.cat([torch.eye(width), -torch.eye(width)])
+    encoder, decoder = Encoder(both.T, torch.zeros(2 * width), ReLU()), Decoder(0, 0, both)
+    return features.Dictionary(
+        "autoencoder", (encoder,), (decoder,), (torch.zeros(width),), ((place,),), (place,)
+    )
+
+
 def test_the_examples_run(tmp_path: Path) -> None:
     """In the order of the table: what an example needs is made by one before it."""
     names = ["trace", *(n for n in helping.EXAMPLES if n != "trace")]
     rows = [f'"Text {i} was {mood}",{mood}' for i in range(12) for mood in ("sad", "glad")]
     (tmp_path / "labelled.csv").write_text("\n".join(["text,mood", *rows]) + "\n")
+    (tmp_path / "texts.txt").write_text("\n".join(row.partition(",")[0].strip('"') for row in rows) + "\n")
+    features.write(_axes("blocks.2.hook_resid_post", 128), tmp_path / "my-sae")
     for name in names:
         for example in helping.examples(name):
             if any(word in example for word in _LONG):

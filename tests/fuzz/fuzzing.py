@@ -31,6 +31,7 @@ from cutaway.behaviours.data import Behaviour
 from cutaway.circuits.limits import CircuitLimits
 from cutaway.errors import CutawayError
 from cutaway.explanations.limits import SearchLimits
+from cutaway.features.dictionaries import Decoder, Dictionary, Encoder, Place, ReLU
 from cutaway.network import Network
 from cutaway.probes import ProbeOptions
 from cutaway.recipes.words import word_tokenizer
@@ -176,6 +177,7 @@ class Bed:
             "circuit": self.circuit, "probing": self.probing, "model": self.net.model, "tokenizer": self.net.tokenizer,
             "interventions": [cutaway.Ablate("z.0")], "path": self.folder / "effects",
             "other": "b saw the a", "texts": ["the a saw b", "b saw a", "the b"],
+            "dictionary": dictionary(),
         }  # fmt: skip
         more: dict[str, dict[str, Any]] = {
             "behaviour": {"source": pd.DataFrame(rows()).drop(columns="spans"), "force": True},
@@ -189,6 +191,13 @@ class Bed:
             "induction_heads": {"n": 12, "length": 5, "random_sets": 1},
         }  # fmt: skip
         return {name: given[name] for name in verb.takes if name in given} | more.get(verb.name, {})
+
+
+def dictionary() -> Dictionary:
+    """Latents of the first layer's stream that mean nothing."""
+    place = Place("", "resid_post.0", 16)
+    encoder, decoder = Encoder(torch.eye(16), None, ReLU()), Decoder(0, 0, torch.eye(16))
+    return Dictionary("autoencoder", (encoder,), (decoder,), (None,), ((place,),), (place,))
 
 
 # --------------------------------------------------------------------------------------------------------------- calls
@@ -423,6 +432,7 @@ def results(bed: Bed) -> dict[str, Path]:
         lambda: cutaway.induction_heads(**bed.right(VERBS["induction_heads"])),
         lambda: cutaway.top_examples(**bed.right(VERBS["top_examples"])),
         lambda: cutaway.activations(**bed.right(VERBS["activations"])),
+        lambda: cutaway.bind(**bed.right(VERBS["bind"])),
         lambda: net.gradients(text, to=["embed", "z.0"]),
         lambda: why_attend(net, text, "a0.h0"),
         lambda: singular_directions(net, "a0.h0"),

@@ -12,7 +12,7 @@ from cutaway.recipes.tales import prompts as P
 from cutaway.recipes.tales.exam import BEHAVIOURS, questions
 from cutaway.recipes.tales.grammar import entities
 from cutaway.recipes.tales.scenes import stories
-from cutaway.recipes.tales.tokenizer import Encoder, train_tokenizer
+from cutaway.recipes.tales.tokenizer import StoryEncoder, train_tokenizer
 
 TOKENIZER = AutoTokenizer.from_pretrained(zoo.path("tales"))
 
@@ -54,7 +54,7 @@ def test_years_are_a_century_and_two_digits() -> None:
 
 
 def test_stories_round_trip_and_tokens_know_their_words() -> None:
-    encode = Encoder(TOKENIZER)
+    encode = StoryEncoder(TOKENIZER)
     for story in islice(stories(5), 500):
         ids, owner = encode(story)
         assert ids == [*TOKENIZER.encode(story.text), TOKENIZER.eos_token_id]

@@ -20,6 +20,7 @@ from cutaway.behaviours import Behaviour
 from cutaway.behaviours.checks import answer_logits
 from cutaway.effects.baselines import measure
 from cutaway.errors import Stopped
+from cutaway.features.dictionaries import Decoder, Dictionary, Encoder, Place, ReLU
 from cutaway.network import Network
 from cutaway.network.memory import rows_at_once
 from cutaway.network.sites import Site
@@ -153,6 +154,14 @@ def text(pairs: Behaviour) -> list[int]:
     return list(pairs.clean_ids[0])
 
 
+def identity(net: Network) -> Dictionary:
+    """A latent for each number of the first layer's stream."""
+    width = net.d_model or 0
+    place = Place("", "resid_post.0", width)
+    encoder, decoder = Encoder(torch.eye(width), None, ReLU()), Decoder(0, 0, torch.eye(width))
+    return Dictionary("autoencoder", (encoder,), (decoder,), (None,), ((place,),), (place,))
+
+
 def sides(pairs: Behaviour) -> tuple[list[list[int]], list[list[int]]]:
     """Clean and corrupted prompts that are not on the other side, too."""
     clean, corrupted = set(pairs.clean_ids), set(pairs.corrupted_ids)
@@ -201,6 +210,7 @@ CALLS: dict[str, Callable[[Network, Behaviour, Any], Any]] = {
     ),
     "induction_heads": lambda net, _pairs, _: cutaway.induction_heads(net, length=6, n=12),
     "top_examples": lambda net, pairs, _: cutaway.top_examples(net, pairs.clean_ids, of="n0.1"),
+    "bind": lambda net, pairs, _: cutaway.bind(net, identity(net), pairs.clean_ids),
     "activations": lambda net, pairs, _: cutaway.activations(
         net, pairs.clean_ids, at="resid_post", folder=Path(tempfile.mkdtemp()) / "acts"
     ),

@@ -8,9 +8,17 @@ import cutaway
 from cutaway.errors import BadInput
 from cutaway.network.sites import Site
 from cutaway.recipes.tales.prompts import FEMALE, MALE
-from cutaway.trials import Limits, Place, Subspace, SubspaceBench, evidence_of, put_to_test, verdict_of
+from cutaway.trials import (
+    Limits,
+    Subspace,
+    SubspaceBench,
+    SubspacePlace,
+    evidence_of,
+    put_to_test,
+    verdict_of,
+)
 
-PLACE = Place(Site("resid_post", 2), pos=-1)
+PLACE = SubspacePlace(Site("resid_post", 2), pos=-1)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +91,7 @@ def test_a_head_of_a_site_with_heads(pairs):
     net = cutaway.open(
         "zoo:tales", dtype=torch.float64
     )  # metrics of 16 in single precision differ in the sixth digit
-    place = Place(Site("z", 1), head=2)
+    place = SubspacePlace(Site("z", 1), head=2)
     bench = SubspaceBench.of(net, pairs, place)
     width = bench.difference.shape[1]
     np.testing.assert_allclose(
@@ -129,6 +137,6 @@ def test_what_cannot_be_a_subspace_is_refused(net, pairs):
         Subspace.of(torch.zeros(4), PLACE)
     assert Subspace.of(torch.ones(3, 4), PLACE).size == 1
     with pytest.raises(BadInput, match="one value for each head"):
-        SubspaceBench.of(net, pairs, Place(Site("z", 1)))
+        SubspaceBench.of(net, pairs, SubspacePlace(Site("z", 1)))
     with pytest.raises(BadInput, match="has no heads"):
-        SubspaceBench.of(net, pairs, Place(Site("resid_post", 1), head=0))
+        SubspaceBench.of(net, pairs, SubspacePlace(Site("resid_post", 1), head=0))

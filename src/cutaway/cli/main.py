@@ -8,6 +8,7 @@ import typer
 
 from cutaway.cli import bench, commands, lens, looking, network, probing, steering
 from cutaway.cli.common import Group
+from cutaway.cli.features import features_app
 from cutaway.cli.zoo import zoo_app
 
 app = typer.Typer(
@@ -26,6 +27,7 @@ commands.register(app)
 lens.register(app)
 probing.register(app)
 steering.register(app)
+app.add_typer(features_app, name="features")
 app.add_typer(zoo_app, name="zoo")
 bench.register(zoo_app)
 

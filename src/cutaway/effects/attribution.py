@@ -300,7 +300,9 @@ def _cells(
         elif axis in ("head", "kv_head") and "head" in box.by:
             kept["head"] = i
         elif (
-            axis in ("width", "head_width", "hidden", "expert") and i == len(axes) - 1 and "neuron" in box.by
+            axis in ("width", "head_width", "hidden", "expert", "feature")
+            and i == len(axes) - 1
+            and "neuron" in box.by
         ):
             kept["neuron"] = i
         elif axis == "channel" and "channel" in box.by:

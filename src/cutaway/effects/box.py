@@ -36,7 +36,7 @@ BY = (
 )
 #: What is swept in a network without a stream: the maps that its convolutions give.
 MAPS = "map"
-_UNITS = ("hidden", "expert", "width")
+_UNITS = ("hidden", "expert", "feature", "width")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,28 @@
-"""Activations over many texts: where a neuron or a direction is strongest, and whole sites written to disk."""
+"""Features: dictionaries as sites of a network, and activations over many texts: where a neuron, a latent or a direction is
+strongest, and whole sites written to disk.
+"""
 
 from cutaway.features.activations import Activations, activations
+from cutaway.features.attach import with_dictionary
+from cutaway.features.binding import Binding, bind
+from cutaway.features.dictionaries import Dictionary
+from cutaway.features.formats import formats, read, write
+from cutaway.features.opening import OpenedDictionary
+from cutaway.features.opening import open_dictionary as open
 from cutaway.features.top_examples import TopExamples, top_examples
 
-__all__ = ["Activations", "TopExamples", "activations", "top_examples"]
+__all__ = [
+    "Activations",
+    "Binding",
+    "Dictionary",
+    "OpenedDictionary",
+    "TopExamples",
+    "activations",
+    "bind",
+    "formats",
+    "open",
+    "read",
+    "top_examples",
+    "with_dictionary",
+    "write",
+]

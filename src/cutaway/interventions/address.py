@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import BadAddress
+from cutaway.network.anatomy import LatentTap
 from cutaway.network.edits import Here
 from cutaway.network.indices import Index, indices, position_table, without_repeats
 from cutaway.network.inputs import Pos
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from cutaway.network.network import Network
 
 _HEAD_AXES = ("head", "kv_head")
-_UNIT_AXES = ("width", "head_width", "hidden", "expert", "vocab", "channel")
+_UNIT_AXES = ("width", "head_width", "hidden", "expert", "feature", "vocab", "channel")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -60,7 +61,7 @@ class Address:
         first = sites[0]
         if first.module or not SITES[first.name].layered:
             raise BadAddress(f"{first} has no layers, but layer={self.layer} was given.", "Leave layer out.")
-        depth = len(net.anatomy.stack(first.stack).layers)  # type: ignore[union-attr]
+        depth = len(net.anatomy.stack(net.anatomy.home(first.stack)).layers)  # type: ignore[union-attr]
         wanted = without_repeats(indices(self.layer, depth, "layer"), "layer")
         chosen = [s for i in wanted for s in net.resolve(Site(first.name, i, first.stack))]
         missing = [s for s in chosen if s not in sites]
@@ -175,7 +176,9 @@ def _axes_of(value: Tensor) -> tuple[str, ...]:
 
 def axis_size(net: Network, site: Site, axis: str) -> int | None:
     """Length of one axis of a site as far as the anatomy tells without running; None otherwise."""
-    stack = net.anatomy.stack(site.stack)
+    stack, tap = net.anatomy.stack(net.anatomy.home(site.stack)), net.anatomy.taps.get(site)
+    if isinstance(tap, LatentTap):
+        return tap.size
     if axis == "width":
         return None if stack is None else stack.width
     if axis == "vocab":

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 from torch import Tensor, nn
 
@@ -121,7 +121,65 @@ class RouterTap:
     experts: int
 
 
-Tap = PortTap | AttentionTap | SumTap | HeadOutTap | RouterTap
+class Codec(Protocol):
+    """A dictionary as a run uses it: rows to latents, latents to what they add, numbers by source and by target."""
+
+    def encode(self, values: Sequence[Tensor], source: int) -> Tensor:
+        """Activations [... F] of a source's latents, of the values [... d] of the sites that it reads."""
+        ...
+
+    def written(self, change: Tensor, values: Sequence[Tensor], source: int, target: int) -> Tensor:
+        """What a change [... F] of them adds to a target [... d]."""
+        ...
+
+    def decode(
+        self, latents: Sequence[Tensor | None], values: Sequence[Tensor] | None, target: int
+    ) -> Tensor:
+        """The reconstruction [... d] of a target, from the latents of all sources that write there."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class LatentTap:
+    """The latents of one source of a dictionary: encoded from what it reads; a change of them is added where it writes.
+
+    What the dictionary does not reconstruct stays in place, so that latents that are not changed change nothing.
+
+    Attributes:
+        codec: the dictionary.
+        source: which of its sources.
+        size: how many latents.
+        reads: the sites that are encoded, side by side, and their taps.
+        writes: number, site and tap of each target.
+    """
+
+    codec: Codec
+    source: int
+    size: int
+    reads: tuple[tuple[Site, Tap], ...]
+    writes: tuple[tuple[int, Site, Tap], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class ErrorTap:
+    """What a dictionary leaves of one target: the value there less the reconstruction, from the network's own latents.
+
+    Attributes:
+        codec: the dictionary.
+        target: which of its targets.
+        at: the site of the target, and its tap.
+        sources: the latents that write there.
+        own: which of these has read the row that norms and skip connections need.
+    """
+
+    codec: Codec
+    target: int
+    at: tuple[Site, Tap]
+    sources: tuple[LatentTap, ...]
+    own: int
+
+
+Tap = PortTap | AttentionTap | SumTap | HeadOutTap | RouterTap | LatentTap | ErrorTap
 
 
 @dataclass(frozen=True)
@@ -365,6 +423,17 @@ class Anatomy:
     def stack(self, name: str = "") -> Stack | None:
         """The stack of that name."""
         return next((s for s in self.stacks if s.name == name), None)
+
+    @property
+    def dictionaries(self) -> tuple[str, ...]:
+        """Names of the dictionaries whose latents are sites here, "" for one without a name."""
+        return tuple(
+            dict.fromkeys(site.stack for site, tap in self.taps.items() if isinstance(tap, LatentTap))
+        )
+
+    def home(self, name: str) -> str:
+        """The stack whose rows a site of this stack has: itself, or the main one where the name is a dictionary's."""
+        return name if any(stack.name == name for stack in self.stacks) else ""
 
     def module(self, model: nn.Module, path: str) -> nn.Module:
         """The module at a path; for a parameter that is used without one, its linear map."""

@@ -5,10 +5,11 @@ Whatever runs, reads or describes a network below its face `cutaway.Network` tak
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
+from hashlib import sha256
 from typing import Any, TypeVar
 
 import torch
@@ -51,6 +52,7 @@ class Core:
         facts: what was found out about it; ask `fact`, which knows when they do not hold.
         remembered: were anatomy and certificate found at an earlier opening of the same network?
         roundings: what products coarser than the weights do to behaviours, by their hash, where it was measured.
+        dictionaries: hashes of the dictionaries whose latents are sites here.
     """
 
     def __init__(
@@ -62,8 +64,10 @@ class Core:
         name: str,
         opened: Opened,
         remembered: bool = False,
+        dictionaries: tuple[str, ...] = (),
     ) -> None:
         self.remembered = remembered
+        self.dictionaries = dictionaries
         self.model = model
         self.texts = Texts(
             model, tokenizer, (_entries(model, anatomy, "embed"), _entries(model, anatomy, "pos_embed"))
@@ -142,11 +146,16 @@ class Core:
             self.forget()
         self._sample = sample
         plain = self.fact_of_weights("hash", lambda: weights_hash(self.model))
-        return (
-            plain
-            if self.products is None
-            else hashlib.sha256(f"{plain} {self.products}".encode()).hexdigest()
-        )
+        beside = [*([] if self.products is None else [f" {self.products}"]), *self.dictionaries]
+        return sha256("".join((plain, *beside)).encode()).hexdigest() if beside else plain
+
+    def with_taps(self, taps: Mapping[Site, Tap], name: str, digest: str) -> Core:
+        """The same model with further sites, those of a dictionary of that hash; this one stays as it is."""
+        anatomy = replace(self.anatomy, taps={**self.anatomy.taps, **taps})
+        return Core(
+            self.model, self.texts.tokenizer, anatomy, self.certificate, name, self.opened, self.remembered,
+            (*self.dictionaries, digest),
+        )  # fmt: skip
 
     @property
     def lock(self) -> Lock:
@@ -262,7 +271,8 @@ class Core:
                 offers = ", ".join(self.kinds_of_site())
                 raise NotFound(f"No site matches {spec!r}.", f"Sites here: {offers}.")
             return matches if layers is None else [s for s in matches if s.layer in layers]
-        site = parse(spec, self.modules, [s.name for s in self.anatomy.stacks])
+        names = [*(s.name for s in self.anatomy.stacks), *self.anatomy.dictionaries]
+        site = parse(spec, self.modules, names)
         if site.module:
             return [site]
         _refuse_unrotated(self.anatomy, spec, site)
@@ -297,7 +307,7 @@ class Core:
         return () if named is None else named.layers
 
     def _in_range(self, site: Site) -> Site:
-        depth, layer = len(self._layers(site.stack)), site.layer or 0
+        depth, layer = len(self._layers(self.anatomy.home(site.stack))), site.layer or 0
         if not -depth <= layer < depth:
             raise BadAddress(
                 f"{site} asks for layer {layer}, but this network has {depth} layers.",

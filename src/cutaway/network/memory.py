@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 import torch
 
+from cutaway.network.anatomy import LatentTap
 from cutaway.network.face import Face
 from cutaway.network.sites import Site
 from cutaway.results.work import Work
@@ -59,7 +60,9 @@ def numbers_of(net: Face, site: Site, width: int) -> int:
 
     Of a module's own output it is taken that it is as wide as the stream.
     """
-    stack = net.anatomy.stack(site.stack)
+    stack, tap = net.anatomy.stack(net.anatomy.home(site.stack)), net.anatomy.taps.get(site)
+    if isinstance(tap, LatentTap):
+        return width * tap.size
     stream = (None if stack is None else stack.width) or net.d_model or 64
     layer = stack.layers[site.layer] if stack is not None and site.layer is not None else None
     attention = None if layer is None else layer.attention(cross=site.name.startswith("cross_"))

@@ -16,7 +16,18 @@ from cutaway.errors import BadAddress, BadInput, NotFound, nearest
 from cutaway.network.indices import integer
 
 Axis = Literal[
-    "batch", "pos", "width", "head", "kv_head", "head_width", "dest", "src", "hidden", "expert", "vocab"
+    "batch",
+    "pos",
+    "width",
+    "head",
+    "kv_head",
+    "head_width",
+    "dest",
+    "src",
+    "hidden",
+    "expert",
+    "feature",
+    "vocab",
 ]
 
 SublayerKind = Literal["attention", "cross_attention", "mixer", "mlp"]
@@ -166,6 +177,8 @@ SITES: dict[str, SiteKind] = {
         sublayer="mlp", vouched=(_SUMS,), by_sums=True, anew=("", ""), watched=True, hooks=("hook_mlp_out",)),
     "resid_post": SiteKind(_STREAM, True, "residual stream as the layer leaves it",
         anew=("", ""), watched=True, hooks=("hook_resid_post",)),
+    "features": SiteKind(("batch", "pos", "feature"), True, "latents of a dictionary that reads here"),
+    "feature_error": SiteKind(_STREAM, True, "what a dictionary that writes here does not reconstruct"),
     "final_norm": SiteKind(_STREAM, False, "output of the norm before the unembedding",
         vouched=("norm(resid) = final_norm",)),
     "logits": SiteKind(("batch", "pos", "vocab"), False, "the output scores"),

@@ -93,6 +93,7 @@ KINDS: dict[str, Kind] = {
     "eraser": Kind("cutaway.probes.use.erasure:Eraser", "an eraser", formerly=("cutaway-eraser-1",)),
     "alignment": Kind("cutaway.probes.use.alignment:Alignment", "a subspace and its tests",
         formerly=("cutaway-alignment-1",)),
+    "binding": Kind("cutaway.features.binding:Binding", "whether a dictionary belongs to a site"),
     "direction": Kind("cutaway.control.direction:SteeringVector", "a direction to steer by"),
     "steering": Kind("cutaway.control.steering:Steering", "what a network writes while it is steered"),
     "loss": Kind("cutaway.network.loss:Loss", "the loss on texts"),

@@ -20,12 +20,13 @@ from cutaway.trials.ends import ends_kept
 from cutaway.trials.judging import any_of, claim_of, inside, percent, verdict_of, with_interval
 from cutaway.trials.limits import Limits
 from cutaway.trials.scale import GapScale, other_rows
-from cutaway.trials.subspace import Place, Subspace, SubspaceBench
+from cutaway.trials.subspace import Subspace, SubspaceBench, SubspacePlace
 from cutaway.trials.trial import Trial, evidence_of, from_other_prompts, performs, put_to_test, resampled
 
 __all__ = [
-    "CONTROLS", "Bench", "Candidate", "GapScale", "Limits", "Outcome", "PartSet", "Place", "Subspace", "SubspaceBench",
-    "Trial", "any_of", "beside_random_weights", "claim_of", "ends_kept", "evidence_of", "from_other_prompts", "inside",
+    "CONTROLS", "Bench", "Candidate", "GapScale", "Limits", "Outcome", "PartSet", "Subspace", "SubspaceBench",
+    "SubspacePlace", "Trial", "any_of", "beside_random_weights", "claim_of", "ends_kept", "evidence_of",
+    "from_other_prompts", "inside",
     "must_fail", "other_rows", "percent", "performs", "put_to_test", "random_weights", "resampled", "sham",
     "shuffled_answers", "verdict_of", "with_interval",
 ]  # fmt: skip

@@ -33,7 +33,7 @@ _RANK = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
-class Place:
+class SubspacePlace:
     """Where a subspace lies.
 
     Attributes:
@@ -70,14 +70,16 @@ class SubspaceBench:
 
     net: Network
     behaviour: Behaviour
-    place: Place
+    place: SubspacePlace
     ends: Baselines
     work: Work = field(default_factory=Work)
 
     __repr__ = brief
 
     @classmethod
-    def of(cls, net: Network, behaviour: Behaviour, place: Place, work: Work | None = None) -> SubspaceBench:
+    def of(
+        cls, net: Network, behaviour: Behaviour, place: SubspacePlace, work: Work | None = None
+    ) -> SubspaceBench:
         """Run both sides and keep what stands at the place.
 
         Raises `BadBehaviour` when pairs differ in length or there is no gap, `SiteUnavailable` for a refused site,
@@ -179,13 +181,13 @@ class Subspace:
     """
 
     basis: Tensor
-    place: Place
+    place: SubspacePlace
     cloud: Tensor | None = None
 
     __repr__ = brief
 
     @classmethod
-    def of(cls, vectors: Tensor, place: Place, cloud: Tensor | None = None) -> Subspace:
+    def of(cls, vectors: Tensor, place: SubspacePlace, cloud: Tensor | None = None) -> Subspace:
         """The span of vectors [d] or [k d]. Raises `BadInput` where they span nothing."""
         basis = _orthonormal(torch.atleast_2d(vectors.detach().double().cpu()))
         if not len(basis):

@@ -14,7 +14,8 @@ from cutaway.errors import BadInput
 from cutaway.network.core import Core
 from cutaway.network.edits import Bound, Phase
 from cutaway.network.execution.running import RunOptions, find_item, logits_key, plan_work
-from cutaway.network.execution.session import Session, SiteWork, taken
+from cutaway.network.execution.session import Session, SiteWork
+from cutaway.network.execution.values import taken
 from cutaway.network.indices import position_table
 from cutaway.network.inputs import Pos, Tokens
 from cutaway.network.run import Run
@@ -167,7 +168,7 @@ class Following(Session):
                 self.depth -= 1
         self.depth -= 1
 
-    def _derived(self, item: SiteWork, value: Tensor) -> tuple[Tensor, Tensor]:
+    def derived(self, item: SiteWork, value: Tensor) -> tuple[Tensor, Tensor]:
         """A value that is only read is left in the graph as it is."""
         return self.apply(item, value), value
 
@@ -178,13 +179,14 @@ class Following(Session):
         value = value if self.grad else value.detach()
         here = self.here(item.site, value)
         axis = here.pos_axis
-        rows = self.tokens.get(item.site.stack) if item.site.stack else self._rows
+        stack = self.anatomy.home(item.site.stack)
+        rows = self.tokens.get(stack) if stack else self._rows
         if item.pos is not None and axis is not None and rows is not None:
             start = here.start(value.shape[axis])
             columns = covered(rows, item.pos, start, value.shape[axis])
             if not columns.shape[1]:
                 return
-            if not item.site.stack:
+            if not stack:
                 self._columns = columns
             value = taken(value, columns - start, axis)
         elif self.anatomy.in_place:

@@ -217,7 +217,7 @@ def run(
     spend(inputs.batch * share_until(net.anatomy, stop))
     kept = session.kept if work else {}
     logits = None if output is None else _logits(net, output, options, columns, asked)
-    stacks = {w.site.stack for w in work if w.keep and not w.site.module}
+    stacks = {net.anatomy.home(w.site.stack) for w in work if w.keep and not w.site.module}
     rows = tokens.get(stacks.pop()) if len(stacks) == 1 else main
     at = None if options.pos is None or rows is None else rows.columns(options.pos)
     outlook = Outlook(net.texts.tokenizer, _foresight(net))

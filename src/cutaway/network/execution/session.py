@@ -13,12 +13,13 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from cutaway.errors import BadInput
 from cutaway.network.anatomy import (
     FIRST,
     Anatomy,
     AttentionTap,
+    ErrorTap,
     HeadOutTap,
+    LatentTap,
     Port,
     PortTap,
     RouterTap,
@@ -31,6 +32,8 @@ from cutaway.network.execution.attention import scoped, watching
 from cutaway.network.execution.exchange import Arguments, Exchange
 from cutaway.network.execution.heads import head_outputs
 from cutaway.network.execution.inside import FunctionTap
+from cutaway.network.execution.latents import ErrorWork, LatentWork
+from cutaway.network.execution.values import taken, unchanged
 from cutaway.network.execution.weights import WeightTap, parameter_names
 from cutaway.network.inputs import Pos, Tokens
 from cutaway.network.locks import configurations
@@ -96,6 +99,7 @@ class Session:
         self._observers: dict[str, _ModuleObserver] = {}
         self._scratch: dict[Port, Tensor] = {}
         self._calls: dict[tuple[str, str], int] = {}
+        self._latents: dict[tuple[int, int], LatentWork] = {}
         self._stack = ExitStack()
         self._seen = 0
         self._length = 0
@@ -123,9 +127,26 @@ class Session:
             self._on(entry, rank, lambda x: self._remember(x, entry))
             port = Port(tap.projection, "out", "", tap.call)
             self._on(port, rank, lambda x: self._at_heads(x, item, tap, entry))
+        elif isinstance(tap, LatentTap):
+            self._latents_of(tap).derive = partial(self.derived, item)
+        elif isinstance(tap, ErrorTap):
+            sources = [self._latents_of(source) for source in tap.sources]
+            error = ErrorWork(tap, partial(self.derived, item), sources)
+            self._plan(SiteWork(*tap.at, edits=[error.see]))
         else:
             port = Port(tap.path, "out", tap.weights_key, tap.call)
             self._on(port, rank, lambda x: self._at_router(x, item, tap))
+
+    def _latents_of(self, tap: LatentTap) -> LatentWork:
+        """What is done with one source's latents in this run; planned when it is first asked for."""
+        key = (id(tap.codec), tap.source)
+        if key not in self._latents:
+            work = self._latents[key] = LatentWork(tap)
+            for i, (site, read) in enumerate(tap.reads):
+                self._plan(SiteWork(site, read, edits=[partial(work.see, i)]))
+            for target, site, write in tap.writes:
+                self._plan(SiteWork(site, write, edits=[partial(work.add, target)]))
+        return self._latents[key]
 
     def _on(self, port: Port, rank: tuple[int, int], handler: Handler) -> None:
         rows = self._handlers.setdefault((port.path, port.side), [])
@@ -161,6 +182,7 @@ class Session:
             self._scratch,
             self._handlers,
             self._observers,
+            self._latents,
         ):  # handlers hold the session, which holds the values
             held.clear()
         return isinstance(error, _Stop)
@@ -275,7 +297,7 @@ class Session:
             if new is not raw:
                 exchange.set(key, new)
             return
-        new, value = self._derived(item, times(tap.factor, shaped))
+        new, value = self.derived(item, times(tap.factor, shaped))
         if new is not value:
             back = new if is_one(tap.factor) else shaped + (new - value) / like(tap.factor, raw)
             exchange.set(key, back.reshape(raw.shape) if back.numel() == raw.numel() else back)
@@ -306,7 +328,7 @@ class Session:
             piece = times(part.factor, self._shaped(piece, item.site))
             total = piece if total is None else total + piece.to(total.device)
         assert total is not None
-        new, total = self._derived(item, total)
+        new, total = self.derived(item, total)
         if new is not total:
             factor = like(carrier.factor, raw)
             delta = ((new - total) / factor).to(raw.device, raw.dtype)
@@ -316,7 +338,7 @@ class Session:
         out = exchange.get("")
         projection = self.anatomy.module(self.model, tap.projection)
         value = head_outputs(projection, self._scratch[entry], tap.heads)
-        new, value = self._derived(item, value.reshape(self.batch, -1, tap.heads, out.shape[-1]))
+        new, value = self.derived(item, value.reshape(self.batch, -1, tap.heads, out.shape[-1]))
         if new is not value:
             exchange.set("", out + (new - value).sum(2).reshape(out.shape))
 
@@ -324,7 +346,7 @@ class Session:
         weights, index = exchange.get(tap.weights_key), exchange.get(tap.index_key)
         flat = weights.reshape(-1, weights.shape[-1])
         table = flat.new_zeros(flat.shape[0], tap.experts).scatter(1, index.reshape(flat.shape).long(), flat)
-        new, value = self._derived(item, table.reshape(self.batch, -1, tap.experts))
+        new, value = self.derived(item, table.reshape(self.batch, -1, tap.experts))
         if new is not value:
             best, chosen = new.reshape(table.shape).topk(flat.shape[-1], dim=-1)
             exchange.set(tap.weights_key, best.reshape(weights.shape).to(weights.dtype))
@@ -332,7 +354,7 @@ class Session:
 
     # values ------------------------------------------------------------------------------------------------------
 
-    def _derived(self, item: SiteWork, value: Tensor) -> tuple[Tensor, Tensor]:
+    def derived(self, item: SiteWork, value: Tensor) -> tuple[Tensor, Tensor]:
         """Apply a site whose value no module hands over: (new value, value that the difference is taken from).
 
         With gradients, a kept value becomes a leaf whose difference from the model's own is carried back, so that the
@@ -349,7 +371,7 @@ class Session:
         if item.edits:
             here = self.here(item.site, value)
             for edit in item.edits:
-                new = _unchanged(edit, new, here)
+                new = unchanged(edit, new, here)
         if item.keep:
             new = self._own(new, new is value)
             self._keep(item, new)
@@ -376,7 +398,7 @@ class Session:
 
     def here(self, site: Site, value: Tensor) -> Here:
         """Where a value stands: its tokens and, in generation, the columns there are so far."""
-        axes, stack = site.axes, site.stack
+        axes, stack = site.axes, self.anatomy.home(site.stack)
         if len(axes) != value.ndim:
             axes = ("batch", "vocab") if site.name == "logits" else ()
         if site.module:
@@ -401,32 +423,6 @@ class Session:
         elif self.anatomy.in_place and not self.grad:
             value = value.clone()
         self.kept[item.site] = value
-
-
-def _version(value: Tensor) -> int:
-    return 0 if value.is_inference() else value._version
-
-
-def _unchanged(edit: EditFunction, value: Tensor, here: Here) -> Tensor:
-    """What an edit makes of a value, which must itself stay as it is: others hold it.
-
-    Raises `BadInput` where the edit wrote into it.
-    """
-    before = _version(value)
-    new = edit(value, here)
-    if _version(value) != before:
-        raise BadInput(
-            f"An edit at {here.site} changed the network's own tensor in place.",
-            "Change a copy (value.clone()) and return it, or use cutaway.Apply, which hands out a copy.",
-        )
-    return new
-
-
-def taken(value: Tensor, index: Tensor, axis: int) -> Tensor:
-    """The entries of a value at an index [b k] along an axis."""
-    shape = [index.shape[0], *[1] * (value.ndim - 1)]
-    shape[axis] = index.shape[1]
-    return value.take_along_dim(index.to(value.device).reshape(shape), axis)
 
 
 @dataclass(eq=False)

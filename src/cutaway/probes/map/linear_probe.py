@@ -18,7 +18,7 @@ from cutaway.network.sites import Site
 from cutaway.probes.data.labels import Kind
 from cutaway.reports import Figure, Page, display, result_page
 from cutaway.results import Provenance, finite, head, read, save_folder
-from cutaway.trials import Place, Subspace
+from cutaway.trials import Subspace, SubspacePlace
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -106,7 +106,7 @@ class Probe:
         """
         if pos is None and isinstance(self.position, int):
             pos = self.position
-        return Subspace.of(self.direction(output), Place(self.at, self.head, pos))
+        return Subspace.of(self.direction(output), SubspacePlace(self.at, self.head, pos))
 
     def on(self, run: Run) -> Tensor:
         """Outputs [b p c] at every position of a run that kept the site: for watching a network while it runs."""

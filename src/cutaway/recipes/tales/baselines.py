@@ -10,12 +10,12 @@ from transformers import PreTrainedTokenizerFast
 
 from .exam import Prompt, Score, questions, score_probabilities
 from .scenes import stories
-from .tokenizer import Encoder
+from .tokenizer import StoryEncoder
 
 
 def count(tokenizer: PreTrainedTokenizerFast, n: int = 20_000, seed: int | str = "counts") -> Tensor:
     """How often each token follows each, in `n` stories: `[v v]`."""
-    encode, size = Encoder(tokenizer), len(tokenizer)
+    encode, size = StoryEncoder(tokenizer), len(tokenizer)
     pairs = torch.zeros(size * size)
     for story in islice(stories(seed), n):
         ids = torch.tensor(encode(story)[0])

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from .grammar import Story
 from .scenes import stories
-from .tokenizer import BOS, EOS, SPECIAL, Encoder
+from .tokenizer import BOS, EOS, SPECIAL, StoryEncoder
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Corpus:
     def __init__(
         self, tokenizer: PreTrainedTokenizerFast, rows: int, context: int, seed: int, emphasis: float, echo: float
     ) -> None:  # fmt: skip
-        self.encode = Encoder(tokenizer)
+        self.encode = StoryEncoder(tokenizer)
         self.vocabulary = range(len(SPECIAL), len(tokenizer))
         self.rows, self.context, self.seed, self.emphasis, self.echo = rows, context, seed, emphasis, echo
 

@@ -14,7 +14,7 @@ from cutaway.statistics import Estimate, ratio_of
 from . import baselines
 from .floor import log_probability
 from .scenes import scripts
-from .tokenizer import Encoder
+from .tokenizer import StoryEncoder
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def compare(
 
     `counts` are those of `baselines.count`, counted here if not given. Intervals are over stories.
     """
-    encode, context = Encoder(tokenizer), model.config.max_position_embeddings
+    encode, context = StoryEncoder(tokenizer), model.config.max_position_embeddings
     counts = baselines.count(tokenizer, 4000) if counts is None else counts
     flat, pairs = baselines.unigram(counts).log(), baselines.bigram(counts).log()
     rows: list[tuple[float, ...]] = []

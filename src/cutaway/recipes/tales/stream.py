@@ -12,7 +12,7 @@ from cutaway.errors import BadInput
 
 from .grammar import Split, Word
 from .scenes import stories
-from .tokenizer import Encoder
+from .tokenizer import StoryEncoder
 
 Label = str | int | bool | None
 
@@ -80,13 +80,13 @@ def told(
     tokenizer: PreTrainedTokenizerFast, seed: int | str = 0, split: Split = "train"
 ) -> Iterator[tuple[LabelledToken, ...]]:
     """The stories of a seed, without end, as labelled tokens."""
-    encode = Encoder(tokenizer)
+    encode = StoryEncoder(tokenizer)
     for number, story in enumerate(stories(seed, split)):
         yield tuple(token for word in story.words for token in _labelled(tokenizer, encode, word, number))
 
 
 def _labelled(
-    tokenizer: PreTrainedTokenizerFast, encode: Encoder, word: Word, number: int
+    tokenizer: PreTrainedTokenizerFast, encode: StoryEncoder, word: Word, number: int
 ) -> Iterator[LabelledToken]:
     labels = dict(word.labels)
     scene, slot, determined, quote = (labels.pop(key) for key in ("scene", "slot", "determined", "quote"))

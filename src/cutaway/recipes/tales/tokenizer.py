@@ -64,7 +64,7 @@ def _trained(wholes: list[str], size: int) -> Tokenizer:
     return tokenizer
 
 
-class Encoder:
+class StoryEncoder:
     """Stories to token ids, word by word. Words never share a token: this equals encoding the whole text."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:

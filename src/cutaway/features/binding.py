@@ -1,0 +1,432 @@
+"""Does a dictionary belong to this site of this network, read in this way? Measured on text, beside every other reading."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from cutaway.claims import Claim, Evidence
+from cutaway.errors import BadInput, NotFinite, SiteUnavailable
+from cutaway.features.attach import check_width, site_meant, sites_of, widths
+from cutaway.features.dictionaries import Dictionary
+from cutaway.features.readings import otherwise
+from cutaway.features.texts import Count, TextsLike, batches, window_length, windows_of
+from cutaway.figures import Bar, bars
+from cutaway.network.pricing import announce, until
+from cutaway.network.sites import SITES, Site, SiteLike
+from cutaway.reports import Figure, Page, display_result, page_of, table_of
+from cutaway.results import Provenance, Work, described, load_fields, save_fields, strict, working
+from cutaway.statistics import Estimate, statistic_of
+from cutaway.trials.judging import claim_of
+
+if TYPE_CHECKING:
+    from cutaway.network import Network
+
+#: Another reading is clearly better where it leaves less than this share of what the stated one leaves unexplained.
+CLEARLY = 0.8
+#: A dictionary whose file records how many latents fire has at most so many times more, or fewer.
+SPARSITY = 2.0
+#: Tokens that are read, and how many of each text's first positions are left out: attention sinks drown everything else.
+TOKENS, SINKS = 2048, 1
+#: What is left of a perfect reconstruction in single precision, so that ratios to it are numbers.
+_ROUNDING = 1e-10
+#: So much of the values' variance it must explain at least for the reading to mean anything.
+EXPLAINED = 0.1
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How one reading fits.
+
+    Attributes:
+        reading: in words; "as stated" for that of the file.
+        reads, writes: the sites.
+        fvu: fraction of the variance unexplained: squared error of the reconstruction over squared distance from the mean.
+        ratio: the same over that of the stated reading.
+        l0: latents that fire on a token, mean.
+        silent: share of tokens on which none fires.
+    """
+
+    reading: str
+    reads: str
+    writes: str
+    fvu: Estimate
+    ratio: Estimate
+    l0: float
+    silent: float
+
+
+@dataclass(frozen=True, eq=False)
+class Binding:
+    """Whether a dictionary belongs where it is said to, with how every other reading fits.
+
+    Attributes:
+        dictionary: what it is, in words.
+        dictionary_hash: of its numbers.
+        reads, writes: the sites at which it is bound.
+        fits: the stated reading first, the others by how much they leave unexplained.
+        recorded: how many latents fire on a token, as its file says; None where it does not.
+        tokens, texts: how much was read.
+        claim: the verdict and its evidence.
+        provenance: what is needed to repeat it.
+    """
+
+    kind: ClassVar[str] = "binding"
+
+    dictionary: str
+    dictionary_hash: str
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    fits: tuple[Fit, ...]
+    recorded: float | None
+    tokens: int
+    texts: int
+    claim: Claim
+    provenance: Provenance
+
+    @property
+    def stated(self) -> Fit:
+        """The reading that the file states, or that was asked for."""
+        return self.fits[0]
+
+    @property
+    def better(self) -> tuple[Fit, ...]:
+        """Readings that are clearly better, the best first."""
+        return tuple(fit for fit in self.fits[1:] if fit.ratio.above(CLEARLY) is False)
+
+    @property
+    def alike(self) -> tuple[Fit, ...]:
+        """Readings that are better, though not clearly: it may have been meant so."""
+        return tuple(fit for fit in self.fits[1:] if fit.ratio.above(1.0) is False and fit not in self.better)
+
+    @property
+    def as_sparse(self) -> tuple[Fit, ...]:
+        """Readings with as many active latents as the file records, the best first, where the stated one has not."""
+        if self.recorded is None or _as_sparse(self.stated, self.recorded):
+            return ()
+        return tuple(fit for fit in self.fits[1:] if _as_sparse(fit, self.recorded) and _explains(fit))
+
+    @property
+    def headline(self) -> str:
+        """What came out, in a sentence."""
+        return self.claim.statement
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row for each reading: sites, variance unexplained with its interval, share of the stated one's, sparsity."""
+        rows = []
+        for fit in self.fits:
+            low, high = fit.fvu.ends(float("nan"))
+            rows.append(
+                (
+                    fit.reading,
+                    fit.reads,
+                    fit.writes,
+                    fit.fvu.value,
+                    low,
+                    high,
+                    fit.ratio.value,
+                    fit.l0,
+                    fit.silent,
+                )
+            )
+        names = ["reading", "reads", "writes", "fvu", "low", "high", "of_stated", "l0", "silent"]
+        return pd.DataFrame(rows, columns=names)
+
+    def plot(self) -> Any:
+        """What each reading leaves unexplained."""
+        shown = self.fits[:16]
+        return bars([Bar.of(_named(fit), fit.fvu) for fit in shown], unit="fraction of variance unexplained")
+
+    def page(self) -> Page:
+        """All readings, as a figure and as a table."""
+        caption = (
+            "What each reading leaves unexplained; the first is the stated one. At one nothing is explained."
+        )
+        blocks = [
+            Figure(self.plot(), caption),
+            table_of(self.to_pandas(), "Every reading that was tried, on the same tokens."),
+        ]
+        about = f"{self.dictionary} in {self.provenance.network}, on {self.tokens:,} tokens of {self.texts} texts."
+        return page_of(self, "Cutaway · features", about, blocks)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return described(
+            self, "kind", "dictionary", "dictionary_hash", "reads", "writes", "fits", "recorded", "tokens", "texts", "claim"
+        )  # fmt: skip
+
+    def _repr_html_(self) -> str:
+        return display_result(self, [self.dictionary], self.to_pandas())
+
+    save = save_fields
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Binding:
+        """Read what `save` wrote. Raises `BadFormat` or `CorruptFile`."""
+        return load_fields(cls, path)
+
+
+@strict
+def bind(
+    net: Network,
+    dictionary: Dictionary,
+    texts: TextsLike,
+    *,
+    reads: SiteLike | Sequence[SiteLike] | None = None,
+    writes: SiteLike | Sequence[SiteLike] | None = None,
+    tokens: int = TOKENS,
+    seed: int = 0,
+    work: Work | None = None,
+) -> Binding:
+    """Measure whether a dictionary belongs where its file says, beside neighbouring sites and other ways to read it.
+
+    Supported: it explains some of the variance at the stated site, no other reading leaves clearly less unexplained, and as
+    many latents fire as its file records. Refuted: another reading is clearly better, which the statement then names.
+    Every interval is over texts.
+
+    Args:
+        net: the network.
+        dictionary: of one source and one target.
+        texts: on which it is measured, at least two.
+        reads: the site that is encoded, where the file does not say it or is not to be believed.
+        writes: the site that is reconstructed; default as the file says, or where it reads.
+        tokens: how many are read at most; the first of each text is left out.
+        seed: of the intervals.
+        work: hears of progress, and may stop it.
+
+    Raises:
+        BadInput: for a dictionary of several sources or targets, of another width than the site, for too few texts.
+        SiteUnavailable: where no site is known.
+        NotFinite: for NaN or infinity in the dictionary or the network's values.
+    """
+    began, work = time.monotonic(), working(work)
+    if not dictionary.single:
+        raise BadInput(
+            f"{dictionary!r} has {len(dictionary.encoders)} sources and {len(dictionary.writes)} targets.",
+            "Bind one layer of it: dictionary.layer(3).",
+        )
+    dictionary.checked()
+    source = _one(net, reads) if reads is not None else site_meant(net, dictionary.reads[0][0])
+    target = _target(net, dictionary, source, reads, writes)
+    for site, place in ((source, dictionary.reads[0][0]), (target, dictionary.writes[0])):
+        check_width(net, site, place.width)
+    values, owner = _values(net, texts, _candidates(net, source, target, dictionary), tokens, work)
+    if len(np.unique(owner)) < 2:
+        raise BadInput("Intervals are over texts, and there is one.", "Give several texts.")
+    found = list(_measured(dictionary, source, target, values, owner, work))
+    fits = _fits(found, len(np.unique(owner)), seed)
+    recorded = _recorded(dictionary)
+    name = str(dictionary.said.get("name") or repr(dictionary))
+    claim = _claim(name, net.name, fits, recorded)
+    return Binding(
+        name, dictionary.hash, (str(source),), (str(target),), fits, recorded, len(owner), len(np.unique(owner)), claim,
+        Provenance.of(net, dictionary.hash, seed, time.monotonic() - began),
+    )  # fmt: skip
+
+
+def _one(net: Network, given: Any) -> Site:
+    sites = sites_of(net, given)
+    if len(sites) != 1:
+        raise BadInput(
+            f"{given!r} names {len(sites)} sites.", f"Name one, such as {sites[0]}." if sites else "Name one."
+        )
+    return sites[0]
+
+
+def _target(net: Network, dictionary: Dictionary, source: Site, reads: Any, writes: Any) -> Site:
+    if writes is not None:
+        return _one(net, writes)
+    if dictionary.kind == "autoencoder":
+        return source
+    try:
+        return site_meant(net, dictionary.writes[0])
+    except SiteUnavailable:
+        if reads is None:
+            raise
+        raise SiteUnavailable(
+            "Which site the dictionary reconstructs is not known.", "Say it: writes='mlp_write.5'."
+        ) from None
+
+
+def _candidates(net: Network, source: Site, target: Site, dictionary: Dictionary) -> list[Site]:
+    """Sites of the same width in the same layers and those beside them, the stated ones first."""
+    width, layer = dictionary.encoders[0].width, source.layer or 0
+    near = [s for s in net.sites() if not s.stack and s.layer is not None and abs(s.layer - layer) <= 1]
+    size = widths(net)
+    alike = [
+        s for s in near if size.get(s) == width and SITES[s.name].axes != ("batch", "pos", "head", "width")
+    ]
+    return list(dict.fromkeys([source, target, *alike]))
+
+
+def _values(
+    net: Network, texts: TextsLike, sites: Sequence[Site], most: int, work: Work
+) -> tuple[dict[Site, Tensor], np.ndarray]:
+    """The values [n d] of sites at ordinary tokens behind the first of each window, and the text that each belongs to."""
+    length = window_length(net, None)
+    windows, count = [], 0
+    for window in windows_of(net, texts, length, Count()):
+        windows.append(window)
+        count += max(0, len(window.ids) - SINKS)
+        if count >= most:
+            break
+    announce(net, [list(w.ids) for w in windows[:16]], work, "reading", len(windows) * until(net, sites))
+    parts: dict[Site, list[Tensor]] = {site: [] for site in sites}
+    owner: list[Tensor] = []
+    for batch in batches(net, iter(windows), sites, length, work, "reading"):
+        chosen = batch.ordinary.clone()
+        chosen[:, :SINKS] = False
+        row, column = chosen.nonzero(as_tuple=True)
+        owner.append(torch.tensor([w.text for w in batch.windows])[row])
+        for site in sites:
+            value = batch.run[site]
+            if not bool(torch.isfinite(value).all()):
+                raise NotFinite(f"{site} holds NaN or infinity on these texts.", "Use float32.")
+            parts[site].append(value[row, column].flatten(1))
+    held = {site: torch.cat(tensors)[:most] for site, tensors in parts.items()}
+    return held, torch.cat(owner)[:most].numpy()
+
+
+@dataclass(frozen=True, eq=False)
+class _FitSums:
+    """Of one reading, by text: squared error, squared distance from the mean; and how many latents fire."""
+
+    says: str
+    reads: Site
+    writes: Site
+    error: np.ndarray
+    spread: np.ndarray
+    l0: float
+    silent: float
+
+
+def _measured(
+    dictionary: Dictionary,
+    source: Site,
+    target: Site,
+    values: dict[Site, Tensor],
+    owner: np.ndarray,
+    work: Work,
+) -> Iterator[_FitSums]:
+    length = float(values[source].norm(dim=1).mean())
+    recorded = _recorded(dictionary)
+    k = dictionary.encoders[0].k or (None if recorded is None else max(1, round(recorded)))
+    tried = [("as stated", dictionary, source, target)]
+    tried += [(way.says, way.dictionary, source, target) for way in otherwise(dictionary, length, k)]
+    for site in values:
+        if dictionary.kind == "autoencoder":
+            tried += [("as stated", dictionary, site, site)] * (site != source)
+        else:
+            tried += [("as stated", dictionary, site, target)] * (site not in (source, target))
+            tried += [("as stated", dictionary, source, site)] * (site not in (source, target))
+    for i, (says, read, of, to) in enumerate(tried):
+        work.check()
+        yield _sums(says, read, of, to, values, owner)
+        work.step("trying readings", i + 1, len(tried))
+
+
+def _sums(
+    says: str,
+    dictionary: Dictionary,
+    reads: Site,
+    writes: Site,
+    values: dict[Site, Tensor],
+    owner: np.ndarray,
+) -> _FitSums:
+    rows, wanted = values[reads], values[writes].double()
+    latents = dictionary.encode(rows)
+    error = (dictionary.decode(latents, rows).double() - wanted).square().sum(1)
+    spread = (wanted - wanted.mean(0)).square().sum(1)
+    fires = (latents != 0).sum(1).double()
+    texts, index = np.unique(owner, return_inverse=True)
+    counts = [np.bincount(index, weights=v.cpu().numpy(), minlength=len(texts)) for v in (error, spread)]
+    silent = float((fires == 0).double().mean())
+    return _FitSums(says, reads, writes, counts[0], counts[1], float(fires.mean()), silent)
+
+
+def _fits(found: Sequence[_FitSums], texts: int, seed: int) -> tuple[Fit, ...]:
+    stated = found[0]
+
+    def fvu(counts: np.ndarray, of: _FitSums) -> np.ndarray:
+        spread = np.maximum(counts @ of.spread, 1e-300)
+        return np.maximum(counts @ of.error, _ROUNDING * spread) / spread
+
+    def fit(sums: _FitSums) -> Fit:
+        own = statistic_of(lambda counts: fvu(counts, sums)[:, None], texts, seed=seed)[0]
+        of_stated = statistic_of(
+            lambda counts: (fvu(counts, sums) / fvu(counts, stated))[:, None], texts, seed=seed
+        )
+        against = of_stated[0]
+        return Fit(sums.says, str(sums.reads), str(sums.writes), own, against, sums.l0, sums.silent)
+
+    fits = [fit(sums) for sums in found]
+    return (fits[0], *sorted(fits[1:], key=lambda f: f.fvu.value))
+
+
+def _recorded(dictionary: Dictionary) -> float | None:
+    """How many latents fire on a token, as its file says."""
+    value = dictionary.said.get("l0")
+    return float(value) if isinstance(value, int | float) and value > 0 else None
+
+
+def _as_sparse(fit: Fit, recorded: float) -> bool:
+    return recorded / SPARSITY <= fit.l0 <= recorded * SPARSITY
+
+
+def _explains(fit: Fit) -> bool:
+    return fit.fvu.above(1 - EXPLAINED) is False
+
+
+def _claim(name: str, net: str, fits: Sequence[Fit], recorded: float | None) -> Claim:
+    stated = fits[0]
+    best = min(fits, key=lambda fit: fit.fvu.value)
+    better = [fit for fit in fits[1:] if fit.ratio.above(CLEARLY) is False]
+    little = stated.fvu.above(1 - EXPLAINED)
+    evidence = [
+        Evidence(
+            "explains the stated site", stated.fvu, None, 1 - EXPLAINED, None if little is None else not little,
+            f"It leaves {stated.fvu} of the variance unexplained.", "of the variance unexplained",
+        ),
+        Evidence(
+            "no other reading is clearly better", None, float(len(better)), 0.0, not better,
+            f"{len(fits) - 1} other readings were tried; " + (
+                "none leaves less than four fifths of that." if not better else
+                f"{_named(better[0])} leaves {better[0].fvu}."), "readings that are clearly better",
+        ),
+    ]  # fmt: skip
+    sparse: list[Fit] = []
+    if recorded is not None:
+        sparse = [fit for fit in fits if _as_sparse(fit, recorded) and _explains(fit)]
+        evidence.append(Evidence(
+            "as sparse as its file says", None, stated.l0, recorded, _as_sparse(stated, recorded),
+            f"{stated.l0:.1f} latents fire on a token, and its file says {recorded:g}.", "latents fire on a token",
+        ))  # fmt: skip
+    notes = [
+        f"{_named(fit)} leaves somewhat less unexplained ({fit.fvu})." for fit in fits[1:]
+        if fit.ratio.above(1.0) is False and fit not in better
+    ][:5]  # fmt: skip
+    where = stated.reads if stated.reads == stated.writes else f"{stated.reads} to {stated.writes}"
+    if better:
+        said = f"{name} does not belong at {where} of {net} as stated: it would fit {_named(better[0])}"
+    elif all(e.passed for e in evidence):
+        said = f"{name} belongs at {where} of {net}: it leaves {stated.fvu} of the variance unexplained"
+    elif not _explains(best):
+        said = f"{name} explains next to nothing at {where} of {net}, nor anywhere near, in whatever way it is read"
+    elif sparse and recorded is not None and not _as_sparse(stated, recorded):
+        said = f"{name} does not belong at {where} of {net} as stated: as sparse as its file says it is {_named(sparse[0])}"
+    else:
+        said = f"{name} is not shown to belong at {where} of {net}"
+    return claim_of(said, evidence, notes=notes)
+
+
+def _named(fit: Fit) -> str:
+    where = fit.reads if fit.reads == fit.writes else f"{fit.reads} to {fit.writes}"
+    return where if fit.reading == "as stated" else f"{where}, {fit.reading}"

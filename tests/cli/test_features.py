@@ -1,0 +1,90 @@
+"""`cutaway features`: what a file is, whether it belongs to a network, and the same in another format."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from cutaway import features
+from cutaway.cli.main import app
+from cutaway.features.dictionaries import Decoder, Dictionary, Encoder, ReLU
+from cutaway.features.formats.places import hook_place
+
+runner = CliRunner()
+TEXTS = ["Mary was sad because she", "John and Mary saw a dog", "the dog saw Mary and the dog saw John"] * 4
+
+
+def axes(layer: int, of: str = "resid_post") -> Dictionary:
+    """A latent for each direction of each axis of the stream: it leaves nothing unexplained."""
+    place = hook_place(f"blocks.{layer}.hook_{of}", 128)
+    both = torch.cat([torch.eye(128), -torch.eye(128)])
+    encoder, decoder = Encoder(both.T, torch.zeros(256), ReLU()), Decoder(0, 0, both)
+    return Dictionary("autoencoder", (encoder,), (decoder,), (torch.zeros(128),), ((place,),), (place,))
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "texts.txt").write_text("\n".join(TEXTS) + "\n")
+    features.write(axes(2), tmp_path / "sae")
+    return tmp_path
+
+
+def test_what_fits_is_bound_and_saved_with_its_page(place: Path) -> None:
+    words = ["features", "open", "zoo:tales", "sae", "--file", "texts.txt", "--out", "bound", "--json"]
+    done = runner.invoke(app, words)
+    assert done.exit_code == 0, done.output
+    said = json.loads(done.stdout)
+    assert said["claim"]["verdict"] == "supported"
+    assert said["reads"] == ["resid_post.2"]
+    assert (place / "bound" / "report.html").stat().st_size > 10_000
+
+
+def test_what_does_not_fit_is_said_to(place: Path) -> None:
+    made = axes(2)
+    broken = replace(made, decoders=(Decoder(0, 0, made.decoders[0].weight.roll(3, 1)),))
+    features.write(broken, place / "broken")
+    done = runner.invoke(app, ["features", "open", "zoo:tales", "broken", "--file", "texts.txt"])
+    assert done.exit_code == 0, done.output
+    assert "refuted" in done.output
+
+
+def test_formats_are_listed_with_those_that_are_written() -> None:
+    done = runner.invoke(app, ["features", "formats", "--json"])
+    rows = {row["name"]: row for row in json.loads(done.stdout)["formats"]}
+    assert sum(not row["refused"] for row in rows.values()) >= 24
+    assert sum(row["written"] for row in rows.values()) >= 7
+
+
+def test_a_dictionary_is_written_in_another_format(place: Path) -> None:
+    done = runner.invoke(app, ["features", "convert", "sae", "--to", "dictionary_learning", "--out", "other"])
+    assert done.exit_code == 0, done.output
+    rows = torch.randn(5, 128)
+    assert torch.equal(features.read(place / "other").encode(rows), axes(2).encode(rows))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["open", "zoo:tales", "sae"], "no texts to measure on"),
+        (["open", "zoo:tales", "nowhere", "--file", "texts.txt"], "nothing at"),
+        (["open", "zoo:tales", "texts.txt", "--file", "texts.txt"], "no file of tensors"),
+        (["open", "zoo:tales", "sae", "--file", "texts.txt", "--format", "saelense"], "no format"),
+        (["open", "zoo:tales", "sae", "--file", "texts.txt", "--set", "k=3"], "says nothing"),
+        (["open", "zoo:tales", "sae", "--file", "texts.txt", "--reads", "mlp_act.1"], "numbers at mlp_act.1"),
+        (["open", "zoo:tales", "sae", "--file", "texts.txt", "--layer", "4"], "no source 4"),
+        (["convert", "sae"], "Give --out"),
+        (["convert", "sae", "--to", "temporal", "--out", "x"], "not written"),
+        (["convert", "sae", "--out", "sae"], "exists"),
+    ],
+)
+def test_what_is_asked_wrongly_is_told(place: Path, words: list[str], said: str) -> None:
+    done = runner.invoke(app, ["features", *words])
+    assert done.exit_code == 2, done.output
+    assert said in " ".join(done.output.split())
+    assert not (place / "x").exists()
