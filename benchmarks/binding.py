@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -54,7 +55,7 @@ def networks() -> dict[str, Network]:
 
     tales = cutaway.open("zoo:tales")
     words_known = tales.d_vocab or 0
-    size = {"vocab_size": words_known, "max_position_embeddings": 128}
+    size: dict[str, Any] = {"vocab_size": words_known, "max_position_embeddings": 128}
     torch.manual_seed(0)
     gpt2 = GPT2LMHeadModel(
         GPT2Config(n_layer=4, n_head=4, n_embd=96, initializer_range=0.2, vocab_size=words_known)
@@ -63,7 +64,7 @@ def networks() -> dict[str, Network]:
         GPTNeoXConfig(num_hidden_layers=4, num_attention_heads=4, hidden_size=96, intermediate_size=384,
                       initializer_range=0.2, use_parallel_residual=True, **size)
     )  # fmt: skip
-    words = {"tokenizer": tales.tokenizer}
+    words: dict[str, Any] = {"tokenizer": tales.tokenizer}
     return {
         "llama": tales,
         "gpt2": cutaway.open(gpt2.eval(), **words),
