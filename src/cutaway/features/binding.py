@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 CLEARLY = 0.8
 #: A dictionary whose file records how many latents fire has at most so many times more, or fewer.
 SPARSITY = 2.0
+#: A reading in which more latents fire explains more for that reason alone: it may have so many times as many as the stated
+#: one, or as the file records.
+DENSER = 1.25
 #: Tokens that are read, and how many of each text's first positions are left out: attention sinks drown everything else.
 TOKENS, SINKS = 2048, 1
 #: What is left of a perfect reconstruction in single precision, so that ratios to it are numbers.
@@ -100,12 +103,18 @@ class Binding:
     @property
     def better(self) -> tuple[Fit, ...]:
         """Readings that are clearly better, the best first."""
-        return tuple(fit for fit in self.fits[1:] if fit.ratio.above(CLEARLY) is False)
+        return tuple(fit for fit in self._comparable if fit.ratio.above(CLEARLY) is False)
 
     @property
     def alike(self) -> tuple[Fit, ...]:
         """Readings that are better, though not clearly: it may have been meant so."""
-        return tuple(fit for fit in self.fits[1:] if fit.ratio.above(1.0) is False and fit not in self.better)
+        return tuple(
+            fit for fit in self._comparable if fit.ratio.above(1.0) is False and fit not in self.better
+        )
+
+    @property
+    def _comparable(self) -> tuple[Fit, ...]:
+        return tuple(fit for fit in self.fits[1:] if _comparable(fit, self.stated, self.recorded))
 
     @property
     def as_sparse(self) -> tuple[Fit, ...]:
@@ -381,6 +390,10 @@ def _as_sparse(fit: Fit, recorded: float) -> bool:
     return recorded / SPARSITY <= fit.l0 <= recorded * SPARSITY
 
 
+def _comparable(fit: Fit, stated: Fit, recorded: float | None) -> bool:
+    return fit.l0 <= DENSER * max(stated.l0, recorded or 0.0)
+
+
 def _explains(fit: Fit) -> bool:
     return fit.fvu.above(1 - EXPLAINED) is False
 
@@ -388,7 +401,8 @@ def _explains(fit: Fit) -> bool:
 def _claim(name: str, net: str, fits: Sequence[Fit], recorded: float | None) -> Claim:
     stated = fits[0]
     best = min(fits, key=lambda fit: fit.fvu.value)
-    better = [fit for fit in fits[1:] if fit.ratio.above(CLEARLY) is False]
+    others = [fit for fit in fits[1:] if _comparable(fit, stated, recorded)]
+    better = [fit for fit in others if fit.ratio.above(CLEARLY) is False]
     little = stated.fvu.above(1 - EXPLAINED)
     evidence = [
         Evidence(
@@ -410,7 +424,7 @@ def _claim(name: str, net: str, fits: Sequence[Fit], recorded: float | None) -> 
             f"{stated.l0:.1f} latents fire on a token, and its file says {recorded:g}.", "latents fire on a token",
         ))  # fmt: skip
     notes = [
-        f"{_named(fit)} leaves somewhat less unexplained ({fit.fvu})." for fit in fits[1:]
+        f"{_named(fit)} leaves somewhat less unexplained ({fit.fvu})." for fit in others
         if fit.ratio.above(1.0) is False and fit not in better
     ][:5]  # fmt: skip
     where = stated.reads if stated.reads == stated.writes else f"{stated.reads} to {stated.writes}"
