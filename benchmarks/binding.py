@@ -205,7 +205,7 @@ def page(
         f"in {seconds:.0f} s of processor time.", "",
         f"As they are: {supported} of {len(right)} supported, {len(refused)} refused ({', '.join(refused) or 'none'}).",
         f"Misread: {stopped} of {len(rows)} are not supported ({proportion(stopped, len(rows))});",
-        f"{named} of these name the reading that mends it. The others are supported with a note that another reading leaves less;",
+        f"{named} of these name the reading that mends it. The others are supported with a note that another leaves less;",
         f"{either} of {len(rows)} are caught, or the reading that mends it is named.", "",
         "| misreading | tried | caught | caught and named |", "| --- | --- | --- | --- |",
     ]  # fmt: skip

@@ -167,8 +167,8 @@ def page(found: dict[str, dict[str, Any]], options: argparse.Namespace, load: tu
                 most, more = data["peaks"][name], data["peaks"][name] - data["opened"][name]
                 peaks.append(f"{told} {most:,.0f} MiB ({more:,.0f} more than after opening)")
         lines += [
-            f"Most resident memory of each process (VmHWM): {', '.join(peaks)}. That of Cutaway runs the loops of bare forwards",
-            "as well, with all logits.",
+            f"Most resident memory of each process (VmHWM): {', '.join(peaks)}. That of Cutaway runs the loops of bare",
+            "forwards as well, with all logits.",
             "",
             *predictions(data),
             "",
