@@ -28,7 +28,9 @@ from cutaway.zoo.tiny import tiny
 
 ROOT = pathlib.Path(cutaway.__file__).parent
 DOCS = ROOT.parents[1] / "docs" / "network.md"
-LETTERS = dict(zip(get_args(Axis), ["b", "p", "d", "h", "k", "e", "dest", "src", "m", "x", "v"], strict=True))
+LETTERS = dict(
+    zip(get_args(Axis), ["b", "p", "d", "h", "k", "e", "dest", "src", "m", "x", "f", "v"], strict=True)
+)
 
 #: Files that name three sites or more in one place, and why that is no table of facts about sites.
 NAMED = {
@@ -38,6 +40,7 @@ NAMED = {
     "network/parts.py": "kinds of part, some of which are called like the site that they are",
     "circuits/methods/atp_star.py": "the sites that the method's own formulas speak of",
     "effects/transformerlens.py": "TransformerLens's names of its sweeps",
+    "features/formats/gemma_scope.py": "what the files of one release call the modules that they read",
     "stream/head_weights.py": "what one computation reads",
     "stream/paths.py": "what one computation reads",
     "stream/why_attend.py": "what one computation reads",

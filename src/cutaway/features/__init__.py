@@ -6,7 +6,7 @@ from cutaway.features.activations import Activations, activations
 from cutaway.features.attach import with_dictionary
 from cutaway.features.binding import Binding, bind
 from cutaway.features.dictionaries import Dictionary
-from cutaway.features.formats import formats, read, write
+from cutaway.features.formats import read, write
 from cutaway.features.opening import OpenedDictionary
 from cutaway.features.opening import open_dictionary as open
 from cutaway.features.top_examples import TopExamples, top_examples
@@ -19,7 +19,6 @@ __all__ = [
     "TopExamples",
     "activations",
     "bind",
-    "formats",
     "open",
     "read",
     "top_examples",

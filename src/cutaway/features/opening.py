@@ -57,7 +57,7 @@ def open_dictionary(
     `cutaway.features.open`.
 
     Args:
-        path: a folder or a file, of any format that `cutaway.features.FORMATS` lists.
+        path: a folder or a file, of any format that `cutaway.features.formats.formats()` lists.
         net: the network.
         texts: on which it is measured; without texts nothing is measured, which the result says.
         format: which one, where files could be of several.
