@@ -22,7 +22,7 @@ from cutaway.features.texts import Count, TextsLike, batches, window_length, win
 from cutaway.figures import Bar, bars
 from cutaway.network.pricing import announce, until
 from cutaway.network.sites import SITES, Site, SiteLike
-from cutaway.reports import Figure, Page, display_result, page_of, table_of
+from cutaway.reports import Figure, Page, display_result, result_page, table_of
 from cutaway.results import Provenance, Work, described, load_fields, save_fields, strict, working
 from cutaway.statistics import Estimate, statistic_of
 from cutaway.trials.judging import claim_of
@@ -159,12 +159,23 @@ class Binding:
         caption = (
             "What each reading leaves unexplained; the first is the stated one. At one nothing is explained."
         )
+        names = {
+            "fvu": "unexplained",
+            "of_stated": "of the stated",
+            "l0": "latents that fire",
+            "silent": "tokens with none",
+        }
         blocks = [
             Figure(self.plot(), caption),
-            table_of(self.to_pandas(), "Every reading that was tried, on the same tokens."),
+            table_of(
+                self.to_pandas().rename(columns=names), "Every reading that was tried, on the same tokens."
+            ),
         ]
-        about = f"{self.dictionary} in {self.provenance.network}, on {self.tokens:,} tokens of {self.texts} texts."
-        return page_of(self, "Cutaway · features", about, blocks)
+        about = f"{self.dictionary}, on {self.tokens:,} tokens of {self.texts} texts."
+        return result_page(
+            about, "Cutaway · features", self.headline.removesuffix(".") + ".", blocks, self.provenance,
+            verdict=self.claim.verdict, claims=[self.claim],
+        )  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
