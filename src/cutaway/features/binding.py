@@ -10,17 +10,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor
 
 from cutaway.claims import Claim, Evidence
-from cutaway.errors import BadInput, NotFinite, SiteUnavailable
+from cutaway.errors import BadInput, SiteUnavailable
 from cutaway.features.attach import check_width, site_meant, sites_of, widths
 from cutaway.features.dictionaries import Dictionary
 from cutaway.features.readings import otherwise
-from cutaway.features.texts import Count, TextsLike, batches, window_length, windows_of
+from cutaway.features.texts import TextsLike, values_at
 from cutaway.figures import Bar, bars
-from cutaway.network.pricing import announce, until
 from cutaway.network.sites import SITES, Site, SiteLike
 from cutaway.reports import Figure, Page, display_result, result_page, table_of
 from cutaway.results import Provenance, Work, described, load_fields, save_fields, strict, working
@@ -238,7 +236,10 @@ def bind(
     target = _target(net, dictionary, source, reads, writes)
     for site, place in ((source, dictionary.reads[0][0]), (target, dictionary.writes[0])):
         check_width(net, site, place.width)
-    values, owner = _values(net, texts, _candidates(net, source, target, dictionary), tokens, work)
+    values, owner = values_at(
+        net, texts, _candidates(net, source, target, dictionary), tokens, work, skip=SINKS
+    )
+    values = {site: value.flatten(1) for site, value in values.items()}
     if len(np.unique(owner)) < 2:
         raise BadInput("Intervals are over texts, and there is one.", "Give several texts.")
     found = list(_measured(dictionary, source, target, values, owner, work))
@@ -285,34 +286,6 @@ def _candidates(net: Network, source: Site, target: Site, dictionary: Dictionary
         s for s in near if size.get(s) == width and SITES[s.name].axes != ("batch", "pos", "head", "width")
     ]
     return list(dict.fromkeys([source, target, *alike]))
-
-
-def _values(
-    net: Network, texts: TextsLike, sites: Sequence[Site], most: int, work: Work
-) -> tuple[dict[Site, Tensor], np.ndarray]:
-    """The values [n d] of sites at ordinary tokens behind the first of each window, and the text that each belongs to."""
-    length = window_length(net, None)
-    windows, count = [], 0
-    for window in windows_of(net, texts, length, Count()):
-        windows.append(window)
-        count += max(0, len(window.ids) - SINKS)
-        if count >= most:
-            break
-    announce(net, [list(w.ids) for w in windows[:16]], work, "reading", len(windows) * until(net, sites))
-    parts: dict[Site, list[Tensor]] = {site: [] for site in sites}
-    owner: list[Tensor] = []
-    for batch in batches(net, iter(windows), sites, length, work, "reading"):
-        chosen = batch.ordinary.clone()
-        chosen[:, :SINKS] = False
-        row, column = chosen.nonzero(as_tuple=True)
-        owner.append(torch.tensor([w.text for w in batch.windows])[row])
-        for site in sites:
-            value = batch.run[site]
-            if not bool(torch.isfinite(value).all()):
-                raise NotFinite(f"{site} holds NaN or infinity on these texts.", "Use float32.")
-            parts[site].append(value[row, column].flatten(1))
-    held = {site: torch.cat(tensors)[:most] for site, tensors in parts.items()}
-    return held, torch.cat(owner)[:most].numpy()
 
 
 @dataclass(frozen=True, eq=False)

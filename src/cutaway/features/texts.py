@@ -8,10 +8,11 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from cutaway.errors import BadInput, did_you_mean
+from cutaway.errors import BadInput, NotFinite, did_you_mean
 from cutaway.network import textsets
 from cutaway.network.allocations import peak_of_rows
 from cutaway.network.inputs import Tokens, pack
@@ -241,3 +242,46 @@ def _run(net: Network, windows: Sequence[TextWindow], sites: Sequence[Site], spe
     ordinary = tokens.mask & ~torch.isin(tokens.ids, special)
     make = partial(net.run, tokens, keep=list(sites), logits=False)
     return Batch(tuple(windows), tokens, ordinary, make)
+
+
+def values_at(
+    net: Network,
+    texts: TextsLike,
+    sites: Sequence[Site],
+    most: int,
+    work: Work,
+    *,
+    skip: int = 1,
+    length: int | None = None,
+) -> tuple[dict[Site, Tensor], np.ndarray]:
+    """The values [n ...] of sites at the first so many ordinary tokens, and the number of the text that each belongs to.
+
+    The first `skip` tokens of each window are left out: many networks rest on them, and they drown everything else.
+
+    Raises `NotFinite` for NaN or infinity, `BadInput` where no token counts.
+    """
+    length = window_length(net, length)
+    windows, count = [], 0
+    for window in windows_of(net, texts, length, Count()):
+        windows.append(window)
+        count += max(0, len(window.ids) - skip)
+        if count >= most:
+            break
+    announce(net, [list(w.ids) for w in windows[:16]], work, "reading", len(windows) * until(net, sites))
+    parts: dict[Site, list[Tensor]] = {site: [] for site in sites}
+    owner: list[Tensor] = []
+    for batch in batches(net, iter(windows), sites, length, work, "reading"):
+        chosen = batch.ordinary.clone()
+        chosen[:, :skip] = False
+        row, column = chosen.nonzero(as_tuple=True)
+        owner.append(torch.tensor([w.text for w in batch.windows])[row])
+        for site in sites:
+            value = batch.run[site]
+            if not bool(torch.isfinite(value).all()):
+                raise NotFinite(f"{site} holds NaN or infinity on these texts.", "Use float32.")
+            parts[site].append(value[row, column])
+    held = {site: torch.cat(tensors)[:most] for site, tensors in parts.items()}
+    texts_of = torch.cat(owner)[:most].numpy()
+    if not len(texts_of):
+        raise BadInput("No token of these texts counts: each has only its first ones.", "Give longer texts.")
+    return held, texts_of

@@ -9,6 +9,7 @@ from cutaway.features.dictionaries.nonlinearities import (
     JumpReLU,
     Nonlinearity,
     ReLU,
+    Signed,
     TopK,
 )
 
@@ -23,5 +24,6 @@ __all__ = [
     "Nonlinearity",
     "Place",
     "ReLU",
+    "Signed",
     "TopK",
 ]

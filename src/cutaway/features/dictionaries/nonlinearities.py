@@ -37,6 +37,17 @@ class ReLU:
         return pre.relu()
 
 
+@dataclass(frozen=True)
+class Signed:
+    """The pre-activation as it is, above and below zero: components and directions, which have no threshold."""
+
+    kind: ClassVar[str] = "signed"
+
+    def __call__(self, pre: Tensor) -> Tensor:
+        """Itself."""
+        return pre
+
+
 @dataclass(frozen=True, eq=False)
 class JumpReLU:
     """The pre-activation where it is above its latent's threshold, else zero (Rajamanoharan et al. 2024).
@@ -144,7 +155,9 @@ class Gated:
         return torch.where(pre + self.gate.to(pre) > 0, size, torch.zeros_like(size))
 
 
-NONLINEARITIES: dict[str, type] = {cls.kind: cls for cls in (ReLU, JumpReLU, TopK, AbsTopK, GroupMax, Gated)}
+NONLINEARITIES: dict[str, type] = {
+    cls.kind: cls for cls in (ReLU, Signed, JumpReLU, TopK, AbsTopK, GroupMax, Gated)
+}
 
 
 def tensors_of(nonlinearity: Any) -> Mapping[str, Tensor]:
