@@ -248,7 +248,7 @@ def test_files_of_lines_are_read_alike_line_by_line_and_whole(tmp_path: Path) ->
         ({"of": "n2.9999"}, BadAddress, "neurons 0 to"),
         ({"of": "a2.h9"}, BadAddress, "heads 0 to"),
         ({"of": "n9.0"}, CutawayError, "9"),
-        ({"of": "m2"}, BadInput, "no neuron and no head"),
+        ({"of": "m2"}, BadInput, "no neuron, feature or head"),
         ({"of": "resid_post.1"}, BadInput, "direction"),
         ({"of": []}, BadInput, "nothing to read"),
         ({"of": ["n2.7", "n2.7"]}, BadInput, "twice"),

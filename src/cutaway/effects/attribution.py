@@ -23,7 +23,7 @@ from torch import Tensor
 
 from cutaway.behaviours import Prompts
 from cutaway.effects.baselines import Side, behaviour_of, ends_of, positions_of, side_of
-from cutaway.effects.box import Box, box_of, checked, sites_of, span_columns
+from cutaway.effects.box import UNITS, Box, box_of, checked, sites_of, span_columns
 from cutaway.effects.effects import Effects
 from cutaway.effects.finite import require_finite
 from cutaway.effects.patching import By, at_answer, position_labels
@@ -302,12 +302,12 @@ def _cells(
         elif (
             axis in ("width", "head_width", "hidden", "expert", "feature")
             and i == len(axes) - 1
-            and "neuron" in box.by
+            and set(UNITS) & set(box.by)
         ):
-            kept["neuron"] = i
+            kept["unit"] = i
         elif axis == "channel" and "channel" in box.by:
             kept["channel"] = i
-    order = ["batch", *(n for n in ("head", "neuron", "channel", "position") if n in kept)]
+    order = ["batch", *(n for n in ("head", "unit", "channel", "position") if n in kept)]
     others = [i for i in range(product.ndim) if i not in kept.values()]
     found = []
     for table in (product.double(), (product != 0).double()):

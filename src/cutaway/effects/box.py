@@ -31,12 +31,16 @@ BY = (
     ("layer", "head", "span"),
     ("layer", "neuron"),
     ("layer", "neuron", "position"),
+    ("layer", "feature"),
+    ("layer", "feature", "position"),
     ("map",),
     ("map", "channel"),
 )
 #: What is swept in a network without a stream: the maps that its convolutions give.
 MAPS = "map"
 _UNITS = ("hidden", "expert", "feature", "width")
+#: Dimensions that count single entries of a site's last axis; features are those of a dictionary.
+UNITS = ("neuron", "feature")
 
 
 @dataclass(frozen=True)
@@ -44,10 +48,10 @@ class Box:
     """The cells of a sweep, as a box with named sides.
 
     Attributes:
-        site: what is written.
+        site: what is written; behind the name of its dictionary and a dot, where it has one.
         by: the names of the sides.
         layers: which layers; paths of the maps where maps are swept.
-        positions, heads, neurons, channels: how many of them; None where they are not a side.
+        positions, heads, neurons, channels: how many of them (features count as neurons); None where they are not a side.
         spans: the names of the spans.
     """
 
@@ -75,15 +79,17 @@ class Box:
                 write = Write(path, None, neuron=place.get("channel"), module=True)
             else:
                 span = self.spans[place["span"]] if "span" in place else ""
-                head, position, neuron = (place.get(name) for name in ("head", "position", "neuron"))
-                write = Write(self.site, self.layers[place["layer"]], head, position, neuron, span)
+                head, position = place.get("head"), place.get("position")
+                unit = next((place[name] for name in UNITS if name in place), None)
+                stack, _, name = self.site.rpartition(".")
+                write = Write(name, self.layers[place["layer"]], head, position, unit, span, stack=stack)
             cells.append((write,))
         return cells
 
     def coordinates(self) -> dict[str, list[Any]]:
         """The labels along each dimension of `by`."""
         sizes = {"position": self.positions, "head": self.heads, "neuron": self.neurons}
-        sizes |= {"channel": self.channels}
+        sizes |= {"channel": self.channels, "feature": self.neurons}
         labels: dict[str, list[Any]] = {name: list(range(size or 0)) for name, size in sizes.items()}
         labels |= {"layer": list(self.layers), "span": list(self.spans), "map": list(map(str, self.layers))}
         return {name: labels[name] for name in self.by}
@@ -113,6 +119,11 @@ def checked(
         raise BadInput(f"The site {site} has no heads.", "Use z, q, k or v, or sweep by layer and position.")
     if "neuron" in dims and not set(_UNITS) & set(kind.axes):
         raise BadInput(f"The site {site} has no neurons.", "Use mlp_act, or sweep by layer and position.")
+    if "feature" in dims and "feature" not in kind.axes:
+        remedy = (
+            "Sweep at='features' of a network with a dictionary (features.with_dictionary), or by neuron."
+        )
+        raise BadInput(f"The site {site} has no features.", remedy)
     if "position" in dims:
         behaviour.require_aligned("A sweep over positions")
     if "span" in dims:
@@ -127,7 +138,7 @@ def checked(
     if missing or not chosen:
         remedy = f"It exists in layers {has}."
         raise SiteUnavailable(f"{site} does not exist in layer {missing[0] if missing else '-'}.", remedy)
-    return site, chosen, dims
+    return f"{sites[0].stack}.{site}" if sites[0].stack else site, chosen, dims
 
 
 def _dims(by: object) -> tuple[str, ...]:
@@ -147,7 +158,11 @@ def _dims(by: object) -> tuple[str, ...]:
 
 def sites_of(site: str, layers: Sequence[int | str]) -> list[Site]:
     """The sites that a sweep writes, layer by layer, or map by map."""
-    return [Site(layer, None, "", True) if isinstance(layer, str) else Site(site, layer) for layer in layers]
+    stack, _, name = site.rpartition(".")
+    return [
+        Site(layer, None, "", True) if isinstance(layer, str) else Site(name, layer, stack)
+        for layer in layers
+    ]
 
 
 def _maps(net: Network, at: str, dims: tuple[str, ...], layers: object) -> tuple[str, ...]:
@@ -173,8 +188,8 @@ def box_of(
     if site == MAPS:
         channels = max(base.kept[place].shape[1] for place in sites_of(site, layers))
         return Box(site, dims, layers, channels=channels if "channel" in dims else None)
-    axes = Site(site, layers[0]).axes
-    kept = [base.kept[Site(site, layer)] for layer in layers]
+    places = sites_of(site, layers)
+    axes, kept = places[0].axes, [base.kept[place] for place in places]
     head = next((i for i, a in enumerate(axes) if a in ("head", "kv_head")), None)
     return Box(
         site,
@@ -182,7 +197,7 @@ def box_of(
         layers,
         positions=int(base.tokens.lengths.max()) if "position" in dims else None,
         heads=max(v.shape[head] for v in kept) if "head" in dims and head is not None else None,
-        neurons=max(v.shape[-1] for v in kept) if "neuron" in dims else None,
+        neurons=max(v.shape[-1] for v in kept) if set(UNITS) & set(dims) else None,
         spans=tuple(behaviour.spans) if "span" in dims else (),
     )
 

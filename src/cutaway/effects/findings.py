@@ -29,7 +29,7 @@ _DOES = {
     "ablate": ("ablating {what} loses {share}", "ablating {what} adds {share}"),
 }
 #: Parts of a layer that are named together with it.
-_PARTS_OF_LAYERS = ("head", "neuron")
+_PARTS_OF_LAYERS = ("head", "neuron", "feature")
 
 
 def finding_of(
@@ -201,8 +201,9 @@ def _named(cell: Any, site: str, dims: Sequence[str], layers: Sequence[int]) -> 
         return first if first == second else f"{first} and {second} together"
     rest = [dim for dim in dims if dim != "layer"]
     part = next((dim for dim in rest if dim in _PARTS_OF_LAYERS), "") if "layer" in dims else ""
-    name = Part(part, int(cell["layer"]), int(cell[part])).words if part else site
-    name = f"{site} of {name}" if part and site not in ("z", "mlp_act") else name
+    stack, _, bare = site.rpartition(".")
+    name = Part(part, int(cell["layer"]), int(cell[part]), stack).words if part else site
+    name = f"{site} of {name}" if part and bare not in ("z", "mlp_act", "features") else name
     places = []
     for dim in rest:
         if dim == "position":

@@ -127,7 +127,10 @@ def plan_interventions(
         behaviour = behaviour_of(net, behaviour, seed)
         items = _items(interventions)
         bound = [[(site, edit, item) for item in cell for site, edit in item.bind(net)] for cell in items]
-        sites = sorted({site for cell in bound for site, _, _ in cell if not site.module and not site.stack})
+        known = ("", *net.anatomy.dictionaries)
+        sites = sorted(
+            {site for cell in bound for site, _, _ in cell if not site.module and site.stack in known}
+        )
         ends = measure(net, behaviour, sites, work, swept=on, rules=rules)
         base = ends.clean if on == "clean" else ends.corrupted
         named: dict[str, dict[Site, Tensor]] = {}
@@ -140,7 +143,9 @@ def plan_interventions(
                 cells.append(())
             else:
                 named[f"cell {number}"] = written
-                cells.append(tuple(Write(s.name, s.layer, source=f"cell {number}") for s in written))
+                cells.append(
+                    tuple(Write(s.name, s.layer, source=f"cell {number}", stack=s.stack) for s in written)
+                )
         states = np.full((len(cells), behaviour.n), CellState.NOT_RUN, np.int8)
         states[list(live)] = CellState.ABSENT
         experiment = ends.experiment(net, base, {}, named=named)

@@ -83,6 +83,8 @@ def with_dictionary(
             )
         for site, width in zip(sites, wanted, strict=True):
             check_width(net, site, width)
+            if site.stack and not name:
+                raise BadInput(f"{site} is not of the main stack.", 'Give the dictionary a name: name="sae".')
     taps = _taps(net, dictionary, given, targets, name)
     said = dictionary.said.get("name") or dictionary.format or dictionary.kind
     from cutaway.network import Network

@@ -1,4 +1,4 @@
-"""What is read at every token: a neuron, what a head writes, or a direction at a site, as one number."""
+"""What is read at every token: a neuron, a latent, what a head writes, or a direction at a site, as one number."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import BadAddress, BadFormat, BadInput, NotFinite, nearest
+from cutaway.features.sets import FeatureSet
 from cutaway.network.parts import Part
 from cutaway.network.precision import precise
 from cutaway.network.sites import SITES, Site, SiteLike
@@ -18,11 +19,13 @@ from cutaway.network.sites import SITES, Site, SiteLike
 if TYPE_CHECKING:
     from cutaway.network import Network
 
-#: One thing to read: "n3.120", "a3.h1", or a site (or head) with a direction.
-One = str | Part | tuple[SiteLike | Part, Any]
+#: One thing to read: "n3.120", "f5.17", "a3.h1", a site (or head) with a direction; or a set of features, each of them.
+One = str | Part | FeatureSet | tuple[SiteLike | Part, Any]
 #: Several: a list, names with what each means, or parts with commas between them.
 OfLike = One | Sequence[One] | Mapping[str, One]
 
+#: More features than these are read by an index, not one by one.
+_MANY = 64
 _WRITE = 'Write "n3.120" (a neuron), ("resid_post.5", vector) (a direction), or ("a3.h1", vector) (what a head writes).'
 
 
@@ -51,7 +54,7 @@ def readers_of(net: Network, of: OfLike) -> list[Reader]:
         of = [part.strip() for part in of.split(",") if part.strip()]
     if isinstance(of, Mapping):
         named = [(name, one) for name, one in of.items()]
-    elif isinstance(of, str | Part) or _is_pair(of):
+    elif isinstance(of, str | Part | FeatureSet) or _is_pair(of):
         named = [("", of)]
     elif isinstance(of, Sequence) and len(of):
         named = [("", one) for one in of]
@@ -72,6 +75,8 @@ def _is_pair(of: object) -> bool:
 def _readers(net: Network, name: str, one: Any) -> list[Reader]:
     if isinstance(one, str | Part):
         return [_part(net, name, one)]
+    if isinstance(one, FeatureSet):
+        return _of_set(one, name)
     if _is_pair(one):
         return _along(net, name, *one)
     raise BadInput(f"{one!r:.60} names nothing to read.", _WRITE)
@@ -92,7 +97,7 @@ def _part(net: Network, name: str, one: str | Part) -> Reader:
             f"Give it a direction: ({str(one)!r}, vector)." if str(one).partition(".")[0] in SITES else _WRITE
         )
         raise BadInput(
-            f"{str(one)!r} is no neuron and no head.",
+            f"{str(one)!r} is no neuron, feature or head.",
             said if not near or "direction" in said else f"{_WRITE}",
         )
     if part.kind == "neuron":
@@ -104,7 +109,32 @@ def _part(net: Network, name: str, one: str | Part) -> Reader:
     if part.kind == "head":
         site, index = _head(net, part)
         return Reader(name or str(part), site, lambda value: value[:, :, index].norm(dim=-1))
-    raise BadInput(f"{part.words} is no neuron and no head.", _WRITE)
+    if part.kind == "feature":
+        site, index = net.resolve(Site("features", part.layer, part.place))[0], part.index or 0
+        size = _shape(net, site)[-1]
+        if index >= size:
+            raise BadAddress(f"There is no {part.words}.", f"{site} has features 0 to {size - 1}.")
+        return Reader(name or str(part), site, lambda value: value[..., index])
+    raise BadInput(f"{part.words} is no neuron, feature or head.", _WRITE)
+
+
+def _of_set(features: FeatureSet, name: str) -> list[Reader]:
+    """One reader for each feature of a set at one site.
+
+    Raises `BadInput` for a set that reads several sites, or so many features that an index serves better.
+    """
+    if len(features.sites) != 1 or len(features) > _MANY:
+        why = "reads several sites" if len(features.sites) != 1 else f"has {len(features)} features"
+        raise BadInput(
+            f"{features.name} {why}.", "Use features.index_features, which reads all of them in one pass."
+        )
+
+    def reading(i: int) -> Callable[[Tensor], Tensor]:
+        return lambda value: features.read([value.flatten(0, 1)])[:, i].unflatten(0, value.shape[:2])
+
+    return [
+        Reader(f"{name} {n}".strip(), features.sites[0], reading(i)) for i, n in enumerate(features.names)
+    ]
 
 
 def _head(net: Network, part: Part) -> tuple[Site, int]:

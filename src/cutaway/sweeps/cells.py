@@ -45,6 +45,7 @@ class Write:
         span: names positions that differ by example.
         source: names the values that are written ("" for the experiment's own).
         module: is the site a module's path (a map of an image network)?
+        stack: the stack, or the name of the dictionary, that the site belongs to.
     """
 
     site: str
@@ -55,11 +56,12 @@ class Write:
     span: str = ""
     source: str = ""
     module: bool = field(default=False, repr=False)  # the site is a module's path: a map of an image network
+    stack: str = field(default="", repr=False)
 
     @property
     def where(self) -> Site:
         """The site without head and position."""
-        return Site(self.site, self.layer, "", self.module)
+        return Site(self.site, self.layer, self.stack, self.module)
 
 
 def write_of(part: Part, position: int | None = None, span: str = "", source: str = "") -> Write:
@@ -75,12 +77,12 @@ def write_of(part: Part, position: int | None = None, span: str = "", source: st
         remedy = "Use circuits.score with method='node-patching', or its routing weight at the site router."
         raise SiteUnavailable(f"What {part.words} adds to its MLP's output has no site to sweep.", remedy)
     site, axis = part.site, part.row.axis
-    if site is None or site.stack:
+    if site is None or (site.stack and part.kind not in ("feature", "feature_error")):
         remedy = "Name a head, an MLP, a mixer, a neuron."
         raise BadInput(f"{part.words} cannot be replaced by itself.", remedy)
     head = part.index if axis == "head" else None
     unit = None if axis in ("head", "") else part.index
-    return Write(site.name, site.layer, head, position, unit, span, source, site.module)
+    return Write(site.name, site.layer, head, position, unit, span, source, site.module, site.stack)
 
 
 #: Writes that are made together.

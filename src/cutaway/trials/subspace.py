@@ -130,7 +130,7 @@ class SubspaceBench:
             }
             at = self.place.at
             cells: list[Cell] = [
-                (Write(at.name, at.layer, self.place.head, source=name, module=at.module),)
+                (Write(at.name, at.layer, self.place.head, source=name, module=at.module, stack=at.stack),)
                 for name in sources
             ]
             experiment = self.ends.experiment(self.net, self.ends.clean, {}, named=sources)
