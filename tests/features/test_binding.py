@@ -85,7 +85,16 @@ def trained(reads: str, writes: str, how: str) -> Dictionary:
 
 CASES = [("resid_post.1", "resid_post.1", "topk"), ("resid_post.2", "resid_post.2", "threshold"),
          ("mlp_write.1", "mlp_write.1", "scaled"), ("z.2", "z.2", "topk"),
-         ("mlp_in.2", "mlp_write.2", "topk")]  # fmt: skip
+         ("mlp_in.2", "mlp_write.2", "topk"), ("mlp_normed.2", "mlp_write.2", "topk")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("meant", "said"), [("mlp_normed.2", "mlp_in.2"), ("mlp_in.2", "mlp_normed.2")])
+def test_before_and_behind_the_gain_are_told_apart(meant: str, said: str) -> None:
+    found = bind(
+        net(), trained(meant, "mlp_write.2", "topk"), list(texts()), reads=said, writes="mlp_write.2"
+    )
+    assert found.claim.verdict == "refuted"
+    assert found.better[0].reads == meant
 
 
 @pytest.mark.parametrize(("reads", "writes", "how"), CASES)

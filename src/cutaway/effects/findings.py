@@ -16,7 +16,7 @@ from cutaway.effects.labels import said
 from cutaway.effects.summary import FEWEST, Q
 from cutaway.effects.words import clipped
 from cutaway.figures import show_token
-from cutaway.network.parts import Part
+from cutaway.network.parts import KINDS, Part
 
 #: Cells that come this near to the strongest one are named with it: of its size, and in shares of the gap.
 _NEAR, _ABOUT = 0.05, 0.02
@@ -203,7 +203,7 @@ def _named(cell: Any, site: str, dims: Sequence[str], layers: Sequence[int]) -> 
     part = next((dim for dim in rest if dim in _PARTS_OF_LAYERS), "") if "layer" in dims else ""
     stack, _, bare = site.rpartition(".")
     name = Part(part, int(cell["layer"]), int(cell[part]), stack).words if part else site
-    name = f"{site} of {name}" if part and bare not in ("z", "mlp_act", "features") else name
+    name = f"{site} of {name}" if part and bare != KINDS[part].site else name
     places = []
     for dim in rest:
         if dim == "position":

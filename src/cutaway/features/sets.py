@@ -154,6 +154,7 @@ def neurons(net: Network, layer: int) -> FeatureSet:
     writes: tuple[tuple[Site, Tensor], ...] = ()
     try:
         out = net.weights("W_out", layer=site.layer).value
+        out = out if torch.is_tensor(out) else None
     except CutawayError:  # experts, or no matrix: what they write is not along one direction
         out = None
     if out is not None and tuple(out.shape[:1]) == (size,):

@@ -89,6 +89,21 @@ class SumTap:
 
 
 @dataclass(frozen=True)
+class NormedTap:
+    """The output of a norm before its gain and bias, told from what a sublayer reads behind them.
+
+    Attributes:
+        port: of what is read behind them.
+        norm: path of the norm.
+        width: of the stream that it norms.
+    """
+
+    port: Port
+    norm: str
+    width: int
+
+
+@dataclass(frozen=True)
 class HeadOutTap:
     """Each head's part of a sublayer's output: `z` through the head's slice of the output projection.
 
@@ -179,7 +194,7 @@ class ErrorTap:
     own: int
 
 
-Tap = PortTap | AttentionTap | SumTap | HeadOutTap | RouterTap | LatentTap | ErrorTap
+Tap = PortTap | AttentionTap | SumTap | NormedTap | HeadOutTap | RouterTap | LatentTap | ErrorTap
 
 
 @dataclass(frozen=True)

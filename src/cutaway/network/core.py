@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from cutaway.errors import BadAddress, NotFound, SiteUnavailable, nearest
-from cutaway.network.anatomy import FIRST, Anatomy, Layer, Port, PortTap, Tap
+from cutaway.network.anatomy import FIRST, Anatomy, Layer, NormedTap, Port, PortTap, Tap
 from cutaway.network.bare import BareMatrix
 from cutaway.network.certificate import Certificate
 from cutaway.network.discovery.example import device_of
@@ -30,6 +30,7 @@ from cutaway.network.opened import Opened
 from cutaway.network.products import products_of
 from cutaway.network.sites import SITES, Site, SiteLike, expand_glob, is_glob, parse
 from cutaway.network.texts import Texts
+from cutaway.network.ungained import summed
 from cutaway.results.rounding import Rounding
 
 T = TypeVar("T")
@@ -292,7 +293,10 @@ class Core:
         if site.module:
             side = "in" if site.name.endswith(":in") else "out"
             return PortTap(Port(site.name.removesuffix(":in"), side, FIRST))
-        return self.anatomy.taps[site]
+        found = self.anatomy.taps[site]
+        if isinstance(found, NormedTap):
+            return self.fact(("before the gain", found), lambda: summed(found, self.modules))
+        return found
 
     def kinds_of_site(self) -> list[str]:
         """Names of the sites that exist here, without layers."""

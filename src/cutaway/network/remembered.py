@@ -34,6 +34,7 @@ from cutaway.network.anatomy import (
     HeadOutTap,
     Layer,
     Mlp,
+    NormedTap,
     Port,
     PortTap,
     RouterTap,
@@ -52,8 +53,8 @@ KIND = "opening"
 _CLASSES: dict[str, type] = {
     c.__name__: c
     for c in (
-        Anatomy, Attention, AttentionTap, FunctionCall, FunctionTaps, Head, HeadOutTap, Layer, Mlp, Port, PortTap, RouterTap,
-        Stack, Stretch, Sublayer, SumTap, Certificate, Check, Site,
+        Anatomy, Attention, AttentionTap, FunctionCall, FunctionTaps, Head, HeadOutTap, Layer, Mlp, NormedTap, Port, PortTap,
+        RouterTap, Stack, Stretch, Sublayer, SumTap, Certificate, Check, Site,
     )
 }  # fmt: skip
 #: Attention functions whose code is torch's or transformers'.

@@ -49,6 +49,7 @@ _BY_HEAD: tuple[Axis, ...] = ("batch", "pos", "head", "width")
 _HIDDEN: tuple[Axis, ...] = ("batch", "pos", "hidden")
 _AVERAGE, _SOFTMAX, _SUMS = "pattern @ v = z", "softmax(scores) = pattern", "resid_post"
 _PROJECTED = "z @ W_O = attn_out"
+_UNIT = "unit(resid) = normed"
 _SHOWN = f"{_AVERAGE} or {_PROJECTED}"
 _BOTH, _EITHER = ("attention mlp", "attention mlp"), ("attention mlp", "attention")
 
@@ -110,6 +111,8 @@ SITES: dict[str, SiteKind] = {
         vouched=("writing",), hooks=("hook_pos_embed",)),
     "resid_pre": SiteKind(_STREAM, True, "residual stream as the layer receives it",
         anew=_BOTH, spreads=True, watched=True, hooks=("hook_resid_pre",)),
+    "attn_normed": SiteKind(_STREAM, True, "output of the norm before the attention, before its gain and bias",
+        sublayer="attention", vouched=(_UNIT, "writing"), spreads=True, hooks=("ln1.hook_normalized",)),
     "attn_in": SiteKind(_STREAM, True, "what the attention reads, after its norm",
         sublayer="attention", vouched=("writing",), by_sums=True, anew=_BOTH, spreads=True),
     "q": SiteKind(_HEADS, True, "queries, after rotary embedding and norms",
@@ -163,6 +166,8 @@ SITES: dict[str, SiteKind] = {
         sublayer="mixer", vouched=(_SUMS,), watched=True),
     "resid_mid": SiteKind(_STREAM, True, "residual stream between attention and MLP",
         vouched=("resid_mid", _SUMS), by_sums=True, anew=("mlp", "mlp"), hooks=("hook_resid_mid",)),
+    "mlp_normed": SiteKind(_STREAM, True, "output of the norm before the MLP, before its gain and bias",
+        sublayer="mlp", vouched=(_UNIT, "writing"), hooks=("ln2.hook_normalized",)),
     "mlp_in": SiteKind(_STREAM, True, "what the MLP reads, after its norm",
         sublayer="mlp", vouched=("writing",), by_sums=True, anew=("mlp", "attention mlp")),
     "router": SiteKind(("batch", "pos", "expert"), True, "weights with which the experts are mixed",

@@ -7,18 +7,21 @@ second, what a site's value is computed from has been changed by us, so the iden
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from cutaway.network.anatomy import Anatomy
+from cutaway.errors import NotFoldable
+from cutaway.network.anatomy import Anatomy, NormedTap
 from cutaway.network.certificate import Certificate, Check
 from cutaway.network.certification.identities import (
     CheckedPass,
     Ledger,
     check_head,
     check_layer,
+    check_normed,
     new_ledgers,
     relative_error,
 )
@@ -26,6 +29,7 @@ from cutaway.network.edits import Here
 from cutaway.network.execution.session import Session, SiteWork
 from cutaway.network.inputs import Inputs
 from cutaway.network.sites import SITES, Site, SiteKind, having
+from cutaway.network.ungained import summed
 
 Forward = Callable[[Inputs], Tensor | None]
 
@@ -44,6 +48,7 @@ def certify(
     forward: runs the bare model on inputs and gives its logits. pad: gives inputs padded on one side with the mask of
     their real tokens, or None where padding does not apply.
     """
+    found, anatomy = anatomy, _without_gain(model, anatomy)
     bare = forward(inputs)
     quiet = [s for s in anatomy.sites() if SITES[s.name].inside != "eager"]
     with _observed(model, anatomy, inputs, quiet):
@@ -64,6 +69,7 @@ def certify(
         for stack in anatomy.stacks:
             for layer in stack.layers:
                 check_layer(stack, layer, values, ledgers, modules, anatomy)
+        check_normed(found, values, ledgers, modules)
         check_head(anatomy, values, ledgers, modules)
     _check_effects(model, anatomy, inputs, forward, ledgers["writing"], seed)
     pads = {side: check_padding(pad, side, forward, bare, ledgers, tolerance) for side in ("right", "left")}
@@ -74,6 +80,19 @@ def certify(
     )
     refusals = _refusals(anatomy, checks)
     return Certificate(checks, refusals, bitwise, pads["right"], pads["left"])
+
+
+def _without_gain(model: nn.Module, anatomy: Anatomy) -> Anatomy:
+    """The same anatomy with every norm's output before its gain as a sum; refused where the norm has no such form."""
+    modules, taps, refusals = dict(model.named_modules()), dict(anatomy.taps), dict(anatomy.refusals)
+    for site, tap in anatomy.taps.items():
+        if isinstance(tap, NormedTap):
+            try:
+                taps[site] = summed(tap, modules)
+            except NotFoldable as error:
+                del taps[site]
+                refusals[site] = str(error)
+    return replace(anatomy, taps=taps, refusals=refusals)
 
 
 def _observed(

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from cutaway.network.anatomy import Anatomy, HeadOutTap, Layer, Stack
+from cutaway.network.anatomy import Anatomy, HeadOutTap, Layer, NormedTap, Stack
 from cutaway.network.certificate import Check
 from cutaway.network.coefficients import is_one, like
 from cutaway.network.execution.heads import head_outputs
 from cutaway.network.sites import Site
+from cutaway.network.ungained import standardised
 
 
 @dataclass(eq=False)
@@ -85,6 +86,7 @@ def new_ledgers(anatomy: Anatomy | None = None) -> dict[str, Ledger]:
         ("q.k -> scores", "Scores move with the products of queries and keys (one minus their correlation)."),
         ("z @ W_O = attn_out", "The heads' outputs and the bias add up to the attention's output."),
         ("down(mlp_act) = mlp_out", "The down projection of the neurons gives the MLP's output."),
+        ("unit(resid) = normed", "What a sublayer reads, before its norm's gain, is the stream over its spread."),
         ("norm(resid) = final_norm", "The final norm of the last stream is what the unembedding reads."),
         ("unembed(final_norm) = logits", "The unembedding, with its scale and soft-cap, gives the logits."),
         ("writing", "A change written at a site changes the output (0 where it does, 1 where it does not)."),
@@ -177,6 +179,25 @@ def _check_stream(
             with torch.no_grad():
                 state = modules[stretch.norm](state)
     ledgers["resid_post"].add(where, state, post)
+
+
+def check_normed(
+    anatomy: Anatomy, values: CheckedPass, ledgers: dict[str, Ledger], modules: Mapping[str, nn.Module]
+) -> None:
+    """Check what sublayers read before their norm's gain against the stream that the norm reads, in one pass."""
+    for site, tap in anatomy.taps.items():
+        seen = values.before.get(site)
+        if not isinstance(tap, NormedTap) or seen is None:
+            continue
+        streams = [
+            values.after.get(Site(name, site.layer, site.stack)) for name in ("resid_mid", "resid_pre")
+        ]
+        found = [s for s in streams if s is not None and s.shape == seen.shape]
+        if found:
+            with torch.no_grad():
+                errors = [relative_error(standardised(tap, modules, stream), seen) for stream in found]
+            where = f"{site.stack}.{site.layer}" if site.stack else str(site.layer)
+            ledgers["unit(resid) = normed"].note(where, min(errors))
 
 
 def _check_attention(

@@ -18,6 +18,7 @@ from cutaway.network.anatomy import (
     HeadOutTap,
     Layer,
     Mlp,
+    NormedTap,
     PortTap,
     RouterTap,
     Stretch,
@@ -25,7 +26,7 @@ from cutaway.network.anatomy import (
     SumTap,
     Tap,
 )  # fmt: skip
-from cutaway.network.coefficients import Coefficient
+from cutaway.network.coefficients import Coefficient, is_one
 from cutaway.network.discovery.linear import Sums
 from cutaway.network.discovery.products import is_elementwise
 from cutaway.network.discovery.stacks import StreamCall, tap_at
@@ -237,6 +238,7 @@ class _LayerReader:
         if giver is not None and reads is not None:
             key = next(k for k, v in giver.inputs if v == reads)
             self.draft.taps.setdefault(self.site(name), tap_at(giver, "in", key))
+            self._normed(name, reads)
 
     def _port(self, version: int, factor: Coefficient = 1.0) -> PortTap | None:
         """The output that hands a tensor over, if a module does."""
@@ -268,6 +270,25 @@ class _LayerReader:
             self.refuse(name, f"In {self.link.call.path} no single module reads it.")
         else:
             self.draft.taps.setdefault(self.site(name), tap)
+            self._normed(name, version)
+
+    def _normed(self, name: str, version: int) -> None:
+        """Tap what a sublayer reads before the gain of the norm that gives it, where a module that is no part of the stream
+        does.
+        """
+        site, sums = self.site(name.replace("_in", "_normed")), self.scope.sums
+        tap, shape = self.draft.taps.get(self.site(name)), self.scope.trace.nodes[version].shape
+        owner = sums.owner(version, self.scope.within)
+        if (
+            site.name not in SITES
+            or owner is None
+            or not isinstance(tap, PortTap)
+            or sums.root(version) in self.states
+        ):
+            return
+        like = [v for _, v in owner[0].inputs if self.scope.trace.nodes[v].shape == shape]
+        if len(like) == 1 and shape and is_one(tap.factor):
+            self.draft.taps.setdefault(site, NormedTap(tap.port, owner[0].path, int(shape[-1])))
 
     def _attention(self, traced: FoundAttention, cross: bool) -> Attention:
         prefix = "cross_" if cross else ""

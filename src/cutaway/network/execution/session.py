@@ -133,9 +133,11 @@ class Session:
             sources = [self._latents_of(source) for source in tap.sources]
             error = ErrorWork(tap, partial(self.derived, item), sources)
             self._plan(SiteWork(*tap.at, edits=[error.see]))
-        else:
+        elif isinstance(tap, RouterTap):
             port = Port(tap.path, "out", tap.weights_key, tap.call)
             self._on(port, rank, lambda x: self._at_router(x, item, tap))
+        else:
+            raise TypeError(f"{type(tap).__name__} is resolved by the network before a run (Core.tap).")
 
     def _latents_of(self, tap: LatentTap) -> LatentWork:
         """What is done with one source's latents in this run; planned when it is first asked for."""
