@@ -76,6 +76,7 @@ if TYPE_CHECKING:
     from cutaway.effects import plan_interventions as plan_interventions
     from cutaway.explanations import Explanation as Explanation
     from cutaway.explanations import explain as explain
+    from cutaway.explanations.carriers import feature_effects as feature_effects
     from cutaway.features.binding import bind as bind
     from cutaway.interventions import Ablate as Ablate
     from cutaway.interventions import Add as Add

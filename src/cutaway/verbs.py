@@ -334,6 +334,14 @@ VERBS: dict[str, Verb] = {
             "steering",
         ),
         Verb(
+            "feature_effects",
+            "cutaway.explanations.carriers:feature_effects",
+            "Which features (or neurons) carry a behaviour, tested by intervening on held-out prompts.",
+            _BEHAVIOUR,
+            "feature-effects",
+            n=128,
+        ),
+        Verb(
             "explain",
             "cutaway.explanations.pipeline:explain",
             "Find the parts that carry a behaviour, test them on held-out prompts, and write a report.",

@@ -189,6 +189,7 @@ class Bed:
             "use": {"answers": {"yes": " yes", "no": " no"}},
             "top_examples": {"of": "n0.1", "k": 2}, "activations": {"at": "resid_post.0", "folder": self.folder / "acts"},
             "induction_heads": {"n": 12, "length": 5, "random_sets": 1},
+            "feature_effects": {"n": 2, "random": 2},
         }  # fmt: skip
         return {name: given[name] for name in verb.takes if name in given} | more.get(verb.name, {})
 
@@ -433,6 +434,7 @@ def results(bed: Bed) -> dict[str, Path]:
         lambda: cutaway.top_examples(**bed.right(VERBS["top_examples"])),
         lambda: cutaway.activations(**bed.right(VERBS["activations"])),
         lambda: cutaway.bind(**bed.right(VERBS["bind"])),
+        lambda: cutaway.feature_effects(**bed.right(VERBS["feature_effects"])),
         lambda: net.gradients(text, to=["embed", "z.0"]),
         lambda: why_attend(net, text, "a0.h0"),
         lambda: singular_directions(net, "a0.h0"),

@@ -20,6 +20,7 @@ from cutaway.behaviours import Behaviour
 from cutaway.behaviours.checks import answer_logits
 from cutaway.effects.baselines import measure
 from cutaway.errors import Stopped
+from cutaway.features import with_dictionary
 from cutaway.features.dictionaries import Decoder, Dictionary, Encoder, Place, ReLU
 from cutaway.network import Network
 from cutaway.network.memory import rows_at_once
@@ -211,6 +212,9 @@ CALLS: dict[str, Callable[[Network, Behaviour, Any], Any]] = {
     "induction_heads": lambda net, _pairs, _: cutaway.induction_heads(net, length=6, n=12),
     "top_examples": lambda net, pairs, _: cutaway.top_examples(net, pairs.clean_ids, of="n0.1"),
     "bind": lambda net, pairs, _: cutaway.bind(net, identity(net), pairs.clean_ids),
+    "feature_effects": lambda net, pairs, _: cutaway.feature_effects(
+        with_dictionary(net, identity(net)), pairs, n=3, random=5
+    ),
     "activations": lambda net, pairs, _: cutaway.activations(
         net, pairs.clean_ids, at="resid_post", folder=Path(tempfile.mkdtemp()) / "acts"
     ),

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from cutaway.behaviours import Prompts
-from cutaway.effects.baselines import Side, behaviour_of, ends_of, positions_of, side_of
+from cutaway.effects.baselines import Baselines, Side, behaviour_of, ends_of, positions_of, side_of
 from cutaway.effects.box import UNITS, Box, box_of, checked, sites_of, span_columns
 from cutaway.effects.effects import Effects
 from cutaway.effects.finite import require_finite
@@ -110,15 +110,11 @@ def attribution_patch(
                 f"{pairs.metric.name} is least at the clean run itself, so its gradient is zero there.",
                 "Use direction='restore', steps=5, or a metric such as logit_diff.",
             )
-        site, chosen, dims = checked(net, pairs, at, by, layers)
         price = [("one side", pairs.n), ("gradients", 3 * steps * pairs.n)]
         announce(
             net, pairs.clean_ids, work, "attribution patching", price, gradients=3 * steps / (3 * steps + 1)
         )
-        names = ("corrupted", "clean") if direction == "restore" else ("clean", "corrupted")
-        slopes = Slopes.of(net, pairs, sites_of(site, chosen), names, steps, work)
-        estimate = slopes.estimate(site, dims, chosen)
-        ends = ends_of(pairs, *(slopes.sides[name] for name in ("clean", "corrupted")))
+        site, estimate, ends = estimates(net, pairs, at, by, direction, layers, steps, work)
         base = ends.corrupted if direction == "restore" else ends.clean
         labels = position_labels(pairs, ends, estimate.box)
         said = "" if pairs.aligned else "Answer position only: clean and corrupted prompts differ in length. "
@@ -126,6 +122,26 @@ def attribution_patch(
         asked = (net, pairs, ends, base, site, direction, estimate.box.coordinates())
         question = Question(*asked, labels, said + _SAID, seed, began, how)
         return question.effects(CellValues(base.metric + estimate.values, estimate.states, False))
+
+
+def estimates(
+    net: Network,
+    pairs: Behaviour,
+    at: str,
+    by: By,
+    direction: Direction,
+    layers: Sequence[int] | None,
+    steps: int,
+    work: Work,
+) -> tuple[str, CellEstimates, Baselines]:
+    """The site by name, the estimates of `attribution_patch` as changes of the metric, and both ends, which come from the
+    same passes; nothing is announced.
+    """
+    site, chosen, dims = checked(net, pairs, at, by, layers)
+    names = ("corrupted", "clean") if direction == "restore" else ("clean", "corrupted")
+    slopes = Slopes.of(net, pairs, sites_of(site, chosen), names, steps, work)
+    found = slopes.estimate(site, dims, chosen)
+    return site, found, ends_of(pairs, *(slopes.sides[name] for name in ("clean", "corrupted")))
 
 
 @dataclass(frozen=True, eq=False)

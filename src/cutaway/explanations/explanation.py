@@ -18,6 +18,7 @@ from cutaway.claims import Claim, Verdict
 from cutaway.effects import Effects
 from cutaway.errors import BadFormat
 from cutaway.explanations import story, where, wiring
+from cutaway.explanations.carrying import CarriedBy
 from cutaway.explanations.identify import Mechanism
 from cutaway.explanations.limits import SearchLimits
 from cutaway.explanations.localise import DIRECTIONS, single_effect
@@ -66,6 +67,7 @@ class Explanation:
         screening: which parts a gradient let through to be patched, and what it missed; None where all were patched.
         forwards: forward-equivalents of each stage.
         forms: performance on each sentence frame, those that were set aside among them.
+        features: the features that carry it; None where they were not looked for.
     """
 
     kind: ClassVar[str] = "explanation"
@@ -92,6 +94,7 @@ class Explanation:
     screening: PartScreening | None = None
     forwards: Mapping[str, float] = field(default_factory=dict)
     forms: tuple[FormPerformance, ...] = ()
+    features: CarriedBy | None = None
 
     __repr__ = brief
 
@@ -135,6 +138,7 @@ class Explanation:
             *where.maps_section(self.maps, self.behaviour.get("searched", "")),
             *where.components_section(self.maps, self.to_pandas(), self.screening),
             *reads_and_writes_section(self.reads_and_writes),
+            *([] if self.features is None else [self.features.section()]),
             story.tests_section(self.claim, trial, self.limits),
             *wiring.section(self.circuit),
             Section("open", "What is not explained", unexplained),
@@ -197,6 +201,8 @@ class Explanation:
         parts: dict[str, Any] = {f"maps/{name}": effects.save for name, effects in self.maps.items()}
         if self.circuit is not None:
             parts["circuit"] = self.circuit.save
+        if self.features is not None:
+            parts["features"] = self.features.save
         save_folder(folder, manifest, None, tables, parts=parts)
 
     @classmethod
@@ -220,11 +226,12 @@ class Explanation:
     def to_dict(self) -> dict[str, Any]:
         """Everything but the arrays, as plain data."""
         circuit = None if self.circuit is None else self.circuit.to_dict()
-        return finite(head(self.kind, self.provenance, **self._content(), circuit=circuit))
+        features = None if self.features is None else self.features.to_dict()
+        return finite(head(self.kind, self.provenance, **self._content(), circuit=circuit, features=features))
 
     def _content(self) -> dict[str, Any]:
-        """All fields as plain data, but of maps and circuit, which are stored by themselves, the names of the maps."""
-        elsewhere = ("maps", "circuit", "provenance")
+        """All fields as plain data but those that are stored by themselves; of maps their names."""
+        elsewhere = ("maps", "circuit", "features", "provenance")
         plain = {name: value for name, value in vars(self).items() if name not in elsewhere}
         return finite(plain | {"maps": list(self.maps)})
 
@@ -284,12 +291,13 @@ def _parts(folder: Path, data: Mapping[str, Any]) -> dict[str, Any]:
     """Pairs, maps and circuit as they are written now."""
     from cutaway.circuits import CircuitTest
 
-    circuit = folder / "circuit"
+    circuit, features = folder / "circuit", folder / "features"
     return {
         "pairs": tuple(map(_pair, data["pairs"])),
         "maps": {name: Effects.load(folder / "maps" / name) for name in data["maps"]},
         "notes": tuple(data["notes"]),
         "circuit": CircuitTest.load(circuit) if circuit.is_dir() else None,
+        "features": CarriedBy.load(features) if features.is_dir() else None,
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -17,6 +17,8 @@ from cutaway.behaviours.standing import FormPerformance, by_form, set_aside
 from cutaway.claims import Claim, Control
 from cutaway.effects import Effects
 from cutaway.errors import BadBehaviour, CutawayError, Stopped
+from cutaway.explanations.carriers import feature_effects, feature_sites, stages
+from cutaway.explanations.carrying import CarriedBy
 from cutaway.explanations.examples import example_pairs
 from cutaway.explanations.explanation import Explanation
 from cutaway.explanations.grain import FEW_PARTS, SearchGrain, finer, grain_of
@@ -31,6 +33,7 @@ from cutaway.explanations.verdict import aside, evidence, headline, left_open, r
 from cutaway.explanations.wiring import wire
 from cutaway.network.parts import uncovered
 from cutaway.network.pricing import announce_price
+from cutaway.network.sites import Site
 from cutaway.results import Provenance, Work, strict, working
 from cutaway.results.meter import spent
 from cutaway.trials import (
@@ -77,6 +80,7 @@ class _Draft:
         grain: how finely the network was searched.
         screening: which parts a gradient let through to be patched; None where all were.
         forwards: forward-equivalents of each stage.
+        features: those that carry the behaviour; None where they were not looked for.
     """
 
     maps: dict[str, Effects] = field(default_factory=dict)
@@ -94,6 +98,7 @@ class _Draft:
     grain: SearchGrain | None = None
     screening: PartScreening | None = None
     forwards: dict[str, float] = field(default_factory=dict)
+    features: CarriedBy | None = None
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -119,6 +124,8 @@ class _Question:
         work: who hears of progress, and may stop it.
         sizes: on how much each stage works.
         forms: performance on each sentence frame, also on those that were set aside.
+        features: sites among whose features those that carry it are looked for.
+        labels: of features.
     """
 
     net: Network
@@ -128,6 +135,8 @@ class _Question:
     work: Work
     sizes: Sizes = WHOLE
     forms: tuple[FormPerformance, ...] = ()
+    features: tuple[Site, ...] = ()
+    labels: Mapping[str, str] | None = None
 
     @property
     def gone(self) -> tuple[FormPerformance, ...]:
@@ -145,6 +154,8 @@ def explain(
     seed: int = 0,
     force: bool = False,
     controls: bool = True,
+    features: bool | str | None = None,
+    labels: Mapping[str, str] | None = None,
     command: str = "",
     work: Work | None = None,
 ) -> Explanation:
@@ -158,7 +169,8 @@ def explain(
     3. *Identify*, on discovery examples: a small set of parts that alone keeps the behaviour and without which it is
     lost. 4. *Test*, on held-out examples: keep only the set, remove the set, against random sets of the same size.
     5. *Controls*: the same with random weights and with shuffled answers must not be supported; a sham edit must change
-    nothing.
+    nothing. 6. Where a dictionary is attached, *name* the features that carry the behaviour (`feature_effects`); the claim
+    does not rest on them.
 
     Args:
         net: the network.
@@ -167,6 +179,9 @@ def explain(
         seed: of everything random.
         force: go on although the network does not perform the behaviour; the claim can then not be supported.
         controls: run random weights and shuffled answers; without them no claim is supported.
+        features: look for the features that carry it; default where a dictionary is attached to the network. Without one,
+            True looks among neurons. A kind of site (`sae.features`) says which, where there are several.
+        labels: of features, by the name of the part.
         command: a command line that repeats this; kept in the result.
         work: who hears of the price and of progress, what may stop it, and what it may spend: with a budget, each stage
             works on as many prompts as fit, and what is then not decided is inconclusive.
@@ -192,12 +207,15 @@ def explain(
                 "behaviour": behaviour.hash,
                 "limits": bounds.to_dict(),
                 "seed": seed,
-                "options": [force, controls],
+                "options": [force, controls] + ([features] if features is not None else []),
             },
         )
-        sizes, price = within(net, behaviour, bounds, controls, work.budget)
+        wanted = bool(net.anatomy.dictionaries) if features is None else features
+        sites = feature_sites(net, features if isinstance(features, str) else None) if wanted else []
+        more = sum(stages(net, behaviour, sites, controls=controls).values()) if sites else 0.0
+        sizes, price = within(net, behaviour, bounds, controls, work.budget, more)
         announce_price(net, work, f"explaining {behaviour.name}", price, EXPLAINING[controls])
-        asked = _Question(net, behaviour, bounds, seed, work, sizes)
+        asked = _Question(net, behaviour, bounds, seed, work, sizes, features=tuple(sites), labels=labels)
         with ends_kept(net, behaviour, work):
             asked = _standing(asked)
             if asked.behaviour is behaviour:
@@ -229,6 +247,18 @@ def _explained(asked: _Question, force: bool, controls: bool, command: str, star
             with draft.timed("wire"):  # last: the claim does not rest on it
                 found = wire(net, behaviour, asked.sizes, seed, asked.work)
                 draft.circuit, draft.why_no_circuit = found
+            if asked.features and asked.sizes.features:
+                with draft.timed("features"):
+                    first = asked.features[0]
+                    draft.features = feature_effects(
+                        net,
+                        behaviour,
+                        at=f"{first.stack}.{first.name}" if first.stack else first.name,
+                        labels=asked.labels,
+                        controls=controls,
+                        seed=seed,
+                        work=asked.work,
+                    )
         draft.complete = True
     except Stopped:
         pass
@@ -256,6 +286,7 @@ def _explained(asked: _Question, force: bool, controls: bool, command: str, star
         screening=draft.screening,
         forwards=draft.forwards,
         forms=asked.forms,
+        features=draft.features,
     )
 
 

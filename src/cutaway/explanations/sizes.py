@@ -53,6 +53,11 @@ class Sizes:
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
     @property
+    def features(self) -> bool:
+        """Are features that carry the behaviour looked for, where there are any? Not where little is affordable."""
+        return self.stream > 0
+
+    @property
     def thin(self) -> bool:
         """Is the search thinner than by default? Then that a set falls short does not refute that another would not."""
         return (self.search, self.tried) < (Sizes.search, Sizes.tried)
@@ -69,15 +74,23 @@ CHOICES = (
 )
 
 
-def priced(net: Network, behaviour: Behaviour, sizes: Sizes, limits: SearchLimits, controls: bool) -> Price:
+def priced(
+    net: Network,
+    behaviour: Behaviour,
+    sizes: Sizes,
+    limits: SearchLimits,
+    controls: bool,
+    features: float = 0.0,
+) -> Price:
     """What an explanation of these sizes is expected to take, stage by stage, at the pace just measured.
 
     How many sets a search tries depends on what it finds; the figures are those of networks of known mechanism, of tales and
-    of a network of 300 parts (docs/benchmarks/explaining.md).
+    of a network of 300 parts (docs/benchmarks/explaining.md). features: forward-equivalents that looking for the features
+    that carry the behaviour takes, where it is looked for and `sizes` allows.
     """
     held = sum(behaviour.held)
     discovery, held_out, parts = max(1, behaviour.n - held), max(1, held), _parts(net, behaviour, limits)
-    set_of_parts = _SET * _columns(behaviour)
+    set_of_parts = _SET * share_anew(behaviour)
 
     def alone(pairs: int) -> float:
         if parts <= sizes.tried:
@@ -106,12 +119,14 @@ def priced(net: Network, behaviour: Behaviour, sizes: Sizes, limits: SearchLimit
         "testing it": tested(min(sizes.test, held_out), min(sizes.random, held_out)),
         "controls": (2 * behaviour.n + _AGAIN * again + _DRAWN) if controls else 0.0,
         "wiring by edges": wired,
+        "features that carry it": features if sizes.features else 0.0,
     }
     shown = tuple((stage, forwards) for stage, forwards in stages.items() if forwards)
     # a set of parts is run on all of a stage's pairs at once; the stream's cells travel in large waves
     rows = {"both ends of all prompts": behaviour.n, "where it is": WAVE, "each part alone": min(sizes.single, discovery),
             "searching the set": min(sizes.search, discovery), "testing it": min(sizes.test, held_out),
-            "controls": few, "wiring by edges": min(sizes.wiring, discovery)}  # fmt: skip
+            "controls": few, "wiring by edges": min(sizes.wiring, discovery),
+            "features that carry it": held_out}  # fmt: skip
     pace = pace_of(net, behaviour.clean_tokens(net), gradients=True)
     total = sum(stages.values())
     slow = wired * parts / _EDGES_SLOW  # the more edges, the more a run by edges takes beside a forward
@@ -153,7 +168,7 @@ def _parts(net: Network, behaviour: Behaviour, limits: SearchLimits) -> int:
     return len(grain_of(net, behaviour.discovery, limits).parts)
 
 
-def _columns(behaviour: Behaviour) -> float:
+def share_anew(behaviour: Behaviour) -> float:
     """The share of a batch's columns from the first token on that differs between clean and corrupted: what is run anew."""
     if behaviour.items is not None or not behaviour.n:
         return 1.0
@@ -166,14 +181,19 @@ def _columns(behaviour: Behaviour) -> float:
 
 
 def within(
-    net: Network, behaviour: Behaviour, limits: SearchLimits, controls: bool, budget: Budget
+    net: Network,
+    behaviour: Behaviour,
+    limits: SearchLimits,
+    controls: bool,
+    budget: Budget,
+    features: float = 0.0,
 ) -> tuple[Sizes, Price]:
     """The largest choice of sizes whose price fits into a budget, with it; the smallest where none does.
 
     The price's `least` is that of the smallest choice: announcing it (`Work.announce`) refuses a budget that is too small
     for anything, and says what would be enough.
     """
-    prices = [(sizes, priced(net, behaviour, sizes, limits, controls)) for sizes in CHOICES]
+    prices = [(sizes, priced(net, behaviour, sizes, limits, controls, features)) for sizes in CHOICES]
     least = prices[-1][1].forwards
     chosen = prices[-1]
     for choice in prices:

@@ -94,6 +94,7 @@ KINDS: dict[str, Kind] = {
     "alignment": Kind("cutaway.probes.use.alignment:Alignment", "a subspace and its tests",
         formerly=("cutaway-alignment-1",)),
     "binding": Kind("cutaway.features.binding:Binding", "whether a dictionary belongs to a site"),
+    "feature-effects": Kind("cutaway.explanations.carrying:CarriedBy", "which features carry a behaviour"),
     "direction": Kind("cutaway.control.direction:SteeringVector", "a direction to steer by"),
     "steering": Kind("cutaway.control.steering:Steering", "what a network writes while it is steered"),
     "loss": Kind("cutaway.network.loss:Loss", "the loss on texts"),

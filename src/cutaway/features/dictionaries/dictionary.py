@@ -191,7 +191,7 @@ class Dictionary:
         digest = hashlib.sha256(repr((self.kind, [_form(e) for e in self.encoders])).encode())
         for name, tensor in sorted(self.tensors().items()):
             digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-            digest.update(tensor.detach().contiguous().view(torch.uint8).cpu().numpy().tobytes())
+            digest.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).cpu().numpy().tobytes())
         return digest.hexdigest()
 
     def checked(self) -> Dictionary:
