@@ -339,6 +339,8 @@ VERBS: dict[str, Verb] = {
             "Which features (or neurons) carry a behaviour, tested by intervening on held-out prompts.",
             _BEHAVIOUR,
             "feature-effects",
+            ("at", "random"),
+            command="feature-effects",
             n=128,
         ),
         Verb(

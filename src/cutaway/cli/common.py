@@ -35,6 +35,13 @@ Trust = Annotated[
     bool,
     typer.Option("--trust-remote-code", help="Let the model's own repository run its code. Off by default."),
 ]
+Attached = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--dictionary",
+        help="Attach a dictionary of features: [NAME=]FOLDER[@READS[:WRITES]], e.g. sae=my-sae@resid_post.5; repeatable.",
+    ),
+]
 Out = Annotated[
     Path | None,
     typer.Option("--out", "-o", help="Folder to save to. Default: a new one under cutaway-runs/."),
@@ -134,6 +141,7 @@ class Common:
         resume: a folder of finished parts to go on from.
         sets: further keywords, as `NAME=VALUE`.
         trust_remote_code: may a model's own code be run?
+        attached: dictionaries whose latents are sites of the network.
         interactive: how the page's figures are made so, if at all.
         as_json: print data in place of text.
         json_progress: write progress as events for other programs.
@@ -149,6 +157,7 @@ class Common:
     resume: Resume = None
     sets: Sets = None
     trust_remote_code: Trust = False
+    attached: Attached = None
     interactive: Interactive = None
     as_json: AsJson = False
     json_progress: Events = False
@@ -196,6 +205,7 @@ def command(
         shared = get_type_hints(Common, include_extras=True)
         left = {*without, *(("overwrite", "interactive") if "out" in without else ())}
         left |= {"json_progress"} if "budget" in without else set()
+        left |= {"attached"} if "trust_remote_code" in without else set()
         taken = [f.name for f in fields(Common) if f.name not in left]
 
         def run(**values: Any) -> None:

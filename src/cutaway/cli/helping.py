@@ -37,7 +37,11 @@ GROUPS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
         ("effects", "control", "interventions", "sweeps"),
     ),
     ("Read many texts", ("top-examples", "activations", "induction-heads", "features"), ("features",)),
-    ("Explain and test", ("explain", "trace", "test", "probe"), ("explanations", "circuits", "probes", "trials")),
+    (
+        "Explain and test",
+        ("explain", "feature-effects", "trace", "test", "probe"),
+        ("explanations", "circuits", "probes", "trials"),
+    ),
     ("Afterwards", ("show", "runs"), ("results",)),
     ("Networks whose mechanism is known", ("zoo",), ("zoo", "calibration", "recipes")),
 )  # fmt: skip
@@ -83,6 +87,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "steer": ('cutaway steer zoo:tales "One day" --positive happy.txt --negative sad.txt --at resid_post.1',),
     "loss": (f"cutaway loss zoo:tales {_TEXT}",),
     "explain": ("cutaway explain zoo:tales -b pronoun",),
+    "feature-effects": ("cutaway feature-effects zoo:tales -b pronoun",),
     "trace": ("cutaway trace zoo:tales -b pronoun --edges 60 -o pronoun-circuit",),
     "test": ("cutaway test zoo:tales pronoun-circuit -b pronoun",),
     "probe": ("cutaway probe zoo:tales --data labelled.csv --label mood",),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -80,13 +81,38 @@ def network(common: Common, model: str, remember: bool = True) -> Network:
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
-    return open_network(
+    net = open_network(
         model,
         device=common.device,
         dtype=common.dtype,
         trust_remote_code=common.trust_remote_code,
         remember=remember,
     )
+    return attached(net, common.attached or ())
+
+
+def attached(net: Network, given: Sequence[str]) -> Network:
+    """The network with dictionaries attached, each as `[NAME=]FOLDER[@READS[:WRITES]]`.
+
+    Raises `BadInput` for what has another form, and what reading and attaching raise.
+    """
+    for spec in given:
+        match = re.fullmatch(
+            r"(?:(?P<name>[A-Za-z_]\w*)=)?(?P<path>[^@]+)(?:@(?P<reads>[^:]+)(?::(?P<writes>.+))?)?", spec
+        )
+        if match is None:
+            raise BadInput(
+                f"{spec!r} names no dictionary.",
+                "Write [NAME=]FOLDER[@READS[:WRITES]], e.g. sae=my-sae@resid_post.5.",
+            )
+        from cutaway.features import with_dictionary
+        from cutaway.features.formats import read
+
+        reads, writes = (
+            None if match[side] is None else match[side].split("+") for side in ("reads", "writes")
+        )
+        net = with_dictionary(net, read(match["path"]), reads, writes, match["name"] or "")
+    return net
 
 
 @contextmanager

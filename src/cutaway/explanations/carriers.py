@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 #: A cell as the interventions that make it: the site and the entries of its last axis; None for all.
 Chosen = dict[Site, list[int] | None]
-#: Features that are looked at one by one, and random sets of as many beside them.
-N, RANDOM_SETS = 10, 20
 #: The name under which random directions are attached.
 RANDOM = "random_directions"
 
@@ -47,8 +45,8 @@ def feature_effects(
     behaviour: Behaviour | str,
     *,
     at: str | None = None,
-    n: int = N,
-    random: int = RANDOM_SETS,
+    n: int = 10,
+    random: int = 20,
     labels: Mapping[str, str] | None = None,
     controls: bool = True,
     seed: int = 0,
@@ -314,8 +312,8 @@ def stages(
     net: Network,
     behaviour: Behaviour,
     sites: Sequence[Site],
-    n: int = N,
-    random: int = RANDOM_SETS,
+    n: int = 10,
+    random: int = 20,
     controls: bool = True,
 ) -> dict[str, float]:
     """Forward-equivalents of each stage; a cell runs the layers from its first feature's on."""
