@@ -9,8 +9,10 @@ from cutaway.errors import BadInput
 from cutaway.features.dictionaries.dictionary import Kind
 
 Activation = Literal["topk", "batchtopk", "relu", "jumprelu", "gated", "groupmax"]
-#: What is left at random, as a control: a dictionary that learns only its other half.
+#: Which directions are left at random, as a control: a dictionary that learns only its other half.
 Frozen = Literal["none", "decoder", "encoder"]
+#: What a dictionary that is charged for the size of its activations pays: the size, or its hyperbolic tangent.
+Penalty = Literal["l1", "tanh"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ class DictionaryRecipe:
         k: how many are to fire on a token, whatever the activation: those that are penalised are steered to it.
         prefixes: widths of a Matryoshka dictionary, ascending, the last of them `latents`; empty for none.
         skip: is there a linear map from each source to its target beside the latents? Transcoders only.
-        frozen: which half stays as it was drawn.
+        frozen: whose directions stay as they were drawn, the encoder's or the decoder's; biases and thresholds learn.
+        penalty: of "relu" and "gated", what firing is charged for: "l1", the size, or "tanh", its hyperbolic tangent.
         batch: rows of one step.
         lr: of Adam, at its largest; None for 2e-4 divided by the square root of latents / 2^14.
         warmup, decay: shares of the steps at whose beginning and end the learning rate rises from and falls to zero.
@@ -45,6 +48,7 @@ class DictionaryRecipe:
     prefixes: tuple[int, ...] = ()
     skip: bool = False
     frozen: Frozen = "none"
+    penalty: Penalty = "l1"
     batch: int = 4096
     lr: float | None = None
     warmup: float = 0.05
