@@ -293,6 +293,13 @@ VERBS: dict[str, Verb] = {
             "binding",
         ),
         Verb(
+            "measure",
+            "cutaway.features.measures.measuring:measure",
+            "How well does a dictionary reconstruct, beside principal components, neurons, random and frozen dictionaries?",
+            ("net", "dictionary", "texts"),
+            "dictionary-measures",
+        ),
+        Verb(
             "probe_data",
             "cutaway.probes.data.tables:probe_data",
             "Labelled texts or inputs for probes.",

@@ -54,6 +54,27 @@ def test_what_does_not_fit_is_said_to(place: Path) -> None:
     assert "refuted" in done.output
 
 
+def test_a_dictionary_is_measured_beside_what_is_named(place: Path) -> None:
+    features.write(axes(2), place / "other")
+    words = ["features", "measure", "zoo:tales", "sae", "--file", "texts.txt", "--sibling", "again=sae",
+             "--sibling", "other", "--beside", "that=other", "--tokens", "400", "--out", "measured", "--json"]  # fmt: skip
+    done = runner.invoke(app, words)
+    assert done.exit_code == 0, done.output
+    said = json.loads(done.stdout)
+    assert [row["name"] for row in said["measured"]][3:] == ["that"]
+    assert [row["sibling"] for row in said["stability"]] == ["again", "other"]
+    assert (place / "measured" / "report.html").stat().st_size > 10_000
+    for wrong, why in (
+        (["--sibling", "x=sae", "--sibling", "x=other"], "one name"),
+        (["--beside", "x=nowhere"], "nowhere"),
+    ):
+        refused = runner.invoke(
+            app, ["features", "measure", "zoo:tales", "sae", "--file", "texts.txt", *wrong]
+        )
+        assert refused.exit_code == 2
+        assert why in " ".join(refused.output.split())
+
+
 def test_formats_are_listed_with_those_that_are_written() -> None:
     done = runner.invoke(app, ["features", "formats", "--json"])
     rows = {row["name"]: row for row in json.loads(done.stdout)["formats"]}

@@ -435,6 +435,7 @@ def results(bed: Bed) -> dict[str, Path]:
         lambda: cutaway.activations(**bed.right(VERBS["activations"])),
         lambda: cutaway.bind(**bed.right(VERBS["bind"])),
         lambda: cutaway.feature_effects(**bed.right(VERBS["feature_effects"])),
+        lambda: cutaway.measure(**bed.right(VERBS["measure"])),
         lambda: net.gradients(text, to=["embed", "z.0"]),
         lambda: why_attend(net, text, "a0.h0"),
         lambda: singular_directions(net, "a0.h0"),

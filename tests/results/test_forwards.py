@@ -215,6 +215,7 @@ CALLS: dict[str, Callable[[Network, Behaviour, Any], Any]] = {
     "feature_effects": lambda net, pairs, _: cutaway.feature_effects(
         with_dictionary(net, identity(net)), pairs, n=3, random=5
     ),
+    "measure": lambda net, pairs, _: cutaway.measure(net, identity(net), pairs.clean_ids),
     "activations": lambda net, pairs, _: cutaway.activations(
         net, pairs.clean_ids, at="resid_post", folder=Path(tempfile.mkdtemp()) / "acts"
     ),

@@ -1,4 +1,4 @@
-"""`cutaway features`: dictionaries of features, read from any format, bound to a network, written in another."""
+"""`cutaway features`: dictionaries of features, read from any format, bound to a network, measured, written in another."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cutaway.errors import BadInput
 
 features_app = typer.Typer(
     cls=HelpedGroup,
-    help="Dictionaries of features: read, bound to a site by measurement, converted.",
+    help="Dictionaries of features: read, bound to a site by measurement, measured beside controls, converted.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -65,6 +65,80 @@ def open_(
     paths = saving.save(screen, found, place)
     screen.result(found.to_dict() | {"saved": [str(path) for path in paths]}, *shown.terminal(found))
     screen.saved(*paths)
+
+
+Beside = Annotated[
+    list[str] | None,
+    typer.Option("--beside", metavar="NAME=FOLDER", help="A dictionary of the same place to stand beside it; repeatable."),
+]  # fmt: skip
+Frozen = Annotated[
+    list[str] | None,
+    typer.Option("--frozen", metavar="NAME=FOLDER", help="A twin of which one half was never trained; repeatable."),
+]  # fmt: skip
+Siblings = Annotated[
+    list[str] | None,
+    typer.Option("--sibling", metavar="NAME=FOLDER", help="The same, trained with another seed; repeatable."),
+]  # fmt: skip
+
+
+@command(features_app, "measure")
+def measure_(
+    common: Common,
+    screen: Screen,
+    model: Model,
+    dictionary: Where,
+    file: TextFile = None,
+    beside: Beside = None,
+    frozen: Frozen = None,
+    siblings: Siblings = None,
+    reads: Annotated[str | None, typer.Option("--reads", help="The site that it encodes, e.g. resid_post.5.")] = None,
+    writes: Annotated[str | None, typer.Option("--writes", help="The site that it reconstructs.")] = None,
+    tokens: Annotated[int | None, typer.Option("--tokens", help="Tokens that are read, half of them for controls.")] = None,
+    layer: Layer = None,
+) -> None:  # fmt: skip
+    """How well does a dictionary reconstruct, beside components, neurons, random directions and what else is given?
+
+    --set takes what a format cannot say by itself, such as k=32, and format=NAME where it is not told.
+    """
+    from cutaway.features.dictionaries import Dictionary
+    from cutaway.features.formats import read
+    from cutaway.features.measures import measure
+
+    if file is None:
+        raise BadInput("There are no texts to measure on.", "Give --file texts.txt, one text a line.")
+
+    def one(where: Path) -> Dictionary:
+        made = read(where, **question.settings(common))
+        chosen = made if layer is None else made.layer(layer)
+        if not chosen.single:
+            raise BadInput(f"{made!r} has {len(made.encoders)} sources.", "Name one: --layer 0.")
+        return chosen
+
+    def several(words: list[str] | None, option: str) -> dict[str, Dictionary]:
+        return {name: one(where) for name, where in _named(words, option)}
+
+    given: dict[str, Any] = {
+        "beside": several(beside, "--beside"), "frozen": several(frozen, "--frozen"),
+        "siblings": several(siblings, "--sibling"),
+    } | ({} if tokens is None else {"tokens": tokens})  # fmt: skip
+    place = saving.target(common, "features measure", model, dictionary.name)
+    with saving.working(screen, common, place) as work:
+        net = question.network(common, model)
+        found = measure(
+            net, one(dictionary), file, reads=reads, writes=writes, seed=common.seed, work=work, **given,
+        )  # fmt: skip
+    paths = saving.save(screen, found, place)
+    screen.result(found.to_dict() | {"saved": [str(path) for path in paths]}, *shown.terminal(found))
+    screen.saved(*paths)
+
+
+def _named(words: list[str] | None, option: str) -> list[tuple[str, Path]]:
+    """NAME=FOLDER, several times; a folder alone is named by its last part."""
+    pairs = [(name, where) if (name := word.partition("=")[0]) and (where := word.partition("=")[2])
+             else (Path(word).name, word) for word in words or ()]  # fmt: skip
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise BadInput(f"Two dictionaries of {option} have one name.", f"Name them: {option} NAME=FOLDER.")
+    return [(name, Path(where)) for name, where in pairs]
 
 
 @command(features_app, "formats", without=(*_PLAIN, "out", "overwrite", "sets"))

@@ -94,6 +94,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "show": ("cutaway show pronoun-circuit",),
     "runs": ("cutaway runs",),
     "features open": ("cutaway features open zoo:tales my-sae --file texts.txt",),
+    "features measure": ("cutaway features measure zoo:tales my-sae --file texts.txt",),
     "features formats": ("cutaway features formats",),
     "features convert": ("cutaway features convert my-sae --to dictionary_learning --out other",),
     "zoo list": ("cutaway zoo list",),

@@ -7,6 +7,7 @@ from cutaway.features.attach import with_dictionary
 from cutaway.features.binding import Binding, bind
 from cutaway.features.dictionaries import Dictionary
 from cutaway.features.formats import read, write
+from cutaway.features.measures import DictionaryMeasures, measure
 from cutaway.features.opening import OpenedDictionary
 from cutaway.features.opening import open_dictionary as open
 from cutaway.features.top_examples import TopExamples, top_examples
@@ -15,10 +16,12 @@ __all__ = [
     "Activations",
     "Binding",
     "Dictionary",
+    "DictionaryMeasures",
     "OpenedDictionary",
     "TopExamples",
     "activations",
     "bind",
+    "measure",
     "open",
     "read",
     "top_examples",

@@ -18,6 +18,7 @@ from cutaway.features.attach import check_width, site_meant, sites_of, widths
 from cutaway.features.dictionaries import Dictionary
 from cutaway.features.readings import otherwise
 from cutaway.features.texts import TextsLike, values_at
+from cutaway.features.unexplained import by_text, fvu, squares
 from cutaway.figures import Bar, bars
 from cutaway.network.sites import SITES, Site, SiteLike
 from cutaway.reports import Figure, Page, display_result, result_page, table_of
@@ -37,8 +38,6 @@ SPARSITY = 2.0
 DENSER = 1.25
 #: Tokens that are read, and how many of each text's first positions are left out: attention sinks drown everything else.
 TOKENS, SINKS = 2048, 1
-#: What is left of a perfect reconstruction in single precision, so that ratios to it are numbers.
-_ROUNDING = 1e-10
 #: So much of the values' variance it must explain at least for the reading to mean anything.
 EXPLAINED = 0.1
 
@@ -226,16 +225,7 @@ def bind(
         NotFinite: for NaN or infinity in the dictionary or the network's values.
     """
     began, work = time.monotonic(), working(work)
-    if not dictionary.single:
-        raise BadInput(
-            f"{dictionary!r} has {len(dictionary.encoders)} sources and {len(dictionary.writes)} targets.",
-            "Bind one layer of it: dictionary.layer(3).",
-        )
-    dictionary.checked()
-    source = _one(net, reads) if reads is not None else site_meant(net, dictionary.reads[0][0])
-    target = _target(net, dictionary, source, reads, writes)
-    for site, place in ((source, dictionary.reads[0][0]), (target, dictionary.writes[0])):
-        check_width(net, site, place.width)
+    source, target = places_of(net, dictionary, reads, writes)
     values, owner = values_at(
         net, texts, _candidates(net, source, target, dictionary), tokens, work, skip=SINKS
     )
@@ -251,6 +241,27 @@ def bind(
         name, dictionary.hash, (str(source),), (str(target),), fits, recorded, len(owner), len(np.unique(owner)), claim,
         Provenance.of(net, dictionary.hash, seed, time.monotonic() - began),
     )  # fmt: skip
+
+
+def places_of(
+    net: Network, dictionary: Dictionary, reads: Any = None, writes: Any = None
+) -> tuple[Site, Site]:
+    """The site that a dictionary of one source and one target reads, and the one that it reconstructs, checked.
+
+    Raises `BadInput` for several sources or targets or another width, `SiteUnavailable` where a site is not known,
+    `NotFinite` for numbers that are none.
+    """
+    if not dictionary.single:
+        raise BadInput(
+            f"{dictionary!r} has {len(dictionary.encoders)} sources and {len(dictionary.writes)} targets.",
+            "Take one layer of it: dictionary.layer(3).",
+        )
+    dictionary.checked()
+    source = _one(net, reads) if reads is not None else site_meant(net, dictionary.reads[0][0])
+    target = _target(net, dictionary, source, reads, writes)
+    for site, place in ((source, dictionary.reads[0][0]), (target, dictionary.writes[0])):
+        check_width(net, site, place.width)
+    return source, target
 
 
 def _one(net: Network, given: Any) -> Site:
@@ -334,13 +345,11 @@ def _sums(
     values: dict[Site, Tensor],
     owner: np.ndarray,
 ) -> _FitSums:
-    rows, wanted = values[reads], values[writes].double()
+    rows = values[reads]
     latents = dictionary.encode(rows)
-    error = (dictionary.decode(latents, rows).double() - wanted).square().sum(1)
-    spread = (wanted - wanted.mean(0)).square().sum(1)
+    error, spread = squares(dictionary.decode(latents, rows), values[writes])
     fires = (latents != 0).sum(1).double()
-    texts, index = np.unique(owner, return_inverse=True)
-    counts = [np.bincount(index, weights=v.cpu().numpy(), minlength=len(texts)) for v in (error, spread)]
+    counts = [by_text(value, owner) for value in (error, spread)]
     silent = float((fires == 0).double().mean())
     return _FitSums(says, reads, writes, counts[0], counts[1], float(fires.mean()), silent)
 
@@ -348,14 +357,13 @@ def _sums(
 def _fits(found: Sequence[_FitSums], texts: int, seed: int) -> tuple[Fit, ...]:
     stated = found[0]
 
-    def fvu(counts: np.ndarray, of: _FitSums) -> np.ndarray:
-        spread = np.maximum(counts @ of.spread, 1e-300)
-        return np.maximum(counts @ of.error, _ROUNDING * spread) / spread
+    def left(counts: np.ndarray, of: _FitSums) -> np.ndarray:
+        return fvu(counts @ of.error, counts @ of.spread)
 
     def fit(sums: _FitSums) -> Fit:
-        own = statistic_of(lambda counts: fvu(counts, sums)[:, None], texts, seed=seed)[0]
+        own = statistic_of(lambda counts: left(counts, sums)[:, None], texts, seed=seed)[0]
         of_stated = statistic_of(
-            lambda counts: (fvu(counts, sums) / fvu(counts, stated))[:, None], texts, seed=seed
+            lambda counts: (left(counts, sums) / left(counts, stated))[:, None], texts, seed=seed
         )
         against = of_stated[0]
         return Fit(sums.says, str(sums.reads), str(sums.writes), own, against, sums.l0, sums.silent)

@@ -183,10 +183,10 @@ def announce_windows(
     )
 
 
-def batch_size(net: Network, sites: Sequence[Site], length: int, work: Work) -> int:
-    """How many windows are run together."""
+def batch_size(net: Network, sites: Sequence[Site], length: int, work: Work, read: int = 1) -> int:
+    """How many windows are run together. read: positions of each whose logits are made."""
     kept = sum(numbers_of(net, site, 1) for site in sites)
-    return rows_at_once(net, length, work, kept=kept, read=1)
+    return rows_at_once(net, length, work, kept=kept, read=read)
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,12 +212,15 @@ class Batch:
 
 
 def batches(
-    net: Network, windows: Iterable[TextWindow], sites: Sequence[Site], length: int, work: Work, label: str
-) -> Iterator[Batch]:
+    net: Network, windows: Iterable[TextWindow], sites: Sequence[Site], length: int, work: Work, label: str,
+    size: int | None = None,
+) -> Iterator[Batch]:  # fmt: skip
     """Windows in batches that fit the budget, to be run keeping sites. A network that does not bear padding is given rows
     of one length at a time.
+
+    size: how many are run together at most, where they must be the same whatever memory is free; default what fits.
     """
-    size = batch_size(net, sites, length, work)
+    size = size or batch_size(net, sites, length, work)
     special = torch.tensor(
         sorted(set(getattr(net.tokenizer, "all_special_ids", None) or ())), dtype=torch.long
     )
@@ -244,6 +247,17 @@ def _run(net: Network, windows: Sequence[TextWindow], sites: Sequence[Site], spe
     return Batch(tuple(windows), tokens, ordinary, make)
 
 
+def windows_up_to(net: Network, texts: TextsLike, most: int, skip: int, length: int) -> list[TextWindow]:
+    """The first windows of texts, as many as hold so many tokens, of each of which the first `skip` do not count."""
+    windows, count = [], 0
+    for window in windows_of(net, texts, length, Count()):
+        windows.append(window)
+        count += max(0, len(window.ids) - skip)
+        if count >= most:
+            break
+    return windows
+
+
 def values_at(
     net: Network,
     texts: TextsLike,
@@ -261,12 +275,7 @@ def values_at(
     Raises `NotFinite` for NaN or infinity, `BadInput` where no token counts.
     """
     length = window_length(net, length)
-    windows, count = [], 0
-    for window in windows_of(net, texts, length, Count()):
-        windows.append(window)
-        count += max(0, len(window.ids) - skip)
-        if count >= most:
-            break
+    windows = windows_up_to(net, texts, most, skip, length)
     announce(net, [list(w.ids) for w in windows[:16]], work, "reading", len(windows) * until(net, sites))
     parts: dict[Site, list[Tensor]] = {site: [] for site in sites}
     owner: list[Tensor] = []

@@ -93,6 +93,9 @@ KINDS: dict[str, Kind] = {
     "eraser": Kind("cutaway.probes.use.erasure:Eraser", "an eraser", formerly=("cutaway-eraser-1",)),
     "alignment": Kind("cutaway.probes.use.alignment:Alignment", "a subspace and its tests",
         formerly=("cutaway-alignment-1",)),
+    "dictionary-measures": Kind(
+        "cutaway.features.measures.result:DictionaryMeasures", "a dictionary measured beside its controls"
+    ),
     "binding": Kind("cutaway.features.binding:Binding", "whether a dictionary belongs to a site"),
     "feature-effects": Kind("cutaway.explanations.carrying:CarriedBy", "which features carry a behaviour"),
     "direction": Kind("cutaway.control.direction:SteeringVector", "a direction to steer by"),
