@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
 
 from cutaway.claims import Claim, Evidence
-from cutaway.errors import BadInput, SiteUnavailable
-from cutaway.features.attach import check_width, site_meant, sites_of, widths
+from cutaway.errors import BadInput
 from cutaway.features.dictionaries import Dictionary
-from cutaway.features.readings import otherwise
+from cutaway.features.fitting import FitSums, elsewhere, in_words, measured, stated
 from cutaway.features.texts import TextsLike, values_at
-from cutaway.features.unexplained import by_text, fvu, squares
+from cutaway.features.unexplained import fvu
 from cutaway.figures import Bar, bars
-from cutaway.network.sites import SITES, Site, SiteLike
+from cutaway.network.sites import Site, SiteLike
 from cutaway.reports import Figure, Page, display_result, result_page, table_of
 from cutaway.results import Provenance, Work, described, load_fields, save_fields, strict, working
 from cutaway.statistics import Estimate, statistic_of
@@ -38,6 +36,8 @@ SPARSITY = 2.0
 DENSER = 1.25
 #: Tokens that are read, and how many of each text's first positions are left out: attention sinks drown everything else.
 TOKENS, SINKS = 2048, 1
+#: With more sites than these fewer tokens are read, but not below this number.
+_SITES, _FEWEST = 48, 256
 #: So much of the values' variance it must explain at least for the reading to mean anything.
 EXPLAINED = 0.1
 
@@ -211,7 +211,8 @@ def bind(
 
     Args:
         net: the network.
-        dictionary: of one source and one target.
+        dictionary: of one source and target, or of several, which are bound together: unexplained is then the mean over
+            targets.
         texts: on which it is measured, at least two.
         reads: the site that is encoded, where the file does not say it or is not to be believed.
         writes: the site that is reconstructed; default as the file says, or where it reads.
@@ -220,26 +221,29 @@ def bind(
         work: hears of progress, and may stop it.
 
     Raises:
-        BadInput: for a dictionary of several sources or targets, of another width than the site, for too few texts.
+        BadInput: for another width than the site, as many sites as the dictionary has not, or too few texts.
         SiteUnavailable: where no site is known.
         NotFinite: for NaN or infinity in the dictionary or the network's values.
     """
     began, work = time.monotonic(), working(work)
-    source, target = places_of(net, dictionary, reads, writes)
-    values, owner = values_at(
-        net, texts, _candidates(net, source, target, dictionary), tokens, work, skip=SINKS
-    )
+    first = stated(net, dictionary, reads, writes)
+    others = elsewhere(net, first)
+    sites = list(dict.fromkeys(site for reading in (first, *others) for site in reading.sites))
+    # a dictionary of all layers is tried at very many sites: fewer tokens of each
+    most = tokens if dictionary.single else min(tokens, max(_FEWEST, tokens * _SITES // len(sites)))
+    values, owner = values_at(net, texts, sites, most, work, skip=SINKS)
     values = {site: value.flatten(1) for site, value in values.items()}
     if len(np.unique(owner)) < 2:
         raise BadInput("Intervals are over texts, and there is one.", "Give several texts.")
-    found = list(_measured(dictionary, source, target, values, owner, work))
-    fits = _fits(found, len(np.unique(owner)), seed)
     recorded = _recorded(dictionary)
+    found = list(measured(first, others, values, owner, recorded, work))
+    fits = _fits(found, len(np.unique(owner)), seed)
     name = str(dictionary.said.get("name") or repr(dictionary))
     claim = _claim(name, net.name, fits, recorded)
+    read = tuple(str(site) for sites in first.reads for site in sites)
     return Binding(
-        name, dictionary.hash, (str(source),), (str(target),), fits, recorded, len(owner), len(np.unique(owner)), claim,
-        Provenance.of(net, dictionary.hash, seed, time.monotonic() - began),
+        name, dictionary.hash, read, tuple(map(str, first.writes)), fits, recorded, len(owner), len(np.unique(owner)),
+        claim, Provenance.of(net, dictionary.hash, seed, time.monotonic() - began),
     )  # fmt: skip
 
 
@@ -256,117 +260,24 @@ def places_of(
             f"{dictionary!r} has {len(dictionary.encoders)} sources and {len(dictionary.writes)} targets.",
             "Take one layer of it: dictionary.layer(3).",
         )
-    dictionary.checked()
-    source = _one(net, reads) if reads is not None else site_meant(net, dictionary.reads[0][0])
-    target = _target(net, dictionary, source, reads, writes)
-    for site, place in ((source, dictionary.reads[0][0]), (target, dictionary.writes[0])):
-        check_width(net, site, place.width)
-    return source, target
+    first = stated(net, dictionary, reads, writes)
+    return first.reads[0][0], first.writes[0]
 
 
-def _one(net: Network, given: Any) -> Site:
-    sites = sites_of(net, given)
-    if len(sites) != 1:
-        raise BadInput(
-            f"{given!r} names {len(sites)} sites.", f"Name one, such as {sites[0]}." if sites else "Name one."
-        )
-    return sites[0]
-
-
-def _target(net: Network, dictionary: Dictionary, source: Site, reads: Any, writes: Any) -> Site:
-    if writes is not None:
-        return _one(net, writes)
-    if dictionary.kind == "autoencoder":
-        return source
-    try:
-        return site_meant(net, dictionary.writes[0])
-    except SiteUnavailable:
-        if reads is None:
-            raise
-        raise SiteUnavailable(
-            "Which site the dictionary reconstructs is not known.", "Say it: writes='mlp_write.5'."
-        ) from None
-
-
-def _candidates(net: Network, source: Site, target: Site, dictionary: Dictionary) -> list[Site]:
-    """Sites of the same width in the same layers and those beside them, the stated ones first."""
-    width, layer = dictionary.encoders[0].width, source.layer or 0
-    near = [s for s in net.sites() if not s.stack and s.layer is not None and abs(s.layer - layer) <= 1]
-    size = widths(net)
-    alike = [
-        s for s in near if size.get(s) == width and SITES[s.name].axes != ("batch", "pos", "head", "width")
-    ]
-    return list(dict.fromkeys([source, target, *alike]))
-
-
-@dataclass(frozen=True, eq=False)
-class _FitSums:
-    """Of one reading, by text: squared error, squared distance from the mean; and how many latents fire."""
-
-    says: str
-    reads: Site
-    writes: Site
-    error: np.ndarray
-    spread: np.ndarray
-    l0: float
-    silent: float
-
-
-def _measured(
-    dictionary: Dictionary,
-    source: Site,
-    target: Site,
-    values: dict[Site, Tensor],
-    owner: np.ndarray,
-    work: Work,
-) -> Iterator[_FitSums]:
-    length = float(values[source].norm(dim=1).mean())
-    recorded = _recorded(dictionary)
-    k = dictionary.encoders[0].k or (None if recorded is None else max(1, round(recorded)))
-    tried = [("as stated", dictionary, source, target)]
-    tried += [(way.says, way.dictionary, source, target) for way in otherwise(dictionary, length, k)]
-    for site in values:
-        if dictionary.kind == "autoencoder":
-            tried += [("as stated", dictionary, site, site)] * (site != source)
-        else:
-            tried += [("as stated", dictionary, site, target)] * (site not in (source, target))
-            tried += [("as stated", dictionary, source, site)] * (site not in (source, target))
-    for i, (says, read, of, to) in enumerate(tried):
-        work.check()
-        yield _sums(says, read, of, to, values, owner)
-        work.step("trying readings", i + 1, len(tried))
-
-
-def _sums(
-    says: str,
-    dictionary: Dictionary,
-    reads: Site,
-    writes: Site,
-    values: dict[Site, Tensor],
-    owner: np.ndarray,
-) -> _FitSums:
-    rows = values[reads]
-    latents = dictionary.encode(rows)
-    error, spread = squares(dictionary.decode(latents, rows), values[writes])
-    fires = (latents != 0).sum(1).double()
-    counts = [by_text(value, owner) for value in (error, spread)]
-    silent = float((fires == 0).double().mean())
-    return _FitSums(says, reads, writes, counts[0], counts[1], float(fires.mean()), silent)
-
-
-def _fits(found: Sequence[_FitSums], texts: int, seed: int) -> tuple[Fit, ...]:
+def _fits(found: Sequence[FitSums], texts: int, seed: int) -> tuple[Fit, ...]:
     stated = found[0]
 
-    def left(counts: np.ndarray, of: _FitSums) -> np.ndarray:
+    def left(counts: np.ndarray, of: FitSums) -> np.ndarray:
         return fvu(counts @ of.error, counts @ of.spread)
 
-    def fit(sums: _FitSums) -> Fit:
+    def fit(sums: FitSums) -> Fit:
         own = statistic_of(lambda counts: left(counts, sums)[:, None], texts, seed=seed)[0]
         of_stated = statistic_of(
             lambda counts: (left(counts, sums) / left(counts, stated))[:, None], texts, seed=seed
         )
-        against = of_stated[0]
-        return Fit(sums.says, str(sums.reads), str(sums.writes), own, against, sums.l0, sums.silent)
+        against, reading = of_stated[0], sums.reading
+        read = in_words([site for sites in reading.reads for site in sites])
+        return Fit(reading.says, read, in_words(reading.writes), own, against, sums.l0, sums.silent)
 
     fits = [fit(sums) for sums in found]
     return (fits[0], *sorted(fits[1:], key=lambda f: f.fvu.value))

@@ -5,7 +5,7 @@ Each is the whole dictionary again with one thing changed. Which of them fits is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,8 +14,10 @@ from torch import Tensor
 from cutaway.features.dictionaries import Dictionary, Encoder, JumpReLU, ReLU, TopK
 from cutaway.features.dictionaries.encoder import wide
 
+#: Mean length of the rows that each source reads, and of those of each target.
+Lengths = tuple[Sequence[float], Sequence[float]]
 #: What is changed of a dictionary; None where that makes no sense for it.
-Change = Callable[[Dictionary, float, int | None], Dictionary | None]
+Change = Callable[[Dictionary, Lengths, int | None], Dictionary | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,10 +33,11 @@ class Otherwise:
     dictionary: Dictionary
 
 
-def otherwise(dictionary: Dictionary, length: float, k: int | None) -> Iterator[Otherwise]:
-    """All other ways to read a dictionary of one source.
+def otherwise(dictionary: Dictionary, length: Lengths, k: int | None) -> Iterator[Otherwise]:
+    """All other ways to read a dictionary, of several sources all of them alike.
 
-    length: mean length of the rows that it reads. k: how many latents a row has, where the file or the training says so.
+    length: mean length of the rows that each source reads, and of those of each target. k: how many latents a row has,
+    where the file or the training says so.
     """
     for says, change in _CHANGES.items():
         changed = change(dictionary, length, k)
@@ -49,60 +52,78 @@ def _encoders(dictionary: Dictionary, change: Callable[[Encoder], Encoder | None
     return replace(dictionary, encoders=tuple(encoder for encoder in made if encoder is not None))
 
 
-def _centred(dictionary: Dictionary, _length: float, _k: int | None) -> Dictionary | None:
-    bias = dictionary.biases[0]
+def _centred(dictionary: Dictionary, _length: Lengths, _k: int | None) -> Dictionary | None:
+    bias = dictionary.biases[0] if dictionary.single else None
     if bias is None or dictionary.encoders[0].centre is not None or len(bias) != dictionary.encoders[0].width:
         return None
     return _encoders(dictionary, lambda encoder: replace(encoder, centre=bias))
 
 
-def _uncentred(dictionary: Dictionary, _length: float, _k: int | None) -> Dictionary | None:
+def _uncentred(dictionary: Dictionary, _length: Lengths, _k: int | None) -> Dictionary | None:
     return _encoders(dictionary, lambda e: None if e.centre is None else replace(e, centre=None))
 
 
-def scaled(dictionary: Dictionary, by: float) -> Dictionary:
-    """The dictionary of rows that are multiplied by a number before they are read, and divided by it afterwards."""
+def scaled(
+    dictionary: Dictionary, by: float | Sequence[float], out: Sequence[float] | None = None
+) -> Dictionary:
+    """The dictionary of rows that are multiplied by a number before they are read, and divided by it afterwards.
 
-    def encoder(e: Encoder) -> Encoder:
+    by: of all rows, or of each source's. out: of each target's; default those of the sources.
+    """
+    into = [float(by)] * len(dictionary.encoders) if isinstance(by, int | float) else list(by)
+    outs = [into[min(t, len(into) - 1)] for t in range(len(dictionary.writes))] if out is None else list(out)
+
+    def encoder(e: Encoder, by: float) -> Encoder:
         return replace(
             e, weight=wide(e.weight) * by, centre=None if e.centre is None else wide(e.centre) / by
         )
 
-    def divided(value: Tensor | None) -> Tensor | None:
-        return None if value is None else wide(value) / by
-
-    decoders = tuple(replace(d, weight=wide(d.weight) / by) for d in dictionary.decoders)
-    return replace(
-        dictionary, encoders=tuple(map(encoder, dictionary.encoders)), decoders=decoders,
-        biases=tuple(map(divided, dictionary.biases)),
-    )  # fmt: skip
+    decoders = tuple(replace(d, weight=wide(d.weight) / outs[d.target]) for d in dictionary.decoders)
+    biases = tuple(None if b is None else wide(b) / by for b, by in zip(dictionary.biases, outs, strict=True))
+    made = tuple(encoder(e, by) for e, by in zip(dictionary.encoders, into, strict=True))
+    return replace(dictionary, encoders=made, decoders=decoders, biases=biases)
 
 
-def _normalised(dictionary: Dictionary, length: float, _k: int | None) -> Dictionary | None:
-    return None if dictionary.normed else scaled(dictionary, dictionary.encoders[0].width ** 0.5 / length)
+def _normalised(dictionary: Dictionary, length: Lengths, _k: int | None) -> Dictionary | None:
+    if dictionary.normed:
+        return None
+    read = [e.width**0.5 / max(of, 1e-30) for e, of in zip(dictionary.encoders, length[0], strict=True)]
+    if dictionary.single:  # its one number is that of the rows it reads
+        return scaled(dictionary, read)
+    write = [p.width**0.5 / max(of, 1e-30) for p, of in zip(dictionary.writes, length[1], strict=True)]
+    return scaled(dictionary, read, write)
 
 
-def _unfolded(dictionary: Dictionary, length: float, _k: int | None) -> Dictionary | None:
-    return None if dictionary.normed else scaled(dictionary, length / dictionary.encoders[0].width ** 0.5)
+def _unfolded(dictionary: Dictionary, length: Lengths, _k: int | None) -> Dictionary | None:
+    if dictionary.normed:
+        return None
+    read = [max(of, 1e-30) / e.width**0.5 for e, of in zip(dictionary.encoders, length[0], strict=True)]
+    if dictionary.single:
+        return scaled(dictionary, read)
+    return scaled(
+        dictionary,
+        read,
+        [max(of, 1e-30) / p.width**0.5 for p, of in zip(dictionary.writes, length[1], strict=True)],
+    )
 
 
-def _transposed_encoder(dictionary: Dictionary, _length: float, _k: int | None) -> Dictionary | None:
+def _transposed_encoder(dictionary: Dictionary, _length: Lengths, _k: int | None) -> Dictionary | None:
     return _encoders(dictionary, lambda e: replace(e, weight=e.weight.T) if e.width == e.size else None)
 
 
-def _transposed_decoder(dictionary: Dictionary, _length: float, _k: int | None) -> Dictionary | None:
+def _transposed_decoder(dictionary: Dictionary, _length: Lengths, _k: int | None) -> Dictionary | None:
     if any(d.weight.shape[0] != d.weight.shape[1] for d in dictionary.decoders):
         return None
     return replace(dictionary, decoders=tuple(replace(d, weight=d.weight.T) for d in dictionary.decoders))
 
 
-def _transposed_skip(dictionary: Dictionary, _length: float, _k: int | None) -> Dictionary | None:
+def _transposed_skip(dictionary: Dictionary, _length: Lengths, _k: int | None) -> Dictionary | None:
     if all(skip is None for skip in dictionary.skips):
         return None
     return replace(dictionary, skips=tuple(None if skip is None else skip.T for skip in dictionary.skips))
 
 
-def _without_skip(dictionary: Dictionary, _length: float, _k: int | None) -> Dictionary | None:
+def _without_skip(dictionary: Dictionary, _length: Lengths, _k: int | None) -> Dictionary | None:
     return (
         None
         if all(s is None for s in dictionary.skips)
@@ -111,7 +132,7 @@ def _without_skip(dictionary: Dictionary, _length: float, _k: int | None) -> Dic
 
 
 def _with_threshold(change: Callable[[Tensor], Tensor]) -> Change:
-    def changed(dictionary: Dictionary, _length: float, _k: int | None) -> Dictionary | None:
+    def changed(dictionary: Dictionary, _length: Lengths, _k: int | None) -> Dictionary | None:
         def encoder(e: Encoder) -> Encoder | None:
             if not isinstance(e.activation, JumpReLU):
                 return None
@@ -122,14 +143,14 @@ def _with_threshold(change: Callable[[Tensor], Tensor]) -> Change:
     return changed
 
 
-def _relu(dictionary: Dictionary, _length: float, _k: int | None) -> Dictionary | None:
+def _relu(dictionary: Dictionary, _length: Lengths, _k: int | None) -> Dictionary | None:
     return _encoders(
         dictionary,
         lambda e: None if e.activation.kind in ("relu", "gated") else replace(e, activation=ReLU()),
     )
 
 
-def _topk(dictionary: Dictionary, _length: float, k: int | None) -> Dictionary | None:
+def _topk(dictionary: Dictionary, _length: Lengths, k: int | None) -> Dictionary | None:
     if k is None or not 1 <= k < min(dictionary.sizes):
         return None
     few = TopK(k)
@@ -139,7 +160,7 @@ def _topk(dictionary: Dictionary, _length: float, k: int | None) -> Dictionary |
 
 
 def _norm(kind: str) -> Change:
-    def changed(dictionary: Dictionary, _length: float, _k: int | None) -> Dictionary | None:
+    def changed(dictionary: Dictionary, _length: Lengths, _k: int | None) -> Dictionary | None:
         return _encoders(dictionary, lambda e: None if e.norm == kind else replace(e, norm=kind))  # type: ignore[arg-type]
 
     return changed

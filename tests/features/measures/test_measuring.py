@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from tests.features.measures.training import trained
-from transformers import GPT2Config, GPT2Model
+from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model
 
 import cutaway
 from cutaway.errors import BadInput, NotFinite
@@ -264,6 +264,25 @@ def test_a_network_without_predictions_is_measured_without_them() -> None:
     assert found.itself.loss is None
     assert any("Predictions are not measured" in note for note in found.notes)
     assert "unexplained" in render(found.page())
+
+
+def test_where_a_site_makes_no_difference_there_is_no_share_of_it_and_the_result_is_saved_all_the_same(
+    tmp_path: Path,
+) -> None:
+    found = measure(net(), axes("mlp_write.2"), [list(range(5, 9))] * 4)
+    torch.manual_seed(0)
+    config = GPT2Config(n_layer=1, n_head=2, n_embd=16, vocab_size=40, n_positions=32)
+    idle = GPT2LMHeadModel(config).eval()
+    with torch.no_grad():
+        idle.transformer.h[0].mlp.c_proj.weight.zero_()
+        idle.transformer.h[0].mlp.c_proj.bias.zero_()
+    rows = [[(i * j) % 40 for j in range(1, 12)] for i in range(1, 9)]
+    still = measure(cutaway.open(idle), axes("mlp_write.0", 4, 16), rows)
+    assert still.itself.recovered_zero is None
+    for number, one in enumerate((found, still)):
+        again = DictionaryMeasures.load(one.save(tmp_path / str(number)))
+        assert again.claim == one.claim
+        assert not one.claim.supported
 
 
 def test_a_transcoder_is_held_against_linear_maps_of_what_it_reads() -> None:

@@ -18,6 +18,8 @@ from cutaway.statistics import Estimate, statistic_of
 DENSER = 1.25
 #: A latent is dense where it fires on more than this share of the tokens.
 DENSE = 0.1
+#: Where nothing varies, whatever is left is infinitely much of it; figures say this, which can be written down.
+_MOST = 1e12
 _Cell = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 
@@ -122,7 +124,9 @@ def figures_of(
         cells |= _of_predictions(predictions, [n for n in names if n in predictions.loss], rivals, itself)
     texts = len(sums[itself].rows)
     found = statistic_of(
-        lambda counts: np.stack([cell(counts) for cell in cells.values()], 1), texts, seed=seed
+        lambda counts: np.clip(np.stack([cell(counts) for cell in cells.values()], 1), -_MOST, _MOST),
+        texts,
+        seed=seed,
     )
     of = dict(zip(cells, found, strict=True))
     measured = tuple(
@@ -178,9 +182,14 @@ def _measured(
     return MeasuredDictionary(
         contender.name, contender.role, len(sums.fires), fvu_of, None if itself else of("excess"), cosine, l0,
         float(sums.silent.sum() / rows), float((sums.fires == 0).mean()), float((sums.fires > DENSE * rows).mean()), fair,
-        of("loss"), of("divergence"), None if itself else of("divergence_excess"), of("recovered_zero"),
-        of("recovered_mean"),
+        of("loss"), of("divergence"), None if itself else of("divergence_excess"), _told(of("recovered_zero")),
+        _told(of("recovered_mean")),
     )  # fmt: skip
+
+
+def _told(estimate: Estimate | None) -> Estimate | None:
+    """None where there is nothing that it could be a share of."""
+    return None if estimate is None or np.isnan(estimate.value) else estimate
 
 
 def _left(of: RowSums) -> _Cell:
