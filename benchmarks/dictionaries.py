@@ -3,8 +3,9 @@
 Rows are the residual stream of `zoo:tales` behind layer 2 (width 128), centred and brought to one scale; 2,048 latents, of
 which 16 fire. Every library takes the steps of its own trainer with Adam on the same batches, in a process of its own; they
 take turns, and only one works at a time. Each has three learning rates to choose from, of which the one counts that leaves
-least unexplained of rows that were held out. Then the same dictionary is trained on many tokens with and without the loss that
-revives dead latents, and with the one that cannot: of activations behind the nonlinearity, as two public trainers have it.
+least unexplained of rows that were held out. Then the same dictionary is trained on many tokens with and without the loss
+that revives dead latents, and with the one that cannot: of activations behind the nonlinearity, as two public trainers have
+it.
 
     python benchmarks/dictionaries.py [--peers PYTHON] [--tokens N] [--repeats 3] [--dead N] [--threads 2] [--quick]
 """
@@ -182,16 +183,16 @@ def written(data: dict[str, Any], gone: dict[str, Any], options: argparse.Namesp
         f"`python benchmarks/dictionaries.py`, on {options.threads} threads of {machine}, torch {torch.__version__}, "
         f"{time.strftime('%Y-%m-%d')}; {took / 60:.0f} minutes.", "",
         f"Rows: the residual stream of `zoo:tales` behind layer 2 (width 128), {options.rows:,} of them, {options.tokens:,} "
-        f"tokens trained on in batches of {BATCH:,}; {LATENTS:,} latents, {K} fire. Every library takes its own trainer's steps "
-        f"on the same batches with Adam, at the best of {len(RATES)} rates; {options.repeats} seeds. The product is the "
+        f"tokens trained on in batches of {BATCH:,}; {LATENTS:,} latents, {K} fire. Every library takes its own trainer's "
+        f"steps on the same batches with Adam, at the best of {len(RATES)} rates; {options.repeats} seeds. The product is the "
         "encoder's alone, measured in the same process while it trains. Unexplained is of rows held out.", "",
         f"| {' | '.join(head)} |", "|" + " --- |" * len(head), *rows_of, "", said, "",
     ]  # fmt: skip
     if gone:
         lines += [
             "## Dead latents", "",
-            f"{options.dead:,} tokens ({options.dead // max(1, options.rows):,} times each row), 16 latents for each number of "
-            "the stream; dead: silent on a million rows.", "",
+            f"{options.dead:,} tokens ({options.dead // max(1, options.rows):,} times each row), 16 latents for each number "
+            "of the stream; dead: silent on a million rows.", "",
             "| | dead at the end | silent on 200,000 rows | unexplained at the end |", "| --- | --- | --- | --- |",
             *(
                 f"| {name} | {found['curve'][-1][1]} of {LATENTS:,} | {100 * found['silent']:.2f} % | {found['last']:.4f} |"

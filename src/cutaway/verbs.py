@@ -300,6 +300,20 @@ VERBS: dict[str, Verb] = {
             "dictionary-measures",
         ),
         Verb(
+            "index_features",
+            "cutaway.features.index.making:index_features",
+            "Where in many texts features of any kind are active, all of them in one pass, on disk.",
+            ("net", "features", "texts"),
+            "feature-index",
+        ),
+        Verb(
+            "label_features",
+            "cutaway.features.labels.verb:label_features",
+            "Name features by readable predictors of their activation, scored on texts not seen, beside controls.",
+            ("net", "index"),
+            "feature-labels",
+        ),
+        Verb(
             "probe_data",
             "cutaway.probes.data.tables:probe_data",
             "Labelled texts or inputs for probes.",

@@ -10,6 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+import cutaway
 from cutaway import features
 from cutaway.cli.main import app
 from cutaway.features.dictionaries import Decoder, Dictionary, Encoder, ReLU
@@ -75,6 +76,64 @@ def test_a_dictionary_is_measured_beside_what_is_named(place: Path) -> None:
         assert why in " ".join(refused.output.split())
 
 
+def test_latents_are_indexed_and_labelled(place: Path) -> None:
+    words = [
+        "features",
+        "index",
+        "zoo:tales",
+        "sae",
+        "--file",
+        "texts.txt",
+        "--out",
+        "index",
+        "--json",
+        "--half",
+    ]
+    done = runner.invoke(app, words)
+    assert done.exit_code == 0, done.output
+    said = json.loads(done.stdout)
+    assert (said["texts"], said["complete"], len(said["table"])) == (12, True, 256)
+    assert (place / "index" / "report.html").stat().st_size > 10_000
+    net = cutaway.open("zoo:tales")
+    marks = {
+        "upper": [[token[:1].isupper() for token in net.token_strings(net.tokens_of([t])[0])] for t in TEXTS]
+    }
+    (place / "marks.json").write_text(json.dumps(marks))
+    words = [
+        "features",
+        "label",
+        "zoo:tales",
+        "index",
+        "--of",
+        "sae",
+        "--n",
+        "8",
+        "--marks",
+        "marks.json",
+        "--json",
+    ]
+    done = runner.invoke(app, [*words, "--control", "index", "--out", "labels"])
+    assert done.exit_code == 0, done.output
+    said = json.loads(done.stdout)
+    assert len(said["labels"]) == 8
+    assert said["overlap"] == 0
+    assert all(label["control_feature"] == label["feature"] for label in said["labels"])
+    assert (place / "labels" / "report.html").exists()
+
+
+def test_an_index_goes_on_where_it_was_stopped(place: Path) -> None:
+    words = ["features", "index", "zoo:tales", "sae", "--file", "texts.txt"]
+    assert runner.invoke(app, [*words, "--out", "index"]).exit_code == 0
+    again = runner.invoke(app, [*words, "--resume", "index"])
+    assert again.exit_code == 0, again.output
+    (place / "more.txt").write_text("John was sad\n")
+    other = runner.invoke(
+        app, ["features", "index", "zoo:tales", "sae", "--file", "more.txt", "--resume", "index"]
+    )
+    assert other.exit_code == 2
+    assert "other texts" in " ".join(other.output.split())
+
+
 def test_formats_are_listed_with_those_that_are_written() -> None:
     done = runner.invoke(app, ["features", "formats", "--json"])
     rows = {row["name"]: row for row in json.loads(done.stdout)["formats"]}
@@ -99,6 +158,13 @@ def test_a_dictionary_is_written_in_another_format(place: Path) -> None:
         (["open", "zoo:tales", "sae", "--file", "texts.txt", "--set", "k=3"], "says nothing"),
         (["open", "zoo:tales", "sae", "--file", "texts.txt", "--reads", "mlp_act.1"], "numbers at mlp_act.1"),
         (["open", "zoo:tales", "sae", "--file", "texts.txt", "--layer", "4"], "no source 4"),
+        (["index", "zoo:tales", "sae"], "no texts to read"),
+        (
+            ["index", "zoo:tales", "sae", "--file", "texts.txt", "--reads", "mlp_act.1"],
+            "do not fit an encoder",
+        ),
+        (["label", "zoo:tales", "sae"], "not a saved result"),
+        (["label", "zoo:tales", "texts.txt"], "not a saved result"),
         (["convert", "sae"], "Give --out"),
         (["convert", "sae", "--to", "temporal", "--out", "x"], "not written"),
         (["convert", "sae", "--out", "sae"], "exists"),

@@ -32,6 +32,7 @@ from cutaway.circuits.limits import CircuitLimits
 from cutaway.errors import CutawayError
 from cutaway.explanations.limits import SearchLimits
 from cutaway.features.dictionaries import Decoder, Dictionary, Encoder, Place, ReLU
+from cutaway.features.sets import latents
 from cutaway.network import Network
 from cutaway.probes import ProbeOptions
 from cutaway.recipes.words import word_tokenizer
@@ -149,6 +150,7 @@ class Bed:
     lens: Any
     circuit: Any
     probing: Any
+    index: Any
     folder: Path
 
     @classmethod
@@ -166,7 +168,8 @@ class Bed:
         circuit = cutaway.trace(net, pairs, method="eap", edges=10, force=True)
         options = ProbeOptions(permutations=20, untrained=False, n_boot=20, folds=2)
         probing = cutaway.probe(net, data, at="resid_post", options=options)
-        return cls(net, pairs, data, LogitLens.of(net), circuit, probing, folder)
+        index = cutaway.index_features(net, latents(net, dictionary()), pairs.clean_ids)
+        return cls(net, pairs, data, LogitLens.of(net), circuit, probing, index, folder)
 
     def right(self, verb: Verb) -> dict[str, Any]:
         """A call of the verb that works and is quick."""
@@ -177,7 +180,7 @@ class Bed:
             "circuit": self.circuit, "probing": self.probing, "model": self.net.model, "tokenizer": self.net.tokenizer,
             "interventions": [cutaway.Ablate("z.0")], "path": self.folder / "effects",
             "other": "b saw the a", "texts": ["the a saw b", "b saw a", "the b"],
-            "dictionary": dictionary(),
+            "dictionary": dictionary(), "features": latents(self.net, dictionary()), "index": self.index,
         }  # fmt: skip
         more: dict[str, dict[str, Any]] = {
             "behaviour": {"source": pd.DataFrame(rows()).drop(columns="spans"), "force": True},
@@ -188,6 +191,7 @@ class Bed:
             "probe_data": {"source": [("a saw b", 1), ("b saw a", 0)]}, "probe": {"options": options},
             "use": {"answers": {"yes": " yes", "no": " no"}},
             "top_examples": {"of": "n0.1", "k": 2}, "activations": {"at": "resid_post.0", "folder": self.folder / "acts"},
+            "index_features": {"folder": self.folder / "index"}, "label_features": {"features": 3},
             "induction_heads": {"n": 12, "length": 5, "random_sets": 1},
             "feature_effects": {"n": 2, "random": 2},
         }  # fmt: skip
@@ -436,6 +440,8 @@ def results(bed: Bed) -> dict[str, Path]:
         lambda: cutaway.bind(**bed.right(VERBS["bind"])),
         lambda: cutaway.feature_effects(**bed.right(VERBS["feature_effects"])),
         lambda: cutaway.measure(**bed.right(VERBS["measure"])),
+        lambda: cutaway.index_features(**bed.right(VERBS["index_features"])),
+        lambda: cutaway.label_features(**bed.right(VERBS["label_features"])),
         lambda: net.gradients(text, to=["embed", "z.0"]),
         lambda: why_attend(net, text, "a0.h0"),
         lambda: singular_directions(net, "a0.h0"),

@@ -22,6 +22,7 @@ from cutaway.effects.baselines import measure
 from cutaway.errors import Stopped
 from cutaway.features import with_dictionary
 from cutaway.features.dictionaries import Decoder, Dictionary, Encoder, Place, ReLU
+from cutaway.features.sets import latents
 from cutaway.network import Network
 from cutaway.network.memory import rows_at_once
 from cutaway.network.sites import Site
@@ -180,6 +181,9 @@ BEFORE: dict[str, Callable[[Network, Behaviour], Any]] = {
     "test": circuit,
     "use": lambda net, pairs: cutaway.probe(net, data(pairs), at="resid_post", options=QUICK),
     "read_lens": lambda net, _pairs: LogitLens.of(net),
+    "label_features": lambda net, pairs: cutaway.index_features(
+        net, latents(net, identity(net)), pairs.clean_ids
+    ),
     "steer": lambda net, pairs: cutaway.difference_of_means(net, *sides(pairs), at="resid_post.0"),
 }
 CALLS: dict[str, Callable[[Network, Behaviour, Any], Any]] = {
@@ -216,6 +220,10 @@ CALLS: dict[str, Callable[[Network, Behaviour, Any], Any]] = {
         with_dictionary(net, identity(net)), pairs, n=3, random=5
     ),
     "measure": lambda net, pairs, _: cutaway.measure(net, identity(net), pairs.clean_ids),
+    "index_features": lambda net, pairs, _: cutaway.index_features(
+        net, latents(net, identity(net)), pairs.clean_ids
+    ),
+    "label_features": lambda net, _pairs, made: cutaway.label_features(net, made, forms=("say",), causal=3),
     "activations": lambda net, pairs, _: cutaway.activations(
         net, pairs.clean_ids, at="resid_post", folder=Path(tempfile.mkdtemp()) / "acts"
     ),
@@ -232,7 +240,9 @@ def test_the_result_of_every_verb_says_what_it_took(name: str) -> None:
     took, products = result.provenance.forwards, seen.forwards(12)
     # a layer of which one sublayer is run counts half, whatever its weights; rows of any width count one
     assert took >= 0.7 * products > 0
-    loose = ("trace", "use", "probe", "expand_paths", "attribution_patch", "side_by_side")
+    loose = (
+        "trace", "use", "probe", "expand_paths", "attribution_patch", "side_by_side", "label_features"
+    )  # fmt: skip
     assert took <= 1.3 * products or name in loose
 
 
@@ -262,7 +272,8 @@ def test_every_verb_says_beforehand_what_it_takes(name: str, monkeypatch: pytest
     assert priced[0].forwards + price.forwards == pytest.approx(took, rel=0.3)
     assert 0 < price.least <= price.forwards
     assert not price.parts or sum(forwards for _, forwards in price.parts) == pytest.approx(price.forwards)
-    assert heard.index(priced[0]) == 0 or name in ("patch", "ablate", "pair_effects", "path_patch", "use")
+    late = ("patch", "ablate", "pair_effects", "path_patch", "use", "label_features")
+    assert heard.index(priced[0]) == 0 or name in late
 
 
 def test_a_budget_that_is_too_small_for_anything_says_what_would_be_enough_before_anything_is_run() -> None:

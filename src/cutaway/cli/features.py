@@ -17,7 +17,7 @@ from cutaway.errors import BadInput
 
 features_app = typer.Typer(
     cls=HelpedGroup,
-    help="Dictionaries of features: read, bound to a site by measurement, measured beside controls, converted.",
+    help="Dictionaries of features: read, bound to a site, measured, indexed, labelled, converted.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -30,6 +30,8 @@ Format = Annotated[
     str | None,
     typer.Option("--format", help="Which format it is of, where that is not told; see `cutaway features formats`."),
 ]  # fmt: skip
+Reads = Annotated[str | None, typer.Option("--reads", help="The site that it encodes, e.g. resid_post.5.")]
+Writes = Annotated[str | None, typer.Option("--writes", help="The site that it reconstructs.")]
 Layer = Annotated[int | None, typer.Option("--layer", help="Which source of a dictionary of several layers.")]
 
 
@@ -40,8 +42,8 @@ def open_(
     model: Model,
     dictionary: Where,
     file: TextFile = None,
-    reads: Annotated[str | None, typer.Option("--reads", help="The site that it encodes, e.g. resid_post.5.")] = None,
-    writes: Annotated[str | None, typer.Option("--writes", help="The site that it reconstructs.")] = None,
+    reads: Reads = None,
+    writes: Writes = None,
     format: Format = None,
     layer: Layer = None,
 ) -> None:  # fmt: skip
@@ -91,8 +93,8 @@ def measure_(
     beside: Beside = None,
     frozen: Frozen = None,
     siblings: Siblings = None,
-    reads: Annotated[str | None, typer.Option("--reads", help="The site that it encodes, e.g. resid_post.5.")] = None,
-    writes: Annotated[str | None, typer.Option("--writes", help="The site that it reconstructs.")] = None,
+    reads: Reads = None,
+    writes: Writes = None,
     tokens: Annotated[int | None, typer.Option("--tokens", help="Tokens that are read, half of them for controls.")] = None,
     layer: Layer = None,
 ) -> None:  # fmt: skip

@@ -95,6 +95,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "runs": ("cutaway runs",),
     "features open": ("cutaway features open zoo:tales my-sae --file texts.txt",),
     "features measure": ("cutaway features measure zoo:tales my-sae --file texts.txt",),
+    "features index": ("cutaway features index zoo:tales my-sae --file texts.txt -o my-index",),
+    "features label": ("cutaway features label zoo:tales my-index --of my-sae",),
     "features formats": ("cutaway features formats",),
     "features convert": ("cutaway features convert my-sae --to dictionary_learning --out other",),
     "zoo list": ("cutaway zoo list",),

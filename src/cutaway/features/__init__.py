@@ -1,5 +1,5 @@
 """Features: dictionaries as sites of a network, and activations over many texts: where a neuron, a latent or a direction is
-strongest, and whole sites written to disk.
+strongest, which tokens it is active on, what it is called for it, and whole sites written to disk.
 """
 
 from cutaway.features.activations import Activations, activations
@@ -7,6 +7,8 @@ from cutaway.features.attach import with_dictionary
 from cutaway.features.binding import Binding, bind
 from cutaway.features.dictionaries import Dictionary
 from cutaway.features.formats import read, write
+from cutaway.features.index import FeatureIndex, index_features
+from cutaway.features.labels import FeatureLabels, label_features
 from cutaway.features.measures import DictionaryMeasures, measure
 from cutaway.features.opening import OpenedDictionary
 from cutaway.features.opening import open_dictionary as open
@@ -17,11 +19,15 @@ __all__ = [
     "Binding",
     "Dictionary",
     "DictionaryMeasures",
+    "FeatureIndex",
+    "FeatureLabels",
     "OpenedDictionary",
     "TopExamples",
     "activations",
     "bind",
     "measure",
+    "index_features",
+    "label_features",
     "open",
     "read",
     "top_examples",

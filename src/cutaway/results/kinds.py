@@ -98,6 +98,8 @@ KINDS: dict[str, Kind] = {
     ),
     "binding": Kind("cutaway.features.binding:Binding", "whether a dictionary belongs to a site"),
     "feature-effects": Kind("cutaway.explanations.carrying:CarriedBy", "which features carry a behaviour"),
+    "feature-index": Kind("cutaway.features.index.feature_index:FeatureIndex", "where features are active in many texts"),
+    "feature-labels": Kind("cutaway.features.labels.result:FeatureLabels", "labels of features"),
     "direction": Kind("cutaway.control.direction:SteeringVector", "a direction to steer by"),
     "steering": Kind("cutaway.control.steering:Steering", "what a network writes while it is steered"),
     "loss": Kind("cutaway.network.loss:Loss", "the loss on texts"),
