@@ -184,8 +184,8 @@ def written(data: dict[str, Any], gone: dict[str, Any], options: argparse.Namesp
         f"{time.strftime('%Y-%m-%d')}; {took / 60:.0f} minutes.", "",
         f"Rows: the residual stream of `zoo:tales` behind layer 2 (width 128), {options.rows:,} of them, {options.tokens:,} "
         f"tokens trained on in batches of {BATCH:,}; {LATENTS:,} latents, {K} fire. Every library takes its own trainer's "
-        f"steps on the same batches with Adam, at the best of {len(RATES)} rates; {options.repeats} seeds. The product is the "
-        "encoder's alone, measured in the same process while it trains. Unexplained is of rows held out.", "",
+        f"steps on the same batches with Adam, at the best of {len(RATES)} rates; {options.repeats} seeds. The product is "
+        "the encoder's alone, measured in the same process while it trains. Unexplained is of rows held out.", "",
         f"| {' | '.join(head)} |", "|" + " --- |" * len(head), *rows_of, "", said, "",
     ]  # fmt: skip
     if gone:

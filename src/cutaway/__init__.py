@@ -81,6 +81,8 @@ if TYPE_CHECKING:
     from cutaway.features.index import index_features as index_features
     from cutaway.features.labels import label_features as label_features
     from cutaway.features.measures import measure as measure
+    from cutaway.features.training.training import plan_training as plan_training
+    from cutaway.features.training.training import train_dictionaries as train_dictionaries
     from cutaway.interventions import Ablate as Ablate
     from cutaway.interventions import Add as Add
     from cutaway.interventions import Apply as Apply

@@ -314,6 +314,19 @@ VERBS: dict[str, Verb] = {
             "feature-labels",
         ),
         Verb(
+            "train_dictionaries",
+            "cutaway.features.training.training:train_dictionaries",
+            "Train dictionaries of features on sites of a network, with twins beside them, measured on texts held out.",
+            ("net", "texts"),
+            "dictionary-training",
+        ),
+        Verb(
+            "plan_training",
+            "cutaway.features.training.training:plan_training",
+            "What training dictionaries will take, before it begins.",
+            ("net", "texts"),
+        ),
+        Verb(
             "probe_data",
             "cutaway.probes.data.tables:probe_data",
             "Labelled texts or inputs for probes.",

@@ -165,6 +165,18 @@ def test_a_dictionary_is_written_in_another_format(place: Path) -> None:
         ),
         (["label", "zoo:tales", "sae"], "not a saved result"),
         (["label", "zoo:tales", "texts.txt"], "not a saved result"),
+        (["train", "zoo:tales"], "no texts to train on"),
+        (["train", "zoo:tales", "--file", "texts.txt"], "No site is named"),
+        (
+            ["train", "zoo:tales", "--file", "texts.txt", "--at", "resid_post.2", "--tokens", "5x"],
+            "no number of tokens",
+        ),
+        (
+            ["train", "zoo:tales", "--file", "texts.txt", "--at", "resid_post.2", "--set", "sede=1"],
+            "Did you mean seed",
+        ),
+        (["train", "zoo:tales", "--file", "texts.txt", "--at", "resid_post.2", "--out", "sae"], "exists"),
+        (["train", "zoo:tales", "--file", "texts.txt", "--at", "resid_pots.2", "--out", "x"], "resid_post"),
         (["convert", "sae"], "Give --out"),
         (["convert", "sae", "--to", "temporal", "--out", "x"], "not written"),
         (["convert", "sae", "--out", "sae"], "exists"),
@@ -175,3 +187,86 @@ def test_what_is_asked_wrongly_is_told(place: Path, words: list[str], said: str)
     assert done.exit_code == 2, done.output
     assert said in " ".join(done.output.split())
     assert not (place / "x").exists()
+
+
+TRAIN = [
+    "features",
+    "train",
+    "zoo:tales",
+    "--file",
+    "texts.txt",
+    "--at",
+    "resid_post.2",
+    "--latents",
+    "64",
+    "--k",
+    "4",
+]
+
+
+def test_dictionaries_are_trained_saved_and_bound(place: Path) -> None:
+    words = [
+        *TRAIN,
+        "--tokens",
+        "0.4k",
+        "--out",
+        "made",
+        "--set",
+        "controls=frozen",
+        "--set",
+        "lr=0.003",
+        "--json",
+    ]
+    done = runner.invoke(app, words)
+    assert done.exit_code == 0, done.output
+    said = json.loads(done.stdout)
+    assert [one["name"] for one in said["trained"]] == ["resid_post.2", "resid_post.2-frozen"]
+    assert said["complete"]
+    assert (place / "made" / "report.html").stat().st_size > 10_000
+    made = features.read(place / "made" / "resid_post.2")
+    assert made.reads[0][0].site == "resid_post.2"
+    assert made.said["recipe"]["lr"] == 0.003
+    again = runner.invoke(app, ["features", "open", "zoo:tales", "made/resid_post.2", "--file", "texts.txt"])
+    assert again.exit_code == 0, again.output
+
+
+def test_what_training_takes_is_said_and_nothing_is_trained(place: Path) -> None:
+    done = runner.invoke(app, [*TRAIN, "--tokens", "400", "--plan", "--json"])
+    assert done.exit_code == 0, done.output
+    said = json.loads(done.stdout)
+    assert said["rows"] == 400
+    assert len(said["dictionaries"]) == 3
+    assert said["seconds"] > 0
+    assert not (place / "cutaway-runs").exists()
+
+
+def test_a_training_that_was_stopped_goes_on_with_resume(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cutaway.features.training.loop import Student
+    from cutaway.results import Work
+
+    works: list[Work] = []
+    step, tell = Student.step, Work.step
+
+    def told(work: Work, label: str, done: int, total: int) -> None:
+        works.append(work)
+        tell(work, label, done, total)
+
+    def stopping(student: Student, *values: object) -> None:
+        step(student, *values)  # type: ignore[arg-type]
+        if student.steps == 3 and works:
+            works[-1].stop()
+
+    words = [*TRAIN, "--tokens", "600", "--set", "controls=none"]
+    with monkeypatch.context() as patched:
+        patched.setattr(Work, "step", told)
+        patched.setattr(Student, "step", stopping)
+        done = runner.invoke(app, [*words, "--out", "made"])
+    assert done.exit_code == 130, done.output
+    assert "--resume made" in " ".join(done.output.split())
+    done = runner.invoke(app, [*words, "--resume", "made"])
+    assert done.exit_code == 0, done.output
+    done = runner.invoke(app, [*words, "--out", "whole"])
+    files = [place / name / "resid_post.2" / "dictionary.safetensors" for name in ("made", "whole")]
+    assert files[0].read_bytes() == files[1].read_bytes()

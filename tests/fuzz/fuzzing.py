@@ -192,6 +192,8 @@ class Bed:
             "use": {"answers": {"yes": " yes", "no": " no"}},
             "top_examples": {"of": "n0.1", "k": 2}, "activations": {"at": "resid_post.0", "folder": self.folder / "acts"},
             "index_features": {"folder": self.folder / "index"}, "label_features": {"features": 3},
+            "train_dictionaries": {"at": "resid_post.0", "latents": 32, "k": 2, "controls": (), "tokens": 12},
+            "plan_training": {"at": "resid_post.0", "latents": 32, "k": 2, "controls": (), "tokens": 12},
             "induction_heads": {"n": 12, "length": 5, "random_sets": 1},
             "feature_effects": {"n": 2, "random": 2},
         }  # fmt: skip
@@ -442,6 +444,7 @@ def results(bed: Bed) -> dict[str, Path]:
         lambda: cutaway.measure(**bed.right(VERBS["measure"])),
         lambda: cutaway.index_features(**bed.right(VERBS["index_features"])),
         lambda: cutaway.label_features(**bed.right(VERBS["label_features"])),
+        lambda: cutaway.train_dictionaries(**bed.right(VERBS["train_dictionaries"])),
         lambda: net.gradients(text, to=["embed", "z.0"]),
         lambda: why_attend(net, text, "a0.h0"),
         lambda: singular_directions(net, "a0.h0"),

@@ -224,6 +224,9 @@ CALLS: dict[str, Callable[[Network, Behaviour, Any], Any]] = {
         net, latents(net, identity(net)), pairs.clean_ids
     ),
     "label_features": lambda net, _pairs, made: cutaway.label_features(net, made, forms=("say",), causal=3),
+    "train_dictionaries": lambda net, pairs, _: cutaway.train_dictionaries(
+        net, pairs.clean_ids, at="resid_post.1", latents=64, k=4, batch=64, controls=()
+    ),
     "activations": lambda net, pairs, _: cutaway.activations(
         net, pairs.clean_ids, at="resid_post", folder=Path(tempfile.mkdtemp()) / "acts"
     ),

@@ -17,7 +17,7 @@ from cutaway.errors import BadInput
 
 features_app = typer.Typer(
     cls=HelpedGroup,
-    help="Dictionaries of features: read, bound to a site, measured, indexed, labelled, converted.",
+    help="Dictionaries of features: trained, read, bound to a site, measured, indexed, labelled, converted.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )

@@ -93,6 +93,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "probe": ("cutaway probe zoo:tales --data labelled.csv --label mood",),
     "show": ("cutaway show pronoun-circuit",),
     "runs": ("cutaway runs",),
+    "features train": ("cutaway features train zoo:tales --file texts.txt --at resid_post.2 --latents 256 --k 8",),
     "features open": ("cutaway features open zoo:tales my-sae --file texts.txt",),
     "features measure": ("cutaway features measure zoo:tales my-sae --file texts.txt",),
     "features index": ("cutaway features index zoo:tales my-sae --file texts.txt -o my-index",),

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cutaway.cli import bench, commands, indexing, lens, looking, network, probing, steering
+from cutaway.cli import bench, commands, indexing, lens, looking, network, probing, steering, training
 from cutaway.cli.common import Group
 from cutaway.cli.features import features_app
 from cutaway.cli.zoo import zoo_app
@@ -27,6 +27,7 @@ commands.register(app)
 lens.register(app)
 probing.register(app)
 steering.register(app)
+training.register(features_app)
 indexing.register(features_app)
 app.add_typer(features_app, name="features")
 app.add_typer(zoo_app, name="zoo")

@@ -140,6 +140,11 @@ def latents(
     )  # fmt: skip
 
 
+def activations_of(features: FeatureSet, values: Sequence[Tensor]) -> Tensor:
+    """Activations [n F] of a set in at least single precision, of the values [n ...] of its sites."""
+    return precise(features.read(list(values)))
+
+
 def neurons(net: Network, layer: int) -> FeatureSet:
     """The neurons of one layer's MLP; where its output matrix can be told, they write along its rows.
 

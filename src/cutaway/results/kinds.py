@@ -96,6 +96,7 @@ KINDS: dict[str, Kind] = {
     "dictionary-measures": Kind(
         "cutaway.features.measures.result:DictionaryMeasures", "a dictionary measured beside its controls"
     ),
+    "dictionary-training": Kind("cutaway.features.training.trained:DictionaryTraining", "dictionaries that were trained"),
     "binding": Kind("cutaway.features.binding:Binding", "whether a dictionary belongs to a site"),
     "feature-effects": Kind("cutaway.explanations.carrying:CarriedBy", "which features carry a behaviour"),
     "feature-index": Kind("cutaway.features.index.feature_index:FeatureIndex", "where features are active in many texts"),

@@ -64,7 +64,7 @@ class Product:
     files: Mapping[str, bytes] = field(default_factory=dict)
 
 
-class Recipe(Protocol):
+class SpecimenRecipe(Protocol):
     """How a specimen is made. A recipe is a frozen dataclass: its fields are all that decides the weights."""
 
     def make(self, shop: Any) -> Product:
@@ -101,7 +101,7 @@ class Specimen:
     says: str
     architecture: str
     task: Task
-    recipe: Recipe
+    recipe: SpecimenRecipe
     twins: tuple[Twin, ...] = (RANDOM,)
     minutes: float = 0.0
     sources: tuple[str, ...] = ()

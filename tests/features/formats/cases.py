@@ -18,6 +18,7 @@ from cutaway.features.formats import (
     gemma_scope,
     llama_scope,
     openai,
+    own,
     prisma,
     saelens,
     sparsify,
@@ -26,7 +27,7 @@ from cutaway.features.formats import (
     transcoder_circuits,
 )
 
-MODULES = (saelens, dictionary_learning, sparsify, gemma_scope, llama_scope, openai, torch_files, prisma,
+MODULES = (own, saelens, dictionary_learning, sparsify, gemma_scope, llama_scope, openai, torch_files, prisma,
            transcoder_circuits, temporal)  # fmt: skip
 FORMATS: dict[str, Format] = {row.name: row for module in MODULES for row in module.FORMATS}
 HERE = Path(__file__).parent / "fixtures"

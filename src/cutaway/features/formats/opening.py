@@ -15,8 +15,8 @@ from cutaway.features.formats.table import Format, recognised
 
 #: The modules that hold rows of the table, one for each family of formats.
 FAMILIES = (
-    "saelens", "gemma_scope", "gemma_clt", "dictionary_learning", "sparsify", "openai", "circuit_tracer", "llamascopium",
-    "llama_scope", "torch_files", "clt_forge", "crosslayer_transcoder", "crosslayer_coding", "crosscoders",
+    "own", "saelens", "gemma_scope", "gemma_clt", "dictionary_learning", "sparsify", "openai", "circuit_tracer",
+    "llamascopium", "llama_scope", "torch_files", "clt_forge", "crosslayer_transcoder", "crosslayer_coding", "crosscoders",
     "transcoder_circuits", "prisma", "temporal", "lorsa",
 )  # fmt: skip
 
