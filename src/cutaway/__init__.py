@@ -78,6 +78,7 @@ if TYPE_CHECKING:
     from cutaway.explanations import explain as explain
     from cutaway.explanations.carriers import feature_effects as feature_effects
     from cutaway.features.binding import bind as bind
+    from cutaway.features.dashboards import dashboard as dashboard
     from cutaway.features.index import index_features as index_features
     from cutaway.features.labels import label_features as label_features
     from cutaway.features.measures import measure as measure

@@ -327,6 +327,12 @@ VERBS: dict[str, Verb] = {
             ("net", "texts"),
         ),
         Verb(
+            "dashboard",
+            "cutaway.features.dashboards.dashboard:dashboard",
+            "All features of an index on one page that needs no server, found by name, label or token.",
+            ("net", "index"),
+        ),
+        Verb(
             "probe_data",
             "cutaway.probes.data.tables:probe_data",
             "Labelled texts or inputs for probes.",

@@ -165,6 +165,11 @@ def test_a_dictionary_is_written_in_another_format(place: Path) -> None:
         ),
         (["label", "zoo:tales", "sae"], "not a saved result"),
         (["label", "zoo:tales", "texts.txt"], "not a saved result"),
+        (["dashboard", "zoo:tales", "sae"], "no texts to read"),
+        (["dashboard", "zoo:tales", "neurons.77", "--file", "texts.txt"], "77"),
+        (["dashboard", "zoo:tales", "sae", "--export", "delfi"], "Did you mean delphi"),
+        (["dashboard", "zoo:tales", "sae", "--set", "quantile=3"], "Did you mean quantiles"),
+        (["dashboard", "zoo:tales", "sae", "--out", "texts.txt"], "exists"),
         (["train", "zoo:tales"], "no texts to train on"),
         (["train", "zoo:tales", "--file", "texts.txt"], "No site is named"),
         (
@@ -270,3 +275,49 @@ def test_a_training_that_was_stopped_goes_on_with_resume(
     done = runner.invoke(app, [*words, "--out", "whole"])
     files = [place / name / "resid_post.2" / "dictionary.safetensors" for name in ("made", "whole")]
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_all_features_are_put_on_one_page(place: Path) -> None:
+    words = ["features", "index", "zoo:tales", "sae", "--file", "texts.txt", "--out", "index"]
+    assert runner.invoke(app, words).exit_code == 0
+    words = [
+        "features",
+        "dashboard",
+        "zoo:tales",
+        "index",
+        "--of",
+        "sae",
+        "--out",
+        "page.html",
+        "--json",
+    ]
+    done = runner.invoke(app, [*words, "--set", "k=2"])
+    assert done.exit_code == 0, done.output
+    said = json.loads(done.stdout)
+    assert said["saved"] == ["page.html"]
+    assert "have a label" in said["headline"]
+    page = (place / "page.html").read_text(encoding="utf-8")
+    assert '"raised"' in page
+    assert "f2.255" in page
+
+
+def test_neurons_and_exports_from_the_command_line(place: Path) -> None:
+    words = ["features", "dashboard", "zoo:tales", "neurons.2", "--file", "texts.txt", "--labels", "none"]
+    done = runner.invoke(app, [*words, "--out", "neurons.html"])
+    assert done.exit_code == 0, done.output
+    assert "n2.7" in (place / "neurons.html").read_text(encoding="utf-8")
+    words = [
+        "features",
+        "dashboard",
+        "zoo:tales",
+        "sae",
+        "--file",
+        "texts.txt",
+        "--labels",
+        "none",
+        "--export",
+    ]
+    for name, file in (("delphi", "resid_post.2/config.json"), ("neuronpedia", "batch-1.json")):
+        done = runner.invoke(app, [*words, name, "--out", name])
+        assert done.exit_code == 0, done.output
+        assert (place / name / file).is_file()

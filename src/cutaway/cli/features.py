@@ -17,7 +17,7 @@ from cutaway.errors import BadInput
 
 features_app = typer.Typer(
     cls=HelpedGroup,
-    help="Dictionaries of features: trained, read, bound to a site, measured, indexed, labelled, converted.",
+    help="Dictionaries of features: trained, read, bound to a site, measured, indexed, labelled, shown, converted.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -98,7 +98,7 @@ def measure_(
     tokens: Annotated[int | None, typer.Option("--tokens", help="Tokens that are read, half of them for controls.")] = None,
     layer: Layer = None,
 ) -> None:  # fmt: skip
-    """How well does a dictionary reconstruct, beside components, neurons, random directions and what else is given?
+    """Measure a dictionary: reconstruction and predictions beside components, neurons, random directions, and others given.
 
     --set takes what a format cannot say by itself, such as k=32, and format=NAME where it is not told.
     """

@@ -98,6 +98,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "features measure": ("cutaway features measure zoo:tales my-sae --file texts.txt",),
     "features index": ("cutaway features index zoo:tales my-sae --file texts.txt -o my-index",),
     "features label": ("cutaway features label zoo:tales my-index --of my-sae",),
+    "features dashboard": (
+        "cutaway features dashboard zoo:tales my-index --of my-sae -o my-index.html",
+        "cutaway features dashboard zoo:tales neurons.2 --file texts.txt --labels none -o neurons.html",
+    ),
     "features formats": ("cutaway features formats",),
     "features convert": ("cutaway features convert my-sae --to dictionary_learning --out other",),
     "zoo list": ("cutaway zoo list",),

@@ -1,8 +1,10 @@
-"""`cutaway features index` and `label`: where latents are active in many texts, and what predicts them."""
+"""`cutaway features index`, `label` and `dashboard`: where features are active, what predicts them, all on one page."""
 
 from __future__ import annotations
 
+import inspect
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,13 +16,14 @@ from cutaway.cli.common import STOPPED, Common, command
 from cutaway.cli.features import Format, Layer, Reads, Where, Writes
 from cutaway.cli.question import Model, TextFile
 from cutaway.cli.screen import Screen
-from cutaway.errors import BadInput
+from cutaway.errors import BadInput, did_you_mean, require_known
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to a program."""
     command(app, "index")(index_)
     command(app, "label")(label_)
+    command(app, "dashboard", without=("resume", "interactive"))(dashboard_)
 
 
 def index_(
@@ -131,3 +134,85 @@ def _marks(path: Path) -> Any:
     ):
         raise BadInput(f"{path} holds no marks.", "Give JSON: {name: [[label of each token] of each text]}.")
     return said
+
+
+def dashboard_(
+    common: Common,
+    screen: Screen,
+    model: Model,
+    features: Annotated[
+        str,
+        typer.Argument(help="A saved index; a dictionary; or neurons.L, heads.L of the network.", show_default=False),
+    ],
+    file: TextFile = None,
+    dictionary: Annotated[
+        Path | None, typer.Option("--of", help="The dictionary that was indexed, for all that needs directions.")
+    ] = None,
+    reads: Reads = None,
+    writes: Writes = None,
+    format: Format = None,
+    layer: Layer = None,
+    labels: Annotated[str, typer.Option("--labels", help="now, none, or a folder that `features label` wrote.")] = "now",
+    export: Annotated[
+        str | None, typer.Option("--export", help="Write files for delphi or neuronpedia instead of the page.")
+    ] = None,
+) -> None:  # fmt: skip
+    """All features on one page: examples, logits, neighbours, labels with their controls, found by search.
+
+    --out names the page (features.html) or, with --export, the folder. Where no saved index is named, one is made of --file.
+    --set takes k, quantiles, each and context of the page, or what an export takes.
+    """
+    from cutaway.features import dashboard, export_delphi, export_neuronpedia, label_features
+    from cutaway.results import load
+
+    ways = {"page": dashboard, "delphi": export_delphi, "neuronpedia": export_neuronpedia}
+    if (export or "page") not in ways:
+        raise BadInput(f"--export {export} is not known.", did_you_mean(export, ["delphi", "neuronpedia"]))
+    chosen = question.settings(common)
+    require_known(chosen, [*inspect.signature(ways[export or "page"]).parameters][2:], "features dashboard")
+    out = Path(f"features-{export}" if export else "features.html") if common.out is None else common.out
+    place = saving.target(replace(common, out=out), "features dashboard", model, features)
+    plain = replace(common, sets=None)
+    with saving.working(screen, common, place, keeps=True) as work:
+        net = question.network(common, model)
+        index, source = _indexed(net, plain, features, file, dictionary, (format, layer, reads, writes), work)
+        more: dict[str, Any] = {"of": source, "seed": common.seed, "work": work}
+        made = None
+        if labels == "now" and export != "delphi":
+            made = label_features(net, index, **more)
+        elif labels not in ("now", "none"):
+            made = load(labels)
+        if export == "delphi":
+            written = export_delphi(index, out, **chosen)
+        elif export == "neuronpedia":
+            written = export_neuronpedia(net, index, out, labels=made, **more | chosen)
+        else:
+            written = dashboard(net, index, labels=made, **more | chosen).save(out)
+    said = [index.headline] if made is None else [index.headline, made.headline]
+    screen.result({"headline": ". ".join(said), "saved": [str(written)]}, *map(escape, said))
+    screen.saved(written)
+
+
+def _indexed(
+    net: Any, common: Common, named: str, file: Path | None, dictionary: Path | None, how: tuple[Any, Any, Any, Any],
+    work: Any,
+) -> tuple[Any, Any]:  # fmt: skip
+    """An index, saved or made now, and the set that it is of, where that is known."""
+    from cutaway.features import FeatureIndex, index_features
+    from cutaway.features.sets import heads, neurons
+    from cutaway.results import MANIFEST
+
+    if (Path(named) / MANIFEST).is_file():
+        of = None if dictionary is None else _latents(net, common, dictionary, *how)
+        return FeatureIndex.load(named), of
+    kind, _, number = named.partition(".")
+    ours = {"neurons": neurons, "heads": heads}.get(kind)
+    if ours is not None and number.isdigit() and not Path(named).exists():
+        source = ours(net, int(number))
+    else:
+        source = _latents(net, common, Path(named), *how)
+    if file is None:
+        raise BadInput(
+            "There are no texts to read.", "Give --file texts.txt, one text a line, or a saved index."
+        )
+    return index_features(net, source, file, seed=common.seed, work=work), source

@@ -5,6 +5,7 @@ strongest, which tokens it is active on, what it is called for it, and whole sit
 from cutaway.features.activations import Activations, activations
 from cutaway.features.attach import with_dictionary
 from cutaway.features.binding import Binding, bind
+from cutaway.features.dashboards import FeatureDashboard, dashboard, export_delphi, export_neuronpedia
 from cutaway.features.dictionaries import Dictionary
 from cutaway.features.formats import read, write
 from cutaway.features.index import FeatureIndex, index_features
@@ -19,6 +20,7 @@ __all__ = [
     "Binding",
     "Dictionary",
     "DictionaryMeasures",
+    "FeatureDashboard",
     "FeatureIndex",
     "FeatureLabels",
     "OpenedDictionary",
@@ -26,6 +28,9 @@ __all__ = [
     "activations",
     "bind",
     "measure",
+    "dashboard",
+    "export_delphi",
+    "export_neuronpedia",
     "index_features",
     "label_features",
     "open",

@@ -4,6 +4,7 @@ A report is plain content (`Page`, made of sections and blocks) and one template
 into blocks; how that looks is decided here.
 """
 
+from cutaway.reports.catalogue import Catalogue, render_catalogue
 from cutaway.reports.content import (
     Block,
     ClaimTests,
@@ -22,13 +23,13 @@ from cutaway.reports.content import (
     TokenPassage,
     TokenPassages,
 )  # fmt: skip
-from cutaway.reports.display import display, display_result, page_of, publish, result_page, table_of
+from cutaway.reports.display import display, display_result, facts_of, page_of, publish, result_page, table_of
 from cutaway.reports.render import check_interactive, render, write
 from cutaway.reports.runs import REPORT, RUNS, RunRecord, claimed, note_run, now, runs_in, write_index
 
 __all__ = [
-    "REPORT", "RUNS", "Block", "ClaimTests", "Facts", "Figure", "KeyFigure", "Listing", "Page", "Pair", "Pairs", "Points",
-    "RunRecord", "Section", "Table", "Text", "Token", "TokenPassage", "TokenPassages", "check_interactive", "claimed",
-    "display", "display_result", "note_run", "now", "page_of", "publish", "render", "result_page", "runs_in", "table_of",
-    "write", "write_index",
+    "REPORT", "RUNS", "Block", "Catalogue", "ClaimTests", "Facts", "Figure", "KeyFigure", "Listing", "Page", "Pair",
+    "Pairs", "Points", "RunRecord", "Section", "Table", "Text", "Token", "TokenPassage", "TokenPassages",
+    "check_interactive", "claimed", "display", "display_result", "facts_of", "note_run", "now", "page_of", "publish",
+    "render", "render_catalogue", "result_page", "runs_in", "table_of", "write", "write_index",
 ]  # fmt: skip

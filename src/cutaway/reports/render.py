@@ -48,12 +48,12 @@ def render(page: Page, interactive: str | None = None) -> str:
     check_interactive(interactive)
     figures = _figures(page, interactive is not None)
     mode = interactive if figures else None
-    scripts = [Markup(_safe(script_text()))] if mode == "inline" else []
+    scripts = [Markup(script_safe(script_text()))] if mode == "inline" else []
     return template("page.html.j2").render(
         page=page,
         figure=lambda block: figures[id(block)],
         mark=lambda passed: _MARKS[passed],
-        policy=_policy(mode, scripts),
+        policy=page_policy(mode, scripts),
         scripts=scripts,
         beside=SCRIPT if mode == "beside" else "",
         theme={name.lower(): getattr(theme, name) for name in _THEME},
@@ -101,7 +101,7 @@ def _figures(page: Page, interactive: bool) -> dict[int, Exhibit]:
     return ready
 
 
-def _policy(mode: str | None, scripts: list[Markup]) -> str:
+def page_policy(mode: str | None, scripts: list[Markup]) -> str:
     """What the page may load: nothing from anywhere, and no script but the one that it was made with."""
     allowed = {"beside": "'self'", "inline": " ".join(map(_hash, scripts))}.get(mode or "", "'none'")
     return (
@@ -114,7 +114,7 @@ def _hash(script: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode('utf-8')).digest()).decode()}'"
 
 
-def _safe(source: str) -> str:
+def script_safe(source: str) -> str:
     """A script's own source, safe inside a `<script>` element (`</script` and `<!--` cannot stand there)."""
     return source.replace("</script", "<\\/script").replace("<!--", "<\\!--").replace("\r\n", "\n")
 

@@ -29,4 +29,4 @@ def set_hash(features: FeatureSet) -> str:
 
 def _bytes(value: Tensor) -> bytes:
     plain = value.detach().cpu().contiguous()
-    return str(tuple(plain.shape)).encode() + plain.view(torch.uint8).numpy().tobytes()
+    return str(tuple(plain.shape)).encode() + plain.flatten().view(torch.uint8).numpy().tobytes()
