@@ -19,7 +19,7 @@ _NAMES = 26
 #: Options that all commands have: the fields of `cli.common.Common`, and what click adds.
 SHARED = (
     "out", "overwrite", "seed", "device", "dtype", "budget", "resume", "sets", "trust_remote_code", "as_json",
-    "json_progress", "debug", "help", "interactive",
+    "json_progress", "debug", "help", "interactive", "attached",
 )  # fmt: skip
 
 #: The groups of commands, in the order in which one works, each with the commands that come first in it and the rooms

@@ -30,7 +30,7 @@ STATED = "as stated"
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
+class DictionaryReading:
     """A dictionary read in one way at some places.
 
     Attributes:
@@ -63,14 +63,14 @@ class FitSums:
         silent: share of tokens on which none fires.
     """
 
-    reading: Reading
+    reading: DictionaryReading
     error: np.ndarray
     spread: np.ndarray
     l0: float
     silent: float
 
 
-def stated(net: Network, dictionary: Dictionary, reads: Any = None, writes: Any = None) -> Reading:
+def stated(net: Network, dictionary: Dictionary, reads: Any = None, writes: Any = None) -> DictionaryReading:
     """A dictionary at the sites that it names or that are given, checked.
 
     Raises `BadInput` for as many sites as it has not or another width, `SiteUnavailable` where a site is not known,
@@ -93,7 +93,7 @@ def stated(net: Network, dictionary: Dictionary, reads: Any = None, writes: Any 
             )
         for site, place in zip(sites, wanted, strict=True):
             check_width(net, site, place.width)
-    return Reading(STATED, dictionary, _grouped(dictionary, given), tuple(targets))
+    return DictionaryReading(STATED, dictionary, _grouped(dictionary, given), tuple(targets))
 
 
 def _target(net: Network, dictionary: Dictionary, number: int, reads: Any) -> Site:
@@ -116,7 +116,7 @@ def _grouped(dictionary: Dictionary, sites: Sequence[Site]) -> tuple[tuple[Site,
     return tuple(found)
 
 
-def elsewhere(net: Network, first: Reading) -> list[Reading]:
+def elsewhere(net: Network, first: DictionaryReading) -> list[DictionaryReading]:
     """The same dictionary at other sites of the same width."""
     if first.dictionary.single:
         return _beside(net, first)
@@ -139,7 +139,7 @@ def elsewhere(net: Network, first: Reading) -> list[Reading]:
     return [m for m in moved if all(s in size for s in m.sites) and (m.reads, m.writes) not in own]
 
 
-def _moved(first: Reading, layers: int = 0, reads: str = "", writes: str = "") -> Reading:
+def _moved(first: DictionaryReading, layers: int = 0, reads: str = "", writes: str = "") -> DictionaryReading:
     def at(site: Site, kind: str) -> Site:
         return Site(kind or site.name, (site.layer or 0) + layers, site.stack)
 
@@ -147,7 +147,7 @@ def _moved(first: Reading, layers: int = 0, reads: str = "", writes: str = "") -
     return replace(first, reads=taken, writes=tuple(at(site, writes) for site in first.writes))
 
 
-def _beside(net: Network, first: Reading) -> list[Reading]:
+def _beside(net: Network, first: DictionaryReading) -> list[DictionaryReading]:
     """Of one source and target: at sites in the same layer and those beside it."""
     ((source,),), (target,) = first.reads, first.writes
     width, layer = first.dictionary.encoders[0].width, source.layer or 0
@@ -156,7 +156,7 @@ def _beside(net: Network, first: Reading) -> list[Reading]:
     alike = [
         s for s in near if size.get(s) == width and SITES[s.name].axes != ("batch", "pos", "head", "width")
     ]
-    found: list[Reading] = []
+    found: list[DictionaryReading] = []
     for site in dict.fromkeys([source, target, *alike]):
         if first.dictionary.kind == "autoencoder":
             found += [replace(first, reads=((site,),), writes=(site,))] * (site != source)
@@ -166,8 +166,8 @@ def _beside(net: Network, first: Reading) -> list[Reading]:
 
 
 def measured(
-    first: Reading,
-    others: Sequence[Reading],
+    first: DictionaryReading,
+    others: Sequence[DictionaryReading],
     values: Mapping[Site, Tensor],
     owner: np.ndarray,
     recorded: float | None,
@@ -189,7 +189,7 @@ def _row(values: Mapping[Site, Tensor], sites: Sequence[Site]) -> Tensor:
     return values[sites[0]] if len(sites) == 1 else torch.cat([values[site] for site in sites], 1)
 
 
-def sums(reading: Reading, values: Mapping[Site, Tensor], owner: np.ndarray) -> FitSums:
+def sums(reading: DictionaryReading, values: Mapping[Site, Tensor], owner: np.ndarray) -> FitSums:
     """How one reading fits the values [n d] of its sites."""
     dictionary = reading.dictionary
     rows = [_row(values, sites) for sites in reading.reads]

@@ -358,7 +358,7 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("given", "error", "said"), WRONG, ids=[str(w[0])[:50] for w in WRONG])
+@pytest.mark.parametrize(("given", "error", "said"), WRONG, ids=[w[2] for w in WRONG])
 def test_what_is_asked_wrongly_is_told(
     net: Network, given: dict[str, Any], error: type[Exception], said: str
 ) -> None:

@@ -17,7 +17,8 @@ from cutaway.errors import CutawayError
 from cutaway.features.components import principal_components
 from cutaway.features.dictionaries import AbsTopK, Decoder, Dictionary, Encoder, Place
 from cutaway.features.unexplained import squares
-from cutaway.network.sites import Site
+from cutaway.network.parts import KINDS
+from cutaway.network.sites import SITES, Site
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -96,10 +97,11 @@ def _dictionary(encoder: Encoder, decoder: Tensor, bias: Tensor, reads: str, wri
 
 def neurons_site(net: Network, writes: Site) -> Site | None:
     """The neurons that a site is written by, or that it is itself; None where there are none."""
-    if writes.module or writes.name not in ("mlp_act", "mlp_out", "mlp_write"):
+    kind = KINDS["neuron"]
+    if writes.module or writes.name not in (kind.site, SITES[kind.site].carrier, kind.write):
         return None
     try:
-        return net.resolve(("mlp_act", writes.layer or 0))[0]
+        return net.resolve((kind.site, writes.layer or 0))[0]
     except CutawayError:
         return None
 
