@@ -35,7 +35,7 @@ from cutaway.results import atomic_write
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent / "docs" / "benchmarks" / "dictionaries.md"
 LATENTS, K, BATCH, HELD = 2048, 16, 4096, 20_000
-RATES = (5e-4, 1e-3, 2e-3)
+RATES = (2e-3, 4e-3, 8e-3)
 PEERS = ("sparsify", "saelens", "dictionary_learning")
 #: Times the tokens of the fastest peer that must be reached.
 AIM = 2.0

@@ -4,14 +4,20 @@ Three parts. The table: every activation, three seeds, on a planted dictionary, 
 directions and the truth itself. The question whether stability over seeds and what training adds to a frozen twin predict
 true recovery, over at least forty settings. And the zoo: facts, colours, waves, and a variable that nobody reads.
 
-    python benchmarks/known_truth.py [--preset small reference] [--tokens 2000000] [--out docs/benchmarks/known_truth.md]
+    python benchmarks/known_truth.py [--preset small reference] [--tokens N] [--peers PYTHON] [--out FILE]
     python benchmarks/known_truth.py --only settings     # table, settings or zoo alone, printed
+
+PYTHON is an interpreter that has sae_lens 6.54.12: its architectures are trained on the same rows, beside ours in the table.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import json
+import os
+import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,14 +26,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import cutaway
 from cutaway import zoo
 from cutaway.features.dictionaries import Dictionary
 from cutaway.features.measures import compare_rows, oracle, recovery
-from cutaway.features.measures.matching import mcc
-from cutaway.features.measures.recovery import random_directions
+from cutaway.features.measures.matching import match, mcc, uniqueness
+from cutaway.features.measures.recovery import RECOVERED, random_directions
 from cutaway.features.measures.zoo_truth import (
     OWN,
     class_directions,
@@ -43,6 +50,8 @@ from cutaway.features.sets import latents
 from cutaway.results import atomic_write
 
 ACTIVATIONS = ("batchtopk", "topk", "jumprelu", "relu", "gated", "groupmax", "matryoshka")
+#: What SAELens trains, in its names.
+PEERS = ("standard", "topk", "batchtopk", "jumprelu", "gated", "matryoshka_batchtopk")
 SEEDS = (0, 1, 2)
 COLUMNS = ("mcc", "recovered", "uniqueness", "f1", "f1_nearest", "absorption", "missed", "splitting", "shrinkage", "fvu",
            "l0", "dead", "dense")  # fmt: skip
@@ -72,8 +81,13 @@ def trained(
 # the table ------------------------------------------------------------------------------------------------------------
 
 
-def table(name: str, tokens: int, latents: int | None = None) -> list[dict[str, Any]]:
-    """Every activation and seed on one planted dictionary, with what stands beside them."""
+def table(
+    name: str, tokens: int, latents: int | None = None, peers: str | None = None, peer_seeds: int = 1
+) -> list[dict[str, Any]]:
+    """Every activation and seed on one planted dictionary, with what stands beside them.
+
+    peers: an interpreter that has SAELens, whose architectures are trained with so many seeds.
+    """
     truth = preset(name)
     rows = truth.rows(truth.activations(min(tokens, 250_000), 1), 1)
     test, active = truth.sample(20_000, 2)
@@ -97,7 +111,45 @@ def table(name: str, tokens: int, latents: int | None = None) -> list[dict[str, 
     )
     measured("random directions", "", random_directions(truth, size, k), 0.0)
     measured("the truth, read by top-k", "", oracle(truth, k), 0.0)
+    if peers is not None:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder, "rows.safetensors")
+            save_file({"train": rows.contiguous(), "test": test.contiguous()}, file)
+            for how, seed in itertools.product(PEERS, range(peer_seeds)):
+                found.append(
+                    peer(peers, how, file, truth, [size, k, settings["batch"], tokens], settings["lr"], seed)
+                )
+                shown = {c: found[-1][c] for c in ("mcc", "recovered", "fvu", "l0")}
+                print(name, found[-1]["what"], seed, f"{found[-1]['seconds']:.1f} s", shown, flush=True)
     return found
+
+
+def peer(
+    python: str, how: str, file: Path, truth: Planted, sizes: Sequence[int], lr: float, seed: int
+) -> dict[str, Any]:
+    """One architecture of SAELens on the rows of a file: figures of its decoder, and those that its worker said.
+
+    sizes: latents, how many fire on a row, rows of a batch, rows altogether.
+    """
+    out = file.with_name("decoder.safetensors")
+    worker = Path(__file__).resolve().with_name("known_truth_workers.py")
+    threads = torch.get_num_threads()
+    words = [python, worker, how, file, out, *sizes, lr, threads, seed]
+    done = subprocess.run(
+        [str(word) for word in words],
+        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"OMP_NUM_THREADS": str(threads)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise SystemExit(f"SAELens ended with {done.returncode} on {how}:\n{done.stderr[-2000:]}")
+    said = json.loads(done.stdout.strip().splitlines()[-1])
+    decoder = load_file(out)["decoder"]
+    cosines = match(truth.vectors, decoder).cosines
+    return dict.fromkeys(COLUMNS) | {
+        "what": f"SAELens {how}", "seed": seed, "seconds": said["seconds"], "mcc": mcc(truth.vectors, decoder),
+        "recovered": float((cosines >= RECOVERED).double().sum()) / len(truth),
+        "uniqueness": uniqueness(decoder, truth.vectors), "fvu": said["fvu"], "l0": said["l0"],
+    }  # fmt: skip
 
 
 def table_lines(name: str, rows: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -107,6 +159,13 @@ def table_lines(name: str, rows: Sequence[dict[str, Any]]) -> Iterator[str]:
     yield ""
     yield f"{rows[0]['true_l0']:.1f} features fire on a row. Means over seeds; ± is the standard deviation over them."
     yield ""
+    if any(row["what"].startswith("SAELens") for row in rows):
+        yield (
+            "SAELens 6.54.12 takes its own steps (`SAETrainer.fit`) on the same rows, at the same rate and batch. What it "
+            "charges by coefficient is trained with several, of which the one stands here whose latents fire most nearly as "
+            "often; seconds are those of this one training, without measuring."
+        )
+        yield ""
     yield f"| | MCC | {' | '.join(COLUMNS[1:])} | seconds |"
     yield f"| --- | --- |{' --- |' * len(COLUMNS)}"
     for what in dict.fromkeys(row["what"] for row in rows):
@@ -313,11 +372,15 @@ def zoo_lines(tokens: int) -> Iterator[str]:
 def main() -> None:
     """Train, measure, write the page."""
     parser = argparse.ArgumentParser(description="What dictionaries recover of known truth.")
-    parser.add_argument("--preset", nargs="+", default=["small", "reference"], choices=["small", "reference"])
+    parser.add_argument("--preset", nargs="+", default=["small"], choices=["small", "reference"])
     parser.add_argument(
-        "--tokens", type=int, default=2_000_000, help="rows that each dictionary of the table is trained on"
+        "--tokens", type=int, default=1_000_000, help="rows that each dictionary of the table is trained on"
     )
-    parser.add_argument("--few", type=int, default=400_000, help="rows of the settings and of the zoo")
+    parser.add_argument("--few", type=int, default=150_000, help="rows of the settings and of the zoo")
+    parser.add_argument("--peers", help="an interpreter that has sae_lens")
+    parser.add_argument(
+        "--peer-seeds", type=int, default=1, help="how often each of its architectures is trained"
+    )
     parser.add_argument("--only", choices=["table", "settings", "zoo"])
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks/known_truth.md"))
     given = parser.parse_args()
@@ -325,7 +388,7 @@ def main() -> None:
     lines = ["# Dictionaries of known truth", ""]
     if given.only in (None, "table"):
         for name in given.preset:
-            lines += table_lines(name, table(name, given.tokens))
+            lines += table_lines(name, table(name, given.tokens, None, given.peers, given.peer_seeds))
     if given.only in (None, "settings"):
         found = []
         for one in settings(given.few):

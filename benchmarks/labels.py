@@ -164,7 +164,7 @@ def written(
         "# Labels", "",
         f"`python benchmarks/labels.py`, torch {torch.__version__}; {took / 60:.0f} minutes.", "",
         f"{headline}. Trained on {options.tokens:,} tokens; indexed and labelled on {options.stories:,} other stories. "
-        f"Texts on which labels are made and scored share {overlap}. Asked: {100 * ASKED:.0f} % of clear latents named right.", "",
+        f"Texts labels are made on and scored on share {overlap}. Asked: {100 * ASKED:.0f} % of clear ones named right.", "",
         f"| {' | '.join(head)} |", "|" + " --- |" * len(head), *rows, "",
     ])  # fmt: skip
 

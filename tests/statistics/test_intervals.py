@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -234,3 +235,60 @@ def test_bad_input() -> None:
         mean_of([[1.0], [2.0]])
     with pytest.raises(BadInput, match="level"):
         mean_of([1.0, 2.0], level=95)
+
+
+def _pearson(x: np.ndarray, y: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Of weighted examples [b n]: [b 1]; 0 where one never changes."""
+
+    def statistic(w: np.ndarray) -> np.ndarray:
+        n = w.sum(1)
+        a, b = w @ x / n, w @ y / n
+        spread = np.sqrt(np.maximum(w @ x**2 / n - a**2, 0) * np.maximum(w @ y**2 / n - b**2, 0))
+        return np.where(spread > 1e-12, (w @ (x * y) / n - a * b) / np.maximum(spread, 1e-12), 0.0)[:, None]
+
+    return statistic
+
+
+def _predicted(kind: str, groups: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Clusters of five, what is predicted and what is true: both normal, a sparse truth, or two kinds of answer."""
+    labels = np.repeat(np.arange(groups), 5)
+    true = rng.normal(size=len(labels)) + 0.7 * rng.normal(size=groups)[labels]
+    if kind == "normal":
+        return labels, true + 0.5 * rng.normal(size=len(labels)), true
+    if kind == "sparse":
+        return labels, (true + 0.6 * rng.normal(size=len(labels)) > 0).astype(float), np.maximum(0.0, true)
+    fires = (true > 0).astype(float)
+    return labels, np.where(rng.random(len(labels)) < 0.03, 1 - fires, fires), fires
+
+
+@pytest.mark.parametrize("groups", [3, 5, 10, 30])
+@pytest.mark.parametrize("kind", ["normal", "sparse", "nearly right"])
+def test_a_correlation_of_few_clusters_is_held_within_its_scale(kind: str, groups: int) -> None:
+    _, x, y = _predicted(kind, 100_000, np.random.default_rng(99))
+    true, rng, held, tries = np.corrcoef(x, y)[0, 1], np.random.default_rng(1), 0, 300
+    for _ in range(tries):
+        labels, x, y = _predicted(kind, groups, rng)
+        got = statistic_of(_pearson(x, y), len(x), labels, 200, scale="correlation")[0]
+        assert got.interval is not None
+        assert -1 <= got.interval.low <= got.value + 1e-9
+        assert got.value - 1e-9 <= got.interval.high <= 1
+        held += true in got.interval
+    # three standard deviations of the count below 95 %
+    assert held / tries >= 0.95 - 3 * (0.95 * 0.05 / tries) ** 0.5
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_a_perfect_correlation_has_no_interval_of_width_zero(sign: float) -> None:
+    x = np.arange(20) % 2.0
+    got = statistic_of(_pearson(x, sign * x), 20, np.arange(20) // 4, scale="correlation")[0]
+    assert got.interval is not None
+    assert got.value == pytest.approx(sign)
+    assert max(got.interval.high, -got.interval.low) == pytest.approx(1.0)
+    assert 0.2 < got.interval.width < 1.0
+
+
+def test_a_correlation_of_one_cluster_or_of_nothing_has_no_interval() -> None:
+    x = np.arange(6.0)
+    assert statistic_of(_pearson(x, x), 6, np.zeros(6), scale="correlation")[0].interval is None
+    nothing = statistic_of(lambda w: np.full((len(w), 1), np.nan), 6, scale="correlation")[0]
+    assert nothing.interval is None

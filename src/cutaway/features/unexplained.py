@@ -12,13 +12,14 @@ from torch import Tensor
 _ROUNDING = 1e-10
 
 
-def squares(made: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+def squares(made: Tensor, wanted: Tensor, mean: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Of each row: squared error of its reconstruction, and squared distance from the mean of all rows.
 
-    made, wanted: [n d]; returns two [n] in double precision.
+    made, wanted: [n d]; mean: [d] of all rows, where these are some of them. Returns two [n] in double precision.
     """
     wanted = wanted.double()
-    return (made.double() - wanted).square().sum(1), (wanted - wanted.mean(0)).square().sum(1)
+    mean = wanted.mean(0) if mean is None else mean
+    return (made.double() - wanted).square().sum(1), (wanted - mean).square().sum(1)
 
 
 def fvu(error: NDArray[Any], spread: NDArray[Any]) -> NDArray[Any]:

@@ -36,10 +36,20 @@ def _gain_and_bias(path: str, module: nn.Module, width: int) -> tuple[Tensor, Te
         raise NotFoldable(
             f"The weights of {path} are kept elsewhere until it runs.", "Use the site behind it."
         )
-    norm = _norm(module, width)
-    if norm.gain is None:
-        raise NotFoldable(f"{path} is no norm by mean and spread.", "Use the site behind it.")
-    bias = probe_norm(module.forward, width, path, _like(module)).bias
+    refused = NotFoldable(f"{path} is no norm by mean and spread.", "Use the site behind it.")
+    try:
+        norm = _norm(module, width)
+        if norm.gain is None:
+            raise refused
+        bias = probe_norm(module.forward, width, path, _like(module)).bias
+    except (
+        TypeError,
+        ValueError,
+        RuntimeError,
+        AttributeError,
+        IndexError,
+    ):  # a module that takes or gives other things
+        raise refused from None
     return norm.gain.detach(), bias.to(norm.gain).detach()
 
 

@@ -133,7 +133,7 @@ def statistic_of(
     n_boot: int = 1000,
     seed: int = 0,
     level: float = 0.95,
-    scale: Literal["share", "any"] = "any",
+    scale: Literal["share", "correlation", "any"] = "any",
 ) -> Estimates:
     """Any statistic of weighted examples, with an interval from its bootstrap standard error for each of its cells.
 
@@ -145,7 +145,9 @@ def statistic_of(
         seed: of the resamples.
         level: of the intervals.
         scale: "share" for what lies between 0 and 1 (an accuracy, an AUROC): Wilson's interval for as many examples as have
-            that standard error, which does not vanish where all are right; "any": t of the standard error.
+            that standard error, which does not vanish where all are right; "correlation" for what lies between -1 and 1: t
+            of the standard error on Fisher's z scale, and where no resample differs (all on one line) Wilson's interval of
+            its share of the way from -1 to 1; "any": t of the standard error.
 
     >>> x = np.arange(100.0)
     >>> float(statistic_of(lambda w: (w @ x[:, None]) / w.sum(1, keepdims=True), 100).value[0])
@@ -165,6 +167,21 @@ def statistic_of(
         reach = critical(level, sizes)
         if scale == "share":
             low, high = wilson(value, error, n, reach)
+        elif scale == "correlation":
+            low, high = _fisher(value, error, n, reach)
         else:
             low, high = value - reach * error, value + reach * error
     return Estimates(value, low, high, n, level, "bootstrap" if clusters is None else "cluster bootstrap")
+
+
+def _fisher(value: Floats, error: Floats, n: int, reach: float) -> tuple[Floats, Floats]:
+    """Ends of intervals around correlations with these standard errors, which z = artanh divides by 1 - r^2."""
+    left = 1 - value**2
+    none = (error < _ROUNDING) | (left < 1e-9)
+    z = np.arctanh(np.where(none, 0.0, value))
+    half = reach * error / np.where(none, 1.0, left)
+    flat = wilson(np.clip((1 + value) / 2, 0.0, 1.0), np.where(np.isnan(error), np.nan, 0.0), n, reach)
+    low, high = (
+        np.where(none, 2 * end - 1, np.tanh(z + side * half)) for side, end in zip((-1, 1), flat, strict=True)
+    )
+    return low, high

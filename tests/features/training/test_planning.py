@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,10 @@ from torch import Tensor
 
 from cutaway.errors import BadInput
 from cutaway.features.training import DictionaryRecipe, Trainee, memory_of, parameters_of, products_of
+from cutaway.features.training.loop import CALIBRATED_ON, Assignment
 from cutaway.features.training.objectives import FIRST, steered
+from cutaway.features.training.planning import bytes_at_peak
+from cutaway.features.training.rows import HELD_ROWS, ChunkSizes
 from cutaway.features.training.wiring import wire
 
 
@@ -124,3 +128,18 @@ def test_steering_goes_the_right_way() -> None:
         assert fewer < FIRST < more
         assert steered(recipe, FIRST, 3.0, math.log(3)) == pytest.approx(FIRST)
     assert steered(recipe_of("relu", "autoencoder"), FIRST, 0.0, 0.0) > 0
+
+
+def test_few_texts_are_not_charged_for_chunks_that_they_do_not_fill() -> None:
+    recipe = DictionaryRecipe(("a",), ("a",), activation="topk", latents=64, k=4, batch=256)
+    tasks, widths, sizes = [Assignment("a", recipe)], {"a": 16}, ChunkSizes(chunk=8192, batch=8, length=32)
+
+    def said(held: int, counted: int) -> int:
+        source = SimpleNamespace(held_rows=held, counted=counted)
+        return bytes_at_peak(tasks, widths, sizes, None, source)  # type: ignore[arg-type]
+
+    whole = bytes_at_peak(tasks, widths, sizes)
+    assert said(HELD_ROWS, 100) == whole  # counting ended early: more texts follow
+    assert said(500, 100_000) == whole - 2 * (HELD_ROWS - 500) * 4 * 16
+    fewer = (8192 - 1000) + (CALIBRATED_ON - 1000) + (HELD_ROWS - 500)
+    assert said(500, 1000) == whole - 2 * fewer * 4 * 16

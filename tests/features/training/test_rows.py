@@ -16,6 +16,7 @@ import cutaway
 from cutaway.errors import BadInput, NotFinite, SiteUnavailable
 from cutaway.features.training.rows import (
     HELD_OUT,
+    HELD_ROWS,
     Chunk,
     ChunkSizes,
     Normal,
@@ -231,3 +232,9 @@ def test_the_order_depends_on_seed_epoch_and_chunk_and_on_nothing_else() -> None
     torch.manual_seed(5)
     assert tuple(order(50, 0, 0, 0).tolist()) == orders[0]
     assert np.array_equal(order(50, 0, 0, 0), orders[0])
+
+
+def test_rows_that_are_held_out_are_counted_beforehand(net: Network) -> None:
+    rows = reading(net, texts(100), ChunkSizes(64, 8, 12))
+    assert 0 < rows.held_rows == len(rows.held(HELD_ROWS))
+    assert reading(net, iter(texts(100)), ChunkSizes(64, 8, 12), 100).held_rows == HELD_ROWS

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from cutaway.errors import BadFormat, BadInput, CorruptFile, UnsafeFile, did_you_mean
 from cutaway.features.dictionaries import Dictionary, Encoder, Place
+from cutaway.features.formats.checks import left_over, types_of, whole_of, wider
 from cutaway.features.formats.source import DictionaryFiles
 from cutaway.results.atomic import atomic_folder
 
@@ -99,10 +100,10 @@ def only(held: Iterable[str], known: Iterable[str], where: str) -> None:
 
 def number(config: Mapping[str, Any], key: str, where: str) -> int:
     """A whole number above zero of a configuration. Raises `BadFormat` where it is none."""
-    value = config.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or value < 1:
-        raise BadFormat(f"{key} is {value!r} in {where}, which is no number of things.", _OTHER)
-    return int(value)
+    found = whole_of(config.get(key))
+    if found is None:
+        raise BadFormat(f"{key} is {config.get(key)!r} in {where}, which is no number of things.", _OTHER)
+    return found
 
 
 def word(config: Mapping[str, Any], key: str, choices: Sequence[str], default: str, where: str) -> str:
@@ -127,15 +128,16 @@ def agree(config: Mapping[str, Any], where: str, **sizes: int) -> None:
 
 def extras(config: Mapping[str, Any], understood: Iterable[str], where: str) -> tuple[str, ...]:
     """A note of what a configuration says and nobody here understands; none where all is understood."""
-    unknown = sorted(str(key) for key in set(config) - set(understood))
+    unknown = left_over(config, understood)
     return (f"{where} also says {', '.join(unknown)}, which is not used.",) if unknown else ()
 
 
 def type_notes(dictionary: Dictionary) -> Dictionary:
     """The same, with a note where its weights and thresholds are of several types."""
     held = dictionary.tensors().items()
-    weights = [t for name, t in held if name.endswith(".weight") or "threshold" in name or "decoders" in name]
-    types = sorted({str(t.dtype).removeprefix("torch.") for t in weights})
+    types = types_of(
+        t for name, t in held if name.endswith(".weight") or "threshold" in name or "decoders" in name
+    )
     if len(types) < 2:
         return dictionary
     return replace(
@@ -145,7 +147,7 @@ def type_notes(dictionary: Dictionary) -> Dictionary:
 
 def single(value: Tensor) -> Tensor:
     """In at least single precision, for arithmetic on what a file holds in half."""
-    return value.to(torch.promote_types(value.dtype, torch.float32))
+    return value.to(wider(value))
 
 
 def above_zero(threshold: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cutaway.errors import BadFormat, BadInput
 from cutaway.features.dictionaries import Decoder, Dictionary, Encoder, JumpReLU, Place
+from cutaway.features.formats.checks import left_over, types_of, whole_of, wider
 from cutaway.features.formats.source import DictionaryFiles
 
 #: Types of numbers that a dictionary may be stored in.
@@ -116,8 +117,7 @@ def single(
 
 def mixed(encoder: Encoder, decoder: Tensor, bias: Tensor | None, skip: Tensor | None) -> tuple[str, ...]:
     """A note where numbers are stored in several types."""
-    tensors = [encoder.weight, encoder.bias, decoder, bias, skip]
-    types = sorted({str(t.dtype).removeprefix("torch.") for t in tensors if t is not None})
+    types = types_of([encoder.weight, encoder.bias, decoder, bias, skip])
     if len(types) < 2:
         return ()
     return (f"Its numbers are stored in several types ({', '.join(types)}); each is used as it is.",)
@@ -128,14 +128,6 @@ def jump(threshold: Tensor) -> JumpReLU:
     return JumpReLU(threshold.clamp(min=0))
 
 
-def wider(*tensors: Tensor) -> torch.dtype:
-    """In what type to compute with these: the widest of them, and at least single precision."""
-    found = torch.float32
-    for tensor in tensors:
-        found = torch.promote_types(found, tensor.dtype)
-    return found
-
-
 def times(tensor: Tensor, factor: Tensor | float) -> Tensor:
     """A tensor multiplied, in at least single precision."""
     return tensor.to(wider(tensor)) * factor
@@ -143,16 +135,17 @@ def times(tensor: Tensor, factor: Tensor | float) -> Tensor:
 
 def unused(config: Mapping[str, Any], understood: Iterable[str]) -> str:
     """A note that names the settings of a configuration that say nothing about how the dictionary is used."""
-    left = sorted(set(config) - set(understood))
+    left = left_over(config, understood)
     return f"Its configuration also says {', '.join(left)}, which is kept and not used." if left else ""
 
 
 def whole(value: Any, name: str, file: str) -> int:
     """A whole number of at least one, such as k. Raises `BadFormat` for anything else."""
-    number = value.item() if torch.is_tensor(value) and value.numel() == 1 else value
-    if isinstance(number, bool) or not isinstance(number, int | float) or number != int(number) or number < 1:
-        raise BadFormat(f"{name} of {file} is {number!r}.", "It must be a whole number of at least 1.")
-    return int(number)
+    found = whole_of(value)
+    if found is None:
+        said = value.item() if torch.is_tensor(value) and value.numel() == 1 else value
+        raise BadFormat(f"{name} of {file} is {said!r}.", "It must be a whole number of at least 1.")
+    return found
 
 
 def flag(config: Mapping[str, Any], name: str, default: bool = False) -> bool:

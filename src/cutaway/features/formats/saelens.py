@@ -24,6 +24,7 @@ from cutaway.features.dictionaries import (
     ReLU,
     TopK,
 )
+from cutaway.features.formats.checks import wider
 from cutaway.features.formats.places import hook_place
 from cutaway.features.formats.reading import (
     Stored,
@@ -36,7 +37,6 @@ from cutaway.features.formats.reading import (
     single,
     unused,
     whole,
-    wider,
 )
 from cutaway.features.formats.saelens_old import renewed
 from cutaway.features.formats.saelens_writing import write

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from cutaway.features.dictionaries import AbsTopK, Dictionary, Gated, JumpReLU, ReLU, TopK
-from cutaway.features.formats.reading import wider
+from cutaway.features.formats.checks import wider
 from cutaway.features.formats.writing import (
     Plain,
     inverse_exp,

@@ -148,7 +148,7 @@ def scored(predict: Predictor, exam: LabelExam, seed: int) -> LabelScores | None
     of = np.concatenate([exam.text[y], exam.text[fuzzed]])
     shares = _shares(lambda w: np.stack([_balanced(w, said > 0, y), _auc(w, said, y)], 1), exam.text, seed)
     return LabelScores(
-        shares[0], shares[1], _any(lambda w: _correlation(w, said, exam.truth)[:, None], exam.text, seed),
+        shares[0], shares[1], _correlated(said, exam.truth, exam.text, seed),
         _told(says, holds, exam.text, seed),
         _told(marked, right, of, seed),
         len(exam.rows), exam.hard, len(np.unique(exam.text)),
@@ -171,8 +171,11 @@ def _shares(statistic: Callable[[Floats], Floats], text: Rows, seed: int) -> lis
     return list(statistic_of(statistic, len(text), text.tolist(), _RESAMPLES, seed, scale="share"))
 
 
-def _any(statistic: Callable[[Floats], Floats], text: Rows, seed: int) -> Estimate:
-    return statistic_of(statistic, len(text), text.tolist(), _RESAMPLES, seed)[0]
+def _correlated(said: Floats, truth: Floats, text: Rows, seed: int) -> Estimate:
+    return statistic_of(
+        lambda w: _correlation(w, said, truth)[:, None], len(text), text.tolist(), _RESAMPLES, seed,
+        scale="correlation",
+    )[0]  # fmt: skip
 
 
 def _balanced(w: Floats, said: NDArray[np.bool_], truth: NDArray[np.bool_]) -> Floats:

@@ -27,6 +27,10 @@ EXPANSION, MOST_LATENTS = 16, 1 << 15
 #: Rows of a step at most, and how many steps there are to be at least before a step has fewer rows.
 BATCH, SMALLEST, STEPS = 4096, 64, 1000
 CONTROLS = ("frozen", "seed")
+#: Steps from which on the learning rate is the recipe's own, and how many times larger it is at most.
+LONG, MOST_FASTER = 10_000, 4.0
+#: Bounds of the rows after which a latent counts as dead.
+LEAST_SILENT, MOST_SILENT = 1_000, 1_000_000
 #: Texts by which one set is told from another.
 _TOLD_BY = 10_000
 
@@ -136,6 +140,29 @@ def _named(recipe: DictionaryRecipe) -> str:
     else:
         name = f"{recipe.kind}-{recipe.reads[0]}-to-{recipe.reads[-1]}"
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-") or "dictionary"
+
+
+def sized(recipe: DictionaryRecipe, tokens: int, batch: int | None, lr: float | None) -> DictionaryRecipe:
+    """A recipe with what goes by the number of tokens, where nobody says otherwise: rows of a step, the learning rate, and
+    after how many rows a latent counts as dead.
+
+    A short training takes larger steps: on the stream of `tales` with 800 steps, three and a half times the rate leaves a
+    third less unexplained. Ten times leaves still less there, and wrecks dictionaries of streams with a few huge rows.
+    """
+    rows = batch or batch_for(tokens)
+    larger = min(MOST_FASTER, max(1.0, (LONG / max(1, tokens // rows)) ** 0.5))
+    return replace(
+        recipe, batch=rows, lr=recipe.rate * larger if lr is None else lr, dead_after=dead_after_for(tokens)
+    )
+
+
+def dead_after_for(tokens: int) -> int:
+    """Rows after which a latent that did not fire counts as dead: a tenth of the training, a million at most.
+
+    >>> dead_after_for(20_000_000), dead_after_for(400_000), dead_after_for(100)
+    (1000000, 40000, 1000)
+    """
+    return min(MOST_SILENT, max(LEAST_SILENT, tokens // 10))
 
 
 def batch_for(tokens: int) -> int:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cutaway.features.dictionaries import Dictionary
 from cutaway.features.training.thresholds import rebuilt
+from cutaway.features.unexplained import by_text, fvu, squares
 from cutaway.statistics import Estimate, statistic_of
 
 _AT_ONCE = 512
@@ -53,7 +54,8 @@ class HeldOutFigures:
 
 
 def _fvu(weights: np.ndarray, errors: np.ndarray, spreads: np.ndarray) -> np.ndarray:
-    return ((weights @ errors) / np.maximum(weights @ spreads, 1e-300)).mean(1)
+    """[b] mean over targets, of texts that count so often [b texts]."""
+    return fvu(weights @ errors, weights @ spreads).mean(1)
 
 
 def measured(
@@ -64,7 +66,7 @@ def measured(
     count = len(names)
     if count > _GROUPS:
         owner, count = owner * _GROUPS // count, _GROUPS
-    errors, spreads = np.zeros((count, len(writes))), np.zeros((count, len(writes)))
+    found: list[list[tuple[Tensor, Tensor]]] = [[] for _ in writes]
     fires = [torch.zeros(size, dtype=torch.bool) for size in dictionary.sizes]
     fired = nothing = 0.0
     means = [w.double().mean(0) for w in writes]
@@ -76,12 +78,13 @@ def measured(
         nothing += float((~torch.stack([a.any(1) for a in active]).any(0)).sum())
         fires = [f | a.any(0) for f, a in zip(fires, active, strict=True)]
         for t, out in enumerate(outs):
-            wanted = writes[t][start:end].double()
-            for held, values in ((errors, out.double() - wanted), (spreads, wanted - means[t])):
-                np.add.at(held[:, t], owner[start:end], values.square().sum(1).numpy())
+            found[t].append(squares(out, writes[t][start:end], means[t]))
+    errors, spreads = (
+        np.stack([by_text(torch.cat([pair[i] for pair in mine]), owner) for mine in found], 1) for i in (0, 1)
+    )
     estimate = statistic_of(lambda w: _fvu(w, errors, spreads)[:, None], count, seed=seed)[0]
     silent = sum(int((~f).sum()) for f in fires) / sum(dictionary.sizes)
-    each = errors.sum(0) / np.maximum(spreads.sum(0), 1e-300)
+    each = fvu(errors.sum(0), spreads.sum(0))
     by_target = {
         f"{i} {place}".strip(): float(v)
         for i, (place, v) in enumerate(zip(dictionary.writes, each, strict=True))

@@ -84,15 +84,19 @@ def chunk_rows(widths: Mapping[str, int], budget: int, rows: int | None) -> int:
 
 
 def bytes_at_peak(
-    tasks: Sequence[Assignment], widths: Mapping[str, int], sizes: ChunkSizes, net: Network | None = None
-) -> int:
+    tasks: Sequence[Assignment], widths: Mapping[str, int], sizes: ChunkSizes, net: Network | None = None,
+    source: TextRows | None = None,
+) -> int:  # fmt: skip
     """Bytes that training takes at its fullest, beside the network.
 
     Rows of a chunk, as they are and on one scale; a pass that reads them; all dictionaries with their moments, and what one
-    step takes beside, or folding one in double precision and measuring it.
+    step takes beside, or folding one in double precision and measuring it. source: few texts fill no chunk.
     """
     width = sum(widths.values())
-    rows = 2 * sizes.chunk * 4 * width + 2 * (CALIBRATED_ON + HELD_ROWS) * 4 * width
+    held = HELD_ROWS if source is None else source.held_rows
+    # texts that hold out fewer rows than are measured were all counted
+    chunk = sizes.chunk if source is None or held == HELD_ROWS else min(sizes.chunk, source.counted)
+    rows = 2 * (chunk + min(CALIBRATED_ON, chunk) + held) * 4 * width
     reading = 0 if net is None else sizes.batch * row_bytes(net, sizes.length, width, read=0)
     one = [_parameters(t.recipe, widths) for t in tasks]
     step = max(
@@ -205,7 +209,7 @@ def announce_training(
     total: int, work: Work, tune: int = 0,
 ) -> None:  # fmt: skip
     """Say what training takes, where anybody wants to know. Raises `OutOfMemory`, and `Stopped` for too small a budget."""
-    memory = bytes_at_peak(tasks, widths, sizes, net)
+    memory = bytes_at_peak(tasks, widths, sizes, net, rows)
     if net is not None:
         check_memory(memory, budget_bytes(net, work))
     if not work.priced:

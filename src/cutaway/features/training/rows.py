@@ -182,6 +182,11 @@ class TextRows:
         """Is everything there is one chunk, which then need not be run again?"""
         return self.per_epoch is not None and self.per_epoch <= self.sizes.chunk
 
+    @property
+    def held_rows(self) -> int:
+        """How many rows are held out; `HELD_ROWS` where that is more, or not counted."""
+        return HELD_ROWS if self.endless else min(HELD_ROWS, self._held_rows)
+
     def chunks(self, epoch: int, number: int) -> Iterator[Chunk]:
         """From one chunk on."""
         while True:

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from cutaway.features.dictionaries import Dictionary, Encoder, JumpReLU, TopK
+from cutaway.features.unexplained import fvu, squares
 
 #: Of each row so many times k of the strongest latents are looked at, and so many rows are in memory at once.
 _LOOKED_AT, _AT_ONCE = 8, 512
@@ -77,7 +79,8 @@ def _sums(
     each: Sequence[Dictionary], reads: Sequence[Tensor], writes: Sequence[Tensor], size: int
 ) -> tuple[float, float]:
     """The same with a dictionary of its own for each `size` rows."""
-    errors = [0.0] * len(writes)
+    errors, spreads = np.zeros(len(writes)), np.zeros(len(writes))
+    means = [w.double().mean(0) for w in writes]
     fired = 0.0
     for number, dictionary in enumerate(each):
         for start in range(number * size, min((number + 1) * size, len(reads[0])), _AT_ONCE):
@@ -85,10 +88,10 @@ def _sums(
             latents, outs = rebuilt(dictionary, [r[start:end] for r in reads])
             fired += sum(float((z != 0).sum()) for z in latents) / len(latents)
             for t, out in enumerate(outs):
-                errors[t] += float((out.double() - writes[t][start:end].double()).square().sum())
-    spreads = [float((w.double() - w.double().mean(0)).square().sum()) for w in writes]
-    fvu = sum(e / max(s, 1e-300) for e, s in zip(errors, spreads, strict=True)) / len(writes)
-    return fvu, fired / max(1, len(reads[0]))
+                error, spread = squares(out, writes[t][start:end], means[t])
+                errors[t] += float(error.sum())
+                spreads[t] += float(spread.sum())
+    return float(fvu(errors, spreads).mean()), fired / max(1, len(reads[0]))
 
 
 def calibrated(
@@ -120,8 +123,8 @@ def calibrated(
             for s in blocks
         ]
         fvu_before, l0_before = _sums(each, reads, writes, batch)
-    fvu, l0 = unexplained(made, reads, writes)
-    return made, Calibration(n, k, l0_before, fvu_before, l0, fvu, cuts)
+    fvu_after, l0 = unexplained(made, reads, writes)
+    return made, Calibration(n, k, l0_before, fvu_before, l0, fvu_after, cuts)
 
 
 def _factor(encoder: Encoder) -> Tensor:

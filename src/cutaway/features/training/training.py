@@ -18,12 +18,12 @@ from cutaway.features.texts import TextsLike, batch_size, window_length
 from cutaway.features.training import planning
 from cutaway.features.training.asking import (
     assignments,
-    batch_for,
     only_sites,
     places_of,
     question_of,
     recipes_at,
     resolved,
+    sized,
     told,
 )
 from cutaway.features.training.end_to_end import tuned
@@ -150,7 +150,7 @@ def train_dictionaries(
         k: how many are to fire on a token.
         tokens: rows that each dictionary is trained on; texts are read again where they hold fewer. Default all, once.
         batch: rows of one step; default 4096, fewer where that would be less than a thousand steps.
-        lr: the largest learning rate of Adam; default 2e-4 over the root of latents / 2^14.
+        lr: the largest learning rate of Adam; default 2e-4 over the root of latents / 2^14, more where steps are few.
         prefixes: widths of a Matryoshka dictionary, the last of them latents.
         linear: also a linear map from each source to its target; transcoders only.
         recipes: every setting of each dictionary, in place of the keywords from at to linear.
@@ -219,7 +219,7 @@ def plan_training(
     _check(0.0, skip, None, 0, tokens, batch)
     asked = _asked(net, texts, at, writes, given, tokens, recipes, controls, length, skip, settings, busy)
     widths, rows = asked.rows.widths, asked.rows if isinstance(asked.rows, TextRows) else None
-    memory = planning.bytes_at_peak(asked.tasks, widths, asked.sizes, net)
+    memory = planning.bytes_at_peak(asked.tasks, widths, asked.sizes, net, rows)
     planning.check_memory(memory, budget_bytes(net, busy))
     forwards = 0.0 if rows is None else planning.forwards_of(net, rows, asked.total)
     parts = planning.seconds_of(net, rows, asked.tasks, widths, asked.total, forwards, busy)
@@ -325,8 +325,8 @@ def _asked(
         rows = TextRows(net, texts, sites, widths_at(net, sites), sizes, work, tokens)
         sizes = replace(sizes, batch=batch_size(net, sites, size, work))
     total = tokens or rows.per_epoch or 0
-    if recipes is None and given["batch"] is None:
-        tasks = tuple(replace(t, recipe=replace(t.recipe, batch=batch_for(total))) for t in tasks)
+    if recipes is None:
+        tasks = tuple(replace(t, recipe=sized(t.recipe, total, given["batch"], given["lr"])) for t in tasks)
     sizes = replace(sizes, chunk=planning.chunk_rows(rows.widths, budget_bytes(net, work), total))
     rows.sizes = sizes
     return TrainingQuestion(net, tasks, rows, sizes, total, told(texts), **settings)
