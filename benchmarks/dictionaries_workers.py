@@ -33,9 +33,8 @@ def of_cutaway(
     d: int, latents: int, k: int, steps: int, batch: int, lr: float, seed: int
 ) -> tuple[Step, Reconstruct]:
     """Its own steps."""
-    from cutaway.features.training.trainee import Trainee
-
     from cutaway.features.training import DictionaryRecipe
+    from cutaway.features.training.trainee import Trainee
 
     recipe = DictionaryRecipe(
         ("rows",), ("rows",), activation="topk", latents=latents, k=k, batch=batch, lr=lr, revive=REVIVE,
