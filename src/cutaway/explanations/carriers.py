@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
+from cutaway.behaviours import behaviour as make_behaviour
 from cutaway.effects import plan_interventions
 from cutaway.effects.attribution import estimates
 from cutaway.errors import BadInput, SiteUnavailable
@@ -82,8 +83,6 @@ def feature_effects(
     """
     began, work = time.monotonic(), working(work)
     if isinstance(behaviour, str):
-        from cutaway.behaviours import behaviour as make_behaviour
-
         behaviour = make_behaviour(behaviour, net, seed=seed, force=True)
     for name, number in (("n", n), ("random", random)):
         if isinstance(number, bool) or number < 1:

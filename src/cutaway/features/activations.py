@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -47,6 +46,7 @@ from cutaway.results import (
     Provenance,
     Work,
     atomic_write,
+    copy_saved,
     described,
     head,
     kind_of,
@@ -185,16 +185,7 @@ class Activations:
 
         Raises `SaveFailed` where something else lies there.
         """
-        target = Path(path)
-        if target.exists() and target.resolve() == self.folder.resolve():
-            return target
-        if target.exists() and (not target.is_dir() or any(target.iterdir())):
-            raise SaveFailed(f"{target} exists.", "Choose a new folder.")
-        try:
-            shutil.copytree(self.folder, target, dirs_exist_ok=True)
-        except OSError as error:
-            raise SaveFailed(f"{target} could not be written: {error}.", "Choose another place.") from error
-        return target
+        return copy_saved(self.folder, path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Activations:

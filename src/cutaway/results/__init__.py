@@ -8,6 +8,7 @@ from cutaway.results.files import (
     MANIFEST,
     Saved,
     add_page,
+    copy_saved,
     load_folder,
     read_manifest,
     remove_saved,
@@ -25,7 +26,7 @@ from cutaway.results.work import Budget, Listener, Progress, Work, working
 
 __all__ = [
     "KINDS", "MANIFEST", "Budget", "Kind", "Listener", "Price", "Progress", "Provenance", "Result", "Rounding", "Saved",
-    "Stages", "Work", "add_page", "atomic_folder", "atomic_write", "brief", "described", "finite", "head", "kind_of",
-    "listed", "load", "load_fields", "load_folder", "named", "pack", "read", "read_manifest", "remove_saved",
+    "Stages", "Work", "add_page", "atomic_folder", "atomic_write", "brief", "copy_saved", "described", "finite", "head",
+    "kind_of", "listed", "load", "load_fields", "load_folder", "named", "pack", "read", "read_manifest", "remove_saved",
     "save_fields", "save_folder", "strict", "strict_as", "to_json", "unpack", "versions", "working", "write_manifest",
 ]  # fmt: skip

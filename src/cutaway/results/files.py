@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,6 +128,26 @@ def add_page(folder: str | os.PathLike[str], html: str, name: str = _REPORT) -> 
             )
         atomic_write(place / MANIFEST, _sealed({**said, "pages": [*pages, name]}, listing))
     return atomic_write(place / name, html)
+
+
+def copy_saved(folder: Path, path: str | os.PathLike[str]) -> Path:
+    """Copy a result that lies in a folder of large files to another place, its manifest last; gives the place.
+
+    Only what the manifest lists is copied. Where the place is the folder itself, nothing is done. Raises `SaveFailed` where
+    something else lies there, or the disk refuses.
+    """
+    target = Path(path)
+    if target.exists() and target.resolve() == folder.resolve():
+        return target
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise SaveFailed(f"{target} exists.", "Choose a new folder.")
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        for name in (*read_manifest(folder)[1], MANIFEST):
+            shutil.copyfile(folder / name, target / name)
+    except OSError as error:
+        raise SaveFailed(f"{target} could not be written: {error}.", "Choose another place.") from error
+    return target
 
 
 def belongs(old: Path, new: Path) -> set[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cutaway.errors import BadAddress, BadFormat, BadInput, SaveFailed, did_you_mean
+from cutaway.errors import BadAddress, BadFormat, BadInput, did_you_mean
 from cutaway.features.examples import TokenExample
 from cutaway.features.index.entries import Entries
 from cutaway.features.index.merging import ROWS, STATISTICS, WORDS
@@ -24,7 +23,7 @@ from cutaway.features.index.together import FeatureSums, Nearest, correlation, j
 from cutaway.features.index.token_rows import TokenRows
 from cutaway.features.sets import FeatureSet
 from cutaway.reports import Page, display_result
-from cutaway.results import MANIFEST, Provenance, described, kind_of, read_manifest
+from cutaway.results import MANIFEST, Provenance, copy_saved, described, kind_of, read_manifest
 
 Floats = NDArray[np.float64]
 
@@ -367,18 +366,7 @@ class FeatureIndex:
 
         Raises `SaveFailed` where something else lies there.
         """
-        target = Path(path)
-        if target.exists() and target.resolve() == self.folder.resolve():
-            return target
-        if target.exists() and (not target.is_dir() or any(target.iterdir())):
-            raise SaveFailed(f"{target} exists.", "Choose a new folder.")
-        try:
-            target.mkdir(parents=True, exist_ok=True)
-            for name in (*self.store.listing, MANIFEST):
-                shutil.copyfile(self.folder / name, target / name)
-        except OSError as error:
-            raise SaveFailed(f"{target} could not be written: {error}.", "Choose another place.") from error
-        return target
+        return copy_saved(self.folder, path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> FeatureIndex:
