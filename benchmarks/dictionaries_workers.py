@@ -38,7 +38,7 @@ def of_cutaway(
 
     recipe = DictionaryRecipe(
         ("rows",), ("rows",), activation="topk", latents=latents, k=k, batch=batch, lr=lr, revive=REVIVE,
-        dead_after=DEAD_AFTER, seed=seed,
+        dead_after=DEAD_AFTER, seed=seed, lengths="unit",
     )  # fmt: skip
     trainee = Trainee(recipe, (d,), (d,))
 

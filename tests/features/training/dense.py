@@ -169,7 +169,7 @@ class Dense:
                 w, rows = self.p[name], kind in ("encoders", "decoders")
                 on = touched[int(number)] if rows else torch.ones(w.shape[0], dtype=torch.bool)
                 on = on.reshape(-1, *[1] * (w.ndim - 1))
-                unit = kind == "decoders" and recipe.activation != "relu"
+                unit = kind == "decoders" and recipe.unit
                 if unit:
                     g = g - (g * w).sum(1, keepdim=True) * w
                 g = torch.where(on, g, torch.zeros_like(g))
@@ -178,6 +178,8 @@ class Dense:
                 first = self.m[name] / (1 - 0.9**self.steps)
                 second = self.v[name] / (1 - 0.999**self.steps)
                 own = rate
+                if kind == "encoders" and name.endswith("weight"):
+                    own = rate * recipe.encoder_rate
                 if name.endswith("threshold"):
                     own = rate * THRESHOLD_RATE * self.bandwidths[int(number)]
                 new = w - own * first / (second.sqrt() + 6.25e-10)

@@ -116,7 +116,8 @@ def test_activations_are_in_units_of_what_they_write_and_decoders_keep_their_len
     trainee = trained("topk", "autoencoder")
     mean, scale = torch.arange(6, dtype=torch.float64), 0.2
     dictionary = trainee.dictionary([mean], [scale], [mean], [scale], torch.float64)
-    assert torch.allclose(dictionary.directions().norm(dim=1), torch.ones(24, dtype=torch.float64))
+    trained_lengths = trainee.parameters["decoders.0.weight"].detach().norm(dim=1)
+    assert torch.allclose(dictionary.directions().norm(dim=1), trained_lengths)
     other = trainee.dictionary([mean], [1.0], [mean], [1.0], torch.float64)
     rows = rows_of("autoencoder", 3)[0][0]
     a, b = dictionary.encode(rows / scale + mean), other.encode(rows + mean)

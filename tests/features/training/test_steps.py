@@ -178,15 +178,30 @@ def test_a_frozen_half_stays_as_it_was_drawn(half: str, activation: str) -> None
     assert {f"{other}s.0.weight", "encoders.0.bias", "biases.0"} <= moved
 
 
+@pytest.mark.parametrize("lengths", [None, "unit", "free"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_decoders_have_length_one_unless_their_length_is_charged(kind: str, activation: str) -> None:
-    trainee = Trainee(recipe_of(activation, kind), *KINDS[kind][2:4], torch.float64)
+def test_decoders_keep_length_one_where_that_is_asked_for(
+    kind: str, activation: str, lengths: str | None
+) -> None:
+    if lengths == "unit" and activation == "relu":
+        with pytest.raises(BadInput, match="length one"):
+            recipe_of(activation, kind, lengths=lengths)
+        return
+    recipe = recipe_of(activation, kind, lengths=lengths)
+    unit = activation in ("jumprelu", "gated") if lengths is None else lengths == "unit"
+    trainee = Trainee(recipe, *KINDS[kind][2:4], torch.float64)
     for number in range(4):
         trainee.step(*rows_of(kind, number), 0.5)
     for s in range(len(trainee.wiring.reads)):
-        lengths = trainee.parameters[f"decoders.{s}.weight"].detach().norm(dim=1)
-        assert bool(((lengths - 1).abs() < 1e-12).all()) == (activation != "relu")
+        found = trainee.parameters[f"decoders.{s}.weight"].detach().norm(dim=1)
+        assert bool(((found - 1).abs() < 1e-12).all()) == unit
+
+
+def test_an_encoder_that_does_not_learn_is_refused_as_a_rate() -> None:
+    for rate in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(BadInput, match="encoder_rate"):
+            recipe_of("topk", "autoencoder", encoder_rate=rate)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

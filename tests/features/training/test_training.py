@@ -274,7 +274,8 @@ def test_dead_latents_are_told_once_enough_rows_were_trained_on() -> None:
 
 def test_planted_directions_are_found() -> None:
     rows, directions = planted(6000)
-    found = train_on_rows(rows.numpy(), recipe(lr=1e-2), tokens=30_000, controls=("frozen",))
+    settings = recipe(lr=1e-2, encoder_rate=1.0)
+    found = train_on_rows(rows.numpy(), settings, tokens=30_000, controls=("frozen",))
     learnt = torch.nn.functional.normalize(found["rows"].decoders[0].weight)
     drawn = torch.nn.functional.normalize(found["rows-frozen"].decoders[0].weight)
     best, chance = ((w @ directions.T).max(0).values.mean() for w in (learnt, drawn))

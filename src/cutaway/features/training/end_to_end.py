@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cutaway.network import Network
 
 #: Tokens of a step, its learning rate as a share of the recipe's, and tokens that are measured before and after.
-STEP_TOKENS, SHARE, MEASURED = 2048, 0.1, 4096
+STEP_TOKENS, SHARE, MEASURED = 2048, 0.025, 4096
 LABEL = "fine-tuning through the network"
 
 

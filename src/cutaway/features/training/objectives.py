@@ -18,8 +18,6 @@ from cutaway.features.training.kernels import Layout
 from cutaway.features.training.recipe import Activation, DictionaryRecipe
 from cutaway.features.training.selection import Rule
 
-#: Activations whose decoders are free, because what is charged takes their length into account.
-FREE: tuple[Activation, ...] = ("relu",)
 #: Activations that are charged for firing, by a coefficient that is steered.
 CHARGED: tuple[Activation, ...] = ("relu", "gated", "jumprelu")
 #: The first coefficient of a charge by size, how quickly it is steered, and of the square of a charge by number.

@@ -13,6 +13,8 @@ Activation = Literal["topk", "batchtopk", "relu", "jumprelu", "gated", "groupmax
 Frozen = Literal["none", "decoder", "encoder"]
 #: What a dictionary that is charged for the size of its activations pays: the size, or its hyperbolic tangent.
 Penalty = Literal["l1", "tanh"]
+#: Do the rows of decoders keep length one?
+Lengths = Literal["free", "unit"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,11 @@ class DictionaryRecipe:
         frozen: whose directions stay as they were drawn, the encoder's or the decoder's; biases and thresholds learn.
         penalty: of "relu" and "gated", what firing is charged for: "l1", the size, or "tanh", its hyperbolic tangent.
         batch: rows of one step.
-        lr: of Adam, at its largest; None for 2e-4 divided by the square root of latents / 2^14.
+        lr: of Adam, at its largest; None for 8e-4 divided by the square root of latents / 2^14.
+        encoder_rate: the learning rate of the encoders' directions, as a share of that of all else: they are shorter than
+            decoders, and latents that turn fast towards a few rows leave the others none.
+        lengths: "unit" where the rows of decoders keep length one, "free" where they do not; None for what the activation
+            is best with: free, but for those with thresholds or gates of their own.
         warmup, decay: shares of the steps at whose beginning and end the learning rate rises from and falls to zero.
         revive: weight of the loss that revives dead latents; 0 for none.
         dead_after: rows after which a latent that did not fire counts as dead.
@@ -51,6 +57,8 @@ class DictionaryRecipe:
     penalty: Penalty = "l1"
     batch: int = 4096
     lr: float | None = None
+    encoder_rate: float = 0.25
+    lengths: Lengths | None = None
     warmup: float = 0.05
     decay: float = 0.2
     revive: float = 1 / 32
@@ -83,8 +91,23 @@ class DictionaryRecipe:
             raise BadInput(
                 "batch, dead_after, revive, warmup or decay is out of range.", "See the recipe's fields."
             )
+        if not 0 < self.encoder_rate < float("inf"):
+            raise BadInput(
+                f"encoder_rate={self.encoder_rate} is not above zero.",
+                'Give a share above zero, or frozen="encoder".',
+            )
+        if self.lengths == "unit" and self.activation == "relu":
+            raise BadInput(
+                "Decoders of length one are not trained with relu, which is charged for activation times length.",
+                "Leave lengths out.",
+            )
 
     @property
     def rate(self) -> float:
         """The largest learning rate."""
-        return self.lr if self.lr is not None else 2e-4 / (self.latents / 2**14) ** 0.5
+        return self.lr if self.lr is not None else 8e-4 / (self.latents / 2**14) ** 0.5
+
+    @property
+    def unit(self) -> bool:
+        """Do the rows of decoders keep length one?"""
+        return self.activation in ("jumprelu", "gated") if self.lengths is None else self.lengths == "unit"

@@ -2,8 +2,8 @@
 
 Parameters live in *normalised* space: rows come as (x - mean) * scale, with one scale for each place. The encoder is kept as
 rows [F d], one for each latent, like the decoders; those of a source that writes to several targets stand side by side in
-one matrix [F D], which is what has rows of length one. What each activation does and is charged for is said in
-`objectives`, how dead latents are revived in `reviving`, how parameters move in `adam`.
+one matrix [F D], whose rows have length one where the recipe asks for it. What each activation does and is charged for is
+said in `objectives`, how dead latents are revived in `reviving`, how parameters move in `adam`.
 
 The loss is, for each target, the mean squared error over the variance of the batch (its FVU), the mean over prefixes where
 there are several, the mean over targets; plus what is charged for firing, the mean over sources; plus `recipe.revive` times
@@ -28,7 +28,6 @@ from cutaway.features.training.kernels import Full, Layout, full, listed
 from cutaway.features.training.objectives import (
     CHARGED,
     FIRST,
-    FREE,
     TREND,
     Fired,
     charge,
@@ -322,13 +321,15 @@ class Trainee:
             for name, leaf, g in zip(names, leaves, found, strict=True)
         }  # fmt: skip
         counts, rate = self._counts(done), self.rate(progress)
-        unit = () if self.recipe.activation in FREE else tuple(n for n in names if n.startswith("decoders."))
+        unit = tuple(n for n in names if n.startswith("decoders.")) if self.recipe.unit else ()
         self.adam.steps += 1
         for group, members in groups.items():
             kind, number = group.split(".")
             touched = done.touched[int(number)] if kind == "latents" else None
             held = {name: self.parameters[name] for name in members}
             rates = dict.fromkeys(members, rate)
+            if kind == "latents":
+                rates[f"encoders.{number}.weight"] = rate * self.recipe.encoder_rate
             if self.recipe.activation == "jumprelu" and kind == "latents":
                 rates[f"encoders.{number}.threshold"] *= THRESHOLD_RATE * self._bandwidths[int(number)]
             self.adam.update(group, held, gradients, rates, touched, unit)

@@ -150,7 +150,7 @@ def train_dictionaries(
         k: how many are to fire on a token.
         tokens: rows that each dictionary is trained on; texts are read again where they hold fewer. Default all, once.
         batch: rows of one step; default 4096, fewer where that would be less than a thousand steps.
-        lr: the largest learning rate of Adam; default 2e-4 over the root of latents / 2^14, more where steps are few.
+        lr: the largest learning rate of Adam; default 8e-4 over the root of latents / 2^14, more where steps are few.
         prefixes: widths of a Matryoshka dictionary, the last of them latents.
         linear: also a linear map from each source to its target; transcoders only.
         recipes: every setting of each dictionary, in place of the keywords from at to linear.
