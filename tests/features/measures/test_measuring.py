@@ -18,6 +18,7 @@ import cutaway
 from cutaway.errors import BadInput, NotFinite
 from cutaway.features import with_dictionary
 from cutaway.features.dictionaries import Decoder, Dictionary, Encoder, Place, TopK
+from cutaway.features.lengths import Lengths
 from cutaway.features.measures import DictionaryMeasures, measure
 from cutaway.features.measures.comparing import halves
 from cutaway.network import Network
@@ -89,6 +90,45 @@ def test_the_figures_of_reconstruction_are_those_of_a_run() -> None:
     first = run[site][:, 0].double()
     error = (axes(site).reconstruct(first) - first).square().sum(1).mean()
     assert found.first == pytest.approx(float(error / (rows - rows.mean(0)).square().sum(1).mean()), rel=1e-4)
+
+
+def test_tokens_that_are_too_long_are_apart_and_keep_their_values() -> None:
+    """Half of the tokens are longer than the median: with longest=1 these stay as they are, in figures and in runs."""
+    site = "resid_post.2"
+    found, whole = (measure(net(), axes(site), list(texts()), longest=longest) for longest in (1.0, None))
+    assert 0.3 * whole.tokens < found.tokens < 0.7 * whole.tokens
+    assert any("more than 1 times as long" in note for note in found.notes)
+    assert not any("times as long" in note for note in whole.notes)
+    with pytest.raises(BadInput, match="longest"):
+        measure(net(), axes(site), list(texts()), longest=0.1)
+    run = net().run([texts()[i] for i in range(24)], keep=[site], logits=False)
+    makers = torch.tensor([i not in kept_back() for i in range(24)])
+    lengths = Lengths.of(run[site][inside(run) & makers[:, None]], 1.0)
+    run = net().run([texts()[i] for i in kept_back()], keep=[site], logits=False)
+    rows = run[site][inside(run)]
+    rows = rows[lengths(rows)].double()
+    assert found.tokens == len(rows)
+    made = axes(site).reconstruct(rows)
+    fvu = float((made - rows).square().sum() / (rows - rows.mean(0)).square().sum())
+    assert found.itself.fvu.value == pytest.approx(fvu, rel=1e-5)
+
+    def put(value: Any) -> Any:
+        mask = lengths(value)
+        mask[:, 0] = False
+        return torch.where(mask[..., None], axes(site).reconstruct(value.flatten(0, 1)).view_as(value), value)
+
+    loss = count = 0.0
+    for i in kept_back():
+        plain = net().run(texts()[i], keep=[site])
+        changed = net().run(texts()[i], edits=[cutaway.Apply(site, put)])
+        counts = (inside(plain) & lengths(plain[site]))[0]
+        special, ids = set(net().tokenizer.all_special_ids), plain.tokens.ids[0].tolist()
+        q = changed.logits[0].double().log_softmax(-1)
+        for at in range(len(ids) - 1):
+            if counts[at] and ids[at + 1] not in special:
+                loss, count = loss - float(q[at, ids[at + 1]]), count + 1
+    assert found.itself.loss is not None
+    assert found.itself.loss.value == pytest.approx(loss / count, rel=1e-5)
 
 
 def _by_hand(edits: list[Any], of: Network) -> tuple[float, float]:

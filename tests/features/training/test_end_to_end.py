@@ -27,7 +27,7 @@ def train(net: Network, tokens: int) -> DictionaryTraining:
         tokens=3000,
         batch=64,
         controls=("frozen",),
-        lr=1e-2,
+        lr=4e-2,
         end_to_end=tokens,
     )
 

@@ -14,19 +14,18 @@ from torch import Tensor
 
 import cutaway
 from cutaway.errors import BadInput, NotFinite, SiteUnavailable
+from cutaway.features.training.normal import Normal, short_enough
 from cutaway.features.training.rows import (
     HELD_OUT,
     HELD_ROWS,
     Chunk,
     ChunkSizes,
-    Normal,
     PlainRows,
     RowSource,
     StoredRows,
     TextRows,
     is_held_out,
     order,
-    short_enough,
     widths_at,
 )
 from cutaway.network import Network

@@ -15,6 +15,7 @@ from cutaway.errors import BadInput, NotFinite
 from cutaway.features.attach import check_width
 from cutaway.features.binding import places_of
 from cutaway.features.dictionaries import Dictionary
+from cutaway.features.lengths import LONGEST, Lengths, check_longest
 from cutaway.features.measures.comparing import (
     all_sums,
     concluded,
@@ -54,6 +55,7 @@ def measure(
     siblings: Mapping[str, Dictionary] | None = None,
     twin: tuple[Network, Dictionary] | None = None,
     tokens: int = TOKENS,
+    longest: float | None = LONGEST,
     seed: int = 0,
     work: Work | None = None,
 ) -> DictionaryMeasures:
@@ -78,6 +80,7 @@ def measure(
         siblings: the same trained with other seeds, by name: which latents come again?
         twin: the network with random weights (`net.randomized()`) and the dictionary that was trained on it alike.
         tokens: how many are read at most; the first of each text is apart.
+        longest: tokens whose value is so many times longer than the median are apart, too, and said to be; None for none.
         seed: of which texts make controls, of random directions, of the intervals.
         work: hears of progress, and may stop it.
 
@@ -87,6 +90,7 @@ def measure(
         NotFinite: for NaN or infinity in a dictionary or the network's values.
     """
     began, work = time.monotonic(), working(work)
+    check_longest(longest)
     source, target = places_of(net, dictionary, reads, writes)
     name = str(dictionary.said.get("name") or "the dictionary")
     itself = Contender(name, dictionary, str(source), "itself")
@@ -102,6 +106,9 @@ def measure(
     read = _read(net, windows, sites, work)
     inside = read.position >= SINKS
     makes = np.isin(read.owner, np.unique(read.owner[inside][halves(read.owner[inside], seed)]))
+    short = {str(site): Lengths.of(read.values[str(site)][torch.from_numpy(makes & inside)], longest)
+             for site in dict.fromkeys((source, target))}  # fmt: skip
+    inside &= read.short(short)
     fit, test = read.only(makes & inside), read.only(~makes & inside)
     k = usual_l0(itself, fit.values)
     neurons = None if units is None else neurons_contender(net, units, target, fit.values, k)
@@ -110,9 +117,10 @@ def measure(
     predictions, tested = None, [w for w in windows if w.text in set(test.owner.tolist())]
     if not blind:
         mean = fit.values[str(target)].mean(0)
-        predictions = spliced(net, tested, contenders, target, mean, SINKS, work)
+        predictions = spliced(net, tested, contenders, target, mean, SINKS, short, work)
     if twin is not None:
-        sums[TWIN] = _of_twin(twin, itself.reads, str(target), tested, test, work)
+        counted = inside[np.isin(read.owner, test.owner) & (read.position >= SINKS)]
+        sums[TWIN] = _of_twin(twin, itself.reads, str(target), tested, counted, work)
         contenders = [*contenders, Contender(TWIN, twin[1], itself.reads, "random weights")]
     where = str(target) if source == target else f"{source} to {target}"
     found = concluded(where, contenders, sums, predictions, siblings or {}, list(frozen or {}), seed)
@@ -120,7 +128,7 @@ def measure(
         name, dictionary.hash, str(source), str(target), found.figures.measured, found.figures.ahead,
         found.figures.ahead_divergence, found.figures.ends, _first(itself, str(target), read, ~makes, test), found.stability,
         found.firing, len(test.owner), len(np.unique(test.owner)), len(fit.owner), found.claim, found.recovering,
-        tuple(_notes(blind, units, neurons, twin, siblings, frozen)),
+        tuple(_notes(blind, units, neurons, twin, siblings, frozen, short)),
         Provenance.of(net, dictionary.hash, seed, time.monotonic() - began),
     )  # fmt: skip
 
@@ -137,6 +145,10 @@ class _Read:
         """These rows [n] bool."""
         chosen = torch.from_numpy(rows)
         return _Read({s: v[chosen] for s, v in self.values.items()}, self.owner[rows], self.position[rows])
+
+    def short(self, lengths: Mapping[str, Lengths]) -> np.ndarray:
+        """Which rows are not too long at any of these sites: [n] bool."""
+        return np.logical_and.reduce([found(self.values[site]).numpy() for site, found in lengths.items()])
 
 
 def _read(net: Network, windows: Sequence[TextWindow], sites: Sequence[Site], work: Work) -> _Read:
@@ -196,15 +208,15 @@ def _of_twin(
     reads: str,
     writes: str,
     windows: Sequence[TextWindow],
-    test: _Read,
+    counted: np.ndarray,
     work: Work,
 ) -> RowSums:
-    """What a dictionary of the random network leaves unexplained there, of the same tokens."""
+    """What a dictionary of the random network leaves unexplained there, of the same tokens. counted: bool, which of those
+    behind the first of each text."""
     net, dictionary = twin
     sites = list(dict.fromkeys([net.resolve(reads)[0], net.resolve(writes)[0]]))
     read = _read(net, windows, sites, work)
-    read = read.only(read.position >= SINKS)
-    assert len(read.owner) == len(test.owner)
+    read = read.only(read.position >= SINKS).only(counted)
     return row_sums(dictionary.checked(), read.values[reads], read.values[writes], read.owner)
 
 
@@ -220,9 +232,11 @@ def _first(itself: Contender, writes: str, read: _Read, tested: np.ndarray, test
 
 
 def _notes(
-    blind: str, units: Site | None, neurons: Contender | None, twin: object, siblings: object, frozen: object
-) -> list[str]:
+    blind: str, units: Site | None, neurons: Contender | None, twin: object, siblings: object, frozen: object,
+    short: Mapping[str, Lengths],
+) -> list[str]:  # fmt: skip
     notes = [f"Predictions are not measured: {blind}"] if blind else []
+    notes += [said for site, lengths in short.items() if (said := lengths.said(site))]
     if units is None:
         notes.append(
             "This site is written by no neurons of one layer alone, so none stand beside the dictionary."

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import SiteUnavailable
+from cutaway.features.lengths import Lengths
 from cutaway.features.measures.contenders import Contender
 from cutaway.features.texts import Batch, TextWindow, batch_size, batches, window_length
 from cutaway.interventions import Patch
@@ -18,7 +19,7 @@ from cutaway.network.loss import require_next_tokens
 from cutaway.network.sites import Site
 
 if TYPE_CHECKING:
-    from cutaway.network import Network
+    from cutaway.network import Network, Run
     from cutaway.results import Work
 
 #: What stands in the place of the values, beside reconstructions: nothing changed, zero, the mean.
@@ -61,12 +62,13 @@ def passes(contenders: int) -> int:
 
 def spliced(
     net: Network, windows: Sequence[TextWindow], contenders: Sequence[Contender], writes: Site, mean: Tensor, skip: int,
-    work: Work,
+    short: Mapping[str, Lengths], work: Work,
 ) -> PredictionSums:  # fmt: skip
     """Predictions with the values of a site replaced at every token that counts, by each dictionary, by zero, by their mean.
 
-    The first `skip` tokens of each window and special ones keep their values, except under `FIRST`, where the first of the
-    dictionaries replaces all. Counted are predictions made at replaced tokens of a next token that is no special one.
+    The first `skip` tokens of each window, special ones, and those whose value at a site of `short` is too long keep their
+    values, except under `FIRST`, where the first of the dictionaries replaces all. Counted are predictions made at replaced
+    tokens of a next token that is no special one.
     """
     sites = list(dict.fromkeys([writes, *(net.resolve(r.reads)[0] for r in contenders)]))
     texts = np.unique([window.text for window in windows])
@@ -76,13 +78,14 @@ def spliced(
     length = window_length(net, None)
     size = batch_size(net, sites, length, work, 3 * length)
     for batch in batches(net, iter(windows), sites, length, work, "predicting", size):
-        row, column, at, following = _places(batch, skip, texts)
+        run = net.run(batch.tokens, keep=sites)
+        inside = _inside(run, batch, skip, short)
+        row, column, at, following = _places(batch, inside, texts)
         if not len(row):
             continue
-        run = net.run(batch.tokens, keep=sites)
         before = _log_probabilities(run.logits, row, column)
         np.add.at(count, at, 1.0)
-        for name, new in _replaced(net, run, batch, contenders, writes, mean, skip):
+        for name, new in _replaced(net, run, batch, contenders, writes, mean, inside):
             work.check()
             edits = [] if new is None else [Patch(writes, new)]
             after = (
@@ -97,11 +100,18 @@ def spliced(
     return PredictionSums(sums["loss"], sums["divergence"], count)
 
 
-def _places(batch: Batch, skip: int, texts: np.ndarray) -> tuple[Tensor, Tensor, np.ndarray, Tensor]:
+def _inside(run: Run, batch: Batch, skip: int, short: Mapping[str, Lengths]) -> Tensor:
+    """Which tokens are replaced: bool [rows columns]."""
+    inside = batch.ordinary.clone()
+    inside[:, :skip] = False
+    for site, lengths in short.items():
+        inside &= lengths(run[site].flatten(2)).to(inside.device)
+    return inside
+
+
+def _places(batch: Batch, inside: Tensor, texts: np.ndarray) -> tuple[Tensor, Tensor, np.ndarray, Tensor]:
     """Row and column of every prediction that counts, the number of its text among all, and the token that follows."""
-    counts = batch.ordinary.clone()
-    counts[:, :skip] = False
-    both = counts[:, :-1] & batch.ordinary[:, 1:]
+    both = inside[:, :-1] & batch.ordinary[:, 1:]
     row, column = both.nonzero(as_tuple=True)
     owner = np.array([window.text for window in batch.windows])[row.numpy()]
     return row, column, np.searchsorted(texts, owner), batch.tokens.ids[row, column + 1]
@@ -115,17 +125,15 @@ def _log_probabilities(logits: Tensor | None, row: Tensor, column: Tensor) -> Te
 
 def _replaced(
     net: Network,
-    run: object,
+    run: Run,
     batch: Batch,
     contenders: Sequence[Contender],
     writes: Site,
     mean: Tensor,
-    skip: int,
+    inside: Tensor,
 ) -> list[tuple[str, Tensor | None]]:
     """By name the whole value of the site with its tokens replaced; None for nothing changed."""
-    value: Tensor = run[writes]  # type: ignore[index]
-    inside = batch.ordinary.clone()
-    inside[:, :skip] = False
+    value = run[writes]
 
     def put(make: Callable[[Tensor], Tensor], mask: Tensor) -> Tensor:
         new = value.clone()
@@ -135,7 +143,7 @@ def _replaced(
         return new
 
     def by(contender: Contender) -> Callable[[Tensor], Tensor]:
-        read: Tensor = run[net.resolve(contender.reads)[0]]  # type: ignore[index]
+        read = run[net.resolve(contender.reads)[0]]
         return lambda at: contender.dictionary.reconstruct(read[at[0], at[1]].flatten(1))
 
     size = value.shape[2:].numel()

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from cutaway.errors import BadInput, SiteUnavailable
 from cutaway.features.dictionaries import Dictionary, Encoder
+from cutaway.features.lengths import Lengths
 from cutaway.features.texts import Batch, TextWindow, batches
 from cutaway.features.training.recipe import DictionaryRecipe
 from cutaway.features.training.rows import TextRows, order
@@ -26,14 +27,17 @@ if TYPE_CHECKING:
     from cutaway.network import Network
 
 #: Tokens of a step, its learning rate as a share of the recipe's, and tokens that are measured before and after.
-STEP_TOKENS, SHARE, MEASURED = 2048, 0.025, 4096
+STEP_TOKENS, SHARE, MEASURED = 2048, 0.1, 4096
 LABEL = "fine-tuning through the network"
 
 
 def tuned(
-    net: Network, dictionary: Dictionary, rows: TextRows, tokens: int, recipe: DictionaryRecipe, work: Work
-) -> tuple[Dictionary, tuple[int, int, float, float, float]]:
+    net: Network, dictionary: Dictionary, rows: TextRows, tokens: int, recipe: DictionaryRecipe, short: Lengths,
+    work: Work,
+) -> tuple[Dictionary, tuple[int, int, float, float, float]]:  # fmt: skip
     """The dictionary tuned on so many tokens, and: tokens, tokens measured, divergence before, after, with the mean.
+
+    short: which values of the site it was trained on; longer ones are left as they are.
 
     Raises `BadInput` for a dictionary of several sources or sites, `SiteUnavailable` for a network without logits.
     """
@@ -48,13 +52,22 @@ def tuned(
         )
     site = net.resolve(recipe.reads[0])[0]
     held = rows.held_out(MEASURED)
-    mean = rows.held(MEASURED).values[str(site)].mean(0)
+    mean = short.mean
     learn = {n: t.detach().clone().requires_grad_(_learns(n, recipe)) for n, t in _parts(dictionary).items()}
-    splice = _Splice(net, str(site), rows.sizes.length, rows.sizes.skip, rows.sizes.batch, work)
+    splice = _Splice(net, str(site), rows.sizes.length, rows.sizes.skip, rows.sizes.batch, short, work)
     rebuilt = _with(dictionary, learn)
     before, count = splice.divergence(held, lambda x: rebuilt.reconstruct(x))
     flat, _ = splice.divergence(held, lambda x: mean.to(x).expand_as(x))
-    adam = torch.optim.Adam([t for t in learn.values() if t.requires_grad], lr=SHARE * recipe.rate)
+    rates = {
+        name: SHARE * recipe.rate * (recipe.encoder_rate if name == "encoder" else 1.0) for name in learn
+    }
+    adam = torch.optim.Adam(
+        [
+            {"params": [t], "lr": rates[name], "full": rates[name]}
+            for name, t in learn.items()
+            if t.requires_grad
+        ]
+    )
     done = step = 0
     for slab in rows.slabs():
         for number in order(len(slab), recipe.seed, 0, step).split(
@@ -63,7 +76,7 @@ def tuned(
             part = [slab[int(i)] for i in number]
             share = max(0.1, 1 - done / tokens)
             for group in adam.param_groups:
-                group["lr"] = SHARE * recipe.rate * share
+                group["lr"] = group["full"] * share
             done += splice.step(part, adam, learn, dictionary)
             step += 1
             work.step(LABEL, min(done, tokens), tokens)
@@ -100,8 +113,11 @@ def _with(dictionary: Dictionary, parts: dict[str, Tensor]) -> Dictionary:
 class _Splice:
     """Runs of the network with something else in the place of a site's values at the tokens that count."""
 
-    def __init__(self, net: Network, site: str, length: int, skip: int, batch: int, work: Work) -> None:
+    def __init__(
+        self, net: Network, site: str, length: int, skip: int, batch: int, short: Lengths, work: Work
+    ) -> None:
         self.net, self.site, self.length, self.skip, self.batch = net, site, length, skip, batch
+        self.short = short
         self.work = replace(work, listener=None)
 
     def _batches(self, windows: Sequence[TextWindow]) -> list[Batch]:
@@ -116,7 +132,9 @@ class _Splice:
         chosen = batch.ordinary.clone()
         chosen[:, : self.skip] = False
         with torch.no_grad():
-            plain = self.net.run(batch.tokens).logits
+            run = self.net.run(batch.tokens, keep=[self.site])
+            plain = run.logits
+            chosen &= self.short(run[self.site].flatten(2)).to(chosen.device)
         assert plain is not None
 
         def put(value: Tensor) -> Tensor:

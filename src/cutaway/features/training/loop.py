@@ -11,8 +11,9 @@ from torch import Tensor
 
 from cutaway.errors import BadInput, NotFinite, Stopped
 from cutaway.features.dictionaries import Dictionary, Place
+from cutaway.features.training.normal import Normal, short_enough
 from cutaway.features.training.recipe import DictionaryRecipe
-from cutaway.features.training.rows import Chunk, Normal, RowSource, order, short_enough
+from cutaway.features.training.rows import Chunk, RowSource, order
 from cutaway.features.training.saving import TrainingFolder
 from cutaway.features.training.trainee import Trainee
 from cutaway.results import Work
@@ -164,8 +165,8 @@ class Training:
         try:
             for chunk in self.rows.chunks(self.epoch, self.chunk):
                 self._enter(chunk)
-                self._train(chunk.first(self.total - self.before))
-                if self.after >= self.total:
+                self._train(chunk)
+                if self.after >= self.total - 1:  # a single row is no batch
                     break
         except Stopped:
             self._keep()
@@ -190,7 +191,7 @@ class Training:
             self.normals = {p: Normal.of(chunk.values[p], p, self.longest) for p in self.places}
 
     def _train(self, chunk: Chunk) -> None:
-        chunk = short_enough(chunk, self.normals)
+        chunk = short_enough(chunk, self.normals).first(self.total - self.before)
         if len(chunk) < 2:
             self.after = self.before
             if chunk.epoch > self.fruitful + 1:
@@ -228,7 +229,7 @@ class Training:
             "epoch": self.epoch, "chunk": self.chunk, "turn": self.turn, "step": self.step,
             "before": self.before,
             "students": [student.said() for student in self.students],
-            "normals": {p: [n.scale, None if n.longest == float("inf") else n.longest] for p, n in self.normals.items()},
+            "normals": {p: n.kept() for p, n in self.normals.items()},
         }  # fmt: skip
         tensors = {f"normal.{p}": n.mean for p, n in self.normals.items()}
         for number, student in enumerate(self.students):
@@ -245,9 +246,8 @@ class Training:
             int(said[n]) for n in ("epoch", "chunk", "turn", "step")
         )
         self.before, self.fruitful = int(said["before"]), self.epoch
-        for place, (scale, longest) in said["normals"].items():
-            most = float("inf") if longest is None else float(longest)
-            self.normals[place] = Normal(tensors[f"normal.{place}"], float(scale), most)
+        for place, numbers in said["normals"].items():
+            self.normals[place] = Normal.again(tensors[f"normal.{place}"], numbers)
         for number, student in enumerate(self.students):
             begins = f"{number}."
             state = {n.removeprefix(begins): t for n, t in tensors.items() if n.startswith(begins)}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -392,50 +392,6 @@ def _finite(value: Tensor, place: str, texts: Tensor) -> None:
             f"{place} holds NaN or infinity in text {text}.",
             "Open the network in float32, or leave that text out.",
         )
-
-
-@dataclass(frozen=True, eq=False)
-class Normal:
-    """How rows of a place are brought to one scale: (x - mean) * scale, so that a row is about as long as sqrt(d).
-
-    Attributes:
-        mean: [d] of the first chunk.
-        scale: the square root of d over the mean length of its rows, the mean taken off.
-        longest: rows that are longer, the mean taken off, are left out; infinity for none.
-    """
-
-    mean: Tensor
-    scale: float
-    longest: float = field(default=float("inf"))
-
-    @classmethod
-    def of(cls, rows: Tensor, place: str, longest: float | None) -> Normal:
-        """As measured on rows [n d]. longest: in multiples of their median length.
-
-        Raises `BadInput` where all rows are equal.
-        """
-        mean = rows.double().mean(0)
-        lengths = (rows.double() - mean).norm(dim=1)
-        if not float(lengths.mean()) > 1e-12 * (1 + float(mean.norm())):
-            raise BadInput(
-                f"All rows of {place} are the same, so there is nothing to explain.", "Choose another site."
-            )
-        most = float("inf") if longest is None else longest * float(lengths.median())
-        return cls(mean.float(), float(rows.shape[1] ** 0.5 / lengths.mean()), most)
-
-    def __call__(self, rows: Tensor) -> Tensor:
-        """Rows [n d] on that scale."""
-        return (rows - self.mean) * self.scale
-
-
-def short_enough(chunk: Chunk, normals: Mapping[str, Normal]) -> Chunk:
-    """A chunk without rows that are too long at any place."""
-    if all(normal.longest == float("inf") for normal in normals.values()):
-        return chunk
-    kept = torch.ones(len(chunk), dtype=torch.bool)
-    for place, normal in normals.items():
-        kept &= (chunk.values[place] - normal.mean).norm(dim=1) <= normal.longest
-    return replace(chunk, values={p: v[kept] for p, v in chunk.values.items()}, texts=chunk.texts[kept])
 
 
 def order(n: int, seed: int, epoch: int, number: int) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 from cutaway.errors import BadInput, CorruptFile
 from cutaway.features.activations import Activations
 from cutaway.features.dictionaries import Dictionary
+from cutaway.features.lengths import LONGEST
 from cutaway.features.texts import TextsLike, batch_size, window_length
 from cutaway.features.training import planning
 from cutaway.features.training.asking import (
@@ -29,6 +30,7 @@ from cutaway.features.training.asking import (
 from cutaway.features.training.end_to_end import tuned
 from cutaway.features.training.held_out import measured
 from cutaway.features.training.loop import Assignment, Student, Training
+from cutaway.features.training.normal import short_enough
 from cutaway.features.training.planning import TrainingPlan
 from cutaway.features.training.recipe import DictionaryRecipe
 from cutaway.features.training.rows import (
@@ -40,7 +42,6 @@ from cutaway.features.training.rows import (
     RowSource,
     StoredRows,
     TextRows,
-    short_enough,
     widths_at,
 )
 from cutaway.features.training.saving import TrainingFolder
@@ -127,7 +128,7 @@ def train_dictionaries(
     convert: bool = False,
     length: int | None = None,
     skip: int = SKIP,
-    longest: float | None = None,
+    longest: float | None = LONGEST,
     folder: str | os.PathLike[str] | None = None,
     keep_every: float = 120.0,
     seed: int = 0,
@@ -159,7 +160,8 @@ def train_dictionaries(
         convert: give dictionaries that were trained with topk thresholds, too.
         length: tokens that are run at once; longer texts are cut.
         skip: first tokens of each window that are left out.
-        longest: leave out rows so many times longer than the median.
+        longest: rows so many times longer than the median are left out, and said to be; None to keep all. In many networks
+            a few tokens of a thousand are a hundred times as long, and would be all that is learnt.
         folder: where checkpoints and the result are kept, so that it can go on.
         keep_every: seconds between checkpoints.
         seed: of first values and of the order of rows.
@@ -353,7 +355,7 @@ def _trained(
                               asked.tune)  # fmt: skip
     training = Training(asked.tasks, asked.rows, asked.total, work, folder, keep_every, asked.longest)
     complete = training.run()
-    if complete and training.after < asked.total:
+    if complete and training.after < asked.total - 1:
         notes.append(
             f"The texts ended after {training.after:,} of {asked.total:,} rows, and could not be read again."
         )
@@ -361,6 +363,7 @@ def _trained(
         notes.append(
             "It was stopped inside a chunk: dictionaries and twins have been trained on unequal numbers of rows."
         )
+    notes += [said for place, normal in training.normals.items() if (said := normal.lengths.said(place))]
     held = short_enough(asked.rows.held(HELD_ROWS if complete else _FEW), training.normals)
     made = [_finish(asked, student, training, held, complete, work) for student in training.begun]
     epochs = _epochs(asked, training.after)
@@ -411,7 +414,8 @@ def _finish(
     wanted = [held.values[p] for p in recipe.reads], [held.values[p] for p in recipe.writes], held.texts
     figures, tuning = measured(made, *wanted, asked.seed), None
     if asked.tune and complete and asked.net is not None and isinstance(asked.rows, TextRows):
-        made, told_of = tuned(asked.net, made, asked.rows, asked.tune, recipe, work)
+        short = training.normals[recipe.reads[0]].lengths
+        made, told_of = tuned(asked.net, made, asked.rows, asked.tune, recipe, short, work)
         before, figures = figures, measured(made, *wanted, asked.seed)
         tuning = EndToEnd(*told_of, before.fvu.value, figures.fvu.value)
     sources = len(made.encoders)
