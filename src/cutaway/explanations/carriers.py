@@ -19,6 +19,7 @@ from cutaway.errors import BadInput, SiteUnavailable
 from cutaway.explanations.carrying import CarriedBy, FeatureEffect, claim
 from cutaway.explanations.sizes import share_anew
 from cutaway.features.attach import with_dictionary
+from cutaway.features.components import random_units
 from cutaway.features.dictionaries import Decoder, Dictionary, Encoder, TopK
 from cutaway.interventions import Patch
 from cutaway.network.anatomy import LatentTap
@@ -290,14 +291,9 @@ def random_like(dictionary: Dictionary, source: int, active: int, seed: int) -> 
     """
     encoder, decoder = dictionary.encoders[source], dictionary.decoders_of(source)[0]
     generator = torch.Generator().manual_seed(seed)
-
-    def unit(width: int) -> torch.Tensor:
-        rows = torch.randn(encoder.size, width, generator=generator)
-        return rows / rows.norm(dim=1, keepdim=True)
-
-    reads = unit(encoder.width)
-    width = decoder.weight.shape[1]
-    writes = reads if width == encoder.width and dictionary.kind == "autoencoder" else unit(width)
+    reads, width = random_units(encoder.size, encoder.width, generator).float(), decoder.weight.shape[1]
+    same = width == encoder.width and dictionary.kind == "autoencoder"
+    writes = reads if same else random_units(encoder.size, width, generator).float()
     bias = dictionary.biases[decoder.target]
     centre = bias if dictionary.kind == "autoencoder" else None
     made = Encoder(reads.T.contiguous(), None, TopK(min(active, encoder.size)), centre)

@@ -9,6 +9,15 @@ from torch import Tensor
 _STEPS, _STILL = 200, 1e-6
 
 
+def random_units(n: int, width: int, draw: torch.Generator) -> Tensor:
+    """Directions [n width] of length one, drawn uniformly, in double precision: what claims about directions stand beside.
+
+    >>> random_units(2, 3, torch.Generator().manual_seed(0)).norm(dim=1).tolist()
+    [1.0, 1.0]
+    """
+    return torch.nn.functional.normalize(torch.randn(n, width, generator=draw, dtype=torch.float64), dim=1)
+
+
 def principal_components(rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Of centred rows [n d] the k unit directions [k d] of largest variance, and the same again: what each writes.
 

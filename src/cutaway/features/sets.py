@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cutaway.errors import BadAddress, BadInput, CutawayError, NotFinite, SiteUnavailable
 from cutaway.features.attach import site_meant, sites_of
-from cutaway.features.components import independent_components, principal_components
+from cutaway.features.components import independent_components, principal_components, random_units
 from cutaway.features.dictionaries import Decoder, Dictionary, Encoder, Place, Signed
 from cutaway.features.texts import TextsLike, values_at
 from cutaway.network.precision import precise
@@ -229,8 +229,7 @@ def random_directions(net: Network, at: SiteLike, n: int, *, seed: int = 0) -> F
     if isinstance(n, bool) or n < 1:
         raise BadInput(f"n={n!r} is no number of directions.", "Give at least 1.")
     site, width = _site(net, at)
-    drawn = torch.randn(n, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    rows = (drawn / drawn.norm(dim=1, keepdim=True)).float()
+    rows = random_units(n, width, torch.Generator().manual_seed(seed)).float()
     return directions(net, site, rows, names=[f"random #{i}" for i in range(n)], kind="random")
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cutaway.errors import BadInput, CutawayError
+from cutaway.features.components import random_units
 from cutaway.features.sets import FeatureSet
 from cutaway.network.coefficients import is_one, times
 from cutaway.network.norms import affine_norm
@@ -234,7 +235,7 @@ def alignment(net: Network, features: FeatureSet, seed: int = 0) -> AlignedParts
         return None
     rows = normed(rows)
     generator = torch.Generator().manual_seed(seed)
-    drawn = normed(torch.randn(_RANDOM, rows.shape[1], generator=generator))
+    drawn = random_units(_RANDOM, rows.shape[1], generator).to(rows)
     neurons = None if features.kind == "neurons" else _neurons(net, layer, rows, drawn)
     heads = _heads(net, layer, rows, drawn)
     return AlignedParts(layer, neurons, heads) if neurons is not None or heads is not None else None

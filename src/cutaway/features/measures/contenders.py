@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import CutawayError
-from cutaway.features.components import principal_components
+from cutaway.features.components import principal_components, random_units
 from cutaway.features.dictionaries import AbsTopK, Decoder, Dictionary, Encoder, Place
 from cutaway.features.unexplained import squares
 from cutaway.network.parts import KINDS
@@ -57,11 +57,7 @@ def contenders_of(
     same = itself.reads == writes
     most = min(read.shape[1], max(1, len(read) - 1))
     axes = principal_components(read - read.mean(0), most)[0]
-    draw = torch.Generator().manual_seed(seed)
-    size = itself.dictionary.sizes[0]
-    drawn = torch.nn.functional.normalize(
-        torch.randn(size, read.shape[1], generator=draw, dtype=torch.float64), dim=1
-    )
+    drawn = random_units(itself.dictionary.sizes[0], read.shape[1], torch.Generator().manual_seed(seed))
     found = [
         Contender(name, _linear(unit, read, wanted, k, itself.reads, writes, same), itself.reads, "control")
         for name, unit in (("principal components", axes), ("random directions", drawn))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cutaway.errors import BadInput
+from cutaway.features.components import random_units
 from cutaway.features.dictionaries import Decoder, Dictionary, Encoder, Place, TopK
 from cutaway.features.measures.matching import SAME, cosines, match, uniqueness
 from cutaway.features.planted import Planted
@@ -198,8 +199,7 @@ def oracle(truth: Planted, k: int) -> Dictionary:
 
 def random_directions(truth: Planted, size: int, k: int, seed: int = 0) -> Dictionary:
     """Directions that know nothing of the planted ones, used alike: what is found by chance."""
-    draw = torch.randn(size, truth.width, generator=torch.Generator().manual_seed(seed))
-    unit = torch.nn.functional.normalize(draw, dim=1)
+    unit = random_units(size, truth.width, torch.Generator().manual_seed(seed)).float()
     return _tied(unit.T, unit, truth.bias, k)
 
 
