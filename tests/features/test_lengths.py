@@ -47,7 +47,7 @@ def test_all_rows_are_kept_where_that_is_asked_for_and_it_is_said_what_a_few_hol
     assert bool(found(rows).all())
     assert torch.allclose(found.mean, rows.mean(0).float())
     assert found.said("x").startswith(
-        "1 % of the rows of x are more than 10 times as long as the median and hold"
+        "1 % of the rows of x are more than 5 times as long as the median and hold"
     )
     assert "figures speak mostly of these" in found.said("x")
 
