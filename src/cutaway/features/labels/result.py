@@ -188,7 +188,7 @@ class FeatureLabels:
         wanted += [column for column in ("control", "causal") if any(_said(table, column))]
         names = {
             "balanced_accuracy": "balanced accuracy", "shuffled": "for another feature", "control": "of the control",
-            "causal": "log-odds by taking it away",
+            "causal": "log-odds lost without it",
         }  # fmt: skip
         caption = "Labels, the best first. Scores are on texts that labels were not made on; half of the negatives are hard."
         rows = {names.get(c, c): _said(table.head(_ROWS), c, "–") for c in wanted}
