@@ -112,7 +112,9 @@ def test_latents_are_indexed_and_labelled(place: Path) -> None:
         "marks.json",
         "--json",
     ]
-    done = runner.invoke(app, [*words, "--control", "index", "--out", "labels"])
+    done = runner.invoke(app, [*words, "--set", "clausal=2"])
+    assert done.exit_code == 2
+    done = runner.invoke(app, [*words, "--control", "index", "--out", "labels", "--set", "causal=2"])
     assert done.exit_code == 0, done.output
     said = json.loads(done.stdout)
     assert len(said["labels"]) == 8

@@ -78,7 +78,7 @@ def test_on_a_terminal_the_display_says_stage_steps_and_what_is_left(monkeypatch
         time.sleep(0.3)
     assert "about 1,000 forward-equivalents, 50 seconds" in out.getvalue()
     assert "patching" in out.getvalue()
-    assert "7/40" in out.getvalue()
+    assert "7 of 40" in out.getvalue()
     assert " left" in out.getvalue()
 
 

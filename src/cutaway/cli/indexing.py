@@ -47,7 +47,7 @@ def index_(
     place = saving.claim(saving.target(common, "features index", model, dictionary.name), common.resume)
     with saving.working(screen, common, place, keeps=True) as work:
         net = question.network(common, model)
-        features = _latents(net, common, dictionary, format, layer, reads, writes)
+        features = _latents(net, question.settings(common), dictionary, format, layer, reads, writes)
         found = index_features(
             net, features, file, folder=place.path, dtype="float16" if half else "float32", length=length,
             seed=common.seed, work=work,
@@ -83,7 +83,10 @@ def label_(
     format: Format = None,
     layer: Layer = None,
 ) -> None:  # fmt: skip
-    """Name latents by what predicts them (tokens, letters, positions, marks, "say X"), scored on texts not seen."""
+    """Name latents by what predicts them (tokens, letters, positions, marks, "say X"), scored on texts not seen.
+
+    --set takes forms (say, token, ...) and causal (of how many labels "say X" it is measured what they do).
+    """
     from cutaway.features.index import FeatureIndex
     from cutaway.features.labels import label_features
 
@@ -91,11 +94,17 @@ def label_(
     made = FeatureIndex.load(index)
     beside = None if control is None else FeatureIndex.load(control)
     given = None if marks is None else _marks(marks)
+    chosen = question.settings(common)
+    if dictionary is None:  # else what is left is for its reader
+        require_known(chosen, ["forms", "causal"], "features label")
+    own = {name: chosen.pop(name) for name in ("forms", "causal") if name in chosen}
     with saving.working(screen, common, place) as work:
         net = question.network(common, model)
-        of = None if dictionary is None else _latents(net, common, dictionary, format, layer, reads, writes)
+        of = None
+        if dictionary is not None:
+            of = _latents(net, chosen, dictionary, format, layer, reads, writes)
         found = label_features(
-            net, made, features=n, marks=given, control=beside, of=of, seed=common.seed, work=work
+            net, made, features=n, marks=given, control=beside, of=of, seed=common.seed, work=work, **own
         )
     paths = saving.save(screen, found, place)
     screen.result(found.to_dict() | {"saved": [str(path) for path in paths]}, *shown.terminal(found))
@@ -104,18 +113,21 @@ def label_(
 
 def _latents(
     net: Any,
-    common: Common,
+    given: dict[str, Any],
     where: Path,
     format: str | None,
     layer: int | None,
     reads: str | None,
     writes: str | None,
 ) -> Any:
-    """The latents of a dictionary in a file, at the sites that it names or that are given."""
+    """The latents of a dictionary in a file, at the sites that it names or that are given.
+
+    given: what the file cannot say by itself (`formats.read`).
+    """
     from cutaway.features.formats import read
     from cutaway.features.sets import latents
 
-    made = read(where, format=format, **question.settings(common))
+    made = read(where, format=format, **given)
     if layer is None and len(made.encoders) > 1:
         raise BadInput(f"{made!r} has {len(made.encoders)} sources.", "Name one: --layer 0.")
     return latents(net, made, reads, writes, layer or 0)
@@ -203,14 +215,14 @@ def _indexed(
     from cutaway.results import MANIFEST
 
     if (Path(named) / MANIFEST).is_file():
-        of = None if dictionary is None else _latents(net, common, dictionary, *how)
+        of = None if dictionary is None else _latents(net, {}, dictionary, *how)
         return FeatureIndex.load(named), of
     kind, _, number = named.partition(".")
     ours = {"neurons": neurons, "heads": heads}.get(kind)
     if ours is not None and number.isdigit() and not Path(named).exists():
         source = ours(net, int(number))
     else:
-        source = _latents(net, common, Path(named), *how)
+        source = _latents(net, {}, Path(named), *how)
     if file is None:
         raise BadInput(
             "There are no texts to read.", "Give --file texts.txt, one text a line, or a saved index."

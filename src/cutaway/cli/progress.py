@@ -52,6 +52,20 @@ class Headway:
         self.label, self.done, self.total = progress.label, progress.done, progress.total
         return new
 
+    @property
+    def steps(self) -> str:
+        """How many steps are done, in words; a total of zero says that nobody knows how many there are.
+
+        >>> from cutaway.results import Progress
+        >>> course = Headway()
+        >>> _ = course.hear(Progress("reading", 64, 0, 2.0))
+        >>> course.steps
+        '64 so far'
+        """
+        if not self.total:
+            return f"{self.done} so far" if self.done else ""
+        return f"{self.done} of {self.total}" if self.total > 1 else ""
+
     def remaining(self, seconds: float, forwards: float) -> float | None:
         """Seconds that are left at so many seconds and forward-equivalents; None where nothing tells.
 
@@ -173,8 +187,9 @@ class PipedLines(Telling):
             return
         self.told = time.monotonic()
         course, left = self.course, self.remaining
-        steps = f" ({course.done} of {course.total})" if course.total > 1 else ""
-        rest = "" if left is None else f", about {duration(left)} left"
+        steps = f" ({course.steps})" if course.steps else ""
+        about = "" if left is None or left < 1 else "about "
+        rest = "" if left is None else f", {about}{duration(left)} left"
         self.console.print(
             escape(f"{self.seconds:.0f} s: {course.label or 'preparing'}{steps}{rest}"), soft_wrap=True
         )
@@ -188,10 +203,11 @@ class LiveBar(Telling):
         from rich import progress as p
 
         self.bar: Any = p.Progress(
-            p.SpinnerColumn(), p.TextColumn("{task.description}"), p.BarColumn(), p.MofNCompleteColumn(),
+            p.SpinnerColumn(), p.TextColumn("{task.description}"), p.BarColumn(),
+            p.TextColumn("{task.fields[steps]}"),
             p.TimeElapsedColumn(), p.TextColumn("{task.fields[left]}"), console=console, transient=True,
         )  # fmt: skip
-        self.task, self.shown = self.bar.add_task("", total=None, left=""), False
+        self.task, self.shown = self.bar.add_task("", total=None, left="", steps=""), False
 
     def tell(self, _new: bool) -> None:
         """Move the bar; show it once the work takes more than a second."""
@@ -201,9 +217,11 @@ class LiveBar(Telling):
         if said := self.due_now():
             self.bar.console.print(escape(said), soft_wrap=True)
         course, left = self.course, self.remaining
+        for task in self.bar.tasks:  # `update` takes no total for one that is not known any more
+            task.total = course.total if course.total > 1 else None
         self.bar.update(
             self.task, description=escape(course.label or "preparing"), completed=course.done,
-            total=course.total or None, left="" if left is None else f"{duration(left)} left",
+            steps=course.steps, left="" if left is None else f"{duration(left)} left",
         )  # fmt: skip
 
     def close(self) -> None:

@@ -86,7 +86,7 @@ def claim(place: Target, resumed: Path | None) -> Target:
 
 
 def _name(place: Target, began: datetime) -> str:
-    names = [began.strftime("%Y-%m-%d-%H%M%S"), place.verb, *map(slug, (place.model, *place.question))]
+    names = [began.strftime("%Y-%m-%d-%H%M%S"), *map(slug, (place.verb, place.model, *place.question))]
     return "-".join(name for name in names if name)
 
 

@@ -131,6 +131,8 @@ class CarriedBy:
             for one in self.features
         ]  # fmt: skip
         head = ("feature", "label", "restores", "removes", "by a gradient, on other pairs")
+        if not any(one.label for one in self.features):
+            head, rows = (head[0], *head[2:]), [(row[0], *row[2:]) for row in rows]
         caption = (
             "Clean value put into the corrupted run (restores), and corrupted value into the clean run (removes), on "
             "held-out pairs, as a share of the gap between the two."

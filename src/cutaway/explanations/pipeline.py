@@ -244,7 +244,13 @@ def _explained(asked: _Question, force: bool, controls: bool, command: str, star
             if controls:
                 _control(asked, draft)
             draft.judged = True
-            with draft.timed("wire"):  # last: the claim does not rest on it
+            with draft.timed("describe"):  # the claim rests neither on this nor on what follows
+                asked.work.step("what each component writes and reads", 0, 1)
+                if draft.mechanism and net.anatomy.stack() is not None and behaviour.items is None:
+                    some = behaviour.take(spread(behaviour.template, _DESCRIBED))
+                    parts = [member for member in draft.mechanism.members if member.kind != "neuron"]
+                    draft.described = reads_and_writes(net, some, parts)
+            with draft.timed("wire"):
                 found = wire(net, behaviour, asked.sizes, seed, asked.work)
                 draft.circuit, draft.why_no_circuit = found
             if asked.features and asked.sizes.features:
@@ -308,12 +314,6 @@ def _investigate(asked: _Question, draft: _Draft) -> None:
         found = _identified(asked, grain, draft.maps)
         draft.grain, draft.mechanism, draft.screening = found
         grain = draft.grain
-    with draft.timed("describe"):
-        work.step("what each component writes and reads", 0, 1)
-        if net.anatomy.stack() is not None and behaviour.items is None:
-            whole = [member for member in draft.mechanism.members if member.kind != "neuron"]
-            some = behaviour.take(spread(behaviour.template, _DESCRIBED))
-            draft.described = reads_and_writes(net, some, whole)
     with draft.timed("test"):
         bench = Bench.of(net, behaviour.held_out, seed, work, grain.parts)
         draft.tested = performance(net, behaviour.held_out, work=work)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _MOST = 16
 _SHOWN = 3
 _WORTH_NAMING = 0.1
+_LOGITS = 1 << 25
 
 
 @dataclass(frozen=True)
@@ -123,9 +124,14 @@ def reads_and_writes(net: Network, behaviour: Behaviour, members: Sequence[Part]
         sources = [_sources(net, chosen, rows) for rows in (chosen.clean, chosen.corrupted)]
         moved = {member: _moved(chosen, member, *sources) for member in members}
         read = _read_at(net, chosen, {m: place for m, (_, place) in moved.items() if place is not None})
+        change = [_change(member, ends) for member in members]
+        n = len(chosen.clean)
+        at_once = max(1, _LOGITS // max(1, n * (net.d_vocab or 1)))  # the readout is made anew each time
+        several = [torch.cat(change[i : i + at_once]) for i in range(0, len(change), at_once)]
+        tokens = [row for some in several for row in in_vocabulary(net, some, k=_SHOWN)]
         parts = tuple(
-            _part(net, chosen, member, adds, ends, moved[member][0], read.get(member, ends))
-            for member in members
+            _part(chosen, m, adds, tokens[i * n : (i + 1) * n], moved[m][0], read.get(m, ends))
+            for i, m in enumerate(members)
         )
     except Stopped:
         raise
@@ -174,21 +180,23 @@ def _read_at(net: Network, chosen: _Examples, places: Mapping[Part, Tensor]) -> 
     }
 
 
+def _change(member: Part, ends: Sequence[StreamStack]) -> Tensor:
+    """[b d] by how much more a member writes at the answer of clean prompts. ends: both sides' streams there."""
+    there, other = (stack.values[stack.writers.index(member)] for stack in ends)
+    return (there - other)[:, 0].detach()
+
+
 def _part(
-    net: Network,
     chosen: _Examples,
     member: Part,
     adds: Attribution,
-    ends: Sequence[StreamStack],
+    raised: Sequence[Sequence[tuple[str, float]]],
     moved: tuple[tuple[str, float], ...],
     read: Sequence[StreamStack],
 ) -> PartDescription:
-    """ends: both sides' streams at the answer. moved: by what places it adds. read: both streams where it reads."""
+    """raised: for each example, tokens that it raises. moved: by what places it adds. read: both streams where it reads."""
     added = adds.values[adds.writers.index(member)][:, 0]
-    there, other = (stack.values[stack.writers.index(member)] for stack in ends)
-    tokens = Counter(
-        t for row in in_vocabulary(net, (there - other)[:, 0].detach(), k=_SHOWN) for t, _ in row
-    )
+    tokens = Counter(t for row in raised for t, _ in row)
     raises = tuple(token for token, _ in tokens.most_common(_SHOWN))
     adds_up = mean_of(added, chosen.template if len(set(chosen.template)) >= 4 else None)
     return PartDescription(member, adds_up, raises, moved, _read(member, *read))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -225,19 +225,19 @@ def batches(
         sorted(set(getattr(net.tokenizer, "all_special_ids", None) or ())), dtype=torch.long
     )
     pads = net.certificate.pads_right is not False and bool(net.certificate.pads_right or net.interface.masks)
-    done = 0
+    done, total = 0, len(windows) if isinstance(windows, Sized) else 0  # zero: nobody knows
     work.check()
     waiting: list[TextWindow] = []
     for window in windows:
         if waiting and (len(waiting) == size or (not pads and len(window.ids) != len(waiting[0].ids))):
             yield _run(net, waiting, sites, special)
             done += len(waiting)
-            work.step(label, done, done)
+            work.step(label, done, total)
             waiting = []
         waiting.append(window)
     if waiting:
         yield _run(net, waiting, sites, special)
-        work.step(label, done + len(waiting), done + len(waiting))
+        work.step(label, done + len(waiting), total)
 
 
 def _run(net: Network, windows: Sequence[TextWindow], sites: Sequence[Site], special: Tensor) -> Batch:
@@ -279,7 +279,7 @@ def values_at(
     announce(net, [list(w.ids) for w in windows[:16]], work, "reading", len(windows) * until(net, sites))
     parts: dict[Site, list[Tensor]] = {site: [] for site in sites}
     owner: list[Tensor] = []
-    for batch in batches(net, iter(windows), sites, length, work, "reading"):
+    for batch in batches(net, windows, sites, length, work, "reading"):
         chosen = batch.ordinary.clone()
         chosen[:, :skip] = False
         row, column = chosen.nonzero(as_tuple=True)

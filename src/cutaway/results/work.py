@@ -167,7 +167,7 @@ class Work:
             told = " and ".join(enough)
             raise Stopped(
                 f"The budget of {self._allowed()} is too small for anything: nothing was run.",
-                f"{told[:1].upper()}{told[1:]} would be enough for a first result; all of it takes "
+                f"{told[:1].upper()}{told[1:]} would be enough for a first result; from here all of it takes "
                 f"{price.sentence}.",
             )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -316,6 +317,10 @@ def test_recognition_is_by_what_is_there_and_says_what_it_found(tmp_path: Path) 
     with pytest.raises(BadFormat, match="may be one and too"):
         recognised(source, {"one": one, "other": other, "too": too})
     with pytest.raises(BadFormat, match=r"no known format: a\.safetensors holds W_enc, b"):
+        recognised(source, {"other": other})
+    (tmp_path / "b").mkdir()
+    shutil.copy(tmp_path / "a.safetensors", tmp_path / "b")
+    with pytest.raises(BadFormat, match=r"a folder with 1 in it.*Give one of them: .*b\."):
         recognised(source, {"other": other})
     assert recognised(source, {"one": one, "other": other, "too": too}, "too").name == "too"
     with pytest.raises(BadFormat, match=r"no format 'tow'.*Did you mean too"):

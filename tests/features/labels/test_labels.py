@@ -179,13 +179,13 @@ def test_a_feature_whose_direction_lowers_the_word_is_not_said_to_say_it(tales: 
 
 def test_the_effect_is_that_of_runs_with_the_direction_taken_away(tales: Network, of: Told) -> None:
     """By hand: log-odds of the word at the last token, with what the feature writes taken away, and with random vectors."""
-    from cutaway.features.labels.saying import RANDOM, SayTrial, effect
+    from cutaway.features.labels.taking import RANDOM, SayTrial, effects
 
     index, features = say(tales, of, " the", 1.0)
     rows, values = (part[:8] for part in index.entries("said"))
     word = tales.to_single_token(" the")
     trial = SayTrial(0, (word,), rows, values)
-    found = effect(tales, features, trial, index.rows, 0)
+    (found,) = effects(tales, features, [trial], index.rows, 0, Work())
     site, directions = features.writes[0]
     generator = torch.Generator().manual_seed(0)
     drawn = [torch.randn(8, tales.d_model or 0, generator=generator) for _ in range(RANDOM)]
@@ -206,7 +206,52 @@ def test_the_effect_is_that_of_runs_with_the_direction_taken_away(tales: Network
         differences.append(np.mean(odds[1:]) - odds[0])
     assert found is not None
     assert found.value == pytest.approx(np.mean(differences), rel=1e-3)
-    assert effect(tales, features, replace(trial, rows=rows[:1], strength=values[:1]), index.rows, 0) is None
+    alone = replace(trial, rows=rows[:1], strength=values[:1])
+    assert effects(tales, features, [alone], index.rows, 0, Work()) == [None]
+
+
+def test_whole_runs_give_the_same_effects_where_nothing_may_stand_in(
+    tales: Network, of: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cutaway.features.labels import taking
+
+    index, features = say(tales, of, " the", 1.0)
+    features = replace(
+        features, writes=(*features.writes, (tales.resolve("mlp_out.2")[0], features.writes[0][1]))
+    )
+    ranks = taking.window_ranks(index.rows, 0)
+    trials = []
+    for g in range(2):
+        rows, values = index.entries(g)
+        some = taking.examples(rows, index.rows, ranks, [0, g])
+        trials.append(taking.SayTrial(g, (tales.to_single_token(" the"),), rows[some], values[some]))
+    few = taking.effects(tales, features, trials, index.rows, 0, Work())
+    monkeypatch.setattr(taking.AdditionRunner, "of", lambda *_: None)
+    whole = taking.effects(tales, features, trials, index.rows, 0, Work())
+    for a, b in zip(few, whole, strict=True):
+        assert a is not None
+        assert b is not None
+        assert a.value == pytest.approx(b.value, rel=1e-3)
+
+
+def test_examples_of_several_features_are_looked_for_in_the_same_windows(
+    of: Told, index: FeatureIndex
+) -> None:
+    from cutaway.features.labels.taking import EXAMPLES, examples, window_ranks
+
+    rows = index.rows
+    ranks = window_ranks(rows, 0)
+    assert sorted(ranks.tolist()) == list(range(len(rows.text)))
+    texts = rows.text[np.argsort(ranks)]
+    assert len(set(texts[: len(set(texts.tolist()))].tolist())) == len(set(texts.tolist()))
+    everywhere = np.arange(len(rows))
+    found = [examples(everywhere[i::2], rows, ranks, [0, i]) for i in range(2)]
+    windows = [set(rows.window[everywhere[i::2][f]].tolist()) for i, f in enumerate(found)]
+    assert windows[0] == windows[1] == set(np.argsort(ranks)[: EXAMPLES // 2].tolist())
+    assert [len(f) for f in found] == [EXAMPLES, EXAMPLES]
+    few = everywhere[rows.window == 0][:5]
+    assert examples(few, rows, ranks, [0]).tolist() == list(range(5))
+    assert examples(few[:0], rows, ranks, [0]).tolist() == []
 
 
 def test_a_control_is_labelled_in_the_same_way(tales: Network, of: Told, index: FeatureIndex) -> None:

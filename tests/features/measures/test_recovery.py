@@ -133,7 +133,7 @@ def test_the_truth_recovers_itself_and_chance_does_not() -> None:
     assert chance.mcc < 0.5
     assert chance.recovered == 0
     assert chance.f1_best < 0.45
-    assert "0% of the features" in chance.headline
+    assert "0 % of the features" in chance.headline
 
 
 def test_superposed_truth_read_by_its_own_directions_is_told_almost_right() -> None:

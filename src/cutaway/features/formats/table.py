@@ -73,6 +73,13 @@ def recognised(source: DictionaryFiles, formats: dict[str, Format], asked: str |
     if not fitting:
         first = source.tensor_files[0]
         keys = ", ".join(sorted(source.keys(first))[:8])
+        folders = [*source.path.glob("*/*.safetensors")] if source.path.is_dir() else []
+        inside = sorted({str(file.parent) for file in folders})
+        if inside:
+            raise BadFormat(
+                f"{source.path} is no dictionary, but a folder with {len(inside)} in it.",
+                f"Give one of them: {', '.join(inside[:4])}{', ...' if len(inside) > 4 else ''}.",
+            )
         raise BadFormat(
             f"{source.path} is of no known format: {first} holds {keys}.",
             f"Known are {', '.join(formats)}; say which with format=.",

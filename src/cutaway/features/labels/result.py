@@ -16,7 +16,7 @@ from cutaway.results import Provenance, described, load_fields, save_fields
 from cutaway.statistics import Estimate
 
 #: Labels that a page shows as bars, and as rows.
-_BARS, _ROWS = 16, 200
+_BARS, _ROWS, _WIDE = 16, 200, 48
 
 
 @dataclass(frozen=True)
@@ -131,19 +131,22 @@ class FeatureLabels:
         return pd.DataFrame([_row(label) for label in self.labels], columns=_COLUMNS)
 
     def top(self, n: int = 12) -> pd.DataFrame:
-        """The labels that predict best."""
+        """The labels that predict best: balanced accuracy, and that of the same label for another feature."""
         table = self.to_pandas().sort_values(
             "balanced_accuracy", ascending=False, kind="stable", na_position="last"
         )
-        chosen = table[["feature", "label", "verdict", "standing", "balanced_accuracy", "shuffled"]]
-        return pd.DataFrame(chosen.head(n))
+        chosen = table[["feature", "label", "verdict", "standing", "balanced_accuracy", "shuffled"]].head(n)
+        short = {"balanced_accuracy": "accuracy", "shuffled": "another's"}
+        return pd.DataFrame(chosen.assign(label=[_cut(text) for text in chosen["label"]])).rename(
+            columns=short
+        )
 
     def plot(self) -> Any:
         """Balanced accuracy of the best labels, beside the same labels for other features."""
         ranked = sorted((x for x in self.labels if x.scores and x.shuffled), key=_accuracy, reverse=True)[
             :_BARS
         ]
-        names = [f"{label.feature}: {label.text}"[:48] for label in ranked]
+        names = [_cut(f"{label.feature}: {label.text}") for label in ranked]
         groups = {
             "the feature": [
                 Bar.of(n, x.scores.balanced_accuracy) for n, x in zip(names, ranked, strict=True) if x.scores
@@ -158,12 +161,12 @@ class FeatureLabels:
     def headline(self) -> str:
         """What came out, in a sentence."""
         scored = [label for label in self.labels if label.scores is not None]
-        causal = sum(label.standing == "causal" for label in self.labels)
+        causal, few = sum(label.standing == "causal" for label in self.labels), len(self.labels) - len(scored)
         more = f", {causal} of them by what taking it away does" if causal else ""
         return (
             f"{len(self.supported)} of {len(self.labels)} {self.name} have a label that holds on {self.texts[1]} "
             f"texts not seen{more}"
-            + (f"; {len(self.labels) - len(scored)} are active on too few" if len(scored) < len(self) else "")
+            + (f"; {few} {'is' if few == 1 else 'are'} active on too few" if few else "")
         )
 
     def page(self) -> Page:
@@ -171,10 +174,25 @@ class FeatureLabels:
         table = self.to_pandas().sort_values(
             "balanced_accuracy", ascending=False, kind="stable", na_position="last"
         )
-        wanted = [c for c in _COLUMNS if c not in ("number", "low", "high", "shuffled_high", "control_label")]
-        names = {"balanced_accuracy": "balanced accuracy"}
+        wanted = [
+            "feature",
+            "label",
+            "verdict",
+            "tokens",
+            "balanced_accuracy",
+            "shuffled",
+            "auc",
+            "detection",
+            "fuzzing",
+        ]
+        wanted += [column for column in ("control", "causal") if any(_said(table, column))]
+        names = {
+            "balanced_accuracy": "balanced accuracy", "shuffled": "for another feature", "control": "of the control",
+            "causal": "log-odds lost without it",
+        }  # fmt: skip
         caption = "Labels, the best first. Scores are on texts that labels were not made on; half of the negatives are hard."
-        blocks: list[Any] = [table_of(pd.DataFrame(table[wanted].head(_ROWS)).rename(columns=names), caption)]
+        rows = {names.get(c, c): _said(table.head(_ROWS), c, "–") for c in wanted}
+        blocks: list[Any] = [table_of(pd.DataFrame(rows, dtype=object), caption)]
         if any(x.scores and x.shuffled for x in self.labels):
             blocks.insert(
                 0, Figure(self.plot(), "The best labels, beside the same labels for another feature.")
@@ -216,6 +234,16 @@ _COLUMNS = [
     "feature", "number", "label", "form", "verdict", "standing", "tokens", "f1", "balanced_accuracy", "low", "high", "auc",
     "correlation", "detection", "fuzzing", "shuffled", "shuffled_high", "control", "control_label", "causal", "q",
 ]  # fmt: skip
+
+
+def _said(table: pd.DataFrame, column: str, nothing: Any = None) -> list[Any]:
+    """The values of a column, with something else where there is none."""
+    return [nothing if value is None or value != value or value == "" else value for value in table[column]]
+
+
+def _cut(text: str) -> str:
+    """Short enough to stand beside a bar."""
+    return text if len(text) <= _WIDE else f"{text[: _WIDE - 1].rstrip()}…"
 
 
 def _accuracy(label: FeatureLabel) -> float:

@@ -23,10 +23,9 @@ from cutaway.features.labels.exam import (
 from cutaway.features.labels.fitting import ActiveRows, TraitSets, fitted
 from cutaway.features.labels.labelers import Labeler, LabelerPredictor
 from cutaway.features.labels.result import FeatureLabel, OtherLabel
-from cutaway.features.labels.saying import EXAMPLES, SayTrial, effect
 from cutaway.features.labels.splitting import TextSplit
+from cutaway.features.labels.taking import SayTrial, effects, examples, window_ranks
 from cutaway.features.labels.traits import TokenTrait
-from cutaway.network.pricing import announce
 from cutaway.results import Work
 from cutaway.statistics import Estimate, benjamini_hochberg
 from cutaway.trials.judging import verdict_of
@@ -169,22 +168,10 @@ class LabelTrial:
                 if said
                 else ()
             )
-        trials = [self._say_trial(g) for g in ranked[:most]]
-        runs = sum(trial.runs for trial in trials)
-        if trials:
-            announce(
-                net,
-                [self.index.rows.ids[:16].tolist()],
-                self.work,
-                "taking features away",
-                runs,
-                rows=EXAMPLES,
-            )
-        for i, (g, trial) in enumerate(zip(ranked, trials, strict=False)):
-            found = effect(net, source, trial, self.index.rows, self.seed)
-            if found is not None:
-                self.causal[g] = found
-            self.work.step("taking features away", i + 1, len(trials))
+        ranks = window_ranks(self.index.rows, self.seed)
+        trials = [self._say_trial(g, ranks) for g in ranked[:most]]
+        found = effects(net, source, trials, self.index.rows, self.seed, self.work)
+        self.causal = {g: e for g, e in zip(ranked, found, strict=False) if e is not None}
         left = len(said) - len(trials)
         return (
             (
@@ -198,13 +185,13 @@ class LabelTrial:
         scores = self.scores[g]
         return 0.0 if scores is None else scores.balanced_accuracy.value
 
-    def _say_trial(self, g: int) -> SayTrial:
+    def _say_trial(self, g: int, ranks: NDArray[np.int64]) -> SayTrial:
         trait = next(t for t in self.traits if t.form == "say")
         after = self.index.rows.beside(1)
         tokens = {int(after[np.nonzero(trait.values == v)[0][0]]) for v in self.chosen[g].values.tolist()}
         rows, values = self.active.of_feature(g)
         inside = np.isin(rows, self.split.test, assume_unique=True)
-        taken = np.sort(np.random.default_rng([self.seed, 7, g]).permutation(int(inside.sum()))[:EXAMPLES])
+        taken = examples(rows[inside], self.index.rows, ranks, [self.seed, 7, g])
         return SayTrial(self.which[g], tuple(sorted(tokens)), rows[inside][taken], values[inside][taken])
 
     def labels(self) -> tuple[FeatureLabel, ...]:

@@ -36,12 +36,13 @@ def reconstruction_claim(name: str, where: str, figures: MeasuredFigures) -> Cla
             f"{nearest.divergence}.", "nats",
         ))  # fmt: skip
     passed = [e.passed for e in evidence]
+    who = f"The dictionary at {where}" if name == where else f"At {where} {name}"
     if all(passed):
-        said = f"At {where} {name} reconstructs better than {_listed([m.name for m in others])} of the same sparsity"
+        said = f"{who} reconstructs better than {_listed([m.name for m in others])} of the same sparsity"
     elif False in passed:
-        said = f"At {where} {name} reconstructs no better than {_winner(figures)} of the same sparsity"
+        said = f"{who} reconstructs no better than {_winner(figures)} of the same sparsity"
     else:
-        said = f"At {where} {name} is not shown to reconstruct better than {_winner(figures)} of the same sparsity"
+        said = f"{who} is not shown to reconstruct better than {_winner(figures)} of the same sparsity"
     return claim_of(said, evidence, notes=_notes(figures))
 
 
@@ -69,12 +70,12 @@ def seed_claim(
         least = min(stability, key=lambda s: s.shared.value)
         evidence.append(Evidence(
             "most latents come again with another seed", least.shared, None, MOST, least.shared.above(MOST),
-            f"{least.shared.value:.0%} of the latents that fire have a partner (cosine 0.7 or more) in {least.sibling}; of "
-            f"directions drawn at random {least.chance:.0%}.", "of the latents",
+            f"{100 * least.shared.value:.0f} % of the latents that fire have a partner (cosine 0.7 or more) in "
+            f"{least.sibling}; of directions drawn at random {100 * least.chance:.0f} %.", "of the latents",
         ))  # fmt: skip
         evidence.append(Evidence(
             "more come again than by chance", least.shared, None, least.chance, least.shared.above(least.chance),
-            f"By chance {least.chance:.0%} would.", "of the latents",
+            f"By chance {100 * least.chance:.0f} % would.", "of the latents",
         ))  # fmt: skip
     else:
         caps.append(
@@ -97,10 +98,10 @@ def seed_claim(
     elif False in passed:
         said = (
             f"Most of what {name} found is not shown to be in the data: "
-            f"it explains {1 - figures.measured[0].fvu.value:.0%} of the variance, and so does what found nothing"
+            f"it explains {100 * (1 - figures.measured[0].fvu.value):.0f} % of the variance, and so does what found nothing"
             if stability and evidence[0].passed is not False
             else f"Most latents of {name} are those of its seed: they do not come again with another one, although it "
-            f"explains {1 - figures.measured[0].fvu.value:.0%} of the variance"
+            f"explains {100 * (1 - figures.measured[0].fvu.value):.0f} % of the variance"
         )
     else:
         said = f"Whether the latents of {name} are the data's is not known"

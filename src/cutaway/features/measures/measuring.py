@@ -154,7 +154,7 @@ class _Read:
 def _read(net: Network, windows: Sequence[TextWindow], sites: Sequence[Site], work: Work) -> _Read:
     parts: dict[str, list[Tensor]] = {str(site): [] for site in sites}
     owner, position = [], []
-    for batch in batches(net, iter(windows), sites, window_length(net, None), work, "reading"):
+    for batch in batches(net, windows, sites, window_length(net, None), work, "reading"):
         counts = batch.ordinary.clone()
         counts[:, :SINKS] = batch.tokens.mask[:, :SINKS]  # what begins a window is apart, special or not
         row, column = counts.nonzero(as_tuple=True)

@@ -77,8 +77,8 @@ class FeatureRecovery:
     def headline(self) -> str:
         """What came out, in a sentence: recovery first, because reconstruction says little about it."""
         return (
-            f"{self.recovered:.0%} of the features are recovered (MCC {self.mcc:.3f}, F1 {self.f1:.3f}), and "
-            f"{1 - self.fvu:.0%} of the variance is reconstructed"
+            f"{100 * self.recovered:.0f} % of the features are recovered (MCC {self.mcc:.3f}, F1 {self.f1:.3f}), and "
+            f"{100 * (1 - self.fvu):.0f} % of the variance is reconstructed"
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -101,8 +101,9 @@ class DictionaryMeasures:
 
     def page(self) -> Page:
         """Reconstruction and predictions beside the controls, stability, and how often latents fire."""
+        who = "A dictionary" if self.dictionary == self._where else self.dictionary
         return result_page(
-            f"{self.dictionary} at {self._where}, on {self.tokens:,} tokens of {self.texts} texts.", "Cutaway · features",
+            f"{who} at {self._where}, on {self.tokens:,} tokens of {self.texts} texts.", "Cutaway · features",
             self.headline + ".", self._sections(), self.provenance, verdict=self.claim.verdict,
             claims=[self.claim, self.recovering], lead=f"{self.recovering.statement}.", key_figures=self._keys(),
         )  # fmt: skip

@@ -77,7 +77,7 @@ def spliced(
     count = np.zeros(len(texts))
     length = window_length(net, None)
     size = batch_size(net, sites, length, work, 3 * length)
-    for batch in batches(net, iter(windows), sites, length, work, "predicting", size):
+    for batch in batches(net, windows, sites, length, work, "predicting", size):
         run = net.run(batch.tokens, keep=sites)
         inside = _inside(run, batch, skip, short)
         row, column, at, following = _places(batch, inside, texts)

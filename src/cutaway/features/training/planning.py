@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -73,14 +74,16 @@ class TrainingPlan:
 
 
 def chunk_rows(widths: Mapping[str, int], budget: int, rows: int | None) -> int:
-    """Rows of a chunk: a power of two within a share of the budget, no more than are trained on.
+    """Rows of a chunk: at most a power of two within a share of the budget, and chunks of about one size, so that no more
+    rows are read for the last one than are trained on.
 
-    >>> chunk_rows({"resid_post.5": 128}, 1 << 30, None), chunk_rows({"resid_post.5": 128}, 1 << 40, None)
-    (131072, 131072)
+    >>> chunk_rows({"resid_post.5": 128}, 1 << 40, None), chunk_rows({"resid_post.5": 128}, 1 << 40, 200_000)
+    (131072, 100000)
     """
     fits = budget // SHARE // (8 * sum(widths.values()))
     most = max(LEAST, min(MOST, fits, rows or MOST))
-    return 1 << (int(most).bit_length() - 1)
+    chunk = 1 << (int(most).bit_length() - 1)
+    return chunk if not rows or rows <= chunk else math.ceil(rows / math.ceil(rows / chunk))
 
 
 def bytes_at_peak(

@@ -170,8 +170,8 @@ class DictionaryTraining:
     def _said(self, one: TrainedDictionary) -> str:
         held = one.held
         dead = (
-            f"{held.silent:.1%} of them on none of {held.rows:,} unseen rows" if one.dead is None
-            else f"{one.dead:.1%} dead"
+            f"{100 * held.silent:.1f} % of them on none of {held.rows:,} unseen rows" if one.dead is None
+            else f"{100 * one.dead:.1f} % dead"
         )  # fmt: skip
         said = (
             f"{one.recipe.latents:,} latents at {one.where} leave {held.fvu} of the variance unexplained, "
@@ -212,10 +212,17 @@ class DictionaryTraining:
     def page(self) -> Page:
         """Figures beside the twins', the curves, and a card with every setting."""
         names = {"fvu": "unexplained", "l0": "latents that fire", "rows_per_second": "rows a second"}
-        table = self.to_pandas().rename(columns=names).round({"seconds": 1, "rows a second": 0})
+        table = self.to_pandas().rename(columns=names)
         table["dead"] = [
-            "too few rows to tell" if one.dead is None else f"{one.dead:.1%}" for one in self.trained
+            "too few rows to tell" if one.dead is None else f"{100 * one.dead:.1f} %" for one in self.trained
         ]
+        table["silent"] = [f"{100 * one.held.silent:.1f} %" for one in self.trained]
+        table["latents that fire"] = [f"{one.held.l0:.1f}" for one in self.trained]
+        table["seconds"] = [f"{one.seconds:.1f}" for one in self.trained]
+        for name in ("rows", "rows a second"):
+            table[name] = [f"{value:,.0f}" for value in table[name]]
+        if not any(one.control for one in self.trained):
+            table = table.drop(columns="control")
         blocks: list[Any] = [
             Figure(
                 self.plot(), "Unexplained on texts that were not trained on; at one nothing is explained."
@@ -230,7 +237,10 @@ class DictionaryTraining:
             shown["dead"] = "dead latents"
         for of, title in shown.items():
             for rows, series in self._curves(of).items():
-                if len(rows) > 1:
+                values = {value for one in series.values() for value in one}
+                if (
+                    len(rows) > 1 and len(values) > 1
+                ):  # latents that fire are as many at every step of batchtopk
                     caption = f"On the way: {title}, each step on its own batch, before it learnt from it."
                     blocks.append(Figure(lines(rows, series, "rows", title), caption))
         blocks += [
