@@ -1,8 +1,8 @@
 """Rows of a site that are many times longer than the others, and speak for all of them in every sum of squares.
 
 Networks park attention on tokens whose stream is a hundred times as long as that of others ("massive activations", Sun et
-al. 2024). Most are the first of a text, which are apart anyway; the few others may hold most of the variance, and a dictionary
-that has hardly seen any errs on them by more than their length.
+al. 2024). Most are the first of a text, which are apart anyway; the few others may hold most of the variance, and a
+dictionary that has hardly seen any errs on them by more than their length.
 """
 
 from __future__ import annotations
