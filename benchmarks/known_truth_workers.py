@@ -72,7 +72,7 @@ def trained(
 
     torch.manual_seed(seed)
     steps = max(1, tokens // batch)
-    began = time.perf_counter()
+    began = time.process_time()
     sae = made(name, rows.shape[1], latents, k, steps, charge)
     config = SAETrainerConfig(
         n_checkpoints=0, checkpoint_path=None, save_final_checkpoint=False, total_training_samples=steps * batch,
@@ -82,7 +82,7 @@ def trained(
         logger=LoggingConfig(log_to_wandb=False),
     )  # fmt: skip
     trainer: Any = SAETrainer(cfg=config, sae=sae, data_provider=batches(rows, batch, seed))
-    return trainer.fit(), time.perf_counter() - began
+    return trainer.fit(), time.process_time() - began
 
 
 @torch.no_grad()

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 import cutaway
-from cutaway.errors import BadInput, SiteUnavailable
+from cutaway.errors import BadInput, SiteUnavailable, Stopped
+from cutaway.explanations import pipeline
 from cutaway.explanations.carriers import random_like
 from cutaway.explanations.carrying import CarriedBy
 from cutaway.features import sets, with_dictionary
@@ -160,3 +161,19 @@ def test_an_explanation_names_the_features(net: cutaway.Network, tmp_path: Path)
     again = cutaway.load(found.save(tmp_path / "explained"))
     assert again.features.to_pandas().equals(found.features.to_pandas())
     assert cutaway.explain(seen, pairs, controls=False, features=False).features is None
+    assert "Features." not in dict(found.unexplained)
+
+
+def test_an_explanation_that_is_stopped_before_says_that_features_were_not_looked_at(
+    net: cutaway.Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stops(*_: object, **__: object) -> None:
+        raise Stopped("Enough.", "Go on.")
+
+    monkeypatch.setattr(pipeline, "feature_effects", stops)
+    components = sets.components(net, TEXTS, "resid_post.2", 40).dictionary()
+    seen = with_dictionary(net, components, name="pca")
+    found = cutaway.explain(seen, cutaway.behaviour("pronoun", seen, n=32), controls=False)
+    assert not found.complete
+    assert found.features is None
+    assert "stopped before that" in dict(found.unexplained)["Features."]

@@ -81,6 +81,7 @@ class _Draft:
         screening: which parts a gradient let through to be patched; None where all were.
         forwards: forward-equivalents of each stage.
         features: those that carry the behaviour; None where they were not looked for.
+        why_no_features: the reason, where they were asked for; or "".
     """
 
     maps: dict[str, Effects] = field(default_factory=dict)
@@ -99,6 +100,7 @@ class _Draft:
     screening: PartScreening | None = None
     forwards: dict[str, float] = field(default_factory=dict)
     features: CarriedBy | None = None
+    why_no_features: str = ""
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -237,6 +239,8 @@ def _explained(asked: _Question, force: bool, controls: bool, command: str, star
     net, behaviour, seed = asked.net, asked.behaviour, asked.seed
     whole = _performed(net, behaviour, force)
     draft = _Draft()
+    if asked.features:
+        draft.why_no_features = "the work was stopped before that" if asked.sizes.features else "the budget is too small"
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Stopped: .* cells are finished")
@@ -250,9 +254,6 @@ def _explained(asked: _Question, force: bool, controls: bool, command: str, star
                     some = behaviour.take(spread(behaviour.template, _DESCRIBED))
                     parts = [member for member in draft.mechanism.members if member.kind != "neuron"]
                     draft.described = reads_and_writes(net, some, parts)
-            with draft.timed("wire"):
-                found = wire(net, behaviour, asked.sizes, seed, asked.work)
-                draft.circuit, draft.why_no_circuit = found
             if asked.features and asked.sizes.features:
                 with draft.timed("features"):
                     first = asked.features[0]
@@ -265,6 +266,10 @@ def _explained(asked: _Question, force: bool, controls: bool, command: str, star
                         seed=seed,
                         work=asked.work,
                     )
+                    draft.why_no_features = ""
+            with draft.timed("wire"):
+                found = wire(net, behaviour, asked.sizes, seed, asked.work)
+                draft.circuit, draft.why_no_circuit = found
         draft.complete = True
     except Stopped:
         pass

@@ -30,6 +30,7 @@ class Found(Protocol):
     trial: Trial | None
     grain: SearchGrain | None
     why_no_circuit: str
+    why_no_features: str
 
 
 def unexplained(net: Network, behaviour: Behaviour, limits: SearchLimits, found: Found) -> tuple[Point, ...]:
@@ -43,6 +44,8 @@ def unexplained(net: Network, behaviour: Behaviour, limits: SearchLimits, found:
         stream = net.anatomy.stack() is not None
         points |= _redundant(limits, maps, mechanism)
         points |= _not_tested(behaviour, mechanism, limits, stream, found.why_no_circuit)
+    if found.why_no_features:
+        points["Features."] = f"Which features carry it was not looked at: {found.why_no_features}."
     if left := uncovered(net):
         them = "them" if len(left) > 1 else "it"
         points["Not among the components."] = (
