@@ -234,8 +234,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--peers", help="an interpreter that has sae_lens, sparsify and dictionary_learning")
-    parser.add_argument("--tokens", type=int, default=1_000_000)
-    parser.add_argument("--rows", type=int, default=400_000)
+    parser.add_argument("--tokens", type=int, default=300_000)
+    parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument(
         "--dead", type=int, default=20_000_000, help="tokens of the training that is watched for dead latents"
