@@ -329,7 +329,7 @@ class Cases:
             for a, b in telling
         ]
         notes = () if len(telling) == len(pairs) else (
-            f"{len(pairs) - len(telling)} of {len(pairs)} pairs that differ in {variable!r} have the same answer and are left out.",
+            f"{len(pairs) - len(telling)} of {len(pairs)} pairs that differ in {variable!r} have the same answer: left out.",
         )  # fmt: skip
         return assemble(
             f"{self.name}: {variable}", examples, metric=METRICS["logit_diff"], seed=seed, notes=notes
@@ -374,7 +374,7 @@ def _spans(case: Case) -> dict[str, Span]:
 
 
 def make_cases(net: Network, frames: Frames, asked: Sequence[tuple[str, Values]]) -> list[Case | None]:
-    """A case of each frame and values of the free variables; None where the answer's tokens cannot be told from the prompt's.
+    """A case of each frame and values of the free variables; None where one cannot be made for this tokenizer.
 
     Raises `BadBehaviour` for a frame with a slot that no variable fills, or a function that fails.
     """
