@@ -93,6 +93,7 @@ KINDS: dict[str, Kind] = {
     "eraser": Kind("cutaway.probes.use.erasure:Eraser", "an eraser", formerly=("cutaway-eraser-1",)),
     "alignment": Kind("cutaway.probes.use.alignment:Alignment", "a subspace and its tests",
         formerly=("cutaway-alignment-1",)),
+    "algorithm-test": Kind("cutaway.algorithms.result:AlgorithmTest", "the test of an algorithm"),
     "dictionary-measures": Kind(
         "cutaway.features.measures.result:DictionaryMeasures", "a dictionary measured beside its controls"
     ),
