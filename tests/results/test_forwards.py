@@ -17,6 +17,7 @@ from torch import nn
 
 import cutaway
 from cutaway.behaviours import Behaviour
+from cutaway.behaviours.cases import Case
 from cutaway.behaviours.checks import answer_logits
 from cutaway.effects.baselines import measure
 from cutaway.errors import Stopped
@@ -170,6 +171,19 @@ def sides(pairs: Behaviour) -> tuple[list[list[int]], list[list[int]]]:
     return [list(row) for row in clean - corrupted], [list(row) for row in corrupted - clean]
 
 
+def cases(pairs: Behaviour) -> cutaway.Cases:
+    """The clean prompts, of which it is known what comes next."""
+    right = [min(tokens) for tokens in pairs.right]
+    rows = [
+        Case(str(ids), ids, {"next": token}, ((str(token), (token,)),))
+        for ids, token in zip(pairs.clean_ids, right, strict=True)
+    ]
+    return cutaway.Cases("induction", tuple(rows))
+
+
+ALGORITHM = cutaway.algorithm("copies", copied=lambda next: next, answer=lambda copied: str(copied))
+
+
 def twelve(pairs: Behaviour) -> list[int]:
     """A text as wide as products are counted by."""
     return (text(pairs) * 2)[:12]
@@ -218,6 +232,9 @@ CALLS: dict[str, Callable[[Network, Behaviour, Any], Any]] = {
     "bind": lambda net, pairs, _: cutaway.bind(net, identity(net), pairs.clean_ids),
     "feature_effects": lambda net, pairs, _: cutaway.feature_effects(
         with_dictionary(net, identity(net)), pairs, n=3, random=5
+    ),
+    "test_algorithm": lambda net, pairs, _: cutaway.test_algorithm(
+        net, cases(pairs), ALGORITHM, {"copied": "a1.h0@last"}, n=40, controls=False
     ),
     "measure": lambda net, pairs, _: cutaway.measure(net, identity(net), pairs.clean_ids),
     "index_features": lambda net, pairs, _: cutaway.index_features(

@@ -127,13 +127,13 @@ class Predictions:
         Raises `BadInput` where the algorithm's answers are never among those of the cases.
         """
         agree, readable = 0, 0
-        texts: tuple[str, ...] = ()
         for case in cases:
             texts = self.algorithm.answers(case.values)
             found = self.choices.of_texts(texts)
             readable += found is not None
             agree += found is not None and found == first_tokens(case)
         if not readable:
+            texts = self.algorithm.answers(cases.cases[0].values)
             raise BadInput(
                 f"{self.algorithm.name!r} answers {texts[0]!r:.40}, which is the answer to none of the prompts.",
                 did_you_mean(texts[0], self.choices.by_text, show=repr),

@@ -15,6 +15,8 @@ from cutaway.claims import Claim, Control, Evidence
 from cutaway.statistics import Estimate, mean_of, share_of
 from cutaway.trials import claim_of, percent, with_interval
 
+#: What stands for exchanging all that there is: the answer of the other prompt.
+EVERYTHING = "the other prompt's answer"
 Told = Mapping[Key, Sequence[int]]
 
 
@@ -87,7 +89,8 @@ class Judge:
             name, "" if step is None else step.meaning, () if step is None else step.reads, said(places),
             " and ".join(place.words for place in places), self._share(group.exchanges, self.told[key]), parts[True],
             parts[False], sum(moved) / len(moved) if moved else 0.0, shams,
-            {other: self._beside(name, other) for other in self._others(name)}, self._of(("random", name)),
+            {other: self._beside(name, other) for other in (*self._others(name), EVERYTHING)},
+            self._of(("random", name)),
         )  # fmt: skip
 
     def _others(self, name: str) -> list[str]:
@@ -97,11 +100,13 @@ class Judge:
                 if other != name and (other in main.algorithm.by_name or other in main.where)]  # fmt: skip
 
     def _beside(self, name: str, other: str) -> Apart:
-        """A variable's predictions beside those of another variable, for exchanges of the first one's place."""
+        """A variable's predictions beside another variable's, or the source's own answer, for exchanges of its place."""
         predicts = self.plan.main.predicts
 
         def tokens(base: Case, source: Case) -> frozenset[int] | None:
-            return predicts.tokens(base, {other: source})
+            return (
+                predicts.tokens(source, {}) if other == EVERYTHING else predicts.tokens(base, {other: source})
+            )
 
         key = ("variable", name)
         group = self.plan[key]
@@ -210,9 +215,10 @@ class Judge:
         enough = {name: a for name, a in test.others.items() if a.n >= self.limits.differ}
         if enough:
             name, worst = min(enough.items(), key=lambda item: _sure(item[1].ahead).value)
+            asked = "exchanging everything" if name == EVERYTHING else f"exchanging {name!r}"
             found.append(Control(
                 f"Another variable at the place of {test.name}", worst.other, "less", _sure(worst.ahead).above(0.0) is True,
-                f"Where exchanging {name!r} would give another answer, the network gives it in "
+                f"Where {asked} would give another answer, the network gives it in "
                 f"{percent(_sure(worst.other).value)}, and that of {test.name!r} in {percent(_sure(worst.own).value)}.",
                 f"of {worst.n} exchanges",
             ))  # fmt: skip

@@ -250,10 +250,7 @@ class AlgorithmTest:
         )
 
     def _table(self) -> Table:
-        frame = self.to_pandas()
-        return table_of(
-            frame[frame["algorithm"] == self.algorithm].drop(columns="algorithm"), "The same as numbers."
-        )
+        return table_of(self.to_pandas(), "The same as numbers.")
 
     def _rivals(self) -> Table:
         rows = []

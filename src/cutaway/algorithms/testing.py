@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cutaway.algorithms.exchanges import AnswerChoices
-from cutaway.algorithms.judged import Judge
+from cutaway.algorithms.judged import EVERYTHING, Judge
 from cutaway.algorithms.limits import AlgorithmLimits
 from cutaway.algorithms.model import Algorithm
 from cutaway.algorithms.plan import AlgorithmPlan, contestant, planned, rivals_of, twin_of
@@ -122,7 +122,14 @@ def _notes(
     if without:
         notes.append(f"No place was given for {', '.join(without)}: nothing is said of where they live.")
     for test in tests:
-        alike = [f"{name!r} ({a.n})" for name, a in test.others.items() if a.n < limits.differ]
+        few = {name: a.n for name, a in test.others.items() if a.n < limits.differ}
+        apart = few.pop(EVERYTHING, None)
+        if apart is not None:
+            notes.append(
+                f"In all but {apart} of its exchanges {test.name!r} gives the other prompt's answer: a place that holds all "
+                "that decides the answer passes as well."
+            )
+        alike = [f"{name!r} ({n})" for name, n in few.items()]
         if alike:
             notes.append(
                 f"At the place of {test.name!r}, exchanges of few or none tell it from {', '.join(alike)}: which of them "

@@ -1,4 +1,4 @@
-"""Cases and algorithms of the zoo's networks that were trained to one: prompts whose variables, and their places, are known."""
+"""Cases and algorithms of the zoo's networks that were trained to one, with the places of their variables."""
 
 from __future__ import annotations
 
@@ -75,7 +75,9 @@ def places_of(name: str) -> dict[str, str]:
     return found
 
 
-def tested(name: str, algorithm: Algorithm | None = None, where: Any = None, twin: str = "", **options: Any) -> Any:
+def outcome(
+    name: str, algorithm: Algorithm | None = None, where: Any = None, twin: str = "", **options: Any
+) -> Any:
     """The test of an algorithm, by default the true one at its places, on a network of the zoo or a twin of it."""
     net = cutaway.open(f"zoo:{name}{twin}")
     task = algorithm if algorithm is not None else algorithm_of(name)
