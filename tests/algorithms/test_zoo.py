@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from known_algorithms import algorithm_of, places_of, stated, outcome
+from known_algorithms import algorithm_of, outcome, places_of, stated
 
 import cutaway
 from cutaway.algorithms import Algorithm

@@ -74,6 +74,9 @@ class Algorithm:
             )
         object.__setattr__(self, "steps", _in_order(self.name, self.steps))
 
+    def __repr__(self) -> str:
+        return f"Algorithm({self.name!r}, {_listed(list(self.by_name))}, from {_listed(self.inputs)})"
+
     def __str__(self) -> str:
         lines = [
             f"  {s.name} from {_listed(s.reads)}{f': {s.meaning}' if s.meaning else ''}" for s in self.steps

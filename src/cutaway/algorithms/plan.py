@@ -280,17 +280,20 @@ def _apart(
     return draw_exchanges(main.predicts, [name], held, 2 * n, seed, differ)
 
 
-def twin_of(net: Network, limits: AlgorithmLimits, seed: int) -> tuple[Network | None, str]:
+def twin_of(
+    net: Network, main: Contestant, held: Cases, limits: AlgorithmLimits, seed: int
+) -> tuple[Network | None, str]:
     """The network with random weights, or why there is none."""
     size = sum(parameter.numel() for parameter in net.model.parameters())
+    none = "No network with random weights stands beside"
     if size > limits.largest:
-        return (
-            None,
-            f"No network with random weights stands beside: {size:,} parameters are more than {limits.largest:,.0f}.",
-        )
+        return None, f"{none}: {size:,} parameters are more than {limits.largest:,.0f}."
     try:
-        return net.randomized(7_000 + seed), ""
+        twin = net.randomized((7_000 + seed) % 2**31)
+        for place in {place for places in main.where.values() for place in places}:
+            place.require(twin, held.cases)
     except Stopped:
         raise
     except CutawayError as error:
-        return None, f"No network with random weights stands beside: {error.problem}"
+        return None, f"{none}: {error.problem}"
+    return twin, ""

@@ -71,7 +71,7 @@ def examine_algorithm(
         BadBehaviour: for answers that cannot be told apart, or no two prompts whose words stand at the same tokens.
         Stopped: where it is stopped before every variable was exchanged; later, what is finished is given.
     """
-    began, limits = time.monotonic(), limits or AlgorithmLimits()
+    began, limits = time.monotonic(), AlgorithmLimits() if limits is None else limits
     _check(cases, algorithm, n)
     choices, (_, held) = AnswerChoices.of(cases), cases.halves()
     main = contestant(net, algorithm, where, cases, held, choices)
@@ -81,7 +81,7 @@ def examine_algorithm(
         rows = [list(case.ids) for case in held.cases[:16]]
         announce(net, rows, work, "testing", plan.price(net), rows=sum(len(g.exchanges) for g in plan.groups),
                  least=plan.least(net))  # fmt: skip
-        twin, why = twin_of(net, limits, seed) if controls else (None, "")
+        twin, why = twin_of(net, main, held, limits, seed) if controls else (None, "")
         told, complete = plan.run(net, twin, work)
     judge = Judge(plan, told, limits)
     follows, tests = judge.follows(main), tuple(judge.variable(name) for name in main.where)
