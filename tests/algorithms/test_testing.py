@@ -18,7 +18,7 @@ from cutaway.algorithms.exchanges import AnswerChoices, Predictions, draw_exchan
 from cutaway.algorithms.places import said, shams
 from cutaway.behaviours.cases import Cases
 from cutaway.errors import BadBehaviour, BadInput, CutawayError, NotFound, Stopped
-from cutaway.results import Budget, Progress, Work
+from cutaway.results import Budget, Progress, Stages, Work
 
 NAME = "agreement-gpt2"
 
@@ -116,7 +116,7 @@ def test_stopped_early_it_gives_what_is_finished_and_supports_nothing(
     net: cutaway.Network, cases: Cases, true: Algorithm
 ) -> None:
     whole = cutaway.test_algorithm(net, cases, true, true_places(NAME), n=30)
-    least = 40 + 30 * (1.5 + 2 + 2)
+    least = whole.prompts + 30 * (2 + 1.5 + 2)
     part = cutaway.test_algorithm(
         net, cases, true, true_places(NAME), n=30, work=Work(budget=Budget(forwards=least + 5))
     )
@@ -127,6 +127,17 @@ def test_stopped_early_it_gives_what_is_finished_and_supports_nothing(
         cutaway.test_algorithm(
             net, cases, true, true_places(NAME), n=30, work=Work(budget=Budget(forwards=20))
         )
+
+
+def test_what_was_killed_goes_on(net: cutaway.Network, cases: Cases, true: Algorithm, tmp_path: Path) -> None:
+    where = {"number": true_places(NAME)["number"]}
+    first = cutaway.test_algorithm(net, cases, true, where, n=20, work=Work(stages=Stages(tmp_path)))
+    again = cutaway.test_algorithm(net, cases, true, where, n=20, work=Work(stages=Stages(tmp_path)))
+    assert again.variables == first.variables
+    assert again.provenance.forwards == 0 < first.provenance.forwards
+    other = cutaway.algorithm("turned", number=lambda w1: w1, answer=lambda number: _now(number))
+    with pytest.raises(BadInput, match="another question"):
+        cutaway.test_algorithm(net, cases, other, where, n=20, work=Work(stages=Stages(tmp_path)))
 
 
 def test_it_repeats_and_is_loaded_as_it_was(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from cutaway.behaviours.cases import parameters
+from cutaway.behaviours.cases.case import parameters
 from cutaway.errors import BadInput, did_you_mean
 from cutaway.results import strict
 
@@ -73,6 +73,11 @@ class Algorithm:
                 f"Two steps of {self.name!r} are called {twice!r}.", "Give each a name of its own."
             )
         object.__setattr__(self, "steps", _in_order(self.name, self.steps))
+
+    def to_dict(self) -> dict[str, Any]:
+        """What reads what, as plain data; of the functions themselves nothing."""
+        told = {s.name: {"reads": list(s.reads), "meaning": s.meaning} for s in (*self.steps, self.answer)}
+        return {"name": self.name, "steps": told}
 
     def __repr__(self) -> str:
         return f"Algorithm({self.name!r}, {_listed(list(self.by_name))}, from {_listed(self.inputs)})"

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from cutaway.algorithms.exchanges import (
     AnswerChoices,
     CaseExchange,
@@ -64,6 +66,13 @@ class ExchangeGroup:
     where: Where
     twin: bool = False
 
+    def content(self) -> list[Any]:
+        """All that its answers depend on beside the network."""
+        places = [[name, said(places), *(p.basis for p in places)] for name, places in self.where.items()]
+        rows = [[e.base.ids, e.base.answer_pos, sorted(e.base.spans.items()),
+                 [(name, case.ids) for name, case in e.sources.items()]] for e in self.exchanges]  # fmt: skip
+        return [places, rows]
+
 
 @dataclass(frozen=True, eq=False)
 class AlgorithmPlan:
@@ -115,8 +124,14 @@ class AlgorithmPlan:
                 continue
             label = _LABELS[str(group.key[0])]
             try:
-                told[group.key] = run_exchanges(
-                    subject, group.exchanges, group.where, self.choices, work, label
+                told[group.key] = work.once(
+                    f"{label} {group.key}",
+                    lambda group=group, subject=subject, label=label: run_exchanges(
+                        subject, group.exchanges, group.where, self.choices, work, label
+                    ),
+                    lambda tokens: {"tokens": np.array(tokens)},
+                    lambda kept: kept["tokens"].tolist(),
+                    lambda group=group, subject=subject: [subject.hash, self.choices.tokens, group.content()],
                 )
             except Stopped:
                 if group.key[0] in ("plain", "variable"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from cutaway.algorithms.result import AlgorithmTest, RivalTest, VariableTest
 from cutaway.behaviours.cases import Case, Cases
 from cutaway.errors import BadInput
 from cutaway.network.pricing import announce
-from cutaway.results import Provenance, Work, strict_as, to_json, working
+from cutaway.results import Provenance, Work, strict_as, working
 from cutaway.trials import percent
 
 if TYPE_CHECKING:
@@ -93,7 +92,7 @@ def examine_algorithm(
     return AlgorithmTest(
         algorithm.name, cases.name, str(algorithm), _example(net, held.cases[0]), judge.plain, follows, main.agrees, tests,
         joint, rivalling, claim, len(held), complete, tuple(notes),
-        Provenance.of(net, _hash(cases), seed, time.monotonic() - began),
+        Provenance.of(net, cases.hash, seed, time.monotonic() - began),
     )  # fmt: skip
 
 
@@ -156,9 +155,3 @@ def _example(net: Network, case: Case) -> tuple[tuple[str, str], ...]:
         (token, ", ".join(name for name, span in spans.items() if i in span))
         for i, token in enumerate(net.token_strings(case.ids))
     )
-
-
-def _hash(cases: Cases) -> str:
-    """Of the prompts, their values and answers."""
-    rows = [[list(c.ids), {k: str(v) for k, v in c.values.items()}, [a for a, _ in c.answers]] for c in cases]
-    return hashlib.sha256(to_json(rows, None).encode()).hexdigest()
