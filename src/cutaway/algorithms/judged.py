@@ -87,7 +87,9 @@ class Judge:
                 shams[str(other[2])] = share
         return VariableTest(
             name, "" if step is None else step.meaning, () if step is None else step.reads, said(places),
-            " and ".join(place.words for place in places), self._share(group.exchanges, self.told[key]), parts[True],
+            " and ".join(place.words for place in places),
+            tuple(sorted({i for place in places for i in place.tokens(self.plan.cases.cases[0])})),
+            self._share(group.exchanges, self.told[key]), parts[True],
             parts[False], sum(moved) / len(moved) if moved else 0.0, shams,
             {other: self._beside(name, other) for other in (*self._others(name), EVERYTHING)},
             self._of(("random", name)),

@@ -134,11 +134,18 @@ class VariablePlace:
                 did_you_mean(self.span, dict.fromkeys((ALL, LAST, *lacking[0].spans))),
             )
 
+    def tokens(self, case: Case) -> list[int]:
+        """The positions of the span in a case."""
+        if self.span == ALL:
+            return list(range(len(case.ids)))
+        last = case.answer_pos % len(case.ids)
+        return list(range(*case.spans.get(self.span, (last, last + 1))))
+
     def positions(self, cases: Sequence[Case]) -> Tensor | None:
         """[n k] row-relative positions in each case, one of them repeated where a span is shorter than others; None: all."""
         if self.span == ALL:
             return None
-        rows = _rows(self, cases)
+        rows = [self.tokens(case) for case in cases]
         widest = max(len(row) for row in rows)
         return torch.tensor([row + row[:1] * (widest - len(row)) for row in rows])
 
@@ -236,13 +243,4 @@ def _overlap(place: VariablePlace, span: str, cases: Sequence[Case]) -> bool:
     if place.span == ALL:
         return True
     other = VariablePlace(place.part, span)
-    return any(set(a) & set(b) for a, b in zip(_rows(place, cases), _rows(other, cases), strict=True))
-
-
-def _rows(place: VariablePlace, cases: Sequence[Case]) -> list[list[int]]:
-    """The positions of a span in each case."""
-    found = []
-    for case in cases:
-        last = case.answer_pos % len(case.ids)
-        found.append(list(range(*case.spans.get(place.span, (last, last + 1)))))
-    return found
+    return any(set(place.tokens(case)) & set(other.tokens(case)) for case in cases)

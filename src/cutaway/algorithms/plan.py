@@ -164,7 +164,7 @@ def contestant(
             raise BadInput(
                 f"{algorithm.name!r} has no variable {name!r:.60}.", did_you_mean(name, algorithm.variables)
             )
-    places = {name: places_of(given) for name, given in where.items()}
+    places = {name: places_of(where[name]) for name in algorithm.variables if name in where}
     for place in dict.fromkeys(p for several in places.values() for p in several):
         place.require(net, cases.cases)
         if place.basis is not None:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pandas as pd
 
 from cutaway.claims import Claim
-from cutaway.figures import Bar, bars
+from cutaway.figures import Bar, Grid, bars, heatmap, show_token
 from cutaway.reports import (
     ClaimTests,
     Figure,
@@ -54,6 +55,7 @@ class VariableTest:
         reads: what it is computed from; empty for an input.
         place: where it is said to live.
         words: the same for people.
+        tokens: where that is in the example.
         accuracy: how often the network gives the answer that the algorithm predicts.
         changing: the same of exchanges that change the answer; None where there are none.
         leaving: of those that must leave it.
@@ -68,6 +70,7 @@ class VariableTest:
     reads: tuple[str, ...]
     place: str
     words: str
+    tokens: tuple[int, ...]
     accuracy: Estimate
     changing: Estimate | None
     leaving: Estimate | None
@@ -154,9 +157,10 @@ class AlgorithmTest:
         """What came out, in a sentence."""
         word = {"supported": "runs", "refuted": "does not run"}.get(self.claim.verdict, "is not shown to run")
         low = min(self.variables, key=lambda v: v.accuracy.value)
+        more = ", the lowest of its variables" if len(self.variables) > 1 else ""
         return (
             f"The network {word} {self.algorithm!r}: with one variable taken from another prompt, its answer is the "
-            f"algorithm's in {100 * low.accuracy.value:.0f} % of exchanges or more ({low.name!r} has the fewest)"
+            f"algorithm's in {100 * low.accuracy.value:.0f} % of exchanges of {low.name!r}{more}"
         )
 
     def to_pandas(self) -> pd.DataFrame:
@@ -173,7 +177,7 @@ class AlgorithmTest:
                 [_row(self.algorithm, v.name, "leaves the answer", v.place, v.leaving)] if v.leaving else []
             )
             rows += [_row(self.algorithm, v.name, "another place", place, e) for place, e in v.shams.items()]
-            rows += [_row(self.algorithm, v.name, f"{other}'s values, where they differ", v.place, a.other)
+            rows += [_row(self.algorithm, v.name, f"{other}, where it would differ", v.place, a.other)
                      for other, a in v.others.items() if a.other is not None]  # fmt: skip
             rows += [_row(self.algorithm, v.name, "random weights", v.place, v.random)] if v.random else []
         rows += [_row(self.algorithm, "all at once", "its place", "", self.joint)] if self.joint else []
@@ -216,7 +220,7 @@ class AlgorithmTest:
             "algorithm predicts."
         )
         sections = [
-            Section("algorithm", "The algorithm", [self._steps(), self._tokens()]),
+            Section("algorithm", "The algorithm", [self._drawing(), self._steps(), self._tokens()]),
             Section("variables", "Each variable exchanged", [Figure(self.plot(), caption), self._table()]),
         ]
         if self.rivals:
@@ -227,6 +231,18 @@ class AlgorithmTest:
         if self.notes:
             sections.append(Section("notes", "What the reader should know", [Text(self.notes)]))
         return sections
+
+    def _drawing(self) -> Figure:
+        """Tokens below, each variable over those where it lives."""
+        values = np.full((len(self.variables), len(self.example)), np.nan)
+        for row, v in enumerate(self.variables):
+            values[row, list(v.tokens)] = v.accuracy.value
+        labels = [html.escape(f"{v.name}: {v.words}") for v in self.variables]
+        grid = Grid(
+            values, labels, [show_token(t) for t, _ in self.example], "", "", unit="interchange accuracy"
+        )
+        caption = "Variables over the tokens where they live, those computed first below."
+        return Figure(heatmap(grid, span=(0.0, 1.0)), caption)
 
     def _steps(self) -> Table:
         """What is computed last stands on top."""
@@ -244,7 +260,7 @@ class AlgorithmTest:
         )
 
     def _tokens(self) -> Table:
-        head = tuple(token for token, _ in self.example)
+        head = tuple(show_token(token, escape=False) for token, _ in self.example)
         return Table(
             head, (tuple(spans for _, spans in self.example),), "A prompt, and which spans its tokens are in."
         )

@@ -124,8 +124,9 @@ def _notes(
         few = {name: a.n for name, a in test.others.items() if a.n < limits.differ}
         apart = few.pop(EVERYTHING, None)
         if apart is not None:
+            most = f"all but {apart}" if apart else "all"
             notes.append(
-                f"In all but {apart} of its exchanges {test.name!r} gives the other prompt's answer: a place that holds all "
+                f"In {most} of its exchanges {test.name!r} gives the other prompt's answer: a place that holds all "
                 "that decides the answer passes as well."
             )
         alike = [f"{name!r} ({n})" for name, n in few.items()]
