@@ -150,10 +150,10 @@ class Judge:
                 )
         return caps
 
-    def _evidence(self, name: str, estimate: Estimate, sentence: str) -> Evidence:
+    def _evidence(self, name: str, estimate: Estimate, sentence: str, of: str = "of exchanges") -> Evidence:
         """A share that must reach the limit, where the network does the task at all."""
         passed = reaches(estimate, self.limits.accuracy) if self.performs else None
-        return Evidence(name, estimate, None, self.limits.accuracy, passed, sentence, "of exchanges")
+        return Evidence(name, estimate, None, self.limits.accuracy, passed, sentence, of)
 
     def _plain_evidence(self, who: Contestant, follows: Estimate) -> list[Evidence]:
         found = [
@@ -167,7 +167,9 @@ class Judge:
                 f"The algorithm gives other answers than the cases to {percent(1 - who.agrees)} of the prompts; the "
                 f"network gives the algorithm's to {with_interval(follows)}."
             )
-            found.append(self._evidence("The algorithm's answers to plain prompts", follows, what))
+            found.append(
+                self._evidence("The algorithm's answers to plain prompts", follows, what, "of prompts")
+            )
         return found
 
     def claim(

@@ -223,6 +223,8 @@ def _like(
     if place.basis is not None:
         draw = torch.Generator().manual_seed(int(np.random.default_rng(seed).integers(2**31)))
         k, d = place.basis.shape
+        if k == d:  # nothing else is as large
+            return []
         rows = torch.linalg.qr(torch.randn(d, k, generator=draw, dtype=torch.float64)).Q.T
         return [replace(place, basis=rows.contiguous())]
     part = place.named

@@ -222,6 +222,7 @@ def planned(
     n: int,
     limits: AlgorithmLimits,
     controls: bool,
+    twin: bool,
     seed: int,
 ) -> AlgorithmPlan:
     """All exchanges, drawn. Raises `BadInput` where none of a variable can be predicted."""
@@ -244,21 +245,33 @@ def planned(
                 if apart:
                     groups.append(ExchangeGroup(("apart", i, name), apart, {name: places}))
     if controls:
-        taken = [place for places in main.where.values() for place in places]
-        for i, group in enumerate(own):
-            name = str(group.key[1])
-            some = spread(group.exchanges, limits.control)
-            others = (
-                shams(net, main.where[name], taken, held.cases, limits.sham, seed + i) if limits.sham else []
-            )
-            if len(others) < limits.sham:
-                notes.append(_few(name, main.where[name], len(others)))
-            groups += [ExchangeGroup(("sham", name, said(other)), some, {name: other}) for other in others]
+        groups += _others(net, main, own, held, limits, seed, notes)
+    if twin:
         groups += [
             ExchangeGroup(("random", str(g.key[1])), spread(g.exchanges, limits.control), g.where, twin=True)
             for g in own
         ]
     return AlgorithmPlan(main, rivals, held, choices, tuple(groups), tuple(notes))
+
+
+def _others(
+    net: Network, main: Contestant, own: Sequence[ExchangeGroup], held: Cases, limits: AlgorithmLimits, seed: int,
+    notes: list[str],
+) -> list[ExchangeGroup]:  # fmt: skip
+    """Some of each variable's exchanges at other places; `notes` hears of those that there are not."""
+    taken = [place for places in main.where.values() for place in places]
+    groups = []
+    for i, group in enumerate(own):
+        name, some = str(group.key[1]), spread(group.exchanges, limits.control)
+        places = main.where[name]
+        found = shams(net, places, taken, held.cases, limits.sham, seed + i)
+        if len(found) < limits.sham:
+            notes.append(_few(name, places, len(found)))
+        for number, other in enumerate(found, 1):
+            drawn = any(place.basis is not None for place in other)
+            label = f"{said(other)}, random {number}" if drawn else said(other)
+            groups.append(ExchangeGroup(("sham", name, label), some, {name: other}))
+    return groups
 
 
 def _few(name: str, places: Places, found: int) -> str:

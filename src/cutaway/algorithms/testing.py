@@ -76,11 +76,11 @@ def examine_algorithm(
     main = contestant(net, algorithm, where, cases, held, choices)
     others = rivals_of(net, rivals, main, cases, held, choices)
     with working(work).interruptible() as work:
-        plan = planned(net, main, others, held, choices, n, limits, controls, seed)
+        twin, why = twin_of(net, main, held, limits, seed) if controls else (None, "")
+        plan = planned(net, main, others, held, choices, n, limits, controls, twin is not None, seed)
         rows = [list(case.ids) for case in held.cases[:16]]
         announce(net, rows, work, "testing", plan.price(net), rows=sum(len(g.exchanges) for g in plan.groups),
                  least=plan.least(net))  # fmt: skip
-        twin, why = twin_of(net, main, held, limits, seed) if controls else (None, "")
         told, complete = plan.run(net, twin, work)
     judge = Judge(plan, told, limits)
     follows, tests = judge.follows(main), tuple(judge.variable(name) for name in main.where)
