@@ -168,7 +168,9 @@ def test_a_subspace_that_is_everything_does_what_the_whole_value_does(
         net, cases, true, {"verb": VariablePlace("resid_post.1", "last", basis)}, n=40
     )
     assert inside["verb"].accuracy == whole["verb"].accuracy
-    assert any("the other prompt's answer" in note for note in whole.notes)
+    assert any("'verb' gives the other prompt's answer" in note for note in whole.notes)
+    assert whole.verdict == "inconclusive"  # an exchange of everything would have passed
+    assert "Every variable" in whole.claim.notes[0]
     assert len(whole["verb"].shams) == 3  # the same site at other tokens
     few = cutaway.test_algorithm(
         net, cases, true, {"verb": VariablePlace("resid_post.1", "last", basis[:1])}, n=40

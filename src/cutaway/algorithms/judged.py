@@ -148,6 +148,11 @@ class Judge:
                 caps.append(
                     f"Only {n} exchanges of {test.name!r} change the answer, fewer than {self.limits.changing}."
                 )
+        if tests and all(test.others[EVERYTHING].n < self.limits.differ for test in tests):
+            caps.append(
+                "Every variable that was exchanged gives the other prompt's answer: an algorithm that gives the answer at "
+                "once would pass as well. Give a place for a variable that is computed before the last."
+            )
         return caps
 
     def _evidence(self, name: str, estimate: Estimate, sentence: str, of: str = "of exchanges") -> Evidence:
