@@ -31,7 +31,8 @@ def cases_of(name: str, n: int = 160, seed: int = 0) -> Cases:
         told = tuple((task.vocabulary[i], (int(i),)) for i in np.flatnonzero(answers))
         values = {f"w{i}": word for i, word in enumerate(words)}
         cases.append(Case(" ".join(words), tuple(map(int, row)), values, told, spans))
-    return Cases(name, tuple({case.ids: case for case in cases}.values()))
+    unique = tuple({case.ids: case for case in cases}.values())
+    return Cases(name, unique, derived=tuple(f"w{i}" for i in range(1, ids.shape[1])))
 
 
 def algorithm_of(name: str) -> Algorithm:

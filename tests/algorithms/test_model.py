@@ -97,7 +97,7 @@ def one(values: dict[str, Any]) -> Cases:
     [
         (lambda: cutaway.algorithm("bad", x=3, answer=lambda x: x), "step 'x' is 3"),
         (lambda: cutaway.algorithm("bad", answer="x"), "answer is 'x'"),
-        (lambda: cutaway.algorithm("bad", x=lambda *a: a, answer=lambda x: x), "any number of arguments"),
+        (lambda: cutaway.algorithm("bad", x=lambda *a: a, answer=lambda x: x), "arguments have no names"),
         (lambda: cutaway.algorithm("bad", x=lambda y: y, y=lambda x: x, answer=lambda x: x), "circle"),
         (lambda: Algorithm("bad", (Step("x", (), int), Step("x", (), int)), Step("answer", (), str)), "Two steps"),
         (lambda: cutaway.algorithm("bad", answer=lambda S: S).run({"s": 1}), "reads 'S'"),

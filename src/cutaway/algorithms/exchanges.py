@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 #: The share of exchanges that change the answer, where there are as many; the others must leave it.
 CHANGED = 0.75
 #: So many times as many pairs of prompts are looked at as exchanges are wanted.
-_POOL = 16
+_POOL = 8
+#: Pairs (base, source) of prompts whose words stand at the same tokens.
+Pairs = Sequence[tuple[Case, Case]]
 #: With so many templates or more, intervals are over templates.
 _TEMPLATES = 4
 
@@ -164,10 +166,15 @@ def first_tokens(case: Case) -> frozenset[int]:
     return frozenset(ids[0] for _, ids in case.answers)
 
 
+def pool_of(cases: Cases, n: int, seed: int) -> Pairs:
+    """The pairs of prompts among which n exchanges of each variable are looked for. Raises `BadBehaviour` for none."""
+    return cases.crossed(_POOL * n, seed=seed)
+
+
 def draw_exchanges(
     of: Predictions,
     variables: Sequence[str],
-    cases: Cases,
+    pool: Pairs,
     n: int,
     seed: int,
     keep: Callable[[CaseExchange], bool] = lambda _: True,
@@ -178,7 +185,7 @@ def draw_exchanges(
     """
     changing, leaving = round(CHANGED * n), n - round(CHANGED * n)
     found: dict[bool, list[CaseExchange]] = {True: [], False: []}
-    for base, others in _groups(cases, _POOL * n, len(variables), seed):
+    for base, others in _groups(pool, len(variables), np.random.default_rng([seed, 32])):
         if len(found[True]) >= n and len(found[False]) >= leaving:
             break
         made = of.exchange(base, dict(zip(variables, others, strict=True)))
@@ -188,22 +195,20 @@ def draw_exchanges(
     return [*found[True][: max(changing, n - len(stay))], *stay]
 
 
-def _groups(cases: Cases, n: int, sources: int, seed: int) -> list[tuple[Case, list[Case]]]:
-    """Bases with as many sources whose words stand at the same tokens."""
-    pairs = cases.crossed(n, seed=seed)
+def _groups(pool: Pairs, sources: int, rng: np.random.Generator) -> Iterator[tuple[Case, list[Case]]]:
+    """Bases with as many sources whose words stand at the same tokens, in random order."""
     if sources == 1:
-        return [(base, [source]) for base, source in pairs]
+        for i in rng.permutation(len(pool)):
+            yield pool[i][0], [pool[i][1]]
+        return
     by_base: dict[int, tuple[Case, list[Case]]] = {}
-    for base, source in pairs:
+    for base, source in pool:
         by_base.setdefault(id(base), (base, []))[1].append(source)
-    rng = np.random.default_rng([seed, 32])
     several = [(base, others) for base, others in by_base.values() if len(others) >= 2]
-    found = []
-    for _ in range(n // sources if several else 0):
+    for _ in range(len(pool) if several else 0):
         base, others = several[int(rng.integers(len(several)))]
         drawn = rng.choice(len(others), size=sources, replace=len(others) < sources)
-        found.append((base, [others[int(i)] for i in drawn]))
-    return found
+        yield base, [others[int(i)] for i in drawn]
 
 
 def clusters_of(exchanges: Sequence[CaseExchange], cases: Cases) -> list[Hashable]:

@@ -244,22 +244,22 @@ class Judge:
         keys = [("rival", number, name) for name in rival.where]
         if any(key not in self.told for key in keys):
             return None
-        rows: list[Any] = []
+        rows: dict[Hashable, Any] = {}
         for case in self.plan.cases:
             plain = CaseExchange(case, {}, frozenset(), frozenset())
             both = (main.predicts.tokens(case, {}), rival.predicts.tokens(case, {}))
-            rows.append((plain, *both, self._plain[id(case)]))
+            rows[id(case)] = (plain, *both, self._plain[id(case)])
         for name, places in rival.where.items():
             if main.where.get(name) != places:
                 continue
             for key in (("variable", name), ("rival", number, name), ("apart", number, name)):
                 group = self.plan[key]
-                if group is not None and key in self.told:
-                    rows += [
-                        (e, *(who.predicts.tokens(e.base, e.sources) for who in (main, rival)), t)
-                        for e, t in zip(group.exchanges, self.told[key], strict=True)
-                    ]
-        apart = self._apart(rows)
+                for e, token in (
+                    zip(group.exchanges, self.told[key], strict=True) if group and key in self.told else ()
+                ):
+                    both = (main.predicts.tokens(e.base, e.sources), rival.predicts.tokens(e.base, e.sources))
+                    rows[name, id(e.base), id(e.sources[name])] = (e, *both, token)
+        apart = self._apart(list(rows.values()))
         shares = {name: _sure(self._of(("rival", number, name))) for name in rival.where}
         places = {name: said(several) for name, several in rival.where.items()}
         follows = self.follows(rival)

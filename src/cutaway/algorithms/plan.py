@@ -11,9 +11,11 @@ import numpy as np
 from cutaway.algorithms.exchanges import (
     AnswerChoices,
     CaseExchange,
+    Pairs,
     Predictions,
     draw_exchanges,
     first_tokens,
+    pool_of,
     price_of,
     run_exchanges,
 )
@@ -227,21 +229,22 @@ def planned(
 ) -> AlgorithmPlan:
     """All exchanges, drawn. Raises `BadInput` where none of a variable can be predicted."""
     plain = [CaseExchange(case, {}, first_tokens(case), first_tokens(case)) for case in held]
+    pool = pool_of(held, n, seed)
     groups = [ExchangeGroup(("plain",), plain, {})]
     notes: list[str] = []
-    groups += [ExchangeGroup(("variable", name), _drawn(main, name, held, n, seed + i), {name: places})
+    groups += [ExchangeGroup(("variable", name), _drawn(main, name, pool, n, seed + i), {name: places})
                for i, (name, places) in enumerate(main.where.items())]  # fmt: skip
     own = list(groups[1:])
     if len(main.where) > 1:
-        together = draw_exchanges(main.predicts, list(main.where), held, n, seed + 50)
+        together = draw_exchanges(main.predicts, list(main.where), pool, n, seed + 50)
         if together:
             groups.append(ExchangeGroup(("joint",), together, main.where))
     for i, rival in enumerate(rivals):
         for j, (name, places) in enumerate(rival.where.items()):
-            drawn = _drawn(rival, name, held, n, seed + 100 * (i + 1) + j)
+            drawn = _drawn(rival, name, pool, n, seed + 100 * (i + 1) + j)
             groups.append(ExchangeGroup(("rival", i, name), drawn, {name: places}))
             if main.where.get(name) == places:
-                apart = _apart(main, rival, name, held, limits.differ, seed + 100 * (i + 1) + j)
+                apart = _apart(main, rival, name, pool, limits.differ, seed + 100 * (i + 1) + j)
                 if apart:
                     groups.append(ExchangeGroup(("apart", i, name), apart, {name: places}))
     if controls:
@@ -286,8 +289,8 @@ def spread(exchanges: Sequence[CaseExchange], n: int) -> list[CaseExchange]:
     return [exchanges[int(i * step)] for i in range(min(n, len(exchanges)))]
 
 
-def _drawn(of: Contestant, name: str, held: Cases, n: int, seed: int) -> list[CaseExchange]:
-    found = draw_exchanges(of.predicts, [name], held, n, seed)
+def _drawn(of: Contestant, name: str, pool: Pairs, n: int, seed: int) -> list[CaseExchange]:
+    found = draw_exchanges(of.predicts, [name], pool, n, seed)
     if not found:
         raise BadInput(
             f"No answer that {of.algorithm.name!r} gives with {name!r} exchanged is the answer to any prompt.",
@@ -297,7 +300,7 @@ def _drawn(of: Contestant, name: str, held: Cases, n: int, seed: int) -> list[Ca
 
 
 def _apart(
-    main: Contestant, rival: Contestant, name: str, held: Cases, n: int, seed: int
+    main: Contestant, rival: Contestant, name: str, pool: Pairs, n: int, seed: int
 ) -> list[CaseExchange]:
     """Exchanges on which the two predict something else."""
 
@@ -305,7 +308,7 @@ def _apart(
         other = rival.predicts.tokens(exchange.base, exchange.sources)
         return other is not None and other != exchange.wanted
 
-    return draw_exchanges(main.predicts, [name], held, 2 * n, seed, differ)
+    return draw_exchanges(main.predicts, [name], pool, 2 * n, seed, differ)
 
 
 def twin_of(
