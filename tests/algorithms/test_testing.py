@@ -197,6 +197,10 @@ def test_shams_are_others_of_the_same_kind(net: cutaway.Network, cases: Cases) -
         assert [p.part[0] for p in sham] == ["a", "m"]
         assert not {p.part for p in sham} & {p.part for p in taken}
         assert {p.span for p in sham} == {"last"}
+    both = places_of("m0@last + m1@last")
+    others = shams(net, both[:1], both, cases.cases, 3, 0)  # no MLP is left: the same one at other tokens
+    assert len(others) == 3
+    assert all(p.part == "m0" and p.span not in ("last", "w6") for (p,) in others)
 
 
 @pytest.mark.parametrize(

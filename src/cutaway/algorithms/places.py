@@ -198,8 +198,8 @@ def shams(
 ) -> list[Places]:
     """Other places like these, at which nothing is said to live: at most `count`, different from each other.
 
-    For a head or an MLP others of the same kind at the same span; for a site the same site at other spans; for a subspace
-    random ones of as many dimensions. Fewer, or none, where there are no more.
+    For a head or an MLP others of the same kind at the same span; where all of these are taken, and for a site, the same at
+    other spans; for a subspace random ones of as many dimensions. Fewer, or none, where there are no more.
     """
     rng = np.random.default_rng([seed, 31])
     found: list[Places] = []
@@ -229,9 +229,11 @@ def _like(
         return [replace(place, basis=rows.contiguous())]
     part = place.named
     if part is not None and part.kind in ("head", "mlp", "attention", "mixer"):
-        others = parts_of(net, heads=part.kind != "attention")
-        names = [str(other) for other in others if other.kind == part.kind and other.place == part.place]
-        return [VariablePlace(n, place.span) for n in names if n not in {other.part for other in taken}]
+        parts = parts_of(net, heads=part.kind != "attention")
+        names = [str(other) for other in parts if other.kind == part.kind and other.place == part.place]
+        others = [VariablePlace(n, place.span) for n in names if n not in {other.part for other in taken}]
+        if others:
+            return others
     if place.span == ALL:
         return []
     here = [other for other in taken if other.part == place.part]
