@@ -34,6 +34,7 @@ _PUBLIC: dict[str, str] = {name: verb.where for name, verb in VERBS.items()} | _
 __all__ = [*_PUBLIC, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]
 
 if TYPE_CHECKING:
+    from cutaway import algorithms as algorithms
     from cutaway import behaviours as behaviours
     from cutaway import calibration as calibration
     from cutaway import circuits as circuits
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from cutaway import trials as trials
     from cutaway import verbs as verbs
     from cutaway import zoo as zoo
+    from cutaway.algorithms.carried import carried as carried
     from cutaway.behaviours import Behaviour as Behaviour
     from cutaway.behaviours import behaviour as behaviour
     from cutaway.behaviours import performance as performance

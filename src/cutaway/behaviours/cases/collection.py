@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cutaway.behaviours.cases.case import LAST, Case, Frames, Value, make_cases
-from cutaway.behaviours.data import Behaviour, Ids, Span
+from cutaway.behaviours.data import Behaviour, Ids
 from cutaway.behaviours.examples import Answer, Example, assemble
 from cutaway.behaviours.metrics import METRICS
 from cutaway.errors import BadBehaviour, BadInput, did_you_mean

@@ -113,7 +113,9 @@ def require_names(names: Iterable[Any]) -> None:
     """Raises `BadInput` for what cannot be the name of a variable."""
     for name in names:
         if not isinstance(name, str) or not name.isidentifier():
-            raise BadInput(f"{name!r:.60} is no name of a variable.", "Name it as in Python, e.g. first_name.")
+            raise BadInput(
+                f"{name!r:.60} is no name of a variable.", "Name it as in Python, e.g. first_name."
+            )
         if name == LAST:
             raise BadInput(f"The name {LAST!r} is that of the last token.", "Give the variable another name.")
 
@@ -129,7 +131,9 @@ def _plan(frames: Any, variables: Any, answer: Any, differ: Any) -> Frames:
     free = {name: _values(name, given) for name, given in variables.items() if not callable(given)}
     derived: dict[str, Function] = {name: given for name, given in variables.items() if callable(given)}
     if not free:
-        raise BadInput("Every variable is computed from others.", 'Give values of one: {"A": ["Mary", "John"]}.')
+        raise BadInput(
+            "Every variable is computed from others.", 'Give values of one: {"A": ["Mary", "John"]}.'
+        )
     if not callable(answer):
         raise BadInput(
             f"The answer is {answer!r:.60}.", "Give a function of variables, e.g. lambda A: ' ' + A."
