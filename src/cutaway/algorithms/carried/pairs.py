@@ -79,9 +79,12 @@ def _named(cases: Cases, variables: Sequence[str]) -> tuple[str, ...]:
 
 
 def spans_of(cases: Cases, spans: Sequence[str] | None) -> tuple[str, ...]:
-    """Named spans that every prompt has; `BadInput` for one that is not there."""
+    """Named spans that every prompt has; `BadInput` for one that is not there.
+
+    By default each of them; of spans that cover the same tokens in every prompt the last one.
+    """
     if spans is None:
-        return cases.spans
+        return tuple({tuple(case.spans[span] for case in cases): span for span in cases.spans}.values())
     given = (spans,) if isinstance(spans, str) else spans
     if not isinstance(given, Sequence) or not given:
         raise BadInput(f"The spans {spans!r:.60} are no list.", f"Write spans={list(cases.spans)!r}.")

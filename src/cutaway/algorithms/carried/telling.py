@@ -83,7 +83,7 @@ def claim_about(
         ))  # fmt: skip
     elif one_else := _nothing_else(variable, named, limits):
         evidence.append(one_else)
-    notes = [f"{in_words(one.at)}: {one.verdict}." for one in carrying if one not in named]
+    notes = [f"{in_words(one.at)}: {one.verdict}." for one in (*alone, *carrying) if one not in named]
     if alone and alone[0].verdict == ONLY:
         notes.append(
             "No other variable was exchanged: whether the place carries this variable or the answer, these prompts do not "

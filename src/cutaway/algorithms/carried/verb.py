@@ -90,9 +90,10 @@ def carried(
         )
     if n < FEWEST:
         raise BadInput(f"With n={n} pairs no share can be told from zero.", f"Give at least {FEWEST}.")
-    asked = CarriedQuestion(
-        net, _places(net, cases, parts, spans), limits or CarriedLimits(), controls, force, seed
-    )
+    limits = CarriedLimits() if limits is None else limits
+    if not isinstance(limits, CarriedLimits):
+        raise BadInput(f"{limits!r:.60} are no limits.", "Give CarriedLimits(...), or leave them out.")
+    asked = CarriedQuestion(net, _places(net, cases, parts, spans), limits, controls, force, seed)
     with work.interruptible() as work:
         quiet = replace(work, listener=None)
         pairs, notes = pairs_of(net, cases, variables, n, seed)

@@ -24,7 +24,7 @@ from cutaway.behaviours.cases.case import (
 from cutaway.behaviours.cases.collection import Cases
 from cutaway.behaviours.data import Ids
 from cutaway.errors import BadBehaviour, BadInput, did_you_mean
-from cutaway.results import strict
+from cutaway.results import listed, strict
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -105,8 +105,15 @@ def noted(made: Cases) -> Cases:
     more += [
         f"{a!r} and {b!r} vary together: only prompts in which one varies without the other tell them apart."
         for a, b in made.together
+        if not _by_definition(made, a, b)
     ]
     return replace(made, notes=(*made.notes, *more))
+
+
+def _by_definition(made: Cases, one: str, other: str) -> bool:
+    """Is the other computed from the one alone, so that no prompt could tell them apart?"""
+    derived = {} if made.frames is None else made.frames.derived
+    return other in derived and parameters(derived[other], "") == (one,)
 
 
 def require_names(names: Iterable[Any]) -> None:
@@ -170,7 +177,7 @@ def _values(name: str, given: Any) -> tuple[Value, ...]:
     """The values of a free variable. Raises `BadInput` for what is no list of them."""
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
         raise BadInput(f"The values of {name!r} are {given!r:.60}.", "Give a list of values, or a function.")
-    options = [plain(value) for value in given]
+    options = [plain(value) for value in listed(given, f"The values of {name!r}")]
     if not options or not all(is_value(v) for v in options):
         raise BadInput(
             f"The values of {name!r} are {given!r:.60}.", "Give a list of texts, numbers, True or False."

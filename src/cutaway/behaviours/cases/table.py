@@ -22,7 +22,7 @@ from cutaway.behaviours.data import Ids, Span
 from cutaway.behaviours.examples import Answer
 from cutaway.behaviours.tokenizing import continuation, encode, token_spans
 from cutaway.errors import BadBehaviour, BadInput, did_you_mean
-from cutaway.results import strict
+from cutaway.results import listed, strict
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -49,7 +49,8 @@ def cases_from(
             text that follows, or several that are all right (token ids behind token ids). Every further column is a
             variable, but these: `spans`, by name the words of the prompt ("Mary", or ["Mary", 2] for the second of them), or
             of token ids a half-open range [start, stop]; `template`, a label of prompts of one form; `answer_pos`, whose
-            logits are read. A value that stands in the text as a word, once, is a span of the variable's name.
+            logits are read. A value that is a text and stands in the prompt as words, once, is a span of the
+            variable's name.
         derived: variables that are computed from others: by name a function of variables, or the names of such columns.
         name: what they are called.
         seed: of the division into halves.
@@ -94,7 +95,7 @@ def _rows(table: Any) -> list[dict[str, Any]]:
         table = table.to_dict("records")
     if isinstance(table, str | bytes | Mapping) or not isinstance(table, Iterable):
         raise BadInput(f"{table!r:.60} is no table.", _GIVE)
-    rows = list(table)
+    rows = listed(table, "The rows of a table")
     if not rows or not all(isinstance(row, Mapping) for row in rows):
         raise BadInput("The table has no rows." if not rows else f"{rows[0]!r:.60} is no row.", _GIVE)
     for number, row in enumerate(rows):
