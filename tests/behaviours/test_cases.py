@@ -145,9 +145,10 @@ def test_a_behaviour_has_the_answers_of_both_and_pairs_that_tell(net: Network) -
     assert pairs.aligned
     assert set(pairs.spans) == {"A", "B", "S", "thing"}
     assert all(r != w for r, w in zip(pairs.right, pairs.wrong, strict=True))
-    only = every.behaviour(net, "A", n=10)  # changes the answer only where the second gives
-    assert only.n == 10
-    assert any("have the same answer: left out" in note for note in only.notes)
+    assert every.behaviour(net, "A", n=10).n == 10
+    for a, b in every.telling(net, "A", n=10):  # it changes the answer only where the second gives
+        assert not a.values["first"]
+        assert not b.values["first"]
     with pytest.raises(BadBehaviour, match="never changes the answer"):
         every.behaviour(net, "thing")
 
@@ -212,14 +213,14 @@ BAD: dict[str, tuple[Callable[[Network], Any], str]] = {
     "no variable": (lambda net: cases(net, "Ann met", {}, lambda: " to"), "no variable"),
     "only derived ones": (lambda net: cases(net, "{S} met", {"S": lambda: "Ann"}, lambda S: S), "computed from others"),
     "no frame": (lambda net: cases(net, [], {"A": NAMES}, lambda A: A), "frames are"),
-    "frames of numbers": (lambda net: cases(net, [3], {"A": NAMES}, lambda A: A), "frames are"),
+    "frames of numbers": (lambda net: cases(net, [3], {"A": NAMES}, lambda A: A), "frames, not \\[3\\]"),
     "one to differ that is not free": (
-        lambda net: cases(net, "{A} met", {"A": NAMES}, lambda A: A, differ="Aa"), "'Aa' is no free variable"
+        lambda net: cases(net, "{A} met", {"A": NAMES}, lambda A: A, differ=["Aa"]), "'Aa' is no free variable"
     ),
     "the name of the last token": (lambda net: cases(net, "{last}", {"last": NAMES}, lambda last: last), "last token"),
     "none asked for": (lambda net: cases(net, "{A} met", {"A": NAMES}, lambda A: A, n=0), "n=0"),
     "values that never stand together": (
-        lambda net: cases(net, "{A} {B}", {"A": ["Ann"], "B": ["Ann"]}, lambda A: A, differ="AB"), "No prompt"
+        lambda net: cases(net, "{A} {B}", {"A": ["Ann"], "B": ["Ann"]}, lambda A: A, differ=["A", "B"]), "No prompt"
     ),
     "a derived variable to change": (lambda net: made(net).changed(net, "S"), "'S'.*is derived"),
     "a variable that is not there": (lambda net: made(net).changed(net, "thnig"), "Did you mean thing"),
@@ -361,8 +362,8 @@ def test_ready_cases_use_the_frames_and_words_of_the_generator(tales_net: Networ
     every = cases_of(name, tales_net, 60)
     assert len(every) > 20
     pairs = generators.GENERATORS[GENERATOR.get(name, name)](tales_net, 200)
-    known = {word for text in pairs.clean for word in text.split()}
-    words = {word for case in every for word in case.text.split()}
+    known = {word for text in pairs.clean for word in text.split() if not word.isdigit()}
+    words = {word for case in every for word in case.text.split() if not word.isdigit()}
     assert len(words & known) > 0.6 * len(words)
     forms = {len(frame.split()) for frame in pairs.template}
     assert {len(case.template.split()) for case in every} <= forms | {n + 1 for n in forms}

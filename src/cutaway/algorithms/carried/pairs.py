@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cutaway.behaviours.cases import Cases
+from cutaway.behaviours.cases import Case, Cases
 from cutaway.errors import BadBehaviour, BadInput, did_you_mean
 
 if TYPE_CHECKING:
@@ -22,11 +22,13 @@ class VariablePairs:
         variable: its name.
         discovery: pairs of the half that places are looked for on.
         held: pairs of the half that they are tested on.
+        one_sided: is in some pairs whatever is right in the first prompt right in the second, too?
     """
 
     variable: str
     discovery: Behaviour
     held: Behaviour
+    one_sided: bool = False
 
 
 def pairs_of(
@@ -53,7 +55,8 @@ def pairs_of(
                 raise
             notes.append(f"{error.problem} It is left out.")
             continue
-        found.append(VariablePairs(variable, halves[0], halves[1]))
+        pairs = [pair for half in (first, second) for pair in half.telling(net, variable, n=n, seed=seed)]
+        found.append(VariablePairs(variable, *halves, one_sided=any(_holds(b, a) for a, b in pairs)))
         if (few := min(half.n for half in halves)) < n:
             notes.append(f"Only {few} pairs of a half differ in {variable!r} alone; {n} were asked for.")
     if not found:
@@ -62,6 +65,11 @@ def pairs_of(
             "Give prompts in which one varies while the others stay, and the answer with it.",
         )
     return found, notes
+
+
+def _holds(one: Case, other: Case) -> bool:
+    """Is whatever is right in the other right in the one, too?"""
+    return {ids[0] for _, ids in other.answers} <= {ids[0] for _, ids in one.answers}
 
 
 def _named(cases: Cases, variables: Sequence[str]) -> tuple[str, ...]:

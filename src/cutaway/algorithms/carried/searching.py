@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cutaway.algorithms.carried.answering import answers_by
 from cutaway.algorithms.carried.exchanging import At, Exchange, Moved
 from cutaway.algorithms.carried.limits import CarriedLimits
 from cutaway.algorithms.carried.pairs import VariablePairs
@@ -66,7 +67,7 @@ def ready(
     refused: NotPerformed | None = None
     for one in pairs:
         done = performance(asked.net, one.discovery, work=work)
-        if not done.does_it and not asked.force:
+        if not answers_by(done, one.one_sided) and not asked.force:
             refused = refused or refusal(asked.net, one.discovery, done)
             told = "whether it answers by" if done.needed is not None else "that it answers by"
             notes.append(
@@ -181,7 +182,7 @@ def _controls(
             made.append(Control("Random weights", None, "not performed", None, sentence))
         return controls
     for name, one in pairs.items():
-        controls[name].append(random_control(name, performance(fresh, one.held, work=work)))
+        controls[name].append(random_control(name, performance(fresh, one.held, work=work), one.one_sided))
     return controls
 
 

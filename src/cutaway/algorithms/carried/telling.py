@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from cutaway.algorithms.carried.answering import answers_by
 from cutaway.algorithms.carried.exchanging import At, in_words
 from cutaway.algorithms.carried.limits import CarriedLimits
 from cutaway.behaviours import Performance
 from cutaway.claims import Claim, Control, Evidence
 from cutaway.statistics import Estimate
-from cutaway.trials import claim_of, inside, percent, performs, with_interval
+from cutaway.trials import claim_of, inside, percent, with_interval
 
 #: What a place is found to be, of one variable.
 ALONE, SEVERAL, OPEN, ONLY, NOT_SHOWN = (
@@ -59,21 +60,21 @@ def claim_about(
     net: str,
     variable: str,
     tested: Sequence[Tested],
-    performance: Performance | None,
+    answering: Evidence | None,
     controls: Sequence[Control],
     limits: CarriedLimits,
     caps: Sequence[str],
 ) -> Claim:
     """The claim about one variable: which places carry it, the ones that carry it alone first.
 
-    tested: the places that stood out, the largest share on discovery pairs first. performance: on held-out pairs; None
-    where it was not measured.
+    tested: the places that stood out, the largest share on discovery pairs first. answering: does the network
+    answer by it? None where that was not measured.
     """
     told = sorted(tested, key=lambda one: -one.held[variable].value)
     alone = [one for one in told if one.verdict in (ALONE, ONLY)]
     carrying = [one for one in told if one.verdict in (SEVERAL, OPEN)]
     named = (alone or carrying or told[:1])[:_NAMED]
-    evidence = [] if performance is None else [performs(performance)]
+    evidence = [] if answering is None else [answering]
     evidence += [_exchanged(variable, one, limits) for one in named]
     if not named:
         evidence.append(Evidence(
@@ -152,9 +153,9 @@ def shuffled_control(variable: str, found: Sequence[int], limits: CarriedLimits)
     return Control("Shuffled values", None, "no place stands out", passed, sentence)
 
 
-def random_control(variable: str, performance: Performance) -> Control:
+def random_control(variable: str, performance: Performance, one_sided: bool) -> Control:
     """The same architecture with fresh weights must not answer by the variable: then it has nothing that could carry it."""
-    does = performance.does_it
+    does = answers_by(performance, one_sided)
     right = f"{percent(performance.accuracy.value)} right, contrast {performance.size} spreads of the logits"
     sentence = (
         f"The same architecture with fresh weights does not answer by {variable} ({right}): there is nothing to carry, and "

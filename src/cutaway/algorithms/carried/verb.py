@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from cutaway.algorithms.carried.answering import answered
 from cutaway.algorithms.carried.exchanging import At
 from cutaway.algorithms.carried.limits import CarriedLimits
 from cutaway.algorithms.carried.pairs import pairs_of, spans_of
@@ -150,9 +151,11 @@ def _result(
             told.append(
                 f"{found.left[name]} more places stand out for {name!r} than the {asked.limits.most} that were tested."
             )
+        done = found.performed.get(name)
+        answering = None if done is None else answered(done, found.pairs[name].one_sided)
         claims.append(
             claim_about(
-                asked.net.name, name, tested[name], found.performed.get(name), found.controls[name], asked.limits,
+                asked.net.name, name, tested[name], answering, found.controls[name], asked.limits,
                 _caps(asked, found, name),
             )
         )  # fmt: skip

@@ -49,7 +49,7 @@ def cases_from(
             text that follows, or several that are all right (token ids behind token ids). Every further column is a
             variable, but these: `spans`, by name the words of the prompt ("Mary", or ["Mary", 2] for the second of them), or
             of token ids a half-open range [start, stop]; `template`, a label of prompts of one form; `answer_pos`, whose
-            logits are read. A value that is a text and stands in the prompt as words, once, is a span of the
+            logits are read. A value that is a text and stands as words, once in every prompt, is a span of the
             variable's name.
         derived: variables that are computed from others: by name a function of variables, or the names of such columns.
         name: what they are called.
@@ -78,7 +78,8 @@ def cases_from(
     if not columns:
         raise BadInput("The table has no variable.", _GIVE)
     _require_derived(functions, named, columns)
-    made = [_Row(net, i, row, columns, functions).case() for i, row in enumerate(rows)]
+    spoken = {name for name in columns if all(_stands(row["text"], row[name]) for row in rows)}
+    made = [_Row(net, i, row, columns, functions, spoken).case() for i, row in enumerate(rows)]
     prompts: dict[tuple[Ids, Any], Case] = {}
     for case in made:
         prompts.setdefault((case.ids, tuple(sorted(case.values.items()))), case)
@@ -131,14 +132,23 @@ def _require_derived(functions: Mapping[str, Function], named: Sequence[str], co
         known.append(name)
 
 
+def _stands(text: Any, value: Any) -> tuple[int, int] | None:
+    """The characters of a value that is a text and stands in the prompt as words, once; None where it does not."""
+    if not isinstance(text, str) or not isinstance(value, str) or not value.strip():
+        return None
+    hits = [m.span() for m in re.finditer(rf"(?<!\w){re.escape(value)}(?!\w)", text)]
+    return hits[0] if len(hits) == 1 else None
+
+
 class _Row:
     """One row on its way into a case."""
 
     def __init__(
-        self, net: Network, number: int, row: Mapping[str, Any], columns: Sequence[str], functions: Mapping[str, Function]
+        self, net: Network, number: int, row: Mapping[str, Any], columns: Sequence[str], functions: Mapping[str, Function],
+        spoken: set[str],
     ) -> None:  # fmt: skip
         self.net, self.row, self.where = net, row, f"Row {number}"
-        self.columns, self.functions = columns, functions
+        self.columns, self.functions, self.spoken = columns, functions, spoken
 
     def case(self) -> Case:
         """The case of this row."""
@@ -198,14 +208,9 @@ class _Row:
 
     def _word_spans(self, text: str, ids: Ids, values: Mapping[str, Value]) -> dict[str, Span]:
         chars: dict[str, Span] = {}
-        for name, value in values.items():
-            hits = (
-                list(re.finditer(rf"(?<!\w){re.escape(value)}(?!\w)", text))
-                if isinstance(value, str) and value
-                else []
-            )
-            if len(hits) == 1:
-                chars[name] = hits[0].span()
+        for name in values:
+            if name in self.spoken and (span := _stands(text, self.row[name])):
+                chars[name] = span
         for name, given in self._named().items():
             words, count = (given, 1) if isinstance(given, str) else _counted(given)
             found = [m.span() for m in re.finditer(re.escape(words), text)] if words else []
