@@ -13,7 +13,7 @@ from tests.algorithms.carried.specimens import cases_of_specimen, stated
 
 import cutaway
 from cutaway.algorithms.carried import CarriedLimits, CarriedVariables
-from cutaway.algorithms.carried.exchanging import Exchange
+from cutaway.algorithms.carried.exchanging import VariableExchange
 from cutaway.algorithms.carried.standing import corrected, shuffled, standing_out
 from cutaway.algorithms.carried.telling import ALONE, NOT_SHOWN, ONLY, OPEN, SEVERAL, verdict_on
 from cutaway.behaviours.cases import Cases, cases_from, cases_of
@@ -125,7 +125,7 @@ def test_a_share_is_what_patching_by_hand_gives() -> None:
     at = [
         (part, span) for part in map(Part.parse, ("a1.h0", "a0.h3", "m0", "m1")) for span in ("noun", "last")
     ]
-    moved = Exchange.of(net, pairs, at, Work()).run(Work(), "by hand")
+    moved = VariableExchange.of(net, pairs, at, Work()).run(Work(), "by hand")
     rows = torch.arange(pairs.n)
     clean, corrupted = pairs.clean_tokens(net), pairs.corrupted_tokens(net)
     right, wrong = (torch.tensor([one[0] for one in side]) for side in (pairs.right, pairs.wrong))
@@ -154,7 +154,9 @@ def test_nothing_stands_out_where_values_are_shuffled() -> None:
     limits = CarriedLimits(shuffled=20)
     at = [(part, "last") for part in map(Part.parse, ("a1.h0", "a0.h3", "m1"))]
     moved = {
-        name: Exchange.of(net, cases.halves()[0].behaviour(net, name, n=24), at, Work()).run(Work(), "")
+        name: VariableExchange.of(net, cases.halves()[0].behaviour(net, name, n=24), at, Work()).run(
+            Work(), ""
+        )
         for name in ("number", "tense")
     }
     q = corrected(moved, 0)

@@ -26,8 +26,8 @@ def answered(done: Performance, one_sided: bool) -> Evidence:
     if done.does_it or not answers_by(done, one_sided):
         return asked
     sentence = (
-        f"Of held-out prompts {done.accuracy} are answered right (required: {done.asked:.2f}), by a contrast of {done.contrast} "
-        "to the second prompts. Whatever is right in the first prompt of a pair is right in the second, too: so it is not "
+        f"Of held-out prompts {done.accuracy} are answered right (required: {done.asked:.2f}), by a contrast of "
+        f"{done.contrast} to the second prompts. Whatever is right in the first prompt of a pair is right in the second, too: so it is not "
         "asked whether that is answered otherwise."
     )
     passed = True if done.accuracy.ends(0.0)[0] >= done.asked else None

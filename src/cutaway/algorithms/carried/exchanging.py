@@ -49,7 +49,7 @@ def in_words(at: At) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class Exchange:
+class VariableExchange:
     """The exchange of one variable, part by part, on one half of its pairs: planned, not yet run.
 
     The prompts that are run are the second ones of the pairs; a part gets its value from the first. The metric is how far
@@ -68,7 +68,7 @@ class Exchange:
     plan: Plan
 
     @classmethod
-    def of(cls, net: Network, behaviour: Behaviour, places: Sequence[At], work: Work) -> Exchange:
+    def of(cls, net: Network, behaviour: Behaviour, places: Sequence[At], work: Work) -> VariableExchange:
         """Run both prompts of the pairs, and make the sweep ready.
 
         Raises `BadBehaviour` where the two prompts are answered alike, so that there is no effect to share.
@@ -122,7 +122,7 @@ class Moved:
     @cached_property
     def there(self) -> np.ndarray:
         """Which places were measured on every pair: bool [places]."""
-        return np.isin(self.result.states, (CellState.RUN, CellState.KNOWN_ZERO)).all(1)
+        return np.asarray(np.isin(self.result.states, (CellState.RUN, CellState.KNOWN_ZERO)).all(1))
 
     @cached_property
     def known_zero(self) -> np.ndarray:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cutaway.algorithms.carried.answering import answers_by
-from cutaway.algorithms.carried.exchanging import At, Exchange, Moved
+from cutaway.algorithms.carried.exchanging import At, VariableExchange, Moved
 from cutaway.algorithms.carried.limits import CarriedLimits
 from cutaway.algorithms.carried.pairs import VariablePairs
 from cutaway.algorithms.carried.standing import corrected, shuffled, standing_out
-from cutaway.algorithms.carried.telling import Tested, random_control, shuffled_control, verdict_on
+from cutaway.algorithms.carried.telling import TestedPlace, random_control, shuffled_control, verdict_on
 from cutaway.behaviours import Performance, performance, refusal
 from cutaway.claims import Control
 from cutaway.errors import BadBehaviour, CutawayError, NotPerformed, Stopped
@@ -55,7 +55,7 @@ class ReadyVariable:
     """
 
     pairs: VariablePairs
-    exchange: Exchange
+    exchange: VariableExchange
 
 
 def ready(
@@ -75,7 +75,9 @@ def ready(
             )
             continue
         try:
-            variables.append(ReadyVariable(one, Exchange.of(asked.net, one.discovery, asked.places, work)))
+            variables.append(
+                ReadyVariable(one, VariableExchange.of(asked.net, one.discovery, asked.places, work))
+            )
         except BadBehaviour as error:
             if len(pairs) == 1:
                 raise
@@ -159,7 +161,7 @@ def _held(
     moved = {}
     for name, one in pairs.items():
         try:
-            exchange = Exchange.of(asked.net, one.held, places, work)
+            exchange = VariableExchange.of(asked.net, one.held, places, work)
         except BadBehaviour:
             continue  # there is no gap on held-out pairs
         moved[name] = exchange.run(work, f"testing {name} on held-out pairs")
@@ -186,7 +188,7 @@ def _controls(
     return controls
 
 
-def tested_of(asked: CarriedQuestion, found: CarriedFindings) -> dict[str, list[Tested]]:
+def tested_of(asked: CarriedQuestion, found: CarriedFindings) -> dict[str, list[TestedPlace]]:
     """The picked places of every variable with their shares on held-out pairs, and what they are found to be.
 
     None where a variable has no effect on held-out pairs, or the tests were not finished.
@@ -201,12 +203,12 @@ def tested_of(asked: CarriedQuestion, found: CarriedFindings) -> dict[str, list[
         for place in found.picked[name]
     ]
     q = iter(benjamini_hochberg(p).tolist())
-    tested: dict[str, list[Tested]] = {name: [] for name in found.pairs}
+    tested: dict[str, list[TestedPlace]] = {name: [] for name in found.pairs}
     for name in names:
         for place in found.picked[name]:
             held = {other: found.held[other].estimate(row[place]) for other in names}
             own = next(q)
             tested[name].append(
-                Tested(asked.places[place], held, own, verdict_on(name, held, own, asked.limits))
+                TestedPlace(asked.places[place], held, own, verdict_on(name, held, own, asked.limits))
             )
     return tested

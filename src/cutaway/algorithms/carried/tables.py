@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cutaway.algorithms.carried.exchanging import At, Moved
-from cutaway.algorithms.carried.telling import Tested
+from cutaway.algorithms.carried.telling import TestedPlace
 
 _FIGURES = ("share", "low", "high", "q", "held", "held_low", "held_high", "held_q")
 
@@ -59,7 +59,7 @@ class CarriedTables:
                 at = (variable, *divmod(place, len(self.spans)))
                 self._enter(at, "held", "held_low", "held_high", moved, row)
 
-    def decided(self, variable: int, place: int, tested: Tested) -> None:
+    def decided(self, variable: int, place: int, tested: TestedPlace) -> None:
         """Enter what a place is found to be."""
         at = (variable, *divmod(place, len(self.spans)))
         self.arrays["held_q"][at] = tested.q

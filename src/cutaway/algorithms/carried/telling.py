@@ -23,7 +23,7 @@ _NAMED = 3
 
 
 @dataclass(frozen=True)
-class Tested:
+class TestedPlace:
     """A place that stood out, tested on held-out pairs.
 
     Attributes:
@@ -59,7 +59,7 @@ def _nothing(estimate: Estimate, limits: CarriedLimits) -> bool | None:
 def claim_about(
     net: str,
     variable: str,
-    tested: Sequence[Tested],
+    tested: Sequence[TestedPlace],
     answering: Evidence | None,
     controls: Sequence[Control],
     limits: CarriedLimits,
@@ -93,7 +93,7 @@ def claim_about(
     return claim_of(_statement(net, variable, named), evidence, controls, notes, caps)
 
 
-def _statement(net: str, variable: str, named: Sequence[Tested]) -> str:
+def _statement(net: str, variable: str, named: Sequence[TestedPlace]) -> str:
     if not named:
         return f"In {net} {variable} is carried by a single part at one of these spans"
     places = [in_words(one.at) for one in named]
@@ -103,7 +103,7 @@ def _statement(net: str, variable: str, named: Sequence[Tested]) -> str:
     return f"In {net} {variable}{alone} is carried{each} by {listed}"
 
 
-def _exchanged(variable: str, one: Tested, limits: CarriedLimits) -> Evidence:
+def _exchanged(variable: str, one: TestedPlace, limits: CarriedLimits) -> Evidence:
     share = one.held[variable]
     passed = share.above(limits.carries)
     if passed and not one.q <= limits.alpha:
@@ -124,7 +124,7 @@ def _exchanged(variable: str, one: Tested, limits: CarriedLimits) -> Evidence:
     )
 
 
-def _nothing_else(variable: str, named: Sequence[Tested], limits: CarriedLimits) -> Evidence | None:
+def _nothing_else(variable: str, named: Sequence[TestedPlace], limits: CarriedLimits) -> Evidence | None:
     """Do the named places bring nothing of the other variables? None where there are no others."""
     others = [(one, name, share) for one in named for name, share in one.held.items() if name != variable]
     if not others:
