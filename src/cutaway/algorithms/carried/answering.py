@@ -27,8 +27,8 @@ def answered(done: Performance, one_sided: bool) -> Evidence:
         return asked
     sentence = (
         f"Of held-out prompts {done.accuracy} are answered right (required: {done.asked:.2f}), by a contrast of "
-        f"{done.contrast} to the second prompts. Whatever is right in the first prompt of a pair is right in the second, too: so it is not "
-        "asked whether that is answered otherwise."
+        f"{done.contrast} to the second prompts. Whatever is right in the first prompt of a pair is right in the second, "
+        "too: so it is not asked whether that is answered otherwise."
     )
     passed = True if done.accuracy.ends(0.0)[0] >= done.asked else None
     return Evidence(asked.name, done.accuracy, None, done.asked, passed, sentence, asked.of)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cutaway.algorithms.carried.answering import answers_by
-from cutaway.algorithms.carried.exchanging import At, VariableExchange, Moved
+from cutaway.algorithms.carried.exchanging import At, Moved, VariableExchange
 from cutaway.algorithms.carried.limits import CarriedLimits
 from cutaway.algorithms.carried.pairs import VariablePairs
 from cutaway.algorithms.carried.standing import corrected, shuffled, standing_out
