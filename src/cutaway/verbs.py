@@ -211,6 +211,9 @@ VERBS: dict[str, Verb] = {
              "Find the parts that carry a behaviour, test them on held-out prompts, and write a report.", _BEHAVIOUR,
              "explanation", ("controls",), (("limits", "cutaway.explanations.limits:SearchLimits"),),
              command="explain", n=128),
+        Verb("carried", "cutaway.algorithms.carried.verb:carried",
+             "What each part carries: one variable of the prompt is exchanged at a time, part by part, and tested.",
+             ("net", "cases", "variables"), "carried-variables"),
         Verb("load", "cutaway.results.kinds:load", "Open any saved result.", ("path",)),
     )
 }

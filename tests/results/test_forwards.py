@@ -17,7 +17,7 @@ from torch import nn
 
 import cutaway
 from cutaway.behaviours import Behaviour
-from cutaway.behaviours.cases import Case
+from cutaway.behaviours.cases import Case, cases_from
 from cutaway.behaviours.checks import answer_logits
 from cutaway.effects.baselines import measure
 from cutaway.errors import Stopped
@@ -157,6 +157,23 @@ def text(pairs: Behaviour) -> list[int]:
     return list(pairs.clean_ids[0])
 
 
+def known(net: Network, pairs: Behaviour) -> Any:
+    """Both prompts of every pair, as cases of which prompt of which pair it is."""
+    sides = (pairs.clean_ids, pairs.right), (pairs.corrupted_ids, pairs.wrong)
+    rows = [
+        {
+            "text": list(ids[i]),
+            "answer": list(answers[i]),
+            "pair": i,
+            "side": side,
+            "template": str(len(ids[i])),
+        }
+        for side, (ids, answers) in enumerate(sides)
+        for i in range(pairs.n)
+    ]
+    return cases_from(net, rows)
+
+
 def identity(net: Network) -> Dictionary:
     """A latent for each number of the first layer's stream."""
     width = net.d_model or 0
@@ -236,6 +253,7 @@ CALLS: dict[str, Callable[[Network, Behaviour, Any], Any]] = {
     "test_algorithm": lambda net, pairs, _: cutaway.test_algorithm(
         net, cases(pairs), ALGORITHM, {"copied": "a1.h0@last"}, n=40, controls=False
     ),
+    "carried": lambda net, pairs, _: cutaway.carried(net, known(net, pairs), ["side"]),
     "measure": lambda net, pairs, _: cutaway.measure(net, identity(net), pairs.clean_ids),
     "index_features": lambda net, pairs, _: cutaway.index_features(
         net, latents(net, identity(net)), pairs.clean_ids

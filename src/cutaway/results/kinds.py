@@ -132,6 +132,7 @@ KINDS: dict[str, Kind] = {
     "top-examples": Kind("cutaway.features.top_examples:TopExamples", "where features are strongest in many texts"),
     "activations": Kind("cutaway.features.activations:Activations", "activations of many texts, on disk"),
     "gradients": Kind("cutaway.network.gradients:Gradients", "gradients of what a network says"),
+    "carried-variables": Kind("cutaway.algorithms.carried.result:CarriedVariables", "which variable each part carries"),
     "circuit": Kind("cutaway.circuits.circuit:Circuit", "a circuit", version=2, formerly=("cutaway circuit",)),
 }  # fmt: skip
 

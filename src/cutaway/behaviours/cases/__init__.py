@@ -2,8 +2,8 @@
 
 A contrast pair says that two prompts differ; cases say in what. From them come pairs that differ in one variable alone, and
 interchanges, in which one prompt gets a variable's value from another: what a claim about the computation behind a behaviour
-is tested on. `cases` makes them from frames, `cases_of` from the frames and words of a built-in behaviour, `cases_from` takes
-a table of prompts as they are.
+is tested on. `cases` makes them from frames, `cases_of` from the frames and words of a built-in behaviour, `cases_from`
+takes a table of prompts as they are.
 """
 
 from cutaway.behaviours.cases.case import LAST, Case, Frames, Value, Values

@@ -301,30 +301,41 @@ class Cases:
                 break
         return found
 
-    def behaviour(self, net: Network, variable: str, *, n: int | None = None, seed: int = 0) -> Behaviour:
-        """Contrast pairs that differ in one free variable, with the answers of both: what sweeps and patching take.
+    def telling(
+        self, net: Network, variable: str, *, n: int | None = None, seed: int = 0
+    ) -> list[tuple[Case, Case]]:
+        """Pairs that differ in one free variable and in the answer: some answer is right in the second, not in the first.
 
-        Right are the answers of the first prompt, wrong those that are right in the second and not in the first; of answers
-        of which the one set holds the other, the prompts change places. Raises what `changed` raises, and `BadBehaviour`
-        where changing the variable never changes the answer.
+        Of answers of which the one set holds the other, the prompts change places. Raises what `changed` raises, and
+        `BadBehaviour` where changing the variable never changes the answer.
         """
         wanted = len(self) if n is None else n
         pairs = self.changed(net, variable, n=3 * wanted, seed=seed)
-        made = [_example(a, b) or _example(b, a) for a, b in pairs]
-        telling = [example for example in made if example is not None]
-        if not telling:
+        found = [(a, b) if _news(a, b) else (b, a) for a, b in pairs if _news(a, b) or _news(b, a)]
+        if not found:
             raise BadBehaviour(
                 f"Changing {variable!r} of {self.name!r} never changes the answer's first token.",
                 "Such a variable has no effect to be looked for; leave it out.",
             )
-        unique = {(example.clean_ids, example.corrupted_ids): example for example in telling}
-        notes = () if len(telling) == len(pairs) else (
-            f"{len(pairs) - len(telling)} of {len(pairs)} pairs that differ in {variable!r} have the same answer: left out.",
-        )  # fmt: skip
+        return list({(a.ids, b.ids): (a, b) for a, b in found}.values())[:wanted]
+
+    def behaviour(self, net: Network, variable: str, *, n: int | None = None, seed: int = 0) -> Behaviour:
+        """Contrast pairs that differ in one free variable, with the answers of both: what sweeps and patching take.
+
+        Right are the answers of the first prompt, wrong those that are right in the second and not in the first. Raises what
+        `telling` raises.
+        """
+        examples = [
+            Example(a.text, b.text, a.ids, b.ids, a.answers, _news(a, b), _spans(a), a.template, a.answer_pos)
+            for a, b in self.telling(net, variable, n=n, seed=seed)
+        ]
         return assemble(
-            f"{self.name}: {variable}", list(unique.values())[:wanted], metric=METRICS["logit_diff"], seed=seed,
-            notes=notes, from_text=self.from_text,
-        )  # fmt: skip
+            f"{self.name}: {variable}",
+            examples,
+            metric=METRICS["logit_diff"],
+            seed=seed,
+            from_text=self.from_text,
+        )
 
     def crossed(self, n: int, *, seed: int = 0) -> list[tuple[Case, Case]]:
         """Pairs (base, source) of different cases of frames whose named spans stand at the same tokens, drawn at random.
@@ -361,11 +372,11 @@ def _first(ids: Ids, salt: int) -> bool:
     return hashlib.blake2b(repr((salt, ids)).encode(), digest_size=1).digest()[0] % 2 == 0
 
 
-def _example(a: Case, b: Case) -> Example | None:
-    """The two as a contrast pair; None where every answer of the second is right in the first, too."""
+def _news(a: Case, b: Case) -> tuple[Answer, ...]:
+    """The answers of the second that are not right in the first."""
     right = {ids[0] for _, ids in a.answers}
-    wrong = tuple(answer for answer in b.answers if answer[1][0] not in right)
-    if not wrong:
-        return None
-    spans = {name: span for name, span in a.spans.items() if name != LAST}
-    return Example(a.text, b.text, a.ids, b.ids, a.answers, wrong, spans, a.template, a.answer_pos)
+    return tuple(answer for answer in b.answers if answer[1][0] not in right)
+
+
+def _spans(case: Case) -> dict[str, Span]:
+    return {name: span for name, span in case.spans.items() if name != LAST}

@@ -24,7 +24,7 @@ from cutaway.behaviours.cases.case import (
 from cutaway.behaviours.cases.collection import Cases
 from cutaway.behaviours.data import Ids
 from cutaway.errors import BadBehaviour, BadInput, did_you_mean
-from cutaway.results import strict
+from cutaway.results import listed, strict
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -105,15 +105,24 @@ def noted(made: Cases) -> Cases:
     more += [
         f"{a!r} and {b!r} vary together: only prompts in which one varies without the other tell them apart."
         for a, b in made.together
+        if not _by_definition(made, a, b)
     ]
     return replace(made, notes=(*made.notes, *more))
+
+
+def _by_definition(made: Cases, one: str, other: str) -> bool:
+    """Is the other computed from the one alone, so that no prompt could tell them apart?"""
+    derived = {} if made.frames is None else made.frames.derived
+    return other in derived and parameters(derived[other], "") == (one,)
 
 
 def require_names(names: Iterable[Any]) -> None:
     """Raises `BadInput` for what cannot be the name of a variable."""
     for name in names:
         if not isinstance(name, str) or not name.isidentifier():
-            raise BadInput(f"{name!r:.60} is no name of a variable.", "Name it as in Python, e.g. first_name.")
+            raise BadInput(
+                f"{name!r:.60} is no name of a variable.", "Name it as in Python, e.g. first_name."
+            )
         if name == LAST:
             raise BadInput(f"The name {LAST!r} is that of the last token.", "Give the variable another name.")
 
@@ -129,7 +138,9 @@ def _plan(frames: Any, variables: Any, answer: Any, differ: Any) -> Frames:
     free = {name: _values(name, given) for name, given in variables.items() if not callable(given)}
     derived: dict[str, Function] = {name: given for name, given in variables.items() if callable(given)}
     if not free:
-        raise BadInput("Every variable is computed from others.", 'Give values of one: {"A": ["Mary", "John"]}.')
+        raise BadInput(
+            "Every variable is computed from others.", 'Give values of one: {"A": ["Mary", "John"]}.'
+        )
     if not callable(answer):
         raise BadInput(
             f"The answer is {answer!r:.60}.", "Give a function of variables, e.g. lambda A: ' ' + A."
@@ -166,7 +177,7 @@ def _values(name: str, given: Any) -> tuple[Value, ...]:
     """The values of a free variable. Raises `BadInput` for what is no list of them."""
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
         raise BadInput(f"The values of {name!r} are {given!r:.60}.", "Give a list of values, or a function.")
-    options = [plain(value) for value in given]
+    options = [plain(value) for value in listed(given, f"The values of {name!r}")]
     if not options or not all(is_value(v) for v in options):
         raise BadInput(
             f"The values of {name!r} are {given!r:.60}.", "Give a list of texts, numbers, True or False."

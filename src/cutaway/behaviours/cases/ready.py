@@ -151,9 +151,9 @@ def cases_of(name: str, net: Network, n: int = 128, seed: int = 0) -> Cases:
     """Cases of a built-in behaviour, with the same frames and words.
 
     Args:
-        name: `ioi` (A, B, first: does the first of the two give?, place, thing; derived S, who gives), `greater-than` (event,
-            century, year; of a tokenizer of single digits its tens and unit), `agreement` (number and word of the subject,
-            tense, those of the other noun where there is one), `pronoun` (gender; who, of each gender one name),
+        name: `ioi` (A, B, first: does the first of the two give?, place, thing; derived S, who gives), `greater-than`
+            (event, century, year; of a tokenizer of single digits its tens and unit), `agreement` (number and word of the
+            subject, tense, those of the other noun where there is one), `pronoun` (gender; who, of each gender one name),
             `capitals` (country).
         net: the network, whose tokenizer decides which words are used.
         n: different prompts.
@@ -168,6 +168,4 @@ def cases_of(name: str, net: Network, n: int = 128, seed: int = 0) -> Cases:
     if name not in READY:
         raise NotFound(f"There are no cases of {name!r:.60}.", did_you_mean(name, READY))
     made = READY[name](net)
-    return cases(
-        net, made.frames, made.variables, made.answer, differ=made.differ, name=name, n=n, seed=seed
-    )
+    return cases(net, made.frames, made.variables, made.answer, differ=made.differ, name=name, n=n, seed=seed)
