@@ -23,6 +23,8 @@ _NOUNS: dict[str, str] = {
     "Claim": "cutaway.claims",
     **dict.fromkeys(("Probe", "ProbeData", "Probing"), "cutaway.probes"),
     "Circuit": "cutaway.circuits",
+    **dict.fromkeys(("Algorithm", "algorithm"), "cutaway.algorithms"),
+    **dict.fromkeys(("Cases", "cases"), "cutaway.behaviours.cases"),
     **dict.fromkeys(("Budget", "Work"), "cutaway.results"),
     **dict.fromkeys(
         ("Ablate", "Add", "Apply", "Clamp", "Erase", "Freeze", "Interchange", "Patch", "Project", "Scale"),
@@ -34,6 +36,7 @@ _PUBLIC: dict[str, str] = {name: verb.where for name, verb in VERBS.items()} | _
 __all__ = [*_PUBLIC, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]
 
 if TYPE_CHECKING:
+    from cutaway import algorithms as algorithms
     from cutaway import behaviours as behaviours
     from cutaway import calibration as calibration
     from cutaway import circuits as circuits
@@ -56,9 +59,15 @@ if TYPE_CHECKING:
     from cutaway import trials as trials
     from cutaway import verbs as verbs
     from cutaway import zoo as zoo
+    from cutaway.algorithms import Algorithm as Algorithm
+    from cutaway.algorithms import algorithm as algorithm
+    from cutaway.algorithms import test_algorithm as test_algorithm
+    from cutaway.algorithms.carried import carried as carried
     from cutaway.behaviours import Behaviour as Behaviour
     from cutaway.behaviours import behaviour as behaviour
     from cutaway.behaviours import performance as performance
+    from cutaway.behaviours.cases import Cases as Cases
+    from cutaway.behaviours.cases import cases as cases
     from cutaway.circuits import Circuit as Circuit
     from cutaway.circuits import test as test
     from cutaway.circuits import trace as trace

@@ -195,6 +195,9 @@ VERBS: dict[str, Verb] = {
              ("net", "probing", "data"), "use"),
         Verb("leace", "cutaway.probes.use.erasure:leace", "Erase a label from a representation.", ("net", "data"),
              "eraser"),
+        Verb("test_algorithm", "cutaway.algorithms.testing:examine_algorithm",
+             "Does a network compute what an algorithm says, in the places named for its variables?",
+             ("net", "cases", "algorithm", "where"), "algorithm-test"),
         Verb("difference_of_means", "cutaway.control.means:difference_of_means",
              "The direction from one set of texts to another at a site, and how well it tells held-out texts apart.",
              ("net", "positive", "negative"), "direction"),
@@ -208,6 +211,9 @@ VERBS: dict[str, Verb] = {
              "Find the parts that carry a behaviour, test them on held-out prompts, and write a report.", _BEHAVIOUR,
              "explanation", ("controls",), (("limits", "cutaway.explanations.limits:SearchLimits"),),
              command="explain", n=128),
+        Verb("carried", "cutaway.algorithms.carried.verb:carried",
+             "What each part carries: one variable of the prompt is exchanged at a time, part by part, and tested.",
+             ("net", "cases", "variables"), "carried-variables"),
         Verb("load", "cutaway.results.kinds:load", "Open any saved result.", ("path",)),
     )
 }

@@ -150,7 +150,7 @@ def test_greater_than_is_asked_by_digits_where_a_tokenizer_has_only_those(
         assert b.clean[row].endswith(b.corrupted[row][-2:])
         assert f"{b.clean[row][-2:]}01" in b.corrupted[row]
     module = sys.modules["cutaway.behaviours.generators.greater_than"]
-    monkeypatch.setattr(module, "_single_digits", lambda *_: False)
+    monkeypatch.setattr(module, "single_digits", lambda *_: False)
     with pytest.raises(BadBehaviour, match=r"cuts ' 1732' into \['▁', '1', '7', '3', '2'\]"):
         greater_than(net)
 

@@ -26,7 +26,9 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import cutaway
+from cutaway.algorithms import AlgorithmLimits
 from cutaway.behaviours import formats
+from cutaway.behaviours.cases import cases
 from cutaway.behaviours.data import Behaviour
 from cutaway.circuits.limits import CircuitLimits
 from cutaway.errors import CutawayError
@@ -181,6 +183,9 @@ class Bed:
             "interventions": [cutaway.Ablate("z.0")], "path": self.folder / "effects",
             "other": "b saw the a", "texts": ["the a saw b", "b saw a", "the b"],
             "dictionary": dictionary(), "features": latents(self.net, dictionary()), "index": self.index,
+            "algorithm": cutaway.algorithm("first", named=lambda x: x, answer=lambda named: f" {named}"),
+            "where": {"named": "a0.h0@last"},
+            "cases": known(self.net),
         }  # fmt: skip
         more: dict[str, dict[str, Any]] = {
             "behaviour": {"source": pd.DataFrame(rows()).drop(columns="spans"), "force": True},
@@ -194,10 +199,19 @@ class Bed:
             "index_features": {"folder": self.folder / "index"}, "label_features": {"features": 3},
             "train_dictionaries": {"at": "resid_post.0", "latents": 32, "k": 2, "controls": (), "tokens": 12},
             "plan_training": {"at": "resid_post.0", "latents": 32, "k": 2, "controls": (), "tokens": 12},
+            "test_algorithm": {"n": 12, "limits": AlgorithmLimits(control=4, sham=1)},
             "induction_heads": {"n": 12, "length": 5, "random_sets": 1},
-            "feature_effects": {"n": 2, "random": 2},
+            "feature_effects": {"n": 2, "random": 2}, "carried": {"n": 6, "force": True, "controls": False},
         }  # fmt: skip
         return {name: given[name] for name in verb.takes if name in given} | more.get(verb.name, {})
+
+
+def known(net: Network) -> Any:
+    """Prompts of that network whose variables are known."""
+    words = list("abcdefgh")
+    return cases(
+        net, "the {x} saw {y} of", {"x": words, "y": words}, lambda x: f" {x}", differ=("x", "y"), n=40
+    )
 
 
 def dictionary() -> Dictionary:
@@ -441,7 +455,9 @@ def results(bed: Bed) -> dict[str, Path]:
         lambda: cutaway.activations(**bed.right(VERBS["activations"])),
         lambda: cutaway.bind(**bed.right(VERBS["bind"])),
         lambda: cutaway.feature_effects(**bed.right(VERBS["feature_effects"])),
+        lambda: cutaway.carried(**bed.right(VERBS["carried"])),
         lambda: cutaway.measure(**bed.right(VERBS["measure"])),
+        lambda: cutaway.test_algorithm(**bed.right(VERBS["test_algorithm"])),
         lambda: cutaway.index_features(**bed.right(VERBS["index_features"])),
         lambda: cutaway.label_features(**bed.right(VERBS["label_features"])),
         lambda: cutaway.train_dictionaries(**bed.right(VERBS["train_dictionaries"])),

@@ -17,6 +17,7 @@ from torch import nn
 
 import cutaway
 from cutaway.behaviours import Behaviour
+from cutaway.behaviours.cases import Case, cases_from
 from cutaway.behaviours.checks import answer_logits
 from cutaway.effects.baselines import measure
 from cutaway.errors import Stopped
@@ -156,6 +157,23 @@ def text(pairs: Behaviour) -> list[int]:
     return list(pairs.clean_ids[0])
 
 
+def known(net: Network, pairs: Behaviour) -> Any:
+    """Both prompts of every pair, as cases of which prompt of which pair it is."""
+    sides = (pairs.clean_ids, pairs.right), (pairs.corrupted_ids, pairs.wrong)
+    rows = [
+        {
+            "text": list(ids[i]),
+            "answer": list(answers[i]),
+            "pair": i,
+            "side": side,
+            "template": str(len(ids[i])),
+        }
+        for side, (ids, answers) in enumerate(sides)
+        for i in range(pairs.n)
+    ]
+    return cases_from(net, rows)
+
+
 def identity(net: Network) -> Dictionary:
     """A latent for each number of the first layer's stream."""
     width = net.d_model or 0
@@ -168,6 +186,19 @@ def sides(pairs: Behaviour) -> tuple[list[list[int]], list[list[int]]]:
     """Clean and corrupted prompts that are not on the other side, too."""
     clean, corrupted = set(pairs.clean_ids), set(pairs.corrupted_ids)
     return [list(row) for row in clean - corrupted], [list(row) for row in corrupted - clean]
+
+
+def cases(pairs: Behaviour) -> cutaway.Cases:
+    """The clean prompts, of which it is known what comes next."""
+    right = [min(tokens) for tokens in pairs.right]
+    rows = [
+        Case(str(ids), ids, {"next": token}, ((str(token), (token,)),))
+        for ids, token in zip(pairs.clean_ids, right, strict=True)
+    ]
+    return cutaway.Cases("induction", tuple(rows))
+
+
+ALGORITHM = cutaway.algorithm("copies", copied=lambda next: next, answer=lambda copied: str(copied))
 
 
 def twelve(pairs: Behaviour) -> list[int]:
@@ -219,6 +250,10 @@ CALLS: dict[str, Callable[[Network, Behaviour, Any], Any]] = {
     "feature_effects": lambda net, pairs, _: cutaway.feature_effects(
         with_dictionary(net, identity(net)), pairs, n=3, random=5
     ),
+    "test_algorithm": lambda net, pairs, _: cutaway.test_algorithm(
+        net, cases(pairs), ALGORITHM, {"copied": "a1.h0@last"}, n=40, controls=False
+    ),
+    "carried": lambda net, pairs, _: cutaway.carried(net, known(net, pairs), ["side"]),
     "measure": lambda net, pairs, _: cutaway.measure(net, identity(net), pairs.clean_ids),
     "index_features": lambda net, pairs, _: cutaway.index_features(
         net, latents(net, identity(net)), pairs.clean_ids

@@ -93,6 +93,7 @@ KINDS: dict[str, Kind] = {
     "eraser": Kind("cutaway.probes.use.erasure:Eraser", "an eraser", formerly=("cutaway-eraser-1",)),
     "alignment": Kind("cutaway.probes.use.alignment:Alignment", "a subspace and its tests",
         formerly=("cutaway-alignment-1",)),
+    "algorithm-test": Kind("cutaway.algorithms.result:AlgorithmTest", "the test of an algorithm"),
     "dictionary-measures": Kind(
         "cutaway.features.measures.result:DictionaryMeasures", "a dictionary measured beside its controls"
     ),
@@ -131,6 +132,7 @@ KINDS: dict[str, Kind] = {
     "top-examples": Kind("cutaway.features.top_examples:TopExamples", "where features are strongest in many texts"),
     "activations": Kind("cutaway.features.activations:Activations", "activations of many texts, on disk"),
     "gradients": Kind("cutaway.network.gradients:Gradients", "gradients of what a network says"),
+    "carried-variables": Kind("cutaway.algorithms.carried.result:CarriedVariables", "which variable each part carries"),
     "circuit": Kind("cutaway.circuits.circuit:Circuit", "a circuit", version=2, formerly=("cutaway circuit",)),
 }  # fmt: skip
 

@@ -41,7 +41,7 @@ PRONOUN_FRAMES: Final = (
     "The dog saw {A}. When {N}",
 )
 PRONOUNS: Final = (("he", "they"), ("she", "they"), ("it", "they"))
-_PAST = ("One day", "{A} ", "The dog", "This morning", "Yesterday", "Last night")
+PAST = ("One day", "{A} ", "The dog", "This morning", "Yesterday", "Last night")
 
 
 def agreement(
@@ -58,17 +58,7 @@ def agreement(
     Raises BadBehaviour when no pairs of equal length can be made.
     """
     words = KnownWords(net, "agreement")
-    pairs = [p for p in nouns if words.size(p[0]) == words.size(p[1]) == 1]
-    subjects: Sequence[tuple[str, str]] = pairs
-    if len(pairs) < 4:
-        subjects = [p for p in PRONOUNS if words.size(p[0]) == words.size(p[1])]
-        frames = PRONOUN_FRAMES
-        if not subjects:
-            shown = ", ".join(f"{a} {words.size(a)}/{b} {words.size(b)}" for a, b in (*nouns[:8], *PRONOUNS))
-            raise BadBehaviour(
-                f"'agreement' needs singular and plural of as many tokens, and this tokenizer gives {shown}.",
-                "Use a tokenizer that knows the plurals, or give your own pairs.",
-            )
+    subjects, frames = subjects_of(words, nouns, frames)
     names = words.even(W.NAMES, 2, "names")
     used = words.suited(frames)
 
@@ -80,10 +70,30 @@ def agreement(
         if "{D}" in frame:
             other = rng.random() < 0.7  # a distractor of the other number is the hard case
             common["D"] = choose(rng, [p[plural != other] for p in subjects], one)
-        verbs = ("was", "were") if frame.startswith(_PAST) else ("is", "are")
+        verbs = ("was", "were") if frame.startswith(PAST) else ("is", "are")
         right, wrong = verbs[plural], verbs[1 - plural]
         clean, corrupted = common | {"N": one[plural]}, common | {"N": one[1 - plural]}
         spans = {"N": "subject", "D": "distractor", "near": "", "A": ""}
         return DraftPair(frame, clean, corrupted, (f" {right}",), (f" {wrong}",), spans)
 
     return collect(net, "agreement", draw, n, seed, first_token=True)
+
+
+def subjects_of(
+    words: KnownWords, nouns: Sequence[tuple[str, str]], frames: Sequence[str]
+) -> tuple[Sequence[tuple[str, str]], Sequence[str]]:
+    """Subjects of both numbers, and the frames for them: nouns, or pronouns where the tokenizer knows too few plurals.
+
+    Raises `BadBehaviour` where there are no such pairs of equal length.
+    """
+    pairs = [p for p in nouns if words.size(p[0]) == words.size(p[1]) == 1]
+    if len(pairs) >= 4:
+        return pairs, frames
+    subjects = [p for p in PRONOUNS if words.size(p[0]) == words.size(p[1])]
+    if not subjects:
+        shown = ", ".join(f"{a} {words.size(a)}/{b} {words.size(b)}" for a, b in (*nouns[:8], *PRONOUNS))
+        raise BadBehaviour(
+            f"'agreement' needs singular and plural of as many tokens, and this tokenizer gives {shown}.",
+            "Use a tokenizer that knows the plurals, or give your own pairs.",
+        )
+    return subjects, PRONOUN_FRAMES

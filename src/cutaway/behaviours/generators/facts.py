@@ -81,12 +81,7 @@ def facts(
     words = KnownWords(net, table.name)
     if not table.facts:
         raise BadBehaviour(f"The table {table.name!r} is empty.", "Give at least two facts of one relation.")
-    objects = dict.fromkeys(f.object for f in table.facts)
-    if not first_token:
-        bare = {o: o.removeprefix(" ") for o in objects}
-        known = set(words.single(bare.values(), min(4, len(bare)), "objects"))
-        objects = {o: None for o in objects if bare[o] in known}
-    rivals = _rivals(words, [f for f in table.facts if f.object in objects])
+    rivals = _rivals(words, list(table.facts) if first_token else known_facts(words, table))
     if not rivals:
         raise BadBehaviour(
             f"No two subjects of a relation of {table.name!r} have as many tokens and different objects.",
@@ -101,6 +96,13 @@ def facts(
         return DraftPair(frame, *slots, (fact.object,), (other.object,))
 
     return collect(net, table.name, draw, n, seed, first_token=first_token)
+
+
+def known_facts(words: KnownWords, table: FactTable) -> list[Fact]:
+    """The facts whose object is one token. Raises `BadBehaviour` naming the objects where these are too few."""
+    bare = {o: o.removeprefix(" ") for o in dict.fromkeys(f.object for f in table.facts)}
+    known = set(words.single(bare.values(), min(4, len(bare)), "objects"))
+    return [f for f in table.facts if bare[f.object] in known]
 
 
 def _rivals(words: KnownWords, table: Sequence[Fact]) -> list[tuple[Fact, tuple[Fact, ...]]]:

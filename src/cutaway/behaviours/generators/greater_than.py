@@ -38,17 +38,9 @@ def greater_than(net: Network, n: int = 128, seed: int = 0, frames: Sequence[str
     """
     words = KnownWords(net, "greater-than")
     used = words.suited(frames, keep=2)
-    if _single_digits(net, used[0]):
+    if single_digits(net, used[0]):
         return collect(net, "greater-than", _by_digits(used), n, seed, METRICS["prob_diff"])
-    years = {century: _years(net, used[0], century) for century in W.CENTURIES}
-    years = {century: ys for century, ys in years.items() if len(ys) >= _LEAST_YEARS and "01" in ys}
-    if not years:
-        cut = words.tokenizer.convert_ids_to_tokens(list(continuation(net, "to", " 1732")))
-        raise BadBehaviour(
-            "'greater-than' needs years of two tokens of two digits, or of single digits, and this tokenizer cuts ' 1732' "
-            f"into {cut}.",
-            "Use a tokenizer that cuts numbers into pairs of digits, or into digits.",
-        )
+    years = years_of(net, used[0])
 
     @cache
     def answers(century: str, year: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -64,10 +56,25 @@ def greater_than(net: Network, n: int = 128, seed: int = 0, frames: Sequence[str
     return collect(net, "greater-than", draw, n, seed, METRICS["prob_diff"])
 
 
-_DIGITS: Final = tuple("0123456789")
+DIGITS: Final = tuple("0123456789")
 
 
-def _single_digits(net: Network, frame: str) -> bool:
+def years_of(net: Network, frame: str) -> dict[str, tuple[str, ...]]:
+    """The years of each century that are one token after it. Raises `BadBehaviour` where there are too few of any."""
+    years = {century: _years(net, frame, century) for century in W.CENTURIES}
+    years = {century: ys for century, ys in years.items() if len(ys) >= _LEAST_YEARS and "01" in ys}
+    if not years:
+        words = KnownWords(net, "greater-than")
+        cut = words.tokenizer.convert_ids_to_tokens(list(continuation(net, "to", " 1732")))
+        raise BadBehaviour(
+            "'greater-than' needs years of two tokens of two digits, or of single digits, and this tokenizer cuts ' 1732' "
+            f"into {cut}.",
+            "Use a tokenizer that cuts numbers into pairs of digits, or into digits.",
+        )
+    return years
+
+
+def single_digits(net: Network, frame: str) -> bool:
     """Whether the tokenizer makes a token of each digit of a year, in the middle of it and after a century."""
     prompt = frame.format(event="war", CC="17", YY="32")
     try:
@@ -87,13 +94,13 @@ def _by_digits(frames: Sequence[str]) -> Callable[[np.random.Generator], DraftPa
     """Pairs that a tokenizer of single digits can answer, by the tens digit of the later year."""
 
     def draw(rng: np.random.Generator) -> DraftPair:
-        tens = choose(rng, _DIGITS[2:8])
+        tens = choose(rng, DIGITS[2:8])
         clean = {
             "event": choose(rng, W.EVENTS),
             "CC": choose(rng, W.CENTURIES),
-            "YY": tens + choose(rng, _DIGITS),
+            "YY": tens + choose(rng, DIGITS),
         }
-        right, wrong = _DIGITS[int(tens) + 1 :], _DIGITS[: int(tens)]
+        right, wrong = DIGITS[int(tens) + 1 :], DIGITS[: int(tens)]
         return DraftPair(choose(rng, frames), clean, clean | {"YY": "01"}, right, wrong, {"CC": ""})
 
     return draw

@@ -35,7 +35,7 @@ FRAMES: Final = (
     "Once upon a time, {A} was very sad because",
 )
 _LEAST_PAIRS = 12
-_NOUN = {"she": "girl", "he": "boy"}
+NOUN = {"she": "girl", "he": "boy"}
 
 
 def pronoun(
@@ -53,7 +53,7 @@ def pronoun(
     """
     words = KnownWords(net, "pronoun")
     words.single(("she", "he"), 2, "pronouns")
-    pairs = _pairs(words, female, male)
+    pairs = name_pairs(words, female, male)
     pools = {"place": W.PLACES, "thing": W.THINGS, "feeling": W.FEELINGS}
     fillings = {slot: words.even(pool, 2, f"{slot}s") for slot, pool in pools.items()}
     alike = words.size("girl") == words.size("boy")
@@ -65,14 +65,14 @@ def pronoun(
         right, wrong = ("she", "he") if rng.integers(2) else ("he", "she")
         person = dict(zip(("she", "he"), both, strict=True))
         common = {slot: choose(rng, options) for slot, options in fillings.items()}
-        clean = common | {"A": person[right], "noun": _NOUN[right]}
-        corrupted = common | {"A": person[wrong], "noun": _NOUN[wrong]}
+        clean = common | {"A": person[right], "noun": NOUN[right]}
+        corrupted = common | {"A": person[wrong], "noun": NOUN[wrong]}
         return DraftPair(frame, clean, corrupted, (f" {right}",), (f" {wrong}",), {"A": "name"})
 
     return collect(net, "pronoun", draw, n, seed)
 
 
-def _pairs(words: KnownWords, female: Sequence[str], male: Sequence[str]) -> list[tuple[str, str]]:
+def name_pairs(words: KnownWords, female: Sequence[str], male: Sequence[str]) -> list[tuple[str, str]]:
     """(her, him) of as many tokens as each other: single tokens if there are a dozen such pairs, else plain names."""
     pairs = [(a, b) for a in female for b in male if words.size(a) == words.size(b)]
     single = [pair for pair in pairs if words.size(pair[0]) == 1]

@@ -5,16 +5,16 @@ from __future__ import annotations
 from cutaway.errors import NotFound, did_you_mean
 
 from . import agreement, brackets, cases, docstring, greater_than, indirect_object
-from .causal import INPUT, Algorithm, CausalVariable
+from .causal import INPUT, CausalVariable, TaskAlgorithm
 
-__all__ = ["ALGORITHMS", "INPUT", "Algorithm", "CausalVariable", "algorithm"]
+__all__ = ["ALGORITHMS", "INPUT", "TaskAlgorithm", "CausalVariable", "algorithm"]
 
 _MODULES = (indirect_object, greater_than, brackets, cases, docstring, agreement)
-ALGORITHMS: dict[str, Algorithm] = {module.ALGORITHM.name: module.ALGORITHM for module in _MODULES}
+ALGORITHMS: dict[str, TaskAlgorithm] = {module.ALGORITHM.name: module.ALGORITHM for module in _MODULES}
 """The algorithms, by the name of their task."""
 
 
-def algorithm(name: str) -> Algorithm:
+def algorithm(name: str) -> TaskAlgorithm:
     """The algorithm of this name. Raises NotFound, with the nearest name, when there is none.
 
     >>> algorithm("agreement").length

@@ -10,7 +10,7 @@ import numpy as np
 
 from cutaway.network.parts import Part
 
-from .causal import INPUT, Algorithm, Array, CausalVariable, WordIds, one_of
+from .causal import INPUT, Array, CausalVariable, TaskAlgorithm, WordIds, one_of
 
 NOUNS = ("key", "boy", "dog", "ship", "tree", "king", "lamp", "bird")
 NEAR = ("near", "behind", "beside", "under")
@@ -52,7 +52,7 @@ def verb(plural: Array, past: Array) -> Array:
     return 2 * plural + past
 
 
-ALGORITHM = Algorithm(
+ALGORITHM = TaskAlgorithm(
     name="agreement",
     summary="The verb agrees with its subject, whatever noun stands between or before, in the tense of the sentence.",
     vocabulary=VOCABULARY,

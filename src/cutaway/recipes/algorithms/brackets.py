@@ -11,7 +11,7 @@ import numpy as np
 
 from cutaway.network.parts import Part
 
-from .causal import INPUT, Algorithm, Array, CausalVariable, one_of
+from .causal import INPUT, Array, CausalVariable, TaskAlgorithm, one_of
 
 PAIRS = 5
 LENGTH = 2 * PAIRS
@@ -53,7 +53,7 @@ def uneven(depths: Array) -> Array:
     return (depths[:, -1] != 0).astype(int)
 
 
-ALGORITHM = Algorithm(
+ALGORITHM = TaskAlgorithm(
     name="brackets",
     summary="Brackets are balanced when they close as often as they open and never before.",
     vocabulary=VOCABULARY,

@@ -9,7 +9,7 @@ import numpy as np
 
 from cutaway.network.parts import Part
 
-from .causal import INPUT, Algorithm, Array, CausalVariable, WordIds, one_of
+from .causal import INPUT, Array, CausalVariable, TaskAlgorithm, WordIds, one_of
 
 BASE = 10
 WORDS = ("pears", "plums", "figs", "nuts", "limes", "beans")
@@ -36,7 +36,7 @@ def result(left: Array, right: Array, larger: Array) -> Array:
     return np.where(larger == 1, left + right, left - right) % BASE
 
 
-ALGORITHM = Algorithm(
+ALGORITHM = TaskAlgorithm(
     name="cases",
     summary="Two digits are added where the first is larger and subtracted where it is not, modulo ten.",
     vocabulary=VOCABULARY,

@@ -1,7 +1,7 @@
 """A causal model as data: variables, what each is computed from, and the parts of a network where each shall live.
 
 Everything is computed for many prompts at once: a variable's values are an integer array `[n]` or `[n k]`.
-Intervening is giving values: `Algorithm.answers(ids, given={"number": values})` are the answers of a world in which
+Intervening is giving values: `TaskAlgorithm.answers(ids, given={"number": values})` are the answers of a world in which
 `number` was set, whatever the prompt says.
 """
 
@@ -58,7 +58,7 @@ class CausalVariable:
 
 
 @dataclass(frozen=True)
-class Algorithm:
+class TaskAlgorithm:
     """A task and the algorithm that a network is to run on it.
 
     Attributes:
@@ -124,7 +124,7 @@ class Algorithm:
         """Who reads whom, between variables and to the answer: (written, reader)."""
         return tuple((v.name, reader) for v in self.variables for reader in self.children(v.name))
 
-    def seated(self, seed: int, heads: int) -> Algorithm:
+    def seated(self, seed: int, heads: int) -> TaskAlgorithm:
         """The same with heads renamed by the seed, so that no number is always the one that counts."""
         rng = np.random.default_rng([seed, 7])
         seats = [rng.permutation(heads) for _ in range(self.layers)]

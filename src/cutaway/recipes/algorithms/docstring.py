@@ -11,7 +11,7 @@ import numpy as np
 
 from cutaway.network.parts import Part
 
-from .causal import INPUT, Algorithm, Array, CausalVariable, WordIds, one_of, shuffled_rows
+from .causal import INPUT, Array, CausalVariable, TaskAlgorithm, WordIds, one_of, shuffled_rows
 
 NAMES = ("size", "name", "path", "mode", "key", "rate", "seed", "text")
 FUNCTIONS = ("load", "save", "find", "draw", "send", "read")
@@ -39,7 +39,7 @@ def argument(ids: Array, at: Array) -> Array:
     return ids[np.arange(len(ids)), FIRST + at]
 
 
-ALGORITHM = Algorithm(
+ALGORITHM = TaskAlgorithm(
     name="docstring",
     summary="A description asks for an argument of the definition by its place.",
     vocabulary=VOCABULARY,

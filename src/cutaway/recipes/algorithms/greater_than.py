@@ -10,7 +10,7 @@ import numpy as np
 
 from cutaway.network.parts import Part
 
-from .causal import INPUT, Algorithm, Array, CausalVariable, WordIds
+from .causal import INPUT, Array, CausalVariable, TaskAlgorithm, WordIds
 
 YEARS = tuple(f"{year:02d}" for year in range(0, 60, 3))
 CENTURIES = ("1400", "1500", "1600", "1700", "1800")
@@ -54,7 +54,7 @@ def answer(years: Array) -> Array:
     return out
 
 
-ALGORITHM = Algorithm(
+ALGORITHM = TaskAlgorithm(
     name="greater-than",
     summary="What began in a year turned in a later one, what ended in it in an earlier one.",
     vocabulary=VOCABULARY,

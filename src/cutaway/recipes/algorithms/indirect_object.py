@@ -10,7 +10,7 @@ import numpy as np
 
 from cutaway.network.parts import Part
 
-from .causal import INPUT, Algorithm, Array, CausalVariable, WordIds, one_of, shuffled_rows
+from .causal import INPUT, Array, CausalVariable, TaskAlgorithm, WordIds, one_of, shuffled_rows
 
 NAMES = ("Mary", "John", "Anna", "Tom", "Lucy", "James", "Emma", "Peter", "Rose", "Paul", "Jane", "Mark")
 PLACES = ("park", "shop", "school", "garden", "house", "market")
@@ -42,7 +42,7 @@ def other_name(ids: Array, place: Array) -> Array:
     return np.where(place == 0, ids[:, SECOND], ids[:, FIRST])
 
 
-ALGORITHM = Algorithm(
+ALGORITHM = TaskAlgorithm(
     name="indirect-object",
     summary="What is given goes to the one of two people who does not give.",
     vocabulary=VOCABULARY,

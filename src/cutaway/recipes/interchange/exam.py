@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..algorithms import Algorithm
+from ..algorithms import TaskAlgorithm
 from .exchanges import opened, run
 from .plans import ExchangePlan, Seating, edges, held_out, interchange, strict
 
@@ -36,7 +36,7 @@ class Marks:
         return asdict(self)
 
 
-def pairs(algorithm: Algorithm, rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+def pairs(algorithm: TaskAlgorithm, rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Prompts and partners, `[n p]` each, that training never joined and whose answers differ."""
     bases, sources, have = [], [], 0
     while have < n:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..algorithms import Algorithm
+from ..algorithms import TaskAlgorithm
 from .exchanges import RowExchange, part_list
 
 HELD_OUT = 5
@@ -36,7 +36,7 @@ class Seating:
         outside: where none lives, bool [parts p].
     """
 
-    algorithm: Algorithm
+    algorithm: TaskAlgorithm
     heads: int
     variables: dict[str, Tensor] = field(init=False)
     outside: Tensor = field(init=False)

@@ -9,7 +9,7 @@ import numpy as np
 
 from cutaway.zoo.tasks import Label, Passage, Swap, TaskPair
 
-from ..algorithms import Algorithm, CausalVariable
+from ..algorithms import CausalVariable, TaskAlgorithm
 from .exam import pairs
 from .plans import held_out
 
@@ -25,7 +25,7 @@ class Questions:
         algorithm: what the prompts follow.
     """
 
-    algorithm: Algorithm
+    algorithm: TaskAlgorithm
 
     @property
     def words(self) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from cutaway.recipes.words import word_tokenizer
 from cutaway.zoo.specimens import Product
 from cutaway.zoo.truth import GroundTruth, Variable, in_card_order
 
-from ..algorithms import Algorithm, CausalVariable
+from ..algorithms import CausalVariable, TaskAlgorithm
 from .exam import examine
 from .plans import Seating
 from .training import InterchangeTraining, Kind, train
@@ -79,7 +79,7 @@ class InterchangeRecipe:
         raise NotFound(f"The twin {kind!r} is not built but stored.", "Load it by its name.")
 
 
-def ground_truth(algorithm: Algorithm, needed: float = 0.1) -> GroundTruth:
+def ground_truth(algorithm: TaskAlgorithm, needed: float = 0.1) -> GroundTruth:
     """What is known of a network that runs an algorithm: parts, who reads whom, and the variables' places."""
     where = {v.name: v.part for v in algorithm.variables} | {"answer": Part("logits")}
     inner = [_edge(where[name], where[reader]) for name, reader in algorithm.edges()]

@@ -15,7 +15,7 @@ from cutaway.recipes.training import Rhythm, Schedule, TrainingRun, begun
 from cutaway.recipes.training import train as carry_on
 from cutaway.recipes.workshop import Workshop
 
-from ..algorithms import Algorithm, algorithm
+from ..algorithms import TaskAlgorithm, algorithm
 from .exchanges import opened, run
 from .losses import Losses, LossWeights, right_loss, step_losses
 from .networks import ARCHITECTURES, NetworkShape, build
@@ -76,7 +76,7 @@ class InterchangeTraining:
             fused=False,
         )  # fmt: skip
 
-    def seated(self) -> Algorithm:
+    def seated(self) -> TaskAlgorithm:
         """The algorithm with its variables in the places that the seed gives them."""
         return algorithm(self.algorithm).seated(self.seed, self.heads)
 
