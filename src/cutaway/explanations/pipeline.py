@@ -240,7 +240,9 @@ def _explained(asked: _Question, force: bool, controls: bool, command: str, star
     whole = _performed(net, behaviour, force)
     draft = _Draft()
     if asked.features:
-        draft.why_no_features = "the work was stopped before that" if asked.sizes.features else "the budget is too small"
+        draft.why_no_features = (
+            "the work was stopped before that" if asked.sizes.features else "the budget is too small"
+        )
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Stopped: .* cells are finished")
@@ -257,15 +259,10 @@ def _explained(asked: _Question, force: bool, controls: bool, command: str, star
             if asked.features and asked.sizes.features:
                 with draft.timed("features"):
                     first = asked.features[0]
+                    at = f"{first.stack}.{first.name}" if first.stack else first.name
                     draft.features = feature_effects(
-                        net,
-                        behaviour,
-                        at=f"{first.stack}.{first.name}" if first.stack else first.name,
-                        labels=asked.labels,
-                        controls=controls,
-                        seed=seed,
-                        work=asked.work,
-                    )
+                        net, behaviour, at=at, labels=asked.labels, controls=controls, seed=seed, work=asked.work,
+                    )  # fmt: skip
                     draft.why_no_features = ""
             with draft.timed("wire"):
                 found = wire(net, behaviour, asked.sizes, seed, asked.work)
