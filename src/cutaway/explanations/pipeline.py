@@ -241,7 +241,7 @@ def _explained(asked: _Question, force: bool, controls: bool, command: str, star
     draft = _Draft()
     if asked.features:
         draft.why_no_features = (
-            "the work was stopped before that" if asked.sizes.features else "the budget is too small"
+            "the work was stopped before it" if asked.sizes.features else "the budget is small"
         )
     try:
         with warnings.catch_warnings():
