@@ -18,7 +18,7 @@ from cutaway.behaviours.generators.greater_than import FRAMES as LASTING
 from cutaway.behaviours.generators.indirect_object import FRAMES as GIVING
 from cutaway.behaviours.generators.pronoun import FRAMES as NAMING
 from cutaway.behaviours.generators.pronoun import NOUN, name_pairs
-from cutaway.behaviours.tokenizing import KnownWords
+from cutaway.behaviours.tokenizing import KnownWords, encode
 from cutaway.errors import NotFound, did_you_mean
 from cutaway.results import strict
 
@@ -115,7 +115,11 @@ def _pronoun(net: Network) -> Recipe:
     words.single(("she", "he"), 2, "pronouns")
     people: dict[str, dict[str, str]] = {}
     known: set[str] = set()
-    for her, him in name_pairs(words, W.FEMALE, W.MALE):
+    pairs = name_pairs(words, W.FEMALE, W.MALE)
+    names = list(dict.fromkeys(name for pair in pairs for name in pair))
+    first = {name: len(ids) for name, ids in zip(names, encode(net, names), strict=True)}
+    alike_at_first = [(her, him) for her, him in pairs if first[her] == first[him]]
+    for her, him in alike_at_first or pairs:
         if not {her, him} & known:
             known |= {her, him}
             people[f"{her}/{him}"] = {"she": her, "he": him}
