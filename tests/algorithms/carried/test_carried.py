@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from tests.algorithms.carried.specimens import cases_of_specimen, stated
 
 import cutaway
 from cutaway.algorithms.carried import CarriedLimits, CarriedVariables
+from cutaway.algorithms.carried.answering import answered, answers_by
 from cutaway.algorithms.carried.exchanging import VariableExchange
 from cutaway.algorithms.carried.standing import corrected, shuffled, standing_out
 from cutaway.algorithms.carried.telling import ALONE, NOT_SHOWN, ONLY, OPEN, SEVERAL, verdict_on
@@ -103,6 +105,21 @@ def test_twins_are_refused_and_nothing_is_supported_of_them_by_force(name: str, 
         return  # it answers both prompts alike
     assert not any(claim.supported for claim in result.claims)
     assert "no variable" in result.headline.lower()
+
+
+def test_of_answers_that_hold_one_another_the_second_prompt_need_not_be_answered_otherwise() -> None:
+    """Every year that is later than the later of two is later than the earlier, too."""
+    net, cases = opened("greater-than-gpt2")
+    done = cutaway.performance(net, cases.halves()[1].behaviour(net, "year", n=24))
+    alike = replace(done, does_it=False, needed=35, missed=("corrupted prompts may be answered alike",))
+    assert answers_by(alike, one_sided=True)
+    assert answered(alike, one_sided=True).passed
+    assert "it is not asked whether" in answered(alike, one_sided=True).sentence
+    assert not answers_by(alike, one_sided=False)
+    assert answered(alike, one_sided=False).passed is None
+    for figure in ("contrast", "size"):
+        assert not answers_by(replace(alike, **{figure: estimate(0.1, 0.2)}), one_sided=True)
+    assert not answers_by(replace(alike, accuracy=estimate(0.7)), one_sided=True)
 
 
 def test_gender_moves_from_the_name_to_the_end() -> None:

@@ -98,9 +98,9 @@ def _statement(net: str, variable: str, named: Sequence[TestedPlace]) -> str:
         return f"In {net} {variable} is carried by a single part at one of these spans"
     places = [in_words(one.at) for one in named]
     listed = places[0] if len(places) == 1 else f"{', '.join(places[:-1])} and {places[-1]}"
-    each = " each" if len(places) > 1 else ""
+    each = "each of " if len(places) > 1 else ""
     alone = " and no other variable" if all(one.verdict == ALONE for one in named) else ""
-    return f"In {net} {variable}{alone} is carried{each} by {listed}"
+    return f"In {net} {variable}{alone} is carried by {each}{listed}"
 
 
 def _exchanged(variable: str, one: TestedPlace, limits: CarriedLimits) -> Evidence:

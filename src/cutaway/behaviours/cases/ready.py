@@ -18,7 +18,7 @@ from cutaway.behaviours.generators.greater_than import FRAMES as LASTING
 from cutaway.behaviours.generators.indirect_object import FRAMES as GIVING
 from cutaway.behaviours.generators.pronoun import FRAMES as NAMING
 from cutaway.behaviours.generators.pronoun import NOUN, name_pairs
-from cutaway.behaviours.tokenizing import KnownWords
+from cutaway.behaviours.tokenizing import KnownWords, encode
 from cutaway.errors import NotFound, did_you_mean
 from cutaway.results import strict
 
@@ -30,7 +30,7 @@ NUMBERS = (SINGULAR, PLURAL)
 
 
 @dataclass(frozen=True)
-class Recipe:
+class CaseRecipe:
     """What `cases` makes the cases of a behaviour from.
 
     Attributes:
@@ -46,17 +46,19 @@ class Recipe:
     differ: tuple[str, ...] = ()
 
 
-def _ioi(net: Network) -> Recipe:
+def _ioi(net: Network) -> CaseRecipe:
     words = KnownWords(net, "ioi")
     people = words.single(W.NAMES, 3, "names")
     variables = {
         "A": people, "B": people, "first": (True, False), "place": words.even(W.PLACES, 2, "places"),
         "thing": words.even(W.THINGS, 2, "things"), "S": lambda A, B, first: A if first else B,
     }  # fmt: skip
-    return Recipe(words.suited(GIVING), variables, lambda A, B, first: f" {B if first else A}", ("A", "B"))
+    return CaseRecipe(
+        words.suited(GIVING), variables, lambda A, B, first: f" {B if first else A}", ("A", "B")
+    )
 
 
-def _greater_than(net: Network) -> Recipe:
+def _greater_than(net: Network) -> CaseRecipe:
     words = KnownWords(net, "greater-than")
     used = words.suited(LASTING, keep=2)
     frames = tuple(f.replace("{CC}", "{century}").replace("{YY}", "{year}") for f in used)
@@ -65,18 +67,18 @@ def _greater_than(net: Network) -> Recipe:
             "event": W.EVENTS, "century": W.CENTURIES, "tens": DIGITS[2:8], "unit": DIGITS,
             "year": lambda tens, unit: tens + unit,
         }  # fmt: skip
-        return Recipe(frames, variables, lambda tens: DIGITS[int(tens) + 1 :])
+        return CaseRecipe(frames, variables, lambda tens: DIGITS[int(tens) + 1 :])
     by_century = years_of(net, used[0])
     years = sorted(set.intersection(*map(set, by_century.values())))
     asked = [year for year in years[:-1] if year > "01"]
-    return Recipe(
+    return CaseRecipe(
         frames,
         {"event": W.EVENTS, "century": tuple(by_century), "year": asked},
         lambda year: tuple(later for later in years if later > year),
     )
 
 
-def _agreement(net: Network) -> Recipe:
+def _agreement(net: Network) -> CaseRecipe:
     words = KnownWords(net, "agreement")
     pairs, frames = subjects_of(words, W.NUMBER_PAIRS, AGREEING)
     used = words.suited(frames)
@@ -86,7 +88,7 @@ def _agreement(net: Network) -> Recipe:
     if frames is not AGREEING:
         variables["subject"] = lambda word, number: forms[word][number]
         slots = tuple(f.replace("{N}", "{subject}") for f in used)
-        return Recipe(slots, variables, lambda number: " were" if number == PLURAL else " was")
+        return CaseRecipe(slots, variables, lambda number: " were" if number == PLURAL else " was")
     openings: dict[str, list[str]] = {}
     bodies: dict[str, None] = {}
     for frame in used:
@@ -105,17 +107,21 @@ def _agreement(net: Network) -> Recipe:
     verbs = {
         ("present", SINGULAR): " is", ("present", PLURAL): " are", ("past", SINGULAR): " was", ("past", PLURAL): " were"
     }  # fmt: skip
-    return Recipe(
+    return CaseRecipe(
         tuple(bodies), variables, lambda tense, number: verbs[tense, number], ("word", "other_word")
     )
 
 
-def _pronoun(net: Network) -> Recipe:
+def _pronoun(net: Network) -> CaseRecipe:
     words = KnownWords(net, "pronoun")
     words.single(("she", "he"), 2, "pronouns")
     people: dict[str, dict[str, str]] = {}
     known: set[str] = set()
-    for her, him in name_pairs(words, W.FEMALE, W.MALE):
+    pairs = name_pairs(words, W.FEMALE, W.MALE)
+    names = list(dict.fromkeys(name for pair in pairs for name in pair))
+    first = {name: len(ids) for name, ids in zip(names, encode(net, names), strict=True)}
+    alike_at_first = [(her, him) for her, him in pairs if first[her] == first[him]]
+    for her, him in alike_at_first or pairs:
         if not {her, him} & known:
             known |= {her, him}
             people[f"{her}/{him}"] = {"she": her, "he": him}
@@ -126,18 +132,18 @@ def _pronoun(net: Network) -> Recipe:
     variables |= {slot: words.even(pool, 2, f"{slot}s") for slot, pool in pools.items()}
     variables |= {"name": lambda gender, who: people[who][gender], "noun": lambda gender: NOUN[gender]}
     frames = tuple(f.replace("{A}", "{name}") for f in used)
-    return Recipe(frames, variables, lambda gender: f" {gender}")
+    return CaseRecipe(frames, variables, lambda gender: f" {gender}")
 
 
-def _capitals(net: Network) -> Recipe:
+def _capitals(net: Network) -> CaseRecipe:
     known = known_facts(KnownWords(net, "capitals"), CAPITALS)
     objects = {fact.subject: fact.object for fact in known}
     frames = tuple(f.replace("{subject}", "{country}") for f in known[0].frames)
-    return Recipe(frames, {"country": tuple(objects)}, lambda country: objects[country])
+    return CaseRecipe(frames, {"country": tuple(objects)}, lambda country: objects[country])
 
 
 #: What is ready, by name.
-READY: dict[str, Callable[[Network], Recipe]] = {
+READY: dict[str, Callable[[Network], CaseRecipe]] = {
     "ioi": _ioi,
     "greater-than": _greater_than,
     "agreement": _agreement,
