@@ -176,4 +176,4 @@ def test_an_explanation_that_is_stopped_before_says_that_features_were_not_looke
     found = cutaway.explain(seen, cutaway.behaviour("pronoun", seen, n=32), controls=False)
     assert not found.complete
     assert found.features is None
-    assert "stopped before it" in dict(found.unexplained)["Features."]
+    assert "stopped before that" in dict(found.unexplained)["Features."]

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
 
 #: Pairs on which it is described what members write and read.
 _DESCRIBED = 32
+_STOPPED = "the work was stopped before that"
 
 
 @dataclass
@@ -91,7 +92,7 @@ class _Draft:
     described: ReadsAndWrites = field(default_factory=ReadsAndWrites)
     controls: list[Control] = field(default_factory=list)
     circuit: CircuitTest | None = None
-    why_no_circuit: str = "The work was stopped before that."
+    why_no_circuit: str = f"{_STOPPED.capitalize()}."
     seconds: dict[str, float] = field(default_factory=dict)
     stage: str = ""
     judged: bool = False
@@ -240,9 +241,7 @@ def _explained(asked: _Question, force: bool, controls: bool, command: str, star
     whole = _performed(net, behaviour, force)
     draft = _Draft()
     if asked.features:
-        draft.why_no_features = (
-            "the work was stopped before it" if asked.sizes.features else "the budget is small"
-        )
+        draft.why_no_features = _STOPPED if asked.sizes.features else "the budget is too small"
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Stopped: .* cells are finished")
