@@ -239,9 +239,8 @@ def _standing(asked: _Question) -> _Question:
 def _explained(asked: _Question, force: bool, controls: bool, command: str, started: float) -> Explanation:
     net, behaviour, seed = asked.net, asked.behaviour, asked.seed
     whole = _performed(net, behaviour, force)
-    draft = _Draft()
-    if asked.features:
-        draft.why_no_features = _STOPPED if asked.sizes.features else "the budget is too small"
+    not_yet = _STOPPED if asked.sizes.features else "the budget is too small"
+    draft = _Draft(why_no_features=not_yet if asked.features else "")
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Stopped: .* cells are finished")
