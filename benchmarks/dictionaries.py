@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -106,14 +107,16 @@ def beside(options: argparse.Namespace, file: Path) -> dict[str, Any]:
     return {name: {"rate": best[name][1], "rounds": rounds[name]} for name in libraries}
 
 
-def cannot(*given: Any) -> tuple[Any, torch.Tensor]:
-    """What the public error makes of the latents that are tried: those whose pre-activation is above zero."""
+def behind_the_nonlinearity(strongest_dead: Callable[..., Any]) -> Callable[..., Any]:
+    """What the public error makes of the latents that are tried: only those whose pre-activation is above zero."""
     from cutaway.features.training.kernels import listed
-    from cutaway.features.training.reviving import strongest_dead
 
-    chosen, values = strongest_dead(*given)
-    flat = (chosen.rows * chosen.size + chosen.latents)[values > 0]
-    return listed(flat, chosen.n_rows, chosen.size, chosen.bounds), values[values > 0]
+    def tried(*given: Any) -> tuple[Any, torch.Tensor]:
+        chosen, values = strongest_dead(*given)
+        flat = (chosen.rows * chosen.size + chosen.latents)[values > 0]
+        return listed(flat, chosen.n_rows, chosen.size, chosen.bounds), values[values > 0]
+
+    return tried
 
 
 def dead(options: argparse.Namespace, file: Path) -> dict[str, Any]:
@@ -131,7 +134,7 @@ def dead(options: argparse.Namespace, file: Path) -> dict[str, Any]:
     modes = (
         ("revived", 1 / 32, reviving.strongest_dead),
         ("not revived", 0.0, reviving.strongest_dead),
-        ("revived behind the nonlinearity", 1 / 32, cannot),
+        ("revived behind the nonlinearity", 1 / 32, behind_the_nonlinearity(reviving.strongest_dead)),
     )
     for name, weight, tried in modes:
         recipe = DictionaryRecipe(
