@@ -104,11 +104,12 @@ class Telling:
         self.thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, failed: object, *_: object) -> None:
         self.over.set()
         self.thread.join()
         self.close()
-        self.end()
+        if failed is None:
+            self.end()
 
     def __call__(self, progress: Progress) -> None:
         """A report, in the thread that works."""

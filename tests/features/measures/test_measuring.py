@@ -55,7 +55,7 @@ def axes(site: str, k: int = 24, width: int = WIDTH) -> Dictionary:
 
 @cache
 def measured(site: str) -> DictionaryMeasures:
-    return measure(net(), axes(site), list(texts()))
+    return measure(net(), axes(site), list(texts()), longest=None)
 
 
 def kept_back(n: int = 24) -> list[int]:
@@ -337,7 +337,7 @@ def test_a_transcoder_is_held_against_linear_maps_of_what_it_reads() -> None:
         ((reads,),),
         (writes,),
     )
-    found = measure(net(), random, list(texts()))
+    found = measure(net(), random, list(texts()), longest=None)
     assert (found.reads, found.writes) == ("mlp_in.2", "mlp_write.2")
     assert found.claim.verdict == "refuted"
     assert found["principal components"].fvu.value < 1.0 < found.itself.fvu.value

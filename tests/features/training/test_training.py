@@ -254,7 +254,7 @@ def test_the_page_tells_every_setting_and_the_twin(trained: DictionaryTraining) 
         assert card[name]
         assert name in page
     assert "a frozen random decoder leaves" in trained.headline
-    assert re.search(r"fire on a row, \d+\.\d% dead", trained.headline)
+    assert re.search(r"fire on a row, \d+\.\d % dead", trained.headline)
     assert len(trained.to_pandas()) == 6
     assert trained.plot() is not None
     assert "resid_post.0" in trained._repr_html_()
