@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
-from cutaway.results.values import check_fields
+from cutaway.trials.limits import SHARE, FixedLimits
 
-_SHARE, _COUNT = (0.0, 1.0), (1, 1_000_000)
+_COUNT = (1, 1_000_000)
 
 
 @dataclass(frozen=True)
-class AlgorithmLimits:
+class AlgorithmLimits(FixedLimits):
     """The numbers that an algorithm is judged by.
 
     Attributes:
@@ -28,7 +28,7 @@ class AlgorithmLimits:
     """
 
     bounds: ClassVar[dict[str, tuple[float, float]]] = {
-        "accuracy": _SHARE, "performs": _SHARE, "differ": _COUNT, "changing": _COUNT, "sham": (0, 1000),
+        "accuracy": SHARE, "performs": SHARE, "differ": _COUNT, "changing": _COUNT, "sham": (0, 1000),
         "control": _COUNT, "largest": (0, 1e15),
     }  # fmt: skip
 
@@ -39,10 +39,3 @@ class AlgorithmLimits:
     sham: int = 3
     control: int = 64
     largest: float = 3e8
-
-    def __post_init__(self) -> None:
-        check_fields(self, self.bounds)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain data."""
-        return asdict(self)

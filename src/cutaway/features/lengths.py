@@ -91,6 +91,6 @@ def check_longest(longest: float | None) -> None:
     """Raises `BadInput` where it is no multiple that leaves the median row in."""
     if longest is not None and not 1 <= longest < float("inf"):
         raise BadInput(
-            f"longest={longest} is not a multiple of the median length from 1 on.",
+            f"longest={longest} is out of range: it is a multiple of the median length, from 1 on.",
             "Give e.g. 5, or None to keep all rows.",
         )

@@ -12,7 +12,24 @@ SHARE, COUNT, POSITIVE = (0.0, 1.0), (0.0, math.inf), (1e-12, math.inf)
 
 
 @dataclass(frozen=True)
-class Limits:
+class FixedLimits:
+    """Numbers that are fixed before anything is looked at, each within the `bounds` of its name.
+
+    Raises `BadInput` for what is no number, or none in range.
+    """
+
+    bounds: ClassVar[dict[str, tuple[float, float]]] = {}
+
+    def __post_init__(self) -> None:
+        check_fields(self, self.bounds)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Limits(FixedLimits):
     """The numbers that every candidate is judged by. Shares are of the gap between corrupted (0) and clean (1) prompts.
 
     Attributes:
@@ -47,13 +64,6 @@ class Limits:
     from_others: float = 0.5
     alpha: float = 0.05
     sham: float = 0.01
-
-    def __post_init__(self) -> None:
-        check_fields(self, self.bounds)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain data."""
-        return asdict(self)
 
     @classmethod
     def of(cls, limits: Limits | None) -> Self:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
-from cutaway.results.values import check_fields
-from cutaway.trials.limits import COUNT, SHARE
+from cutaway.trials.limits import COUNT, SHARE, FixedLimits
 
 
 @dataclass(frozen=True)
-class CarriedLimits:
+class CarriedLimits(FixedLimits):
     """The limits of `carried`. Shares are of the effect of exchanging the variable itself: 0 nothing, 1 as if it had been.
 
     Attributes:
@@ -39,10 +38,3 @@ class CarriedLimits:
     alpha: float = 0.05
     shuffled: int = 10
     shuffled_found: int = 1
-
-    def __post_init__(self) -> None:
-        check_fields(self, self.bounds)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain data."""
-        return asdict(self)

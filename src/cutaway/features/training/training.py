@@ -14,7 +14,7 @@ import torch
 from cutaway.errors import BadInput, CorruptFile
 from cutaway.features.activations import Activations
 from cutaway.features.dictionaries import Dictionary
-from cutaway.features.lengths import LONGEST
+from cutaway.features.lengths import LONGEST, check_longest
 from cutaway.features.texts import TextsLike, batch_size, window_length
 from cutaway.features.training import planning
 from cutaway.features.training.asking import (
@@ -255,7 +255,8 @@ def train_on_rows(
         tokens: rows that each is trained on; default all, once.
         texts: [n], what belongs together and is held out together; default every twentieth row is held out.
         controls: which twins are trained, of frozen and seed; default none.
-        convert, longest, folder, keep_every: as in `train_dictionaries`.
+        convert, folder, keep_every: as in `train_dictionaries`.
+        longest: as there, but by default all rows are kept: they are those that were chosen.
         seed: of intervals.
         work: may stop it.
 
@@ -286,8 +287,9 @@ def train_on_rows(
 def _check(
     keep_every: float, skip: int, longest: float | None, tune: int, tokens: int | None, batch: int | None
 ) -> None:
+    check_longest(longest)
     for name, value, least in (("keep_every", keep_every, 0), ("skip", skip, 0), ("end_to_end", tune, 0),
-                               ("tokens", tokens, 2), ("batch", batch, 2), ("longest", longest, 1)):  # fmt: skip
+                               ("tokens", tokens, 2), ("batch", batch, 2)):  # fmt: skip
         if value is not None and not least <= value < float("inf"):
             raise BadInput(f"{name}={value} is out of range.", f"Give {least} or more.")
 
