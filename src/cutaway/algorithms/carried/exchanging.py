@@ -77,7 +77,7 @@ class VariableExchange:
         with handing_over(net):
             ends = measure(net, behaviour, sites_of(part for part, _ in places), work, swept="corrupted")
             base, sources = ends.corrupted, ends.clean.kept
-            experiment = ends.experiment(net, base, sources, spans=_columns(behaviour, ends, base))
+            experiment = ends.experiment(net, base, sources, spans=columns_at(behaviour, ends, base))
             cells = [(write_of(part, span=span),) for part, span in places]
             held = held_bytes([*base.kept.values(), *sources.values()])
             plan = plan_cells(experiment, cells, base=base.metric, time_it=False, work=work, held=held)
@@ -93,7 +93,7 @@ class VariableExchange:
         return Moved(self.behaviour, self.ends, self.plan.run(None, work, label))
 
 
-def _columns(behaviour: Behaviour, ends: Baselines, base: Side) -> dict[str, torch.Tensor]:
+def columns_at(behaviour: Behaviour, ends: Baselines, base: Side) -> dict[str, torch.Tensor]:
     """Each named span, and that of the token whose logits are read, as columns: BoolTensor [n p]."""
     at = base.tokens.columns(ends.positions[:, None])[:, 0].cpu()
     last = torch.arange(base.tokens.width)[None] == at[:, None]
