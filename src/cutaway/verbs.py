@@ -209,11 +209,15 @@ VERBS: dict[str, Verb] = {
              "feature-effects", ("at", "random"), command="feature-effects", n=128),
         Verb("explain", "cutaway.explanations.pipeline:explain",
              "Find the parts that carry a behaviour, test them on held-out prompts, and write a report.", _BEHAVIOUR,
-             "explanation", ("controls",), (("limits", "cutaway.explanations.limits:SearchLimits"),),
+             "explanation", ("controls", "depth"), (("limits", "cutaway.explanations.limits:SearchLimits"),),
              command="explain", n=128),
+        Verb("computation", "cutaway.explanations.computation.verb:computation",
+             "What is computed: what parts carry and do, how variables move, as which algorithm; told and tested.",
+             ("net", "cases"), "computation", ("depth", "variables", "parts", "controls"), command="computation", n=128),
         Verb("carried", "cutaway.algorithms.carried.verb:carried",
              "What each part carries: one variable of the prompt is exchanged at a time, part by part, and tested.",
-             ("net", "cases", "variables"), "carried-variables"),
+             ("net", "cases"), "carried-variables", ("variables", "parts", "spans", "controls"),
+             (("limits", "cutaway.algorithms.carried.limits:CarriedLimits"),), command="carried", n=128),
         Verb("load", "cutaway.results.kinds:load", "Open any saved result.", ("path",)),
     )
 }

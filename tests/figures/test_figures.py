@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 
 from cutaway.figures import (
-    Bar, Comparison, Grid, Move, Stop, against_random, bars, heatmap, heatmap_table, movement_figure, show_token,
+    Bar,
+    Comparison,
+    Grid,
+    Move,
+    Stop,
+    against_random,
+    bars,
+    heatmap,
+    heatmap_table,
+    movement_figure,
+    show_token,
 )  # fmt: skip
 from cutaway.figures.theme import DIVERGING, blend
 

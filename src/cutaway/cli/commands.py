@@ -70,6 +70,12 @@ def question_of(row: Verb) -> list[inspect.Parameter]:
         "other": [("other", Text, REQUIRED)],
         "texts": [("text", question.MaybeText, None), ("file", question.TextFile, None)],
         "circuit": [("circuit", CircuitFile, REQUIRED)],
+        "cases": [
+            ("behaviour", question.MaybeBehaviour, None),
+            ("table", question.PromptTable, None),
+            ("n", Annotated[int, typer.Option("--n", min=2, help="How many prompts.")], row.n),
+            ("force", Force, False),
+        ],
         "behaviour": [
             *_behaviour(row),
             ("n", Annotated[int, typer.Option("--n", min=2, help="How many pairs.")], row.n),
@@ -199,6 +205,8 @@ def asked(row: Verb, common: Common, screen: Screen, given: Mapping[str, Any], b
             subjects.append(circuit if circuit.graph.network else circuit.on(net))
         elif taken == "texts":
             subjects.append(question.texts_of(given))
+        elif taken == "cases":
+            subjects.append(question.cases_of_given(screen, net, common, given, row.command))
         else:
             subjects.append(given[taken])
     return Asked(net, tuple(subjects))
@@ -295,6 +303,7 @@ def command_line(row: Verb, common: Common, given: Mapping[str, Any]) -> str:
         *(str(given[k]) for k in ("model", "circuit", "text", "other") if given.get(k) is not None),
     ]
     words += ["--file", str(given["file"])] if given.get("file") is not None else []
+    words += ["--table", str(given["table"])] if given.get("table") is not None else []
     if given.get("clean") is not None:
         words += [
             "--clean",
@@ -304,7 +313,7 @@ def command_line(row: Verb, common: Common, given: Mapping[str, Any]) -> str:
             "--answers",
             *given["answers"],
         ]
-    elif "behaviour" in given:
+    elif given.get("behaviour") is not None:
         words += ["--behaviour", str(given["behaviour"]), "--n", str(given["n"])]
     words += ["--seed", str(common.seed)]
     words += ["--force"] if given.get("force") else []

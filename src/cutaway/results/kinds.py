@@ -133,6 +133,8 @@ KINDS: dict[str, Kind] = {
     "activations": Kind("cutaway.features.activations:Activations", "activations of many texts, on disk"),
     "gradients": Kind("cutaway.network.gradients:Gradients", "gradients of what a network says"),
     "carried-variables": Kind("cutaway.algorithms.carried.result:CarriedVariables", "which variable each part carries"),
+    "passing": Kind("cutaway.algorithms.passing.result:VariablePassing", "how variables move from place to place"),
+    "computation": Kind("cutaway.explanations.computation.result:Computation", "what is computed, told and tested"),
     "circuit": Kind("cutaway.circuits.circuit:Circuit", "a circuit", version=2, formerly=("cutaway circuit",)),
 }  # fmt: skip
 

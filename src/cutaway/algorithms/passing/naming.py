@@ -37,7 +37,9 @@ def carrying(found: CarriedVariables, cases: Cases, most: int) -> tuple[dict[str
         there = [name for name in there if not _contained(name, there, share, cases)]
         places[variable] = there[:most]
         if len(there) > most:
-            notes.append(f"{len(there) - most} more places carry {variable!r} than the {most} that are looked at.")
+            notes.append(
+                f"{len(there) - most} more places carry {variable!r} than the {most} that are looked at."
+            )
         if not there:
             notes.append(f"No place is shown to carry {variable!r}.")
     return {name: some for name, some in places.items() if some}, notes
@@ -135,5 +137,9 @@ def other_receivers(
     part = receiver.named
     if part is None or part not in parts_of(net):
         return elsewhere, []
-    alike = [found[0] for found in shams(net, (receiver,), taken, here, count, seed) if found[0].span == receiver.span]
+    alike = [
+        found[0]
+        for found in shams(net, (receiver,), taken, here, count, seed)
+        if found[0].span == receiver.span
+    ]
     return elsewhere, alike

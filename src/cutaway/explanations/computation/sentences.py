@@ -1,0 +1,151 @@
+"""The story: five to ten sentences in plain English, made from claims alone, each with the section of its evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from cutaway.algorithms.carried.telling import NOT_SHOWN
+from cutaway.algorithms.passing.routes import ANSWER
+from cutaway.algorithms.places import VariablePlace
+from cutaway.behaviours.cases import LAST
+from cutaway.explanations.computation.claimed import claims_of
+from cutaway.reports import Said
+from cutaway.trials import percent
+
+if TYPE_CHECKING:
+    from cutaway.explanations.computation.result import Computation
+
+#: Sentences in all, of each variable, and of what passes.
+MOST, _VARIABLES, _EDGES = 10, 3, 2
+#: Parts that a sentence names.
+_NAMED = 3
+
+
+def story(told: Computation) -> tuple[Said, ...]:
+    """The sentences in the order in which the computation runs; what was not shown is not said here."""
+    sentences = [_task(told)]
+    for name, tell in _TELLERS.items():
+        if name in told.results:
+            sentences += tell(told.results[name])
+    kept = sentences[: MOST - 1]
+    return (*kept, _open(told))
+
+
+def _task(told: Computation) -> Said:
+    example, right = told.example, told.accuracy
+    of = f"{right.n:,} held-out prompts" if right.n else "held-out prompts"
+    interval = right.interval
+    ends = "" if interval is None else f" [{percent(interval.low)}, {percent(interval.high)}]"
+    return Said(
+        f"After “{example.text}” the right answer is “{example.answer.strip()}”; {told.provenance.network} answers "
+        f"{percent(right.value)}{ends} of {of} like this right.",
+        "cases",
+    )
+
+
+def _carried(result: Any) -> Iterator[Said]:
+    frame = result.to_pandas()
+    shown = frame.loc[~frame["verdict"].isin(("", NOT_SHOWN))]
+    for variable in result.variables[:_VARIABLES]:
+        claim, mine = result.claim(variable), shown.loc[shown["variable"] == variable]
+        if claim.verdict == "refuted" or mine.empty:
+            continue
+        early, late = mine.loc[mine["span"] != LAST], mine.loc[mine["span"] == LAST]
+        pieces = []
+        for some, what in ((early, "is put there by"), (late, "is carried by")):
+            some = some.sort_values("held", ascending=False)
+            if some.empty:
+                continue
+            strongest = some.iloc[0]
+            span = "the last token" if strongest["span"] == LAST else f"“{strongest['span']}”"
+            same = some.loc[some["span"] == strongest["span"]]
+            names = _and([_part(name) for name in same["part"][:_NAMED]])
+            pieces.append(
+                f"at {span} it {what} {names} ({_part(strongest['part'])} alone brings {percent(strongest['held'])} of what "
+                "exchanging it does)"
+            )
+        yield Said(
+            f"The answer follows from {_the(variable)}: {', and '.join(pieces)}.", "carried", claim.verdict
+        )
+
+
+def _passing(result: Any) -> Iterator[Said]:
+    for variable in result.variables[:_VARIABLES]:
+        order = sorted(
+            (i for i, said in enumerate(result.sentences) if said and result.variable[i] == variable),
+            key=lambda i: -float(result.held[i]),
+        )[:_EDGES]
+        if order:
+            text = " ".join(
+                f"{result.sentences[i].rstrip('.')}." for i in sorted(order, key=lambda i: _height(result, i))
+            )
+            yield Said(text, "passing", result.claim(variable).verdict)
+
+
+def _height(result: Any, edge: int) -> tuple[bool, int]:
+    """How far up an edge begins: what is told first; what reaches the answer is told last."""
+    part = VariablePlace.parse(result.sender[edge]).named
+    return result.receiver[edge] == ANSWER, 0 if part is None else part.order
+
+
+def _claims(anchor: str, most: int) -> Callable[[Any], Iterator[Said]]:
+    """A teller of what has claims: the statements of those that are supported, in their order."""
+
+    def tell(result: Any) -> Iterator[Said]:
+
+        for claim in [claim for claim in claims_of(result) if claim.supported][:most]:
+            yield Said(f"{claim.statement.rstrip('.')}.", anchor, claim.verdict)
+
+    return tell
+
+
+#: Who tells what a stage found, in the order of the story.
+_TELLERS: dict[str, Callable[[Any], Iterator[Said]]] = {
+    "carried": _carried,
+    "passing": _passing,
+    "roles": _claims("roles", 2),
+    "backups": _claims("backups", 1),
+    "proposed": _claims("proposed", 1),
+    "intended": _claims("intended", 1),
+    "inputs": _claims("inputs", 1),
+}
+
+
+def _open(told: Computation) -> Said:
+    """The last sentence: what is not explained."""
+    lacking = [f"{_TITLES.get(stage, stage)} ({why})" for stage, why in told.missing]
+
+    undecided = sum(
+        c.verdict == "inconclusive" for result in told.results.values() for c in claims_of(result)
+    )
+    said = []
+    if undecided:
+        said.append(f"{undecided} of {len(told.claims)} claims are inconclusive")
+    if lacking:
+        said.append(f"not told: {'; '.join(lacking)}")
+    if told.chosen:
+        said.append("parts that were not asked may carry it, too")
+    text = f"Open: {'; '.join(said)}." if said else "Open: whatever these prompts do not vary."
+    return Said(text, "open")
+
+
+#: Stages in a few words.
+_TITLES = {
+    "carried": "what each part carries", "passing": "how variables move", "roles": "the parts' roles",
+    "inputs": "which words matter", "backups": "what takes over", "proposed": "the algorithm",
+    "intended": "whether it is intended",
+}  # fmt: skip
+
+
+def _and(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _part(name: str) -> str:
+    named = VariablePlace.parse(name).named
+    return name if named is None else named.words
+
+
+def _the(variable: str) -> str:
+    return f"“{variable}”"

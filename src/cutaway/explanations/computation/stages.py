@@ -1,0 +1,79 @@
+"""The stages: each calls the verb that finds it, with what the stages before it found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from cutaway.algorithms.carried import CarriedVariables, carried
+from cutaway.algorithms.passing import passing
+from cutaway.behaviours.cases import Cases
+from cutaway.explanations.computation.asking import StatedComputation
+from cutaway.network.parts import Part
+from cutaway.results import Work
+
+if TYPE_CHECKING:
+    from cutaway.network import Network
+
+
+@dataclass(frozen=True, eq=False)
+class ComputationQuestion:
+    """What is asked of a network.
+
+    Attributes:
+        net: the network.
+        cases: prompts whose variables are known.
+        variables: those that are exchanged.
+        parts: those that are asked.
+        n: pairs of each variable in each half.
+        stated: what the network ought to compute.
+        controls: are they run?
+        force: go on where it does not do the task?
+        seed: of everything that is drawn.
+        found: what the stages before found.
+    """
+
+    net: Network
+    cases: Cases
+    variables: tuple[str, ...]
+    parts: tuple[Part, ...]
+    n: int
+    stated: StatedComputation
+    controls: bool
+    force: bool
+    seed: int
+    found: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What all stages are told."""
+        return {"n": self.n, "controls": self.controls, "seed": self.seed}
+
+    @property
+    def carried(self) -> CarriedVariables:
+        """What the first stage found."""
+        return self.found["carried"]
+
+
+def _carried(asked: ComputationQuestion, work: Work) -> Any:
+    return carried(
+        asked.net,
+        asked.cases,
+        asked.variables,
+        parts=asked.parts,
+        force=asked.force,
+        work=work,
+        **asked.options,
+    )
+
+
+def _passing(asked: ComputationQuestion, work: Work) -> Any:
+    return passing(asked.net, asked.cases, asked.carried, force=asked.force, work=work, **asked.options)
+
+
+#: What runs each stage.
+RUN: Mapping[str, Callable[[ComputationQuestion, Work], Any]] = {
+    "carried": _carried,
+    "passing": _passing,
+}
