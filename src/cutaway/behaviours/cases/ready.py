@@ -12,6 +12,8 @@ from cutaway.behaviours.cases.making import cases
 from cutaway.behaviours.generators import words as W
 from cutaway.behaviours.generators.agreement import FRAMES as AGREEING
 from cutaway.behaviours.generators.agreement import PAST, subjects_of
+from cutaway.behaviours.generators.cities import ASKED
+from cutaway.behaviours.generators.cities import FRAMES as TWO_STEPS
 from cutaway.behaviours.generators.facts import CAPITALS, known_facts
 from cutaway.behaviours.generators.greater_than import DIGITS, single_digits, years_of
 from cutaway.behaviours.generators.greater_than import FRAMES as LASTING
@@ -142,6 +144,16 @@ def _capitals(net: Network) -> CaseRecipe:
     return CaseRecipe(frames, {"country": tuple(objects)}, lambda country: objects[country])
 
 
+def _cities(net: Network) -> CaseRecipe:
+    words = KnownWords(net, "cities")
+    asked = words.single(ASKED, 2, "kinds of answer")
+    known = {city: rest for city, *rest in W.CITIES}
+    cities = words.even(known, 4, "cities")
+    variables = {"city": cities, "asked": asked, "country": lambda city: known[city][0]}
+    there = {country: {"capital": capital, "language": tongue} for _, country, capital, tongue in W.CITIES}
+    return CaseRecipe(words.suited(TWO_STEPS), variables, lambda country, asked: f" {there[country][asked]}")
+
+
 #: What is ready, by name.
 READY: dict[str, Callable[[Network], CaseRecipe]] = {
     "ioi": _ioi,
@@ -149,6 +161,7 @@ READY: dict[str, Callable[[Network], CaseRecipe]] = {
     "agreement": _agreement,
     "pronoun": _pronoun,
     "capitals": _capitals,
+    "cities": _cities,
 }
 
 
@@ -160,7 +173,7 @@ def cases_of(name: str, net: Network, n: int = 128, seed: int = 0) -> Cases:
         name: `ioi` (A, B, first: does the first of the two give?, place, thing; derived S, who gives), `greater-than`
             (event, century, year; of a tokenizer of single digits its tens and unit), `agreement` (number and word of the
             subject, tense, those of the other noun where there is one), `pronoun` (gender; who, of each gender one name),
-            `capitals` (country).
+            `capitals` (country), `cities` (city, what is asked of its country; derived the country).
         net: the network, whose tokenizer decides which words are used.
         n: different prompts.
         seed: of the drawing.

@@ -34,12 +34,16 @@ class StatedComputation:
 
 NOTHING_STATED = StatedComputation()
 
+#: Cases that have another name than their behaviour.
+_NAMED = {"facts": "capitals"}
+
 
 def cases_for(net: Network, behaviour: Behaviour) -> Cases:
     """Cases of a behaviour: those of the built-in one of its name, else its pairs, of which what differs is known.
 
     Raises `BadBehaviour` where its prompts are no tokens, or its pairs are not aligned.
     """
-    if behaviour.name in READY and behaviour.items is None:
-        return cases_of(behaviour.name, net, behaviour.n, behaviour.seed)
+    name = _NAMED.get(behaviour.name, behaviour.name)
+    if name in READY and behaviour.items is None:
+        return cases_of(name, net, behaviour.n, behaviour.seed)
     return cases_of_pairs(net, behaviour)
