@@ -357,7 +357,11 @@ TELLING = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", READY)
+#: Of which this small network knows the words.
+KNOWN = [name for name in READY if name != "cities"]
+
+
+@pytest.mark.parametrize("name", KNOWN)
 def test_ready_cases_use_the_frames_and_words_of_the_generator(tales_net: Network, name: str) -> None:
     every = cases_of(name, tales_net, 60)
     assert len(every) > 20
@@ -369,7 +373,7 @@ def test_ready_cases_use_the_frames_and_words_of_the_generator(tales_net: Networ
     assert {len(case.template.split()) for case in every} <= forms | {n + 1 for n in forms}
 
 
-@pytest.mark.parametrize("name", READY)
+@pytest.mark.parametrize("name", KNOWN)
 def test_what_changes_the_answer_of_ready_cases(tales_net: Network, name: str) -> None:
     every = cases_of(name, tales_net, 60)
     telling = set()
@@ -382,7 +386,7 @@ def test_what_changes_the_answer_of_ready_cases(tales_net: Network, name: str) -
     assert telling == TELLING[name]
 
 
-REFUSED = {("stories", "capitals")}
+REFUSED = {("stories", "capitals"), ("stories", "cities")}
 
 
 @pytest.mark.parametrize("tokenizer", ["gpt2", "stories"])

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from cutaway.behaviours.data import Behaviour
+from cutaway.errors import BadInput
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -34,5 +35,7 @@ def cities(net: Network, n: int = 128, seed: int = 0) -> Behaviour:
     """
     from cutaway.behaviours.cases import cases_of
 
+    if n < 1:
+        raise BadInput(f"{n} examples are asked for.", "Ask for at least one.")
     pairs = cases_of("cities", net, n, seed).behaviour(net, "city", n=n, seed=seed)
     return replace(pairs, name="cities")
