@@ -63,7 +63,6 @@ if TYPE_CHECKING:
     from cutaway.algorithms import algorithm as algorithm
     from cutaway.algorithms import test_algorithm as test_algorithm
     from cutaway.algorithms.carried import carried as carried
-    from cutaway.explanations.computation import computation as computation
     from cutaway.behaviours import Behaviour as Behaviour
     from cutaway.behaviours import behaviour as behaviour
     from cutaway.behaviours import performance as performance
@@ -87,6 +86,7 @@ if TYPE_CHECKING:
     from cutaway.explanations import Explanation as Explanation
     from cutaway.explanations import explain as explain
     from cutaway.explanations.carriers import feature_effects as feature_effects
+    from cutaway.explanations.computation import computation as computation
     from cutaway.features.binding import bind as bind
     from cutaway.features.dashboards import dashboard as dashboard
     from cutaway.features.index import index_features as index_features

@@ -13,7 +13,7 @@ import cutaway
 from cutaway.behaviours.cases import LAST, cases, cases_of
 from cutaway.cli.main import app
 from cutaway.errors import BadBehaviour, BadInput, NotFound, NotPerformed, UnknownOption
-from cutaway.explanations.computation import Computation, cases_for, parts
+from cutaway.explanations.computation import Computation, cases_for, parts, stated
 from cutaway.explanations.computation.claimed import claims_of
 from cutaway.explanations.computation.example import TaskExample
 from cutaway.explanations.computation.questions import NOT_SHOWN
@@ -155,7 +155,7 @@ def test_a_prompt_in_pieces_is_the_prompt(tales, pronoun):
         ({"variables": ["gendr"]}, BadInput, "gender"),
         ({"variables": ["name"]}, BadInput, "derived"),
         ({"parts": ["a9.h0"]}, NotFound, "a9"),
-        ({"feared": [object()]}, BadInput, "intended"),
+        ({"feared": ["gender"]}, BadInput, "two variables"),
         ({"n": 1}, BadInput, "pairs"),
     ],
 )
@@ -205,3 +205,35 @@ def test_a_table_on_the_command_line(tmp_path: Path, monkeypatch):
     other = runner.invoke(app, ["carried", "zoo:tales", "--table", "prompts.txt"])
     assert other.exit_code != 0
     assert ".jsonl" in other.output
+
+
+def test_what_is_feared_is_the_answer_with_one_variable_taken_for_another(tales):
+    agreement = cases_of("agreement", tales, 48)
+    wanted = stated(agreement, None, ["number=other_number"])
+    assert wanted.intended is not None
+    proxy = wanted.feared[0]
+    apart = 0
+    for case in agreement:
+        right = {text for text, _ in case.answers}
+        assert set(wanted.intended.answers(case.values)) == right
+        same = case.values["number"] == case.values["other_number"]
+        assert (set(proxy.answers(case.values)) == right) is same
+        apart += not same
+    assert apart
+    for text, match in (
+        ("number", "two variables"),
+        ("numbr=other_number", "number"),
+        ("day=tense", "does not depend"),
+    ):
+        with pytest.raises(BadInput, match=match):
+            stated(agreement, None, text)
+    with pytest.raises(BadInput, match="no algorithm"):
+        stated(agreement, None, [3])
+    pairs = cases_for(tales, replace(cutaway.behaviour("agreement", tales, n=24), name="mine"))
+    with pytest.raises(BadInput, match="rule"):
+        stated(pairs, None, ["subject=pair"])
+
+
+def test_what_is_asked_of_a_computation_needs_a_depth(tales, pronoun):
+    with pytest.raises(BadInput, match="depth"):
+        cutaway.explain(tales, "pronoun", cases=pronoun)

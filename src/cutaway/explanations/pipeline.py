@@ -15,13 +15,14 @@ from cutaway.behaviours.decisions import held_fixed
 from cutaway.behaviours.standing import by_form, set_aside
 from cutaway.claims import Claim
 from cutaway.effects import Effects
-from cutaway.errors import BadBehaviour, CutawayError, Stopped
+from cutaway.errors import BadBehaviour, BadInput, CutawayError, Stopped
 from cutaway.explanations.carriers import feature_effects, feature_sites, stages
 from cutaway.explanations.computation import (
-    StatedComputation,
+    NOTHING_STATED,
     cases_for,
     check_depth,
     priced_computation,
+    stated,
     tell,
 )
 from cutaway.explanations.draft import STOPPED, ExplanationDraft, ExplanationQuestion
@@ -54,6 +55,7 @@ from cutaway.trials import (
 from cutaway.trials.spread import spread
 
 if TYPE_CHECKING:
+    from cutaway.algorithms import Algorithm
     from cutaway.behaviours import Behaviour, Performance
     from cutaway.behaviours.cases import Cases
     from cutaway.network import Network
@@ -76,8 +78,8 @@ def explain(
     labels: Mapping[str, str] | None = None,
     depth: str = "where",
     cases: Cases | None = None,
-    intended: Any = None,
-    feared: Sequence[Any] = (),
+    intended: Algorithm | None = None,
+    feared: Sequence[Algorithm | str] = (),
     shifted: Cases | None = None,
     command: str = "",
     work: Work | None = None,
@@ -109,8 +111,10 @@ def explain(
         depth: "where" the behaviour is; "what" is computed there; as which "algorithm".
         cases: prompts whose variables are known, to tell what is computed; default those of a built-in behaviour, else its
             pairs, of which only what differs is known.
-        intended: the algorithm that the network ought to compute (`cutaway.algorithm`).
-        feared: algorithms that it ought not to compute.
+        intended: the algorithm that the network ought to compute (`cutaway.algorithm`); default the answers that the cases
+            call right, where something is feared.
+        feared: algorithms that it ought not to compute, or `number=other_number` for the right answer of one variable taken
+            for another.
         shifted: cases of another distribution, on which the intended computation is asked for again.
         command: a command line that repeats this; kept in the result.
         work: who hears of the price and of progress, what may stop it, and what it may spend: with a budget, each stage
@@ -143,16 +147,16 @@ def explain(
                 | ({"depth": [depth, "" if cases is None else cases.hash]} if depth != "where" else {})
             ),
         )
-        wanted = bool(net.anatomy.dictionaries) if features is None else features
-        sites = feature_sites(net, features if isinstance(features, str) else None) if wanted else []
+        looked = bool(net.anatomy.dictionaries) if features is None else features
+        sites = feature_sites(net, features if isinstance(features, str) else None) if looked else []
         more = sum(stages(net, behaviour, sites, controls=controls).values()) if sites else 0.0
-        stated = StatedComputation(intended, tuple(feared), shifted)
-        asks = None if check_depth(depth) == "where" else cases or cases_for(net, behaviour)
-        deeper = 0.0 if asks is None else priced_computation(net, asks, depth, stated)
+        asks = _asks(net, behaviour, check_depth(depth), cases, bool(intended or feared or shifted))
+        wanted = NOTHING_STATED if asks is None else stated(asks, intended, feared, shifted)
+        deeper = 0.0 if asks is None else priced_computation(net, asks, depth, wanted)
         sizes, price = within(net, behaviour, bounds, controls, work.budget, more, deeper)
         announce_price(net, work, f"explaining {behaviour.name}", price, EXPLAINING[controls])
         asked = ExplanationQuestion(
-            net, behaviour, bounds, seed, work, sizes, (), tuple(sites), labels, depth, asks, stated
+            net, behaviour, bounds, seed, work, sizes, (), tuple(sites), labels, depth, asks, wanted
         )
         with ends_kept(net, behaviour, work):
             asked = _standing(asked)
@@ -160,6 +164,18 @@ def explain(
                 return _explained(asked, force, controls, command, started)
         with ends_kept(net, asked.behaviour, work):
             return _explained(asked, force, controls, command, started)
+
+
+def _asks(net: Network, behaviour: Behaviour, depth: str, cases: Cases | None, more: bool) -> Cases | None:
+    """The prompts of which it is asked what is computed; None where it is not."""
+    if depth != "where":
+        return cases or cases_for(net, behaviour)
+    if cases is not None or more:
+        raise BadInput(
+            "cases=, intended=, feared= and shifted= say what is asked of the computation, and depth is “where”.",
+            'Add depth="what" or depth="algorithm".',
+        )
+    return None
 
 
 def _standing(asked: ExplanationQuestion) -> ExplanationQuestion:
@@ -247,7 +263,7 @@ def _told(asked: ExplanationQuestion, draft: ExplanationDraft, force: bool, cont
     with draft.timed("tell what is computed"):
         try:
             draft.computation = tell(
-                asked.net, asked.cases, depth=asked.depth, first=members, stated=asked.stated, controls=controls,
+                asked.net, asked.cases, depth=asked.depth, first=members, wanted=asked.stated, controls=controls,
                 force=force, seed=asked.seed, work=asked.work,
             )  # fmt: skip
             draft.why_no_computation = ""

@@ -5,12 +5,12 @@
 draws how the variables move, `sections` puts it on a page.
 """
 
-from cutaway.explanations.computation.asking import NOTHING_STATED, StatedComputation, cases_for
+from cutaway.explanations.computation.asking import NOTHING_STATED, StatedComputation, cases_for, stated
 from cutaway.explanations.computation.depth import DEPTHS, check_depth
 from cutaway.explanations.computation.result import Computation
 from cutaway.explanations.computation.verb import computation, priced_computation, tell
 
 __all__ = [
     "DEPTHS", "NOTHING_STATED", "Computation", "StatedComputation", "cases_for", "check_depth", "computation",
-    "priced_computation", "tell",
+    "priced_computation", "stated", "tell",
 ]  # fmt: skip

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from cutaway.algorithms import Algorithm
 from cutaway.algorithms.exchanges import AnswerChoices, CaseExchange, run_exchanges
 from cutaway.behaviours.cases import Case, Cases
 from cutaway.errors import BadBehaviour, BadInput, CutawayError, Stopped
-from cutaway.explanations.computation.asking import NOTHING_STATED, StatedComputation
+from cutaway.explanations.computation.asking import NOTHING_STATED, StatedComputation, stated
 from cutaway.explanations.computation.depth import Stage, check_depth, stages_of
 from cutaway.explanations.computation.example import TaskExample
 from cutaway.explanations.computation.parts import WHOLE, strongest
@@ -42,8 +43,8 @@ def computation(
     variables: Sequence[str] | None = None,
     parts: Sequence[Part | str] | None = None,
     n: int = PAIRS,
-    intended: Any = None,
-    feared: Sequence[Any] = (),
+    intended: Algorithm | None = None,
+    feared: Sequence[Algorithm | str] = (),
     shifted: Cases | None = None,
     controls: bool = True,
     force: bool = False,
@@ -61,8 +62,10 @@ def computation(
         variables: free ones to exchange; default the first three that change the answer by themselves.
         parts: that are asked; default all of a network with at most 40, else the 24 that stand out by a gradient.
         n: pairs of each variable in each half.
-        intended: the algorithm that it ought to compute (`cutaway.algorithm`).
-        feared: algorithms that it ought not to compute.
+        intended: the algorithm that it ought to compute (`cutaway.algorithm`); default the answers that the cases call
+            right, where something is feared.
+        feared: algorithms that it ought not to compute, or `number=other_number` for the right answer of one variable taken
+            for another.
         shifted: prompts of another distribution, on which the intended computation is asked for again.
         controls: run the controls of every stage.
         force: go on where the network does not do the task; nothing can be supported then.
@@ -78,9 +81,10 @@ def computation(
         BadBehaviour: where no variable changes the answer by itself.
         NotPerformed: where the network answers by none of the variables, unless `force`.
     """
+    require_cases(cases)
     return tell(
-        net, cases, depth=depth, variables=variables, parts=parts, n=n,
-        stated=StatedComputation(intended, tuple(feared), shifted), controls=controls, force=force, seed=seed, work=work,
+        net, cases, depth=depth, variables=variables, parts=parts, n=n, wanted=stated(cases, intended, feared, shifted),
+        controls=controls, force=force, seed=seed, work=work,
     )  # fmt: skip
 
 
@@ -93,7 +97,7 @@ def tell(
     parts: Sequence[Part | str] | None = None,
     first: Sequence[Part] = (),
     n: int = PAIRS,
-    stated: StatedComputation = NOTHING_STATED,
+    wanted: StatedComputation = NOTHING_STATED,
     controls: bool = True,
     force: bool = False,
     seed: int = 0,
@@ -101,31 +105,34 @@ def tell(
 ) -> Computation:
     """`computation`, of a network of which it is known already that some parts matter (`first`), which are asked, too."""
     began = time.monotonic()
-    if not isinstance(cases, Cases):
-        raise BadInput(f"{cases!r:.60} are no cases.", "Make them: cutaway.cases(net, frames, ...).")
+    require_cases(cases)
     if check_depth(depth) == "where":
         raise BadInput(
             "Depth “where” is what cutaway.explain finds.", 'Use depth="what" or depth="algorithm".'
         )
-    if stated.intended is None and stated.feared:
-        raise BadInput("What is feared was stated, and not what is intended.", "Give intended=, too.")
-    stages = tuple(s for s in stages_of(depth, bool(stated)) if s.name in RUN)
+    stages = tuple(s for s in stages_of(depth, bool(wanted)) if s.name in RUN)
     with working(work).interruptible() as work:
         names = _variables(net, cases, variables, seed)
         given = () if parts is None else tuple(Part.of(part) for part in parts)
-        _announce(net, cases, depth, stated, len(names), len(given) or _asked(net), n, work)
+        _announce(net, cases, depth, wanted, len(names), len(given) or _asked(net), n, work)
         right = _accuracy(net, cases, work)
         if given:
             asked_parts, chosen = given, f"Asked were {len(given)} parts, named by whoever asked."
         else:
             asked_parts, chosen = strongest(net, cases, names, MOST_PARTS, first, seed, work)
-        asked = ComputationQuestion(net, cases, names, asked_parts, n, stated, controls, force, seed)
+        asked = ComputationQuestion(net, cases, names, asked_parts, n, wanted, controls, force, seed)
         missing, seconds, complete = _run(asked, stages, work)
     results = {stage.name: asked.found[stage.name] for stage in stages if stage.name in asked.found}
     return Computation(
         cases.name, depth, TaskExample.of(net, cases), right, results, missing, chosen, seconds, complete,
         Provenance.of(net, cases.hash, seed, time.monotonic() - began), _notes(cases, variables, names),
     )  # fmt: skip
+
+
+def require_cases(cases: Any) -> None:
+    """Raises `BadInput` for what are no cases."""
+    if not isinstance(cases, Cases):
+        raise BadInput(f"{cases!r:.60} are no cases.", "Make them: cutaway.cases(net, frames, ...).")
 
 
 def _run(
