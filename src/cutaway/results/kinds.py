@@ -133,6 +133,9 @@ KINDS: dict[str, Kind] = {
     "activations": Kind("cutaway.features.activations:Activations", "activations of many texts, on disk"),
     "gradients": Kind("cutaway.network.gradients:Gradients", "gradients of what a network says"),
     "carried-variables": Kind("cutaway.algorithms.carried.result:CarriedVariables", "which variable each part carries"),
+    "passing": Kind("cutaway.algorithms.passing.result:VariablePassing", "how variables move from place to place"),
+    "backups": Kind("cutaway.algorithms.backups.result:Backups", "which parts stand in for which"),
+    "shared-parts": Kind("cutaway.algorithms.backups.shared:SharedParts", "what two behaviours share"),
     "circuit": Kind("cutaway.circuits.circuit:Circuit", "a circuit", version=2, formerly=("cutaway circuit",)),
 }  # fmt: skip
 

@@ -91,8 +91,8 @@ def backups(
     limits = BackupLimits() if limits is None else limits
     if not isinstance(limits, BackupLimits):
         raise BadInput(f"{limits!r:.60} are no limits.", "Give BackupLimits(...), or leave them out.")
-    ways = (how,) if isinstance(how, str) else tuple(how)
-    if not ways or any(one not in REMOVALS for one in ways):
+    ways: tuple[Any, ...] = (how,) if isinstance(how, str) else tuple(how) if isinstance(how, Sequence) else ()
+    if not ways or any(not isinstance(one, str) or one not in REMOVALS for one in ways):
         raise BadInput(f"how={how!r:.60} is no way of removing.", 'Write how=["mean", "resample"], or one of them.')
     every = removable(net)
     wanted = chosen(parts, every, every, Part.of, "part")
@@ -105,7 +105,7 @@ def backups(
         if not done.does_it and not force:
             raise refusal(net, halves[1], done)
         study = _Study(net, halves, wanted, every, limits, controls, seed)
-        study.prepare(ways, quiet)
+        study.prepare(tuple(dict.fromkeys(ways)), quiet)
         study.announce(work)
         study.run(work)
         return study.result(done, began)
@@ -143,6 +143,8 @@ def halves_of(
 
 
 def _of_cases(net: Network, cases: Cases, variable: str | None, n: int, seed: int) -> tuple[Behaviour, ...]:
+    if variable is not None and not isinstance(variable, str):
+        raise BadInput(f"{variable!r:.60} is no variable.", f"Give one of {', '.join(cases.free)}.")
     for name in cases.free if variable is None else (variable,):
         try:
             return tuple(half.behaviour(net, name, n=n, seed=seed) for half in cases.halves())
@@ -200,9 +202,9 @@ class _Study:
         pairs = [(a, b) for a in self.starts for b in self.parts if b != a]
         search = sum(forwards_of(bench.plan(pairs).job) for bench in self.benches.values()) if pairs else 0.0
         held = self.halves[1].n
-        tested = _EXPECTED * 0.7 * (3 + (2 * self.limits.random if self.controls else 0))
-        stages = [("removing after removing", search), ("held-out pairs", held * (2.0 + tested))]
-        stages += [("controls", 6.0 * held if self.controls else 0.0)]
+        each = 2.0 + 0.7 * (3 + (2 * self.limits.random if self.controls else 0))
+        stages = [("removing after removing", search), ("held-out pairs", _EXPECTED * held * each)]
+        stages += [("controls", 2.0 * held if self.controls else 0.0)]
         announce(self.net, self.halves[0].clean_ids, work, "what stands in for what", stages, least=search or 1.0)
 
     def run(self, work: Work) -> None:
