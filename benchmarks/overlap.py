@@ -21,11 +21,12 @@ import transformers
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from tests.algorithms.carried.specimens import cases_of_specimen, stated  # noqa: E402
+
 import cutaway  # noqa: E402
 from cutaway import zoo  # noqa: E402
 from cutaway.errors import BadBehaviour, NotPerformed  # noqa: E402
 from cutaway.results import atomic_write  # noqa: E402
-from tests.algorithms.carried.specimens import cases_of_specimen, stated  # noqa: E402
 
 PAGE = ROOT / "docs" / "benchmarks" / "overlap.md"
 #: By task and variable the stated variables through which it goes, in order.
@@ -41,7 +42,16 @@ TRAINED = (
     "agreement-gpt2", "agreement-llama", "greater-than-gpt2", "greater-than-llama", "cases-gpt2", "cases-gpt2-seed1",
     "indirect-object-gpt2", "indirect-object-llama",
 )  # fmt: skip
-BUILT = ("backup", "redundant", "induction", "duplicate", "copy-suppression", "bracket-depth", "lookup", "unread")
+BUILT = (
+    "backup",
+    "redundant",
+    "induction",
+    "duplicate",
+    "copy-suppression",
+    "bracket-depth",
+    "lookup",
+    "unread",
+)
 
 
 def passing_row(name: str, n: int) -> list[str]:
@@ -58,7 +68,14 @@ def passing_row(name: str, n: int) -> list[str]:
             carried = cutaway.carried(net, cases, spans=["everywhere", "last"], n=n, force=bool(twin))
         result = cutaway.passing(net, cases, carried, n=n, force=bool(twin))
     except (NotPerformed, BadBehaviour) as error:
-        return [name, "refused", "–", "0", error.problem.split(".")[0][:60], f"{time.monotonic() - began:.0f}"]
+        return [
+            name,
+            "refused",
+            "–",
+            "0",
+            error.problem.split(".")[0][:60],
+            f"{time.monotonic() - began:.0f}",
+        ]
     wanted = set()
     for variable, chain in chains.items():
         at = [where[v] for v in chain]
@@ -81,7 +98,15 @@ def backup_row(name: str, n: int) -> list[str]:
     try:
         result = cutaway.backups(net, pairs, n=n, force=bool(twin))
     except (NotPerformed, BadBehaviour) as error:
-        return [name, "–", "refused", "–", "0", error.problem.split(".")[0][:60], f"{time.monotonic() - began:.0f}"]
+        return [
+            name,
+            "–",
+            "refused",
+            "–",
+            "0",
+            error.problem.split(".")[0][:60],
+            f"{time.monotonic() - began:.0f}",
+        ]
     wanted: set[frozenset[str]] = set()
     if "redundant" in truth.facts and twin != "without":
         wanted = {frozenset(map(str, truth.facts["redundant"]))}
@@ -92,7 +117,12 @@ def backup_row(name: str, n: int) -> list[str]:
     found = {frozenset((*removed.split(" + "), part)) for removed, part in result.found()}
     supported = sum(claim.supported for claim in result.claims)
     hit = f"{len(found & wanted)} of {len(wanted)}" if wanted and twin not in ("random", "shuffled") else "–"
-    words = "; ".join(dict.fromkeys(w for w, v in zip(result.words, result.verdict, strict=True) if v != "not shown")) or "–"
+    words = (
+        "; ".join(
+            dict.fromkeys(w for w, v in zip(result.words, result.verdict, strict=True) if v != "not shown")
+        )
+        or "–"
+    )
     return [name, "yes" if wanted else "no", hit, str(len(found - wanted)), str(supported), words,
             f"{time.monotonic() - began:.0f}"]  # fmt: skip
 
@@ -104,7 +134,9 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--n", type=int, default=24)
     parser.add_argument("--only", choices=("passing", "backups"))
     parser.add_argument("--out", type=Path, default=PAGE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -21,6 +21,7 @@ from cutaway.interventions import Patch
 from cutaway.network import Network
 from cutaway.network.parts import Part, parts_of
 from cutaway.results import Budget, Progress, Work
+from cutaway.trials.spread import spread
 
 
 @cache
@@ -66,7 +67,14 @@ def test_two_paths_of_which_either_is_enough(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["induction-llama", "duplicate-gpt2", "copy-suppression-gpt2", "backup-llama~without", "redundant-gpt2~without"]
+    "name",
+    [
+        "induction-llama",
+        "duplicate-gpt2",
+        "copy-suppression-gpt2",
+        "backup-llama~without",
+        "redundant-gpt2~without",
+    ],
 )
 def test_where_there_is_no_backup_none_is_found(name: str) -> None:
     result = found(name)
@@ -83,7 +91,12 @@ def test_what_does_not_perform_is_refused_and_nothing_is_supported_by_force() ->
     assert not any(claim.supported for claim in result.claims)
 
 
-def by_hand(net: Network, pairs: Behaviour, how: str, sets: list[list[str]], frozen: Any = None) -> np.ndarray:
+ODD: Any = 3
+
+
+def by_hand(
+    net: Network, pairs: Behaviour, how: str, sets: list[list[str]], frozen: Any = None
+) -> np.ndarray:
     """Metric [sets n] with parts replaced one prompt at a time: by means over all prompts, or by the other prompt."""
     sites = sorted({p.site for p in parts_of(net) if p.site is not None}, key=lambda s: s.rank)
     clean = [net.run([list(ids)], keep=sites, logits=False) for ids in pairs.clean_ids]
@@ -102,7 +115,8 @@ def by_hand(net: Network, pairs: Behaviour, how: str, sets: list[list[str]], fro
                 edits.append(Patch(part.site, value, **more))
             logits = net.run([list(ids)], edits=edits, logits="last").logits
             assert logits is not None
-            values[i, row] = float(logits[0, -1, list(pairs.right[row])].mean() - logits[0, -1, list(pairs.wrong[row])].mean())
+            right, wrong = (logits[0, -1, list(side[row])].mean() for side in (pairs.right, pairs.wrong))
+            values[i, row] = float(right - wrong)
     return values
 
 
@@ -111,7 +125,13 @@ def test_removals_are_what_removing_by_hand_gives(how: Any) -> None:
     net, whole = opened("backup-gpt2")
     pairs = whole.discovery.take(range(8))
     bench = RemovalBench.of(net, pairs, parts_of(net), how, Work())
-    sets = [["a0.h1"], ["a1.h1"], ["a0.h1", "a1.h1"], ["a0.h1", "m0", "a1.h1"], [str(p) for p in parts_of(net)]]
+    sets = [
+        ["a0.h1"],
+        ["a1.h1"],
+        ["a0.h1", "a1.h1"],
+        ["a0.h1", "m0", "a1.h1"],
+        [str(p) for p in parts_of(net)],
+    ]
     measured = bench.without([[Part.parse(name) for name in some] for some in sets], Work(), "")
     plain = by_hand(net, pairs, how, [[]])
     np.testing.assert_allclose(bench.ends.clean.metric, plain[0], atol=2e-3)
@@ -141,7 +161,9 @@ def test_removals_go_on_until_the_behaviour_is_lost() -> None:
     chain = steps.loc[steps["removed"].str.contains("+", regex=False)]
     assert len(chain)
     assert (chain["left"] < 0.1).all()
-    few = cutaway.backups(*opened("redundant-gpt2"), n=16, limits=BackupLimits(depth=1), how="resample", controls=False)
+    few = cutaway.backups(
+        *opened("redundant-gpt2"), n=16, limits=BackupLimits(depth=1), how=["resample"], controls=False
+    )
     assert not few.chains()["removed"].str.contains("+", regex=False).any()
     assert few.claims[0].verdict == "inconclusive"
     assert members(few) == members(found("redundant-gpt2"))
@@ -162,7 +184,11 @@ def test_it_is_saved_loaded_and_shown(tmp_path: Path, shows_itself: Any) -> None
         result = found(name)
         again = cutaway.load(result.save(tmp_path / str(number)))
         assert isinstance(again, Backups)
-        assert (again.claims, again.headline, again.found()) == (result.claims, result.headline, result.found())
+        assert (again.claims, again.headline, again.found()) == (
+            result.claims,
+            result.headline,
+            result.found(),
+        )
         np.testing.assert_array_equal(again.left, result.left)
         shows_itself(result)
         assert result.plot().data
@@ -180,7 +206,9 @@ def test_the_price_holds_and_what_is_stopped_comes_back_in_part() -> None:
     assert price is not None
     assert priced[0].forwards + price.forwards == pytest.approx(result.provenance.forwards, rel=0.3)
     net.forget()
-    part = cutaway.backups(net, pairs, n=16, work=Work(budget=Budget(forwards=0.8 * result.provenance.forwards)))
+    part = cutaway.backups(
+        net, pairs, n=16, work=Work(budget=Budget(forwards=0.8 * result.provenance.forwards))
+    )
     assert not part.complete
     assert not any(claim.supported for claim in part.claims)
     part.page()
@@ -192,7 +220,7 @@ def test_the_price_holds_and_what_is_stopped_comes_back_in_part() -> None:
 def test_bad_questions_are_refused() -> None:
     net, pairs = opened("redundant-gpt2")
     with pytest.raises(BadInput, match="no way of removing"):
-        cutaway.backups(net, pairs, how=["zro"])
+        cutaway.backups(net, pairs, how=cast(Any, ["zro"]))
     with pytest.raises(BadInput, match="Name two parts"):
         cutaway.backups(net, pairs, ["m0"])
     with pytest.raises(NotFound, match="no part 'a7.h7'"):
@@ -202,7 +230,7 @@ def test_bad_questions_are_refused() -> None:
     with pytest.raises(BadInput, match="at least 6"):
         cutaway.backups(net, pairs, n=2)
     with pytest.raises(BadInput, match="is no behaviour"):
-        cutaway.backups(net, 3)
+        cutaway.backups(net, ODD)
     with pytest.raises(BadInput, match="grows"):
         BackupLimits(grows=2.0)
 
@@ -223,8 +251,6 @@ def shared(one: str, other: str) -> SharedParts:
 
 def test_what_each_behaviour_loses_is_what_patching_gives() -> None:
     result, net = shared("pronoun", "ioi"), tales()
-    from cutaway.trials.spread import spread
-
     for which, name in enumerate(result.behaviours):
         half = cutaway.behaviour(name, net, n=64).discovery
         half = half.take(spread(list(half.template), 16))
@@ -278,7 +304,7 @@ def test_shared_parts_tell_their_price_and_refuse_what_they_do_not_know() -> Non
     assert none.headline.startswith("No part")
     assert none.claims[0].verdict == "inconclusive"
     with pytest.raises(BadInput, match="is no behaviour"):
-        cutaway.shared_parts(net, one, 3)
+        cutaway.shared_parts(net, one, ODD)
     with pytest.raises(NotFound):
         cutaway.shared_parts(net, one, other, parts=["a9.h9"])
     with pytest.raises(BadInput, match="matters"):

@@ -32,6 +32,9 @@ CHAINS: dict[str, dict[str, tuple[str, ...]]] = {
 }
 
 
+ODD: Any = "pronoun"
+
+
 @cache
 def opened(name: str) -> tuple[Network, Cases]:
     net = cutaway.open(f"zoo:{name}")
@@ -62,7 +65,7 @@ def test_edges_between_successive_stated_places_are_found_and_no_others(name: st
         assert result.claim(variable).supported
         rows = table.loc[table["variable"] == variable]
         for row in rows.to_dict("records"):
-            if (row["sender"], row["receiver"]) in wanted:
+            if (str(row["sender"]), str(row["receiver"])) in wanted:
                 assert row["held"] > 0.8
             else:
                 assert row["verdict"] == NOTHING
@@ -95,12 +98,12 @@ def test_gender_passes_from_the_name_to_the_answer_over_frames_in_which_words_st
         ("m2@last", ANSWER), ("a0.h0@name", "m0@name"), ("a2.h3@last", "m2@last"), ("m0@name", "a2.h3@last"),
     ]  # fmt: skip
     table = result.to_pandas()
-    assert (table["frames"] >= 3).all()
+    assert min(table["frames"]) >= 3
     passing = table.loc[table["verdict"] == PASSES]
-    assert (passing["agree"] == passing["frames"]).all()
+    assert list(passing["agree"]) == list(passing["frames"])
     starts = {case.spans["name"][0] for case in cases}
     assert len(starts) > 1
-    assert "head 2.3 at the last token reads gender from MLP 0 at name" in " ".join(result.reading()).lower().replace("mlp", "MLP")
+    assert "Head 2.3 at the last token reads gender from MLP 0 at name" in " ".join(result.reading())
 
 
 def test_every_figure_is_what_exchanging_by_hand_gives() -> None:
@@ -135,7 +138,8 @@ def test_every_figure_is_what_exchanging_by_hand_gives() -> None:
     for s, r in edges:
         held = [edit(named[i], own) for i in range(order[str(s)] + 1, order[str(r)])]
         changed = net.run(base, keep=sites, edits=[edit(s, source), *held], logits=False)
-        assert routes.share(str(s), str(r)).value == pytest.approx((metric([edit(r, changed)]) - plain).mean() / gap, abs=1e-4)
+        share = (metric([edit(r, changed)]) - plain).mean() / gap
+        assert routes.share(str(s), str(r)).value == pytest.approx(share, abs=1e-4)
         alone, stopped = metric([edit(s, source)]), metric([edit(s, source), edit(r, own)])
         lost = routes.lost(str(s), str(r))
         assert lost is not None
@@ -149,7 +153,10 @@ def test_every_figure_is_what_exchanging_by_hand_gives() -> None:
 
 def test_what_cannot_pass_is_not_tried() -> None:
     net, cases = tales()
-    at = {text: VariablePlace.parse(text) for text in ("a0.h0@name", "m0@name", "m0@last", "a1.h0@name", "a2.h1@last")}
+    at = {
+        text: VariablePlace.parse(text)
+        for text in ("a0.h0@name", "m0@name", "m0@last", "a1.h0@name", "a2.h1@last")
+    }
     some = list(cases)
     assert may_pass(net, some, at["a0.h0@name"], at["m0@name"])
     assert not may_pass(net, some, at["a0.h0@name"], at["m0@last"])  # of the same layer, and other tokens
@@ -216,7 +223,7 @@ def test_the_price_holds_and_what_is_stopped_comes_back_in_part() -> None:
 def test_bad_questions_are_refused() -> None:
     net, cases = opened("agreement-gpt2")
     with pytest.raises(BadInput, match="are no cases"):
-        cutaway.passing(net, "pronoun")
+        cutaway.passing(net, ODD)
     with pytest.raises(BadInput, match="at least 6"):
         cutaway.passing(net, cases, places=["m1@last"], n=3)
     with pytest.raises(BadInput, match="Give one of them"):

@@ -102,7 +102,8 @@ def begin_with(singles: Mapping[str, np.ndarray], parts: Sequence[Part], limits:
 
 
 def removals(
-    bench: RemovalBench, alone: Mapping[Part, np.ndarray], starts: Sequence[Part], limits: BackupLimits, seed: int, work: Work
+    bench: RemovalBench, alone: Mapping[Part, np.ndarray], starts: Sequence[Part], limits: BackupLimits, seed: int,
+    work: Work,
 ) -> tuple[list[list[Step]], dict[tuple[tuple[Part, ...], Part], Removed]]:  # fmt: skip
     """From each of these parts on, remove part after part: next the one whose effect grew most.
 
@@ -128,9 +129,16 @@ def removals(
             now = (*steps[-1].removed, found[0])
             rest = [b for b in parts if b not in now]
             metric = bench.without([now, *((*now, b) for b in rest)], work, "removing part after part")
-            tried = {b: Removed(bench, alone[b], metric[0], value) for b, value in zip(rest, metric[1:], strict=True)}
+            tried = {
+                b: Removed(bench, alone[b], metric[0], value)
+                for b, value in zip(rest, metric[1:], strict=True)
+            }
             told = benjamini_hochberg([one.p(seed) for one in tried.values()]).tolist()
-            grown = [b for b, p in zip(tried, told, strict=True) if tried[b].stands_out(limits) and p <= limits.alpha]
+            grown = [
+                b
+                for b, p in zip(tried, told, strict=True)
+                if tried[b].stands_out(limits) and p <= limits.alpha
+            ]
             found = sorted(grown, key=lambda b: -tried[b].grows.value)
             standing |= {(now, b): tried[b] for b in found}
             steps.append(Step(now, bench.scale.share(metric[0]), tuple(found)))

@@ -122,7 +122,8 @@ class RemovalBench:
         for begin in range(0, tokens.n, size):
             rows = list(range(begin, min(begin + size, tokens.n)))
             edits = [
-                Patch(site, self.values[site][rows], **({} if head is None else {"head": head})) for site, head in removed
+                Patch(site, self.values[site][rows], **({} if head is None else {"head": head}))
+                for site, head in removed
             ]
             run = self.net.run(tokens[rows], keep=sites, edits=edits, logits=False)
             pieces.append({site: run[site] for site in sites})
@@ -135,7 +136,9 @@ def _finished(plan: Plan, work: Work, label: str) -> np.ndarray:
     if done.interrupted:
         raise Stopped(f"Stopped while {label}.", "Nothing of it was kept.")
     if (done.states == CellState.NOT_FINITE).any():
-        raise NotFinite(f"While {label}, logits became NaN or infinite.", "Use a wider dtype, such as float32.")
+        raise NotFinite(
+            f"While {label}, logits became NaN or infinite.", "Use a wider dtype, such as float32."
+        )
     return done.values
 
 

@@ -41,8 +41,8 @@ class Backups:
         beside: the growth on average when other parts of the kind are removed in place of the first; NaN: not run.
         verdict: what it is found to be: wakes, make up for each other, not shown.
         words: the same in words.
-        chain, chain_how, chain_removed, left, left_low, left_high, growing: part after part removed on discovery pairs: which
-            chain, in which way, all that is removed by now, what is left, and the parts whose effect grew by that.
+        chain, chain_how, chain_removed, left, left_low, left_high, growing: part after part removed on discovery pairs:
+            which chain, in which way, all that is removed by now, what is left, and the parts whose effect grew by that.
         parts: names of all parts tried.
         effects: [ways parts] what removing each alone loses on discovery pairs.
         ways: of removing.
@@ -108,7 +108,9 @@ class Backups:
         unique = list(dict.fromkeys(said))
         more = f"; and {len(unique) - 3} more" if len(unique) > 3 else ""
         text = "; ".join(unique[:3]) + more
-        return partial + (text[:1].upper() + text[1:] or "Of no part is it shown that it stands in for others")
+        return partial + (
+            text[:1].upper() + text[1:] or "Of no part is it shown that it stands in for others"
+        )
 
     def to_pandas(self) -> pd.DataFrame:
         """One row for each growth that was tested: figures on held-out pairs, and what it is found to be."""
@@ -146,20 +148,30 @@ class Backups:
             f"By how much more is lost by removing a part once others are removed, on {self.pairs[1]} held-out pairs, in "
             "shares of what all parts bring."
         )
-        blocks: list[Block | Section] = [Section("growth", "What grows", [Figure(self.plot(), caption), self._table()])]
+        blocks: list[Block | Section] = [
+            Section("growth", "What grows", [Figure(self.plot(), caption), self._table()])
+        ]
         lines = [
             (str(i), _named(row["removed"]), row["how"], percent(row["left"]), _named(row["growing"]) or "–")
             for i, row in zip(self.chain, self.chains().to_dict("records"), strict=True)
         ]
         table = Table(
-            ("chain", "removed", "by", "left", "grows then"), tuple(lines), "On discovery pairs.", frozenset({3})
+            ("chain", "removed", "by", "left", "grows then"),
+            tuple(lines),
+            "On discovery pairs.",
+            frozenset({3}),
         )
         blocks.append(Section("chains", "Part after part removed", [table]))
         if self.notes:
             blocks.append(Section("notes", "What was left out", [Text(self.notes)]))
         about = f"{len(self.parts)} parts, on “{self.behaviour}”, in {self.provenance.network}."
         return result_page(
-            about, "Cutaway · what stands in for what", f"{self.headline}.", blocks, self.provenance, claims=self.claims
+            about,
+            "Cutaway · what stands in for what",
+            f"{self.headline}.",
+            blocks,
+            self.provenance,
+            claims=self.claims,
         )
 
     def _table(self) -> Table:
@@ -175,7 +187,9 @@ class Backups:
             "removed", "part", "by", "grows", "lost then", "others, without it", "it alone", "others alone",
             "direct before", "direct after", "others removed", "found",
         )  # fmt: skip
-        return Table(head, tuple(lines), "Held-out pairs." if lines else "Nothing stood out.", frozenset(range(3, 11)))
+        return Table(
+            head, tuple(lines), "Held-out pairs." if lines else "Nothing stood out.", frozenset(range(3, 11))
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""

@@ -65,7 +65,9 @@ class SharedParts:
     @property
     def shared(self) -> list[str]:
         """Names of the parts that matter for both."""
-        return [name for name, both in zip(self.parts, self.matter.all(0), strict=True) if both]
+        return [
+            name for name, both in zip(self.parts, (self.matter.sum(0) == 2).tolist(), strict=True) if both
+        ]
 
     @property
     def headline(self) -> str:
@@ -84,10 +86,16 @@ class SharedParts:
         told = [f"{self.headline}."]
         r, low, high = self.correlation
         if np.isfinite(r):
-            told.append(f"Over {len(self.parts)} parts the effects on both correlate by {r:.2f} ({low:.2f} to {high:.2f}).")
+            told.append(
+                f"Over {len(self.parts)} parts the effects on both correlate by {r:.2f} ({low:.2f} to {high:.2f})."
+            )
         for which in (0, 1):
             if np.isfinite(self.left[which, 0]):
-                random = "" if np.isnan(self.beside[which]) else f"; without random sets {percent(float(self.beside[which]))}"
+                random = (
+                    ""
+                    if np.isnan(self.beside[which])
+                    else f"; without random sets {percent(float(self.beside[which]))}"
+                )
                 told.append(
                     f"Without what matters for “{self.behaviours[1 - which]}” {percent(float(self.left[which, 0]))} of "
                     f"“{self.behaviours[which]}” is left{random}."
@@ -125,16 +133,27 @@ class SharedParts:
         blocks: list[Block | Section] = [Section("parts", "Parts", content)]
         about = f"{len(self.parts)} parts, “{self.behaviours[0]}” and “{self.behaviours[1]}”, in {self.provenance.network}."
         return result_page(
-            about, "Cutaway · what two behaviours share", f"{self.headline}.", blocks, self.provenance, claims=self.claims
+            about,
+            "Cutaway · what two behaviours share",
+            f"{self.headline}.",
+            blocks,
+            self.provenance,
+            claims=self.claims,
         )
 
     def _table(self) -> Table:
         rows = [i for i in range(len(self.parts)) if np.isfinite(self.held[:, i]).any()]
         lines = [
-            (in_words(self.parts[i]), *(percent(float(self.held[w, i])) for w in (0, 1)), _uses(self.matter[:, i]))
+            (
+                in_words(self.parts[i]),
+                *(percent(float(self.held[w, i])) for w in (0, 1)),
+                _uses(self.matter[:, i]),
+            )
             for i in rows
         ]
-        return Table(("part", *self.behaviours, "matters for"), tuple(lines), "Held-out pairs.", frozenset({1, 2}))
+        return Table(
+            ("part", *self.behaviours, "matters for"), tuple(lines), "Held-out pairs.", frozenset({1, 2})
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""

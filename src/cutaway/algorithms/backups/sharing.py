@@ -57,8 +57,8 @@ def shared_parts(
     and all parts that matter for the one are removed at once, on held-out pairs of the other, beside random sets of as many
     parts of each kind. (Merullo et al. 2024, *Circuit Component Reuse Across Tasks in Transformer Language Models*.)
 
-    Supported that they share parts: both behaviours are performed; each named part matters for both, its whole interval above
-    a twentieth of the gap; and the same architecture with fresh weights performs neither.
+    Supported that they share parts: both behaviours are performed; each named part matters for both, its whole interval
+    above a twentieth of the gap; and the same architecture with fresh weights performs neither.
 
     Args:
         net: the network.
@@ -147,7 +147,9 @@ class _Sharing:
         sets = [[part] for part in self.parts]
         for found, _ in self.benches:
             self.lost.append(_lost(found, found.remove(sets, "removing each part")))
-        p = np.concatenate([self._p(each, found) for each, (found, _) in zip(self.lost, self.benches, strict=True)])
+        p = np.concatenate(
+            [self._p(each, found) for each, (found, _) in zip(self.lost, self.benches, strict=True)]
+        )
         self.q = np.split(benjamini_hochberg(p), 2)
         try:
             self._test()
@@ -176,10 +178,16 @@ class _Sharing:
             standing.append([self.parts[i] for i in out[: int(self.limits.most)]])
         self.tested = list(in_order({*standing[0], *standing[1]}))
         metrics = [
-            held.remove([[part] for part in self.tested], "testing parts") if self.tested else np.zeros((0, 0))
+            held.remove([[part] for part in self.tested], "testing parts")
+            if self.tested
+            else np.zeros((0, 0))
             for _, held in self.benches
         ]
-        each = [_lost(held, metric) for (_, held), metric in zip(self.benches, metrics, strict=True) if len(metric)]
+        each = [
+            _lost(held, metric)
+            for (_, held), metric in zip(self.benches, metrics, strict=True)
+            if len(metric)
+        ]
         if not each:
             return
         p = np.concatenate([self._p(some, held) for some, (_, held) in zip(each, self.benches, strict=True)])
@@ -197,8 +205,14 @@ class _Sharing:
             members, bench = self.matter[1 - which], self.benches[which][1]
             if not members:
                 continue
-            alike = PartSet(tuple(members), self.parts).like_it(rng, int(self.limits.random)) if self.controls else []
-            metric = bench.remove([members, *(some.members for some in alike)], "removing what the other uses")
+            alike = (
+                PartSet(tuple(members), self.parts).like_it(rng, int(self.limits.random))
+                if self.controls
+                else []
+            )
+            metric = bench.remove(
+                [members, *(some.members for some in alike)], "removing what the other uses"
+            )
             self.left[which] = bench.scale.share(metric[0])
             if alike:
                 self.beside[which] = float(bench.scale.shares(metric[1:]).mean())
@@ -222,7 +236,11 @@ class _Sharing:
         return statistic_of(weighted, len(x), seed=self.seed, scale="correlation")[0]
 
     def _random_weights(self, held: Bench, work: Work) -> Control:
-        name, expected, what = f"Random weights: {held.behaviour.name}", "not performed", "The same architecture with fresh weights"
+        name, expected, what = (
+            f"Random weights: {held.behaviour.name}",
+            "not performed",
+            "The same architecture with fresh weights",
+        )
         try:
             done = performance(self.net.randomized(self.seed, examine=False), held.behaviour, work=work)
         except Stopped:
@@ -272,11 +290,19 @@ class _Sharing:
                 f"“{names[which]}” is left on held-out pairs (required: more than {percent(self.limits.spared)})."
             )
             if less is not None:
-                text += f" Random sets of the size and kinds leave {percent(self.beside[which])}: {with_interval(less)} more."
+                text += f" Random sets of its size and kinds leave {percent(self.beside[which])}, {with_interval(less)} more."
             test = Evidence(
-                "Left", left, None, self.limits.spared, left.above(self.limits.spared), text, "of the gap left"
+                "Left",
+                left,
+                None,
+                self.limits.spared,
+                left.above(self.limits.spared),
+                text,
+                "of the gap left",
             )
-            statement = f"In {self.net.name} “{names[which]}” is spared by removing what “{names[1 - which]}” uses"
+            statement = (
+                f"In {self.net.name} “{names[which]}” is spared by removing what “{names[1 - which]}” uses"
+            )
             claims.append(claim_of(statement, [*begin, test], self.fresh, (), caps))
         return claims
 

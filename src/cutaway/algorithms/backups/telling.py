@@ -12,7 +12,7 @@ from cutaway.claims import Claim, Control, Evidence
 from cutaway.network.listing import listing
 from cutaway.network.parts import Part
 from cutaway.statistics import Estimate
-from cutaway.trials import claim_of, performs, percent, with_interval
+from cutaway.trials import claim_of, percent, performs, with_interval
 
 #: What a part is found to be of others: it begins to act where they are gone; each makes up for the other; not shown.
 WAKES, EITHER, NOT_SHOWN = "wakes", "make up for each other", "not shown"
@@ -75,10 +75,12 @@ def claims_of(
     if not tested:
         statement = f"In {net} a part stands in for another that “{behaviour}” uses"
         sentence = (
-            f"Of {tried} removals of one part after another none lets a part's effect grow by {percent(limits.grows)} or more "
-            "of what all parts bring, told from zero on discovery pairs."
+            f"Of {tried} removals of one part after another none lets a part's effect grow by {percent(limits.grows)} or "
+            "more of what all parts bring, told from zero on discovery pairs."
         )
-        return (claim_of(statement, [*begin, Evidence("Grows", passed=None, sentence=sentence)], (), (), caps),)
+        return (
+            claim_of(statement, [*begin, Evidence("Grows", passed=None, sentence=sentence)], (), (), caps),
+        )
     return tuple(_claim(net, behaviour, one, begin, fresh, limits, caps) for one in tested)
 
 
@@ -89,7 +91,11 @@ def _claim(
     others, name, held = listing(one.removed), one.part.words, one.held
     told = one.q <= limits.alpha
     figures = (
-        ("Grows", held.grows, f"Once {others} is removed, removing {name} loses {with_interval(held.grows)} more than before"),
+        (
+            "Grows",
+            held.grows,
+            f"Once {others} is removed, removing {name} loses {with_interval(held.grows)} more than before",
+        ),
         ("Then needed", held.after, f"Removing {name} then loses {with_interval(held.after)}"),
         ("Stands in", held.back, f"With {name} removed, removing {others} loses {with_interval(held.back)}"),
     )
@@ -99,7 +105,9 @@ def _claim(
         passed = None if above and label == "Grows" and not told else above
         corrected = f"; q = {one.q:.2g}" if label == "Grows" else ""
         sentence = f"{text} of what all parts bring (required: more than {percent(limits.grows)}{corrected})."
-        evidence.append(Evidence(label, figure, None, limits.grows, passed, sentence, "of what all parts bring"))
+        evidence.append(
+            Evidence(label, figure, None, limits.grows, passed, sentence, "of what all parts bring")
+        )
     controls = [] if fresh is None else [fresh]
     if one.more is not None and one.beside is not None:
         controls.insert(0, Control(

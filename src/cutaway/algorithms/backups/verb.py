@@ -27,7 +27,6 @@ from cutaway.results import Provenance, Work, strict, working
 from cutaway.statistics import Estimate, benjamini_hochberg
 from cutaway.sweeps.metered import forwards_of
 from cutaway.trials import percent
-from cutaway.trials.bench import sites_of
 from cutaway.trials.scale import NO_GAP
 from cutaway.trials.spread import spread
 
@@ -73,7 +72,8 @@ def backups(
         parts: which may be removed; default all heads (or attentions), mixers and MLPs.
         variable: of cases, the one whose pairs are taken; default the first that changes the answer.
         how: ways of removing: "mean" (of the part over prompts and tokens), "resample" (its value in the other prompt of the
-            pair). What only wakes at silence is not found by "resample", and where a mean still says something not by "mean".
+            pair). What only wakes at silence is not found by "resample", and where a mean still says something, not
+            by "mean".
         n: pairs of each half.
         limits: what must be reached.
         controls: other parts removed, random weights; without them nothing is supported.
@@ -91,13 +91,19 @@ def backups(
     limits = BackupLimits() if limits is None else limits
     if not isinstance(limits, BackupLimits):
         raise BadInput(f"{limits!r:.60} are no limits.", "Give BackupLimits(...), or leave them out.")
-    ways: tuple[Any, ...] = (how,) if isinstance(how, str) else tuple(how) if isinstance(how, Sequence) else ()
+    ways: tuple[Any, ...] = (
+        (how,) if isinstance(how, str) else tuple(how) if isinstance(how, Sequence) else ()
+    )
     if not ways or any(not isinstance(one, str) or one not in REMOVALS for one in ways):
-        raise BadInput(f"how={how!r:.60} is no way of removing.", 'Write how=["mean", "resample"], or one of them.')
+        raise BadInput(
+            f"how={how!r:.60} is no way of removing.", 'Write how=["mean", "resample"], or one of them.'
+        )
     every = removable(net)
     wanted = chosen(parts, every, every, Part.of, "part")
     if len(wanted) < 2:
-        raise BadInput("With one part there is no other that could stand in for it.", "Name two parts or more.")
+        raise BadInput(
+            "With one part there is no other that could stand in for it.", "Name two parts or more."
+        )
     halves = halves_of(net, behaviour, variable, n, seed)
     with work.interruptible() as work:
         quiet = replace(work, listener=None)
@@ -115,7 +121,9 @@ def removable(net: Network) -> tuple[Part, ...]:
     """All parts that can be removed. Raises `SiteUnavailable` where there are none."""
     every = parts_of(net)
     if not every:
-        raise SiteUnavailable(f"{net.name} has no part whose output was certified.", "Look at net.certificate.")
+        raise SiteUnavailable(
+            f"{net.name} has no part whose output was certified.", "Look at net.certificate."
+        )
     return every
 
 
@@ -138,7 +146,9 @@ def halves_of(
         whole = behaviour_of(net, given, seed)
         found = tuple(half.take(spread(list(half.template), n)) for half in (whole.discovery, whole.held_out))
     if few := [half.n for half in found if half.n < FEWEST]:
-        raise BadBehaviour(f"A half has {few[0]} pairs.", f"Give a behaviour with at least {FEWEST} in each half.")
+        raise BadBehaviour(
+            f"A half has {few[0]} pairs.", f"Give a behaviour with at least {FEWEST} in each half."
+        )
     return found[0], found[1]
 
 
@@ -191,7 +201,9 @@ class _Study:
     def _restored(self, bench: RemovalBench, work: Work) -> np.ndarray:
         """What each part's clean value brings into the corrupted prompts: mean share of the gap [parts]."""
         ends, corrupted = bench.ends, bench.ends.corrupted
-        turned = replace(bench, values=ends.clean.kept, ends=replace(ends, clean=corrupted), empty=ends.clean.metric)
+        turned = replace(
+            bench, values=ends.clean.kept, ends=replace(ends, clean=corrupted), empty=ends.clean.metric
+        )
         metric = turned.without([[part] for part in self.parts], work, "restoring each")
         return (metric.mean(1) - corrupted.metric.mean()) / ends.gap
 
@@ -205,7 +217,9 @@ class _Study:
         each = 2.0 + 0.7 * (3 + (2 * self.limits.random if self.controls else 0))
         stages = [("removing after removing", search), ("held-out pairs", _EXPECTED * held * each)]
         stages += [("controls", 2.0 * held if self.controls else 0.0)]
-        announce(self.net, self.halves[0].clean_ids, work, "what stands in for what", stages, least=search or 1.0)
+        announce(
+            self.net, self.halves[0].clean_ids, work, "what stands in for what", stages, least=search or 1.0
+        )
 
     def run(self, work: Work) -> None:
         """Remove part after part, test what stood out, and run the controls; as far as it is not stopped."""
@@ -216,7 +230,9 @@ class _Study:
                 self.chains += [(how, steps) for steps in chains]
                 kept = once_each(found, self.limits.most)
                 if len(found) > 2 * self.limits.most:
-                    self.notes.append(f"More growths stood out ({how}) than the {self.limits.most} that were tested.")
+                    self.notes.append(
+                        f"More growths stood out ({how}) than the {self.limits.most} that were tested."
+                    )
                 standing += [(how, removed, part, _of(found, removed, part)) for removed, part in kept]
             if standing:
                 self._test(standing, work)
@@ -242,17 +258,18 @@ class _Study:
                 sets += [(other, *removed[1:]), (other, *removed[1:], part)]
             metric = bench.without(sets, work, "testing on held-out pairs")
             one = Removed(bench, *metric[:3])
-            beside = [Removed(bench, metric[0], a, b) for a, b in zip(metric[3::2], metric[4::2], strict=True)]
+            beside = [
+                Removed(bench, metric[0], a, b) for a, b in zip(metric[3::2], metric[4::2], strict=True)
+            ]
             direct = [bench.directly(some, part, work) for some in ((), removed)]
             done.append((how, removed, part, discovery, one, beside, direct))
         q = benjamini_hochberg([row[4].p(self.seed) for row in done]).tolist()
         for row, significance in zip(done, q, strict=True):
-            self.tested.append(self._tested(*row, significance))
+            self.tested.append(self._tested(row, significance))
 
-    def _tested(
-        self, how: str, removed: tuple[Part, ...], part: Part, discovery: Estimate, one: Removed, beside: Sequence[Removed],
-        direct: Sequence[np.ndarray], q: float,
-    ) -> TestedBackup:  # fmt: skip
+    def _tested(self, row: tuple[Any, ...], q: float) -> TestedBackup:
+        """What was measured of one growth, judged."""
+        how, removed, part, discovery, one, beside, direct = row
         scale, nothing = one.bench.scale, np.zeros(one.bench.behaviour.n)
         before, after = (scale.difference(value, nothing) for value in direct)
         wakes = scale.difference(direct[1], direct[0])
@@ -278,7 +295,11 @@ class _Study:
         except CutawayError as error:
             return Control(name, None, expected, None, f"Fresh weights could not be tried. {error.problem}")
         text = f"The same architecture with fresh weights is right on {percent(done.accuracy.value)} of held-out prompts"
-        text += ": it performs the behaviour, too, and is no control." if done.does_it else ": it has nothing to back up."
+        text += (
+            ": it performs the behaviour, too, and is no control."
+            if done.does_it
+            else ": it has nothing to back up."
+        )
         return Control(name, done.accuracy, expected, None if done.does_it else True, text, "answers right")
 
     def result(self, done: Performance, began: float) -> Backups:
@@ -306,7 +327,9 @@ class _Study:
         )  # fmt: skip
 
 
-def _of(found: dict[tuple[tuple[Part, ...], Part], Removed], removed: tuple[Part, ...], part: Part) -> Estimate:
+def _of(
+    found: dict[tuple[tuple[Part, ...], Part], Removed], removed: tuple[Part, ...], part: Part
+) -> Estimate:
     """The growth on discovery pairs, in whichever order it was found."""
     members = {*removed, part}
     return next(one.grows for (some, other), one in found.items() if {*some, other} == members)
@@ -330,9 +353,13 @@ def _columns(tested: Sequence[TestedBackup]) -> dict[str, Any]:
         "others": [one.held.lost_by_others for one in tested],
         "direct_before": [one.direct_before for one in tested], "direct_after": [one.direct_after for one in tested],
     }  # fmt: skip
-    columns: dict[str, Any] = {name: np.array([one.value for one in some], float) for name, some in plain.items()}
+    columns: dict[str, Any] = {
+        name: np.array([one.value for one in some], float) for name, some in plain.items()
+    }
     columns |= {"grows": grows[:, 0], "low": grows[:, 1], "high": grows[:, 2]}
     columns["q"] = np.array([one.q for one in tested], float)
     columns["beside"] = np.array([np.nan if one.beside is None else one.beside for one in tested], float)
-    columns |= {name: tuple(str(getattr(one, name)) for one in tested) for name in ("part", "how", "verdict", "words")}
+    columns |= {
+        name: tuple(str(getattr(one, name)) for one in tested) for name in ("part", "how", "verdict", "words")
+    }
     return columns | {"removed": tuple(_joined(one.removed) for one in tested)}

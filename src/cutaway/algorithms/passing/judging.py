@@ -73,8 +73,12 @@ def sentence(edge: PassingEdge) -> str:
     """What an edge says, in words."""
     share, name = with_interval(edge.held), edge.variable
     if edge.receiver == ANSWER:
-        return f"What {in_words(edge.sender)} holds of {name} reaches the answer directly: {share} of its effect"
-    return f"{_upper(in_words(edge.receiver))} reads {name} from {in_words(edge.sender)}: {share} of its effect"
+        return (
+            f"What {in_words(edge.sender)} holds of {name} reaches the answer directly: {share} of its effect"
+        )
+    return (
+        f"{_upper(in_words(edge.receiver))} reads {name} from {in_words(edge.sender)}: {share} of its effect"
+    )
 
 
 def _upper(text: str) -> str:
@@ -174,13 +178,18 @@ def _passed(one: PassingEdge, limits: PassingLimits) -> Evidence:
     )
     if one.lost is not None:
         text += f" With {in_words(one.receiver)} held at its own value {with_interval(one.lost)} are lost."
-    return Evidence(f"From {one.words}", one.held, None, limits.passes, passed, text, "of the variable's effect")
+    return Evidence(
+        f"From {one.words}", one.held, None, limits.passes, passed, text, "of the variable's effect"
+    )
 
 
 def _beside(one: PassingEdge, which: int) -> Control:
     more, mean = one.more[which], one.beside[which]
-    assert more is not None and mean is not None
+    assert more is not None
+    assert mean is not None
     what = ("the same part at other spans", "other parts of its kind at this span")[which]
     name = ("Other spans", "Other parts")[which]
     text = f"From {in_words(one.sender)} to {what} there passes {percent(mean)}: {with_interval(more)} less than to it."
-    return Control(f"{name}: {one.words}", more, "less passes", more.above(0.0), text, "of the variable's effect more")
+    return Control(
+        f"{name}: {one.words}", more, "less passes", more.above(0.0), text, "of the variable's effect more"
+    )

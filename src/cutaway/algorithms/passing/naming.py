@@ -39,7 +39,9 @@ def carrying(found: CarriedVariables, cases: Cases, most: int) -> tuple[dict[str
         there = [name for name in there if not _contained(name, there, share, cases)]
         places[variable] = there[:most]
         if len(there) > most:
-            notes.append(f"{len(there) - most} more places carry {variable!r} than the {most} that are looked at.")
+            notes.append(
+                f"{len(there) - most} more places carry {variable!r} than the {most} that are looked at."
+            )
         if not there:
             notes.append(f"No place is shown to carry {variable!r}.")
     return {name: some for name, some in places.items() if some}, notes
@@ -77,7 +79,9 @@ def named_places(net: Network, cases: Cases, given: Any, most: int) -> tuple[Pla
             cases.require(variable)
             listed = [some] if isinstance(some, str | VariablePlace) else some
             if not isinstance(listed, Sequence) or not listed:
-                raise BadInput(f"The places of {variable!r} are {some!r:.60}.", 'Write e.g. ["m0@name", "a1.h0@last"].')
+                raise BadInput(
+                    f"The places of {variable!r} are {some!r:.60}.", 'Write e.g. ["m0@name", "a1.h0@last"].'
+                )
             for free in _followed(net, cases, variable):
                 wanted.setdefault(free, []).extend(listed)
     elif isinstance(given, Sequence) and not isinstance(given, bytes) and given:
@@ -91,7 +95,9 @@ def named_places(net: Network, cases: Cases, given: Any, most: int) -> tuple[Pla
         raise BadInput(f"The places {given!r:.60} are none.", 'Write places=["m0@name", "a1.h0@last"].')
     found: PlacesOf = {}
     if not wanted:
-        raise BadInput("There is no variable with places.", 'Write places={"gender": ["m0@name", "a1.h0@last"]}.')
+        raise BadInput(
+            "There is no variable with places.", 'Write places={"gender": ["m0@name", "a1.h0@last"]}.'
+        )
     for variable, some in wanted.items():
         read = [one if isinstance(one, VariablePlace) else VariablePlace.parse(one) for one in some]
         for place in (unique := list(dict.fromkeys(read))):
@@ -153,5 +159,9 @@ def other_receivers(
     part = receiver.named
     if part is None or part not in parts_of(net):
         return elsewhere, []
-    alike = [found[0] for found in shams(net, (receiver,), taken, here, count, seed) if found[0].span == receiver.span]
+    alike = [
+        found[0]
+        for found in shams(net, (receiver,), taken, here, count, seed)
+        if found[0].span == receiver.span
+    ]
     return elsewhere, alike

@@ -128,14 +128,24 @@ class VariablePassing:
 
     def top(self, n: int = 12) -> pd.DataFrame:
         """The rows with the largest shares on held-out pairs."""
-        return self.to_pandas().sort_values("held", ascending=False, kind="stable").head(n).reset_index(drop=True)
+        return (
+            self.to_pandas()
+            .sort_values("held", ascending=False, kind="stable")
+            .head(n)
+            .reset_index(drop=True)
+        )
 
     def plot(self, variable: str | None = None) -> Any:
         """The drawing of a variable's way: tokens below, layers upward. Default: the first variable."""
         chosen = self.variables[0] if variable is None else self._known(variable)
         dots, lines, rows = self._layout(chosen)
         return circuit_figure(
-            dots, lines, [html.escape(span) for span in self.spans], rows, _UNIT, html.escape(f"How {chosen} passes")
+            dots,
+            lines,
+            [html.escape(span) for span in self.spans],
+            rows,
+            _UNIT,
+            html.escape(f"How {chosen} passes"),
         )
 
     def _layout(self, variable: str) -> tuple[list[Dot], list[EdgeLine], list[tuple[float, str]]]:
@@ -143,10 +153,15 @@ class VariablePassing:
         places = [name for v, name in zip(self.place_variable, self.place, strict=True) if v == variable]
         edges = [i for i, v in enumerate(self.variable) if v == variable and self.verdict[i] == PASSES]
         read = [VariablePlace.parse(name) for name in places]
-        layers = [0 if place.named is None or place.named.layer is None else place.named.layer for place in read]
+        layers = [
+            0 if place.named is None or place.named.layer is None else place.named.layer for place in read
+        ]
         top = 2.0 + max(layers, default=0)
         used = {name for i in edges for name in (self.sender[i], self.receiver[i])}
-        dots = [Dot(html.escape(f"“{span}”"), html.escape(span), float(x), 0.0) for x, span in enumerate(self.spans)]
+        dots = [
+            Dot(html.escape(f"“{span}”"), html.escape(span), float(x), 0.0)
+            for x, span in enumerate(self.spans)
+        ]
         count: dict[tuple[float, float], int] = {}
         number: dict[str, int] = {}
         for name, place, layer in zip(places, read, layers, strict=True):
@@ -158,7 +173,9 @@ class VariablePassing:
             dots.append(Dot(html.escape(words), html.escape(place.words), x + 0.22 * beside, y, name in used))
         number[ANSWER] = len(dots)
         dots.append(Dot("the answer", "the answer", float(len(self.spans) - 1), top))
-        lines = [EdgeLine(number[self.sender[i]], number[self.receiver[i]], float(self.held[i])) for i in edges]
+        lines = [
+            EdgeLine(number[self.sender[i]], number[self.receiver[i]], float(self.held[i])) for i in edges
+        ]
         rows = [(0.0, "tokens"), *((1.0 + i, f"layer {i}") for i in range(int(top) - 1)), (top, "answer")]
         return dots, lines, rows
 
@@ -180,12 +197,19 @@ class VariablePassing:
             blocks.append(Section("notes", "What was left out", [Text(self.notes)]))
         about = f"{len(self.variable)} edges between named places, of “{self.cases}”, in {self.provenance.network}."
         return result_page(
-            about, "Cutaway · how variables pass", f"{self.headline}.", blocks, self.provenance, claims=self.claims
+            about,
+            "Cutaway · how variables pass",
+            f"{self.headline}.",
+            blocks,
+            self.provenance,
+            claims=self.claims,
         )
 
     def _table(self, variable: str) -> Table:
         frame = self.to_pandas()
-        rows = frame.loc[frame["variable"] == variable].sort_values("held", ascending=False).to_dict("records")
+        rows = (
+            frame.loc[frame["variable"] == variable].sort_values("held", ascending=False).to_dict("records")
+        )
         figures = ("share", "held", "lost", "elsewhere", "alike")
         lines = [
             (
@@ -195,7 +219,17 @@ class VariablePassing:
             )
             for row in rows
         ]  # fmt: skip
-        head = ("from", "to", "discovery", "held-out", "lost if held", "other spans", "other parts", "frames", "found")
+        head = (
+            "from",
+            "to",
+            "discovery",
+            "held-out",
+            "lost if held",
+            "other spans",
+            "other parts",
+            "frames",
+            "found",
+        )
         caption = "What passes, as a share of the effect of exchanging the variable itself."
         return Table(head, tuple(lines), caption, frozenset(range(2, 7)))
 

@@ -119,7 +119,9 @@ class PassingBench:
         """The named places that are computed after the sender and before the receiver (None: the answer)."""
         first = sender.site(self.net).rank
         end = None if receiver is None else receiver.site(self.net).rank
-        ranks = [(place, place.site(self.net).rank) for place in self.places if place not in (sender, receiver)]
+        ranks = [
+            (place, place.site(self.net).rank) for place in self.places if place not in (sender, receiver)
+        ]
         return [place for place, rank in ranks if first < rank and (end is None or rank < end)]
 
     def price(self, edges: Sequence[Edge]) -> float:
@@ -127,17 +129,21 @@ class PassingBench:
         cells, _ = self._cells(edges, "")
         plan = plan_cells(self._experiment(), cells, base=self.ends.corrupted.metric, time_it=False)
         reads = {(str(s), r.site(self.net).rank): r.site(self.net) for s, r in edges}
-        return forwards_of(plan.job) + len(self.bases) * sum(until(self.net, [site]) for site in reads.values())
+        return forwards_of(plan.job) + len(self.bases) * sum(
+            until(self.net, [site]) for site in reads.values()
+        )
 
     def run(self, edges: Sequence[Edge], work: Work, label: str) -> Routes:
         """Exchange every sender, alone, through each receiver, and with each receiver held. Raises `Stopped`."""
         self._bring(edges, work, label)
         cells, keys = self._cells(edges, None)
-        plan = plan_cells(self._experiment(), cells, base=self.ends.corrupted.metric, time_it=False, work=work)
+        plan = plan_cells(
+            self._experiment(), cells, base=self.ends.corrupted.metric, time_it=False, work=work
+        )
         done = plan.run(None, work, label)
         if done.interrupted:
             raise Stopped(f"Stopped while {label}.", "Nothing of it was kept.")
-        there = np.isin(done.states, (CellState.RUN, CellState.KNOWN_ZERO)).all(1)
+        there = np.isin(done.states, (CellState.RUN, CellState.KNOWN_ZERO)).sum(1) == len(self.bases)
         values = {key: value for key, value, known in zip(keys, done.values, there, strict=True) if known}
         return Routes(self, values)
 
@@ -165,7 +171,9 @@ class PassingBench:
                 self.brought[_name(one, other)] = value
             work.step(label, number, len(groups) + 1)
 
-    def _cells(self, edges: Sequence[Edge], stand_in: str | None) -> tuple[list[Cell], list[tuple[str, str, str]]]:
+    def _cells(
+        self, edges: Sequence[Edge], stand_in: str | None
+    ) -> tuple[list[Cell], list[tuple[str, str, str]]]:
         """All cells with what each measures: (what, sender, receiver). stand_in: the source of what is brought."""
         cells: list[Cell] = []
         keys: list[tuple[str, str, str]] = []
@@ -224,7 +232,9 @@ class Routes:
         """What of that is lost when the receiver is held at its own value; None for the answer."""
         if ("held", sender, receiver) not in self.values:
             return None
-        return self.bench.scale.difference(self.values["alone", sender, ""], self.values["held", sender, receiver])
+        return self.bench.scale.difference(
+            self.values["alone", sender, ""], self.values["held", sender, receiver]
+        )
 
     def more_than(self, sender: str, receiver: str, others: Sequence[str]) -> Estimate | None:
         """What passes less what passes to other receivers on average; None where there are none."""

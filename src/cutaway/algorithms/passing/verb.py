@@ -114,7 +114,8 @@ class _Study:
     """What is asked, and what has been found so far."""
 
     def __init__(
-        self, net: Network, cases: Cases, where: PlacesOf, n: int, limits: PassingLimits, controls: bool, force: bool, seed: int
+        self, net: Network, cases: Cases, where: PlacesOf, n: int, limits: PassingLimits, controls: bool, force: bool,
+        seed: int,
     ) -> None:  # fmt: skip
         self.net, self.cases, self.where, self.n = net, cases, where, n
         self.limits, self.controls, self.force, self.seed = limits, controls, force, seed
@@ -152,7 +153,9 @@ class _Study:
             done = performance(self.net, one.held, work=work)
             if not answers_by(done, one.one_sided) and not self.force:
                 refused = refused or refusal(self.net, one.held, done)
-                notes.append(f"It is not shown to answer by {one.variable!r}, which is left out: {'; '.join(done.missed)}.")
+                notes.append(
+                    f"It is not shown to answer by {one.variable!r}, which is left out: {'; '.join(done.missed)}."
+                )
                 continue
             self.performed[one.variable] = done
             places = self.where[one.variable]
@@ -187,7 +190,9 @@ class _Study:
     def _extra(self, variable: str) -> list[Edge]:
         return self._receivers(variable, self.edges[variable]) if self.controls else []
 
-    def _announce(self, ready: Sequence[tuple[VariablePairs, tuple[PassingBench, PassingBench]]], work: Work) -> None:
+    def _announce(
+        self, ready: Sequence[tuple[VariablePairs, tuple[PassingBench, PassingBench]]], work: Work
+    ) -> None:
         if not work.priced:
             return
         first = second = fresh = 0.0
@@ -197,7 +202,14 @@ class _Study:
             fresh += 2.0 * one.held.n if self.controls else 0.0
         stages = [("discovery pairs", first), ("held-out pairs", second), ("controls", fresh)]
         behaviour = ready[0][0].held
-        announce(self.net, behaviour.clean_ids, work, "how variables pass", stages, least=(first + second) / len(ready))
+        announce(
+            self.net,
+            behaviour.clean_ids,
+            work,
+            "how variables pass",
+            stages,
+            least=(first + second) / len(ready),
+        )
 
     def _exchange(self, one: VariablePairs, benches: tuple[PassingBench, PassingBench], work: Work) -> None:
         name, edges = one.variable, self.edges[one.variable]
@@ -220,7 +232,10 @@ class _Study:
     ) -> VariablePassing:
         limits, names = self.limits, [one.variable for one in pairs if one.variable in self.found]
         wanted = {
-            name: [*((str(s), str(r)) for s, r in self.edges[name]), *((str(s), ANSWER) for s in self.where[name])]
+            name: [
+                *((str(s), str(r)) for s, r in self.edges[name]),
+                *((str(s), ANSWER) for s in self.where[name]),
+            ]
             for name in names
         }
         judged = edges_of(self.found, wanted, self.others, limits, self.seed)
@@ -240,7 +255,9 @@ class _Study:
                 self.net.name, one.variable, mine, self.performed.get(one.variable), one.one_sided,
                 self.fresh.get(one.variable), limits, caps,
             ))  # fmt: skip
-        spans = sorted(self.cases.spans, key=lambda span: np.mean([_start(case, span) for case in self.cases]))
+        spans = sorted(
+            self.cases.spans, key=lambda span: np.mean([_start(case, span) for case in self.cases])
+        )
         return VariablePassing(
             self.cases.name, tuple(names), **_columns(judged), **self._alone(names), spans=tuple(spans),
             pairs=tuple((one.discovery.n, one.held.n) for one in pairs if one.variable in self.found),
@@ -250,10 +267,20 @@ class _Study:
 
     def _alone(self, names: Sequence[str]) -> dict[str, Any]:
         """What exchanging each place brings, on held-out pairs."""
-        rows = [(name, str(place), self.found[name][1].alone(str(place))) for name in names for place in self.where[name]]
+        rows = [
+            (name, str(place), self.found[name][1].alone(str(place)))
+            for name in names
+            for place in self.where[name]
+        ]
         ends = _ends([share for *_, share in rows])
         variables, places = tuple(name for name, *_ in rows), tuple(place for _, place, _ in rows)
-        return {"place_variable": variables, "place": places, "alone": ends[0], "alone_low": ends[1], "alone_high": ends[2]}
+        return {
+            "place_variable": variables,
+            "place": places,
+            "alone": ends[0],
+            "alone_low": ends[1],
+            "alone_high": ends[2],
+        }
 
 
 def _start(case: Any, span: str) -> int:
@@ -269,12 +296,16 @@ def _ends(estimates: Sequence[Estimate | None]) -> tuple[np.ndarray, np.ndarray,
 
 def _columns(judged: Sequence[PassingEdge]) -> dict[str, Any]:
     """The edges as columns of the result."""
-    columns: dict[str, Any] = {name: tuple(getattr(one, name) for one in judged) for name in ("variable", "sender", "receiver")}
+    columns: dict[str, Any] = {
+        name: tuple(getattr(one, name) for one in judged) for name in ("variable", "sender", "receiver")
+    }
     for name, field in (("", "discovery"), ("held", "held"), ("lost", "lost")):
         value, low, high = _ends([getattr(one, field) for one in judged])
         columns |= {name or "share": value, f"{name}_low".lstrip("_"): low, f"{name}_high".lstrip("_"): high}
     for which, name in enumerate(("elsewhere", "alike")):
-        columns[name] = np.array([np.nan if one.beside[which] is None else one.beside[which] for one in judged], float)
+        columns[name] = np.array(
+            [np.nan if one.beside[which] is None else one.beside[which] for one in judged], float
+        )
     return columns | {
         "q": np.array([one.q for one in judged], float),
         "frames": np.array([one.frames for one in judged], float),
