@@ -77,7 +77,7 @@ class Removed:
 
 
 @dataclass(frozen=True, eq=False)
-class Step:
+class RemovalStep:
     """One step of removing part after part.
 
     Attributes:
@@ -104,7 +104,7 @@ def begin_with(singles: Mapping[str, np.ndarray], parts: Sequence[Part], limits:
 def removals(
     bench: RemovalBench, alone: Mapping[Part, np.ndarray], starts: Sequence[Part], limits: BackupLimits, seed: int,
     work: Work,
-) -> tuple[list[list[Step]], dict[tuple[tuple[Part, ...], Part], Removed]]:  # fmt: skip
+) -> tuple[list[list[RemovalStep]], dict[tuple[tuple[Part, ...], Part], Removed]]:  # fmt: skip
     """From each of these parts on, remove part after part: next the one whose effect grew most.
 
     It ends where no effect grows, the behaviour is lost, or so many are removed as the limits say.
@@ -124,7 +124,7 @@ def removals(
         found = [b for b in parts if b != a and first[a, b].stands_out(limits) and q[a, b] <= limits.alpha]
         found.sort(key=lambda b: -first[a, b].grows.value)
         standing |= {((a,), b): first[a, b] for b in found}
-        steps = [Step((a,), bench.scale.share(alone[a]), tuple(found))]
+        steps = [RemovalStep((a,), bench.scale.share(alone[a]), tuple(found))]
         while found and len(steps[-1].removed) < limits.depth and steps[-1].left.value > limits.lost:
             now = (*steps[-1].removed, found[0])
             rest = [b for b in parts if b not in now]
@@ -141,7 +141,7 @@ def removals(
             ]
             found = sorted(grown, key=lambda b: -tried[b].grows.value)
             standing |= {(now, b): tried[b] for b in found}
-            steps.append(Step(now, bench.scale.share(metric[0]), tuple(found)))
+            steps.append(RemovalStep(now, bench.scale.share(metric[0]), tuple(found)))
         chains.append(steps)
     return chains, standing
 

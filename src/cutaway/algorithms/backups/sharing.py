@@ -290,7 +290,7 @@ class _Sharing:
                 f"“{names[which]}” is left on held-out pairs (required: more than {percent(self.limits.spared)})."
             )
             if less is not None:
-                text += f" Random sets of its size and kinds leave {percent(self.beside[which])}, {with_interval(less)} more."
+                text += f" Random sets of its size and kinds leave {percent(self.beside[which])}: {with_interval(less)} more"
             test = Evidence(
                 "Left",
                 left,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cutaway.algorithms.backups.growing import Removed, Step, begin_with, once_each, removals
+from cutaway.algorithms.backups.growing import RemovalStep, Removed, begin_with, once_each, removals
 from cutaway.algorithms.backups.limits import BackupLimits
 from cutaway.algorithms.backups.removing import REMOVALS, Removal, RemovalBench
 from cutaway.algorithms.backups.result import Backups
@@ -110,7 +110,7 @@ def backups(
         done = performance(net, halves[1], work=quiet)
         if not done.does_it and not force:
             raise refusal(net, halves[1], done)
-        study = _Study(net, halves, wanted, every, limits, controls, seed)
+        study = _BackupStudy(net, halves, wanted, every, limits, controls, seed)
         study.prepare(tuple(dict.fromkeys(ways)), quiet)
         study.announce(work)
         study.run(work)
@@ -165,7 +165,7 @@ def _of_cases(net: Network, cases: Cases, variable: str | None, n: int, seed: in
 
 
 @dataclass(eq=False)
-class _Study:
+class _BackupStudy:
     """What is asked, and what has been found so far."""
 
     net: Network
@@ -178,7 +178,7 @@ class _Study:
     benches: dict[str, RemovalBench] = field(default_factory=dict)
     alone: dict[str, dict[Part, np.ndarray]] = field(default_factory=dict)
     starts: list[Part] = field(default_factory=list)
-    chains: list[tuple[str, list[Step]]] = field(default_factory=list)
+    chains: list[tuple[str, list[RemovalStep]]] = field(default_factory=list)
     tested: list[TestedBackup] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     fresh: Control | None = None
