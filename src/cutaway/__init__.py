@@ -62,7 +62,10 @@ if TYPE_CHECKING:
     from cutaway.algorithms import Algorithm as Algorithm
     from cutaway.algorithms import algorithm as algorithm
     from cutaway.algorithms import test_algorithm as test_algorithm
+    from cutaway.algorithms.backups import backups as backups
+    from cutaway.algorithms.backups import shared_parts as shared_parts
     from cutaway.algorithms.carried import carried as carried
+    from cutaway.algorithms.passing import passing as passing
     from cutaway.behaviours import Behaviour as Behaviour
     from cutaway.behaviours import behaviour as behaviour
     from cutaway.behaviours import performance as performance

@@ -219,6 +219,15 @@ VERBS: dict[str, Verb] = {
              "What each part carries: one variable of the prompt is exchanged at a time, part by part, and tested.",
              ("net", "cases"), "carried-variables", ("variables", "parts", "spans", "controls"),
              (("limits", "cutaway.algorithms.carried.limits:CarriedLimits"),), command="carried", n=128),
+        Verb("passing", "cutaway.algorithms.passing.verb:passing",
+             "How a variable moves from place to place: what each place brings through each later one, tested.",
+             ("net", "cases"), "passing"),
+        Verb("backups", "cutaway.algorithms.backups.verb:backups",
+             "Which parts stand in for which: remove one after another, and see whose effect grows.",
+             ("net", "behaviour"), "backups"),
+        Verb("shared_parts", "cutaway.algorithms.backups.sharing:shared_parts",
+             "Which parts two behaviours share, and what one loses by what the other uses.",
+             ("net", "one", "other"), "shared-parts"),
         Verb("load", "cutaway.results.kinds:load", "Open any saved result.", ("path",)),
     )
 }

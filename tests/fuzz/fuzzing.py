@@ -202,6 +202,9 @@ class Bed:
             "test_algorithm": {"n": 12, "limits": AlgorithmLimits(control=4, sham=1)},
             "induction_heads": {"n": 12, "length": 5, "random_sets": 1},
             "feature_effects": {"n": 2, "random": 2}, "carried": {"n": 6, "force": True, "controls": False},
+            "passing": {"places": ["a0.h0@x", "m1@last"], "n": 6, "force": True, "controls": False},
+            "backups": {"n": 6, "force": True, "controls": False},
+            "shared_parts": {"one": self.pairs, "other": self.pairs, "n": 6, "force": True, "controls": False},
         }  # fmt: skip
         return {name: given[name] for name in verb.takes if name in given} | more.get(verb.name, {})
 
@@ -456,6 +459,9 @@ def results(bed: Bed) -> dict[str, Path]:
         lambda: cutaway.bind(**bed.right(VERBS["bind"])),
         lambda: cutaway.feature_effects(**bed.right(VERBS["feature_effects"])),
         lambda: cutaway.carried(**bed.right(VERBS["carried"])),
+        lambda: cutaway.passing(**bed.right(VERBS["passing"])),
+        lambda: cutaway.backups(**bed.right(VERBS["backups"])),
+        lambda: cutaway.shared_parts(**bed.right(VERBS["shared_parts"])),
         lambda: cutaway.measure(**bed.right(VERBS["measure"])),
         lambda: cutaway.test_algorithm(**bed.right(VERBS["test_algorithm"])),
         lambda: cutaway.index_features(**bed.right(VERBS["index_features"])),

@@ -254,6 +254,11 @@ CALLS: dict[str, Callable[[Network, Behaviour, Any], Any]] = {
         net, cases(pairs), ALGORITHM, {"copied": "a1.h0@last"}, n=40, controls=False
     ),
     "carried": lambda net, pairs, _: cutaway.carried(net, known(net, pairs), ["side"]),
+    "passing": lambda net, pairs, _: cutaway.passing(
+        net, known(net, pairs), places={"side": ["a0.h1", "a1.h1"]}, n=12
+    ),
+    "backups": lambda net, pairs, _: cutaway.backups(net, pairs, n=12),
+    "shared_parts": lambda net, pairs, _: cutaway.shared_parts(net, pairs, pairs, n=12),
     "measure": lambda net, pairs, _: cutaway.measure(net, identity(net), pairs.clean_ids),
     "index_features": lambda net, pairs, _: cutaway.index_features(
         net, latents(net, identity(net)), pairs.clean_ids

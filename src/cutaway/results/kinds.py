@@ -135,6 +135,8 @@ KINDS: dict[str, Kind] = {
     "carried-variables": Kind("cutaway.algorithms.carried.result:CarriedVariables", "which variable each part carries"),
     "passing": Kind("cutaway.algorithms.passing.result:VariablePassing", "how variables move from place to place"),
     "computation": Kind("cutaway.explanations.computation.result:Computation", "what is computed, told and tested"),
+    "backups": Kind("cutaway.algorithms.backups.result:Backups", "which parts stand in for which"),
+    "shared-parts": Kind("cutaway.algorithms.backups.shared:SharedParts", "what two behaviours share"),
     "circuit": Kind("cutaway.circuits.circuit:Circuit", "a circuit", version=2, formerly=("cutaway circuit",)),
 }  # fmt: skip
 

@@ -10,7 +10,7 @@ import numpy as np
 from cutaway.algorithms.carried.answering import answered
 from cutaway.algorithms.carried.telling import random_control
 from cutaway.algorithms.passing.limits import PassingLimits
-from cutaway.algorithms.passing.routes import ANSWER, Routes
+from cutaway.algorithms.passing.routes import ANSWER, PassingRoutes
 from cutaway.algorithms.places import VariablePlace
 from cutaway.behaviours import Performance
 from cutaway.claims import Claim, Control, Evidence
@@ -86,7 +86,7 @@ def _upper(text: str) -> str:
 
 
 def edges_of(
-    found: dict[str, tuple[Routes, Routes]], edges: dict[str, list[tuple[str, str]]],
+    found: dict[str, tuple[PassingRoutes, PassingRoutes]], edges: dict[str, list[tuple[str, str]]],
     others: dict[tuple[str, str, str], tuple[list[str], list[str]]], limits: PassingLimits, seed: int,
 ) -> list[PassingEdge]:  # fmt: skip
     """Every edge of every variable judged, corrected for all.
@@ -115,7 +115,7 @@ def edges_of(
     return judged
 
 
-def _p(routes: Routes, sender: str, receiver: str, seed: int) -> float:
+def _p(routes: PassingRoutes, sender: str, receiver: str, seed: int) -> float:
     each = routes.each(sender, receiver)
     if not each.any():
         return 1.0
@@ -185,7 +185,8 @@ def _passed(one: PassingEdge, limits: PassingLimits) -> Evidence:
 
 def _beside(one: PassingEdge, which: int) -> Control:
     more, mean = one.more[which], one.beside[which]
-    assert more is not None and mean is not None
+    assert more is not None
+    assert mean is not None
     what = ("the same part at other spans", "other parts of its kind at this span")[which]
     name = ("Other spans", "Other parts")[which]
     text = f"From {in_words(one.sender)} to {what} there passes {percent(mean)}: {with_interval(more)} less than to it."

@@ -10,7 +10,7 @@ import numpy as np
 from cutaway.algorithms.carried import CarriedVariables
 from cutaway.algorithms.passing.routes import in_order
 from cutaway.algorithms.places import ALL, VariablePlace, shams
-from cutaway.behaviours.cases import Cases
+from cutaway.behaviours.cases import Case, Cases
 from cutaway.errors import BadBehaviour, BadInput
 from cutaway.network.parts import parts_of
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: A smaller span that brings this share of what a larger one brings stands for it.
 _NEARLY = 0.9
+#: Pairs by which it is found out what a variable changes.
+_SOME = 12
 #: Of each variable its places.
 PlacesOf = dict[str, tuple[VariablePlace, ...]]
 
@@ -75,14 +77,27 @@ def named_places(net: Network, cases: Cases, given: Any, most: int) -> tuple[Pla
         wanted: dict[str, list[Any]] = {}
         for variable, some in given.items():
             cases.require(variable)
-            listed = [some] if isinstance(some, str | VariablePlace) else list(some)
+            listed = [some] if isinstance(some, str | VariablePlace) else some
+            if not isinstance(listed, Sequence) or not listed:
+                raise BadInput(
+                    f"The places of {variable!r} are {some!r:.60}.", 'Write e.g. ["m0@name", "a1.h0@last"].'
+                )
             for free in _followed(net, cases, variable):
                 wanted.setdefault(free, []).extend(listed)
-    elif isinstance(given, Sequence) and given:
-        wanted = {variable: list(given) for variable in cases.free if variable not in cases.steady}
+    elif isinstance(given, Sequence) and not isinstance(given, bytes) and given:
+        wanted = {variable: list(given) for variable in cases.free if _changing(net, cases, variable)}
+        if not wanted:
+            raise BadBehaviour(
+                f"No variable of {cases.name!r} changes the answer by itself.",
+                "Give prompts in which one varies while the others stay, and the answer with it.",
+            )
     else:
         raise BadInput(f"The places {given!r:.60} are none.", 'Write places=["m0@name", "a1.h0@last"].')
     found: PlacesOf = {}
+    if not wanted:
+        raise BadInput(
+            "There is no variable with places.", 'Write places={"gender": ["m0@name", "a1.h0@last"]}.'
+        )
     for variable, some in wanted.items():
         read = [one if isinstance(one, VariablePlace) else VariablePlace.parse(one) for one in some]
         for place in (unique := list(dict.fromkeys(read))):
@@ -101,10 +116,7 @@ def _followed(net: Network, cases: Cases, variable: str) -> list[str]:
         return [variable]
     following = []
     for free in cases.free:
-        try:
-            pairs = cases.telling(net, free, n=24)
-        except BadBehaviour:  # it changes no answer
-            continue
+        pairs = _changing(net, cases, free)
         if any(one.values[variable] != other.values[variable] for one, other in pairs):
             following.append(free)
     if not following:
@@ -112,6 +124,16 @@ def _followed(net: Network, cases: Cases, variable: str) -> list[str]:
             f"No free variable changes the derived one {variable!r} and the answer.", "Name a free variable."
         )
     return following
+
+
+def _changing(net: Network, cases: Cases, variable: str) -> list[tuple[Case, Case]]:
+    """Some pairs that differ in a free variable and in the answer; none where a half has none."""
+    if variable in cases.steady:
+        return []
+    try:
+        return [pair for half in cases.halves() for pair in half.telling(net, variable, n=_SOME)]
+    except BadBehaviour:
+        return []
 
 
 def other_receivers(

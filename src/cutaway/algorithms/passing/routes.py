@@ -133,7 +133,7 @@ class PassingBench:
             until(self.net, [site]) for site in reads.values()
         )
 
-    def run(self, edges: Sequence[Edge], work: Work, label: str) -> Routes:
+    def run(self, edges: Sequence[Edge], work: Work, label: str) -> PassingRoutes:
         """Exchange every sender, alone, through each receiver, and with each receiver held. Raises `Stopped`."""
         self._bring(edges, work, label)
         cells, keys = self._cells(edges, None)
@@ -143,9 +143,9 @@ class PassingBench:
         done = plan.run(None, work, label)
         if done.interrupted:
             raise Stopped(f"Stopped while {label}.", "Nothing of it was kept.")
-        there = np.isin(done.states, (CellState.RUN, CellState.KNOWN_ZERO)).all(1)
+        there = np.isin(done.states, (CellState.RUN, CellState.KNOWN_ZERO)).sum(1) == len(self.bases)
         values = {key: value for key, value, known in zip(keys, done.values, there, strict=True) if known}
-        return Routes(self, values)
+        return PassingRoutes(self, values)
 
     def _bring(self, edges: Sequence[Edge], work: Work, label: str) -> None:
         """What each receiver becomes when the sender is exchanged and the named places between the two are held."""
@@ -203,7 +203,7 @@ def _name(sender: VariablePlace, receiver: VariablePlace) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class Routes:
+class PassingRoutes:
     """What was measured of one variable on one half.
 
     Attributes:

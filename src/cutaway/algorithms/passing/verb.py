@@ -17,7 +17,7 @@ from cutaway.algorithms.passing.judging import PASSES, PassingEdge, claim_about,
 from cutaway.algorithms.passing.limits import PassingLimits
 from cutaway.algorithms.passing.naming import PlacesOf, carrying, named_places, other_receivers
 from cutaway.algorithms.passing.result import VariablePassing
-from cutaway.algorithms.passing.routes import ANSWER, Edge, PassingBench, Routes, may_pass
+from cutaway.algorithms.passing.routes import ANSWER, Edge, PassingBench, PassingRoutes, may_pass
 from cutaway.algorithms.places import VariablePlace
 from cutaway.behaviours import Performance, performance, refusal
 from cutaway.behaviours.cases import Cases
@@ -105,22 +105,23 @@ def passing(
                     "Name places: places={'gender': ['m0@name', 'a1.h0@last']}.",
                 )
         where, more = named_places(net, cases, places, limits.most)
-        study = _Study(net, cases, where, n, limits, controls, force, seed)
+        study = _PassingStudy(net, cases, where, n, limits, controls, force, seed)
         notes += more
         return study.run(notes, began, work)
 
 
-class _Study:
+class _PassingStudy:
     """What is asked, and what has been found so far."""
 
     def __init__(
-        self, net: Network, cases: Cases, where: PlacesOf, n: int, limits: PassingLimits, controls: bool, force: bool, seed: int
+        self, net: Network, cases: Cases, where: PlacesOf, n: int, limits: PassingLimits, controls: bool, force: bool,
+        seed: int,
     ) -> None:  # fmt: skip
         self.net, self.cases, self.where, self.n = net, cases, where, n
         self.limits, self.controls, self.force, self.seed = limits, controls, force, seed
         self.others: dict[tuple[str, str, str], tuple[list[str], list[str]]] = {}
         self.edges: dict[str, list[Edge]] = {}
-        self.found: dict[str, tuple[Routes, Routes]] = {}
+        self.found: dict[str, tuple[PassingRoutes, PassingRoutes]] = {}
         self.performed: dict[str, Performance] = {}
         self.fresh: dict[str, Performance] = {}
 
