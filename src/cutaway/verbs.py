@@ -214,6 +214,9 @@ VERBS: dict[str, Verb] = {
         Verb("carried", "cutaway.algorithms.carried.verb:carried",
              "What each part carries: one variable of the prompt is exchanged at a time, part by part, and tested.",
              ("net", "cases", "variables"), "carried-variables"),
+        Verb("roles", "cutaway.algorithms.roles.verb:roles",
+             "What kind of work each part does: mover, induction, lookup, backup, ..., each role by three witnesses.",
+             ("net", "cases", "parts"), "roles"),
         Verb("load", "cutaway.results.kinds:load", "Open any saved result.", ("path",)),
     )
 }

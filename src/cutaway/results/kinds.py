@@ -133,6 +133,7 @@ KINDS: dict[str, Kind] = {
     "activations": Kind("cutaway.features.activations:Activations", "activations of many texts, on disk"),
     "gradients": Kind("cutaway.network.gradients:Gradients", "gradients of what a network says"),
     "carried-variables": Kind("cutaway.algorithms.carried.result:CarriedVariables", "which variable each part carries"),
+    "roles": Kind("cutaway.algorithms.roles.result:PartRoles", "what kind of work each part does"),
     "circuit": Kind("cutaway.circuits.circuit:Circuit", "a circuit", version=2, formerly=("cutaway circuit",)),
 }  # fmt: skip
 
