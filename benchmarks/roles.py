@@ -18,7 +18,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from tests.algorithms.roles.known_roles import CONSTRUCTED, NOT_BACKUPS, KnownRole, cases_known, known, variables_of
+from tests.algorithms.roles.known_roles import (
+    CONSTRUCTED,
+    NOT_BACKUPS,
+    KnownRole,
+    cases_known,
+    known,
+    variables_of,
+)
 
 import cutaway
 from cutaway.algorithms.roles import PartRoles
@@ -68,7 +75,9 @@ def scored(name: str) -> Scored:
     found, nodes = asked(name), [one for one in known() if one.specimen == name]
     right = []
     for one in nodes:
-        verdict = next((t.claim.verdict for t in found.tests if (t.part, t.role) == (one.part, one.role)), "not by score")
+        verdict = next(
+            (t.claim.verdict for t in found.tests if (t.part, t.role) == (one.part, one.role)), "not by score"
+        )
         verdict = "supported" if one.role in found.of(one.part) else verdict
         right.append((one, verdict == "supported", verdict))
     stated = {str(node) for node in cutaway.zoo.truth(name).nodes} | {one.part for one in nodes}
@@ -104,7 +113,7 @@ def page(rows: Sequence[Scored], twins: dict[str, int], seconds: float) -> str:
         "all": every,
         "constructed": [i for r in rows for i in r.right if _constructed(r.name)],
         "trained": [i for r in rows for i in r.right if not _constructed(r.name)],
-        "not seen while the interventions were settled (all but `-gpt2`)": [i for r in rows for i in r.right if not r.name.endswith(SEEN)],
+        "all but `-gpt2`, on which the interventions were settled": [i for r in rows for i in r.right if not r.name.endswith(SEEN)],
     }  # fmt: skip
     lines += ["| nodes | right | share |", "| --- | --- | --- |"]
     for what, items in groups.items():
@@ -115,9 +124,9 @@ def page(rows: Sequence[Scored], twins: dict[str, int], seconds: float) -> str:
     given = [f"{row.name}: {what}" for row in rows for what in row.given]
     lines += [
         "",
-        f"With random weights {supported} roles are supported in {len(rows)} networks; of {agree} all three witnesses agree,",
+        f"With random weights {supported} roles are supported in {len(rows)} networks; of {agree} all witnesses agree,",
         "although the network does not answer.",
-        f"Supported roles of parts that the card does not name: {len(given)}{' (' + '; '.join(given) + ')' if given else ''}.",
+        f"Supported roles of parts that the card does not name: {len(given)} ({'; '.join(given) or 'none'}).",
         f"Roles that look so by score and are refuted: {sum(row.roles[1] for row in rows)}; supported: "
         f"{sum(row.roles[0] for row in rows)}.",
         f"Twins that have no backup: {', '.join(f'{name}: {n}' for name, n in twins.items())} backups supported.",
@@ -125,7 +134,11 @@ def page(rows: Sequence[Scored], twins: dict[str, int], seconds: float) -> str:
         "| MLP of | precision of named neurons | recall |", "| --- | --- | --- |",
     ]  # fmt: skip
     lines += [f"| {row.name} | {row.neurons[0]:.2f} | {row.neurons[1]:.2f} |" for row in rows if row.neurons]
-    lines += ["", "| network | node | role that follows from the card | verdict |", "| --- | --- | --- | --- |"]
+    lines += [
+        "",
+        "| network | node | role that follows from the card | verdict |",
+        "| --- | --- | --- | --- |",
+    ]
     lines += [f"| {one.specimen} | {one.part} | {one.role} | {verdict} |" for one, _, verdict in every]
     return "\n".join(lines) + "\n"
 
@@ -152,7 +165,9 @@ def main() -> None:
         name, _, kind = twin.partition("~")
         for arch in ("gpt2", "llama", "neox"):
             found = asked(f"{name}-{arch}~{kind}")
-            twins[f"{name}-{arch}~{kind}"] = sum(t.role == "backup" and t.claim.supported for t in found.tests)
+            twins[f"{name}-{arch}~{kind}"] = sum(
+                t.role == "backup" and t.claim.supported for t in found.tests
+            )
     text = page(rows, twins, time.process_time() - began)
     print(text)
     if given.only is None:

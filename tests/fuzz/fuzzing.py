@@ -202,6 +202,7 @@ class Bed:
             "test_algorithm": {"n": 12, "limits": AlgorithmLimits(control=4, sham=1)},
             "induction_heads": {"n": 12, "length": 5, "random_sets": 1},
             "feature_effects": {"n": 2, "random": 2}, "carried": {"n": 6, "force": True, "controls": False},
+            "roles": {"n": 6, "controls": False},
         }  # fmt: skip
         return {name: given[name] for name in verb.takes if name in given} | more.get(verb.name, {})
 
@@ -456,6 +457,7 @@ def results(bed: Bed) -> dict[str, Path]:
         lambda: cutaway.bind(**bed.right(VERBS["bind"])),
         lambda: cutaway.feature_effects(**bed.right(VERBS["feature_effects"])),
         lambda: cutaway.carried(**bed.right(VERBS["carried"])),
+        lambda: cutaway.roles(**bed.right(VERBS["roles"])),
         lambda: cutaway.measure(**bed.right(VERBS["measure"])),
         lambda: cutaway.test_algorithm(**bed.right(VERBS["test_algorithm"])),
         lambda: cutaway.index_features(**bed.right(VERBS["index_features"])),

@@ -254,6 +254,7 @@ CALLS: dict[str, Callable[[Network, Behaviour, Any], Any]] = {
         net, cases(pairs), ALGORITHM, {"copied": "a1.h0@last"}, n=40, controls=False
     ),
     "carried": lambda net, pairs, _: cutaway.carried(net, known(net, pairs), ["side"]),
+    "roles": lambda net, pairs, _: cutaway.roles(net, known(net, pairs), variables=["side"]),
     "measure": lambda net, pairs, _: cutaway.measure(net, identity(net), pairs.clean_ids),
     "index_features": lambda net, pairs, _: cutaway.index_features(
         net, latents(net, identity(net)), pairs.clean_ids

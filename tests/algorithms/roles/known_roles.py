@@ -19,12 +19,16 @@ from cutaway.network import Network
 from cutaway.recipes.algorithms import docstring
 from cutaway.recipes.algorithms.causal import WordIds
 
-#: Of constructed networks: the name of the node in their design's edges, as (node of gpt2 and llama, node of neox), and role.
+#: Of constructed networks: the node in gpt2 and llama, the node in neox, and the role.
 CONSTRUCTED: Mapping[str, tuple[tuple[str, str, str], ...]] = {
     "induction": (("a0.h1", "a0.h2", "previous token"), ("a1.h1", "a1.h2", "induction")),
     "duplicate": (("a0.h1", "a0.h2", "duplicate token"), ("m0", "m1", "answer")),
     # the copying heads are the two of layer 0; which of them stands one place back does not matter
-    "copy-suppression": (("a0.h1", "a0.h0", "mover"), ("a0.h2", "a0.h2", "mover"), ("a1.h1", "a1.h2", "suppression")),
+    "copy-suppression": (
+        ("a0.h1", "a0.h0", "mover"),
+        ("a0.h2", "a0.h2", "mover"),
+        ("a1.h1", "a1.h2", "suppression"),
+    ),
     "bracket-depth": (("m0", "m1", "answer"),),
     "fourier-addition": (("a0.h1", "a0.h2", "reader"), ("m0", "m1", "answer")),
     "lookup": (("a0.h1", "a0.h2", "reader"), ("m0", "m1", "lookup")),
@@ -33,8 +37,8 @@ CONSTRUCTED: Mapping[str, tuple[tuple[str, str, str], ...]] = {
     "redundant": (("a0.h1", "a0.h0", "backup"), ("a0.h2", "a0.h2", "backup"), ("m0", "m1", "answer")),
     "backup": (("a0.h1", "a0.h2", "mover"), ("a1.h1", "a2.h2", "backup")),
 }
-#: Of networks that were trained to a stated algorithm, by the name of the algorithm: (variable, role) of the part in which the
-#: card says that the variable lives. Where two heads carry what is read once more (`brackets`), no role follows.
+#: Of networks that were trained to a stated algorithm, by its name: a variable, and the role of the part in which the card
+#: says that it lives. Where two heads carry what is read once more (`brackets`), no role follows.
 TRAINED: Mapping[str, tuple[tuple[str, str], ...]] = {
     "indirect-object": (("duplicate", "duplicate token"), ("inhibited", "reader"), ("receiver", "mover")),
     "greater-than": (("year", "reader"), ("direction", "reader"), ("possible", "answer")),
@@ -69,7 +73,10 @@ def known() -> list[KnownRole]:
     rows = []
     for name, stated in CONSTRUCTED.items():
         for arch in ("gpt2", "llama", "neox"):
-            rows += [KnownRole(f"{name}-{arch}", neox if arch == "neox" else node, role) for node, neox, role in stated]
+            rows += [
+                KnownRole(f"{name}-{arch}", neox if arch == "neox" else node, role)
+                for node, neox, role in stated
+            ]
     for name, pairs in TRAINED.items():
         for arch in ("gpt2", SECOND[name]):
             task: Any = zoo.specimen(f"{name}-{arch}").task
@@ -97,7 +104,9 @@ def cases_known(name: str, net: Network, n: int = 96, seed: int = 0) -> Cases:
         for which, (ids, answers) in enumerate(((pair.clean, pair.right), (pair.corrupted, pair.wrong))):
             spans = {span: list(ends) for span, ends in pair.spans.items() if span != "last"}
             values = {one: which if one == variable else 0 for one in names}
-            rows.append({"text": list(ids), "answer": list(answers), "spans": spans, "scene": number, **values})
+            rows.append(
+                {"text": list(ids), "answer": list(answers), "spans": spans, "scene": number, **values}
+            )
     return cases_from(net, rows, name=name, seed=seed)
 
 
@@ -107,12 +116,21 @@ def _docstring(task: Any, net: Network, seed: int) -> Cases:
     rows = []
     for scene in range(20):
         names = rng.choice(docstring.NAMES, 5, replace=False).tolist()
+        function = str(rng.choice(docstring.FUNCTIONS))
         for place, ordinal in enumerate(docstring.ORDINALS):
-            words = ["<bos>", "def", str(rng.choice(docstring.FUNCTIONS)) if place == 0 else words[2], "(", *names]
+            words = ["<bos>", "def", function, "(", *names]
             words += [")", ":", "argument", ordinal, ":"]
             spans = {"ordinal": [12, 13]} | {f"argument {i + 1}": [4 + i, 5 + i] for i in range(5)}
             tokens = [ids[word] for word in words]
-            rows.append({"text": tokens, "answer": [ids[names[place]]], "spans": spans, "place": place, "scene": scene})
+            rows.append(
+                {
+                    "text": tokens,
+                    "answer": [ids[names[place]]],
+                    "spans": spans,
+                    "place": place,
+                    "scene": scene,
+                }
+            )
     return cases_from(net, rows, name="docstring", seed=seed)
 
 

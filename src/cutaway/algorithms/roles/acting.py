@@ -58,7 +58,9 @@ class RoleActs:
                 mean = torch.cat([self._real(site, s) for s in (False, True)]).mean(0)
                 self.named.setdefault("mean", {})[site] = mean.expand_as(self.half.kept(site)).contiguous()
                 self._known["mean", site] = 0
-        return self._add(tuple(write_of(part, source="mean") for part in parts), ("mean", *sorted(map(str, parts))))
+        return self._add(
+            tuple(write_of(part, source="mean") for part in parts), ("mean", *sorted(map(str, parts)))
+        )
 
     def _real(self, site: Site, second: bool) -> Tensor:
         side = self.half.ends.corrupted if second else self.half.ends.clean
@@ -86,8 +88,15 @@ class RoleActs:
         ends = self.half.ends
         base = ends.clean
         spans = {LAST: self.half.spans[LAST]} | self.half.spans
-        there = {site: value for site, value in ends.corrupted.kept.items() if site.name in ("z", "mlp_out", "mlp_write")}
-        named = {name: {s: v.to(self.half.ends.clean.kept[s]) for s, v in values.items()} for name, values in self.named.items()}
+        there = {
+            site: value
+            for site, value in ends.corrupted.kept.items()
+            if site.name in ("z", "mlp_out", "mlp_write")
+        }
+        named = {
+            name: {s: v.to(self.half.ends.clean.kept[s]) for s, v in values.items()}
+            for name, values in self.named.items()
+        }
         experiment = ends.experiment(self.half.net, base, there, named=named, spans=spans)
         return plan_cells(experiment, self.cells, base=base.metric, time_it=False, work=work)
 
@@ -96,7 +105,9 @@ class RoleActs:
         if not self.cells:
             return RoleLost(np.zeros((0, self.half.n)), False)
         found = self.plan(work).run(None, work, label)
-        values = np.where(found.states == CellState.KNOWN_ZERO, self.half.ends.clean.metric[None], found.values)
+        values = np.where(
+            found.states == CellState.KNOWN_ZERO, self.half.ends.clean.metric[None], found.values
+        )
         return RoleLost(np.stack([self.half.lost(row) for row in values]), found.interrupted)
 
     @property
@@ -140,7 +151,12 @@ class RoleTrial:
 
 
 def put_on_trial(
-    acts: RoleActs, weights: RoleWeights, one: RoleCandidate, others: Sequence[Part], neurons: tuple[int, ...], seed: int
+    acts: RoleActs,
+    weights: RoleWeights,
+    one: RoleCandidate,
+    others: Sequence[Part],
+    neurons: tuple[int, ...],
+    seed: int,
 ) -> RoleTrial:
     """Enter the intervention that a role is tested by, and the same on other parts (or neurons)."""
     if one.role == LOOKUP:
@@ -148,7 +164,10 @@ def put_on_trial(
         site, rng = Site("mlp_act", one.part.layer), np.random.default_rng([seed, 5])
         free = np.setdiff1d(np.arange(width), neurons)
         drawn = [tuple(rng.permutation(free)[: len(neurons)].tolist()) for _ in range(len(others) or 1)]
-        own, *rest = (acts.given(site, exchanged_neurons(acts.half, one.part, some), span=LAST) for some in (neurons, *drawn))
+        own, *rest = (
+            acts.given(site, exchanged_neurons(acts.half, one.part, some), span=LAST)
+            for some in (neurons, *drawn)
+        )
         return RoleTrial(one, own, tuple(rest), (), acts.exchanged(one.part, LAST), neurons)
     cells = [_cell(acts, weights, one, part) for part in (one.part, *others)]
     return RoleTrial(one, cells[0], tuple(cells[1:]), tuple(others))
@@ -170,8 +189,8 @@ def _cell(acts: RoleActs, weights: RoleWeights, one: RoleCandidate, part: Part) 
 
 
 def signs_of(one: RoleCandidate, half: RoleHalf, weights: RoleWeights) -> tuple[np.ndarray, np.ndarray]:
-    """[n] which way an intervention must move each pair (1 to the second prompt's answer, -1 away from it, 0 neither), and the
-    pairs that count [k]: of what a head takes out, those on which it writes most.
+    """[n] which way an intervention must move each pair (1 to the second prompt's answer, -1 away from it, 0 neither), and
+    the pairs that count [k]: of what a head takes out, those on which it writes most.
     """
     if one.role != SUPPRESSION:
         return np.ones(half.n), np.arange(half.n)

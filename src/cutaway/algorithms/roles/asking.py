@@ -109,12 +109,17 @@ class RoleVariable:
         return {key: self.lost.shares[cell] for key, cell in self.cells.items()}
 
 
-def scored(asked: RoleQuestion, variables: Sequence[RoleVariable], weights: RoleWeights, repeated: HeadScores | None) -> list[RoleCandidate]:
-    """Every role that a part may have by its score. Ways to look are scored on the pairs of the variable that a part does most
-    of; what is about one variable, on those of each.
+def scored(
+    asked: RoleQuestion, variables: Sequence[RoleVariable], weights: RoleWeights, repeated: HeadScores | None
+) -> list[RoleCandidate]:
+    """Every role that a part may have by its score.
+
+    Ways to look are scored on the pairs of the variable that a part does most of; what is about one variable, on those of each.
     """
     size = {
-        (part, i): float(np.abs(one.shares[part, ""].mean())) for part in asked.parts for i, one in enumerate(variables)
+        (part, i): float(np.abs(one.shares[part, ""].mean()))
+        for part in asked.parts
+        for i, one in enumerate(variables)
     }
     found: list[RoleCandidate] = []
     for i, one in enumerate(variables):
@@ -161,7 +166,12 @@ class RoleTrials:
 
     @classmethod
     def of(
-        cls, asked: RoleQuestion, one: RoleVariable, roles: Sequence[RoleCandidate], weights: RoleWeights, work: Work
+        cls,
+        asked: RoleQuestion,
+        one: RoleVariable,
+        roles: Sequence[RoleCandidate],
+        weights: RoleWeights,
+        work: Work,
     ) -> RoleTrials:
         """Enter the interventions. Raises `BadBehaviour` where held-out prompts are answered alike."""
         half = RoleHalf.of(asked.net, one.pairs, True, asked.pool, work)
@@ -186,14 +196,18 @@ def _others(asked: RoleQuestion, role: RoleCandidate, roles: Sequence[RoleCandid
     """Parts on which the same is done: heads (or any) that do not have that role by score, those nearest first."""
     if not asked.controls:
         return ()
-    taken = {other.part for other in roles if other.role == role.role and other.place == role.place} | {role.part}
+    taken = {other.part for other in roles if other.role == role.role and other.place == role.place} | {
+        role.part
+    }
     if role.role in (MOVER, ANSWER):
         taken |= {other.part for other in roles if other.role in (MOVER, ANSWER)}
     heads_only = role.role not in (ANSWER, ENRICHMENT)
     pool = [part for part in asked.pool if part not in taken and (part.kind == "head" or not heads_only)]
     rng = np.random.default_rng([asked.seed, 6])
     drawn = [pool[int(i)] for i in rng.permutation(len(pool))]
-    near = sorted(drawn, key=lambda part: (part.kind != role.part.kind, abs((part.layer or 0) - (role.part.layer or 0))))
+    near = sorted(
+        drawn, key=lambda part: (part.kind != role.part.kind, abs((part.layer or 0) - (role.part.layer or 0)))
+    )
     return tuple(near[: int(asked.limits.control)])
 
 
@@ -215,7 +229,9 @@ def tests_of(
             share = float(own.mean()) / whole if abs(whole) > 1e-9 else 0.0
         others = "as many other neurons" if one.role == LOOKUP else _listed(trial.others)
         counted = rows if len(rows) < trials.half.n else None
-        effect = effect_of(trials.half, own * signs, [values * signs for values in rest], others, share, counted)
+        effect = effect_of(
+            trials.half, own * signs, [values * signs for values in rest], others, share, counted
+        )
         said = weights_say(one, weights, _earlier(asked, one.part, repeated), asked.limits, asked.seed)
         found.append(_test(asked, one, said, effect, () if named is None else named.names, controls, caps))
     for one, primary, beside in trials.backups:
@@ -226,8 +242,8 @@ def tests_of(
         figure, own = alike_beside(weights, one.part, primary, asked.pool)
         passed = True if figure.value >= asked.limits.matches else None
         sentence = (
-            f"By weights alone it reads or writes the directions of {primary.words} ({percent(own)} of them), more than those "
-            f"of {percent(figure.value)} of other heads (required: {percent(asked.limits.matches)})."
+            f"By weights alone it reads or writes the directions of {primary.words} ({percent(own)} of them), more than "
+            f"those of {percent(figure.value)} of other heads (required: {percent(asked.limits.matches)})."
         )
         found.append(_test(asked, one, WeightsWitness(figure, passed, sentence), effect, (), controls, caps))
     return found
@@ -255,9 +271,13 @@ def _about(one: RoleCandidate) -> str:
         return f"“{one.place}”" if one.place and one.place != LAST else "the last token"
     mask = one.edges(one.half).mask.any(1)
     hit = {
-        name: float((mask & columns).any(1).double().mean()) for name, columns in one.half.spans.items() if name != LAST
+        name: float((mask & columns).any(1).double().mean())
+        for name, columns in one.half.spans.items()
+        if name != LAST
     }
-    named = [f"“{name}”" for name, share in sorted(hit.items(), key=lambda item: -item[1]) if share >= 0.25][:3]
+    named = [f"“{name}”" for name, share in sorted(hit.items(), key=lambda item: -item[1]) if share >= 0.25][
+        :3
+    ]
     if one.role == SUPPRESSION:
         return f"at {' or '.join(named)}" if named else "back"
     return f"{one.words} ({' or '.join(named)})" if named else one.words
@@ -266,7 +286,9 @@ def _about(one: RoleCandidate) -> str:
 def _earlier(asked: RoleQuestion, part: Part, repeated: HeadScores | None) -> list[Part]:
     """Heads of earlier layers, those that look at the token before first."""
     if repeated is None:
-        return [other for other in asked.pool if other.kind == "head" and (other.layer or 0) < (part.layer or 0)]
+        return [
+            other for other in asked.pool if other.kind == "head" and (other.layer or 0) < (part.layer or 0)
+        ]
     mean = dict(zip(repeated.heads, repeated.values["previous"].mean(0).tolist(), strict=True))
     return sorted((h for h in mean if (h.layer or 0) < (part.layer or 0)), key=lambda head: -mean[head])
 

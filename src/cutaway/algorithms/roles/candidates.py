@@ -150,10 +150,16 @@ class RoleScorer:
         passed = self._attends(value, chance)
         share = (centred.gather(1, raised[:, None])[:, 0].double().numpy()) / half.scale.gap
         ranked = ranks(adds, raised)
-        if passed is None or share[rows].mean() < self.limits.writes or ranked[rows].mean() < self.limits.matches:
+        if (
+            passed is None
+            or share[rows].mean() < self.limits.writes
+            or ranked[rows].mean() < self.limits.matches
+        ):
             return None
         make = _of_span(place) if place else lambda other: _said_edges(other, self.weights, part)
-        return RoleCandidate(part, MOVER, half, place, *passed, "of its attention from the last token", words, make)
+        return RoleCandidate(
+            part, MOVER, half, place, *passed, "of its attention from the last token", words, make
+        )
 
     def _most_attended(self, part: Part) -> str | None:
         """The span to which most attention goes from the last token."""
@@ -174,8 +180,19 @@ class RoleScorer:
         beside = (leading[active][torch.as_tensor(order)] == lowered[active]).double().numpy()
         if hit.mean() < 0.5 or (passed := _pair(hit, beside)) is None:
             return None
-        unit = "of the prompts on which it writes most, where what it lowers most is what was about to be said"
-        return RoleCandidate(part, SUPPRESSION, half, "", *passed, unit, "where it looks", lambda other: strongest_edges(other, part))
+        unit = (
+            "of the prompts on which it writes most, where what it lowers most is what was about to be said"
+        )
+        return RoleCandidate(
+            part,
+            SUPPRESSION,
+            half,
+            "",
+            *passed,
+            unit,
+            "where it looks",
+            lambda other: strongest_edges(other, part),
+        )
 
     def _readers(self, part: Part) -> list[RoleCandidate]:
         found = []
@@ -198,7 +215,9 @@ class RoleScorer:
             share = self.shares.get((part, name))
             if name == LAST or share is None or share.mean() < self.limits.writes:
                 continue
-            values = torch.cat([self._at_span(part, name, second) for second in (False, True)]).double().numpy()
+            values = (
+                torch.cat([self._at_span(part, name, second) for second in (False, True)]).double().numpy()
+            )
             told = _nearest(values, labels)
             rng = np.random.default_rng([self.seed, 9])
             beside = np.mean([_nearest(values, rng.permutation(labels)) for _ in range(8)], 0)
@@ -233,7 +252,9 @@ class RoleScorer:
         own, beside = self.direct(part)
         if own.mean() < self.limits.writes or (passed := _pair(own, beside)) is None:
             return None
-        return RoleCandidate(part, ANSWER, self.half, "", *passed, "of the effect, written by itself", "the answer")
+        return RoleCandidate(
+            part, ANSWER, self.half, "", *passed, "of the effect, written by itself", "the answer"
+        )
 
     def _lookup(self, part: Part) -> RoleCandidate | None:
         share = self.shares.get((part, LAST))
@@ -242,7 +263,9 @@ class RoleScorer:
         own, beside = self.direct(part)
         if own.mean() < self.limits.writes or (passed := _pair(own, beside)) is None:
             return None
-        return RoleCandidate(part, LOOKUP, self.half, LAST, *passed, "of the effect, written by itself", "the answer")
+        return RoleCandidate(
+            part, LOOKUP, self.half, LAST, *passed, "of the effect, written by itself", "the answer"
+        )
 
 
 def written_by(half: RoleHalf, weights: RoleWeights, part: Part, second: bool = False) -> Tensor:
@@ -254,7 +277,7 @@ def written_by(half: RoleHalf, weights: RoleWeights, part: Part, second: bool = 
 
 
 def suppressed(half: RoleHalf, weights: RoleWeights, part: Part) -> tuple[Tensor, Tensor, Tensor]:
-    """The choice that leads before a head writes [n], the one that it lowers most [n], and on which prompts it writes most [n]."""
+    """The choice that leads before a head writes [n], the one that it lowers most [n], and where it writes most [n]."""
     before = half.at_answer(half.kept(Site("resid_pre", part.layer)))
     adds = half.logits_of(written_by(half, weights, part))
     adds = adds - adds.mean(1, keepdim=True)
@@ -273,7 +296,7 @@ def strongest_edges(half: RoleHalf, part: Part) -> RoleEdges:
 
 
 def _said_edges(half: RoleHalf, weights: RoleWeights, part: Part) -> RoleEdges:
-    """From the last token to the words, of the answers that stand in the prompts, that a head raises most in each of both."""
+    """From the last token to the words, of the answers that stand in the prompts, that a head raises most in each."""
     columns = half.ids == said_by(half, weights, part)[:, None]
     other = half.other_ids == said_by(half, weights, part, True)[:, None]
     return span_edges(half, columns | other, "the word that it says")

@@ -49,7 +49,9 @@ def induction_edges(half: RoleHalf) -> RoleEdges:
     before = torch.full_like(half.ids, -2)
     before[:, 1:] = half.ids[:, :-1]
     behind = half.ids[:, :, None] == before[:, None]
-    return RoleEdges(_seen(half) & behind & (_distance(half) > 0), "what stands behind earlier places of the same token")
+    return RoleEdges(
+        _seen(half) & behind & (_distance(half) > 0), "what stands behind earlier places of the same token"
+    )
 
 
 def span_edges(half: RoleHalf, columns: Tensor, say: str) -> RoleEdges:
@@ -69,7 +71,9 @@ def _seen(half: RoleHalf) -> Tensor:
     return there[:, :, None] & there[:, None] & (_distance(half) >= 0)
 
 
-def attention_along(half: RoleHalf, part: Part, edges: RoleEdges) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def attention_along(
+    half: RoleHalf, part: Part, edges: RoleEdges
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Attention along edges and, beside it, along as many others from the same tokens, by prompt.
 
     Returns the attention [k], the same to other earlier places [k], and the rows of these prompts [k]: those that have such
@@ -114,7 +118,9 @@ def looking_elsewhere(half: RoleHalf, part: Part, edges: RoleEdges) -> Tensor:
     left = torch.where(left.sum(-1, keepdim=True) > _LEFT, left, rest.to(left))
     left = left / left.sum(-1, keepdim=True).clamp(min=_LEFT)
     asked = edges.mask.any(-1, keepdim=True)
-    return _changed(half, part, torch.where(asked, left - pattern, torch.zeros_like(pattern)) @ _values(half, part))
+    return _changed(
+        half, part, torch.where(asked, left - pattern, torch.zeros_like(pattern)) @ _values(half, part)
+    )
 
 
 def brought_from_other(half: RoleHalf, part: Part, edges: RoleEdges) -> Tensor:

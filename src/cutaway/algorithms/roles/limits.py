@@ -26,14 +26,15 @@ class RoleLimits(FixedLimits):
         neurons: the most neurons that may be named for an MLP.
         named: the share of what an MLP brings that they must bring, exchanged alone; and no more than as much above one.
         backup: the least share by which a part must do more while another is ablated.
-        screened: so many parts are asked, those with the largest effect, where there are more than twice as many and none are named.
+        screened: where none are named and there are more than twice as many, so many parts are asked: those with the largest
+            effect.
 
     Raises `BadInput` for what is no number, or none in range.
     """
 
     bounds: ClassVar[dict[str, tuple[float, float]]] = {
-        "attends": SHARE, "beyond": SHARE, "writes": SHARE, "matches": (0.5, 1.0), "gain": SHARE, "acts": SHARE, "fewest": (6, COUNT[1]),
-        "control": (1, COUNT[1]), "neurons": (1, COUNT[1]), "named": SHARE, "backup": SHARE, "screened": (1, COUNT[1]),
+        "attends": SHARE, "beyond": SHARE, "writes": SHARE, "matches": (0.5, 1.0), "gain": SHARE, "acts": SHARE,
+        "fewest": (6, COUNT[1]), "control": (1, COUNT[1]), "neurons": (1, COUNT[1]), "named": SHARE, "backup": SHARE, "screened": (1, COUNT[1]),
     }  # fmt: skip
 
     attends: float = 0.20

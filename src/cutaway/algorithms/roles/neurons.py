@@ -35,7 +35,7 @@ def activity(half: RoleHalf, part: Part, second: bool) -> Tensor:
 
 
 def bring(half: RoleHalf, weights: RoleWeights, part: Part) -> tuple[Tensor, Tensor]:
-    """How much more each unit is active in the first prompt [n k], and how far its direction tells the answers apart [n k]."""
+    """How much more each unit is active in the first prompt [n k], how far its direction tells the answers apart [n k]."""
     change = activity(half, part, False) - activity(half, part, True)
     apart = half.readout[half.number(half.right)] - half.readout[half.number(half.wrong)]
     return change, apart @ out_directions(half, weights, part).mT
@@ -98,7 +98,10 @@ def exchanged_neurons(half: RoleHalf, part: Part, neurons: tuple[int, ...]) -> T
 def written_change(half: RoleHalf, weights: RoleWeights, part: Part) -> Tensor:
     """[n d] what a part writes more, at the token whose logits are read, in the second prompt than in the first."""
     if part.kind == "head":
-        z = [half.at_answer(half.kept(Site("z", part.layer), s))[:, part.index or 0].float() for s in (False, True)]
+        z = [
+            half.at_answer(half.kept(Site("z", part.layer), s))[:, part.index or 0].float()
+            for s in (False, True)
+        ]
         return (z[1] - z[0]) @ weights.written(part)
     site = written_site(half.net, part)
     return half.at_answer(half.kept(site, True) - half.kept(site)).float()

@@ -94,7 +94,9 @@ class PartRoles:
         if not some:
             return f"{partial}Of none of {len(self.parts)} parts is a role shown"
         more = f" and {len(some) - 6} more" if len(some) > 6 else ""
-        return f"{partial}Of {len(some)} of {len(self.parts)} parts a role is shown: {', '.join(some[:6])}{more}"
+        return (
+            f"{partial}Of {len(some)} of {len(self.parts)} parts a role is shown: {', '.join(some[:6])}{more}"
+        )
 
     def to_pandas(self) -> pd.DataFrame:
         """One row for each role that was tested."""
@@ -121,7 +123,9 @@ class PartRoles:
             if np.isnan(table[at]) or test.claim.supported:
                 table[at], notes[at] = test.effect.value, test.claim.verdict
         words = [in_words(name) for name in self.parts]
-        return Grid(table, words, list(ROLES), "part", "role", notes=notes, unit="share of the variable's effect")
+        return Grid(
+            table, words, list(ROLES), "part", "role", notes=notes, unit="share of the variable's effect"
+        )
 
     def plot(self) -> Any:
         """A heat map, part by role: what the intervention on it takes away; empty where the score does not show it."""
@@ -129,7 +133,17 @@ class PartRoles:
 
     def page(self) -> Page:
         """The map, every role with its witnesses, and the claims."""
-        head = ("part", "role", "about", "by score", "by chance", "by weights", "by intervention", "elsewhere", "verdict")
+        head = (
+            "part",
+            "role",
+            "about",
+            "by score",
+            "by chance",
+            "by weights",
+            "by intervention",
+            "elsewhere",
+            "verdict",
+        )
         rows = [
             (
                 in_words(t.part), t.role, t.place, percent(t.score.value), percent(t.chance.value), percent(t.weights.value),
@@ -145,7 +159,9 @@ class PartRoles:
         if self.notes:
             blocks.append(Section("notes", "What was left out", [Text(self.notes)]))
         about = f"{len(self.parts)} parts of {self.provenance.network} on “{self.cases}”."
-        return result_page(about, "Cutaway · roles", f"{self.headline}.", blocks, self.provenance, claims=self.claims)
+        return result_page(
+            about, "Cutaway · roles", f"{self.headline}.", blocks, self.provenance, claims=self.claims
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""

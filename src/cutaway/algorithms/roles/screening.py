@@ -39,7 +39,9 @@ def sizes_by_gradient(net: Network, behaviour: Behaviour, parts: Sequence[Part],
 
     slopes = net.gradients(tokens, of=ahead, to=[str(site) for site in sites])
     products = {
-        site: torch.as_tensor(slopes.values[str(site)]) * (ends.corrupted.kept[site] - ends.clean.kept[site]).cpu() for site in sites
+        site: torch.as_tensor(slopes.gradients[str(site)])
+        * (ends.corrupted.kept[site] - ends.clean.kept[site]).cpu()
+        for site in sites
     }
     found = []
     for part in parts:

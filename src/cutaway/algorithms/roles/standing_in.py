@@ -38,7 +38,9 @@ class StandingIn:
     def more(self, lost: RoleLost, part: Part, other: Part) -> np.ndarray:
         """[n] how much more is lost without a part while the other is ablated than while it is not."""
         shares = lost.shares
-        return shares[self.both[frozenset((part, other))]] - shares[self.alone[part]] - shares[self.alone[other]]
+        return (
+            shares[self.both[frozenset((part, other))]] - shares[self.alone[part]] - shares[self.alone[other]]
+        )
 
 
 def pairs_among(parts: Sequence[Part]) -> list[tuple[Part, Part]]:
@@ -54,7 +56,11 @@ def backups_by_score(
     heads = [part for part in parts if part.kind == "head"]
     found = []
     for part in heads:
-        more = {o: standing.more(lost, part, o) for o in heads if o != part and (o.layer or 0) <= (part.layer or 0)}
+        more = {
+            o: standing.more(lost, part, o)
+            for o in heads
+            if o != part and (o.layer or 0) <= (part.layer or 0)
+        }
         if not more or any(np.isnan(values).any() for values in more.values()):
             continue
         best = max(more, key=lambda other: float(more[other].mean()))
@@ -63,7 +69,11 @@ def backups_by_score(
         if more[best].mean() < limits.backup or not _above(more[best] - beside):
             continue
         unit = f"of the effect is lost without it beyond what is lost while {best.words} is there"
-        found.append(RoleCandidate(part, BACKUP, half, str(best), mean_of(more[best]), mean_of(beside), unit, best.words))
+        found.append(
+            RoleCandidate(
+                part, BACKUP, half, str(best), mean_of(more[best]), mean_of(beside), unit, best.words
+            )
+        )
     return found
 
 
@@ -72,7 +82,9 @@ def _above(values: np.ndarray) -> bool:
     return bool(mean.above(0.0)) or (float(np.ptp(values)) == 0 and mean.value > 0)
 
 
-def alike_beside(weights: RoleWeights, part: Part, other: Part, parts: Sequence[Part]) -> tuple[Estimate, float]:
+def alike_beside(
+    weights: RoleWeights, part: Part, other: Part, parts: Sequence[Part]
+) -> tuple[Estimate, float]:
     """Of other heads, the share that the part is less like than the one that it stands in for; and how like that is."""
     own = weights.alike(part, other)
     rest = [weights.alike(part, head) for head in parts if head.kind == "head" and head not in (part, other)]

@@ -169,14 +169,18 @@ def _acted(one: RoleCandidate, effect: RoleEffect, limits: RoleLimits) -> Eviden
     if passed is False and not (interval is not None and interval.high < limits.acts):
         passed = None
     done = _DONE[one.role].format(where=one.words)
-    sentence = f"{done} {with_interval(effect.own)} of what {one.half.variable} does is lost on {effect.own.n} held-out pairs"
+    lost = f"{with_interval(effect.own)} of what {one.half.variable} does is lost"
+    sentence = f"{done} {lost} on {effect.own.n} held-out pairs"
     if effect.named is not None:
         least, most = limits.named, 2 - limits.named
-        sentence += f", {percent(effect.named)} of what the whole part brings (required: {percent(least)} to {percent(most)})"
+        asked = f"(required: {percent(least)} to {percent(most)})"
+        sentence += f", {percent(effect.named)} of what the whole part brings {asked}"
         if passed and not least <= effect.named <= most:
             passed = None
     sentence += f" (required: more than {percent(limits.acts)})."
-    return Evidence("By intervention", effect.own, None, limits.acts, passed, sentence, "of the variable's effect")
+    return Evidence(
+        "By intervention", effect.own, None, limits.acts, passed, sentence, "of the variable's effect"
+    )
 
 
 def _beside(effect: RoleEffect) -> list[Control]:
@@ -184,4 +188,6 @@ def _beside(effect: RoleEffect) -> list[Control]:
         return [Control("Other parts", None, "less is lost", None, "There is no other part like it.")]
     passed = effect.ahead.above(0.0) is True
     sentence = f"The same on {effect.others} takes away {with_interval(effect.beside)}, which must be less."
-    return [Control("Other parts", effect.beside, "less is lost", passed, sentence, "of the variable's effect")]
+    return [
+        Control("Other parts", effect.beside, "less is lost", passed, sentence, "of the variable's effect")
+    ]

@@ -126,7 +126,9 @@ def _known(net: Network) -> list[Part]:
     net.resolve("head_out")
     found = [part for part in parts_of(net) if part.kind in ("head", "mlp") and not part.place]
     if not found:
-        raise SiteUnavailable(f"{net.name} has no heads and MLPs that are told apart.", "Look at net.certificate.")
+        raise SiteUnavailable(
+            f"{net.name} has no heads and MLPs that are told apart.", "Look at net.certificate."
+        )
     return found
 
 
@@ -174,7 +176,9 @@ def _announce(asked: RoleQuestion, variables: Sequence[RoleVariable], work: Work
         ("trials on held-out pairs", 4.0 * held + each * trials),
         ("controls", 2.0 * held if asked.controls else 0.0),
     ]
-    announce(asked.net, variables[0].pairs.discovery.clean_ids, work, "what each part does", stages, least=sweeps)
+    announce(
+        asked.net, variables[0].pairs.discovery.clean_ids, work, "what each part does", stages, least=sweeps
+    )
 
 
 #: Roles that a part is expected to have by score.

@@ -93,7 +93,7 @@ class RoleWeights:
         stream = self.embedded[at] + self._places(length)
         scores = []
         for distance in range(min(_DISTANCES, length)):
-            w = self.layer(head.layer or 0, distance if self.rotary(head) else 0)
+            w = self.layer(head.layer or 0, distance if self.rotary else 0)
             i = head.index or 0
             q = _scaled(w, stream[:, -1]) @ w.q[i].float().cpu() + w.q_bias[i].float().cpu()
             k = _scaled(w, stream[:, -1 - distance]) @ w.k[i].float().cpu() + w.k_bias[i].float().cpu()
@@ -103,7 +103,8 @@ class RoleWeights:
         others = torch.cat([table[:, :1], table[:, 2:]], 1)
         return _share_below(own, others)
 
-    def rotary(self, head: Part) -> bool:
+    @property
+    def rotary(self) -> bool:
         """Are queries and keys turned by their positions?"""
         return not self.net.has("pos_embed")
 

@@ -75,14 +75,26 @@ def _values(
     """What is averaged, in words with a place for the share, and whether the limit is the one for reading."""
     half, part = one.half, one.part
     if one.role == PREVIOUS:
-        return weights.place_before(part), "the place just before is scored above {share} of other distances", False
+        return (
+            weights.place_before(part),
+            "the place just before is scored above {share} of other distances",
+            False,
+        )
     spoken = int(torch.isin(weights.ids, half.ids).sum())
     if one.role == DUPLICATE:
-        return weights.same_token(part)[:spoken], "a token's query puts its own key above {share} of other tokens'", False
+        return (
+            weights.same_token(part)[:spoken],
+            "a token's query puts its own key above {share} of other tokens'",
+            False,
+        )
     if one.role == INDUCTION:
         found, by = weights.behind_same(part, earlier[:_EARLIER])
         way = "" if by is None else f" by way of {by.words}"
-        return found[:spoken], f"a token's query puts a place behind the same token above {{share}} of others{way}", False
+        return (
+            found[:spoken],
+            f"a token's query puts a place behind the same token above {{share}} of others{way}",
+            False,
+        )
     if one.role == MOVER:
         tokens = said_by(half, weights, part) if not one.place else _attended(half, part, one)
         wanted = half.number(tokens) if not one.place else half.number(half.right)
@@ -92,13 +104,29 @@ def _values(
         leading, _, active = suppressed(half, weights, part)
         tokens = _attended(half, part, one)
         said = 1 - ranks(weights.says(part, tokens, half.choices), leading)
-        return said[active.numpy()], "looking there it lowers what was about to be said below {share} of the others", False
+        return (
+            said[active.numpy()],
+            "looking there it lowers what was about to be said below {share} of the others",
+            False,
+        )
     if one.role == READER:
-        return _reads(half, weights, part, one.place), "the variable's change is read more than {share} of random directions", True
+        return (
+            _reads(half, weights, part, one.place),
+            "the variable's change is read more than {share} of random directions",
+            True,
+        )
     if one.role == ENRICHMENT:
-        return _from_token(half, weights, part, one.place), "the word alone makes it write in the same direction in {share} of pairs", False
+        return (
+            _from_token(half, weights, part, one.place),
+            "the word alone makes it write in the same direction in {share} of pairs",
+            False,
+        )
     assert one.role in (ANSWER, LOOKUP)
-    return above_shuffled(half, weights, part, seed), "its output directions give more of the answer than {share} of shuffled ones", False
+    return (
+        above_shuffled(half, weights, part, seed),
+        "its output directions give more of the answer than {share} of shuffled ones",
+        False,
+    )
 
 
 def _attended(half: RoleHalf, part: Part, one: RoleCandidate) -> Tensor:
