@@ -49,7 +49,8 @@ class Scored:
         given: parts with supported roles that the card does not name as nodes.
         roles: how many roles are supported in all, and refuted.
         neurons: precision and recall of the named neurons; None where none are known.
-        random: supported roles in the twin with random weights, and roles whose witnesses all agree there.
+        random: supported roles in the twin with random weights, and roles whose witnesses all agree there; None where it was
+            not asked: one twin of each task is.
         seconds: of processor time.
     """
 
@@ -58,15 +59,15 @@ class Scored:
     given: tuple[str, ...]
     roles: tuple[int, int]
     neurons: tuple[float, float] | None
-    random: tuple[int, int]
+    random: tuple[int, int] | None
     seconds: float
 
 
 def asked(name: str) -> PartRoles:
     """The roles of all parts of a specimen or a twin."""
     net, many = cutaway.open(f"zoo:{name}"), name.split("-")[0] in NEURONS
-    cases = cases_known(name, net, 240 if many else 96)
-    return cutaway.roles(net, cases, variables=variables_of(cases), n=110 if many else 40)
+    cases = cases_known(name, net, 220 if many else 80)
+    return cutaway.roles(net, cases, variables=variables_of(cases), n=100 if many else 24)
 
 
 def scored(name: str) -> Scored:
@@ -89,8 +90,8 @@ def scored(name: str) -> Scored:
         named = {int(n.partition(".")[2]) for n in found.neurons(part)}
         hit = len(named & set(range(NEURONS[task])))
         neurons = (hit / max(1, len(named)), hit / NEURONS[task])
-    return Scored(name, tuple(right), given, (counts[0], counts[1]), neurons, nothing_in(f"{name}~random"),
-                  time.process_time() - began)  # fmt: skip
+    random = nothing_in(f"{name}~random") if name.endswith(SEEN) else None
+    return Scored(name, tuple(right), given, (counts[0], counts[1]), neurons, random, time.process_time() - began)
 
 
 def nothing_in(name: str) -> tuple[int, int]:
@@ -113,23 +114,27 @@ def page(rows: Sequence[Scored], twins: dict[str, int], seconds: float) -> str:
         "all": every,
         "constructed": [i for r in rows for i in r.right if _constructed(r.name)],
         "trained": [i for r in rows for i in r.right if not _constructed(r.name)],
-        "all but `-gpt2`, on which the interventions were settled": [i for r in rows for i in r.right if not r.name.endswith(SEEN)],
+        "all but `-gpt2`, on which the interventions were settled": [
+            item for row in rows for item in row.right if not row.name.endswith(SEEN)
+        ],
     }  # fmt: skip
     lines += ["| nodes | right | share |", "| --- | --- | --- |"]
     for what, items in groups.items():
         if items:
             hit = sum(ok for _, ok, _ in items)
             lines.append(f"| {what} | {hit} of {len(items)} | {proportion(hit, len(items))} |")
-    supported, agree = (sum(row.random[i] for row in rows) for i in (0, 1))
+    twins_asked = [row.random for row in rows if row.random is not None]
+    supported, agree = (sum(counts[i] for counts in twins_asked) for i in (0, 1))
     given = [f"{row.name}: {what}" for row in rows for what in row.given]
     lines += [
         "",
-        f"With random weights {supported} roles are supported in {len(rows)} networks; of {agree} all witnesses agree,",
+        f"With random weights {supported} roles are supported in {len(twins_asked)} networks; of {agree} all witnesses agree,",
         "although the network does not answer.",
         f"Supported roles of parts that the card does not name: {len(given)} ({'; '.join(given) or 'none'}).",
         f"Roles that look so by score and are refuted: {sum(row.roles[1] for row in rows)}; supported: "
         f"{sum(row.roles[0] for row in rows)}.",
-        f"Twins that have no backup: {', '.join(f'{name}: {n}' for name, n in twins.items())} backups supported.",
+        f"Twins that have no backup, and backups supported in them: "
+        f"{', '.join(f'{name} {n}' for name, n in twins.items()) or 'not asked'}.",
         "",
         "| MLP of | precision of named neurons | recall |", "| --- | --- | --- |",
     ]  # fmt: skip
@@ -157,6 +162,8 @@ def main() -> None:
     names = list(dict.fromkeys(one.specimen for one in known()))
     for name in names if given.only is None else [n for n in names if any(part in n for part in given.only)]:
         rows.append(scored(name))
+        if given.only is None:  # stopped, the page is of what is finished
+            atomic_write(Path(given.out), page(rows, {}, time.process_time() - began))
         last = rows[-1]
         print(name, [(one.part, one.role, verdict) for one, _, verdict in last.right], last.given, last.neurons, last.random,
               f"{last.seconds:.0f} s", flush=True)  # fmt: skip

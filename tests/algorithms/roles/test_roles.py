@@ -1,7 +1,8 @@
-"""What kind of work parts do: against cards of the zoo, beside twins and random weights; edges and weights by brute force."""
+"""What kind of work parts do: against cards of the zoo, beside twins and random weights; edges by brute force."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,17 @@ def test_edges_are_those_of_their_definition() -> None:
                     assert bool(mask[row, start + d, start + s]) == holds(ids, d, s)
 
 
+def _without(mask: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Scores of one row with those of head 1 masked."""
+
+    def edit(value: torch.Tensor) -> torch.Tensor:
+        value = value.clone()
+        value[:, 1] = value[:, 1].masked_fill(mask, -1e30)
+        return value
+
+    return edit
+
+
 def test_a_head_without_edges_is_the_network_with_those_scores_masked() -> None:
     one, head = half(), Part("head", 1, 1)
     edges = induction_edges(one)
@@ -115,12 +127,7 @@ def test_a_head_without_edges_is_the_network_with_those_scores_masked() -> None:
         ids, start = one.behaviour.clean_ids[row], int(one.first[row])
         mask = edges.mask[row, start : start + len(ids), start : start + len(ids)]
 
-        def without(value: torch.Tensor, mask: torch.Tensor = mask) -> torch.Tensor:
-            value = value.clone()
-            value[:, 1] = value[:, 1].masked_fill(mask, -1e30)
-            return value
-
-        logits = one.net.run([list(ids)], edits=[Apply("scores.1", without)]).logits
+        logits = one.net.run([list(ids)], edits=[Apply("scores.1", _without(mask))]).logits
         assert logits is not None
         metric = float(logits[0, -1, one.right[row]] - logits[0, -1, one.wrong[row]])
         expected = (one.ends.clean.metric[row] - metric) / one.scale.gap
@@ -189,7 +196,8 @@ def test_the_result_is_saved_shown_and_read_in_words(tmp_path: Path) -> None:
     assert any("MLP 0 looks up the answer" in line for line in result.sentences())
     assert len(result.sentences(every=True)) > len(result.sentences())
     assert set(result.to_pandas()["role"]) <= set(ROLES)
-    assert "In words" in result.page().html
+    result.page().save(tmp_path / "roles.html")
+    assert "MLP 0 looks up the answer" in (tmp_path / "roles.html").read_text()
     with pytest.raises(BadInput, match="was not asked"):
         result.of("a9.h9")
 

@@ -51,7 +51,7 @@ class RoleActs:
         return self._add((write_of(part, span=span),), ("exchange", part, span))
 
     def ablated(self, *parts: Part) -> int:
-        """The cell in which parts give their mean over all prompts and tokens."""
+        """The cell in which parts give, at the last token, their mean over all prompts and tokens."""
         for part in parts:
             site = write_of(part).where
             if ("mean", site) not in self._known:
@@ -59,7 +59,7 @@ class RoleActs:
                 self.named.setdefault("mean", {})[site] = mean.expand_as(self.half.kept(site)).contiguous()
                 self._known["mean", site] = 0
         return self._add(
-            tuple(write_of(part, source="mean") for part in parts), ("mean", *sorted(map(str, parts)))
+            tuple(write_of(part, span=LAST, source="mean") for part in parts), ("mean", *sorted(map(str, parts)))
         )
 
     def _real(self, site: Site, second: bool) -> Tensor:

@@ -114,7 +114,8 @@ def scored(
 ) -> list[RoleCandidate]:
     """Every role that a part may have by its score.
 
-    Ways to look are scored on the pairs of the variable that a part does most of; what is about one variable, on those of each.
+    Ways to look are scored on the pairs of the variable that a part does most of; what is about one variable, on those of
+    each.
     """
     size = {
         (part, i): float(np.abs(one.shares[part, ""].mean()))

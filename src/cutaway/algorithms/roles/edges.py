@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cutaway.algorithms.roles.half import RoleHalf
 
 #: With less attention than this left, a head looks at nothing else.
-_LEFT = 1e-6
+_LEFT = 1e-30
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +114,7 @@ def looking_elsewhere(half: RoleHalf, part: Part, edges: RoleEdges) -> Tensor:
     Where it looks at nothing else, its attention is spread evenly over what it may look at.
     """
     pattern, rest = _pattern(half, part), _seen(half) & ~edges.mask
-    left = pattern * rest
+    left = pattern.double() * rest
     left = torch.where(left.sum(-1, keepdim=True) > _LEFT, left, rest.to(left))
     left = left / left.sum(-1, keepdim=True).clamp(min=_LEFT)
     asked = edges.mask.any(-1, keepdim=True)

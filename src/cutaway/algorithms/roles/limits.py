@@ -34,7 +34,8 @@ class RoleLimits(FixedLimits):
 
     bounds: ClassVar[dict[str, tuple[float, float]]] = {
         "attends": SHARE, "beyond": SHARE, "writes": SHARE, "matches": (0.5, 1.0), "gain": SHARE, "acts": SHARE,
-        "fewest": (6, COUNT[1]), "control": (1, COUNT[1]), "neurons": (1, COUNT[1]), "named": SHARE, "backup": SHARE, "screened": (1, COUNT[1]),
+        "fewest": (6, COUNT[1]), "control": (1, COUNT[1]), "neurons": (1, COUNT[1]), "named": SHARE, "backup": SHARE,
+        "screened": (1, COUNT[1]),
     }  # fmt: skip
 
     attends: float = 0.20

@@ -38,7 +38,7 @@ SENTENCES = {
     ENRICHMENT: "adds at {place} what follows from {variable}, which later parts use",
     LOOKUP: "looks up the answer: it turns what has come to the last token into what is said",
     ANSWER: "writes the answer straight into the output",
-    BACKUP: "stands in for {place}: it does more where that is taken away",
+    BACKUP: "stands in for {place} at the last token: it does more where that is taken away",
 }
 #: So many neurons are told one by one.
 _FEW = 6
