@@ -59,7 +59,8 @@ class RoleActs:
                 self.named.setdefault("mean", {})[site] = mean.expand_as(self.half.kept(site)).contiguous()
                 self._known["mean", site] = 0
         return self._add(
-            tuple(write_of(part, span=LAST, source="mean") for part in parts), ("mean", *sorted(map(str, parts)))
+            tuple(write_of(part, span=LAST, source="mean") for part in parts),
+            ("mean", *sorted(map(str, parts))),
         )
 
     def _real(self, site: Site, second: bool) -> Tensor:

@@ -118,9 +118,8 @@ def looking_elsewhere(half: RoleHalf, part: Part, edges: RoleEdges) -> Tensor:
     left = torch.where(left.sum(-1, keepdim=True) > _LEFT, left, rest.to(left))
     left = left / left.sum(-1, keepdim=True).clamp(min=_LEFT)
     asked = edges.mask.any(-1, keepdim=True)
-    return _changed(
-        half, part, torch.where(asked, left - pattern, torch.zeros_like(pattern)) @ _values(half, part)
-    )
+    change = torch.where(asked, left.to(pattern) - pattern, torch.zeros_like(pattern))
+    return _changed(half, part, change @ _values(half, part))
 
 
 def brought_from_other(half: RoleHalf, part: Part, edges: RoleEdges) -> Tensor:
