@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from cutaway.algorithms.backups import shared_parts as shared_parts
     from cutaway.algorithms.carried import carried as carried
     from cutaway.algorithms.passing import passing as passing
+    from cutaway.algorithms.roles import roles as roles
     from cutaway.behaviours import Behaviour as Behaviour
     from cutaway.behaviours import behaviour as behaviour
     from cutaway.behaviours import performance as performance

@@ -228,6 +228,9 @@ VERBS: dict[str, Verb] = {
         Verb("shared_parts", "cutaway.algorithms.backups.sharing:shared_parts",
              "Which parts two behaviours share, and what one loses by what the other uses.",
              ("net", "one", "other"), "shared-parts"),
+        Verb("roles", "cutaway.algorithms.roles.verb:roles",
+             "What kind of work each part does: mover, induction, lookup, backup, ..., each role by three witnesses.",
+             ("net", "cases", "parts"), "roles"),
         Verb("load", "cutaway.results.kinds:load", "Open any saved result.", ("path",)),
     )
 }

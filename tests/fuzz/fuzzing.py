@@ -205,6 +205,7 @@ class Bed:
             "passing": {"places": ["a0.h0@x", "m1@last"], "n": 6, "force": True, "controls": False},
             "backups": {"n": 6, "force": True, "controls": False},
             "shared_parts": {"one": self.pairs, "other": self.pairs, "n": 6, "force": True, "controls": False},
+            "roles": {"n": 6, "controls": False},
         }  # fmt: skip
         return {name: given[name] for name in verb.takes if name in given} | more.get(verb.name, {})
 
@@ -462,6 +463,7 @@ def results(bed: Bed) -> dict[str, Path]:
         lambda: cutaway.passing(**bed.right(VERBS["passing"])),
         lambda: cutaway.backups(**bed.right(VERBS["backups"])),
         lambda: cutaway.shared_parts(**bed.right(VERBS["shared_parts"])),
+        lambda: cutaway.roles(**bed.right(VERBS["roles"])),
         lambda: cutaway.measure(**bed.right(VERBS["measure"])),
         lambda: cutaway.test_algorithm(**bed.right(VERBS["test_algorithm"])),
         lambda: cutaway.index_features(**bed.right(VERBS["index_features"])),

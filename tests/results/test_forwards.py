@@ -259,6 +259,7 @@ CALLS: dict[str, Callable[[Network, Behaviour, Any], Any]] = {
     ),
     "backups": lambda net, pairs, _: cutaway.backups(net, pairs, n=12),
     "shared_parts": lambda net, pairs, _: cutaway.shared_parts(net, pairs, pairs, n=12),
+    "roles": lambda net, pairs, _: cutaway.roles(net, known(net, pairs), variables=["side"]),
     "measure": lambda net, pairs, _: cutaway.measure(net, identity(net), pairs.clean_ids),
     "index_features": lambda net, pairs, _: cutaway.index_features(
         net, latents(net, identity(net)), pairs.clean_ids

@@ -137,6 +137,7 @@ KINDS: dict[str, Kind] = {
     "computation": Kind("cutaway.explanations.computation.result:Computation", "what is computed, told and tested"),
     "backups": Kind("cutaway.algorithms.backups.result:Backups", "which parts stand in for which"),
     "shared-parts": Kind("cutaway.algorithms.backups.shared:SharedParts", "what two behaviours share"),
+    "roles": Kind("cutaway.algorithms.roles.result:PartRoles", "what kind of work each part does"),
     "circuit": Kind("cutaway.circuits.circuit:Circuit", "a circuit", version=2, formerly=("cutaway circuit",)),
 }  # fmt: skip
 
