@@ -1,9 +1,9 @@
 """What is computed, where it is known: variables found at their places, the true algorithm proposed, wrong ones ruled out.
 
-Twelve networks of the zoo were trained to a stated algorithm, each of six tasks into two. On each, what parts carry is found,
-an algorithm is proposed from that and tested on held-out prompts beside others; and the stated algorithm is tested at its
-places. Then the same is asked of their twins (random weights, answers of other prompts, the task without the algorithm), with
-other cases and exchanges each time: nothing may be supported of them.
+Twelve networks of the zoo were trained to a stated algorithm, each of six tasks into two. On each, what parts carry is
+found, an algorithm is proposed from that and tested on held-out prompts beside others; and the stated algorithm is tested at
+its places. Then the same is asked of their twins (random weights, answers of other prompts, the task without the algorithm),
+with other cases and exchanges each time: nothing may be supported of them.
 
     python benchmarks/algorithms.py [--out docs/benchmarks/algorithms.md] [--tries 100]
 
@@ -102,7 +102,11 @@ def known(name: str) -> KnownNetwork:
 
 
 def _least(made: ProposedAlgorithm) -> float:
-    return min((v.accuracy.value for v in made.test.variables), default=0.0) if made.test is not None else float("nan")
+    return (
+        min((v.accuracy.value for v in made.test.variables), default=0.0)
+        if made.test is not None
+        else float("nan")
+    )
 
 
 def attempt(name: str, twin: str, seed: int) -> str:
@@ -153,15 +157,19 @@ def page(networks: list[KnownNetwork], tries: dict[tuple[str, str, int], str], a
     supported = sum(outcome == "supported" for outcome in tries.values())
     lines += [
         f"{len(tries)} of {asked} tries, each with cases and exchanges of its own seed. **{supported} got an algorithm"
-        " supported.** Twins with random weights and with shuffled answers do not do the task and are refused; of seed 0 they"
-        " were searched all the same (`force=True`).",
+        " supported.** Twins with random weights and with shuffled answers do not do the task and are refused; of seed 0"
+        " they were searched all the same (`force=True`).",
         "",
         "| twin | what came out | tries |",
         "| --- | --- | --- |",
     ]
     counts = Counter((twin, outcome) for (_, twin, _), outcome in tries.items())
     lines += [f"| {twin} | {outcome} | {count} |" for (twin, outcome), count in sorted(counts.items())]
-    bad = [f"{name}~{twin}, seed {seed}" for (name, twin, seed), outcome in tries.items() if outcome == "supported"]
+    bad = [
+        f"{name}~{twin}, seed {seed}"
+        for (name, twin, seed), outcome in tries.items()
+        if outcome == "supported"
+    ]
     lines += ["", f"Supported: {'; '.join(bad)}."] if bad else []
     return "\n".join(lines) + "\n"
 
@@ -175,8 +183,8 @@ def _totals(networks: list[KnownNetwork]) -> list[str]:
     supported = sum(one.verdict == "supported" for one in networks)
     fewest = min(one.ruled_out for one in networks)
     return [
-        f"All together: precision {right}/{found} and recall {met}/{own} of what is carried, {placed} of {steps} steps in the"
-        f" stated part, {supported} of {len(networks)} proposals supported, at least {fewest} others ruled out on each."
+        f"All together: precision {right}/{found} and recall {met}/{own} of what is carried, {placed} of {steps} steps in"
+        f" the stated part, {supported} of {len(networks)} proposals supported, at least {fewest} others ruled out on each."
     ]
 
 

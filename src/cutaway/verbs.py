@@ -214,6 +214,9 @@ VERBS: dict[str, Verb] = {
         Verb("carried", "cutaway.algorithms.carried.verb:carried",
              "What each part carries: one variable of the prompt is exchanged at a time, part by part, and tested.",
              ("net", "cases", "variables"), "carried-variables"),
+        Verb("propose_algorithm", "cutaway.algorithms.proposing.verb:propose_algorithm",
+             "An algorithm proposed from what parts carry, tested on held-out prompts beside others that could be meant.",
+             ("net", "cases", "carried"), "proposed-algorithm"),
         Verb("load", "cutaway.results.kinds:load", "Open any saved result.", ("path",)),
     )
 }

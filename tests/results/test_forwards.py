@@ -210,6 +210,10 @@ QUICK = ProbeOptions(permutations=20)
 #: For every verb that gives a result: what is made beforehand, and the call itself, which is counted.
 BEFORE: dict[str, Callable[[Network, Behaviour], Any]] = {
     "test": circuit,
+    "propose_algorithm": lambda net, pairs: (
+        known(net, pairs),
+        cutaway.carried(net, known(net, pairs), ["side"], controls=False),
+    ),
     "use": lambda net, pairs: cutaway.probe(net, data(pairs), at="resid_post", options=QUICK),
     "read_lens": lambda net, _pairs: LogitLens.of(net),
     "label_features": lambda net, pairs: cutaway.index_features(
@@ -254,6 +258,9 @@ CALLS: dict[str, Callable[[Network, Behaviour, Any], Any]] = {
         net, cases(pairs), ALGORITHM, {"copied": "a1.h0@last"}, n=40, controls=False
     ),
     "carried": lambda net, pairs, _: cutaway.carried(net, known(net, pairs), ["side"]),
+    "propose_algorithm": lambda net, pairs, made: cutaway.propose_algorithm(
+        net, made[0], made[1], n=40, controls=False
+    ),
     "measure": lambda net, pairs, _: cutaway.measure(net, identity(net), pairs.clean_ids),
     "index_features": lambda net, pairs, _: cutaway.index_features(
         net, latents(net, identity(net)), pairs.clean_ids
@@ -288,8 +295,8 @@ def test_every_verb_that_gives_a_result_is_called_here() -> None:
     assert set(CALLS) == {row.name for row in VERBS.values() if row.result}
 
 
-#: What decides as it goes how much it runs says its price stage by stage: tests/explanations.
-ELSEWHERE = ("explain",)
+#: What decides as it goes how much it runs says its price stage by stage: tests/explanations, tests/algorithms/proposing.
+ELSEWHERE = ("explain", "propose_algorithm")
 
 
 @pytest.mark.parametrize(

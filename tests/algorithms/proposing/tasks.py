@@ -1,4 +1,4 @@
-"""The six tasks that networks of the zoo were trained to, as cases with frames: variables free and derived, and the answer."""
+"""The six tasks that networks of the zoo were trained to, as cases with frames: free and derived variables, the answer."""
 
 from __future__ import annotations
 
@@ -48,13 +48,22 @@ def _agreement(net: Network, n: int, seed: int) -> Cases:
         "subject": lambda noun, number: noun + "s" * (number == "many"),
         "other": lambda other_noun, other_number: other_noun + "s" * (other_number == "many"),
     }  # fmt: skip
-    verbs = {("one", "now"): " is", ("one", "then"): " was", ("many", "now"): " are", ("many", "then"): " were"}
-    return cases(net, frames, variables, lambda number, tense: verbs[number, tense], name="agreement", n=n, seed=seed)
+    verbs = {
+        ("one", "now"): " is",
+        ("one", "then"): " was",
+        ("many", "now"): " are",
+        ("many", "then"): " were",
+    }
+    return cases(
+        net, frames, variables, lambda number, tense: verbs[number, tense], name="agreement", n=n, seed=seed
+    )
 
 
 def _docstring(net: Network, n: int, seed: int) -> Cases:
-    frames = [f"def {name} ( {{a}} {{b}} {{c}} {{d}} {{e}} ) : argument {{which}} :" for name in docstring.FUNCTIONS]
-    variables: dict[str, Any] = {name: docstring.NAMES for name in "abcde"} | {"which": docstring.ORDINALS}
+    frames = [
+        f"def {name} ( {{a}} {{b}} {{c}} {{d}} {{e}} ) : argument {{which}} :" for name in docstring.FUNCTIONS
+    ]
+    variables: dict[str, Any] = dict.fromkeys("abcde", docstring.NAMES) | {"which": docstring.ORDINALS}
     return cases(
         net, frames, variables,
         lambda a, b, c, d, e, which: f" {(a, b, c, d, e)[docstring.ORDINALS.index(which)]}",
@@ -78,7 +87,10 @@ def _indirect_object(net: Network, n: int, seed: int) -> Cases:
         f"{opening} {{A}} and {{B}} went to {place} , {{S}} {verb} the {thing} to"
         for i, opening in enumerate(indirect_object.OPENINGS)
         for place, verb, thing in zip(
-            indirect_object.PLACES[i % 2 :: 2], indirect_object.VERBS[:3], indirect_object.THINGS[i % 2 :: 2], strict=True
+            indirect_object.PLACES[i % 2 :: 2],
+            indirect_object.VERBS[:3],
+            indirect_object.THINGS[i % 2 :: 2],
+            strict=True,
         )
     ]
     variables = {
@@ -110,7 +122,10 @@ def _brackets(net: Network, n: int, seed: int) -> Cases:
 
 
 def _greater_than(net: Network, n: int, seed: int) -> Cases:
-    frames = [f"the {event} that {{verb}} in {{century}} {{year}} turned in {{century}}" for event in greater_than.EVENTS]
+    frames = [
+        f"the {event} that {{verb}} in {{century}} {{year}} turned in {{century}}"
+        for event in greater_than.EVENTS
+    ]
     years = greater_than.YEARS
     variables = {
         "year": years[1:-1], "later": [True, False], "word": [0, 1], "century": greater_than.CENTURIES,
@@ -139,5 +154,6 @@ def stated_places(name: str) -> dict[str, str]:
     task: Any = zoo.specimen(name.partition("~")[0]).task
     length = task.algorithm.length
     return {
-        v.name: f"{v.part}@{'last' if v.columns(length) == (length - 1,) else 'all'}" for v in task.algorithm.variables
+        v.name: f"{v.part}@{'last' if v.columns(length) == (length - 1,) else 'all'}"
+        for v in task.algorithm.variables
     }

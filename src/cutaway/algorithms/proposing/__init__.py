@@ -2,8 +2,8 @@
 
 `rules` reads answers as functions off values, `known` says what the cases say of a task, `searching` tries each variable at
 each place on discovery prompts, `assembling` puts the places that hold together in the order of the network, `rivals` makes
-other algorithms that could be meant, `telling` says which prompts would tell them apart, `result` holds it, `verb` does it all
-in order.
+other algorithms that could be meant, `telling` says which prompts would tell them apart, `describing` puts it into words,
+`result` holds it, `verb` does it all in order.
 """
 
 from cutaway.algorithms.proposing.limits import ProposalLimits

@@ -85,7 +85,9 @@ def assembled(task: KnownTask, places: Mapping[str, Sequence[Places]]) -> Assemb
     ones; each step reads what is known before it.
     """
     made, outcome = _Building(task), task.outcome
-    events = sorted(((order_of(p), name, p) for name, several in places.items() for p in several), key=lambda e: e[0])
+    events = sorted(
+        ((order_of(p), name, p) for name, several in places.items() for p in several), key=lambda e: e[0]
+    )
     for _, name, at in events:
         own = outcome if outcome is not None and name == outcome.name else task.derived.get(name)
         if own is not None and name not in made.now:
@@ -99,7 +101,9 @@ def assembled(task: KnownTask, places: Mapping[str, Sequence[Places]]) -> Assemb
         last = Step(ANSWER, (made.now[outcome.name],), lambda texts: texts)
     else:
         last = Step(ANSWER, tuple(made.known(read) for read in task.answer.reads), task.answer.function)
-    return AssembledAlgorithm(Algorithm(_called(task, places), tuple(made.steps), last), made.where, task, made.variable)
+    return AssembledAlgorithm(
+        Algorithm(_called(task, places), tuple(made.steps), last), made.where, task, made.variable
+    )
 
 
 def _called(task: KnownTask, places: Mapping[str, Any]) -> str:

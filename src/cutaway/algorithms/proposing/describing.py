@@ -111,8 +111,8 @@ def _why(rival: RivalTest | None, outcome: str, limits: ProposalLimits) -> str:
     said_so = f"Its exchanges give what it predicts in {percent(low.value)}."
     if outcome == NOT_TOLD_APART:
         return (
-            f"It predicts something else than the proposed one on {rival.apart.n} held-out prompts and exchanges, fewer than "
-            f"{limits.differ}."
+            f"It predicts something else than the proposed one on {rival.apart.n} held-out prompts and exchanges, fewer "
+            f"than {limits.differ}."
         )
     if rival.apart.own is not None and rival.apart.other is not None:
         said_so += (
@@ -125,6 +125,6 @@ def _why(rival: RivalTest | None, outcome: str, limits: ProposalLimits) -> str:
 def alike_note(one: str, other: str) -> str:
     """That two variables cannot be told apart by answers, and why."""
     return (
-        f"{one!r} and {other!r} cannot be told apart: exchanging either always gives the same answers. Only prompts in which "
-        f"the answer depends on {one!r} beyond {other!r} would tell."
+        f"{one!r} and {other!r} cannot be told apart: exchanging either always gives the same answers. Only prompts in "
+        f"which the answer depends on {one!r} beyond {other!r} would tell."
     )

@@ -92,7 +92,9 @@ def known_task(cases: Cases, free: Sequence[str], rows: Sequence[KnownRow]) -> K
         rule = rule_of(rows, reads)
         return KnownTask(tuple(free), derived, Step(ANSWER, rule.reads, rule.function), says=rule.says)
     derived = {n: Step(n, parameters(f, n), f) for n, f in frames.derived.items()}
-    return KnownTask(tuple(free), derived, Step(ANSWER, parameters(frames.answer, "the answer"), frames.answer))
+    return KnownTask(
+        tuple(free), derived, Step(ANSWER, parameters(frames.answer, "the answer"), frames.answer)
+    )
 
 
 def _tabulated(name: str, free: Sequence[str], rows: Sequence[KnownRow]) -> Step | None:
@@ -115,7 +117,9 @@ def by_way_of(task: KnownTask, name: str, rows: Sequence[KnownRow]) -> KnownTask
     for root in roots:  # a rule that is more than a list of rows holds beyond them
         rule = rule_of(rows, [n for n in names if n != root])
         if not rule.listed:
-            return KnownTask(task.free, task.derived, Step(ANSWER, rule.reads, rule.function), name, rule.says)
+            return KnownTask(
+                task.free, task.derived, Step(ANSWER, rule.reads, rule.function), name, rule.says
+            )
     if not decides(rows, names, 0):
         return None
     reads = needed(rows, names, roots)
@@ -131,5 +135,3 @@ def others(cases: Cases, task: KnownTask, rows: Sequence[KnownRow]) -> list[Know
     touched = [n for n in aside if set(task.roots(n)) & set(task.free)]
     found = [by_way_of(task, name, rows) for name in touched]
     return [one for one in found if one is not None]
-
-

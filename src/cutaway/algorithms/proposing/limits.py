@@ -1,4 +1,4 @@
-"""What a place must reach before an algorithm is proposed with it, fixed before anything is looked at, each with its reason."""
+"""What a place must reach before an algorithm is proposed with it, fixed before anything is looked at, with reasons."""
 
 from __future__ import annotations
 

@@ -17,7 +17,12 @@ from cutaway.statistics import Estimate
 from cutaway.trials import percent
 
 #: What becomes of another algorithm.
-RULED_OUT, NOT_TOLD_APART, NOT_DECIDED, NOT_TESTED = "ruled out", "not told apart", "not decided", "not tested"
+RULED_OUT, NOT_TOLD_APART, NOT_DECIDED, NOT_TESTED = (
+    "ruled out",
+    "not told apart",
+    "not decided",
+    "not tested",
+)
 _ROWS = 40
 
 
@@ -132,6 +137,10 @@ class ProposedAlgorithm:
 
     __repr__ = brief
 
+    def __getitem__(self, name: str) -> ProposedStep:
+        """A step. Raises `KeyError`."""
+        return {step.name: step for step in self.steps}[name]
+
     @property
     def verdict(self) -> str:
         """Of the claim."""
@@ -164,7 +173,9 @@ class ProposedAlgorithm:
         tested = sum(one.outcome != NOT_TESTED for one in self.considered)
         if self.claim.verdict == "supported":
             beside = f", and {len(self.ruled_out)} of {tested} others are ruled out" if tested else ""
-            return f"{part}The network computes {self.algorithm}; that is supported on held-out prompts{beside}"
+            return (
+                f"{part}The network computes {self.algorithm}; that is supported on held-out prompts{beside}"
+            )
         count = tested + (self.test is not None)
         none = f"{part}None of the algorithms that were considered is supported"
         if self.test is None:
@@ -175,7 +186,15 @@ class ProposedAlgorithm:
     def to_pandas(self) -> pd.DataFrame:
         """One row for each variable at each place that was tried on discovery prompts."""
         rows = [
-            (t.variable, t.place, t.accuracy.value, *t.accuracy.ends(), t.changing.value, t.accuracy.n, t.taken)
+            (
+                t.variable,
+                t.place,
+                t.accuracy.value,
+                *t.accuracy.ends(),
+                t.changing.value,
+                t.accuracy.n,
+                t.taken,
+            )
             for t in self.tried
         ]
         columns = ["variable", "place", "accuracy", "low", "high", "changing", "n", "taken"]
@@ -213,20 +232,38 @@ class ProposedAlgorithm:
 
     def _steps(self) -> Table:
         rows = [
-            (s.name, ", ".join(s.reads) or "nothing", s.words or "no place", _figure(s.discovery), _figure(s.held))
+            (
+                s.name,
+                ", ".join(s.reads) or "nothing",
+                s.words or "no place",
+                _figure(s.discovery),
+                _figure(s.held),
+            )
             for s in self.steps
         ]
         head = ("step", "from", "place", "discovery", "held-out")
-        return Table(head, tuple(rows), "Share of exchanges after which the answer is the algorithm's.", frozenset({3, 4}))
+        return Table(
+            head,
+            tuple(rows),
+            "Share of exchanges after which the answer is the algorithm's.",
+            frozenset({3, 4}),
+        )
 
     def _others(self) -> Table:
-        rows = [(o.name, o.outcome, _figure(o.lowest), f"{o.says} {o.would}".strip()) for o in self.considered]
+        rows = [
+            (o.name, o.outcome, _figure(o.lowest), f"{o.says} {o.would}".strip()) for o in self.considered
+        ]
         head = ("algorithm", "evidence", "its exchanges", "why")
-        return Table(head, tuple(rows), "Each on what it predicts itself, and beside the proposed one.", frozenset({2}))
+        return Table(
+            head, tuple(rows), "Each on what it predicts itself, and beside the proposed one.", frozenset({2})
+        )
 
     def _tried(self) -> Table:
         best = sorted(self.tried, key=lambda one: -one.accuracy.value)[:_ROWS]
-        rows = [(t.variable, t.place, _figure(t.accuracy), _figure(t.changing), "yes" if t.taken else "") for t in best]
+        rows = [
+            (t.variable, t.place, _figure(t.accuracy), _figure(t.changing), "yes" if t.taken else "")
+            for t in best
+        ]
         caption = "On discovery prompts; the places that came closest to what was predicted."
         return Table(("variable", "place", "as predicted", "that change the answer", "taken"), tuple(rows), caption,
                      frozenset({2, 3}))  # fmt: skip

@@ -12,8 +12,8 @@ from cutaway.algorithms.places import Places, places_of, said
 from cutaway.algorithms.plan import contestant
 from cutaway.algorithms.proposing.assembling import AssembledAlgorithm
 from cutaway.algorithms.proposing.known import KnownTask
-from cutaway.algorithms.proposing.rules import KnownRow, commonest, decides
 from cutaway.algorithms.proposing.result import TriedPlace
+from cutaway.algorithms.proposing.rules import KnownRow, commonest, decides
 from cutaway.behaviours.cases import Cases
 from cutaway.errors import CutawayError, Stopped
 
@@ -42,7 +42,10 @@ class ConsideredRival:
 
 
 def plausible(
-    made: AssembledAlgorithm, others: Sequence[KnownTask], tried: Sequence[TriedPlace], rows: Sequence[KnownRow]
+    made: AssembledAlgorithm,
+    others: Sequence[KnownTask],
+    tried: Sequence[TriedPlace],
+    rows: Sequence[KnownRow],
 ) -> list[ConsideredRival]:
     """Algorithms beside an assembled one, one of each kind after another, so that the first few are of different kinds."""
     kinds = [
@@ -59,7 +62,13 @@ def plausible(
 
 
 def usable(
-    net: Network, rivals: Sequence[ConsideredRival], cases: Cases, choices: AnswerChoices, n: int, seed: int, most: int
+    net: Network,
+    rivals: Sequence[ConsideredRival],
+    cases: Cases,
+    choices: AnswerChoices,
+    n: int,
+    seed: int,
+    most: int,
 ) -> tuple[list[ConsideredRival], list[str]]:
     """At most so many of which something can be predicted on held-out prompts, and why others cannot be tested."""
     held = cases.halves()[1]
@@ -85,9 +94,7 @@ def usable(
     return found, notes
 
 
-def _replaced(
-    made: AssembledAlgorithm, name: str, change: Callable[[Step], Step], where: Mapping[str, Places]
-) -> Algorithm:
+def _replaced(made: AssembledAlgorithm, name: str, change: Callable[[Step], Step]) -> Algorithm:
     """The same algorithm with its steps changed."""
     steps = [change(step) for step in made.algorithm.steps]
     return Algorithm(name, tuple(steps), change(made.algorithm.answer))
@@ -126,7 +133,7 @@ def _without(made: AssembledAlgorithm) -> Iterator[ConsideredRival]:
         aside = Step(step, made.algorithm.by_name[step].reads, made.algorithm.by_name[step].function)
         straight = made.task.derived[variable]
 
-        def change(one: Step, step: str = step, variable: str = variable, straight: Step = straight) -> Step:
+        def change(one: Step, step: str = step, straight: Step = straight) -> Step:
             if step not in one.reads:
                 return one
             rest = [read for read in one.reads if read != step]
@@ -170,13 +177,16 @@ def _instead(made: AssembledAlgorithm, rows: Sequence[KnownRow]) -> Iterator[Con
     for variable, step in _first_steps(made).items():
         if variable not in values or made.algorithm.by_name[step].reads != (variable,):
             continue
-        like = [n for n in values if n != variable and values[n] & values[variable] and n not in made.task.roots(variable)]
+        like = [
+            n
+            for n in values
+            if n != variable and values[n] & values[variable] and n not in made.task.roots(variable)
+        ]
         like = [n for n in like if variable not in made.task.roots(n)]
         for other in like[:_INSTEAD]:
             algorithm = _replaced(
                 made, f"takes {other} for {variable}",
                 lambda one, step=step, other=other: Step(step, (other,), one.function) if one.name == step else one,
-                made.where,
             )  # fmt: skip
             yield ConsideredRival(algorithm, {step: made.where[step]}, "instead")
 
@@ -191,7 +201,9 @@ def _ignoring(made: AssembledAlgorithm, rows: Sequence[KnownRow]) -> Iterator[Co
             continue
         rule = commonest(rows, rest)
         steps = [one for one in made.algorithm.steps if one.name == step or one.name in _before(made, step)]
-        algorithm = Algorithm(f"without regard to {variable}", tuple(steps), Step(ANSWER, rule.reads, rule.function))
+        algorithm = Algorithm(
+            f"without regard to {variable}", tuple(steps), Step(ANSWER, rule.reads, rule.function)
+        )
         yield ConsideredRival(algorithm, {step: made.where[step]}, "ignores")
 
 
@@ -225,5 +237,7 @@ def _constant(made: AssembledAlgorithm, rows: Sequence[KnownRow]) -> Iterator[Co
     (answer,) = [commonest(rows).function()]
     for step in list(_first_steps(made).values())[:1]:
         steps = [one for one in made.algorithm.steps if one.name == step or one.name in _before(made, step)]
-        algorithm = Algorithm("always the commonest answer", tuple(steps), Step(ANSWER, (step,), lambda _: answer))
+        algorithm = Algorithm(
+            "always the commonest answer", tuple(steps), Step(ANSWER, (step,), lambda _: answer)
+        )
         yield ConsideredRival(algorithm, {step: made.where[step]}, "constant")

@@ -21,7 +21,7 @@ from cutaway.algorithms.exchanges import (
     run_exchanges,
 )
 from cutaway.algorithms.model import Algorithm
-from cutaway.algorithms.places import ALL, Places, VariablePlace, places_of, said
+from cutaway.algorithms.places import ALL, Places, VariablePlace, said
 from cutaway.algorithms.proposing.known import KnownTask
 from cutaway.algorithms.proposing.limits import ProposalLimits
 from cutaway.algorithms.proposing.result import TriedPlace
@@ -197,7 +197,11 @@ class PlannedSearch:
 
     @classmethod
     def of(
-        cls, bench: DiscoveryBench, task: KnownTask, found: CarriedVariables, only: Sequence[str] | None = None
+        cls,
+        bench: DiscoveryBench,
+        task: KnownTask,
+        found: CarriedVariables,
+        only: Sequence[str] | None = None,
     ) -> PlannedSearch:
         """All variables of a task, or `only` some."""
         algorithm = task.algorithm()

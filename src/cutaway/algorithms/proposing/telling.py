@@ -37,7 +37,9 @@ def telling_prompts(
         base, source = (rows[int(i)] for i in rng.choice(len(rows), 2, replace=False))
         plain = _answers(one, base, {}, base), _answers(other, base, {}, base)
         if None not in plain and plain[0] != plain[1]:
-            return f"{_prompt(cases, base)} would: {_said(plain[0])} by the one, {_said(plain[1])} by the other."
+            return (
+                f"{_prompt(cases, base)} would: {_said(plain[0])} by the one, {_said(plain[1])} by the other."
+            )
         for mine, its in steps:
             told = _answers(one, base, {mine: ""}, source), _answers(other, base, {its: ""}, source)
             if None not in told and told[0] != told[1]:

@@ -47,13 +47,13 @@ def propose_algorithm(
 ) -> ProposedAlgorithm:
     """Propose what a network computes on cases, from what its parts carry, and test it on held-out prompts.
 
-    On discovery prompts every variable, free and derived, and the answer itself is exchanged at the places that have most to
-    do with what it is computed from. Where the answer is then what the cases say of a prompt with the variable set so, the
-    variable is taken to live there. These places become the steps of one algorithm, in the order of the network: a variable
-    at its first place and at its last, a derived variable where it is computed, the answer where all is put together. Other
-    algorithms are made beside it: by way of a variable that was found nowhere, or that the cases do not use; straight, without
-    one that was found; the answer at once; another variable of like values in the place of the right one; places turned;
-    without regard to a variable; always the same answer.
+    On discovery prompts every variable, free and derived, and the answer itself is exchanged at the places that have
+    most to do with what it is computed from. Where the answer is then what the cases say of a prompt with the variable
+    set so, the variable is taken to live there. These places become the steps of one algorithm, in the order of the
+    network: a variable at its first place and at its last, a derived variable where it is computed, the answer where
+    all is put together. Other algorithms are made beside it: by way of a variable that was found nowhere, or that the
+    cases do not use; straight, without one that was found; the answer at once; another variable of like values in the
+    place of the right one; places turned; without regard to a variable; always the same answer.
 
     The proposed algorithm alone is then tested as by `test_algorithm`, the others as its rivals, on prompts that had no part
     in choosing it. None of them may be supported; that is said.
@@ -88,9 +88,13 @@ def _carried(net: Network, cases: Cases, controls: bool, seed: int, work: Work) 
     return carried(net, cases, controls=controls, seed=seed, work=work)
 
 
-def _check(net: Network, cases: object, found: CarriedVariables | None, n: int, limits: ProposalLimits) -> None:
+def _check(
+    net: Network, cases: object, found: CarriedVariables | None, n: int, limits: ProposalLimits
+) -> None:
     if not isinstance(cases, Cases):
-        raise BadInput(f"propose_algorithm takes cases, not {cases!r:.60}.", "Make them by cutaway.cases(...).")
+        raise BadInput(
+            f"propose_algorithm takes cases, not {cases!r:.60}.", "Make them by cutaway.cases(...)."
+        )
     if not isinstance(limits, ProposalLimits):
         raise BadInput(f"{limits!r:.60} are no limits.", "Give ProposalLimits(...), or leave them out.")
     if not 1 <= n <= 1_000_000:
@@ -98,11 +102,18 @@ def _check(net: Network, cases: object, found: CarriedVariables | None, n: int, 
     if found is None:
         return
     if not isinstance(found, CarriedVariables):
-        raise BadInput(f"{found!r:.60} is no table of what parts carry.", "Give what cutaway.carried(net, cases) gives.")
+        raise BadInput(
+            f"{found!r:.60} is no table of what parts carry.", "Give what cutaway.carried(net, cases) gives."
+        )
     if found.provenance.behaviour_hash != cases.hash:
-        raise BadInput("The table of what parts carry is of other cases.", "Make it of these: cutaway.carried(net, cases).")
+        raise BadInput(
+            "The table of what parts carry is of other cases.",
+            "Make it of these: cutaway.carried(net, cases).",
+        )
     if found.provenance.network_hash != net.hash:
-        raise BadInput(f"The table of what parts carry is of {found.provenance.network}.", "Make it of this network.")
+        raise BadInput(
+            f"The table of what parts carry is of {found.provenance.network}.", "Make it of this network."
+        )
 
 
 @dataclass(eq=False)
@@ -185,8 +196,11 @@ class _Asked:
     def _assemble(self, out: _Found, work: Work) -> None:
         """The algorithm that the places make; of several ways the one of which most steps are found."""
         best: tuple[int, float] = (0, 0.0)
-        ways = [self.task, *(one for one in self.others if any(t.taken and t.variable == one.by for t in out.tried))]
-        own = {name for name in self.task.variables}
+        ways = [
+            self.task,
+            *(one for one in self.others if any(t.taken and t.variable == one.by for t in out.tried)),
+        ]
+        own = set(self.task.variables)
         for way in ways:
             if way is not self.task and self._said_already(way, out.tried):
                 continue
@@ -238,7 +252,11 @@ class _Asked:
         """Put together what came out."""
         told = [*notes, *out.notes, *(alike_note(a, b) for a, b in self.alike)]
         caps = [] if out.complete else [_STOPPED]
-        claim = none_shown(self.net.name, out.tried, self.limits.taken, caps) if out.test is None else out.test.claim
+        claim = (
+            none_shown(self.net.name, out.tried, self.limits.taken, caps)
+            if out.test is None
+            else out.test.claim
+        )
         if out.test is not None:
             told += [note for note in out.test.notes if "is not told apart: it predicts" not in note]
         where: Mapping[str, Places] = {} if out.made is None else out.made.where
