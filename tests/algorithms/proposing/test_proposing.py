@@ -210,7 +210,7 @@ def test_steps_are_put_in_the_order_of_the_network() -> None:
     reads = {step.name: set(step.reads) for step in made.algorithm.steps}
     # the right digit comes later than the MLP that compares, which therefore reads it off the prompt
     assert next(r for name, r in reads.items() if name == "larger") & {"right"}
-    assert reads["outcome"] == {"larger", "left_at_last", "right_at_last"}
+    assert reads["outcome"] == {"larger", "left_at_last_2", "right_at_last"}
     assert {made.variable[name] for name in made.where} == {"left", "right", "larger", "outcome"}
     for case in cases.cases[:40]:
         assert made.algorithm.answers(case.values) == tuple(text for text, _ in case.answers)
