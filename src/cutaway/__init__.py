@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from cutaway.algorithms.carried import carried as carried
     from cutaway.algorithms.passing import passing as passing
     from cutaway.algorithms.roles import roles as roles
+    from cutaway.algorithms.proposing import propose_algorithm as propose_algorithm
     from cutaway.behaviours import Behaviour as Behaviour
     from cutaway.behaviours import behaviour as behaviour
     from cutaway.behaviours import performance as performance

@@ -231,6 +231,9 @@ VERBS: dict[str, Verb] = {
         Verb("roles", "cutaway.algorithms.roles.verb:roles",
              "What kind of work each part does: mover, induction, lookup, backup, ..., each role by three witnesses.",
              ("net", "cases", "parts"), "roles"),
+        Verb("propose_algorithm", "cutaway.algorithms.proposing.verb:propose_algorithm",
+             "An algorithm proposed from what parts carry, tested on held-out prompts beside others that could be meant.",
+             ("net", "cases", "carried"), "proposed-algorithm"),
         Verb("load", "cutaway.results.kinds:load", "Open any saved result.", ("path",)),
     )
 }

@@ -210,6 +210,10 @@ QUICK = ProbeOptions(permutations=20)
 #: For every verb that gives a result: what is made beforehand, and the call itself, which is counted.
 BEFORE: dict[str, Callable[[Network, Behaviour], Any]] = {
     "test": circuit,
+    "propose_algorithm": lambda net, pairs: (
+        known(net, pairs),
+        cutaway.carried(net, known(net, pairs), ["side"], controls=False),
+    ),
     "use": lambda net, pairs: cutaway.probe(net, data(pairs), at="resid_post", options=QUICK),
     "read_lens": lambda net, _pairs: LogitLens.of(net),
     "label_features": lambda net, pairs: cutaway.index_features(
@@ -260,6 +264,9 @@ CALLS: dict[str, Callable[[Network, Behaviour, Any], Any]] = {
     "backups": lambda net, pairs, _: cutaway.backups(net, pairs, n=12),
     "shared_parts": lambda net, pairs, _: cutaway.shared_parts(net, pairs, pairs, n=12),
     "roles": lambda net, pairs, _: cutaway.roles(net, known(net, pairs), variables=["side"]),
+    "propose_algorithm": lambda net, pairs, made: cutaway.propose_algorithm(
+        net, made[0], made[1], n=40, controls=False
+    ),
     "measure": lambda net, pairs, _: cutaway.measure(net, identity(net), pairs.clean_ids),
     "index_features": lambda net, pairs, _: cutaway.index_features(
         net, latents(net, identity(net)), pairs.clean_ids
@@ -294,8 +301,8 @@ def test_every_verb_that_gives_a_result_is_called_here() -> None:
     assert set(CALLS) == {row.name for row in VERBS.values() if row.result}
 
 
-#: What decides as it goes how much it runs says its price stage by stage: tests/explanations.
-ELSEWHERE = ("explain",)
+#: What decides as it goes how much it runs says its price stage by stage: tests/explanations, tests/algorithms/proposing.
+ELSEWHERE = ("explain", "propose_algorithm")
 
 
 @pytest.mark.parametrize(

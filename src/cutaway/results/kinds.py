@@ -138,6 +138,9 @@ KINDS: dict[str, Kind] = {
     "backups": Kind("cutaway.algorithms.backups.result:Backups", "which parts stand in for which"),
     "shared-parts": Kind("cutaway.algorithms.backups.shared:SharedParts", "what two behaviours share"),
     "roles": Kind("cutaway.algorithms.roles.result:PartRoles", "what kind of work each part does"),
+    "proposed-algorithm": Kind(
+        "cutaway.algorithms.proposing.result:ProposedAlgorithm", "an algorithm proposed from what parts carry, tested"
+    ),
     "circuit": Kind("cutaway.circuits.circuit:Circuit", "a circuit", version=2, formerly=("cutaway circuit",)),
 }  # fmt: skip
 
