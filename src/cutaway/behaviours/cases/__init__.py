@@ -7,11 +7,13 @@ takes a table of prompts as they are.
 """
 
 from cutaway.behaviours.cases.case import LAST, Case, Frames, Value, Values
+from cutaway.behaviours.cases.choosing import ChosenCases, choose_cases
 from cutaway.behaviours.cases.collection import Cases
 from cutaway.behaviours.cases.making import cases
 from cutaway.behaviours.cases.ready import READY, cases_of
 from cutaway.behaviours.cases.table import cases_from
 
 __all__ = [
-    "LAST", "READY", "Case", "Cases", "Frames", "Value", "Values", "cases", "cases_from", "cases_of",
+    "LAST", "READY", "Case", "Cases", "ChosenCases", "Frames", "Value", "Values", "cases", "cases_from", "cases_of",
+    "choose_cases",
 ]  # fmt: skip
