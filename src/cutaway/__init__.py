@@ -63,6 +63,8 @@ if TYPE_CHECKING:
     from cutaway.algorithms import algorithm as algorithm
     from cutaway.algorithms import test_algorithm as test_algorithm
     from cutaway.algorithms.carried import carried as carried
+    from cutaway.algorithms.inputs import input_attribution as input_attribution
+    from cutaway.algorithms.intended import intended as intended
     from cutaway.behaviours import Behaviour as Behaviour
     from cutaway.behaviours import behaviour as behaviour
     from cutaway.behaviours import performance as performance

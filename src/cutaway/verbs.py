@@ -214,6 +214,12 @@ VERBS: dict[str, Verb] = {
         Verb("carried", "cutaway.algorithms.carried.verb:carried",
              "What each part carries: one variable of the prompt is exchanged at a time, part by part, and tested.",
              ("net", "cases", "variables"), "carried-variables"),
+        Verb("input_attribution", "cutaway.algorithms.inputs.verb:input_attribution",
+             "Which input tokens an answer rests on, held against what exchanging the variables there does.",
+             ("net", "question"), "input-attribution"),
+        Verb("intended", "cutaway.algorithms.intended.verb:intended_test",
+             "Does a network compute what is intended, or what gives the same answers on the prompts at hand?",
+             ("net", "cases", "intended", "feared"), "intended"),
         Verb("load", "cutaway.results.kinds:load", "Open any saved result.", ("path",)),
     )
 }

@@ -202,6 +202,12 @@ class Bed:
             "test_algorithm": {"n": 12, "limits": AlgorithmLimits(control=4, sham=1)},
             "induction_heads": {"n": 12, "length": 5, "random_sets": 1},
             "feature_effects": {"n": 2, "random": 2}, "carried": {"n": 6, "force": True, "controls": False},
+            "input_attribution": {"question": known(self.net), "n": 3, "steps": 2, "controls": False},
+            "intended": {
+                "intended": cutaway.algorithm("first", named=lambda x: x, answer=lambda named: f" {named}"),
+                "feared": [cutaway.algorithm("second", named=lambda y: y, answer=lambda named: f" {named}")],
+                "n": 8, "controls": False,
+            },
         }  # fmt: skip
         return {name: given[name] for name in verb.takes if name in given} | more.get(verb.name, {})
 
@@ -456,6 +462,8 @@ def results(bed: Bed) -> dict[str, Path]:
         lambda: cutaway.bind(**bed.right(VERBS["bind"])),
         lambda: cutaway.feature_effects(**bed.right(VERBS["feature_effects"])),
         lambda: cutaway.carried(**bed.right(VERBS["carried"])),
+        lambda: cutaway.input_attribution(**bed.right(VERBS["input_attribution"])),
+        lambda: cutaway.intended(**bed.right(VERBS["intended"])),
         lambda: cutaway.measure(**bed.right(VERBS["measure"])),
         lambda: cutaway.test_algorithm(**bed.right(VERBS["test_algorithm"])),
         lambda: cutaway.index_features(**bed.right(VERBS["index_features"])),

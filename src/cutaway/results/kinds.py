@@ -133,6 +133,8 @@ KINDS: dict[str, Kind] = {
     "activations": Kind("cutaway.features.activations:Activations", "activations of many texts, on disk"),
     "gradients": Kind("cutaway.network.gradients:Gradients", "gradients of what a network says"),
     "carried-variables": Kind("cutaway.algorithms.carried.result:CarriedVariables", "which variable each part carries"),
+    "input-attribution": Kind("cutaway.algorithms.inputs.result:InputAttribution", "which input tokens an answer rests on"),
+    "intended": Kind("cutaway.algorithms.intended.result:IntendedTest", "whether a network computes what is intended"),
     "circuit": Kind("cutaway.circuits.circuit:Circuit", "a circuit", version=2, formerly=("cutaway circuit",)),
 }  # fmt: skip
 

@@ -74,7 +74,7 @@ def test_what_a_network_was_trained_to_is_intended_and_turned_round_it_is_refute
 
 def test_the_mechanism_is_told_as_well_and_a_shift_keeps_it() -> None:
     shift = giving(FRAMES[1:], 80, "another frame")
-    found = intended(network(), giving(), the_other(), the_first(), where=WHERE, shifted=shift, n=80)
+    found = intended(network(), giving(), the_other(), the_first(), where=WHERE, shifted=shift, n=40)
     assert found.inside is not None
     assert found.inside.verdict == "supported"
     assert found.inside.rivals[0].claim.verdict == "refuted"
