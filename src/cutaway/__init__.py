@@ -68,6 +68,8 @@ if TYPE_CHECKING:
     from cutaway.algorithms.passing import passing as passing
     from cutaway.algorithms.roles import roles as roles
     from cutaway.algorithms.proposing import propose_algorithm as propose_algorithm
+    from cutaway.algorithms.inputs import input_attribution as input_attribution
+    from cutaway.algorithms.intended import intended as intended
     from cutaway.behaviours import Behaviour as Behaviour
     from cutaway.behaviours import behaviour as behaviour
     from cutaway.behaviours import performance as performance

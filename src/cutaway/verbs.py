@@ -234,6 +234,12 @@ VERBS: dict[str, Verb] = {
         Verb("propose_algorithm", "cutaway.algorithms.proposing.verb:propose_algorithm",
              "An algorithm proposed from what parts carry, tested on held-out prompts beside others that could be meant.",
              ("net", "cases", "carried"), "proposed-algorithm"),
+        Verb("input_attribution", "cutaway.algorithms.inputs.verb:input_attribution",
+             "Which input tokens an answer rests on, held against what exchanging the variables there does.",
+             ("net", "question"), "input-attribution"),
+        Verb("intended", "cutaway.algorithms.intended.verb:intended_test",
+             "Does a network compute what is intended, or what gives the same answers on the prompts at hand?",
+             ("net", "cases", "intended", "feared"), "intended"),
         Verb("load", "cutaway.results.kinds:load", "Open any saved result.", ("path",)),
     )
 }

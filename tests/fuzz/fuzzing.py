@@ -217,6 +217,12 @@ class Bed:
             "shared_parts": {"one": self.pairs, "other": self.pairs, "n": 6, "force": True, "controls": False},
             "roles": {"n": 6, "controls": False},
             "propose_algorithm": {"n": 12, "controls": False, "limits": proposal},
+            "input_attribution": {"question": known(self.net), "n": 3, "steps": 2, "controls": False},
+            "intended": {
+                "intended": cutaway.algorithm("first", named=lambda x: x, answer=lambda named: f" {named}"),
+                "feared": [cutaway.algorithm("second", named=lambda y: y, answer=lambda named: f" {named}")],
+                "n": 8, "controls": False,
+            },
         }  # fmt: skip
         return {name: given[name] for name in verb.takes if name in given} | more.get(verb.name, {})
 
@@ -476,6 +482,8 @@ def results(bed: Bed) -> dict[str, Path]:
         lambda: cutaway.shared_parts(**bed.right(VERBS["shared_parts"])),
         lambda: cutaway.roles(**bed.right(VERBS["roles"])),
         lambda: cutaway.propose_algorithm(**bed.right(VERBS["propose_algorithm"])),
+        lambda: cutaway.input_attribution(**bed.right(VERBS["input_attribution"])),
+        lambda: cutaway.intended(**bed.right(VERBS["intended"])),
         lambda: cutaway.measure(**bed.right(VERBS["measure"])),
         lambda: cutaway.test_algorithm(**bed.right(VERBS["test_algorithm"])),
         lambda: cutaway.index_features(**bed.right(VERBS["index_features"])),

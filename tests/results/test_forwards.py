@@ -201,6 +201,12 @@ def cases(pairs: Behaviour) -> cutaway.Cases:
 ALGORITHM = cutaway.algorithm("copies", copied=lambda next: next, answer=lambda copied: str(copied))
 
 
+def constant(pairs: Behaviour) -> cutaway.Algorithm:
+    """The same answer to every prompt."""
+    token = str(min(pairs.right[0]))
+    return cutaway.algorithm("always the same", answer=lambda next: token if next is not None else "")
+
+
 def twelve(pairs: Behaviour) -> list[int]:
     """A text as wide as products are counted by."""
     return (text(pairs) * 2)[:12]
@@ -266,6 +272,11 @@ CALLS: dict[str, Callable[[Network, Behaviour, Any], Any]] = {
     "roles": lambda net, pairs, _: cutaway.roles(net, known(net, pairs), variables=["side"]),
     "propose_algorithm": lambda net, pairs, made: cutaway.propose_algorithm(
         net, made[0], made[1], n=40, controls=False
+    "input_attribution": lambda net, pairs, _: cutaway.input_attribution(
+        net, known(net, pairs), n=12, steps=4
+    ),
+    "intended": lambda net, pairs, _: cutaway.intended(
+        net, cases(pairs), ALGORITHM, constant(pairs), where={"copied": "a1.h0@last"}, n=40, controls=False
     ),
     "measure": lambda net, pairs, _: cutaway.measure(net, identity(net), pairs.clean_ids),
     "index_features": lambda net, pairs, _: cutaway.index_features(
@@ -292,7 +303,8 @@ def test_the_result_of_every_verb_says_what_it_took(name: str) -> None:
     # a layer of which one sublayer is run counts half, whatever its weights; rows of any width count one
     assert took >= 0.7 * products > 0
     loose = (
-        "trace", "use", "probe", "expand_paths", "attribution_patch", "side_by_side", "label_features"
+        "trace", "use", "probe", "expand_paths", "attribution_patch", "side_by_side", "label_features",
+        "input_attribution",
     )  # fmt: skip
     assert took <= 1.3 * products or name in loose
 

@@ -141,6 +141,8 @@ KINDS: dict[str, Kind] = {
     "proposed-algorithm": Kind(
         "cutaway.algorithms.proposing.result:ProposedAlgorithm", "an algorithm proposed from what parts carry, tested"
     ),
+    "input-attribution": Kind("cutaway.algorithms.inputs.result:InputAttribution", "which input tokens an answer rests on"),
+    "intended": Kind("cutaway.algorithms.intended.result:IntendedTest", "whether a network computes what is intended"),
     "circuit": Kind("cutaway.circuits.circuit:Circuit", "a circuit", version=2, formerly=("cutaway circuit",)),
 }  # fmt: skip
 

@@ -7,6 +7,7 @@ takes a table of prompts as they are, `cases_of_pairs` the contrast pairs of a b
 """
 
 from cutaway.behaviours.cases.case import LAST, Case, Frames, Value, Values
+from cutaway.behaviours.cases.choosing import ChosenCases, choose_cases
 from cutaway.behaviours.cases.collection import Cases
 from cutaway.behaviours.cases.contrast import cases_of_pairs
 from cutaway.behaviours.cases.making import cases
@@ -15,4 +16,6 @@ from cutaway.behaviours.cases.table import cases_from
 
 __all__ = [
     "LAST", "READY", "Case", "Cases", "Frames", "Value", "Values", "cases", "cases_from", "cases_of", "cases_of_pairs",
+    "LAST", "READY", "Case", "Cases", "ChosenCases", "Frames", "Value", "Values", "cases", "cases_from", "cases_of",
+    "choose_cases",
 ]  # fmt: skip

@@ -264,14 +264,14 @@ class Cases:
                     asked.append((case, new))
             made = make_cases(net, frames, [(case.template, new) for case, new in asked])
             for (case, _), other in zip(asked, made, strict=True):
-                if case.aligned(other) and self._same_half(other):
+                if case.aligned(other) and self.same_half(other):
                     pairs.setdefault((case.ids, other.ids), (case, other))
             if len(pairs) >= n or turn * len(self) > 8 * n:
                 break
         return list(pairs.values())[:n]
 
-    def _same_half(self, case: Case) -> bool:
-        """Is a prompt that was made for a pair on the same side of the division?"""
+    def same_half(self, case: Case) -> bool:
+        """Is a prompt that was made from the frames on the same side of the division?"""
         return self.half is None or _first(case.ids, self.half[0]) is self.half[1]
 
     def _among(self, variable: str, n: int, rng: np.random.Generator) -> list[tuple[Case, Case]]:
