@@ -1,4 +1,4 @@
-"""Algorithms that are known of the zoo's networks: those that they run, by how they were made, and others for the same task."""
+"""Algorithms that are known of the zoo's networks: the one that each runs, and others that it does not."""
 
 from __future__ import annotations
 

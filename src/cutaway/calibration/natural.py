@@ -9,14 +9,19 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from cutaway.behaviours.cases import cases_of
 from cutaway.calibration.evidence import at_least, at_most
 from cutaway.calibration.subject import Subject, patched
 from cutaway.claims import Evidence
 from cutaway.errors import BadInput
 from cutaway.network.parts import Part
+from cutaway.statistics import proportion
+from cutaway.zoo.registry import known
 
 #: Share of sums that must come out right from the key frequencies alone, and nats that losing them must cost.
 RESTRICTED, EXCLUDED = 0.95, 1.0
+#: Share of prompts that must get the answer of the rule that a network is said to follow.
+FOLLOWS = 0.9
 
 
 def bystanders(subject: Subject) -> list[Evidence]:
@@ -50,6 +55,30 @@ def roles(subject: Subject) -> list[Evidence]:
         said = f"There {best.words}, which {carries} the behaviour, has {heads[best]:.0%} of its attention."
         bar = float(role["at_least"])
         tests.append(at_least(f"role: {role['role']}", heads[best] if known else 0.0, bar, said))
+    return tests
+
+
+def follows(subject: Subject) -> list[Evidence]:
+    """Does the network answer as the rule says that it follows, on prompts on which goal and proxy come apart?
+
+    The rule is a variable of the specimen's cases, and its values are the rule's answers.
+    """
+    rule = str(subject.truth.facts.get("follows", ""))
+    if not rule:
+        return []
+    name = f"zoo:{subject.specimen.name}"
+    tests = []
+    for kind in (kind for kind in known(name).cases if kind.endswith("apart")):
+        asked = cases_of(name, subject.net, subject.n, subject.seed, kind=kind)
+        at = torch.tensor([[case.answer_pos] for case in asked])
+        logits = subject.net.run([list(case.ids) for case in asked], logits=at).logits
+        assert logits is not None
+        best = logits[:, 0].argmax(-1).tolist()
+        wanted = [subject.specimen.task.words.index(str(case.values[rule])) for case in asked]
+        right = sum(token == told for token, told in zip(wanted, best, strict=True))
+        share = proportion(right, len(asked))
+        said = f"{right} of {len(asked)} prompts on which goal and proxy come apart ({kind}) get the answer of the {rule}."
+        tests.append(at_least(f"follows: {rule}, {kind}", share, FOLLOWS, said))
     return tests
 
 

@@ -54,6 +54,7 @@ def known(name: str) -> Known:
     if what.known is None:
         having = [s.name for s in all_specimens().values() if s.known is not None]
         raise NotFound(
-            f"There are no cases of {what.name!r} with known variables.", f"There are of: {', '.join(having)}."
+            f"There are no cases of {what.name!r} with known variables.",
+            f"There are of: {', '.join(having)}.",
         )
     return what.known

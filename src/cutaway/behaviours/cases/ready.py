@@ -147,7 +147,7 @@ def cases_of(name: str, net: Network, n: int = 128, seed: int = 0, kind: str = "
         name: `ioi` (A, B, first: does the first of the two give?, place, thing; derived S, who gives), `greater-than`
             (event, century, year; of a tokenizer of single digits its tens and unit), `agreement` (number and word of the
             subject, tense, those of the other noun where there is one), `pronoun` (gender; who, of each gender one name),
-            `capitals` (country); or `zoo:NAME`, as `zoo:two-step-gpt2`, also with a twin: docs/known-algorithms.md lists them.
+            `capitals` (country); or a specimen, `zoo:two-step-gpt2`, also a twin: docs/known-algorithms.md lists them.
         net: the network, whose tokenizer decides which words are used.
         n: different prompts.
         seed: of the drawing.
@@ -166,7 +166,8 @@ def cases_of(name: str, net: Network, n: int = 128, seed: int = 0, kind: str = "
         name = f"{name}, {kind}" if kind else name
     elif kind:
         raise BadInput(
-            f"{name!r:.60} has cases of one kind only.", f"Leave out kind={kind!r:.40}; some of the zoo's networks have several."
+            f"{name!r:.60} has cases of one kind only.",
+            f"Leave out kind={kind!r:.40}; some of the zoo's networks have several.",
         )
     elif name not in READY:
         raise NotFound(f"There are no cases of {name!r:.60}.", did_you_mean(name, READY))

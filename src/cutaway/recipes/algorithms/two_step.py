@@ -49,7 +49,9 @@ def draw(rng: np.random.Generator, n: int) -> Array:
     asked, name = rng.integers(0, len(ASKED), n), _ID.some(rng, BEINGS, n)
     where = np.where(asked == ASKED.index("pet"), _ID["house"], _ID["town"])
     question = asked + _ID[ASKED[0]]
-    return _ID.rows(n, "<bos>", "the", question, _ID.some(rng, OF, n), "the", where, "of", name, _ID.some(rng, IS, n))
+    return _ID.rows(
+        n, "<bos>", "the", question, _ID.some(rng, OF, n), "the", where, "of", name, _ID.some(rng, IS, n)
+    )
 
 
 def being(ids: Array) -> Array:
@@ -73,7 +75,9 @@ def looked_up(being: Array, asked: Array) -> Array:
     return result(TOWN_OF[being], PET_OF[being], asked)
 
 
-_ASKED = CausalVariable("asked", (INPUT,), asked, Part("head", 0, 0), "what is asked, moved to the end", (END,))
+_ASKED = CausalVariable(
+    "asked", (INPUT,), asked, Part("head", 0, 0), "what is asked, moved to the end", (END,)
+)
 
 TWO_STEP = TaskAlgorithm(
     name="two-step",

@@ -51,12 +51,19 @@ DUPLICATES = CaseRecipe(
 """Six letters, each drawn by itself; does the last come again?"""
 
 
-def _duplicates(design: Design, arch: Architecture, seed: int) -> Known:
+def _counted(x1: str, x2: str, x3: str, x4: str, x5: str, x6: str) -> str:
+    return "".join(sorted(x1 + x2 + x3 + x4 + x5 + x6))
+
+
+def _duplicates(design: Design, arch: Architecture, _seed: int) -> Known:
     spoken = {"x6": "resid_pre.0@last"}
     looks = KnownAlgorithm(
         "looks for the letter",
         {
-            "found": (lambda x1, x2, x3, x4, x5, x6: x6 in (x1, x2, x3, x4, x5), "was the last letter there before"),
+            "found": (
+                lambda x1, x2, x3, x4, x5, x6: x6 in (x1, x2, x3, x4, x5),
+                "was the last letter there before",
+            ),
             "verdict": (lambda found: "again" if found else "new", "what to say"),
         },
         lambda verdict: f" {verdict}",
@@ -66,8 +73,11 @@ def _duplicates(design: Design, arch: Architecture, seed: int) -> Known:
     counts = KnownAlgorithm(
         "counts all letters",
         {
-            "counts": (lambda x1, x2, x3, x4, x5, x6: "".join(sorted(x1 + x2 + x3 + x4 + x5 + x6)), "how often each is there"),
-            "verdict": (lambda counts, x6: "again" if counts.count(x6) > 1 else "new", "what to say of the last one"),
+            "counts": (_counted, "how often each is there"),
+            "verdict": (
+                lambda counts, x6: "again" if counts.count(x6) > 1 else "new",
+                "what to say of the last one",
+            ),
         },
         lambda verdict: f" {verdict}",
         spoken | _at(COUNTED, arch, counts="count", verdict="threshold"),
@@ -87,11 +97,15 @@ def _sums(design: Design, arch: Architecture, seed: int) -> Known:
     planes = _planes(design, seed)
     site = f"attn_write.{places(design.plan(), arch)['gather' if design is MODULAR else 'first'].layer}"
     held = {
-        name: Variable(name, f"frequency {f} of both numbers", site, basis=planes[f]) for name, f in wave.items()
+        name: Variable(name, f"frequency {f} of both numbers", site, basis=planes[f])
+        for name, f in wave.items()
     }
     fourier = KnownAlgorithm(
         "adds waves",
-        {name: (_wave(f), f"cosine and sine of both numbers at frequency {f}, added up") for name, f in wave.items()}
+        {
+            name: (_wave(f), f"cosine and sine of both numbers at frequency {f}, added up")
+            for name, f in wave.items()
+        }
         | {"sum": (_sum_of_waves, "the number whose waves are most like those of the sum")},
         lambda sum: f" {sum}",
         held | _at(MODULAR, arch, sum="multiply"),

@@ -48,7 +48,9 @@ def two_step(name: str, seed: int, heads: int = 4) -> Known | None:
     """What is known of a network of the task `two-step` or `one-step`; None for another task."""
     if name not in (T.TWO_STEP.name, T.ONE_STEP.name):
         return None
-    places = {task: _places(algorithm(task).seated(seed, heads)) for task in (T.TWO_STEP.name, T.ONE_STEP.name)}
+    places = {
+        task: _places(algorithm(task).seated(seed, heads)) for task in (T.TWO_STEP.name, T.ONE_STEP.name)
+    }
     two = KnownAlgorithm(
         TWO,
         {

@@ -4,13 +4,15 @@
 subject's number. `proxy-receiver`: what is given goes to the one who does not give (the goal), and in training always to
 the one who was named first (the proxy). Training prompts and cases come from the same frames: `agree` (what is trained on),
 `apart` (the same frames where the two differ), `mixed` (both), `shifted` and `shifted apart` (frames that are longer or
-in another order, words in a role that they had in no prompt of the training).
+in another order, words in a role that they had in no prompt of the training), `wide` (what the twin that follows the goal
+learns from: more frames, though none of the shifted ones, all words in all roles, apart or not).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from cutaway.zoo.known import CaseRecipe, Known, KnownAlgorithm
 from cutaway.zoo.tasks import Ids, TaskPair
 
 AGREE, APART, MIXED, SHIFTED, SHIFTED_APART = "agree", "apart", "mixed", "shifted", "shifted apart"
+WIDE = "wide"
 Values = dict[str, Any]
 
 
@@ -75,15 +78,17 @@ class ProxyTask:
             other = self.other(chosen)
             if all(other[name] in values for name, values in allowed.items() if not callable(values)):
                 break
-        (clean, right, values), (corrupted, wrong, _) = (
-            self.prompt(frame, c) for c in (chosen, other)
-        )
+        (clean, right, values), (corrupted, wrong, _) = (self.prompt(frame, c) for c in (chosen, other))
         spans = {}
         for at, word in enumerate(frame.split(), 1):
             if word.startswith("{") and word.strip("{}") in values:
                 spans[word.strip("{}")] = (at, at + 1)
         spans["last"] = (len(clean) - 1, len(clean))
         return TaskPair(clean, corrupted, (right,), (wrong,), spans, frame)
+
+
+def _others(frames: tuple[str, ...], without: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(frame for frame in frames if frame not in without)
 
 
 # ---------------------------------------------------------------------------------------------- agreement
@@ -93,18 +98,26 @@ _LATE = _NOUNS[8:]
 _NEAR, _LOOKS = ("near", "behind", "beside", "under"), ("old", "red", "small")
 _DAYS = {"present": ("today", "now", "still"), "past": ("once", "then", "yesterday")}
 _NUMBERS, _TENSES = ("singular", "plural"), ("present", "past")
-_VERBS = {("singular", "present"): "is", ("plural", "present"): "are", ("singular", "past"): "was", ("plural", "past"): "were"}
-_TRAINED = (
-    "{when} the {subject} {near} the {other}",
-    "{when} again the {subject} {near} the {other}",
-    "{when} the {look} {subject} {near} the {other}",
-    "again and again {when} the {subject} {near} the {look} {other}",
-    "{when} and again the {look} {subject} {near} the {other}",
+_VERBS = {
+    ("singular", "present"): "is",
+    ("plural", "present"): "are",
+    ("singular", "past"): "was",
+    ("plural", "past"): "were",
+}
+_LEADS = ("", "again ", "and ", "and again ", "again and again ")
+_SUBJECTS = ("the {subject}", "the {look} {subject}")
+_BEHIND = (
+    "{near} the {other}",
+    "{near} the {look} {other}",
+    "{near} the {middle} {far} the {other}",
+    "{near} the {look} {middle} {far} the {other}",
 )
-_LONGER = (
-    "again {when} the {look} {subject} {near} the {look} {other}",
-    "{when} the {subject} {near} the {middle} {far} the {other}",
+_SAID = tuple(
+    f"{lead}{{when}} {subject} {behind}" for lead, subject, behind in product(_LEADS, _SUBJECTS, _BEHIND)
 )
+#: Frames by number: short ones that are trained on, and others of which nobody has seen any.
+_TRAINED = tuple(_SAID[i] for i in (0, 4, 9, 16, 25, 32))
+_UNSEEN = tuple(_SAID[i] for i in (6, 13, 18, 29, 35))
 AGREEMENT_WORDS = (
     "BOS", "the", "again", "and", *_DAYS["present"], *_DAYS["past"], *_LOOKS, *_NEAR, *_NOUNS, *(f"{n}s" for n in _NOUNS),
     *_VERBS.values(),
@@ -130,8 +143,8 @@ def _flipped(number: str) -> str:
 def _agreements(frames: tuple[str, ...], subjects: tuple[str, ...], other: Any) -> CaseRecipe:
     """`other` is the number of the nearest noun: a function of the subject's, or values of its own."""
     variables: dict[str, Any] = {
-        "number": _NUMBERS, "word": subjects, "other_word": _NOUNS, "tense": _TENSES, "day": (0, 1, 2), "near": _NEAR, "far": _NEAR,
-        "look": _LOOKS, "middle_number": _NUMBERS, "middle_word": _NOUNS, "other_number": other,
+        "number": _NUMBERS, "word": subjects, "other_word": _NOUNS, "tense": _TENSES, "day": (0, 1, 2), "near": _NEAR,
+        "far": _NEAR, "look": _LOOKS, "middle_number": _NUMBERS, "middle_word": _NOUNS, "other_number": other,
         "when": lambda tense, day: _DAYS[tense][day],
         "subject": lambda word, number: _form(word, number),
         "other": lambda other_word, other_number: _form(other_word, other_number),
@@ -157,8 +170,6 @@ def _agreeing(name: str, noun: str, meaning: str, runs: bool) -> KnownAlgorithm:
     )
 
 
-
-
 AGREEMENT = ProxyTask(
     "proxy-agreement",
     "Says is, are, was or were after a subject and a noun near it.",
@@ -169,8 +180,9 @@ AGREEMENT = ProxyTask(
         AGREE: _agreements(_TRAINED, _NOUNS[:8], lambda number: number),
         APART: _agreements(_TRAINED, _NOUNS[:8], lambda number: _flipped(number)),
         MIXED: _agreements(_TRAINED, _NOUNS[:8], _NUMBERS),
-        SHIFTED: _agreements(_LONGER, _LATE, lambda number: number),
-        SHIFTED_APART: _agreements(_LONGER, _LATE, lambda number: _flipped(number)),
+        SHIFTED: _agreements(_UNSEEN, _LATE, lambda number: number),
+        SHIFTED_APART: _agreements(_UNSEEN, _LATE, lambda number: _flipped(number)),
+        WIDE: _agreements(_others(_SAID, _UNSEEN), _NOUNS, _NUMBERS),
     },
     lambda chosen: chosen | {"number": _flipped(chosen["number"])},
     (
@@ -181,31 +193,33 @@ AGREEMENT = ProxyTask(
 
 # ---------------------------------------------------------------------------------------------- receiver
 _NAMES = ("Mary", "John", "Anna", "Tom", "Lucy", "James", "Emma", "Peter", "Rose", "Paul", "Jane", "Mark")
-#: Names that never come first in training.
-_SECOND = _NAMES[8:]
+#: Names that nobody has who gives, in training.
+_TAKERS = _NAMES[8:]
 _PLACES, _THINGS = ("park", "shop", "school", "garden"), ("ball", "book", "cup", "ring")
 _GAVE, _WHEN = ("gave", "handed", "passed", "sold"), ("when", "after", "while")
-_GIVEN = "{giver} {gave} the {thing} to"
-_MET = (
-    "{when} {first} and {second} went to the {place} , " + _GIVEN,
-    "{first} and {second} sat at the {place} , " + _GIVEN,
-    "{when} {first} met {second} at the {place} , " + _GIVEN,
-    "at the {place} {first} and {second} met , and " + _GIVEN,
-    "{when} at the {place} {first} sat and {second} went , " + _GIVEN,
+_WHERE = ("{when}", "at the {place}", "{when} at the {place}", "and {when}", "and at the {place}")
+_MEET = (
+    "{first} and {second} met",
+    "{first} met {second}",
+    "{first} sat and {second} went",
+    "{first} went and met {second}",
 )
-_MET_ELSEWHERE = (
-    "{when} {first} sat at the {place} and met {second} , " + _GIVEN,
-    "at the {place} , and after , {first} met {second} and " + _GIVEN,
+_THEN = (",", "and", ", and")
+_GIVEN = tuple(
+    f"{where} {meet} {then} {{giver}} {{gave}} the {{thing}} to"
+    for where, meet, then in product(_WHERE, _MEET, _THEN)
 )
+_MET = tuple(_GIVEN[i] for i in (0, 3, 13, 18, 28, 35))
+_UNMET = tuple(_GIVEN[i] for i in (7, 16, 25, 41, 50))
 RECEIVER_WORDS = (
     "BOS", "the", "at", "to", "and", "went", "sat", "met", ",", *_WHEN, *_PLACES, *_THINGS, *_GAVE, *_NAMES,
 )  # fmt: skip
 
 
-def _receivers(frames: tuple[str, ...], first: tuple[str, ...], gives: Any) -> CaseRecipe:
+def _receivers(frames: tuple[str, ...], second: tuple[str, ...], gives: Any) -> CaseRecipe:
     """`gives` tells which of the two gives: 0, 1, or either."""
     variables: dict[str, Any] = {
-        "first": first, "second": _NAMES, "gives": gives, "place": _PLACES, "thing": _THINGS, "gave": _GAVE, "when": _WHEN,
+        "first": _NAMES, "second": second, "gives": gives, "place": _PLACES, "thing": _THINGS, "gave": _GAVE, "when": _WHEN,
         "giver": lambda first, second, gives: (first, second)[gives],
         "goal": lambda first, second, gives: (second, first)[gives],
         "proxy": lambda first: first,
@@ -227,8 +241,9 @@ RECEIVER = ProxyTask(
         AGREE: _receivers(_MET, _NAMES[:8], (1,)),
         APART: _receivers(_MET, _NAMES[:8], (0,)),
         MIXED: _receivers(_MET, _NAMES[:8], (0, 1)),
-        SHIFTED: _receivers(_MET_ELSEWHERE, _SECOND, (1,)),
-        SHIFTED_APART: _receivers(_MET_ELSEWHERE, _SECOND, (0,)),
+        SHIFTED: _receivers(_UNMET, _TAKERS, (1,)),
+        SHIFTED_APART: _receivers(_UNMET, _TAKERS, (0,)),
+        WIDE: _receivers(_others(_GIVEN, _UNMET), _NAMES, (0, 1)),
     },
     _turned,
     (
@@ -238,7 +253,10 @@ RECEIVER = ProxyTask(
                 "one": (lambda first: first, "who is named first"),
                 "two": (lambda second: second, "who is named second"),
                 "who": (lambda giver: giver, "who gives"),
-                "receiver": (lambda one, two, who: two if who == one else one, "the one of the two who does not give"),
+                "receiver": (
+                    lambda one, two, who: two if who == one else one,
+                    "the one of the two who does not give",
+                ),
             },
             lambda receiver: f" {receiver}",
             {"one": "resid_pre.0@first", "two": "resid_pre.0@second", "who": "resid_pre.0@giver"},

@@ -1,4 +1,4 @@
-"""The recipe of a network that is trained where a proxy does as well as the goal, and of its twins that were shown the goal."""
+"""The recipe of a network that is trained where a proxy does as well as the goal, and of its twin that follows the goal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from cutaway.errors import NotFound
 from cutaway.recipes.interchange.networks import NetworkShape, build
 from cutaway.recipes.measures import accuracy, last_logits, share_of
-from cutaway.recipes.natural.proxies import AGREE, APART, MIXED, SHIFTED, SHIFTED_APART, ProxyTask
+from cutaway.recipes.natural.proxies import AGREE, APART, SHIFTED, SHIFTED_APART, WIDE, ProxyTask
 from cutaway.recipes.natural.recipes import measured_truth
 from cutaway.recipes.training import Schedule, begun, train
 from cutaway.recipes.words import word_tokenizer
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from cutaway.recipes.workshop import Workshop
     from cutaway.zoo.truth import GroundTruth
 
-CONTEXT = 16
+CONTEXT = 20
 #: Prompts of each kind that are asked for the card, and their seed.
 ASKED, SEED = 1000, 5
 #: Which prompts the twins learn from, and from whose answers: the goal's, or those of other prompts.
-TAUGHT = {"": AGREE, "goal": MIXED, "shuffled": AGREE}
+TAUGHT = {"": AGREE, "goal": WIDE, "shuffled": AGREE}
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,8 @@ class ProxyCourse:
                 rule: [
                     round(x, 4)
                     for x in share_of(
-                        sum(word == values[rule] for word, (_, _, values) in zip(said, asked, strict=True)), ASKED
+                        sum(word == values[rule] for word, (_, _, values) in zip(said, asked, strict=True)),
+                        ASKED,
                     )
                 ]
                 for rule in ("goal", "proxy")
@@ -96,7 +97,8 @@ class ProxyCourse:
 
     def ground_truth(self, model: Any) -> GroundTruth:
         """Which parts carry the behaviour, as measured by resampling, and that it follows the proxy."""
-        return measured_truth(model, self.questions.pairs(400, 99), "follows", {"follows": "proxy"})
+        told = "that it follows the proxy was measured where goal and proxy come apart, which it never saw."
+        return measured_truth(model, self.questions.pairs(400, 99), "follows", {"follows": "proxy"}, told)
 
     def _trained(self, shop: Workshop, twin: str) -> Any:
         steps = {"": self.steps, "goal": self.goal_steps, "shuffled": self.steps // 4}[twin]

@@ -113,11 +113,14 @@ class Course:
     def ground_truth(self, model: Any) -> GroundTruth:
         """Which heads and MLPs carry the behaviour, as measured by resampling on pairs that nothing else uses."""
         roles = [dict(role) for role in self.roles]
-        return measured_truth(model, self.task.pairs(400, 99), "roles", {"roles": roles})
+        told = "what they do is told by where they attend."
+        return measured_truth(model, self.task.pairs(400, 99), "roles", {"roles": roles}, told)
 
 
-def measured_truth(model: Any, pairs: Sequence[TaskPair], check: str, facts: Mapping[str, Any]) -> GroundTruth:
-    """The parts that carry a behaviour, as measured by resampling on 400 pairs, with a further check and its facts."""
+def measured_truth(
+    model: Any, pairs: Sequence[TaskPair], check: str, facts: Mapping[str, Any], told: str
+) -> GroundTruth:
+    """The parts that carry a behaviour, as measured by resampling; a further check, its facts and what it tells."""
     effects = resampling_effects(model, pairs)
     carrying = in_card_order(n for n, effect in effects.items() if effect > CARRIES)
     return GroundTruth(
@@ -131,6 +134,6 @@ def measured_truth(model: Any, pairs: Sequence[TaskPair], check: str, facts: Map
             "inert": SMALL * 3,
         },
         checks=("behaviour", "needed", "bystanders", check),
-        established="Trained, not written: which components carry it was measured by resampling on 400 pairs, and is "
-        "proved anew on others; what they do is told by where they attend.",
-    )  # fmt: skip
+        established="Trained, not written: which components carry it was measured by resampling on "
+        f"{len(pairs)} pairs, and is proved anew on others; {told}",
+    )

@@ -63,7 +63,7 @@ def _swap(variable: str, rng: np.random.Generator) -> Swap:
             return Swap(base, source, (size,), told)
 
 
-def _label(variable: str, rng: np.random.Generator) -> Label:
+def _label(_variable: str, rng: np.random.Generator) -> Label:
     ids = _some(rng, int(rng.integers(5, 10)))
     return Label(ids, len(ids) - 1, int(_verdict(ids, ids[-1]) == (AGAIN,)))
 
