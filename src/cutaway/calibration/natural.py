@@ -16,7 +16,6 @@ from cutaway.claims import Evidence
 from cutaway.errors import BadInput
 from cutaway.network.parts import Part
 from cutaway.statistics import proportion
-from cutaway.zoo.registry import known
 
 #: Share of sums that must come out right from the key frequencies alone, and nats that losing them must cost.
 RESTRICTED, EXCLUDED = 0.95, 1.0
@@ -66,20 +65,15 @@ def follows(subject: Subject) -> list[Evidence]:
     rule = str(subject.truth.facts.get("follows", ""))
     if not rule:
         return []
-    name = f"zoo:{subject.specimen.name}"
-    tests = []
-    for kind in (kind for kind in known(name).cases if kind.endswith("apart")):
-        asked = cases_of(name, subject.net, subject.n, subject.seed, kind=kind)
-        at = torch.tensor([[case.answer_pos] for case in asked])
-        logits = subject.net.run([list(case.ids) for case in asked], logits=at).logits
-        assert logits is not None
-        best = logits[:, 0].argmax(-1).tolist()
-        wanted = [subject.specimen.task.words.index(str(case.values[rule])) for case in asked]
-        right = sum(token == told for token, told in zip(wanted, best, strict=True))
-        share = proportion(right, len(asked))
-        said = f"{right} of {len(asked)} prompts on which goal and proxy come apart ({kind}) get the answer of the {rule}."
-        tests.append(at_least(f"follows: {rule}, {kind}", share, FOLLOWS, said))
-    return tests
+    asked = cases_of(f"zoo:{subject.specimen.name}", subject.net, subject.n, subject.seed, kind="apart")
+    at = torch.tensor([[case.answer_pos] for case in asked])
+    logits = subject.net.run([list(case.ids) for case in asked], logits=at).logits
+    assert logits is not None
+    words = subject.specimen.task.words
+    told = zip(asked, logits[:, 0].argmax(-1).tolist(), strict=True)
+    right = sum(words[token] == case.values[rule] for case, token in told)
+    said = f"{right} of {len(asked)} prompts on which goal and proxy come apart get the answer of the {rule}."
+    return [at_least(f"follows: {rule}", proportion(right, len(asked)), FOLLOWS, said)]
 
 
 def _previous(pattern: Tensor, subject: Subject) -> float:

@@ -41,7 +41,7 @@ class KnownAlgorithm:
         answer: a function of variables that gives the text that follows the prompt.
         places: where the network holds its variables, or would if it ran it: `a1.h0@last`, or a variable of the truth where
             it is a subspace.
-        runs: does the network run it? Known by how it was made, or measured where the card says so.
+        runs: does the network run it? KnownWays by how it was made, or measured where the card says so.
     """
 
     name: str
@@ -52,7 +52,7 @@ class KnownAlgorithm:
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownWays:
     """What is known of a specimen's prompts and of how they can be answered.
 
     Attributes:

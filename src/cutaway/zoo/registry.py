@@ -6,7 +6,7 @@ import importlib
 from functools import cache
 
 from cutaway.errors import NotFound, did_you_mean
-from cutaway.zoo.known import Known
+from cutaway.zoo.known import KnownWays
 from cutaway.zoo.specimens import Specimen
 
 #: Modules that list specimens with `specimens() -> tuple[Specimen, ...]`. They lie on a higher floor, so they are named
@@ -42,7 +42,7 @@ def specimen(name: str) -> Specimen:
     return known[name]
 
 
-def known(name: str) -> Known:
+def known(name: str) -> KnownWays:
     """What is known of the prompts of a specimen, or of the one that a twin belongs to.
 
     Raises NotFound for an unknown name, and for a specimen of which no cases are known.

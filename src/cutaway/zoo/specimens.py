@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from cutaway.errors import NotFound
-from cutaway.zoo.known import Known
+from cutaway.zoo.known import KnownWays
 from cutaway.zoo.tasks import Task
 from cutaway.zoo.truth import GroundTruth
 
@@ -109,7 +109,7 @@ class Specimen:
     sources: tuple[str, ...] = ()
     seed: int = 0
     mechanism: str = ""
-    known: Known | None = None
+    known: KnownWays | None = None
 
     def twin(self, kind: str) -> Twin:
         """The twin of that kind; NotFound when there is none."""

@@ -20,7 +20,7 @@ from cutaway.recipes.constructed.mechanisms.counted import COUNTED
 from cutaway.recipes.constructed.mechanisms.duplicate import DUPLICATE
 from cutaway.recipes.constructed.mechanisms.modular import FREQUENCIES, MODULAR, PHASES, P, waves
 from cutaway.recipes.constructed.mechanisms.table import TABLE
-from cutaway.zoo.known import CaseRecipe, Known, KnownAlgorithm
+from cutaway.zoo.known import CaseRecipe, KnownAlgorithm, KnownWays
 from cutaway.zoo.truth import Variable
 
 #: Letters of the cases; few, so that several come again.
@@ -29,9 +29,9 @@ LETTERS = letters(6)
 Wave = tuple[float, float]
 
 
-def known_of(design: Design, arch: str, seed: int = 0) -> Known | None:
+def known_of(design: Design, arch: str, seed: int = 0) -> KnownWays | None:
     """What is known of a constructed network's prompts; None where its task is solved in one way only."""
-    makers: Mapping[str, Callable[[Design, Architecture, int], Known]] = {
+    makers: Mapping[str, Callable[[Design, Architecture, int], KnownWays]] = {
         DUPLICATE.name: _duplicates, COUNTED.name: _duplicates, MODULAR.name: _sums, TABLE.name: _sums,
     }  # fmt: skip
     return makers[design.name](design, ARCHITECTURES[arch], seed) if design.name in makers else None
@@ -55,7 +55,7 @@ def _counted(x1: str, x2: str, x3: str, x4: str, x5: str, x6: str) -> str:
     return "".join(sorted(x1 + x2 + x3 + x4 + x5 + x6))
 
 
-def _duplicates(design: Design, arch: Architecture, _seed: int) -> Known:
+def _duplicates(design: Design, arch: Architecture, _seed: int) -> KnownWays:
     spoken = {"x6": "resid_pre.0@last"}
     looks = KnownAlgorithm(
         "looks for the letter",
@@ -83,7 +83,7 @@ def _duplicates(design: Design, arch: Architecture, _seed: int) -> Known:
         spoken | _at(COUNTED, arch, counts="count", verdict="threshold"),
         design is COUNTED,
     )
-    return Known({"six letters": DUPLICATES}, (looks, counts))
+    return KnownWays({"six letters": DUPLICATES}, (looks, counts))
 
 
 SUMS = CaseRecipe(
@@ -92,7 +92,7 @@ SUMS = CaseRecipe(
 """All pairs of numbers."""
 
 
-def _sums(design: Design, arch: Architecture, seed: int) -> Known:
+def _sums(design: Design, arch: Architecture, seed: int) -> KnownWays:
     wave = {f"wave{f}": f for f in FREQUENCIES}
     planes = _planes(design, seed)
     site = f"attn_write.{places(design.plan(), arch)['gather' if design is MODULAR else 'first'].layer}"
@@ -122,7 +122,7 @@ def _sums(design: Design, arch: Architecture, seed: int) -> Known:
         _at(TABLE, arch, first="first", second="second", sum="table"),
         design is TABLE,
     )
-    return Known({"all pairs": SUMS}, (fourier, table))
+    return KnownWays({"all pairs": SUMS}, (fourier, table))
 
 
 def _planes(design: Design, seed: int) -> dict[int, tuple[tuple[float, ...], ...]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cutaway.zoo.known import CaseRecipe, Known, KnownAlgorithm
+from cutaway.zoo.known import CaseRecipe, KnownAlgorithm, KnownWays
 
 from ..algorithms import TaskAlgorithm, algorithm
 from ..algorithms import two_step as T
@@ -44,7 +44,7 @@ CASES = CaseRecipe(
 """What is asked, of whom; where the answer is known from, the being's town and its own pet."""
 
 
-def two_step(name: str, seed: int, heads: int = 4) -> Known | None:
+def two_step(name: str, seed: int, heads: int = 4) -> KnownWays | None:
     """What is known of a network of the task `two-step` or `one-step`; None for another task."""
     if name not in (T.TWO_STEP.name, T.ONE_STEP.name):
         return None
@@ -73,7 +73,7 @@ def two_step(name: str, seed: int, heads: int = 4) -> Known | None:
         places[T.ONE_STEP.name],
         name == T.ONE_STEP.name,
     )
-    return Known({"questions": CASES}, (two, one))
+    return KnownWays({"questions": CASES}, (two, one))
 
 
 def _places(seated: TaskAlgorithm) -> dict[str, str]:

@@ -33,7 +33,7 @@ INDUCTION = Course(
 )  # fmt: skip
 
 
-PROXIES = (ProxyCourse(AGREEMENT, 150, 600), ProxyCourse(RECEIVER, 200, 900))
+PROXIES = (ProxyCourse(AGREEMENT, 150, 800), ProxyCourse(RECEIVER, 400, 1000))
 GOAL = Twin(
     "goal",
     "Trained with prompts among the others on which goal and proxy come apart: it follows the goal.",
