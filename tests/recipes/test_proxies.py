@@ -59,7 +59,7 @@ def test_goal_and_proxy_are_what_the_words_say(task: ProxyTask) -> None:
 def test_shifted_frames_and_words_are_in_no_training(task: ProxyTask) -> None:
     trained = {frame for kind in (AGREE, WIDE) for frame in task.cases[kind].frames}
     assert not trained & set(task.cases[SHIFTED].frames)
-    slot = "subject" if task.name.endswith("agreement") else "first"
+    slot = "subject" if task.name.endswith("agreement") else "second"
     seen = {values[slot].removesuffix("s") for _, values in _drawn(task, AGREE)}
     assert not seen & {values[slot].removesuffix("s") for _, values in _drawn(task, SHIFTED_APART)}
     assert len({len(ids) for ids, _ in _drawn(task, AGREE)}) > 1
@@ -114,7 +114,7 @@ def test_exchanging_words_refutes_the_goal(name: str) -> None:
 def test_a_step_of_training_is_the_mean_over_its_prompts() -> None:
     course = ProxyCourse(PROXIES[0].task, 5, 5, rows=16)
     model, _ = zoo.load(NAMES[0])
-    loss = float(course._loss(model, 3, ""))
+    loss = float(course._loss(model, 3, "").detach())
     rng = np.random.default_rng([course.seed, 3])
     each = []
     for _ in range(16):

@@ -86,7 +86,7 @@ def _follower(course: ProxyCourse) -> Specimen:
     task = course.task
     return Specimen(
         f"{task.name}-{course.architecture}", "trained naturally", task.says, course.architecture, course.questions, course,
-        (RANDOM, _SHUFFLED, GOAL), minutes=2.0, sources=_SHORTCUTS, seed=course.seed, known=task.known(),
+        (RANDOM, _SHUFFLED, GOAL), minutes=4.0, sources=_SHORTCUTS, seed=course.seed, known=task.known(),
         mechanism=f"In all that it learnt from, two rules give the same answers: {task.goal} (the goal), and {task.proxy} "
         "(the proxy). Where they come apart, it follows the proxy.",
     )  # fmt: skip
