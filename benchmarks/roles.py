@@ -91,7 +91,9 @@ def scored(name: str) -> Scored:
         hit = len(named & set(range(NEURONS[task])))
         neurons = (hit / max(1, len(named)), hit / NEURONS[task])
     random = nothing_in(f"{name}~random") if name.endswith(SEEN) else None
-    return Scored(name, tuple(right), given, (counts[0], counts[1]), neurons, random, time.process_time() - began)
+    return Scored(
+        name, tuple(right), given, (counts[0], counts[1]), neurons, random, time.process_time() - began
+    )
 
 
 def nothing_in(name: str) -> tuple[int, int]:

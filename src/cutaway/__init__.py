@@ -65,11 +65,11 @@ if TYPE_CHECKING:
     from cutaway.algorithms.backups import backups as backups
     from cutaway.algorithms.backups import shared_parts as shared_parts
     from cutaway.algorithms.carried import carried as carried
-    from cutaway.algorithms.passing import passing as passing
-    from cutaway.algorithms.roles import roles as roles
-    from cutaway.algorithms.proposing import propose_algorithm as propose_algorithm
     from cutaway.algorithms.inputs import input_attribution as input_attribution
     from cutaway.algorithms.intended import intended as intended
+    from cutaway.algorithms.passing import passing as passing
+    from cutaway.algorithms.proposing import propose_algorithm as propose_algorithm
+    from cutaway.algorithms.roles import roles as roles
     from cutaway.behaviours import Behaviour as Behaviour
     from cutaway.behaviours import behaviour as behaviour
     from cutaway.behaviours import performance as performance

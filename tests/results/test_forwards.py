@@ -272,6 +272,7 @@ CALLS: dict[str, Callable[[Network, Behaviour, Any], Any]] = {
     "roles": lambda net, pairs, _: cutaway.roles(net, known(net, pairs), variables=["side"]),
     "propose_algorithm": lambda net, pairs, made: cutaway.propose_algorithm(
         net, made[0], made[1], n=40, controls=False
+    ),
     "input_attribution": lambda net, pairs, _: cutaway.input_attribution(
         net, known(net, pairs), n=12, steps=4
     ),

@@ -64,18 +64,20 @@ def _function(row: Verb) -> Callable[..., None]:
 
 def question_of(row: Verb) -> list[inspect.Parameter]:
     """The command's arguments and options that say what is asked."""
+    known = [
+        ("behaviour", question.MaybeBehaviour, None),
+        ("table", question.PromptTable, None),
+        ("n", Annotated[int, typer.Option("--n", min=2, help="How many prompts.")], row.n),
+        ("force", Force, False),
+    ]
     kinds: dict[str, list[tuple[str, Any, Any]]] = {
         "net": [("model", Model, REQUIRED)],
         "text": [("text", Text, REQUIRED)],
         "other": [("other", Text, REQUIRED)],
         "texts": [("text", question.MaybeText, None), ("file", question.TextFile, None)],
         "circuit": [("circuit", CircuitFile, REQUIRED)],
-        "cases": [
-            ("behaviour", question.MaybeBehaviour, None),
-            ("table", question.PromptTable, None),
-            ("n", Annotated[int, typer.Option("--n", min=2, help="How many prompts.")], row.n),
-            ("force", Force, False),
-        ],
+        "cases": known,
+        "question": known,
         "behaviour": [
             *_behaviour(row),
             ("n", Annotated[int, typer.Option("--n", min=2, help="How many pairs.")], row.n),
@@ -205,7 +207,7 @@ def asked(row: Verb, common: Common, screen: Screen, given: Mapping[str, Any], b
             subjects.append(circuit if circuit.graph.network else circuit.on(net))
         elif taken == "texts":
             subjects.append(question.texts_of(given))
-        elif taken == "cases":
+        elif taken in ("cases", "question"):
             subjects.append(question.cases_of_given(screen, net, common, given, row.command))
         else:
             subjects.append(given[taken])

@@ -44,7 +44,7 @@ GROUPS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ),
     (
         "Tell what is computed",
-        ("computation", "carried", "passing", "roles", "inputs", "backups", "shared", "algorithm", "intended"),
+        ("computation", "carried", "passing", "roles", "inputs", "backups", "algorithm"),
         ("algorithms",),
     ),
     ("Afterwards", ("show", "runs"), ("results",)),
@@ -62,6 +62,7 @@ _ASKED = {
     "text": _TEXT,
     "behaviour": "-b pronoun",
     "cases": "-b pronoun",
+    "question": "-b pronoun",
     "circuit": "pronoun-circuit",
 }
 
@@ -95,6 +96,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "explain": ("cutaway explain zoo:tales -b pronoun",),
     "computation": ("cutaway computation zoo:tales -b pronoun --depth what",),
     "carried": ("cutaway carried zoo:tales -b pronoun", "cutaway carried zoo:tales --table prompts.csv"),
+    "passing": ("cutaway passing zoo:tales -b pronoun",),
+    "roles": ("cutaway roles zoo:tales -b pronoun",),
+    "inputs": ("cutaway inputs zoo:tales -b pronoun",),
+    "backups": ("cutaway backups zoo:tales -b pronoun",),
+    "algorithm": ("cutaway algorithm zoo:tales -b pronoun",),
     "feature-effects": ("cutaway feature-effects zoo:tales -b pronoun",),
     "trace": ("cutaway trace zoo:tales -b pronoun --edges 60 -o pronoun-circuit",),
     "test": ("cutaway test zoo:tales pronoun-circuit -b pronoun",),

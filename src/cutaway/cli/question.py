@@ -225,7 +225,7 @@ def cases_of_given(
         )
     if table is not None:
         return cases_from(net, rows_of(table), name=table.stem, seed=common.seed)
-    if behaviour in READY:
+    if behaviour in READY or behaviour.startswith("zoo:"):
         return cases_of(behaviour, net, given["n"], common.seed)
     return cases_of_pairs(net, pairs(screen, net, common, behaviour, given["n"], given["force"]))
 

@@ -84,8 +84,6 @@ class VariableExchange:
             ends = measure(net, behaviour, sites_of(parts), work, swept="corrupted")
             base, sources = ends.corrupted, ends.clean.kept
             experiment = ends.experiment(net, base, sources, spans=columns_at(behaviour, ends, base))
-            cells = [(write_of(part, span=span),) for part, span in places]
-            experiment = ends.experiment(net, base, sources, spans=_columns(behaviour, ends, base))
             cells = [tuple(write_of(part, span=span) for part, span in several) for several in sets]
             held = held_bytes([*base.kept.values(), *sources.values()])
             plan = plan_cells(experiment, cells, base=base.metric, time_it=False, work=work, held=held)
@@ -101,13 +99,12 @@ class VariableExchange:
         return Moved(self.behaviour, self.ends, self.plan.run(None, work, label))
 
 
-def columns_at(behaviour: Behaviour, ends: Baselines, base: Side) -> dict[str, torch.Tensor]:
 def _set(place: At | tuple[At, ...]) -> tuple[At, ...]:
     """One part at a span, or several, as several."""
     return (place,) if isinstance(place[0], Part) else place  # type: ignore[return-value]
 
 
-def _columns(behaviour: Behaviour, ends: Baselines, base: Side) -> dict[str, torch.Tensor]:
+def columns_at(behaviour: Behaviour, ends: Baselines, base: Side) -> dict[str, torch.Tensor]:
     """Each named span, and that of the token whose logits are read, as columns: BoolTensor [n p]."""
     at = base.tokens.columns(ends.positions[:, None])[:, 0].cpu()
     last = torch.arange(base.tokens.width)[None] == at[:, None]

@@ -6,8 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from cutaway.algorithms.backups import backups
 from cutaway.algorithms.carried import CarriedVariables, carried
+from cutaway.algorithms.inputs import input_attribution
+from cutaway.algorithms.intended import intended
 from cutaway.algorithms.passing import passing
+from cutaway.algorithms.proposing import propose_algorithm
+from cutaway.algorithms.roles import roles
 from cutaway.behaviours.cases import Cases
 from cutaway.explanations.computation.asking import StatedComputation
 from cutaway.network.parts import Part
@@ -72,8 +77,42 @@ def _passing(asked: ComputationQuestion, work: Work) -> Any:
     return passing(asked.net, asked.cases, asked.carried, force=asked.force, work=work, **asked.options)
 
 
+def _roles(asked: ComputationQuestion, work: Work) -> Any:
+    return roles(
+        asked.net, asked.cases, variables=asked.variables, carried=asked.carried, work=work, **asked.options
+    )
+
+
+def _inputs(asked: ComputationQuestion, work: Work) -> Any:
+    options = asked.options | {"n": min(asked.n, _PROMPTS)}
+    return input_attribution(asked.net, asked.cases, work=work, **options)
+
+
+def _backups(asked: ComputationQuestion, work: Work) -> Any:
+    return backups(
+        asked.net, asked.cases, asked.parts, variable=asked.carried.variables[0], force=asked.force, work=work,
+        **asked.options,
+    )  # fmt: skip
+
+
+def _proposed(asked: ComputationQuestion, work: Work) -> Any:
+    return propose_algorithm(
+        asked.net, asked.cases, asked.carried, controls=asked.controls, seed=asked.seed, work=work
+    )
+
+
+def _intended(asked: ComputationQuestion, work: Work) -> Any:
+    stated = asked.stated
+    return intended(
+        asked.net, asked.cases, stated.intended, stated.feared, shifted=stated.shifted, controls=asked.controls,
+        seed=asked.seed, work=work,
+    )  # fmt: skip
+
+
+#: Prompts whose words are attributed to.
+_PROMPTS = 16
 #: What runs each stage.
 RUN: Mapping[str, Callable[[ComputationQuestion, Work], Any]] = {
-    "carried": _carried,
-    "passing": _passing,
-}
+    "carried": _carried, "passing": _passing, "roles": _roles, "inputs": _inputs, "backups": _backups,
+    "proposed": _proposed, "intended": _intended,
+}  # fmt: skip

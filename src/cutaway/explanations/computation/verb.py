@@ -110,7 +110,7 @@ def tell(
         raise BadInput(
             "Depth “where” is what cutaway.explain finds.", 'Use depth="what" or depth="algorithm".'
         )
-    stages = tuple(s for s in stages_of(depth, bool(wanted)) if s.name in RUN)
+    stages = stages_of(depth, bool(wanted))
     with working(work).interruptible() as work:
         names = _variables(net, cases, variables, seed)
         given = () if parts is None else tuple(Part.of(part) for part in parts)
