@@ -32,7 +32,7 @@ class ExplainedWhere(Protocol):
 def answers(told: Computation, where: ExplainedWhere | None = None) -> tuple[Said, ...]:
     """Question by question; a question of which no claim speaks is answered by “not shown”, with the reason."""
     return (
-        _from(told, COMPUTATION, "proposed", "no algorithm was tested (--depth algorithm does)"),
+        _algorithm(told),
         _neurons(told),
         _beside(
             _from(told, CIRCUITS, "passing", "no places were found between which a variable moves"),
@@ -80,9 +80,32 @@ def _best(claims: tuple[Claim, ...]) -> Claim | None:
     return None
 
 
+def _algorithm(told: Computation) -> Said:
+    """What was proposed and tested, or that none of it is supported."""
+    proposed: Any = told.results.get("proposed")
+    if proposed is None:
+        return _from(told, COMPUTATION, "proposed", "no algorithm was tested (depth “algorithm” does)")
+    steps = " ".join(proposed.sentences) if proposed.claim.supported else ""
+    said = proposed.headline.rstrip(".")
+    text = f"{said}. {steps}" if proposed.claim.supported else f"{NOT_SHOWN}: {said[0].lower()}{said[1:]}."
+    return Said(text.strip(), "proposed", proposed.claim.verdict, COMPUTATION)
+
+
 def _neurons(told: Computation) -> Said:
+    """The neurons behind the roles of MLPs, and what these roles are."""
     roles: Any = told.results.get("roles")
     if roles is None:
         why = dict(told.missing).get("roles", "the parts' roles were not asked for")
         return Said(f"{NOT_SHOWN}: {why}.", head=NEURONS)
-    return _from(told, NEURONS, "roles", "")
+    named = [test for test in roles.tests if test.neurons and test.claim.supported]
+    if named:
+        text = " ".join(f"{test.sentence.rstrip('.')}." for test in named[:3])
+        return Said(text, "roles", "supported", NEURONS)
+    known = roles.sentences()
+    beside = f" Of whole parts it is: {' '.join(known[:2])}" if known else ""
+    return Said(
+        f"{NOT_SHOWN} for neurons: no role of an MLP was found for which a few of them stand.{beside}",
+        "roles",
+        None,
+        NEURONS,
+    )

@@ -17,19 +17,20 @@ if TYPE_CHECKING:
     from cutaway.explanations.computation.result import Computation
 
 #: Sentences in all, of each variable, and of what passes.
-MOST, _VARIABLES, _EDGES = 10, 3, 2
+MOST, _VARIABLES, _EDGES, _ROLES = 10, 3, 2, 4
 #: Parts that a sentence names.
 _NAMED = 3
 
 
 def story(told: Computation) -> tuple[Said, ...]:
     """The sentences in the order in which the computation runs; what was not shown is not said here."""
-    sentences = [_task(told)]
-    for name, tell in _TELLERS.items():
-        if name in told.results:
-            sentences += tell(told.results[name])
-    kept = sentences[: MOST - 1]
-    return (*kept, _open(told))
+    sentences = {
+        name: list(tell(told.results[name])) for name, tell in _TELLERS.items() if name in told.results
+    }
+    while 2 + sum(map(len, sentences.values())) > MOST:
+        longest = max(sentences, key=lambda name: len(sentences[name]))
+        sentences[longest].pop()
+    return (_task(told), *(said for some in sentences.values() for said in some), _open(told))
 
 
 def _task(told: Computation) -> Said:
@@ -89,26 +90,63 @@ def _height(result: Any, edge: int) -> tuple[bool, int]:
     return result.receiver[edge] == ANSWER, 0 if part is None else part.order
 
 
-def _claims(anchor: str, most: int) -> Callable[[Any], Iterator[Said]]:
-    """A teller of what has claims: the statements of those that are supported, in their order."""
+def _roles(result: Any) -> Iterator[Said]:
+    """Each kind of work once, with all parts that do it."""
+    kept = set(result.sentences())
+    groups: dict[str, list[str]] = {}
+    for test in result.tests:
+        if test.claim.supported and f"{test.sentence}." in kept:
+            name = _part(test.part)
+            begins = f"{name[:1].upper()}{name[1:]} "
+            rest = test.sentence.removeprefix(begins)
+            groups.setdefault(rest, []).append(name)
+    for rest, names in list(groups.items())[:_ROLES]:
+        first, others = names[0], list(dict.fromkeys(names[1:]))
+        also = f"; so {'does' if len(others) == 1 else 'do'} {_and(others)}" if others else ""
+        yield Said(f"{first[:1].upper()}{first[1:]} {rest}{also}.", "roles", "supported")
 
-    def tell(result: Any) -> Iterator[Said]:
 
-        for claim in [claim for claim in claims_of(result) if claim.supported][:most]:
-            yield Said(f"{claim.statement.rstrip('.')}.", anchor, claim.verdict)
+def _backups(result: Any) -> Iterator[Said]:
+    if any(claim.supported for claim in result.claims):
+        yield Said(f"{result.headline.rstrip('.')}.", "backups", "supported")
 
-    return tell
+
+def _proposed(result: Any) -> Iterator[Said]:
+    if result.claim.supported:
+        steps = " ".join(f"{sentence.rstrip('.')}." for sentence in result.sentences[:3])
+        yield Said(f"{result.headline.rstrip('.')}. {steps}".strip(), "proposed", "supported")
+    else:
+        yield Said(f"{result.headline.rstrip('.')}.", "proposed", result.claim.verdict)
+
+
+def _intended(result: Any) -> Iterator[Said]:
+    yield Said(f"{result.headline.rstrip('.')}.", "intended", result.claim.verdict)
+
+
+def _inputs(result: Any) -> Iterator[Said]:
+    claim = next((claim for claim in claims_of(result) if claim.supported), None)
+    if claim is not None:
+        yield Said(
+            f"Seen from outside: {claim.statement[0].lower()}{claim.statement[1:].rstrip('.')}.",
+            "inputs",
+            claim.verdict,
+        )
+        return
+    said = result.headline.split(". ", 1)[0].rstrip(".")
+    yield Said(
+        f"Seen from outside, by the words alone: {said[0].lower()}{said[1:]}.", "inputs", "inconclusive"
+    )
 
 
 #: Who tells what a stage found, in the order of the story.
 _TELLERS: dict[str, Callable[[Any], Iterator[Said]]] = {
     "carried": _carried,
     "passing": _passing,
-    "roles": _claims("roles", 2),
-    "backups": _claims("backups", 1),
-    "proposed": _claims("proposed", 1),
-    "intended": _claims("intended", 1),
-    "inputs": _claims("inputs", 1),
+    "roles": _roles,
+    "backups": _backups,
+    "proposed": _proposed,
+    "intended": _intended,
+    "inputs": _inputs,
 }
 
 
