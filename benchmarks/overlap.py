@@ -115,14 +115,15 @@ def backup_row(name: str, n: int) -> list[str]:
         wanted = {frozenset((primary, one)) for one in idle}
     found = {frozenset((*removed.split(" + "), part)) for removed, part in result.found()}
     supported = sum(claim.supported for claim in result.claims)
-    hit = f"{len(found & wanted)} of {len(wanted)}" if wanted and twin not in ("random", "shuffled") else "–"
+    lost = twin in ("random", "shuffled")
+    hit = f"{len(found & wanted)} of {len(wanted)}" if wanted and not lost else "–"
     words = (
         "; ".join(
             dict.fromkeys(w for w, v in zip(result.words, result.verdict, strict=True) if v != "not shown")
         )
         or "–"
     )
-    return [name, "yes" if wanted else "no", hit, str(len(found - wanted)), str(supported), words,
+    return [name, "yes" if wanted and not lost else "no", hit, str(len(found - wanted)), str(supported), words,
             f"{time.monotonic() - began:.0f}"]  # fmt: skip
 
 
