@@ -1,6 +1,6 @@
 """What moves where, and what stands in for what, in networks of which it is known: how much is found, and what is made up.
 
-    python benchmarks/overlap.py [--n 24] [--only passing|backups] [--out FILE]
+    python benchmarks/overlap.py [--n 16] [--only passing|backups] [--out FILE]
 
 Passing: networks that were trained to a stated algorithm; places are found first (`cutaway.carried`), and nothing is told.
 Backups: every network that was built with a mechanism; some have a second path or a backup, the others have none. Beside
@@ -137,7 +137,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--n", type=int, default=24)
+    parser.add_argument("--n", type=int, default=16)
     parser.add_argument("--only", choices=("passing", "backups"))
     parser.add_argument("--out", type=Path, default=PAGE)
     options = parser.parse_args()
