@@ -91,7 +91,9 @@ def scored(name: str) -> Scored:
         hit = len(named & set(range(NEURONS[task])))
         neurons = (hit / max(1, len(named)), hit / NEURONS[task])
     random = nothing_in(f"{name}~random") if name.endswith(SEEN) else None
-    return Scored(name, tuple(right), given, (counts[0], counts[1]), neurons, random, time.process_time() - began)
+    return Scored(
+        name, tuple(right), given, (counts[0], counts[1]), neurons, random, time.process_time() - began
+    )
 
 
 def nothing_in(name: str) -> tuple[int, int]:
@@ -128,7 +130,7 @@ def page(rows: Sequence[Scored], twins: dict[str, int], seconds: float) -> str:
     given = [f"{row.name}: {what}" for row in rows for what in row.given]
     lines += [
         "",
-        f"With random weights {supported} roles are supported in {len(twins_asked)} networks; of {agree} all witnesses agree,",
+        f"With random weights {supported} roles are supported in {len(twins_asked)} networks; of {agree} all agree,",
         "although the network does not answer.",
         f"Supported roles of parts that the card does not name: {len(given)} ({'; '.join(given) or 'none'}).",
         f"Roles that look so by score and are refuted: {sum(row.roles[1] for row in rows)}; supported: "
