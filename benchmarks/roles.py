@@ -147,7 +147,8 @@ def page(rows: Sequence[Scored], twins: dict[str, int], seconds: float) -> str:
         "| --- | --- | --- | --- |",
     ]
     lines += [f"| {one.specimen} | {one.part} | {one.role} | {verdict} |" for one, _, verdict in every]
-    lines += ["", "Interventions (what a `mover` and a knocked-out edge are tested by) and the limit `beyond` were settled on the `-gpt2`",
+    lines += ["", "Interventions (what a `mover` and a knocked-out edge are tested by)",
+        "and the limit `beyond` were settled on the `-gpt2`",
               "networks; no limit was loosened afterwards."]  # fmt: skip
     return "\n".join(lines) + "\n"
 
