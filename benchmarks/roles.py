@@ -130,7 +130,7 @@ def page(rows: Sequence[Scored], twins: dict[str, int], seconds: float) -> str:
     given = [f"{row.name}: {what}" for row in rows for what in row.given]
     lines += [
         "",
-        f"With random weights {supported} roles are supported in {len(twins_asked)} networks; of {agree} all witnesses agree,",
+        f"With random weights {supported} roles are supported in {len(twins_asked)} networks; of {agree} all agree,",
         "although the network does not answer.",
         f"Supported roles of parts that the card does not name: {len(given)} ({'; '.join(given) or 'none'}).",
         f"Roles that look so by score and are refuted: {sum(row.roles[1] for row in rows)}; supported: "
@@ -147,6 +147,9 @@ def page(rows: Sequence[Scored], twins: dict[str, int], seconds: float) -> str:
         "| --- | --- | --- | --- |",
     ]
     lines += [f"| {one.specimen} | {one.part} | {one.role} | {verdict} |" for one, _, verdict in every]
+    lines += ["", "Interventions (what a `mover` and a knocked-out edge are tested by)",
+        "and the limit `beyond` were settled on the `-gpt2`",
+              "networks; no limit was loosened afterwards."]  # fmt: skip
     return "\n".join(lines) + "\n"
 
 
