@@ -257,7 +257,7 @@ def test_a_stop_keeps_the_methods_that_are_finished() -> None:
     ("asked", "wrong", "error"),
     [
         ("cases", {"method": "saliency"}, BadInput), ("cases", {"method": ()}, BadInput), ("cases", {"steps": 0}, BadInput),
-        ("cases", {"window": 0}, BadInput), ("cases", {"n": 0}, BadInput), ("cases", {"baseline": "no such token"}, BadInput),
+        ("cases", {"window": 0}, BadInput), ("cases", {"n": 0}, BadInput), ("cases", {"baseline": "no such one"}, BadInput),
         ("cases", {"baseline": 3}, BadInput), ("cases", {"target": " Mary"}, BadInput), ("cases", {"limits": 3}, BadInput),
         ("cases", {"baseline": "corrupted"}, BadBehaviour), ("cases", {"metod": "occlusion"}, UnknownOption),
         ("text", {"foil": " Mary"}, BadInput), ("text", {"target": " Mary", "foil": " Mary"}, BadInput),

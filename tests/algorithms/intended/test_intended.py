@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from known_algorithms import algorithm_of, cases_of, places_of
 
 import cutaway
 from cutaway.algorithms import Algorithm
@@ -70,6 +71,26 @@ def test_what_a_network_was_trained_to_is_intended_and_turned_round_it_is_refute
     assert turned.verdict == "refuted"
     assert turned.feared_claims[0].verdict == "supported"
     assert "which is feared" in turned.headline
+
+
+@pytest.mark.parametrize("name", ["agreement-gpt2", "agreement-llama"])
+def test_the_verb_agrees_with_its_subject_and_not_with_the_noun_before_it(name: str) -> None:
+    def verb(number: bool, tense: bool) -> str:
+        return ("were" if tense else "are") if number else ("was" if tense else "is")
+
+    nearest = cutaway.algorithm(
+        "agrees with the last noun", number=lambda w6: w6.endswith("s"),
+        tense=lambda w1: w1 in ("yesterday", "once", "then"), answer=verb,
+    )  # fmt: skip
+    goal, where = algorithm_of(name), {"number": places_of(name)["number"]}
+    found = intended(network(name), cases_of(name, 400), goal, nearest, where=where, n=60)
+    assert found.follows == INTENDED
+    assert found.here.followed[0].made == 0  # these prompts came without frames
+    assert found.inside is not None
+    assert found.inside["number"].accuracy.value > 0.95
+    assert found.inside.rivals[0].claim.verdict == "refuted"
+    turned = intended(network(name), cases_of(name, 400), nearest, goal, n=60)
+    assert turned.verdict == "refuted"
 
 
 def test_the_mechanism_is_told_as_well_and_a_shift_keeps_it() -> None:
@@ -207,7 +228,7 @@ def test_coming_apart_is_having_no_answer_in_common() -> None:
 def test_it_is_saved_loaded_drawn_and_told(tmp_path: Path) -> None:
     from cutaway.reports import render
 
-    found = intended(network(), giving(), the_other(), the_first(), where=WHERE, n=40)
+    found = intended(network(), giving(), the_other(), the_first(), where=WHERE, n=24)
     again = cutaway.load(found.save(tmp_path / "intended"))
     assert isinstance(again, IntendedTest)
     assert again.to_dict() == found.to_dict()
