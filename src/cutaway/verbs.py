@@ -84,8 +84,9 @@ class Verb:
         return getattr(importlib.import_module(module), name)
 
     def parameters(self) -> tuple[Parameter, ...]:
-        """Its keywords, without those that all verbs share."""
-        return tuple(p for p in signature(self.where) if p.name not in (*self.takes, *SHARED))
+        """Its keywords, without those that all verbs share; what may come before them, too, where a command shows it."""
+        taken = {*self.takes, *SHARED} - set(self.shown)
+        return tuple(p for p in signature(self.where) if p.name not in taken)
 
     def check(self, given: Iterable[str]) -> None:
         """Raise `UnknownOption` for a keyword that the verb does not have, with the nearest one.
@@ -217,30 +218,26 @@ VERBS: dict[str, Verb] = {
              command="computation", n=128),
         Verb("carried", "cutaway.algorithms.carried.verb:carried",
              "What each part carries: one variable of the prompt is exchanged at a time, part by part, and tested.",
-             ("net", "cases"), "carried-variables", ("variables", "parts", "spans", "controls"),
+             ("net", "cases", "variables"), "carried-variables", ("variables", "parts", "spans", "controls"),
              (("limits", "cutaway.algorithms.carried.limits:CarriedLimits"),), command="carried", n=128),
         Verb("passing", "cutaway.algorithms.passing.verb:passing",
              "How a variable moves from place to place: what each place brings through each later one, tested.",
-             ("net", "cases"), "passing", ("controls",),
+             ("net", "cases", "carried"), "passing", ("controls",),
              (("limits", "cutaway.algorithms.passing.limits:PassingLimits"),), command="passing", n=128),
         Verb("backups", "cutaway.algorithms.backups.verb:backups",
              "Which parts stand in for which: remove one after another, and see whose effect grows.",
-             ("net", "behaviour"), "backups", ("parts", "controls"),
+             ("net", "behaviour", "parts"), "backups", ("parts", "controls"),
              (("limits", "cutaway.algorithms.backups.limits:BackupLimits"),), command="backups", n=64),
-             ("net", "cases", "carried"), "passing"),
-        Verb("backups", "cutaway.algorithms.backups.verb:backups",
-             "Which parts stand in for which: remove one after another, and see whose effect grows.",
-             ("net", "behaviour", "parts"), "backups"),
         Verb("shared_parts", "cutaway.algorithms.backups.sharing:shared_parts",
              "Which parts two behaviours share, and what one loses by what the other uses.",
              ("net", "one", "other"), "shared-parts"),
         Verb("roles", "cutaway.algorithms.roles.verb:roles",
              "What kind of work each part does: mover, induction, lookup, backup, ..., each role by three witnesses.",
-             ("net", "cases"), "roles", ("parts", "variables", "controls"),
+             ("net", "cases", "parts"), "roles", ("parts", "variables", "controls"),
              (("limits", "cutaway.algorithms.roles.limits:RoleLimits"),), command="roles", n=128),
         Verb("propose_algorithm", "cutaway.algorithms.proposing.verb:propose_algorithm",
              "An algorithm proposed from what parts carry, tested on held-out prompts beside others that could be meant.",
-             ("net", "cases"), "proposed-algorithm", ("controls",),
+             ("net", "cases", "carried"), "proposed-algorithm", ("controls",),
              (("limits", "cutaway.algorithms.proposing.limits:ProposalLimits"),), command="algorithm", n=128),
         Verb("input_attribution", "cutaway.algorithms.inputs.verb:input_attribution",
              "Which input tokens an answer rests on, held against what exchanging the variables there does.",

@@ -89,7 +89,7 @@ def question_of(row: Verb) -> list[inspect.Parameter]:
             name, _KEYWORD, annotation=annotation, **({} if default is REQUIRED else {"default": default})
         )
         for taken in row.takes
-        for name, annotation, default in kinds[taken]
+        for name, annotation, default in kinds.get(taken, ())
     ]
 
 
@@ -209,7 +209,7 @@ def asked(row: Verb, common: Common, screen: Screen, given: Mapping[str, Any], b
             subjects.append(question.texts_of(given))
         elif taken in ("cases", "question"):
             subjects.append(question.cases_of_given(screen, net, common, given, row.command))
-        else:
+        elif taken in given and taken not in row.shown:
             subjects.append(given[taken])
     return Asked(net, tuple(subjects))
 
