@@ -21,9 +21,9 @@ from itertools import product
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "algorithms")]
+sys.path.insert(0, str(ROOT))
 
-from known_algorithms import outcome  # noqa: E402
+from tests.algorithms.known_algorithms import outcome  # noqa: E402
 from tests.algorithms.proposing.tasks import CALLED, NETWORKS, stated_places, task_cases, task_of  # noqa: E402
 
 import cutaway  # noqa: E402
