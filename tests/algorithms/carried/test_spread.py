@@ -99,6 +99,8 @@ def test_it_is_saved_and_shown(tmp_path: Path, shows_itself: Any) -> None:
     again = cutaway.load(result.save(tmp_path / "spread"))
     assert isinstance(again, CarriedVariables)
     assert again.spread == result.spread
-    tables = [block for section in again.page().sections for block in section.blocks if isinstance(block, Table)]
+    tables = [
+        block for section in again.page().sections for block in section.blocks if isinstance(block, Table)
+    ]
     assert [table.rows[0][-1] for table in tables if table.head[0] == "together"] == ["supported"]
     shows_itself(result)

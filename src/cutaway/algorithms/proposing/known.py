@@ -88,7 +88,9 @@ def known_task(cases: Cases, free: Sequence[str], rows: Sequence[KnownRow]) -> K
     frames = cases.frames
     if frames is None:
         derived = {n: s for n in cases.derived if (s := _tabulated(n, free, rows)) is not None}
-        enough = tuple(free) if decides(rows, free, 0) else tuple(v for v in cases.free if v not in cases.steady)
+        enough = (
+            tuple(free) if decides(rows, free, 0) else tuple(v for v in cases.free if v not in cases.steady)
+        )
         reads = needed(rows, enough) if decides(rows, enough, 0) else enough
         rule = rule_of(rows, reads)
         return KnownTask(tuple(free), derived, Step(ANSWER, rule.reads, rule.function), says=rule.says)
