@@ -141,8 +141,8 @@ def page(networks: list[KnownNetwork], tries: dict[tuple[str, str, int], str], a
         " algorithm that `propose_algorithm` proposes, and its verdict. *Ruled out*: other algorithms that are refuted.",
         "",
         "In `brackets` the depth, from which both variables are computed, is no variable of the cases: its head, in which"
-        " both are found first, counts as a part that was not stated. In `indirect-object` one stated head is exchanged at every"
-        " token, and `carried` tries the last one: there it brings several variables.",
+        " both are found first, counts as a part that was not stated. In `indirect-object` one stated head is exchanged at"
+        " every token, and `carried` tries the last one: there it brings several variables.",
         "",
         "| network | carried: precision | recall | steps | stated | proposed | verdict | ruled out | seconds |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
