@@ -21,9 +21,9 @@ from itertools import product
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "algorithms")]
+sys.path.insert(0, str(ROOT))
 
-from known_algorithms import outcome  # noqa: E402
+from tests.algorithms.known_algorithms import outcome  # noqa: E402
 from tests.algorithms.proposing.tasks import CALLED, NETWORKS, stated_places, task_cases, task_of  # noqa: E402
 
 import cutaway  # noqa: E402
@@ -140,9 +140,9 @@ def page(networks: list[KnownNetwork], tries: dict[tuple[str, str, int], str], a
         " the least interchange accuracy of the stated algorithm at its places, held out. *Proposed*: the least of the"
         " algorithm that `propose_algorithm` proposes, and its verdict. *Ruled out*: other algorithms that are refuted.",
         "",
-        "In `brackets` the depth, from which both variables are computed, is no variable of the cases: its head, in which both"
-        " are found first, counts as a part that was not stated. In `indirect-object` one stated head is exchanged at every"
-        " token, and `carried` tries the last one: there it brings several variables.",
+        "In `brackets` the depth, from which both variables are computed, is no variable of the cases: its head, in which"
+        " both are found first, counts as a part that was not stated. In `indirect-object` one stated head is exchanged at"
+        " every token, and `carried` tries the last one: there it brings several variables.",
         "",
         "| network | carried: precision | recall | steps | stated | proposed | verdict | ruled out | seconds |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -162,7 +162,8 @@ def page(networks: list[KnownNetwork], tries: dict[tuple[str, str, int], str], a
     lines += [
         f"{len(tries)} of {asked} tries, each with cases and exchanges of its own seed. **{supported} got an algorithm"
         " supported.** Twins with random weights and with shuffled answers do not do the task and are refused; of seed 0"
-        " they were searched all the same (`force=True`).",
+        " they were searched all the same (`force=True`). Those trained on the task alone do it in"
+        " some way of their own: a variable may be carried there, only not where it was stated.",
         "",
         "| twin | what came out | tries |",
         "| --- | --- | --- |",

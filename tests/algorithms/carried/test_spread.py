@@ -29,6 +29,7 @@ LIMITS = CarriedLimits(carries=0.6)
 
 def split(name: str, head: int, layer: int) -> Network:
     """The network with one head as four of a quarter each: the other heads of the layer, which are not read, become it."""
+    model: Any
     model, tokenizer = load(name)
     attention = model.transformer.h[layer].attn
     width = model.config.n_embd // model.config.n_head

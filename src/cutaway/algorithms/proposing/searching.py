@@ -126,6 +126,7 @@ class DiscoveryBench:
 def order_of(places: Places) -> tuple[int, int]:
     """Where in the network places are computed, the last of several: (layer, 0 for attention, 1 behind it).
 
+    >>> from cutaway.algorithms.places import places_of
     >>> order_of(places_of("a1.h0@last + m0@S")) < order_of(places_of("m1@last"))
     True
     """
