@@ -84,7 +84,11 @@ class Verb:
         return getattr(importlib.import_module(module), name)
 
     def parameters(self) -> tuple[Parameter, ...]:
-        """Its keywords, without those that all verbs share; what may come before them, too, where a command shows it."""
+        """Its keywords, without those that all verbs share."""
+        return tuple(p for p in signature(self.where) if p.name not in (*self.takes, *SHARED))
+
+    def options(self) -> tuple[Parameter, ...]:
+        """What a command offers of it: its keywords, and what may come before them and is shown."""
         taken = {*self.takes, *SHARED} - set(self.shown)
         return tuple(p for p in signature(self.where) if p.name not in taken)
 

@@ -216,6 +216,7 @@ class Bed:
             "backups": {"n": 6, "force": True, "controls": False},
             "shared_parts": {"one": self.pairs, "other": self.pairs, "n": 6, "force": True, "controls": False},
             "roles": {"n": 6, "controls": False},
+            "computation": {"n": 6, "controls": False, "force": True, "depth": "what", "parts": ["a0.h0", "m1"]},
             "propose_algorithm": {"n": 12, "controls": False, "limits": proposal},
             "input_attribution": {"question": known(self.net), "n": 3, "steps": 2, "controls": False},
             "intended": {
@@ -477,6 +478,7 @@ def results(bed: Bed) -> dict[str, Path]:
         lambda: cutaway.bind(**bed.right(VERBS["bind"])),
         lambda: cutaway.feature_effects(**bed.right(VERBS["feature_effects"])),
         lambda: cutaway.carried(**bed.right(VERBS["carried"])),
+        lambda: cutaway.computation(**bed.right(VERBS["computation"])),
         lambda: cutaway.passing(**bed.right(VERBS["passing"])),
         lambda: cutaway.backups(**bed.right(VERBS["backups"])),
         lambda: cutaway.shared_parts(**bed.right(VERBS["shared_parts"])),

@@ -315,7 +315,7 @@ def test_every_verb_that_gives_a_result_is_called_here() -> None:
 
 
 #: What decides as it goes how much it runs says its price stage by stage: tests/explanations, tests/algorithms/proposing.
-ELSEWHERE = ("explain", "propose_algorithm")
+ELSEWHERE = ("explain", "propose_algorithm", "computation")
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def _function(row: Verb) -> Callable[..., None]:
     parameters = [
         *head,
         *question_of(row),
-        *(option(row, p) for p in row.parameters() if p.name in row.shown),
+        *(option(row, p) for p in row.options() if p.name in row.shown),
     ]
     if row.plan:
         parameters.append(inspect.Parameter("plan", _KEYWORD, annotation=Plan, default=False))
@@ -143,7 +143,7 @@ def _cli_type(p: Parameter) -> Any:
 def keywords(row: Verb, given: Mapping[str, Any]) -> dict[str, Any]:
     """Options as the verb's keywords: lists with commas taken apart, ranges of layers, whole numbers."""
     taken: dict[str, Any] = {}
-    for p in row.parameters():
+    for p in row.options():
         if p.name not in given or given[p.name] is None or p.name in question.ASKING:
             continue
         value = given[p.name]
@@ -319,7 +319,7 @@ def command_line(row: Verb, common: Common, given: Mapping[str, Any]) -> str:
         words += ["--behaviour", str(given["behaviour"]), "--n", str(given["n"])]
     words += ["--seed", str(common.seed)]
     words += ["--force"] if given.get("force") else []
-    for p in row.parameters():
+    for p in row.options():
         value = given.get(p.name)
         default = ",".join(map(str, p.default)) if isinstance(p.default, tuple) else p.default
         if p.name not in row.shown or value is None or value == default:
