@@ -7,8 +7,8 @@ from cutaway.figures import (
     Bar,
     Comparison,
     Grid,
-    Move,
-    Stop,
+    VariableMove,
+    VariableStop,
     against_random,
     bars,
     heatmap,
@@ -89,11 +89,15 @@ def test_bars_and_random_sets_draw_what_they_are_given() -> None:
 
 def test_movement_draws_every_stop_and_keeps_every_move() -> None:
     stops = [
-        Stop("MLP 0", "MLP 0 at <b>", "gender", 1, 0.5, "layer 0 · MLP"),
-        Stop("head 2.1", "x", "gender", 2, 2.0, "layer 2 · attention"),
-        Stop("head 2.3", "x", "place", 2, 2.0, "layer 2 · attention", sure=False),
+        VariableStop("MLP 0", "MLP 0 at <b>", "gender", 1, 0.5, "layer 0 · MLP"),
+        VariableStop("head 2.1", "x", "gender", 2, 2.0, "layer 2 · attention"),
+        VariableStop("head 2.3", "x", "place", 2, 2.0, "layer 2 · attention", sure=False),
     ]
-    moves = [Move(None, 0, "gender"), Move(0, 1, "gender", 0.5), Move(1, None, "gender", 0.25)]
+    moves = [
+        VariableMove(None, 0, "gender"),
+        VariableMove(0, 1, "gender", 0.5),
+        VariableMove(1, None, "gender", 0.25),
+    ]
     words = [
         "Yesterday",
         "Lily",

@@ -95,8 +95,7 @@ def explain(
     lost. 4. *Test*, on held-out examples: keep only the set, remove the set, against random sets of the same size.
     5. *Controls*: the same with random weights and with shuffled answers must not be supported; a sham edit must change
     nothing. 6. Where a dictionary is attached, *name* the features that carry the behaviour (`feature_effects`); the claim
-    does not rest on them. 7. With `depth`, tell what is computed there (`computation`): which variable each part carries,
-    how they move, what kind of work parts do, and as which algorithm; with claims of its own.
+    does not rest on them. 7. With `depth`, tell what is computed there (`computation`), with claims of its own.
 
     Args:
         net: the network.
@@ -109,12 +108,10 @@ def explain(
             True looks among neurons. A kind of site (`sae.features`) says which, where there are several.
         labels: of features, by the name of the part.
         depth: "where" the behaviour is; "what" is computed there; as which "algorithm".
-        cases: prompts whose variables are known, to tell what is computed; default those of a built-in behaviour, else its
+        cases: prompts whose variables are known, of which that is asked; default those of a built-in behaviour, else its
             pairs, of which only what differs is known.
-        intended: the algorithm that the network ought to compute (`cutaway.algorithm`); default the answers that the cases
-            call right, where something is feared.
-        feared: algorithms that it ought not to compute, or `number=other_number` for the right answer of one variable taken
-            for another.
+        intended: the algorithm that the network ought to compute; default what the cases call right.
+        feared: those that it ought not to, or `number=other_number`: the right answer of one variable taken for another.
         shifted: cases of another distribution, on which the intended computation is asked for again.
         command: a command line that repeats this; kept in the result.
         work: who hears of the price and of progress, what may stop it, and what it may spend: with a budget, each stage

@@ -26,7 +26,7 @@ _THINNEST, _WIDEST = 1.0, 4.5
 
 
 @dataclass(frozen=True)
-class Stop:
+class VariableStop:
     """A part that carries a variable at a word.
 
     Attributes:
@@ -49,7 +49,7 @@ class Stop:
 
 
 @dataclass(frozen=True)
-class Move:
+class VariableMove:
     """A variable that passes from one stop to another, to the answer, or from a word.
 
     Attributes:
@@ -66,7 +66,12 @@ class Move:
 
 
 def movement_figure(
-    words: Sequence[str], stops: Sequence[Stop], moves: Sequence[Move], answer: str, at: int, title: str = ""
+    words: Sequence[str],
+    stops: Sequence[VariableStop],
+    moves: Sequence[VariableMove],
+    answer: str,
+    at: int,
+    title: str = "",
 ) -> Picture:
     """The drawing of how variables move through a prompt.
 
@@ -112,7 +117,7 @@ def movement_figure(
     return dressed
 
 
-def _rows(stops: Sequence[Stop]) -> tuple[dict[float, float], list[tuple[float, float, str]]]:
+def _rows(stops: Sequence[VariableStop]) -> tuple[dict[float, float], list[tuple[float, float, str]]]:
     """The height of every level, and of every row (height, how far up it reaches, name): only those with stops are drawn."""
     named = {stop.level: stop.row for stop in stops}
     heights: dict[float, float] = {}
@@ -129,7 +134,7 @@ def _rows(stops: Sequence[Stop]) -> tuple[dict[float, float], list[tuple[float, 
     return heights, rows
 
 
-def _places(stops: Sequence[Stop], heights: dict[float, float]) -> list[tuple[float, float]]:
+def _places(stops: Sequence[VariableStop], heights: dict[float, float]) -> list[tuple[float, float]]:
     """Where each stop stands: over its word, those of one word and row above each other and a little aside."""
     seen: dict[tuple[int, float], int] = {}
     places = []
@@ -140,7 +145,7 @@ def _places(stops: Sequence[Stop], heights: dict[float, float]) -> list[tuple[fl
 
 
 def _draw_move(
-    figure: go.Figure, move: Move, stops: Sequence[Stop], places: Sequence[tuple[float, float]], end: tuple[float, float],
+    figure: go.Figure, move: VariableMove, stops: Sequence[VariableStop], places: Sequence[tuple[float, float]], end: tuple[float, float],
     colour: str,
 ) -> None:  # fmt: skip
     x1, y1 = end if move.end is None else places[move.end]
@@ -161,7 +166,10 @@ def _draw_move(
 
 
 def _draw_stops(
-    figure: go.Figure, name: str, those: Sequence[tuple[Stop, tuple[float, float]]], look: tuple[str, str]
+    figure: go.Figure,
+    name: str,
+    those: Sequence[tuple[VariableStop, tuple[float, float]]],
+    look: tuple[str, str],
 ) -> None:
     colour, symbol = look
     figure.add_scatter(
@@ -179,7 +187,10 @@ _LETTERS = {"circle": "●", "square": "■", "diamond": "◆", "triangle-up": "
 
 
 def _signs(
-    variables: Sequence[str], looks: dict[str, tuple[str, str]], stops: Sequence[Stop], moves: Sequence[Move]
+    variables: Sequence[str],
+    looks: dict[str, tuple[str, str]],
+    stops: Sequence[VariableStop],
+    moves: Sequence[VariableMove],
 ) -> list[str]:
     signs = [f"{_LETTERS[looks[name][1]]} {html.escape(name)}" for name in variables]
     signs += ["hollow: not shown"] if any(not stop.sure for stop in stops) else []
@@ -196,7 +207,11 @@ def _wrapped(word: str) -> str:
 
 
 def _keep_rows(
-    figure: go.Figure, words: Sequence[str], stops: Sequence[Stop], moves: Sequence[Move], answer: str
+    figure: go.Figure,
+    words: Sequence[str],
+    stops: Sequence[VariableStop],
+    moves: Sequence[VariableMove],
+    answer: str,
 ) -> None:
     """What is drawn as rows in the description itself: strokes do not say what they were drawn from."""
 

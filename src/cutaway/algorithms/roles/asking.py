@@ -82,6 +82,7 @@ class RoleVariable:
         cells: the number of the cell of a part at a span ("" everywhere).
         standing: heads ablated by twos; None of other variables.
         does: does the network answer by it on discovery pairs?
+        lost: what each part's absence loses there, once the sweep was run.
     """
 
     pairs: VariablePairs
@@ -157,6 +158,7 @@ class RoleTrials:
         acts: every intervention.
         trials: the cells of each role.
         backups: of heads that stand in for others, the pairs that are ablated.
+        standing: the ablations of these.
     """
 
     half: RoleHalf

@@ -40,7 +40,6 @@ class RoleWeights:
     work: Work
     _layers: dict[tuple[int, int], HeadWeights] = field(default_factory=dict)
     _embedded: Tensor | None = None
-    wanted: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, net: Network, prompts: Tensor, layers: Sequence[int], seed: int, work: Work) -> RoleWeights:

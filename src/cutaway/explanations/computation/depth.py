@@ -11,7 +11,7 @@ DEPTHS = ("where", "what", "algorithm")
 
 
 @dataclass(frozen=True)
-class Stage:
+class ComputationStage:
     """A stage of telling what is computed.
 
     Attributes:
@@ -30,18 +30,18 @@ class Stage:
 
 
 #: In order. What a later one needs comes before it.
-STAGES: tuple[Stage, ...] = (
-    Stage("carried", "What each part carries", "what each part carries", "what", 1.0),
-    Stage("passing", "How variables move", "how variables move", "what", 0.5),
-    Stage("roles", "What kind of work each part does", "what kind of work each part does", "what", 0.5),
-    Stage("inputs", "Seen from outside: which words matter", "which words matter", "what", 0.2),
-    Stage("backups", "What takes over where a part is gone", "what takes over", "what", 0.5),
-    Stage("proposed", "As which algorithm", "as which algorithm", "algorithm", 0.8),
-    Stage("intended", "Is it the intended computation?", "whether it is the intended computation", "algorithm", 0.4),
+STAGES: tuple[ComputationStage, ...] = (
+    ComputationStage("carried", "What each part carries", "what each part carries", "what", 1.0),
+    ComputationStage("passing", "How variables move", "how variables move", "what", 0.5),
+    ComputationStage("roles", "What kind of work each part does", "what kind of work each part does", "what", 0.5),
+    ComputationStage("inputs", "Seen from outside: which words matter", "which words matter", "what", 0.2),
+    ComputationStage("backups", "What takes over where a part is gone", "what takes over", "what", 0.5),
+    ComputationStage("proposed", "As which algorithm", "as which algorithm", "algorithm", 0.8),
+    ComputationStage("intended", "Is it the intended computation?", "whether it is the intended computation", "algorithm", 0.4),
 )  # fmt: skip
 
 
-def stages_of(depth: str, intended: bool) -> tuple[Stage, ...]:
+def stages_of(depth: str, intended: bool) -> tuple[ComputationStage, ...]:
     """The stages that a depth takes. intended: was it stated what the network ought to compute?"""
     deep = DEPTHS.index(check_depth(depth))
     return tuple(

@@ -8,23 +8,23 @@ from cutaway.algorithms.carried.telling import NOT_SHOWN
 from cutaway.algorithms.passing.judging import PASSES
 from cutaway.algorithms.passing.routes import ANSWER
 from cutaway.algorithms.places import ALL, VariablePlace
-from cutaway.figures import Move, Stop, movement_figure
+from cutaway.figures import VariableMove, VariableStop, movement_figure
 
 if TYPE_CHECKING:
-    from cutaway.explanations.computation.result import Computation
+    from cutaway.explanations.computation.claimed import ToldComputation
 
 #: Of each variable at most so many places are drawn, those that bring most of it.
 _PLACES = 8
 
 
-def drawing(told: Computation) -> Any:
+def drawing(told: ToldComputation) -> Any:
     """The figure; None where no part was found to carry a variable."""
     carried, passing = told.results.get("carried"), told.results.get("passing")
     if carried is None:
         return None
     frame = carried.to_pandas()
     shown = frame.loc[~frame["verdict"].isin(("", NOT_SHOWN))].sort_values("held", ascending=False)
-    stops: list[Stop] = []
+    stops: list[VariableStop] = []
     number: dict[tuple[str, str], int] = {}
     for variable in carried.variables:
         supported = carried.claim(variable).supported
@@ -36,17 +36,19 @@ def drawing(told: Computation) -> Any:
                 stops.append(stop)
     if not stops:
         return None
-    moves: list[Move] = []
+    moves: list[VariableMove] = []
     if passing is not None:
         for i, verdict in enumerate(passing.verdict):
             start = number.get((passing.variable[i], passing.sender[i]))
             end = number.get((passing.variable[i], passing.receiver[i]))
             whole = passing.receiver[i] == ANSWER
             if verdict == PASSES and start is not None and (whole or end is not None):
-                moves.append(Move(start, None if whole else end, passing.variable[i], float(passing.held[i])))
+                moves.append(
+                    VariableMove(start, None if whole else end, passing.variable[i], float(passing.held[i]))
+                )
     fed = {move.end for move in moves}
     moves += [
-        Move(None, i, stop.variable)
+        VariableMove(None, i, stop.variable)
         for i, stop in enumerate(stops)
         if i not in fed and stop.level < _first(stops)
     ]
@@ -54,12 +56,14 @@ def drawing(told: Computation) -> Any:
     return movement_figure(told.example.words, stops, moves, told.example.answer.strip(), at)
 
 
-def _first(stops: list[Stop]) -> float:
+def _first(stops: list[VariableStop]) -> float:
     """Below this height parts read the words themselves: the first layer that carries anything, and no more."""
     return min(stop.level for stop in stops) + 1.0
 
 
-def _stop(told: Computation, name: str, variable: str, share: float, supported: bool) -> Stop | None:
+def _stop(
+    told: ToldComputation, name: str, variable: str, share: float, supported: bool
+) -> VariableStop | None:
     place = VariablePlace.parse(name)
     part = place.named
     if part is None or place.span == ALL or place.span not in told.example.at:
@@ -68,4 +72,6 @@ def _stop(told: Computation, name: str, variable: str, share: float, supported: 
     mlp = part.kind == "mlp"
     row = part.words if layer < 0 else f"layer {layer} · {'MLP' if mlp else 'attention'}"
     words = f"{place.words}: brings {share:.0%} of what exchanging {variable} does"
-    return Stop(part.words, words, variable, told.example.at[place.span], layer + 0.5 * mlp, row, supported)
+    return VariableStop(
+        part.words, words, variable, told.example.at[place.span], layer + 0.5 * mlp, row, supported
+    )

@@ -9,7 +9,7 @@ from cutaway.reports import Said
 
 if TYPE_CHECKING:
     from cutaway.claims import Claim
-    from cutaway.explanations.computation.result import Computation
+    from cutaway.explanations.computation.claimed import ToldComputation
 
 COMPUTATION = "What computation is the network performing?"
 NEURONS = "Which neurons implement which sub-function?"
@@ -29,7 +29,7 @@ class ExplainedWhere(Protocol):
     def features(self) -> Any: ...  # noqa: D102
 
 
-def answers(told: Computation, where: ExplainedWhere | None = None) -> tuple[Said, ...]:
+def answers(told: ToldComputation, where: ExplainedWhere | None = None) -> tuple[Said, ...]:
     """Question by question; a question of which no claim speaks is answered by “not shown”, with the reason."""
     return (
         _algorithm(told),
@@ -46,7 +46,7 @@ def answers(told: Computation, where: ExplainedWhere | None = None) -> tuple[Sai
     )
 
 
-def _from(told: Computation, question: str, stage: str, otherwise: str) -> Said:
+def _from(told: ToldComputation, question: str, stage: str, otherwise: str) -> Said:
 
     if stage not in told.results:
         why = dict(told.missing).get(stage, otherwise)
@@ -80,7 +80,7 @@ def _best(claims: tuple[Claim, ...]) -> Claim | None:
     return None
 
 
-def _algorithm(told: Computation) -> Said:
+def _algorithm(told: ToldComputation) -> Said:
     """What was proposed and tested, or that none of it is supported."""
     proposed: Any = told.results.get("proposed")
     if proposed is None:
@@ -91,7 +91,7 @@ def _algorithm(told: Computation) -> Said:
     return Said(text.strip(), "proposed", proposed.claim.verdict, COMPUTATION)
 
 
-def _neurons(told: Computation) -> Said:
+def _neurons(told: ToldComputation) -> Said:
     """The neurons behind the roles of MLPs, and what these roles are."""
     roles: Any = told.results.get("roles")
     if roles is None:

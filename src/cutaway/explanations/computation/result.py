@@ -38,6 +38,7 @@ class Computation:
         seconds: of each stage.
         complete: was no stage stopped?
         provenance: what is needed to repeat it.
+        notes: what these prompts cannot tell, and what was left out.
     """
 
     kind: ClassVar[str] = "computation"

@@ -12,13 +12,13 @@ from cutaway.reports import Block, Facts, Figure, Heading, Page, Points, Section
 from cutaway.trials import with_interval
 
 if TYPE_CHECKING:
-    from cutaway.explanations.computation.result import Computation
+    from cutaway.explanations.computation.claimed import ToldComputation
 
 #: Sections of a stage's own page that are told once, for all stages.
 _ONCE = ("source",)
 
 
-def story_sections(told: Computation, where: ExplainedWhere | None = None) -> list[Section]:
+def story_sections(told: ToldComputation, where: ExplainedWhere | None = None) -> list[Section]:
     """What is read first. where: the explanation of where it is, which answers, too."""
     blocks: list[Block] = [Told(told.story, numbered=True)]
     if (figure := drawing(told)) is not None:
@@ -38,7 +38,7 @@ _CAPTION = (
 )
 
 
-def _open(told: Computation) -> Iterator[tuple[str, str]]:
+def _open(told: ToldComputation) -> Iterator[tuple[str, str]]:
     titles = {stage.name: stage.title for stage in STAGES}
     for stage, why in told.missing:
         yield f"{titles.get(stage, stage)}:", why
@@ -49,7 +49,7 @@ def _open(told: Computation) -> Iterator[tuple[str, str]]:
         yield "", note
 
 
-def evidence_sections(told: Computation) -> list[Section]:
+def evidence_sections(told: ToldComputation) -> list[Section]:
     """What is known of the prompts, and what each stage found."""
     example = told.example
     facts = (

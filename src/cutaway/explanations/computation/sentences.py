@@ -14,7 +14,7 @@ from cutaway.reports import Said
 from cutaway.trials import percent
 
 if TYPE_CHECKING:
-    from cutaway.explanations.computation.result import Computation
+    from cutaway.explanations.computation.claimed import ToldComputation
 
 #: Sentences in all, of each variable, and of what passes.
 MOST, _VARIABLES, _EDGES, _ROLES = 10, 3, 2, 4
@@ -22,7 +22,7 @@ MOST, _VARIABLES, _EDGES, _ROLES = 10, 3, 2, 4
 _NAMED = 3
 
 
-def story(told: Computation) -> tuple[Said, ...]:
+def story(told: ToldComputation) -> tuple[Said, ...]:
     """The sentences in the order in which the computation runs; what was not shown is not said here."""
     sentences = {
         name: list(tell(told.results[name])) for name, tell in _TELLERS.items() if name in told.results
@@ -33,7 +33,7 @@ def story(told: Computation) -> tuple[Said, ...]:
     return (_task(told), *(said for some in sentences.values() for said in some), _open(told))
 
 
-def _task(told: Computation) -> Said:
+def _task(told: ToldComputation) -> Said:
     example, right = told.example, told.accuracy
     of = f"{right.n:,} held-out prompts" if right.n else "held-out prompts"
     interval = right.interval
@@ -150,7 +150,7 @@ _TELLERS: dict[str, Callable[[Any], Iterator[Said]]] = {
 }
 
 
-def _open(told: Computation) -> Said:
+def _open(told: ToldComputation) -> Said:
     """The last sentence: what is not explained."""
     lacking = [f"{_TITLES.get(stage, stage)} ({why})" for stage, why in told.missing]
 

@@ -12,7 +12,7 @@ from cutaway.algorithms.exchanges import AnswerChoices, CaseExchange, run_exchan
 from cutaway.behaviours.cases import Case, Cases
 from cutaway.errors import BadBehaviour, BadInput, CutawayError, Stopped
 from cutaway.explanations.computation.asking import NOTHING_STATED, StatedComputation, stated
-from cutaway.explanations.computation.depth import Stage, check_depth, stages_of
+from cutaway.explanations.computation.depth import ComputationStage, check_depth, stages_of
 from cutaway.explanations.computation.example import TaskExample
 from cutaway.explanations.computation.parts import WHOLE, strongest
 from cutaway.explanations.computation.result import Computation
@@ -136,7 +136,7 @@ def require_cases(cases: Any) -> None:
 
 
 def _run(
-    asked: ComputationQuestion, stages: Sequence[Stage], work: Work
+    asked: ComputationQuestion, stages: Sequence[ComputationStage], work: Work
 ) -> tuple[tuple[tuple[str, str], ...], dict[str, float], bool]:
     """Each stage in turn; what one cannot find is said, and does not keep the others from being asked."""
     missing: list[tuple[str, str]] = []
