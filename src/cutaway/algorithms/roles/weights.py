@@ -32,6 +32,7 @@ class RoleWeights:
         ids: tokens [t] that are tried.
         seed: of what is drawn.
         work: hears of it.
+        wanted: layers that are read together.
     """
 
     net: Network
@@ -40,6 +41,7 @@ class RoleWeights:
     work: Work
     _layers: dict[tuple[int, int], HeadWeights] = field(default_factory=dict)
     _embedded: Tensor | None = None
+    wanted: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, net: Network, prompts: Tensor, layers: Sequence[int], seed: int, work: Work) -> RoleWeights:
