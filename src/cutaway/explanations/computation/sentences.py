@@ -84,10 +84,10 @@ def _passing(result: Any) -> Iterator[Said]:
             yield Said(text, "passing", result.claim(variable).verdict)
 
 
-def _height(result: Any, edge: int) -> tuple[bool, int]:
+def _height(result: Any, edge: int) -> tuple[bool, tuple[Any, ...]]:
     """How far up an edge begins: what is told first; what reaches the answer is told last."""
     part = VariablePlace.parse(result.sender[edge]).named
-    return result.receiver[edge] == ANSWER, 0 if part is None else part.order
+    return bool(result.receiver[edge] == ANSWER), () if part is None else part.order
 
 
 def _roles(result: Any) -> Iterator[Said]:

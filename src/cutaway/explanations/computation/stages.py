@@ -84,8 +84,8 @@ def _roles(asked: ComputationQuestion, work: Work) -> Any:
 
 
 def _inputs(asked: ComputationQuestion, work: Work) -> Any:
-    options = asked.options | {"n": min(asked.n, _PROMPTS)}
-    return input_attribution(asked.net, asked.cases, work=work, **options)
+    n = min(asked.n, _PROMPTS)
+    return input_attribution(asked.net, asked.cases, n=n, controls=asked.controls, seed=asked.seed, work=work)
 
 
 def _backups(asked: ComputationQuestion, work: Work) -> Any:
@@ -103,6 +103,7 @@ def _proposed(asked: ComputationQuestion, work: Work) -> Any:
 
 def _intended(asked: ComputationQuestion, work: Work) -> Any:
     stated = asked.stated
+    assert stated.intended is not None
     return intended(
         asked.net, asked.cases, stated.intended, stated.feared, shifted=stated.shifted, controls=asked.controls,
         seed=asked.seed, work=work,
