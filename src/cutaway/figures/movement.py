@@ -145,8 +145,8 @@ def _places(stops: Sequence[VariableStop], heights: dict[float, float]) -> list[
 
 
 def _draw_move(
-    figure: go.Figure, move: VariableMove, stops: Sequence[VariableStop], places: Sequence[tuple[float, float]], end: tuple[float, float],
-    colour: str,
+    figure: go.Figure, move: VariableMove, stops: Sequence[VariableStop], places: Sequence[tuple[float, float]],
+    end: tuple[float, float], colour: str,
 ) -> None:  # fmt: skip
     x1, y1 = end if move.end is None else places[move.end]
     if move.start is None:

@@ -37,7 +37,7 @@ STAGES: tuple[ComputationStage, ...] = (
     ComputationStage("inputs", "Seen from outside: which words matter", "which words matter", "what", 0.2),
     ComputationStage("backups", "What takes over where a part is gone", "what takes over", "what", 0.5),
     ComputationStage("proposed", "As which algorithm", "as which algorithm", "algorithm", 0.8),
-    ComputationStage("intended", "Is it the intended computation?", "whether it is the intended computation", "algorithm", 0.4),
+    ComputationStage("intended", "Is it the intended computation?", "whether it is intended", "algorithm", 0.4),
 )  # fmt: skip
 
 
