@@ -27,6 +27,7 @@ from cutaway.algorithms.roles.edges import (
 )
 from cutaway.algorithms.roles.half import RoleHalf
 from cutaway.algorithms.roles.weights import RoleWeights, ranks
+from cutaway.behaviours.cases import cases_of
 from cutaway.errors import BadInput, NotFound
 from cutaway.interventions import Apply, Patch
 from cutaway.network.parts import Part, parts_of
@@ -82,7 +83,8 @@ def test_the_neurons_behind_a_pentagon_of_features_are_named() -> None:
 
 
 def test_a_high_score_of_which_nothing_comes_is_refuted() -> None:
-    told = found("backup-neox")
+    net = cutaway.open("zoo:tales")
+    told = cutaway.roles(net, cases_of("pronoun", net, 96), ["a2.h1", "a2.h3"], variables=["gender"], n=16)
     refuted = [t for t in told.tests if t.claim.verdict == "refuted"]
     assert refuted
     for test in refuted:
