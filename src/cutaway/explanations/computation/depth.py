@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from cutaway.errors import UnknownOption, did_you_mean
 
 #: Where the behaviour is; what is computed there; as which algorithm.
 DEPTHS = ("where", "what", "algorithm")
+
+
+@dataclass(frozen=True)
+class ComputationSize:
+    """How much is asked.
+
+    Attributes:
+        pairs: of each variable in each half.
+        variables: that are exchanged.
+        parts: that are asked.
+        spans: where.
+        large: is it a network of which not all parts are asked?
+    """
+
+    pairs: int
+    variables: int
+    parts: int
+    spans: int
+    large: bool
 
 
 @dataclass(frozen=True)
@@ -19,25 +39,33 @@ class ComputationStage:
         title: of its section on a page.
         doing: what is said while it runs.
         depth: from which depth on it is run.
-        weight: forward-equivalents as a share of what the first stage takes, measured; for the price.
+        forwards: forward-equivalents that it takes, by what was measured on tales and on a network of 300 parts.
     """
 
     name: str
     title: str
     doing: str
     depth: str
-    weight: float
+    forwards: Callable[[ComputationSize], float]
 
 
+#: Prompts whose words are attributed to, and on which it is asked what is intended.
+PROMPTS, INTENDED = 16, 200
 #: In order. What a later one needs comes before it.
 STAGES: tuple[ComputationStage, ...] = (
-    ComputationStage("carried", "What each part carries", "what each part carries", "what", 1.0),
-    ComputationStage("passing", "How variables move", "how variables move", "what", 0.5),
-    ComputationStage("roles", "What kind of work each part does", "what kind of work each part does", "what", 0.5),
-    ComputationStage("inputs", "Seen from outside: which words matter", "which words matter", "what", 0.2),
-    ComputationStage("backups", "What takes over where a part is gone", "what takes over", "what", 0.5),
-    ComputationStage("proposed", "As which algorithm", "as which algorithm", "algorithm", 0.8),
-    ComputationStage("intended", "Is it the intended computation?", "whether it is intended", "algorithm", 0.4),
+    ComputationStage("carried", "What each part carries", "what each part carries", "what",
+                     lambda s: 0.22 * s.pairs * s.variables * s.parts * s.spans),
+    ComputationStage("passing", "How variables move", "how variables move", "what", lambda s: 30.0 * s.pairs * s.variables),
+    ComputationStage("roles", "What kind of work each part does", "what kind of work each part does", "what",
+                     lambda s: 48.0 * s.pairs * s.variables),
+    ComputationStage("inputs", "Seen from outside: which words matter", "which words matter", "what",
+                     lambda s: 150.0 * min(s.pairs, PROMPTS)),
+    ComputationStage("backups", "What takes over where a part is gone", "what takes over", "what",
+                     lambda s: 4.8 * s.pairs * s.parts),
+    ComputationStage("proposed", "As which algorithm", "as which algorithm", "algorithm",
+                     lambda s: 5500.0 if s.large else 11500.0),
+    ComputationStage("intended", "Is it the intended computation?", "whether it is intended", "algorithm",
+                     lambda _: 4.0 * INTENDED),
 )  # fmt: skip
 
 

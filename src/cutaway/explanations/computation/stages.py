@@ -11,10 +11,11 @@ from cutaway.algorithms.carried import CarriedVariables, carried
 from cutaway.algorithms.inputs import input_attribution
 from cutaway.algorithms.intended import intended
 from cutaway.algorithms.passing import passing
-from cutaway.algorithms.proposing import propose_algorithm
+from cutaway.algorithms.proposing import ProposalLimits, propose_algorithm
 from cutaway.algorithms.roles import roles
 from cutaway.behaviours.cases import Cases
 from cutaway.explanations.computation.asking import StatedComputation
+from cutaway.explanations.computation.depth import INTENDED, PROMPTS, ComputationSize
 from cutaway.network.parts import Part
 from cutaway.results import Work
 
@@ -31,7 +32,7 @@ class ComputationQuestion:
         cases: prompts whose variables are known.
         variables: those that are exchanged.
         parts: those that are asked.
-        n: pairs of each variable in each half.
+        size: how much of it.
         stated: what the network ought to compute.
         controls: are they run?
         force: go on where it does not do the task?
@@ -43,7 +44,7 @@ class ComputationQuestion:
     cases: Cases
     variables: tuple[str, ...]
     parts: tuple[Part, ...]
-    n: int
+    size: ComputationSize
     stated: StatedComputation
     controls: bool
     force: bool
@@ -53,7 +54,7 @@ class ComputationQuestion:
     @property
     def options(self) -> dict[str, Any]:
         """What all stages are told."""
-        return {"n": self.n, "controls": self.controls, "seed": self.seed}
+        return {"n": self.size.pairs, "controls": self.controls, "seed": self.seed}
 
     @property
     def carried(self) -> CarriedVariables:
@@ -84,7 +85,7 @@ def _roles(asked: ComputationQuestion, work: Work) -> Any:
 
 
 def _inputs(asked: ComputationQuestion, work: Work) -> Any:
-    n = min(asked.n, _PROMPTS)
+    n = min(asked.size.pairs, PROMPTS)
     return input_attribution(asked.net, asked.cases, n=n, controls=asked.controls, seed=asked.seed, work=work)
 
 
@@ -96,8 +97,9 @@ def _backups(asked: ComputationQuestion, work: Work) -> Any:
 
 
 def _proposed(asked: ComputationQuestion, work: Work) -> Any:
+    options: dict[str, Any] = {"limits": _FEWER, "n": 120} if asked.size.large else {}
     return propose_algorithm(
-        asked.net, asked.cases, asked.carried, controls=asked.controls, seed=asked.seed, work=work
+        asked.net, asked.cases, asked.carried, controls=asked.controls, seed=asked.seed, work=work, **options
     )
 
 
@@ -105,13 +107,13 @@ def _intended(asked: ComputationQuestion, work: Work) -> Any:
     stated = asked.stated
     assert stated.intended is not None
     return intended(
-        asked.net, asked.cases, stated.intended, stated.feared, shifted=stated.shifted, controls=asked.controls,
+        asked.net, asked.cases, stated.intended, stated.feared, shifted=stated.shifted, n=INTENDED, controls=asked.controls,
         seed=asked.seed, work=work,
     )  # fmt: skip
 
 
-#: Prompts whose words are attributed to.
-_PROMPTS = 16
+#: Of a large network fewer variables are tried at places, and fewer other algorithms.
+_FEWER = ProposalLimits(tried=24, places=8, rivals=4)
 #: What runs each stage.
 RUN: Mapping[str, Callable[[ComputationQuestion, Work], Any]] = {
     "carried": _carried, "passing": _passing, "roles": _roles, "inputs": _inputs, "backups": _backups,

@@ -12,7 +12,7 @@ from cutaway.algorithms.exchanges import AnswerChoices, CaseExchange, run_exchan
 from cutaway.behaviours.cases import Case, Cases
 from cutaway.errors import BadBehaviour, BadInput, CutawayError, Stopped
 from cutaway.explanations.computation.asking import NOTHING_STATED, StatedComputation, stated
-from cutaway.explanations.computation.depth import ComputationStage, check_depth, stages_of
+from cutaway.explanations.computation.depth import ComputationSize, ComputationStage, check_depth, stages_of
 from cutaway.explanations.computation.example import TaskExample
 from cutaway.explanations.computation.parts import WHOLE, strongest
 from cutaway.explanations.computation.result import Computation
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 MOST_VARIABLES, MOST_PARTS = 3, 24
 #: Pairs of each variable in each half.
 PAIRS = 24
-#: Share of a forward that exchanging one part at one span takes, over all places.
-_CELL = 0.35
 _NOT_REACHED = "not reached: the work was stopped before"
 
 
@@ -114,13 +112,14 @@ def tell(
     with working(work).interruptible() as work:
         names = _variables(net, cases, variables, seed)
         given = () if parts is None else tuple(Part.of(part) for part in parts)
-        _announce(net, cases, depth, wanted, len(names), len(given) or _asked(net), n, work)
+        size = _size(net, cases, len(names), len(given), n)
+        _announce(net, cases, depth, wanted, size, work)
         right = _accuracy(net, cases, work)
         if given:
             asked_parts, chosen = given, f"Asked were {len(given)} parts, named by whoever asked."
         else:
             asked_parts, chosen = strongest(net, cases, names, MOST_PARTS, first, seed, work)
-        asked = ComputationQuestion(net, cases, names, asked_parts, n, wanted, controls, force, seed)
+        asked = ComputationQuestion(net, cases, names, asked_parts, size, wanted, controls, force, seed)
         missing, seconds, complete = _run(asked, stages, work)
     results = {stage.name: asked.found[stage.name] for stage in stages if stage.name in asked.found}
     return Computation(
@@ -200,29 +199,25 @@ def _right(case: Case) -> frozenset[int]:
     return frozenset(ids[0] for _, ids in case.answers)
 
 
-def priced_computation(net: Network, cases: Cases, depth: str, stated: StatedComputation) -> float:
+def priced_computation(net: Network, cases: Cases, depth: str, wanted: StatedComputation) -> float:
     """Forward-equivalents that telling what is computed is expected to take, of all stages."""
-    variables = min(MOST_VARIABLES, max(1, len(cases.free)))
-    return sum(_prices(cases, depth, stated, variables, _asked(net), PAIRS).values())
+    size = _size(net, cases, min(MOST_VARIABLES, max(1, len(cases.free))), 0, PAIRS)
+    return sum(stage.forwards(size) for stage in stages_of(depth, bool(wanted)))
 
 
-def _asked(net: Network) -> int:
+def _size(net: Network, cases: Cases, variables: int, parts: int, n: int) -> ComputationSize:
+    """How much is asked. parts: of those that were named; 0 where none were."""
     every = len(parts_of(net))
-    return every if every <= WHOLE else MOST_PARTS
-
-
-def _prices(
-    cases: Cases, depth: str, stated: StatedComputation, variables: int, parts: int, n: int
-) -> dict[str, float]:
-    """What each stage is expected to take, as a share of what the first does."""
-    first = 2 * n * variables * parts * max(1, len(cases.spans)) * _CELL
-    return {stage.doing: stage.weight * first for stage in stages_of(depth, bool(stated))}
+    large = every > WHOLE
+    return ComputationSize(
+        n, variables, parts or (MOST_PARTS if large else every), max(1, len(cases.spans)), large
+    )
 
 
 def _announce(
-    net: Network, cases: Cases, depth: str, stated: StatedComputation, variables: int, parts: int, n: int, work: Work
-) -> None:  # fmt: skip
-    told = _prices(cases, depth, stated, variables, parts, n)
+    net: Network, cases: Cases, depth: str, wanted: StatedComputation, size: ComputationSize, work: Work
+) -> None:
+    """Say what the stages are expected to take."""
+    told = [(stage.doing, stage.forwards(size)) for stage in stages_of(depth, bool(wanted))]
     rows = [list(case.ids) for case in cases.cases[:16]]
-    least = next(iter(told.values())) / 4
-    announce(net, rows, work, "telling what is computed", list(told.items()), rows=n, least=least)
+    announce(net, rows, work, "telling what is computed", told, rows=size.pairs, least=told[0][1] / 4)
