@@ -10,8 +10,7 @@ from cutaway.behaviours.cases.making import cases
 from cutaway.behaviours.generators import words as W
 from cutaway.behaviours.generators.agreement import FRAMES as AGREEING
 from cutaway.behaviours.generators.agreement import PAST, subjects_of
-from cutaway.behaviours.generators.cities import ASKED
-from cutaway.behaviours.generators.cities import FRAMES as TWO_STEPS
+from cutaway.behaviours.generators.cities import COUNTRY, THERE, words_of
 from cutaway.behaviours.generators.facts import CAPITALS, known_facts
 from cutaway.behaviours.generators.greater_than import DIGITS, single_digits, years_of
 from cutaway.behaviours.generators.greater_than import FRAMES as LASTING
@@ -128,13 +127,9 @@ def _capitals(net: Network) -> CaseRecipe:
 
 
 def _cities(net: Network) -> CaseRecipe:
-    words = KnownWords(net, "cities")
-    asked = words.single(ASKED, 2, "kinds of answer")
-    known = {city: rest for city, *rest in W.CITIES}
-    cities = words.even(known, 4, "cities")
-    variables = {"city": cities, "asked": asked, "country": lambda city: known[city][0]}
-    there = {country: {"capital": capital, "language": tongue} for _, country, capital, tongue in W.CITIES}
-    return CaseRecipe(words.suited(TWO_STEPS), variables, lambda country, asked: f" {there[country][asked]}")
+    asked, known, frames = words_of(net)
+    variables = {"city": known, "asked": asked, "country": lambda city: COUNTRY[city]}
+    return CaseRecipe(frames, variables, lambda country, asked: f" {THERE[country][asked]}")
 
 
 #: What is ready, by name.

@@ -6,11 +6,14 @@ corrupted prompt asks the same of a city in another country. Spans: city, asked.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
 from cutaway.behaviours.data import Behaviour
-from cutaway.errors import BadInput
+from cutaway.behaviours.generators import words as W
+from cutaway.behaviours.generators.engine import DraftPair, choose, collect
+from cutaway.behaviours.tokenizing import KnownWords
 
 if TYPE_CHECKING:
     from cutaway.network import Network
@@ -27,15 +30,35 @@ FRAMES: Final = (
 ASKED: Final = ("capital", "language")
 
 
+#: What is answered of a country.
+THERE: Final = {
+    country: {"capital": capital, "language": tongue} for _, country, capital, tongue in W.CITIES
+}  # fmt: skip
+COUNTRY: Final = {city: country for city, country, *_ in W.CITIES}
+
+
 def cities(net: Network, n: int = 128, seed: int = 0) -> Behaviour:
     """Pairs of prompts that ask the capital or the language of the country of a city, of cities with as many tokens.
 
-    The prompts are those of `cases_of("cities")`, whose variables are the city, the country, and what is asked. Raises
-    `BadBehaviour` where the tokenizer knows too few of the words.
+    Raises `BadBehaviour` where the tokenizer knows too few of the words.
     """
-    from cutaway.behaviours.cases import cases_of
+    asked, known, frames = words_of(net)
 
-    if n < 1:
-        raise BadInput(f"{n} examples are asked for.", "Ask for at least one.")
-    pairs = cases_of("cities", net, n, seed).behaviour(net, "city", n=n, seed=seed)
-    return replace(pairs, name="cities")
+    def draw(rng: np.random.Generator) -> DraftPair:
+        what, frame = choose(rng, asked), choose(rng, frames)
+        one = choose(rng, known)
+        others = [city for city in known if THERE[COUNTRY[city]][what] != THERE[COUNTRY[one]][what]]
+        other = choose(rng, others or known)
+        clean, corrupted = ({"city": city, "asked": what} for city in (one, other))
+        right, wrong = (f" {THERE[COUNTRY[city]][what]}" for city in (one, other))
+        return DraftPair(frame, clean, corrupted, (right,), (wrong,))
+
+    return collect(net, "cities", draw, n, seed)
+
+
+def words_of(net: Network) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """What may be asked, the cities of as many tokens as each other, and the frames, as the tokenizer knows them."""
+    words = KnownWords(net, "cities")
+    asked = words.single(ASKED, 2, "kinds of answer")
+    whole = [city for city in COUNTRY if all(words.size(said) == 1 for said in THERE[COUNTRY[city]].values())]
+    return asked, words.even(whole, 4, "cities"), words.suited(FRAMES)

@@ -20,7 +20,7 @@ class ComputationSize:
         variables: that are exchanged.
         parts: that are asked.
         spans: where.
-        large: is it a network of which not all parts are asked?
+        large: is it a network of which not all parts are asked? Then later stages take fewer pairs and parts.
     """
 
     pairs: int
@@ -28,6 +28,21 @@ class ComputationSize:
     parts: int
     spans: int
     large: bool
+
+    @property
+    def role_pairs(self) -> int:
+        """Pairs on which it is asked what kind of work parts do."""
+        return min(self.pairs, 16) if self.large else self.pairs
+
+    @property
+    def prompts(self) -> int:
+        """Prompts whose words are attributed to."""
+        return min(self.pairs, 8 if self.large else 16)
+
+    @property
+    def removed(self) -> int:
+        """Parts of which it is asked what takes over."""
+        return min(self.parts, 12) if self.large else self.parts
 
 
 @dataclass(frozen=True)
@@ -49,21 +64,21 @@ class ComputationStage:
     forwards: Callable[[ComputationSize], float]
 
 
-#: Prompts whose words are attributed to, and on which it is asked what is intended.
-PROMPTS, INTENDED = 16, 200
+#: Prompts on which it is asked what is intended.
+INTENDED = 200
 #: In order. What a later one needs comes before it.
 STAGES: tuple[ComputationStage, ...] = (
     ComputationStage("carried", "What each part carries", "what each part carries", "what",
                      lambda s: 0.22 * s.pairs * s.variables * s.parts * s.spans),
     ComputationStage("passing", "How variables move", "how variables move", "what", lambda s: 30.0 * s.pairs * s.variables),
     ComputationStage("roles", "What kind of work each part does", "what kind of work each part does", "what",
-                     lambda s: 48.0 * s.pairs * s.variables),
+                     lambda s: 48.0 * s.role_pairs * s.variables),
     ComputationStage("inputs", "Seen from outside: which words matter", "which words matter", "what",
-                     lambda s: 150.0 * min(s.pairs, PROMPTS)),
+                     lambda s: 150.0 * s.prompts),
     ComputationStage("backups", "What takes over where a part is gone", "what takes over", "what",
-                     lambda s: 4.8 * s.pairs * s.parts),
+                     lambda s: 4.8 * s.pairs * s.removed),
     ComputationStage("proposed", "As which algorithm", "as which algorithm", "algorithm",
-                     lambda s: 5500.0 if s.large else 11500.0),
+                     lambda s: 4000.0 if s.large else 11500.0),
     ComputationStage("intended", "Is it the intended computation?", "whether it is intended", "algorithm",
                      lambda _: 4.0 * INTENDED),
 )  # fmt: skip

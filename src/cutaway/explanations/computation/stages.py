@@ -15,7 +15,7 @@ from cutaway.algorithms.proposing import ProposalLimits, propose_algorithm
 from cutaway.algorithms.roles import roles
 from cutaway.behaviours.cases import Cases
 from cutaway.explanations.computation.asking import StatedComputation
-from cutaway.explanations.computation.depth import INTENDED, PROMPTS, ComputationSize
+from cutaway.explanations.computation.depth import INTENDED, ComputationSize
 from cutaway.network.parts import Part
 from cutaway.results import Work
 
@@ -85,19 +85,21 @@ def _roles(asked: ComputationQuestion, work: Work) -> Any:
 
 
 def _inputs(asked: ComputationQuestion, work: Work) -> Any:
-    n = min(asked.size.pairs, PROMPTS)
+    n = asked.size.prompts
     return input_attribution(asked.net, asked.cases, n=n, controls=asked.controls, seed=asked.seed, work=work)
 
 
 def _backups(asked: ComputationQuestion, work: Work) -> Any:
+    frame = asked.carried.to_pandas()
+    strongest = dict.fromkeys(frame.sort_values("share", ascending=False, na_position="last")["part"])
     return backups(
-        asked.net, asked.cases, asked.parts, variable=asked.carried.variables[0], force=asked.force, work=work,
+        asked.net, asked.cases, list(strongest)[: asked.size.removed], variable=asked.carried.variables[0], force=asked.force, work=work,
         **asked.options,
     )  # fmt: skip
 
 
 def _proposed(asked: ComputationQuestion, work: Work) -> Any:
-    options: dict[str, Any] = {"limits": _FEWER, "n": 120} if asked.size.large else {}
+    options: dict[str, Any] = {"limits": _FEWER, "n": 100} if asked.size.large else {}
     return propose_algorithm(
         asked.net, asked.cases, asked.carried, controls=asked.controls, seed=asked.seed, work=work, **options
     )
@@ -113,7 +115,7 @@ def _intended(asked: ComputationQuestion, work: Work) -> Any:
 
 
 #: Of a large network fewer variables are tried at places, and fewer other algorithms.
-_FEWER = ProposalLimits(tried=24, places=8, rivals=4)
+_FEWER = ProposalLimits(tried=20, places=8, rivals=3)
 #: What runs each stage.
 RUN: Mapping[str, Callable[[ComputationQuestion, Work], Any]] = {
     "carried": _carried, "passing": _passing, "roles": _roles, "inputs": _inputs, "backups": _backups,
