@@ -92,10 +92,16 @@ def _inputs(asked: ComputationQuestion, work: Work) -> Any:
 def _backups(asked: ComputationQuestion, work: Work) -> Any:
     frame = asked.carried.to_pandas()
     strongest = dict.fromkeys(frame.sort_values("share", ascending=False, na_position="last")["part"])
+    some = list(strongest)[: asked.size.removed]
     return backups(
-        asked.net, asked.cases, list(strongest)[: asked.size.removed], variable=asked.carried.variables[0], force=asked.force, work=work,
+        asked.net,
+        asked.cases,
+        some,
+        variable=asked.carried.variables[0],
+        force=asked.force,
+        work=work,
         **asked.options,
-    )  # fmt: skip
+    )
 
 
 def _proposed(asked: ComputationQuestion, work: Work) -> Any:
