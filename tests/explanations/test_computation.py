@@ -19,7 +19,7 @@ from cutaway.explanations.computation.example import TaskExample
 from cutaway.explanations.computation.questions import NOT_SHOWN
 from cutaway.network.parts import Part
 from cutaway.reports import render
-from cutaway.results import Work
+from cutaway.results import Price, Work
 
 runner = CliRunner()
 #: Of the network's parts those that carry the gender, and two that do not.
@@ -37,8 +37,20 @@ def pronoun(tales):
 
 
 @pytest.fixture(scope="module")
-def told(tales, pronoun) -> Computation:
-    return cutaway.computation(tales, pronoun, depth="what", parts=PARTS)
+def heard() -> list[Price]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def told(tales, pronoun, heard: list[Price]) -> Computation:
+    work = Work(lambda progress: heard.append(progress.price) if progress.price is not None else None)
+    return cutaway.computation(tales, pronoun, depth="what", parts=PARTS, work=work)
+
+
+def test_what_it_takes_is_said_once_beforehand(told: Computation, heard: list[Price]):
+    assert len(heard) == 1
+    assert 0.65 < told.provenance.forwards / heard[0].forwards < 1.5
+    assert [name for name, _ in heard[0].parts][0] == "what each part carries"
 
 
 def test_the_variable_moves_from_the_name_to_the_end(told: Computation):

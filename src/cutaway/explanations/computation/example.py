@@ -24,6 +24,7 @@ class TaskExample:
         variables: of each that can be changed alone its value here.
         n: prompts in all.
         frames: sentence frames.
+        several: are several answers right?
     """
 
     text: str
@@ -33,6 +34,7 @@ class TaskExample:
     variables: Mapping[str, Any]
     n: int
     frames: int
+    several: bool = False
 
     @classmethod
     def of(cls, net: Network, cases: Cases) -> TaskExample:
@@ -41,7 +43,7 @@ class TaskExample:
         words, at = _pieces(net, case, cases.spans)
         return cls(
             case.text, case.answers[0][0], words, at, {name: case.values[name] for name in cases.free}, len(cases),
-            len({one.template for one in cases}),
+            len({one.template for one in cases}), len(case.answers) > 1,
         )  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 #: Sentences in all, of each variable, and of what passes.
 MOST, _VARIABLES, _EDGES, _ROLES = 10, 3, 2, 4
-#: Parts that a sentence names.
-_NAMED = 3
+#: Parts that a sentence names, and letters of a reason.
+_NAMED, _REASON = 3, 110
 
 
 def story(told: ToldComputation) -> tuple[Said, ...]:
@@ -39,7 +39,7 @@ def _task(told: ToldComputation) -> Said:
     interval = right.interval
     ends = "" if interval is None else f" [{percent(interval.low)}, {percent(interval.high)}]"
     return Said(
-        f"After “{example.text}” the right answer is “{example.answer.strip()}”; {told.provenance.network} answers "
+        f"After “{example.text}” {_THE[example.several]} answer is “{example.answer.strip()}”; {told.provenance.network} answers "
         f"{percent(right.value)}{ends} of {of} like this right.",
         "cases",
     )
@@ -152,7 +152,7 @@ _TELLERS: dict[str, Callable[[Any], Iterator[Said]]] = {
 
 def _open(told: ToldComputation) -> Said:
     """The last sentence: what is not explained."""
-    lacking = [f"{_TITLES.get(stage, stage)} ({why})" for stage, why in told.missing]
+    lacking = [f"{_TITLES.get(stage, stage)} ({_first(why)})" for stage, why in told.missing]
 
     undecided = sum(
         c.verdict == "inconclusive" for result in told.results.values() for c in claims_of(result)
@@ -168,12 +168,19 @@ def _open(told: ToldComputation) -> Said:
     return Said(text, "open")
 
 
+_THE = {False: "the right", True: "a right"}
 #: Stages in a few words.
 _TITLES = {
     "carried": "what each part carries", "passing": "how variables move", "roles": "the parts' roles",
     "inputs": "which words matter", "backups": "what takes over", "proposed": "the algorithm",
     "intended": "whether it is intended",
 }  # fmt: skip
+
+
+def _first(why: str) -> str:
+    """The first part of a reason; all of it stands under what is not explained."""
+    begins = why.split(". ")[0].split(": ")[0]
+    return begins if len(begins) <= _REASON else f"{begins[:_REASON].rsplit(' ', 1)[0]} …"
 
 
 def _and(names: Sequence[str]) -> str:
