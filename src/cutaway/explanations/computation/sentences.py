@@ -39,8 +39,8 @@ def _task(told: ToldComputation) -> Said:
     interval = right.interval
     ends = "" if interval is None else f" [{percent(interval.low)}, {percent(interval.high)}]"
     return Said(
-        f"After “{example.text}” {_THE[example.several]} answer is “{example.answer.strip()}”; {told.provenance.network} answers "
-        f"{percent(right.value)}{ends} of {of} like this right.",
+        f"After “{example.text}” {_THE[example.several]} answer is “{example.answer.strip()}”; "
+        f"{told.provenance.network} answers {percent(right.value)}{ends} of {of} like this right.",
         "cases",
     )
 
