@@ -194,13 +194,13 @@ def within(
 ) -> tuple[Sizes, Price]:
     """The largest choice of sizes whose price fits into a budget, with it; the smallest where none does.
 
-    The price's `least` is that of the smallest choice: announcing it (`Work.announce`) refuses a budget that is too small
-    for anything, and says what would be enough.
+    The price's `least` is that of the smallest choice, before it is told what is computed: announcing it (`Work.announce`)
+    refuses a budget that is too small for anything, and says what would be enough.
     """
     prices = [
         (sizes, priced(net, behaviour, sizes, limits, controls, features, computed)) for sizes in CHOICES
     ]
-    least = prices[-1][1].forwards
+    least = prices[-1][1].forwards - computed
     chosen = prices[-1]
     for choice in prices:
         price = choice[1]
