@@ -212,7 +212,7 @@ class Bed:
             "test_algorithm": {"n": 12, "limits": AlgorithmLimits(control=4, sham=1)},
             "induction_heads": {"n": 12, "length": 5, "random_sets": 1},
             "feature_effects": {"n": 2, "random": 2}, "carried": {"n": 6, "force": True, "controls": False},
-            "passing": {"places": ["a0.h0@x", "m1@last"], "n": 6, "force": True, "controls": False},
+            "passing": {"carried": None, "places": ["a0.h0@x", "m1@last"], "n": 6, "force": True, "controls": False},
             "backups": {"n": 6, "force": True, "controls": False},
             "shared_parts": {"one": self.pairs, "other": self.pairs, "n": 6, "force": True, "controls": False},
             "roles": {"n": 6, "controls": False},

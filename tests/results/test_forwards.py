@@ -264,6 +264,9 @@ CALLS: dict[str, Callable[[Network, Behaviour, Any], Any]] = {
         net, cases(pairs), ALGORITHM, {"copied": "a1.h0@last"}, n=40, controls=False
     ),
     "carried": lambda net, pairs, _: cutaway.carried(net, known(net, pairs), ["side"]),
+    "computation": lambda net, pairs, _: cutaway.computation(
+        net, known(net, pairs), depth="what", variables=["side"], n=12, controls=False, force=True
+    ),
     "passing": lambda net, pairs, _: cutaway.passing(
         net, known(net, pairs), places={"side": ["a0.h1", "a1.h1"]}, n=12
     ),

@@ -223,4 +223,7 @@ def _keep_rows(
          move.share if move.share == move.share else None]
         for move in moves
     ]  # fmt: skip
+    moved = {number for move in moves for number in (move.start, move.end)}
+    rows += [[stop.variable, name(i, ""), "", None] for i, stop in enumerate(stops) if i not in moved]
+    rows = rows or [["none", word, "", None] for word in words]
     figure.update_layout(meta={"head": ["variable", "from", "to", "share"], "rows": rows, "more": 0})

@@ -139,14 +139,23 @@ class VariablePassing:
         """The drawing of a variable's way: tokens below, layers upward. Default: the first variable."""
         chosen = self.variables[0] if variable is None else self._known(variable)
         dots, lines, rows = self._layout(chosen)
-        return circuit_figure(
-            dots,
-            lines,
-            [html.escape(span) for span in self.spans],
-            rows,
-            _UNIT,
-            html.escape(f"How {chosen} passes"),
+        figure = circuit_figure(
+            dots, lines, [html.escape(span) for span in self.spans], rows, _UNIT, html.escape(f"How {chosen} passes")
+        )  # fmt: skip
+        tested = [
+            [in_words(self.sender[i]), in_words(self.receiver[i]), self.verdict[i], _known(self.held[i])]
+            for i, variable in enumerate(self.variable)
+            if variable == chosen
+        ]
+        places = [
+            [in_words(p), "", "", None]
+            for v, p in zip(self.place_variable, self.place, strict=True)
+            if v == chosen
+        ]
+        figure.update_layout(
+            meta={"head": ["from", "to", "found", "held-out"], "rows": tested or places, "more": 0}
         )
+        return figure
 
     def _layout(self, variable: str) -> tuple[list[Dot], list[EdgeLine], list[tuple[float, str]]]:
         """Dots and lines of a variable's drawing: spans across, layers up; a place of all tokens stands at the left."""
@@ -248,3 +257,7 @@ class VariablePassing:
         lines = [f"{claim.verdict}: {claim.statement}." for claim in self.claims]
         picture = circuit_svg(*self._layout(self.variables[0])) if self.variables else ""
         return display_result(self, lines, self.top(8), picture)
+
+
+def _known(value: float) -> float | None:
+    return float(value) if value == value else None

@@ -18,10 +18,22 @@ _PLACES = 8
 
 
 def drawing(told: ToldComputation) -> Any:
-    """The figure; None where no part was found to carry a variable."""
+    """The figure; where no part is known to carry a variable the words alone."""
+    stops, moves = _stops(told)
+    at = told.example.at["last"]
+    return movement_figure(told.example.words, stops, moves, told.example.answer.strip(), at)
+
+
+def drawn_parts(told: ToldComputation) -> int:
+    """How many parts the figure shows."""
+    return len(_stops(told)[0])
+
+
+def _stops(told: ToldComputation) -> tuple[list[VariableStop], list[VariableMove]]:
+    """What carries a variable where, and along which it moves."""
     carried, passing = told.results.get("carried"), told.results.get("passing")
     if carried is None:
-        return None
+        return [], []
     frame = carried.to_pandas()
     shown = frame.loc[~frame["verdict"].isin(("", NOT_SHOWN))].sort_values("held", ascending=False)
     stops: list[VariableStop] = []
@@ -35,7 +47,7 @@ def drawing(told: ToldComputation) -> Any:
                 number[variable, name] = len(stops)
                 stops.append(stop)
     if not stops:
-        return None
+        return [], []
     moves: list[VariableMove] = []
     if passing is not None:
         for i, verdict in enumerate(passing.verdict):
@@ -52,8 +64,7 @@ def drawing(told: ToldComputation) -> Any:
         for i, stop in enumerate(stops)
         if i not in fed and stop.level < _first(stops)
     ]
-    at = told.example.at["last"]
-    return movement_figure(told.example.words, stops, moves, told.example.answer.strip(), at)
+    return stops, moves
 
 
 def _first(stops: list[VariableStop]) -> float:

@@ -90,16 +90,8 @@ class Computation:
         return pd.DataFrame(rows, columns=["stage", "statement", "verdict"])
 
     def plot(self) -> Any:
-        """How the variables move: the prompt's words below, above them the parts that carry a variable.
-
-        Raises `BadFormat` where no part was found to carry any.
-        """
-        figure = drawing(self)
-        if figure is None:
-            raise BadFormat(
-                "No part was found to carry a variable, so nothing can be drawn.", "Read its notes."
-            )
-        return figure
+        """How the variables move: the prompt's words below, above them the parts that carry a variable."""
+        return drawing(self)
 
     def page(self) -> Page:
         """The story, the drawing, the five questions, what is not explained; then each stage with its evidence."""

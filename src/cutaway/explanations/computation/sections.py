@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cutaway.explanations.computation.depth import STAGES
-from cutaway.explanations.computation.picture import drawing
+from cutaway.explanations.computation.picture import drawing, drawn_parts
 from cutaway.explanations.computation.questions import ExplainedWhere, answers
 from cutaway.reports import Block, Facts, Figure, Heading, Page, Points, Section, Text, Told
 from cutaway.trials import with_interval
@@ -21,8 +21,8 @@ _ONCE = ("source",)
 def story_sections(told: ToldComputation, where: ExplainedWhere | None = None) -> list[Section]:
     """What is read first. where: the explanation of where it is, which answers, too."""
     blocks: list[Block] = [Told(told.story, numbered=True)]
-    if (figure := drawing(told)) is not None:
-        blocks.append(Figure(figure, _CAPTION))
+    if drawn_parts(told):
+        blocks.append(Figure(drawing(told), _CAPTION))
     lead = "Each sentence is made from a claim and links to its tests; what was not shown is not said."
     return [
         Section("story", "The story", blocks, lead),
