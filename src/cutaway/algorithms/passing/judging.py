@@ -74,7 +74,8 @@ def sentence(edge: PassingEdge) -> str:
     share, name = with_interval(edge.held), edge.variable
     if edge.receiver == ANSWER:
         return (
-            f"What {in_words(edge.sender)} holds of {name} reaches the answer directly: {share} of its effect"
+            f"What {in_words(edge.sender)} holds of {name} reaches the answer past all other named places: {share} of its "
+            "effect"
         )
     return (
         f"{_upper(in_words(edge.receiver))} reads {name} from {in_words(edge.sender)}: {share} of its effect"
