@@ -62,7 +62,14 @@ if TYPE_CHECKING:
     from cutaway.algorithms import Algorithm as Algorithm
     from cutaway.algorithms import algorithm as algorithm
     from cutaway.algorithms import test_algorithm as test_algorithm
+    from cutaway.algorithms.backups import backups as backups
+    from cutaway.algorithms.backups import shared_parts as shared_parts
     from cutaway.algorithms.carried import carried as carried
+    from cutaway.algorithms.inputs import input_attribution as input_attribution
+    from cutaway.algorithms.intended import intended as intended
+    from cutaway.algorithms.passing import passing as passing
+    from cutaway.algorithms.proposing import propose_algorithm as propose_algorithm
+    from cutaway.algorithms.roles import roles as roles
     from cutaway.behaviours import Behaviour as Behaviour
     from cutaway.behaviours import behaviour as behaviour
     from cutaway.behaviours import performance as performance
@@ -86,6 +93,7 @@ if TYPE_CHECKING:
     from cutaway.explanations import Explanation as Explanation
     from cutaway.explanations import explain as explain
     from cutaway.explanations.carriers import feature_effects as feature_effects
+    from cutaway.explanations.computation import computation as computation
     from cutaway.features.binding import bind as bind
     from cutaway.features.dashboards import dashboard as dashboard
     from cutaway.features.index import index_features as index_features

@@ -87,6 +87,11 @@ class Verb:
         """Its keywords, without those that all verbs share."""
         return tuple(p for p in signature(self.where) if p.name not in (*self.takes, *SHARED))
 
+    def options(self) -> tuple[Parameter, ...]:
+        """What a command offers of it: its keywords, and what may come before them and is shown."""
+        taken = {*self.takes, *SHARED} - set(self.shown)
+        return tuple(p for p in signature(self.where) if p.name not in taken)
+
     def check(self, given: Iterable[str]) -> None:
         """Raise `UnknownOption` for a keyword that the verb does not have, with the nearest one.
 
@@ -209,11 +214,42 @@ VERBS: dict[str, Verb] = {
              "feature-effects", ("at", "random"), command="feature-effects", n=128),
         Verb("explain", "cutaway.explanations.pipeline:explain",
              "Find the parts that carry a behaviour, test them on held-out prompts, and write a report.", _BEHAVIOUR,
-             "explanation", ("controls",), (("limits", "cutaway.explanations.limits:SearchLimits"),),
+             "explanation", ("controls", "depth", "feared"), (("limits", "cutaway.explanations.limits:SearchLimits"),),
              command="explain", n=128),
+        Verb("computation", "cutaway.explanations.computation.verb:computation",
+             "What is computed: what parts carry and do, how variables move, as which algorithm; told and tested.",
+             ("net", "cases"), "computation", ("depth", "variables", "parts", "controls", "feared"),
+             command="computation", n=128),
         Verb("carried", "cutaway.algorithms.carried.verb:carried",
              "What each part carries: one variable of the prompt is exchanged at a time, part by part, and tested.",
-             ("net", "cases", "variables"), "carried-variables"),
+             ("net", "cases", "variables"), "carried-variables", ("variables", "parts", "spans", "controls"),
+             (("limits", "cutaway.algorithms.carried.limits:CarriedLimits"),), command="carried", n=128),
+        Verb("passing", "cutaway.algorithms.passing.verb:passing",
+             "How a variable moves from place to place: what each place brings through each later one, tested.",
+             ("net", "cases", "carried"), "passing", ("controls",),
+             (("limits", "cutaway.algorithms.passing.limits:PassingLimits"),), command="passing", n=128),
+        Verb("backups", "cutaway.algorithms.backups.verb:backups",
+             "Which parts stand in for which: remove one after another, and see whose effect grows.",
+             ("net", "behaviour", "parts"), "backups", ("parts", "controls"),
+             (("limits", "cutaway.algorithms.backups.limits:BackupLimits"),), command="backups", n=64),
+        Verb("shared_parts", "cutaway.algorithms.backups.sharing:shared_parts",
+             "Which parts two behaviours share, and what one loses by what the other uses.",
+             ("net", "one", "other"), "shared-parts"),
+        Verb("roles", "cutaway.algorithms.roles.verb:roles",
+             "What kind of work each part does: mover, induction, lookup, backup, ..., each role by three witnesses.",
+             ("net", "cases", "parts"), "roles", ("parts", "variables", "controls"),
+             (("limits", "cutaway.algorithms.roles.limits:RoleLimits"),), command="roles", n=128),
+        Verb("propose_algorithm", "cutaway.algorithms.proposing.verb:propose_algorithm",
+             "An algorithm proposed from what parts carry, tested on held-out prompts beside others that could be meant.",
+             ("net", "cases", "carried"), "proposed-algorithm", ("controls",),
+             (("limits", "cutaway.algorithms.proposing.limits:ProposalLimits"),), command="algorithm", n=128),
+        Verb("input_attribution", "cutaway.algorithms.inputs.verb:input_attribution",
+             "Which input tokens an answer rests on, held against what exchanging the variables there does.",
+             ("net", "question"), "input-attribution", ("method", "baseline", "window", "controls"),
+             (("limits", "cutaway.algorithms.inputs.limits:InputLimits"),), command="inputs", n=64),
+        Verb("intended", "cutaway.algorithms.intended.verb:intended_test",
+             "Does a network compute what is intended, or what gives the same answers on the prompts at hand?",
+             ("net", "cases", "intended", "feared"), "intended"),
         Verb("load", "cutaway.results.kinds:load", "Open any saved result.", ("path",)),
     )
 }

@@ -13,7 +13,7 @@ from cutaway.errors import BadBehaviour, BadInput
 from cutaway.network import Network
 
 NetOf = Callable[[str], Network]
-REFUSED = {("stories", "facts"), ("stories", "docstring")}
+REFUSED = {("stories", "facts"), ("stories", "docstring"), ("stories", "cities"), ("tales", "cities")}
 CASES = [(t, g) for t in ("gpt2", "tales", "stories") for g in GENERATORS if (t, g) not in REFUSED]
 #: Which of a generator's answers or words each span must hold, read off the prompt.
 SPAN_NAMES = {
@@ -25,6 +25,7 @@ SPAN_NAMES = {
     "facts": {"subject"},
     "docstring": {"previous", "answer", "last"},
     "list-copying": {"before", "item", "last"},
+    "cities": {"city", "asked"},
 }
 
 
@@ -159,6 +160,8 @@ def test_what_a_tokenizer_cannot_do_is_said_with_its_words(net_of: NetOf) -> Non
     stories = net_of("stories")
     with pytest.raises(BadBehaviour, match="not single: load, size"):
         docstring(stories)
+    with pytest.raises(BadBehaviour, match="not single: capital, language"):
+        GENERATORS["cities"](stories)
     with pytest.raises(BadBehaviour, match="not single: Paris"):
         facts(stories)
     with pytest.raises(BadBehaviour, match=r"needs 6 names.*Lily, Tim, Timmy"):

@@ -107,6 +107,14 @@ def test_the_examples_run(tmp_path: Path) -> None:
     """In the order of the table: what an example needs is made by one before it."""
     names = ["trace", *(n for n in helping.EXAMPLES if n != "trace")]
     rows = [f'"Text {i} was {mood}",{mood}' for i in range(12) for mood in ("sad", "glad")]
+    names = (("Lily", "she"), ("Tom", "he"), ("Nina", "she"), ("Ben", "he"), ("Anna", "she"), ("Sam", "he"))
+    prompts = [
+        f"{name} {was} because,{said},{'she' if said == ' she' else 'he'},{was}"
+        for name, one in names
+        for was in ("was happy", "was sad", "was very tired", "was glad")
+        for said in (f" {one}",)
+    ]
+    (tmp_path / "prompts.csv").write_text("\n".join(["text,answer,gender,template", *prompts]) + "\n")
     (tmp_path / "labelled.csv").write_text("\n".join(["text,mood", *rows]) + "\n")
     (tmp_path / "texts.txt").write_text("\n".join(row.partition(",")[0].strip('"') for row in rows) + "\n")
     features.write(_axes("blocks.2.hook_resid_post", 128), tmp_path / "my-sae")

@@ -3,7 +3,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cutaway.figures import Bar, Comparison, Grid, against_random, bars, heatmap, heatmap_table, show_token
+from cutaway.figures import (
+    Bar,
+    Comparison,
+    Grid,
+    VariableMove,
+    VariableStop,
+    against_random,
+    bars,
+    heatmap,
+    heatmap_table,
+    movement_figure,
+    show_token,
+)  # fmt: skip
 from cutaway.figures.theme import DIVERGING, blend
 
 
@@ -73,3 +85,33 @@ def test_bars_and_random_sets_draw_what_they_are_given() -> None:
         ]
     )
     assert sum(len(t.x) for t in figure.data if t.name == "random sets") == 3
+
+
+def test_movement_draws_every_stop_and_keeps_every_move() -> None:
+    stops = [
+        VariableStop("MLP 0", "MLP 0 at <b>", "gender", 1, 0.5, "layer 0 · MLP"),
+        VariableStop("head 2.1", "x", "gender", 2, 2.0, "layer 2 · attention"),
+        VariableStop("head 2.3", "x", "place", 2, 2.0, "layer 2 · attention", sure=False),
+    ]
+    moves = [
+        VariableMove(None, 0, "gender"),
+        VariableMove(0, 1, "gender", 0.5),
+        VariableMove(1, None, "gender", 0.25),
+    ]
+    words = [
+        "Yesterday",
+        "Lily",
+        "was happy because of a very long tale that nobody would ever wish to read at all",
+    ]
+    figure = movement_figure(words, stops, moves, "<she>", 2)
+    text = [t for trace in figure.data for t in (trace.text or ())]
+    assert [t.strip() for t in text] == ["MLP 0", "head 2.1", "head 2.3", "&lt;she&gt;"]
+    assert figure.layout.meta["rows"][1] == ["gender", "MLP 0 at Lily", "head 2.1 at " + words[2], 0.5]
+    assert figure.layout.meta["rows"][0][3] is None
+    signs = figure.layout.annotations[0].text.replace("\u00a0", " ")
+    for sign in ("gender", "place", "hollow: not shown", "width: how much passes", "dotted: not measured"):
+        assert sign in signs
+    assert figure.data[-1].y[0] > max(
+        y for trace in figure.data[3:-1] for y in trace.y
+    )  # the answer stands above all parts
+    assert "…" in figure.layout.xaxis.ticktext[2]

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -27,6 +28,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 import cutaway
 from cutaway.algorithms import AlgorithmLimits
+from cutaway.algorithms.proposing import ProposalLimits
 from cutaway.behaviours import formats
 from cutaway.behaviours.cases import cases
 from cutaway.behaviours.data import Behaviour
@@ -173,6 +175,11 @@ class Bed:
         index = cutaway.index_features(net, latents(net, dictionary()), pairs.clean_ids)
         return cls(net, pairs, data, LogitLens.of(net), circuit, probing, index, folder)
 
+    @cached_property
+    def table(self) -> Any:
+        """What parts carry of the variables of `known`."""
+        return cutaway.carried(self.net, known(self.net), n=6, force=True, controls=False)
+
     def right(self, verb: Verb) -> dict[str, Any]:
         """A call of the verb that works and is quick."""
         text = "the a saw b"
@@ -187,6 +194,9 @@ class Bed:
             "where": {"named": "a0.h0@last"},
             "cases": known(self.net),
         }  # fmt: skip
+        proposal = ProposalLimits(rivals=2, tried=12, telling=4, places=3)
+        if "carried" in verb.takes:
+            given["carried"] = self.table
         more: dict[str, dict[str, Any]] = {
             "behaviour": {"source": pd.DataFrame(rows()).drop(columns="spans"), "force": True},
             "trace": {"method": "eap", "edges": 10, "force": True},
@@ -202,6 +212,18 @@ class Bed:
             "test_algorithm": {"n": 12, "limits": AlgorithmLimits(control=4, sham=1)},
             "induction_heads": {"n": 12, "length": 5, "random_sets": 1},
             "feature_effects": {"n": 2, "random": 2}, "carried": {"n": 6, "force": True, "controls": False},
+            "passing": {"carried": None, "places": ["a0.h0@x", "m1@last"], "n": 6, "force": True, "controls": False},
+            "backups": {"n": 6, "force": True, "controls": False},
+            "shared_parts": {"one": self.pairs, "other": self.pairs, "n": 6, "force": True, "controls": False},
+            "roles": {"n": 6, "controls": False},
+            "computation": {"n": 6, "controls": False, "force": True, "depth": "what", "parts": ["a0.h0", "m1"]},
+            "propose_algorithm": {"n": 12, "controls": False, "limits": proposal},
+            "input_attribution": {"question": known(self.net), "n": 3, "steps": 2, "controls": False},
+            "intended": {
+                "intended": cutaway.algorithm("first", named=lambda x: x, answer=lambda named: f" {named}"),
+                "feared": [cutaway.algorithm("second", named=lambda y: y, answer=lambda named: f" {named}")],
+                "n": 8, "controls": False,
+            },
         }  # fmt: skip
         return {name: given[name] for name in verb.takes if name in given} | more.get(verb.name, {})
 
@@ -456,6 +478,14 @@ def results(bed: Bed) -> dict[str, Path]:
         lambda: cutaway.bind(**bed.right(VERBS["bind"])),
         lambda: cutaway.feature_effects(**bed.right(VERBS["feature_effects"])),
         lambda: cutaway.carried(**bed.right(VERBS["carried"])),
+        lambda: cutaway.computation(**bed.right(VERBS["computation"])),
+        lambda: cutaway.passing(**bed.right(VERBS["passing"])),
+        lambda: cutaway.backups(**bed.right(VERBS["backups"])),
+        lambda: cutaway.shared_parts(**bed.right(VERBS["shared_parts"])),
+        lambda: cutaway.roles(**bed.right(VERBS["roles"])),
+        lambda: cutaway.propose_algorithm(**bed.right(VERBS["propose_algorithm"])),
+        lambda: cutaway.input_attribution(**bed.right(VERBS["input_attribution"])),
+        lambda: cutaway.intended(**bed.right(VERBS["intended"])),
         lambda: cutaway.measure(**bed.right(VERBS["measure"])),
         lambda: cutaway.test_algorithm(**bed.right(VERBS["test_algorithm"])),
         lambda: cutaway.index_features(**bed.right(VERBS["index_features"])),

@@ -38,7 +38,8 @@ def test_a_verb_is_public_and_takes_what_its_row_says(row: Verb) -> None:
     assert all(p.kind is p.KEYWORD_ONLY for p in keywords), [
         p.name for p in keywords if p.kind is not p.KEYWORD_ONLY
     ]
-    assert set(row.shown) <= {p.name for p in keywords}
+    may = {p.name for p in keywords} | {p.name for p in parameters if p.default is not p.empty}
+    assert set(row.shown) <= may
     assert [p.name for p in signature(row.where)] == [
         p.name if p.kind is not p.VAR_KEYWORD else f"**{p.name}" for p in parameters
     ]
@@ -61,7 +62,7 @@ def test_defaults_are_read_as_they_are(row: Verb) -> None:
 
 @pytest.mark.parametrize("row", [r for r in ROWS if r.shown], ids=ids)
 def test_what_a_command_shows_is_explained_in_the_docstring(row: Verb) -> None:
-    said = {p.name: p.says for p in row.parameters()}
+    said = {p.name: p.says for p in row.options()}
     assert [name for name in row.shown if not said[name]] == []
 
 

@@ -34,6 +34,8 @@ LETTERS = dict(
 
 #: Files that name three sites or more in one place, and why that is no table of facts about sites.
 NAMED = {
+    "algorithms/roles/acting.py": "what one computation reads",
+    "algorithms/roles/half.py": "what one computation reads",
     "network/anatomy.py": "a type, which must be written out; a test below holds it to the table",
     "network/discovery/sublayers.py": "what one traced attention gave, by name",
     "network/named_weights.py": "which sites vouch for which matrix",

@@ -7,6 +7,7 @@ import pytest
 
 from cutaway.errors import NotFound
 from cutaway.recipes.algorithms import ALGORITHMS, algorithm
+from cutaway.recipes.algorithms import two_step as T
 
 NAMES = sorted(ALGORITHMS)
 
@@ -38,6 +39,12 @@ def _by_hand(name: str, words: list[str]) -> set[str]:
     if name == "docstring":
         ordinals = ("first", "second", "third", "fourth", "fifth")
         return {words[4 + ordinals.index(words[12])]}
+    if name in ("two-step", "one-step"):
+        being = T.BEINGS.index(words[7])
+        if words[2] == "pet":
+            return {T.PETS[T.PET_OF[being]]}
+        at = T.TOWN_OF[being]
+        return {T.FOODS[at % 4]} if words[2] == "food" else {T.CRAFTS[(at + (at > 3)) % 4]}
     nouns = [w for w in words[2:] if w not in ("the", "near", "behind", "beside", "under")]
     subject = nouns[0] if words[2] == "the" else nouns[1]
     past = words[1] in ("yesterday", "once", "then")
@@ -97,3 +104,19 @@ def test_prompts_are_as_long_as_each_other_and_not_all_alike(name):
     assert what.vocabulary[0] == "<bos>"
     assert len(np.unique(what.answers(ids), axis=0)) > 1
     assert np.array_equal(ids, _ids(name))
+
+
+def test_the_town_is_neither_the_being_nor_what_it_has():
+    """Three beings share a town and have three pets; two towns share a food, two a craft, and no two share both."""
+    towns = range(len(T.TOWNS))
+    for town in towns:
+        assert len(set(T.PET_OF[town == T.TOWN_OF])) == 3
+    assert sorted(T.FOOD_OF) == sorted(T.CRAFT_OF) == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert len({(T.FOOD_OF[town], T.CRAFT_OF[town]) for town in towns}) == len(T.TOWNS)
+    ids = _ids("two-step")
+    assert np.array_equal(T.TWO_STEP.answers(ids), T.ONE_STEP.answers(ids))
+    every, carried = np.ones(len(ids), bool), T.TWO_STEP.values(ids[::-1])["carried"]
+    kept = (T.TWO_STEP.answers(ids, {"carried": (every, carried)}) == T.TWO_STEP.answers(ids)).all(1)
+    pet = ids[:, T.QUESTION] == T.VOCABULARY.index("pet")
+    assert kept[pet].all()
+    assert not kept[~pet].all()

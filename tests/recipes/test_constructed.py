@@ -21,7 +21,7 @@ def test_every_mechanism_is_there_in_every_architecture() -> None:
     assert len(CONSTRUCTED) == len(DESIGNS) * len(ARCHITECTURES)
     assert {d.name for d in DESIGNS} == {
         "induction", "duplicate", "copy-suppression", "bracket-depth", "fourier-addition", "lookup", "superposition",
-        "unread", "redundant", "backup",
+        "unread", "redundant", "backup", "counted-duplicate", "table-addition",
     }  # fmt: skip
 
 

@@ -21,16 +21,19 @@ from cutaway.reports import (
     ClaimTests,
     Facts,
     Figure,
+    Heading,
     KeyFigure,
     Listing,
     Page,
     Pair,
     Pairs,
     Points,
+    Said,
     Section,
     Table,
     Text,
     Token,
+    Told,
     publish,
     render,
     write,
@@ -286,3 +289,19 @@ def test_write_is_atomic_and_says_when_it_cannot(page: Page, tmp_path: Path) -> 
 def test_a_page_without_figures_needs_no_script() -> None:
     for way in (None, "inline", "beside"):
         assert "<script" not in render(Page("t", "k", None, "h"), way)
+
+
+def test_told_sentences_link_to_their_evidence() -> None:
+    said = (Said(NASTY, "proof", "refuted", "Why?"), Said("Nothing was asked."))
+    sections = [
+        Section("story", "Story", [Told(said, numbered=True, caption="c"), Heading(NASTY)]),
+        Section("proof", "", []),
+    ]
+    reader = Reader()
+    reader.feed(render(Page("t", "k", None, "h", sections=sections)))
+    links = [attrs for tag, attrs in reader.tags if tag == "a" and attrs.get("href") == "#proof"]
+    assert len(links) == 1
+    assert any(attrs.get("class") == "badge badge-refuted" for _, attrs in reader.tags)
+    assert [tag for tag, _ in reader.tags].count("ol") == 1
+    assert "".join(reader.text).count(NASTY) == 2
+    assert not reader.problems

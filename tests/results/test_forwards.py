@@ -201,6 +201,12 @@ def cases(pairs: Behaviour) -> cutaway.Cases:
 ALGORITHM = cutaway.algorithm("copies", copied=lambda next: next, answer=lambda copied: str(copied))
 
 
+def constant(pairs: Behaviour) -> cutaway.Algorithm:
+    """The same answer to every prompt."""
+    token = str(min(pairs.right[0]))
+    return cutaway.algorithm("always the same", answer=lambda next: token if next is not None else "")
+
+
 def twelve(pairs: Behaviour) -> list[int]:
     """A text as wide as products are counted by."""
     return (text(pairs) * 2)[:12]
@@ -210,6 +216,10 @@ QUICK = ProbeOptions(permutations=20)
 #: For every verb that gives a result: what is made beforehand, and the call itself, which is counted.
 BEFORE: dict[str, Callable[[Network, Behaviour], Any]] = {
     "test": circuit,
+    "propose_algorithm": lambda net, pairs: (
+        known(net, pairs),
+        cutaway.carried(net, known(net, pairs), ["side"], controls=False),
+    ),
     "use": lambda net, pairs: cutaway.probe(net, data(pairs), at="resid_post", options=QUICK),
     "read_lens": lambda net, _pairs: LogitLens.of(net),
     "label_features": lambda net, pairs: cutaway.index_features(
@@ -254,6 +264,24 @@ CALLS: dict[str, Callable[[Network, Behaviour, Any], Any]] = {
         net, cases(pairs), ALGORITHM, {"copied": "a1.h0@last"}, n=40, controls=False
     ),
     "carried": lambda net, pairs, _: cutaway.carried(net, known(net, pairs), ["side"]),
+    "computation": lambda net, pairs, _: cutaway.computation(
+        net, known(net, pairs), depth="what", variables=["side"], n=12, controls=False, force=True
+    ),
+    "passing": lambda net, pairs, _: cutaway.passing(
+        net, known(net, pairs), places={"side": ["a0.h1", "a1.h1"]}, n=12
+    ),
+    "backups": lambda net, pairs, _: cutaway.backups(net, pairs, n=12),
+    "shared_parts": lambda net, pairs, _: cutaway.shared_parts(net, pairs, pairs, n=12),
+    "roles": lambda net, pairs, _: cutaway.roles(net, known(net, pairs), variables=["side"]),
+    "propose_algorithm": lambda net, pairs, made: cutaway.propose_algorithm(
+        net, made[0], made[1], n=40, controls=False
+    ),
+    "input_attribution": lambda net, pairs, _: cutaway.input_attribution(
+        net, known(net, pairs), n=12, steps=4
+    ),
+    "intended": lambda net, pairs, _: cutaway.intended(
+        net, cases(pairs), ALGORITHM, constant(pairs), where={"copied": "a1.h0@last"}, n=40, controls=False
+    ),
     "measure": lambda net, pairs, _: cutaway.measure(net, identity(net), pairs.clean_ids),
     "index_features": lambda net, pairs, _: cutaway.index_features(
         net, latents(net, identity(net)), pairs.clean_ids
@@ -279,7 +307,8 @@ def test_the_result_of_every_verb_says_what_it_took(name: str) -> None:
     # a layer of which one sublayer is run counts half, whatever its weights; rows of any width count one
     assert took >= 0.7 * products > 0
     loose = (
-        "trace", "use", "probe", "expand_paths", "attribution_patch", "side_by_side", "label_features"
+        "trace", "use", "probe", "expand_paths", "attribution_patch", "side_by_side", "label_features",
+        "input_attribution", "computation",
     )  # fmt: skip
     assert took <= 1.3 * products or name in loose
 
@@ -288,8 +317,8 @@ def test_every_verb_that_gives_a_result_is_called_here() -> None:
     assert set(CALLS) == {row.name for row in VERBS.values() if row.result}
 
 
-#: What decides as it goes how much it runs says its price stage by stage: tests/explanations.
-ELSEWHERE = ("explain",)
+#: What decides as it goes how much it runs says its price stage by stage: tests/explanations, tests/algorithms/proposing.
+ELSEWHERE = ("explain", "propose_algorithm", "computation")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cutaway.algorithms.exchanges import AnswerChoices
@@ -70,30 +71,73 @@ def examine_algorithm(
         BadBehaviour: for answers that cannot be told apart, or no two prompts whose words stand at the same tokens.
         Stopped: where it is stopped before every variable was exchanged; later, what is finished is given.
     """
-    began, limits = time.monotonic(), AlgorithmLimits() if limits is None else limits
+    limits = AlgorithmLimits() if limits is None else limits
     _check(cases, algorithm, n)
-    choices, (_, held) = AnswerChoices.of(cases), cases.halves()
-    main = contestant(net, algorithm, where, cases, held, choices)
-    others = rivals_of(net, rivals, main, cases, held, choices)
     with working(work).interruptible() as work:
+        ready = ReadyAlgorithmTest.of(
+            net, cases, cases.halves()[1], algorithm, where, rivals, n, limits, controls, seed
+        )
+        return ready.run(work)
+
+
+@dataclass(frozen=True, eq=False)
+class ReadyAlgorithmTest:
+    """A test whose exchanges are drawn, not yet run.
+
+    Attributes:
+        net: the network.
+        cases: whose answers are told apart.
+        plan: all that is run.
+        twin: the network with random weights; None where there is none.
+        limits: by which it is judged.
+        controls: were controls asked for?
+        seed: of all that was drawn.
+        notes: why there is no twin.
+        began: when it was made.
+    """
+
+    net: Network
+    cases: Cases
+    plan: AlgorithmPlan
+    twin: Network | None
+    limits: AlgorithmLimits
+    controls: bool
+    seed: int
+    notes: tuple[str, ...]
+    began: float
+
+    @classmethod
+    def of(
+        cls, net: Network, cases: Cases, held: Cases, algorithm: Algorithm, where: Mapping[str, Any], rivals: Sequence[Any],
+        n: int, limits: AlgorithmLimits, controls: bool, seed: int,
+    ) -> ReadyAlgorithmTest:  # fmt: skip
+        """A test on some of the cases, `held`. Raises what `test_algorithm` raises."""
+        began, choices = time.monotonic(), AnswerChoices.of(cases)
+        main = contestant(net, algorithm, where, cases, held, choices)
+        others = rivals_of(net, rivals, main, cases, held, choices)
         twin, why = twin_of(net, main, held, limits, seed) if controls else (None, "")
         plan = planned(net, main, others, held, choices, n, limits, controls, twin is not None, seed)
-        rows = [list(case.ids) for case in held.cases[:16]]
+        return cls(net, cases, plan, twin, limits, controls, seed, (why,) if why else (), began)
+
+    def run(self, work: Work) -> AlgorithmTest:
+        """Say what it takes, run it, and judge. Raises `Stopped` where nothing is finished."""
+        net, plan, main = self.net, self.plan, self.plan.main
+        rows = [list(case.ids) for case in plan.cases.cases[:16]]
         announce(net, rows, work, "testing", plan.price(net), rows=sum(len(g.exchanges) for g in plan.groups),
                  least=plan.least(net))  # fmt: skip
-        told, complete = plan.run(net, twin, work)
-    judge = Judge(plan, told, limits)
-    follows, tests = judge.follows(main), tuple(judge.variable(name) for name in main.where)
-    found = [judge.rival(i, complete) for i in range(len(others))]
-    rivalling = tuple(rival for rival in found if rival is not None)
-    joint = judge.joint()
-    notes = _notes(plan, tests, rivalling, limits, [why] if why else [])
-    claim = judge.claim(follows, tests, joint, rivalling, notes, complete, controls)
-    return AlgorithmTest(
-        algorithm.name, cases.name, str(algorithm), _example(net, held.cases[0]), judge.plain, follows, main.agrees, tests,
-        joint, rivalling, claim, len(held), complete, tuple(notes),
-        Provenance.of(net, cases.hash, seed, time.monotonic() - began),
-    )  # fmt: skip
+        told, complete = plan.run(net, self.twin, work)
+        judge = Judge(plan, told, self.limits)
+        follows, tests = judge.follows(main), tuple(judge.variable(name) for name in main.where)
+        found = [judge.rival(i, complete) for i in range(len(plan.rivals))]
+        rivalling = tuple(rival for rival in found if rival is not None)
+        joint = judge.joint()
+        notes = _notes(plan, tests, rivalling, self.limits, self.notes)
+        claim = judge.claim(follows, tests, joint, rivalling, notes, complete, self.controls)
+        return AlgorithmTest(
+            main.algorithm.name, self.cases.name, str(main.algorithm), _example(net, plan.cases.cases[0]), judge.plain,
+            follows, main.agrees, tests, joint, rivalling, claim, len(plan.cases), complete, tuple(notes),
+            Provenance.of(net, self.cases.hash, self.seed, time.monotonic() - self.began),
+        )  # fmt: skip
 
 
 def _check(cases: Any, algorithm: Any, n: int) -> None:

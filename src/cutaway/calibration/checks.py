@@ -9,7 +9,7 @@ import torch
 
 from cutaway.calibration.edges import edge_effects
 from cutaway.calibration.evidence import at_least, at_most
-from cutaway.calibration.natural import bystanders, frequencies, roles
+from cutaway.calibration.natural import bystanders, follows, frequencies, roles
 from cutaway.calibration.stated import exact, held
 from cutaway.calibration.subject import Subject, patched, removed
 from cutaway.calibration.templates import templates
@@ -143,6 +143,7 @@ CHECKS: dict[str, Check] = {
     check.__name__: check
     for check in (
         behaviour, needed, inert, variables, edges, exact, held, templates, features, bystanders, roles, frequencies,
+        follows,
     )
 }  # fmt: skip
 

@@ -9,14 +9,18 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from cutaway.behaviours.cases import cases_of
 from cutaway.calibration.evidence import at_least, at_most
 from cutaway.calibration.subject import Subject, patched
 from cutaway.claims import Evidence
 from cutaway.errors import BadInput
 from cutaway.network.parts import Part
+from cutaway.statistics import proportion
 
 #: Share of sums that must come out right from the key frequencies alone, and nats that losing them must cost.
 RESTRICTED, EXCLUDED = 0.95, 1.0
+#: Share of prompts that must get the answer of the rule that a network is said to follow.
+FOLLOWS = 0.9
 
 
 def bystanders(subject: Subject) -> list[Evidence]:
@@ -51,6 +55,25 @@ def roles(subject: Subject) -> list[Evidence]:
         bar = float(role["at_least"])
         tests.append(at_least(f"role: {role['role']}", heads[best] if known else 0.0, bar, said))
     return tests
+
+
+def follows(subject: Subject) -> list[Evidence]:
+    """Does the network answer as the rule says that it follows, on prompts on which goal and proxy come apart?
+
+    The rule is a variable of the specimen's cases, and its values are the rule's answers.
+    """
+    rule = str(subject.truth.facts.get("follows", ""))
+    if not rule:
+        return []
+    asked = cases_of(f"zoo:{subject.specimen.name}", subject.net, subject.n, subject.seed, kind="apart")
+    at = torch.tensor([[case.answer_pos] for case in asked])
+    logits = subject.net.run([list(case.ids) for case in asked], logits=at).logits
+    assert logits is not None
+    words = subject.specimen.task.words
+    told = zip(asked, logits[:, 0].argmax(-1).tolist(), strict=True)
+    right = sum(words[token] == case.values[rule] for case, token in told)
+    said = f"{right} of {len(asked)} prompts on which goal and proxy come apart get the answer of the {rule}."
+    return [at_least(f"follows: {rule}", proportion(right, len(asked)), FOLLOWS, said)]
 
 
 def _previous(pattern: Tensor, subject: Subject) -> float:

@@ -52,7 +52,7 @@ def _function(row: Verb) -> Callable[..., None]:
     parameters = [
         *head,
         *question_of(row),
-        *(option(row, p) for p in row.parameters() if p.name in row.shown),
+        *(option(row, p) for p in row.options() if p.name in row.shown),
     ]
     if row.plan:
         parameters.append(inspect.Parameter("plan", _KEYWORD, annotation=Plan, default=False))
@@ -64,12 +64,20 @@ def _function(row: Verb) -> Callable[..., None]:
 
 def question_of(row: Verb) -> list[inspect.Parameter]:
     """The command's arguments and options that say what is asked."""
+    known = [
+        ("behaviour", question.MaybeBehaviour, None),
+        ("table", question.PromptTable, None),
+        ("n", Annotated[int, typer.Option("--n", min=2, help="How many prompts.")], row.n),
+        ("force", Force, False),
+    ]
     kinds: dict[str, list[tuple[str, Any, Any]]] = {
         "net": [("model", Model, REQUIRED)],
         "text": [("text", Text, REQUIRED)],
         "other": [("other", Text, REQUIRED)],
         "texts": [("text", question.MaybeText, None), ("file", question.TextFile, None)],
         "circuit": [("circuit", CircuitFile, REQUIRED)],
+        "cases": known,
+        "question": known,
         "behaviour": [
             *_behaviour(row),
             ("n", Annotated[int, typer.Option("--n", min=2, help="How many pairs.")], row.n),
@@ -81,7 +89,7 @@ def question_of(row: Verb) -> list[inspect.Parameter]:
             name, _KEYWORD, annotation=annotation, **({} if default is REQUIRED else {"default": default})
         )
         for taken in row.takes
-        for name, annotation, default in kinds[taken]
+        for name, annotation, default in kinds.get(taken, ())
     ]
 
 
@@ -135,7 +143,7 @@ def _cli_type(p: Parameter) -> Any:
 def keywords(row: Verb, given: Mapping[str, Any]) -> dict[str, Any]:
     """Options as the verb's keywords: lists with commas taken apart, ranges of layers, whole numbers."""
     taken: dict[str, Any] = {}
-    for p in row.parameters():
+    for p in row.options():
         if p.name not in given or given[p.name] is None or p.name in question.ASKING:
             continue
         value = given[p.name]
@@ -199,7 +207,9 @@ def asked(row: Verb, common: Common, screen: Screen, given: Mapping[str, Any], b
             subjects.append(circuit if circuit.graph.network else circuit.on(net))
         elif taken == "texts":
             subjects.append(question.texts_of(given))
-        else:
+        elif taken in ("cases", "question"):
+            subjects.append(question.cases_of_given(screen, net, common, given, row.command))
+        elif taken in given and taken not in row.shown:
             subjects.append(given[taken])
     return Asked(net, tuple(subjects))
 
@@ -295,6 +305,7 @@ def command_line(row: Verb, common: Common, given: Mapping[str, Any]) -> str:
         *(str(given[k]) for k in ("model", "circuit", "text", "other") if given.get(k) is not None),
     ]
     words += ["--file", str(given["file"])] if given.get("file") is not None else []
+    words += ["--table", str(given["table"])] if given.get("table") is not None else []
     if given.get("clean") is not None:
         words += [
             "--clean",
@@ -304,11 +315,11 @@ def command_line(row: Verb, common: Common, given: Mapping[str, Any]) -> str:
             "--answers",
             *given["answers"],
         ]
-    elif "behaviour" in given:
+    elif given.get("behaviour") is not None:
         words += ["--behaviour", str(given["behaviour"]), "--n", str(given["n"])]
     words += ["--seed", str(common.seed)]
     words += ["--force"] if given.get("force") else []
-    for p in row.parameters():
+    for p in row.options():
         value = given.get(p.name)
         default = ",".join(map(str, p.default)) if isinstance(p.default, tuple) else p.default
         if p.name not in row.shown or value is None or value == default:

@@ -42,6 +42,11 @@ GROUPS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
         ("explain", "feature-effects", "trace", "test", "probe"),
         ("explanations", "circuits", "probes", "trials"),
     ),
+    (
+        "Tell what is computed",
+        ("computation", "carried", "passing", "roles", "inputs", "backups", "algorithm"),
+        ("algorithms",),
+    ),
     ("Afterwards", ("show", "runs"), ("results",)),
     ("Networks whose mechanism is known", ("zoo",), ("zoo", "calibration", "recipes")),
 )  # fmt: skip
@@ -56,6 +61,8 @@ _ASKED = {
     "model": "zoo:tales",
     "text": _TEXT,
     "behaviour": "-b pronoun",
+    "cases": "-b pronoun",
+    "question": "-b pronoun",
     "circuit": "pronoun-circuit",
 }
 
@@ -87,6 +94,13 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "steer": ('cutaway steer zoo:tales "One day" --positive happy.txt --negative sad.txt --at resid_post.1',),
     "loss": (f"cutaway loss zoo:tales {_TEXT}",),
     "explain": ("cutaway explain zoo:tales -b pronoun",),
+    "computation": ("cutaway computation zoo:tales -b pronoun --depth what",),
+    "carried": ("cutaway carried zoo:tales -b pronoun", "cutaway carried zoo:tales --table prompts.csv"),
+    "passing": ("cutaway passing zoo:tales -b pronoun",),
+    "roles": ("cutaway roles zoo:tales -b pronoun",),
+    "inputs": ("cutaway inputs zoo:tales -b pronoun",),
+    "backups": ("cutaway backups zoo:tales -b pronoun",),
+    "algorithm": ("cutaway algorithm zoo:tales -b pronoun",),
     "feature-effects": ("cutaway feature-effects zoo:tales -b pronoun",),
     "trace": ("cutaway trace zoo:tales -b pronoun --edges 60 -o pronoun-circuit",),
     "test": ("cutaway test zoo:tales pronoun-circuit -b pronoun",),

@@ -15,6 +15,7 @@ from cutaway.errors import BadInput, Stopped
 
 if TYPE_CHECKING:
     from cutaway.behaviours import Behaviour
+    from cutaway.behaviours.cases import Cases
     from cutaway.cli.common import Common
     from cutaway.cli.screen import Screen
     from cutaway.network import Network
@@ -34,6 +35,14 @@ BehaviourName = Annotated[
     ),
 ]
 MaybeText = Annotated[str | None, typer.Argument(help="The text that is read.", show_default=False)]
+PromptTable = Annotated[
+    Path | None,
+    typer.Option(
+        "--table",
+        help="Or a table of prompts (.csv, .json, .jsonl): text, answer, and a column for each variable.",
+        show_default=False,
+    ),
+]
 TextFile = Annotated[
     Path | None,
     typer.Option(
@@ -195,6 +204,54 @@ def behaviour_of(
             'Add --behaviour NAME, or --clean "..." --corrupted "..." --answers " right" " wrong".',
         )
     return prompts.behaviour(net, verb)
+
+
+def cases_of_given(
+    screen: Screen, net: Network, common: Common, given: Mapping[str, Any], verb: str
+) -> Cases:
+    """The prompts whose variables are known that a command was given: a built-in behaviour's, a table's, or pairs.
+
+    Raises BadInput where a behaviour and a table are given, or neither, or the table is no such file.
+    """
+    from cutaway.behaviours.cases import READY, cases_from, cases_of, cases_of_pairs
+
+    behaviour, table = given["behaviour"], given["table"]
+    if (behaviour is None) == (table is None):
+        raise BadInput(
+            f"{verb} was given neither a behaviour nor a table of prompts."
+            if table is None
+            else "A behaviour and a table are given at once.",
+            f"Add --behaviour NAME ({', '.join(READY)}, or a file of pairs), or --table prompts.csv.",
+        )
+    if table is not None:
+        return cases_from(net, rows_of(table), name=table.stem, seed=common.seed)
+    if behaviour in READY or behaviour.startswith("zoo:"):
+        return cases_of(behaviour, net, given["n"], common.seed)
+    return cases_of_pairs(net, pairs(screen, net, common, behaviour, given["n"], given["force"]))
+
+
+def rows_of(table: Path) -> list[dict[str, Any]]:
+    """The rows of a table of prompts. Raises BadInput for a file that is not there or is no such table."""
+    import pandas as pd
+
+    readers: dict[str, Any] = {
+        ".csv": lambda path: pd.read_csv(path, keep_default_na=False),
+        ".json": lambda path: pd.read_json(path, orient="records"),
+        ".jsonl": lambda path: pd.read_json(path, orient="records", lines=True),
+    }
+    if table.suffix not in readers:
+        raise BadInput(
+            f"{str(table)!r} is no table of prompts.", f"Give a file that ends in {', '.join(readers)}."
+        )
+    if not table.is_file():
+        raise BadInput(f"There is no file {str(table)!r}.", "Name a table of prompts that is there.")
+    try:
+        return readers[table.suffix](table).to_dict("records")
+    except (ValueError, OSError) as error:
+        raise BadInput(
+            f"{str(table)!r} cannot be read as a table: {error}.",
+            "Give one row for each prompt, with its columns.",
+        ) from error
 
 
 def texts_of(given: Mapping[str, Any]) -> Any:

@@ -19,6 +19,8 @@ from cutaway.effects import Effects
 from cutaway.errors import BadFormat
 from cutaway.explanations import story, where, wiring
 from cutaway.explanations.carrying import CarriedBy
+from cutaway.explanations.computation import Computation
+from cutaway.explanations.computation.sections import evidence_sections, story_sections
 from cutaway.explanations.identify import Mechanism
 from cutaway.explanations.limits import SearchLimits
 from cutaway.explanations.localise import DIRECTIONS, single_effect
@@ -68,6 +70,7 @@ class Explanation:
         forwards: forward-equivalents of each stage.
         forms: performance on each sentence frame, those that were set aside among them.
         features: the features that carry it; None where they were not looked for.
+        computation: what is computed, told and tested; None where that was not asked.
     """
 
     kind: ClassVar[str] = "explanation"
@@ -95,6 +98,7 @@ class Explanation:
     forwards: Mapping[str, float] = field(default_factory=dict)
     forms: tuple[FormPerformance, ...] = ()
     features: CarriedBy | None = None
+    computation: Computation | None = None
 
     __repr__ = brief
 
@@ -132,7 +136,9 @@ class Explanation:
         """The report as content."""
         origin, performance, trial = self.provenance, self.performance, self.trial
         unexplained = [Points(self.unexplained)] if self.unexplained else []
+        told = self.computation
         sections = [
+            *([] if told is None else story_sections(told, self)),
             story.behaviour_section(self.behaviour, performance, self.pairs, self.forms),
             *where.stream_section(self.maps, self.behaviour["discovery"]),
             *where.maps_section(self.maps, self.behaviour.get("searched", "")),
@@ -141,7 +147,8 @@ class Explanation:
             *([] if self.features is None else [self.features.section()]),
             story.tests_section(self.claim, trial, self.limits),
             *wiring.section(self.circuit),
-            Section("open", "What is not explained", unexplained),
+            *([] if told is None else evidence_sections(told)),
+            Section("unexplained" if told is not None else "open", "What is not explained", unexplained),
             story.repeat_section(
                 origin,
                 self.certificate,
@@ -203,6 +210,8 @@ class Explanation:
             parts["circuit"] = self.circuit.save
         if self.features is not None:
             parts["features"] = self.features.save
+        if self.computation is not None:
+            parts["computation"] = self.computation.save
         save_folder(folder, manifest, None, tables, parts=parts)
 
     @classmethod
@@ -227,11 +236,14 @@ class Explanation:
         """Everything but the arrays, as plain data."""
         circuit = None if self.circuit is None else self.circuit.to_dict()
         features = None if self.features is None else self.features.to_dict()
-        return finite(head(self.kind, self.provenance, **self._content(), circuit=circuit, features=features))
+        told = {} if self.computation is None else {"computation": self.computation.to_dict()}
+        return finite(
+            head(self.kind, self.provenance, **self._content(), circuit=circuit, features=features, **told)
+        )
 
     def _content(self) -> dict[str, Any]:
         """All fields as plain data but those that are stored by themselves; of maps their names."""
-        elsewhere = ("maps", "circuit", "features", "provenance")
+        elsewhere = ("maps", "circuit", "features", "computation", "provenance")
         plain = {name: value for name, value in vars(self).items() if name not in elsewhere}
         return finite(plain | {"maps": list(self.maps)})
 
@@ -291,13 +303,14 @@ def _parts(folder: Path, data: Mapping[str, Any]) -> dict[str, Any]:
     """Pairs, maps and circuit as they are written now."""
     from cutaway.circuits import CircuitTest
 
-    circuit, features = folder / "circuit", folder / "features"
+    circuit, features, told = folder / "circuit", folder / "features", folder / "computation"
     return {
         "pairs": tuple(map(_pair, data["pairs"])),
         "maps": {name: Effects.load(folder / "maps" / name) for name in data["maps"]},
         "notes": tuple(data["notes"]),
         "circuit": CircuitTest.load(circuit) if circuit.is_dir() else None,
         "features": CarriedBy.load(features) if features.is_dir() else None,
+        "computation": Computation.load(told) if told.is_dir() else None,
     }
 
 

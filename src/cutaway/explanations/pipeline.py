@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cutaway.behaviours import behaviour as make_behaviour
 from cutaway.behaviours import performance, refusal
 from cutaway.behaviours.decisions import held_fixed
-from cutaway.behaviours.standing import FormPerformance, by_form, set_aside
-from cutaway.claims import Claim, Control
+from cutaway.behaviours.standing import by_form, set_aside
+from cutaway.claims import Claim
 from cutaway.effects import Effects
-from cutaway.errors import BadBehaviour, CutawayError, Stopped
+from cutaway.errors import BadBehaviour, BadInput, CutawayError, Stopped
 from cutaway.explanations.carriers import feature_effects, feature_sites, stages
-from cutaway.explanations.carrying import CarriedBy
+from cutaway.explanations.computation import (
+    NOTHING_STATED,
+    cases_for,
+    check_depth,
+    priced_computation,
+    stated,
+    tell,
+)
+from cutaway.explanations.draft import STOPPED, ExplanationDraft, ExplanationQuestion
 from cutaway.explanations.examples import example_pairs
 from cutaway.explanations.explanation import Explanation
 from cutaway.explanations.grain import FEW_PARTS, SearchGrain, finer, grain_of
 from cutaway.explanations.identify import Mechanism, identify
 from cutaway.explanations.limits import SearchLimits
 from cutaway.explanations.localise import localise, strengths
-from cutaway.explanations.reads_and_writes import ReadsAndWrites, reads_and_writes
+from cutaway.explanations.reads_and_writes import reads_and_writes
 from cutaway.explanations.singles import PartScreening, single_effects
 from cutaway.explanations.sizes import EXPLAINING, WHOLE, Sizes, within
 from cutaway.explanations.unexplained import unexplained
@@ -33,15 +40,12 @@ from cutaway.explanations.verdict import aside, evidence, headline, left_open, r
 from cutaway.explanations.wiring import wire
 from cutaway.network.parts import uncovered
 from cutaway.network.pricing import announce_price
-from cutaway.network.sites import Site
 from cutaway.results import Provenance, Work, strict, working
-from cutaway.results.meter import spent
 from cutaway.trials import (
     CONTROLS,
     Bench,
     Limits,
     Outcome,
-    Trial,
     claim_of,
     ends_kept,
     percent,
@@ -51,101 +55,14 @@ from cutaway.trials import (
 from cutaway.trials.spread import spread
 
 if TYPE_CHECKING:
+    from cutaway.algorithms import Algorithm
     from cutaway.behaviours import Behaviour, Performance
-    from cutaway.circuits import CircuitTest
+    from cutaway.behaviours.cases import Cases
     from cutaway.network import Network
 
 
 #: Pairs on which it is described what members write and read.
 _DESCRIBED = 32
-_STOPPED = "the work was stopped before that"
-
-
-@dataclass
-class _Draft:
-    """What has been found so far; what is left when the work is stopped.
-
-    Attributes:
-        maps: effects on discovery data.
-        mechanism: the set that was found.
-        trial: its test on held-out data.
-        tested: how well the network does the held-out examples.
-        described: what the members write and read.
-        controls: those that were run.
-        circuit: the circuit by edges; where there is none, `why_no_circuit` says why.
-        why_no_circuit: the reason, or "".
-        seconds: time of each stage.
-        stage: the one at work.
-        judged: were the test and all controls run?
-        complete: was everything done?
-        grain: how finely the network was searched.
-        screening: which parts a gradient let through to be patched; None where all were.
-        forwards: forward-equivalents of each stage.
-        features: those that carry the behaviour; None where they were not looked for.
-        why_no_features: the reason, where they were asked for; or "".
-    """
-
-    maps: dict[str, Effects] = field(default_factory=dict)
-    mechanism: Mechanism | None = None
-    trial: Trial | None = None
-    tested: Performance | None = None
-    described: ReadsAndWrites = field(default_factory=ReadsAndWrites)
-    controls: list[Control] = field(default_factory=list)
-    circuit: CircuitTest | None = None
-    why_no_circuit: str = f"{_STOPPED.capitalize()}."
-    seconds: dict[str, float] = field(default_factory=dict)
-    stage: str = ""
-    judged: bool = False
-    complete: bool = False
-    grain: SearchGrain | None = None
-    screening: PartScreening | None = None
-    forwards: dict[str, float] = field(default_factory=dict)
-    features: CarriedBy | None = None
-    why_no_features: str = ""
-
-    @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        """Note the stage, how long it takes, and how many forward-equivalents."""
-        self.stage = stage
-        started, spent_before = time.perf_counter(), spent()
-        try:
-            yield
-        finally:
-            self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.perf_counter() - started, 3)
-            self.forwards[stage] = round(self.forwards.get(stage, 0.0) + spent() - spent_before, 1)
-
-
-@dataclass(frozen=True, eq=False)
-class _Question:
-    """What is asked of which network, and how.
-
-    Attributes:
-        net: the network.
-        behaviour: the whole behaviour.
-        limits: fixed beforehand.
-        seed: of everything random.
-        work: who hears of progress, and may stop it.
-        sizes: on how much each stage works.
-        forms: performance on each sentence frame, also on those that were set aside.
-        features: sites among whose features those that carry it are looked for.
-        labels: of features.
-    """
-
-    net: Network
-    behaviour: Behaviour
-    limits: SearchLimits
-    seed: int
-    work: Work
-    sizes: Sizes = WHOLE
-    forms: tuple[FormPerformance, ...] = ()
-    features: tuple[Site, ...] = ()
-    labels: Mapping[str, str] | None = None
-
-    @property
-    def gone(self) -> tuple[FormPerformance, ...]:
-        """The sentence frames that were set aside."""
-        kept = set(self.behaviour.template)
-        return tuple(form for form in self.forms if form.form not in kept)
 
 
 @strict
@@ -159,6 +76,11 @@ def explain(
     controls: bool = True,
     features: bool | str | None = None,
     labels: Mapping[str, str] | None = None,
+    depth: str = "where",
+    cases: Cases | None = None,
+    intended: Algorithm | None = None,
+    feared: Sequence[Algorithm | str] = (),
+    shifted: Cases | None = None,
     command: str = "",
     work: Work | None = None,
 ) -> Explanation:
@@ -173,7 +95,7 @@ def explain(
     lost. 4. *Test*, on held-out examples: keep only the set, remove the set, against random sets of the same size.
     5. *Controls*: the same with random weights and with shuffled answers must not be supported; a sham edit must change
     nothing. 6. Where a dictionary is attached, *name* the features that carry the behaviour (`feature_effects`); the claim
-    does not rest on them.
+    does not rest on them. 7. With `depth`, tell what is computed there (`computation`), with claims of its own.
 
     Args:
         net: the network.
@@ -185,6 +107,12 @@ def explain(
         features: look for the features that carry it; default where a dictionary is attached to the network. Without one,
             True looks among neurons. A kind of site (`sae.features`) says which, where there are several.
         labels: of features, by the name of the part.
+        depth: "where" the behaviour is; "what" is computed there; as which "algorithm".
+        cases: prompts whose variables are known, of which that is asked; default those of a built-in behaviour, else its
+            pairs, of which only what differs is known.
+        intended: the algorithm that the network ought to compute; default what the cases call right.
+        feared: those that it ought not to, or `number=other_number`: the right answer of one variable taken for another.
+        shifted: cases of another distribution, on which the intended computation is asked for again.
         command: a command line that repeats this; kept in the result.
         work: who hears of the price and of progress, what may stop it, and what it may spend: with a budget, each stage
             works on as many prompts as fit, and what is then not decided is inconclusive.
@@ -205,20 +133,28 @@ def explain(
         bounds = SearchLimits.of(limits)
         work = work.bound(
             "explain",
-            lambda: {
-                "network": net.hash,
-                "behaviour": behaviour.hash,
-                "limits": bounds.to_dict(),
-                "seed": seed,
-                "options": [force, controls] + ([features] if features is not None else []),
-            },
+            lambda: (
+                {
+                    "network": net.hash,
+                    "behaviour": behaviour.hash,
+                    "limits": bounds.to_dict(),
+                    "seed": seed,
+                    "options": [force, controls] + ([features] if features is not None else []),
+                }
+                | ({"depth": [depth, "" if cases is None else cases.hash]} if depth != "where" else {})
+            ),
         )
-        wanted = bool(net.anatomy.dictionaries) if features is None else features
-        sites = feature_sites(net, features if isinstance(features, str) else None) if wanted else []
+        looked = bool(net.anatomy.dictionaries) if features is None else features
+        sites = feature_sites(net, features if isinstance(features, str) else None) if looked else []
         more = sum(stages(net, behaviour, sites, controls=controls).values()) if sites else 0.0
-        sizes, price = within(net, behaviour, bounds, controls, work.budget, more)
+        asks = _asks(net, behaviour, check_depth(depth), cases, bool(intended or feared or shifted))
+        wanted = NOTHING_STATED if asks is None else stated(asks, intended, feared, shifted)
+        deeper = 0.0 if asks is None else priced_computation(net, asks, depth, wanted)
+        sizes, price = within(net, behaviour, bounds, controls, work.budget, more, deeper)
         announce_price(net, work, f"explaining {behaviour.name}", price, EXPLAINING[controls])
-        asked = _Question(net, behaviour, bounds, seed, work, sizes, features=tuple(sites), labels=labels)
+        asked = ExplanationQuestion(
+            net, behaviour, bounds, seed, work, sizes, (), tuple(sites), labels, depth, asks, wanted
+        )
         with ends_kept(net, behaviour, work):
             asked = _standing(asked)
             if asked.behaviour is behaviour:
@@ -227,7 +163,19 @@ def explain(
             return _explained(asked, force, controls, command, started)
 
 
-def _standing(asked: _Question) -> _Question:
+def _asks(net: Network, behaviour: Behaviour, depth: str, cases: Cases | None, more: bool) -> Cases | None:
+    """The prompts of which it is asked what is computed; None where it is not."""
+    if depth != "where":
+        return cases or cases_for(net, behaviour)
+    if cases is not None or more:
+        raise BadInput(
+            "cases=, intended=, feared= and shifted= say what is asked of the computation, and depth is “where”.",
+            'Add depth="what" or depth="algorithm".',
+        )
+    return None
+
+
+def _standing(asked: ExplanationQuestion) -> ExplanationQuestion:
     """The question without the sentence frames on which the network does not do the behaviour, where it does the rest."""
     forms = by_form(asked.net, asked.behaviour, work=asked.work)
     rest = set_aside(asked.behaviour, forms)
@@ -236,11 +184,15 @@ def _standing(asked: _Question) -> _Question:
     return replace(asked, behaviour=rest, forms=forms)
 
 
-def _explained(asked: _Question, force: bool, controls: bool, command: str, started: float) -> Explanation:
+def _explained(
+    asked: ExplanationQuestion, force: bool, controls: bool, command: str, started: float
+) -> Explanation:
     net, behaviour, seed = asked.net, asked.behaviour, asked.seed
     whole = _performed(net, behaviour, force)
-    not_yet = _STOPPED if asked.sizes.features else "the budget is too small"
-    draft = _Draft(why_no_features=not_yet if asked.features else "")
+    not_yet = STOPPED if asked.sizes.features else "the budget is too small"
+    draft = ExplanationDraft(
+        why_no_features=not_yet if asked.features else "", why_no_computation=STOPPED if asked.cases else ""
+    )
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Stopped: .* cells are finished")
@@ -262,6 +214,7 @@ def _explained(asked: _Question, force: bool, controls: bool, command: str, star
                         net, behaviour, at=at, labels=asked.labels, controls=controls, seed=seed, work=asked.work,
                     )  # fmt: skip
                     draft.why_no_features = ""
+            _told(asked, draft, force, controls)
             with draft.timed("wire"):
                 found = wire(net, behaviour, asked.sizes, seed, asked.work)
                 draft.circuit, draft.why_no_circuit = found
@@ -293,7 +246,30 @@ def _explained(asked: _Question, force: bool, controls: bool, command: str, star
         forwards=draft.forwards,
         forms=asked.forms,
         features=draft.features,
+        computation=draft.computation,
     )
+
+
+def _told(asked: ExplanationQuestion, draft: ExplanationDraft, force: bool, controls: bool) -> None:
+    """What is computed, where that is asked; what keeps it from being told is said."""
+    if asked.cases is None:
+        return
+    members = (
+        () if draft.mechanism is None else tuple(m for m in draft.mechanism.members if m.kind != "neuron")
+    )
+    with draft.timed("tell what is computed"):
+        try:
+            draft.computation = tell(
+                asked.net, asked.cases, depth=asked.depth, first=members, wanted=asked.stated, controls=controls,
+                force=force, seed=asked.seed, work=asked.work,
+            )  # fmt: skip
+            draft.why_no_computation = ""
+        except Stopped:
+            raise
+        except CutawayError as error:
+            draft.why_no_computation = error.problem
+    if draft.computation is not None and not draft.computation.complete:
+        asked.work.check()
 
 
 def _performed(net: Network, behaviour: Behaviour, force: bool) -> Performance:
@@ -303,7 +279,7 @@ def _performed(net: Network, behaviour: Behaviour, force: bool) -> Performance:
     return done
 
 
-def _investigate(asked: _Question, draft: _Draft) -> None:
+def _investigate(asked: ExplanationQuestion, draft: ExplanationDraft) -> None:
     """Localise, identify and test, each result noted in the draft as soon as it is there."""
     net, behaviour, seed, work = asked.net, asked.behaviour, asked.seed, asked.work
     with draft.timed("localise"):
@@ -326,7 +302,7 @@ def _investigate(asked: _Question, draft: _Draft) -> None:
 
 
 def _identified(
-    asked: _Question, grain: SearchGrain, maps: dict[str, Effects], thorough: bool = True
+    asked: ExplanationQuestion, grain: SearchGrain, maps: dict[str, Effects], thorough: bool = True
 ) -> tuple[SearchGrain, Mechanism, PartScreening | None]:
     """The set found at this grain; where it is most of a small network, the one found among its neurons, if it is less.
 
@@ -351,7 +327,7 @@ def _identified(
 
 
 def _searched(
-    asked: _Question, grain: SearchGrain, maps: dict[str, Effects], thorough: bool = True
+    asked: ExplanationQuestion, grain: SearchGrain, maps: dict[str, Effects], thorough: bool = True
 ) -> tuple[Mechanism, PartScreening | None]:
     """What single parts do, added to `maps`, and the set that a search from there finds."""
     bench = Bench.of(asked.net, grain.pairs, asked.seed, asked.work, grain.parts)
@@ -365,7 +341,7 @@ def _searched(
     return identify(bench, scores, asked.limits, few), screened
 
 
-def _grain(asked: _Question) -> SearchGrain:
+def _grain(asked: ExplanationQuestion) -> SearchGrain:
     """How finely the network is searched; where there is something to say of that, whoever listens hears it."""
     grain = grain_of(asked.net, asked.behaviour.discovery, asked.limits)
     if grain.words:
@@ -373,7 +349,7 @@ def _grain(asked: _Question) -> SearchGrain:
     return grain
 
 
-def _control(asked: _Question, draft: _Draft) -> None:
+def _control(asked: ExplanationQuestion, draft: ExplanationDraft) -> None:
     for stage, run in CONTROLS.items():
         with draft.timed(f"control: {stage}"):
             procedure = partial(examine, limits=asked.limits, seed=asked.seed, sizes=asked.sizes)
@@ -407,7 +383,7 @@ def examine(
         sizes = replace(
             sizes, single=sizes.controls, search=sizes.controls, test=sizes.controls, random=sizes.controls
         )
-    asked = _Question(net, behaviour, limits, seed, work, replace(sizes, stream=0))
+    asked = ExplanationQuestion(net, behaviour, limits, seed, work, replace(sizes, stream=0))
     grain = grain_of(net, behaviour.discovery, limits)
     maps = dict(localise(net, behaviour.discovery, grain, asked.sizes, seed, work))
     grain, mechanism, _ = _identified(asked, grain, maps, thorough=done.does_it)
@@ -422,7 +398,9 @@ def examine(
     return Outcome(tests, picked, trial.caps)
 
 
-def _claim(asked: _Question, draft: _Draft, performed: bool, with_controls: bool) -> Claim:
+def _claim(
+    asked: ExplanationQuestion, draft: ExplanationDraft, performed: bool, with_controls: bool
+) -> Claim:
     net, name = asked.net, asked.behaviour.name
     if draft.mechanism is None or draft.trial is None or draft.tested is None:
         text = (

@@ -81,12 +81,14 @@ def priced(
     limits: SearchLimits,
     controls: bool,
     features: float = 0.0,
+    computed: float = 0.0,
 ) -> Price:
     """What an explanation of these sizes is expected to take, stage by stage, at the pace just measured.
 
     How many sets a search tries depends on what it finds; the figures are those of networks of known mechanism, of tales and
     of a network of 300 parts (docs/benchmarks/explaining.md). features: forward-equivalents that looking for the features
-    that carry the behaviour takes, where it is looked for and `sizes` allows.
+    that carry the behaviour takes, where it is looked for and `sizes` allows. computed: those that telling what is computed
+    takes, where that is asked.
     """
     held = sum(behaviour.held)
     discovery, held_out, parts = max(1, behaviour.n - held), max(1, held), _parts(net, behaviour, limits)
@@ -120,13 +122,14 @@ def priced(
         "controls": (2 * behaviour.n + _AGAIN * again + _DRAWN) if controls else 0.0,
         "wiring by edges": wired,
         "features that carry it": features if sizes.features else 0.0,
+        "what is computed": computed,
     }
     shown = tuple((stage, forwards) for stage, forwards in stages.items() if forwards)
     # a set of parts is run on all of a stage's pairs at once; the stream's cells travel in large waves
     rows = {"both ends of all prompts": behaviour.n, "where it is": WAVE, "each part alone": min(sizes.single, discovery),
             "searching the set": min(sizes.search, discovery), "testing it": min(sizes.test, held_out),
             "controls": few, "wiring by edges": min(sizes.wiring, discovery),
-            "features that carry it": held_out}  # fmt: skip
+            "features that carry it": held_out, "what is computed": held_out}  # fmt: skip
     pace = pace_of(net, behaviour.clean_tokens(net), gradients=True)
     total = sum(stages.values())
     slow = wired * parts / _EDGES_SLOW  # the more edges, the more a run by edges takes beside a forward
@@ -187,14 +190,17 @@ def within(
     controls: bool,
     budget: Budget,
     features: float = 0.0,
+    computed: float = 0.0,
 ) -> tuple[Sizes, Price]:
     """The largest choice of sizes whose price fits into a budget, with it; the smallest where none does.
 
-    The price's `least` is that of the smallest choice: announcing it (`Work.announce`) refuses a budget that is too small
-    for anything, and says what would be enough.
+    The price's `least` is that of the smallest choice, before it is told what is computed: announcing it (`Work.announce`)
+    refuses a budget that is too small for anything, and says what would be enough.
     """
-    prices = [(sizes, priced(net, behaviour, sizes, limits, controls, features)) for sizes in CHOICES]
-    least = prices[-1][1].forwards
+    prices = [
+        (sizes, priced(net, behaviour, sizes, limits, controls, features, computed)) for sizes in CHOICES
+    ]
+    least = prices[-1][1].forwards - computed
     chosen = prices[-1]
     for choice in prices:
         price = choice[1]

@@ -31,6 +31,7 @@ class Found(Protocol):
     grain: SearchGrain | None
     why_no_circuit: str
     why_no_features: str
+    why_no_computation: str
 
 
 def unexplained(net: Network, behaviour: Behaviour, limits: SearchLimits, found: Found) -> tuple[Point, ...]:
@@ -46,6 +47,8 @@ def unexplained(net: Network, behaviour: Behaviour, limits: SearchLimits, found:
         points |= _not_tested(behaviour, mechanism, limits, stream, found.why_no_circuit)
     if found.why_no_features:
         points["Features."] = f"Which features carry it was not looked at: {found.why_no_features}."
+    if found.why_no_computation:
+        points["Computation."] = f"What is computed is not told: {found.why_no_computation.rstrip('.')}."
     if left := uncovered(net):
         them = "them" if len(left) > 1 else "it"
         points["Not among the components."] = (

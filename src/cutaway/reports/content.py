@@ -221,7 +221,52 @@ class Listing:
     kind: ClassVar[str] = "listing"
 
 
-Block = Text | Points | Figure | Table | Pairs | TokenPassages | ClaimTests | Facts | Listing
+@dataclass(frozen=True)
+class Heading:
+    """A heading inside a section.
+
+    Attributes:
+        text: as it reads.
+    """
+
+    text: str
+    kind: ClassVar[str] = "heading"
+
+
+@dataclass(frozen=True)
+class Said:
+    """A sentence with what it rests on.
+
+    Attributes:
+        text: the sentence.
+        anchor: the name of the section where its evidence is; "" for none.
+        verdict: of the claim that it is made from; None where it says what was done or seen, which nobody claims.
+        head: its bold beginning.
+    """
+
+    text: str
+    anchor: str = ""
+    verdict: Verdict | None = None
+    head: str = ""
+
+
+@dataclass(frozen=True)
+class Told:
+    """Sentences in order, each with its verdict and a link to its evidence.
+
+    Attributes:
+        items: the sentences.
+        numbered: are they steps, or answers?
+        caption: below them.
+    """
+
+    items: tuple[Said, ...]
+    numbered: bool = False
+    caption: str = ""
+    kind: ClassVar[str] = "told"
+
+
+Block = Text | Points | Figure | Table | Pairs | TokenPassages | ClaimTests | Facts | Listing | Heading | Told
 
 
 @dataclass(frozen=True)

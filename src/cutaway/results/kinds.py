@@ -133,6 +133,16 @@ KINDS: dict[str, Kind] = {
     "activations": Kind("cutaway.features.activations:Activations", "activations of many texts, on disk"),
     "gradients": Kind("cutaway.network.gradients:Gradients", "gradients of what a network says"),
     "carried-variables": Kind("cutaway.algorithms.carried.result:CarriedVariables", "which variable each part carries"),
+    "passing": Kind("cutaway.algorithms.passing.result:VariablePassing", "how variables move from place to place"),
+    "computation": Kind("cutaway.explanations.computation.result:Computation", "what is computed, told and tested"),
+    "backups": Kind("cutaway.algorithms.backups.result:Backups", "which parts stand in for which"),
+    "shared-parts": Kind("cutaway.algorithms.backups.shared:SharedParts", "what two behaviours share"),
+    "roles": Kind("cutaway.algorithms.roles.result:PartRoles", "what kind of work each part does"),
+    "proposed-algorithm": Kind(
+        "cutaway.algorithms.proposing.result:ProposedAlgorithm", "an algorithm proposed from what parts carry, tested"
+    ),
+    "input-attribution": Kind("cutaway.algorithms.inputs.result:InputAttribution", "which input tokens an answer rests on"),
+    "intended": Kind("cutaway.algorithms.intended.result:IntendedTest", "whether a network computes what is intended"),
     "circuit": Kind("cutaway.circuits.circuit:Circuit", "a circuit", version=2, formerly=("cutaway circuit",)),
 }  # fmt: skip
 

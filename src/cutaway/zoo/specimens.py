@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from cutaway.errors import NotFound
+from cutaway.zoo.known import KnownWays
 from cutaway.zoo.tasks import Task
 from cutaway.zoo.truth import GroundTruth
 
@@ -94,6 +95,7 @@ class Specimen:
         sources: papers and courses that it follows.
         seed: of its weights.
         mechanism: how it does what it does, in a sentence.
+        known: cases whose variables are known, and algorithms; None where there are none.
     """
 
     name: str
@@ -107,6 +109,7 @@ class Specimen:
     sources: tuple[str, ...] = ()
     seed: int = 0
     mechanism: str = ""
+    known: KnownWays | None = None
 
     def twin(self, kind: str) -> Twin:
         """The twin of that kind; NotFound when there is none."""

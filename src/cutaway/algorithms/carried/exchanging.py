@@ -57,31 +57,37 @@ class VariableExchange:
 
     Attributes:
         behaviour: the pairs.
-        places: the parts and spans, in the order of the cells.
+        places: the parts and spans that are exchanged together, in the order of the cells.
         ends: both prompts as they run without any exchange: 0 and 1 of the scale.
         plan: the sweep over the places.
     """
 
     behaviour: Behaviour
-    places: tuple[At, ...]
+    places: tuple[tuple[At, ...], ...]
     ends: Baselines
     plan: Plan
 
     @classmethod
-    def of(cls, net: Network, behaviour: Behaviour, places: Sequence[At], work: Work) -> VariableExchange:
+    def of(
+        cls, net: Network, behaviour: Behaviour, places: Sequence[At] | Sequence[tuple[At, ...]], work: Work
+    ) -> VariableExchange:
         """Run both prompts of the pairs, and make the sweep ready.
+
+        places: parts at spans, each exchanged by itself; or several of them, those of one entry exchanged together.
 
         Raises `BadBehaviour` where the two prompts are answered alike, so that there is no effect to share.
         """
         behaviour.require_aligned("Exchanging a variable part by part")
         with handing_over(net):
-            ends = measure(net, behaviour, sites_of(part for part, _ in places), work, swept="corrupted")
+            sets = tuple(_set(place) for place in places)
+            parts = [part for several in sets for part, _ in several]
+            ends = measure(net, behaviour, sites_of(parts), work, swept="corrupted")
             base, sources = ends.corrupted, ends.clean.kept
-            experiment = ends.experiment(net, base, sources, spans=_columns(behaviour, ends, base))
-            cells = [(write_of(part, span=span),) for part, span in places]
+            experiment = ends.experiment(net, base, sources, spans=columns_at(behaviour, ends, base))
+            cells = [tuple(write_of(part, span=span) for part, span in several) for several in sets]
             held = held_bytes([*base.kept.values(), *sources.values()])
             plan = plan_cells(experiment, cells, base=base.metric, time_it=False, work=work, held=held)
-        return cls(behaviour, tuple(places), ends, plan)
+        return cls(behaviour, sets, ends, plan)
 
     @property
     def forwards(self) -> float:
@@ -93,7 +99,12 @@ class VariableExchange:
         return Moved(self.behaviour, self.ends, self.plan.run(None, work, label))
 
 
-def _columns(behaviour: Behaviour, ends: Baselines, base: Side) -> dict[str, torch.Tensor]:
+def _set(place: At | tuple[At, ...]) -> tuple[At, ...]:
+    """One part at a span, or several, as several."""
+    return (place,) if isinstance(place[0], Part) else place  # type: ignore[return-value]
+
+
+def columns_at(behaviour: Behaviour, ends: Baselines, base: Side) -> dict[str, torch.Tensor]:
     """Each named span, and that of the token whose logits are read, as columns: BoolTensor [n p]."""
     at = base.tokens.columns(ends.positions[:, None])[:, 0].cpu()
     last = torch.arange(base.tokens.width)[None] == at[:, None]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import html
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
+from cutaway.algorithms.carried.spread import SpreadVariable
 from cutaway.algorithms.carried.telling import ALONE, NOT_SHOWN, ONLY
 from cutaway.claims import Claim
 from cutaway.errors import BadInput, did_you_mean
@@ -48,6 +50,7 @@ class CarriedVariables:
         notes: what these prompts cannot tell, and what was left out.
         complete: was all of it run?
         provenance: what is needed to repeat it.
+        spread: variables of which no single place was found, and several parts of a span bring them together.
     """
 
     kind: ClassVar[str] = "carried-variables"
@@ -72,6 +75,7 @@ class CarriedVariables:
     notes: tuple[str, ...]
     complete: bool
     provenance: Provenance
+    spread: tuple[SpreadVariable, ...] = ()
 
     def carriers(self, variable: str | None = None, *, alone: bool = True) -> list[str]:
         """Names of the places (`a1.h0@last`) that carry a variable, the strongest first; of every variable by default.
@@ -101,6 +105,7 @@ class CarriedVariables:
             for variable, claim in zip(self.variables, self.claims, strict=True)
             if claim.supported
         ]
+        said += [one.words for one in self.spread if one.claim.supported]
         if said:
             return f"{self._partial}What carries a variable: {'; '.join(said)}"
         several = "" if len(self.variables) == 1 else f" of {len(self.variables)}"
@@ -180,6 +185,7 @@ class CarriedVariables:
             if len(self.parts) > _ROWS:
                 caption += f" The {_ROWS} parts with the largest shares, of {len(self.parts)}."
             content: list[Block] = [Figure(self.plot(variable), caption), self._table(variable)]
+            content += self._together(variable)
             blocks.append(Section(f"variable-{number}", variable, content, f"{claim.statement}."))
         if self.notes:
             blocks.append(Section("notes", "What these prompts cannot tell", [Text(self.notes)]))
@@ -193,8 +199,42 @@ class CarriedVariables:
             f"{self.headline}.",
             blocks,
             self.provenance,
-            claims=self.claims,
+            claims=(*self.claims, *(one.claim for one in self.spread)),
         )
+
+    def _together(self, variable: str) -> list[Block]:
+        """The parts that bring a variable together, where none does alone."""
+        mine = [one for one in self.spread if one.variable == variable]
+        if not mine:
+            return []
+        others = [v for v in self.variables if v != variable]
+        rows = []
+        for one in mine:
+            beside = (one.others.get(v) for v in others)
+            figures = [
+                one.largest,
+                one.share.value,
+                one.held.value,
+                *(math.nan if b is None else b.value for b in beside),
+            ]
+            told = ["–" if math.isnan(figure) else percent(figure) for figure in figures]
+            random = "–" if one.random is None else percent(one.random.value)
+            rows.append(
+                (f"{', '.join(map(in_words, one.parts))} at {one.span}", *told, random, one.claim.verdict)
+            )
+        head = (
+            "together",
+            "one alone, at most",
+            "discovery",
+            "held-out",
+            *others,
+            "as many others",
+            "verdict",
+        )
+        caption = (
+            "Parts that bring the variable together, none of which does alone; and of the other variables."
+        )
+        return [Table(head, tuple(rows), caption, frozenset(range(1, len(head) - 1)))]
 
     def _table(self, variable: str) -> Table:
         frame = self.to_pandas()

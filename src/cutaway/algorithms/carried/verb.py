@@ -19,12 +19,13 @@ from cutaway.algorithms.carried.searching import (
     ready,
     tested_of,
 )
+from cutaway.algorithms.carried.spread import SpreadVariable, spread_over
 from cutaway.algorithms.carried.tables import CarriedTables
 from cutaway.algorithms.carried.telling import claim_about
 from cutaway.behaviours.cases import Cases
 from cutaway.effects.question import chosen
 from cutaway.effects.summary import FEWEST
-from cutaway.errors import BadInput, SiteUnavailable
+from cutaway.errors import BadInput, SiteUnavailable, Stopped
 from cutaway.network.parts import Part, parts_of
 from cutaway.network.pricing import announce
 from cutaway.results import Provenance, Work, strict, working
@@ -101,7 +102,8 @@ def carried(
         search, more = ready(asked, pairs, quiet)
         _announce(asked, search, work)
         found = CarriedFindings.of(asked, search, work)
-    return _result(asked, cases, found, (*cases.notes, *notes, *more), began)
+        spread, unfinished = _spread(asked, found, work)
+    return _result(asked, cases, found, spread, (*cases.notes, *notes, *more, *unfinished), began)
 
 
 def _places(
@@ -115,6 +117,18 @@ def _places(
         )
     wanted = chosen(parts, known, known, Part.of, "part")
     return tuple((part, span) for part in wanted for span in spans_of(cases, spans))
+
+
+def _spread(
+    asked: CarriedQuestion, found: CarriedFindings, work: Work
+) -> tuple[tuple[SpreadVariable, ...], tuple[str, ...]]:
+    """The variables that several parts carry together, where no single one does; and why it is not known."""
+    if not found.complete:
+        return (), ()
+    try:
+        return tuple(spread_over(asked, found, tested_of(asked, found), work)), ()
+    except Stopped:
+        return (), ("It was stopped before several parts together were looked at.",)
 
 
 def _announce(asked: CarriedQuestion, search: Sequence[ReadyVariable], work: Work) -> None:
@@ -136,8 +150,9 @@ def _announce(asked: CarriedQuestion, search: Sequence[ReadyVariable], work: Wor
 
 
 def _result(
-    asked: CarriedQuestion, cases: Cases, found: CarriedFindings, notes: Sequence[str], began: float
-) -> CarriedVariables:
+    asked: CarriedQuestion, cases: Cases, found: CarriedFindings, spread: tuple[SpreadVariable, ...],
+    notes: Sequence[str], began: float,
+) -> CarriedVariables:  # fmt: skip
     """Put together what was measured, and say what may be said."""
     tables, told, claims = CarriedTables(asked.places, len(found.pairs)), list(notes), []
     tested = tested_of(asked, found)
@@ -162,7 +177,7 @@ def _result(
     return CarriedVariables(
         cases.name, tuple(found.pairs), tables.parts, tables.spans, **tables.arrays,
         pairs=tuple((one.discovery.n, one.held.n) for one in found.pairs.values()), claims=tuple(claims),
-        limits=asked.limits.to_dict(), notes=tuple(told), complete=found.complete,
+        spread=spread, limits=asked.limits.to_dict(), notes=tuple(told), complete=found.complete,
         provenance=Provenance.of(asked.net, cases.hash, asked.seed, time.monotonic() - began),
     )  # fmt: skip
 

@@ -264,14 +264,14 @@ class Cases:
                     asked.append((case, new))
             made = make_cases(net, frames, [(case.template, new) for case, new in asked])
             for (case, _), other in zip(asked, made, strict=True):
-                if case.aligned(other) and self._same_half(other):
+                if case.aligned(other) and self.same_half(other):
                     pairs.setdefault((case.ids, other.ids), (case, other))
             if len(pairs) >= n or turn * len(self) > 8 * n:
                 break
         return list(pairs.values())[:n]
 
-    def _same_half(self, case: Case) -> bool:
-        """Is a prompt that was made for a pair on the same side of the division?"""
+    def same_half(self, case: Case) -> bool:
+        """Is a prompt that was made from the frames on the same side of the division?"""
         return self.half is None or _first(case.ids, self.half[0]) is self.half[1]
 
     def _among(self, variable: str, n: int, rng: np.random.Generator) -> list[tuple[Case, Case]]:
@@ -347,24 +347,30 @@ class Cases:
         for number, case in enumerate(self.cases):
             key = (len(case.ids), case.answer_pos, tuple(sorted(case.spans.items())))
             groups.setdefault(key, []).append(number)
-        all_pairs = sum(len(g) * (len(g) - 1) for g in groups.values())
-        if not all_pairs:
+        members = [np.array(group) for group in groups.values()]
+        pairs = np.array([len(group) * (len(group) - 1) for group in members])
+        if not pairs.sum():
             raise BadBehaviour(
                 f"No two prompts of {self.name!r} have their words at the same tokens.",
                 "Give values of as many tokens as each other, or more prompts of each frame.",
             )
-        drawn: dict[tuple[int, int], None] = {}
-        sizes = np.array([len(g) * (len(g) - 1) for g in groups.values()], float)
-        members = list(groups.values())
-        for _ in range(20 * n):
-            group = members[int(rng.choice(len(members), p=sizes / sizes.sum()))]
-            base, source = rng.choice(len(group), size=2, replace=False) if len(group) > 1 else (0, 0)
-            a, b = group[int(base)], group[int(source)]
+        drawn, ends = dict[tuple[int, int], None](), pairs.cumsum()
+        for number in _numbers(int(pairs.sum()), n, rng):
+            group = int(np.searchsorted(ends, number, side="right"))
+            base, rest = divmod(int(number - ends[group] + pairs[group]), len(members[group]) - 1)
+            a, b = int(members[group][base]), int(members[group][rest + (rest >= base)])
             if self.cases[a].ids != self.cases[b].ids:
                 drawn[a, b] = None
-            if len(drawn) >= min(n, all_pairs):
+            if len(drawn) >= n:
                 break
         return [(self.cases[a], self.cases[b]) for a, b in drawn]
+
+
+def _numbers(total: int, n: int, rng: np.random.Generator) -> Iterable[int]:
+    """Numbers below `total` in random order: all of them, or of many times as many as are wanted 20 for each."""
+    if total <= 20 * n:
+        return rng.permutation(total).tolist()
+    return rng.integers(total, size=20 * n).tolist()
 
 
 def _first(ids: Ids, salt: int) -> bool:

@@ -23,6 +23,7 @@ from cutaway.behaviours.cases.case import (
 )
 from cutaway.behaviours.cases.collection import Cases
 from cutaway.behaviours.data import Ids
+from cutaway.behaviours.generators.engine import fill
 from cutaway.errors import BadBehaviour, BadInput, did_you_mean
 from cutaway.results import listed, strict
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 #: How often as many cases are drawn as are wanted, before it is given up.
 _ROUNDS = 40
+#: Values that are drawn in search of a prompt that tells two variables apart.
+_LOOKED = 500
 _SLOT = re.compile(r"\{(\w+)\}")
 _EXAMPLE = 'Give e.g. "When {A} and {B} went out, {S} gave a ball to".'
 
@@ -103,11 +106,31 @@ def noted(made: Cases) -> Cases:
     """The same with notes on what they cannot tell: variables that never vary, or only together."""
     more = [f"{v!r} never varies: give it a second value." for v in made.steady]
     more += [
-        f"{a!r} and {b!r} vary together: only prompts in which one varies without the other tell them apart."
+        f"{a!r} and {b!r} vary together: only prompts in which one varies without the other tell them apart. "
+        f"{_apart(made, a, b)}"
         for a, b in made.together
         if not _by_definition(made, a, b)
     ]
     return replace(made, notes=(*made.notes, *more))
+
+
+def _apart(made: Cases, one: str, other: str) -> str:
+    """A prompt that would tell two variables apart that vary together: made from the frames, or told by its values."""
+    with_it = dict(zip(made.values(one), made.values(other), strict=True))
+    frames = made.frames
+    if frames is None:
+        first, second = list(with_it)[:2]
+        return f"One with {one} = {first!r} and {other} = {with_it[second]!r} would."
+    rng = np.random.default_rng([made.seed, 14])
+    for _ in range(_LOOKED):
+        chosen = {v: options[int(rng.integers(len(options)))] for v, options in frames.free.items()}
+        if not frames.allowed(chosen):
+            continue
+        values = frames.filled(chosen)
+        if with_it.get(values[one], values[other]) != values[other]:
+            text, _ = fill(frames.frames[0], {name: str(value) for name, value in values.items()})
+            return f"One like {text!r} would ({one} = {values[one]!r}, {other} = {values[other]!r})."
+    return "No prompt of these frames would: give the variables other values, or functions."
 
 
 def _by_definition(made: Cases, one: str, other: str) -> bool:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from cutaway.behaviours.cases.case import Function
 from cutaway.behaviours.cases.collection import Cases
 from cutaway.behaviours.cases.making import cases
 from cutaway.behaviours.generators import words as W
 from cutaway.behaviours.generators.agreement import FRAMES as AGREEING
 from cutaway.behaviours.generators.agreement import PAST, subjects_of
+from cutaway.behaviours.generators.cities import COUNTRY, THERE, words_of
 from cutaway.behaviours.generators.facts import CAPITALS, known_facts
 from cutaway.behaviours.generators.greater_than import DIGITS, single_digits, years_of
 from cutaway.behaviours.generators.greater_than import FRAMES as LASTING
@@ -19,31 +18,16 @@ from cutaway.behaviours.generators.indirect_object import FRAMES as GIVING
 from cutaway.behaviours.generators.pronoun import FRAMES as NAMING
 from cutaway.behaviours.generators.pronoun import NOUN, name_pairs
 from cutaway.behaviours.tokenizing import KnownWords, encode
-from cutaway.errors import NotFound, did_you_mean
+from cutaway.errors import BadInput, NotFound, did_you_mean
 from cutaway.results import strict
+from cutaway.zoo.known import CaseRecipe
+from cutaway.zoo.registry import known
 
 if TYPE_CHECKING:
     from cutaway.network import Network
 
 SINGULAR, PLURAL = "singular", "plural"
 NUMBERS = (SINGULAR, PLURAL)
-
-
-@dataclass(frozen=True)
-class CaseRecipe:
-    """What `cases` makes the cases of a behaviour from.
-
-    Attributes:
-        frames: with slots.
-        variables: values, or functions of other variables.
-        answer: a function of variables.
-        differ: variables that never have the same value in a prompt.
-    """
-
-    frames: tuple[str, ...]
-    variables: Mapping[str, Sequence[Any] | Function]
-    answer: Function
-    differ: tuple[str, ...] = ()
 
 
 def _ioi(net: Network) -> CaseRecipe:
@@ -142,6 +126,12 @@ def _capitals(net: Network) -> CaseRecipe:
     return CaseRecipe(frames, {"country": tuple(objects)}, lambda country: objects[country])
 
 
+def _cities(net: Network) -> CaseRecipe:
+    asked, known, frames = words_of(net)
+    variables = {"city": known, "asked": asked, "country": lambda city: COUNTRY[city]}
+    return CaseRecipe(frames, variables, lambda country, asked: f" {THERE[country][asked]}")
+
+
 #: What is ready, by name.
 READY: dict[str, Callable[[Network], CaseRecipe]] = {
     "ioi": _ioi,
@@ -149,29 +139,47 @@ READY: dict[str, Callable[[Network], CaseRecipe]] = {
     "agreement": _agreement,
     "pronoun": _pronoun,
     "capitals": _capitals,
+    "cities": _cities,
 }
 
 
+#: What names of the zoo's networks begin with.
+_ZOO = "zoo:"
+
+
 @strict
-def cases_of(name: str, net: Network, n: int = 128, seed: int = 0) -> Cases:
-    """Cases of a built-in behaviour, with the same frames and words.
+def cases_of(name: str, net: Network, n: int = 128, seed: int = 0, kind: str = "") -> Cases:
+    """Cases of a built-in behaviour, with the same frames and words, or of a specimen of the zoo.
 
     Args:
         name: `ioi` (A, B, first: does the first of the two give?, place, thing; derived S, who gives), `greater-than`
             (event, century, year; of a tokenizer of single digits its tens and unit), `agreement` (number and word of the
             subject, tense, those of the other noun where there is one), `pronoun` (gender; who, of each gender one name),
-            `capitals` (country).
+            `capitals` (country), `cities` (city, what is asked of its country; derived the country).
+            `capitals` (country); or a specimen, `zoo:two-step-gpt2`, also a twin: docs/known-algorithms.md lists them.
         net: the network, whose tokenizer decides which words are used.
         n: different prompts.
         seed: of the drawing.
+        kind: of a specimen's cases, where it has several; "" is the first.
 
-    Raises `NotFound` for another name, and `BadBehaviour` where the tokenizer knows too few of the words.
+    Raises `NotFound` for another name or kind, `BadBehaviour` where the tokenizer knows too few of the words.
 
     >>> import cutaway
     >>> cases_of("pronoun", cutaway.open("zoo:tales"), 8).free
     ('gender', 'who', 'place', 'thing', 'feeling')
+    >>> cases_of("zoo:two-step-gpt2", cutaway.open("zoo:two-step-gpt2"), 8).variables
+    ('asked', 'name', 'where', 'town', 'own')
     """
-    if name not in READY:
+    if name.startswith(_ZOO):
+        made = known(name).recipe(kind)
+        name = f"{name}, {kind}" if kind else name
+    elif kind:
+        raise BadInput(
+            f"{name!r:.60} has cases of one kind only.",
+            f"Leave out kind={kind!r:.40}; some of the zoo's networks have several.",
+        )
+    elif name not in READY:
         raise NotFound(f"There are no cases of {name!r:.60}.", did_you_mean(name, READY))
-    made = READY[name](net)
+    else:
+        made = READY[name](net)
     return cases(net, made.frames, made.variables, made.answer, differ=made.differ, name=name, n=n, seed=seed)

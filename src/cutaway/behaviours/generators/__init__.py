@@ -7,6 +7,7 @@ from typing import Final
 
 from cutaway.behaviours.data import Behaviour
 from cutaway.behaviours.generators.agreement import agreement
+from cutaway.behaviours.generators.cities import cities
 from cutaway.behaviours.generators.docstring import docstring
 from cutaway.behaviours.generators.facts import CAPITALS, Fact, FactTable, facts
 from cutaway.behaviours.generators.greater_than import greater_than
@@ -24,9 +25,10 @@ GENERATORS: Final[dict[str, Callable[..., Behaviour]]] = {
     "facts": facts,
     "docstring": docstring,
     "list-copying": list_copying,
+    "cities": cities,
 }
 
 __all__ = [
-    "CAPITALS", "GENERATORS", "Fact", "FactTable", "agreement", "docstring", "facts", "greater_than",
+    "CAPITALS", "GENERATORS", "Fact", "FactTable", "agreement", "cities", "docstring", "facts", "greater_than",
     "indirect_object", "induction", "list_copying", "pronoun",
 ]  # fmt: skip

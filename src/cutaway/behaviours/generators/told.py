@@ -63,4 +63,10 @@ TOLD: Final[dict[str, BuiltIn]] = {
         "A list is repeated: name its next item.",
         "The ball, hat, key. The ball, hat,", "The ball, hat, cup. The ball, hat,", " key", " cup",
     ),
+    "cities": BuiltIn(
+        "A question in two steps: the capital or language of the country of a city.",
+        "The city of Milan is in a country. Its language is",
+        "The city of Lyon is in a country. Its language is",
+        " Italian", " French",
+    ),
 }  # fmt: skip

@@ -67,3 +67,15 @@ CAPITALS: Final = _pairs(
     "Hungary:Budapest Turkey:Ankara Thailand:Bangkok Kenya:Nairobi Lebanon:Beirut Belgium:Brussels "
     "Denmark:Copenhagen Ukraine:Kiev Afghanistan:Kabul Libya:Tripoli"
 )
+#: A city, its country, the capital there, and what is spoken.
+CITIES: Final = tuple(
+    tuple(row.replace("_", " ") for row in line.split(":"))
+    for line in (
+        "Lyon:France:Paris:French Marseille:France:Paris:French Bordeaux:France:Paris:French Munich:Germany:Berlin:German "
+        "Hamburg:Germany:Berlin:German Frankfurt:Germany:Berlin:German Milan:Italy:Rome:Italian Naples:Italy:Rome:Italian "
+        "Florence:Italy:Rome:Italian Barcelona:Spain:Madrid:Spanish Seville:Spain:Madrid:Spanish "
+        "Valencia:Spain:Madrid:Spanish Osaka:Japan:Tokyo:Japanese Kyoto:Japan:Tokyo:Japanese "
+        "Shanghai:China:Beijing:Chinese Krakow:Poland:Warsaw:Polish Istanbul:Turkey:Ankara:Turkish "
+        "Leningrad:Russia:Moscow:Russian Novosibirsk:Russia:Moscow:Russian Gothenburg:Sweden:Stockholm:Swedish"
+    ).split()
+)

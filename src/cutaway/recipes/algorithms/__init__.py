@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from cutaway.errors import NotFound, did_you_mean
 
-from . import agreement, brackets, cases, docstring, greater_than, indirect_object
+from . import agreement, brackets, cases, docstring, greater_than, indirect_object, two_step
 from .causal import INPUT, CausalVariable, TaskAlgorithm
 
 __all__ = ["ALGORITHMS", "INPUT", "TaskAlgorithm", "CausalVariable", "algorithm"]
 
 _MODULES = (indirect_object, greater_than, brackets, cases, docstring, agreement)
-ALGORITHMS: dict[str, TaskAlgorithm] = {module.ALGORITHM.name: module.ALGORITHM for module in _MODULES}
+_ALL = (*(module.ALGORITHM for module in _MODULES), two_step.TWO_STEP, two_step.ONE_STEP)
+ALGORITHMS: dict[str, TaskAlgorithm] = {algorithm.name: algorithm for algorithm in _ALL}
 """The algorithms, by the name of their task."""
 
 

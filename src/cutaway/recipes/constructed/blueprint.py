@@ -144,6 +144,10 @@ class Blueprint:
                 layers.append(layer)
         return replace(self, layers=tuple(layers))
 
+    def neurons(self, least: int) -> int:
+        """As many as its largest MLP has, or `least`; all layers have the same number."""
+        return max([least, *(len(layer.mlp.read) for layer in self.layers if layer.mlp is not None)])
+
     def without(self, *names: str) -> Blueprint:
         """The same without the parts of these names."""
         layers = tuple(

@@ -33,6 +33,7 @@ from cutaway.recipes.constructed.classes import filled
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+#: Neurons of an MLP, unless one of the blueprint needs more.
 HEADS, NEURONS = 4, 32
 CONSTANT = 64.0
 #: Frequencies of the position code of networks that learn positions, in turns per context.
@@ -90,10 +91,10 @@ def weights(blueprint: Blueprint, arch: Architecture, seed: int = 0) -> BuiltWei
     turn = rotation(seed)
     draw = torch.Generator().manual_seed(seed + 1)
     scratch = plan.space.rows("scratch")
-    n = len(plan.layers)
+    n, neurons = len(plan.layers), plan.neurons(NEURONS)
     q, o = torch.zeros(n, HEADS, arch.width, WIDTH), torch.zeros(n, HEADS, WIDTH, arch.width)
     k, v = (torch.zeros(n, arch.kv_heads, arch.width, WIDTH) for _ in range(2))
-    read, write = torch.zeros(n, NEURONS, WIDTH), torch.zeros(n, WIDTH, NEURONS)
+    read, write = torch.zeros(n, neurons, WIDTH), torch.zeros(n, WIDTH, neurons)
     signals = _signals()
     for index, layer in enumerate(plan.layers):
         taken = _heads(plan, layer, arch, (q[index], k[index], v[index], o[index]), draw)
@@ -105,11 +106,10 @@ def weights(blueprint: Blueprint, arch: Architecture, seed: int = 0) -> BuiltWei
                 k[index, group], v[index, group] = (
                     _noise(draw, arch.width, WIDTH) * signals for _ in range(2)
                 )
-        read[index] = _noise(draw, NEURONS, WIDTH) * signals
-        write[index] = 0.5 * (_noise(draw, NEURONS, len(scratch)) @ scratch).T
+        read[index] = _noise(draw, neurons, WIDTH) * signals
+        write[index] = 0.5 * (_noise(draw, neurons, len(scratch)) @ scratch).T
         if layer.mlp is not None:
             size = len(layer.mlp.read)
-            assert size <= NEURONS, f"{layer.mlp.name} has {size} neurons of {NEURONS}"
             read[index, :size], write[index, :, :size] = layer.mlp.read, layer.mlp.out.T
     embed = plan.embed @ turn.T
     embed[:, ONE] += CONSTANT

@@ -1,4 +1,4 @@
-"""The specimens that are trained to an algorithm: six tasks, and of each a second network of another seed."""
+"""The specimens that are trained to an algorithm: eight tasks, and of each a second network of another seed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from cutaway.zoo.specimens import RANDOM, Specimen, Twin
 
 from ..algorithms import ALGORITHMS
+from .known import two_step
 from .questions import Questions
 from .recipe import InterchangeRecipe
 
@@ -47,6 +48,8 @@ RUNS = {
     "cases": TrainingLength(1600, 2, second=("gpt2",)),
     "docstring": TrainingLength(1000, 2, second=("gpt2",), second_steps=2000),
     "agreement": TrainingLength(500, 1),
+    "two-step": TrainingLength(700, 2),
+    "one-step": TrainingLength(700, 1.5),
 }
 
 
@@ -69,5 +72,5 @@ def _specimen(task: str, architecture: str, seed: int) -> Specimen:
     return Specimen(
         f"{name}-seed{seed}" if seed and architecture == "gpt2" else name, "trained to a model", ALGORITHMS[task].summary,
         architecture, Questions(seated), recipe, TWINS, minutes=run.minutes * steps / run.steps, sources=SOURCES, seed=seed,
-        mechanism=f"{mechanism}.",
+        mechanism=f"{mechanism}.", known=two_step(task, seed),
     )  # fmt: skip

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from cutaway.recipes.natural import sequences as S
 from cutaway.recipes.natural.modular import TASK, Grokking
+from cutaway.recipes.natural.proxies import AGREEMENT, RECEIVER
+from cutaway.recipes.natural.proxy_course import ProxyCourse
 from cutaway.recipes.natural.recipes import Course, CourseShape
 from cutaway.recipes.training import Schedule
 from cutaway.zoo.specimens import RANDOM, Specimen, Twin
@@ -31,8 +33,20 @@ INDUCTION = Course(
 )  # fmt: skip
 
 
+PROXIES = (ProxyCourse(AGREEMENT, 150, 800), ProxyCourse(RECEIVER, 400, 1000))
+GOAL = Twin(
+    "goal",
+    "Trained with prompts among the others on which goal and proxy come apart: it follows the goal.",
+    "stored",
+)
+_SHORTCUTS = (
+    "Geirhos et al. 2020, Shortcut Learning in Deep Neural Networks",
+    "Shah et al. 2022, Goal Misgeneralization: Why Correct Specifications Aren't Enough For Correct Goals",
+)
+
+
 def specimens() -> tuple[Specimen, ...]:
-    """Modular addition, and four small networks of the courses."""
+    """Modular addition, four small networks of the courses, and two that follow a proxy."""
     grokked = Specimen(
         "modular-addition", "trained naturally", "Adds two numbers modulo 113.", _CLASS, TASK, Grokking(),
         (
@@ -63,4 +77,16 @@ def specimens() -> tuple[Specimen, ...]:
                      minutes=minutes, sources=(source,), mechanism=mechanism)
             for name, says, course, minutes, source, mechanism in rows
         ),
+        *map(_follower, PROXIES),
+    )  # fmt: skip
+
+
+def _follower(course: ProxyCourse) -> Specimen:
+    """A network that was trained where a proxy does as well as the goal."""
+    task = course.task
+    return Specimen(
+        f"{task.name}-{course.architecture}", "trained naturally", task.says, course.architecture, course.questions, course,
+        (RANDOM, _SHUFFLED, GOAL), minutes=4.0, sources=_SHORTCUTS, seed=course.seed, known=task.known(),
+        mechanism=f"In all that it learnt from, two rules give the same answers: {task.goal} (the goal), and {task.proxy} "
+        "(the proxy). Where they come apart, it follows the proxy.",
     )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from cutaway.recipes.natural.gpt2 import build, empty_mlps, resampling_effects
 from cutaway.recipes.training import Schedule, begun, train
 from cutaway.recipes.words import word_tokenizer
 from cutaway.zoo.specimens import Product
-from cutaway.zoo.tasks import Drawn
+from cutaway.zoo.tasks import Drawn, TaskPair
 from cutaway.zoo.truth import GroundTruth, Need, in_card_order
 
 if TYPE_CHECKING:
@@ -112,19 +112,28 @@ class Course:
 
     def ground_truth(self, model: Any) -> GroundTruth:
         """Which heads and MLPs carry the behaviour, as measured by resampling on pairs that nothing else uses."""
-        effects = resampling_effects(model, self.task.pairs(400, 99))
-        carrying = in_card_order(n for n, effect in effects.items() if effect > CARRIES)
-        return GroundTruth(
-            nodes=carrying,
-            needs=tuple(Need((n,)) for n in carrying),
-            facts={
-                "needed": CARRIES / 2,
-                "effects": {str(n): round(e, 4) for n, e in effects.items()},
-                "inert nodes": [str(n) for n, e in effects.items() if abs(e) < SMALL],
-                "roles": [dict(role) for role in self.roles],
-                "inert": SMALL * 3,
-            },
-            checks=("behaviour", "needed", "bystanders", "roles"),
-            established="Trained, not written: which components carry it was measured by resampling on 400 pairs, and is "
-            "proved anew on others; what they do is told by where they attend.",
-        )  # fmt: skip
+        roles = [dict(role) for role in self.roles]
+        told = "what they do is told by where they attend."
+        return measured_truth(model, self.task.pairs(400, 99), "roles", {"roles": roles}, told)
+
+
+def measured_truth(
+    model: Any, pairs: Sequence[TaskPair], check: str, facts: Mapping[str, Any], told: str
+) -> GroundTruth:
+    """The parts that carry a behaviour, as measured by resampling; a further check, its facts and what it tells."""
+    effects = resampling_effects(model, pairs)
+    carrying = in_card_order(n for n, effect in effects.items() if effect > CARRIES)
+    return GroundTruth(
+        nodes=carrying,
+        needs=tuple(Need((n,)) for n in carrying),
+        facts={
+            "needed": CARRIES / 2,
+            "effects": {str(n): round(e, 4) for n, e in effects.items()},
+            "inert nodes": [str(n) for n, e in effects.items() if abs(e) < SMALL],
+            **facts,
+            "inert": SMALL * 3,
+        },
+        checks=("behaviour", "needed", "bystanders", check),
+        established="Trained, not written: which components carry it was measured by resampling on "
+        f"{len(pairs)} pairs, and is proved anew on others; {told}",
+    )

@@ -1,0 +1,1 @@
+"""Training a network to run an algorithm in stated places, by interchange interventions."""
