@@ -27,7 +27,11 @@ def story_sections(told: ToldComputation, where: ExplainedWhere | None = None) -
     return [
         Section("story", "The story", blocks, lead),
         Section("questions", "Five questions", [Told(answers(told, where))]),
-        Section("open", "What is not explained", [Points(tuple(_open(told)))]),
+        Section(
+            "open",
+            "What is not explained" if where is None else "What is not told of the computation",
+            [Points(tuple(_open(told)))],
+        ),
     ]
 
 
